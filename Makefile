@@ -1,0 +1,30 @@
+# The commands of the house; CONTRIBUTING.md says when to use which.
+SHELL := /bin/bash
+PY := .venv/bin/python
+
+.PHONY: setup demo demo-down check test fmt wire
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@.venv/bin/ringfence lab demo
+
+demo-down:
+	@.venv/bin/ringfence lab down --all
+
+fmt: .venv
+	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+check: .venv
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/pytest tests/unit tests/golden tests/property
+
+test: setup check
+	.venv/bin/pytest tests/kernel tests/e2e
+
+wire: .venv
+	$(PY) scripts/generate_wire.py

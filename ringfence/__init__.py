@@ -1,0 +1,1 @@
+"""Ringfence: zero-trust microsegmentation for Kubernetes and the hosts around it."""

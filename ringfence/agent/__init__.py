@@ -1,0 +1,1 @@
+"""Captures flows and enforces policy on one node."""

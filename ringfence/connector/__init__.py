@@ -1,0 +1,1 @@
+"""Watches one Kubernetes cluster and publishes its inventory."""

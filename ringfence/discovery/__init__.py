@@ -1,0 +1,1 @@
+"""Which policies the observed connections need."""

@@ -1,0 +1,1 @@
+"""What connections mean: direction, deduplication, relation, labels and disposition."""

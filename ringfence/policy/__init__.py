@@ -1,0 +1,1 @@
+"""What may talk to whom, why, and how that becomes rules."""
