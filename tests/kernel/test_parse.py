@@ -23,14 +23,6 @@ def empty() -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture
-def capture() -> Iterator[FlowCapture]:
-    capture = FlowCapture(object_path("flow"))
-    capture.open()
-    yield capture
-    capture.close()
-
-
 def run(capture: FlowCapture, where: Namespace, frame: bytes, context: bytes | None = None) -> None:
     program = capture.program_fd("ethernet_egress")
     where.call(lambda: run_on_frame(program, frame, context))
