@@ -242,7 +242,7 @@ def _explain(error: UnexpectedInput, text: str) -> str:
         found = "the end" if error.token.type == "$END" else repr(str(error.token))
         names = set(error.expected)
     else:
-        found = repr(text[error.pos_in_stream or 0])
+        found = repr(text.splitlines()[error.line - 1][error.column - 1])
         names = set(getattr(error, "allowed", None) or ())
     wanted = sorted(_EXPECTED.get(name, f"'{name.lower()}'") for name in names)
     return f"found {found}, expected {' or '.join(wanted)}"
