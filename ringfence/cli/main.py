@@ -35,6 +35,7 @@ COMMANDS = {
     "server": ("server", "Run the control plane."),
     "agent": ("agent", "Run the agent of a node."),
     "connector": ("connector", "Run the connector of a Kubernetes cluster."),
+    "demo": ("demo", "Show the whole job on a lab cluster, from nothing to enforced policies."),
     "lab": ("lab", "A real Kubernetes cluster on this machine, with a shop in it."),
 }
 
