@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -171,8 +170,3 @@ def read_all(
 def possible_processors() -> int:
     """How many values a per-processor map holds for each key."""
     return libbpf.call("libbpf_num_possible_cpus", doing="count the processors")
-
-
-def close_link(fd: int) -> None:
-    """Detach the program behind a link that nothing else holds."""
-    os.close(fd)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ringfence.kernel.capture import FlowCapture, Hook, Nat
+from ringfence.kernel.capture import FlowCapture, Nat
 from ringfence.kernel.errors import BpfError
+from ringfence.kernel.tc import Hook
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
