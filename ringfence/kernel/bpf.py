@@ -58,7 +58,7 @@ class BpfObject:
 
     def close(self) -> None:
         """Let go of the maps and programs; the kernel frees those that nothing else holds."""
-        libbpf.call("bpf_object__close", self._handle, doing=f"close {self._name}")
+        libbpf.close_object(self._handle)
 
     def map_fd(self, name: str) -> int:
         """The descriptor of a map, valid until `close`."""

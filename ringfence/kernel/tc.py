@@ -53,17 +53,29 @@ class TcxMissingError(BpfError):
     """The kernel is older than TCX."""
 
 
-class TcxLinks:
-    """One link a program: kernel 6.6 and later."""
+class _LinkOptions(ctypes.Structure):
+    """struct bpf_link_create_opts of libbpf, up to its flags."""
 
-    _ATTACH_TYPE = {Hook.INGRESS: 46, Hook.EGRESS: 47}  # noqa: RUF012 - enum bpf_attach_type
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32), ("zero", ctypes.c_uint32))
+
+
+_ATTACH_TYPE = {Hook.INGRESS: 46, Hook.EGRESS: 47}  # enum bpf_attach_type
+_BPF_F_BEFORE = 1 << 3
+
+
+class TcxLinks:
+    """One link a program: kernel 6.6 and later.
+
+    Each stands before the programs of others, any of which may end the round.
+    """
 
     def __init__(self, ifindex: int, programs: Mapping[Hook, int]) -> None:
         self._links: list[int] = []
+        first = _LinkOptions(sz=ctypes.sizeof(_LinkOptions), flags=_BPF_F_BEFORE)
         try:
             for hook, program in programs.items():
                 link = libbpf.call(
-                    "bpf_link_create", program, ifindex, self._ATTACH_TYPE[hook], None,
+                    "bpf_link_create", program, ifindex, _ATTACH_TYPE[hook], ctypes.byref(first),
                     doing=f"attach to {hook.name.lower()} of interface {ifindex}",
                     accept=(errno.EINVAL,),
                 )  # fmt: skip

@@ -1,16 +1,37 @@
-"""Attaching by classic filters, as kernels without TCX need it."""
+"""Attaching beside others, by TCX and by the classic filters that older kernels need."""
+
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
-from ringfence.kernel.tc import ClsactFilters, Hook
+from ringfence.kernel.tc import ClsactFilters, Hook, TcxLinks
 from tests.kernel.netns import Node, node_with_pods
 from tests.kernel.traffic import ping
 
 
 def programs(capture: FlowCapture) -> dict[Hook, int]:
     return {hook: capture.program_fd(f"ethernet_{hook.name.lower()}") for hook in Hook}
+
+
+def test_a_program_that_ends_the_round_hides_nothing(capture: FlowCapture, tmp_path: Path) -> None:
+    source, target = tmp_path / "accept.c", tmp_path / "accept.o"
+    source.write_text('__attribute__((section("tc"), used)) int accept(void *skb) { return 0; }')
+    subprocess.run(["clang", "-g", "-O2", "-target", "bpf", "-c", source, "-o", target], check=True)
+    foreign = BpfObject(target, {})
+    with node_with_pods(2) as node:
+        one, two = node.pods
+        accept = foreign.program_fd("accept")
+        theirs = node.call(lambda: TcxLinks(one.host_ifindex, dict.fromkeys(Hook, accept)))
+        node.call(lambda: capture.attach(one.host_ifindex))
+        assert ping(one, two.address)
+        flows = capture.drain()
+        assert sorted(flows[flows["proto"] == 1]["hook"].tolist()) == [Hook.INGRESS, Hook.EGRESS]
+        theirs.close()
+    foreign.close()
 
 
 def qdisc(node: Node, device: str) -> str:
