@@ -73,7 +73,14 @@ def boot(config: LabConfig, spec: MachineSpec, state: State) -> Machine:
     """Start a machine in its network namespace, which exists already."""
     unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
     popen = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{spec.netns}", *unshare, "sh", "-euc", _script(config, spec)],
+        [
+            "nsenter",
+            f"--net=/run/netns/{spec.netns}",
+            *unshare,
+            "sh",
+            "-euc",
+            _script(config, spec),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

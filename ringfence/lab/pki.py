@@ -83,9 +83,9 @@ class Authority:
         path.write_text(json.dumps(content, indent=1) + "\n")
         return path
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> (
-        x509.CertificateBuilder
-    ):
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()

@@ -270,9 +270,7 @@ class Intruder:
         loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(OSError):
-                found = await loop.getaddrinfo(
-                    parts.hostname, parts.port, type=socket.SOCK_STREAM
-                )
+                found = await loop.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
                 return str(found[0][4][0]), int(found[0][4][1])
             await asyncio.sleep(EXCHANGE_INTERVAL)
 
