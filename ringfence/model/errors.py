@@ -1,5 +1,9 @@
-"""The root of every error that Ringfence raises on purpose."""
+"""The root of every error that Ringfence raises on purpose, so that callers can catch one type."""
 
 
 class RingfenceError(Exception):
-    """Something a person can act on: the message says what is wrong and what to do."""
+    """Something went wrong that a person can act on: the message says what, and what to do."""
+
+
+class InputError(RingfenceError):
+    """Input from a person does not mean anything; the message names the place and the mend."""

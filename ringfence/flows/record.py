@@ -1,0 +1,49 @@
+"""The one-way record as the kernel counts it, before anything is concluded from it."""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Hook(IntEnum):
+    """Which way a packet crossed the interface, seen from the node's stack."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class Nat(IntEnum):
+    """What conntrack said of the record's tuple."""
+
+    UNKNOWN = 0
+    NONE = 1
+    TRANSLATED = 2
+
+
+FLOW_DTYPE = np.dtype(
+    [
+        ("ifindex", "u4"),
+        ("hook", "u1"),  # Hook
+        ("protocol", "u1"),
+        ("nat", "u1"),  # Nat
+        ("reply", "u1"),  # 1 where the record runs in its conntrack entry's reply direction
+        ("src", "u1", 16),
+        ("dst", "u1", 16),
+        ("sport", "u2"),  # host order; ICMP: the type
+        ("dport", "u2"),  # host order; ICMP: the code
+        # The tuple of the original direction before NAT, zero unless TRANSLATED.
+        ("original_src", "u1", 16),
+        ("original_dst", "u1", 16),
+        ("original_sport", "u2"),
+        ("original_dport", "u2"),
+        ("packets", "u8"),  # on the wire: segments of a GSO packet, each counted
+        ("bytes", "u8"),  # from the IP header on, headers of each segment included
+        ("tcp_flags", "u2"),  # all flags seen
+        ("syn", "u4"),  # packets with SYN and no ACK
+        ("synack", "u4"),
+        ("fin", "u4"),
+        ("rst", "u4"),
+        ("first_ns", "i8"),  # epoch ns
+        ("last_ns", "i8"),
+    ]
+)

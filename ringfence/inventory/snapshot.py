@@ -1,0 +1,95 @@
+"""The inventory as of one moment, indexed by filter and by address."""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from ringfence.inventory.index import LabelIndex
+from ringfence.model.address import Address
+from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.query import Query
+from ringfence.model.workload import Item, ItemKind
+
+NOWHERE = -1
+"""The position of an address that no item holds."""
+
+
+class Snapshot:
+    """Immutable. Everything that is asked of many items is asked by position, 0..n-1 in `items`.
+
+    Items stand in the order of their keys, so equal inventories give equal positions.
+    """
+
+    def __init__(self, items: Iterable[tuple[RevisionId, Item]]) -> None:
+        ordered = sorted(items, key=lambda pair: pair[1].key)
+        self.items: tuple[Item, ...] = tuple(item for _, item in ordered)
+        self.revisions: NDArray[np.uint64] = np.array([rev for rev, _ in ordered], dtype=np.uint64)
+        self._position = {item.key: position for position, item in enumerate(self.items)}
+
+    @cached_property
+    def index(self) -> LabelIndex:
+        """All items' labels."""
+        return LabelIndex(item.labels for item in self.items)
+
+    @cached_property
+    def workloads(self) -> BitMap:
+        """The positions of pods, nodes and hosts."""
+        return BitMap(at for at, item in enumerate(self.items) if item.is_workload)
+
+    @cached_property
+    def services(self) -> BitMap:
+        """The positions of Services."""
+        return BitMap(at for at, item in enumerate(self.items) if item.kind is ItemKind.SERVICE)
+
+    def select(self, query: Query) -> BitMap:
+        """The positions of all items, workloads or not, that satisfy the query."""
+        return self.index.select(query)
+
+    def position(self, key: ItemKey) -> int:
+        """The item's position, NOWHERE if it is not there."""
+        return self._position.get(key, NOWHERE)
+
+    def at(self, address: Address) -> int:
+        """The position of the item that holds the address, NOWHERE if none does."""
+        return int(self.locate(np.frombuffer(address, dtype=np.uint8).reshape(1, 16))[0])
+
+    def locate(self, addresses: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Positions of the holders of addresses, shape (n, 16), NOWHERE where there is none.
+
+        An address that a host-network pod shares with its node belongs to the node.
+        """
+        high, low = _words(addresses)
+        held_high, held_low, holders = self._by_address
+        if not len(holders):
+            return np.full(len(addresses), NOWHERE, dtype=np.int32)
+        # All IPv4 share their high word, so the low word is searched and the high one compared.
+        spot = np.minimum(np.searchsorted(held_low, low), len(holders) - 1)
+        found = holders[spot]
+        found[(held_low[spot] != low) | (held_high[spot] != high)] = NOWHERE
+        for row in np.nonzero((held_low[spot] == low) & (held_high[spot] != high))[0]:
+            same = held_low == low[row]
+            hit = holders[same & (held_high == high[row])]
+            found[row] = hit[0] if len(hit) else NOWHERE
+        return found
+
+    @cached_property
+    def _by_address(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
+        """Held addresses as sorted (high, low) words, and the position of each one's holder."""
+        holder: dict[Address, int] = {}
+        for position, item in enumerate(self.items):
+            for address in item.addresses:
+                if address not in holder or not item.host_network:
+                    holder[address] = position
+        packed = np.frombuffer(b"".join(holder), dtype=np.uint8).reshape(len(holder), 16)
+        high, low = _words(packed)
+        order = np.lexsort((high, low))
+        positions = np.fromiter(holder.values(), dtype=np.int32, count=len(holder))
+        return high[order], low[order], positions[order]
+
+
+def _words(addresses: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    words = np.ascontiguousarray(addresses).view(">u8").astype(np.uint64)
+    return words[:, 0], words[:, 1]

@@ -1,0 +1,31 @@
+"""Labels: what is known of an inventory item, with the source in the key.
+
+Keys match case-insensitively, so they are kept in lower case. A key may carry several values
+(an address per family, a CVE per package), so a value is always a tuple.
+"""
+
+from collections.abc import Iterable, Mapping
+
+Labels = Mapping[str, tuple[str, ...]]
+
+ADDRESS = "address"
+KIND = "kind"
+NAME = "name"
+CLUSTER = "kubernetes.cluster"
+NAMESPACE = "kubernetes.namespace"
+NODE = "kubernetes.node"
+SERVICE_ACCOUNT = "kubernetes.service_account"
+OWNER_KIND = "kubernetes.owner.kind"
+OWNER_NAME = "kubernetes.owner.name"
+LABEL_PREFIX = "kubernetes.label."
+NAMESPACE_LABEL_PREFIX = "kubernetes.namespace.label."
+ANNOTATION_PREFIX = "kubernetes.annotation."
+USER_PREFIX = "user."
+
+
+def make_labels(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Collect (key, value) pairs: keys in lower case and sorted, values sorted and distinct."""
+    collected: dict[str, set[str]] = {}
+    for key, value in pairs:
+        collected.setdefault(key.lower(), set()).add(value)
+    return {key: tuple(sorted(collected[key])) for key in sorted(collected)}

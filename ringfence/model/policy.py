@@ -1,0 +1,152 @@
+"""Policies and the workspaces that version them: what people write, before any resolution."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ringfence.model.address import Network
+from ringfence.model.errors import InputError
+from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.protocol import WITH_PORTS, PortRange, format_protocol
+from ringfence.model.query import Query
+
+
+class Action(StrEnum):
+    """What a policy or a catch-all says."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+
+
+class Rank(StrEnum):
+    """Absolute policies are read before default ones, from the top of the tree."""
+
+    ABSOLUTE = "absolute"
+    DEFAULT = "default"
+
+
+class Direction(StrEnum):
+    """Whose decision: the provider's inbound or the consumer's outbound."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEnd:
+    """Every workload of a scope."""
+
+    scope: ScopeName
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEnd:
+    """Every workload of a cluster that the workspace names."""
+
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilterEnd:
+    """Every workload that matches a filter."""
+
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEnd:
+    """A Service: any of its addresses, and a serving backend's target port dialled directly.
+
+    `kubernetes_cluster` empty means: in whichever Kubernetes cluster the other end is.
+    """
+
+    namespace: str
+    name: str
+    kubernetes_cluster: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CidrEnd:
+    """Every address in `networks` but those in `exceptions`, inside Kubernetes clusters too."""
+
+    networks: tuple[Network, ...]
+    exceptions: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FqdnEnd:
+    """The addresses that DNS answered for a name; `*` may stand for the first label."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNodeEnd:
+    """The node that runs the other end's pod, from where the kubelet's probes come."""
+
+
+End = ScopeEnd | ClusterEnd | FilterEnd | ServiceEnd | CidrEnd | FqdnEnd | OwnNodeEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may (or may not) open connections to whom.
+
+    `protocol` None is the written `any`; empty `ports` means all ports of the protocol. The
+    smaller `priority` is read first, then the position in the workspace.
+    """
+
+    id: PolicyId
+    consumer: End
+    provider: End
+    protocol: int | None
+    ports: tuple[PortRange, ...]
+    action: Action
+    rank: Rank = Rank.DEFAULT
+    priority: int = 100
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.ports and self.protocol not in WITH_PORTS:
+            raise InputError(
+                f"policy {self.id!r}: ports on {format_protocol(self.protocol)}, which has none"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A named query over workloads (not a Kubernetes cluster), within the workspace's scope."""
+
+    name: str
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class CatchAll:
+    """What happens to connections that no policy matched; each direction must be stated."""
+
+    inbound: Action
+    outbound: Action
+
+    def of(self, direction: Direction) -> Action:
+        """The action of that direction."""
+        return self.inbound if direction is Direction.INBOUND else self.outbound
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A versioned set of policies bound to one scope; only the primary one can be enforced."""
+
+    name: WorkspaceName
+    scope: ScopeName
+    primary: bool
+    catch_all: CatchAll
+    clusters: tuple[Cluster, ...]
+    policies: tuple[Policy, ...]
+
+    def __post_init__(self) -> None:
+        policies: list[str] = [policy.id for policy in self.policies]
+        clusters = [cluster.name for cluster in self.clusters]
+        for kind, names in (("policy", policies), ("cluster", clusters)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise InputError(f"workspace {self.name!r} has {kind} {twice[0]!r} twice")

@@ -1,0 +1,56 @@
+"""IP protocol numbers and port ranges (IANA's protocol-numbers registry)."""
+
+from dataclasses import dataclass
+
+from ringfence.model.errors import InputError
+
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ICMPV6: "ICMPv6", SCTP: "SCTP"}
+WITH_PORTS = frozenset({TCP, UDP, SCTP})
+_NUMBERS = {name.lower(): number for number, name in NAMES.items()}
+_MAX_PROTOCOL, _MAX_PORT = 255, 65535
+
+
+def format_protocol(protocol: int | None) -> str:
+    """The protocol's name, its number where it has none here, `any` for None."""
+    return "any" if protocol is None else NAMES.get(protocol, str(protocol))
+
+
+def parse_protocol(text: str | int) -> int | None:
+    """Read a name, a number, or `any` (None); raises InputError."""
+    word = str(text).lower()
+    if word == "any":
+        return None
+    number = _NUMBERS.get(word, int(word) if word.isdecimal() else -1)
+    if not 0 <= number <= _MAX_PROTOCOL:
+        known = ", ".join(NAMES.values())
+        raise InputError(f"{text!r} is not a protocol: write {known}, a number or any")
+    return number
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last <= _MAX_PORT:
+            raise InputError(f"{self.first}-{self.last} is not a port range within 0-{_MAX_PORT}")
+
+    def __str__(self) -> str:
+        """One number, or first-last."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def __contains__(self, port: int) -> bool:
+        """Whether the port lies in the range."""
+        return self.first <= port <= self.last
+
+
+def parse_ports(text: str | int) -> PortRange:
+    """Read `80` or `8000-8100`; raises InputError."""
+    first, _, last = str(text).partition("-")
+    if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
+        raise InputError(f"{text!r} is not a port: write 80 or 8000-8100")
+    return PortRange(int(first), int(last or first))

@@ -1,0 +1,318 @@
+"""The filter language: one grammar for the command line, the API, the console and flow search.
+
+    kubernetes.namespace = "shop" and kubernetes.label.app in ("carts", "orders")
+    not vuln.cvss >= 9 or address subnet "10.0.0.0/8" and user.env exists
+
+`not` binds tighter than `and`, `and` tighter than `or`. Keys match case-insensitively, values
+exactly. A key may carry several values: a comparison holds if one of them satisfies it, and
+`!=` is the negation of `=`, so it holds for an item without the key. `contains` looks for a
+substring, `matches` for a regular expression over the whole value, `< <= > >=` compare numbers
+(a value that is no number never matches), `subnet` tests an address. `everything` matches all.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from lark import Lark, Token, Transformer
+from lark.exceptions import UnexpectedInput, UnexpectedToken, VisitError
+
+from ringfence.model.address import Network, parse_address, parse_network
+from ringfence.model.errors import InputError
+
+
+class QueryError(InputError):
+    """A filter that does not parse; `line` and `column` count from 1."""
+
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(f"filter, line {line}, column {column}: {message}")
+        self.line, self.column = line, column
+
+
+class Operator(StrEnum):
+    """How a label is compared."""
+
+    EQ = "="
+    NE = "!="
+    IN = "in"
+    CONTAINS = "contains"
+    MATCHES = "matches"
+    LT = "<"
+    LE = "<="
+    GT = ">"
+    GE = ">="
+    SUBNET = "subnet"
+    EXISTS = "exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """One comparison; EXISTS has no values, IN one or more, each other operator exactly one."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The comparison in the filter language."""
+        if self.operator is Operator.EXISTS:
+            return f"{self.key} exists"
+        written = [_write_value(self.operator, value) for value in self.values]
+        operand = f"({', '.join(written)})" if self.operator is Operator.IN else written[0]
+        return f"{self.key} {self.operator} {operand}"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Holds where `query` does not."""
+
+    query: "Query"
+
+    def __str__(self) -> str:
+        """The negation in the filter language."""
+        return f"not {_bracketed(self.query, And | Or)}"
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Holds where all hold. Empty is an error, for it would hold everywhere."""
+
+    queries: tuple["Query", ...]
+
+    def __post_init__(self) -> None:
+        if not self.queries:
+            raise InputError("an empty 'and' would match everything; write `everything`")
+
+    def __str__(self) -> str:
+        """The conjunction in the filter language."""
+        return " and ".join(_bracketed(query, And | Or) for query in self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Holds where one holds. Empty is an error."""
+
+    queries: tuple["Query", ...]
+
+    def __post_init__(self) -> None:
+        if not self.queries:
+            raise InputError("an empty 'or' would match nothing")
+
+    def __str__(self) -> str:
+        """The disjunction in the filter language."""
+        return " or ".join(_bracketed(query, Or) for query in self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """Holds everywhere, and says so."""
+
+    def __str__(self) -> str:
+        """The word itself."""
+        return "everything"
+
+
+Query = Compare | Not | And | Or | Everything
+
+_NUMERIC = frozenset({Operator.LT, Operator.LE, Operator.GT, Operator.GE})
+
+
+def _write_value(operator: Operator, value: str) -> str:
+    return value if operator in _NUMERIC else json.dumps(value, ensure_ascii=False)
+
+
+def _bracketed(query: Query, loose: Any) -> str:
+    return f"({query})" if isinstance(query, loose) else str(query)
+
+
+_GRAMMAR = r"""
+start: or_
+?or_: and_ ("or"i and_)*
+?and_: not_ ("and"i not_)*
+?not_: "not"i not_ -> not_
+     | "(" or_ ")"
+     | "everything"i -> everything
+     | KEY OPERATOR value -> compare
+     | KEY "in"i "(" value ("," value)* ")" -> in_
+     | KEY "exists"i -> exists
+value: STRING | NUMBER
+OPERATOR.2: "=" | "!=" | "<=" | ">=" | "<" | ">" | /(contains|matches|subnet)\b/i
+KEY: /[A-Za-z_][A-Za-z0-9_.\/-]*/
+STRING: /"([^"\\]|\\.)*"/
+NUMBER: /-?[0-9]+(\.[0-9]+)?/
+%ignore /\s+/
+"""
+
+_EXPECTED = {
+    "KEY": "a label key",
+    "OPERATOR": "an operator (= != in contains matches < <= > >= subnet exists)",
+    "STRING": 'a quoted string such as "shop"',
+    "NUMBER": "a number",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "COMMA": "','",
+    "$END": "the end",
+}
+
+
+class _Build(Transformer[Token, Query]):
+    """Turns the parse tree into queries."""
+
+    def start(self, parts: list[Any]) -> Query:
+        return parts[0]  # type: ignore[no-any-return]
+
+    def or_(self, parts: list[Any]) -> Query:
+        return Or(tuple(parts))
+
+    def and_(self, parts: list[Any]) -> Query:
+        return And(tuple(parts))
+
+    def not_(self, parts: list[Any]) -> Query:
+        return Not(parts[0])
+
+    def everything(self, _: list[Any]) -> Query:
+        return Everything()
+
+    def value(self, parts: list[Token]) -> Token:
+        token = parts[0]
+        if token.type == "NUMBER":
+            return token
+        try:
+            return token.update(value=json.loads(token))
+        except ValueError as error:
+            raise _at(token, "a string with an escape that JSON does not know") from error
+
+    def compare(self, parts: list[Token]) -> Query:
+        key, operator, value = parts
+        kind = Operator(operator.lower())
+        _check_operand(kind, value)
+        return Compare(str(key).lower(), kind, (str(value),))
+
+    def in_(self, parts: list[Token]) -> Query:
+        key, *values = parts
+        return Compare(str(key).lower(), Operator.IN, tuple(str(value) for value in values))
+
+    def exists(self, parts: list[Token]) -> Query:
+        return Compare(str(parts[0]).lower(), Operator.EXISTS)
+
+
+def _at(token: Token, message: str) -> QueryError:
+    return QueryError(message, token.line or 1, token.column or 1)
+
+
+def _check_operand(operator: Operator, value: Token) -> None:
+    """Refuse an operand that could never match, where the person who wrote it still sees it."""
+    if operator in _NUMERIC and _number(value) is None:
+        raise _at(value, f"'{operator}' compares numbers, and {value!s} is none")
+    if operator is Operator.SUBNET:
+        try:
+            parse_network(str(value))
+        except InputError as error:
+            raise _at(value, str(error)) from error
+    if operator is Operator.MATCHES:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise _at(value, f"not a regular expression: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Lark:
+    return Lark(_GRAMMAR, parser="lalr", propagate_positions=True)
+
+
+def parse(text: str) -> Query:
+    """Read a filter; `parse(str(query)) == query`. Raises QueryError with line and column."""
+    try:
+        tree = _parser().parse(text)
+    except UnexpectedInput as error:
+        raise QueryError(_explain(error, text), max(error.line, 1), max(error.column, 1)) from error
+    try:
+        return _Build().transform(tree)
+    except VisitError as error:
+        raise error.orig_exc from None
+
+
+def _explain(error: UnexpectedInput, text: str) -> str:
+    if isinstance(error, UnexpectedToken):
+        found = "the end" if error.token.type == "$END" else repr(str(error.token))
+        names = set(error.expected)
+    else:
+        found = repr(text.splitlines()[error.line - 1][error.column - 1])
+        names = set(getattr(error, "allowed", None) or ())
+    wanted = sorted(_EXPECTED.get(name, f"'{name.lower()}'") for name in names)
+    return f"found {found}, expected {' or '.join(wanted)}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_ORDERS: dict[Operator, Callable[[float, float], bool]] = {
+    Operator.LT: lambda have, want: have < want,
+    Operator.LE: lambda have, want: have <= want,
+    Operator.GT: lambda have, want: have > want,
+    Operator.GE: lambda have, want: have >= want,
+}
+
+
+@lru_cache(maxsize=4096)
+def _network(text: str) -> Network:
+    return parse_network(text)
+
+
+@lru_cache(maxsize=4096)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text)
+
+
+def _in_subnet(have: str, want: str) -> bool:
+    try:
+        return parse_address(have) in _network(want)
+    except InputError:
+        return False
+
+
+def value_matches(compare: Compare, have: str) -> bool:
+    """Whether one value of a label satisfies the comparison; not for NE, which negates EQ."""
+    operator, want = compare.operator, compare.values
+    match operator:
+        case Operator.EXISTS:
+            return True
+        case Operator.EQ | Operator.IN:
+            return have in want
+        case Operator.CONTAINS:
+            return want[0] in have
+        case Operator.MATCHES:
+            return _pattern(want[0]).fullmatch(have) is not None
+        case Operator.SUBNET:
+            return _in_subnet(have, want[0])
+        case Operator.LT | Operator.LE | Operator.GT | Operator.GE:
+            number, bound = _number(have), _number(want[0])
+            return number is not None and bound is not None and _ORDERS[operator](number, bound)
+        case Operator.NE:
+            raise InputError("'!=' is judged on all values together, as the negation of '='")
+
+
+def matches(query: Query, labels: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether an item with these labels (keys in lower case) satisfies the query."""
+    match query:
+        case Everything():
+            return True
+        case And(queries):
+            return all(matches(part, labels) for part in queries)
+        case Or(queries):
+            return any(matches(part, labels) for part in queries)
+        case Not(inner):
+            return not matches(inner, labels)
+        case Compare(key, Operator.NE, values):
+            return not matches(Compare(key, Operator.EQ, values), labels)
+        case Compare(key):
+            return any(value_matches(query, have) for have in labels.get(key, ()))

@@ -1,0 +1,74 @@
+"""Scopes: a tree of queries; a workload belongs to every scope whose full query it matches."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ScopeName
+from ringfence.model.query import And, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A node of the tree. Siblings stand by `order`, then by name."""
+
+    name: ScopeName
+    parent: ScopeName | None
+    query: Query
+    order: int = 0
+
+
+class ScopeTree:
+    """Every scope of a tenant, checked to be one tree; raises InputError where it is not."""
+
+    def __init__(self, scopes: Iterable[Scope]) -> None:
+        self._scopes: dict[ScopeName, Scope] = {}
+        for scope in scopes:
+            if scope.name in self._scopes:
+                raise InputError(f"scope {scope.name!r} is given twice")
+            self._scopes[scope.name] = scope
+        self._children: dict[ScopeName | None, list[Scope]] = {}
+        for scope in self._scopes.values():
+            if scope.parent is not None and scope.parent not in self._scopes:
+                raise InputError(f"scope {scope.name!r} has parent {scope.parent!r}, which is none")
+            self._children.setdefault(scope.parent, []).append(scope)
+        roots = self._children.get(None, [])
+        if self._scopes and len(roots) != 1:
+            names = ", ".join(sorted(root.name for root in roots)) or "none"
+            raise InputError(f"a scope tree has exactly one scope without a parent; here: {names}")
+        self._preorder = tuple(self._walk(roots[0])) if roots else ()
+        if len(self._preorder) != len(self._scopes):
+            lost = sorted(set(self._scopes) - {scope.name for scope in self._preorder})
+            raise InputError(f"scopes {', '.join(lost)} are their own ancestors")
+
+    def _walk(self, scope: Scope) -> list[Scope]:
+        walked = [scope]
+        children = self._children.get(scope.name, [])
+        for child in sorted(children, key=lambda child: (child.order, child.name)):
+            walked += self._walk(child)
+        return walked
+
+    def __getitem__(self, name: ScopeName) -> Scope:
+        """The scope of that name; raises InputError."""
+        if name not in self._scopes:
+            raise InputError(f"there is no scope {name!r}")
+        return self._scopes[name]
+
+    def __contains__(self, name: ScopeName) -> bool:
+        """Whether there is a scope of that name."""
+        return name in self._scopes
+
+    def preorder(self) -> tuple[Scope, ...]:
+        """All scopes from the highest priority to the lowest: parents before their children."""
+        return self._preorder
+
+    def path(self, name: ScopeName) -> tuple[Scope, ...]:
+        """The scope and its ancestors, root first."""
+        scope = self[name]
+        above = self.path(scope.parent) if scope.parent is not None else ()
+        return (*above, scope)
+
+    def full_query(self, name: ScopeName) -> Query:
+        """The scope's own query and all its ancestors'."""
+        queries = tuple(scope.query for scope in self.path(name))
+        return queries[0] if len(queries) == 1 else And(queries)

@@ -1,0 +1,116 @@
+"""Inventory items: workloads (pods, nodes, hosts), and the Services and namespaces around them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ringfence.model.address import Address, Network
+from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.labels import Labels
+
+
+class ItemKind(StrEnum):
+    """What an inventory item is. Only pods, nodes and hosts are workloads."""
+
+    POD = "pod"
+    NODE = "node"
+    HOST = "host"
+    SERVICE = "service"
+    NAMESPACE = "namespace"
+
+
+WORKLOAD_KINDS = frozenset({ItemKind.POD, ItemKind.NODE, ItemKind.HOST})
+
+
+class ServiceType(StrEnum):
+    """Kubernetes' Service types; a headless one is a CLUSTER_IP without addresses."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+    EXTERNAL_NAME = "ExternalName"
+
+
+class TrafficPolicy(StrEnum):
+    """A Service's externalTrafficPolicy: whether nodes forward to other nodes' backends."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A port that a pod declares; `name` may be empty."""
+
+    name: str
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a Service. `node_port` is 0 where there is none."""
+
+    name: str
+    protocol: int
+    port: int
+    node_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One endpoint behind one Service port (from EndpointSlices), target port resolved."""
+
+    service_port: str
+    protocol: int
+    address: Address
+    port: int
+    serving: bool
+    item: ItemKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """What a Service item has besides its labels; its ClusterIPs are the item's `addresses`."""
+
+    type: ServiceType
+    ports: tuple[ServicePort, ...]
+    backends: tuple[Backend, ...] = ()
+    external_addresses: tuple[Address, ...] = ()
+    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    source_ranges: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One inventory item as of one moment.
+
+    `addresses` of a node are all addresses of its interfaces, CNI gateways included, as far as
+    its agent has reported them. `node` is the name of the node that runs a pod. A host-network
+    pod has its node's addresses. `probe_ports` are the (protocol, port) pairs that the kubelet
+    dials. `containers` are the container ports a pod declares.
+    """
+
+    key: ItemKey
+    kind: ItemKind
+    cluster: ClusterId
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...]
+    labels: Labels
+    node: str = ""
+    host_network: bool = False
+    containers: tuple[ContainerPort, ...] = ()
+    probe_ports: tuple[tuple[int, int], ...] = ()
+    service: ServiceSpec | None = None
+    workload_name: str = ""
+    """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
+
+    @property
+    def is_workload(self) -> bool:
+        """Whether the item is a pod, node or host, the ends that policy can govern."""
+        return self.kind in WORKLOAD_KINDS
+
+    @property
+    def display(self) -> str:
+        """`namespace/name`, or the name alone outside namespaces."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name

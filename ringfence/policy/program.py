@@ -1,0 +1,106 @@
+"""What one node has to enforce: programs over sets of addresses, bound to pods and to the node.
+
+This is the whole contract between the compiler and an agent's back ends. It names no kernel
+mechanism. Programs and sets are shared by their content, so that a pod that comes or goes
+changes bindings and set elements only.
+"""
+
+from dataclasses import dataclass
+from typing import NewType
+
+import msgspec
+
+from ringfence.model.address import Address, Network
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ClusterId, NodeName
+from ringfence.model.policy import Action
+from ringfence.model.protocol import PortRange
+
+SetId = NewType("SetId", str)
+ProgramId = NewType("ProgramId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One first-match rule on connections that open.
+
+    `peers` is the remote end's addresses and `local` the namespace's own end's, None for any.
+    `ports` are destination ports, empty for all. `handle` names the policy that made the rule:
+    it comes back in drop reports and stands in the kernel rule's comment.
+    """
+
+    handle: str
+    action: Action
+    protocol: int | None
+    ports: tuple[PortRange, ...]
+    peers: SetId | None
+    local: SetId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Rules of one direction in order. The last one matches everything: there is no default."""
+
+    rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        last = self.rules[-1] if self.rules else None
+        if not last or last.protocol is not None or last.ports or last.peers or last.local:
+            raise InputError("a program must end in a rule that matches every connection")
+
+
+@dataclass(frozen=True, slots=True)
+class PodBinding:
+    """The programs of one pod; None for a direction that nothing governs."""
+
+    uid: str
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...]
+    inbound: ProgramId | None
+    outbound: ProgramId | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBinding:
+    """The node's own programs.
+
+    `inbound` and `outbound` judge connections of the node itself. `received` judges, before
+    DNAT, connections to its NodePorts and load-balancer addresses that it forwards, by
+    destination port as dialled; None where nothing governs. `fail_safes_in` and
+    `fail_safes_out` stand before every program of the node.
+    """
+
+    addresses: tuple[Address, ...]
+    inbound: ProgramId | None
+    outbound: ProgramId | None
+    received: ProgramId | None
+    fail_safes_in: tuple[Rule, ...] = ()
+    fail_safes_out: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicy:
+    """All that one node's agent enforces."""
+
+    kubernetes_cluster: ClusterId
+    node: NodeName
+    sets: dict[SetId, tuple[Network, ...]]
+    programs: dict[ProgramId, Program]
+    pods: tuple[PodBinding, ...]
+    binding: NodeBinding
+    control_plane: tuple[tuple[Address, int], ...]
+    """Where the agent reaches the control plane, (address, TCP port): never blocked."""
+
+
+def encode(policy: NodePolicy) -> bytes:
+    """The policy as JSON, equal policies as equal bytes."""
+    return msgspec.json.encode(policy, order="deterministic")
+
+
+def decode(data: bytes) -> NodePolicy:
+    """Read what `encode` wrote; raises InputError."""
+    try:
+        return msgspec.json.decode(data, type=NodePolicy)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"not a node policy: {error}") from error

@@ -1,0 +1,104 @@
+"""The Arrow schemas of a report: conversations that an agent saw, and drops.
+
+A conversation is two-way and oriented: forward is from the consumer to the provider. An agent
+sends one row per conversation, observing interface and window. `original_*` is the tuple before
+NAT where conntrack knew one that differs, else all zero: rows that share an original tuple
+belong to one connection.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringfence.model.errors import RingfenceError
+
+PROTOCOL = 1
+"""The version of the agent protocol, checked at enrolment and at the start of each session."""
+
+_ADDRESS = pa.binary(16)
+
+FLOWS = pa.schema(
+    [
+        ("observer", pa.uint8()),  # model.flow.Observer
+        ("interface", pa.uint32()),  # ifindex in the node's namespace
+        ("protocol", pa.uint8()),
+        ("consumer", _ADDRESS),
+        ("provider", _ADDRESS),
+        ("consumer_port", pa.uint16()),  # 0 where folded (conversation mode)
+        ("provider_port", pa.uint16()),  # ICMP: type * 256 + code
+        ("original_consumer", _ADDRESS),
+        ("original_provider", _ADDRESS),
+        ("original_provider_port", pa.uint16()),
+        ("method", pa.string()),  # model.flow.Method
+        ("forward_packets", pa.uint64()),
+        ("forward_bytes", pa.uint64()),
+        ("forward_flags", pa.uint16()),
+        ("reverse_packets", pa.uint64()),
+        ("reverse_bytes", pa.uint64()),
+        ("reverse_flags", pa.uint16()),
+        ("opened", pa.uint64()),  # connections whose opening was seen
+        ("answered", pa.uint64()),  # of these, answered by the provider
+        ("refused", pa.uint64()),  # of these, answered with RST or unreachable
+        ("first_ns", pa.int64()),  # epoch ns
+        ("last_ns", pa.int64()),
+    ]
+)
+
+DROPS = pa.schema(
+    [
+        ("source", pa.uint8()),  # model.flow.DropSource
+        ("observer", pa.uint8()),  # the namespace it was dropped in: a pod's, or the node's
+        ("direction", pa.string()),  # model.policy.Direction of the end that dropped
+        ("pod", pa.string()),  # uid of the pod whose namespace it was, empty for the node
+        ("protocol", pa.uint8()),
+        ("consumer", _ADDRESS),
+        ("provider", _ADDRESS),
+        ("provider_port", pa.uint16()),
+        ("rule", pa.string()),  # the deciding rule's handle in the program; empty for others' drops
+        ("reason", pa.string()),  # the kernel's drop reason for others' drops
+        ("packets", pa.uint64()),
+        ("overflow", pa.uint64()),  # drops of this rule that found no room in its set
+    ]
+)
+
+
+class BatchError(RingfenceError):
+    """Bytes that are not a record batch of the schema asked for."""
+
+
+def encode(schema: pa.Schema, columns: Mapping[str, NDArray[np.generic] | pa.Array]) -> bytes:
+    """Columns of equal length as an Arrow IPC stream; addresses are (n, 16) uint8 arrays."""
+    arrays = [_column(columns[field.name], field.type) for field in schema]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
+    return bytes(sink.getvalue())
+
+
+def decode(schema: pa.Schema, data: bytes) -> pa.Table:
+    """Read what `encode` wrote; raises BatchError."""
+    try:
+        table = pa.ipc.open_stream(data).read_all()
+        table.validate(full=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BatchError(f"not an Arrow stream: {error}") from error
+    if not table.schema.equals(schema):
+        raise BatchError(f"a batch has the schema {table.schema}, expected {schema}")
+    return table
+
+
+def addresses(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """A column of addresses as an array of shape (n, 16)."""
+    joined = column.combine_chunks()
+    data = np.frombuffer(joined.buffers()[1], dtype=np.uint8)
+    start = joined.offset * 16
+    return data[start : start + len(joined) * 16].reshape(len(joined), 16)
+
+
+def _column(values: NDArray[np.generic] | pa.Array, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, np.ndarray) and kind == _ADDRESS:
+        packed = np.ascontiguousarray(values, dtype=np.uint8)
+        return pa.Array.from_buffers(_ADDRESS, len(packed), [None, pa.py_buffer(packed)])
+    return pa.array(values, type=kind)

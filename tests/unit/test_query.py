@@ -1,0 +1,50 @@
+"""The filter language: what it prints, what it matches, and how it refuses."""
+
+import pytest
+
+from ringfence.model.query import QueryError, matches, parse
+
+LABELS = {"env": ("prod",), "cve": ("CVE-1", "CVE-2"), "cvss": ("9.8",), "address": ("10.1.2.3",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('env = "prod"', True),
+        ('ENV = "prod"', True),
+        ('env = "Prod"', False),
+        ('env != "test" and missing != "x"', True),
+        ('cve = "CVE-2" and cve in ("CVE-1", "CVE-9")', True),
+        ('cve != "CVE-2"', False),
+        ("cvss >= 9 and cvss < 10", True),
+        ("env > 1", False),
+        ('address subnet "10.0.0.0/8" and not address subnet "10.2.0.0/16"', True),
+        ('env contains "ro" and env matches "p.*d" and not env matches "p"', True),
+        ('missing exists or env = "x"', False),
+        ('env = "x" and env = "y" or env exists', True),
+        ("everything", True),
+    ],
+)
+def test_matches_and_prints_back(text: str, expected: bool) -> None:
+    query = parse(text)
+    assert matches(query, LABELS) is expected
+    assert parse(str(query)) == query
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "said"),
+    [
+        ("a = shop", 1, 5, "expected a number or a quoted string"),
+        ('a = "x" and\n  b ~ "y"', 2, 5, "an operator"),
+        ("", 1, 1, "a label key"),
+        ('address subnet "10.0.0.1/8"', 1, 16, "host bits"),
+        ('a matches "("', 1, 11, "regular expression"),
+        ('a >= "high"', 1, 6, "compares numbers"),
+        ("a in ()", 1, 7, "found ')'"),
+    ],
+)
+def test_refusals_name_the_place(text: str, line: int, column: int, said: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        parse(text)
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert said in str(caught.value)
