@@ -76,7 +76,8 @@ def kubernetes_version() -> str:
 
 def required_version(go_mod: Path, module: str) -> str:
     """Version of ``module`` that a go.mod requires."""
-    return dict(_REQUIRE.findall(go_mod.read_text()))[module]
+    versions: dict[str, str] = dict(_REQUIRE.findall(go_mod.read_text()))
+    return versions[module]
 
 
 def _cached(path: Path, title: str, make: Callable[[Note], None], progress: Progress) -> Path:

@@ -63,11 +63,16 @@ def up(config: LabConfig, progress: Progress, *, bare: bool = False) -> None:
                 shop.start_load(config, machines["external"])
 
 
-def down(config: LabConfig, progress: Progress) -> None:
-    """Take the lab away, whatever state it is in; LabError if something of it stays."""
+def down(config: LabConfig, progress: Progress, *, logs: bool = False) -> None:
+    """Take the lab away, whatever state it is in; LabError if something of it stays.
+
+    Its logs are kept until the next time, unless ``logs`` says that they go too.
+    """
     require_root()
     with _lock(config):
         _down(config, progress)
+        if logs:
+            shutil.rmtree(config.logs, ignore_errors=True)
 
 
 def running(config: LabConfig) -> tuple[LabConfig, State]:
@@ -205,10 +210,18 @@ def _down(config: LabConfig, progress: Progress) -> None:
         cgroups.remove()
         if record:
             node.restore_sysctls(record.sysctls)
+        _keep_logs(config)
         for directory in (config.data, config.run):
             shutil.rmtree(directory, ignore_errors=True)
         if left := leftovers(config, recorded):
             raise LabError("these parts of the lab cannot be removed: " + ", ".join(left))
+
+
+def _keep_logs(config: LabConfig) -> None:
+    shutil.rmtree(config.logs, ignore_errors=True)
+    config.logs.mkdir(parents=True)
+    for log in config.run.glob("*.log"):
+        shutil.move(log, config.logs)
 
 
 @contextmanager

@@ -7,6 +7,10 @@ from pathlib import Path
 
 PREFIX = "rf-lab-"
 """Everything of the lab that has a name in the kernel starts with this."""
+_LAN = IPv4Network("10.77.0.0/24")
+_PODS = IPv4Network("10.244.0.0/16")
+_SERVICES = IPv4Network("10.100.0.0/16")
+_OUTSIDE = IPv4Network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,18 @@ class LabConfig:
     """Addresses and directories of a lab. None of the addresses exists on the host itself."""
 
     nodes: int = 2
-    lan: IPv4Network = IPv4Network("10.77.0.0/24")
-    pods: IPv4Network = IPv4Network("10.244.0.0/16")
-    services: IPv4Network = IPv4Network("10.100.0.0/16")
-    outside: IPv4Network = IPv4Network("203.0.113.0/24")
+    lan: IPv4Network = _LAN
+    pods: IPv4Network = _PODS
+    services: IPv4Network = _SERVICES
+    outside: IPv4Network = _OUTSIDE
     api_port: int = 36443
     """TCP port on the host's loopback that leads to the Kubernetes API."""
     run: Path = Path("/run/ringfence-lab")
-    """State, logs, keys, kubeconfig."""
+    """State, logs, keys and kubeconfig of the running lab."""
     data: Path = Path("/var/lib/ringfence-lab")
     """What the nodes keep on disk while the lab runs."""
+    logs: Path = Path("/var/log/ringfence-lab")
+    """Logs of the last lab that was taken down."""
 
     @property
     def control(self) -> MachineSpec:

@@ -46,10 +46,12 @@ def shop_images(progress: Progress) -> list[Path]:
 
 def ringfence_image(progress: Progress) -> Path:
     """Archive of the image of agent and connector."""
+    objects = sorted((ROOT / "build").glob("*.bpf.o"))
+    if not objects:
+        raise LabError("the BPF objects are missing; run `make -C bpf`")
     contents = {"wheels": _wheels(progress), "ringfence": ROOT / "ringfence"}
-    if not (bpf := ROOT / "build").is_dir():
-        raise LabError("the BPF object is missing; run `make -C bpf`")
-    return _image("ringfence", contents | {"build": bpf}, progress, _base(progress))
+    contents |= {f"build/{file.name}": file for file in objects}
+    return _image("ringfence", contents, progress, _base(progress))
 
 
 def _base(progress: Progress) -> Path:
@@ -81,7 +83,7 @@ def _wheels(progress: Progress) -> Path:
     path = cache_dir() / f"wheels-{digest}"
     if not path.exists():
         target = [f"--python-version={_PYTHON}", f"--python-platform={_PLATFORM}"]
-        uv = [Path(sys.executable).parent / "uv", "pip", "install", "--no-deps"]
+        uv = [f"{Path(sys.executable).parent}/uv", "pip", "install", "--no-deps"]
         with progress.step("Python packages of the image") as note, build.entry(path) as made:
             options = ["--only-binary=:all:", "--require-hashes", f"--target={made}"]
             run_noting([*uv, *options, *target, "-r", lock], note, env={})
@@ -93,7 +95,7 @@ def _image(
 ) -> Path:
     """Build the image of ``deploy/images/NAME``; ``contents`` is its build context."""
     dockerfile = _DOCKERFILES / name / "Dockerfile"
-    digest = _digest({"Dockerfile": dockerfile} | contents, parent)
+    digest = _digest({"Dockerfile": dockerfile, **contents}, parent)
     directory = cache_dir() / "images"
     path = directory / f"{name}-{digest}.tar"
     if path.exists():
@@ -125,6 +127,7 @@ def _context(dockerfile: Path, contents: Mapping[str, Path]) -> Iterator[Path]:
         context = Path(temporary)
         shutil.copy(dockerfile, context / "Dockerfile")
         for name, source in contents.items():
+            (context / name).parent.mkdir(exist_ok=True)
             if source.is_dir():
                 ignored = shutil.ignore_patterns(*_IGNORED)
                 shutil.copytree(source, context / name, ignore=ignored, copy_function=_link)

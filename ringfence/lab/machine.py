@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.lab.command import environment, missing_program, run
+from ringfence.lab.command import environment, run
 from ringfence.lab.config import LabConfig, MachineSpec, NodeSpec
 from ringfence.lab.errors import LabError
 from ringfence.lab.processes import PROC, Process, identify
