@@ -15,7 +15,7 @@ class AgentConfig:
     ca: Path
     """The only authority (PEM) that is trusted to vouch for the control plane."""
     node: NodeName
-    kubernetes_cluster: ClusterId = ClusterId("")
+    kubernetes_cluster: ClusterId
     """Empty outside Kubernetes."""
     token: str = ""
     """A one-time enrolment token; needed until there is a certificate in `state_directory`."""
@@ -23,8 +23,6 @@ class AgentConfig:
     """Holds the certificate, the last policy and the reports not yet delivered."""
     runtime_socket: Path | None = Path("/run/containerd/containerd.sock")
     """The container runtime's socket; None on a host without pods."""
-    bpf_directory: Path | None = None
-    """Where the compiled BPF objects are; None for those that the package brings."""
     interval_seconds: int = 15
     """Between reports, until the control plane says otherwise."""
     poll_seconds: float = 1.0
