@@ -3,26 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.model.ids import ClusterId, NodeName
+from ringfence.link.identity import LinkConfig
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Settings of one agent."""
+    """Settings of one agent. The link's `state_dir` holds its state, its `name` is the node's."""
 
-    server: str
-    """Where the control plane's API is, such as https://ringfence.example:8443."""
-    ca: Path
-    """The only authority (PEM) that is trusted to vouch for the control plane."""
-    node: NodeName
-    kubernetes_cluster: ClusterId
-    """Empty outside Kubernetes."""
-    token: str = ""
-    """A one-time enrolment token; needed until there is a certificate in `state_directory`."""
-    state_directory: Path = Path("/var/lib/ringfence")
-    """Holds the certificate, the last policy and the reports not yet delivered."""
+    link: LinkConfig
     runtime_socket: Path | None = Path("/run/containerd/containerd.sock")
-    """The container runtime's socket; None on a host without pods."""
+    """The container runtime's Unix socket; None on a host without pods."""
     interval_seconds: int = 15
     """Between reports, until the control plane says otherwise."""
     poll_seconds: float = 1.0
@@ -31,11 +21,16 @@ class AgentConfig:
     """How much disk undelivered reports may take."""
 
     @property
-    def policy_file(self) -> Path:
-        """The last directive, enforced again after a restart without a control plane."""
-        return self.state_directory / "directive"
+    def directive_file(self) -> Path:
+        """The last directive, in force again after a restart without a control plane."""
+        return self.link.state_dir / "directive"
 
     @property
-    def health_file(self) -> Path:
-        """Touched on every round; its age is the agent's health."""
-        return self.state_directory / "health"
+    def spool_dir(self) -> Path:
+        """Reports not yet delivered."""
+        return self.link.state_dir / "spool"
+
+
+def health_file(state_dir: Path) -> Path:
+    """Touched on every round of a working agent: its age is the agent's health."""
+    return state_dir / "health"

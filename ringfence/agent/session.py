@@ -1,86 +1,51 @@
-"""The agent's side of its conversation with the control plane: state out, directives in, reports.
+"""What an agent says to the control plane and hears from it: state, directives, reports.
 
-Nothing here blocks the rest of the agent. A broken connection is taken up again with growing
-pauses; meanwhile the last directive stays in force and reports gather in the spool.
+Nothing here blocks the rest of the agent. While the connection is broken the last directive stays
+in force and reports gather in the spool.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable
 
 import grpc
 import structlog
 
 from ringfence.agent.spool import Spool
+from ringfence.link.channel import Link
+from ringfence.link.errors import LinkError
+from ringfence.model.backoff import Backoff
 from ringfence.wire.generated.agent_pb2 import AgentState, Directive
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 
 _REPORT_TIMEOUT_SECONDS = 60.0
-_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-_REFUSALS = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED})
-"""Answers to a report that trying again will not change."""
+_REFUSED = grpc.StatusCode.INVALID_ARGUMENT
+"""The answer to a report that no second try will change."""
 
-_log = structlog.get_logger()
-
-
-class Backoff:
-    """Pauses that double up to half a minute, each shortened at random to spread the agents."""
-
-    def __init__(self) -> None:
-        self._pause = _PAUSE_SECONDS
-
-    def reset(self) -> None:
-        """Begin again with the shortest pause."""
-        self._pause = _PAUSE_SECONDS
-
-    async def wait(self) -> None:
-        """Sleep one pause."""
-        await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+log = structlog.get_logger()
 
 
 class Session:
-    """Holds the standing conversation over one connection after another."""
+    """The standing conversation: tells the agent's state, hears directives."""
 
     def __init__(
-        self,
-        stub: Callable[[], ControlPlaneStub],
-        state: Callable[[], AgentState],
-        hear: Callable[[Directive], None],
+        self, link: Link, state: Callable[[], AgentState], hear: Callable[[Directive], None]
     ) -> None:
-        """`stub` gives the current connection, `state` what to say; `hear` must not block."""
-        self._stub = stub
-        self._state = state
-        self._hear = hear
+        """`state` gives what to say now; `hear` takes a directive and must not block."""
+        self._link, self._state, self._hear = link, state, hear
         self._changed = asyncio.Event()
-        self.connected = False
 
     def tell(self) -> None:
-        """Send the state as it is now."""
+        """Say the state again, as it is now."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Converse until cancelled."""
-        backoff = Backoff()
-        while True:
-            try:
-                async for directive in self._stub().Session(self._say()):
-                    if not self.connected:
-                        self.connected = True
-                        backoff.reset()
-                        _log.info("connected to the control plane")
-                    self._hear(directive)
-                _log.info("the control plane ended the session")
-            except grpc.aio.AioRpcError as error:
-                _log.warning(
-                    "no session with the control plane",
-                    code=error.code().name,
-                    detail=error.details(),
-                    advice=_advice(error.code()),
-                )
-            self.connected = False
-            await backoff.wait()
+        """Converse until cancelled, over one connection after another."""
+        await self._link.converse(self._converse)
+
+    async def _converse(self, stub: ControlPlaneStub) -> None:
+        async for directive in stub.Session(self._say()):
+            self._link.heard()
+            self._hear(directive)
 
     async def _say(self) -> AsyncIterator[AgentState]:
         while True:
@@ -89,34 +54,23 @@ class Session:
             await self._changed.wait()
 
 
-async def deliver(stub: Callable[[], ControlPlaneStub], spool: Spool) -> None:
+async def deliver(link: Link, spool: Spool) -> None:
     """Send the spool's batches in order until cancelled, each until the control plane has it."""
     backoff = Backoff()
     while True:
         place, batch = await spool.oldest()
         try:
-            await stub().Report(batch, timeout=_REPORT_TIMEOUT_SECONDS)
+            await link.stub.Report(batch, timeout=_REPORT_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() in _REFUSALS:
-                _log.error("a report was refused and is lost", id=batch.id, detail=error.details())
+            if error.code() is _REFUSED:
+                log.error("report refused and lost", id=batch.id, problem=error.details())
                 spool.refused(place)
                 continue
-            _log.warning(
-                "reports wait", waiting=len(spool), code=error.code().name, detail=error.details()
-            )
-            await backoff.wait()
+            log.warning("reports wait", waiting=len(spool), problem=str(link.explain(error)))
+            await asyncio.sleep(backoff.delay())
+        except LinkError as error:  # not enrolled yet
+            log.info("reports wait", waiting=len(spool), problem=str(error))
+            await asyncio.sleep(backoff.delay())
         else:
             spool.done(place)
             backoff.reset()
-
-
-def _advice(code: grpc.StatusCode) -> str:
-    match code:
-        case grpc.StatusCode.UNAVAILABLE:
-            return "check that the control plane runs and that its gRPC port can be reached"
-        case grpc.StatusCode.FAILED_PRECONDITION:
-            return "agent and control plane speak different protocols: run the same release"
-        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return "the certificate was revoked: remove the state directory and enrol again"
-        case _:
-            return "see the control plane's log"
