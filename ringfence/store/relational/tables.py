@@ -8,33 +8,13 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
-    TypeDecorator,
 )
-
-_SIGN = 1 << 63
-
-
-class Unsigned64(TypeDecorator[int]):
-    """An unsigned 64-bit number in a signed column, by two's complement."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """From 0..2^64-1 to the signed range."""
-        return value - 2 * _SIGN if value is not None and value >= _SIGN else value
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """Back from the signed range."""
-        return value + 2 * _SIGN if value is not None and value < 0 else value
-
 
 metadata = MetaData(
     naming_convention={
@@ -132,11 +112,10 @@ item_revisions = Table(
     "item_revisions",
     metadata,
     Column("tenant", Text, primary_key=True),
-    Column("revision", Unsigned64, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
     Column("kubernetes_cluster", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("from_ns", BigInteger, nullable=False),
-    Column("to_ns", BigInteger),  # null: it still holds
+    Column("to_ns", BigInteger, nullable=False),  # 2^63 - 1: it still holds
     Column("document", Text, nullable=False),  # a `model.workload.Item` as JSON
-    Index("ix_item_revisions_tenant_to_ns", "tenant", "to_ns"),
 )

@@ -3,8 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from ringfence.store.relational.tables import Unsigned64
-
 revision = '0001'
 down_revision = None
 
@@ -44,15 +42,14 @@ def upgrade() -> None:
     )
     op.create_table('item_revisions',
     sa.Column('tenant', sa.Text(), nullable=False),
-    sa.Column('revision', Unsigned64(), nullable=False),
+    sa.Column('revision', sa.BigInteger(), nullable=False),
     sa.Column('kubernetes_cluster', sa.Text(), nullable=False),
     sa.Column('key', sa.Text(), nullable=False),
     sa.Column('from_ns', sa.BigInteger(), nullable=False),
-    sa.Column('to_ns', sa.BigInteger(), nullable=True),
+    sa.Column('to_ns', sa.BigInteger(), nullable=False),
     sa.Column('document', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('tenant', 'revision', name=op.f('pk_item_revisions'))
     )
-    op.create_index('ix_item_revisions_tenant_to_ns', 'item_revisions', ['tenant', 'to_ns'])
 
     op.create_table('scopes',
     sa.Column('tenant', sa.Text(), nullable=False),
