@@ -64,9 +64,13 @@ class Connector:
         await self._link.stop()
         await self._client.stop()
 
-    async def wait(self) -> None:
-        """Return never; raise what ended a task that should not end."""
-        await asyncio.gather(*self._tasks)
+    async def run(self) -> None:
+        """Start, go on until cancelled, stop; raises what ends a task that should not end."""
+        try:
+            await self.start()
+            await asyncio.gather(*self._tasks)
+        finally:
+            await self.stop()
 
     async def _watch(self, kind: Kind[Any]) -> None:
         def report(error: KubeError | None) -> None:

@@ -131,7 +131,7 @@ def node_item(cluster: ClusterId, node: schema.Node, annotations: Iterable[str] 
 def namespace_item(
     cluster: ClusterId, namespace: schema.Bare, annotations: Iterable[str] = ()
 ) -> Item:
-    """A namespace; it lies in itself."""
+    """A namespace."""
     meta = namespace.metadata
     pairs = [
         *_common_labels(cluster, ItemKind.NAMESPACE, meta, ()),
@@ -143,7 +143,7 @@ def namespace_item(
         key=item_key(cluster, ItemKind.NAMESPACE, meta.uid),
         kind=ItemKind.NAMESPACE,
         cluster=cluster,
-        namespace=meta.name,
+        namespace="",
         name=meta.name,
         addresses=(),
         labels=_made(pairs),
@@ -248,7 +248,7 @@ def _common_labels(
     cluster: ClusterId, kind: ItemKind, meta: schema.Metadata, addresses: Iterable[Address]
 ) -> Iterator[tuple[str, str]]:
     yield labels.CLUSTER, cluster
-    yield labels.KIND, kind
+    yield labels.KIND, kind.value
     yield labels.NAME, meta.name
     yield labels.NAMESPACE, meta.namespace
     for address in addresses:
