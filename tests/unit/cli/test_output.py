@@ -22,8 +22,10 @@ ROWS = [{"name": "carts", "count": 7, "more": "a|b"}, {"name": "db", "count": 12
         (Format.CSV, "NAME,COUNT,MORE\ncarts,7,a|b\ndb,1234,\n"),
         (
             Format.MD,
-            "| NAME | COUNT | MORE |\n| --- | --: | --- |\n"
-            "| carts | 7 | a\\|b |\n| db | 1234 |  |\n",
+            (
+                "| NAME | COUNT | MORE |\n| --- | --: | --- |\n"
+                "| carts | 7 | a\\|b |\n| db | 1234 |  |\n"
+            ),
         ),
     ],
 )
