@@ -32,8 +32,8 @@ class PassOn(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep every word as it is."""
-        ctx.args = list(args)
-        return ctx.args
+        ctx.args = args
+        return args
 
 
 @app.callback()
