@@ -29,7 +29,7 @@ class Capture:
     def __init__(self) -> None:
         self._attached: frozenset[int] = frozenset()
         self._orientations = Orientations()
-        self._departed = {name: 0 for name in ("skbs", "non_ip", *_LOSSES.values())}
+        self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
         """Load the programs; raises BpfError."""
@@ -82,9 +82,7 @@ class Capture:
         """Totals since the start, interfaces that are gone included."""
         rows = self._flows.audit()
         leaving = rows[~np.isin(rows["ifindex"], np.array(list(self._attached), dtype=np.uint32))]
-        totals = {
-            name: int(rows[name].sum()) + gone for name, gone in self._departed.items()
-        }
+        totals = {name: int(rows[name].sum()) + gone for name, gone in self._departed.items()}
         for name in self._departed:
             self._departed[name] += int(leaving[name].sum())
         unrecorded = totals["non_ip"] + sum(totals[name] for name in _LOSSES.values())

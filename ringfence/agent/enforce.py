@@ -1,7 +1,7 @@
 """Makes the rules of every namespace on this node what the last directive asks for.
 
-`plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until its
-successor has been taken by the kernel in one transaction, so a failure changes nothing, and says so.
+`plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until
+the kernel has taken its successor in one transaction: a failure changes nothing, and says so.
 """
 
 import hashlib
@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 import structlog
 from numpy.typing import NDArray
-
-import numpy as np
 
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
@@ -177,9 +176,9 @@ def _fingerprint(table: list[dict[str, Any]]) -> bytes:
             fixed = {name: value for name, value in body.items() if name != "handle"}
             if kind == "set" and "timeout" in body.get("flags", ()):
                 fixed.pop("elem", None)
+            elif "elem" in fixed:
+                fixed["elem"] = sorted(map(msgspec.json.encode, fixed["elem"]))
             if kind == "rule":
-                fixed["expr"] = [
-                    "counter" if "counter" in part else part for part in body["expr"]
-                ]
+                fixed["expr"] = ["counter" if "counter" in part else part for part in body["expr"]]
             kept.append({kind: fixed})
     return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).digest()

@@ -38,9 +38,7 @@ class Pod:
     """The node's ends of its veths, by ifindex."""
 
 
-async def locate(
-    sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]
-) -> tuple[Pod, ...]:
+async def locate(sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]) -> tuple[Pod, ...]:
     """Join the runtime's pods with the node's interfaces; one whose namespace is gone is not in."""
     ends: dict[int, set[int]] = {}
     for interface in interfaces:
