@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ class BpfObject:
 
     def close(self) -> None:
         """Let go of the maps and programs; the kernel frees those that nothing else holds."""
-        libbpf.call("bpf_object__close", self._handle, doing=f"close {self._name}")
+        libbpf.close_object(self._handle)
 
     def map_fd(self, name: str) -> int:
         """The descriptor of a map, valid until `close`."""
@@ -171,8 +170,3 @@ def read_all(
 def possible_processors() -> int:
     """How many values a per-processor map holds for each key."""
     return libbpf.call("libbpf_num_possible_cpus", doing="count the processors")
-
-
-def close_link(fd: int) -> None:
-    """Detach the program behind a link that nothing else holds."""
-    os.close(fd)

@@ -22,20 +22,11 @@ from ringfence.kernel import libbpf
 from ringfence.kernel.bpf import (
     BpfObject,
     DoubleBuffer,
-    close_link,
     possible_processors,
     read_all,
 )
 from ringfence.kernel.errors import BpfError
-
-
-class Hook(IntEnum):
-    """The side of an interface, from the node's point of view."""
-
-    INGRESS = 0
-    """From the interface into the node's stack."""
-    EGRESS = 1
-    """From the node's stack out of the interface."""
+from ringfence.kernel.tc import Attachment, Hook, attach
 
 
 class Nat(IntEnum):
@@ -121,7 +112,6 @@ _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 _AUDITS = 8192  # max_entries in bpf/flow.bpf.c
 
-_TCX_ATTACH = {Hook.INGRESS: 46, Hook.EGRESS: 47}  # enum bpf_attach_type
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
@@ -134,7 +124,7 @@ class FlowCapture:
         self._path = object_path
         self._max_flows = max_flows
         self._lock = threading.Lock()
-        self._links: dict[int, list[int]] = {}
+        self._attachments: dict[int, Attachment] = {}
         self._departed: list[np.ndarray[Any, Any]] = []
 
     def open(self) -> None:
@@ -147,8 +137,8 @@ class FlowCapture:
     def close(self) -> None:
         """Detach from every interface and unload."""
         with self._lock:
-            while self._links:
-                self._close_links(self._links.popitem()[1])
+            while self._attachments:
+                self._attachments.popitem()[1].close()
             self._object.close()
 
     def attach(self, ifindex: int) -> None:
@@ -157,23 +147,21 @@ class FlowCapture:
         An interface that is attached already stays as it is.
         """
         with self._lock:
-            if ifindex in self._links:
+            if ifindex in self._attachments:
                 return
             frames = "ethernet" if _has_ethernet_header(ifindex) else "ip"
-            links: list[int] = []
-            try:
-                for hook in Hook:
-                    program = self._object.program_fd(f"{frames}_{hook.name.lower()}")
-                    links.append(_attach_tcx(program, ifindex, hook))
-            except BpfError:
-                self._close_links(links)
-                raise
-            self._links[ifindex] = links
+            programs = {
+                hook: self._object.program_fd(f"{frames}_{hook.name.lower()}") for hook in Hook
+            }
+            self._attachments[ifindex] = attach(ifindex, programs)
 
     def detach(self, ifindex: int) -> None:
         """Stop counting an interface, which may be gone; its last counters stay in `audit`."""
         with self._lock:
-            self._close_links(self._links.pop(ifindex, []))
+            attachment = self._attachments.pop(ifindex, None)
+            if attachment is None:
+                return
+            attachment.close()
             rows = self._read_audit()
             leaving = rows[rows["ifindex"] == ifindex]
             self._departed.append(leaving)
@@ -220,18 +208,6 @@ class FlowCapture:
         for i, name in enumerate(_AUDIT_COUNTERS):
             rows[name] = totals[:, i]
         return rows
-
-    @staticmethod
-    def _close_links(links: list[int]) -> None:
-        for link in links:
-            close_link(link)
-
-
-def _attach_tcx(program: int, ifindex: int, hook: Hook) -> int:
-    return libbpf.call(
-        "bpf_link_create", program, ifindex, _TCX_ATTACH[hook], None,
-        doing=f"attach to {hook.name.lower()} of interface {ifindex}",
-    )  # fmt: skip
 
 
 def _has_ethernet_header(ifindex: int) -> bool:

@@ -8,7 +8,6 @@ libbpf's own words where it reports an error.
 import ctypes
 import errno
 import os
-from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cache
 from typing import Any
@@ -36,6 +35,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (c_int, *(c_void_p,) * 4, POINTER(c_uint32), c_void_p),
     ),
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
+    "bpf_tc_hook_create": (c_int, (c_void_p,)),
+    "bpf_tc_hook_destroy": (c_int, (c_void_p,)),
+    "bpf_tc_attach": (c_int, (c_void_p, c_void_p)),
+    "bpf_tc_detach": (c_int, (c_void_p, c_void_p)),
     "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
     "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
     "libbpf_num_possible_cpus": (c_int, ()),
@@ -75,28 +78,26 @@ def call(name: str, *arguments: object, doing: str, accept: tuple[int, ...] = ()
     Raises BpfError, which says that `doing` failed and why, for any other error: a negative
     result, or a null pointer.
     """
-    function: Callable[..., int | None] = getattr(_library(), name)
+    function = getattr(_library(), name)
     _warnings.clear()
     ctypes.set_errno(0)
-    result = function(*arguments)
-    pointer = _SIGNATURES[name][0] is c_void_p
-    if result is None or (pointer and not result):
-        if _SIGNATURES[name][0] is None:
-            return 0
+    result: int | None = function(*arguments)
+    if result is None:  # ctypes' null pointer
         result = -(ctypes.get_errno() or errno.EINVAL)
     if result >= 0 or -result in accept:
         return result
     raise BpfError(f"cannot {doing}: {_explain(-result)}")
 
 
+def close_object(handle: int) -> None:
+    """Free an object and all that only it holds."""
+    _library().bpf_object__close(handle)
+
+
 def _explain(code: int) -> str:
-    if code in {errno.EPERM, errno.EACCES} and not _verifier_spoke():
+    if code == errno.EPERM:
         return (
             f"{os.strerror(code)}; run as root or grant CAP_BPF, CAP_PERFMON, "
             "CAP_NET_ADMIN and CAP_SYS_ADMIN"
         )
     return "\n".join([os.strerror(code), *_warnings])
-
-
-def _verifier_spoke() -> bool:
-    return any("BPF program load failed" in warning and "log" in warning for warning in _warnings)

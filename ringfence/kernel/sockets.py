@@ -6,7 +6,6 @@ connection ends at once.
 """
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -14,17 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.kernel.errors import NetlinkError
+from ringfence.kernel.netlink import ACK, DUMP, ask
 from ringfence.kernel.netns import run_in
 from ringfence.model.address import V4_MAPPED, Address, is_v4
 from ringfence.model.protocol import TCP, UDP
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
 _INET_DIAG_SKV6ONLY = 11
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _TUPLE = struct.Struct("!HH16s16s")  # the first half of inet_diag_sockid
 _ANY_SOCKET = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # the other: interface, cookie
 _REQUEST = struct.Struct("=BBBBI48s")  # inet_diag_req_v2
@@ -96,12 +93,12 @@ def _destroy(wanted: Connection) -> bool:
     socket_id = _TUPLE.pack(wanted.local_port, wanted.remote_port, *ends) + _ANY_SOCKET
     lookup = _request(family, wanted.protocol, (), socket_id)
     try:
-        found = next(_ask(_SOCK_DIAG_BY_FAMILY, 0, lookup))
+        found = next(ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, 0, lookup))
         if _parse(wanted.protocol, found)[0] != wanted:
             return False
         family, _, _, _, socket_id, *_ = _ANSWER.unpack_from(found)
         exactly = _request(family, wanted.protocol, (), socket_id)
-        for _ in _ask(_SOCK_DESTROY, _NLM_F_ACK, exactly):
+        for _ in ask(_NETLINK_SOCK_DIAG, _SOCK_DESTROY, ACK, exactly):
             pass
     except NetlinkError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _GONE:
@@ -115,7 +112,7 @@ def _dump(states_by_protocol: Mapping[int, tuple[int, ...]]) -> Iterator[tuple[C
     for protocol, states in states_by_protocol.items():
         for family in (socket.AF_INET, socket.AF_INET6):
             request = _request(family, protocol, states, bytes(_TUPLE.size) + _ANY_SOCKET)
-            for payload in _ask(_SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP, request):
+            for payload in ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, DUMP, request):
                 yield _parse(protocol, payload)
 
 
@@ -136,34 +133,6 @@ def _parse(protocol: int, payload: bytes) -> tuple[Connection, bool]:
             v6_only = bool(payload[at + _ATTRIBUTE.size])
         at += max((length + 3) & ~3, _ATTRIBUTE.size)
     return Connection(protocol, local, sport, remote, dport), v6_only
-
-
-def _ask(kind: int, flags: int, request: bytes) -> Iterator[bytes]:
-    """Send one request in the thread's namespace; the payload of each answer."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as netlink:
-        size = _HEADER.size + len(request)
-        netlink.send(_HEADER.pack(size, kind, _NLM_F_REQUEST | flags, 1, 0) + request)
-        while True:
-            datagram = netlink.recv(1 << 18)
-            at = 0
-            while at < len(datagram):
-                length, answer, _, _, _ = _HEADER.unpack_from(datagram, at)
-                payload = datagram[at + _HEADER.size : at + length]
-                at += (length + 3) & ~3
-                if answer == _NLMSG_DONE:
-                    return
-                if answer == _NLMSG_ERROR:
-                    _check(payload)
-                    return
-                yield payload
-
-
-def _check(payload: bytes) -> None:
-    """Raise the error of an NLMSG_ERROR message; its code 0 is an acknowledgement."""
-    (code,) = struct.unpack_from("=i", payload)
-    if code:
-        cause = OSError(-code, os.strerror(-code))
-        raise NetlinkError(f"the kernel refused a sock_diag request: {cause.strerror}") from cause
 
 
 def _wire(address: Address) -> bytes:

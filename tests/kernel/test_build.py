@@ -12,6 +12,7 @@ from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.errors import BpfError
+from tests.kernel.netns import namespace
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,14 +60,29 @@ def test_a_kernel_without_type_information_is_named(
         FlowCapture(object_path("flow")).open()
 
 
-def test_missing_capabilities_are_named() -> None:
+def open_both_with(*capabilities: str) -> subprocess.CompletedProcess[str]:
     script = (
         "from ringfence.kernel.bpf import object_path\n"
         "from ringfence.kernel.capture import FlowCapture\n"
-        "FlowCapture(object_path('flow')).open()\n"
+        "from ringfence.kernel.drops import DropCapture\n"
+        "flows = FlowCapture(object_path('flow'))\n"
+        "flows.open()\n"
+        "flows.attach(1)\n"
+        "DropCapture(object_path('drop')).open()\n"
     )
-    done = subprocess.run(
-        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "CAP_BPF, CAP_PERFMON" in done.stderr.splitlines()[-1]
+    bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    with namespace("capabilities") as where:
+        return subprocess.run(
+            ["ip", "netns", "exec", where.name, "setpriv", f"--bounding-set={bounds}",
+             "--inh-caps=-all", sys.executable, "-c", script],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+
+def test_missing_capabilities_are_named() -> None:
+    assert "CAP_BPF, CAP_PERFMON" in open_both_with().stderr.splitlines()[-1]
+
+
+def test_the_capabilities_of_the_agent_are_enough() -> None:
+    done = open_both_with("bpf", "perfmon", "net_admin", "sys_admin")
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ringfence.kernel.bpf import object_path, run_on_frame
-from ringfence.kernel.capture import FlowCapture, Hook
+from ringfence.kernel.capture import FlowCapture
+from ringfence.kernel.tc import Hook
 from tests.kernel.frames import A4, A6, B4, B6, ethernet, icmp, ipv4, ipv6, packed, tcp, udp
 from tests.kernel.netns import Namespace, namespace
 
