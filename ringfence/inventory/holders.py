@@ -1,0 +1,73 @@
+"""Who held an address at an instant, for many pairs of both at once."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.model.address import Address
+from ringfence.model.ids import RevisionId
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One revision holds an address in [from_ns, to_ns); `shared` if only as a node's guest."""
+
+    from_ns: int
+    to_ns: int
+    revision: RevisionId
+    shared: bool
+
+
+Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
+"""An address's holders in time: ascending starts, and who holds it from each on (0: nobody)."""
+
+
+def segments(holdings: Iterable[Holding]) -> Segments:
+    """One holder at a time: an owner before a guest, the later before the earlier."""
+    living = [holding for holding in holdings if holding.from_ns < holding.to_ns]
+    beginning: dict[int, list[Holding]] = {}
+    ending: dict[int, list[Holding]] = {}
+    for holding in living:
+        beginning.setdefault(holding.from_ns, []).append(holding)
+        ending.setdefault(holding.to_ns, []).append(holding)
+    starts = sorted(beginning.keys() | ending.keys())
+    holders = []
+    active: set[Holding] = set()
+    for start in starts:
+        active.difference_update(ending.get(start, ()))
+        active.update(beginning.get(start, ()))
+        first = max(
+            active, key=lambda one: (not one.shared, one.from_ns, one.revision), default=None
+        )
+        holders.append(first.revision if first else 0)
+    return np.array(starts, dtype=np.int64), np.array(holders, dtype=np.uint64)
+
+
+def locate(
+    addresses: NDArray[np.uint8],
+    times_ns: NDArray[np.int64],
+    segments_of: Callable[[Address], Segments],
+) -> NDArray[np.uint64]:
+    """Holders of addresses, shape (n, 16), each at its own instant; 0 where nobody held it.
+
+    `segments_of` is asked once for each distinct address.
+    """
+    packed = np.ascontiguousarray(addresses, dtype=np.uint8).view(np.dtype("V16")).reshape(-1)
+    distinct, which = np.unique(packed, return_inverse=True)
+    found = [segments_of(Address(address.tobytes())) for address in distinct]
+    counts = np.array([len(starts) for starts, _ in found], dtype=np.int64)
+    if not counts.sum():
+        return np.zeros(len(packed), dtype=np.uint64)
+    starts = np.concatenate([starts for starts, _ in found])
+    holders = np.concatenate([holders for _, holders in found])
+    # One search for all: (address, instant) pairs as single numbers, instants by their rank.
+    ranks = np.unique(starts)
+    width = len(ranks) + 1
+    owner = np.repeat(np.arange(len(found)), counts)
+    ordered = owner * width + np.searchsorted(ranks, starts, side="right")
+    wanted = which * width + np.searchsorted(ranks, times_ns, side="right")
+    spot = np.searchsorted(ordered, wanted, side="right") - 1
+    hit = (spot >= 0) & (owner[spot] == which)
+    return np.where(hit, holders[spot], np.uint64(0))

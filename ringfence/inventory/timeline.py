@@ -1,0 +1,298 @@
+"""What existed when: every item's lives, so that a flow is labelled by the inventory of its time.
+
+An address that moves from one pod to another belongs, at every instant, to its holder of that
+instant. Events may come late and out of order; what they say is entered at their own time.
+"""
+
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.inventory.holders import Holding, Segments, locate, segments
+from ringfence.inventory.index import LabelIndex
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address, format_address
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId
+from ringfence.model.labels import ADDRESS
+from ringfence.model.query import Query, matches
+from ringfence.model.workload import Item, ItemKind
+
+FOREVER = 2**63 - 1
+"""The end of a life that has not ended, ns."""
+
+LATE_NS = 300 * 10**9
+"""How far behind an item's newest event an older one is still entered; beyond, it is ignored."""
+
+_SEGMENT = 4096
+_CACHED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A life that began, or whose end moved: the whole row, to be stored under its revision.
+
+    It spans [from_ns, to_ns), epoch ns. Where both are equal the life is void: an event of the
+    same instant took its place.
+    """
+
+    revision: RevisionId
+    key: ItemKey
+    from_ns: int
+    to_ns: int
+    item: Item
+
+
+class Timeline:
+    """The history of items. Not thread-safe.
+
+    Any order of the same events, each at an instant of its own per item and none later than
+    LATE_NS, gives the same inventory at every instant. A revision's id and item never change.
+    """
+
+    def __init__(self) -> None:
+        # One row per life; a row's position never changes.
+        self._from = array("q")
+        self._to = array("q")
+        self._items: list[Item] = []
+        self._revisions = array("Q")
+        self._row: dict[RevisionId, int] = {}
+        self._lives: dict[ItemKey, list[int]] = {}
+        self._seen: dict[ItemKey, list[tuple[int, Item | None]]] = {}
+        self._bare: dict[ItemKey, Item] = {}
+        self._reported: dict[tuple[ClusterId, str], tuple[Address, ...]] = {}
+        self._held: dict[Address, list[int]] = {}
+        self._segments: dict[Address, Segments] = {}
+        self._sealed: list[LabelIndex] = []
+        self._snapshots: list[tuple[int, int, Snapshot]] = []
+
+    def load(self, changes: Iterable[Change]) -> None:
+        """Take up stored rows, in any order, one per revision, before any event."""
+        for change in sorted(changes, key=lambda change: change.from_ns):
+            self._begin(change.item, change.from_ns, change.to_ns, change.revision)
+            if change.to_ns < FOREVER:
+                self._seen[change.key] = [(change.to_ns, None)]
+                continue
+            self._seen[change.key] = [(change.from_ns, change.item)]
+            if change.item.kind is ItemKind.NODE:
+                # Until its agent speaks again a node keeps the addresses it was known by.
+                at = (change.item.cluster, change.item.name)
+                self._reported[at] = change.item.addresses
+
+    def observe(self, at_ns: int, item: Item) -> list[Change]:
+        """The item was so from `at_ns` on, until its next known event."""
+        if _follows_node(item) and at_ns >= self._newest(item.key):
+            self._bare[item.key] = item
+        return self._enter(at_ns, item.key, self._with_reported(item))
+
+    def gone(self, at_ns: int, key: ItemKey) -> list[Change]:
+        """The item was no more from `at_ns` on, until its next known event."""
+        self._bare.pop(key, None)
+        return self._enter(at_ns, key, None)
+
+    def replace(self, at_ns: int, cluster: ClusterId, items: Iterable[Item]) -> list[Change]:
+        """At `at_ns` exactly these items were in the Kubernetes cluster: what is absent is gone."""
+        changes: list[Change] = []
+        present = set()
+        for item in items:
+            present.add(item.key)
+            changes += self.observe(at_ns, item)
+        for item in self._living():
+            if item.cluster == cluster and item.key not in present:
+                changes += self.gone(at_ns, item.key)
+        return changes
+
+    def set_node_addresses(
+        self, cluster: ClusterId, node: str, addresses: Iterable[Address], at_ns: int
+    ) -> list[Change]:
+        """All addresses of a node's interfaces, as its agent reports them from `at_ns` on.
+
+        They join those that Kubernetes lists for the node and its host-network pods.
+        """
+        reported = tuple(sorted(set(addresses)))
+        if self._reported.get((cluster, node)) == reported:
+            return []
+        self._reported[cluster, node] = reported
+        changes = []
+        for item in self._living():
+            if _follows_node(item) and (item.cluster, _node_of(item)) == (cluster, node):
+                merged = self._with_reported(self._bare.get(item.key, item))
+                changes += self._enter(max(at_ns, self._newest(item.key)), item.key, merged)
+        return changes
+
+    def at(self, t_ns: int) -> Snapshot:
+        """The inventory as of an instant."""
+        for since, until, snapshot in self._snapshots:
+            if since <= t_ns < until:
+                return snapshot
+        begins, ends = self._bounds()
+        rows = np.nonzero((begins <= t_ns) & (t_ns < ends))[0].tolist()
+        bounds = np.concatenate([begins, ends])
+        since = int(bounds[bounds <= t_ns].max(initial=-FOREVER))
+        until = int(bounds[bounds > t_ns].min(initial=FOREVER))
+        snapshot = Snapshot((RevisionId(self._revisions[row]), self._items[row]) for row in rows)
+        self._snapshots = [*self._snapshots[-_CACHED + 1 :], (since, until, snapshot)]
+        return snapshot
+
+    def latest(self) -> Snapshot:
+        """The inventory as far as it is known, whatever the clocks of those who told it say."""
+        return self.at(FOREVER - 1)
+
+    def revision(self, revision: RevisionId) -> tuple[Item, int, int]:
+        """The item of a revision and its life [from_ns, to_ns); raises KeyError."""
+        row = self._row[revision]
+        return self._items[row], self._from[row], self._to[row]
+
+    def select_revisions(self, query: Query, since_ns: int, until_ns: int) -> NDArray[np.uint64]:
+        """The revisions that satisfy the query and lived within [since_ns, until_ns), sorted."""
+        while len(self._items) - len(self._sealed) * _SEGMENT >= _SEGMENT:
+            first = len(self._sealed) * _SEGMENT
+            rows = self._items[first : first + _SEGMENT]
+            self._sealed.append(LabelIndex(item.labels for item in rows))
+        begins, ends = self._bounds()
+        chosen = np.zeros(len(begins), dtype=bool)
+        for number, index in enumerate(self._sealed):
+            hits = np.array(index.select(query), dtype=np.int64)
+            chosen[number * _SEGMENT + hits] = True
+        for row in range(len(self._sealed) * _SEGMENT, len(self._items)):
+            chosen[row] = matches(query, self._items[row].labels)
+        chosen &= (begins < ends) & (begins < until_ns) & (since_ns < ends)
+        return np.sort(np.array(self._revisions, dtype=np.uint64)[chosen])
+
+    def resolve(
+        self, addresses: NDArray[np.uint8], times_ns: NDArray[np.int64]
+    ) -> NDArray[np.uint64]:
+        """Who held each address, shape (n, 16), at its instant: revisions, 0 where nobody did.
+
+        A node stands before the host-network pods that share its address; between other
+        holders at once (a pod that ends while its address is given away) the latest counts.
+        """
+        return locate(addresses, times_ns, self._segments_of)
+
+    def _segments_of(self, address: Address) -> Segments:
+        if address not in self._segments:
+            self._segments[address] = segments(
+                Holding(
+                    self._from[row],
+                    self._to[row],
+                    RevisionId(self._revisions[row]),
+                    self._items[row].host_network,
+                )
+                for row in self._held.get(address, ())
+            )
+        return self._segments[address]
+
+    def _newest(self, key: ItemKey) -> int:
+        seen = self._seen.get(key)
+        return seen[-1][0] if seen else -FOREVER
+
+    def _enter(self, at_ns: int, key: ItemKey, item: Item | None) -> list[Change]:
+        """Enter an event: it holds until the item's next one."""
+        if at_ns < self._newest(key) - LATE_NS:
+            return []
+        seen = self._seen.setdefault(key, [])
+        spot = bisect_left(seen, at_ns, key=lambda event: event[0])
+        if spot < len(seen) and seen[spot][0] == at_ns:
+            seen.pop(spot)
+        until = seen[spot][0] if spot < len(seen) else FOREVER
+        seen.insert(spot, (at_ns, item))
+        self._seen[key] = [event for event in seen if event[0] >= seen[-1][0] - LATE_NS]
+        return self._assign(key, at_ns, until, item)
+
+    def _assign(self, key: ItemKey, start: int, end: int, item: Item | None) -> list[Change]:
+        """Make the item so (None: absent) in [start, end), and leave it as it is elsewhere."""
+        changes = []
+        for row in self._overlapping(key, start, end):
+            old, begin, finish = self._items[row], self._from[row], self._to[row]
+            if begin <= start and end <= finish and old == item:
+                return []
+            self._to[row] = max(begin, start)
+            self._forget(old)
+            if begin >= start:
+                self._lives[key].remove(row)
+            changes.append(self._change(row))
+            if finish > end:
+                changes.append(self._begin(old, end, finish))
+        if item is not None:
+            changes.append(self._begin(item, start, end))
+        # Snapshots of instants before the change stay true.
+        self._snapshots = [
+            (since, min(until, start), snapshot)
+            for since, until, snapshot in self._snapshots
+            if since < start
+        ]
+        return changes
+
+    def _overlapping(self, key: ItemKey, start: int, end: int) -> list[int]:
+        found = []
+        for row in reversed(self._lives.get(key, ())):
+            if self._to[row] <= start:
+                break
+            if self._from[row] < end:
+                found.append(row)
+        return found
+
+    def _begin(
+        self, item: Item, from_ns: int, to_ns: int, revision: RevisionId | None = None
+    ) -> Change:
+        row = len(self._items)
+        revision = self._new_revision(item.key, from_ns) if revision is None else revision
+        self._from.append(from_ns)
+        self._to.append(to_ns)
+        self._items.append(item)
+        self._revisions.append(revision)
+        self._row[revision] = row
+        if from_ns < to_ns:
+            insort(self._lives.setdefault(item.key, []), row, key=self._from.__getitem__)
+        for address in item.addresses:
+            self._held.setdefault(address, []).append(row)
+        self._forget(item)
+        return self._change(row)
+
+    def _new_revision(self, key: ItemKey, from_ns: int) -> RevisionId:
+        """Drawn from what it names, so that a history told twice gets the same ids; 63 bits."""
+        attempt = 0
+        while True:
+            seed = f"{attempt} {from_ns} {key}".encode()
+            drawn = int.from_bytes(blake2b(seed, digest_size=8).digest()) >> 1
+            if drawn and RevisionId(drawn) not in self._row:
+                return RevisionId(drawn)
+            attempt += 1
+
+    def _change(self, row: int) -> Change:
+        item = self._items[row]
+        revision = RevisionId(self._revisions[row])
+        return Change(revision, item.key, self._from[row], self._to[row], item)
+
+    def _forget(self, item: Item) -> None:
+        """Who held the item's addresses when has to be worked out again."""
+        for address in item.addresses:
+            self._segments.pop(address, None)
+
+    def _bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.array(self._from, dtype=np.int64), np.array(self._to, dtype=np.int64)
+
+    def _living(self) -> list[Item]:
+        return [self._items[row] for row in np.nonzero(self._bounds()[1] == FOREVER)[0].tolist()]
+
+    def _with_reported(self, item: Item) -> Item:
+        reported = self._reported.get((item.cluster, _node_of(item)))
+        if not reported or not _follows_node(item):
+            return item
+        # Those that Kubernetes lists come first, in its order: the first is the main one.
+        more = tuple(address for address in reported if address not in item.addresses)
+        addresses = item.addresses + more
+        written = tuple(sorted(format_address(address) for address in addresses))
+        return replace(item, addresses=addresses, labels={**item.labels, ADDRESS: written})
+
+
+def _follows_node(item: Item) -> bool:
+    return item.kind is ItemKind.NODE or (item.kind is ItemKind.POD and item.host_network)
+
+
+def _node_of(item: Item) -> str:
+    return item.name if item.kind is ItemKind.NODE else item.node

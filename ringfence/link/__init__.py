@@ -1,0 +1,1 @@
+"""The only door to the control plane for its clients: agents and connectors."""

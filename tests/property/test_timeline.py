@@ -1,0 +1,145 @@
+"""The timeline against the plainest model of it: each item's events, sorted by time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.inventory.timeline import FOREVER, LATE_NS, Change, Timeline
+from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId, RevisionId, item_key
+from ringfence.model.query import parse
+from ringfence.model.workload import Item, ItemKind
+
+CLUSTER = ClusterId("lab")
+ADDRESSES = [Address(bytes(15) + bytes([number])) for number in range(3)]
+PODS = ("a", "b", "c", "d")
+
+
+@dataclass(frozen=True)
+class Event:
+    at: int
+    pod: str
+    address: int | None  # None: gone
+    guest: bool = False
+
+    @property
+    def item(self) -> Item:
+        assert self.address is not None
+        return Item(
+            key=item_key(CLUSTER, ItemKind.POD, self.pod),
+            kind=ItemKind.POD,
+            cluster=CLUSTER,
+            namespace="shop",
+            name=self.pod,
+            addresses=(ADDRESSES[self.address],),
+            labels={"holds": (str(self.address),), "pod": (self.pod,)},
+            host_network=self.guest,
+        )
+
+    def tell(self, timeline: Timeline) -> list[Change]:
+        if self.address is None:
+            return timeline.gone(self.at, item_key(CLUSTER, ItemKind.POD, self.pod))
+        return timeline.observe(self.at, self.item)
+
+
+event_lists = st.lists(
+    st.builds(
+        Event,
+        at=st.integers(1, 30),
+        pod=st.sampled_from(PODS),
+        address=st.none() | st.integers(0, len(ADDRESSES) - 1),
+        guest=st.booleans(),
+    ),
+    unique_by=lambda event: (event.at, event.pod),
+    max_size=24,
+)
+
+
+def model_at(events: list[Event], t: int) -> dict[str, Event]:
+    """The last event of each pod up to t, without those that are gone."""
+    last: dict[str, Event] = {}
+    for event in sorted(events, key=lambda event: event.at):
+        if event.at <= t:
+            last[event.pod] = event
+    return {pod: event for pod, event in last.items() if event.address is not None}
+
+
+def told(events: list[Event]) -> tuple[Timeline, dict[RevisionId, Change]]:
+    timeline, stored = Timeline(), {}
+    for event in events:
+        timeline.latest()  # a cached snapshot must not survive what contradicts it
+        for change in event.tell(timeline):
+            stored[change.revision] = change
+    return timeline, stored
+
+
+@given(event_lists)
+def test_any_order_gives_the_same_inventory_and_storing_keeps_it(events: list[Event]) -> None:
+    timeline, stored = told(events)
+    restarted = Timeline()
+    restarted.load(stored.values())
+    for t in range(32):
+        expected = {pod: event.item for pod, event in model_at(events, t).items()}
+        for one in (timeline, restarted):
+            assert {item.name: item for item in one.at(t).items} == expected
+        for revision in timeline.at(t).revisions.tolist():
+            item, since, until = timeline.revision(revision)
+            assert since <= t < until
+            assert expected[item.name] == item
+
+
+@given(event_lists)
+def test_a_reused_address_resolves_to_its_holder_of_that_instant(events: list[Event]) -> None:
+    timeline, _ = told(events)
+    asked = [(address, t) for address in range(len(ADDRESSES)) for t in range(32)]
+    rows = np.array([list(ADDRESSES[address]) for address, _ in asked], dtype=np.uint8)
+    times = np.array([t for _, t in asked], dtype=np.int64)
+    for (address, t), revision in zip(asked, timeline.resolve(rows, times).tolist(), strict=True):
+        holding = {p: e for p, e in model_at(events, t).items() if e.address == address}
+        if not holding:
+            assert revision == 0
+            continue
+        item, since, until = timeline.revision(revision)
+        assert since <= t < until
+        assert item == holding[item.name].item
+        assert not item.host_network or all(event.guest for event in holding.values())
+
+
+@given(event_lists, st.integers(0, 31), st.integers(1, 31))
+def test_flow_search_finds_every_revision_that_overlaps(
+    events: list[Event], since: int, length: int
+) -> None:
+    timeline, stored = told(events)
+    found = set(timeline.select_revisions(parse('holds = "1"'), since, since + length).tolist())
+    assert found == {
+        change.revision
+        for change in stored.values()
+        if change.item.labels["holds"] == ("1",)
+        and max(change.from_ns, since) < min(change.to_ns, since + length)
+    }
+
+
+@given(event_lists, st.integers(1, 31), st.sets(st.sampled_from(PODS)))
+def test_a_full_snapshot_leaves_exactly_its_items(
+    events: list[Event], at: int, present: set[str]
+) -> None:
+    earlier = [event for event in events if event.at < at]
+    later = [event for event in events if event.at > at]
+    timeline, _ = told(earlier)
+    items = [Event(at, pod, 0).item for pod in sorted(present)]
+    timeline.replace(at, CLUSTER, items)
+    assert {item.name for item in timeline.at(at).items} == present
+    assert {item.name for item in timeline.at(at - 1).items} == set(model_at(earlier, at - 1))
+    for event in later:
+        event.tell(timeline)
+    expected = model_at([*(Event(at, pod, 0) for pod in present), *later], FOREVER)
+    assert {item.name for item in timeline.latest().items} == set(expected)
+
+
+def test_events_beyond_the_window_change_nothing() -> None:
+    timeline = Timeline()
+    Event(LATE_NS + 2, "a", 0).tell(timeline)
+    assert Event(1, "a", 1).tell(timeline) == []
+    assert len(Event(2, "a", 1).tell(timeline)) == 1
