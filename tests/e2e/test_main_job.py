@@ -68,16 +68,19 @@ def ruleset(lab: Lab, node: str) -> str:
     return "\n".join(sorted(lab.on(node, "nft", "--stateless", "list", "ruleset").splitlines()))
 
 
-def dial(lab: Lab, source: str, host: str, port: int) -> bool:
-    """Whether a TCP connection opens within two seconds; `source` is a Deployment or a machine."""
+def dial(lab: Lab, source: str, host: str, port: int) -> str:
+    """What comes of a TCP connection: `open`, or an error such as `timed out`, as for a drop.
+
+    `source` is a Deployment of the shop or a machine of the lab.
+    """
     code = (
         "import socket,sys\n"
         f"try: socket.create_connection(({host!r}, {port}), 2).close(); print('open')\n"
         "except OSError as error: print(error)"
     )
     if source in NODES or source == "external":
-        return lab.on(source, "python3", "-c", code).startswith("open")
-    return lab.in_pod(source, code).startswith("open")
+        return lab.on(source, "python3", "-c", code).strip()
+    return lab.in_pod(source, code).strip()
 
 
 def flows(filter_: str, since: str = "3m") -> list[dict[str, Any]]:
@@ -267,7 +270,7 @@ def test_example_policies_and_their_neighbours(
         other = next(node for node in NODES if node != home)
         source = home if source == "own node" else other
         host = address(lab, workload)
-    assert dial(lab, source, host, port) is passes
+    assert dial(lab, source, host, port) == ("open" if passes else "timed out")
 
 
 def test_the_intruder_is_rejected_and_reported(installed: Installed) -> None:
@@ -329,4 +332,4 @@ def test_off_restores_every_namespace(installed: Installed) -> None:
         for namespace in namespaces:
             inside = ["nsenter", f"--net=/run/netns/{namespace}", "nft", "list", "ruleset"]
             assert installed.lab.on(node, *inside).strip() == ""
-    assert dial(installed.lab, "catalogue", "user-db-direct", 27017)
+    assert dial(installed.lab, "catalogue", "user-db-direct", 27017) == "open"
