@@ -1,8 +1,13 @@
 """The shop's program on loopback: a page answers 200 only if every call behind it was answered."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -10,59 +15,62 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ringfence.lab.shop import manifests
-from ringfence.lab.shop.program import CallError, Load, Service, call
+from ringfence.lab.shop import manifests, program
+from ringfence.lab.shop.program import CallError, call
 
 
-@asynccontextmanager
-async def _serving(**config: Any) -> AsyncIterator[str]:
-    """Run a service on a free port of loopback; yields its host and port."""
-    port = await _free_port()
-    task = asyncio.create_task(Service({"listen": port, **config}).run())
-    try:
-        await _until_open(port)
-        yield f"127.0.0.1:{port}"
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _free_port() -> int:
-    async with await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0) as server:
-        return int(server.sockets[0].getsockname()[1])
-
-
-async def _until_open(port: int) -> None:
-    while True:
+@contextmanager
+def _playing(part: str, config: dict[str, Any]) -> Iterator[None]:
+    """Run the program in a process of its own, as the shop does."""
+    argv = [sys.executable, program.__file__, part, json.dumps(config)]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.01)
-        else:
-            writer.close()
-            return
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _serving(**config: Any) -> Iterator[str]:
+    """Run a service on a free port of loopback; yields its host and port."""
+    port = _free_port()
+    with _playing("service", {"listen": port, **config}):
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        yield f"127.0.0.1:{port}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 async def test_a_page_stands_and_falls_with_the_calls_behind_it() -> None:
-    async with _serving(protocol="line") as db:
+    with _serving(protocol="line") as db:
         pages = {"/": [f"tcp://{db}"], "/other": []}
-        async with _serving(protocol="http", pages=pages) as shop:
+        with _serving(protocol="http", pages=pages) as shop:
             await call(f"http://{shop}/")
             await call(f"http://{shop}/health")
             with pytest.raises(CallError, match="404"):
                 await call(f"http://{shop}/nothing")
-            dead = await _free_port()
+            dead = _free_port()
             broken = {"*": [f"tcp://{db}", f"tcp://127.0.0.1:{dead}"]}
-            async with _serving(protocol="http", pages=broken) as front:
+            with _serving(protocol="http", pages=broken) as front:
                 with pytest.raises(CallError, match="503"):
                     await call(f"http://{front}/any")
                 await call(f"http://{front}/health")
 
 
 async def test_a_kept_connection_is_part_of_every_page() -> None:
-    async with _serving(protocol="line") as db:
+    with _serving(protocol="line") as db:
         keep = [f"tcp://{db}"]
-        async with _serving(protocol="http", pages={"*": []}, keep=keep) as shop:
+        with _serving(protocol="http", pages={"*": []}, keep=keep) as shop:
             async with asyncio.timeout(5):
                 while True:
                     try:
@@ -71,26 +79,26 @@ async def test_a_kept_connection_is_part_of_every_page() -> None:
                         await asyncio.sleep(0.01)
                     else:
                         break
-    dead = f"tcp://127.0.0.1:{await _free_port()}"
-    async with _serving(protocol="http", pages={"*": []}, keep=[dead]) as shop:
+    dead = f"tcp://127.0.0.1:{_free_port()}"
+    with _serving(protocol="http", pages={"*": []}, keep=[dead]) as shop:
         with pytest.raises(CallError, match="503"):
             await call(f"http://{shop}/")
 
 
-async def test_load_counts_what_it_opened(tmp_path: Path) -> None:
-    dead = f"127.0.0.1:{await _free_port()}"
-    async with _serving(protocol="http", pages={"/": []}) as shop:
-        file = tmp_path / "load.json"
+def test_load_counts_what_it_opened(tmp_path: Path) -> None:
+    dead = f"127.0.0.1:{_free_port()}"
+    file = tmp_path / "load.json"
+    with _serving(protocol="http", pages={"/": []}) as shop:
         config = {"targets": [shop, dead], "pages": ["/"], "rate": 100, "counters": str(file)}
-        load = Load(config)
-        task = asyncio.create_task(load.run())
-        await asyncio.sleep(0.3)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert load._counts[shop]["answered"] > 5
-        assert load._counts[shop]["failed"] == 0
-        assert load._counts[dead]["answered"] == 0
-        assert load._counts[dead]["failed"] > 5
+        with _playing("load", config):
+            deadline = time.monotonic() + 10
+            while not file.exists() or json.loads(file.read_text())["targets"][dead]["failed"] < 5:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    counts = json.loads(file.read_text())["targets"]
+    assert counts[shop]["answered"] >= 5
+    assert counts[shop]["failed"] == 0
+    assert counts[dead]["answered"] == 0
 
 
 def test_every_call_leads_to_a_service_of_the_shop() -> None:
