@@ -80,9 +80,11 @@ async def test_a_kept_connection_is_part_of_every_page() -> None:
                     else:
                         break
     dead = f"tcp://127.0.0.1:{_free_port()}"
-    with _serving(protocol="http", pages={"*": []}, keep=[dead]) as shop:
-        with pytest.raises(CallError, match="503"):
-            await call(f"http://{shop}/")
+    with (
+        _serving(protocol="http", pages={"*": []}, keep=[dead]) as shop,
+        pytest.raises(CallError, match="503"),
+    ):
+        await call(f"http://{shop}/")
 
 
 def test_load_counts_what_it_opened(tmp_path: Path) -> None:
