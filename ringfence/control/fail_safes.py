@@ -74,9 +74,7 @@ def fail_safes(
             FailSafe("tunnel", direction, _IPIP, (), nodes),
         ]
     # Without peers there is nobody to let pass; an unknown API server port is not "any port".
-    return tuple(
-        one for one in stated if one.peers and (one.ports or one.protocol == _IPIP)
-    )
+    return tuple(one for one in stated if one.peers and (one.ports or one.protocol == _IPIP))
 
 
 def with_fail_safes(policy: NodePolicy, stated: Iterable[FailSafe]) -> NodePolicy:

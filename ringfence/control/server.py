@@ -45,9 +45,7 @@ class ControlPlane:
     file was asked for: it is kept nowhere else.
     """
 
-    def __init__(
-        self, config: ControlConfig, ingest: Ingest, clock: Clock = time.time_ns
-    ) -> None:
+    def __init__(self, config: ControlConfig, ingest: Ingest, clock: Clock = time.time_ns) -> None:
         self._config, self._clock, self._ingest = config, clock, ingest
         self._opened = contextlib.AsyncExitStack()
         self.admin_token: str | None = None

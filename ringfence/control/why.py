@@ -107,8 +107,9 @@ def why(
             for address in (candidate.consumer, candidate.provider)
             if snapshot.at(address) == NOWHERE
         ]
-        notes += [f"{address} is outside the inventory: that end does not decide"
-                  for address in outside]
+        notes += [
+            f"{address} is outside the inventory: that end does not decide" for address in outside
+        ]
     return Answer(tuple(explained), tuple(dict.fromkeys(notes)))
 
 
@@ -133,8 +134,7 @@ def _named(snapshot: Snapshot, text: str) -> Item:
     ] or [
         item
         for item in snapshot.items
-        if (item.namespace, item.workload_name) == (namespace, name)
-        and item.kind is ItemKind.POD
+        if (item.namespace, item.workload_name) == (namespace, name) and item.kind is ItemKind.POD
     ]
     kinds = {(item.kind, item.cluster, item.workload_name) for item in found}
     if not found:

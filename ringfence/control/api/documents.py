@@ -69,15 +69,15 @@ class ExportResponse(BaseModel):
 
 
 @router.post("/apply")
-async def apply(
-    request: ApplyRequest, services: ServicesDep, author: AuthorDep
-) -> ApplyResponse:
+async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
     """Make scopes and workspaces as the documents say; a changed workspace gets a new version.
 
     What is enforced stays the same versions; a changed scope changes at once whom they govern.
     """
     documents = [
-        document for file in request.files for document in parse_documents(file.documents, file.name)
+        document
+        for file in request.files
+        for document in parse_documents(file.documents, file.name)
     ]
     tenant = author.principal.tenant
     async with services.database.write() as connection:
