@@ -21,16 +21,10 @@ _AT_ONCE = 5000
 class Inventory:
     """Owns the timeline. What a crash loses of the last moments, connectors tell again."""
 
-    def __init__(
-        self,
-        database: Database,
-        tenant: TenantId,
-        metrics: Metrics,
-        on_change: Callable[[], None],
-    ) -> None:
+    def __init__(self, database: Database, tenant: TenantId, metrics: Metrics) -> None:
         self.timeline = Timeline()
         self._database, self._tenant, self._metrics = database, tenant, metrics
-        self._on_change = on_change
+        self._on_change: list[Callable[[], None]] = []
         self._unwritten: dict[RevisionId, Change] = {}
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -52,6 +46,10 @@ class Inventory:
         while self._unwritten:
             await self._write()
 
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Have a quick function called after every change."""
+        self._on_change.append(on_change)
+
     def record(self, changes: Iterable[Change]) -> None:
         """Have the timeline's changes stored, and tell who depends on the inventory."""
         fresh = {change.revision: change for change in changes}
@@ -60,7 +58,8 @@ class Inventory:
         self._unwritten.update(fresh)
         self._metrics.unwritten.set(len(self._unwritten))
         self._wake.set()
-        self._on_change()
+        for callback in self._on_change:
+            callback()
 
     async def _write_behind(self) -> None:
         while True:

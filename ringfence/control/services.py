@@ -69,6 +69,7 @@ class Services:
     authority: Authority
     """Signs certificates."""
     metrics: Metrics
+    grpc_port: int
 
 
 def _services(request: Request) -> Services:
