@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from ringfence.agent.pods import NODE_NETNS, Pod
 from ringfence.flows.orient import Listening, Orientations, conversations
-from ringfence.flows.record import FLOW_DTYPE
 from ringfence.kernel import sockets
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
@@ -19,13 +18,6 @@ from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import Audit
 
 _ANY = frozenset({Address(bytes(16)), Address(V4_MAPPED + bytes(4))})
-_COUNTED_AS = {
-    "protocol": "proto",
-    "original_src": "orig_src",
-    "original_dst": "orig_dst",
-    "original_sport": "orig_sport",
-    "original_dport": "orig_dport",
-}
 _LOSSES = {"malformed": "malformed", "flow map full": "full_skbs"}
 
 log = structlog.get_logger()
@@ -74,7 +66,7 @@ class Capture:
         pods = tuple(pods)
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
         columns = conversations(
-            _records(self._flows.drain()),
+            self._flows.drain(),
             np.array(at_pods, dtype=np.uint32),
             _listening(pods, node_addresses),
             frozenset(),
@@ -104,15 +96,6 @@ class Capture:
                 "drop not parsed": drops.unparsed,
             },
         )
-
-
-def _records(counted: NDArray[np.void]) -> NDArray[np.void]:
-    """The kernel room's records in the form of the flow room's."""
-    records = np.empty(len(counted), FLOW_DTYPE)
-    for name in FLOW_DTYPE.names or ():
-        column = counted[_COUNTED_AS.get(name, name)]
-        records[name] = _octets(column) if column.dtype.kind == "V" else column
-    return records
 
 
 def _listening(pods: Iterable[Pod], node_addresses: Iterable[Address]) -> Listening:
@@ -145,7 +128,3 @@ def expand(
         for address in (addresses if listener.address in _ANY else (listener.address,))
         if is_v4(address) == is_v4(listener.address)
     }
-
-
-def _octets(column: NDArray[np.void]) -> NDArray[np.uint8]:
-    return np.frombuffer(column.tobytes(), np.uint8).reshape(len(column), column.itemsize)

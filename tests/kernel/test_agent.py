@@ -223,7 +223,7 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
 
 def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
     world.start_agent()
-    world.await_("it works", lambda: (world.state_dir / "health").exists())
+    world.await_("it works", (world.state_dir / "health").exists)
     health = [RINGFENCE, "agent", "health", "--state-dir"]
     assert subprocess.run([*health, str(world.state_dir)], check=False).returncode == 0
     first = world.processes.pop("agent")
