@@ -51,9 +51,7 @@ async def add_token(connection: AsyncConnection, token: Token) -> None:
 
 async def find_token(connection: AsyncConnection, digest: str) -> Token | None:
     """The API token of that digest, expired or not."""
-    found = await connection.execute(
-        select(tables.tokens).where(tables.tokens.c.digest == digest)
-    )
+    found = await connection.execute(select(tables.tokens).where(tables.tokens.c.digest == digest))
     row = found.one_or_none()
     return Token(**row._mapping) if row else None
 
