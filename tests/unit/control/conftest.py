@@ -21,19 +21,6 @@ CLUSTER = "lab"
 
 
 @dataclass
-class Clock:
-    """A clock that tests move."""
-
-    now_ns: int = 1_900_000_000 * 10**9
-    step_ns: int = 10**6
-
-    def __call__(self) -> int:
-        """Later at each look."""
-        self.now_ns += self.step_ns
-        return self.now_ns
-
-
-@dataclass
 class World:
     """A running control plane and how to talk to it."""
 
