@@ -116,7 +116,9 @@ async def test_from_documents_to_a_directive_and_back(
 
     files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
     planned = await world.ok("POST", "/apply", json={**files, "dry_run": True})
-    assert [(one["kind"], one["name"], one["change"], one["version"]) for one in planned["changes"]] == [  # type: ignore[attr-defined]
+    assert [
+        (one["kind"], one["name"], one["change"], one["version"]) for one in planned["changes"]
+    ] == [  # type: ignore[attr-defined]
         ("Scope", "all", "created", None),
         ("Scope", "shop", "created", None),
         ("Workspace", "shop", "created", 1),
@@ -142,7 +144,11 @@ async def test_from_documents_to_a_directive_and_back(
     answer = await world.ok("GET", "/why", params=why)
     assert answer["allowed"]
     decided = answer["connections"][0]["ends"][1]["deciding"]  # type: ignore[index]
-    assert (decided["policy"], decided["version"], decided["stage"]) == ("front-to-db", 1, "default")
+    assert (decided["policy"], decided["version"], decided["stage"]) == (
+        "front-to-db",
+        1,
+        "default",
+    )
     assert not (await world.ok("GET", "/why", params={**why, "port": 22}))["allowed"]
 
     world = await start()  # decisions and inventory outlive the process
