@@ -13,6 +13,7 @@ import pyarrow as pa
 from fastapi import Depends, Request
 
 from ringfence.control.identity import ClientIdentity
+from ringfence.model.ids import ClusterId
 
 if TYPE_CHECKING:
     from ringfence.control.agents import Agents
@@ -47,6 +48,10 @@ class Ingest(Protocol):
         drops: pa.Table,
     ) -> bool:
         """Store one batch, with the schemas of `wire.batch`; True if it was there already."""
+        ...
+
+    def through(self) -> dict[tuple[ClusterId, str], int]:
+        """For each node with an agent the end of its last window, epoch ns."""
         ...
 
 
