@@ -8,7 +8,7 @@ setup:
 	@scripts/setup
 
 demo: setup
-	@.venv/bin/ringfence lab demo
+	@.venv/bin/ringfence demo
 
 demo-down:
 	@.venv/bin/ringfence lab down --all

@@ -50,7 +50,7 @@ class Enforcement:
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
-        self._surroundings = surroundings
+        self.surroundings = surroundings
         self._enforcing = False
         self._directives: dict[NodeKey, Directive] = {}
         self._revision = 0
@@ -82,7 +82,7 @@ class Enforcement:
         """What a node is to do; None where it is not known yet, so that it keeps what it has."""
         if self._enforcing:
             return self._directives.get(node)
-        return Directive(revision=0, interval_seconds=self._surroundings.interval_seconds)
+        return Directive(revision=0, interval_seconds=self.surroundings.interval_seconds)
 
     def desired_revision(self, node: NodeKey) -> int:
         """The revision that a node should report, 0 where nothing is enforced."""
@@ -144,7 +144,7 @@ class Enforcement:
             )
         snapshot = self._inventory.timeline.latest()
         before, after = PolicySet(snapshot, tree, old), PolicySet(snapshot, tree, new)
-        compilation = await asyncio.to_thread(compile_nodes, after, self._surroundings)
+        compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
         changes = tuple(describe_changes(old, new))
         plan = Plan(
             revision=current.revision + bool(changes),
@@ -188,7 +188,7 @@ class Enforcement:
         snapshot = self._inventory.timeline.latest()
 
         def work() -> Compilation:
-            return compile_nodes(PolicySet(snapshot, tree, enforced), self._surroundings)
+            return compile_nodes(PolicySet(snapshot, tree, enforced), self.surroundings)
 
         return (await asyncio.to_thread(work)).nodes
 
@@ -201,6 +201,6 @@ class Enforcement:
         self._directives[key] = Directive(
             revision=self._revision,
             node_policy=policy,
-            interval_seconds=self._surroundings.interval_seconds,
+            interval_seconds=self.surroundings.interval_seconds,
         )
         return True

@@ -182,7 +182,7 @@ def _read_token(config: LinkConfig) -> str:
     except OSError as error:
         raise RefusedError(
             f"{config.name} has no valid certificate and no enrolment token: {error}; make one with"
-            f" `ringfence enrolment-tokens create --kind {config.kind}` and write it there"
+            f" `ringfence tokens enrol {config.kind}` and write it there"
         ) from error
     if not token:
         raise RefusedError(f"the enrolment token in {config.token_file} is empty")

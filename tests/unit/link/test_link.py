@@ -211,7 +211,11 @@ async def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         bad_token.write_text("bad")
         cases: list[tuple[LinkConfig, type[LinkError], str]] = [
             (replace(config, token_file=bad_token), RefusedError, "expired or used up"),
-            (replace(config, token_file=tmp_path / "none"), RefusedError, "enrolment-tokens"),
+            (
+                replace(config, token_file=tmp_path / "none"),
+                RefusedError,
+                "ringfence tokens enrol agent",
+            ),
             (replace(config, ca_file=stranger), RefusedError, "is not the control plane of the CA"),
             (replace(config, ca_file=tmp_path / "none"), RefusedError, "cannot read the control"),
             (replace(config, server="http://localhost"), RefusedError, "must begin https://"),

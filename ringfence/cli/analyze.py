@@ -1,0 +1,73 @@
+"""`ringfence analyze`: what a version of the policies would do to live traffic."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.flows import SinceOption, UntilOption, end_name
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
+
+app = typer.Typer()
+
+CATEGORIES = ("permitted", "escaped", "rejected", "misdropped", "unanswered", "pending")
+
+
+def decided_by(decision: Row | None) -> str:
+    """`ACTION workspace/policy@pN (stage)`; empty for an end that does not decide."""
+    if not decision:
+        return ""
+    name = decision["policy"] or "catch-all"
+    return (
+        f"{decision['action']} {decision['workspace']}/{name}@p{decision['version']}"
+        f" ({decision['stage']})"
+    )
+
+
+COLUMNS = [
+    Column("CATEGORY", lambda row: row["category"]),
+    Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
+    Column("PROVIDER", lambda row: end_name(row["flow"]["provider"])),
+    Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {row['flow']['port']}"),
+    Column("CONNECTIONS", lambda row: row["flow"]["opened"], right=True),
+    Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
+    Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),
+    Column("NODE", lambda row: decided_by(row["deciding"].get("node")), wide=True),
+]
+
+
+@app.command()
+def analyze(
+    workspace: Annotated[str, typer.Argument(help="A workspace, or workspace@p2 for a version.")],
+    since: SinceOption = "5m",
+    until: UntilOption = None,
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", help="Judge beside this one too; repeatable.")
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="Show these records only.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Count and list what a policy version would do to observed connections. Enforces nothing.
+
+    permitted: passed, and the policy allows it. escaped: passed, but the policy denies it.
+    rejected: dropped, and the policy denies it. misdropped: dropped, but the policy allows it.
+
+    Example: ringfence analyze sock-shop --since 10m --category escaped
+    """
+    name, _, version = workspace.partition("@")
+    number = version.removeprefix("p") or None
+    answer = connect().get(
+        "/analysis",
+        workspace=name,
+        version=number,
+        since=since,
+        until=until,
+        category=category,
+        **({"with": with_} if with_ else {}),
+    )
+    if output in (Format.JSON, Format.YAML):
+        emit_data(answer, output)
+        return
+    counts = "  ".join(f"{name} {answer['counts'][name]}" for name in CATEGORIES)
+    typer.echo(f"{answer['workspace']} p{answer['version']}: {counts}", err=True)
+    emit(answer["records"], COLUMNS, output, "no connection in view")

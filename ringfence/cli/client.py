@@ -1,0 +1,135 @@
+"""The control plane as the command line sees it: JSON over HTTPS, one context kept per user."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.model.errors import InputError, RingfenceError
+
+
+class ApiError(RingfenceError):
+    """The control plane refused or could not be reached; the message says what to do."""
+
+
+class UnauthenticatedError(ApiError):
+    """No token, or one that the control plane does not accept."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the control plane is and how to be let in. `ca` is a PEM file's path."""
+
+    server: str
+    token: str
+    ca: str
+
+
+def context_path() -> Path:
+    """The file that keeps the context, in the user's configuration directory."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "ringfence" / "context.json"
+
+
+def save_context(context: Context) -> Path:
+    """Keep the context for later commands, readable by its owner alone."""
+    path = context_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps(asdict(context), indent=2) + "\n")
+    temporary.rename(path)
+    return path
+
+
+def load_context() -> Context:
+    """The kept context, each field overridden by RINGFENCE_SERVER, _TOKEN and _CA."""
+    kept: dict[str, str] = {}
+    path = context_path()
+    if path.exists():
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON; make it anew with `ringfence login`") from error
+    fields = {
+        name: os.environ.get(f"RINGFENCE_{name.upper()}") or kept.get(name, "")
+        for name in ("server", "token", "ca")
+    }
+    if not fields["server"]:
+        raise InputError(
+            "no control plane is known: run `ringfence login https://HOST:PORT --token-file FILE"
+            " --ca FILE`, or `ringfence lab install` for one of your own"
+        )
+    return Context(**fields)
+
+
+class Client:
+    """Calls the API and turns every refusal into an ApiError."""
+
+    def __init__(self, context: Context, timeout: float = 60.0) -> None:
+        import ssl  # noqa: PLC0415
+
+        import httpx  # noqa: PLC0415
+
+        self._httpx = httpx
+        self._server = context.server
+        try:
+            verify = ssl.create_default_context(cafile=context.ca or None)
+        except OSError as error:
+            raise InputError(f"cannot read the CA certificate {context.ca!r}: {error}") from error
+        self._http = httpx.Client(
+            base_url=context.server.rstrip("/"),
+            headers={"Authorization": f"Bearer {context.token}"},
+            verify=verify,
+            timeout=timeout,
+            trust_env=False,
+        )
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET under /api/v1; query values that are None are left out."""
+        return self._call("GET", path, query=query)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST a JSON body under /api/v1."""
+        return self._call("POST", path, body=body)
+
+    def delete(self, path: str, **query: Any) -> Any:
+        """DELETE under /api/v1."""
+        return self._call("DELETE", path, query=query)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        params = {key: value for key, value in (query or {}).items() if value is not None}
+        try:
+            answer = self._http.request(method, f"/api/v1{path}", params=params, json=body)
+        except self._httpx.TransportError as error:
+            raise ApiError(
+                f"cannot reach the control plane at {self._server}: {error}."
+                " Is it running, and is this its address?"
+            ) from error
+        if answer.is_success:
+            return answer.json() if answer.content else None
+        raise _refusal(answer.status_code, answer.text)
+
+
+def _refusal(status: int, text: str) -> ApiError:
+    try:
+        detail = json.loads(text).get("detail", text)
+    except (ValueError, AttributeError):
+        detail = text
+    message = detail if isinstance(detail, str) else json.dumps(detail)
+    if status == 401:  # noqa: PLR2004
+        return UnauthenticatedError(f"{message} (see `ringfence login --help`)")
+    return ApiError(message or f"the control plane answered {status}")
+
+
+def connect() -> Client:
+    """A client for the kept context."""
+    return Client(load_context())

@@ -1,0 +1,235 @@
+"""`ringfence demo`: the main job from an empty machine to enforced policies, told as it happens.
+
+Every step runs a command that a reader could type, and prints it. What is waited for is asked of
+the same API that the commands use.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli.client import Client, connect
+from ringfence.model.errors import RingfenceError
+
+app = typer.Typer()
+
+NAMESPACE = "sock-shop"
+KUBERNETES_CLUSTER = "lab"
+WORKSPACES = (NAMESPACE, "nodes")
+COMMAND = str(Path(sys.executable).parent / "ringfence")
+
+
+class DemoError(RingfenceError):
+    """A step did not show what it should."""
+
+
+@dataclass
+class Told:
+    """What the summary at the end tells."""
+
+    times: list[tuple[str, float]] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A connection that a pod tries once policies are enforced, and whether it should pass."""
+
+    workload: str
+    host: str
+    port: int
+    passes: bool
+    shows: str
+
+
+ATTEMPTS = (
+    Attempt("payment", "user-db-direct", 27017, True, "payment to user-db, TCP 27017, direct"),
+    Attempt("payment", "orders-db", 27017, False, "its neighbour: payment to orders-db"),
+    Attempt("front-end", "carts", 80, True, "front-end to Service carts, TCP 80 at 10.100.135.136"),
+    Attempt("front-end", "payment", 80, False, "its neighbour: front-end to Service payment"),
+    Attempt("front-end", "{external}", 666, True, "front-end to an external address, TCP 666"),
+    Attempt("front-end", "{external}", 667, False, "its neighbour: TCP 667 there"),
+)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the proposed policies are kept.")] = Path(
+        "build/demo"
+    ),
+) -> None:
+    """Show the main job on a real Kubernetes cluster: lab, flows, policies, enforcement.
+
+    Leaves the control plane running. `ringfence lab down` takes everything away.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    told = Told()
+    for title, step in (
+        ("A Kubernetes cluster with a shop in it", _lab),
+        ("The control plane, the connector, and an agent on each node", _install),
+        ("Who talks to whom", _flows),
+        ("Scopes, and the policies that the flows need", _policies),
+        ("An intruder, and what the policies would do about it", _analyze),
+        ("Enforcement", _enforce),
+        ("What passes, what does not, and why", _verify),
+    ):
+        _heading(title)
+        began = time.monotonic()
+        step(folder, told)
+        told.times.append((title, time.monotonic() - began))
+    _summary(told)
+
+
+def _lab(folder: Path, told: Told) -> None:  # noqa: ARG001
+    _run("lab", "up")
+
+
+def _install(folder: Path, told: Told) -> None:  # noqa: ARG001
+    _run("lab", "install")
+    _run("agents")
+
+
+def _flows(folder: Path, told: Told) -> None:  # noqa: ARG001
+    client = connect()
+
+    def shop_seen() -> bool:
+        items = client.get("/flows", since="10m", limit=1000)["items"]
+        told.facts["flows seen"] = str(len(items))
+        return {"queue-master", "payment"} <= {_workload(item["consumer"]) for item in items}
+
+    _until("the agents report the shop's connections", 90, shop_seen)
+    _run("flows", "list", "--since", "5m", "--limit", "40", "--filter", _in_namespace())
+
+
+def _policies(folder: Path, told: Told) -> None:
+    scopes = _run(
+        *("scopes", "design", "split", "--kubernetes-cluster", KUBERNETES_CLUSTER),
+        *("--namespace", NAMESPACE),
+    )
+    (folder / "scopes.yaml").write_text(scopes)
+    _run("apply", "-f", str(folder / "scopes.yaml"))
+    for workspace in WORKSPACES:
+        proposal = _run("discover", workspace, "--since", "10m")
+        (folder / f"{workspace}.yaml").write_text(proposal)
+    _run("apply", "-f", str(folder))
+    _run("get", NAMESPACE)
+    listed = connect().get("/workspaces")["items"]
+    told.facts["policies proposed"] = str(sum(row["policies"] for row in listed))
+
+
+def _analyze(folder: Path, told: Told) -> None:  # noqa: ARG001
+    _run("lab", "intruder", "start")
+    client = connect()
+    _until(
+        "the intruder's connections are seen to escape",
+        90,
+        lambda: _intrusions(client, "escaped", "2m") > 0,
+    )
+    _run("analyze", NAMESPACE, "--since", "2m", "--category", "escaped")
+    told.facts["before enforcement"] = _counts(client, "2m")
+
+
+def _enforce(folder: Path, told: Told) -> None:  # noqa: ARG001
+    _run("enforce", *WORKSPACES, "--yes")
+    _run("agents")
+
+
+def _verify(folder: Path, told: Told) -> None:  # noqa: ARG001
+    client = connect()
+    enforced = time.monotonic()
+    external = json.loads(_run("lab", "status", "-o", "json", show=False))["external"]
+    for attempt in ATTEMPTS:
+        passed = _try(attempt, external)
+        print(f"  {'passes ' if passed else 'blocked'}  {attempt.shows}")
+        if passed is not attempt.passes:
+            raise DemoError(f"{attempt.shows}: expected the opposite")
+    _until(
+        "the intruder's connections are reported as rejected",
+        90,
+        lambda: _intrusions(client, "rejected", "1m") > 0,
+    )
+    since = f"{max(int(time.monotonic() - enforced), 15)}s"
+    _run("analyze", NAMESPACE, "--since", since, "--category", "rejected")
+    _run("why", f"{NAMESPACE}/front-end", f"{NAMESPACE}/carts", "80")
+    _run("why", f"{NAMESPACE}/intruder", f"{NAMESPACE}/user-db", "27017", expect=2)
+    told.facts["after enforcement"] = _counts(client, since)
+
+
+def _summary(told: Told) -> None:
+    from ringfence.cli.client import load_context  # noqa: PLC0415
+
+    _heading("Summary")
+    for name, fact in told.facts.items():
+        print(f"  {name:20} {fact}")
+    for title, seconds in told.times:
+        print(f"  {seconds:6.1f} s             {title}")
+    print(f"\nThe control plane runs at {load_context().server}; `make demo-down` ends it all.")
+
+
+def _heading(title: str) -> None:
+    print(f"\n=== {title}", flush=True)
+
+
+def _run(*words: str, expect: int = 0, show: bool = True) -> str:
+    """Run a command of ours; print it, and what it says as it says it; return its stdout."""
+    if show:
+        print(f"$ ringfence {' '.join(words)}", flush=True)
+    done = subprocess.run([COMMAND, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if show:
+        sys.stdout.write(done.stdout)
+        sys.stdout.flush()
+    if done.returncode != expect:
+        raise DemoError(f"`ringfence {' '.join(words)}` ended with {done.returncode}")
+    return done.stdout
+
+
+def _until(what: str, seconds: float, holds: Callable[[], bool]) -> None:
+    """Wait for a condition, saying what is waited for."""
+    print(f"… until {what}", flush=True)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise DemoError(f"waited {seconds:.0f} s in vain until {what}")
+        time.sleep(1)
+
+
+def _in_namespace() -> str:
+    return f'consumer.kubernetes.namespace = "{NAMESPACE}"'
+
+
+def _workload(end: dict[str, Any]) -> str:
+    """`carts` for pod carts-5d8f…: the shop's pods start with their Deployment's name."""
+    return str(end.get("owner") or end.get("name") or "")
+
+
+def _intrusions(client: Client, category: str, since: str) -> int:
+    answer = client.get("/analysis", workspace=NAMESPACE, since=since, category=category)
+    return sum("intruder" in (r["flow"]["consumer"]["name"] or "") for r in answer["records"])
+
+
+def _counts(client: Client, since: str) -> str:
+    counts = client.get("/analysis", workspace=NAMESPACE, since=since)["counts"]
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _try(attempt: Attempt, external: str) -> bool:
+    """Whether a pod of the workload can open the connection within two seconds."""
+    host = attempt.host.format(external=external)
+    code = (
+        "import socket,sys\n"
+        f"try: socket.create_connection(({host!r}, {attempt.port}), 2).close()\n"
+        "except OSError: sys.exit(7)"
+    )
+    target = f"deploy/{attempt.workload}"
+    command = [COMMAND, *("lab", "kubectl", "exec", "-n", NAMESPACE, target, "--")]
+    done = subprocess.run([*command, "python3", "-c", code], check=False, capture_output=True)
+    if done.returncode not in (0, 7):
+        raise DemoError(f"{attempt.workload} could not try: {done.stderr.decode().strip()}")
+    return done.returncode == 0

@@ -1,0 +1,31 @@
+"""`ringfence diff`: what apply would change."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.documents import print_changes, read_documents
+from ringfence.cli.output import Format, OutputOption, emit_data
+
+app = typer.Typer()
+
+
+@app.command()
+def diff(
+    file: Annotated[list[Path], typer.Option("--file", "-f", help="A file, a folder, or -.")],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what `apply` would change; exit code 2 if there is a difference, 0 if there is none.
+
+    Example: ringfence diff -f policies/
+    """
+    files = [{"name": name, "documents": text} for name, text in read_documents(file)]
+    changes = connect().post("/apply", {"files": files, "dry_run": True})["changes"]
+    differs = any(change["change"] != "unchanged" for change in changes)
+    if output is Format.TABLE:
+        print_changes([change for change in changes if change["change"] != "unchanged"])
+    else:
+        emit_data(changes, output)
+    raise typer.Exit(2 if differs else 0)

@@ -1,0 +1,35 @@
+"""What the commands that read YAML files share: gathering them and showing differences."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ringfence.model.errors import InputError
+
+
+def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
+    """(name, text) of each file, of each *.yaml file of each folder, of stdin for `-`."""
+    found: list[tuple[str, str]] = []
+    for path in paths:
+        if str(path) == "-":
+            found.append(("stdin", sys.stdin.read()))
+            continue
+        files = sorted(path.glob("*.y*ml")) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path} holds no YAML file")
+        for file in files:
+            try:
+                found.append((str(file), file.read_text()))
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"cannot read {file}: {error}") from error
+    return found
+
+
+def print_changes(changes: list[dict[str, Any]]) -> bool:
+    """Say each change and its lines; whether there was any."""
+    for change in changes:
+        version = f" (p{change['version']})" if change.get("version") else ""
+        print(f"{change['kind']} {change['name']}{version}: {change['change']}")
+        for line in change.get("diff") or []:
+            print(f"  {line}")
+    return any(change["change"] != "unchanged" for change in changes)

@@ -1,0 +1,93 @@
+"""`ringfence enforce`: from analysed policies to rules in the kernels, and back."""
+
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli.client import Client, connect
+from ringfence.model.errors import InputError, RingfenceError
+
+app = typer.Typer()
+
+
+@app.command()
+def enforce(
+    workspaces: Annotated[
+        list[str] | None, typer.Argument(help="Workspaces to enforce, each as name or name@p2.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Take every rule away everywhere.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until every agent has it in force.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
+) -> None:
+    """Show what would change and for whom, ask, then enforce these workspaces, and no others.
+
+    Example: ringfence enforce sock-shop nodes
+    """
+    if bool(workspaces) == off:
+        raise InputError("name the workspaces to enforce, or write --off to stop enforcing")
+    client = connect()
+    wanted = [_workspace(text) for text in workspaces or []]
+    body = {"workspaces": wanted, "override": override or []}
+    plan = _send(client, body, off=off, dry_run=True)
+    _print_plan(plan)
+    if plan.get("refused"):
+        raise RingfenceError(plan["refused"])
+    if dry_run:
+        return
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Go ahead?", err=True)):
+        raise RingfenceError("nothing was changed; answer y, or pass --yes where nobody can answer")
+    revision = _send(client, body, off=off, dry_run=False)["revision"]
+    if wait:
+        _wait(client, revision, timeout)
+
+
+def _workspace(text: str) -> dict[str, Any]:
+    name, _, version = text.partition("@")
+    return {"name": name, "version": int(version.removeprefix("p")) if version else None}
+
+
+def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
+    if off:
+        answer = client.delete("/enforcement", dry_run=dry_run)
+    else:
+        answer = client.post("/enforcement", {**body, "dry_run": dry_run})
+    return dict(answer)
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    for line in plan["changes"]:
+        print(line)
+    names = plan["workloads"]
+    print(f"{len(names)} workloads change: {', '.join(names) or 'none'}")
+    for warning in plan["warnings"]:
+        print(f"note: {warning}")
+
+
+def _wait(client: Client, revision: int, timeout: float) -> None:
+    """Until every connected agent reports the revision in force."""
+    deadline = time.monotonic() + timeout
+    while True:
+        agents = [agent for agent in client.get("/agents")["items"] if agent["connected"]]
+        behind = [agent for agent in agents if not _in_force(agent)]
+        if not behind:
+            done = f"in force on {len(agents)} nodes (revision {revision})"
+            typer.echo(done, err=True)
+            return
+        if time.monotonic() > deadline:
+            reasons = [
+                f"{agent['name']}: {agent['stale_reason'] or 'no answer'}" for agent in behind
+            ]
+            raise RingfenceError(f"not in force after {timeout:.0f} s on {'; '.join(reasons)}")
+        time.sleep(0.2)
+
+
+def _in_force(agent: dict[str, Any]) -> bool:
+    return agent["enforced_revision"] == agent["desired_revision"] and not agent["stale_reason"]

@@ -1,0 +1,23 @@
+"""`ringfence export`: what the control plane holds, as YAML for git."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    kind: Annotated[str | None, typer.Option(help="Scope or Workspace; both if left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="This one only.")] = None,
+    version: Annotated[int | None, typer.Option(help="An older version of a workspace.")] = None,
+) -> None:
+    """Print scopes and workspaces in the form that `apply` reads.
+
+    Example: ringfence export --kind Workspace --name sock-shop > sock-shop.yaml
+    """
+    answer = connect().get("/export", kind=kind, name=name, version=version)
+    typer.echo(answer["documents"], nl=False)

@@ -1,0 +1,47 @@
+"""`ringfence inventory`: what exists, or existed."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+
+app = typer.Typer()
+
+
+def _labels(row: Row) -> str:
+    """The labels that people set: the built-in ones have columns of their own."""
+    prefix = "kubernetes.label."
+    return " ".join(
+        f"{key.removeprefix(prefix)}={','.join(values)}"
+        for key, values in row["labels"].items()
+        if key.startswith(prefix)
+    )
+
+
+COLUMNS = [
+    Column("KIND", lambda row: row["kind"]),
+    Column("NAMESPACE", lambda row: row["namespace"]),
+    Column("NAME", lambda row: row["name"]),
+    Column("ADDRESSES", lambda row: ",".join(row["addresses"])),
+    Column("NODE", lambda row: row.get("node")),
+    Column("OWNER", lambda row: row.get("owner")),
+    Column("LABELS", _labels, wide=True),
+    Column("SINCE", lambda row: row.get("since"), wide=True),
+]
+
+
+@app.command()
+def inventory(
+    filter_: Annotated[str | None, typer.Option("--filter", "-f", help="A filter.")] = None,
+    kind: Annotated[str | None, typer.Option(help="pod, node, host, service, namespace")] = None,
+    at: Annotated[str | None, typer.Option(help="A time, or 5m for five minutes ago.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List pods, nodes, Services and namespaces as of now or any earlier time.
+
+    Example: ringfence inventory --kind pod --filter 'kubernetes.namespace = "sock-shop"'
+    """
+    answer = connect().get("/inventory", filter=filter_, kind=kind, at=at)
+    emit(answer["items"], COLUMNS, output, "nothing matches")

@@ -1,0 +1,31 @@
+"""`ringfence login`: which control plane the other commands talk to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import Client, Context, save_context
+from ringfence.model.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command()
+def login(
+    server: Annotated[str, typer.Argument(help="Such as https://ringfence.example.com:8443")],
+    token_file: Annotated[Path, typer.Option(help="File that holds the token.")],
+    ca: Annotated[Path, typer.Option(help="The control plane's CA certificate (PEM).")],
+) -> None:
+    """Check a token and keep it with the control plane's address for the other commands.
+
+    Example: ringfence login https://127.0.0.1:8443 --token-file admin.token --ca ca.pem
+    """
+    try:
+        token = token_file.read_text().strip()
+    except OSError as error:
+        raise InputError(f"cannot read {token_file}: {error.strerror}") from error
+    context = Context(server, token, str(ca.resolve()))
+    identity = Client(context).get("/whoami")
+    path = save_context(context)
+    typer.echo(f"{server}: you are {identity['actor']}; kept in {path}", err=True)

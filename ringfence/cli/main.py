@@ -1,0 +1,108 @@
+"""The entry point. Commands are imported when they run, so that the command starts quickly."""
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer._click import Context
+from typer._click.exceptions import ClickException
+from typer._click.formatting import HelpFormatter
+from typer.core import TyperGroup
+
+from ringfence.model.errors import InputError, RingfenceError
+
+# Exit codes, as scripts rely on them.
+OK, FAILED, FOUND, USAGE, UNAUTHENTICATED = range(5)
+
+# Command: (module of ringfence.cli that holds its `app`, what the list of commands says of it).
+COMMANDS = {
+    "login": ("login", "Keep the address and token of a control plane for the other commands."),
+    "inventory": ("inventory", "List pods, nodes, Services and namespaces."),
+    "agents": ("agents", "Show each agent, what it enforces and what it lost."),
+    "flows": ("flows", "Search who talked to whom."),
+    "scopes": ("scopes", "Show the scope tree; print a scope design to start from."),
+    "apply": ("apply", "Make scopes and workspaces as the YAML files say."),
+    "diff": ("diff", "Show what apply would change."),
+    "get": ("get", "Show workspaces and policies."),
+    "export": ("export", "Print scopes and workspaces as YAML."),
+    "discover": ("discover", "Propose the policies that the observed flows need."),
+    "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
+    "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
+    "why": ("why", "Name the policy that decides a connection at each end."),
+    "changes": ("changes", "List who changed what, and when."),
+    "tokens": ("tokens", "Make tokens that enrol agents and connectors."),
+    "server": ("server", "Run the control plane."),
+    "agent": ("agent", "Run the agent of a node."),
+    "connector": ("connector", "Run the connector of a Kubernetes cluster."),
+    "demo": ("demo", "Show the whole job on a lab cluster, from nothing to enforced policies."),
+    "lab": ("lab", "A real Kubernetes cluster on this machine, with a shop in it."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Knows its commands by name and imports one when it is asked for."""
+
+    def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002
+        """Every command, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Any:  # noqa: ARG002
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, summary = COMMANDS[cmd_name]
+        app: typer.Typer = importlib.import_module(f"ringfence.cli.{module}").app
+        command = typer.main.get_command(app)
+        command.name = cmd_name
+        command.short_help = summary
+        return command
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Ringfence: see every connection in and around Kubernetes, and allow just those you need.
+
+    Exit codes: 0 fine, 1 error, 2 differences or findings, 3 usage, 4 authentication.
+    """
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line on stderr and an exit code."""
+    from ringfence.cli.client import UnauthenticatedError  # noqa: PLC0415
+
+    code: int | None = FAILED
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except ClickException as error:
+        error.show()
+        code = USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("stopped\n")
+    except UnauthenticatedError as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = UNAUTHENTICATED
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = USAGE
+    except RingfenceError as error:
+        sys.stderr.write(f"error: {error}\n")
+    except BrokenPipeError:
+        sys.stderr.close()
+    sys.exit(code if isinstance(code, int) else OK)

@@ -1,0 +1,99 @@
+"""How results are printed: one list of rows, in whichever form was asked for with -o."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+Row = dict[str, Any]
+
+
+class Format(StrEnum):
+    """The forms of -o."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    JSONL = "jsonl"
+    CSV = "csv"
+    MD = "md"
+
+
+OutputOption = Annotated[
+    Format, typer.Option("--output", "-o", help="How to print the result.", case_sensitive=False)
+]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its heading, its text for a row, and whether only -o wide has it."""
+
+    heading: str
+    text: Callable[[Row], object]
+    wide: bool = False
+    right: bool = False
+
+
+def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: str = "none") -> None:
+    """Print rows to stdout; `empty` is said on stderr where a table would have no line."""
+    if form in (Format.JSON, Format.YAML, Format.JSONL):
+        emit_data(list(rows), form)
+        return
+    shown = [column for column in columns if form is not Format.TABLE or not column.wide]
+    cells = [[_text(column.text(row)) for column in shown] for row in rows]
+    headings = [column.heading for column in shown]
+    if form is Format.CSV:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([headings, *cells])
+    elif form is Format.MD:
+        bars = ["--:" if column.right else "---" for column in shown]
+        for line in [headings, bars, *cells]:
+            print("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
+    elif cells:
+        _print_aligned(headings, cells, [column.right for column in shown])
+    else:
+        sys.stderr.write(empty + "\n")
+
+
+def emit_data(data: Any, form: Format) -> None:
+    """Print data as JSON, YAML, or a JSON document a line."""
+    if form is Format.YAML:
+        import yaml  # noqa: PLC0415
+
+        sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    elif form is Format.JSONL:
+        for row in data if isinstance(data, list) else [data]:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool]) -> None:
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    for line in [headings, *cells]:
+        padded = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(line, widths, right, strict=True)
+        ]
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def _text(value: object) -> str:
+    """A cell's text; control characters of hostile names never reach the terminal."""
+    text = "" if value is None else str(value)
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def human_bytes(count: int) -> str:
+    """1536 → 1.5 KiB."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:  # noqa: PLR2004
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,44 @@
+"""`ringfence why`: which policy decides a connection, at each end, and what else matched."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.analyze import decided_by
+from ringfence.cli.client import connect
+from ringfence.cli.output import Format, OutputOption, emit_data
+
+app = typer.Typer()
+
+
+@app.command()
+def why(
+    source: Annotated[str, typer.Argument(help="An address, namespace/pod, or a node.")],
+    destination: Annotated[str, typer.Argument(help="The same, or namespace/service.")],
+    port: Annotated[int, typer.Argument(help="The port as dialled.")] = 0,
+    protocol: Annotated[str, typer.Option(help="TCP, UDP, ICMP, …")] = "TCP",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
+
+    Example: ringfence why sock-shop/front-end sock-shop/carts 80
+    """
+    answer = connect().get(
+        "/why", source=source, destination=destination, port=port, protocol=protocol
+    )
+    if output is not Format.TABLE:
+        emit_data(answer, output)
+        raise typer.Exit(0 if answer["allowed"] else 2)
+    for connection in answer["connections"]:
+        says = "allowed" if connection["allowed"] else "DENIED"
+        print(f"{connection['text']}: {says}")
+        for end in connection["ends"]:
+            head = f"  {end['role']} {end['workload']} {end['direction']}: "
+            if end.get("fail_safe"):
+                print(f"{head}ALLOW fail-safe: {end['fail_safe']}")
+            print(head + (decided_by(end["deciding"]) or "not governed"))
+            for other in end["matching"][1:]:
+                print(f"      then {decided_by(other)}")
+    for note in answer["notes"]:
+        print(f"note: {note}")
+    raise typer.Exit(0 if answer["allowed"] else 2)

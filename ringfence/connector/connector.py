@@ -1,0 +1,130 @@
+"""Watches one Kubernetes cluster and publishes its inventory to the control plane."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import structlog
+
+from ringfence.connector.config import ConnectorConfig
+from ringfence.connector.sync import WATCHED, Join
+from ringfence.kube.client import KubeClient
+from ringfence.kube.errors import KubeError
+from ringfence.kube.watch import Kind, follow
+from ringfence.link.channel import Link
+from ringfence.model.backoff import Backoff
+from ringfence.model.ids import ItemKey
+from ringfence.model.workload import Item
+from ringfence.wire.generated.agent_pb2 import InventoryEvent
+from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+
+log = structlog.get_logger()
+
+_SETTLE_S = 0.02
+"""Events that come together (a pod and its endpoint) are told together."""
+
+
+class Connector:
+    """`problems` says what is wrong at the moment, by what it is wrong with."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        self._config = config
+        self._client = KubeClient(config.kubeconfig)
+        self._link = Link(config.link)
+        self._join = Join(config.cluster, config.annotations)
+        self._moved = asyncio.Event()
+        self._complete = asyncio.Event()
+        self._untold: dict[ItemKey, tuple[int, Item | None]] = {}
+        """Changes not yet sent. Of one item only the last counts, so a slow link bounds it."""
+        self._untold_any = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watch_problems: dict[str, str] = {}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Empty while all is well."""
+        link = {"control plane": self._link.problem} if self._link.problem else {}
+        return self._watch_problems | link
+
+    async def start(self) -> None:
+        """Begin to watch and to publish; raises KubeconfigError, LinkError."""
+        await self._client.start()
+        await self._link.start()
+        jobs = [self._watch(kind) for kind in WATCHED]
+        jobs += [self._notice(), self._link.converse(self._publish)]
+        self._tasks = [asyncio.create_task(job) for job in jobs]
+
+    async def stop(self) -> None:
+        """End every task and connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._link.stop()
+        await self._client.stop()
+
+    async def run(self) -> None:
+        """Start, go on until cancelled, stop; raises what ends a task that should not end."""
+        try:
+            await self.start()
+            await asyncio.gather(*self._tasks)
+        finally:
+            await self.stop()
+
+    async def _watch(self, kind: Kind[Any]) -> None:
+        def report(error: KubeError | None) -> None:
+            name = kind.resource.name
+            known = self._watch_problems.pop(name, None)
+            if error is not None:
+                self._watch_problems[name] = str(error)
+                if known != str(error):
+                    log.warning("cannot watch", resource=name, problem=str(error))
+            elif known is not None:
+                log.info("watching again", resource=name)
+
+        async for event in follow(self._client, kind, report, Backoff()):
+            self._join.apply(kind, event)
+            self._moved.set()
+
+    async def _notice(self) -> None:
+        """Turn what the watches said into changes to be told."""
+        while True:
+            await self._moved.wait()
+            await asyncio.sleep(_SETTLE_S)
+            self._moved.clear()
+            now = time.time_ns()
+            changes = self._join.changes()
+            for key, item in changes:
+                self._untold[key] = (now, item)
+            if changes:
+                self._untold_any.set()
+            if self._join.complete and not self._complete.is_set():
+                log.info("inventory complete", items=len(self._join.items))
+                self._complete.set()
+
+    async def _publish(self, stub: ControlPlaneStub) -> None:
+        """One conversation: everything there is, then every change."""
+        async for _ in stub.Publish(self._events()):
+            self._link.heard()
+
+    async def _events(self) -> AsyncIterator[InventoryEvent]:
+        await self._complete.wait()
+        now = time.time_ns()
+        self._untold.clear()
+        yield self._event(now, snapshot_begin=True)
+        for present in list(self._join.items.values()):
+            yield self._event(now, item=msgspec.json.encode(present))
+        yield self._event(now, snapshot_end=True)
+        while True:
+            await self._untold_any.wait()
+            self._untold_any.clear()
+            untold, self._untold = self._untold, {}
+            for key, (at_ns, item) in untold.items():
+                if item is None:
+                    yield self._event(at_ns, gone=key)
+                else:
+                    yield self._event(at_ns, item=msgspec.json.encode(item))
+
+    def _event(self, at_ns: int, **what: Any) -> InventoryEvent:
+        return InventoryEvent(kubernetes_cluster=self._config.cluster, at_ns=at_ns, **what)

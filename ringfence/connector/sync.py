@@ -1,0 +1,200 @@
+"""Many watches joined into one inventory: an item is made of several objects, in any order.
+
+A pod's item needs its namespace's labels and its ReplicaSet's owner, a Service's its
+EndpointSlices. Objects are kept as they come; what may have changed is rendered again, and only
+what did change is told.
+"""
+
+from collections import ChainMap
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from ringfence.kube import schema
+from ringfence.kube.objects import (
+    SERVICE_NAME_LABEL,
+    controller,
+    namespace_item,
+    node_item,
+    owner_of,
+    pod_item,
+    service_item,
+)
+from ringfence.kube.watch import (
+    ENDPOINT_SLICES,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SERVICES,
+    Event,
+    Kind,
+    Listed,
+    Put,
+    Removed,
+)
+from ringfence.model.ids import ClusterId, ItemKey, item_key
+from ringfence.model.workload import Item, ItemKind
+
+WATCHED: tuple[Kind[Any], ...] = (
+    NAMESPACES,
+    NODES,
+    REPLICA_SETS,
+    JOBS,
+    PODS,
+    SERVICES,
+    ENDPOINT_SLICES,
+)
+"""Everything that the inventory is made of; the ClusterRole grants list and watch on just this."""
+
+Place = tuple[str, str]
+"""Namespace and name."""
+
+KeyT = TypeVar("KeyT")
+ObjectT = TypeVar("ObjectT")
+
+
+class Join:
+    """The inventory of one Kubernetes cluster, kept current by `apply`.
+
+    Nothing is told before every watched resource was listed once.
+    """
+
+    def __init__(self, cluster: ClusterId, annotations: tuple[str, ...]) -> None:
+        self._cluster = cluster
+        self._annotations = annotations
+        self._objects: dict[str, dict[str, Any]] = {}
+        self._namespaces: dict[str, schema.Bare] = {}
+        self._services: dict[Place, schema.Service] = {}
+        self._slices: dict[Place, dict[str, schema.EndpointSlice]] = {}
+        self._owned: dict[str, set[str]] = {}
+        self._stale: set[tuple[ItemKind, str]] = set()
+        self.items: dict[ItemKey, Item] = {}
+        """What was told so far."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every watched resource has been listed."""
+        return len(self._objects) == len(WATCHED)
+
+    def apply(self, kind: Kind[Any], event: Event[Any]) -> None:
+        """Take up what a watch said."""
+        held = self._objects.get(kind.resource.name, {})
+        match event:
+            case Listed(objects):
+                self._objects.setdefault(kind.resource.name, held)
+                present = {listed.metadata.uid for listed in objects}
+                for uid in held.keys() - present:
+                    self._change(kind, held.pop(uid), None)
+                for listed in objects:
+                    self._change(kind, held.get(listed.metadata.uid), listed)
+                    held[listed.metadata.uid] = listed
+            case Put(seen):
+                self._change(kind, held.get(seen.metadata.uid), seen)
+                held[seen.metadata.uid] = seen
+            case Removed(seen):
+                self._change(kind, held.pop(seen.metadata.uid, seen), None)
+
+    def changes(self) -> list[tuple[ItemKey, Item | None]]:
+        """What is new since the last call: items created or changed, and None for those gone."""
+        if not self.complete:
+            return []
+        stale, self._stale = sorted(self._stale), set()
+        told: list[tuple[ItemKey, Item | None]] = []
+        for kind, uid in stale:
+            key = item_key(self._cluster, kind, uid)
+            item = self._render(kind, uid)
+            if item is None:
+                if self.items.pop(key, None) is not None:
+                    told.append((key, None))
+            elif self.items.get(key) != item:
+                self.items[key] = item
+                told.append((key, item))
+        return told
+
+    def _change(self, kind: Kind[Any], old: Any, new: Any) -> None:
+        """Note which items an object's change from `old` to `new` (None: absent) may change."""
+        meta: schema.Metadata = (new or old).metadata
+        match kind.resource.name:
+            case "pods":
+                self._index_owned(old, new)
+                self._stale.add((ItemKind.POD, meta.uid))
+            case "nodes":
+                self._stale.add((ItemKind.NODE, meta.uid))
+            case "services":
+                _set(self._services, (meta.namespace, meta.name), new)
+                self._stale.add((ItemKind.SERVICE, meta.uid))
+            case "endpointslices":
+                for one in filter(None, (old, new)):
+                    self._index_slice(one, present=one is new)
+            case "namespaces":
+                _set(self._namespaces, meta.name, new)
+                self._stale.add((ItemKind.NAMESPACE, meta.uid))
+                if old is None or new is None or old.metadata.labels != new.metadata.labels:
+                    self._stale.update(self._within(meta.name))
+            case _:  # ReplicaSets and Jobs: owners that have owners
+                owners = [controller(one.metadata) if one else None for one in (old, new)]
+                if owners[0] != owners[1]:
+                    owned = self._owned.get(meta.uid, ())
+                    self._stale.update((ItemKind.POD, uid) for uid in owned)
+
+    def _index_owned(self, old: schema.Pod | None, new: schema.Pod | None) -> None:
+        for pod in filter(None, (old, new)):
+            owner = controller(pod.metadata)
+            if owner is None:
+                continue
+            owned = self._owned.setdefault(owner.uid, set())
+            if pod is new:
+                owned.add(pod.metadata.uid)
+            else:
+                owned.discard(pod.metadata.uid)
+                if not owned:
+                    del self._owned[owner.uid]
+
+    def _index_slice(self, one: schema.EndpointSlice, *, present: bool) -> None:
+        meta = one.metadata
+        place = (meta.namespace, (meta.labels or {}).get(SERVICE_NAME_LABEL, ""))
+        slices = self._slices.setdefault(place, {})
+        if present:
+            slices[meta.uid] = one
+        else:
+            slices.pop(meta.uid, None)
+            if not slices:
+                del self._slices[place]
+        service = self._services.get(place)
+        if service is not None:
+            self._stale.add((ItemKind.SERVICE, service.metadata.uid))
+
+    def _within(self, namespace: str) -> Iterator[tuple[ItemKind, str]]:
+        for kind, name in ((ItemKind.POD, "pods"), (ItemKind.SERVICE, "services")):
+            for uid, held in self._objects.get(name, {}).items():
+                if held.metadata.namespace == namespace:
+                    yield kind, uid
+
+    def _render(self, kind: ItemKind, uid: str) -> Item | None:
+        held = self._objects[f"{kind}s"].get(uid)
+        if held is None:
+            return None
+        namespace = self._namespaces.get(held.metadata.namespace)
+        match kind:
+            case ItemKind.POD:
+                parents = ChainMap(self._objects["replicasets"], self._objects["jobs"])
+                owner = owner_of(held, parents)
+                return pod_item(self._cluster, held, namespace, owner, self._annotations)
+            case ItemKind.SERVICE:
+                slices = self._slices.get((held.metadata.namespace, held.metadata.name), {})
+                return service_item(
+                    self._cluster, held, slices.values(), namespace, self._annotations
+                )
+            case ItemKind.NODE:
+                return node_item(self._cluster, held, self._annotations)
+            case _:
+                return namespace_item(self._cluster, held, self._annotations)
+
+
+def _set(held: dict[KeyT, ObjectT], key: KeyT, new: ObjectT | None) -> None:
+    """Put, or take away where it is None."""
+    if new is None:
+        held.pop(key, None)
+    else:
+        held[key] = new

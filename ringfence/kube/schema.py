@@ -1,0 +1,218 @@
+"""The parts of Kubernetes objects that the inventory is made of, decoded straight from JSON.
+
+Go writes an empty list as null in places, so every list and map may be None. Field names are
+those of the Kubernetes API reference.
+"""
+
+import msgspec
+
+
+class _Part(msgspec.Struct, rename="camel", frozen=True):
+    pass
+
+
+class OwnerReference(_Part, frozen=True):
+    """Who owns an object; at most one owner is its controller."""
+
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+
+
+class Metadata(_Part, frozen=True):
+    """ObjectMeta."""
+
+    name: str
+    uid: str
+    namespace: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: list[OwnerReference] | None = None
+
+
+class Bare(_Part, frozen=True):
+    """An object of which only the metadata matters."""
+
+    metadata: Metadata
+
+
+class ContainerPort(_Part, frozen=True):
+    """A port that a container declares."""
+
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Dialled(_Part, frozen=True):
+    """What the kubelet dials: the target of httpGet, tcpSocket or grpc."""
+
+    port: int | str
+    host: str = ""
+
+
+class Handler(_Part, frozen=True):
+    """A probe or a lifecycle hook."""
+
+    http_get: Dialled | None = None
+    tcp_socket: Dialled | None = None
+    grpc: Dialled | None = None
+
+
+class Lifecycle(_Part, frozen=True):
+    """A container's hooks."""
+
+    post_start: Handler | None = None
+    pre_stop: Handler | None = None
+
+
+class Container(_Part, frozen=True):
+    """A container of a pod, or an init container."""
+
+    ports: list[ContainerPort] | None = None
+    liveness_probe: Handler | None = None
+    readiness_probe: Handler | None = None
+    startup_probe: Handler | None = None
+    lifecycle: Lifecycle | None = None
+
+
+class PodSpec(_Part, frozen=True):
+    """What a pod asks for."""
+
+    node_name: str = ""
+    host_network: bool = False
+    service_account_name: str = ""
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+
+
+class PodIp(_Part, frozen=True):
+    """One of a pod's addresses, of either family."""
+
+    ip: str = ""
+
+
+class PodStatus(_Part, frozen=True):
+    """What a pod has become."""
+
+    phase: str = ""
+    pod_ip: str = msgspec.field(name="podIP", default="")
+    pod_ips: list[PodIp] | None = msgspec.field(name="podIPs", default=None)
+
+
+class Pod(_Part, frozen=True):
+    """A pod."""
+
+    metadata: Metadata
+    spec: PodSpec
+    status: PodStatus = PodStatus()
+
+
+class NodeAddress(_Part, frozen=True):
+    """An address or a host name of a node."""
+
+    type: str
+    address: str
+
+
+class NodeStatus(_Part, frozen=True):
+    """What a node says of itself."""
+
+    addresses: list[NodeAddress] | None = None
+
+
+class Node(_Part, frozen=True):
+    """A node."""
+
+    metadata: Metadata
+    status: NodeStatus = NodeStatus()
+
+
+class ServicePort(_Part, frozen=True):
+    """A port of a Service."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    node_port: int = 0
+
+
+class ServiceSpec(_Part, frozen=True):
+    """What a Service asks for."""
+
+    type: str = "ClusterIP"
+    ports: list[ServicePort] | None = None
+    cluster_ip: str = msgspec.field(name="clusterIP", default="")
+    cluster_ips: list[str] | None = msgspec.field(name="clusterIPs", default=None)
+    external_ips: list[str] | None = msgspec.field(name="externalIPs", default=None)
+    external_traffic_policy: str = ""
+    load_balancer_source_ranges: list[str] | None = None
+
+
+class Ingress(_Part, frozen=True):
+    """An address of a load balancer."""
+
+    ip: str = ""
+
+
+class LoadBalancer(_Part, frozen=True):
+    """The load balancer before a Service."""
+
+    ingress: list[Ingress] | None = None
+
+
+class ServiceStatus(_Part, frozen=True):
+    """What a Service has become."""
+
+    load_balancer: LoadBalancer = LoadBalancer()
+
+
+class Service(_Part, frozen=True):
+    """A Service."""
+
+    metadata: Metadata
+    spec: ServiceSpec
+    status: ServiceStatus = ServiceStatus()
+
+
+class Conditions(_Part, frozen=True):
+    """Of an endpoint."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+
+
+class TargetRef(_Part, frozen=True):
+    """What stands behind an endpoint."""
+
+    kind: str = ""
+    uid: str = ""
+
+
+class Endpoint(_Part, frozen=True):
+    """One backend in a slice."""
+
+    addresses: list[str] | None = None
+    conditions: Conditions = Conditions()
+    target_ref: TargetRef | None = None
+
+
+class EndpointPort(_Part, frozen=True):
+    """A port of every endpoint of a slice."""
+
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+
+
+class EndpointSlice(_Part, frozen=True):
+    """Some of a Service's endpoints."""
+
+    metadata: Metadata
+    endpoints: list[Endpoint] | None = None
+    ports: list[EndpointPort] | None = None
+
+
+Object = Bare | Pod | Node | Service | EndpointSlice

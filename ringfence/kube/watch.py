@@ -1,0 +1,164 @@
+"""List, then watch, then go on: one resource of a Kubernetes cluster as an unbroken stream.
+
+The protocol is Kubernetes' "efficient detection of changes": a paged list gives a resource
+version, the watch begins there, bookmarks move it on, a lost watch resumes from it, and where
+the API has forgotten it (410 Gone) everything is listed anew.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import aiohttp
+import msgspec
+
+from ringfence.kube import schema
+from ringfence.kube.client import KubeClient, Resource, status_error
+from ringfence.kube.errors import ExpiredError, KubeError
+from ringfence.model.backoff import Backoff
+
+PAGE = 500
+_WATCH_S = 240
+"""The API ends a watch after so long; a connection that died silently shows soon after."""
+_LIST_TIMEOUT_S = 60.0
+
+ObjectT = TypeVar("ObjectT", bound=schema.Object)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[ObjectT]):
+    """A resource and the type that its objects decode to."""
+
+    resource: Resource
+    type: type[ObjectT]
+
+
+PODS = Kind(Resource("", "pods", "/api/v1/pods"), schema.Pod)
+NODES = Kind(Resource("", "nodes", "/api/v1/nodes"), schema.Node)
+NAMESPACES = Kind(Resource("", "namespaces", "/api/v1/namespaces", bare=True), schema.Bare)
+SERVICES = Kind(Resource("", "services", "/api/v1/services"), schema.Service)
+ENDPOINT_SLICES = Kind(
+    Resource("discovery.k8s.io", "endpointslices", "/apis/discovery.k8s.io/v1/endpointslices"),
+    schema.EndpointSlice,
+)
+REPLICA_SETS = Kind(
+    Resource("apps", "replicasets", "/apis/apps/v1/replicasets", bare=True), schema.Bare
+)
+JOBS = Kind(Resource("batch", "jobs", "/apis/batch/v1/jobs", bare=True), schema.Bare)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[ObjectT]):
+    """All objects there are: what is not among them is gone."""
+
+    objects: tuple[ObjectT, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Generic[ObjectT]):
+    """An object was created or changed."""
+
+    object: ObjectT
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Generic[ObjectT]):
+    """An object is no more."""
+
+    object: ObjectT
+
+
+Event = Listed[ObjectT] | Put[ObjectT] | Removed[ObjectT]
+
+
+class _ListMeta(msgspec.Struct):
+    version: str = msgspec.field(name="resourceVersion")
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class _Page(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None = None
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _ListMeta
+
+
+class _Line(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+async def follow(
+    client: KubeClient,
+    kind: Kind[ObjectT],
+    report: Callable[[KubeError | None], None],
+    backoff: Backoff,
+) -> AsyncIterator[Event[ObjectT]]:
+    """Everything that happens to a resource, for ever; begins with Listed.
+
+    `report` hears of each failure, and None once it works again. Failures are tried again after
+    a pause; missing rights too, since somebody may grant them.
+    """
+    version: str | None = None
+    while True:
+        try:
+            if version is None:
+                objects, version = await _list(client, kind)
+                yield Listed(objects)
+            reply = await client.get(kind.resource, _watch_query(version), _WATCH_S + 20)
+            report(None)
+            async for line in _lines(client, reply):
+                backoff.reset()
+                if line.type == "ERROR":
+                    raise status_error(kind.resource, bytes(line.object))
+                if line.type == "BOOKMARK":
+                    version = msgspec.json.decode(line.object, type=_Bookmark).metadata.version
+                    continue
+                seen = msgspec.json.decode(line.object, type=kind.type)
+                version = seen.metadata.resource_version
+                yield Removed(seen) if line.type == "DELETED" else Put(seen)
+        except ExpiredError:
+            version = None
+        except KubeError as error:
+            report(error)
+        except msgspec.DecodeError as error:
+            report(KubeError(f"cannot read {kind.resource.name} as the API sent them: {error}"))
+        await asyncio.sleep(backoff.delay())
+
+
+async def _list(client: KubeClient, kind: Kind[ObjectT]) -> tuple[tuple[ObjectT, ...], str]:
+    """All objects, page by page, and the resource version that they are true at."""
+    objects: list[ObjectT] = []
+    query = {"limit": str(PAGE)}
+    while True:
+        reply = await client.get(kind.resource, query, _LIST_TIMEOUT_S)
+        try:
+            page = msgspec.json.decode(await reply.read(), type=_Page)
+            objects += [msgspec.json.decode(raw, type=kind.type) for raw in page.items or ()]
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise client.unreachable(error) from error
+        if not page.metadata.continue_:
+            return tuple(objects), page.metadata.version
+        query["continue"] = page.metadata.continue_
+
+
+def _watch_query(version: str) -> dict[str, str]:
+    return {
+        "watch": "1",
+        "allowWatchBookmarks": "true",
+        "resourceVersion": version,
+        "timeoutSeconds": str(_WATCH_S),
+    }
+
+
+async def _lines(client: KubeClient, reply: aiohttp.ClientResponse) -> AsyncIterator[_Line]:
+    try:
+        async for line in reply.content:
+            yield msgspec.json.decode(line, type=_Line)
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise client.unreachable(error) from error
+    finally:
+        reply.close()

@@ -1,0 +1,56 @@
+"""Exit codes and first words of the command as a whole process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.main import COMMANDS
+
+COMMAND = Path(sys.executable).parent / "ringfence"
+
+
+def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("RINGFENCE_")},
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "NO_COLOR": "1",
+    }
+    return subprocess.run(
+        [COMMAND, *words], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "Commands:"),
+        (["flows", "lst"], 3, "list"),
+        (["nonsense"], 3, "nonsense"),
+        (["inventory"], 3, "ringfence login"),
+        (["enforce"], 3, "--off"),
+        (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
+    ],
+)
+def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+    done = run(tmp_path, *words)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+
+
+def test_an_unreachable_control_plane_says_so(tmp_path: Path) -> None:
+    context = tmp_path / "ringfence" / "context.json"
+    context.parent.mkdir()
+    context.write_text('{"server": "https://127.0.0.1:1", "token": "t", "ca": ""}')
+    done = run(tmp_path, "agents")
+    assert done.returncode == 1
+    assert "cannot reach the control plane at https://127.0.0.1:1" in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, name, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout

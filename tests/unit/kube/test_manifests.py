@@ -1,0 +1,70 @@
+"""The manifests grant what the parts use, and nothing more."""
+
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from ringfence.connector.sync import WATCHED
+
+DIRECTORY = Path(__file__).parents[3] / "deploy/kubernetes"
+VARIABLES = {
+    "VERSION": "1",
+    "SERVER": "https://192.0.2.1:8443",
+    "KUBERNETES_CLUSTER": "lab",
+    "CA_PEM_BASE64": "Q0E=",
+    "CONNECTOR_TOKEN": "one",
+    "AGENT_TOKEN": "two",
+}
+
+
+def objects() -> dict[tuple[str, str], Any]:
+    found = {}
+    for path in DIRECTORY.glob("*.yaml"):
+        for document in yaml.safe_load_all(Template(path.read_text()).substitute(VARIABLES)):
+            found[document["kind"], document["metadata"]["name"]] = document
+    return found
+
+
+def test_the_connector_may_list_and_watch_just_what_it_watches() -> None:
+    rules = objects()["ClusterRole", "ringfence-connector"]["rules"]
+    granted = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {
+        (kind.resource.group, kind.resource.name, verb)
+        for kind in WATCHED
+        for verb in ("list", "watch")
+    }
+
+
+def test_containers_hold_no_more_than_they_need() -> None:
+    found = objects()
+    pods = {
+        name: found[kind, name]["spec"]["template"]["spec"]
+        for kind, name in (("Deployment", "connector"), ("DaemonSet", "agent"))
+    }
+    for pod in pods.values():
+        assert not {"hostPID", "hostIPC"} & pod.keys()
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        security = container["securityContext"]
+        assert "privileged" not in security
+        assert security["readOnlyRootFilesystem"]
+        assert security["capabilities"]["drop"] == ["ALL"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+    connector = pods["connector"]
+    assert connector["securityContext"]["runAsNonRoot"]
+    assert "add" not in connector["containers"][0]["securityContext"]["capabilities"]
+    assert not any("hostPath" in volume for volume in connector["volumes"])
+    agent = pods["agent"]
+    assert not agent["automountServiceAccountToken"]
+    assert agent["containers"][0]["securityContext"]["capabilities"]["add"] == [
+        "BPF", "PERFMON", "NET_ADMIN", "SYS_ADMIN",
+    ]  # fmt: skip
