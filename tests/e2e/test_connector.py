@@ -192,18 +192,21 @@ class Inlet(ControlPlaneServicer):  # type: ignore[misc]
     """The control plane's side of Publish, with one self-signed certificate for all three roles."""
 
     events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
-    hang_up: asyncio.Event = field(default_factory=asyncio.Event)
+    replies: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
     async def Publish(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         async def read() -> None:
             async for event in requests:
                 self.events.put_nowait(event)
+                self.replies.put_nowait(InventoryReply(through_ns=event.at_ns))
 
         reading = asyncio.create_task(read())
-        await self.hang_up.wait()
-        self.hang_up.clear()
+        while (reply := await self.replies.get()) is not None:
+            yield reply
         reading.cancel()
-        yield InventoryReply()
+
+    def hang_up(self) -> None:
+        self.replies.put_nowait(None)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Identity]:
@@ -323,7 +326,7 @@ async def test_a_cluster_is_published_and_then_every_change(api: Api, tmp_path: 
             assert changed.labels["kubernetes.label.tier"] == ("back",)
             assert abs(at_ns - time.time_ns()) < 5 * 10**9
 
-            inlet.hang_up.set()
+            inlet.hang_up()
             again = await inlet.snapshot()
             assert again["pod/carts-1-x"] == changed
             assert again.keys() >= items.keys()
