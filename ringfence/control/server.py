@@ -49,13 +49,8 @@ class ControlPlane:
     file was asked for: it is kept nowhere else.
     """
 
-<<<<<<< HEAD
-    def __init__(self, config: ControlConfig, ingest: Ingest, clock: Clock = time.time_ns) -> None:
-        self._config, self._clock, self._ingest = config, clock, ingest
-=======
     def __init__(self, config: ControlConfig, clock: Clock = time.time_ns) -> None:
         self._config, self._clock = config, clock
->>>>>>> refs/heads/control
         self._opened = contextlib.AsyncExitStack()
         self.admin_token: str | None = None
         self.app: FastAPI | None = None

@@ -84,22 +84,9 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
             _end(snapshot, compiled, connections, row, end)
             for end in explain(policy_set, connections, row).ends
         )
-<<<<<<< HEAD
-        explained.append(ExplainedConnection(_tell(snapshot, candidate), ends))
-        outside = [
-            format_address(address)
-            for address in (candidate.consumer, candidate.provider)
-            if snapshot.at(address) == NOWHERE
-        ]
-        notes += [
-            f"{address} is outside the inventory: that end does not decide" for address in outside
-        ]
-    return Answer(tuple(explained), tuple(dict.fromkeys(notes)))
-=======
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
     idle = () if policy_set.enforced else ("no workspace is enforced",)
     return Answer(tuple(explained), (*idle, *assumed))
->>>>>>> refs/heads/control
 
 
 def _end(
@@ -115,107 +102,6 @@ def _end(
     return ExplainedEnd(end, item.display, fail_safe)
 
 
-<<<<<<< HEAD
-def _named(snapshot: Snapshot, text: str) -> Item:
-    namespace, _, name = text.rpartition("/")
-    found = [
-        item
-        for item in snapshot.items
-        if (item.namespace, item.name) == (namespace, name) and item.kind is not ItemKind.NAMESPACE
-    ] or [
-        item
-        for item in snapshot.items
-        if (item.namespace, item.workload_name) == (namespace, name) and item.kind is ItemKind.POD
-    ]
-    kinds = {(item.kind, item.cluster, item.workload_name) for item in found}
-    if not found:
-        raise NotFoundError(
-            f"{text!r} is nothing in the inventory: write an address, namespace/pod, "
-            "namespace/service, or the name of a node"
-        )
-    if len(kinds) > 1:
-        several = ", ".join(f"{item.kind} in {item.cluster}" for item in found)
-        raise ConflictError(f"{text!r} may mean a {several}: write its address instead")
-    return found[0]
-
-
-def _connections(
-    snapshot: Snapshot, consumer: Item | Address, provider: Item | Address, traffic: Traffic
-) -> Iterator[Connection]:
-    sources = consumer.addresses if isinstance(consumer, Item) else (consumer,)
-    for source in sources[:1]:
-        if isinstance(provider, Item) and provider.kind is ItemKind.SERVICE:
-            yield from _to_service(source, provider, traffic)
-            continue
-        targets = provider.addresses if isinstance(provider, Item) else (provider,)
-        target = next((one for one in targets if is_v4(one) == is_v4(source)), None)
-        if target is None:
-            continue
-        through_node = list(_to_node_port(snapshot, source, target, traffic))
-        yield from through_node or [
-            Connection(traffic.protocol, source, target, traffic.port, target, traffic.port)
-        ]
-
-
-def _to_service(source: Address, service: Item, traffic: Traffic) -> Iterator[Connection]:
-    for port in service.service.ports if service.service else ():
-        if (port.protocol, port.port) == (traffic.protocol, traffic.port):
-            dialled = next((one for one in service.addresses if is_v4(one) == is_v4(source)), None)
-            yield from _to_backends(source, service, port, dialled, None)
-
-
-def _to_node_port(
-    snapshot: Snapshot, source: Address, target: Address, traffic: Traffic
-) -> Iterator[Connection]:
-    position = snapshot.at(target)
-    node = snapshot.items[position] if position != NOWHERE else None
-    if node is None or node.kind is not ItemKind.NODE or not traffic.port:
-        return
-    for place in snapshot.services:
-        service = snapshot.items[place]
-        if service.cluster != node.cluster or service.service is None:
-            continue
-        for port in service.service.ports:
-            if (port.protocol, port.node_port) == (traffic.protocol, traffic.port):
-                yield from _to_backends(source, service, port, target, target)
-
-
-def _to_backends(
-    source: Address,
-    service: Item,
-    port: ServicePort,
-    dialled: Address | None,
-    node: Address | None,
-) -> Iterator[Connection]:
-    """One connection for each serving backend; a headless Service is dialled at those."""
-    dialled_port = port.node_port if node is not None else port.port
-    for backend in service.service.backends if service.service else ():
-        fits = backend.serving and backend.service_port == port.name
-        if not fits or is_v4(backend.address) != is_v4(source):
-            continue
-        target = (backend.address, backend.port)
-        front = (dialled, dialled_port) if dialled is not None else target
-        yield Connection(port.protocol, source, *target, *front, node)
-
-
-def _item(snapshot: Snapshot, end: EndVerdict) -> Item:
-    return snapshot.items[snapshot.position(end.workload)]
-
-
-def _fail_safe(
-    snapshot: Snapshot, end: EndVerdict, one: Connection, ssh_networks: tuple[Network, ...]
-) -> str:
-    consumer, provider = snapshot.at(one.consumer), snapshot.at(one.provider)
-    if consumer == provider != NOWHERE:
-        return "a workload may always reach itself"
-    item = _item(snapshot, end)
-    if item.kind is not ItemKind.NODE:
-        return ""
-    peer = one.provider if end.role is EndRole.CONSUMER else one.consumer
-    for stated in fail_safes(snapshot, item.cluster, ssh_networks):
-        if stated.covers(DIRECTIONS[end.role], one.protocol, peer, one.dialled_port):
-            return stated.name
-=======
 def _fail_safe(policy: NodePolicy, role: EndRole, connections: Connections, row: int) -> str:
     """The handle of the node's first fail-safe that speaks of the connection; empty for none."""
     outbound = role is EndRole.CONSUMER
@@ -229,7 +115,6 @@ def _fail_safe(policy: NodePolicy, role: EndRole, connections: Connections, row:
             and (rule.peers is None or any(peer in block for block in policy.sets[rule.peers]))
         ):
             return rule.handle
->>>>>>> refs/heads/control
     return ""
 
 

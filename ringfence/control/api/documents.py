@@ -75,15 +75,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
 
     What is enforced stays the same versions; a changed scope changes at once whom they govern.
     """
-<<<<<<< HEAD
-    documents = [
-        document
-        for file in request.files
-        for document in parse_documents(file.documents, file.name)
-    ]
-=======
     given = read_files((file.name, file.documents) for file in request.files)
->>>>>>> refs/heads/control
     tenant = author.principal.tenant
     async with services.database.write() as connection:
         held, latest = await _held(connection, tenant)

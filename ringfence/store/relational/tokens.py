@@ -52,13 +52,8 @@ async def add_token(connection: AsyncConnection, token: Token) -> None:
 async def find_token(connection: AsyncConnection, digest: str) -> Token | None:
     """The API token of that digest, expired or not."""
     found = await connection.execute(select(tables.tokens).where(tables.tokens.c.digest == digest))
-<<<<<<< HEAD
-    row = found.one_or_none()
-    return Token(**row._mapping) if row else None
-=======
     row = found.mappings().one_or_none()
     return Token(**row) if row else None
->>>>>>> refs/heads/control
 
 
 async def any_token(connection: AsyncConnection) -> bool:
