@@ -143,8 +143,9 @@ class AgentService(ControlPlaneServicer):
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
         if identity.kind not in kinds:
             await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED, f"a certificate for a {identity.kind} cannot"
-                f" do this: it is for a {' or '.join(kinds)}"
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"a certificate for a {identity.kind} cannot"
+                f" do this: it is for a {' or '.join(kinds)}",
             )
         return identity
 
@@ -158,9 +159,7 @@ class AgentService(ControlPlaneServicer):
         if addresses:
             cluster, node = agent.key
             timeline = services.inventory.timeline
-            services.inventory.record(
-                timeline.set_node_addresses(cluster, node, addresses, now_ns)
-            )
+            services.inventory.record(timeline.set_node_addresses(cluster, node, addresses, now_ns))
         return agent
 
     async def _read_states(
