@@ -85,12 +85,12 @@ class DropLedger:
         """
         for place, addresses in places.items():
             here = records[records["netns"] == place.inode]
-            icmp = np.isin(here["proto"], (ICMP, ICMPV6))
+            icmp = np.isin(here["protocol"], (ICMP, ICMPV6))
             port = np.where(icmp, here["sport"] * 256 + here["dport"], here["dport"])
             port = port.astype(np.uint16)
-            source, destination = _octets(here["src"]), _octets(here["dst"])
+            source, destination = here["src"], here["dst"]
             keys = _join(
-                _number(place.inode, len(here)), here["proto"][:, None], source, destination,
+                _number(place.inode, len(here)), here["protocol"][:, None], source, destination,
                 _octets(port),
             )  # fmt: skip
             others = np.array([key not in self._tuples for key in keys], dtype=bool)
@@ -101,7 +101,7 @@ class DropLedger:
                     DropSource.OTHER, place,
                     direction=np.where(inbound, Direction.INBOUND, Direction.OUTBOUND),
                     rule=np.full(len(inbound), "", dtype=object),
-                    protocol=here["proto"][others],
+                    protocol=here["protocol"][others],
                     consumer=source[others],
                     provider=destination[others],
                     provider_port=port[others],

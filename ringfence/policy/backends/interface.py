@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ringfence.model.errors import RingfenceError
 from ringfence.model.policy import Direction
+from ringfence.policy.errors import PolicyError
 from ringfence.policy.program import NodePolicy, PodBinding
 
 
-class UnsupportedError(RingfenceError):
+class UnsupportedError(PolicyError):
     """A back end cannot express a rule; the message says which one and why."""
 
 
