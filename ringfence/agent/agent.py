@@ -127,8 +127,9 @@ class Agent:
                     self._pods = await locate(*seen)
                     await self._in_kernel(lambda: self._capture.watch(self._to_capture()))
                     self._session.tell()
-                if (self._order, self._pods) != applied or self._stale_reason:
-                    applied = self._order, self._pods
+                current = self._order, self._pods
+                if current != applied or self._stale_reason or self._enforcer.tampered:
+                    applied = current
                     await self._enforce()
                 health_file(self._config.link.state_dir).touch()
             except KernelError as error:
@@ -164,8 +165,7 @@ class Agent:
         addresses = {pod.place: pod.addresses for pod in self._pods}
         addresses[node()] = node_addresses(self._interfaces)
         flows = self._capture.flows(self._pods, node_addresses(self._interfaces))
-        if not self._enforcer.read_drops(self._capture.drops(), addresses):
-            self._stale_reason = "rules were changed by another; they are being written again"
+        self._enforcer.read_drops(self._capture.drops(), addresses)
         self._audit = self._capture.audit()
         self._audit.losses["reports"] = self._spool.dropped
         return Batch(
@@ -209,15 +209,17 @@ class Agent:
         order, places = self._order, [pod.place for pod in self._pods]
         if order is None:
             return
-        self._outcome = await self._in_kernel(
-            lambda: self._enforcer.apply(order, [*places, node()])
-        )
-        if self._outcome.problems:
-            _, problem = next(iter(self._outcome.problems.items()))
-            count = len(self._outcome.problems)
-            self._stale_reason = f"revision {order.revision}: {count} not programmed: {problem}"
+        outcome = await self._in_kernel(lambda: self._enforcer.apply(order, [*places, node()]))
+        reason = ""
+        if outcome.problems:
+            problems = "; ".join(sorted(set(outcome.problems.values())))
+            count = len(outcome.problems)
+            reason = f"revision {order.revision} is not in force in {count} places: {problems}"
         else:
-            self._enforced, self._stale_reason = order.revision, ""
+            self._enforced = order.revision
+        if reason != self._stale_reason:
+            log.error("rules", problem=reason or "none any more")
+        self._outcome, self._stale_reason = outcome, reason
         self._session.tell()
 
     # Telling
