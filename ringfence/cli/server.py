@@ -58,9 +58,10 @@ def server(
 
 
 async def _run(config: "ControlConfig") -> None:
+    from ringfence.cli import logs  # noqa: PLC0415
     from ringfence.control.server import ControlPlane  # noqa: PLC0415
 
-    _log_to_stderr()
+    logs.configure()
     plane = ControlPlane(config)
     await plane.start()
     if plane.admin_token is not None:
@@ -72,21 +73,3 @@ async def _run(config: "ControlConfig") -> None:
         loop.add_signal_handler(number, stopped.set)
     await stopped.wait()
     await plane.stop()
-
-
-def _log_to_stderr() -> None:
-    import logging  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
-    import structlog  # noqa: PLC0415
-
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )

@@ -1,93 +1,55 @@
 """What applying documents would change, decided without doing it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
-from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.ids import ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Workspace
-from ringfence.model.scope import Scope, ScopeTree
-from ringfence.policy.document import difference
-from ringfence.policy.order import Enforced as EnforcedVersion
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.difference import Change, difference
+from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.order import PolicySet
 
-Document = Scope | Workspace
+
+def read_files(files: Iterable[tuple[str, str]]) -> Documents:
+    """The documents of several files, (name, text); raises InputError, for doubles as well."""
+    read = [parse_documents(text, name) for name, text in files]
+    documents = Documents(
+        tuple(scope for one in read for scope in one.scopes),
+        tuple(workspace for one in read for workspace in one.workspaces),
+    )
+    named = [
+        *(f"scope {scope.name!r}" for scope in documents.scopes),
+        *(f"workspace {workspace.name!r}" for workspace in documents.workspaces),
+    ]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise InputError(f"{twice[0]} stands in two files")
+    return documents
 
 
-class ChangeKind(StrEnum):
-    """What happens to one document."""
+def decide(held: Documents, given: Documents) -> list[Change]:
+    """What `given` changes in what is `held`; nothing is ever deleted.
 
-    CREATED = "created"
-    CHANGED = "changed"
-    UNCHANGED = "unchanged"
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentChange:
-    """One document and its lines of difference; `version` is that of a workspace afterwards."""
-
-    document: Document
-    change: ChangeKind
-    diff: tuple[str, ...]
-    version: Version | None
-
-    @property
-    def kind(self) -> str:
-        """The document's kind."""
-        return type(self.document).__name__
-
-
-def decide(
-    tree: ScopeTree,
-    held: Mapping[WorkspaceName, EnforcedVersion],
-    documents: Iterable[Document],
-) -> list[DocumentChange]:
-    """The change that each document makes; raises InputError where the outcome is unsound.
-
-    `held` are all workspaces with their latest versions.
+    Raises InputError where the outcome would be unsound.
     """
-    documents = list(documents)
-    _refuse_doubles(documents)
-    given = {one.name: one for one in documents if isinstance(one, Scope)}
-    scopes = {scope.name: scope for scope in tree.preorder()}
-    workspaces = {
-        **{name: workspace for name, (workspace, _) in held.items()},
-        **{one.name: one for one in documents if isinstance(one, Workspace)},
-    }
-    _check(ScopeTree({**scopes, **given}.values()), workspaces.values())
-    changes = []
-    for document in documents:
-        if isinstance(document, Scope):
-            changes.append(_change(scopes.get(document.name), document, None))
-        else:
-            old, version = held.get(document.name, (None, Version(0)))
-            changes.append(_change(old, document, version))
-    return changes
-
-
-def _change(old: Document | None, new: Document, version: Version | None) -> DocumentChange:
-    if old == new:
-        return DocumentChange(new, ChangeKind.UNCHANGED, (), version)
-    kind = ChangeKind.CREATED if old is None else ChangeKind.CHANGED
-    after = Version(version + 1) if version is not None else None
-    return DocumentChange(new, kind, tuple(difference(old, new)), after)
-
-
-def _refuse_doubles(documents: Sequence[Document]) -> None:
-    seen = set()
-    for document in documents:
-        named = type(document).__name__, document.name
-        if named in seen:
-            raise InputError(f"{named[0]} {named[1]!r} is given twice")
-        seen.add(named)
+    scopes = {scope.name: scope for scope in (*held.scopes, *given.scopes)}
+    workspaces = {one.name: one for one in (*held.workspaces, *given.workspaces)}
+    _check(ScopeTree(scopes.values()), workspaces.values())
+    scope_names = {scope.name for scope in given.scopes}
+    workspace_names = {workspace.name for workspace in given.workspaces}
+    touched = Documents(
+        tuple(scope for scope in held.scopes if scope.name in scope_names),
+        tuple(one for one in held.workspaces if one.name in workspace_names),
+    )
+    return difference(touched, given)
 
 
 def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:
     """Every name that a workspace uses must mean something in the tree."""
     nothing = Snapshot([])
-    primary: dict[str, WorkspaceName] = {}
+    primary: dict[ScopeName, WorkspaceName] = {}
     for workspace in workspaces:
         if workspace.scope not in tree:
             raise InputError(

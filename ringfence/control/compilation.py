@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ringfence.control.agents import NodeKey
-from ringfence.control.fail_safes import fail_safes, with_fail_safes
-from ringfence.model.address import Address, Network
-from ringfence.policy.compile import compile as compile_rules
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import encode
+from ringfence.policy.translate import Widening
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,12 @@ class Surroundings:
     """
 
     control_plane: tuple[tuple[Address, int], ...]
-    ssh_networks: tuple[Network, ...]
+    access: NodeAccess
     interval_seconds: int
+
+    def compile(self, policy_set: PolicySet) -> Compiled:
+        """What every node enforces."""
+        return compile_policies(policy_set, self.control_plane, self.access)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +39,18 @@ class Compilation:
 
 def compile_nodes(policy_set: PolicySet, surroundings: Surroundings) -> Compilation:
     """The policy of every node in the inventory; the same for the same inputs."""
-    compiled = compile_rules(policy_set, surroundings.control_plane)
-    snapshot, ssh_networks = policy_set.snapshot, surroundings.ssh_networks
-    clusters = {policy.kubernetes_cluster for policy in compiled.nodes}
-    stated = {cluster: fail_safes(snapshot, cluster, ssh_networks) for cluster in clusters}
-    return Compilation(
-        {
-            (policy.kubernetes_cluster, policy.node): encode(
-                with_fail_safes(policy, stated[policy.kubernetes_cluster])
-            )
-            for policy in compiled.nodes
-        },
-        compiled.warnings,
+    compiled = surroundings.compile(policy_set)
+    nodes = {node: encode(policy) for node, policy in compiled.policies.items()}
+    return Compilation(nodes, _tell(policy_set.snapshot, compiled.widenings))
+
+
+def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...]:
+    """One line for each rule that admits more than its policy says, with the workloads it is at."""
+    places: dict[tuple[str, str], set[str]] = {}
+    for one in widenings:
+        name = snapshot.items[snapshot.position(one.workload)].display
+        places.setdefault((one.handle, one.text), set()).add(name)
+    return tuple(
+        f"{handle}: {text} (at {', '.join(sorted(names))})"
+        for (handle, text), names in sorted(places.items())
     )

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.errors import ControlError, NotFoundError
+from ringfence.control.errors import NotFoundError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
@@ -47,7 +47,5 @@ async def load_enforced(
 
 def read_workspace(document: str, name: str) -> Workspace:
     """A workspace from its stored document."""
-    (workspace,) = parse_documents(document, name)
-    if not isinstance(workspace, Workspace):
-        raise ControlError(f"what is stored as {name} is not a workspace")
+    (workspace,) = parse_documents(document, name).workspaces
     return workspace

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import grpc
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from ringfence.control.agents import Agents
 from ringfence.control.app import make_app
@@ -21,12 +22,15 @@ from ringfence.control.errors import StartError
 from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
 from ringfence.control.identity import Role
+from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.pki import Authority
-from ringfence.control.services import Clock, Ingest, Services
+from ringfence.control.services import Clock, Services
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
+from ringfence.policy.failsafe import NodeAccess
+from ringfence.store.flows.store import FlowStore, embedded
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tokens import Token, add_token, any_token
@@ -45,10 +49,11 @@ class ControlPlane:
     file was asked for: it is kept nowhere else.
     """
 
-    def __init__(self, config: ControlConfig, ingest: Ingest, clock: Clock = time.time_ns) -> None:
-        self._config, self._clock, self._ingest = config, clock, ingest
+    def __init__(self, config: ControlConfig, clock: Clock = time.time_ns) -> None:
+        self._config, self._clock = config, clock
         self._opened = contextlib.AsyncExitStack()
         self.admin_token: str | None = None
+        self.app: FastAPI | None = None
         self.http_port = 0
         self.grpc_port = 0
 
@@ -86,8 +91,16 @@ class ControlPlane:
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
+        flow_store = FlowStore(embedded(config.data_dir / "flows"))
+        await flow_store.start()
+        self._opened.push_async_callback(flow_store.stop)
+        ingest = FlowIngest(flow_store, inventory, self._clock)
+        await ingest.start()
+        self._opened.push_async_callback(ingest.stop)
         surroundings = Surroundings(
-            await self._reached_at(), config.ssh_networks, config.report_interval_seconds
+            await self._reached_at(),
+            NodeAccess(config.ssh_networks),
+            config.report_interval_seconds,
         )
         enforcement = Enforcement(
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
@@ -100,7 +113,8 @@ class ControlPlane:
             inventory=inventory,
             enforcement=enforcement,
             agents=agents,
-            ingest=self._ingest,
+            flow_store=flow_store,
+            ingest=ingest,
             authority=authority,
             metrics=metrics,
             grpc_port=self.grpc_port,
@@ -119,9 +133,10 @@ class ControlPlane:
         key_file = self._config.data_dir / "server.key"
         certificate_file.write_bytes(certificate)
         write_private(key_file, key)
+        self.app = make_app(services)
         server = _HttpServer(
             uvicorn.Config(
-                make_app(services),
+                self.app,
                 ssl_certfile=str(certificate_file),
                 ssl_keyfile=key_file,
                 log_config=None,

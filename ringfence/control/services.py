@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
-import pyarrow as pa
 from fastapi import Depends, Request
-
-from ringfence.control.identity import ClientIdentity
 
 if TYPE_CHECKING:
     from ringfence.control.agents import Agents
     from ringfence.control.enforcement import Enforcement
+    from ringfence.control.ingest import FlowIngest
     from ringfence.control.inventory import Inventory
     from ringfence.control.metrics import Metrics
     from ringfence.control.pki import Authority
@@ -35,21 +33,6 @@ class Window:
     end_ns: int
 
 
-class Ingest(Protocol):
-    """Takes in what agents report."""
-
-    async def ingest(
-        self,
-        agent: ClientIdentity,
-        batch_id: str,
-        window: Window,
-        flows: pa.Table,
-        drops: pa.Table,
-    ) -> bool:
-        """Store one batch, with the schemas of `wire.batch`; True if it was there already."""
-        ...
-
-
 @dataclass(frozen=True)
 class Services:
     """Everything that the control plane is made of, started."""
@@ -65,7 +48,8 @@ class Services:
     """Who is connected and in what state."""
     flow_store: FlowStore
     """What agents observed."""
-    ingest: Ingest
+    ingest: FlowIngest
+    """Takes in what agents report."""
     authority: Authority
     """Signs certificates."""
     metrics: Metrics

@@ -1,28 +1,22 @@
 """Why a connection that somebody names would pass or not, by the rules that are enforced."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringfence.control.errors import ConflictError, NotFoundError
-from ringfence.control.fail_safes import fail_safes
+import numpy as np
+from numpy.typing import NDArray
+
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, Network, format_address, is_v4, parse_address
-from ringfence.model.errors import InputError
+from ringfence.model.address import Address, format_address
+from ringfence.model.ids import NodeName
 from ringfence.model.protocol import format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict
-from ringfence.model.workload import Item, ItemKind, ServicePort
-from ringfence.policy.connection import Connection, tabulate
-from ringfence.policy.evaluate import DIRECTIONS
+from ringfence.model.workload import ItemKind
+from ringfence.policy.compile import Compiled
+from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
+from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.order import PolicySet
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What is dialled; `port` is 0 for a protocol without ports."""
-
-    protocol: int
-    port: int
+from ringfence.policy.program import NodePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,182 +59,79 @@ class Answer:
         return all(connection.allowed for connection in self.connections)
 
 
-def why(
-    policy_set: PolicySet,
-    source: str,
-    destination: str,
-    traffic: Traffic,
-    ssh_networks: tuple[Network, ...],
-) -> Answer:
-    """Explain the traffic from one place to another.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Traffic from one place to another, in the words that `hypothetical` takes."""
 
-    A place is an address, `namespace/name` of a pod or a Service, or the name of a node or a
-    host. Raises NotFoundError, ConflictError for a name that means several, InputError.
+    source: str
+    destination: str
+    protocol: int
+    port: int
+
+
+def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer:
+    """Explain the traffic by the rules and by the fail-safes that were compiled from them.
+
+    Raises InputError for a place that there is not.
     """
     snapshot = policy_set.snapshot
-    consumer = _place(snapshot, source)
-    provider = _place(snapshot, destination)
-    if isinstance(consumer, Item) and consumer.kind is ItemKind.SERVICE:
-        raise InputError(f"{source} is a Service, and a Service opens no connections")
-    notes = [] if policy_set.enforced else ["no workspace is enforced"]
-    candidates = list(_connections(snapshot, consumer, provider, traffic))
-    if not candidates:
-        raise ConflictError(
-            f"{destination} has no serving backend on {_spell(traffic)} "
-            f"in the address family of {source}"
-        )
-    columns = tabulate(snapshot, candidates)
+    connections, assumed = hypothetical(
+        snapshot, question.source, question.destination, question.protocol, question.port
+    )
     explained = []
-    for row, candidate in enumerate(candidates):
-        verdict = explain(policy_set, columns, row)
+    for row in range(len(connections)):
         ends = tuple(
-            ExplainedEnd(
-                end,
-                _item(snapshot, end).display,
-                _fail_safe(snapshot, end, candidate, ssh_networks),
-            )
-            for end in verdict.ends
+            _end(snapshot, compiled, connections, row, end)
+            for end in explain(policy_set, connections, row).ends
         )
-        explained.append(ExplainedConnection(_tell(snapshot, candidate), ends))
-        outside = [
-            format_address(address)
-            for address in (candidate.consumer, candidate.provider)
-            if snapshot.at(address) == NOWHERE
-        ]
-        notes += [
-            f"{address} is outside the inventory: that end does not decide" for address in outside
-        ]
-    return Answer(tuple(explained), tuple(dict.fromkeys(notes)))
+        explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
+    idle = () if policy_set.enforced else ("no workspace is enforced",)
+    return Answer(tuple(explained), (*idle, *assumed))
 
 
-def _place(snapshot: Snapshot, text: str) -> Item | Address:
-    """The item that a text names, or the address that it is where no Service holds that."""
-    try:
-        address = parse_address(text)
-    except InputError:
-        return _named(snapshot, text)
-    held = snapshot.at(address)
-    if held != NOWHERE and snapshot.items[held].kind is ItemKind.SERVICE:
-        return snapshot.items[held]
-    return address
+def _end(
+    snapshot: Snapshot, compiled: Compiled, connections: Connections, row: int, end: EndVerdict
+) -> ExplainedEnd:
+    item = snapshot.items[snapshot.position(end.workload)]
+    fail_safe = ""
+    if connections.consumer_item[row] == connections.provider_item[row] != NOWHERE:
+        fail_safe = "a workload may reach itself"
+    elif item.kind is not ItemKind.POD:
+        policy = compiled.policies[item.cluster, NodeName(item.name)]
+        fail_safe = _fail_safe(policy, end.role, connections, row)
+    return ExplainedEnd(end, item.display, fail_safe)
 
 
-def _named(snapshot: Snapshot, text: str) -> Item:
-    namespace, _, name = text.rpartition("/")
-    found = [
-        item
-        for item in snapshot.items
-        if (item.namespace, item.name) == (namespace, name) and item.kind is not ItemKind.NAMESPACE
-    ] or [
-        item
-        for item in snapshot.items
-        if (item.namespace, item.workload_name) == (namespace, name) and item.kind is ItemKind.POD
-    ]
-    kinds = {(item.kind, item.cluster, item.workload_name) for item in found}
-    if not found:
-        raise NotFoundError(
-            f"{text!r} is nothing in the inventory: write an address, namespace/pod, "
-            "namespace/service, or the name of a node"
-        )
-    if len(kinds) > 1:
-        several = ", ".join(f"{item.kind} in {item.cluster}" for item in found)
-        raise ConflictError(f"{text!r} may mean a {several}: write its address instead")
-    return found[0]
-
-
-def _connections(
-    snapshot: Snapshot, consumer: Item | Address, provider: Item | Address, traffic: Traffic
-) -> Iterator[Connection]:
-    sources = consumer.addresses if isinstance(consumer, Item) else (consumer,)
-    for source in sources[:1]:
-        if isinstance(provider, Item) and provider.kind is ItemKind.SERVICE:
-            yield from _to_service(source, provider, traffic)
-            continue
-        targets = provider.addresses if isinstance(provider, Item) else (provider,)
-        target = next((one for one in targets if is_v4(one) == is_v4(source)), None)
-        if target is None:
-            continue
-        through_node = list(_to_node_port(snapshot, source, target, traffic))
-        yield from through_node or [
-            Connection(traffic.protocol, source, target, traffic.port, target, traffic.port)
-        ]
-
-
-def _to_service(source: Address, service: Item, traffic: Traffic) -> Iterator[Connection]:
-    for port in service.service.ports if service.service else ():
-        if (port.protocol, port.port) == (traffic.protocol, traffic.port):
-            dialled = next((one for one in service.addresses if is_v4(one) == is_v4(source)), None)
-            yield from _to_backends(source, service, port, dialled, None)
-
-
-def _to_node_port(
-    snapshot: Snapshot, source: Address, target: Address, traffic: Traffic
-) -> Iterator[Connection]:
-    position = snapshot.at(target)
-    node = snapshot.items[position] if position != NOWHERE else None
-    if node is None or node.kind is not ItemKind.NODE or not traffic.port:
-        return
-    for place in snapshot.services:
-        service = snapshot.items[place]
-        if service.cluster != node.cluster or service.service is None:
-            continue
-        for port in service.service.ports:
-            if (port.protocol, port.node_port) == (traffic.protocol, traffic.port):
-                yield from _to_backends(source, service, port, target, target)
-
-
-def _to_backends(
-    source: Address,
-    service: Item,
-    port: ServicePort,
-    dialled: Address | None,
-    node: Address | None,
-) -> Iterator[Connection]:
-    """One connection for each serving backend; a headless Service is dialled at those."""
-    dialled_port = port.node_port if node is not None else port.port
-    for backend in service.service.backends if service.service else ():
-        fits = backend.serving and backend.service_port == port.name
-        if not fits or is_v4(backend.address) != is_v4(source):
-            continue
-        target = (backend.address, backend.port)
-        front = (dialled, dialled_port) if dialled is not None else target
-        yield Connection(port.protocol, source, *target, *front, node)
-
-
-def _item(snapshot: Snapshot, end: EndVerdict) -> Item:
-    return snapshot.items[snapshot.position(end.workload)]
-
-
-def _fail_safe(
-    snapshot: Snapshot, end: EndVerdict, one: Connection, ssh_networks: tuple[Network, ...]
-) -> str:
-    consumer, provider = snapshot.at(one.consumer), snapshot.at(one.provider)
-    if consumer == provider != NOWHERE:
-        return "a workload may always reach itself"
-    item = _item(snapshot, end)
-    if item.kind is not ItemKind.NODE:
-        return ""
-    peer = one.provider if end.role is EndRole.CONSUMER else one.consumer
-    for stated in fail_safes(snapshot, item.cluster, ssh_networks):
-        if stated.covers(DIRECTIONS[end.role], one.protocol, peer, one.dialled_port):
-            return stated.name
+def _fail_safe(policy: NodePolicy, role: EndRole, connections: Connections, row: int) -> str:
+    """The handle of the node's first fail-safe that speaks of the connection; empty for none."""
+    outbound = role is EndRole.CONSUMER
+    rules = policy.binding.fail_safes_out if outbound else policy.binding.fail_safes_in
+    peer = Address(bytes((connections.provider if outbound else connections.consumer)[row]))
+    port = int(connections.dialled_port[row])
+    for rule in rules:
+        if (
+            rule.protocol in (None, int(connections.protocol[row]))
+            and (not rule.ports or any(port in ports for ports in rule.ports))
+            and (rule.peers is None or any(peer in block for block in policy.sets[rule.peers]))
+        ):
+            return rule.handle
     return ""
 
 
-def _tell(snapshot: Snapshot, one: Connection) -> str:
-    ends = f"{_name(snapshot, one.consumer)} → {_name(snapshot, one.provider)}"
-    spelled = _spell(Traffic(one.protocol, one.provider_port))
-    if (one.dialled, one.dialled_port) == (one.provider, one.provider_port):
-        return f"{ends} {spelled}"
-    return f"{ends} {spelled}, dialled as {_name(snapshot, one.dialled)} port {one.dialled_port}"
+def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:
+    protocol = format_protocol(int(connections.protocol[row]))
+    consumer = _name(snapshot, connections.consumer[row])
+    provider = _name(snapshot, connections.provider[row])
+    port, dialled_port = int(connections.provider_port[row]), int(connections.dialled_port[row])
+    text = f"{consumer} → {provider} {protocol}{f' {port}' if port else ''}"
+    dialled = _name(snapshot, connections.dialled[row])
+    if (dialled, dialled_port) == (provider, port):
+        return text
+    return f"{text}, dialled as {dialled} {protocol} {dialled_port}"
 
 
-def _name(snapshot: Snapshot, address: Address) -> str:
+def _name(snapshot: Snapshot, packed: NDArray[np.uint8]) -> str:
+    address = Address(bytes(packed))
     position = snapshot.at(address)
     written = format_address(address)
     return written if position == NOWHERE else f"{snapshot.items[position].display} ({written})"
-
-
-def _spell(traffic: Traffic) -> str:
-    protocol = format_protocol(traffic.protocol)
-    return f"{protocol} {traffic.port}" if traffic.port else protocol

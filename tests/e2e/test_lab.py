@@ -158,7 +158,7 @@ def test_kubeconfig_works_from_the_host(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "kubeconfig"
     file.write_text(ringfence("lab", "kubeconfig"))
     kubectl = cache_dir() / f"kubernetes-{kubernetes_version()}/kubectl"
-    argv = [kubectl, f"--kubeconfig={file}", "get", "nodes", "-o", "name"]
+    argv = [str(kubectl), f"--kubeconfig={file}", "get", "nodes", "-o", "name"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [f"node/{node}" for node in NODES]
 

@@ -13,6 +13,7 @@ from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import DROP_SET_SIZE, Nftables
 from ringfence.policy.program import (
+    Exposure,
     NodeBinding,
     NodePolicy,
     PodBinding,
@@ -201,3 +202,46 @@ def test_a_refused_transaction_changes_nothing_and_says_why(node: Node) -> None:
     with pytest.raises(nft.NftError, match="No such file or directory"):
         nft.apply(pod.path, "delete table inet ringfence\nadd rule inet nowhere c accept\n")
     assert pod.run("nft", "-s", "list", "ruleset") == before
+
+
+NODE_PORT, WEB = 31095, 8080
+
+
+def test_a_node_judges_node_ports_before_dnat_and_forwards_the_rest(node: Node) -> None:
+    """Pod 3 serves behind a node port; its node admits pod 1 to it and pod 2 not."""
+    friend, stranger, server = node.pods
+    node.nft(
+        f"table ip balancer {{ chain pre {{ type nat hook prerouting priority dstnat;\n"
+        f"fib daddr type local tcp dport {{ {NODE_PORT}, 31096 }} dnat to {server.address}:{WEB}\n"
+        f"}}; }}"
+    )
+    before = node.run("nft", "-s", "list", "ruleset")
+    admitted = Rule(
+        "default/shop/p1/web", Action.ALLOW, TCP, (PortRange(NODE_PORT, NODE_PORT),), FRIENDS
+    )
+    binding = NodeBinding(
+        tuple(parse_address(pod.gateway) for pod in node.pods),
+        None,
+        None,
+        PROGRAM,
+        (Exposure(TCP, (PortRange(NODE_PORT, NODE_PORT),), None),),
+    )
+    policy = NodePolicy(
+        ClusterId("c1"),
+        NodeName("n1"),
+        {FRIENDS: (host_network(parse_address(friend.address)),)},
+        {PROGRAM: Program((admitted, CATCH_ALL))},
+        (),
+        binding,
+        (),
+    )
+    rules = BACKEND.render_node(policy)
+    load(node, rules)
+    with tcp_echo(server, server.address, WEB):
+        tcp_exchange(friend, friend.gateway, NODE_PORT, b"allowed")
+        assert refused(stranger, stranger.gateway, NODE_PORT)
+        tcp_exchange(stranger, server.address, WEB, b"forwarding is not the node's to judge")
+        tcp_exchange(stranger, stranger.gateway, 31096, b"nor a port of no Service")
+    assert set(drops(node)) == {(stranger.address, stranger.gateway, TCP, NODE_PORT)}
+    nft.remove(node.path)
+    assert node.run("nft", "-s", "list", "ruleset") == before

@@ -76,13 +76,10 @@ async def why(
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
-    answer = explanation.why(
-        PolicySet(services.inventory.timeline.latest(), tree, enforced),
-        source,
-        destination,
-        explanation.Traffic(number, port),
-        services.enforcement.surroundings.ssh_networks,
-    )
+    policy_set = PolicySet(services.inventory.timeline.latest(), tree, enforced)
+    compiled = services.enforcement.surroundings.compile(policy_set)
+    question = explanation.Question(source, destination, number, port)
+    answer = explanation.why(policy_set, compiled, question)
     return WhyResponse(
         allowed=answer.allowed,
         connections=[

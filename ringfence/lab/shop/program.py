@@ -207,16 +207,14 @@ class Load:
     async def run(self) -> None:
         """Load for ever, at a steady rate whatever the answers take."""
         walk = itertools.cycle([(t, p) for p in self._pages for t in self._targets])
-        running: set[asyncio.Task[None]] = set()
         written = 0.0
-        for target, page in walk:
-            task = asyncio.create_task(self._request(target, page))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            if time.monotonic() - written >= 1:
-                written = time.monotonic()
-                self._write()
-            await asyncio.sleep(self._interval)
+        async with asyncio.TaskGroup() as requests:
+            for target, page in walk:
+                requests.create_task(self._request(target, page))
+                if time.monotonic() - written >= 1:
+                    written = time.monotonic()
+                    self._write()
+                await asyncio.sleep(self._interval)
 
     async def _request(self, target: str, page: str) -> None:
         counts = self._counts[target]
