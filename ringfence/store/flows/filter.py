@@ -5,7 +5,7 @@ are protocol, port, bytes, packets, method and disposition. Labels become sets o
 revisions, so that what a pod was called at the time of the flow is what counts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ringfence.model.address import format_address, parse_network
@@ -17,9 +17,19 @@ from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Q
 Revisions = Callable[[Query], Iterable[int]]
 """The inventory revisions whose labels satisfy a query."""
 
-_ENDS = {
+_ENDS = ("consumer", "provider")
+
+
+EndColumns = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Where a table keeps its ends: for each the address column and the revision columns."""
+
+OF_HOP: EndColumns = {
     "consumer": ("first_consumer", ("first_consumer_revision",)),
     "provider": ("provider", ("provider_revision", "dialled_revision")),
+}
+OF_DROP: EndColumns = {
+    "consumer": ("consumer", ("consumer_revision",)),
+    "provider": ("provider", ("provider_revision",)),
 }
 _NUMBERS = {
     "port": ("provider_port", "dialled_port"),
@@ -41,10 +51,11 @@ _COMPARED = {
 
 
 class Condition:
-    """A filter as SQL over the columns of a hop, with the parameters it binds."""
+    """A filter as SQL over the columns of a hop or a drop, with the parameters it binds."""
 
-    def __init__(self, query: Query, revisions: Revisions) -> None:
+    def __init__(self, query: Query, revisions: Revisions, columns: EndColumns = OF_HOP) -> None:
         self.parameters: dict[str, Any] = {}
+        self._columns = columns
         self._revisions = revisions
         self.sql = self._write(query)
 
@@ -79,7 +90,7 @@ class Condition:
         return self._any_of(self._end(end, compare) for end in _ENDS)
 
     def _end(self, end: str, compare: Compare) -> str:
-        address, columns = _ENDS[end]
+        address, columns = self._columns[end]
         if compare.key == ADDRESS and compare.operator in (
             Operator.EQ, Operator.IN, Operator.SUBNET,
         ):  # fmt: skip
