@@ -118,7 +118,7 @@ async def test_from_documents_to_a_directive_and_back(
     planned = await world.ok("POST", "/apply", json={**files, "dry_run": True})
     assert [
         (one["kind"], one["name"], one["change"], one["version"]) for one in planned["changes"]
-    ] == [  # type: ignore[attr-defined]
+    ] == [
         ("Scope", "all", "created", None),
         ("Scope", "shop", "created", None),
         ("Workspace", "shop", "created", 1),
@@ -126,7 +126,7 @@ async def test_from_documents_to_a_directive_and_back(
     assert (await world.ok("GET", "/scopes"))["items"] == []
     assert await world.ok("POST", "/apply", json=files) == planned
     again = await world.ok("POST", "/apply", json=files)
-    assert {one["change"] for one in again["changes"]} == {"unchanged"}  # type: ignore[attr-defined]
+    assert {one["change"] for one in again["changes"]} == {"unchanged"}
 
     body = {"workspaces": [{"name": "shop", "version": None}]}
     plan = await world.ok("POST", "/enforcement", json={**body, "dry_run": True})
@@ -136,14 +136,14 @@ async def test_from_documents_to_a_directive_and_back(
     told = await agent.directive()
     policy = decode(told.node_policy)
     assert {pod.name for pod in policy.pods if pod.inbound} == {"front", "db"}
-    (seen,) = (await world.ok("GET", "/agents"))["items"]  # type: ignore[misc]
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
     assert (seen["enforced_revision"], seen["desired_revision"]) == (0, told.revision)
     await agent.tell(enforced_revision=told.revision)
 
     why = {"source": "shop/front", "destination": "shop/db", "port": 3306}
     answer = await world.ok("GET", "/why", params=why)
     assert answer["allowed"]
-    decided = answer["connections"][0]["ends"][1]["deciding"]  # type: ignore[index]
+    decided = answer["connections"][0]["ends"][1]["deciding"]
     assert (decided["policy"], decided["version"], decided["stage"]) == (
         "front-to-db",
         1,
@@ -160,7 +160,7 @@ async def test_from_documents_to_a_directive_and_back(
     stopped = await world.ok("DELETE", "/enforcement")
     assert stopped["workloads"] == ["shop/db", "shop/front"]
     assert (await agent.directive()).node_policy == b""
-    said = [one["what"] for one in (await world.ok("GET", "/changes"))["items"]]  # type: ignore[attr-defined]
+    said = [one["what"] for one in (await world.ok("GET", "/changes"))["items"]]
     assert said[0] == "enforced nothing"
     assert "enforced shop@p1" in said
 
@@ -208,14 +208,14 @@ async def test_a_node_that_the_inventory_lacks_keeps_what_it_has(world: World) -
     await agent.tell(node="stranger", enforced_revision=7)
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(agent.call.read(), 0.5)
-    (seen,) = (await world.ok("GET", "/agents"))["items"]  # type: ignore[misc]
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
     assert "inventory does not hold this node" in seen["stale_reason"]
 
 
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
     """How a call is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asyncio.wait_for(call, 10)  # type: ignore[arg-type]
+        await asyncio.wait_for(call, 10)
     return caught.value.code(), str(caught.value.details())
 
 
