@@ -9,10 +9,13 @@ from ringfence import __version__
 from ringfence.control import problems
 from ringfence.control.api import (
     agents,
+    analysis,
     changes,
+    discover,
     documents,
     enforcement,
     enrolment,
+    flows,
     inventory,
     scopes,
     whoami,
@@ -29,6 +32,9 @@ GUARDED = (
     enrolment.router,
     agents.router,
     inventory.router,
+    flows.router,
+    analysis.router,
+    discover.router,
     scopes.router,
     workspaces.router,
     documents.router,
