@@ -16,9 +16,7 @@ app = typer.Typer()
 @app.command()
 def server(
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept; made if missing.")],
-    http_listen: Annotated[
-        str, typer.Option(help="ADDRESS:PORT of the API.")
-    ] = "127.0.0.1:8443",
+    http_listen: Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")] = "127.0.0.1:8443",
     grpc_listen: Annotated[
         str, typer.Option(help="ADDRESS:PORT for agents and connectors.")
     ] = "127.0.0.1:8444",

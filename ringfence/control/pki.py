@@ -36,37 +36,22 @@ class Authority:
         """The authority kept in `ca.pem` and `ca.key`, made on first use; raises StartError."""
         certificate_file, key_file = directory / "ca.pem", directory / "ca.key"
         if not key_file.exists():
-            made = cls._make(now_ns)
-            write_private(key_file, _key_pem(made._key))
+            certificate, key = _make_authority(now_ns)
+            write_private(key_file, _key_pem(key))
+            made = cls(certificate, key)
             certificate_file.write_bytes(made.certificate_pem)
             return made
         try:
-            key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+            kept = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+            signed = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         except (OSError, ValueError) as error:
             raise StartError(
                 f"the certificate authority in {directory} cannot be read: {error}; "
                 "restore ca.pem and ca.key, or remove both and enrol every agent anew"
             ) from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
+        if not isinstance(kept, ec.EllipticCurvePrivateKey):
             raise StartError(f"{key_file} holds no elliptic-curve key")
-        return cls(certificate, key)
-
-    @classmethod
-    def _make(cls, now_ns: int) -> "Authority":
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Ringfence control plane CA")])
-        usage = _key_usage(signs_certificates=True)
-        certificate = (
-            _builder(name, name, key.public_key(), now_ns, _CA_LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .sign(key, hashes.SHA256())
-        )
-        return cls(certificate, key)
+        return cls(signed, kept)
 
     @property
     def certificate_pem(self) -> bytes:
@@ -152,6 +137,20 @@ def read_identity(certificate_pem: bytes) -> ClientIdentity:
         ClusterId(field(NameOID.ORGANIZATIONAL_UNIT_NAME)),
         DEFAULT_TENANT,
     )
+
+
+def _make_authority(now_ns: int) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Ringfence control plane CA")])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _builder(name, name, key.public_key(), now_ns, _CA_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key
 
 
 def _builder(

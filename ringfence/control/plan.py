@@ -45,7 +45,9 @@ def describe_changes(
             yield f"workspace {name}: no longer enforced"
             continue
         workspace, version = will
-        catch_all = f"inbound {workspace.catch_all.inbound}, outbound {workspace.catch_all.outbound}"
+        catch_all = (
+            f"inbound {workspace.catch_all.inbound}, outbound {workspace.catch_all.outbound}"
+        )
         yield (
             f"workspace {name}: enforce p{version}{f' instead of p{was[1]}' if was else ''}, "
             f"{len(workspace.policies)} policies, catch-all {catch_all}"
@@ -76,9 +78,7 @@ def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:
         for workspace, _ in filter(None, (before.get(name), after.get(name)))
     }
     snapshot = new.snapshot
-    positions = {
-        position for scope in changed for position in members(new.tree, snapshot, scope)
-    }
+    positions = {position for scope in changed for position in members(new.tree, snapshot, scope)}
     return tuple(sorted(snapshot.items[position].display for position in positions))
 
 

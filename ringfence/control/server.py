@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import grpc
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from ringfence.control.agents import Agents
 from ringfence.control.app import make_app
@@ -52,6 +53,7 @@ class ControlPlane:
         self._config, self._clock = config, clock
         self._opened = contextlib.AsyncExitStack()
         self.admin_token: str | None = None
+        self.app: FastAPI | None = None
         self.http_port = 0
         self.grpc_port = 0
 
@@ -131,9 +133,10 @@ class ControlPlane:
         key_file = self._config.data_dir / "server.key"
         certificate_file.write_bytes(certificate)
         write_private(key_file, key)
+        self.app = make_app(services)
         server = _HttpServer(
             uvicorn.Config(
-                make_app(services),
+                self.app,
                 ssl_certfile=str(certificate_file),
                 ssl_keyfile=key_file,
                 log_config=None,

@@ -80,14 +80,21 @@ def list_table(netns_path: Path) -> list[dict[str, Any]] | None:
     """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there."""
 
     def read() -> str:
-        tables = _objects(_run("list tables", _JSON))
-        ours = {"family": FAMILY, "name": TABLE}
-        if not any(ours.items() <= found.get("table", {}).items() for found in tables):
-            return ""
-        return _run(f"list table {FAMILY} {TABLE}", _JSON | _NUMERIC_PROTOCOL)
+        return _run(f"list table {FAMILY} {TABLE}", _JSON | _NUMERIC_PROTOCOL) if _there() else ""
 
     listed = run_in(netns_path, read)
     return _objects(listed) if listed else None
+
+
+def exists(netns_path: Path) -> bool:
+    """Whether our table stands in a namespace; raises NftError, NamespaceError."""
+    return run_in(netns_path, _there)
+
+
+def _there() -> bool:
+    ours = {"family": FAMILY, "name": TABLE}
+    tables = _objects(_run("list tables", _JSON))
+    return any(ours.items() <= found.get("table", {}).items() for found in tables)
 
 
 def read_drops(objects: Iterable[dict[str, Any]]) -> Drops:

@@ -1,6 +1,5 @@
 """What changes from one set of documents to another, part by part."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,11 +38,18 @@ def difference(old: Documents, new: Documents) -> list[Change]:
 
     What only `old` has counts as deleted: hand over only what is meant to be compared.
     """
-    scopes = ({one.name: scope_spec(one) for one in side.scopes} for side in (old, new))
-    workspaces = (
-        {one.name: _by_name(workspace_spec(one)) for one in side.workspaces} for side in (old, new)
-    )
-    return [*_changes("Scope", *scopes), *_changes("Workspace", *workspaces)]
+    return [
+        *_changes("Scope", _scopes(old), _scopes(new)),
+        *_changes("Workspace", _workspaces(old), _workspaces(new)),
+    ]
+
+
+def _scopes(documents: Documents) -> dict[str, Spec]:
+    return {scope.name: scope_spec(scope) for scope in documents.scopes}
+
+
+def _workspaces(documents: Documents) -> dict[str, Spec]:
+    return {one.name: _by_name(workspace_spec(one)) for one in documents.workspaces}
 
 
 def _changes(kind: str, old: Mapping[str, Spec], new: Mapping[str, Spec]) -> Iterator[Change]:
@@ -88,4 +94,6 @@ def _lines(old: Spec, new: Spec) -> Iterator[str]:
 def _write(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_write(part)}" for key, part in value.items())
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_write, value))}]"
+    return str(value)

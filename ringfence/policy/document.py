@@ -12,7 +12,7 @@ own. What does not is refused with file, line and field; there is no default for
 over traffic: a catch-all and a protocol are always written.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -242,7 +242,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
+        super().increase_indent(flow, indentless=indentless and flow)
 
 
 _Dumper.add_representer(

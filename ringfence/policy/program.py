@@ -99,7 +99,7 @@ class NodePolicy:
     kubernetes_cluster: ClusterId
     node: NodeName
     sets: dict[SetId, tuple[Network, ...]]
-    """Blocks, disjoint within each family. An id stands for a meaning: its elements change under it."""
+    """Blocks, disjoint within each family. An id stands for a meaning; its elements change."""
     programs: dict[ProgramId, Program]
     pods: tuple[PodBinding, ...]
     binding: NodeBinding

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.apply import decide, read_files
@@ -71,9 +70,7 @@ class ExportResponse(BaseModel):
 
 
 @router.post("/apply")
-async def apply(
-    request: ApplyRequest, services: ServicesDep, author: AuthorDep
-) -> ApplyResponse:
+async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
     """Make scopes and workspaces as the documents say; a changed workspace gets a new version.
 
     What is enforced stays the same versions; a changed scope changes at once whom they govern.
@@ -181,9 +178,7 @@ async def export(
             ]
     if name is not None and not scopes and not workspaces:
         raise NotFoundError(f"there is no {kind or 'scope or workspace'} {name!r}")
-    return ExportResponse(
-        documents=format_documents(Documents(tuple(scopes), tuple(workspaces)))
-    )
+    return ExportResponse(documents=format_documents(Documents(tuple(scopes), tuple(workspaces))))
 
 
 async def _workspace(

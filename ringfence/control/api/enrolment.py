@@ -1,6 +1,6 @@
 """Enrolment: the tokens that let agents and connectors in, and their first certificates."""
 
-from fastapi import APIRouter, Request, status
+from fastapi import APIRouter, Depends, Request, status
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time
@@ -15,12 +15,22 @@ from ringfence.model.ids import ClusterId
 from ringfence.store.relational.tokens import (
     EnrolmentToken,
     add_enrolment_token,
+    is_enrolment_token,
     use_enrolment_token,
 )
 from ringfence.wire.batch import PROTOCOL
 
+_REFUSED = "this enrolment token is unknown, expired or used up; make a new one"
+
+
+async def _may_enrol(token: BearerDep, services: ServicesDep) -> None:
+    async with services.database.read() as connection:
+        if not await is_enrolment_token(connection, digest(token), services.clock()):
+            raise UnauthenticatedError(_REFUSED)
+
+
 router = APIRouter(tags=["enrolment"])
-enrol_router = APIRouter(tags=["enrolment"])
+enrol_router = APIRouter(tags=["enrolment"], dependencies=[Depends(_may_enrol)])
 """Guarded by the enrolment token that its one route takes, not by an API token."""
 
 
@@ -97,9 +107,7 @@ async def enrol(
     async with services.database.write() as connection:
         used = await use_enrolment_token(connection, digest(token), now_ns)
         if used is None:
-            raise UnauthenticatedError(
-                "this enrolment token is unknown, expired or used up; make a new one"
-            )
+            raise UnauthenticatedError(_REFUSED)
         if asked.protocol != PROTOCOL:
             raise ConflictError(protocol_text(asked.protocol))
         if (asked.kind, asked.kubernetes_cluster) != (used.kind, used.kubernetes_cluster):

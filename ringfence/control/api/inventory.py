@@ -79,9 +79,7 @@ async def list_items(
 ) -> InventoryResponse:
     """List items that satisfy a filter."""
     timeline = services.inventory.timeline
-    snapshot = (
-        timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
-    )
+    snapshot = timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
     wanted = query.parse(filter_text) if filter_text else query.Everything()
     chosen = [
         position

@@ -12,9 +12,21 @@ from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.model.ids import Version, WorkspaceName
-from ringfence.model.policy import Action, Policy, Rank, Workspace
+from ringfence.model.policy import (
+    Action,
+    CidrEnd,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    OwnNodeEnd,
+    Policy,
+    Rank,
+    ScopeEnd,
+    ServiceEnd,
+    Workspace,
+)
 from ringfence.model.protocol import format_protocol
-from ringfence.policy.document import format_end
 from ringfence.store.relational.enforcement import enforced_at
 from ringfence.store.relational.workspaces import heads, versions
 
@@ -184,8 +196,27 @@ def _policy(policy: Policy) -> PolicyResponse:
         rank=policy.rank,
         priority=policy.priority,
         action=policy.action,
-        consumer=format_end(policy.consumer),
-        provider=format_end(policy.provider),
+        consumer=_end(policy.consumer),
+        provider=_end(policy.provider),
         protocol=format_protocol(policy.protocol),
         ports=[str(ports) for ports in policy.ports],
     )
+
+
+def _end(end: End) -> str:
+    match end:
+        case ScopeEnd(scope):
+            return f"scope {scope}"
+        case ClusterEnd(name):
+            return f"cluster {name}"
+        case FilterEnd(query):
+            return str(query)
+        case ServiceEnd(namespace, name, cluster):
+            return f"service {namespace}/{name}{f' of {cluster}' if cluster else ''}"
+        case CidrEnd(networks, exceptions):
+            text = ", ".join(map(str, networks))
+            return f"{text} except {', '.join(map(str, exceptions))}" if exceptions else text
+        case FqdnEnd(name):
+            return name
+        case OwnNodeEnd():
+            return "own node"

@@ -34,9 +34,7 @@ async def add_change(connection: AsyncConnection, tenant: TenantId, change: Chan
     )
 
 
-async def recent_changes(
-    connection: AsyncConnection, tenant: TenantId, limit: int
-) -> list[Change]:
+async def recent_changes(connection: AsyncConnection, tenant: TenantId, limit: int) -> list[Change]:
     """The latest changes, the newest first."""
     held = tables.changes
     rows = await connection.execute(

@@ -43,9 +43,7 @@ async def history(
     first = await enforced_at(connection, tenant, since_ns)
     rows = await connection.execute(
         select(held)
-        .where(
-            held.c.tenant == tenant, held.c.since_ns > since_ns, held.c.since_ns < until_ns
-        )
+        .where(held.c.tenant == tenant, held.c.since_ns > since_ns, held.c.since_ns < until_ns)
         .order_by(held.c.revision)
     )
     return [first, *(_enforced(row) for row in rows)]

@@ -51,11 +51,9 @@ async def add_token(connection: AsyncConnection, token: Token) -> None:
 
 async def find_token(connection: AsyncConnection, digest: str) -> Token | None:
     """The API token of that digest, expired or not."""
-    found = await connection.execute(
-        select(tables.tokens).where(tables.tokens.c.digest == digest)
-    )
-    row = found.one_or_none()
-    return Token(**row._mapping) if row else None
+    found = await connection.execute(select(tables.tokens).where(tables.tokens.c.digest == digest))
+    row = found.mappings().one_or_none()
+    return Token(**row) if row else None
 
 
 async def any_token(connection: AsyncConnection) -> bool:
@@ -79,6 +77,13 @@ async def add_enrolment_token(connection: AsyncConnection, token: EnrolmentToken
     )
 
 
+async def is_enrolment_token(connection: AsyncConnection, digest: str, now_ns: int) -> bool:
+    """Whether the token would let a client in."""
+    held = tables.enrolment_tokens
+    usable = (held.c.digest == digest, held.c.uses_left > 0, held.c.expires_ns > now_ns)
+    return (await connection.execute(select(held.c.digest).where(*usable))).first() is not None
+
+
 async def use_enrolment_token(
     connection: AsyncConnection, digest: str, now_ns: int
 ) -> EnrolmentToken | None:
@@ -90,5 +95,5 @@ async def use_enrolment_token(
         .values(uses_left=held.c.uses_left - 1)
         .returning(*held.c)
     )
-    row = used.one_or_none()
-    return EnrolmentToken(**row._mapping) if row else None
+    row = used.mappings().one_or_none()
+    return EnrolmentToken(**row) if row else None

@@ -39,9 +39,7 @@ async def heads(connection: AsyncConnection, tenant: TenantId) -> list[Workspace
         select(held).where(held.c.tenant == tenant).order_by(held.c.name)
     )
     return [
-        WorkspaceHead(
-            row.name, row.scope, row.is_primary, row.latest, row.actor, row.changed_ns
-        )
+        WorkspaceHead(row.name, row.scope, row.is_primary, row.latest, row.actor, row.changed_ns)
         for row in rows
     ]
 
