@@ -34,8 +34,6 @@ GUARDED = (
     agents.router,
     inventory.router,
     flows.router,
-    analysis.router,
-    discover.router,
     scopes.router,
     workspaces.router,
     documents.router,
