@@ -78,10 +78,10 @@ def make_request() -> tuple[bytes, str]:
     return pem, signed.decode()
 
 
-def make_config(data_dir: Path, **more: object) -> ControlConfig:
+def make_config(data_dir: Path, **more: Any) -> ControlConfig:
     """Free ports on loopback."""
     free = Listen("127.0.0.1", 0)
-    return ControlConfig(data_dir, free, free, **more)  # type: ignore[arg-type]
+    return ControlConfig(**{"data_dir": data_dir, "http_listen": free, "grpc_listen": free, **more})
 
 
 @pytest.fixture
