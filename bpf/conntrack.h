@@ -68,12 +68,16 @@ static __always_inline void relate(struct __sk_buff *skb, const struct packet *p
 		entry = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv6), &opts, sizeof(opts));
 	if (!entry)
 		return;
-	original = &entry->tuplehash[0].tuple;
-	copy_address(packet, &flow->orig_src, &original->src.u3);
-	copy_address(packet, &flow->orig_dst, &original->dst.u3);
-	flow->orig_sport = bpf_ntohs(original->src.u.all);
-	flow->orig_dport = bpf_ntohs(original->dst.u.all);
 	flow->reply = opts.dir != hook; /* inverted at egress, and so is the direction found */
-	flow->nat = entry->status & IPS_NAT_MASK ? NAT_TRANSLATED : NAT_NONE;
+	if (entry->status & IPS_NAT_MASK) {
+		original = &entry->tuplehash[0].tuple;
+		copy_address(packet, &flow->original_src, &original->src.u3);
+		copy_address(packet, &flow->original_dst, &original->dst.u3);
+		flow->original_sport = bpf_ntohs(original->src.u.all);
+		flow->original_dport = bpf_ntohs(original->dst.u.all);
+		flow->nat = NAT_TRANSLATED;
+	} else {
+		flow->nat = NAT_NONE;
+	}
 	bpf_ct_release(entry);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What the flow programs share with user space. The layouts are mirrored, field by field, in
- * ringfence/kernel/capture.py; keep the two in step.
+ * ringfence/kernel/capture.py, and the enumerations in ringfence/flows/record.py; keep them in
+ * step.
  */
 #pragma once
 
@@ -30,8 +31,9 @@ struct flow_key {
 struct flow {
 	__u64 packets, bytes; /* as on the wire, from the IP header on */
 	__u64 first_ns, last_ns; /* CLOCK_BOOTTIME */
-	struct address orig_src, orig_dst; /* the connection as its consumer opened it */
-	__u16 orig_sport, orig_dport;
+	/* Where translated, the connection as its consumer opened it; else zero. */
+	struct address original_src, original_dst;
+	__u16 original_sport, original_dport;
 	__u32 syn, synack, fin, rst;
 	__u32 tcp_flags;
 	__u8 nat;

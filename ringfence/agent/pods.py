@@ -13,27 +13,32 @@ from ringfence.kernel.netns import inode
 from ringfence.model.address import Address
 
 NODE_NETNS = Path("/proc/self/ns/net")
-"""The agent runs in the node's own network namespace."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network namespace that holds rules: a pod's, or the node's own."""
+
+    uid: str
+    """The pod's; empty for the node."""
+    netns: Path
+    inode: int
+    """The number by which the kernel names the namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod with a network namespace of its own."""
 
-    uid: str
-    netns: Path
-    inode: int
-    """The number by which the kernel names the namespace."""
+    place: Place
     addresses: tuple[Address, ...]
     interfaces: frozenset[int]
     """The node's ends of its veths, by ifindex."""
 
 
-async def locate(
-    sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]
-) -> tuple[Pod, ...]:
+async def locate(sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]) -> tuple[Pod, ...]:
     """Join the runtime's pods with the node's interfaces; one whose namespace is gone is not in."""
     ends: dict[int, set[int]] = {}
     for interface in interfaces:
@@ -49,9 +54,14 @@ async def locate(
             continue
         mine = ends.get(known_as, set()) if known_as is not None else set()
         pods.append(
-            Pod(sandbox.uid, sandbox.netns, number, sandbox.addresses, frozenset(mine))
+            Pod(Place(sandbox.uid, sandbox.netns, number), sandbox.addresses, frozenset(mine))
         )
     return tuple(pods)
+
+
+def node() -> Place:
+    """The node's own network namespace, which is the agent's."""
+    return Place("", NODE_NETNS, inode(NODE_NETNS))
 
 
 def node_addresses(interfaces: Iterable[Interface]) -> tuple[Address, ...]:

@@ -63,7 +63,7 @@ async def deliver(link: Link, spool: Spool) -> None:
             await link.stub.Report(batch, timeout=_REPORT_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is _REFUSED:
-                log.error("report refused and lost", id=batch.id, problem=error.details())
+                log.warning("report refused and lost", id=batch.id, problem=error.details())
                 spool.refused(place)
                 continue
             log.warning("reports wait", waiting=len(spool), problem=str(link.explain(error)))

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from ringfence.cli import output
+from ringfence.cli.client import Context, save_context
 from ringfence.cli.output import Column, Format, OutputOption
 from ringfence.cli.progress import shown
 from ringfence.lab import build as binaries
@@ -31,8 +32,8 @@ class PassOn(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep every word as it is."""
-        ctx.args = list(args)
-        return ctx.args
+        ctx.args = args
+        return args
 
 
 @app.callback()
@@ -61,10 +62,12 @@ def up(
 
 @app.command()
 def install() -> None:
-    """Put Ringfence into the running lab."""
+    """Put Ringfence into the running lab, and point the other commands at it."""
     config, record = cluster.running(LabConfig())
     with shown() as progress:
-        installation.install(config, record, progress)
+        where = installation.install(config, record, progress)
+    save_context(Context(where.server, where.token_file.read_text().strip(), str(where.ca)))
+    typer.echo(f"the control plane is at {where.server}; try `ringfence agents`", err=True)
 
 
 @app.command()

@@ -9,14 +9,13 @@ import msgspec
 import structlog
 
 from ringfence.connector.config import ConnectorConfig
+from ringfence.connector.outbox import Outbox
 from ringfence.connector.sync import WATCHED, Join
 from ringfence.kube.client import KubeClient
 from ringfence.kube.errors import KubeError
 from ringfence.kube.watch import Kind, follow
 from ringfence.link.channel import Link
 from ringfence.model.backoff import Backoff
-from ringfence.model.ids import ItemKey
-from ringfence.model.workload import Item
 from ringfence.wire.generated.agent_pb2 import InventoryEvent
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 
@@ -36,9 +35,7 @@ class Connector:
         self._join = Join(config.cluster, config.annotations)
         self._moved = asyncio.Event()
         self._complete = asyncio.Event()
-        self._untold: dict[ItemKey, tuple[int, Item | None]] = {}
-        """Changes not yet sent. Of one item only the last counts, so a slow link bounds it."""
-        self._untold_any = asyncio.Event()
+        self._outbox = Outbox()
         self._tasks: list[asyncio.Task[None]] = []
         self._watch_problems: dict[str, str] = {}
 
@@ -94,37 +91,36 @@ class Connector:
             await asyncio.sleep(_SETTLE_S)
             self._moved.clear()
             now = time.time_ns()
-            changes = self._join.changes()
-            for key, item in changes:
-                self._untold[key] = (now, item)
-            if changes:
-                self._untold_any.set()
+            for key, item in self._join.changes():
+                self._outbox.put(key, now, item)
             if self._join.complete and not self._complete.is_set():
                 log.info("inventory complete", items=len(self._join.items))
                 self._complete.set()
 
     async def _publish(self, stub: ControlPlaneStub) -> None:
         """One conversation: everything there is, then every change."""
-        async for _ in stub.Publish(self._events()):
-            self._link.heard()
+        outbox = Outbox()
+        try:
+            async for _ in stub.Publish(self._events(outbox)):
+                self._link.heard()
+        finally:
+            # gRPC leaves the sending side waiting when the other side ends the conversation.
+            outbox.close()
 
-    async def _events(self) -> AsyncIterator[InventoryEvent]:
+    async def _events(self, outbox: Outbox) -> AsyncIterator[InventoryEvent]:
         await self._complete.wait()
-        now = time.time_ns()
-        self._untold.clear()
+        now, self._outbox = time.time_ns(), outbox
+        present = list(self._join.items.values())
         yield self._event(now, snapshot_begin=True)
-        for present in list(self._join.items.values()):
-            yield self._event(now, item=msgspec.json.encode(present))
+        for item in present:
+            yield self._event(now, item=msgspec.json.encode(item))
         yield self._event(now, snapshot_end=True)
-        while True:
-            await self._untold_any.wait()
-            self._untold_any.clear()
-            untold, self._untold = self._untold, {}
-            for key, (at_ns, item) in untold.items():
-                if item is None:
+        while untold := await outbox.take():
+            for key, (at_ns, changed) in untold.items():
+                if changed is None:
                     yield self._event(at_ns, gone=key)
                 else:
-                    yield self._event(at_ns, item=msgspec.json.encode(item))
+                    yield self._event(at_ns, item=msgspec.json.encode(changed))
 
     def _event(self, at_ns: int, **what: Any) -> InventoryEvent:
         return InventoryEvent(kubernetes_cluster=self._config.cluster, at_ns=at_ns, **what)

@@ -12,12 +12,12 @@ import socket
 import struct
 import threading
 import time
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ringfence.flows.record import FLOW_DTYPE, Hook
 from ringfence.kernel import libbpf
 from ringfence.kernel.bpf import (
     BpfObject,
@@ -26,53 +26,9 @@ from ringfence.kernel.bpf import (
     read_all,
 )
 from ringfence.kernel.errors import BpfError
-from ringfence.kernel.tc import Attachment, Hook, attach
+from ringfence.kernel.tc import Attachment, attach
 
-
-class Nat(IntEnum):
-    """What connection tracking says of a record's connection."""
-
-    UNKNOWN = 0
-    """No entry was seen: none exists, or not yet."""
-    NONE = 1
-    TRANSLATED = 2
-
-
-FLOW_DTYPE = np.dtype(
-    [
-        ("ifindex", "u4"),
-        ("hook", "u1"),
-        ("proto", "u1"),
-        ("src", "V16"),
-        ("dst", "V16"),
-        ("sport", "u2"),
-        ("dport", "u2"),
-        ("orig_src", "V16"),
-        ("orig_dst", "V16"),
-        ("orig_sport", "u2"),
-        ("orig_dport", "u2"),
-        ("nat", "u1"),
-        ("reply", "u1"),
-        ("packets", "u8"),
-        ("bytes", "u8"),
-        ("tcp_flags", "u2"),
-        ("syn", "u4"),
-        ("synack", "u4"),
-        ("fin", "u4"),
-        ("rst", "u4"),
-        ("first_ns", "u8"),
-        ("last_ns", "u8"),
-    ]
-)
-"""A one-way record.
-
-`src`, `dst`: 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports: host order; for ICMP the
-type in `sport` and the code in `dport`; 0 for a later fragment. `hook`: `Hook`. `nat`: `Nat`;
-when known, `orig_*` is the tuple with which the connection was opened, before any translation,
-and `reply` is 1 if this record runs against it. `packets` and `bytes` are as on the wire, from
-the IP header on, segments of a GSO packet each with their headers. `tcp_flags`: all flags seen;
-`syn` without and `synack` with ACK. `first_ns`, `last_ns`: Unix time.
-"""
+__all__ = ["AUDIT_DTYPE", "FLOW_DTYPE", "FlowCapture"]
 
 AUDIT_DTYPE = np.dtype(
     [
@@ -93,17 +49,19 @@ AUDIT_DTYPE = np.dtype(
 before segmentation). `non_ip` and `malformed` are skbs; `full_*` found the flow map full.
 """
 
-# Mirrors of struct flow_key, struct flow and struct audit in bpf/flow.h.
+# Mirrors of struct flow_key, struct flow and struct audit in bpf/flow.h, under the names that
+# the fields have in FLOW_DTYPE.
 _KEY = np.dtype(
     [
-        ("src", "V16"), ("dst", "V16"), ("ifindex", "u4"), ("sport", "u2"), ("dport", "u2"),
-        ("hook", "u1"), ("proto", "u1"), ("zero", "V2"),
+        ("src", "u1", 16), ("dst", "u1", 16), ("ifindex", "u4"), ("sport", "u2"),
+        ("dport", "u2"), ("hook", "u1"), ("protocol", "u1"), ("zero", "V2"),
     ]
 )  # fmt: skip
 _VALUE = np.dtype(
     [
         ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
-        ("orig_src", "V16"), ("orig_dst", "V16"), ("orig_sport", "u2"), ("orig_dport", "u2"),
+        ("original_src", "u1", 16), ("original_dst", "u1", 16),
+        ("original_sport", "u2"), ("original_dport", "u2"),
         ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"), ("tcp_flags", "u4"),
         ("nat", "u1"), ("reply", "u1"), ("zero", "V6"),
     ]
@@ -182,8 +140,8 @@ class FlowCapture:
             for name in source.dtype.names or ():
                 if name != "zero":
                     flows[name] = source[name]
-        flows["first_ns"] += np.uint64(epoch)
-        flows["last_ns"] += np.uint64(epoch)
+        flows["first_ns"] += epoch
+        flows["last_ns"] += epoch
         return flows
 
     def audit(self) -> np.ndarray[Any, Any]:

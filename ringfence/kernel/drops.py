@@ -20,9 +20,9 @@ from ringfence.kernel.bpf import BpfObject, DoubleBuffer
 DROP_DTYPE = np.dtype(
     [
         ("netns", "u8"),
-        ("proto", "u1"),
-        ("src", "V16"),
-        ("dst", "V16"),
+        ("protocol", "u1"),
+        ("src", "u1", 16),
+        ("dst", "u1", 16),
         ("sport", "u2"),
         ("dport", "u2"),
         ("reason", "u2"),
@@ -40,8 +40,8 @@ FLOW_DTYPE, as they stood at the drop. `reason`: enum skb_drop_reason of the run
 # Mirrors of struct drop_key and struct drop in bpf/drop.bpf.c.
 _KEY = np.dtype(
     [
-        ("src", "V16"), ("dst", "V16"), ("netns", "u4"), ("sport", "u2"), ("dport", "u2"),
-        ("reason", "u2"), ("proto", "u1"), ("zero", "V1"),
+        ("src", "u1", 16), ("dst", "u1", 16), ("netns", "u4"), ("sport", "u2"), ("dport", "u2"),
+        ("reason", "u2"), ("protocol", "u1"), ("zero", "V1"),
     ]
 )  # fmt: skip
 _VALUE = np.dtype([("packets", "u8"), ("bytes", "u8")])

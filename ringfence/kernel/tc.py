@@ -13,22 +13,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
+from ringfence.flows.record import Hook
 from ringfence.kernel import libbpf
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.netlink import DUMP, ask
-
-
-class Hook(IntEnum):
-    """The side of an interface, from the node's point of view."""
-
-    INGRESS = 0
-    """From the interface into the node's stack."""
-    EGRESS = 1
-    """From the node's stack out of the interface."""
 
 
 class Attachment(Protocol):

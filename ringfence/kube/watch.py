@@ -6,7 +6,7 @@ the API has forgotten it (410 Gone) everything is listed anew.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -96,7 +96,7 @@ async def follow(
     kind: Kind[ObjectT],
     report: Callable[[KubeError | None], None],
     backoff: Backoff,
-) -> AsyncIterator[Event[ObjectT]]:
+) -> AsyncGenerator[Event[ObjectT], None]:
     """Everything that happens to a resource, for ever; begins with Listed.
 
     `report` hears of each failure, and None once it works again. Failures are tried again after

@@ -49,6 +49,8 @@ class LabConfig:
     outside: IPv4Network = _OUTSIDE
     api_port: int = 36443
     """TCP port on the host's loopback that leads to the Kubernetes API."""
+    control_plane_port: int = 36444
+    """TCP port on the host's loopback that leads to Ringfence's API."""
     run: Path = Path("/run/ringfence-lab")
     """State, logs, keys and kubeconfig of the running lab."""
     data: Path = Path("/var/lib/ringfence-lab")

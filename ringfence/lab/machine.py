@@ -139,6 +139,7 @@ NODE_DIRECTORIES = (
     "/var/lib/cni",
     "/var/lib/containerd",
     "/var/lib/kubelet",
+    "/var/lib/ringfence",
     "/var/log/containers",
     "/var/log/pods",
 )

@@ -37,7 +37,8 @@ class Forward:
 
     def __str__(self) -> str:
         """Return the text that ``parse`` reads."""
-        return f"{self.port}={self.address}:{self.target_port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.port}={address}:{self.target_port}"
 
 
 def enter_netns(path: str) -> None:

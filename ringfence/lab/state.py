@@ -19,7 +19,7 @@ class State:
     inits: dict[str, int] = field(default_factory=dict)
     """By machine, the pid of the process that holds its namespaces."""
     processes: list[Process] = field(default_factory=list)
-    _lock: Lock = field(default_factory=Lock, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def add(self, process: Process) -> None:
         """Record a process that was started."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ringfence.kernel.capture import FlowCapture, Nat
+from ringfence.flows.record import Hook, Nat
+from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
-from ringfence.kernel.tc import Hook
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
@@ -49,12 +49,25 @@ def attach_quiet(capture: FlowCapture, node: Node) -> list[dict[str, int]]:
         capture.drain(), capture.audit()
 
 
+def read_quiet(capture: FlowCapture, node: Node) -> tuple[list[dict[str, int]], Flows, Flows]:
+    """The interfaces' counters, the audit and all flows so far, at a moment without packets."""
+    flows = []
+    while True:
+        before = [counters(node, pod) for pod in node.pods]
+        audit = capture.audit()
+        flows.append(capture.drain())
+        if before == [counters(node, pod) for pod in node.pods]:
+            return before, audit, np.concatenate(flows)
+
+
 def pick(flows: Flows, pod: Pod, hook: Hook, **fields: int | str) -> Flows:
     """The records of one side of a pod's interface whose fields are as given."""
     chosen = (flows["ifindex"] == pod.host_ifindex) & (flows["hook"] == hook)
     for name, value in fields.items():
-        wanted = np.void(packed(value)) if isinstance(value, str) else value
-        chosen &= flows[name] == wanted
+        if isinstance(value, str):
+            chosen &= (flows[name] == np.frombuffer(packed(value), np.uint8)).all(axis=1)
+        else:
+            chosen &= flows[name] == value
     found: Flows = flows[chosen]
     return found
 
@@ -80,8 +93,8 @@ def test_a_tcp_exchange_is_counted_to_the_byte_at_all_four_hooks(
             port = tcp_exchange(client, target, 8080, bytes(payload))
         time.sleep(0.05)
         flows = capture.drain()
-    there: Fields = {"proto": TCP, "src": source, "sport": port, "dst": target, "dport": 8080}
-    back: Fields = {"proto": TCP, "src": target, "sport": 8080, "dst": source, "dport": port}
+    there: Fields = {"protocol": TCP, "src": source, "sport": port, "dst": target, "dport": 8080}
+    back: Fields = {"protocol": TCP, "src": target, "sport": 8080, "dst": source, "dport": port}
     requests = [
         only(flows, client, Hook.INGRESS, **there), only(flows, server, Hook.EGRESS, **there),
     ]  # fmt: skip
@@ -112,11 +125,11 @@ def test_icmp_udp_and_a_refused_port(capture: FlowCapture) -> None:
             with pytest.raises(ConnectionRefusedError):
                 sender.recv(1)
         flows = capture.drain()
-    echo = only(flows, client, Hook.INGRESS, proto=ICMP, sport=8, dport=0)
+    echo = only(flows, client, Hook.INGRESS, protocol=ICMP, sport=8, dport=0)
     assert (echo["packets"], echo["bytes"]) == (1, 36)
-    datagram = only(flows, server, Hook.EGRESS, proto=UDP, dport=9)
+    datagram = only(flows, server, Hook.EGRESS, protocol=UDP, dport=9)
     assert (datagram["packets"], datagram["bytes"]) == (1, 100)
-    unreachable = only(flows, server, Hook.INGRESS, proto=ICMP, sport=3, dport=3)
+    unreachable = only(flows, server, Hook.INGRESS, protocol=ICMP, sport=3, dport=3)
     assert (unreachable["packets"], unreachable["bytes"]) == (1, 20 + 8 + 100)
 
 
@@ -132,9 +145,7 @@ def test_the_audit_agrees_with_the_interfaces_and_with_the_records(capture: Flow
         with tcp_echo(server, server.address, 80):
             tcp_exchange(client, server.address, 80, bytes(50_000))
         assert ping(client, server.address6)
-        time.sleep(0.2)
-        after = [counters(node, pod) for pod in node.pods]
-        flows, audit = capture.drain(), capture.audit()
+        after, audit, flows = read_quiet(capture, node)
     for pod, start, end in zip(node.pods, before, after, strict=True):
         moved = {name: end[name] - start[name] for name in COUNTERS}
         rows = {Hook(r["hook"]): r for r in audit if r["ifindex"] == pod.host_ifindex}
@@ -201,7 +212,7 @@ def test_drains_lose_and_double_nothing_under_load(capture: FlowCapture) -> None
     assert not audit["full_skbs"].any()
     for pod, before, after in zip(senders, dropped_before, dropped_after, strict=True):
         left = count - (after - before)
-        sent = pick(flows, pod, Hook.INGRESS, proto=UDP, dport=9)
+        sent = pick(flows, pod, Hook.INGRESS, protocol=UDP, dport=9)
         assert sent["packets"].sum() == left
         assert sent["bytes"].sum() == 46 * left
 
@@ -231,6 +242,16 @@ def translated() -> Iterator[Node]:
         yield node
 
 
+def original_of(client: Pod, sport: int, dst: str, dport: int) -> Fields:
+    return {
+        "nat": Nat.TRANSLATED,
+        "original_src": client.address,
+        "original_sport": sport,
+        "original_dst": dst,
+        "original_dport": dport,
+    }
+
+
 def test_both_records_of_a_dnat_connection_carry_its_original_tuple(
     translated: Node, capture: FlowCapture
 ) -> None:
@@ -239,15 +260,14 @@ def test_both_records_of_a_dnat_connection_carry_its_original_tuple(
     with tcp_echo(server, server.address, 8080):
         port = tcp_exchange(client, SERVICE, 80, b"hello")
     flows = capture.drain()
-    original: Fields = {"orig_src": client.address, "orig_sport": port,
-                "orig_dst": SERVICE, "orig_dport": 80, "nat": Nat.TRANSLATED}  # fmt: skip
+    original = original_of(client, port, SERVICE, 80)
     for pod, hook, reply, dst, dport in (
         (client, Hook.INGRESS, 0, SERVICE, 80),
         (server, Hook.EGRESS, 0, server.address, 8080),
         (server, Hook.INGRESS, 1, client.address, port),
         (client, Hook.EGRESS, 1, client.address, port),
     ):
-        record = only(flows, pod, hook, proto=TCP, dst=dst, dport=dport, **original)
+        record = only(flows, pod, hook, protocol=TCP, dst=dst, dport=dport, **original)
         assert record["reply"] == reply
         assert record["packets"] >= 3
 
@@ -260,15 +280,14 @@ def test_a_masqueraded_connection_carries_its_original_tuple(
     with tcp_echo(server, server.address, 8081):
         port = tcp_exchange(client, server.address, 8081, b"hello")
     flows = capture.drain()
-    original: Fields = {"orig_src": client.address, "orig_sport": port,
-                "orig_dst": server.address, "orig_dport": 8081, "nat": Nat.TRANSLATED}  # fmt: skip
+    original = original_of(client, port, server.address, 8081)
     for pod, hook, reply, src, dst in (
         (client, Hook.INGRESS, 0, client.address, server.address),
         (server, Hook.EGRESS, 0, server.gateway, server.address),
         (server, Hook.INGRESS, 1, server.address, server.gateway),
         (client, Hook.EGRESS, 1, server.address, client.address),
     ):
-        record = only(flows, pod, hook, proto=TCP, src=src, dst=dst, **original)
+        record = only(flows, pod, hook, protocol=TCP, src=src, dst=dst, **original)
         assert record["reply"] == reply
 
 
@@ -281,10 +300,10 @@ def test_one_datagram_has_no_entry_before_translation_and_one_after(
         sender.sendto(b"x", (SERVICE, 80))
         time.sleep(0.05)
         flows = capture.drain()
-        assert only(flows, client, Hook.INGRESS, proto=UDP, dst=SERVICE)["nat"] == Nat.UNKNOWN
-        after = only(flows, server, Hook.EGRESS, proto=UDP, dst=server.address, dport=8080)
+        assert only(flows, client, Hook.INGRESS, protocol=UDP, dst=SERVICE)["nat"] == Nat.UNKNOWN
+        after = only(flows, server, Hook.EGRESS, protocol=UDP, dst=server.address, dport=8080)
         assert after["nat"] == Nat.TRANSLATED
-        assert after["orig_dst"].tobytes() == packed(SERVICE)
+        assert after["original_dst"].tobytes() == packed(SERVICE)
 
 
 def test_a_plain_tracked_connection_says_that_it_is_not_translated(
@@ -294,8 +313,9 @@ def test_a_plain_tracked_connection_says_that_it_is_not_translated(
     attach(capture, translated)
     with tcp_echo(server, server.address, 8080):
         tcp_exchange(client, server.address, 8080, b"hello")
-    record = only(capture.drain(), client, Hook.INGRESS, proto=TCP)
+    record = only(capture.drain(), client, Hook.INGRESS, protocol=TCP)
     assert (record["nat"], record["reply"]) == (Nat.NONE, 0)
+    assert not record["original_src"].any()
 
 
 def test_nothing_is_counted_after_detach_and_the_last_audit_survives_once(
@@ -370,7 +390,7 @@ def test_packets_without_a_link_header_are_counted(capture: FlowCapture) -> None
             with open_socket(where, "10.7.0.2", socket.SOCK_DGRAM) as sender:
                 sender.sendto(bytes(100), ("10.7.0.2", 99))
             flows = capture.drain()
-    sent = flows[(flows["proto"] == UDP) & (flows["dport"] == 99)]
+    sent = flows[(flows["protocol"] == UDP) & (flows["dport"] == 99)]
     assert sent[["packets", "bytes"]].tolist() == [(1, 128)]
 
 

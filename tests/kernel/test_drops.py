@@ -45,8 +45,11 @@ def node() -> Iterator[Node]:
 
 
 def of(drops: np.ndarray[Any, Any], where: Namespace) -> list[Any]:
-    there = drops[drops["netns"] == inode(where.path)]
-    return list(there[["proto", "src", "dst", "dport", "packets", "bytes"]].tolist())
+    return [
+        (int(row["protocol"]), row["src"].tobytes(), row["dst"].tobytes(),
+         int(row["dport"]), int(row["packets"]), int(row["bytes"]))
+        for row in drops[drops["netns"] == inode(where.path)]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("version", [4, 6])

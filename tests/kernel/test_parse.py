@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from ringfence.flows.record import Hook
 from ringfence.kernel.bpf import object_path, run_on_frame
 from ringfence.kernel.capture import FlowCapture
-from ringfence.kernel.tc import Hook
 from tests.kernel.frames import A4, A6, B4, B6, ethernet, icmp, ipv4, ipv6, packed, tcp, udp
 from tests.kernel.netns import Namespace, namespace
 
@@ -91,7 +91,7 @@ def test_a_frame_becomes_the_record_it_should(
     (flow,) = capture.drain()
     src, dst = (A6, B6) if packed(A6) in frame else (A4, B4)
     assert (flow["src"].tobytes(), flow["dst"].tobytes()) == (packed(src), packed(dst))
-    assert (flow["proto"], flow["sport"], flow["dport"]) == (proto, sport, dport)
+    assert (flow["protocol"], flow["sport"], flow["dport"]) == (proto, sport, dport)
     assert (flow["packets"], flow["bytes"], flow["hook"]) == (1, length, Hook.EGRESS)
     assert flow["syn"] == (proto == 6)
 

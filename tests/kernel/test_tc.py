@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.flows.record import Hook
 from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
-from ringfence.kernel.tc import ClsactFilters, Hook, TcxLinks
+from ringfence.kernel.tc import ClsactFilters, TcxLinks
 from tests.kernel.netns import Node, node_with_pods
 from tests.kernel.traffic import ping
 
@@ -29,7 +30,7 @@ def test_a_program_that_ends_the_round_hides_nothing(capture: FlowCapture, tmp_p
         node.call(lambda: capture.attach(one.host_ifindex))
         assert ping(one, two.address)
         flows = capture.drain()
-        assert sorted(flows[flows["proto"] == 1]["hook"].tolist()) == [Hook.INGRESS, Hook.EGRESS]
+        assert sorted(flows[flows["protocol"] == 1]["hook"].tolist()) == [Hook.INGRESS, Hook.EGRESS]
         theirs.close()
     foreign.close()
 
@@ -45,12 +46,12 @@ def test_filters_count_both_sides_and_take_their_qdisc_with_them(capture: FlowCa
         assert "clsact" in qdisc(node, one.host_device)
         assert ping(one, two.address)
         flows = capture.drain()
-        counted = flows[(flows["ifindex"] == one.host_ifindex) & (flows["proto"] == 1)]
+        counted = flows[(flows["ifindex"] == one.host_ifindex) & (flows["protocol"] == 1)]
         assert sorted(counted[["hook", "sport", "packets"]].tolist()) == [(0, 8, 1), (1, 0, 1)]
         node.call(filters.close)
         assert qdisc(node, one.host_device) == ""
         assert ping(one, two.address)
-        assert not (capture.drain()["proto"] == 1).any()
+        assert not (capture.drain()["protocol"] == 1).any()
 
 
 @pytest.mark.parametrize("ours_first", [True, False])

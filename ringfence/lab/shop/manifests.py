@@ -16,6 +16,8 @@ FRONT_END_NODE_PORT = 31095
 CARTS_CLUSTER_IP = "10.100.135.136"
 EXTERNAL_PORT = 666
 """TCP port of the server on the external host that front-end calls."""
+UNUSED_EXTERNAL_PORT = 667
+"""TCP port there that answers as well, and that nothing in the shop calls."""
 PAGES = ("/", "/catalogue", "/cart", "/orders", "/login")
 """Pages of the front-end; each answers 200 only if all the calls behind it did."""
 _PART_OF = {"app.kubernetes.io/part-of": NAMESPACE}

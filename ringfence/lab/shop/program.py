@@ -207,16 +207,14 @@ class Load:
     async def run(self) -> None:
         """Load for ever, at a steady rate whatever the answers take."""
         walk = itertools.cycle([(t, p) for p in self._pages for t in self._targets])
-        running: set[asyncio.Task[None]] = set()
         written = 0.0
-        for target, page in walk:
-            task = asyncio.create_task(self._request(target, page))
-            running.add(task)
-            task.add_done_callback(running.discard)
-            if time.monotonic() - written >= 1:
-                written = time.monotonic()
-                self._write()
-            await asyncio.sleep(self._interval)
+        async with asyncio.TaskGroup() as requests:
+            for target, page in walk:
+                requests.create_task(self._request(target, page))
+                if time.monotonic() - written >= 1:
+                    written = time.monotonic()
+                    self._write()
+                await asyncio.sleep(self._interval)
 
     async def _request(self, target: str, page: str) -> None:
         counts = self._counts[target]
@@ -258,12 +256,11 @@ class Intruder:
         """Intrude for ever, and log the result of each try."""
         own = ipaddress.ip_address(os.environ["POD_IP"])
         neighbours = ipaddress.ip_network(f"{own}/28", strict=False).hosts()
-        targets = [(str(n), p) for n in neighbours if n != own for p in self._ports]
+        scanned = [(str(n), p) for n in neighbours if n != own for p in self._ports]
         called = [await self._resolve(url) for url in self._calls]
-        while True:
-            await self._round("scan", targets)
-            await self._round("call", called)
-            await asyncio.sleep(self._interval)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat("call", called))
+            group.create_task(self._repeat("scan", scanned))
 
     async def _resolve(self, url: str) -> tuple[str, int]:
         parts = urlsplit(url)
@@ -274,9 +271,11 @@ class Intruder:
                 return str(found[0][4][0]), int(found[0][4][1])
             await asyncio.sleep(EXCHANGE_INTERVAL)
 
-    async def _round(self, event: str, targets: Sequence[tuple[str, int]]) -> None:
-        for host, port in targets:
-            log(event, target=f"{host}:{port}", result=await self._try(host, port))
+    async def _repeat(self, event: str, targets: Sequence[tuple[str, int]]) -> None:
+        while True:
+            for host, port in targets:
+                log(event, target=f"{host}:{port}", result=await self._try(host, port))
+            await asyncio.sleep(self._interval)
 
     async def _try(self, host: str, port: int) -> str:
         try:

@@ -26,9 +26,10 @@ def counters(config: LabConfig) -> Path:
 
 
 def start_server(external: Machine) -> None:
-    """Start the server that front-end calls on the external host."""
-    server = {"listen": manifests.EXTERNAL_PORT, "protocol": "line"}
-    external.spawn("server", [sys.executable, _PROGRAM, "service", json.dumps(server)])
+    """Start the server that front-end calls on the external host, and one that nobody calls."""
+    for port in (manifests.EXTERNAL_PORT, manifests.UNUSED_EXTERNAL_PORT):
+        server = {"listen": port, "protocol": "line"}
+        external.spawn(f"server-{port}", [sys.executable, _PROGRAM, "service", json.dumps(server)])
 
 
 def start_load(config: LabConfig, external: Machine) -> None:

@@ -1,0 +1,457 @@
+"""The connector against a real Kubernetes API (etcd and kube-apiserver, no nodes), on the loopback.
+
+The API server runs without its watch cache, so that compacting etcd makes it forget history.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ringfence.connector.config import ConnectorConfig
+from ringfence.connector.connector import Connector
+from ringfence.kube import watch
+from ringfence.kube.client import KubeClient
+from ringfence.kube.errors import KubeError
+from ringfence.link.identity import ClientKind, Identity, LinkConfig, keep
+from ringfence.model.backoff import Backoff
+from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.workload import Item
+from ringfence.wire.generated.agent_pb2 import InventoryReply
+from ringfence.wire.generated.agent_pb2_grpc import (
+    ControlPlaneServicer,
+    add_ControlPlaneServicer_to_server,
+)
+
+pytestmark = pytest.mark.e2e
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ringfence"
+LAB = ClusterId("lab")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Api:
+    """A running API server; `call` speaks to it as its administrator."""
+
+    directory: Path
+    port: int
+    etcd: str
+
+    def kubeconfig(self, token: str = "admin", port: int = 0) -> Path:
+        server = f"https://127.0.0.1:{port or self.port}"
+        path = self.directory / f"kubeconfig-{token}-{port}"
+        cluster = {"server": server, "insecure-skip-tls-verify": True}
+        config = {
+            "current-context": "it",
+            "clusters": [{"name": "it", "cluster": cluster}],
+            "users": [{"name": "it", "user": {"token": token}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        }
+        path.write_text(json.dumps(config))
+        return path
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        reply = httpx.request(
+            method,
+            f"https://127.0.0.1:{self.port}{path}",
+            content=json.dumps(body) if body is not None else None,
+            headers={"Authorization": "Bearer admin", "Content-Type": kind},
+            verify=self._no_verify,
+            trust_env=False,
+        )
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    @cached_property
+    def _no_verify(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def compact(self) -> None:
+        """Make etcd forget all but what is there now."""
+        key = base64.b64encode(b"\0").decode()
+        now = httpx.post(f"{self.etcd}/v3/kv/range", json={"key": key}, trust_env=False).json()
+        revision = now["header"]["revision"]
+        done = httpx.post(
+            f"{self.etcd}/v3/kv/compaction", json={"revision": revision}, trust_env=False
+        )
+        assert done.is_success, done.text
+
+    def ready(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError, AssertionError):
+            self.call("GET", "/api/v1/namespaces/default")
+            return True
+        return False
+
+
+@contextlib.contextmanager
+def process(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        running = subprocess.Popen(argv, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield running
+    finally:
+        running.send_signal(signal.SIGTERM)
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    programs = sorted(CACHE.glob("kubernetes-*/kube-apiserver"))
+    assert programs, f"no kube-apiserver in {CACHE}: run `make setup`, which builds it"
+    directory = tmp_path_factory.mktemp("api")
+    etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    one = Api(directory, free_port(), etcd)
+    (directory / "tokens").write_text("admin,admin,1,system:masters\nnobody,nobody,2\n")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,  # the only one that Kubernetes reads
+        serialization.NoEncryption(),
+    )
+    (directory / "key.pem").write_bytes(key)
+    etcd_flags = [
+        f"--data-dir={directory / 'etcd'}",
+        f"--listen-client-urls={etcd}",
+        f"--advertise-client-urls={etcd}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",
+    ]
+    flags = [
+        f"--etcd-servers={etcd}",
+        "--watch-cache=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={one.port}",
+        f"--cert-dir={directory}",
+        f"--token-auth-file={directory / 'tokens'}",
+        "--authorization-mode=RBAC",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={directory / 'key.pem'}",
+        f"--service-account-signing-key-file={directory / 'key.pem'}",
+        "--service-cluster-ip-range=10.100.0.0/24",
+        "--endpoint-reconciler-type=none",
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+    with (
+        process(["etcd", *etcd_flags], directory / "etcd.log"),
+        process([str(programs[-1]), *flags], directory / "apiserver.log") as server,
+    ):
+        deadline = time.monotonic() + 60
+        while not one.ready():
+            said = (directory / "apiserver.log").read_text()[-2000:]
+            assert server.poll() is None, f"the API server ended:\n{said}"
+            assert time.monotonic() < deadline, f"no API server after 60 s:\n{said}"
+            time.sleep(0.2)
+        yield one
+
+
+PLAIN = (
+    serialization.Encoding.PEM,
+    serialization.PrivateFormat.PKCS8,
+    serialization.NoEncryption(),
+)
+
+
+@dataclass
+class Inlet(ControlPlaneServicer):  # type: ignore[misc]
+    """The control plane's side of Publish, with one self-signed certificate for all three roles."""
+
+    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    replies: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+
+    async def Publish(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async def read() -> None:
+            async for event in requests:
+                self.events.put_nowait(event)
+                self.replies.put_nowait(InventoryReply(through_ns=event.at_ns))
+
+        reading = asyncio.create_task(read())
+        while (reply := await self.replies.get()) is not None:
+            yield reply
+        reading.cancel()
+
+    def hang_up(self) -> None:
+        self.replies.put_nowait(None)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Identity]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "all")])
+        now = datetime.now(UTC)
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        signed = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(names, critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        certificate = signed.public_bytes(serialization.Encoding.PEM)
+        key_pem = key.private_bytes(*PLAIN)
+        server = grpc.aio.server()
+        add_ControlPlaneServicer_to_server(self, server)
+        pair = [(key_pem, certificate)]
+        credentials = grpc.ssl_server_credentials(pair, certificate, require_client_auth=True)
+        port = server.add_secure_port("localhost:0", credentials)
+        await server.start()
+        try:
+            text = certificate.decode()
+            yield Identity(f"localhost:{port}", text, text, key_pem.decode())
+        finally:
+            await server.stop(None)
+
+    async def snapshot(self) -> dict[str, Item]:
+        """The items of the next snapshot by `kind/name`."""
+        found: dict[str, Item] = {}
+        while True:
+            event = await asyncio.wait_for(self.events.get(), 15)
+            assert event.kubernetes_cluster == LAB
+            if event.WhichOneof("event") == "snapshot_end":
+                return found
+            if event.WhichOneof("event") == "item":
+                item = msgspec.json.decode(event.item, type=Item)
+                found[f"{item.kind}/{item.name}"] = item
+
+    async def next_of(self, key: ItemKey) -> tuple[int, Item | None]:
+        """When the item changed next, and to what; the API server makes objects of its own."""
+        while True:
+            event = await asyncio.wait_for(self.events.get(), 5)
+            if event.gone == key:
+                return event.at_ns, None
+            if event.item and (item := msgspec.json.decode(event.item, type=Item)).key == key:
+                return event.at_ns, item
+
+
+def populate(api: Api) -> None:
+    api.call(
+        "POST", "/api/v1/namespaces", {"metadata": {"name": "shop", "labels": {"env": "prod"}}}
+    )
+    api.call("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+    top = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "carts", "uid": "0"}
+    template = {"metadata": {"labels": {"app": "carts"}}, "spec": {"containers": [CONTAINER]}}
+    spec = {"selector": {"matchLabels": {"app": "carts"}}, "template": template}
+    owned = {"name": "carts-1", "ownerReferences": [top | {"controller": True}]}
+    base = "/apis/apps/v1/namespaces/shop/replicasets"
+    parent = api.call("POST", base, {"metadata": owned, "spec": spec})["metadata"]["uid"]
+    above = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "carts-1", "uid": parent}
+    meta = {"name": "carts-1-x", "ownerReferences": [above | {"controller": True}]}
+    body = {"metadata": meta, "spec": {"nodeName": "node1", "containers": [CONTAINER]}}
+    pod = api.call("POST", "/api/v1/namespaces/shop/pods", body)["metadata"]["uid"]
+    status = {"status": {"phase": "Running", "podIPs": [{"ip": "10.1.0.2"}], "podIP": "10.1.0.2"}}
+    api.call("PATCH", "/api/v1/namespaces/shop/pods/carts-1-x/status", status)
+    web = {"port": 80, "targetPort": 8080}
+    service = {"metadata": {"name": "carts"}, "spec": {"ports": [web]}}
+    api.call("POST", "/api/v1/namespaces/shop/services", service)
+    target = {"kind": "Pod", "name": "carts-1-x", "namespace": "shop", "uid": pod}
+    one = {
+        "metadata": {"name": "carts-s", "labels": {"kubernetes.io/service-name": "carts"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.0.2"], "targetRef": target}],
+        "ports": [{"name": "", "port": 8080}],
+    }
+    api.call("POST", "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", one)
+
+
+CONTAINER = {
+    "name": "c",
+    "image": "i",
+    "ports": [{"containerPort": 8080, "name": "web"}],
+    "readinessProbe": {"httpGet": {"port": "web"}},
+}
+
+
+async def test_a_cluster_is_published_and_then_every_change(api: Api, tmp_path: Path) -> None:
+    populate(api)
+    inlet = Inlet()
+    async with inlet.running() as identity:
+        keep(tmp_path, identity)
+        nowhere = tmp_path / "nowhere"
+        link = LinkConfig(
+            "https://localhost", nowhere, nowhere, tmp_path, ClientKind.CONNECTOR, "connector", LAB
+        )
+        connector = Connector(ConnectorConfig(LAB, link, api.kubeconfig()))
+        running = asyncio.create_task(connector.run())
+        try:
+            items = await inlet.snapshot()
+            pod, service = items["pod/carts-1-x"], items["service/carts"]
+            assert pod.workload_name == "carts"
+            assert pod.probe_ports == ((6, 8080),)
+            assert pod.labels["kubernetes.namespace.label.env"] == ("prod",)
+            assert service.service is not None
+            assert [backend.item for backend in service.service.backends] == [pod.key]
+            assert "node/node1" in items
+            assert "namespace/shop" in items
+
+            path = "/api/v1/namespaces/shop/pods/carts-1-x"
+            label = {"metadata": {"labels": {"tier": "back"}}}
+            began = time.monotonic()
+            await asyncio.to_thread(api.call, "PATCH", path, label)
+            at_ns, changed = await inlet.next_of(pod.key)
+            assert time.monotonic() - began < 1
+            assert changed is not None
+            assert changed.labels["kubernetes.label.tier"] == ("back",)
+            assert abs(at_ns - time.time_ns()) < 5 * 10**9
+
+            inlet.hang_up()
+            again = await inlet.snapshot()
+            assert again["pod/carts-1-x"] == changed
+            assert again.keys() >= items.keys()
+
+            await asyncio.to_thread(api.call, "DELETE", path, {"gracePeriodSeconds": 0})
+            assert (await inlet.next_of(pod.key))[1] is None
+            assert connector.problems == {}
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+class Gate:
+    """A relay to the API server that can be shut: open connections break, new ones are refused."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = free_port()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+
+    async def shut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+        await self._server.wait_closed()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, far_writer}
+        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def following(
+    kubeconfig: Path, kind: watch.Kind[Any], reports: list[str]
+) -> AsyncIterator[Callable[[], Any]]:
+    """Gives a function that awaits the next event."""
+    client = KubeClient(kubeconfig)
+    await client.start()
+
+    def report(error: KubeError | None) -> None:
+        reports.append(str(error or "fine"))
+
+    events = watch.follow(client, kind, report, Backoff(first=0.05, most=0.2))
+
+    async def following_event() -> Any:
+        return await asyncio.wait_for(anext(events), 20)
+
+    try:
+        yield following_event
+    finally:
+        await events.aclose()
+        await client.stop()
+
+
+async def test_a_lost_watch_resumes_and_forgotten_history_is_listed_anew(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(name: str) -> None:
+        api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+    def names(event: Any) -> set[str]:
+        return {one.metadata.name for one in event.objects} & {"n1", "n2", "n3", "n4"}
+
+    monkeypatch.setattr(watch, "PAGE", 2)
+    for name in ("n1", "n2"):
+        await asyncio.to_thread(make, name)
+    gate, reports = Gate(api.port), list[str]()
+    await gate.open()
+    async with following(api.kubeconfig(port=gate.port), watch.NAMESPACES, reports) as event:
+        listed = await event()
+        assert isinstance(listed, watch.Listed)
+        assert names(listed) == {"n1", "n2"}
+        assert len(listed.objects) > 2, "more than one page"
+
+        waiting = asyncio.create_task(event())
+        while "fine" not in reports:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await gate.shut()
+        await asyncio.to_thread(make, "n3")
+        await gate.open()
+        seen = await waiting
+        assert isinstance(seen, watch.Put), "resumed, not listed"
+        assert seen.object.metadata.name == "n3"
+
+        await gate.shut()
+        await asyncio.to_thread(make, "n4")
+        await asyncio.to_thread(
+            api.call, "PATCH", "/api/v1/namespaces/n1", {"metadata": {"labels": {"a": "b"}}}
+        )
+        await asyncio.to_thread(api.compact)
+        await gate.open()
+        anew = await event()
+        assert isinstance(anew, watch.Listed), "the versions between are forgotten"
+        assert names(anew) == {"n1", "n2", "n3", "n4"}
+    await gate.shut()
+    assert any("unreachable" in said for said in reports)
+
+
+async def test_refusals_name_what_is_missing(api: Api) -> None:
+    cases = [
+        (api.kubeconfig("nobody"), "needs the verb 'list' on 'endpointslices' in apiGroup"),
+        (api.kubeconfig("stranger"), "does not accept our credentials (401)"),
+        (api.kubeconfig(port=free_port()), "is unreachable"),
+    ]
+    for kubeconfig, expected in cases:
+        reports: list[str] = []
+        async with following(kubeconfig, watch.ENDPOINT_SLICES, reports) as event:
+            waiting = asyncio.create_task(event())
+            async with asyncio.timeout(10):
+                while not reports:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        assert expected in reports[0]
