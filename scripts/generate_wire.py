@@ -1,4 +1,4 @@
-"""Generate the protobuf modules of `ringfence.wire` from `agent.proto`."""
+"""Generate the protobuf modules of `ringfence.wire` from its `.proto` files."""
 
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ def main() -> None:
             f"--grpc_python_out={ROOT}",
             f"--mypy_out={ROOT}",
             f"{OUT}/agent.proto",
+            f"{OUT}/cri.proto",
         ]
     )
     sys.exit(status)

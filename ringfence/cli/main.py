@@ -106,3 +106,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
     sys.exit(code if isinstance(code, int) else OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,6 +40,11 @@ class Snapshot:
         return BitMap(at for at, item in enumerate(self.items) if item.is_workload)
 
     @cached_property
+    def subjects(self) -> BitMap:
+        """The positions of workloads that stand for themselves: all but host-network pods."""
+        return BitMap(at for at in self.workloads if not self.items[at].host_network)
+
+    @cached_property
     def services(self) -> BitMap:
         """The positions of Services."""
         return BitMap(at for at, item in enumerate(self.items) if item.kind is ItemKind.SERVICE)

@@ -106,6 +106,11 @@ class Policy:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.consumer, ServiceEnd):
+            raise InputError(
+                f"policy {self.id!r}: a Service opens no connections, so it is no consumer; "
+                "name the workloads behind it"
+            )
         if self.ports and self.protocol not in WITH_PORTS:
             raise InputError(
                 f"policy {self.id!r}: ports on {format_protocol(self.protocol)}, which has none"

@@ -1,9 +1,13 @@
 """Connections to be judged, many at a time, as columns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,41 @@ class Connections:
     def __len__(self) -> int:
         """The number of connections."""
         return len(self.protocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection, told by addresses as in `Connections`; `node` is None where no node received.
+
+    Where no destination NAT takes place, `dialled` and its port are the provider's.
+    """
+
+    protocol: int
+    consumer: Address
+    provider: Address
+    provider_port: int
+    dialled: Address
+    dialled_port: int
+    node: Address | None = None
+
+
+def tabulate(snapshot: Snapshot, connections: Sequence[Connection]) -> Connections:
+    """The connections as columns, their items found by address. For few: it walks them all."""
+
+    def addresses(held: list[Address]) -> NDArray[np.uint8]:
+        return np.array([list(address) for address in held], dtype=np.uint8).reshape(-1, 16)
+
+    consumer = addresses([one.consumer for one in connections])
+    provider = addresses([one.provider for one in connections])
+    nodes = [NOWHERE if one.node is None else snapshot.at(one.node) for one in connections]
+    return Connections(
+        protocol=np.array([one.protocol for one in connections], dtype=np.uint8),
+        consumer=consumer,
+        consumer_item=snapshot.locate(consumer),
+        provider=provider,
+        provider_port=np.array([one.provider_port for one in connections], dtype=np.uint16),
+        provider_item=snapshot.locate(provider),
+        dialled=addresses([one.dialled for one in connections]),
+        dialled_port=np.array([one.dialled_port for one in connections], dtype=np.uint16),
+        node_item=np.array(nodes, dtype=np.int32),
+    )

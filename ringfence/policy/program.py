@@ -62,19 +62,32 @@ class PodBinding:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposure:
+    """Ports on which a node receives connections for Services, as dialled, before DNAT.
+
+    `local` is the load-balancer addresses that they are dialled at, None for the node's own.
+    """
+
+    protocol: int
+    ports: tuple[PortRange, ...]
+    local: SetId | None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeBinding:
     """The node's own programs.
 
     `inbound` and `outbound` judge connections of the node itself. `received` judges, before
-    DNAT, connections to its NodePorts and load-balancer addresses that it forwards, by
-    destination port as dialled; None where nothing governs. `fail_safes_in` and
-    `fail_safes_out` stand before every program of the node.
+    DNAT and by destination port as dialled, connections to `exposures` and no others; None
+    where nothing governs. `fail_safes_in` and `fail_safes_out` stand before every program of
+    the node.
     """
 
     addresses: tuple[Address, ...]
     inbound: ProgramId | None
     outbound: ProgramId | None
     received: ProgramId | None
+    exposures: tuple[Exposure, ...] = ()
     fail_safes_in: tuple[Rule, ...] = ()
     fail_safes_out: tuple[Rule, ...] = ()
 
@@ -86,6 +99,7 @@ class NodePolicy:
     kubernetes_cluster: ClusterId
     node: NodeName
     sets: dict[SetId, tuple[Network, ...]]
+    """Blocks, disjoint within each family. An id stands for a meaning; its elements change."""
     programs: dict[ProgramId, Program]
     pods: tuple[PodBinding, ...]
     binding: NodeBinding

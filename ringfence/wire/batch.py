@@ -70,11 +70,16 @@ class BatchError(RingfenceError):
 
 def encode(schema: pa.Schema, columns: Mapping[str, NDArray[np.generic] | pa.Array]) -> bytes:
     """Columns of equal length as an Arrow IPC stream; addresses are (n, 16) uint8 arrays."""
-    arrays = [_column(columns[field.name], field.type) for field in schema]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=schema))
+        writer.write_table(table(schema, columns))
     return bytes(sink.getvalue())
+
+
+def table(schema: pa.Schema, columns: Mapping[str, NDArray[np.generic] | pa.Array]) -> pa.Table:
+    """Columns of equal length as a table; addresses are (n, 16) uint8 arrays."""
+    arrays = [_column(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def decode(schema: pa.Schema, data: bytes) -> pa.Table:

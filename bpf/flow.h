@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the flow programs share with user space. The layouts are mirrored, field by field, in
+ * ringfence/kernel/capture.py, and the enumerations in ringfence/flows/record.py; keep them in
+ * step.
+ */
+#pragma once
+
+#include "parse.h"
+
+enum hook {
+	INGRESS, /* from the interface into the node's stack */
+	EGRESS,	 /* from the node's stack out of the interface */
+};
+
+enum nat {
+	NAT_UNKNOWN, /* no connection tracking entry seen */
+	NAT_NONE,
+	NAT_TRANSLATED,
+};
+
+struct flow_key {
+	struct address src, dst;
+	__u32 ifindex;
+	__u16 sport, dport;
+	__u8 hook;
+	__u8 proto;
+	__u8 zero[2]; /* a key is compared as bytes: no padding may stay undefined */
+};
+
+struct flow {
+	__u64 packets, bytes; /* as on the wire, from the IP header on */
+	__u64 first_ns, last_ns; /* CLOCK_BOOTTIME */
+	/* Where translated, the connection as its consumer opened it; else zero. */
+	struct address original_src, original_dst;
+	__u16 original_sport, original_dport;
+	__u32 syn, synack, fin, rst;
+	__u32 tcp_flags;
+	__u8 nat;
+	__u8 reply; /* this record runs against the direction of the original tuple */
+	__u8 zero[6];
+};
+
+struct audit_key {
+	__u32 ifindex;
+	__u32 hook;
+};
+
+/* What passed one hook of one interface, and what of it is in no flow, with the reason. */
+struct audit {
+	__u64 skbs, bytes;
+	__u64 non_ip, malformed; /* skbs */
+	__u64 full_skbs, full_packets, full_bytes; /* no room in the flow map */
+};

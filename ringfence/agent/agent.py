@@ -1,0 +1,252 @@
+"""One node's agent: looks which pods there are, reports what passes, enforces what it is told.
+
+Five loops, none of which waits for another: news of interfaces, a look at the pods, a report each
+interval, the conversation with the control plane, and the delivery of reports. What touches the
+kernel runs in a worker thread, one thing at a time.
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from ringfence.agent import host
+from ringfence.agent.capture import Capture
+from ringfence.agent.config import AgentConfig, health_file
+from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
+from ringfence.agent.errors import AgentError
+from ringfence.agent.pods import Pod, locate, node, node_addresses
+from ringfence.agent.session import Session, deliver
+from ringfence.agent.spool import Spool, write_atomically
+from ringfence.kernel.cri import ContainerRuntime, Sandbox
+from ringfence.kernel.errors import KernelError
+from ringfence.kernel.interfaces import Interface, watch_interfaces
+from ringfence.link.channel import Link
+from ringfence.model.errors import RingfenceError
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.wire.batch import PROTOCOL
+from ringfence.wire.generated.agent_pb2 import AgentState, Audit, Batch, Directive, PodState
+
+T = TypeVar("T")
+
+_LOOPBACK = "lo"
+_RELEASE = version("ringfence")
+
+log = structlog.get_logger()
+
+
+class Agent:
+    """Runs on one node until stopped. `wait` raises what ended it before."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._interval = config.interval_seconds
+        self._link = Link(config.link)
+        self._spool = Spool(config.spool_dir, config.spool_bytes)
+        self._session = Session(self._link, self._state, self._hear)
+        self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
+        self._capture = Capture()
+        self._enforcer = Enforcer(Nftables())
+        self._kernel = asyncio.Lock()
+        self._look_now = asyncio.Event()
+        self._interfaces: tuple[Interface, ...] = ()
+        self._pods: tuple[Pod, ...] = ()
+        self._order: Order | None = None
+        self._enforced = 0
+        self._stale_reason = ""
+        self._outcome: Outcome | None = None
+        self._audit = Audit()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._resources = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Check the node, load the programs, and begin; raises AgentError, KernelError.
+
+        Does not wait for the control plane: the last directive is in force before it answers.
+        """
+        host.check()
+        async with AsyncExitStack() as stack:
+            lock = host.lock(self._config.link.state_dir)
+            stack.callback(os.close, lock)
+            self._spool.open()
+            await asyncio.to_thread(self._capture.open)
+            stack.callback(self._capture.close)
+            if self._runtime:
+                await self._runtime.start()
+                stack.push_async_callback(self._runtime.stop)
+            self._recall()
+            await self._link.start()
+            stack.push_async_callback(self._link.stop)
+            self._resources = stack.pop_all()
+        loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
+            self._watch, self._look, self._report, self._session.run,
+            lambda: deliver(self._link, self._spool),
+        )  # fmt: skip
+        self._tasks = [asyncio.create_task(loop()) for loop in loops]
+        log.info("agent started", node=self._config.link.name, release=_RELEASE)
+
+    async def stop(self) -> None:
+        """End the loops and detach. Rules stay: an agent that is away is no reason to open up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._kernel:
+            await self._resources.aclose()
+
+    async def wait(self) -> None:
+        """Return never; raise AgentError when one of the loops has failed."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            if error := task.exception():
+                raise AgentError(f"the agent cannot go on: {error}") from error
+
+    # Looking
+
+    async def _watch(self) -> None:
+        async for interfaces in watch_interfaces():
+            self._interfaces = interfaces
+            self._look_now.set()
+
+    async def _look(self) -> None:
+        """Follow pods and interfaces as they come and go, and keep rules and capture with them."""
+        seen: tuple[tuple[Sandbox, ...], tuple[Interface, ...]] | None = None
+        applied: tuple[Order | None, tuple[Pod, ...]] | None = None
+        while True:
+            self._look_now.clear()
+            try:
+                sandboxes = await self._runtime.sandboxes() if self._runtime else ()
+                if (sandboxes, self._interfaces) != seen:
+                    seen = sandboxes, self._interfaces
+                    self._pods = await locate(*seen)
+                    await self._in_kernel(lambda: self._capture.watch(self._to_capture()))
+                    self._session.tell()
+                if (self._order, self._pods) != applied or self._stale_reason:
+                    applied = self._order, self._pods
+                    await self._enforce()
+                health_file(self._config.link.state_dir).touch()
+            except KernelError as error:
+                log.warning("cannot look after the node's pods", problem=str(error))
+                seen = applied = None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), self._config.poll_seconds)
+
+    def _to_capture(self) -> frozenset[int]:
+        return frozenset(
+            interface.ifindex
+            for interface in self._interfaces
+            if interface.up and interface.name != _LOOPBACK
+        )
+
+    # Reporting
+
+    async def _report(self) -> None:
+        """Put a batch into the spool for each window; they begin at multiples of the interval."""
+        start = time.time_ns()
+        while True:
+            width = self._interval * 10**9
+            end = (start // width + 1) * width
+            await asyncio.sleep(max(0.0, (end - time.time_ns()) / 10**9))
+            try:
+                self._spool.put(await self._in_kernel(lambda: self._gather(start, end)))  # noqa: B023
+            except RingfenceError as error:
+                log.warning("no report for this interval", problem=str(error))
+            start = end
+            self._session.tell()
+
+    def _gather(self, start: int, end: int) -> Batch:
+        addresses = {pod.place: pod.addresses for pod in self._pods}
+        addresses[node()] = node_addresses(self._interfaces)
+        flows = self._capture.flows(self._pods, node_addresses(self._interfaces))
+        if not self._enforcer.read_drops(self._capture.drops(), addresses):
+            self._stale_reason = "rules were changed by another; they are being written again"
+        self._audit = self._capture.audit()
+        self._audit.losses["reports"] = self._spool.dropped
+        return Batch(
+            id=uuid.uuid4().hex,
+            window_start_ns=start,
+            window_end_ns=end,
+            flows=flows,
+            drops=self._enforcer.ledger.take(),
+        )
+
+    # Enforcing
+
+    def _hear(self, directive: Directive) -> None:
+        """Take a directive; what it asks is done at the next look, which is now."""
+        if directive.interval_seconds:
+            self._interval = directive.interval_seconds
+        try:
+            self._order = read_order(directive)
+        except RingfenceError as error:
+            self._stale_reason = f"revision {directive.revision}: {error}"
+            log.warning("directive not understood", problem=self._stale_reason)
+            return
+        try:
+            write_atomically(self._config.directive_file, directive.SerializeToString())
+        except OSError as error:
+            log.warning("directive will not outlive a restart", problem=str(error))
+        self._look_now.set()
+
+    def _recall(self) -> None:
+        """Take up the directive of the run before, if there was one."""
+        path = self._config.directive_file
+        if not path.exists():
+            return
+        try:
+            self._order = read_order(Directive.FromString(path.read_bytes()))
+        except (OSError, DecodeError, RingfenceError) as error:
+            log.warning("the last directive is lost", file=str(path), problem=str(error))
+
+    async def _enforce(self) -> None:
+        """Bring every namespace to the order; without one ever heard, rules stay as found."""
+        order, places = self._order, [pod.place for pod in self._pods]
+        if order is None:
+            return
+        self._outcome = await self._in_kernel(
+            lambda: self._enforcer.apply(order, [*places, node()])
+        )
+        if self._outcome.problems:
+            _, problem = next(iter(self._outcome.problems.items()))
+            count = len(self._outcome.problems)
+            self._stale_reason = f"revision {order.revision}: {count} not programmed: {problem}"
+        else:
+            self._enforced, self._stale_reason = order.revision, ""
+        self._session.tell()
+
+    # Telling
+
+    def _state(self) -> AgentState:
+        """What the control plane should know now."""
+        outcome = self._outcome
+        programmed = outcome.programmed if outcome else frozenset[str]()
+        problems = {place.uid: why for place, why in outcome.problems.items()} if outcome else {}
+        return AgentState(
+            protocol=PROTOCOL,
+            kubernetes_cluster=self._config.link.kubernetes_cluster,
+            node=self._config.link.name,
+            release=_RELEASE,
+            clock_ns=time.time_ns(),
+            node_addresses=node_addresses(self._interfaces),
+            enforced_revision=self._enforced,
+            pods=[
+                PodState(
+                    uid=pod.place.uid,
+                    programmed=pod.place.uid in programmed,
+                    reason=problems.get(pod.place.uid, ""),
+                )
+                for pod in self._pods
+            ],
+            audit=self._audit,
+            stale_reason=self._stale_reason,
+        )
+
+    async def _in_kernel(self, function: Callable[[], T]) -> T:
+        async with self._kernel:
+            return await asyncio.to_thread(function)

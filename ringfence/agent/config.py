@@ -1,0 +1,36 @@
+"""What an agent is told when it starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.link.identity import LinkConfig
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Settings of one agent. The link's `state_dir` holds its state, its `name` is the node's."""
+
+    link: LinkConfig
+    runtime_socket: Path | None = Path("/run/containerd/containerd.sock")
+    """The container runtime's Unix socket; None on a host without pods."""
+    interval_seconds: int = 15
+    """Between reports, until the control plane says otherwise."""
+    poll_seconds: float = 1.0
+    """Between looks for pods and interfaces that came or went."""
+    spool_bytes: int = 256 * 1024 * 1024
+    """How much disk undelivered reports may take."""
+
+    @property
+    def directive_file(self) -> Path:
+        """The last directive, in force again after a restart without a control plane."""
+        return self.link.state_dir / "directive"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Reports not yet delivered."""
+        return self.link.state_dir / "spool"
+
+
+def health_file(state_dir: Path) -> Path:
+    """Touched on every round of a working agent: its age is the agent's health."""
+    return state_dir / "health"

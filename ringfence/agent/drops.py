@@ -1,0 +1,175 @@
+"""From counters that grow to drop reports: what each rule dropped since the last report.
+
+Our own denying rules count in sets that `kernel.nft` reads; the drops of others come from the
+kernel's tracepoint, which hears of ours too, so what our sets hold is taken out there.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.agent.pods import Place
+from ringfence.kernel.nft import Drops
+from ringfence.model.address import Address
+from ringfence.model.flow import DropSource, Observer
+from ringfence.model.policy import Direction
+from ringfence.model.protocol import ICMP, ICMPV6
+from ringfence.policy.backends.interface import DropSet
+from ringfence.wire import batch
+
+Columns = dict[str, NDArray[Any]]
+"""Columns of `batch.DROPS`."""
+
+REASON = "NETFILTER_DROP"
+"""The only one of the kernel's drop reasons (enum skb_drop_reason) that is captured."""
+
+
+class DropLedger:
+    """Remembers each counter's last value, and gathers what was added."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Place, dict[bytes, int]] = {}
+        self._gathered: list[Columns] = []
+        self._tuples: set[bytes] = set()
+
+    def read(self, place: Place, sets: Iterable[DropSet], drops: Drops) -> None:
+        """Take in what the drop sets of a namespace hold now."""
+        by_name = {held.name: held for held in sets}
+        keys = _join(_text(drops.set_name), *_tuple(drops))
+        counted = dict(zip(keys, drops.packets.tolist(), strict=True))
+        counted |= {name.encode(): lost for name, lost in drops.overflow.items()}
+        before = self._seen.get(place, {})
+        # A counter that fell began anew: its tuple had timed out.
+        added = {
+            key: count - before.get(key, 0) if count >= before.get(key, 0) else count
+            for key, count in counted.items()
+        }
+        self._seen[place] = counted
+        self._tuples.update(_join(_number(place.inode, len(drops)), *_tuple(drops)))
+        packets = np.array([added[key] for key in keys], dtype=np.uint64)
+        held = [by_name[name] for name in drops.set_name.tolist()]
+        now = packets > 0
+        lost = [(by_name[name], added[name.encode()]) for name in drops.overflow]
+        self._gathered += [
+            _columns(
+                DropSource.RINGFENCE, place,
+                direction=np.array([each.direction for each in held], dtype=object)[now],
+                rule=np.array([each.handle for each in held], dtype=object)[now],
+                protocol=drops.protocol[now],
+                consumer=drops.source[now],
+                provider=drops.destination[now],
+                provider_port=drops.port[now],
+                packets=packets[now],
+            ),
+            _columns(
+                DropSource.RINGFENCE, place,
+                direction=np.array([each.direction for each, _ in lost], dtype=object),
+                rule=np.array([each.handle for each, _ in lost], dtype=object),
+                overflow=np.array([count for _, count in lost], dtype=np.uint64),
+            ),
+        ]  # fmt: skip
+
+    def forget(self, place: Place) -> None:
+        """The counters of this namespace are gone, or begin at zero again."""
+        self._seen.pop(place, None)
+
+    def read_others(
+        self, records: NDArray[np.void], places: Mapping[Place, Iterable[Address]]
+    ) -> None:
+        """Take in what the kernel reported (DROP_DTYPE), less what our own sets hold.
+
+        To be called after `read`: what we dropped is in our sets before we look. `places` are the
+        namespaces to report on and their addresses, which tell an end's direction.
+        """
+        for place, addresses in places.items():
+            here = records[records["netns"] == place.inode]
+            icmp = np.isin(here["protocol"], (ICMP, ICMPV6))
+            port = np.where(icmp, here["sport"] * 256 + here["dport"], here["dport"])
+            port = port.astype(np.uint16)
+            source, destination = here["src"], here["dst"]
+            keys = _join(
+                _number(place.inode, len(here)), here["protocol"][:, None], source, destination,
+                _octets(port),
+            )  # fmt: skip
+            others = np.array([key not in self._tuples for key in keys], dtype=bool)
+            own = set(addresses)
+            inbound = np.array([bytes(row) in own for row in destination], dtype=bool)[others]
+            self._gathered.append(
+                _columns(
+                    DropSource.OTHER, place,
+                    direction=np.where(inbound, Direction.INBOUND, Direction.OUTBOUND),
+                    rule=np.full(len(inbound), "", dtype=object),
+                    protocol=here["protocol"][others],
+                    consumer=source[others],
+                    provider=destination[others],
+                    provider_port=port[others],
+                    packets=here["packets"][others],
+                )
+            )  # fmt: skip
+        self._tuples.clear()
+
+    def take(self) -> bytes:
+        """All that was gathered since the last call, as an Arrow stream of `batch.DROPS`."""
+        gathered, self._gathered = self._gathered, []
+        empty = {name: _empty(name) for name in batch.DROPS.names}
+        return batch.encode(
+            batch.DROPS,
+            {
+                name: np.concatenate([part[name] for part in (empty, *gathered)])
+                for name in batch.DROPS.names
+            },
+        )
+
+
+def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns:
+    """Rows of one namespace; a counted column that is not given is zero."""
+    rows = len(given["direction"])
+    observer = Observer.POD if place.uid else Observer.NODE
+    reason = REASON if source is DropSource.OTHER else ""
+    columns = {name: np.zeros((rows, *_empty(name).shape[1:]), _empty(name).dtype)
+               for name in batch.DROPS.names}  # fmt: skip
+    return {
+        **columns,
+        "source": np.full(rows, source, dtype=np.uint8),
+        "observer": np.full(rows, observer, dtype=np.uint8),
+        "pod": np.full(rows, place.uid, dtype=object),
+        "reason": np.full(rows, reason, dtype=object),
+        **given,
+    }
+
+
+_SET_NAME = "S64"
+"""One width for all set names, so that a key is the same at each reading."""
+_TEXTS = ("direction", "pod", "rule", "reason")
+
+
+def _empty(name: str) -> NDArray[Any]:
+    if name in _TEXTS:
+        return np.empty(0, dtype=object)
+    if name in {"consumer", "provider"}:
+        return np.empty((0, 16), dtype=np.uint8)
+    return np.empty(0, dtype=batch.DROPS.field(name).type.to_pandas_dtype())
+
+
+def _tuple(drops: Drops) -> tuple[NDArray[np.uint8], ...]:
+    return drops.protocol[:, None], drops.source, drops.destination, _octets(drops.port)
+
+
+def _text(values: NDArray[np.str_]) -> NDArray[np.uint8]:
+    return _octets(values.astype(_SET_NAME))
+
+
+def _number(value: int, rows: int) -> NDArray[np.uint8]:
+    return _octets(np.full(rows, value, dtype=np.uint64))
+
+
+def _octets(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Each value as a row of bytes."""
+    return np.frombuffer(values.tobytes(), np.uint8).reshape(len(values), values.dtype.itemsize)
+
+
+def _join(*parts: NDArray[np.uint8]) -> list[bytes]:
+    """One key per row."""
+    return [row.tobytes() for row in np.concatenate(parts, axis=1)]

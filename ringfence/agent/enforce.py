@@ -1,0 +1,184 @@
+"""Makes the rules of every namespace on this node what the last directive asks for.
+
+`plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until
+the kernel has taken its successor in one transaction: a failure changes nothing, and says so.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from ringfence.agent.drops import DropLedger
+from ringfence.agent.pods import Place
+from ringfence.kernel import nft
+from ringfence.kernel.errors import KernelError, NamespaceError
+from ringfence.model.address import Address
+from ringfence.policy import program
+from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
+from ringfence.policy.program import NodePolicy
+from ringfence.wire.generated.agent_pb2 import Directive
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to enforce; `policy` None means: take every rule away."""
+
+    revision: int
+    policy: NodePolicy | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rules each namespace should have, None for none, and why some cannot be said."""
+
+    rulesets: Mapping[Place, Ruleset | None]
+    problems: Mapping[Place, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an order: the pods whose rules are in force, and what went wrong where."""
+
+    revision: int
+    programmed: frozenset[str]
+    problems: Mapping[Place, str]
+
+
+def read_order(directive: Directive) -> Order:
+    """Read a directive; raises InputError."""
+    data = directive.node_policy
+    return Order(directive.revision, program.decode(data) if data else None)
+
+
+def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -> Plan:
+    """Which rules belong in which namespace."""
+    bindings = {binding.uid: binding for binding in policy.pods} if policy else {}
+    rulesets: dict[Place, Ruleset | None] = {}
+    problems: dict[Place, str] = {}
+    for place in places:
+        binding = bindings.get(place.uid)
+        try:
+            if policy is None or (place.uid and binding is None):
+                rulesets[place] = None
+            elif binding is None:
+                rulesets[place] = _unless_empty(backend.render_node(policy))
+            else:
+                rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
+        except UnsupportedError as error:
+            problems[place] = str(error)
+    return Plan(rulesets, problems)
+
+
+def _unless_empty(ruleset: Ruleset) -> Ruleset | None:
+    return ruleset if "chain" in ruleset.frame else None
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a namespace was found or made to hold; `ruleset` None means nothing of ours."""
+
+    ruleset: Ruleset | None
+    fingerprint: bytes = b""
+
+
+@dataclass
+class Enforcer:
+    """Programs namespaces. Its methods block: call them in turn, from one thread at a time."""
+
+    backend: Backend
+    ledger: DropLedger = field(default_factory=DropLedger)
+    _held: dict[Place, _Held] = field(default_factory=dict)
+
+    def apply(self, order: Order, places: Iterable[Place]) -> Outcome:
+        """Bring every namespace to what the order asks, each in one transaction."""
+        wanted = plan(order.policy, places, self.backend)
+        problems = dict(wanted.problems)
+        for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
+            del self._held[place]
+            self.ledger.forget(place)
+        for place, ruleset in wanted.rulesets.items():
+            try:
+                self._program(place, ruleset)
+            except KernelError as error:
+                problems[place] = str(error)
+        for place, problem in problems.items():
+            log.error("rules not in force", pod=place.uid, netns=str(place.netns), problem=problem)
+        programmed = {
+            place.uid for place, ruleset in wanted.rulesets.items()
+            if ruleset and place not in problems
+        }  # fmt: skip
+        return Outcome(order.revision, frozenset(programmed - {""}), problems)
+
+    def read_drops(
+        self, others: NDArray[np.void], addresses: Mapping[Place, Iterable[Address]]
+    ) -> bool:
+        """Gather drop reports; whether every namespace still holds what it was given.
+
+        `others` are the kernel's own reports (DROP_DTYPE), drained before this call.
+        """
+        sound = True
+        for place, held in list(self._held.items()):
+            if held.ruleset is None:
+                continue
+            try:
+                table = nft.list_table(place.netns)
+            except NamespaceError:
+                continue  # gone; the next look at the node's pods takes it out
+            if table is None or _fingerprint(table) != held.fingerprint:
+                log.error("rules were changed by another; they are written again", pod=place.uid)
+                del self._held[place]
+                self.ledger.forget(place)
+                sound = False
+            else:
+                self.ledger.read(place, held.ruleset.drop_sets, nft.read_drops(table))
+        self.ledger.read_others(others, addresses)
+        return sound
+
+    def _program(self, place: Place, ruleset: Ruleset | None) -> None:
+        held = self._held.get(place)
+        if ruleset is None:
+            if held is None or held.ruleset is not None:
+                self._harvest(place, held)
+                nft.remove(place.netns)
+            self._held[place] = _Held(None)
+            return
+        previous = held.ruleset if held else None
+        commands = self.backend.transaction(ruleset, previous)
+        if not commands:
+            return
+        if previous is None or previous.frame != ruleset.frame:
+            self._harvest(place, held)
+        nft.apply(place.netns, commands)
+        self._held[place] = _Held(ruleset, _fingerprint(nft.list_table(place.netns) or []))
+
+    def _harvest(self, place: Place, held: _Held | None) -> None:
+        """Read the counters once more before the table goes with them."""
+        if held and held.ruleset and (table := nft.list_table(place.netns)):
+            self.ledger.read(place, held.ruleset.drop_sets, nft.read_drops(table))
+        self.ledger.forget(place)
+
+
+def _fingerprint(table: list[dict[str, Any]]) -> bytes:
+    """The table without what changes by itself: handles, counters, what drop sets hold."""
+    kept = []
+    for found in table:
+        for kind, body in found.items():
+            if kind == "metainfo":
+                continue
+            fixed = {name: value for name, value in body.items() if name != "handle"}
+            if kind == "set" and "timeout" in body.get("flags", ()):
+                fixed.pop("elem", None)
+            elif "elem" in fixed:
+                fixed["elem"] = sorted(map(msgspec.json.encode, fixed["elem"]))
+            if kind == "rule":
+                fixed["expr"] = ["counter" if "counter" in part else part for part in body["expr"]]
+            kept.append({kind: fixed})
+    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).digest()

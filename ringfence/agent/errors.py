@@ -1,0 +1,19 @@
+"""What can go wrong in an agent."""
+
+from ringfence.model.errors import RingfenceError
+
+
+class AgentError(RingfenceError):
+    """The agent cannot run, or cannot go on, as things are on this node."""
+
+
+class HostError(AgentError):
+    """The node lacks something: a privilege, a kernel feature, or it runs an agent already."""
+
+
+class SpoolError(AgentError):
+    """Reports cannot be kept on disk."""
+
+
+class EnforcementError(AgentError):
+    """Some namespaces are not programmed as the last directive asks; they keep their old rules."""

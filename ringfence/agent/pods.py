@@ -1,0 +1,69 @@
+"""Which pods are on this node, and which of its interfaces lead to them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from ringfence.kernel.cri import Sandbox
+from ringfence.kernel.errors import NamespaceError
+from ringfence.kernel.interfaces import Interface, netns_id
+from ringfence.kernel.netns import inode
+from ringfence.model.address import Address
+
+NODE_NETNS = Path("/proc/self/ns/net")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network namespace that holds rules: a pod's, or the node's own."""
+
+    uid: str
+    """The pod's; empty for the node."""
+    netns: Path
+    inode: int
+    """The number by which the kernel names the namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod with a network namespace of its own."""
+
+    place: Place
+    addresses: tuple[Address, ...]
+    interfaces: frozenset[int]
+    """The node's ends of its veths, by ifindex."""
+
+
+async def locate(sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]) -> tuple[Pod, ...]:
+    """Join the runtime's pods with the node's interfaces; one whose namespace is gone is not in."""
+    ends: dict[int, set[int]] = {}
+    for interface in interfaces:
+        if interface.peer_netns_id is not None:
+            ends.setdefault(interface.peer_netns_id, set()).add(interface.ifindex)
+    pods = []
+    for sandbox in sandboxes:
+        try:
+            known_as = await netns_id(sandbox.netns)
+            number = inode(sandbox.netns)
+        except NamespaceError as error:
+            log.info("pod is gone or not reached", pod=sandbox.name, problem=str(error))
+            continue
+        mine = ends.get(known_as, set()) if known_as is not None else set()
+        pods.append(
+            Pod(Place(sandbox.uid, sandbox.netns, number), sandbox.addresses, frozenset(mine))
+        )
+    return tuple(pods)
+
+
+def node() -> Place:
+    """The node's own network namespace, which is the agent's."""
+    return Place("", NODE_NETNS, inode(NODE_NETNS))
+
+
+def node_addresses(interfaces: Iterable[Interface]) -> tuple[Address, ...]:
+    """All addresses of the node's interfaces, the CNI's gateways included."""
+    return tuple(sorted({address for each in interfaces for address in each.addresses}))

@@ -1,0 +1,110 @@
+"""Reports on their way to the control plane, kept on disk until it has them.
+
+Every batch goes through here, whether or not the control plane answers, so that there is one path
+only: it is written once, delivered in order, and taken away when the control plane has said so.
+A batch that was delivered just before a crash is delivered again under the same id, which the
+control plane knows. When there is no more room the oldest goes, and is counted.
+"""
+
+import asyncio
+import os
+from collections import deque
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from ringfence.agent.errors import SpoolError
+from ringfence.wire.generated.agent_pb2 import Batch
+
+_SUFFIX = ".batch"
+
+
+class Spool:
+    """A queue of batches in a directory, bounded in bytes. One process, one event loop."""
+
+    def __init__(self, directory: Path, limit_bytes: int) -> None:
+        self._directory = directory
+        self._limit = limit_bytes
+        self._queue: deque[tuple[Path, int]] = deque()
+        self._bytes = 0
+        self._arrival = asyncio.Event()
+        self._next = 0
+        self.dropped = 0
+        """Batches lost since the start: no room on disk, unreadable, or refused for good."""
+
+    def open(self) -> None:
+        """Take up what an earlier run left; raises SpoolError."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in self._directory.glob("*.partial"):
+                path.unlink()
+            found = sorted(self._directory.glob(f"*{_SUFFIX}"))
+            self._queue.extend((path, path.stat().st_size) for path in found)
+        except OSError as error:
+            raise SpoolError(f"cannot use the spool {self._directory}: {error}") from error
+        self._bytes = sum(size for _, size in self._queue)
+        self._next = int(found[-1].stem) + 1 if found else 0
+        if found:
+            self._arrival.set()
+
+    def __len__(self) -> int:
+        """How many batches wait."""
+        return len(self._queue)
+
+    def put(self, batch: Batch) -> None:
+        """Add a batch at the end; raises SpoolError when the disk does not take it."""
+        data = batch.SerializeToString()
+        while self._queue and self._bytes + len(data) > self._limit:
+            self._drop()
+        path = self._directory / f"{self._next:016d}{_SUFFIX}"
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            self.dropped += 1
+            raise SpoolError(f"cannot keep a report in {self._directory}: {error}") from error
+        self._next += 1
+        self._queue.append((path, len(data)))
+        self._bytes += len(data)
+        self._arrival.set()
+
+    async def oldest(self) -> tuple[Path, Batch]:
+        """The batch to deliver next and its place, waiting for one; it stays until `done`."""
+        while True:
+            while not self._queue:
+                self._arrival.clear()
+                await self._arrival.wait()
+            place = self._queue[0][0]
+            try:
+                return place, Batch.FromString(place.read_bytes())
+            except (OSError, DecodeError):
+                self._drop()
+
+    def done(self, place: Path) -> None:
+        """Take away a batch that the control plane has; harmless if it was dropped meanwhile."""
+        if self._queue and self._queue[0][0] == place:
+            self._remove()
+
+    def refused(self, place: Path) -> None:
+        """Take away a batch that the control plane will never accept."""
+        if self._queue and self._queue[0][0] == place:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._remove()
+
+    def _remove(self) -> None:
+        path, size = self._queue.popleft()
+        self._bytes -= size
+        path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that only its owner reads and that is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - an open descriptor has no path
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    partial.replace(path)

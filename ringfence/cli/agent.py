@@ -1,0 +1,113 @@
+"""`ringfence agent`: run the agent of a node, and ask whether it is well."""
+
+import asyncio
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from ringfence.agent.agent import Agent
+from ringfence.agent.config import AgentConfig, health_file
+from ringfence.agent.errors import AgentError
+from ringfence.link.identity import ClientKind, LinkConfig
+
+_HEALTHY_SECONDS = 60
+
+app = typer.Typer(no_args_is_help=True)
+
+StateDir = Annotated[
+    Path, typer.Option(envvar="RINGFENCE_STATE_DIR", help="Where the agent keeps its state.")
+]
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    server: Annotated[
+        str, typer.Option(envvar="RINGFENCE_SERVER", help="https://HOST:PORT of the control plane.")
+    ],
+    ca_file: Annotated[
+        Path, typer.Option(envvar="RINGFENCE_CA_FILE", help="The control plane's CA, PEM.")
+    ],
+    token_file: Annotated[
+        Path,
+        typer.Option(envvar="RINGFENCE_TOKEN_FILE", help="The enrolment token, for the first run."),
+    ] = Path("/etc/ringfence/token"),
+    node: Annotated[
+        str, typer.Option(envvar="RINGFENCE_NODE", help="This node's name; the host's by default.")
+    ] = "",
+    kubernetes_cluster: Annotated[
+        str,
+        typer.Option(
+            envvar="RINGFENCE_KUBERNETES_CLUSTER", help="Its Kubernetes cluster; empty outside."
+        ),
+    ] = "",
+    state_dir: StateDir = Path("/var/lib/ringfence"),
+    runtime_socket: Annotated[
+        str,
+        typer.Option(
+            envvar="RINGFENCE_RUNTIME_SOCKET",
+            help="The container runtime's socket; empty on a host without pods.",
+        ),
+    ] = "/run/containerd/containerd.sock",
+    interval: Annotated[
+        int, typer.Option(envvar="RINGFENCE_INTERVAL", min=1, help="Seconds between reports.")
+    ] = 15,
+) -> None:
+    """Capture flows and enforce policy on this node until stopped. Needs root.
+
+    Example: ringfence agent run --server https://10.0.0.1:8443 --ca-file ca.pem --token-file token
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    link = LinkConfig(
+        server=server,
+        ca_file=ca_file,
+        token_file=token_file,
+        state_dir=state_dir,
+        kind=ClientKind.AGENT,
+        name=node or socket.gethostname(),
+        kubernetes_cluster=kubernetes_cluster,
+    )
+    runtime = Path(runtime_socket) if runtime_socket else None
+    asyncio.run(_run(AgentConfig(link, runtime_socket=runtime, interval_seconds=interval)))
+
+
+@app.command()
+def health(state_dir: StateDir = Path("/var/lib/ringfence")) -> None:
+    """Tell whether the agent on this node works: for a probe.
+
+    Example: ringfence agent health
+    """
+    try:
+        age = time.time() - health_file(state_dir).stat().st_mtime
+    except OSError as error:
+        raise AgentError(f"no agent has worked with {state_dir}: {error}") from error
+    if age > _HEALTHY_SECONDS:
+        raise AgentError(f"the agent has done nothing for {age:.0f} s; see its log")
+
+
+async def _run(config: AgentConfig) -> None:
+    agent = Agent(config)
+    await agent.start()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    waits = [asyncio.create_task(stopped.wait()), asyncio.create_task(agent.wait())]
+    try:
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in waits:
+            task.cancel()
+        await agent.stop()

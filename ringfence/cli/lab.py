@@ -1,0 +1,157 @@
+"""`ringfence lab`: a real Kubernetes cluster in network namespaces, with a shop in it."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ringfence.cli import output
+from ringfence.cli.client import Context, save_context
+from ringfence.cli.output import Column, Format, OutputOption
+from ringfence.cli.progress import shown
+from ringfence.lab import build as binaries
+from ringfence.lab import cluster, images, kubectl, machine, node
+from ringfence.lab import install as installation
+from ringfence.lab import status as lab_status
+from ringfence.lab.command import environment
+from ringfence.lab.config import LabConfig
+from ringfence.lab.shop import run as shop
+from ringfence.model.errors import InputError
+
+app = typer.Typer(no_args_is_help=True)
+intruder = typer.Typer(no_args_is_help=True)
+app.add_typer(intruder, name="intruder", help="A pod that does what no application should.")
+
+
+class PassOn(TyperCommand):
+    """A command whose words are all for the program that it runs, ``--`` and ``--help`` too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep every word as it is."""
+        ctx.args = args
+        return args
+
+
+@app.callback()
+def _lab() -> None:
+    """A real Kubernetes cluster on this machine, with a shop in it. Needs root."""
+
+
+@app.command()
+def build() -> None:
+    """Make what is slow to make: Kubernetes and CoreDNS binaries, container images."""
+    with shown() as progress:
+        images.shop_images(progress)
+        binaries.kubernetes(progress)
+        images.ringfence_image(progress)
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(min=1, max=100, help="Number of Kubernetes nodes.")] = 2,
+    bare: Annotated[bool, typer.Option("--bare", help="Leave the shop out.")] = False,
+) -> None:
+    """Start a fresh lab. One that runs, or the remains of one, are taken down first."""
+    with shown() as progress:
+        cluster.up(LabConfig(nodes=nodes), progress, bare=bare)
+
+
+@app.command()
+def install() -> None:
+    """Put Ringfence into the running lab, and point the other commands at it."""
+    config, record = cluster.running(LabConfig())
+    with shown() as progress:
+        where = installation.install(config, record, progress)
+    save_context(Context(where.server, where.token_file.read_text().strip(), str(where.ca)))
+    typer.echo(f"the control plane is at {where.server}; try `ringfence agents`", err=True)
+
+
+@app.command()
+def down(
+    everything: Annotated[bool, typer.Option("--all", help="Its logs too.")] = False,
+) -> None:
+    """Take the lab away: processes, namespaces, mounts, cgroups, rules, files."""
+    with shown() as progress:
+        cluster.down(LabConfig(), progress, logs=everything)
+
+
+@app.command()
+def status(form: OutputOption = Format.TABLE) -> None:
+    """Show the machines of the running lab and how they are."""
+    config, record = cluster.running(LabConfig())
+    found = asdict(lab_status.status(config, record))
+    if form in (Format.JSON, Format.YAML, Format.JSONL):
+        output.emit_data(found, form)
+        return
+    columns = [
+        Column("MACHINE", lambda m: m["name"]),
+        Column("ADDRESS", lambda m: m["address"]),
+        Column("STATE", lambda m: "ready" if m["ready"] else "not ready"),
+        Column("PODS", lambda m: "{}/{}".format(*m["pods"]) if m["pods"] else ""),
+        Column("ENDED", lambda m: ", ".join(m["ended"])),
+        Column("RUNNING", lambda m: ", ".join(m["running"]), wide=True),
+    ]
+    output.emit(found["machines"], columns, form)
+
+
+@app.command("kubectl", cls=PassOn)
+def run_kubectl(context: typer.Context) -> None:
+    """Run kubectl against the lab."""
+    config, _ = cluster.running(LabConfig())
+    _become(kubectl.command(config, context.args))
+
+
+@app.command("exec", cls=PassOn)
+def execute(context: typer.Context) -> None:
+    """Run a command on a machine of the lab: exec node1|…|control|external -- COMMAND."""
+    config, record = cluster.running(LabConfig())
+    match context.args:
+        case [name, "--", *argv] if argv:
+            _become(machine.find(config, record, name).command(argv))
+        case _:
+            machines = ", ".join(record.inits)
+            raise InputError(f"say `lab exec MACHINE -- COMMAND`; the machines are {machines}")
+
+
+@app.command()
+def kubeconfig() -> None:
+    """Print a kubeconfig for the lab that works on this host."""
+    config, _ = cluster.running(LabConfig())
+    sys.stdout.write(config.kubeconfig.read_text())
+
+
+@app.command()
+def load(
+    archive: Annotated[Path, typer.Argument(metavar="IMAGE.tar", exists=True, dir_okay=False)],
+) -> None:
+    """Load an image archive (docker save or OCI) into every node."""
+    config, record = cluster.running(LabConfig())
+    with shown() as progress:
+        for spec in config.node_specs:
+            with progress.step(f"Load {archive.name} into {spec.name}"):
+                node.load_image(machine.find(config, record, spec.name), archive)
+
+
+@intruder.command("start")
+def start_intruder() -> None:
+    """Start the pod that scans its neighbours and calls user-db."""
+    config, _ = cluster.running(LabConfig())
+    with shown() as progress, progress.step("Intruder"):
+        shop.start_intruder(config)
+
+
+@intruder.command("stop")
+def stop_intruder() -> None:
+    """Remove the intruder."""
+    config, _ = cluster.running(LabConfig())
+    shop.stop_intruder(config)
+
+
+def _become(argv: list[str]) -> None:
+    """Replace this process, so that signals, terminal and exit code are the command's own."""
+    sys.stdout.flush()
+    os.execvpe(argv[0], argv, environment())  # noqa: S606

@@ -1,0 +1,75 @@
+"""`ringfence server`: the control plane."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ringfence.control.config import ControlConfig
+
+app = typer.Typer()
+
+
+@app.command()
+def server(
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept; made if missing.")],
+    http_listen: Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")] = "127.0.0.1:8443",
+    grpc_listen: Annotated[
+        str, typer.Option(help="ADDRESS:PORT for agents and connectors.")
+    ] = "127.0.0.1:8444",
+    advertise: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address by which clients reach this server; repeatable."),
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql://USER:PASSWORD@HOST/NAME; else SQLite.")
+    ] = None,
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(help="On first start write the administrator's token here, not on stdout."),
+    ] = None,
+    ssh_network: Annotated[
+        list[str] | None,
+        typer.Option(help="A CIDR block that may always open SSH to nodes; repeatable."),
+    ] = None,
+) -> None:
+    """Run the control plane until interrupted.
+
+    The first start prints an administrator's token, once. Clients trust DATA_DIR/ca.pem.
+
+    Example: ringfence server --data-dir /var/lib/ringfence --advertise ringfence.example
+    """
+    from ringfence.control.config import ControlConfig, parse_listen  # noqa: PLC0415
+    from ringfence.model.address import parse_network  # noqa: PLC0415
+
+    config = ControlConfig(
+        data_dir=data_dir,
+        http_listen=parse_listen(http_listen),
+        grpc_listen=parse_listen(grpc_listen),
+        advertise=tuple(advertise or ()),
+        database_url=database,
+        admin_token_file=admin_token_file,
+        ssh_networks=tuple(parse_network(text) for text in ssh_network or ()),
+    )
+    asyncio.run(_run(config))
+
+
+async def _run(config: "ControlConfig") -> None:
+    from ringfence.cli import logs  # noqa: PLC0415
+    from ringfence.control.server import ControlPlane  # noqa: PLC0415
+
+    logs.configure()
+    plane = ControlPlane(config)
+    await plane.start()
+    if plane.admin_token is not None:
+        typer.echo("The administrator's token, shown this once:", err=True)
+        typer.echo(plane.admin_token)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    await plane.stop()

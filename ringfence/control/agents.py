@@ -1,0 +1,78 @@
+"""Who is connected, in what state, and what each agent is to hear next."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ringfence.control.identity import ClientIdentity
+from ringfence.control.metrics import Metrics
+from ringfence.model.ids import ClusterId, NodeName
+from ringfence.wire.generated.agent_pb2 import AgentState
+
+NodeKey = tuple[ClusterId, NodeName]
+
+TOLERATED_SKEW_NS = 300 * 10**9
+"""How far a client's clock may be off before what it says of times is not believed."""
+
+
+@dataclass
+class Agent:
+    """One agent as last heard of. `skew_ns` is how far its clock runs ahead of ours."""
+
+    key: NodeKey
+    state: AgentState
+    last_seen_ns: int
+    skew_ns: int
+    sessions: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be a new directive."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a session is open."""
+        return self.sessions > 0
+
+    @property
+    def stale_reason(self) -> str:
+        """Why the agent is not to be trusted to enforce what it should; empty if it is."""
+        if abs(self.skew_ns) > TOLERATED_SKEW_NS:
+            return f"{skew_text(self.key[1], self.skew_ns)}; its reports are refused"
+        return self.state.stale_reason
+
+
+class Agents:
+    """Every agent that was heard of since the start."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._agents: dict[NodeKey, Agent] = {}
+        metrics.agents.set_function(lambda: sum(agent.connected for agent in self.all()))
+
+    def all(self) -> list[Agent]:
+        """Every agent, by Kubernetes cluster and node."""
+        return [self._agents[key] for key in sorted(self._agents)]
+
+    def heard(self, identity: ClientIdentity, state: AgentState, now_ns: int) -> Agent:
+        """Note an agent's state."""
+        key = (identity.kubernetes_cluster, NodeName(identity.name))
+        skew_ns = state.clock_ns - now_ns
+        agent = self._agents.get(key)
+        if agent is None:
+            agent = self._agents[key] = Agent(key, state, now_ns, skew_ns)
+        agent.state, agent.last_seen_ns, agent.skew_ns = state, now_ns, skew_ns
+        return agent
+
+    def notify(self, nodes: Iterable[NodeKey]) -> None:
+        """Have the sessions of these nodes look for a new directive."""
+        for key in nodes:
+            if key in self._agents:
+                self._agents[key].news.set()
+
+
+def skew_text(name: str, skew_ns: int) -> str:
+    """What is wrong with a clock, and what to do."""
+    way = "ahead of" if skew_ns > 0 else "behind"
+    seconds = abs(skew_ns) / 10**9
+    return (
+        f"the clock of {name} is {seconds:.0f} s {way} the control plane's; "
+        "synchronise both with NTP"
+    )

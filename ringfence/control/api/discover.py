@@ -1,0 +1,78 @@
+"""Policies proposed from what was seen."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.flows import read_window
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.discover import discover
+from ringfence.control.policies import load_tree, load_workspace
+from ringfence.control.services import ServicesDep
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ScopeName, WorkspaceName
+from ringfence.policy.document import Documents, format_documents
+from ringfence.store.flows.queries import HOPS
+
+router = APIRouter(tags=["discovery"])
+
+
+class DiscoverRequest(BaseModel):
+    """Where and when to look: a scope, or a workspace for its scope and name."""
+
+    scope: str = ""
+    workspace: str = ""
+    since: str = "1h"
+    until: str = "0s"
+
+
+class NoiseView(BaseModel):
+    """Connections that were left out of the proposal, and why."""
+
+    reason: str
+    count: int
+    example: str
+
+
+class Summary(BaseModel):
+    """What the proposal comes from."""
+
+    edges: int = Field(description="Distinct edges between workloads that were seen.")
+    policies: int
+    noise: list[NoiseView]
+
+
+class DiscoverResponse(BaseModel):
+    """The proposal as a YAML document, to be read, kept and applied."""
+
+    documents: str
+    summary: Summary
+
+
+@router.post("/discover")
+async def propose_policies(
+    request: DiscoverRequest, services: ServicesDep, principal: PrincipalDep
+) -> DiscoverResponse:
+    """Propose the least set of policies that what was seen needs. Changes nothing."""
+    if bool(request.scope) == bool(request.workspace):
+        raise InputError("give either a scope or a workspace")
+    window = read_window(services, request.since, request.until)
+    async with services.database.read() as connection:
+        tree = await load_tree(connection, principal.tenant)
+        if request.workspace:
+            name = WorkspaceName(request.workspace)
+            scope = (await load_workspace(connection, principal.tenant, name))[0].scope
+        else:
+            name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
+    hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
+    found = discover(hops, services.inventory.timeline, tree, scope, name)
+    return DiscoverResponse(
+        documents=format_documents(Documents(workspaces=(found.workspace,))),
+        summary=Summary(
+            edges=found.edges,
+            policies=len(found.workspace.policies),
+            noise=[
+                NoiseView(reason=one.reason, count=one.count, example=one.example)
+                for one in found.noise
+            ],
+        ),
+    )

@@ -1,0 +1,165 @@
+"""Flows as the API shows them: ends with their names at the time, hops of a connection together."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.times import format_time
+from ringfence.flows.connections import ServiceSockets
+from ringfence.inventory.timeline import Timeline
+from ringfence.model.address import Address, format_address
+from ringfence.model.ids import RevisionId
+from ringfence.model.protocol import format_protocol
+from ringfence.model.workload import Item, ItemKind
+
+Row = dict[str, Any]
+"""One hop as `store.flows.queries.HOPS` has it."""
+
+_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
+
+
+class EndView(BaseModel):
+    """One end of a flow; name, kind, namespace and key are empty for an unknown address."""
+
+    address: str
+    name: str = ""
+    kind: str = ""
+    namespace: str = ""
+    key: str = ""
+
+
+class ServiceView(BaseModel):
+    """A Service through which a connection was made."""
+
+    namespace: str
+    name: str
+    key: str
+
+
+class WayView(BaseModel):
+    """One way's packets, bytes from the IP header on, and the TCP flags seen."""
+
+    packets: int
+    bytes: int
+    flags: list[str]
+
+
+class HopView(BaseModel):
+    """One tuple on the wire."""
+
+    consumer: EndView
+    provider: EndView
+    protocol: str
+    port: int
+    method: str
+    forward: WayView
+    reverse: WayView
+    opened: int
+    answered: int
+    refused: int
+    dropped: int = Field(description="Packets that were reported dropped.")
+    first: str
+    last: str
+
+
+class FlowView(HopView):
+    """A connection as its consumer sees it, and the other hops that it became."""
+
+    service: ServiceView | None = None
+    disposition: str
+    related: list[HopView]
+
+
+class Views:
+    """Renders hops, looking names up as of the flow's own time."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._services = ServiceSockets(timeline.latest())
+
+    def flows(self, rows: Iterable[Row]) -> list[FlowView]:
+        """Connections out of their hops, which stand together."""
+        grouped = groupby(rows, key=lambda row: row["connection"])
+        return [self._flow(list(hops)) for _, hops in grouped]
+
+    def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
+        """A connection from its first consumer to its last provider."""
+        view = self.hop(row)
+        consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
+        fields = {**dict(view), "consumer": consumer, "dropped": dropped}
+        return FlowView(**fields, service=self._service(row), disposition=disposition, related=[])
+
+    def hop(self, row: Row) -> HopView:
+        """One hop."""
+        return HopView(
+            consumer=self.end(row["consumer"], row["consumer_revision"]),
+            provider=self.end(row["provider"], row["provider_revision"]),
+            protocol=format_protocol(row["protocol"]),
+            port=row["provider_port"],
+            method=row["method"],
+            forward=_way(row, "forward"),
+            reverse=_way(row, "reverse"),
+            opened=row["opened"],
+            answered=row["answered"],
+            refused=row["refused"],
+            dropped=row["dropped"],
+            first=format_time(row["first_ns"]),
+            last=format_time(row["last_ns"]),
+        )
+
+    def end(self, address: bytes, revision: int) -> EndView:
+        """Who held an address."""
+        text = format_address(Address(address))
+        item = self._item(revision)
+        if item is None:
+            return EndView(address=text)
+        return EndView(
+            address=text, name=item.name, kind=item.kind, namespace=item.namespace, key=item.key
+        )
+
+    def _item(self, revision: int) -> Item | None:
+        try:
+            return self._timeline.revision(RevisionId(revision))[0] if revision else None
+        except KeyError:
+            return None
+
+    def _flow(self, hops: list[Row]) -> FlowView:
+        hops.sort(key=lambda row: (_translated(row), row["first_ns"], row["provider"]))
+        first, *others = hops
+        passed = any(row["answered"] or row["refused"] or row["reverse_packets"] for row in hops)
+        answered = any(row["answered"] for row in hops)
+        dropped = sum(row["dropped"] for row in hops)
+        disposition = (
+            "dropped" if dropped and not answered else "passed" if passed else "unanswered"
+        )
+        return FlowView(
+            **{**dict(self.hop(first)), "dropped": dropped},
+            service=self._service(first),
+            disposition=disposition,
+            related=[self.hop(row) for row in others],
+        )
+
+    def _service(self, row: Row) -> ServiceView | None:
+        item = self._item(row["dialled_revision"])
+        if item is None or item.kind is not ItemKind.SERVICE:
+            item = self._services.at(row["dialled"], row["protocol"], row["dialled_port"])
+        if item is None:
+            return None
+        return ServiceView(namespace=item.namespace, name=item.name, key=item.key)
+
+
+def _translated(row: Row) -> bool:
+    own = (row["consumer"], row["provider"], row["provider_port"])
+    return own != (row["first_consumer"], row["dialled"], row["dialled_port"])
+
+
+def _way(row: Row, way: str) -> WayView:
+    flags = row[f"{way}_flags"]
+    return WayView(
+        packets=row[f"{way}_packets"],
+        bytes=row[f"{way}_bytes"],
+        flags=[name for bit, name in enumerate(_FLAGS) if flags >> bit & 1],
+    )

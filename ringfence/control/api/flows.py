@@ -1,0 +1,134 @@
+"""Flows and drops, as they were seen."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from ringfence.control.api.flow_views import EndView, FlowView, Views
+from ringfence.control.api.times import format_time, parse_time
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.services import Services, ServicesDep
+from ringfence.model import query
+from ringfence.model.flow import DropSource
+from ringfence.model.protocol import format_protocol
+from ringfence.store.flows.filter import OF_DROP, OF_HOP, Condition, EndColumns
+from ringfence.store.flows.queries import denied, listed
+
+router = APIRouter(tags=["flows"])
+
+_SORTS = {
+    "last": "last_ns",
+    "first": "first_ns",
+    "bytes": "forward_bytes + reverse_bytes",
+    "packets": "forward_packets + reverse_packets",
+    "opened": "opened",
+    "dropped": "dropped",
+}
+Limit = Annotated[int, Query(ge=1, le=10_000)]
+
+
+class FlowsResponse(BaseModel):
+    """Connections, each with its hops."""
+
+    items: list[FlowView]
+
+
+class DeniedView(BaseModel):
+    """Drops at one place for one reason; `policy` is empty for another's drop."""
+
+    consumer: EndView
+    provider: EndView
+    protocol: str
+    port: int
+    direction: str
+    at: dict[str, str]
+    source: str
+    rule: str
+    policy: str
+    reason: str
+    packets: int
+    overflow: int
+    last: str
+
+
+class DeniedResponse(BaseModel):
+    """Drops, the latest first."""
+
+    items: list[DeniedView]
+
+
+@router.get("/flows")
+async def list_flows(
+    services: ServicesDep,
+    principal: PrincipalDep,
+    filter: Annotated[str, Query()] = "everything",  # noqa: A002
+    since: str = "5m",
+    until: str = "0s",
+    limit: Limit = 200,
+    sort: Literal["last", "first", "bytes", "packets", "opened", "dropped"] = "last",
+) -> FlowsResponse:
+    """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
+    window = read_window(services, since, until)
+    condition = _condition(services, filter, window, OF_HOP)
+    rows = await services.flow_store.query(
+        listed(condition.sql, _SORTS[sort]),
+        {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
+    )
+    return FlowsResponse(items=Views(services.inventory.timeline).flows(rows.to_pylist()))
+
+
+@router.get("/flows/denied")
+async def list_denied(
+    services: ServicesDep,
+    principal: PrincipalDep,
+    filter: Annotated[str, Query()] = "everything",  # noqa: A002
+    since: str = "5m",
+    limit: Limit = 200,
+) -> DeniedResponse:
+    """List what was dropped, by whom and why."""
+    window = read_window(services, since, "0s")
+    condition = _condition(services, filter, window, OF_DROP)
+    rows = await services.flow_store.query(
+        denied(condition.sql),
+        {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
+    )
+    views = Views(services.inventory.timeline)
+    return DeniedResponse(items=[_denied(views, row) for row in rows.to_pylist()])
+
+
+def read_window(services: Services, since: str, until: str) -> dict[str, int]:
+    """The parameters `since` and `until`, epoch ns; raises InputError."""
+    now_ns = services.clock()
+    return {"since": parse_time(since, now_ns), "until": parse_time(until, now_ns)}
+
+
+def _condition(
+    services: Services, text: str, window: dict[str, int], columns: EndColumns
+) -> Condition:
+    timeline = services.inventory.timeline
+
+    def revisions(part: query.Query) -> list[int]:
+        chosen = timeline.select_revisions(part, window["since"], window["until"])
+        return [int(revision) for revision in chosen]
+
+    return Condition(query.parse(text), revisions, columns)
+
+
+def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
+    ours = row["source"] == DropSource.RINGFENCE
+    return DeniedView(
+        consumer=views.end(row["consumer"], row["consumer_revision"]),
+        provider=views.end(row["provider"], row["provider_revision"]),
+        protocol=format_protocol(row["protocol"]),
+        port=row["provider_port"],
+        direction=row["direction"],
+        at={"pod": row["pod"]} if row["pod"] else {"node": row["node"]},
+        source="ringfence" if ours else "other",
+        rule=row["rule"],
+        policy=row["rule"] if ours else "",
+        reason=row["reason"],
+        packets=row["packets"],
+        overflow=row["overflow"],
+        last=format_time(row["last_ns"]),
+    )

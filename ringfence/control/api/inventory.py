@@ -1,0 +1,137 @@
+"""What exists, or existed at a time."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.times import format_time, parse_time
+from ringfence.control.services import ServicesDep
+from ringfence.model import query
+from ringfence.model.address import format_address
+from ringfence.model.ids import RevisionId
+from ringfence.model.labels import OWNER_KIND, OWNER_NAME
+from ringfence.model.protocol import format_protocol
+from ringfence.model.workload import Item, ItemKind, ServiceSpec
+
+router = APIRouter(tags=["inventory"])
+
+
+class ServicePortResponse(BaseModel):
+    """One port of a Service; `node_port` is 0 where there is none."""
+
+    name: str
+    protocol: str
+    port: int
+    node_port: int
+
+
+class BackendResponse(BaseModel):
+    """One endpoint behind one port of a Service."""
+
+    service_port: str
+    protocol: str
+    address: str
+    port: int
+    serving: bool
+    key: str | None = Field(description="The item that serves, null for none in the inventory.")
+
+
+class ServiceResponse(BaseModel):
+    """What a Service has besides its labels."""
+
+    type: str
+    ports: list[ServicePortResponse]
+    backends: list[BackendResponse]
+    external_addresses: list[str]
+
+
+class ItemResponse(BaseModel):
+    """One item; `since` is when it became as it is."""
+
+    key: str
+    kind: ItemKind
+    kubernetes_cluster: str
+    namespace: str
+    name: str
+    addresses: list[str]
+    labels: dict[str, list[str]]
+    node: str
+    owner: str
+    since: str
+    service: ServiceResponse | None
+
+
+class InventoryResponse(BaseModel):
+    """Items by key; `total` counts those beyond the limit as well."""
+
+    items: list[ItemResponse]
+    total: int
+
+
+@router.get("/inventory")
+async def list_items(
+    services: ServicesDep,
+    filter_text: Annotated[str | None, Query(alias="filter")] = None,
+    kind: ItemKind | None = None,
+    at: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100_000)] = 1000,
+) -> InventoryResponse:
+    """List items that satisfy a filter."""
+    timeline = services.inventory.timeline
+    snapshot = timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
+    wanted = query.parse(filter_text) if filter_text else query.Everything()
+    chosen = [
+        position
+        for position in snapshot.select(wanted)
+        if kind is None or snapshot.items[position].kind is kind
+    ]
+    items = []
+    for position in chosen[:limit]:
+        _, since_ns, _ = timeline.revision(RevisionId(int(snapshot.revisions[position])))
+        items.append(_item(snapshot.items[position], since_ns))
+    return InventoryResponse(items=items, total=len(chosen))
+
+
+def _item(item: Item, since_ns: int) -> ItemResponse:
+    owner = [*item.labels.get(OWNER_KIND, ())[:1], *item.labels.get(OWNER_NAME, ())[:1]]
+    return ItemResponse(
+        key=item.key,
+        kind=item.kind,
+        kubernetes_cluster=item.cluster,
+        namespace=item.namespace,
+        name=item.name,
+        addresses=[format_address(address) for address in item.addresses],
+        labels={key: list(values) for key, values in item.labels.items()},
+        node=item.node,
+        owner="/".join(owner),
+        since=format_time(since_ns),
+        service=_service(item.service) if item.service else None,
+    )
+
+
+def _service(spec: ServiceSpec) -> ServiceResponse:
+    return ServiceResponse(
+        type=spec.type,
+        ports=[
+            ServicePortResponse(
+                name=port.name,
+                protocol=format_protocol(port.protocol),
+                port=port.port,
+                node_port=port.node_port,
+            )
+            for port in spec.ports
+        ],
+        backends=[
+            BackendResponse(
+                service_port=backend.service_port,
+                protocol=format_protocol(backend.protocol),
+                address=format_address(backend.address),
+                port=backend.port,
+                serving=backend.serving,
+                key=backend.item,
+            )
+            for backend in spec.backends
+        ],
+        external_addresses=[format_address(address) for address in spec.external_addresses],
+    )

@@ -1,0 +1,54 @@
+"""The scope tree."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.policies import load_tree
+from ringfence.control.services import ServicesDep
+from ringfence.policy.ends import members
+from ringfence.store.relational.workspaces import heads
+
+router = APIRouter(tags=["scopes"])
+
+
+class ScopeResponse(BaseModel):
+    """A scope with its place in the tree, the root having depth 0."""
+
+    name: str
+    parent: str | None
+    depth: int
+    query: str
+    full_query: str
+    workloads: int = Field(description="How many workloads match the full query now.")
+    workspace: str | None = Field(description="The scope's primary workspace.")
+
+
+class ScopesResponse(BaseModel):
+    """Scopes from the highest priority to the lowest: parents before their children."""
+
+    items: list[ScopeResponse]
+
+
+@router.get("/scopes")
+async def list_scopes(services: ServicesDep, principal: PrincipalDep) -> ScopesResponse:
+    """List the scopes in the order of their priority."""
+    async with services.database.read() as connection:
+        tree = await load_tree(connection, principal.tenant)
+        workspaces = await heads(connection, principal.tenant)
+    primary = {one.scope: one.name for one in workspaces if one.primary}
+    snapshot = services.inventory.timeline.latest()
+    return ScopesResponse(
+        items=[
+            ScopeResponse(
+                name=scope.name,
+                parent=scope.parent,
+                depth=len(tree.path(scope.name)) - 1,
+                query=str(scope.query),
+                full_query=str(tree.full_query(scope.name)),
+                workloads=len(members(tree, snapshot, scope.name)),
+                workspace=primary.get(scope.name),
+            )
+            for scope in tree.preorder()
+        ]
+    )

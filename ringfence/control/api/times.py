@@ -1,0 +1,32 @@
+"""Times as the API writes and reads them."""
+
+import re
+from datetime import UTC, datetime
+
+from ringfence.model.errors import InputError
+
+_UNITS_NS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+_DURATION = re.compile(r"(\d+)([smhd])")
+
+
+def format_time(at_ns: int) -> str:
+    """RFC 3339 in UTC with milliseconds; `at_ns` is epoch ns."""
+    moment = datetime.fromtimestamp(at_ns / 10**9, tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str, now_ns: int) -> int:
+    """Epoch ns of an RFC 3339 time, or of a duration back from now; raises InputError."""
+    duration = _DURATION.fullmatch(text)
+    if duration:
+        return now_ns - int(duration[1]) * _UNITS_NS[duration[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} is neither a time such as 2030-01-31T12:00:00Z "
+            "nor a duration back from now such as 5m"
+        ) from error
+    if moment.tzinfo is None:
+        raise InputError(f"{text!r} names no time zone: end it with Z for UTC")
+    return int(moment.timestamp() * 10**6) * 1000

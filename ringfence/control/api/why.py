@@ -1,0 +1,118 @@
+"""Which policy decides a connection, at each end."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from ringfence.control import why as explanation
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.policies import load_enforced, load_tree
+from ringfence.control.services import ServicesDep
+from ringfence.model.errors import InputError
+from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import WITH_PORTS, parse_protocol
+from ringfence.model.verdict import Decision, EndRole, Layer, Stage
+from ringfence.policy.order import PolicySet
+
+router = APIRouter(tags=["why"])
+
+
+class DecisionResponse(BaseModel):
+    """One rule that matched; `policy` is null for a catch-all, `place` its place in the order."""
+
+    layer: Layer
+    stage: Stage
+    scope: str
+    workspace: str
+    version: int
+    policy: str | None
+    place: int
+    action: Action
+
+
+class EndResponse(BaseModel):
+    """What one end decides; null `deciding` means that nothing governs it."""
+
+    role: EndRole
+    direction: Direction
+    workload: str
+    deciding: DecisionResponse | None
+    matching: list[DecisionResponse]
+    fail_safe: str | None = Field(description="What lets it pass whatever policies say.")
+
+
+class ConnectionResponse(BaseModel):
+    """One way that the traffic can take."""
+
+    text: str
+    allowed: bool
+    ends: list[EndResponse]
+
+
+class WhyResponse(BaseModel):
+    """Every connection that the question may mean; allowed if all of them are."""
+
+    allowed: bool
+    connections: list[ConnectionResponse]
+    notes: list[str]
+
+
+@router.get("/why")
+async def why(
+    services: ServicesDep,
+    principal: PrincipalDep,
+    source: str,
+    destination: str,
+    port: Annotated[int, Query(ge=0, le=65535)] = 0,
+    protocol: str = "TCP",
+) -> WhyResponse:
+    """Name the policies that decide, by what is enforced now."""
+    number = parse_protocol(protocol)
+    if number is None:
+        raise InputError("protocol: name one, for a connection has just one")
+    if (number in WITH_PORTS) != bool(port):
+        raise InputError(f"port: {protocol} needs {'one' if number in WITH_PORTS else 'none'}")
+    async with services.database.read() as connection:
+        tree = await load_tree(connection, principal.tenant)
+        enforced = await load_enforced(connection, principal.tenant)
+    policy_set = PolicySet(services.inventory.timeline.latest(), tree, enforced)
+    compiled = services.enforcement.surroundings.compile(policy_set)
+    question = explanation.Question(source, destination, number, port)
+    answer = explanation.why(policy_set, compiled, question)
+    return WhyResponse(
+        allowed=answer.allowed,
+        connections=[
+            ConnectionResponse(
+                text=one.text, allowed=one.allowed, ends=[_end(end) for end in one.ends]
+            )
+            for one in answer.connections
+        ],
+        notes=list(answer.notes),
+    )
+
+
+def decision_response(decision: Decision) -> DecisionResponse:
+    """A decision as the API tells it."""
+    return DecisionResponse(
+        layer=decision.layer,
+        stage=decision.stage,
+        scope=decision.scope,
+        workspace=decision.workspace,
+        version=decision.version,
+        policy=decision.policy,
+        place=decision.place,
+        action=decision.action,
+    )
+
+
+def _end(end: explanation.ExplainedEnd) -> EndResponse:
+    verdict = end.verdict
+    return EndResponse(
+        role=verdict.role,
+        direction=verdict.direction,
+        workload=end.workload,
+        deciding=decision_response(verdict.deciding) if verdict.deciding else None,
+        matching=[decision_response(decision) for decision in verdict.matching],
+        fail_safe=end.fail_safe or None,
+    )

@@ -1,0 +1,222 @@
+"""Workspaces, their versions and policies."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.times import format_time
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.errors import NotFoundError
+from ringfence.control.policies import load_workspace
+from ringfence.control.services import ServicesDep
+from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.policy import (
+    Action,
+    CidrEnd,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    OwnNodeEnd,
+    Policy,
+    Rank,
+    ScopeEnd,
+    ServiceEnd,
+    Workspace,
+)
+from ringfence.model.protocol import format_protocol
+from ringfence.store.relational.enforcement import enforced_at
+from ringfence.store.relational.workspaces import heads, versions
+
+router = APIRouter(prefix="/workspaces", tags=["workspaces"])
+
+
+class CatchAllResponse(BaseModel):
+    """What happens to connections that no policy matches."""
+
+    inbound: Action
+    outbound: Action
+
+
+class WorkspaceSummary(BaseModel):
+    """A workspace in short; `enforced` is the version in force, null for none."""
+
+    name: str
+    scope: str
+    primary: bool
+    version: int
+    enforced: int | None
+    policies: int = Field(description="How many there are.")
+    catch_all: CatchAllResponse
+
+
+class WorkspacesResponse(BaseModel):
+    """Workspaces by name, as of their latest versions."""
+
+    items: list[WorkspaceSummary]
+
+
+class ClusterResponse(BaseModel):
+    """A named query over workloads."""
+
+    name: str
+    query: str
+
+
+class PolicyResponse(BaseModel):
+    """A policy, its ends as text; no ports means all of the protocol's."""
+
+    id: str
+    description: str
+    rank: Rank
+    priority: int
+    action: Action
+    consumer: str
+    provider: str
+    protocol: str
+    ports: list[str]
+
+
+class WorkspaceResponse(BaseModel):
+    """One version of a workspace, its policies in the order they are read."""
+
+    name: str
+    scope: str
+    primary: bool
+    version: int
+    enforced: int | None
+    catch_all: CatchAllResponse
+    clusters: list[ClusterResponse]
+    policies: list[PolicyResponse]
+
+
+class VersionResponse(BaseModel):
+    """Who made a version of a workspace, and when."""
+
+    version: int
+    actor: str
+    created_at: str
+
+
+class VersionsResponse(BaseModel):
+    """Versions, the newest first."""
+
+    items: list[VersionResponse]
+
+
+@router.get("")
+async def list_workspaces(services: ServicesDep, principal: PrincipalDep) -> WorkspacesResponse:
+    """List the workspaces by name."""
+    async with services.database.read() as connection:
+        enforced = dict((await enforced_at(connection, principal.tenant)).workspaces)
+        items = []
+        for head in await heads(connection, principal.tenant):
+            workspace, version = await load_workspace(connection, principal.tenant, head.name)
+            items.append(_summary(workspace, version, enforced.get(head.name)))
+    return WorkspacesResponse(items=items)
+
+
+@router.get("/{name}")
+async def show_workspace(
+    name: str,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    version: Annotated[int | None, Query(ge=1)] = None,
+) -> WorkspaceResponse:
+    """Show one version of a workspace, the latest unless another is asked for."""
+    wanted = Version(version) if version is not None else None
+    async with services.database.read() as connection:
+        enforced = dict((await enforced_at(connection, principal.tenant)).workspaces)
+        workspace, found = await load_workspace(
+            connection, principal.tenant, WorkspaceName(name), wanted
+        )
+    return WorkspaceResponse(
+        name=workspace.name,
+        scope=workspace.scope,
+        primary=workspace.primary,
+        version=found,
+        enforced=enforced.get(workspace.name),
+        catch_all=_catch_all(workspace),
+        clusters=[
+            ClusterResponse(name=cluster.name, query=str(cluster.query))
+            for cluster in workspace.clusters
+        ],
+        policies=[_policy(policy) for policy in _in_order(workspace.policies)],
+    )
+
+
+@router.get("/{name}/versions")
+async def list_versions(
+    name: str, services: ServicesDep, principal: PrincipalDep
+) -> VersionsResponse:
+    """List the versions of a workspace, the newest first."""
+    async with services.database.read() as connection:
+        found = await versions(connection, principal.tenant, WorkspaceName(name))
+    if not found:
+        raise NotFoundError(f"there is no workspace {name!r}")
+    return VersionsResponse(
+        items=[
+            VersionResponse(
+                version=one.version, actor=one.actor, created_at=format_time(one.created_ns)
+            )
+            for one in found
+        ]
+    )
+
+
+def _summary(workspace: Workspace, version: int, enforced: int | None) -> WorkspaceSummary:
+    return WorkspaceSummary(
+        name=workspace.name,
+        scope=workspace.scope,
+        primary=workspace.primary,
+        version=version,
+        enforced=enforced,
+        policies=len(workspace.policies),
+        catch_all=_catch_all(workspace),
+    )
+
+
+def _catch_all(workspace: Workspace) -> CatchAllResponse:
+    return CatchAllResponse(
+        inbound=workspace.catch_all.inbound, outbound=workspace.catch_all.outbound
+    )
+
+
+def _in_order(policies: Iterable[Policy]) -> list[Policy]:
+    """Absolute before default, the smaller priority first, then by position."""
+    return sorted(policies, key=lambda one: (one.rank is not Rank.ABSOLUTE, one.priority))
+
+
+def _policy(policy: Policy) -> PolicyResponse:
+    return PolicyResponse(
+        id=policy.id,
+        description=policy.description,
+        rank=policy.rank,
+        priority=policy.priority,
+        action=policy.action,
+        consumer=_end(policy.consumer),
+        provider=_end(policy.provider),
+        protocol=format_protocol(policy.protocol),
+        ports=[str(ports) for ports in policy.ports],
+    )
+
+
+def _end(end: End) -> str:
+    match end:
+        case ScopeEnd(scope):
+            return f"scope {scope}"
+        case ClusterEnd(name):
+            return f"cluster {name}"
+        case FilterEnd(query):
+            return str(query)
+        case ServiceEnd(namespace, name, cluster):
+            return f"service {namespace}/{name}{f' of {cluster}' if cluster else ''}"
+        case CidrEnd(networks, exceptions):
+            text = ", ".join(map(str, networks))
+            return f"{text} except {', '.join(map(str, exceptions))}" if exceptions else text
+        case FqdnEnd(name):
+            return name
+        case OwnNodeEnd():
+            return "own node"

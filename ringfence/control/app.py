@@ -1,0 +1,97 @@
+"""The HTTP API as one application: every route, and the guard before it."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from ringfence.control import problems
+from ringfence.control.api import (
+    agents,
+    changes,
+    documents,
+    enforcement,
+    enrolment,
+    inventory,
+    scopes,
+    whoami,
+    why,
+    workspaces,
+)
+from ringfence.control.auth import authenticate
+from ringfence.control.metrics import MeasureRequests
+from ringfence.control.problems import Problem
+from ringfence.control.services import Services, ServicesDep
+
+GUARDED = (
+    whoami.router,
+    enrolment.router,
+    agents.router,
+    inventory.router,
+    scopes.router,
+    workspaces.router,
+    documents.router,
+    enforcement.router,
+    why.router,
+    changes.router,
+)
+"""Every router here demands an API token; a new noun's router goes here."""
+
+PREFIX = "/api/v1"
+
+
+class Health(BaseModel):
+    """That the process is there."""
+
+    status: str
+
+
+_open = APIRouter(tags=["health"])
+_operations = APIRouter(tags=["operations"])
+
+
+@_open.get("/healthz")
+async def healthz() -> Health:
+    """Say that the process lives."""
+    return Health(status="ok")
+
+
+@_open.get("/readyz", responses={503: {"model": Problem}})
+async def readyz(services: ServicesDep) -> Health:
+    """Say whether requests can be served: the database answers."""
+    await services.enforcement.current()
+    return Health(status="ready")
+
+
+@_operations.get("/metrics", response_class=PlainTextResponse)
+async def metrics(services: ServicesDep) -> Response:
+    """Give the control plane's metrics in Prometheus' text format."""
+    return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def make_app(services: Services) -> FastAPI:
+    """The application. Open are health and enrolment, which takes an enrolment token instead."""
+    app = FastAPI(
+        title="Ringfence",
+        version=version("ringfence"),
+        openapi_url=None,  # served below, behind the guard as all the rest
+        responses={status: {"model": Problem} for status in (401, 403, 422)},
+    )
+    app.state.services = services
+    problems.install(app)
+    app.add_middleware(MeasureRequests, metrics=services.metrics)
+    app.include_router(_open)
+    app.include_router(enrolment.enrol_router, prefix=PREFIX)
+    guard = [Depends(authenticate)]
+    app.include_router(_operations, dependencies=guard)
+    for router in GUARDED:
+        app.include_router(router, prefix=PREFIX, dependencies=guard)
+
+    @app.get(f"{PREFIX}/openapi.json", dependencies=guard, tags=["operations"])
+    async def openapi() -> dict[str, object]:
+        """Describe this API (OpenAPI 3.1)."""
+        return app.openapi()
+
+    return app

@@ -1,0 +1,68 @@
+"""What applying documents would change, decided without doing it."""
+
+from collections.abc import Iterable
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ScopeName, Version, WorkspaceName
+from ringfence.model.policy import Workspace
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.difference import Change, difference
+from ringfence.policy.document import Documents, parse_documents
+from ringfence.policy.order import PolicySet
+
+
+def read_files(files: Iterable[tuple[str, str]]) -> Documents:
+    """The documents of several files, (name, text); raises InputError, for doubles as well."""
+    read = [parse_documents(text, name) for name, text in files]
+    documents = Documents(
+        tuple(scope for one in read for scope in one.scopes),
+        tuple(workspace for one in read for workspace in one.workspaces),
+    )
+    named = [
+        *(f"scope {scope.name!r}" for scope in documents.scopes),
+        *(f"workspace {workspace.name!r}" for workspace in documents.workspaces),
+    ]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise InputError(f"{twice[0]} stands in two files")
+    return documents
+
+
+def decide(held: Documents, given: Documents) -> list[Change]:
+    """What `given` changes in what is `held`; nothing is ever deleted.
+
+    Raises InputError where the outcome would be unsound.
+    """
+    scopes = {scope.name: scope for scope in (*held.scopes, *given.scopes)}
+    workspaces = {one.name: one for one in (*held.workspaces, *given.workspaces)}
+    _check(ScopeTree(scopes.values()), workspaces.values())
+    scope_names = {scope.name for scope in given.scopes}
+    workspace_names = {workspace.name for workspace in given.workspaces}
+    touched = Documents(
+        tuple(scope for scope in held.scopes if scope.name in scope_names),
+        tuple(one for one in held.workspaces if one.name in workspace_names),
+    )
+    return difference(touched, given)
+
+
+def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:
+    """Every name that a workspace uses must mean something in the tree."""
+    nothing = Snapshot([])
+    primary: dict[ScopeName, WorkspaceName] = {}
+    for workspace in workspaces:
+        if workspace.scope not in tree:
+            raise InputError(
+                f"workspace {workspace.name!r} is bound to scope {workspace.scope!r}, which is none"
+            )
+        try:
+            PolicySet(nothing, tree, [(workspace, Version(0))])
+        except InputError as error:
+            raise InputError(f"workspace {workspace.name!r}: {error}") from error
+        if workspace.primary:
+            other = primary.setdefault(workspace.scope, workspace.name)
+            if other != workspace.name:
+                raise InputError(
+                    f"scope {workspace.scope!r} has two primary workspaces, {other!r} and "
+                    f"{workspace.name!r}: make one of them `primary: false`"
+                )

@@ -1,0 +1,38 @@
+"""Writes down who changed what, in the transaction that changes it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.identity import Principal
+from ringfence.store.relational.changes import Change, add_change
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who acts, and from which address."""
+
+    principal: Principal
+    source: str
+
+    async def note(
+        self, connection: AsyncConnection, now_ns: int, what: str, difference: str = ""
+    ) -> None:
+        """Add one change to the audit trail."""
+        change = Change(now_ns, self.principal.actor, self.source, what, difference)
+        await add_change(connection, self.principal.tenant, change)
+
+
+def _author(request: Request, principal: PrincipalDep) -> Author:
+    return Author(principal, source_of(request))
+
+
+def source_of(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client else "unknown"
+
+
+AuthorDep = Annotated[Author, Depends(_author)]

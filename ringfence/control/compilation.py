@@ -1,0 +1,56 @@
+"""From the enforced set to what each node's agent is sent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ringfence.control.agents import NodeKey
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.order import PolicySet
+from ringfence.policy.program import encode
+from ringfence.policy.translate import Widening
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What directives depend on besides inventory and policy.
+
+    `control_plane` is where agents reach the control plane, (address, TCP port).
+    """
+
+    control_plane: tuple[tuple[Address, int], ...]
+    access: NodeAccess
+    interval_seconds: int
+
+    def compile(self, policy_set: PolicySet) -> Compiled:
+        """What every node enforces."""
+        return compile_policies(policy_set, self.control_plane, self.access)
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """Encoded node policies, and what a person should know of how they came about."""
+
+    nodes: Mapping[NodeKey, bytes]
+    warnings: tuple[str, ...]
+
+
+def compile_nodes(policy_set: PolicySet, surroundings: Surroundings) -> Compilation:
+    """The policy of every node in the inventory; the same for the same inputs."""
+    compiled = surroundings.compile(policy_set)
+    nodes = {node: encode(policy) for node, policy in compiled.policies.items()}
+    return Compilation(nodes, _tell(policy_set.snapshot, compiled.widenings))
+
+
+def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...]:
+    """One line for each rule that admits more than its policy says, with the workloads it is at."""
+    places: dict[tuple[str, str], set[str]] = {}
+    for one in widenings:
+        name = snapshot.items[snapshot.position(one.workload)].display
+        places.setdefault((one.handle, one.text), set()).add(name)
+    return tuple(
+        f"{handle}: {text} (at {', '.join(sorted(names))})"
+        for (handle, text), names in sorted(places.items())
+    )

@@ -1,0 +1,206 @@
+"""What is enforced, and what each node has to do for it.
+
+The desired state of a node is a function of the inventory, the scopes and the enforced versions.
+It is worked out again, a moment after any of them changes, and sent to the nodes for which it
+came out different.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+
+import structlog
+
+from ringfence.control.agents import Agents, NodeKey
+from ringfence.control.audit import Author
+from ringfence.control.compilation import Compilation, Surroundings, compile_nodes
+from ringfence.control.errors import ConflictError
+from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
+from ringfence.control.plan import Plan, affected, describe_changes, refusal
+from ringfence.control.policies import load_enforced, load_tree, load_workspace
+from ringfence.control.services import Clock
+from ringfence.model.errors import RingfenceError
+from ringfence.model.ids import TenantId, Version, WorkspaceName
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.order import Enforced as EnforcedVersion
+from ringfence.policy.order import PolicySet
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.enforcement import Enforced, enforce, enforced_at
+from ringfence.wire.generated.agent_pb2 import Directive
+
+_LOG = structlog.get_logger(__name__)
+_SETTLE_SECONDS = 0.1
+
+Wanted = Sequence[tuple[WorkspaceName, Version | None]]
+"""Workspaces to enforce, the latest version for None."""
+
+
+class Enforcement:
+    """Decides, remembers and hands out what nodes enforce."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        inventory: Inventory,
+        agents: Agents,
+        metrics: Metrics,
+        surroundings: Surroundings,
+    ) -> None:
+        self._clock, self._database, self._tenant = clock, database, tenant
+        self._inventory, self._agents, self._metrics = inventory, agents, metrics
+        self.surroundings = surroundings
+        self._enforcing = False
+        self._directives: dict[NodeKey, Directive] = {}
+        self._revision = 0
+        self._dirty = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self.problem = ""
+        """Why nodes still have an older state than they should; empty if they have not."""
+
+    async def start(self) -> None:
+        """Work out the desired state, and keep it up to date."""
+        self._inventory.subscribe(self.touch)
+        async with self._lock:
+            await self._recompute()
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Work nothing out any more; agents keep what they have."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def touch(self) -> None:
+        """Something that the desired state depends on has changed."""
+        self._dirty.set()
+
+    def directive(self, node: NodeKey) -> Directive | None:
+        """What a node is to do; None where it is not known yet, so that it keeps what it has."""
+        if self._enforcing:
+            return self._directives.get(node)
+        return Directive(revision=0, interval_seconds=self.surroundings.interval_seconds)
+
+    def desired_revision(self, node: NodeKey) -> int:
+        """The revision that a node should report, 0 where nothing is enforced."""
+        directive = self.directive(node)
+        return directive.revision if directive is not None else 0
+
+    def problem_of(self, node: NodeKey) -> str:
+        """Why there is no up-to-date directive for a node; empty if there is one."""
+        if self.problem:
+            return self.problem
+        if self.directive(node) is None:
+            return "the inventory does not hold this node: is the connector of its cluster running?"
+        return ""
+
+    async def current(self) -> Enforced:
+        """The enforced set."""
+        async with self._database.read() as connection:
+            return await enforced_at(connection, self._tenant)
+
+    async def plan(self, wanted: Wanted, overrides: Collection[str]) -> Plan:
+        """What enforcing these workspaces, and no others, would change."""
+        _, _, plan = await self._plan(wanted, overrides)
+        return plan
+
+    async def enforce(self, wanted: Wanted, overrides: Collection[str], author: Author) -> Plan:
+        """Enforce these workspaces and no others; raises ConflictError where that is refused.
+
+        On return the nodes' directives are worked out, though not yet in force.
+        """
+        async with self._lock:
+            current, new, plan = await self._plan(wanted, overrides)
+            if plan.refused:
+                raise ConflictError(plan.refused)
+            pairs = tuple((workspace.name, version) for workspace, version in new)
+            if pairs != current.workspaces:
+                now_ns, actor = self._clock(), author.principal.actor
+                what = "enforced " + (
+                    ", ".join(f"{name}@p{version}" for name, version in pairs) or "nothing"
+                )
+                async with self._database.write() as connection:
+                    fresh = Enforced(plan.revision, pairs, actor, now_ns)
+                    await enforce(connection, self._tenant, fresh)
+                    await author.note(connection, now_ns, what, "\n".join(plan.changes))
+            await self._recompute()
+        return plan
+
+    async def _plan(
+        self, wanted: Wanted, overrides: Collection[str]
+    ) -> tuple[Enforced, tuple[EnforcedVersion, ...], Plan]:
+        async with self._database.read() as connection:
+            tree = await load_tree(connection, self._tenant)
+            current = await enforced_at(connection, self._tenant)
+            old = await load_enforced(connection, self._tenant)
+            new = tuple(
+                [
+                    await load_workspace(connection, self._tenant, name, version)
+                    for name, version in sorted(set(wanted), key=lambda pair: pair[0])
+                ]
+            )
+        snapshot = self._inventory.timeline.latest()
+        before, after = PolicySet(snapshot, tree, old), PolicySet(snapshot, tree, new)
+        compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
+        changes = tuple(describe_changes(old, new))
+        plan = Plan(
+            revision=current.revision + bool(changes),
+            changes=changes,
+            workloads=affected(before, after),
+            warnings=compilation.warnings,
+            refused=refusal(after, overrides),
+        )
+        return current, new, plan
+
+    async def _follow(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            self._dirty.clear()
+            async with self._lock:
+                await self._recompute()
+
+    async def _recompute(self) -> None:
+        """Bring the directives up to date; on failure nodes keep what they have."""
+        try:
+            async with self._database.read() as connection:
+                tree = await load_tree(connection, self._tenant)
+                enforced = await load_enforced(connection, self._tenant)
+            nodes = await self._desired(tree, enforced) if enforced else {}
+        except RingfenceError as error:
+            self.problem = f"the enforced policies cannot be turned into rules: {error}"
+            self._metrics.compile_failures.inc()
+            _LOG.error("desired state unknown", reason=str(error))
+            return
+        self.problem = ""
+        switched = self._enforcing != bool(enforced)
+        self._enforcing = bool(enforced)
+        changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
+        self._directives = {key: self._directives[key] for key in nodes}
+        self._agents.notify([agent.key for agent in self._agents.all()] if switched else changed)
+
+    async def _desired(
+        self, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]
+    ) -> Mapping[NodeKey, bytes]:
+        snapshot = self._inventory.timeline.latest()
+
+        def work() -> Compilation:
+            return compile_nodes(PolicySet(snapshot, tree, enforced), self.surroundings)
+
+        return (await asyncio.to_thread(work)).nodes
+
+    def _renew(self, key: NodeKey, policy: bytes) -> bool:
+        held = self._directives.get(key)
+        if held is not None and held.node_policy == policy:
+            return False
+        # Grows over restarts too, without being stored.
+        self._revision = max(self._revision + 1, self._clock() // 10**6)
+        self._directives[key] = Directive(
+            revision=self._revision,
+            node_policy=policy,
+            interval_seconds=self.surroundings.interval_seconds,
+        )
+        return True

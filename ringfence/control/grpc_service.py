@@ -1,0 +1,218 @@
+"""The gRPC service: what agents and connectors say over mutual TLS, and what they hear."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import msgspec
+import structlog
+
+from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, skew_text
+from ringfence.control.errors import ForbiddenError
+from ringfence.control.identity import ClientIdentity, ClientKind
+from ringfence.control.pki import read_identity
+from ringfence.control.services import Services, Window
+from ringfence.inventory.timeline import Change
+from ringfence.model.address import Address
+from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.workload import Item
+from ringfence.wire import batch
+from ringfence.wire.generated import agent_pb2 as wire
+from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneServicer
+
+_LOG = structlog.get_logger(__name__)
+_ADDRESS_BYTES = 16
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AgentService(ControlPlaneServicer):
+    """Serves agents and connectors. Who calls is what the certificate says, never the message."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def Renew(  # noqa: N802
+        self, request: wire.RenewRequest, context: Context
+    ) -> wire.RenewReply:
+        """Sign a new certificate with the names of the present one."""
+        identity = await self._peer(context, *ClientKind)
+        try:
+            now_ns = self._services.clock()
+            signed = self._services.authority.sign_client(request.csr_pem, identity, now_ns)
+        except InputError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return wire.RenewReply(certificate_pem=signed)
+
+    async def Session(  # noqa: N802
+        self, request_iterator: AsyncIterator[wire.AgentState], context: Context
+    ) -> AsyncIterator[wire.Directive]:
+        """Take in an agent's states, and send a directive whenever its desired state changes."""
+        identity = await self._peer(context, ClientKind.AGENT)
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        if first.protocol != batch.PROTOCOL:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, protocol_text(first.protocol))
+        agent = self._heard(identity, first)
+        reader = asyncio.create_task(self._read_states(identity, request_iterator))
+        reader.add_done_callback(lambda _: agent.news.set())
+        agent.sessions += 1
+        _LOG.info("agent connected", node=identity.name, cluster=identity.kubernetes_cluster)
+        try:
+            sent: int | None = None
+            while not reader.done():
+                agent.news.clear()
+                directive = self._services.enforcement.directive(agent.key)
+                if directive is not None and directive.revision != sent:
+                    sent = directive.revision
+                    yield directive
+                await agent.news.wait()
+        finally:
+            agent.sessions -= 1
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            _LOG.info("agent gone", node=identity.name, cluster=identity.kubernetes_cluster)
+
+    async def Report(  # noqa: N802
+        self, request: wire.Batch, context: Context
+    ) -> wire.BatchReply:
+        """Decode one interval's flows and drops and hand them on."""
+        services = self._services
+        identity = await self._peer(context, ClientKind.AGENT)
+        try:
+            window = self._window(identity, request)
+            flows = batch.decode(batch.FLOWS, request.flows)
+            drops = batch.decode(batch.DROPS, request.drops)
+        except (InputError, batch.BatchError) as error:
+            services.metrics.batches.labels("refused").inc()
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        try:
+            duplicate = await services.ingest.ingest(identity, request.id, window, flows, drops)
+        except RingfenceError as error:
+            services.metrics.batches.labels("failed").inc()
+            _LOG.error("batch not stored", batch=request.id, reason=str(error))
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
+        services.metrics.batches.labels("duplicate" if duplicate else "stored").inc()
+        if not duplicate:
+            services.metrics.rows.labels("flows").inc(flows.num_rows)
+            services.metrics.rows.labels("drops").inc(drops.num_rows)
+        return wire.BatchReply(duplicate=duplicate)
+
+    async def Publish(  # noqa: N802
+        self, request_iterator: AsyncIterator[wire.InventoryEvent], context: Context
+    ) -> AsyncIterator[wire.InventoryReply]:
+        """Enter a connector's inventory into the timeline."""
+        identity = await self._peer(context, ClientKind.CONNECTOR)
+        timeline, inventory = self._services.inventory.timeline, self._services.inventory
+        snapshot: list[Item] | None = None
+        async for event in request_iterator:
+            try:
+                self._check_event(identity, event)
+                kind = event.WhichOneof("event")
+                changes: list[Change] = []
+                if kind == "snapshot_begin":
+                    snapshot = []
+                elif kind == "snapshot_end":
+                    items, snapshot = snapshot or [], None
+                    changes = timeline.replace(event.at_ns, identity.kubernetes_cluster, items)
+                elif kind == "gone":
+                    changes = timeline.gone(event.at_ns, _own_key(identity, event.gone))
+                else:
+                    item = _own_item(identity, event.item)
+                    if snapshot is None:
+                        changes = timeline.observe(event.at_ns, item)
+                    else:
+                        snapshot.append(item)
+            except InputError as error:
+                await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+            inventory.record(changes)
+            if snapshot is None:
+                yield wire.InventoryReply(through_ns=event.at_ns)
+
+    async def _peer(self, context: Context, *kinds: ClientKind) -> ClientIdentity:
+        """The caller, who must be of one of these kinds."""
+        certificates = context.auth_context().get("x509_pem_cert")
+        if not certificates:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no client certificate was shown")
+        try:
+            identity = read_identity(certificates[0])
+        except ForbiddenError as error:
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
+        if identity.kind not in kinds:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"a certificate for a {identity.kind} cannot"
+                f" do this: it is for a {' or '.join(kinds)}",
+            )
+        return identity
+
+    def _heard(self, identity: ClientIdentity, state: wire.AgentState) -> Agent:
+        services = self._services
+        now_ns = services.clock()
+        agent = services.agents.heard(identity, state, now_ns)
+        addresses = [
+            Address(packed) for packed in state.node_addresses if len(packed) == _ADDRESS_BYTES
+        ]
+        if addresses:
+            cluster, node = agent.key
+            timeline = services.inventory.timeline
+            services.inventory.record(timeline.set_node_addresses(cluster, node, addresses, now_ns))
+        return agent
+
+    async def _read_states(
+        self, identity: ClientIdentity, states: AsyncIterator[wire.AgentState]
+    ) -> None:
+        async for state in states:
+            self._heard(identity, state)
+
+    def _window(self, identity: ClientIdentity, request: wire.Batch) -> Window:
+        """The batch's window; old ones are welcome, for an agent keeps what it cannot deliver."""
+        ahead = request.window_end_ns - self._services.clock()
+        if ahead > TOLERATED_SKEW_NS:
+            raise InputError(skew_text(identity.name, ahead))
+        if not request.id or not request.window_start_ns <= request.window_end_ns:
+            raise InputError("a batch needs an id and a window that does not end before it starts")
+        return Window(request.window_start_ns, request.window_end_ns)
+
+    def _check_event(self, identity: ClientIdentity, event: wire.InventoryEvent) -> None:
+        if event.kubernetes_cluster != identity.kubernetes_cluster:
+            raise InputError(
+                f"this connector is enrolled for the Kubernetes cluster "
+                f"{identity.kubernetes_cluster!r}, not {event.kubernetes_cluster!r}"
+            )
+        ahead = event.at_ns - self._services.clock()
+        if ahead > TOLERATED_SKEW_NS:
+            raise InputError(skew_text(identity.name, ahead))
+
+
+def protocol_text(spoken: int) -> str:
+    """What to do about a client of another release."""
+    return (
+        f"the client speaks protocol {spoken}, the control plane {batch.PROTOCOL}; "
+        "install the same release of Ringfence on both"
+    )
+
+
+def _own_key(identity: ClientIdentity, key: str) -> ItemKey:
+    if not key.startswith(f"{identity.kubernetes_cluster}/"):
+        raise InputError(f"item {key!r} lies outside {identity.kubernetes_cluster!r}")
+    return ItemKey(key)
+
+
+def _own_item(identity: ClientIdentity, data: bytes) -> Item:
+    try:
+        item = msgspec.json.decode(data, type=Item)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"not an inventory item: {error}") from error
+    _own_key(identity, item.key)
+    if item.cluster != ClusterId(identity.kubernetes_cluster):
+        raise InputError(f"item {item.key!r} lies outside {identity.kubernetes_cluster!r}")
+    return item
+
+
+async def _refuse(context: Context, code: grpc.StatusCode, error: RingfenceError) -> NoReturn:
+    await context.abort(code, str(error))
+    raise AssertionError("abort does not return")

@@ -1,0 +1,69 @@
+"""Takes in what agents report: labels it by the inventory of its time, and stores it once."""
+
+import pyarrow as pa
+
+from ringfence.control.identity import ClientIdentity
+from ringfence.control.inventory import Inventory
+from ringfence.control.services import Clock, Window
+from ringfence.flows.label import Columns, label_drops, label_flows
+from ringfence.model.ids import ClusterId
+from ringfence.store.flows import FlowStore
+from ringfence.store.flows.queries import THROUGH
+from ringfence.store.flows.schema import DROP_ROWS, FLOW_ROWS
+from ringfence.store.flows.store import BatchKey
+from ringfence.wire import batch
+
+SILENT_NS = 300 * 10**9
+"""A node whose agent has sent nothing for so long counts as one without an agent."""
+
+
+class FlowIngest:
+    """Knows which nodes have an agent, and hands labelled rows to the store."""
+
+    def __init__(self, store: FlowStore, inventory: Inventory, clock: Clock) -> None:
+        self._store, self._inventory, self._clock = store, inventory, clock
+        self._through: dict[tuple[ClusterId, str], int] = {}
+
+    async def start(self) -> None:
+        """Learn from the store who reported lately."""
+        since = {"since": self._clock() - SILENT_NS}
+        for row in (await self._store.query(THROUGH, since)).to_pylist():
+            self._through[ClusterId(row["kubernetes_cluster"]), row["node"]] = row["through_ns"]
+
+    async def stop(self) -> None:
+        """Nothing is held open."""
+
+    def through(self) -> dict[tuple[ClusterId, str], int]:
+        """For each node with an agent the end of its last window, epoch ns."""
+        alive = self._clock() - SILENT_NS
+        return {key: end for key, end in self._through.items() if end >= alive}
+
+    async def ingest(
+        self,
+        agent: ClientIdentity,
+        batch_id: str,
+        window: Window,
+        flows: pa.Table,
+        drops: pa.Table,
+    ) -> bool:
+        """Store one batch, with the schemas of `wire.batch`; True if it was there already."""
+        cluster, node = agent.kubernetes_cluster, agent.name
+        timeline = self._inventory.timeline
+        instrumented = {name for where, name in self.through() if where == cluster} | {node}
+        key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
+        origin = [agent.tenant, cluster, node]
+        duplicate = await self._store.insert(
+            key,
+            _rows(FLOW_ROWS, origin, label_flows(flows, timeline, cluster, node, instrumented)),
+            _rows(DROP_ROWS, origin, label_drops(drops, timeline, window.start_ns, window.end_ns)),
+        )
+        last = self._through.get((cluster, node), 0)
+        self._through[cluster, node] = max(last, window.end_ns)
+        return duplicate
+
+
+def _rows(schema: pa.Schema, origin: list[str], columns: Columns) -> pa.Table:
+    count = len(columns["protocol"])
+    names = ("tenant", "kubernetes_cluster", "node")
+    same = {name: pa.repeat(value, count) for name, value in zip(names, origin, strict=True)}
+    return batch.table(schema, columns | same)

@@ -1,0 +1,84 @@
+"""The inventory's timeline, kept in memory and written behind to the database."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from ringfence.control.metrics import Metrics
+from ringfence.inventory.timeline import Change, Timeline
+from ringfence.model.ids import RevisionId, TenantId
+from ringfence.store.errors import StoreError
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.revisions import load_revisions, put_revisions
+
+_LOG = structlog.get_logger(__name__)
+_WRITE_EVERY_SECONDS = 0.2
+_RETRY_SECONDS = 2.0
+_AT_ONCE = 5000
+
+
+class Inventory:
+    """Owns the timeline. What a crash loses of the last moments, connectors tell again."""
+
+    def __init__(self, database: Database, tenant: TenantId, metrics: Metrics) -> None:
+        self.timeline = Timeline()
+        self._database, self._tenant, self._metrics = database, tenant, metrics
+        self._on_change: list[Callable[[], None]] = []
+        self._unwritten: dict[RevisionId, Change] = {}
+        self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up the stored history."""
+        async with self._database.read() as connection:
+            self.timeline.load(await load_revisions(connection, self._tenant))
+        self._metrics.items.set_function(lambda: len(self.timeline.latest().items))
+        self._writer = asyncio.create_task(self._write_behind())
+
+    async def stop(self) -> None:
+        """Write what is left."""
+        if self._writer is None:
+            return
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        self._writer = None
+        while self._unwritten:
+            await self._write()
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Have a quick function called after every change."""
+        self._on_change.append(on_change)
+
+    def record(self, changes: Iterable[Change]) -> None:
+        """Have the timeline's changes stored, and tell who depends on the inventory."""
+        fresh = {change.revision: change for change in changes}
+        if not fresh:
+            return
+        self._unwritten.update(fresh)
+        self._metrics.unwritten.set(len(self._unwritten))
+        self._wake.set()
+        for callback in self._on_change:
+            callback()
+
+    async def _write_behind(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_WRITE_EVERY_SECONDS)
+            self._wake.clear()
+            try:
+                while self._unwritten:
+                    await self._write()
+            except StoreError as error:
+                _LOG.error("inventory not written", reason=str(error))
+                self._wake.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _write(self) -> None:
+        batch = dict(list(self._unwritten.items())[:_AT_ONCE])
+        async with self._database.write() as connection:
+            await put_revisions(connection, self._tenant, batch.values())
+        for revision, change in batch.items():
+            if self._unwritten.get(revision) is change:
+                del self._unwritten[revision]
+        self._metrics.unwritten.set(len(self._unwritten))

@@ -1,0 +1,132 @@
+"""What a new set of enforced versions would change, and for whom; decided without doing it."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.policy import Workspace
+from ringfence.model.verdict import EndRole, Stage
+from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.ends import members
+from ringfence.policy.evaluate import evaluate
+from ringfence.policy.order import Enforced as EnforcedVersion
+from ringfence.policy.order import PolicySet
+
+PROBES = "probes"
+"""The word that overrides the refusal to cut kubelet probes off."""
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A set of versions to enforce. `refused` says why not to, empty for no reason."""
+
+    revision: int
+    changes: tuple[str, ...]
+    workloads: tuple[str, ...]
+    """Names of the workloads for which another set of versions decides."""
+    warnings: tuple[str, ...]
+    refused: str
+
+
+def describe_changes(
+    old: Iterable[EnforcedVersion], new: Iterable[EnforcedVersion]
+) -> Iterator[str]:
+    """One line for each workspace that changes, and one for each of its policies that does."""
+    before, after = _by_name(old), _by_name(new)
+    for name in sorted({*before, *after}):
+        was, will = before.get(name), after.get(name)
+        if was == will:
+            continue
+        if will is None:
+            yield f"workspace {name}: no longer enforced"
+            continue
+        workspace, version = will
+        catch_all = (
+            f"inbound {workspace.catch_all.inbound}, outbound {workspace.catch_all.outbound}"
+        )
+        yield (
+            f"workspace {name}: enforce p{version}{f' instead of p{was[1]}' if was else ''}, "
+            f"{len(workspace.policies)} policies, catch-all {catch_all}"
+        )
+        if was:
+            yield from _policy_changes(was[0], workspace)
+
+
+def _policy_changes(old: Workspace, new: Workspace) -> Iterator[str]:
+    before = {policy.id: policy for policy in old.policies}
+    after = {policy.id: policy for policy in new.policies}
+    for identifier in sorted({*before, *after}):
+        if identifier not in before:
+            yield f"  policy {identifier}: added"
+        elif identifier not in after:
+            yield f"  policy {identifier}: removed"
+        elif before[identifier] != after[identifier]:
+            yield f"  policy {identifier}: changed"
+
+
+def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:
+    """Names of the workloads in the scope of a workspace that changes, sorted."""
+    before, after = _by_name(old.enforced), _by_name(new.enforced)
+    changed = {
+        workspace.scope
+        for name in {*before, *after}
+        if before.get(name) != after.get(name)
+        for workspace, _ in filter(None, (before.get(name), after.get(name)))
+    }
+    snapshot = new.snapshot
+    positions = {position for scope in changed for position in members(new.tree, snapshot, scope)}
+    return tuple(sorted(snapshot.items[position].display for position in positions))
+
+
+def refusal(new: PolicySet, overrides: Collection[str]) -> str:
+    """Why the set ought not to be enforced, empty for no reason."""
+    secondary = [workspace.name for workspace, _ in new.enforced if not workspace.primary]
+    if secondary:
+        return (
+            f"only primary workspaces can be enforced, and {', '.join(secondary)} "
+            "is a secondary one"
+        )
+    cut_off = [] if PROBES in overrides else probes_without_policy(new)
+    if cut_off:
+        named = ", ".join(cut_off[:_NAMED]) + (", …" if len(cut_off) > _NAMED else "")
+        return (
+            f"the kubelet's probes of {len(cut_off)} pods meet a DENY catch-all and no policy "
+            f"({named}): Kubernetes would restart them. Add a policy with consumer `node: own`, "
+            f"or override with `{PROBES}`"
+        )
+    return ""
+
+
+def probes_without_policy(policy_set: PolicySet) -> list[str]:
+    """Names of the pods whose kubelet's probes a catch-all denies at either end, sorted."""
+    snapshot = policy_set.snapshot
+    probed, probes = [], []
+    for position in snapshot.subjects:
+        pod, node = snapshot.items[position], int(policy_set.own_nodes[position])
+        if node == NOWHERE or not pod.addresses or not snapshot.items[node].addresses:
+            continue
+        kubelet, address = snapshot.items[node].addresses[0], pod.addresses[0]
+        for protocol, port in pod.probe_ports:
+            probed.append(pod.display)
+            probes.append(Connection(protocol, kubelet, address, port, address, port))
+    verdicts = evaluate(policy_set, tabulate(snapshot, probes))
+    catch_all = np.array(
+        [rule.decision.stage is Stage.CATCH_ALL for rule in policy_set.rules] + [False]
+    )
+    # UNGOVERNED, -1, finds the last element, which is no catch-all.
+    undecided = (
+        catch_all[verdicts.deciding(EndRole.CONSUMER)]
+        | catch_all[verdicts.deciding(EndRole.PROVIDER)]
+    )
+    rows = np.flatnonzero(undecided & ~verdicts.allowed)
+    return sorted({probed[row] for row in rows})
+
+
+def _by_name(
+    versions: Iterable[EnforcedVersion],
+) -> Mapping[WorkspaceName, tuple[Workspace, Version]]:
+    return {workspace.name: (workspace, version) for workspace, version in versions}

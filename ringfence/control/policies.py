@@ -1,0 +1,51 @@
+"""Scopes and workspaces as the store keeps them, read back into the words of the domain."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.control.errors import NotFoundError
+from ringfence.model.ids import TenantId, Version, WorkspaceName
+from ringfence.model.policy import Workspace
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.document import parse_documents
+from ringfence.policy.order import Enforced as EnforcedVersion
+from ringfence.store.relational.enforcement import enforced_at
+from ringfence.store.relational.scopes import all_scopes
+from ringfence.store.relational.workspaces import find_version
+
+
+async def load_tree(connection: AsyncConnection, tenant: TenantId) -> ScopeTree:
+    """The tenant's scopes."""
+    return ScopeTree(await all_scopes(connection, tenant))
+
+
+async def load_workspace(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    name: WorkspaceName,
+    version: Version | None = None,
+) -> EnforcedVersion:
+    """A workspace and which version it is, the latest for None; raises NotFoundError."""
+    found = await find_version(connection, tenant, name, version)
+    if found is None:
+        which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
+        raise NotFoundError(f"there is no {which}")
+    return read_workspace(found.document, f"{name}@p{found.version}"), found.version
+
+
+async def load_enforced(
+    connection: AsyncConnection, tenant: TenantId, at_ns: int | None = None
+) -> tuple[EnforcedVersion, ...]:
+    """The workspace versions that were enforced at a time, now for None."""
+    enforced = await enforced_at(connection, tenant, at_ns)
+    return tuple(
+        [
+            await load_workspace(connection, tenant, name, version)
+            for name, version in enforced.workspaces
+        ]
+    )
+
+
+def read_workspace(document: str, name: str) -> Workspace:
+    """A workspace from its stored document."""
+    (workspace,) = parse_documents(document, name).workspaces
+    return workspace

@@ -1,0 +1,256 @@
+"""The control plane as one long-running component: stores, API, gRPC, all in one event loop."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import time
+from collections.abc import Iterator
+
+import grpc
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from ringfence.control.agents import Agents
+from ringfence.control.app import make_app
+from ringfence.control.auth import digest, new_token
+from ringfence.control.compilation import Surroundings
+from ringfence.control.config import ControlConfig, Listen
+from ringfence.control.enforcement import Enforcement
+from ringfence.control.errors import StartError
+from ringfence.control.files import DataDirectory, write_private
+from ringfence.control.grpc_service import AgentService
+from ringfence.control.identity import Role
+from ringfence.control.ingest import FlowIngest
+from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
+from ringfence.control.pki import Authority
+from ringfence.control.services import Clock, Services
+from ringfence.model.address import Address, parse_address
+from ringfence.model.ids import DEFAULT_TENANT
+from ringfence.policy.failsafe import NodeAccess
+from ringfence.store.flows.store import FlowStore, embedded
+from ringfence.store.relational.changes import Change, add_change
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.tokens import Token, add_token, any_token
+from ringfence.wire.generated.agent_pb2_grpc import add_ControlPlaneServicer_to_server
+
+_LOG = structlog.get_logger(__name__)
+_LARGEST_MESSAGE = 256 << 20
+_GRACE_SECONDS = 3
+_FIRST_ADMINISTRATOR = "admin"
+
+
+class ControlPlane:
+    """Everything that `ringfence server` runs.
+
+    After `start`, `admin_token` is the administrator's token if this was the first start and no
+    file was asked for: it is kept nowhere else.
+    """
+
+    def __init__(self, config: ControlConfig, clock: Clock = time.time_ns) -> None:
+        self._config, self._clock = config, clock
+        self._opened = contextlib.AsyncExitStack()
+        self.admin_token: str | None = None
+        self.app: FastAPI | None = None
+        self.http_port = 0
+        self.grpc_port = 0
+
+    async def start(self) -> None:
+        """Open the stores and serve; raises StartError and StoreError, and then holds nothing."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._opened.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Finish what is under way, and close everything in the reverse order."""
+        await self._opened.aclose()
+
+    async def _start(self) -> None:
+        config, now_ns = self._config, self._clock()
+        directory = DataDirectory(config.data_dir)
+        directory.open()
+        self._opened.callback(directory.close)
+        authority = Authority.load(config.data_dir, now_ns)
+        certificate, key = authority.server_certificate(self._names(), now_ns)
+        database = Database(config.database_url or f"sqlite:///{config.data_dir / 'control.db'}")
+        await database.start()
+        self._opened.push_async_callback(database.stop)
+        await self._make_administrator(database)
+
+        http_socket = _bind(config.http_listen, "--http-listen")
+        self._opened.callback(http_socket.close)
+        self.http_port = http_socket.getsockname()[1]
+        grpc_server, self.grpc_port = _bind_grpc(config.grpc_listen, authority, certificate, key)
+
+        metrics = Metrics()
+        agents = Agents(metrics)
+        inventory = Inventory(database, DEFAULT_TENANT, metrics)
+        await inventory.start()
+        self._opened.push_async_callback(inventory.stop)
+        flow_store = FlowStore(embedded(config.data_dir / "flows"))
+        await flow_store.start()
+        self._opened.push_async_callback(flow_store.stop)
+        ingest = FlowIngest(flow_store, inventory, self._clock)
+        await ingest.start()
+        self._opened.push_async_callback(ingest.stop)
+        surroundings = Surroundings(
+            await self._reached_at(),
+            NodeAccess(config.ssh_networks),
+            config.report_interval_seconds,
+        )
+        enforcement = Enforcement(
+            self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
+        )
+        await enforcement.start()
+        self._opened.push_async_callback(enforcement.stop)
+        services = Services(
+            clock=self._clock,
+            database=database,
+            inventory=inventory,
+            enforcement=enforcement,
+            agents=agents,
+            flow_store=flow_store,
+            ingest=ingest,
+            authority=authority,
+            metrics=metrics,
+            grpc_port=self.grpc_port,
+        )
+        add_ControlPlaneServicer_to_server(AgentService(services), grpc_server)
+        await grpc_server.start()
+        self._opened.push_async_callback(grpc_server.stop, _GRACE_SECONDS)
+        await self._serve_http(services, http_socket, certificate, key)
+        _LOG.info("control plane ready", http_port=self.http_port, grpc_port=self.grpc_port)
+
+    async def _serve_http(
+        self, services: Services, bound: socket.socket, certificate: bytes, key: bytes
+    ) -> None:
+        # The TLS library reads keys from files only.
+        certificate_file = self._config.data_dir / "server.pem"
+        key_file = self._config.data_dir / "server.key"
+        certificate_file.write_bytes(certificate)
+        write_private(key_file, key)
+        self.app = make_app(services)
+        server = _HttpServer(
+            uvicorn.Config(
+                self.app,
+                ssl_certfile=str(certificate_file),
+                ssl_keyfile=key_file,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+        task = asyncio.create_task(server.serve(sockets=[bound]))
+
+        async def stop() -> None:
+            server.should_exit = True
+            await task
+
+        self._opened.push_async_callback(stop)
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            ready.cancel()
+            await task
+            raise StartError("the HTTP server ended while it started; its log says why")
+
+    def _names(self) -> list[str]:
+        listened = [
+            listen.host
+            for listen in (self._config.http_listen, self._config.grpc_listen)
+            if not ipaddress.ip_address(listen.host).is_unspecified
+        ]
+        names = [*self._config.advertise, *listened, "localhost", "127.0.0.1", "::1"]
+        return list(dict.fromkeys(names))
+
+    async def _make_administrator(self, database: Database) -> None:
+        """On first start, make the one token that all others come from."""
+        token, now_ns = new_token("rf"), self._clock()
+        async with database.write() as connection:
+            if await any_token(connection):
+                return
+            made = Token(
+                digest(token), DEFAULT_TENANT, _FIRST_ADMINISTRATOR, Role.ADMIN, now_ns, None
+            )
+            await add_token(connection, made)
+            what = "made the administrator's token"
+            change = Change(now_ns, _FIRST_ADMINISTRATOR, "first start", what, "")
+            await add_change(connection, DEFAULT_TENANT, change)
+            if self._config.admin_token_file is None:
+                self.admin_token = token
+            else:
+                write_private(self._config.admin_token_file, f"{token}\n".encode())
+
+    async def _reached_at(self) -> tuple[tuple[Address, int], ...]:
+        """Where agents reach us: their rules must never cut this off."""
+        loop = asyncio.get_running_loop()
+        addresses = set()
+        for name in self._config.advertise:
+            try:
+                found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise StartError(
+                    f"{name!r} cannot be resolved: {error}; give --advertise a name or an address "
+                    "by which agents reach this control plane"
+                ) from error
+            addresses |= {parse_address(str(entry[4][0])) for entry in found}
+        ports = (self.http_port, self.grpc_port)
+        return tuple((address, port) for address in sorted(addresses) for port in ports)
+
+
+class _HttpServer(uvicorn.Server):
+    """Leaves signals to the process, which has more than HTTP to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def _bind(listen: Listen, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        return socket.create_server((listen.host, listen.port), family=family)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {listen}: {error.strerror}; "
+            f"stop what uses it, or choose another with {option}"
+        ) from error
+
+
+def _bind_grpc(
+    listen: Listen, authority: Authority, certificate: bytes, key: bytes
+) -> tuple[grpc.aio.Server, int]:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # or a second control plane would share the port unnoticed
+            ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+            ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+        ]
+    )
+    credentials = grpc.ssl_server_credentials(
+        [(key, certificate)], authority.certificate_pem, require_client_auth=True
+    )
+    try:
+        return server, server.add_secure_port(str(listen), credentials)
+    except RuntimeError as error:
+        raise StartError(
+            f"cannot listen on {listen} for agents; "
+            "stop what uses it, or choose another with --grpc-listen"
+        ) from error

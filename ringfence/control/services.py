@@ -1,0 +1,64 @@
+"""What the routes and the gRPC service work with, in one container that the server fills once.
+
+A route asks for it with a parameter `services: ServicesDep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from ringfence.control.agents import Agents
+    from ringfence.control.enforcement import Enforcement
+    from ringfence.control.ingest import FlowIngest
+    from ringfence.control.inventory import Inventory
+    from ringfence.control.metrics import Metrics
+    from ringfence.control.pki import Authority
+    from ringfence.store.flows import FlowStore
+    from ringfence.store.relational.database import Database
+
+Clock = Callable[[], int]
+"""The time, epoch ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time that a batch covers, epoch ns, [start, end)."""
+
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that the control plane is made of, started."""
+
+    clock: Clock
+    database: Database
+    """What people decide: tokens, scopes, workspaces, enforcement, changes."""
+    inventory: Inventory
+    """What exists: `inventory.timeline`, kept in the database."""
+    enforcement: Enforcement
+    """What is enforced, and what each node has to do for it."""
+    agents: Agents
+    """Who is connected and in what state."""
+    flow_store: FlowStore
+    """What agents observed."""
+    ingest: FlowIngest
+    """Takes in what agents report."""
+    authority: Authority
+    """Signs certificates."""
+    metrics: Metrics
+    grpc_port: int
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]

@@ -1,0 +1,137 @@
+"""Why a connection that somebody names would pass or not, by the rules that are enforced."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address, format_address
+from ringfence.model.ids import NodeName
+from ringfence.model.protocol import format_protocol
+from ringfence.model.verdict import EndRole, EndVerdict
+from ringfence.model.workload import ItemKind
+from ringfence.policy.compile import Compiled
+from ringfence.policy.connection import Connections
+from ringfence.policy.explain import explain
+from ringfence.policy.hypothetical import hypothetical
+from ringfence.policy.order import PolicySet
+from ringfence.policy.program import NodePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedEnd:
+    """One end's decision; `fail_safe` names what lets the connection pass whatever it says."""
+
+    verdict: EndVerdict
+    workload: str
+    fail_safe: str
+
+    @property
+    def denies(self) -> bool:
+        """Whether this end stops the connection."""
+        return self.verdict.denies and not self.fail_safe
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedConnection:
+    """One way that the traffic can take, told by all its ends."""
+
+    text: str
+    ends: tuple[ExplainedEnd, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it passes."""
+        return not any(end.denies for end in self.ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Every connection that the question may mean, such as one for each backend of a Service."""
+
+    connections: tuple[ExplainedConnection, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether all of them pass."""
+        return all(connection.allowed for connection in self.connections)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Traffic from one place to another, in the words that `hypothetical` takes."""
+
+    source: str
+    destination: str
+    protocol: int
+    port: int
+
+
+def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer:
+    """Explain the traffic by the rules and by the fail-safes that were compiled from them.
+
+    Raises InputError for a place that there is not.
+    """
+    snapshot = policy_set.snapshot
+    connections, assumed = hypothetical(
+        snapshot, question.source, question.destination, question.protocol, question.port
+    )
+    explained = []
+    for row in range(len(connections)):
+        ends = tuple(
+            _end(snapshot, compiled, connections, row, end)
+            for end in explain(policy_set, connections, row).ends
+        )
+        explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
+    idle = () if policy_set.enforced else ("no workspace is enforced",)
+    return Answer(tuple(explained), (*idle, *assumed))
+
+
+def _end(
+    snapshot: Snapshot, compiled: Compiled, connections: Connections, row: int, end: EndVerdict
+) -> ExplainedEnd:
+    item = snapshot.items[snapshot.position(end.workload)]
+    fail_safe = ""
+    if connections.consumer_item[row] == connections.provider_item[row] != NOWHERE:
+        fail_safe = "a workload may reach itself"
+    elif item.kind is not ItemKind.POD:
+        policy = compiled.policies[item.cluster, NodeName(item.name)]
+        fail_safe = _fail_safe(policy, end.role, connections, row)
+    return ExplainedEnd(end, item.display, fail_safe)
+
+
+def _fail_safe(policy: NodePolicy, role: EndRole, connections: Connections, row: int) -> str:
+    """The handle of the node's first fail-safe that speaks of the connection; empty for none."""
+    outbound = role is EndRole.CONSUMER
+    rules = policy.binding.fail_safes_out if outbound else policy.binding.fail_safes_in
+    peer = Address(bytes((connections.provider if outbound else connections.consumer)[row]))
+    port = int(connections.dialled_port[row])
+    for rule in rules:
+        if (
+            rule.protocol in (None, int(connections.protocol[row]))
+            and (not rule.ports or any(port in ports for ports in rule.ports))
+            and (rule.peers is None or any(peer in block for block in policy.sets[rule.peers]))
+        ):
+            return rule.handle
+    return ""
+
+
+def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:
+    protocol = format_protocol(int(connections.protocol[row]))
+    consumer = _name(snapshot, connections.consumer[row])
+    provider = _name(snapshot, connections.provider[row])
+    port, dialled_port = int(connections.provider_port[row]), int(connections.dialled_port[row])
+    text = f"{consumer} → {provider} {protocol}{f' {port}' if port else ''}"
+    dialled = _name(snapshot, connections.dialled[row])
+    if (dialled, dialled_port) == (provider, port):
+        return text
+    return f"{text}, dialled as {dialled} {protocol} {dialled_port}"
+
+
+def _name(snapshot: Snapshot, packed: NDArray[np.uint8]) -> str:
+    address = Address(bytes(packed))
+    position = snapshot.at(address)
+    written = format_address(address)
+    return written if position == NOWHERE else f"{snapshot.items[position].display} ({written})"

@@ -1,0 +1,118 @@
+"""From hops to connections: each told once, from its first hop to its last.
+
+A hop is one tuple on the wire. The hops of a connection share `connection`; translation makes
+one hop into the next. A connection through a Service fans out to as many last hops as there are
+backends, and each of these is judged on its own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address
+from ringfence.model.protocol import ICMP, ICMPV6
+from ringfence.model.workload import Item, ItemKind
+from ringfence.wire import batch
+
+# Messages about other packets (RFC 792, RFC 4443) and neighbour discovery (RFC 4861).
+_ICMP_ERRORS = (3, 4, 5, 11, 12)
+_ICMPV6_ERRORS = (1, 2, 3, 4, 133, 134, 135, 136, 137)
+
+
+@dataclass(frozen=True)
+class Records:
+    """n connections; `table` has the columns of a hop, the last one's. Built by `records`."""
+
+    table: pa.Table
+    dropped: NDArray[np.uint64]
+    """Packets that were reported dropped, at the first hop or at the last."""
+    translated: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """The number of connections."""
+        return len(self.table)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column as an array, addresses in shape (n, 16)."""
+        return column(self.table, name)
+
+    def take(self, rows: NDArray[Any]) -> "Records":
+        """Some of the connections, by position or by mask."""
+        at = np.nonzero(rows)[0] if rows.dtype == np.bool_ else rows
+        return Records(self.table.take(pa.array(at)), self.dropped[at], self.translated[at])
+
+
+def records(hops: pa.Table) -> Records:
+    """The connections among hops (`store.flows.queries.HOPS`), ICMP errors left out."""
+    translated = np.asarray(
+        (column(hops, "consumer") != column(hops, "first_consumer")).any(1)
+        | (column(hops, "provider") != column(hops, "dialled")).any(1)
+        | (column(hops, "provider_port") != column(hops, "dialled_port"))
+    )
+    _, which = np.unique(column(hops, "connection"), return_inverse=True)
+    count = int(which.max(initial=-1)) + 1
+    goes_on = np.zeros(count, dtype=np.bool_)
+    goes_on[which[translated]] = True
+    dropped = column(hops, "dropped")
+    at_first = np.zeros(count, dtype=np.uint64)
+    at_first[which[~translated]] = dropped[~translated]
+    last = np.nonzero(translated | ~goes_on[which])[0]
+    # Source NAT to several addresses makes several last hops to one provider: the fullest counts.
+    fullest = last[np.argsort(-column(hops, "forward_packets")[last].astype(np.int64))]
+    reached = np.concatenate(
+        [
+            which[fullest].astype(">u8").view(np.uint8).reshape(-1, 8),
+            column(hops, "provider")[fullest],
+            column(hops, "provider_port")[fullest].astype(">u2").view(np.uint8).reshape(-1, 2),
+        ],
+        axis=1,
+    )
+    _, first = np.unique(np.ascontiguousarray(reached).view("S26").ravel(), return_index=True)
+    rows = np.sort(fullest[first])
+    rows = rows[~_about_others(hops)[rows]]
+    total = dropped[rows] + np.where(translated[rows], at_first[which[rows]], 0).astype(np.uint64)
+    return Records(hops.take(pa.array(rows)), total, translated[rows])
+
+
+def _about_others(hops: pa.Table) -> NDArray[np.bool_]:
+    protocol, kind = column(hops, "protocol"), column(hops, "provider_port") >> 8
+    return np.asarray(
+        (protocol == ICMP) & np.isin(kind, _ICMP_ERRORS)
+        | (protocol == ICMPV6) & np.isin(kind, _ICMPV6_ERRORS)
+    )
+
+
+def column(table: pa.Table, name: str) -> NDArray[Any]:
+    """A column as an array, addresses in shape (n, 16)."""
+    values = table[name]
+    if values.type == pa.binary(16):
+        return batch.addresses(values) if len(table) else np.empty((0, 16), dtype=np.uint8)
+    return np.asarray(values.to_numpy())
+
+
+class ServiceSockets:
+    """Which Service is dialled at an address and port: its own, an external one, a node port."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._services: dict[tuple[bytes, int, int], Item] = {}
+        nodes = [item for item in snapshot.items if item.kind is ItemKind.NODE]
+        for position in snapshot.services:
+            item = snapshot.items[position]
+            for port in item.service.ports if item.service else ():
+                fronts = (
+                    *item.addresses,
+                    *(item.service.external_addresses if item.service else ()),
+                )
+                for address in fronts:
+                    self._services[address, port.protocol, port.port] = item
+                for node in nodes if port.node_port else ():
+                    for address in node.addresses if node.cluster == item.cluster else ():
+                        self._services[address, port.protocol, port.node_port] = item
+
+    def at(self, address: bytes, protocol: int, port: int) -> Item | None:
+        """The Service that is dialled so, None where none is."""
+        return self._services.get((Address(address), protocol, port))

@@ -1,0 +1,82 @@
+"""What became of connections, from what was reported of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.flows.connections import Records
+from ringfence.model.flow import Category, Disposition
+from ringfence.model.ids import ClusterId
+from ringfence.model.protocol import TCP
+
+PATIENCE_NS = 300 * 10**9
+"""How long the batch of an instrumented end is waited for."""
+
+Through = Mapping[tuple[ClusterId, str], int]
+"""For each node with an agent the end of its last window, epoch ns."""
+
+
+@dataclass(frozen=True)
+class Dispositions:
+    """Masks over n connections. One may be both passed and dropped: it counts as both."""
+
+    passed: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
+    unanswered: NDArray[np.bool_]
+    pending: NDArray[np.bool_]
+
+    def of(self, row: int) -> Disposition:
+        """The first that holds."""
+        if self.pending[row]:
+            return Disposition.PENDING
+        if self.dropped[row]:
+            return Disposition.DROPPED
+        return Disposition.PASSED if self.passed[row] else Disposition.UNANSWERED
+
+    def categories(self, allowed: NDArray[np.bool_]) -> dict[Category, NDArray[np.bool_]]:
+        """The dispositions held against a policy's verdicts."""
+        return {
+            Category.PERMITTED: self.passed & allowed,
+            Category.ESCAPED: self.passed & ~allowed,
+            Category.REJECTED: self.dropped & ~allowed,
+            Category.MISDROPPED: self.dropped & allowed,
+            Category.UNANSWERED: self.unanswered,
+            Category.PENDING: self.pending,
+        }
+
+
+def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
+    """The disposition of each connection as of `now_ns`.
+
+    A reported drop is final. An answer, a refusal by the provider included, is a pass. Where the
+    provider's end is watched, a connection that never came there was dropped on the way, and one
+    without handshake that did come there passed.
+    """
+    consumer_through = _through(records, "consumer_node", through)
+    provider_through = _through(records, "provider_node", through)
+    last_ns = records.column("last_ns")
+    missing = ((consumer_through != 0) & (consumer_through < last_ns)) | (
+        (provider_through != 0) & (provider_through < last_ns)
+    )
+    reported = records.dropped > 0
+    answered = records.column("answered") > 0
+    replied = (records.column("refused") > 0) | (records.column("reverse_packets") > 0)
+    reached = records.column("reached").astype(np.bool_)
+    arrived = reached & (records.column("protocol") != TCP)
+    passed = answered | (~reported & (replied | arrived))
+    pending = missing & (now_ns - last_ns < PATIENCE_NS) & ~reported & ~passed
+    lost = (provider_through != 0) & ~reached & ~passed & ~pending
+    dropped = reported | lost
+    return Dispositions(passed, dropped, ~(passed | dropped | pending), pending)
+
+
+def _through(records: Records, node: str, through: Through) -> NDArray[np.int64]:
+    """The end of the last window of the nodes in a column, 0 where there is no agent."""
+    pairs = zip(
+        records.table["kubernetes_cluster"].to_pylist(),
+        records.table[node].to_pylist(),
+        strict=True,
+    )
+    return np.array([through.get((cluster, name), 0) for cluster, name in pairs], dtype=np.int64)

@@ -1,0 +1,430 @@
+"""From one-way records to conversations: who opened the connection, and what became of it.
+
+The kernel counts packets one way at a time and knows no roles. Here the two ways that an
+interface saw are paired, the consumer is found by the surest evidence there is, and the
+consumer's port, which tells nothing, is folded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ringfence.flows.record import Nat
+from ringfence.model.flow import Method, Observer
+from ringfence.model.protocol import ICMP, ICMPV6, TCP
+
+Bytes = NDArray[np.bytes_]
+"""Keys of one fixed width; as they have equal length, numpy's null padding confuses none."""
+
+_METHODS = (Method.SYN, Method.SOCKET, Method.SERVICE, Method.DEGREE)
+_SYN, _SOCKET, _SERVICE, _DEGREE = range(4)
+_UNDECIDED = -1
+
+_IDLE_NS = 120 * 10**9
+"""Silence after which a tuple is a new connection: the kernel's nf_conntrack_udp_timeout_stream."""
+
+# Message types that answer another, and the type they answer (RFC 792, RFC 950, RFC 4443).
+_ICMP_REQUEST = np.arange(256, dtype=np.uint16)
+_ICMP_REQUEST[[0, 14, 16, 18]] = [8, 13, 15, 17]
+_ICMPV6_REQUEST = np.arange(256, dtype=np.uint16)
+_ICMPV6_REQUEST[129] = 128
+
+
+@dataclass(frozen=True)
+class Listening:
+    """n listening sockets; the caller writes a wildcard as each address of its namespace."""
+
+    protocol: NDArray[np.uint8]
+    address: NDArray[np.uint8]
+    """Shape (n, 16)."""
+    port: NDArray[np.uint16]
+
+
+class Orientations:
+    """What is known of each tuple from earlier windows, so that direction outlives its SYN.
+
+    Keeps the `capacity` tuples heard of last. One object per agent, passed to each call of
+    `conversations` in turn.
+    """
+
+    def __init__(self, capacity: int = 131_072) -> None:
+        self._capacity = capacity
+        self._keys: Bytes = np.empty(0, dtype="S41")
+        self._known = np.empty(0, dtype=_KNOWN)
+
+    def __len__(self) -> int:
+        """The number of tuples remembered."""
+        return len(self._keys)
+
+    def lookup(self, keys: Bytes) -> NDArray[np.void]:
+        """What is known of each key, `_UNKNOWN` where nothing is."""
+        found = np.full(len(keys), _UNKNOWN, dtype=_KNOWN)
+        if len(self._keys):
+            spot = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            hit = self._keys[spot] == keys
+            found[hit] = self._known[spot[hit]]
+        return found
+
+    def remember(self, keys: Bytes, known: NDArray[np.void]) -> None:
+        """Replace what is known of these keys, which are distinct."""
+        old = ~np.isin(self._keys, keys)
+        keys = np.concatenate([keys, self._keys[old]])
+        known = np.concatenate([known, self._known[old]])
+        if len(keys) > self._capacity:
+            newest = np.argsort(known["last_ns"], kind="stable")[-self._capacity :]
+            keys, known = keys[newest], known[newest]
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._known = keys[order], known[order]
+
+
+_KNOWN = np.dtype(
+    [
+        ("consumer", "i1"),  # 0: the lower end of the pair is the consumer, 1: the higher
+        ("method", "u1"),  # index into _METHODS
+        ("opened", "?"),
+        ("answered", "?"),  # or refused
+        ("last_ns", "i8"),
+    ]
+)
+_UNKNOWN = np.array((_UNDECIDED, len(_METHODS), False, False, 0), dtype=_KNOWN)
+
+
+def conversations(
+    records: NDArray[np.void],
+    pod_interfaces: NDArray[np.uint32],
+    listening: Listening,
+    service_ports: frozenset[tuple[int, int]],
+    orientations: Orientations,
+) -> dict[str, NDArray[np.generic] | pa.Array]:
+    """One window's records (FLOW_DTYPE) as the columns of `wire.batch.FLOWS`.
+
+    There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
+    host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
+    container specifications declare. Updates `orientations`.
+    """
+    pairs = _pair(records)
+    known = orientations.lookup(pairs.keys)
+    consumer, method = _orient(pairs, known, listening, service_ports)
+    forward, reverse = pairs.ways(consumer)
+    counts = _count(pairs, known, forward, reverse)
+    orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
+    return _fold(pairs, forward, reverse, consumer, method, counts, pod_interfaces)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """n pairs of one-way records, each of two ends `low` < `high`.
+
+    `ends` is their (address, port) keys, shape (2, n); `rows` the record that runs away from
+    that end, shape (2, n), -1 where none does.
+    """
+
+    records: NDArray[np.void]
+    keys: Bytes
+    ends: Bytes
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def field(self, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
+        """A field of the records in `rows`, zero where there is none."""
+        values: NDArray[Any] = self.records[name][rows]
+        values[rows < 0] = 0
+        return values
+
+    def either(self, name: str) -> NDArray[Any]:
+        """A field that both records of a pair share."""
+        values: NDArray[Any] = self.records[name][np.maximum(*self.rows)]
+        return values
+
+    def ways(self, consumer: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of the forward and of the reverse records."""
+        each = np.arange(len(self))
+        return self.rows[consumer, each], self.rows[1 - consumer, each]
+
+    @property
+    def last_ns(self) -> NDArray[np.int64]:
+        """When either way's last packet was seen."""
+        low, high = (self.field(rows, "last_ns") for rows in self.rows)
+        return np.asarray(np.maximum(low, high))
+
+
+def _pair(records: NDArray[np.void]) -> _Pairs:
+    ports = _ports(records)
+    source = _join(records["src"], _octets(ports[0], ">u2"))
+    target = _join(records["dst"], _octets(ports[1], ">u2"))
+    backward = source > target
+    low, high = np.where(backward, target, source), np.where(backward, source, target)
+    interface = _octets(records["ifindex"], ">u4")
+    keys = _join(interface, records["protocol"], low, high)
+    keys, first, pair = np.unique(keys, return_index=True, return_inverse=True)
+    rows = np.full((2, len(keys)), -1, dtype=np.int64)
+    # A packet that an interface takes in and sends out again is one packet: the fuller of the
+    # two hooks' records counts. In an assignment the last of equal indices wins.
+    order = np.argsort(records["packets"], kind="stable")
+    rows[backward[order].astype(np.int8), pair[order]] = order
+    return _Pairs(records, keys, np.stack([low[first], high[first]]), rows)
+
+
+def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
+    """Source and destination ports, shape (2, n); for ICMP both are type * 256 + code.
+
+    The type of an answer is written as that of its request, so that the two make a pair.
+    """
+    ports = np.stack([records["sport"], records["dport"]])
+    for protocol, request in ((ICMP, _ICMP_REQUEST), (ICMPV6, _ICMPV6_REQUEST)):
+        at = records["protocol"] == protocol
+        ports[:, at] = request[ports[0, at] & 0xFF] * 256 + ports[1, at]
+    return ports
+
+
+def _orient(
+    pairs: _Pairs,
+    known: NDArray[np.void],
+    listening: Listening,
+    service_ports: frozenset[tuple[int, int]],
+) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+    """Which end (0 low, 1 high) is the consumer, and by which method (index into _METHODS).
+
+    Each step is evidence that an end is the consumer or the provider; the first that tells the
+    two ends apart decides.
+    """
+    protocol = pairs.either("protocol")
+    provides = [_provides(pairs, protocol, end, listening, service_ports) for end in (0, 1)]
+    steps = [
+        (_SYN, _opens(pairs, 1) - _opens(pairs, 0)),
+        (_SOCKET, provides[0][0] - provides[1][0]),
+        (_SERVICE, _answers_icmp(pairs, protocol, 0) - _answers_icmp(pairs, protocol, 1)),
+        (_SERVICE, provides[0][1] - provides[1][1]),
+        (_DEGREE, _degree(pairs)),
+        (_DEGREE, _first_packet(pairs, protocol)),
+    ]
+    consumer = np.full(len(pairs), _UNDECIDED, dtype=np.int8)
+    method = np.full(len(pairs), _DEGREE, dtype=np.uint8)
+    for code, high_minus_low in steps:
+        now = (consumer == _UNDECIDED) & (high_minus_low != 0)
+        consumer[now] = high_minus_low[now] > 0
+        method[now] = code
+    consumer[consumer == _UNDECIDED] = 1
+    before = (known["method"] <= method) & (method != _SYN)
+    consumer[before], method[before] = known["consumer"][before], known["method"][before]
+    return consumer, method
+
+
+def _opens(pairs: _Pairs, end: int) -> NDArray[np.int64]:
+    """Packets that show that this end opened: its SYNs, and the SYN-ACKs to it."""
+    away, back = pairs.rows[end], pairs.rows[1 - end]
+    return np.asarray(pairs.field(away, "syn") + pairs.field(back, "synack"), dtype=np.int64)
+
+
+def _provides(
+    pairs: _Pairs,
+    protocol: NDArray[np.generic],
+    end: int,
+    listening: Listening,
+    service_ports: frozenset[tuple[int, int]],
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Whether the end listens, and whether its port is a declared one."""
+    sockets = _join(listening.protocol, listening.address, _octets(listening.port, ">u2"))
+    listens = np.isin(_join(protocol, pairs.ends[end]), sockets)
+    numbers = np.array([number << 16 | port for number, port in service_ports], dtype=np.int64)
+    declared = np.isin(protocol.astype(np.int64) << 16 | _port(pairs.ends[end]), numbers)
+    return listens.astype(np.int8), declared.astype(np.int8)
+
+
+def _answers_icmp(pairs: _Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
+    """Whether this end sent an ICMP message that answers a request."""
+    kind = pairs.field(pairs.rows[end], "sport").astype(np.int64)
+    v4 = (protocol == ICMP) & (_ICMP_REQUEST[kind & 0xFF] != kind)
+    v6 = (protocol == ICMPV6) & (_ICMPV6_REQUEST[kind & 0xFF] != kind)
+    sent = pairs.rows[end] >= 0
+    return np.asarray((v4 | v6) & sent, dtype=np.int8)
+
+
+def _degree(pairs: _Pairs) -> NDArray[np.int64]:
+    """How many more peers the low end has than the high one: many clients share one provider."""
+    prefix = _octets(pairs.keys, "S41")[:, :5]
+    ends = np.concatenate([_join(prefix, end) for end in pairs.ends])
+    _, which, peers = np.unique(ends, return_inverse=True, return_counts=True)
+    low, high = peers[which].reshape(2, len(pairs))
+    return (low - high).astype(np.int64)
+
+
+def _first_packet(pairs: _Pairs, protocol: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Among equals: the sender of a datagram that none preceded opened; of TCP, the higher port."""
+    never = np.iinfo(np.int64).max
+    first = [
+        np.where(rows >= 0, pairs.field(rows, "first_ns").astype(np.int64), never)
+        for rows in pairs.rows
+    ]
+    by_time = np.sign((first[0] > first[1]).astype(np.int64) - (first[0] < first[1]))
+    by_port = _port(pairs.ends[1]) - _port(pairs.ends[0])
+    return np.where((protocol == TCP) & (by_port != 0), by_port, by_time)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Connections counted in this window, one flag per pair."""
+
+    opened: NDArray[np.bool_]
+    answered: NDArray[np.bool_]
+    refused: NDArray[np.bool_]
+
+
+def _count(
+    pairs: _Pairs,
+    known: NDArray[np.void],
+    forward: NDArray[np.int64],
+    reverse: NDArray[np.int64],
+) -> _Counts:
+    """Count each opening and each answer once, in the window where it was first seen.
+
+    A SYN before the answer repeats the opening; one after the answer is a new connection.
+    """
+    tcp = pairs.either("protocol") == TCP
+    idle = pairs.last_ns - known["last_ns"] > _IDLE_NS
+    open_before = known["opened"] & ~(idle & ~tcp)
+    waiting = open_before & ~known["answered"] & ~idle
+    syn = pairs.field(forward, "syn") > 0
+    opened = np.where(tcp, syn & ~waiting, ~open_before & (forward >= 0))
+    pending = opened | (open_before & ~known["answered"])
+    replied = np.where(tcp, pairs.field(reverse, "synack") > 0, reverse >= 0)
+    answered = pending & replied
+    refused = pending & ~replied & tcp & (pairs.field(reverse, "rst") > 0)
+    return _Counts(opened, answered, refused)
+
+
+def _learn(
+    known: NDArray[np.void],
+    consumer: NDArray[np.int8],
+    method: NDArray[np.uint8],
+    counts: _Counts,
+    last_ns: NDArray[np.int64],
+) -> NDArray[np.void]:
+    learnt = known.copy()
+    learnt["consumer"], learnt["method"], learnt["last_ns"] = consumer, method, last_ns
+    learnt["opened"] |= counts.opened
+    learnt["answered"] &= ~counts.opened
+    learnt["answered"] |= counts.answered | counts.refused
+    return learnt
+
+
+def _original(
+    pairs: _Pairs,
+    forward: NDArray[np.int64],
+    reverse: NDArray[np.int64],
+    own: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]],
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
+    """Consumer, provider and provider's port before NAT, zero where they do not differ.
+
+    Either way's record may know it, and tells it in conntrack's direction, which is not the
+    conversation's where conntrack picked a connection up from its middle.
+    """
+    there = pairs.field(forward, "nat") == Nat.TRANSLATED
+    back = pairs.field(reverse, "nat") == Nat.TRANSLATED
+    rows = np.where(there, forward, np.where(back, reverse, -1))
+    against = pairs.field(rows, "reply") == there
+    source, target = pairs.field(rows, "original_src"), pairs.field(rows, "original_dst")
+    consumer = np.where(against[:, None], target, source)
+    provider = np.where(against[:, None], source, target)
+    port = np.where(
+        against, pairs.field(rows, "original_sport"), pairs.field(rows, "original_dport")
+    )
+    icmp = np.isin(pairs.either("protocol"), (ICMP, ICMPV6))
+    port = np.where(icmp & (rows >= 0), own[2], port).astype(np.uint16)
+    same = (consumer == own[0]).all(1) & (provider == own[1]).all(1) & (port == own[2])
+    consumer[same], provider[same], port[same] = 0, 0, 0
+    return consumer, provider, port
+
+
+def _fold(
+    pairs: _Pairs,
+    forward: NDArray[np.int64],
+    reverse: NDArray[np.int64],
+    consumer: NDArray[np.int8],
+    method: NDArray[np.uint8],
+    counts: _Counts,
+    pod_interfaces: NDArray[np.uint32],
+) -> dict[str, NDArray[np.generic] | pa.Array]:
+    """Sum over the consumer's ports."""
+    each = np.arange(len(pairs))
+    own = (
+        _octets(pairs.ends[consumer, each], "S18")[:, :16],
+        _octets(pairs.ends[1 - consumer, each], "S18")[:, :16],
+        _port(pairs.ends[1 - consumer, each]).astype(np.uint16),
+    )
+    before = _original(pairs, forward, reverse, own)
+    interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
+    key = _join(
+        _octets(interface, ">u4"), protocol, own[0], own[1], _octets(own[2], ">u2"),
+        before[0], before[1], _octets(before[2], ">u2"),
+    )  # fmt: skip
+    order = np.argsort(key, kind="stable")
+    starts = np.nonzero(np.concatenate([[True], key[order][1:] != key[order][:-1]]))[0]
+    starts = starts[: len(pairs)]
+    one = order[starts]
+
+    def total(values: NDArray[np.generic], how: np.ufunc = np.add) -> NDArray[np.generic]:
+        return how.reduceat(values[order], starts) if len(pairs) else values
+
+    def sides(name: str, how: np.ufunc, kind: str) -> Mapping[str, NDArray[np.generic]]:
+        column = "tcp_flags" if name == "flags" else name
+        ways = (("forward", forward), ("reverse", reverse))
+        return {
+            f"{way}_{name}": total(pairs.field(rows, column).astype(kind), how)
+            for way, rows in ways
+        }
+
+    firsts = [
+        np.where(rows >= 0, pairs.records["first_ns"][rows], np.iinfo(np.int64).max)
+        for rows in (forward, reverse)
+    ]
+    observer = np.where(np.isin(interface[one], pod_interfaces), Observer.POD, Observer.NODE)
+    surest = total(method, np.minimum)
+    return {
+        "observer": observer.astype(np.uint8),
+        "interface": interface[one],
+        "protocol": protocol[one],
+        "consumer": own[0][one],
+        "provider": own[1][one],
+        "consumer_port": np.zeros(len(one), dtype=np.uint16),
+        "provider_port": own[2][one],
+        "original_consumer": before[0][one],
+        "original_provider": before[1][one],
+        "original_provider_port": before[2][one],
+        "method": pa.array([_METHODS[code] for code in surest], type=pa.string()),
+        **sides("packets", np.add, "u8"),
+        **sides("bytes", np.add, "u8"),
+        **sides("flags", np.bitwise_or, "u2"),
+        "opened": total(counts.opened.astype(np.uint64)),
+        "answered": total(counts.answered.astype(np.uint64)),
+        "refused": total(counts.refused.astype(np.uint64)),
+        "first_ns": total(np.minimum(*firsts), np.minimum),
+        "last_ns": total(pairs.last_ns, np.maximum),
+    }
+
+
+def _octets(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
+    """Each value as a row of bytes, big-endian so that keys sort as their values do."""
+    packed = np.ascontiguousarray(values.astype(kind))
+    return packed.view(np.uint8).reshape(len(packed), packed.dtype.itemsize)
+
+
+def _join(*parts: NDArray[np.generic]) -> Bytes:
+    """One key per row out of columns of octets, of bytes or of keys."""
+    octets = [
+        part.astype(np.uint8) if part.ndim == 2 else _octets(part, part.dtype.str)  # noqa: PLR2004
+        for part in parts
+    ]
+    joined = np.ascontiguousarray(np.concatenate(octets, axis=1))
+    return joined.view(f"S{joined.shape[1]}").reshape(len(joined))
+
+
+def _port(ends: Bytes) -> NDArray[np.int64]:
+    """The port in an (address, port) key."""
+    return _octets(ends, "S18")[:, 16:].copy().view(">u2").reshape(len(ends)).astype(np.int64)

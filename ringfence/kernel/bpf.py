@@ -1,0 +1,172 @@
+"""BPF objects: found on disk, loaded, their maps read in batches and never while in use."""
+
+import ctypes
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ringfence
+from ringfence.kernel import libbpf
+from ringfence.kernel.errors import BpfError
+
+_BTF = Path("/sys/kernel/btf/vmlinux")
+
+
+def object_path(name: str) -> Path:
+    """Where the compiled `name`.bpf.o is: in the installed package, else in a checkout's build/.
+
+    Raises BpfError when it is in neither.
+    """
+    package = Path(ringfence.__file__).parent
+    candidates = [package / "bpf" / f"{name}.bpf.o", package.parent / "build" / f"{name}.bpf.o"]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    looked = " nor ".join(str(candidate) for candidate in candidates)
+    raise BpfError(
+        f"no BPF object at {looked}: build it with 'make -C bpf' (needs clang and libbpf-dev)"
+    )
+
+
+class BpfObject:
+    """One loaded object file. Its maps and programs live until `close`, or with their links."""
+
+    def __init__(self, path: Path, max_entries: Mapping[str, int]) -> None:
+        """Load `path`; `max_entries` gives the size of the maps whose size is not in the file."""
+        if not _BTF.exists():
+            raise BpfError(
+                f"{_BTF} is missing: the kernel has no type information; "
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+            )
+        self._name = path.name
+        self._handle = libbpf.call(
+            "bpf_object__open_file", bytes(path), None, doing=f"open the BPF object {path}"
+        )
+        try:
+            for name, entries in max_entries.items():
+                libbpf.call(
+                    "bpf_map__set_max_entries", self._find("map", name), entries,
+                    doing=f"size the map {name}",
+                )  # fmt: skip
+            libbpf.call("bpf_object__load", self._handle, doing=f"load the BPF object {path}")
+        except BpfError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the maps and programs; the kernel frees those that nothing else holds."""
+        libbpf.close_object(self._handle)
+
+    def map_fd(self, name: str) -> int:
+        """The descriptor of a map, valid until `close`."""
+        return libbpf.call("bpf_map__fd", self._find("map", name), doing=f"use the map {name}")
+
+    def program_fd(self, name: str) -> int:
+        """The descriptor of a program, valid until `close`."""
+        return libbpf.call(
+            "bpf_program__fd", self._find("program", name), doing=f"use the program {name}"
+        )
+
+    def _find(self, kind: str, name: str) -> int:
+        return libbpf.call(
+            f"bpf_object__find_{kind}_by_name", self._handle, name.encode(),
+            doing=f"find the {kind} {name} in {self._name}",
+        )  # fmt: skip
+
+
+class _TestRun(ctypes.Structure):
+    """struct bpf_test_run_opts of libbpf."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_char_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+def run_on_frame(
+    program_fd: int, frame: bytes, context: bytes | None = None, repeat: int = 1
+) -> int:
+    """Run a TC program on an Ethernet frame (BPF_PROG_TEST_RUN); nanoseconds per run.
+
+    `context` is a struct __sk_buff, of which the kernel takes a few members (gso_size, cb, …).
+    """
+    options = _TestRun(
+        sz=ctypes.sizeof(_TestRun),
+        data_in=frame,
+        data_size_in=len(frame),
+        ctx_in=context,
+        ctx_size_in=len(context or b""),
+        repeat=repeat,
+    )
+    libbpf.call("bpf_prog_test_run_opts", program_fd, ctypes.byref(options), doing="run a program")
+    return int(options.duration)
+
+
+class DoubleBuffer:
+    """Two hash maps of which programs write to one while user space empties the other.
+
+    The object names them `name`_0 and `name`_1, and `name` is the array of maps through which
+    the programs find the current one.
+    """
+
+    def __init__(
+        self, loaded: BpfObject, name: str, key: np.dtype[Any], value: np.dtype[Any], size: int
+    ) -> None:
+        self._current = loaded.map_fd(name)
+        self._maps = [loaded.map_fd(f"{name}_{i}") for i in range(2)]
+        self._key, self._value, self._size = key, value, size
+        self._written = 0
+
+    def drain(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Swap the maps and empty the retired one: its keys and values, in no order.
+
+        Nothing is lost or counted twice: the kernel's update of an array of maps returns only
+        when every program that was running at the time has ended (`maybe_wait_bpf_programs`).
+        """
+        retired, self._written = self._maps[self._written], 1 - self._written
+        libbpf.call(
+            "bpf_map_update_elem", self._current, ctypes.byref(ctypes.c_uint32(0)),
+            ctypes.byref(ctypes.c_int(self._maps[self._written])), 0,
+            doing="swap the buffers",
+        )  # fmt: skip
+        return read_all(retired, self._key, self._value, self._size, delete=True)
+
+
+def read_all(
+    map_fd: int, key: np.dtype[Any], value: np.dtype[Any], size: int, *, delete: bool = False
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """All keys and values of a hash map of at most `size` entries, in one system call.
+
+    For a per-processor map `value` is a dtype with a leading subarray, one item a processor.
+    """
+    keys, values = np.empty(size, key), np.empty(size, value)
+    cursor, count = ctypes.c_uint32(), ctypes.c_uint32(size)
+    result = libbpf.call(
+        "bpf_map_lookup_and_delete_batch" if delete else "bpf_map_lookup_batch",
+        map_fd, None, ctypes.byref(cursor), keys.ctypes.data, values.ctypes.data,
+        ctypes.byref(count), None, doing="read a map", accept=(errno.ENOENT,),
+    )  # fmt: skip
+    if result != -errno.ENOENT:  # the kernel's word for "that was the last"
+        raise BpfError(f"a map holds more than its {size} entries")
+    return keys[: count.value], values[: count.value]
+
+
+def possible_processors() -> int:
+    """How many values a per-processor map holds for each key."""
+    return libbpf.call("libbpf_num_possible_cpus", doing="count the processors")

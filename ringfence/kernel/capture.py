@@ -1,0 +1,181 @@
+"""Flow capture: every packet of the attached interfaces, counted in the kernel.
+
+The program bpf/flow.bpf.c counts each packet into one record per tuple, direction and interface;
+`FlowCapture.drain` takes the records since the last drain, and no packet is ever lost between
+two drains. What could not be counted is itself counted, and `FlowCapture.audit` tells.
+"""
+
+import array
+import errno
+import fcntl
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ringfence.flows.record import FLOW_DTYPE, Hook
+from ringfence.kernel import libbpf
+from ringfence.kernel.bpf import (
+    BpfObject,
+    DoubleBuffer,
+    possible_processors,
+    read_all,
+)
+from ringfence.kernel.errors import BpfError
+from ringfence.kernel.tc import Attachment, attach
+
+__all__ = ["AUDIT_DTYPE", "FLOW_DTYPE", "FlowCapture"]
+
+AUDIT_DTYPE = np.dtype(
+    [
+        ("ifindex", "u4"),
+        ("hook", "u4"),
+        ("skbs", "u8"),
+        ("bytes", "u8"),
+        ("non_ip", "u8"),
+        ("malformed", "u8"),
+        ("full_skbs", "u8"),
+        ("full_packets", "u8"),
+        ("full_bytes", "u8"),
+    ]
+)
+"""What passed one side of one interface since it was attached, and what of it is in no record.
+
+`skbs` and `bytes` count everything, as the interface's own counters do (with the link header,
+before segmentation). `non_ip` and `malformed` are skbs; `full_*` found the flow map full.
+"""
+
+# Mirrors of struct flow_key, struct flow and struct audit in bpf/flow.h, under the names that
+# the fields have in FLOW_DTYPE.
+_KEY = np.dtype(
+    [
+        ("src", "u1", 16), ("dst", "u1", 16), ("ifindex", "u4"), ("sport", "u2"),
+        ("dport", "u2"), ("hook", "u1"), ("protocol", "u1"), ("zero", "V2"),
+    ]
+)  # fmt: skip
+_VALUE = np.dtype(
+    [
+        ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
+        ("original_src", "u1", 16), ("original_dst", "u1", 16),
+        ("original_sport", "u2"), ("original_dport", "u2"),
+        ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"), ("tcp_flags", "u4"),
+        ("nat", "u1"), ("reply", "u1"), ("zero", "V6"),
+    ]
+)  # fmt: skip
+_AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
+_AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
+_AUDITS = 8192  # max_entries in bpf/flow.bpf.c
+
+_SIOCGIFHWADDR = 0x8927
+_ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+
+
+class FlowCapture:
+    """Attaches the flow program to interfaces and drains what it counted. Thread-safe."""
+
+    def __init__(self, object_path: Path, max_flows: int = 65536) -> None:
+        """`max_flows`: how many records fit between two drains; more are counted as losses."""
+        self._path = object_path
+        self._max_flows = max_flows
+        self._lock = threading.Lock()
+        self._attachments: dict[int, Attachment] = {}
+        self._departed: list[np.ndarray[Any, Any]] = []
+
+    def open(self) -> None:
+        """Load the program. Raises BpfError with what to do when the kernel refuses."""
+        self._object = BpfObject(
+            self._path, {"flows_0": self._max_flows, "flows_1": self._max_flows}
+        )
+        self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
+
+    def close(self) -> None:
+        """Detach from every interface and unload."""
+        with self._lock:
+            while self._attachments:
+                self._attachments.popitem()[1].close()
+            self._object.close()
+
+    def attach(self, ifindex: int) -> None:
+        """Count what passes an interface of the calling thread's network namespace.
+
+        An interface that is attached already stays as it is.
+        """
+        with self._lock:
+            if ifindex in self._attachments:
+                return
+            frames = "ethernet" if _has_ethernet_header(ifindex) else "ip"
+            programs = {
+                hook: self._object.program_fd(f"{frames}_{hook.name.lower()}") for hook in Hook
+            }
+            self._attachments[ifindex] = attach(ifindex, programs)
+
+    def detach(self, ifindex: int) -> None:
+        """Stop counting an interface, which may be gone; its last counters stay in `audit`."""
+        with self._lock:
+            attachment = self._attachments.pop(ifindex, None)
+            if attachment is None:
+                return
+            attachment.close()
+            rows = self._read_audit()
+            leaving = rows[rows["ifindex"] == ifindex]
+            self._departed.append(leaving)
+            for row in leaving[["ifindex", "hook"]]:
+                key = row.tobytes()
+                libbpf.call(
+                    "bpf_map_delete_elem", self._object.map_fd("audits"), key,
+                    doing="forget an interface", accept=(errno.ENOENT,),
+                )  # fmt: skip
+
+    def drain(self) -> np.ndarray[Any, Any]:
+        """All records (FLOW_DTYPE) counted since the last drain."""
+        with self._lock:
+            keys, values = self._flows.drain()
+        epoch = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        flows = np.empty(len(keys), FLOW_DTYPE)
+        for source in (keys, values):
+            for name in source.dtype.names or ():
+                if name != "zero":
+                    flows[name] = source[name]
+        flows["first_ns"] += epoch
+        flows["last_ns"] += epoch
+        return flows
+
+    def audit(self) -> np.ndarray[Any, Any]:
+        """Totals (AUDIT_DTYPE) of each attached interface and direction since it was attached.
+
+        An interface that was detached since the last call is in it for the last time.
+        """
+        with self._lock:
+            departed, self._departed = self._departed, []
+            return np.concatenate([self._read_audit(), *departed])
+
+    def program_fd(self, name: str) -> int:
+        """A program's descriptor, to run it on a packet of one's own (BPF_PROG_TEST_RUN)."""
+        return self._object.program_fd(name)
+
+    def _read_audit(self) -> np.ndarray[Any, Any]:
+        counters = np.dtype((np.uint64, (possible_processors(), len(_AUDIT_COUNTERS))))
+        keys, values = read_all(self._object.map_fd("audits"), _AUDIT_KEY, counters, _AUDITS)
+        totals = values.sum(axis=1)
+        rows = np.empty(len(keys), AUDIT_DTYPE)
+        rows["ifindex"], rows["hook"] = keys["ifindex"], keys["hook"]
+        for i, name in enumerate(_AUDIT_COUNTERS):
+            rows[name] = totals[:, i]
+        return rows
+
+
+def _has_ethernet_header(ifindex: int) -> bool:
+    request = array.array("B", bytes(40))  # struct ifreq
+    try:
+        name = socket.if_indextoname(ifindex).encode()
+        request[: len(name)] = array.array("B", name)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)
+    except OSError as error:
+        raise BpfError(f"no interface {ifindex} in this network namespace") from error
+    hardware_type: int = struct.unpack_from("=H", request, 16)[0]
+    return hardware_type in _ETHERNET_TYPES

@@ -1,0 +1,238 @@
+"""The door to connection tracking: on before it is needed, and entries made and deleted.
+
+A namespace tracks nothing until a rule asks for it, and a connection older than that is unknown
+to `ct state established`. So tracking starts when a namespace is first met, and before its first
+dropping rule an entry is made for every socket that is open.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.kernel import nft
+from ringfence.kernel.errors import NetlinkError
+from ringfence.kernel.netns import run_in
+from ringfence.kernel.sockets import connections, listening
+from ringfence.model.address import V4_MAPPED, Address, is_v4
+from ringfence.model.protocol import ICMP, ICMPV6, TCP
+
+# include/uapi/linux/netlink.h, netfilter/nfnetlink.h and nfnetlink_conntrack.h
+_NETLINK_NETFILTER = 12
+_NEW, _GET, _DELETE = 0x100, 0x101, 0x102
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP, _CREATE = 1, 4, 0x300, 0x400
+_NESTED = 0x8000
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _TIMEOUT = 1, 2, 3, 4, 7
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_ADDRESSES = {4: (1, 2), 16: (3, 4)}
+"""Attributes of source and destination, by the length of an address."""
+_PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
+_PROTO_ICMP = {ICMP: (4, 5, 6), ICMPV6: (7, 8, 9)}
+"""Attributes of identifier, type and code."""
+_SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
+_TCP_ESTABLISHED, _TCP_LIBERAL = 3, 8
+# The kernel's own for TCP (Documentation/networking/nf_conntrack-sysctl.rst). The first packet
+# sets the namespace's configured time.
+_IDLE_SECONDS = {TCP: 432_000}
+_IDLE_SECONDS_OTHER = 120
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_GENERIC = struct.Struct("=BBH")  # nfgenmsg
+_ATTRIBUTE = struct.Struct("=HH")
+
+_TRACK = f"""\
+add table {nft.FAMILY} {nft.TABLE}
+add chain {nft.FAMILY} {nft.TABLE} rf_track \
+{{ type filter hook prerouting priority -150; policy accept; }}
+add rule {nft.FAMILY} {nft.TABLE} rf_track ct state established accept
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tracked connection by its original direction, before NAT.
+
+    ICMP has its identifier as source port and type * 256 + code as destination port.
+    """
+
+    protocol: int
+    source: Address
+    destination: Address
+    source_port: int
+    destination_port: int
+
+
+def start_tracking(netns_path: Path) -> None:
+    """Track connections from now on, with a table that lets everything pass.
+
+    Does nothing where our table stands already. Raises NftError, NamespaceError.
+    """
+    if not nft.exists(netns_path):
+        nft.apply(netns_path, _TRACK)
+
+
+def adopt_open_sockets(netns_path: Path) -> int:
+    """Make an established entry for every open connection; returns how many there are.
+
+    A connection whose local port is listened on came from outside. A datagram socket without a
+    peer has no connection to adopt.
+    """
+    ports = {(listener.protocol, listener.port) for listener in listening(netns_path)}
+    found = []
+    for protocol, local, local_port, remote, remote_port in connections(netns_path):
+        if (protocol, local_port) in ports:
+            found.append(Entry(protocol, remote, local, remote_port, local_port))
+        else:
+            found.append(Entry(protocol, local, remote, local_port, remote_port))
+    run_in(netns_path, lambda: _ask(_CREATE, map(_new, found)))
+    return len(found)
+
+
+def entries(netns_path: Path) -> list[Entry]:
+    """All tracked connections of a namespace."""
+    return run_in(netns_path, lambda: [_parse(payload) for payload in _dump()])
+
+
+def delete(netns_path: Path, unwanted: Iterable[Entry]) -> None:
+    """Forget connections; one that is gone already is fine.
+
+    This alone cuts nothing: a ruleset must deny them, or their next packets make them anew.
+    """
+    requests = [(_DELETE, entry, _tuple(_TUPLE_ORIG, entry)) for entry in unwanted]
+    run_in(netns_path, lambda: _ask(0, requests))
+
+
+_Request = tuple[int, Entry, bytes]
+
+
+def _new(entry: Entry) -> _Request:
+    reply = Entry(
+        entry.protocol,
+        entry.destination,
+        entry.source,
+        entry.destination_port,
+        entry.source_port,
+    )
+    seconds = _IDLE_SECONDS.get(entry.protocol, _IDLE_SECONDS_OTHER)
+    body = _tuple(_TUPLE_ORIG, entry) + _tuple(_TUPLE_REPLY, reply)
+    body += _attribute(_STATUS, struct.pack("!I", _SEEN_REPLY | _ASSURED | _CONFIRMED))
+    body += _attribute(_TIMEOUT, struct.pack("!I", seconds))
+    if entry.protocol == TCP:
+        # Nobody saw the window scale that the ends agreed on, so windows are not held to it.
+        liberal = bytes((_TCP_LIBERAL, _TCP_LIBERAL))
+        state = _attribute(1, bytes((_TCP_ESTABLISHED,)))
+        state += _attribute(4, liberal) + _attribute(5, liberal)
+        body += _nested(_PROTOINFO, _nested(1, state))
+    return _NEW, entry, body
+
+
+def _tuple(kind: int, entry: Entry) -> bytes:
+    source, destination = _wire(entry.source), _wire(entry.destination)
+    source_kind, destination_kind = _ADDRESSES[len(source)]
+    ip = _attribute(source_kind, source) + _attribute(destination_kind, destination)
+    proto = _attribute(_PROTO_NUMBER, bytes((entry.protocol,)))
+    if entry.protocol in _PROTO_ICMP:
+        identifier, type_, code = _PROTO_ICMP[entry.protocol]
+        proto += _attribute(identifier, struct.pack("!H", entry.source_port))
+        proto += _attribute(type_, bytes((entry.destination_port >> 8,)))
+        proto += _attribute(code, bytes((entry.destination_port & 0xFF,)))
+    else:
+        proto += _attribute(_PROTO_SOURCE, struct.pack("!H", entry.source_port))
+        proto += _attribute(_PROTO_DESTINATION, struct.pack("!H", entry.destination_port))
+    return _nested(kind, _nested(_TUPLE_IP, ip) + _nested(_TUPLE_PROTO, proto))
+
+
+def _parse(payload: bytes) -> Entry:
+    original = _attributes(_attributes(payload[_GENERIC.size :])[_TUPLE_ORIG])
+    ip, proto = _attributes(original[_TUPLE_IP]), _attributes(original[_TUPLE_PROTO])
+    source, destination = _ADDRESSES[4] if _ADDRESSES[4][0] in ip else _ADDRESSES[16]
+    protocol = proto[_PROTO_NUMBER][0]
+    ports = [_PROTO_SOURCE, _PROTO_DESTINATION]
+    if protocol in _PROTO_ICMP:
+        identifier, type_, code = _PROTO_ICMP[protocol]
+        kind = proto[type_][:1] + proto[code][:1]
+        numbers = proto[identifier] + kind
+    else:
+        numbers = b"".join(proto.get(port, b"\0\0") for port in ports)
+    source_port, destination_port = struct.unpack("!HH", numbers)
+    return Entry(
+        protocol, _address(ip[source]), _address(ip[destination]), source_port, destination_port
+    )
+
+
+def _ask(flags: int, requests: Iterable[_Request]) -> None:
+    """Send changes one by one in the thread's namespace; those of what is gone are fine."""
+    with _socket() as netlink:
+        for kind, entry, body in requests:
+            family = socket.AF_INET if is_v4(entry.source) else socket.AF_INET6
+            netlink.send(_message(kind, flags | _ACK, family, body))
+            for answer, payload in _messages(netlink.recv(1 << 16)):
+                if answer == _ERROR:
+                    _check(payload)
+
+
+def _dump() -> Iterator[bytes]:
+    with _socket() as netlink:
+        netlink.send(_message(_GET, _DUMP, socket.AF_UNSPEC, b""))
+        while True:
+            for answer, payload in _messages(netlink.recv(1 << 18)):
+                if answer == _DONE:
+                    return
+                if answer == _ERROR:
+                    _check(payload)
+                yield payload
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+
+
+def _message(kind: int, flags: int, family: int, body: bytes) -> bytes:
+    size = _HEADER.size + _GENERIC.size + len(body)
+    return _HEADER.pack(size, kind, _REQUEST | flags, 1, 0) + _GENERIC.pack(family, 0, 0) + body
+
+
+def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(datagram):
+        length, kind, _, _, _ = _HEADER.unpack_from(datagram, at)
+        yield kind, datagram[at + _HEADER.size : at + length]
+        at += (length + 3) & ~3
+
+
+def _check(payload: bytes) -> None:
+    """Raise the error of an NLMSG_ERROR message; its code 0 is an acknowledgement."""
+    (code,) = struct.unpack_from("=i", payload)
+    if code not in (0, -errno.ENOENT):
+        cause = OSError(-code, os.strerror(-code))
+        raise NetlinkError(f"the kernel refused a conntrack request: {cause.strerror}") from cause
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _nested(kind: int, value: bytes) -> bytes:
+    return _attribute(kind | _NESTED, value)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    at = 0
+    while at < len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        found[kind & ~_NESTED] = data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def _wire(address: Address) -> bytes:
+    return address[12:] if is_v4(address) else address
+
+
+def _address(wire: bytes) -> Address:
+    return Address(V4_MAPPED + wire if len(wire) == 4 else wire)  # noqa: PLR2004

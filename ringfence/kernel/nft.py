@@ -1,0 +1,195 @@
+"""The door to nftables: libnftables within this process, in the namespace that is meant.
+
+A transaction goes through whole or not at all. Nothing but our own table is ever changed.
+"""
+
+import ctypes
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.kernel.errors import KernelError
+from ringfence.kernel.netns import run_in
+from ringfence.model.address import parse_address
+
+FAMILY, TABLE = "inet", "ringfence"
+
+# Flags of nft_ctx_output_set_flags, libnftables(3).
+_JSON, _NUMERIC_PROTOCOL = 1 << 4, 1 << 7
+# libnftables promises nothing about contexts in several threads.
+_lock = threading.Lock()
+
+
+class NftError(KernelError):
+    """nftables refused a command; the message is nft's own."""
+
+
+@dataclass(frozen=True)
+class Drops:
+    """What the drop sets of one namespace hold, n rows. Counters grow while a tuple is held.
+
+    `set_name` tells the denying rule. `port` is the destination port, for ICMP
+    type * 256 + code, 0 for protocols that have neither.
+    """
+
+    set_name: NDArray[np.str_]
+    protocol: NDArray[np.uint8]
+    source: NDArray[np.uint8]
+    """Shape (n, 16)."""
+    destination: NDArray[np.uint8]
+    """Shape (n, 16)."""
+    port: NDArray[np.uint16]
+    packets: NDArray[np.uint64]
+    overflow: dict[str, int]
+    """Packets that found no room, by set name, since the table was loaded; zeros left out."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.set_name)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCounter:
+    """Packets and bytes (from the IP header on) that one rule matched."""
+
+    chain: str
+    comment: str
+    packets: int
+    bytes: int
+
+
+def apply(netns_path: Path, commands: str) -> None:
+    """Run nft commands as one transaction in a namespace; raises NftError, NamespaceError."""
+    if commands:
+        run_in(netns_path, lambda: _run(commands, 0))
+
+
+def remove(netns_path: Path) -> None:
+    """Take our table away, if it is there; raises NftError, NamespaceError."""
+    apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
+
+
+def list_table(netns_path: Path) -> list[dict[str, Any]] | None:
+    """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there."""
+
+    def read() -> str:
+        return _run(f"list table {FAMILY} {TABLE}", _JSON | _NUMERIC_PROTOCOL) if _there() else ""
+
+    listed = run_in(netns_path, read)
+    return _objects(listed) if listed else None
+
+
+def exists(netns_path: Path) -> bool:
+    """Whether our table stands in a namespace; raises NftError, NamespaceError."""
+    return run_in(netns_path, _there)
+
+
+def _there() -> bool:
+    ours = {"family": FAMILY, "name": TABLE}
+    tables = _objects(_run("list tables", _JSON))
+    return any(ours.items() <= found.get("table", {}).items() for found in tables)
+
+
+def read_drops(objects: Iterable[dict[str, Any]]) -> Drops:
+    """What the drop sets hold, from `list_table`."""
+    names: list[str] = []
+    keys: list[list[Any]] = []
+    packets: list[int] = []
+    overflow: dict[str, int] = {}
+    for found in objects:
+        if held := found.get("set"):
+            counted = [
+                e["elem"] for e in held.get("elem", ()) if "timeout" in held.get("flags", ())
+            ]
+            names += [held["name"]] * len(counted)
+            keys += [element["val"]["concat"] for element in counted]
+            packets += [element["counter"]["packets"] for element in counted]
+        rule = found.get("rule", {})
+        if rule.get("comment") == "overflow" and (lost := _counter(rule)[0]):
+            overflow[rule["chain"]] = lost
+    return Drops(
+        set_name=np.array(names, dtype=np.str_),
+        protocol=np.array([int(key[2]) for key in keys], dtype=np.uint8),
+        source=_addresses(key[0] for key in keys),
+        destination=_addresses(key[1] for key in keys),
+        port=np.array([key[3] if len(key) > 3 else 0 for key in keys], dtype=np.uint16),  # noqa: PLR2004
+        packets=np.array(packets, dtype=np.uint64),
+        overflow=overflow,
+    )
+
+
+def read_counters(objects: Iterable[dict[str, Any]]) -> list[RuleCounter]:
+    """The counter of each rule that has one, in the table's order, from `list_table`."""
+    return [
+        RuleCounter(rule["chain"], rule.get("comment", ""), *_counter(rule))
+        for found in objects
+        if (rule := found.get("rule"))
+        and any("counter" in expression for expression in rule["expr"])
+    ]
+
+
+def _counter(rule: dict[str, Any]) -> tuple[int, int]:
+    counters = (part["counter"] for part in rule["expr"] if "counter" in part)
+    first = next(counters, {"packets": 0, "bytes": 0})
+    return first["packets"], first["bytes"]
+
+
+def _addresses(texts: Iterable[str]) -> NDArray[np.uint8]:
+    packed = b"".join(map(parse_address, texts))
+    return np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16)
+
+
+def _objects(listed: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.json.decode(listed)["nftables"]
+    return found
+
+
+def _run(commands: str, flags: int) -> str:
+    """Run commands in the calling thread's namespace and return what they print."""
+    library = _library()
+    with _lock:
+        # The context opens its netlink socket at once: here is where the namespace is chosen.
+        context = library.nft_ctx_new(0)
+        if not context:
+            raise NftError("libnftables gives no context: out of memory")
+        try:
+            library.nft_ctx_buffer_output(context)
+            library.nft_ctx_buffer_error(context)
+            library.nft_ctx_output_set_flags(context, flags)
+            failed = library.nft_run_cmd_from_buffer(context, commands.encode())
+            if failed:
+                said: bytes = library.nft_ctx_get_error_buffer(context)
+                raise NftError(f"nftables refused: {said.decode(errors='replace').strip()}")
+            printed: bytes = library.nft_ctx_get_output_buffer(context)
+            return printed.decode()
+        finally:
+            library.nft_ctx_free(context)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libnftables.so.1")
+    except OSError as error:
+        raise NftError(f"{error}; install libnftables1 (Debian, Ubuntu)") from error
+    context, text = ctypes.c_void_p, ctypes.c_char_p
+    for name, result, arguments in (
+        ("nft_ctx_new", context, [ctypes.c_uint32]),
+        ("nft_ctx_free", None, [context]),
+        ("nft_ctx_buffer_output", ctypes.c_int, [context]),
+        ("nft_ctx_buffer_error", ctypes.c_int, [context]),
+        ("nft_ctx_output_set_flags", None, [context, ctypes.c_uint]),
+        ("nft_run_cmd_from_buffer", ctypes.c_int, [context, text]),
+        ("nft_ctx_get_error_buffer", text, [context]),
+        ("nft_ctx_get_output_buffer", text, [context]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library

@@ -1,0 +1,179 @@
+"""Attaching programs to both sides of an interface, beside whatever else hangs there.
+
+A TCX link (kernel 6.6) ends with its descriptor. Before that there are only filters of the
+clsact qdisc, which stay until somebody removes them; they are found and removed by whoever
+attached them, and the qdisc goes with the one who made it, if nobody else uses it by then.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ringfence.flows.record import Hook
+from ringfence.kernel import libbpf
+from ringfence.kernel.errors import BpfError
+from ringfence.kernel.netlink import DUMP, ask
+
+
+class Attachment(Protocol):
+    """Programs on an interface."""
+
+    def close(self) -> None:
+        """Take them off; the interface may be gone. Called in the interface's namespace."""
+
+
+def attach(ifindex: int, programs: Mapping[Hook, int]) -> Attachment:
+    """Attach program descriptors to an interface of the thread's namespace.
+
+    Raises BpfError; then none of them is attached.
+    """
+    try:
+        return TcxLinks(ifindex, programs)
+    except TcxMissingError:
+        return ClsactFilters(ifindex, programs)
+
+
+class TcxMissingError(BpfError):
+    """The kernel is older than TCX."""
+
+
+class _LinkOptions(ctypes.Structure):
+    """struct bpf_link_create_opts of libbpf, up to its flags."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32), ("zero", ctypes.c_uint32))
+
+
+_ATTACH_TYPE = {Hook.INGRESS: 46, Hook.EGRESS: 47}  # enum bpf_attach_type
+_BPF_F_BEFORE = 1 << 3
+
+
+class TcxLinks:
+    """One link a program: kernel 6.6 and later.
+
+    Each stands before the programs of others, any of which may end the round.
+    """
+
+    def __init__(self, ifindex: int, programs: Mapping[Hook, int]) -> None:
+        self._links: list[int] = []
+        first = _LinkOptions(sz=ctypes.sizeof(_LinkOptions), flags=_BPF_F_BEFORE)
+        try:
+            for hook, program in programs.items():
+                link = libbpf.call(
+                    "bpf_link_create", program, ifindex, _ATTACH_TYPE[hook], ctypes.byref(first),
+                    doing=f"attach to {hook.name.lower()} of interface {ifindex}",
+                    accept=(errno.EINVAL,),
+                )  # fmt: skip
+                if link < 0:
+                    raise TcxMissingError("the kernel has no TCX")
+                self._links.append(link)
+        except BpfError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the links."""
+        while self._links:
+            os.close(self._links.pop())
+
+
+class _TcHook(ctypes.Structure):
+    """struct bpf_tc_hook of libbpf."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+    )
+
+
+class _TcFilter(ctypes.Structure):
+    """struct bpf_tc_opts of libbpf."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+    )
+
+
+_POINT = {Hook.INGRESS: 1, Hook.EGRESS: 2}  # enum bpf_tc_attach_point
+_PARENT = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}  # TC_H_CLSACT and which side
+_BOTH = _POINT[Hook.INGRESS] | _POINT[Hook.EGRESS]
+_RTM_GETTFILTER = 46
+_ALREADY_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
+
+
+class ClsactFilters:
+    """One direct-action filter a program; the kernel gives each a priority of its own."""
+
+    def __init__(self, ifindex: int, programs: Mapping[Hook, int]) -> None:
+        self._ifindex = ifindex
+        self._filters: dict[Hook, _TcFilter] = {}
+        with _only_loader():
+            made = libbpf.call(
+                "bpf_tc_hook_create", self._hook(_BOTH),
+                doing=f"make a clsact qdisc on interface {ifindex}", accept=(errno.EEXIST,),
+            )  # fmt: skip
+            self._made_qdisc = made == 0
+            try:
+                for hook, program in programs.items():
+                    fresh = _TcFilter(sz=ctypes.sizeof(_TcFilter), prog_fd=program)
+                    libbpf.call(
+                        "bpf_tc_attach", self._hook(_POINT[hook]), ctypes.byref(fresh),
+                        doing=f"attach to {hook.name.lower()} of interface {ifindex}",
+                    )  # fmt: skip
+                    self._filters[hook] = fresh
+            except BpfError:
+                self._remove()
+                raise
+
+    def close(self) -> None:
+        """Remove our filters, and our qdisc unless others use it."""
+        with _only_loader():
+            self._remove()
+
+    def _remove(self) -> None:
+        while self._filters:
+            hook, ours = self._filters.popitem()
+            ours.prog_fd = ours.prog_id = ours.flags = 0
+            libbpf.call(
+                "bpf_tc_detach", self._hook(_POINT[hook]), ctypes.byref(ours),
+                doing=f"detach from interface {self._ifindex}", accept=_ALREADY_GONE,
+            )  # fmt: skip
+        if self._made_qdisc and not any(_has_filters(self._ifindex, hook) for hook in Hook):
+            libbpf.call(
+                "bpf_tc_hook_destroy", self._hook(_BOTH),
+                doing=f"remove the clsact qdisc of interface {self._ifindex}",
+                accept=_ALREADY_GONE,
+            )  # fmt: skip
+
+    def _hook(self, point: int) -> object:
+        size = ctypes.sizeof(_TcHook)
+        return ctypes.byref(_TcHook(sz=size, ifindex=self._ifindex, attach_point=point))
+
+
+def _has_filters(ifindex: int, hook: Hook) -> bool:
+    request = struct.pack("=BxxxiIII", socket.AF_UNSPEC, ifindex, 0, _PARENT[hook], 0)  # tcmsg
+    return any(True for _ in ask(socket.NETLINK_ROUTE, _RTM_GETTFILTER, DUMP, request))
+
+
+@contextlib.contextmanager
+def _only_loader() -> Iterator[None]:
+    """Hold a lock that all loaders in this network namespace share: the namespace's own file.
+
+    Loaders that let the kernel choose at the same moment are given the same priority and fail.
+    """
+    with Path("/proc/thread-self/ns/net").open("rb") as namespace:
+        fcntl.flock(namespace, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,106 @@
+"""What a lab is made of and is slow to make: kept by version in the user's cache directory."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ringfence.lab.command import run_noting
+from ringfence.lab.config import cache_dir
+from ringfence.lab.progress import Note, Progress
+
+_HERE = Path(__file__).parent
+_REQUIRE = re.compile(r"^\s*(?:require\s+)?(\S+) (v\S+)$", re.MULTILINE)
+_KUBERNETES = "k8s.io/kubernetes"
+_COREDNS = "github.com/coredns/coredns"
+KUBERNETES_PROGRAMS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+)
+
+
+@contextmanager
+def entry(path: Path) -> Iterator[Path]:
+    """Make a cache entry: yields a temporary path beside it, which becomes it when all went well.
+
+    The temporary path is on the same file system, so the entry appears whole or not at all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as directory:
+        made = Path(directory) / path.name
+        yield made
+        if path.is_dir():
+            shutil.rmtree(path)
+        made.rename(path)
+
+
+def kubernetes(progress: Progress) -> Path:
+    """Directory of the Kubernetes programs, built from the Go module proxy when missing."""
+    version = kubernetes_version()
+    major, minor, _ = version.removeprefix("v").split(".")
+    package = "k8s.io/component-base/version"
+    stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    flags = [f"-X {package}.{name}={value}" for name, value in stamps.items()]
+    packages = [f"{_KUBERNETES}/cmd/{name}" for name in KUBERNETES_PROGRAMS]
+    path = cache_dir() / f"kubernetes-{version}"
+
+    def make(note: Note) -> None:
+        with entry(path) as made:
+            _go_build(_HERE / "kubernetes", packages, flags, made, note)
+
+    return _cached(path, f"Build Kubernetes {version} (about 5 minutes)", make, progress)
+
+
+def coredns(progress: Progress) -> Path:
+    """Directory of CoreDNS, built from the Go module proxy when missing."""
+    version = required_version(_HERE / "coredns/go.mod", _COREDNS)
+    path = cache_dir() / f"coredns-{version}"
+
+    def make(note: Note) -> None:
+        with entry(path) as made:
+            _go_build(_HERE / "coredns", ["."], [], made, note)
+
+    return _cached(path, f"Build CoreDNS {version} (about 1 minute)", make, progress)
+
+
+def kubernetes_version() -> str:
+    """Version of Kubernetes that the lab runs."""
+    return required_version(_HERE / "kubernetes/go.mod", _KUBERNETES)
+
+
+def required_version(go_mod: Path, module: str) -> str:
+    """Version of ``module`` that a go.mod requires."""
+    versions: dict[str, str] = dict(_REQUIRE.findall(go_mod.read_text()))
+    return versions[module]
+
+
+def _cached(path: Path, title: str, make: Callable[[Note], None], progress: Progress) -> Path:
+    if not path.exists():
+        with progress.step(title) as note:
+            make(note)
+    return path
+
+
+def _go_build(module: Path, packages: list[str], flags: list[str], out: Path, note: Note) -> None:
+    """Build ``packages`` of a Go module into a directory, statically linked.
+
+    Go prints each package that it compiles; their count is the progress.
+    """
+    out.mkdir()
+    compiled = 0
+
+    def count(line: str) -> None:
+        nonlocal compiled
+        compiled += 1
+        note(f"{compiled} packages, {line}")
+
+    linker = " ".join(["-s", "-w", *flags])
+    argv = ["go", "build", "-v", "-trimpath", "-buildvcs=false", f"-ldflags={linker}"]
+    argv += ["-o", f"{out}/", *packages]
+    run_noting(argv, count, cwd=module, env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"})

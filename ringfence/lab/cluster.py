@@ -1,0 +1,236 @@
+"""Bring the lab up, tell how it is, and take it away."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from ringfence.lab import (
+    build,
+    cgroups,
+    controlplane,
+    dns,
+    images,
+    kubectl,
+    network,
+    node,
+    pki,
+    processes,
+    state,
+)
+from ringfence.lab.config import PREFIX, LabConfig
+from ringfence.lab.errors import LabError
+from ringfence.lab.machine import Machine, boot, log_path, require_alive
+from ringfence.lab.processes import Process, identify
+from ringfence.lab.progress import Progress
+from ringfence.lab.relay import Forward
+from ringfence.lab.shop import run as shop
+from ringfence.lab.state import State
+
+_API_TIMEOUT = 60.0  # seconds
+_NODES_TIMEOUT = 90
+_DNS_TIMEOUT = 60
+_POLL = 0.2
+
+
+def up(config: LabConfig, progress: Progress, *, bare: bool = False) -> None:
+    """Start a fresh lab, with the shop unless ``bare``; a lab that runs is taken down first.
+
+    So are the remains of one that was killed. Returns when everything in it is ready.
+    """
+    require_root()
+    with _lock(config):
+        _down(config, progress)
+        programs = build.kubernetes(progress)
+        archives = images.shop_images(progress)
+        record = State(config.run / "state.json", config.nodes, node.save_sysctls())
+        config.run.mkdir(mode=0o755, parents=True)
+        record.write()
+        with progress.step("Network and machines"):
+            machines = _boot(config, record)
+        with progress.step("Kubernetes control plane and nodes"):
+            _start_cluster(config, machines, programs, archives, bare=bare)
+        if not bare:
+            with progress.step("Shop"):
+                shop.start_server(machines["external"])
+                shop.wait(config)
+                shop.start_load(config, machines["external"])
+
+
+def down(config: LabConfig, progress: Progress, *, logs: bool = False) -> None:
+    """Take the lab away, whatever state it is in; LabError if something of it stays.
+
+    Its logs are kept until the next time, unless ``logs`` says that they go too.
+    """
+    require_root()
+    with _lock(config):
+        _down(config, progress)
+        if logs:
+            shutil.rmtree(config.logs, ignore_errors=True)
+
+
+def running(config: LabConfig) -> tuple[LabConfig, State]:
+    """Return the running lab's configuration and record; LabError if there is none."""
+    require_root()
+    record = state.load(config.run / "state.json")
+    if record is None:
+        raise LabError("no lab is running; start one with `ringfence lab up`")
+    return LabConfig(nodes=record.nodes, run=config.run, data=config.data), record
+
+
+def leftovers(config: LabConfig, recorded: Sequence[Process] = ()) -> list[str]:
+    """Say what of the lab exists: processes, namespaces, mounts, cgroups."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    ours = (PREFIX, str(config.run), str(config.data))
+    return [
+        *(f"process {p.pid} ({p.name})" for p in recorded if p.alive),
+        *(f"network namespace {path.name}" for path in network.namespaces()),
+        *(f"mount {line.split()[4]}" for line in mounts if any(o in line for o in ours)),
+        *(f"cgroup {path}" for path in cgroups.existing()),
+        *(f"directory {path}" for path in (config.run, config.data) if path.exists()),
+    ]
+
+
+def add_relay(record: State, netns: str, forwards: Sequence[Forward]) -> Process:
+    """Start a relay on the host that makes ports inside the lab reachable on loopback."""
+    argv = [sys.executable, "-m", "ringfence.lab.relay", f"/run/netns/{netns}"]
+    return _spawn_on_host(record, "relay", [*argv, *(str(f) for f in forwards)])
+
+
+def require_root() -> None:
+    """Raise LabError if this is not root."""
+    if os.geteuid():
+        raise LabError("the lab makes namespaces and mounts: run this as root, e.g. with sudo")
+
+
+def _boot(config: LabConfig, record: State) -> dict[str, Machine]:
+    network.build(config)
+    for spec in config.machines:
+        (config.data / spec.name).mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        booted = pool.map(lambda spec: boot(config, spec, record), config.machines)
+        return {machine.spec.name: machine for machine in booted}
+
+
+def _start_cluster(
+    config: LabConfig,
+    machines: dict[str, Machine],
+    programs: Path,
+    archives: Sequence[Path],
+    *,
+    bare: bool,
+) -> None:
+    """Start everything at once; each part waits for what it needs."""
+    authority = pki.Authority(config.run / "pki")
+    control = machines["control"]
+    started = controlplane.start(config, control, programs, authority)
+    target = Forward(config.api_port, str(config.control.address), controlplane.API_PORT)
+    started.append(add_relay(control.state, config.control.netns, [target]))
+    objects = [*_nodes(config), *dns.manifests(config)]
+    if not bare:
+        objects += shop.objects(config)
+
+    def start_node(machine: Machine) -> None:
+        node.start_runtime(config, machine, archives)
+        node.start_kubelet(config, machine, programs, authority)
+
+    with ThreadPoolExecutor() as pool:
+        nodes = [pool.submit(start_node, machines[n.name]) for n in config.node_specs]
+        _wait_api(config, control.state, started)
+        kubectl.apply(config, objects)
+        for future in nodes:
+            future.result()
+    ready = ["--for=condition=Ready", "node", "--all", f"--timeout={_NODES_TIMEOUT}s"]
+    kubectl.kubectl(config, "wait", *ready)
+    resolving = ["--for=condition=Available", "--namespace=kube-system", "deployment/coredns"]
+    kubectl.kubectl(config, "wait", *resolving, f"--timeout={_DNS_TIMEOUT}s")
+
+
+def _nodes(config: LabConfig) -> list[dict[str, object]]:
+    """Node objects made ahead of their kubelets, which carry the pod network of each."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": n.name, "labels": {"kubernetes.io/hostname": n.name}},
+            "spec": {"podCIDR": str(n.pods), "podCIDRs": [str(n.pods)]},
+        }
+        for n in config.node_specs
+    ]
+
+
+def _wait_api(config: LabConfig, record: State, needed: Sequence[Process]) -> None:
+    deadline = time.monotonic() + _API_TIMEOUT
+    while True:
+        require_alive(record, needed)
+        try:
+            kubectl.kubectl(config, "get", "--raw=/readyz")
+        except LabError as error:
+            if time.monotonic() > deadline:
+                raise LabError(f"the Kubernetes API is not ready; see {config.run}") from error
+            time.sleep(_POLL)
+        else:
+            return
+
+
+def _spawn_on_host(record: State, name: str, argv: Sequence[str]) -> Process:
+    log = log_path(record.path.parent, name)
+    with log.open("ab") as output:
+        popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd="/",
+        )
+    process = identify(name, popen.pid)
+    record.add(process)
+    return process
+
+
+def _down(config: LabConfig, progress: Progress) -> None:
+    record = state.load(config.run / "state.json")
+    recorded = record.processes if record else []
+    if not leftovers(config, recorded):
+        return
+    with progress.step("Take away the lab that is there"):
+        inodes = {path.stat().st_ino for path in network.namespaces()}
+        processes.kill(recorded)
+        processes.kill(processes.in_network_namespaces(inodes))
+        inside = {pid for group in cgroups.existing() for pid in cgroups.members(group)}
+        processes.kill(identify("", pid) for pid in inside)
+        network.remove()
+        cgroups.remove()
+        if record:
+            node.restore_sysctls(record.sysctls)
+        _keep_logs(config)
+        for directory in (config.data, config.run):
+            shutil.rmtree(directory, ignore_errors=True)
+        if left := leftovers(config, recorded):
+            raise LabError("these parts of the lab cannot be removed: " + ", ".join(left))
+
+
+def _keep_logs(config: LabConfig) -> None:
+    shutil.rmtree(config.logs, ignore_errors=True)
+    config.logs.mkdir(parents=True)
+    for log in config.run.glob("*.log"):
+        shutil.move(log, config.logs)
+
+
+@contextmanager
+def _lock(config: LabConfig) -> Iterator[None]:
+    """One command at a time changes the lab; the lock goes with its process."""
+    path = config.run.with_suffix(".lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LabError("another command is changing the lab; wait for its end") from error
+        yield

@@ -1,0 +1,54 @@
+"""What every back end does: write a node's policy as rules of one kernel mechanism.
+
+A back end is pure. It renders one ruleset for each network namespace, and the smallest
+transaction that leads from one ruleset to the next; what it cannot express it refuses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ringfence.model.policy import Direction
+from ringfence.policy.errors import PolicyError
+from ringfence.policy.program import NodePolicy, PodBinding
+
+
+class UnsupportedError(PolicyError):
+    """A back end cannot express a rule; the message says which one and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropSet:
+    """A set in the kernel that collects what one denying rule drops.
+
+    `handle` is the rule's. Drops that found no room are counted under `name` as overflow.
+    """
+
+    name: str
+    handle: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The rules of one namespace: `frame` is all but the elements of `sets`, by set name."""
+
+    frame: str
+    sets: Mapping[str, frozenset[str]]
+    drop_sets: tuple[DropSet, ...]
+
+
+class Backend(Protocol):
+    """One kernel mechanism."""
+
+    def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
+        """The rules of a pod's namespace; raises UnsupportedError."""
+
+    def render_node(self, policy: NodePolicy) -> Ruleset:
+        """The rules of the node's own namespace; raises UnsupportedError."""
+
+    def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
+        """Commands that lead from `previous`, None if unknown, to `desired`, all or nothing.
+
+        Empty if there is nothing to do.
+        """

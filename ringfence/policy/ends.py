@@ -1,0 +1,185 @@
+"""What the ends of a policy stand for in one inventory.
+
+A policy names its ends in words (a filter, a Service, a CIDR); judging and translating need
+positions and addresses. Both take them from here, so they cannot differ on who is meant.
+
+A host-network pod is its node: it never stands for itself, so a filter that matches only such
+pods matches nothing. An end that nothing is known of, a Service that the inventory lacks or a
+name without DNS answers, matches nothing in an ALLOW and everyone in a DENY.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, summarize_address_range
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address, Network, parse_network
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ClusterId, ScopeName
+from ringfence.model.policy import (
+    Action,
+    CidrEnd,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    OwnNodeEnd,
+    ScopeEnd,
+    ServiceEnd,
+    Workspace,
+)
+from ringfence.model.query import And, Query
+from ringfence.model.scope import ScopeTree
+from ringfence.model.workload import ItemKind
+
+AddressRange = tuple[int, int]
+"""First and last address of 128 bits, both included."""
+
+_V4 = parse_network("0.0.0.0/0")
+
+
+@dataclass(frozen=True)
+class ResolvedEnd:
+    """Who an end is: the union of its fields. All empty is nobody, never everybody."""
+
+    items: BitMap = field(default_factory=BitMap)
+    """Positions of workloads, host-network pods not among them."""
+    ranges: tuple[AddressRange, ...] = ()
+    """Disjoint and sorted."""
+    services: BitMap = field(default_factory=BitMap)
+    """Positions of Services."""
+    same_cluster: bool = False
+    """Of the Services, only those in the other end's Kubernetes cluster are meant; where the
+    other end is in none, all are."""
+    own_node: bool = False
+    """The node that runs the other end's pod."""
+    anyone: bool = False
+    """Every address."""
+    unknown: bool = False
+    """The inventory knows nothing by that name; `anyone` says which way that went."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The ranges as the fewest CIDR blocks, sorted."""
+        return tuple(
+            Network(Address(block.network_address.packed), block.prefixlen)
+            for first, last in self.ranges
+            for block in summarize_address_range(IPv6Address(first), IPv6Address(last))
+        )
+
+
+ANYONE = ResolvedEnd(anyone=True)
+
+
+def members(tree: ScopeTree, snapshot: Snapshot, scope: ScopeName) -> BitMap:
+    """The positions of the workloads that an enforced workspace of the scope governs."""
+    return _workloads(snapshot, tree.full_query(scope))
+
+
+def resolve(
+    end: End, action: Action, workspace: Workspace, tree: ScopeTree, snapshot: Snapshot
+) -> ResolvedEnd:
+    """Who `end` of a policy with `action` in `workspace` is.
+
+    Raises InputError where it names a scope or a cluster that there is not.
+    """
+    match end:
+        case ScopeEnd(scope):
+            return ResolvedEnd(items=members(tree, snapshot, scope))
+        case ClusterEnd(name):
+            within = And((tree.full_query(workspace.scope), _cluster_query(workspace, name)))
+            return ResolvedEnd(items=_workloads(snapshot, within))
+        case FilterEnd(query):
+            return ResolvedEnd(items=_workloads(snapshot, query))
+        case ServiceEnd():
+            found = _services(snapshot, end)
+            if not found:
+                return _unknown(action)
+            return ResolvedEnd(services=found, same_cluster=not end.kubernetes_cluster)
+        case CidrEnd(networks, exceptions):
+            return ResolvedEnd(ranges=subtract(spans(networks), spans(exceptions)))
+        case FqdnEnd():
+            return _unknown(action)
+        case OwnNodeEnd():
+            return ResolvedEnd(own_node=True)
+
+
+def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:
+    """For each position that of the node that runs it, NOWHERE for all but pods.
+
+    One element longer than the items: the last, which index NOWHERE finds, is NOWHERE.
+    """
+    nodes: dict[tuple[ClusterId, str], int] = {
+        (item.cluster, item.name): position
+        for position, item in enumerate(snapshot.items)
+        if item.kind is ItemKind.NODE
+    }
+    running = (
+        nodes.get((item.cluster, item.node), NOWHERE) if item.kind is ItemKind.POD else NOWHERE
+        for item in snapshot.items
+    )
+    return np.array([*running, NOWHERE], dtype=np.int32)
+
+
+def spans(networks: Iterable[Network]) -> tuple[AddressRange, ...]:
+    """The addresses in any of the blocks, disjoint and sorted.
+
+    An IPv6 block never holds an IPv4 address: `::/0` is every IPv6 address and no other.
+    """
+    spanned: list[AddressRange] = []
+    for network in networks:
+        block = ((network.first, network.last),)
+        spanned += block if network.is_v4 else subtract(block, ((_V4.first, _V4.last),))
+    merged: list[AddressRange] = []
+    for first, last in sorted(spanned):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def subtract(
+    ranges: tuple[AddressRange, ...], holes: tuple[AddressRange, ...]
+) -> tuple[AddressRange, ...]:
+    """The ranges without the holes, both disjoint and sorted."""
+    for hole_first, hole_last in holes:
+        ranges = tuple(
+            part
+            for first, last in ranges
+            for part in (
+                (first, min(last, hole_first - 1)),
+                (max(first, hole_last + 1), last),
+            )
+            if part[0] <= part[1]
+        )
+    return ranges
+
+
+def _workloads(snapshot: Snapshot, query: Query) -> BitMap:
+    return snapshot.select(query) & snapshot.subjects
+
+
+def _cluster_query(workspace: Workspace, name: str) -> Query:
+    for cluster in workspace.clusters:
+        if cluster.name == name:
+            return cluster.query
+    raise InputError(f"workspace {workspace.name!r} has no cluster {name!r}")
+
+
+def _services(snapshot: Snapshot, end: ServiceEnd) -> BitMap:
+    return BitMap(
+        position
+        for position in snapshot.services
+        if (item := snapshot.items[position]).namespace == end.namespace
+        and item.name == end.name
+        and end.kubernetes_cluster in ("", item.cluster)
+    )
+
+
+def _unknown(action: Action) -> ResolvedEnd:
+    return ResolvedEnd(anyone=action is Action.DENY, unknown=True)

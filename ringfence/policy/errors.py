@@ -1,0 +1,15 @@
+"""The root of what the policy room raises."""
+
+from ringfence.model.errors import InputError, RingfenceError
+
+
+class PolicyError(RingfenceError):
+    """Policy that cannot be read, understood or turned into rules."""
+
+
+class DocumentError(PolicyError, InputError):
+    """A YAML document that says nothing sound; names the file, the line (from 1) and the field."""
+
+    def __init__(self, file_name: str, line: int, field: str, message: str) -> None:
+        super().__init__(f"{file_name}:{line}: {field + ': ' if field else ''}{message}")
+        self.file_name, self.line, self.field = file_name, line, field

@@ -1,0 +1,84 @@
+"""What a node needs to stay a node, whatever its policy says.
+
+Ports are Kubernetes' own (kubernetes.io, "Ports and Protocols") and the registered ones of the
+tunnels that CNIs build between nodes.
+"""
+
+from dataclasses import dataclass
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address, Network
+from ringfence.model.ids import ClusterId
+from ringfence.model.policy import Action
+from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.ends import spans
+from ringfence.policy.program import Rule, SetId
+from ringfence.policy.sets import AddressSets, of_addresses
+
+_SSH = (PortRange(22, 22),)
+_API_SERVER = (PortRange(6443, 6443),)
+_KUBELET = (PortRange(10250, 10250),)
+_ETCD = (PortRange(2379, 2380),)
+_TUNNELS = tuple(PortRange(port, port) for port in (4789, 6081, 8472))
+_IPIP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAccess:
+    """What operators state besides: from where nodes may be administered."""
+
+    ssh_from: tuple[Network, ...] = ()
+
+
+def fail_safes(
+    snapshot: Snapshot, node: Item, access: NodeAccess, sets: AddressSets
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The fail-safe rules of a node, inbound and outbound."""
+    inbound: list[Rule] = []
+    outbound: list[Rule] = []
+    if access.ssh_from:
+        peers = sets.name(f"SSH from {access.ssh_from}", spans(access.ssh_from))
+        inbound.append(_rule("ssh", TCP, _SSH, peers))
+    if node.kind is not ItemKind.NODE:
+        return tuple(inbound), tuple(outbound)
+    nodes = sets.name(f"nodes of {node.cluster}", of_addresses(_nodes(snapshot, node.cluster)))
+    between = (
+        _rule("kubelet", TCP, _KUBELET, nodes),
+        _rule("etcd", TCP, _ETCD, nodes),
+        _rule("tunnel", UDP, _TUNNELS, nodes),
+        _rule("tunnel", _IPIP, (), nodes),
+        _rule("api-server", TCP, _API_SERVER, nodes),
+    )
+    inbound += between
+    outbound += between
+    for address, port in sorted(_api_servers(snapshot, node.cluster)):
+        peers = sets.name(f"API server {address.hex()}", of_addresses([address]))
+        ports = (PortRange(port, port),)
+        outbound.append(_rule("api-server", TCP, ports, peers))
+        inbound.append(_rule("kubelet", TCP, _KUBELET, peers))
+    return tuple(dict.fromkeys(inbound)), tuple(dict.fromkeys(outbound))
+
+
+def _rule(name: str, protocol: int, ports: tuple[PortRange, ...], peers: SetId) -> Rule:
+    return Rule(f"fail-safe/{name}", Action.ALLOW, protocol, ports, peers)
+
+
+def _nodes(snapshot: Snapshot, cluster: ClusterId) -> list[Address]:
+    return [
+        address
+        for item in snapshot.items
+        if item.kind is ItemKind.NODE and item.cluster == cluster
+        for address in item.addresses
+    ]
+
+
+def _api_servers(snapshot: Snapshot, cluster: ClusterId) -> set[tuple[Address, int]]:
+    """Where the Service default/kubernetes leads, and its own addresses."""
+    found: set[tuple[Address, int]] = set()
+    for position in snapshot.services:
+        item = snapshot.items[position]
+        if item.service and item.cluster == cluster and item.display == "default/kubernetes":
+            found |= {(b.address, b.port) for b in item.service.backends}
+            found |= {(a, port.port) for a in item.addresses for port in item.service.ports}
+    return found

@@ -1,0 +1,166 @@
+"""Connections that nobody has made yet, from the words of a person who asks why."""
+
+from collections.abc import Callable, Iterable
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address, is_v4, parse_address
+from ringfence.model.errors import InputError
+from ringfence.model.protocol import format_protocol
+from ringfence.model.workload import Backend, Item, ItemKind, ServicePort
+from ringfence.policy.connection import Connection, Connections, tabulate
+
+
+def hypothetical(
+    snapshot: Snapshot, source: str, destination: str, protocol: int, port: int
+) -> tuple[Connections, tuple[str, ...]]:
+    """The connections that `source` would make to `destination`, and notes on what was assumed.
+
+    Both are an address, the name of a node or host, or `namespace/name` of a pod or of what owns
+    pods; the destination may also be a Service, by name or by an address of it, which gives one
+    connection for each serving backend. `port` is the one dialled. Raises InputError for a name
+    that is none, or a port that the Service does not have.
+    """
+    notes: list[str] = []
+    fronts, service = _find(snapshot, destination, notes, services=True)
+    consumers, _ = _find(snapshot, source, notes, services=False)
+    if service and not fronts:
+        notes.append(f"Service {service.display} is headless: each backend is dialled directly")
+        fronts = _backend_addresses(service)
+    mine = {is_v4(address): address for address in reversed(consumers)}
+    pairs = [(mine[is_v4(its)], its) for its in fronts if is_v4(its) in mine]
+    if not pairs:
+        raise InputError(f"{source!r} and {destination!r} have no addresses of one family")
+    if service and not service.addresses:
+        found = [Connection(protocol, one, its, port, its, port) for one, its in pairs]
+    else:
+        found = _dial(snapshot, *pairs[0], protocol, port, notes)
+    return tabulate(snapshot, found), tuple(notes)
+
+
+def _find(
+    snapshot: Snapshot, text: str, notes: list[str], *, services: bool
+) -> tuple[tuple[Address, ...], Item | None]:
+    """The addresses that the text stands for, and the Service if it names one."""
+    try:
+        return (parse_address(text),), None
+    except InputError:
+        namespace, _, name = text.rpartition("/")
+
+    def called(kind: ItemKind, wanted: Callable[[Item], bool]) -> list[Item]:
+        same_kind = (item for item in snapshot.items if item.kind is kind)
+        return [item for item in same_kind if item.namespace == namespace and wanted(item)]
+
+    outside = [*called(ItemKind.NODE, _named(name)), *called(ItemKind.HOST, _named(name))]
+    pods = called(ItemKind.POD, _named(name))
+    fronts = called(ItemKind.SERVICE, _named(name)) if services else []
+    replicas = called(ItemKind.POD, lambda item: item.workload_name == name)
+    found = next((some for some in (outside, pods, fronts, replicas) if some), [])
+    if not found:
+        kinds = "pod, Service, node or host" if services else "pod, node or host"
+        raise InputError(
+            f"{text!r} is no {kinds} that the inventory knows; write an address, "
+            "namespace/name, or the name of a node"
+        )
+    if len(found) > 1:
+        notes.append(f"{text} is {len(found)} items; {found[0].key} stands for them")
+    return found[0].addresses, found[0] if found is fronts else None
+
+
+def _named(name: str) -> Callable[[Item], bool]:
+    return lambda item: item.name == name
+
+
+def _dial(
+    snapshot: Snapshot,
+    consumer: Address,
+    dialled: Address,
+    protocol: int,
+    port: int,
+    notes: list[str],
+) -> list[Connection]:
+    """The connections that dialling the address comes to, after destination NAT."""
+    direct = Connection(protocol, consumer, dialled, port, dialled, port)
+    holder = snapshot.at(dialled)
+    at = snapshot.items[holder] if holder != NOWHERE else None
+    service = _service_at(snapshot, at, dialled, protocol, port)
+    if service is None:
+        if at and at.kind is ItemKind.SERVICE:
+            raise InputError(
+                f"Service {at.display} has no port {format_protocol(protocol)} {port}; "
+                f"it has {_ports(at)}"
+            )
+        return [direct]
+    node_of = _receiver(snapshot, at, service, dialled, notes)
+    found = [
+        Connection(protocol, consumer, one.address, one.port, dialled, port, node_of(one))
+        for one in _serving(service, protocol, port)
+        if is_v4(one.address) == is_v4(dialled)
+    ]
+    if not found:
+        notes.append(f"Service {service.display} has no serving backend: judged as dialled")
+    return found or [direct]
+
+
+def _service_at(
+    snapshot: Snapshot, at: Item | None, dialled: Address, protocol: int, port: int
+) -> Item | None:
+    """The Service that answers at the address and port."""
+    for position in snapshot.services:
+        item = snapshot.items[position]
+        spec = item.service
+        if spec is None:
+            continue
+        own = dialled in (*item.addresses, *spec.external_addresses)
+        at_node = at is not None and at.kind is ItemKind.NODE and at.cluster == item.cluster
+        for one in spec.ports:
+            dialled_port = one.port if own else one.node_port if at_node else 0
+            if (one.protocol, dialled_port) == (protocol, port):
+                return item
+    return None
+
+
+def _receiver(
+    snapshot: Snapshot, at: Item | None, service: Item, dialled: Address, notes: list[str]
+) -> Callable[[Backend], Address | None]:
+    """Which node receives the connection to a backend: for a ClusterIP, none."""
+    if at is not None and at.kind is ItemKind.NODE:
+        return lambda _: dialled
+    if dialled in service.addresses:
+        return lambda _: None
+    notes.append("the load balancer is taken to choose the node that runs the backend")
+    nodes = {
+        item.name: item.addresses[0]
+        for item in snapshot.items
+        if item.kind is ItemKind.NODE and item.cluster == service.cluster and item.addresses
+    }
+
+    def backend_node(backend: Backend) -> Address | None:
+        pod = snapshot.at(backend.address)
+        return nodes.get(snapshot.items[pod].node) if pod != NOWHERE else None
+
+    return backend_node
+
+
+def _serving(service: Item, protocol: int, port: int) -> list[Backend]:
+    """The serving backends of the Service's port, dialled as its own or as its node port."""
+    if service.service is None:
+        return []
+    names = {
+        one.name
+        for one in service.service.ports
+        if one.protocol == protocol and port in (one.port, one.node_port)
+    }
+    return [one for one in service.service.backends if one.serving and one.service_port in names]
+
+
+def _backend_addresses(service: Item) -> tuple[Address, ...]:
+    backends = service.service.backends if service.service else ()
+    found = dict.fromkeys(one.address for one in backends if one.serving)
+    if not found:
+        raise InputError(f"Service {service.display} is headless and has no serving backend")
+    return tuple(found)
+
+
+def _ports(service: Item) -> str:
+    ports: Iterable[ServicePort] = service.service.ports if service.service else ()
+    return ", ".join(f"{format_protocol(one.protocol)} {one.port}" for one in ports) or "none"

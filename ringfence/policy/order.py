@@ -1,0 +1,147 @@
+"""The one order of all enforced rules, shared by judging, explaining and translating.
+
+Three stages, the first match wins: *absolute* policies from the highest-priority scope to the
+lowest, *default* policies from the lowest to the highest, *catch-alls* from the lowest to the
+highest. Priority of scopes is pre-order, parents before children; inside a workspace the smaller
+priority number comes first, then the position.
+
+A rule decides only at members of its workspace's scope: outbound where the consumer is one,
+inbound where the provider is. A workload that is a member of any enforced workspace always meets
+at least that workspace's catch-all, so only an end that nothing governs is left undecided.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.errors import InputError
+from ringfence.model.ids import PolicyId, Version
+from ringfence.model.policy import Action, Direction, Policy, Rank, Workspace
+from ringfence.model.protocol import PortRange
+from ringfence.model.scope import ScopeTree
+from ringfence.model.verdict import Decision, Layer, Stage
+from ringfence.policy.ends import ANYONE, ResolvedEnd, members, own_nodes, resolve
+
+Enforced = tuple[Workspace, Version]
+
+
+@dataclass(frozen=True)
+class OrderedRule:
+    """One rule at its place (`decision.place`) in the order.
+
+    `members` are the positions at which it decides. `direction` is None for a policy, which
+    decides in both: outbound at its consumer, inbound at its provider. `ports` are destination
+    ports, those of the Service where the provider is one.
+    """
+
+    decision: Decision
+    members: BitMap
+    consumer: ResolvedEnd = ANYONE
+    provider: ResolvedEnd = ANYONE
+    protocol: int | None = None
+    ports: tuple[PortRange, ...] = ()
+    direction: Direction | None = None
+
+    @property
+    def action(self) -> Action:
+        """What the rule says."""
+        return self.decision.action
+
+    def decides(self, direction: Direction) -> bool:
+        """Whether the rule takes part in that direction."""
+        return self.direction in (None, direction)
+
+
+class PolicySet:
+    """What a set of enforced workspaces means for one inventory.
+
+    Independent of the order in which the workspaces are given. Raises InputError for a workspace
+    given twice, and for a policy that names a scope or a cluster that there is not.
+    """
+
+    def __init__(self, snapshot: Snapshot, tree: ScopeTree, enforced: Iterable[Enforced]) -> None:
+        self.snapshot = snapshot
+        self.tree = tree
+        self.enforced = tuple(enforced)
+        names = [workspace.name for workspace, _ in self.enforced]
+        if len(set(names)) < len(names):
+            raise InputError(f"a workspace is given twice: {', '.join(sorted(names))}")
+        self._members = {
+            workspace.scope: members(tree, snapshot, workspace.scope)
+            for workspace, _ in self.enforced
+        }
+        self.rules: tuple[OrderedRule, ...] = tuple(
+            self._rule(place, *entry) for place, entry in enumerate(self._sequence())
+        )
+
+    @cached_property
+    def governed(self) -> BitMap:
+        """The positions of the workloads that any enforced workspace governs."""
+        return BitMap.union(BitMap(), *self._members.values())
+
+    @cached_property
+    def own_nodes(self) -> NDArray[np.int32]:
+        """For each position that of its node; see `ends.own_nodes`."""
+        return own_nodes(self.snapshot)
+
+    def _sequence(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
+        """All rules in order, unresolved: a policy, or the direction of a catch-all."""
+        priority = {scope.name: place for place, scope in enumerate(self.tree.preorder())}
+
+        def in_order(sign: int) -> list[Enforced]:
+            """Workspaces by scope priority; of one scope's, the primary first."""
+            return sorted(
+                self.enforced,
+                key=lambda one: (sign * priority[one[0].scope], not one[0].primary, one[0].name),
+            )
+
+        highest_first, lowest_first = in_order(1), in_order(-1)
+        for workspace, version in highest_first:
+            for policy in _by_priority(workspace, Rank.ABSOLUTE):
+                yield Stage.ABSOLUTE, workspace, version, policy
+        for workspace, version in lowest_first:
+            for policy in _by_priority(workspace, Rank.DEFAULT):
+                yield Stage.DEFAULT, workspace, version, policy
+        for workspace, version in lowest_first:
+            for direction in Direction:
+                yield Stage.CATCH_ALL, workspace, version, direction
+
+    def _rule(
+        self,
+        place: int,
+        stage: Stage,
+        workspace: Workspace,
+        version: Version,
+        said: Policy | Direction,
+    ) -> OrderedRule:
+        def decision(policy: PolicyId | None, action: Action) -> Decision:
+            scope, name = workspace.scope, workspace.name
+            return Decision(Layer.RINGFENCE, stage, scope, name, version, policy, place, action)
+
+        governed = self._members[workspace.scope]
+        if isinstance(said, Direction):
+            action = workspace.catch_all.of(said)
+            return OrderedRule(decision(None, action), governed, direction=said)
+        consumer, provider = (
+            resolve(end, said.action, workspace, self.tree, self.snapshot)
+            for end in (said.consumer, said.provider)
+        )
+        return OrderedRule(
+            decision(said.id, said.action),
+            governed,
+            consumer,
+            provider,
+            said.protocol,
+            said.ports,
+        )
+
+
+def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:
+    """Policies of one rank, the smaller priority first, then by position (sorting is stable)."""
+    chosen = [policy for policy in workspace.policies if policy.rank is rank]
+    return sorted(chosen, key=lambda policy: policy.priority)

@@ -1,0 +1,84 @@
+"""Sets of addresses, named by what they stand for.
+
+A name outlives its elements: when a pod comes or goes, the rules that refer to the set stay as
+they are and only its elements change.
+"""
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from functools import cached_property
+
+from pyroaring import BitMap
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address, Network, host_network, parse_network
+from ringfence.policy.ends import AddressRange, ResolvedEnd, spans, subtract
+from ringfence.policy.program import SetId
+
+_DIGEST = 16
+_MAPPED = parse_network("0.0.0.0/0")
+_V4 = ((_MAPPED.first, _MAPPED.last),)
+_NOT_V4 = ((0, _MAPPED.first - 1), (_MAPPED.last + 1, 2**128 - 1))
+EVERYWHERE: tuple[AddressRange, ...] = ((0, 2**128 - 1),)
+
+
+class AddressSets:
+    """The sets that the rules of one inventory refer to."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._ranges: dict[SetId, tuple[AddressRange, ...]] = {}
+
+    def name(self, meaning: str, ranges: tuple[AddressRange, ...]) -> SetId:
+        """The set that stands for `meaning`; equal meanings must come with equal ranges."""
+        name = SetId("s" + hashlib.sha256(meaning.encode()).hexdigest()[:_DIGEST])
+        self._ranges[name] = ranges
+        return name
+
+    def networks(self, name: SetId) -> tuple[Network, ...]:
+        """The elements of a set as blocks, disjoint within each family.
+
+        ::/0 stands for all IPv6 addresses, as it does on the wire, though its 16 bytes hold
+        the mapped IPv4 ones.
+        """
+        ranges = self._ranges[name]
+        v4 = subtract(ranges, _NOT_V4)
+        v6 = subtract(ranges, _V4)
+        if v6 == _NOT_V4:
+            v6 = EVERYWHERE
+        return ResolvedEnd(ranges=v4).networks + ResolvedEnd(ranges=v6).networks
+
+    def of_items(self, positions: Iterable[int]) -> tuple[AddressRange, ...]:
+        """All addresses of the items at the positions."""
+        items = self._snapshot.items
+        return of_addresses(address for at in positions for address in items[at].addresses)
+
+    def holders(self, ranges: tuple[AddressRange, ...]) -> BitMap:
+        """The positions of the workloads that hold an address in the ranges."""
+        addresses, holders = self._held
+        found = BitMap()
+        for first, last in ranges:
+            found.update(holders[bisect_left(addresses, first) : bisect_right(addresses, last)])
+        return found
+
+    @cached_property
+    def _held(self) -> tuple[list[int], list[int]]:
+        held = sorted(
+            (int.from_bytes(address), at)
+            for at in self._snapshot.subjects
+            for address in self._snapshot.items[at].addresses
+        )
+        return [address for address, _ in held], [at for _, at in held]
+
+
+def of_addresses(addresses: Iterable[Address]) -> tuple[AddressRange, ...]:
+    """The addresses as ranges, disjoint and sorted."""
+    return spans(map(host_network, addresses))
+
+
+def within(address: Address, ranges: tuple[AddressRange, ...]) -> bool:
+    """Whether one of the ranges, disjoint and sorted, holds the address."""
+    number = int.from_bytes(address)
+    spot = bisect_right(ranges, (number, 2**128)) - 1
+    return spot >= 0 and number <= ranges[spot][1]

@@ -1,0 +1,394 @@
+"""From intent to rules: what each enforced policy means in each workload's own namespace.
+
+A rule in a namespace sees one hop. A consumer's sees the address that was dialled, before DNAT;
+a provider's sees the source that is left after masquerading; a node's, before DNAT, sees both as
+sent. Where a rule cannot be exact the kernel may allow more than the policy says, never less, and
+every such widening is reported:
+
+- a policy on workloads admits the Services in front of them: ALLOW if it means any of a Service's
+  backends, DENY if it means all of them;
+- a provider behind a masquerading NodePort or load balancer admits node addresses, and the rule
+  of the node that receives the connection carries the true source;
+- a policy on a Service meets at a backend whatever reaches the same target port, so a DENY is
+  left to the consumers if another Service shares that port.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pyroaring import BitMap
+
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.policy import Action, ClusterEnd, Direction
+from ringfence.model.protocol import PortRange
+from ringfence.model.verdict import Decision
+from ringfence.model.workload import Backend, ItemKind
+from ringfence.policy.ends import AddressRange, ResolvedEnd, subtract
+from ringfence.policy.fronts import Front, Fronts, fits
+from ringfence.policy.handle import format_handle
+from ringfence.policy.order import OrderedRule, PolicySet
+from ringfence.policy.program import Rule, SetId
+from ringfence.policy.sets import EVERYWHERE, AddressSets, of_addresses, within
+
+
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """At a workload the rules of a decision admit more than it says; `text` says what."""
+
+    decision: Decision
+    workload: ItemKey
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A rule that a policy became, and what it admits beyond the policy, if anything.
+
+    Without a rule, the policy denies less here than it says.
+    """
+
+    rule: Rule | None
+    widening: str = ""
+
+
+Ranges = tuple[AddressRange, ...]
+
+
+class Translator:
+    """Turns the rules of a policy set into those of each workload's namespace, in order."""
+
+    def __init__(self, policy_set: PolicySet) -> None:
+        self.sets = AddressSets(policy_set.snapshot)
+        self.fronts = Fronts(policy_set.snapshot)
+        self._policy_set = policy_set
+        self._snapshot = policy_set.snapshot
+        self._policies = {
+            (workspace.name, policy.id): policy
+            for workspace, _ in policy_set.enforced
+            for policy in workspace.policies
+        }
+        self._service_ranges = of_addresses(
+            address for front in self.fronts.all for address in front.addresses
+        )
+        self._made: dict[tuple[object, ...], list[_Made]] = {}
+        self._ranges: dict[str, Ranges] = {}
+        self._widenings: dict[Widening, None] = {}
+
+    @property
+    def widenings(self) -> tuple[Widening, ...]:
+        """What the rules made so far admit beyond their policies."""
+        return tuple(self._widenings)
+
+    def rules(self, direction: Direction) -> dict[int, list[Rule]]:
+        """The rules of each governed workload's own namespace, by its position."""
+        found: dict[int, list[Rule]] = {at: [] for at in self._policy_set.governed}
+        for rule in self._policy_set.rules:
+            if not rule.decides(direction):
+                continue
+            outbound = direction is Direction.OUTBOUND
+            for at in rule.members & self._meant(rule, outbound=outbound):
+                made = self._outbound(rule, at) if outbound else self._inbound(rule, at)
+                found[at] += self._keep(rule, at, made)
+        return found
+
+    def received(self) -> dict[int, list[Rule]]:
+        """The rules of each governed node on what it receives for Services, before DNAT."""
+        found: dict[int, list[Rule]] = {}
+        for at in self._policy_set.governed:
+            if self._snapshot.items[at].kind is ItemKind.NODE:
+                found[at] = []
+        for rule in self._policy_set.rules:
+            if rule.decides(Direction.INBOUND) and (rule.provider.services or rule.provider.anyone):
+                for at in rule.members & BitMap(found):
+                    found[at] += self._keep(rule, at, self._received(rule, at))
+        return found
+
+    def _keep(self, rule: OrderedRule, at: int, made: Iterable[_Made]) -> Iterator[Rule]:
+        for one in made:
+            if one.widening:
+                key = self._snapshot.items[at].key
+                self._widenings[Widening(rule.decision, key, one.widening)] = None
+            if one.rule is not None:
+                yield one.rule
+
+    def _meant(self, rule: OrderedRule, *, outbound: bool) -> BitMap:
+        """The positions of the workloads that are the rule's own end in that direction."""
+        end, other = (rule.consumer, rule.provider) if outbound else (rule.provider, rule.consumer)
+        if end.anyone:
+            return self._policy_set.governed
+        found = end.items | self.sets.holders(end.ranges)
+        if end.own_node:
+            found |= self._nodes_of(other)
+        if not outbound:
+            for front in self.fronts.of_services(end.services, rule.protocol, rule.ports):
+                found |= self.sets.holders(of_addresses(b.address for b in front.backends))
+        return found
+
+    def _outbound(self, rule: OrderedRule, at: int) -> list[_Made]:
+        """The rules in the consumer's namespace: towards what is dialled."""
+        end = rule.provider
+        local = self._local(rule, rule.consumer, at, consumer=True)
+        cluster = self._snapshot.items[at].cluster if end.same_cluster else None
+        own = at if end.own_node or rule.consumer.own_node else NOWHERE
+        key = (rule.decision.place, local, cluster, own)
+        if key not in self._made:
+            self._made[key] = list(self._towards(rule, at, local))
+        return self._made[key]
+
+    def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[_Made]:
+        end = rule.provider
+        if end.anyone and not rule.ports:
+            yield _Made(self._rule(rule, None, rule.protocol, (), local))
+            return
+        if end.services:
+            cluster = self._snapshot.items[at].cluster if end.same_cluster else ""
+            fronts = self.fronts.of_services(end.services, rule.protocol, rule.ports)
+            meant = [front for front in fronts if cluster in ("", front.service.cluster)]
+            yield from self._to_fronts(rule, meant, local)
+            yield from self._to_backends(rule, meant, local)
+            return
+        meaning, ranges = self._side(rule, at, consumer=False)
+        if end.ranges or end.anyone:
+            # What stands behind a Service is met after DNAT, never its own address.
+            dialled = subtract(ranges, self._service_ranges)
+            peers = self.sets.name(f"{meaning} but Services", dialled)
+        else:
+            peers = self.sets.name(meaning, ranges)
+        yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local))
+        yield from self._through_fronts(rule, ranges, local)
+
+    def _through_fronts(
+        self, rule: OrderedRule, ranges: Ranges, local: SetId | None
+    ) -> Iterator[_Made]:
+        """The Services in front of the providers: their backends are chosen after this hop."""
+        whole: list[Front] = []
+        for front in self.fronts.before(self.sets.holders(ranges)):
+            meant = [
+                within(b.address, ranges) and fits(b.protocol, b.port, rule.protocol, rule.ports)
+                for b in front.backends
+            ]
+            name = f"{front.service.display}:{front.port.port}"
+            if all(meant):
+                whole.append(front)
+            elif any(meant) and rule.action is Action.ALLOW:
+                text = f"admits all backends of Service {name}, of which it means only some"
+                yield from self._to_fronts(rule, [front], local, text)
+            elif any(meant):
+                text = f"does not deny Service {name}: it means only some of its backends"
+                yield _Made(None, text)
+        yield from self._to_fronts(rule, whole, local)
+
+    def _to_fronts(
+        self, rule: OrderedRule, fronts: Iterable[Front], local: SetId | None, widening: str = ""
+    ) -> Iterator[_Made]:
+        """Rules towards the addresses of Services and towards their node ports."""
+        dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
+        node_ports: dict[tuple[ClusterId, int], set[int]] = {}
+        for front in fronts:
+            port, cluster = front.port, front.service.cluster
+            key = cluster, port.protocol, port.port
+            dialled.setdefault(key, set()).update(front.addresses)
+            if port.node_port:
+                node_ports.setdefault((cluster, port.protocol), set()).add(port.node_port)
+        for (cluster, protocol, number), addresses in sorted(dialled.items()):
+            if addresses:
+                meaning = f"fronts of {self._handle(rule)} {cluster} {protocol}/{number} {widening}"
+                peers = self.sets.name(meaning, of_addresses(addresses))
+                ports = (PortRange(number, number),)
+                yield _Made(self._rule(rule, peers, protocol, ports, local, widening), widening)
+        for (cluster, protocol), numbers in sorted(node_ports.items()):
+            node_port = tuple(PortRange(number, number) for number in sorted(numbers))
+            nodes = self._nodes(cluster)
+            yield _Made(self._rule(rule, nodes, protocol, node_port, local, widening), widening)
+
+    def _to_backends(
+        self, rule: OrderedRule, fronts: Iterable[Front], local: SetId | None
+    ) -> Iterator[_Made]:
+        """Rules towards the backends: dialled directly, or by a socket-level load balancer."""
+        dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
+        for front in fronts:
+            for backend in front.backends:
+                key = front.service.cluster, backend.protocol, backend.port
+                dialled.setdefault(key, set()).add(backend.address)
+        for (cluster, protocol, port), addresses in sorted(dialled.items()):
+            meaning = f"backends of {self._handle(rule)} {cluster} {protocol}/{port}"
+            peers = self.sets.name(meaning, of_addresses(addresses))
+            yield _Made(self._rule(rule, peers, protocol, (PortRange(port, port),), local))
+
+    def _inbound(self, rule: OrderedRule, at: int) -> Iterator[_Made]:
+        """The rules in the provider's namespace: from what is left of the consumer."""
+        end = rule.provider
+        if not end.services:
+            peers = self._peers(rule, at)
+            local = self._local(rule, end, at, consumer=False)
+            yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local))
+            for front, backend in self.fronts.served_by(at):
+                if fits(backend.protocol, backend.port, rule.protocol, rule.ports):
+                    yield from self._masqueraded(rule, at, front, backend)
+            return
+        fronts = self.fronts.of_services(end.services, rule.protocol, rule.ports)
+        meant = {id(front) for front in fronts}
+        for front, backend in self.fronts.served_by(at):
+            if id(front) not in meant:
+                continue
+            shared = self.fronts.shared(backend)
+            if shared and rule.action is Action.DENY:
+                text = f"does not deny port {backend.port} here: another Service leads to it too"
+                yield _Made(None, text)
+                continue
+            text = (
+                f"admits its consumers to port {backend.port} through every Service that"
+                " leads to it"
+                if shared
+                else ""
+            )
+            peers = self._peers(rule, at, front.service.cluster if end.same_cluster else None)
+            ports = (PortRange(backend.port, backend.port),)
+            yield _Made(self._rule(rule, peers, backend.protocol, ports, None, text), text)
+            yield from self._masqueraded(rule, at, front, backend)
+
+    def _masqueraded(
+        self, rule: OrderedRule, at: int, front: Front, backend: Backend
+    ) -> Iterator[_Made]:
+        """Node addresses, where the node that receives a connection puts its own on it."""
+        if not front.masquerades or rule.action is Action.DENY or rule.consumer.anyone:
+            return
+        nodes = self.fronts.node_addresses.get(front.service.cluster, [])
+        if all(within(node, self._side(rule, at, consumer=True)[1]) for node in nodes):
+            return
+        text = (
+            f"admits node addresses to port {backend.port}: nodes masquerade what they receive"
+            f" for Service {front.service.display}"
+        )
+        ports = (PortRange(backend.port, backend.port),)
+        peers = self._nodes(front.service.cluster)
+        yield _Made(self._rule(rule, peers, backend.protocol, ports, None, text), text)
+
+    def _received(self, rule: OrderedRule, at: int) -> Iterator[_Made]:
+        """The rules of a node that receives connections for Services, before DNAT."""
+        cluster = self._snapshot.items[at].cluster
+        sources = [(self._peers(rule, at), "")]
+        if self._comes_from_pods(rule, cluster):
+            text = "admits node addresses to node ports: nodes masquerade what their pods send"
+            sources.append((self._nodes(cluster), text))
+        fronts = [
+            front
+            for front in self.fronts.of_services(rule.provider.services, rule.protocol, rule.ports)
+            if front.service.cluster == cluster
+        ]
+        for peers, text in sources:
+            if rule.provider.anyone:
+                yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, None, text), text)
+            for front in fronts:
+                port = front.port
+                if port.node_port:
+                    ports = (PortRange(port.node_port, port.node_port),)
+                    yield _Made(self._rule(rule, peers, port.protocol, ports, None, text), text)
+                if front.external_addresses:
+                    ports, local = (PortRange(port.port, port.port),), self.balancer(front)
+                    yield _Made(self._rule(rule, peers, port.protocol, ports, local, text), text)
+
+    def balancer(self, front: Front) -> SetId:
+        """The set of a Service's load-balancer addresses."""
+        meaning = f"load balancer of {front.service.key}"
+        return self.sets.name(meaning, of_addresses(front.external_addresses))
+
+    def _comes_from_pods(self, rule: OrderedRule, cluster: ClusterId) -> bool:
+        """Whether an ALLOW names pods of the cluster, which other nodes may have masqueraded."""
+        if rule.action is Action.DENY or rule.consumer.anyone:
+            return False
+        if rule.consumer.own_node:
+            return True
+        ranges = rule.consumer.ranges
+        nodes = self.fronts.node_addresses.get(cluster, [])
+        if ranges and all(within(node, ranges) for node in nodes):
+            return False
+        items = self._snapshot.items
+        consumers = rule.consumer.items | self.sets.holders(ranges)
+        return any(items[at].kind is ItemKind.POD for at in consumers)
+
+    def _peers(self, rule: OrderedRule, at: int, cluster: ClusterId | None = None) -> SetId | None:
+        """The consumers as a set, None for anyone; only those of one cluster if one is given."""
+        if rule.consumer.anyone:
+            return None
+        meaning, ranges = self._side(rule, at, consumer=True)
+        foreign = self._foreign(cluster) if cluster is not None else ()
+        if foreign:
+            meaning, ranges = f"{meaning} in {cluster}", subtract(ranges, foreign)
+        return self.sets.name(meaning, ranges)
+
+    def _local(
+        self, rule: OrderedRule, end: ResolvedEnd, at: int, *, consumer: bool
+    ) -> SetId | None:
+        """The workload's own addresses as far as a CIDR holds them, None if it holds them all."""
+        addresses = self._snapshot.items[at].addresses
+        if not end.ranges or all(within(address, end.ranges) for address in addresses):
+            return None
+        return self.sets.name(self._meaning(rule, consumer=consumer), end.ranges)
+
+    def _side(self, rule: OrderedRule, at: int, *, consumer: bool) -> tuple[str, Ranges]:
+        """What one end of the rule means to the workload at the other: a name, and addresses."""
+        end, other = (rule.consumer, rule.provider) if consumer else (rule.provider, rule.consumer)
+        items = self._snapshot.items
+        if end.own_node:
+            node = int(self._policy_set.own_nodes[at])
+            if node == NOWHERE:
+                return "nobody", ()
+            return f"node {items[node].key}", self.sets.of_items([node])
+        meaning = self._meaning(rule, consumer=consumer)
+        if other.own_node:
+            pods = [pod for pod in self._named(end) if self._policy_set.own_nodes[pod] == at]
+            return f"{meaning} on {items[at].key}", self.sets.of_items(pods)
+        if end.anyone:
+            return "everywhere", EVERYWHERE
+        if meaning not in self._ranges:
+            self._ranges[meaning] = end.ranges or self.sets.of_items(end.items)
+        return meaning, self._ranges[meaning]
+
+    def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
+        """A name for an end that holds as long as nobody rewrites the policy."""
+        decision = rule.decision
+        if decision.policy is None:
+            return "everywhere"
+        policy = self._policies[decision.workspace, decision.policy]
+        end = policy.consumer if consumer else policy.provider
+        return f"{decision.workspace} {end}" if isinstance(end, ClusterEnd) else str(end)
+
+    def _named(self, end: ResolvedEnd) -> BitMap:
+        """The positions of the workloads that the end names, itself or through a Service."""
+        if end.anyone:
+            return self._snapshot.subjects
+        found = end.items | self.sets.holders(end.ranges)
+        for front in self.fronts.of_services(end.services, None, ()):
+            found |= self.sets.holders(of_addresses(b.address for b in front.backends))
+        return found
+
+    def _nodes_of(self, end: ResolvedEnd) -> BitMap:
+        nodes = (int(self._policy_set.own_nodes[pod]) for pod in self._named(end))
+        return BitMap(node for node in nodes if node != NOWHERE)
+
+    def _nodes(self, cluster: ClusterId) -> SetId:
+        addresses = self.fronts.node_addresses.get(cluster, [])
+        return self.sets.name(f"nodes of {cluster}", of_addresses(addresses))
+
+    def _foreign(self, cluster: ClusterId) -> Ranges:
+        items = self._snapshot.items
+        others = (at for at in self._snapshot.subjects if items[at].cluster not in (cluster, ""))
+        return self.sets.of_items(others)
+
+    def _rule(
+        self,
+        rule: OrderedRule,
+        peers: SetId | None,
+        protocol: int | None,
+        ports: tuple[PortRange, ...],
+        local: SetId | None,
+        widening: str = "",
+    ) -> Rule:
+        handle = self._handle(rule, widened=bool(widening))
+        return Rule(handle, rule.action, protocol, ports, peers, local)
+
+    def _handle(self, rule: OrderedRule, *, widened: bool = False) -> str:
+        return format_handle(rule.decision, widened=widened)

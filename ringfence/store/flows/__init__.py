@@ -1,0 +1,5 @@
+"""What agents observed: conversations and drops, in ClickHouse or the embedded chDB."""
+
+from ringfence.store.flows.store import FlowStore
+
+__all__ = ["FlowStore"]

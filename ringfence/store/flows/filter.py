@@ -1,0 +1,145 @@
+"""Filters over flows: the one grammar, turned into a condition on hops with bound parameters.
+
+`consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's. Flow attributes
+are protocol, port, bytes, packets, method and disposition. Labels become sets of inventory
+revisions, so that what a pod was called at the time of the flow is what counts.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ringfence.model.address import format_address, parse_network
+from ringfence.model.errors import InputError
+from ringfence.model.labels import ADDRESS
+from ringfence.model.protocol import parse_protocol
+from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
+
+Revisions = Callable[[Query], Iterable[int]]
+"""The inventory revisions whose labels satisfy a query."""
+
+_ENDS = ("consumer", "provider")
+
+
+EndColumns = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Where a table keeps its ends: for each the address column and the revision columns."""
+
+OF_HOP: EndColumns = {
+    "consumer": ("first_consumer", ("first_consumer_revision",)),
+    "provider": ("provider", ("provider_revision", "dialled_revision")),
+}
+OF_DROP: EndColumns = {
+    "consumer": ("consumer", ("consumer_revision",)),
+    "provider": ("provider", ("provider_revision",)),
+}
+_NUMBERS = {
+    "port": ("provider_port", "dialled_port"),
+    "bytes": ("forward_bytes + reverse_bytes",),
+    "packets": ("forward_packets + reverse_packets",),
+}
+_DISPOSITIONS = {
+    "dropped": "dropped > 0",
+    "passed": "answered + refused + reverse_packets > 0",
+    "unanswered": "dropped + answered + refused + reverse_packets = 0",
+}
+_COMPARED = {
+    Operator.EQ: "=",
+    Operator.LT: "<",
+    Operator.LE: "<=",
+    Operator.GT: ">",
+    Operator.GE: ">=",
+}
+
+
+class Condition:
+    """A filter as SQL over the columns of a hop or a drop, with the parameters it binds."""
+
+    def __init__(self, query: Query, revisions: Revisions, columns: EndColumns = OF_HOP) -> None:
+        self.parameters: dict[str, Any] = {}
+        self._columns = columns
+        self._revisions = revisions
+        self.sql = self._write(query)
+
+    def _write(self, query: Query) -> str:
+        match query:
+            case Everything():
+                return "true"
+            case And(queries):
+                return " AND ".join(f"({self._write(part)})" for part in queries)
+            case Or(queries):
+                return " OR ".join(f"({self._write(part)})" for part in queries)
+            case Not(inner):
+                return f"NOT ({self._write(inner)})"
+            case Compare(key, Operator.NE, values):
+                return f"NOT ({self._compare(Compare(key, Operator.EQ, values))})"
+            case Compare():
+                return self._compare(query)
+
+    def _compare(self, compare: Compare) -> str:
+        end, _, key = compare.key.partition(".")
+        if end in _ENDS and key:
+            return self._end(end, Compare(key, compare.operator, compare.values))
+        if compare.key in _NUMBERS:
+            return self._any_of(self._number(column, compare) for column in _NUMBERS[compare.key])
+        if compare.key == "protocol":
+            numbers = [str(parse_protocol(value)) for value in self._words(compare)]
+            return self._number("protocol", Compare(compare.key, Operator.IN, tuple(numbers)))
+        if compare.key == "method":
+            return f"method IN {self._bind('Array(String)', list(self._words(compare)))}"
+        if compare.key == "disposition":
+            return self._any_of(_disposition(value) for value in self._words(compare))
+        return self._any_of(self._end(end, compare) for end in _ENDS)
+
+    def _end(self, end: str, compare: Compare) -> str:
+        address, columns = self._columns[end]
+        if compare.key == ADDRESS and compare.operator in (
+            Operator.EQ, Operator.IN, Operator.SUBNET,
+        ):  # fmt: skip
+            # An address outside the inventory has no labels, but is what it is.
+            return self._any_of(self._within(address, value) for value in compare.values)
+        chosen = self._bind("Array(UInt64)", [int(one) for one in self._revisions(compare)])
+        return self._any_of(f"{column} IN {chosen}" for column in columns)
+
+    def _within(self, column: str, value: str) -> str:
+        network = parse_network(value)
+        first, last = (
+            self._bind("String", format_address(edge.to_bytes(16)))  # type: ignore[arg-type]
+            for edge in (network.first, network.last)
+        )
+        return f"{column} BETWEEN toIPv6({first}) AND toIPv6({last})"
+
+    def _number(self, column: str, compare: Compare) -> str:
+        if compare.operator is Operator.IN:
+            bound = self._bind("Array(Float64)", [_float(compare, one) for one in compare.values])
+            return f"{column} IN {bound}"
+        if compare.operator not in _COMPARED:
+            raise InputError(f"{compare.key!r} is a number: compare it with = != in < <= > >=")
+        bound = self._bind("Float64", _float(compare, compare.values[0]))
+        return f"{column} {_COMPARED[compare.operator]} {bound}"
+
+    @staticmethod
+    def _words(compare: Compare) -> tuple[str, ...]:
+        if compare.operator not in (Operator.EQ, Operator.IN):
+            raise InputError(f"{compare.key!r} is a word: compare it with = != in")
+        return compare.values
+
+    @staticmethod
+    def _any_of(parts: Iterable[str]) -> str:
+        return " OR ".join(f"({part})" for part in parts)
+
+    def _bind(self, kind: str, value: Any) -> str:
+        name = f"f{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"{{{name}:{kind}}}"
+
+
+def _float(compare: Compare, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise InputError(f"{compare.key!r} is a number, and {value!r} is none") from error
+
+
+def _disposition(value: str) -> str:
+    if value not in _DISPOSITIONS:
+        raise InputError(f"{value!r} is not a disposition: write {', '.join(_DISPOSITIONS)}")
+    return _DISPOSITIONS[value]

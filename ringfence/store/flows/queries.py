@@ -1,0 +1,135 @@
+"""The questions put to the flow store, as ClickHouse SQL. Every value is a bound parameter.
+
+HOPS is what everything else reads. It never adds observers together: of all that saw a tuple
+the best-placed one counts, summed over its windows. Drop reports join by the tuple that was
+dropped, and stand as hops of their own where nothing else saw the connection.
+"""
+
+# ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
+
+_TUPLE = "kubernetes_cluster, protocol, consumer, provider, provider_port"
+_HOP = f"{_TUPLE}, first_consumer, dialled, dialled_port"
+_BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
+_SUMS = [
+    "forward_packets",
+    "forward_bytes",
+    "reverse_packets",
+    "reverse_bytes",
+    "opened",
+    "answered",
+    "refused",
+]
+_BEST = [
+    *_SUMS,
+    "forward_flags",
+    "reverse_flags",
+    "method",
+    "node",
+    "consumer_revision",
+    "provider_revision",
+    "first_consumer_revision",
+    "dialled_revision",
+    "consumer_node",
+    "provider_node",
+]
+
+_REVISIONS = [name for name in _BEST if name.endswith("_revision")]
+
+_OBSERVED = f"""
+SELECT {_HOP}, any(connection) AS connection, node, interface,
+    min(rank) AS rank, min(remote) AS remote, true AS flow, toUInt64(0) AS dropped,
+    max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
+    {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
+    groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
+    argMin(method, indexOf(['syn', 'socket', 'service', 'degree'], method)) AS method,
+    {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
+    max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
+    min(first_ns) AS first_ns, max(last_ns) AS last_ns
+FROM flows WHERE {_BETWEEN}
+GROUP BY {_HOP}, node, interface
+"""
+
+_DROPPED = f"""
+SELECT {_TUPLE}, consumer AS first_consumer, provider AS dialled, provider_port AS dialled_port,
+    any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
+    toUInt8(255) AS rank, false AS remote, false AS flow, sum(packets) AS dropped,
+    false AS at_consumer, false AS at_provider,
+    {", ".join(f"toUInt64(0) AS {name}" for name in _SUMS)},
+    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags, '' AS method,
+    max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision,
+    max(consumer_revision) AS first_consumer_revision,
+    max(provider_revision) AS dialled_revision,
+    '' AS consumer_node, '' AS provider_node,
+    min(first_ns) AS first_ns, max(last_ns) AS last_ns
+FROM drops WHERE {_BETWEEN}
+GROUP BY {_TUPLE}
+"""
+
+_BY_HOP = f"""
+SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote, max(flow) AS flow,
+    {
+    ", ".join(
+        f"argMin({name}, (NOT flow, remote, rank, -toInt64(forward_packets))) AS {name}"
+        for name in _BEST
+    )
+},
+    sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
+    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
+FROM ({_OBSERVED} UNION ALL {_DROPPED})
+GROUP BY {_HOP}
+"""
+
+HOPS = f"""
+SELECT * EXCEPT (tuple_dropped, tuple_reached, tuple_listed)
+    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
+FROM (
+    SELECT *,
+        sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
+        max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
+        max(flow AND NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
+    FROM ({_BY_HOP})
+)
+WHERE if(flow AND NOT remote, true, dropped > 0 AND NOT tuple_listed)
+"""
+"""One row per hop (own tuple, tuple before NAT): see `flows.connections.Hops`.
+
+Parameters: tenant, since, until (epoch ns).
+"""
+
+
+def denied(where: str) -> str:
+    """Drop reports that satisfy `where`, the latest first, at most `limit`."""
+    return f"""
+SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
+    consumer_revision, provider_revision, source, rule, reason,
+    sum(packets) AS packets, sum(overflow) AS overflow, max(last_ns) AS last_ns
+FROM drops WHERE {_BETWEEN} AND ({where})
+GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
+    consumer_revision, provider_revision, source, rule, reason
+ORDER BY last_ns DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
+"""
+
+
+THROUGH = """
+SELECT tenant, kubernetes_cluster, node, max(window_end_ns) AS through_ns FROM batches
+WHERE window_end_ns >= {since:Int64}
+GROUP BY tenant, kubernetes_cluster, node ORDER BY kubernetes_cluster, node
+"""
+
+KNOWN_BATCH = """
+SELECT count() AS known FROM batches WHERE tenant = {tenant:String} AND id = {id:String}
+"""
+
+
+def listed(where: str, sort: str) -> str:
+    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`."""
+    return f"""
+SELECT * EXCEPT (place) FROM (
+    SELECT *, dense_rank() OVER (ORDER BY weight DESC, connection) AS place FROM (
+        SELECT *, max({sort}) OVER (PARTITION BY connection) AS weight,
+            max({where}) OVER (PARTITION BY connection) AS wanted
+        FROM ({HOPS})
+    ) WHERE wanted
+) WHERE place <= {{limit:UInt32}}
+ORDER BY place, first_ns, consumer, provider
+"""

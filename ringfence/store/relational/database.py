@@ -1,0 +1,115 @@
+"""The door to the relational database: connections, transactions and the schema's upgrade."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from ringfence.store.errors import StaleError, StoreError
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+class Database:
+    """One relational database; `url` is `sqlite:///FILE` or `postgresql://USER@HOST/NAME`."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise StoreError(
+                f"{url!r} is not a database URL: write postgresql://USER:PASSWORD@HOST/NAME"
+            ) from error
+        if parsed.drivername not in _DRIVERS:
+            kinds = " or ".join(_DRIVERS)
+            raise StoreError(f"a database of kind {parsed.drivername!r}: use {kinds}")
+        self._url = parsed.set(drivername=_DRIVERS[parsed.drivername])
+        self._engine: AsyncEngine | None = None
+
+    async def start(self) -> None:
+        """Connect and bring the schema up to date; raises StoreError."""
+        engine = create_async_engine(self._url, pool_pre_ping=True)
+        if self._url.get_backend_name() == "sqlite":
+            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        self._engine = engine
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(writes=True)
+                await connection.run_sync(upgrade)
+                await connection.commit()
+        except (OSError, SQLAlchemyError) as error:
+            await self.stop()
+            where = self._url.render_as_string(hide_password=True)
+            raise StoreError(
+                f"the database {where} cannot be used: {_reason(error)}; "
+                "check that it runs and that the user may log in and create tables"
+            ) from error
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction that only reads."""
+        async with self._connect(writes=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed if the block ends well; raises StaleError on a collision."""
+        async with self._connect(writes=True) as connection:
+            try:
+                yield connection
+                await connection.commit()
+            except IntegrityError as error:
+                raise StaleError("this was changed by somebody else just now; try again") from error
+
+    @asynccontextmanager
+    async def _connect(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            raise StoreError("the database is not started")
+        try:
+            async with self._engine.connect() as connection:
+                yield await connection.execution_options(writes=writes)
+        except (DBAPIError, OSError) as error:
+            raise StoreError(f"the database failed: {_reason(error)}") from error
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that the database has not seen."""
+    config = Config()
+    config.set_main_option(
+        "script_location", str(files("ringfence.store.relational") / "migrations")
+    )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # or the driver would begin transactions of its own
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the write lock at once: it waits for another, and never loses to it later."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _reason(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return str(cause).strip() or type(cause).__name__

@@ -1,0 +1,70 @@
+"""Which workspace versions are enforced, now and at any time before."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.model.ids import TenantId, Version, WorkspaceName
+from ringfence.store.relational import tables
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """The set of enforced versions since a time; `revision` counts from 1, 0 before the first."""
+
+    revision: int
+    workspaces: tuple[tuple[WorkspaceName, Version], ...]
+    actor: str
+    since_ns: int
+
+
+NEVER = Enforced(0, (), "", 0)
+
+
+async def enforced_at(
+    connection: AsyncConnection, tenant: TenantId, at_ns: int | None = None
+) -> Enforced:
+    """What was enforced at a time, now for None."""
+    held = tables.enforcement
+    wanted = select(held).where(held.c.tenant == tenant)
+    if at_ns is not None:
+        wanted = wanted.where(held.c.since_ns <= at_ns)
+    found = await connection.execute(wanted.order_by(held.c.revision.desc()).limit(1))
+    row = found.one_or_none()
+    return _enforced(row) if row else NEVER
+
+
+async def history(
+    connection: AsyncConnection, tenant: TenantId, since_ns: int, until_ns: int
+) -> list[Enforced]:
+    """Every set that was in force in [since, until), the oldest first."""
+    held = tables.enforcement
+    first = await enforced_at(connection, tenant, since_ns)
+    rows = await connection.execute(
+        select(held)
+        .where(held.c.tenant == tenant, held.c.since_ns > since_ns, held.c.since_ns < until_ns)
+        .order_by(held.c.revision)
+    )
+    return [first, *(_enforced(row) for row in rows)]
+
+
+async def enforce(connection: AsyncConnection, tenant: TenantId, enforced: Enforced) -> None:
+    """Make a set the enforced one; fails on a revision that exists (StaleError)."""
+    await connection.execute(
+        insert(tables.enforcement).values(
+            tenant=tenant,
+            revision=enforced.revision,
+            workspaces=[list(pair) for pair in enforced.workspaces],
+            actor=enforced.actor,
+            since_ns=enforced.since_ns,
+        )
+    )
+
+
+def _enforced(row: object) -> Enforced:
+    pairs = tuple(
+        (WorkspaceName(name), Version(version))
+        for name, version in row.workspaces  # type: ignore[attr-defined]
+    )
+    return Enforced(row.revision, pairs, row.actor, row.since_ns)  # type: ignore[attr-defined]

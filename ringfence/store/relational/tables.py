@@ -1,0 +1,121 @@
+"""The relational schema. Every table names its tenant; what a person did names the actor.
+
+Times are epoch nanoseconds. A migration in `migrations/versions` makes each change to it.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 in hex: the token itself is never kept
+    Column("tenant", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger),  # null: never
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("kubernetes_cluster", Text, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+)
+
+scopes = Table(
+    "scopes",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("parent", Text),  # null: the root
+    Column("query", Text, nullable=False),  # in the filter language
+    Column("position", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("is_primary", Boolean, nullable=False),
+    Column("latest", Integer, nullable=False),  # version
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
+workspace_versions = Table(
+    "workspace_versions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workspace", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("document", Text, nullable=False),  # canonical YAML
+    Column("actor", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    ForeignKeyConstraint(["tenant", "workspace"], ["workspaces.tenant", "workspaces.name"]),
+)
+
+enforcement = Table(
+    "enforcement",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("workspaces", JSON, nullable=False),  # [[name, version], …]
+    Column("actor", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("source", Text, nullable=False),  # the address the request came from
+    Column("what", Text, nullable=False),
+    Column("difference", Text, nullable=False),
+    Index("ix_changes_tenant_at_ns", "tenant", "at_ns"),
+)
+
+item_revisions = Table(
+    "item_revisions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("kubernetes_cluster", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("to_ns", BigInteger, nullable=False),  # 2^63 - 1: it still holds
+    Column("document", Text, nullable=False),  # a `model.workload.Item` as JSON
+)

@@ -1,0 +1,110 @@
+"""Workspaces and all their versions, as canonical documents."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
+from ringfence.store.relational import tables
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceVersion:
+    """One version of a workspace: the canonical YAML document, and who made it when."""
+
+    workspace: WorkspaceName
+    version: Version
+    document: str
+    actor: str
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceHead:
+    """A workspace as of its latest version."""
+
+    name: WorkspaceName
+    scope: ScopeName
+    primary: bool
+    latest: Version
+    actor: str
+    changed_ns: int
+
+
+async def heads(connection: AsyncConnection, tenant: TenantId) -> list[WorkspaceHead]:
+    """Every workspace of the tenant, by name."""
+    held = tables.workspaces
+    rows = await connection.execute(
+        select(held).where(held.c.tenant == tenant).order_by(held.c.name)
+    )
+    return [
+        WorkspaceHead(row.name, row.scope, row.is_primary, row.latest, row.actor, row.changed_ns)
+        for row in rows
+    ]
+
+
+async def find_version(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    workspace: WorkspaceName,
+    version: Version | None = None,
+) -> WorkspaceVersion | None:
+    """One version of a workspace, the latest for None; None if there is none."""
+    held = tables.workspace_versions
+    wanted = select(held).where(held.c.tenant == tenant, held.c.workspace == workspace)
+    if version is not None:
+        wanted = wanted.where(held.c.version == version)
+    row = (await connection.execute(wanted.order_by(held.c.version.desc()).limit(1))).one_or_none()
+    if row is None:
+        return None
+    return WorkspaceVersion(row.workspace, row.version, row.document, row.actor, row.created_ns)
+
+
+async def versions(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
+) -> list[WorkspaceVersion]:
+    """Every version of a workspace, the newest first."""
+    held = tables.workspace_versions
+    rows = await connection.execute(
+        select(held)
+        .where(held.c.tenant == tenant, held.c.workspace == workspace)
+        .order_by(held.c.version.desc())
+    )
+    return [
+        WorkspaceVersion(row.workspace, row.version, row.document, row.actor, row.created_ns)
+        for row in rows
+    ]
+
+
+async def add_version(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    head: WorkspaceHead,
+    document: str,
+) -> None:
+    """Make `head.latest` the latest version; fails on a version that exists (StaleError)."""
+    held = tables.workspaces
+    values = {
+        "scope": head.scope,
+        "is_primary": head.primary,
+        "latest": head.latest,
+        "actor": head.actor,
+        "changed_ns": head.changed_ns,
+    }
+    if head.latest == 1:
+        await connection.execute(insert(held).values(tenant=tenant, name=head.name, **values))
+    else:
+        await connection.execute(
+            update(held).where(held.c.tenant == tenant, held.c.name == head.name).values(**values)
+        )
+    await connection.execute(
+        insert(tables.workspace_versions).values(
+            tenant=tenant,
+            workspace=head.name,
+            version=head.latest,
+            document=document,
+            actor=head.actor,
+            created_ns=head.changed_ns,
+        )
+    )

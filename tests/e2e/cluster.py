@@ -1,0 +1,55 @@
+"""The lab as the end-to-end tests use it: through the command line, as an operator does."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = str(Path(sys.executable).parent / "ringfence")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running lab with its shop. ``up_seconds`` is how long it took to start."""
+
+    up_seconds: float
+
+    def kubectl(self, *argv: str) -> str:
+        return ringfence("lab", "kubectl", *argv)
+
+    def get(self, *argv: str) -> Any:
+        return json.loads(self.kubectl("get", "-o", "json", *argv))
+
+    def on(self, machine: str, *argv: str) -> str:
+        return ringfence("lab", "exec", machine, "--", *argv)
+
+    def in_pod(self, deployment: str, code: str) -> str:
+        """Run Python in a pod of the shop."""
+        target = f"deploy/{deployment}"
+        return self.kubectl("exec", "-n", "sock-shop", target, "--", "python3", "-c", code)
+
+    def events(self, target: str) -> list[dict[str, Any]]:
+        """The JSON lines that a process of the shop logged."""
+        lines = self.kubectl("logs", "-n", "sock-shop", target, "--tail=-1").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def status(self) -> Any:
+        return json.loads(ringfence("lab", "status", "-o", "json"))
+
+
+def ringfence(*argv: str) -> str:
+    """Run the command line to its end and return its stdout."""
+    done = subprocess.run([COMMAND, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ringfence {' '.join(argv)}:\n{done.stderr}"
+    return done.stdout
+
+
+def until(what: str, holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.5)

@@ -1,0 +1,57 @@
+"""End-to-end tests share one lab, which they start and take away."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.lab.processes import Process
+from tests.e2e.cluster import COMMAND, Lab, ringfence, until
+from tests.e2e.footprint import Footprint, added, footprint
+
+_STATE = Path("/run/ringfence-lab/state.json")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def clean_host() -> Footprint:
+    """What is on the host while there is no lab."""
+    if os.geteuid() != 0:
+        pytest.exit("the end-to-end tests start a cluster: run them as root", returncode=1)
+    ringfence("lab", "down", "--all")
+    return footprint()
+
+
+@pytest.fixture(scope="session")
+def killed_lab(clean_host: Footprint) -> list[Process]:
+    """Processes of a lab whose `up` was killed while nodes were starting."""
+    with subprocess.Popen([COMMAND, "lab", "up", "--bare"], stderr=subprocess.DEVNULL) as command:
+        until("its kubelets run", lambda: _STATE.exists() and "kubelet" in _STATE.read_text())
+        command.kill()
+    return [Process(**p) for p in json.loads(_STATE.read_text())["processes"]]
+
+
+@pytest.fixture(scope="session")
+def lab(clean_host: Footprint, killed_lab: list[Process]) -> Iterator[Lab]:
+    """The lab with its shop, started over the remains of a killed one.
+
+    In the end it must leave nothing on the host.
+    """
+    assert any(p.alive for p in killed_lab)
+    began = time.monotonic()
+    try:
+        ringfence("lab", "up")
+        yield Lab(time.monotonic() - began)
+    finally:
+        ringfence("lab", "down", "--all")
+    until("nothing of the lab is left", lambda: not added(clean_host, footprint()), seconds=10)

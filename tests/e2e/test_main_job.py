@@ -1,0 +1,335 @@
+"""The main job: from a packet in a pod to an enforced policy, and back to none.
+
+The tests tell one story in their order: each starts from where the one before left the cluster.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.lab.config import LabConfig
+from tests.e2e.cluster import COMMAND, Lab, ringfence, until
+
+CONFIG = LabConfig()
+EXTERNAL = str(CONFIG.external.address)
+NODES = {spec.name: str(spec.address) for spec in CONFIG.node_specs}
+OTHER_NODE_PORT = 31096
+FLOW_SECONDS = 60  # two report intervals and some
+pytestmark = pytest.mark.timeout(400)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The lab with Ringfence in it, and what was there before any rule of Ringfence."""
+
+    lab: Lab
+    rulesets: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    lab.kubectl(
+        *("expose", "deployment", "catalogue", "-n", "sock-shop", "--name=catalogue-outside"),
+        *("--type=NodePort", "--port=80", "--overrides"),
+        json.dumps({"spec": {"ports": [{"port": 80, "nodePort": OTHER_NODE_PORT}]}}),
+    )
+    rulesets = {name: ruleset(lab, name) for name in NODES}
+    ringfence("lab", "install")
+    yield Installed(lab, rulesets)
+    lab.kubectl("delete", "service", "-n", "sock-shop", "catalogue-outside")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("policies")
+
+
+def answer(*argv: str) -> Any:
+    return json.loads(ringfence(*argv, "-o", "json"))
+
+
+def pod(lab: Lab, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = lab.get("pod", "-n", "sock-shop", "-l", f"name={name}")["items"][0]
+    return found
+
+
+def address(lab: Lab, name: str) -> str:
+    return str(pod(lab, name)["status"]["podIP"])
+
+
+def ruleset(lab: Lab, node: str) -> str:
+    """A node's rules without counters, in an order that kube-proxy cannot change."""
+    return "\n".join(sorted(lab.on(node, "nft", "--stateless", "list", "ruleset").splitlines()))
+
+
+def dial(lab: Lab, source: str, host: str, port: int) -> str:
+    """What comes of a TCP connection: `open`, or an error such as `timed out`, as for a drop.
+
+    `source` is a Deployment of the shop or a machine of the lab.
+    """
+    code = (
+        "import socket,sys\n"
+        f"try: socket.create_connection(({host!r}, {port}), 2).close(); print('open')\n"
+        "except OSError as error: print(error)"
+    )
+    if source in NODES or source == "external":
+        return lab.on(source, "python3", "-c", code).strip()
+    return lab.in_pod(source, code).strip()
+
+
+def flows(filter_: str, since: str = "3m") -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = answer("flows", "list", "--since", since, "--filter", filter_)
+    return items
+
+
+def hops(flow: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """(consumer, provider, port) of a flow and of its related records."""
+    return [
+        (hop["consumer"]["address"], hop["provider"]["address"], hop["port"])
+        for hop in [flow, *flow["related"]]
+    ]
+
+
+def test_agents_are_confined_and_connected(installed: Installed) -> None:
+    agents = answer("agents")
+    assert {agent["name"] for agent in agents} == set(NODES)
+    assert all(agent["connected"] for agent in agents)
+    daemon = installed.lab.get("daemonset", "-n", "ringfence", "agent")
+    context = daemon["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    assert not context.get("privileged")
+    assert context["capabilities"]["drop"] == ["ALL"]
+
+
+def test_a_label_change_is_visible_within_a_second(installed: Installed) -> None:
+    name = pod(installed.lab, "shipping")["metadata"]["name"]
+    installed.lab.kubectl("label", "pod", "-n", "sock-shop", name, "shift=night")
+    changed = time.monotonic()
+    query = 'kubernetes.label.shift = "night"'
+    while not (found := answer("inventory", "--filter", query)):
+        assert time.monotonic() - changed < 5, "the label never came"
+    # Each look costs a process start, so the time it took is an upper bound.
+    assert time.monotonic() - changed < 1.5
+    assert [item["name"] for item in found] == [name]
+    installed.lab.kubectl("label", "pod", "-n", "sock-shop", name, "shift-")
+
+
+def test_pod_to_pod_is_one_record(installed: Installed) -> None:
+    payment, user_db = (address(installed.lab, name) for name in ("payment", "user-db"))
+    query = f'consumer.address = "{payment}" and provider.address = "{user_db}"'
+    until("payment's calls are seen", lambda: bool(flows(query)), FLOW_SECONDS)
+    (flow,) = [flow for flow in flows(query) if flow["port"] == 27017]
+    assert hops(flow) == [(payment, user_db, 27017)]
+    assert flow["method"] == "syn"
+    assert flow["opened"] == flow["answered"] > 0
+    assert {"SYN", "ACK"} <= set(flow["forward"]["flags"])
+    assert flow["forward"]["packets"] > 0 < flow["reverse"]["bytes"]
+
+
+def test_pod_to_service_is_two_related_records(installed: Installed) -> None:
+    front_end, carts = (address(installed.lab, name) for name in ("front-end", "carts"))
+    query = f'consumer.address = "{front_end}" and provider.address = "10.100.135.136"'
+    until("calls of carts are seen", lambda: bool(flows(query)), FLOW_SECONDS)
+    (flow,) = flows(query)
+    assert set(hops(flow)) == {(front_end, "10.100.135.136", 80), (front_end, carts, 80)}
+    assert flow["consumer"]["namespace"] == "sock-shop"
+    assert flow["service"]["name"] == "carts"
+
+
+def test_external_to_node_port_is_related_to_the_pods_record(installed: Installed) -> None:
+    front_end = pod(installed.lab, "front-end")
+    home, inside = front_end["spec"]["nodeName"], front_end["status"]["podIP"]
+    query = f'consumer.address = "{EXTERNAL}" and port = 31095'
+    until("customers are seen", lambda: len(flows(query)) == len(NODES), FLOW_SECONDS)
+    for flow in flows(query):
+        first, *rest = hops(flow)
+        assert first[0] == EXTERNAL
+        assert first[2] == 31095
+        assert {(hop[1], hop[2]) for hop in rest} == {(inside, 8079)}, (home, flow)
+
+
+def test_pod_to_external_is_related_to_the_nodes_record(installed: Installed) -> None:
+    front_end = pod(installed.lab, "front-end")
+    node, inside = NODES[front_end["spec"]["nodeName"]], front_end["status"]["podIP"]
+    query = f'provider.address = "{EXTERNAL}" and port = 666'
+    until("calls of the outside are seen", lambda: bool(flows(query)), FLOW_SECONDS)
+    (flow,) = flows(query)
+    assert set(hops(flow)) == {(inside, EXTERNAL, 666), (node, EXTERNAL, 666)}
+
+
+def test_no_ephemeral_port_is_taken_for_a_service(installed: Installed) -> None:
+    ports = {flow["port"] for flow in flows('consumer.kubernetes.namespace = "sock-shop"')}
+    assert ports <= {53, 80, 666, 3306, 5672, 6379, 8079, 27017}
+
+
+def test_discovery_proposes_what_the_shop_needs(installed: Installed, folder: Path) -> None:
+    scopes = ringfence(
+        *("scopes", "design", "split", "--kubernetes-cluster", "lab", "--namespace", "sock-shop")
+    )
+    (folder / "scopes.yaml").write_text(scopes)
+    ringfence("apply", "-f", str(folder / "scopes.yaml"))
+
+    def workspace(name: str) -> str:
+        return ringfence("discover", name, "--since", "10m")
+
+    until(
+        "queue-master's kept connection is reported",
+        lambda: "queue-master" in workspace("sock-shop"),
+        FLOW_SECONDS,
+    )
+    for name in ("sock-shop", "nodes"):
+        (folder / f"{name}.yaml").write_text(workspace(name))
+    differs = subprocess.run([COMMAND, "diff", "-f", str(folder)], capture_output=True, check=False)
+    assert differs.returncode == 2
+    ringfence("apply", "-f", str(folder))
+    ringfence("diff", "-f", str(folder))  # no difference is left
+    policies = answer("get", "sock-shop")
+    pairs = {(row["consumer"], row["provider"]) for row in policies}
+    assert any("payment" in consumer and "user-db" in provider for consumer, provider in pairs)
+    assert all(row["action"] == "ALLOW" for row in policies)
+
+
+def test_analysis_tells_the_intruder_from_the_shop(installed: Installed) -> None:
+    ringfence("lab", "intruder", "start")
+
+    def escaped() -> list[dict[str, Any]]:
+        found = answer("analyze", "sock-shop", "--since", "2m", "--category", "escaped")
+        records: list[dict[str, Any]] = found["records"]
+        return records
+
+    def reached_user_db() -> bool:
+        return any(
+            (record["flow"]["consumer"]["name"], record["flow"]["port"]) == ("intruder", 27017)
+            for record in escaped()
+        )
+
+    until("the intruder is seen to escape", reached_user_db, FLOW_SECONDS)
+    assert {record["flow"]["consumer"]["name"] for record in escaped()} == {"intruder"}
+    counts = answer("analyze", "sock-shop", "--since", "2m")["counts"]
+    assert counts["permitted"] > 50
+    assert counts["rejected"] == counts["misdropped"] == 0
+    assert not ringfence("lab", "exec", "node1", "--", "nft", "list", "tables").count("ringfence")
+
+
+def test_enforcement_comes_into_force(installed: Installed) -> None:
+    plan = ringfence("enforce", "sock-shop", "nodes", "--dry-run")
+    assert "sock-shop" in plan
+    ringfence("enforce", "sock-shop", "nodes", "--yes")
+    assert not [agent for agent in answer("agents") if agent["stale_reason"]]
+
+
+def test_the_shop_serves_every_page_as_before(installed: Installed) -> None:
+    before = installed.lab.status()["load"]["targets"]
+    time.sleep(10)
+    after = installed.lab.status()["load"]["targets"]
+    for target, counted in before.items():
+        grown = {key: after[target][key] - counted[key] for key in counted}
+        assert grown["answered"] > 10, grown
+        assert grown["opened"] - grown["answered"] <= 2, grown  # those still in flight
+
+
+def test_connections_that_were_open_live_on(installed: Installed) -> None:
+    for name in ("front-end", "queue-master"):
+        events = installed.lab.events(f"deploy/{name}")
+        assert any(event["event"] == "kept" for event in events)
+        assert not [event for event in events if event["event"] == "lost"]
+
+
+@pytest.mark.parametrize(
+    ("source", "host", "port", "passes"),
+    [
+        pytest.param("payment", "user-db-direct", 27017, True, id="1 payment to user-db"),
+        pytest.param("payment", "user-db-direct", 27018, False, id="1 another port"),
+        pytest.param("payment", "orders-db", 27017, False, id="1 another provider"),
+        pytest.param("catalogue", "user-db-direct", 27017, False, id="1 another consumer"),
+        pytest.param("front-end", "carts", 80, True, id="2 front-end to Service carts"),
+        pytest.param("front-end", "payment", 80, False, id="2 another Service"),
+        pytest.param("catalogue", "carts", 80, False, id="2 another consumer"),
+        pytest.param("own node", "{front-end}", 8079, True, id="3 probe from the own node"),
+        pytest.param("other node", "{carts}", 80, False, id="3 another node"),
+        pytest.param("external", NODES["node1"], 31095, True, id="4 any to the NodePort"),
+        pytest.param("external", NODES["node2"], 31095, True, id="4 by the other node"),
+        pytest.param("external", NODES["node1"], OTHER_NODE_PORT, False, id="4 another NodePort"),
+        pytest.param("front-end", EXTERNAL, 666, True, id="5 front-end to outside TCP 666"),
+        pytest.param("front-end", EXTERNAL, 667, False, id="5 another port"),
+        pytest.param("carts", EXTERNAL, 666, False, id="5 another consumer"),
+    ],
+)
+def test_example_policies_and_their_neighbours(
+    installed: Installed, source: str, host: str, port: int, passes: bool
+) -> None:
+    lab = installed.lab
+    workload = host.strip("{}")
+    if host.startswith("{"):
+        home = pod(lab, workload)["spec"]["nodeName"]
+        other = next(node for node in NODES if node != home)
+        source = home if source == "own node" else other
+        host = address(lab, workload)
+    assert dial(lab, source, host, port) == ("open" if passes else "timed out")
+
+
+def test_the_intruder_is_rejected_and_reported(installed: Installed) -> None:
+    def rejected() -> bool:
+        found = answer("analyze", "sock-shop", "--since", "1m", "--category", "rejected")
+        return any(r["flow"]["consumer"]["name"] == "intruder" for r in found["records"])
+
+    until("the drop reports arrive", rejected, FLOW_SECONDS)
+    denied = answer("flows", "denied", "--since", "2m")
+    assert {"intruder"} <= {row["consumer"]["name"] for row in denied}
+    results = {
+        event["result"]
+        for event in installed.lab.events("pod/intruder")[-5:]
+        if event["event"] == "call"
+    }
+    assert "connected" not in results
+
+
+def test_why_names_the_policy_at_both_ends(installed: Installed) -> None:
+    allowed = answer("why", "sock-shop/front-end", "sock-shop/carts", "80")
+    ends = {end["role"]: end for end in allowed["connections"][0]["ends"]}
+    assert {end["deciding"]["policy"] for end in ends.values()} == {"front-end-to-carts"}
+    done = subprocess.run(
+        [COMMAND, "why", "sock-shop/intruder", "sock-shop/user-db", "27017"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "catch-all" in done.stdout
+
+
+def test_neighbours_rules_are_untouched(installed: Installed) -> None:
+    for node, before in installed.rulesets.items():
+        listed = installed.lab.on(node, "nft", "--stateless", "list", "ruleset")
+        others = without_table(listed, "table inet ringfence")
+        assert "\n".join(sorted(others.splitlines())) == before
+
+
+def without_table(listed: str, head: str) -> str:
+    """A ruleset without one of its tables."""
+    kept, inside = [], False
+    for line in listed.splitlines():
+        inside = inside or line.startswith(head)
+        if not inside:
+            kept.append(line)
+        elif line == "}":
+            inside = False
+    return "\n".join(kept)
+
+
+def test_off_restores_every_namespace(installed: Installed) -> None:
+    ringfence("lab", "intruder", "stop")
+    ringfence("enforce", "--off", "--yes")
+    for node, before in installed.rulesets.items():
+        assert ruleset(installed.lab, node) == before
+        namespaces = installed.lab.on(node, "ls", "/run/netns").split()
+        assert namespaces
+        for namespace in namespaces:
+            inside = ["nsenter", f"--net=/run/netns/{namespace}", "nft", "list", "ruleset"]
+            assert installed.lab.on(node, *inside).strip() == ""
+    assert dial(installed.lab, "catalogue", "user-db-direct", 27017) == "open"

@@ -1,0 +1,81 @@
+"""The five examples of policies, from intent to programs and to nftables rules."""
+
+import pytest
+
+from ringfence.model.address import parse_address, parse_network
+from ringfence.model.policy import CidrEnd, OwnNodeEnd, ServiceEnd
+from ringfence.model.protocol import format_protocol
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
+from tests.golden.conftest import Golden
+from tests.golden.shop import allow, app, policy_set
+
+ANYONE = CidrEnd((parse_network("0.0.0.0/0"), parse_network("::/0")))
+EXAMPLES = {
+    "pod-to-pod": allow("payment-to-user-db", app("payment"), app("user-db"), 27017),
+    "pod-to-service": allow(
+        "front-end-to-carts", app("front-end"), ServiceEnd("sock-shop", "carts"), 80
+    ),
+    "probes": allow("probes", OwnNodeEnd(), app("front-end"), 80),
+    "node-port": allow("shoppers", ANYONE, ServiceEnd("sock-shop", "front-end"), 80),
+    "external": allow(
+        "front-end-to-partner", app("front-end"), CidrEnd((parse_network("203.0.113.9"),)), 666
+    ),
+}
+CONTROL_PLANE = ((parse_address("172.30.0.1"), 7443),)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str, golden: Golden) -> None:
+    compiled = compile_policies(policy_set(EXAMPLES[name]), CONTROL_PLANE)
+    golden(f"{name}.txt", describe(compiled))
+
+
+def test_nftables_rules(golden: Golden) -> None:
+    """All five together, as they stand in the kernel."""
+    compiled = compile_policies(policy_set(*EXAMPLES.values()), CONTROL_PLANE)
+    (policy,) = (p for p in compiled.policies.values() if p.node == "node1")
+    backend = Nftables()
+    parts = {"node": backend.render_node(policy)}
+    parts |= {pod.name: backend.render_pod(policy, pod) for pod in policy.pods}
+    text = "".join(
+        f"# {name}\n{backend.transaction(rules, None)}\n" for name, rules in parts.items()
+    )
+    golden("node1.nft", text)
+
+
+def describe(compiled: Compiled) -> str:
+    """The programs of every workload, its sets spelled out, and the widenings."""
+    lines = []
+    for policy in compiled.policies.values():
+        bound = [(str(policy.node), policy.binding.inbound, policy.binding.outbound)]
+        bound += [(pod.name, pod.inbound, pod.outbound) for pod in policy.pods]
+        for name, inbound, outbound in bound:
+            lines += _program(f"{name} inbound", policy, inbound)
+            lines += _program(f"{name} outbound", policy, outbound)
+        lines += _program(f"{policy.node} received", policy, policy.binding.received)
+    lines += [
+        f"widening: {widening.workload}: {widening.decision.policy} {widening.text}"
+        for widening in compiled.widenings
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _program(title: str, policy: NodePolicy, program: ProgramId | None) -> list[str]:
+    if program is None:
+        return [f"{title}: not governed"]
+    return [f"{title}:", *(f"  {_rule(policy, rule)}" for rule in policy.programs[program].rules)]
+
+
+def _rule(policy: NodePolicy, rule: Rule) -> str:
+    ports = ",".join(map(str, rule.ports))
+    words = [rule.action, format_protocol(rule.protocol), ports]
+    words += [f"peers {_set(policy, rule.peers)}"] if rule.peers else []
+    words += [f"local {_set(policy, rule.local)}"] if rule.local else []
+    return " ".join([*filter(None, words), f"({rule.handle})"])
+
+
+def _set(policy: NodePolicy, name: SetId) -> str:
+    networks = policy.sets[name]
+    return "{" + ", ".join(map(str, networks)) + "}"

@@ -1,0 +1,122 @@
+"""The two parties an agent talks to, each a process of its own that a test can start and kill.
+
+    python -m tests.kernel.peers control DIR    a control plane: gRPC with mutual TLS
+    python -m tests.kernel.peers runtime DIR    a container runtime: CRI on DIR/cri.sock
+
+Both live by files in DIR, so that a restarted one goes on: `directive` is sent to agents whenever
+it changes, `pods.json` is what runs; each call of Report adds a file to `batches/`, and `state` is
+the last AgentState.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from ringfence.wire.generated import cri_pb2
+from ringfence.wire.generated.agent_pb2 import AgentState, Batch, BatchReply, Directive
+from ringfence.wire.generated.agent_pb2_grpc import (
+    ControlPlaneServicer,
+    add_ControlPlaneServicer_to_server,
+)
+from ringfence.wire.generated.cri_pb2_grpc import (
+    RuntimeServiceServicer,
+    add_RuntimeServiceServicer_to_server,
+)
+
+PORT = 8444
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ControlPlane(ControlPlaneServicer):
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def Session(  # noqa: N802
+        self, request_iterator: AsyncIterator[AgentState], context: Context
+    ) -> AsyncIterator[Directive]:
+        reader = asyncio.create_task(self._read(request_iterator))
+        sent = b""
+        while not reader.done():
+            wanted = (self._directory / "directive").read_bytes()
+            if wanted != sent:
+                sent = wanted
+                yield Directive.FromString(wanted)
+            await asyncio.sleep(0.05)
+
+    async def Report(self, request: Batch, context: Context) -> BatchReply:  # noqa: N802
+        batches = self._directory / "batches"
+        count = len(list(batches.iterdir()))
+        _write(batches / f"{count:04d}", request.SerializeToString())
+        return BatchReply()
+
+    async def _read(self, states: AsyncIterator[AgentState]) -> None:
+        async for state in states:
+            _write(self._directory / "state", state.SerializeToString())
+
+
+class Runtime(RuntimeServiceServicer):
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def _pods(self) -> dict[str, dict[str, Any]]:
+        pods: dict[str, dict[str, Any]] = json.loads((self._directory / "pods.json").read_text())
+        return pods
+
+    async def ListPodSandbox(  # noqa: N802
+        self, request: cri_pb2.ListPodSandboxRequest, context: Context
+    ) -> cri_pb2.ListPodSandboxResponse:
+        items = [cri_pb2.PodSandbox(id=each) for each in self._pods()]
+        return cri_pb2.ListPodSandboxResponse(items=items)
+
+    async def PodSandboxStatus(  # noqa: N802
+        self, request: cri_pb2.PodSandboxStatusRequest, context: Context
+    ) -> cri_pb2.PodSandboxStatusResponse:
+        pod = self._pods()[request.pod_sandbox_id]
+        spaces = [{"type": "pid"}, {"type": "network", "path": pod["netns"]}]
+        info = {"pid": 1, "runtimeSpec": {"linux": {"namespaces": spaces}}}
+        mode = cri_pb2.NODE if pod["host_network"] else cri_pb2.POD
+        return cri_pb2.PodSandboxStatusResponse(
+            status=cri_pb2.PodSandboxStatus(
+                metadata=cri_pb2.PodSandboxMetadata(
+                    name=pod["name"], uid=pod["uid"], namespace="test"
+                ),
+                network=cri_pb2.PodSandboxNetworkStatus(ip=pod["address"]),
+                linux=cri_pb2.LinuxPodSandboxStatus(
+                    namespaces=cri_pb2.Namespace(options=cri_pb2.NamespaceOption(network=mode))
+                ),
+            ),
+            info={"info": json.dumps(info)},
+        )
+
+
+async def serve(role: str, directory: Path) -> None:
+    server = grpc.aio.server()
+    if role == "control":
+        add_ControlPlaneServicer_to_server(ControlPlane(directory), server)
+        key, certificate, ca = (
+            (directory / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem")
+        )
+        credentials = grpc.ssl_server_credentials(
+            [(key, certificate)], root_certificates=ca, require_client_auth=True
+        )
+        server.add_secure_port(f"127.0.0.1:{PORT}", credentials)
+    else:
+        add_RuntimeServiceServicer_to_server(Runtime(directory), server)
+        server.add_insecure_port(f"unix:{directory / 'cri.sock'}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.parent.parent / f"{path.name}.partial"
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], Path(sys.argv[2])))

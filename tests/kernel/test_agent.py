@@ -1,0 +1,301 @@
+"""The whole agent as a process of its own in a node's namespace, against real peers and packets."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.control.identity import ClientIdentity
+from ringfence.control.identity import ClientKind as Kind
+from ringfence.control.pki import Authority
+from ringfence.kernel import nft
+from ringfence.link.identity import ClientKind, Identity, keep, new_request
+from ringfence.model.address import Address, host_network, parse_address
+from ringfence.model.flow import DropSource, Observer
+from ringfence.model.ids import DEFAULT_TENANT, ClusterId, NodeName
+from ringfence.model.policy import Action
+from ringfence.model.protocol import TCP, PortRange
+from ringfence.policy import program
+from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding, Program, Rule
+from ringfence.wire import batch
+from ringfence.wire.generated.agent_pb2 import AgentState, Batch, Directive
+from tests.kernel.netns import Node, Pod, node_with_pods
+from tests.kernel.peers import PORT
+from tests.kernel.traffic import tcp_echo, tcp_exchange
+
+Row = dict[str, Any]
+
+RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
+
+
+@dataclass
+class World:
+    """A node with two pods, a directory that the peers and the agent live by, and processes."""
+
+    node: Node
+    directory: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.directory / "agent"
+
+    def start(self, role: str, *argv: str) -> None:
+        command = ["nsenter", f"--net={self.node.path}", *argv]
+        with (self.directory / f"{role}.log").open("ab") as log:
+            self.processes[role] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def stop(self, role: str, how: signal.Signals = signal.SIGTERM) -> None:
+        process = self.processes.pop(role)
+        process.send_signal(how)
+        process.wait(20)
+
+    def start_control(self) -> None:
+        self.start(
+            "control", sys.executable, "-m", "tests.kernel.peers", "control", str(self.directory)
+        )
+
+    def start_agent(self) -> None:
+        self.start(
+            "agent", RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
+            "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
+            "--state-dir", str(self.state_dir), "--interval", "1",
+            "--runtime-socket", str(self.directory / "cri.sock"),
+        )  # fmt: skip
+
+    def direct(self, revision: int, policy: NodePolicy | None) -> None:
+        data = program.encode(policy) if policy else b""
+        directive = Directive(revision=revision, node_policy=data, interval_seconds=1)
+        partial = self.directory / "directive.new"
+        partial.write_bytes(directive.SerializeToString())
+        partial.replace(self.directory / "directive")
+
+    def state(self) -> AgentState:
+        path = self.directory / "state"
+        return AgentState.FromString(path.read_bytes()) if path.exists() else AgentState()
+
+    def batches(self) -> list[Batch]:
+        paths = sorted((self.directory / "batches").iterdir())
+        return [Batch.FromString(path.read_bytes()) for path in paths]
+
+    def flows(self) -> list[Row]:
+        return [
+            row
+            for each in self.batches()
+            for row in batch.decode(batch.FLOWS, each.flows).to_pylist()
+        ]
+
+    def drops(self) -> list[Row]:
+        return [
+            row
+            for each in self.batches()
+            for row in batch.decode(batch.DROPS, each.drops).to_pylist()
+        ]
+
+    def await_(self, what: str, reached: Callable[[], object], seconds: float = 15) -> None:
+        until = time.monotonic() + seconds
+        while not reached():
+            if time.monotonic() > until:
+                log = self.directory / "agent.log"
+                pytest.fail(f"not reached: {what}\n{log.read_text() if log.exists() else ''}")
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Everything but the agent runs."""
+    with node_with_pods(2) as node:
+        it = World(node, tmp_path)
+        (tmp_path / "batches").mkdir()
+        _make_certificates(it)
+        pods = {
+            f"sandbox{i}": {
+                "uid": f"uid{i}", "name": f"pod{i}", "netns": str(pod.path),
+                "address": pod.address, "host_network": False,
+            }
+            for i, pod in enumerate(node.pods, start=1)
+        }  # fmt: skip
+        host = {"uid": "host", "name": "host", "netns": "", "address": "", "host_network": True}
+        (tmp_path / "pods.json").write_text(json.dumps(pods | {"sandbox0": host}))
+        it.direct(0, None)
+        try:
+            it.start(
+                "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(tmp_path)
+            )
+            it.start_control()
+            yield it
+        finally:
+            for role in list(it.processes):
+                it.stop(role, signal.SIGKILL)
+
+
+def test_flows_arrive_each_counted_once(world: World) -> None:
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    assert {pod.uid for pod in world.state().pods} == {"uid1", "uid2"}
+    assert parse_address("10.99.1.1") in set(world.state().node_addresses)
+    client, server = world.node.pods
+    with tcp_echo(server, server.address, 8080):
+        for _ in range(5):
+            tcp_exchange(client, server.address, 8080, b"x" * 1000)
+        world.await_("five connections", lambda: _opened(world, server, 8080) >= 5)
+    rows = [row for row in world.flows() if row["provider_port"] == 8080]
+    assert {row["interface"] for row in rows} == {client.host_ifindex, server.host_ifindex}
+    assert all(row["observer"] == Observer.POD for row in rows)
+    assert all(row["consumer"] == parse_address(client.address) for row in rows)
+    assert {row["method"] for row in rows} <= {"syn", "socket"}
+    assert _opened(world, server, 8080) == 5
+    assert sum(row["answered"] for row in rows) == 10  # seen at both ends
+    for each in world.batches():
+        assert each.window_end_ns % 10**9 == 0
+        assert each.window_end_ns - each.window_start_ns <= 10**9
+
+
+def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
+    client, server = world.node.pods
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    with tcp_echo(server, server.address, 8080):
+        tcp_exchange(client, server.address, 8080, b"before")
+        world.await_("a first report", lambda: _opened(world, server, 8080) == 1)
+        world.stop("control", signal.SIGKILL)
+        for _ in range(3):
+            tcp_exchange(client, server.address, 8080, b"during")
+        world.await_("a report in the spool", lambda: _spooled(world) >= 3)
+        world.stop("agent", signal.SIGKILL)
+        waiting = _spooled(world)
+        world.start_agent()
+        world.await_("the spool grows on", lambda: _spooled(world) > waiting)
+        world.start_control()
+        world.await_("all delivered", lambda: _opened(world, server, 8080) == 4)
+        world.await_("an empty spool", lambda: _spooled(world) == 0)
+    delivered = world.batches()
+    assert len({each.id for each in delivered}) == len(delivered)
+    starts = [each.window_start_ns for each in delivered]
+    assert starts == sorted(starts)
+
+
+def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: World) -> None:
+    client, server = world.node.pods
+    before = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    with tcp_echo(server, server.address, 8080), tcp_echo(server, server.address, 9090):
+        world.direct(7, _policy(server, allowed_port=8080))
+        world.await_("revision 7 in force", lambda: world.state().enforced_revision == 7)
+        assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False, "uid2": True}
+        tcp_exchange(client, server.address, 8080, b"allowed")
+        with pytest.raises(TimeoutError):
+            tcp_exchange(client, server.address, 9090, b"denied")
+        world.await_("the drop's report", lambda: _dropped(world, server, 9090))
+
+        world.stop("control", signal.SIGKILL)
+        world.stop("agent")
+        nft.remove(server.path)
+        world.start_agent()
+        world.await_("rules without a control plane", lambda: nft.list_table(server.path))
+        with pytest.raises(TimeoutError):
+            tcp_exchange(client, server.address, 9090, b"denied")
+
+        nft.apply(server.path, "flush table inet ringfence")
+        world.await_("tampering is undone", lambda: _judges(server))
+
+        world.direct(8, None)
+        world.start_control()
+        world.await_("revision 8 in force", lambda: world.state().enforced_revision == 8)
+        tcp_exchange(client, server.address, 9090, b"free again")
+    dropped = [row for row in world.drops() if row["provider_port"] == 9090]
+    assert all(row["source"] == DropSource.RINGFENCE for row in dropped)
+    assert {(row["rule"], row["direction"], row["pod"]) for row in dropped} == {
+        ("test/catch-all", "inbound", "uid2")
+    }
+    after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
+    assert after == before
+
+
+def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
+    world.start_agent()
+    world.await_("it works", (world.state_dir / "health").exists)
+    health = [RINGFENCE, "agent", "health", "--state-dir"]
+    assert subprocess.run([*health, str(world.state_dir)], check=False).returncode == 0
+    first = world.processes.pop("agent")
+    try:
+        world.start_agent()
+        assert world.processes.pop("agent").wait(20) == 1
+        assert "another agent runs on this node" in (world.directory / "agent.log").read_text()
+    finally:
+        first.kill()
+        first.wait()
+    none = subprocess.run([*health, "/nonexistent"], capture_output=True, text=True, check=False)
+    assert none.returncode == 1
+    assert "no agent has worked" in none.stderr
+
+
+def _opened(world: World, server: Pod, port: int) -> int:
+    """Connections to a port as counted at the server's own interface."""
+    return sum(
+        row["opened"]
+        for row in world.flows()
+        if row["provider_port"] == port and row["interface"] == server.host_ifindex
+    )
+
+
+def _spooled(world: World) -> int:
+    return len(list((world.state_dir / "spool").glob("*.batch")))
+
+
+def _dropped(world: World, server: Pod, port: int) -> int:
+    provider = parse_address(server.address)
+    return sum(
+        row["packets"]
+        for row in world.drops()
+        if row["provider"] == provider and row["provider_port"] == port
+    )
+
+
+def _judges(server: Pod) -> bool:
+    with contextlib.suppress(nft.NftError):
+        return any("rule" in found for found in nft.list_table(server.path) or ())
+    return False
+
+
+def _policy(server: Pod, allowed_port: int) -> NodePolicy:
+    address = parse_address(server.address)
+    ports = (PortRange(allowed_port, allowed_port),)
+    inbound = Program(
+        (
+            Rule("test/allow", Action.ALLOW, TCP, ports, program.SetId("clients")),
+            Rule("test/catch-all", Action.DENY, None, (), None),
+        )
+    )
+    return NodePolicy(
+        kubernetes_cluster=ClusterId(""),
+        node=NodeName("n1"),
+        sets={program.SetId("clients"): (host_network(Address(parse_address("10.99.1.2"))),)},
+        programs={program.ProgramId("p"): inbound},
+        pods=(PodBinding("uid2", "test", "pod2", (address,), program.ProgramId("p"), None),),
+        binding=NodeBinding((), None, None, None),
+        control_plane=((parse_address("127.0.0.1"), PORT),),
+    )
+
+
+def _make_certificates(world: World) -> None:
+    now = time.time_ns()
+    world.state_dir.mkdir()
+    authority = Authority.load(world.directory, now)
+    certificate, key = authority.server_certificate(["127.0.0.1"], now)
+    (world.directory / "server.pem").write_bytes(certificate)
+    (world.directory / "server.key").write_bytes(key)
+    own_key, request = new_request(ClientKind.AGENT, "n1")
+    identity = ClientIdentity(Kind.AGENT, "n1", ClusterId(""), DEFAULT_TENANT)
+    signed = authority.sign_client(request.encode(), identity, now)
+    ca = authority.certificate_pem.decode()
+    keep(world.state_dir, Identity(f"127.0.0.1:{PORT}", signed.decode(), ca, own_key))

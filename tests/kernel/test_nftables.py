@@ -1,0 +1,247 @@
+"""Policy as nftables rules, on real packets between pods."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from ringfence.kernel import conntrack, nft
+from ringfence.model.address import format_address, host_network, parse_address
+from ringfence.model.ids import ClusterId, NodeName
+from ringfence.model.policy import Action
+from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables import DROP_SET_SIZE, Nftables
+from ringfence.policy.program import (
+    Exposure,
+    NodeBinding,
+    NodePolicy,
+    PodBinding,
+    Program,
+    ProgramId,
+    Rule,
+    SetId,
+)
+from tests.kernel.netns import Namespace, Node, Pod, node_with_pods
+from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
+
+FRIENDS, PROGRAM = SetId("friends"), ProgramId("p1")
+ALLOWED = Rule("default/shop/p1/friends", Action.ALLOW, TCP, (PortRange(80, 80),), FRIENDS)
+CATCH_ALL = Rule("catch-all/shop/p1", Action.DENY, None, (), None)
+BACKEND = Nftables()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with node_with_pods(3) as made:
+        yield made
+
+
+def inbound(pod: Pod, *friends: str) -> Ruleset:
+    """The pod admits TCP 80 from its friends and nothing else."""
+    own = tuple(map(parse_address, (pod.address, pod.address6)))
+    binding = PodBinding("uid", "shop", pod.name, own, PROGRAM, None)
+    policy = NodePolicy(
+        ClusterId("c1"),
+        NodeName("n1"),
+        {FRIENDS: tuple(host_network(parse_address(friend)) for friend in friends)},
+        {PROGRAM: Program((ALLOWED, CATCH_ALL))},
+        (binding,),
+        NodeBinding((), None, None, None),
+        (),
+    )
+    return BACKEND.render_pod(policy, binding)
+
+
+def load(where: Namespace, desired: Ruleset, previous: Ruleset | None = None) -> None:
+    nft.apply(where.path, BACKEND.transaction(desired, previous))
+
+
+def drops(where: Namespace) -> dict[tuple[str, str, int, int], int]:
+    """Packets dropped by (source, destination, protocol, port)."""
+    listed = nft.list_table(where.path)
+    assert listed is not None
+    found = nft.read_drops(listed)
+    assert not found.overflow
+    return {
+        (
+            format_address(source.tobytes()),
+            format_address(destination.tobytes()),
+            int(protocol),
+            int(port),
+        ): int(packets)
+        for source, destination, protocol, port, packets in zip(
+            found.source, found.destination, found.protocol, found.port, found.packets, strict=True
+        )
+    }
+
+
+def refused(where: Namespace, address: str, port: int) -> bool:
+    """Whether a TCP connection finds no answer."""
+    with open_socket(where, address, socket.SOCK_STREAM) as client:
+        client.settimeout(0.5)
+        try:
+            client.connect((address, port))
+        except TimeoutError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("family", ["address", "address6"])
+def test_allowed_passes_denied_is_dropped_and_reported(node: Node, family: str) -> None:
+    friend, stranger, server = node.pods
+    address, of_friend, of_stranger = (getattr(p, family) for p in (server, friend, stranger))
+    rules = inbound(server, of_friend)
+    load(server, rules)
+    with tcp_echo(server, address, 80), tcp_echo(server, address, 81):
+        tcp_exchange(friend, address, 80, b"hello")
+        assert refused(stranger, address, 80)
+        assert refused(friend, address, 81)
+        with open_socket(stranger, address, socket.SOCK_DGRAM) as udp:
+            for _ in range(5):
+                udp.sendto(b"x", (address, 53))
+        tcp_exchange(server, address, 81, b"a pod reaches itself")
+    reported = drops(server)
+    assert reported.pop((of_stranger, address, UDP, 53)) == 5
+    assert set(reported) == {(of_stranger, address, TCP, 80), (of_friend, address, TCP, 81)}
+    assert all(packets >= 1 for packets in reported.values())
+    assert {d.handle for d in rules.drop_sets} == {"catch-all/shop/p1"}
+
+
+def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
+    stranger, server, _ = node.pods
+    load(server, inbound(server))
+    assert not ping(stranger, server.address)
+    assert drops(server) == {(stranger.address, server.address, 1, 8 << 8): 1}
+
+
+def test_what_finds_no_room_is_dropped_and_counted(node: Node) -> None:
+    stranger, server, _ = node.pods
+    load(server, inbound(server))
+    with open_socket(stranger, server.address, socket.SOCK_DGRAM) as udp:
+        for port in range(1000, 1000 + DROP_SET_SIZE + 50):
+            udp.sendto(b"x", (server.address, port))
+    listed = nft.list_table(server.path)
+    assert listed is not None
+    found = nft.read_drops(listed)
+    assert len(found) == DROP_SET_SIZE
+    assert found.overflow == {"rf_input_4_deny1": 50}
+
+
+def test_connections_older_than_the_rules_live_on(node: Node) -> None:
+    friend, server, _ = node.pods
+    with (
+        tcp_echo(server, server.address, 80),
+        open_socket(friend, server.address, socket.SOCK_STREAM) as client,
+    ):
+        client.connect((server.address, 80))
+        _echo(client, b"before")
+        assert conntrack.entries(server.path) == []
+        conntrack.start_tracking(server.path)
+        assert conntrack.adopt_open_sockets(server.path) >= 1
+        (entry,) = (e for e in conntrack.entries(server.path) if e.protocol == TCP)
+        assert (entry.source, entry.destination_port) == (parse_address(friend.address), 80)
+        load(server, inbound(server))
+        for _ in range(3):
+            _echo(client, b"after" * 20_000)
+        assert refused(friend, server.address, 80)
+        conntrack.delete(server.path, [entry])
+        client.sendall(b"cut")
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.recv(3)
+        conntrack.delete(server.path, [entry])
+
+
+def _echo(client: socket.socket, payload: bytes) -> None:
+    client.sendall(payload)
+    got = 0
+    while got < len(payload):
+        got += len(client.recv(1 << 16))
+
+
+def test_a_change_of_members_changes_elements_only(node: Node) -> None:
+    friend, other, server = node.pods
+    first, second = inbound(server, friend.address), inbound(server, friend.address, other.address)
+    load(server, first)
+    with tcp_echo(server, server.address, 80):
+        tcp_exchange(friend, server.address, 80, b"hello")
+        before = nft.read_counters(nft.list_table(server.path) or [])
+        commands = BACKEND.transaction(second, first)
+        assert commands == f"add element inet ringfence rf_friends_4 {{ {other.address} }}\n"
+        load(server, second, first)
+        assert nft.read_counters(nft.list_table(server.path) or []) == before
+        assert sum(counter.packets for counter in before) >= 1
+        tcp_exchange(other, server.address, 80, b"hello")
+        load(server, first, second)
+        assert refused(other, server.address, 80)
+        tcp_exchange(friend, server.address, 80, b"hello")
+    assert BACKEND.transaction(first, first) == ""
+
+
+def test_taking_the_rules_away_restores_the_namespace(node: Node) -> None:
+    pod = node.pods[0]
+    pod.nft(
+        "table inet other { set s { type ipv4_addr; elements = { 192.0.2.1 }; }\n"
+        "chain c { type filter hook input priority 0; ip saddr @s drop; }; }"
+    )
+    before = pod.run("nft", "-s", "list", "ruleset")
+    conntrack.start_tracking(pod.path)
+    load(pod, inbound(pod, "10.99.2.2"))
+    loaded = pod.run("nft", "-s", "list", "ruleset")
+    assert before in loaded
+    assert "ringfence" in loaded
+    nft.remove(pod.path)
+    assert pod.run("nft", "-s", "list", "ruleset") == before
+
+
+def test_a_refused_transaction_changes_nothing_and_says_why(node: Node) -> None:
+    pod = node.pods[0]
+    load(pod, inbound(pod))
+    before = pod.run("nft", "-s", "list", "ruleset")
+    with pytest.raises(nft.NftError, match="No such file or directory"):
+        nft.apply(pod.path, "delete table inet ringfence\nadd rule inet nowhere c accept\n")
+    assert pod.run("nft", "-s", "list", "ruleset") == before
+
+
+NODE_PORT, WEB = 31095, 8080
+
+
+def test_a_node_judges_node_ports_before_dnat_and_forwards_the_rest(node: Node) -> None:
+    """Pod 3 serves behind a node port; its node admits pod 1 to it and pod 2 not."""
+    friend, stranger, server = node.pods
+    node.nft(
+        f"table ip balancer {{ chain pre {{ type nat hook prerouting priority dstnat;\n"
+        f"fib daddr type local tcp dport {{ {NODE_PORT}, 31096 }} dnat to {server.address}:{WEB}\n"
+        f"}}; }}"
+    )
+    before = node.run("nft", "-s", "list", "ruleset")
+    admitted = Rule(
+        "default/shop/p1/web", Action.ALLOW, TCP, (PortRange(NODE_PORT, NODE_PORT),), FRIENDS
+    )
+    binding = NodeBinding(
+        tuple(parse_address(pod.gateway) for pod in node.pods),
+        None,
+        None,
+        PROGRAM,
+        (Exposure(TCP, (PortRange(NODE_PORT, NODE_PORT),), None),),
+    )
+    policy = NodePolicy(
+        ClusterId("c1"),
+        NodeName("n1"),
+        {FRIENDS: (host_network(parse_address(friend.address)),)},
+        {PROGRAM: Program((admitted, CATCH_ALL))},
+        (),
+        binding,
+        (),
+    )
+    rules = BACKEND.render_node(policy)
+    load(node, rules)
+    with tcp_echo(server, server.address, WEB):
+        tcp_exchange(friend, friend.gateway, NODE_PORT, b"allowed")
+        assert refused(stranger, stranger.gateway, NODE_PORT)
+        tcp_exchange(stranger, server.address, WEB, b"forwarding is not the node's to judge")
+        tcp_exchange(stranger, stranger.gateway, 31096, b"nor a port of no Service")
+    assert set(drops(node)) == {(stranger.address, stranger.gateway, TCP, NODE_PORT)}
+    nft.remove(node.path)
+    assert node.run("nft", "-s", "list", "ruleset") == before

@@ -1,0 +1,152 @@
+"""Headers that sockets rarely send, run through the loaded program one frame at a time."""
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from ringfence.flows.record import Hook
+from ringfence.kernel.bpf import object_path, run_on_frame
+from ringfence.kernel.capture import FlowCapture
+from tests.kernel.frames import A4, A6, B4, B6, ethernet, icmp, ipv4, ipv6, packed, tcp, udp
+from tests.kernel.netns import Namespace, namespace
+
+IP4, IP6, ARP = 0x0800, 0x86DD, 0x0806
+HOP, ROUTING, FRAGMENT, AH, DESTINATION = 0, 43, 44, 51, 60
+SYN, SYNACK = 0x02, 0x12
+
+
+@pytest.fixture(scope="module")
+def empty() -> Iterator[Namespace]:
+    """A namespace without connections that a lookup could find."""
+    with namespace("parse") as made:
+        yield made
+
+
+def run(capture: FlowCapture, where: Namespace, frame: bytes, context: bytes | None = None) -> None:
+    program = capture.program_fd("ethernet_egress")
+    where.call(lambda: run_on_frame(program, frame, context))
+
+
+PARSED = {
+    "tcp": (ethernet(IP4, ipv4(6, tcp(1000, 80, SYN))), 6, 1000, 80, 40),
+    "tcp options": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN, b"abc", bytes(12)))), 6, 1, 2, 55),
+    "udp": (ethernet(IP4, ipv4(17, udp(53, 5353, b"xy"))), 17, 53, 5353, 30),
+    "sctp": (ethernet(IP4, ipv4(132, udp(7, 9, bytes(4)))), 132, 7, 9, 32),
+    "icmp": (ethernet(IP4, ipv4(1, icmp(3, 4))), 1, 3, 4, 28),
+    "gre has no ports": (ethernet(IP4, ipv4(47, bytes(8))), 47, 0, 0, 28),
+    "vlan": (ethernet(IP4, ipv4(17, udp(1, 2)), (5,)), 17, 1, 2, 28),
+    "vlan in vlan": (ethernet(IP6, ipv6(17, udp(1, 2)), (5, 6)), 17, 1, 2, 48),
+    "ip options": (ethernet(IP4, ipv4(17, udp(1, 2), b"\x01" * 40)), 17, 1, 2, 68),
+    "first fragment": (ethernet(IP4, ipv4(17, udp(1, 2), fragment=0x2000)), 17, 1, 2, 28),
+    "later fragment": (ethernet(IP4, ipv4(17, bytes(24), fragment=3)), 17, 0, 0, 44),
+    "padded to 60": (ethernet(IP4, ipv4(17, udp(1, 2))) + bytes(18), 17, 1, 2, 28),
+    "tcp6": (ethernet(IP6, ipv6(6, tcp(1000, 80, SYN))), 6, 1000, 80, 60),
+    "icmp6": (ethernet(IP6, ipv6(58, icmp(128, 0))), 58, 128, 0, 48),
+    "extensions": (
+        ethernet(
+            IP6,
+            ipv6(
+                17,
+                udp(1, 2),
+                ((HOP, b"\0" + bytes(6)), (ROUTING, b"\x02" + bytes(22)), (AH, b"\x04" + bytes(22)),
+                 (DESTINATION, b"\0" + bytes(6))),
+            ),
+        ),
+        17, 1, 2, 40 + 8 + 24 + 24 + 8 + 8,
+    ),
+    "first fragment6": (
+        ethernet(IP6, ipv6(17, udp(1, 2), ((FRAGMENT, struct.pack("!BHI", 0, 1, 9)),))),
+        17, 1, 2, 56,
+    ),
+    "later fragment6": (
+        ethernet(IP6, ipv6(17, bytes(8), ((FRAGMENT, struct.pack("!BHI", 0, 8, 9)),))),
+        17, 0, 0, 56,
+    ),
+}  # fmt: skip
+
+UNPARSED = {
+    "arp": (ethernet(ARP, bytes(28)), "non_ip"),
+    "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "malformed"),
+    "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "malformed"),
+    "total length below the headers": (
+        ethernet(IP4, ipv4(17, udp(1, 2)).replace(b"\0\x1c", b"\0\x14", 1)), "malformed",
+    ),
+    "header length below 5 words": (ethernet(IP4, b"\x44" + ipv4(17, udp(1, 2))[1:]), "malformed"),
+    "tcp offset below 5 words": (
+        ethernet(IP4, ipv4(6, tcp(1, 2, SYN)[:12] + b"\x40" + bytes(7))), "malformed",
+    ),
+    "version 5": (ethernet(IP4, b"\x55" + ipv4(17, udp(1, 2))[1:]), "malformed"),
+    "extension cut off": (ethernet(IP6, ipv6(17, b"", ((HOP, b"\x09"),))), "malformed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARSED)
+def test_a_frame_becomes_the_record_it_should(
+    name: str, capture: FlowCapture, empty: Namespace
+) -> None:
+    frame, proto, sport, dport, length = PARSED[name]
+    run(capture, empty, frame)
+    (flow,) = capture.drain()
+    src, dst = (A6, B6) if packed(A6) in frame else (A4, B4)
+    assert (flow["src"].tobytes(), flow["dst"].tobytes()) == (packed(src), packed(dst))
+    assert (flow["protocol"], flow["sport"], flow["dport"]) == (proto, sport, dport)
+    assert (flow["packets"], flow["bytes"], flow["hook"]) == (1, length, Hook.EGRESS)
+    assert flow["syn"] == (proto == 6)
+
+
+@pytest.mark.parametrize("name", UNPARSED)
+def test_what_is_no_record_is_counted_with_its_reason(
+    name: str, capture: FlowCapture, empty: Namespace
+) -> None:
+    frame, reason = UNPARSED[name]
+    run(capture, empty, frame)
+    assert len(capture.drain()) == 0
+    (row,) = capture.audit()
+    assert (row["skbs"], row["bytes"]) == (1, len(frame))
+    assert {n: row[n] for n in ("non_ip", "malformed")} == {
+        "non_ip": int(reason == "non_ip"),
+        "malformed": int(reason == "malformed"),
+    }
+
+
+def test_flags_add_up_over_the_packets_of_a_flow(capture: FlowCapture, empty: Namespace) -> None:
+    for flags in (SYN, SYN, SYNACK, 0x10, 0x18, 0x11, 0x14):
+        frame = ethernet(IP4, ipv4(6, tcp(1, 2, flags)))
+        run(capture, empty, frame)
+    (flow,) = capture.drain()
+    assert [int(flow[n]) for n in ("syn", "synack", "fin", "rst")] == [2, 1, 1, 1]
+    assert (flow["tcp_flags"], flow["packets"]) == (0x1F, 7)
+    assert flow["first_ns"] < flow["last_ns"]
+
+
+@pytest.mark.parametrize(("size", "segments", "packets"), [(1000, 0, 3), (1000, 3, 3), (0, 0, 1)])
+def test_a_gso_packet_counts_as_its_segments(
+    size: int, segments: int, packets: int, capture: FlowCapture, empty: Namespace
+) -> None:
+    context = bytearray(192)  # struct __sk_buff: gso_segs at 164, gso_size at 176
+    struct.pack_into("=I", context, 164, segments)
+    struct.pack_into("=I", context, 176, size)
+    frame = ethernet(IP4, ipv4(6, tcp(1, 2, 0x10, bytes(2500))))
+    run(capture, empty, frame, bytes(context))
+    (flow,) = capture.drain()
+    assert (flow["packets"], flow["bytes"]) == (packets, 2500 + packets * 40)
+
+
+def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:
+    capture = FlowCapture(object_path("flow"), max_flows=64)
+    capture.open()
+    try:
+        for port in range(100):
+            frame = ethernet(IP4, ipv4(17, udp(port, 53)))
+            run(capture, empty, frame)
+        flows, (audit,) = capture.drain(), capture.audit()
+        assert len(np.unique(flows["sport"])) == len(flows) >= 64
+        assert audit["full_skbs"] == audit["full_packets"] == 100 - len(flows)
+        assert audit["full_bytes"] == 28 * audit["full_packets"]
+        frame = ethernet(IP4, ipv4(17, udp(100, 53)))
+        run(capture, empty, frame)
+        assert capture.drain()["sport"].tolist() == [100]
+    finally:
+        capture.close()

@@ -1,0 +1,94 @@
+"""Drop reports: what was added since the last reading, and whose drop it was."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ringfence.agent.drops import DropLedger
+from ringfence.agent.pods import Place
+from ringfence.kernel.drops import DROP_DTYPE
+from ringfence.kernel.nft import Drops
+from ringfence.model.address import Address, parse_address
+from ringfence.model.flow import DropSource, Observer
+from ringfence.model.policy import Direction
+from ringfence.model.protocol import TCP
+from ringfence.policy.backends.interface import DropSet
+from ringfence.wire import batch
+
+POD = Place("uid1", Path("/run/netns/pod"), 41)
+NODE = Place("", Path("/proc/self/ns/net"), 42)
+SETS = (
+    DropSet("rf_input_4_deny0", "w/catch-all", Direction.INBOUND),
+    DropSet("rf_output_4_deny3_other", "w/p1", Direction.OUTBOUND),
+)
+A, B = parse_address("10.0.0.1"), parse_address("10.0.0.2")
+
+
+def _drops(*rows: tuple[str, Address, Address, int, int], **overflow: int) -> Drops:
+    names, sources, destinations, ports, packets = zip(*rows, strict=True) if rows else [()] * 5
+    return Drops(
+        set_name=np.array(names, dtype=np.str_),
+        protocol=np.full(len(rows), TCP, dtype=np.uint8),
+        source=np.frombuffer(b"".join(sources), np.uint8).reshape(-1, 16),
+        destination=np.frombuffer(b"".join(destinations), np.uint8).reshape(-1, 16),
+        port=np.array(ports, dtype=np.uint16),
+        packets=np.array(packets, dtype=np.uint64),
+        overflow=overflow,
+    )
+
+
+def _seen(ledger: DropLedger) -> list[tuple[str, str, int, int, int]]:
+    rows = batch.decode(batch.DROPS, ledger.take()).to_pylist()
+    return [
+        (r["rule"], r["direction"], r["provider_port"], r["packets"], r["overflow"]) for r in rows
+    ]
+
+
+def test_a_reading_reports_what_was_added_since_the_one_before() -> None:
+    ledger = DropLedger()
+    first = ("rf_input_4_deny0", A, B, 80, 3)
+    ledger.read(POD, SETS, _drops(first))
+    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 5)))
+    assert _seen(ledger) == [
+        ("w/catch-all", "inbound", 80, 3, 0),
+        ("w/catch-all", "inbound", 80, 2, 0),
+    ]
+    other = ("rf_output_4_deny3_other", A, B, 0, 1)  # a longer name beside the same tuple
+    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 5), other))
+    assert _seen(ledger) == [("w/p1", "outbound", 0, 1, 0)]
+    # The tuple timed out and came back: its counter began anew.
+    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 1)))
+    assert _seen(ledger) == [("w/catch-all", "inbound", 80, 1, 0)]
+    ledger.forget(POD)
+    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 1)))
+    assert _seen(ledger) == [("w/catch-all", "inbound", 80, 1, 0)]
+
+
+def test_overflow_is_counted_once() -> None:
+    ledger = DropLedger()
+    ledger.read(POD, SETS, _drops(rf_input_4_deny0=7))
+    ledger.read(POD, SETS, _drops(rf_input_4_deny0=9))
+    assert [row[4] for row in _seen(ledger)] == [7, 2]
+
+
+def test_drops_of_others_are_told_from_ours_and_placed() -> None:
+    ledger = DropLedger()
+    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 3)))
+    _seen(ledger)
+    records = np.zeros(4, DROP_DTYPE)
+    for row, (inode, source, destination, port) in zip(
+        records,
+        [(41, A, B, 80), (41, A, B, 81), (42, B, A, 80), (99, A, B, 80)],
+        strict=True,
+    ):
+        row["netns"], row["protocol"], row["dport"], row["packets"] = inode, TCP, port, 2
+        row["src"], row["dst"] = (np.frombuffer(end, np.uint8) for end in (source, destination))
+    ledger.read_others(records, {POD: (B,), NODE: (B,)})
+    rows = batch.decode(batch.DROPS, ledger.take()).to_pylist()
+    assert [
+        (r["source"], r["observer"], r["pod"], r["direction"], r["provider_port"], r["reason"])
+        for r in rows
+    ] == [
+        (DropSource.OTHER, Observer.POD, "uid1", "inbound", 81, "NETFILTER_DROP"),
+        (DropSource.OTHER, Observer.NODE, "", "outbound", 80, "NETFILTER_DROP"),
+    ]

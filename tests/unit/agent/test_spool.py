@@ -1,0 +1,75 @@
+"""The spool: in order, once each, bounded, and whole again after a crash."""
+
+import asyncio
+from pathlib import Path
+
+from ringfence.agent.spool import Spool
+from ringfence.wire.generated.agent_pb2 import Batch
+
+
+def _open(directory: Path, limit: int = 10_000) -> Spool:
+    spool = Spool(directory, limit)
+    spool.open()
+    return spool
+
+
+async def _drain(spool: Spool) -> list[str]:
+    ids = []
+    while len(spool):
+        place, batch = await spool.oldest()
+        ids.append(batch.id)
+        spool.done(place)
+    return ids
+
+
+async def test_batches_leave_in_order_and_outlive_the_process(tmp_path: Path) -> None:
+    spool = _open(tmp_path)
+    for i in range(12):
+        spool.put(Batch(id=str(i)))
+    place, _ = await spool.oldest()
+    spool.done(place)
+    again = _open(tmp_path)
+    again.put(Batch(id="12"))
+    assert await _drain(again) == [str(i) for i in range(1, 13)]
+    assert again.dropped == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:
+    spool = _open(tmp_path, limit=350)
+    for i in range(5):
+        spool.put(Batch(id=str(i), flows=bytes(100)))
+    assert spool.dropped == 2
+    assert await _drain(spool) == ["2", "3", "4"]
+
+
+async def test_what_is_dropped_while_it_is_sent_takes_no_other_with_it(tmp_path: Path) -> None:
+    spool = _open(tmp_path, limit=150)
+    spool.put(Batch(id="sent", flows=bytes(100)))
+    place, _ = await spool.oldest()
+    spool.put(Batch(id="next", flows=bytes(100)))
+    spool.done(place)
+    spool.refused(place)
+    assert spool.dropped == 1
+    assert await _drain(spool) == ["next"]
+
+
+async def test_a_damaged_or_half_written_batch_is_passed_over(tmp_path: Path) -> None:
+    spool = _open(tmp_path)
+    spool.put(Batch(id="a"))
+    spool.put(Batch(id="b"))
+    min(tmp_path.iterdir()).write_bytes(b"\xff\xff")
+    (tmp_path / "0000000000000002.batch.partial").write_bytes(b"half")
+    again = _open(tmp_path)
+    _, batch = await again.oldest()
+    assert (batch.id, again.dropped) == ("b", 1)
+
+
+async def test_the_reader_waits_for_a_batch(tmp_path: Path) -> None:
+    spool = _open(tmp_path)
+    waiting = asyncio.create_task(spool.oldest())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    spool.put(Batch(id="a"))
+    _, batch = await waiting
+    assert batch.id == "a"

@@ -1,0 +1,21 @@
+"""Progress where there is no terminal: plain lines, and the time of each step."""
+
+import pytest
+
+from ringfence.cli.progress import shown
+
+
+def test_steps_are_told_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown() as progress:
+        with progress.step("Build") as note:
+            note("too soon to be told")
+        with pytest.raises(ValueError, match="no"), progress.step("[Break]"):
+            raise ValueError("no")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Build …",
+        "Build: done after 0.0 s",
+        "[Break] …",
+        "[Break]: failed after 0.0 s",
+    ]
+    assert [title for title, _ in progress.times] == ["Build"]

@@ -1,0 +1,127 @@
+"""A real control plane on loopback, with its real stores, and real clients of it."""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ringfence.control.config import ControlConfig, Listen
+from ringfence.control.server import ControlPlane
+from ringfence.wire.batch import PROTOCOL
+from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+
+CLUSTER = "lab"
+
+
+@dataclass
+class World:
+    """A running control plane and how to talk to it."""
+
+    plane: ControlPlane
+    data_dir: Path
+    token: str
+    verify: ssl.SSLContext
+    http: httpx.AsyncClient
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    async def ok(self, method: str, path: str, **more: object) -> dict[str, object]:
+        """Call the API as administrator and expect success."""
+        answer = await self.http.request(method, f"/api/v1{path}", **more)  # type: ignore[arg-type]
+        assert answer.is_success, answer.text
+        return dict(answer.json())
+
+    async def enrolment_token(self, kind: str, uses: int = 1) -> str:
+        """A token that enrols clients of a kind."""
+        body = {"kind": kind, "kubernetes_cluster": CLUSTER, "uses": uses, "ttl_seconds": 60}
+        return str((await self.ok("POST", "/enrolment-tokens", json=body))["token"])
+
+    async def enrol(self, kind: str, name: str) -> ControlPlaneStub:
+        """A gRPC client with a certificate of its own."""
+        token = await self.enrolment_token(kind)
+        key, csr = make_request()
+        body = {
+            "protocol": PROTOCOL,
+            "kind": kind,
+            "name": name,
+            "kubernetes_cluster": CLUSTER,
+            "csr_pem": csr,
+        }
+        headers = {"Authorization": f"Bearer {token}"}
+        granted = await self.ok("POST", "/enrol", json=body, headers=headers)
+        credentials = grpc.ssl_channel_credentials(
+            str(granted["ca_pem"]).encode(), key, str(granted["certificate_pem"]).encode()
+        )
+        channel = grpc.aio.secure_channel(f"127.0.0.1:{granted['grpc_port']}", credentials)
+        self.channels.append(channel)
+        return ControlPlaneStub(channel)
+
+
+def make_request() -> tuple[bytes, str]:
+    """A key, and a signing request by it that claims to be somebody else."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "somebody-else")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    signed = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return pem, signed.decode()
+
+
+def make_config(data_dir: Path, **more: object) -> ControlConfig:
+    """Free ports on loopback."""
+    free = Listen("127.0.0.1", 0)
+    return ControlConfig(data_dir, free, free, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[World]]]:
+    """Starts a control plane on one data directory, again and again if asked to."""
+    running: list[World] = []
+    token_file = tmp_path / "admin-token"
+
+    async def run() -> World:
+        for world in running:
+            await stop(world)
+        running.clear()
+        data_dir = tmp_path / "data"
+        plane = ControlPlane(
+            make_config(data_dir, admin_token_file=token_file, advertise=("127.0.0.1",))
+        )
+        await plane.start()
+        token = token_file.read_text().strip()
+        verify = ssl.create_default_context(cafile=str(data_dir / "ca.pem"))
+        http = httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{plane.http_port}",
+            headers={"Authorization": f"Bearer {token}"},
+            verify=verify,
+            trust_env=False,
+        )
+        world = World(plane, data_dir, token, verify, http)
+        running.append(world)
+        return world
+
+    async def stop(world: World) -> None:
+        for channel in world.channels:
+            await channel.close()
+        await world.http.aclose()
+        await world.plane.stop()
+
+    yield run
+    for world in running:
+        await stop(world)
+
+
+@pytest.fixture
+async def world(start: Callable[[], Awaitable[World]]) -> World:
+    """A fresh control plane."""
+    return await start()

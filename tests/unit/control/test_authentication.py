@@ -1,0 +1,94 @@
+"""No route but health is served without a valid token, and tokens are kept nowhere in clear."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from ringfence.control.auth import digest
+from ringfence.control.identity import Role
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.tokens import Token, add_token
+from tests.unit.control.conftest import World
+
+OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+
+
+def app_of(world: World) -> FastAPI:
+    """The application that the server serves."""
+    assert world.plane.app is not None
+    return world.plane.app
+
+
+def routes(world: World) -> Iterator[tuple[str, str]]:
+    """Every (method, path) of the OpenAPI document and of the routing table, ids filled in."""
+    for path, operations in app_of(world).openapi()["paths"].items():
+        for method in operations:
+            yield method.upper(), path.replace("{name}", "some")
+
+
+async def give(world: World, token: str, role: Role, expires_ns: int | None) -> None:
+    """Make a token known, past the API."""
+    database = Database(f"sqlite:///{world.data_dir / 'control.db'}")
+    await database.start()
+    async with database.write() as connection:
+        made = Token(digest(token), "default", "vera", role, 0, expires_ns)  # type: ignore[arg-type]
+        await add_token(connection, made)
+    await database.stop()
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer expired", "Basic YTpi"])
+async def test_every_route_demands_a_token(world: World, header: str | None) -> None:
+    await give(world, "expired", Role.ADMIN, 1)
+    walked = set(routes(world))
+    assert ("POST", "/api/v1/apply") in walked
+    assert ("GET", "/metrics") in walked
+    assert ("GET", "/api/v1/openapi.json") in walked
+    headers = {"Authorization": header} if header else {}
+    async with httpx.AsyncClient(
+        base_url=world.http.base_url, verify=world.verify, headers=headers, trust_env=False
+    ) as anonymous:
+        for method, path in sorted(walked):
+            answer = await anonymous.request(method, path)
+            if (method, path) in OPEN:
+                assert answer.status_code == 200, path
+            else:
+                assert answer.status_code == 401, (method, path, answer.text)
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                assert answer.json()["detail"]
+
+
+async def test_a_viewer_may_only_read(world: World) -> None:
+    await give(world, "seer", Role.VIEWER, None)
+    headers = {"Authorization": "Bearer seer"}
+    seen = await world.ok("GET", "/whoami", headers=headers)
+    assert seen == {"actor": "vera", "tenant": "default", "role": "viewer", "expires_at": None}
+    for method, path in routes(world):
+        if method != "GET" and path != "/api/v1/enrol":
+            answer = await world.http.request(method, path, headers=headers)
+            assert answer.status_code == 403, path
+
+
+def test_no_file_of_the_data_directory_holds_the_token(world: World) -> None:
+    files = [path for path in world.data_dir.rglob("*") if path.is_file()]
+    assert any(path.name == "control.db" for path in files)
+    assert not any(world.token.encode() in path.read_bytes() for path in files)
+
+
+def test_what_is_secret_is_private(world: World) -> None:
+    assert world.data_dir.stat().st_mode & 0o777 == 0o700
+    for secret in (world.data_dir / "ca.key", world.data_dir / "server.key", token_file(world)):
+        assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def token_file(world: World) -> Path:
+    """Where the administrator's token was written."""
+    return world.data_dir.parent / "admin-token"
+
+
+async def test_bad_input_names_the_field(world: World) -> None:
+    answer = await world.http.post("/api/v1/enrolment-tokens", json={"kind": "agent"})
+    assert answer.status_code == 422
+    assert "kubernetes_cluster: Field required" in answer.json()["detail"]

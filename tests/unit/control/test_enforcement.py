@@ -1,0 +1,267 @@
+"""From inventory and documents to a directive at an agent, over real TLS, gRPC and HTTP."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+import grpc
+import msgspec
+import pyarrow as pa
+import pytest
+
+from ringfence.model.address import parse_address
+from ringfence.model.ids import ClusterId, item_key
+from ringfence.model.labels import make_labels
+from ringfence.model.protocol import TCP
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.program import decode
+from ringfence.wire import batch
+from ringfence.wire.generated import agent_pb2 as wire
+from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+from tests.unit.control.conftest import CLUSTER, World
+
+DOCUMENTS = """
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata: {name: all}
+spec: {query: everything}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata: {name: shop}
+spec: {parent: all, query: 'kubernetes.namespace = "shop"'}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workspace
+metadata: {name: shop}
+spec:
+  scope: shop
+  catchAll: {inbound: DENY, outbound: ALLOW}
+  policies:
+  - id: front-to-db
+    action: ALLOW
+    consumer: {filter: 'name = "front"'}
+    provider: {filter: 'name = "db"'}
+    protocol: TCP
+    ports: [3306]
+"""
+
+
+def item(kind: ItemKind, name: str, address: str, probe: int = 0) -> Item:
+    """An item of the cluster; pods are in namespace shop on node n1."""
+    pod = kind is ItemKind.POD
+    labels = [("name", name), ("kind", kind), *([("kubernetes.namespace", "shop")] if pod else [])]
+    return Item(
+        key=item_key(ClusterId(CLUSTER), kind, name),
+        kind=kind,
+        cluster=ClusterId(CLUSTER),
+        namespace="shop" if pod else "",
+        name=name,
+        addresses=(parse_address(address),),
+        labels=make_labels(labels),
+        node="n1" if pod else "",
+        probe_ports=((TCP, probe),) if probe else (),
+        workload_name=name,
+    )
+
+
+NODE = item(ItemKind.NODE, "n1", "192.0.2.1")
+FRONT = item(ItemKind.POD, "front", "10.0.0.1")
+DB = item(ItemKind.POD, "db", "10.0.0.2")
+
+
+async def publish(stub: ControlPlaneStub, items: Iterable[Item]) -> None:
+    """Tell that just these items exist."""
+    at_ns = time.time_ns()
+
+    async def events() -> AsyncIterator[wire.InventoryEvent]:
+        same = {"kubernetes_cluster": CLUSTER, "at_ns": at_ns}
+        yield wire.InventoryEvent(snapshot_begin=True, **same)  # type: ignore[arg-type]
+        for one in items:
+            yield wire.InventoryEvent(item=msgspec.json.encode(one), **same)  # type: ignore[arg-type]
+        yield wire.InventoryEvent(snapshot_end=True, **same)  # type: ignore[arg-type]
+
+    replies = [reply async for reply in stub.Publish(events())]
+    assert [reply.through_ns for reply in replies] == [at_ns]
+
+
+class FakeNode:
+    """An agent that does at once what it is told."""
+
+    def __init__(self, stub: ControlPlaneStub) -> None:
+        self.call = stub.Session()
+
+    async def tell(self, **more: object) -> None:
+        """Report the state."""
+        same = {"protocol": batch.PROTOCOL, "kubernetes_cluster": CLUSTER, "node": "n1"}
+        state = {**same, "clock_ns": time.time_ns(), "release": "1", **more}
+        await self.call.write(wire.AgentState(**state))  # type: ignore[arg-type]
+
+    async def directive(self) -> wire.Directive:
+        """The next directive."""
+        answer = await asyncio.wait_for(self.call.read(), 10)
+        assert isinstance(answer, wire.Directive)
+        return answer
+
+
+async def test_from_documents_to_a_directive_and_back(
+    start: Callable[[], Awaitable[World]],
+) -> None:
+    world = await start()
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    idle = await agent.directive()
+    assert (idle.revision, idle.node_policy) == (0, b"")
+
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    planned = await world.ok("POST", "/apply", json={**files, "dry_run": True})
+    assert [
+        (one["kind"], one["name"], one["change"], one["version"]) for one in planned["changes"]
+    ] == [  # type: ignore[attr-defined]
+        ("Scope", "all", "created", None),
+        ("Scope", "shop", "created", None),
+        ("Workspace", "shop", "created", 1),
+    ]
+    assert (await world.ok("GET", "/scopes"))["items"] == []
+    assert await world.ok("POST", "/apply", json=files) == planned
+    again = await world.ok("POST", "/apply", json=files)
+    assert {one["change"] for one in again["changes"]} == {"unchanged"}  # type: ignore[attr-defined]
+
+    body = {"workspaces": [{"name": "shop", "version": None}]}
+    plan = await world.ok("POST", "/enforcement", json={**body, "dry_run": True})
+    assert plan["workloads"] == ["shop/db", "shop/front"]
+    assert (await world.ok("GET", "/enforcement"))["revision"] == 0
+    assert (await world.ok("POST", "/enforcement", json=body))["revision"] == 1
+    told = await agent.directive()
+    policy = decode(told.node_policy)
+    assert {pod.name for pod in policy.pods if pod.inbound} == {"front", "db"}
+    (seen,) = (await world.ok("GET", "/agents"))["items"]  # type: ignore[misc]
+    assert (seen["enforced_revision"], seen["desired_revision"]) == (0, told.revision)
+    await agent.tell(enforced_revision=told.revision)
+
+    why = {"source": "shop/front", "destination": "shop/db", "port": 3306}
+    answer = await world.ok("GET", "/why", params=why)
+    assert answer["allowed"]
+    decided = answer["connections"][0]["ends"][1]["deciding"]  # type: ignore[index]
+    assert (decided["policy"], decided["version"], decided["stage"]) == (
+        "front-to-db",
+        1,
+        "default",
+    )
+    assert not (await world.ok("GET", "/why", params={**why, "port": 22}))["allowed"]
+
+    world = await start()  # decisions and inventory outlive the process
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell(enforced_revision=told.revision)
+    after = await agent.directive()
+    assert decode(after.node_policy).pods == policy.pods
+    assert after.revision > told.revision
+    stopped = await world.ok("DELETE", "/enforcement")
+    assert stopped["workloads"] == ["shop/db", "shop/front"]
+    assert (await agent.directive()).node_policy == b""
+    said = [one["what"] for one in (await world.ok("GET", "/changes"))["items"]]  # type: ignore[attr-defined]
+    assert said[0] == "enforced nothing"
+    assert "enforced shop@p1" in said
+
+
+async def test_only_a_change_of_its_own_rules_reaches_a_node(world: World) -> None:
+    connector = await world.enrol("connector", "c")
+    await publish(connector, [NODE, FRONT, DB])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    first = await agent.directive()
+    other = item(ItemKind.HOST, "elsewhere", "198.51.100.1")
+    await publish(connector, [NODE, FRONT, DB, other])
+    cache = item(ItemKind.POD, "front2", "10.0.0.3")
+    await publish(connector, [NODE, FRONT, DB, other, cache])
+    second = await agent.directive()
+    assert "front2" in {pod.name for pod in decode(second.node_policy).pods}
+    assert second.revision > first.revision
+
+
+async def test_probes_without_a_policy_need_an_override(world: World) -> None:
+    probed = item(ItemKind.POD, "probed", "10.0.0.9", probe=8080)
+    await publish(await world.enrol("connector", "c"), [NODE, probed])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    body: dict[str, object] = {"workspaces": [{"name": "shop"}]}
+    plan = await world.ok("POST", "/enforcement", json={**body, "dry_run": True})
+    assert "shop/probed" in str(plan["refused"])
+    refused = await world.http.post("/api/v1/enforcement", json=body)
+    assert refused.status_code == 409
+    assert "`probes`" in refused.json()["detail"]
+    assert (await world.ok("GET", "/enforcement"))["revision"] == 0
+    await world.ok("POST", "/enforcement", json={**body, "override": ["probes"]})
+    assert (await world.ok("GET", "/enforcement"))["revision"] == 1
+
+
+async def test_a_node_that_the_inventory_lacks_keeps_what_it_has(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    agent = FakeNode(await world.enrol("agent", "stranger"))
+    await agent.tell(node="stranger", enforced_revision=7)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(agent.call.read(), 0.5)
+    (seen,) = (await world.ok("GET", "/agents"))["items"]  # type: ignore[misc]
+    assert "inventory does not hold this node" in seen["stale_reason"]
+
+
+async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
+    """How a call is refused."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(call, 10)  # type: ignore[arg-type]
+    return caught.value.code(), str(caught.value.details())
+
+
+async def test_the_certificate_decides_what_a_client_may_do(world: World) -> None:
+    agent, connector = await world.enrol("agent", "n1"), await world.enrol("connector", "c")
+    code, _ = await refusal(agent.Publish(iter(())).read())
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    code, _ = await refusal(connector.Session(iter(())).read())
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    code, _ = await refusal(connector.Report(wire.Batch(id="b")))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    event = wire.InventoryEvent(kubernetes_cluster="another", gone="another/pod/x")
+    code, said = await refusal(connector.Publish(iter([event])).read())
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'another'" in said
+
+
+async def test_an_agent_of_another_release_hears_what_to_do(world: World) -> None:
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell(protocol=99)
+    code, said = await refusal(agent.call.read())
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "install the same release" in said
+
+
+async def test_reports_are_stored_once_and_future_ones_refused(world: World) -> None:
+    agent = await world.enrol("agent", "n1")
+    now_ns = time.time_ns()
+    flows = batch.encode(batch.FLOWS, {name: pa.array([]) for name in batch.FLOWS.names})
+    drops = batch.encode(batch.DROPS, {name: pa.array([]) for name in batch.DROPS.names})
+
+    def report(end_ns: int) -> wire.Batch:
+        return wire.Batch(
+            id="one",
+            window_start_ns=end_ns - 10**9,
+            window_end_ns=end_ns,
+            flows=flows,
+            drops=drops,
+        )
+
+    assert not (await agent.Report(report(now_ns))).duplicate
+    assert (await agent.Report(report(now_ns))).duplicate
+    code, said = await refusal(agent.Report(report(now_ns + 400 * 10**9)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "ahead" in said
+    assert "NTP" in said
+    broken = wire.Batch(id="two", flows=b"nonsense")
+    code, said = await refusal(agent.Report(broken))
+    assert "not an Arrow stream" in said
