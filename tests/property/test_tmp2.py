@@ -32,7 +32,8 @@ from tests.property.test_evaluate import (
 
 @settings(
     max_examples=WORLDS,
-    deadline=None, phases=[__import__("hypothesis").Phase.generate],
+    deadline=None,
+    phases=[__import__("hypothesis").Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.data())
