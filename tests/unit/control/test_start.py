@@ -76,3 +76,12 @@ def test_the_command_prints_the_token_once_and_ends_on_a_signal(tmp_path: Path) 
         said.append(out.strip())
     assert said[0].startswith("rf_")
     assert said[1] == ""
+
+
+async def test_decisions_may_live_in_postgresql(tmp_path: Path, postgresql_url: str) -> None:
+    for given in (True, False):
+        plane = ControlPlane(make_config(tmp_path / "data", database_url=postgresql_url))
+        await plane.start()
+        assert (plane.admin_token is not None) is given
+        await plane.stop()
+    assert not (tmp_path / "data" / "control.db").exists()
