@@ -22,7 +22,7 @@ class DiscoverRequest(BaseModel):
     scope: str = ""
     workspace: str = ""
     since: str = "1h"
-    until: str = "0s"
+    until: str | None = None
 
 
 class NoiseView(BaseModel):
