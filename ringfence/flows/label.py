@@ -83,6 +83,10 @@ def label_flows(
         "dialled_port": np.where(translated, before_port, port),
         "first_consumer_revision": ends[2],
         "dialled_revision": ends[3],
+        "consumer_item": _items(timeline, ends[0]),
+        "provider_item": _items(timeline, ends[1]),
+        "first_consumer_item": _items(timeline, ends[2]),
+        "dialled_item": _items(timeline, ends[3]),
         "consumer_node": consumer_node,
         "provider_node": provider_node,
         "rank": rank.astype(np.uint8),
@@ -95,14 +99,18 @@ def label_flows(
 def label_drops(drops: pa.Table, timeline: Timeline, start_ns: int, end_ns: int) -> Columns:
     """The columns that a table of `wire.batch.DROPS` of the window [start, end) is stored with."""
     starts, ends = (np.full(len(drops), at, dtype=np.int64) for at in (start_ns, end_ns))
+    consumer, provider = (
+        _resolve(timeline, batch.addresses(drops[end]), starts, ends)
+        for end in ("consumer", "provider")
+    )
     kept = {name: drops[name].combine_chunks() for name in drops.schema.names}
     return kept | {
         "first_ns": starts,
         "last_ns": ends,
-        **{
-            f"{end}_revision": _resolve(timeline, batch.addresses(drops[end]), starts, ends)
-            for end in ("consumer", "provider")
-        },
+        "consumer_revision": consumer,
+        "provider_revision": provider,
+        "consumer_item": _items(timeline, consumer),
+        "provider_item": _items(timeline, provider),
     }
 
 
@@ -121,6 +129,16 @@ def _resolve(
     late = held == 0
     held[late] = timeline.resolve(addresses[late], last_ns[late])
     return held
+
+
+def _items(timeline: Timeline, revisions: NDArray[np.uint64]) -> NDArray[np.str_]:
+    """The keys of the items, empty for none."""
+    distinct, which = np.unique(revisions, return_inverse=True)
+    keys = [
+        timeline.revision(RevisionId(revision))[0].key if revision else ""
+        for revision in distinct.tolist()
+    ]
+    return np.array(keys, dtype=np.str_)[which]
 
 
 def _nodes(

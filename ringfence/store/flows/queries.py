@@ -7,8 +7,10 @@ dropped, and stand as hops of their own where nothing else saw the connection.
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
-_TUPLE = "kubernetes_cluster, protocol, consumer, provider, provider_port"
-_HOP = f"{_TUPLE}, first_consumer, dialled, dialled_port"
+_TUPLE = (
+    "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
+)
+_HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
     "forward_packets",
@@ -50,7 +52,8 @@ GROUP BY {_HOP}, node, interface
 """
 
 _DROPPED = f"""
-SELECT {_TUPLE}, consumer AS first_consumer, provider AS dialled, provider_port AS dialled_port,
+SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
+    provider AS dialled, provider_item AS dialled_item, provider_port AS dialled_port,
     any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
