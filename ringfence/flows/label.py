@@ -5,7 +5,6 @@ is read, and what its observer can know: how close it stood to the consumer, and
 see the translation of addresses at all.
 """
 
-from collections.abc import Collection
 from enum import IntEnum
 from typing import Any
 
@@ -37,14 +36,8 @@ def label_flows(
     timeline: Timeline,
     cluster: ClusterId,
     node: str,
-    instrumented: Collection[str],
 ) -> Columns:
-    """The columns that a table of `wire.batch.FLOWS`, reported by `node`'s agent, is stored with.
-
-    `instrumented` are the nodes of the Kubernetes cluster that have an agent. A row that was
-    seen elsewhere than on its consumer's instrumented node is marked `remote`: there the tuple
-    may be a translated one without its being known, so it is evidence of arrival only.
-    """
+    """How a table of `wire.batch.FLOWS`, reported by `node`'s agent, is stored, by column."""
     first_ns, last_ns = _numbers(flows, "first_ns"), _numbers(flows, "last_ns")
     consumer, provider, before_consumer, before_provider = (
         batch.addresses(flows[name])
@@ -92,7 +85,6 @@ def label_flows(
         "rank": rank.astype(np.uint8),
         "at_consumer": at_consumer,
         "at_provider": at_provider,
-        "remote": (consumer_node != node) & np.isin(consumer_node, sorted(instrumented)),
     }
 
 

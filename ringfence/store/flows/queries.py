@@ -35,11 +35,21 @@ _BEST = [
     "provider_node",
 ]
 
+# Elsewhere than on its consumer's own node a tuple may be a translated one without its being
+# known. Where that node has an agent, what others saw is evidence of arrival and no more.
+_LATE_NS = 300 * 10**9
+_REMOTE = f"""
+consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
+    SELECT kubernetes_cluster, node FROM batches
+    WHERE tenant = {{tenant:String}} AND window_start_ns < {{until:Int64}}
+        AND window_end_ns >= {{since:Int64}} - {_LATE_NS}
+)
+"""
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 
 _OBSERVED = f"""
 SELECT {_HOP}, any(connection) AS connection, node, interface,
-    min(rank) AS rank, min(remote) AS remote, toUInt64(0) AS dropped,
+    min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,

@@ -44,7 +44,6 @@ FLOW_ROWS = pa.schema(
         ("rank", pa.uint8()),  # flows.label.Rank
         ("at_consumer", pa.bool_()),  # seen on an interface that may be the consumer's own
         ("at_provider", pa.bool_()),
-        ("remote", pa.bool_()),  # seen where the consumer's NAT is not known: evidence only
     ]
 )
 

@@ -73,11 +73,12 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
     await publish(await world.enrol("connector", "c"), ITEMS)
     agents = {name: await world.enrol("agent", name) for name in ("node1", "node2")}
     now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
-    for name, stub in agents.items():  # until then it counts as a node without an agent
-        assert not await report(stub, Agent(name), f"{name}-0")
     one, two = through_service(now)
-    assert not await report(agents["node1"], one, "node1-1")
+    # What node2 saw alone looks like a direct connection; node1 puts that right later.
     assert not await report(agents["node2"], two, "node2-1")
+    (flow,) = (await world.ok("GET", "/flows"))["items"]
+    assert flow["service"] is None
+    assert not await report(agents["node1"], one, "node1-1")
     assert await report(agents["node2"], two, "node2-1"), "a batch counts once"
 
     (flow,) = (await world.ok("GET", "/flows"))["items"]
