@@ -55,7 +55,7 @@ async def propose_policies(
     """Propose the least set of policies that what was seen needs. Changes nothing."""
     if bool(request.scope) == bool(request.workspace):
         raise InputError("give either a scope or a workspace")
-    window = read_window(services, request.since, request.until)
+    window = read_window(services, request.since, request.until or "0s")
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
         if request.workspace:

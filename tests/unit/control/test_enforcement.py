@@ -1,6 +1,8 @@
 """From inventory and documents to a directive at an agent, over real TLS, gRPC and HTTP."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
@@ -9,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from ringfence.control.pki import read_identity
 from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import make_labels
@@ -18,7 +21,7 @@ from ringfence.policy.program import decode
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
-from tests.unit.control.conftest import CLUSTER, World
+from tests.unit.control.conftest import CLUSTER, World, make_request
 
 DOCUMENTS = """
 apiVersion: ringfence.io/v1alpha1
@@ -212,6 +215,25 @@ async def test_a_node_that_the_inventory_lacks_keeps_what_it_has(world: World) -
     assert "inventory does not hold this node" in seen["stale_reason"]
 
 
+async def test_policies_that_cannot_be_read_leave_every_node_as_it_is(
+    start: Callable[[], Awaitable[World]],
+) -> None:
+    world = await start()
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as held, held:
+        held.execute("UPDATE workspace_versions SET document = 'nonsense'")
+    world = await start()
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell(enforced_revision=7)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(agent.call.read(), 0.5)
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
+    assert "cannot be turned into rules: shop@p1:1" in seen["stale_reason"]
+
+
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
     """How a call is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -227,6 +249,10 @@ async def test_the_certificate_decides_what_a_client_may_do(world: World) -> Non
     assert code is grpc.StatusCode.PERMISSION_DENIED
     code, _ = await refusal(connector.Report(wire.Batch(id="b")))
     assert code is grpc.StatusCode.PERMISSION_DENIED
+    _, csr = make_request()
+    renewed = await agent.Renew(wire.RenewRequest(csr_pem=csr.encode()))
+    identity = read_identity(renewed.certificate_pem)
+    assert (identity.name, identity.kind, identity.kubernetes_cluster) == ("n1", "agent", CLUSTER)
     event = wire.InventoryEvent(kubernetes_cluster="another", gone="another/pod/x")
     code, said = await refusal(connector.Publish(iter([event])).read())
     assert code is grpc.StatusCode.INVALID_ARGUMENT

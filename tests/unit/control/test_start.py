@@ -1,6 +1,5 @@
 """What stands in the way of a start is said, with what to do; and nothing stays behind."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -33,7 +32,7 @@ async def test_a_data_directory_has_one_owner_at_a_time(world: World, tmp_path: 
     assert (await world.http.get("/readyz")).status_code == 200
     blocked = tmp_path / "file"
     blocked.touch()
-    with pytest.raises(StartError, match="cannot be used.*--data-dir"):
+    with pytest.raises(StartError, match=r"cannot be used.*--data-dir"):
         await ControlPlane(make_config(blocked / "data")).start()
 
 
@@ -61,11 +60,11 @@ def test_listening_addresses_read_back() -> None:
 def test_the_command_prints_the_token_once_and_ends_on_a_signal(tmp_path: Path) -> None:
     free = ["--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"]
     ringfence = Path(sys.executable).with_name("ringfence")
-    command = [ringfence, "server", "--data-dir", tmp_path / "data", *free]
+    command = [str(ringfence), "server", "--data-dir", str(tmp_path / "data"), *free]
     said = []
     for _ in range(2):
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
         for line in process.stderr:
@@ -77,3 +76,12 @@ def test_the_command_prints_the_token_once_and_ends_on_a_signal(tmp_path: Path) 
         said.append(out.strip())
     assert said[0].startswith("rf_")
     assert said[1] == ""
+
+
+async def test_decisions_may_live_in_postgresql(tmp_path: Path, postgresql_url: str) -> None:
+    for given in (True, False):
+        plane = ControlPlane(make_config(tmp_path / "data", database_url=postgresql_url))
+        await plane.start()
+        assert (plane.admin_token is not None) is given
+        await plane.stop()
+    assert not (tmp_path / "data" / "control.db").exists()

@@ -128,10 +128,14 @@ async def test_what_was_enforced_when(database: Database) -> None:
 
 async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     change = changes.Change(1, "ann", "192.0.2.1", "tried", "+ a\n- b")
-    with pytest.raises(RuntimeError):
+
+    async def fail() -> None:
         async with database.write() as connection:
             await changes.add_change(connection, DEFAULT_TENANT, change)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
     async with database.read() as connection:
         assert await changes.recent_changes(connection, DEFAULT_TENANT, 10) == []
     for number in (1, 2):

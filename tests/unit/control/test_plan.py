@@ -1,0 +1,135 @@
+"""What a plan and an application say before anything is done."""
+
+import pytest
+
+from ringfence.control.apply import decide, read_files
+from ringfence.control.plan import affected, describe_changes, probes_without_policy, refusal
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.errors import InputError
+from ringfence.model.ids import RevisionId, Version
+from ringfence.model.scope import ScopeTree
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.document import Documents
+from ringfence.policy.order import PolicySet
+from tests.unit.control.test_enforcement import DB, DOCUMENTS, FRONT, NODE, item
+
+HELD = read_files([("held.yaml", DOCUMENTS)])
+TREE = ScopeTree(HELD.scopes)
+(SHOP,) = HELD.workspaces
+PROBED = item(ItemKind.POD, "probed", "10.0.0.9", probe=8080)
+
+
+def given(text: str) -> Documents:
+    """One document."""
+    return read_files([("given.yaml", f"apiVersion: ringfence.io/v1alpha1\n{text}")])
+
+
+def workspace(name: str, scope: str, more: str = "", catch_all: str = "DENY") -> Documents:
+    """A workspace without policies unless `more` says them."""
+    return given(
+        f"kind: Workspace\nmetadata: {{name: {name}}}\nspec:\n  scope: {scope}\n"
+        f"  catchAll: {{inbound: {catch_all}, outbound: ALLOW}}\n{more}"
+    )
+
+
+def policy_set(items: list[Item], *enforced: Documents) -> PolicySet:
+    """What these workspaces mean for these items."""
+    snapshot = Snapshot((RevisionId(number + 1), one) for number, one in enumerate(items))
+    return PolicySet(snapshot, TREE, [(one.workspaces[0], Version(1)) for one in enforced])
+
+
+@pytest.mark.parametrize(
+    ("documents", "says"),
+    [
+        (workspace("w", "nowhere"), "bound to scope 'nowhere', which is none"),
+        (workspace("second", "shop"), "two primary workspaces"),
+        (given("kind: Scope\nmetadata: {name: other}\nspec: {query: everything}"), "exactly one"),
+        (
+            given("kind: Scope\nmetadata: {name: s}\nspec: {parent: none, query: everything}"),
+            "has parent 'none', which is none",
+        ),
+        (
+            workspace(
+                "w",
+                "all",
+                "  policies:\n  - {id: p, action: ALLOW, consumer: {scope: nowhere},"
+                " provider: {scope: all}, protocol: any}\n",
+            ),
+            "workspace 'w': there is no scope 'nowhere'",
+        ),
+    ],
+)
+def test_an_unsound_outcome_is_refused(documents: Documents, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        decide(HELD, documents)
+
+
+def test_a_name_in_two_files_is_refused() -> None:
+    with pytest.raises(InputError, match="scope 'all' stands in two files"):
+        read_files([("a.yaml", DOCUMENTS), ("b.yaml", DOCUMENTS)])
+
+
+def test_what_is_not_given_is_left_alone() -> None:
+    changes = decide(HELD, workspace("base", "all"))
+    assert [(change.name, change.change) for change in changes] == [("base", "created")]
+
+
+def test_changes_are_told_policy_by_policy() -> None:
+    fewer = workspace("shop", "shop").workspaces[0]
+    told = list(describe_changes([(SHOP, Version(1))], [(fewer, Version(2))]))
+    assert told == [
+        (
+            "workspace shop: enforce p2 instead of p1, 0 policies, "
+            "catch-all inbound DENY, outbound ALLOW"
+        ),
+        "  policy front-to-db: removed",
+    ]
+    assert list(describe_changes([(SHOP, Version(1))], [])) == [
+        "workspace shop: no longer enforced"
+    ]
+    assert not list(describe_changes([(SHOP, Version(1))], [(SHOP, Version(1))]))
+
+
+def test_only_workloads_of_a_workspace_that_changes_are_affected() -> None:
+    items = [NODE, FRONT, DB]
+    old, new = policy_set(items, HELD), policy_set(items, HELD, workspace("base", "all"))
+    assert affected(old, new) == ("n1", "shop/db", "shop/front")
+    assert affected(policy_set(items), old) == ("shop/db", "shop/front")
+    assert affected(old, old) == ()
+
+
+@pytest.mark.parametrize(
+    ("documents", "cut_off"),
+    [
+        (workspace("w", "shop"), ["shop/probed"]),
+        (workspace("w", "shop", catch_all="ALLOW"), []),
+        (
+            workspace(
+                "w",
+                "shop",
+                "  policies:\n  - {id: p, action: ALLOW, consumer: {node: own},"
+                " provider: {scope: shop}, protocol: TCP, ports: [8080]}\n",
+            ),
+            [],
+        ),
+        (
+            workspace(
+                "w",
+                "shop",
+                "  policies:\n  - {id: p, action: DENY, consumer: {node: own},"
+                " provider: {scope: shop}, protocol: TCP}\n",
+            ),
+            [],  # somebody wants it so
+        ),
+    ],
+)
+def test_probes_that_only_a_catch_all_denies(documents: Documents, cut_off: list[str]) -> None:
+    chosen = policy_set([NODE, FRONT, PROBED], documents)
+    assert probes_without_policy(chosen) == cut_off
+    assert bool(refusal(chosen, [])) == bool(cut_off)
+    assert refusal(chosen, ["probes"]) == ""
+
+
+def test_a_secondary_workspace_is_never_enforced() -> None:
+    second = workspace("second", "shop", "  primary: false\n")
+    assert "only primary" in refusal(policy_set([NODE], second), ["probes"])
