@@ -97,7 +97,8 @@ def _happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     }
     front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
     if front is None:
-        return reached == dialled and asked.node is None
+        leads_nowhere = any(asked.dialled in _fronts(one) for one in items)
+        return reached == dialled and asked.node is None and not leads_nowhere
     one, port = front
     assert one.service
     received = not one.addresses or asked.dialled not in one.addresses
@@ -110,11 +111,15 @@ def _happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     )
 
 
+def _fronts(one: Item) -> tuple[Address, ...]:
+    return (*one.addresses, *one.service.external_addresses) if one.service else ()
+
+
 def _dialled_at(
     items: list[Item], one: Item, port: int, node_port: int
 ) -> list[tuple[Address, int]]:
     assert one.service
-    found = [(address, port) for address in (*one.addresses, *one.service.external_addresses)]
+    found = [(address, port) for address in _fronts(one)]
     nodes = [n for n in items if n.kind is ItemKind.NODE and n.cluster == one.cluster]
     if node_port:
         found += [(address, node_port) for node in nodes for address in node.addresses]
