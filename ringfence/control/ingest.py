@@ -18,7 +18,7 @@ SILENT_NS = 300 * 10**9
 
 
 class FlowIngest:
-    """Knows which nodes have an agent, and hands labelled rows to the store."""
+    """Labels rows and hands them to the store; knows which nodes have an agent."""
 
     def __init__(self, store: FlowStore, inventory: Inventory, clock: Clock) -> None:
         self._store, self._inventory, self._clock = store, inventory, clock
@@ -49,12 +49,11 @@ class FlowIngest:
         """Store one batch, with the schemas of `wire.batch`; True if it was there already."""
         cluster, node = agent.kubernetes_cluster, agent.name
         timeline = self._inventory.timeline
-        instrumented = {name for where, name in self.through() if where == cluster} | {node}
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
         origin = [agent.tenant, cluster, node]
         duplicate = await self._store.insert(
             key,
-            _rows(FLOW_ROWS, origin, label_flows(flows, timeline, cluster, node, instrumented)),
+            _rows(FLOW_ROWS, origin, label_flows(flows, timeline, cluster, node)),
             _rows(DROP_ROWS, origin, label_drops(drops, timeline, window.start_ns, window.end_ns)),
         )
         last = self._through.get((cluster, node), 0)

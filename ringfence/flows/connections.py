@@ -63,19 +63,21 @@ def records(hops: pa.Table) -> Records:
     last = np.nonzero(translated | ~goes_on[which])[0]
     # Source NAT to several addresses makes several last hops to one provider: the fullest counts.
     fullest = last[np.argsort(-column(hops, "forward_packets")[last].astype(np.int64))]
+    _, item = np.unique(column(hops, "provider_item").astype(np.str_), return_inverse=True)
+    numbers = [which, item, column(hops, "provider_port")]
     reached = np.concatenate(
-        [
-            which[fullest].astype(">u8").view(np.uint8).reshape(-1, 8),
-            column(hops, "provider")[fullest],
-            column(hops, "provider_port")[fullest].astype(">u2").view(np.uint8).reshape(-1, 2),
-        ],
+        [_octets(values[fullest]) for values in numbers] + [column(hops, "provider")[fullest]],
         axis=1,
     )
-    _, first = np.unique(np.ascontiguousarray(reached).view("S26").ravel(), return_index=True)
+    _, first = np.unique(np.ascontiguousarray(reached).view("S40").ravel(), return_index=True)
     rows = np.sort(fullest[first])
     rows = rows[~_about_others(hops)[rows]]
     total = dropped[rows] + np.where(translated[rows], at_first[which[rows]], 0).astype(np.uint64)
     return Records(hops.take(pa.array(rows)), total, translated[rows])
+
+
+def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(numbers.astype(">u8")).view(np.uint8).reshape(-1, 8)
 
 
 def _about_others(hops: pa.Table) -> NDArray[np.bool_]:

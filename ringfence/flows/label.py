@@ -5,7 +5,6 @@ is read, and what its observer can know: how close it stood to the consumer, and
 see the translation of addresses at all.
 """
 
-from collections.abc import Collection
 from enum import IntEnum
 from typing import Any
 
@@ -37,14 +36,8 @@ def label_flows(
     timeline: Timeline,
     cluster: ClusterId,
     node: str,
-    instrumented: Collection[str],
 ) -> Columns:
-    """The columns that a table of `wire.batch.FLOWS`, reported by `node`'s agent, is stored with.
-
-    `instrumented` are the nodes of the Kubernetes cluster that have an agent. A row that was
-    seen elsewhere than on its consumer's instrumented node is marked `remote`: there the tuple
-    may be a translated one without its being known, so it is evidence of arrival only.
-    """
+    """How a table of `wire.batch.FLOWS`, reported by `node`'s agent, is stored, by column."""
     first_ns, last_ns = _numbers(flows, "first_ns"), _numbers(flows, "last_ns")
     consumer, provider, before_consumer, before_provider = (
         batch.addresses(flows[name])
@@ -83,26 +76,33 @@ def label_flows(
         "dialled_port": np.where(translated, before_port, port),
         "first_consumer_revision": ends[2],
         "dialled_revision": ends[3],
+        "consumer_item": _items(timeline, ends[0]),
+        "provider_item": _items(timeline, ends[1]),
+        "first_consumer_item": _items(timeline, ends[2]),
+        "dialled_item": _items(timeline, ends[3]),
         "consumer_node": consumer_node,
         "provider_node": provider_node,
         "rank": rank.astype(np.uint8),
         "at_consumer": at_consumer,
         "at_provider": at_provider,
-        "remote": (consumer_node != node) & np.isin(consumer_node, sorted(instrumented)),
     }
 
 
 def label_drops(drops: pa.Table, timeline: Timeline, start_ns: int, end_ns: int) -> Columns:
     """The columns that a table of `wire.batch.DROPS` of the window [start, end) is stored with."""
     starts, ends = (np.full(len(drops), at, dtype=np.int64) for at in (start_ns, end_ns))
+    consumer, provider = (
+        _resolve(timeline, batch.addresses(drops[end]), starts, ends)
+        for end in ("consumer", "provider")
+    )
     kept = {name: drops[name].combine_chunks() for name in drops.schema.names}
     return kept | {
         "first_ns": starts,
         "last_ns": ends,
-        **{
-            f"{end}_revision": _resolve(timeline, batch.addresses(drops[end]), starts, ends)
-            for end in ("consumer", "provider")
-        },
+        "consumer_revision": consumer,
+        "provider_revision": provider,
+        "consumer_item": _items(timeline, consumer),
+        "provider_item": _items(timeline, provider),
     }
 
 
@@ -121,6 +121,16 @@ def _resolve(
     late = held == 0
     held[late] = timeline.resolve(addresses[late], last_ns[late])
     return held
+
+
+def _items(timeline: Timeline, revisions: NDArray[np.uint64]) -> NDArray[np.str_]:
+    """The keys of the items, empty for none."""
+    distinct, which = np.unique(revisions, return_inverse=True)
+    keys = [
+        timeline.revision(RevisionId(revision))[0].key if revision else ""
+        for revision in distinct.tolist()
+    ]
+    return np.array(keys, dtype=np.str_)[which]
 
 
 def _nodes(

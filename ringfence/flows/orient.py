@@ -13,16 +13,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringfence.flows.orientations import METHODS, UNDECIDED, Bytes, Orientations
 from ringfence.flows.record import Nat
-from ringfence.model.flow import Method, Observer
+from ringfence.model.flow import Observer
 from ringfence.model.protocol import ICMP, ICMPV6, TCP
 
-Bytes = NDArray[np.bytes_]
-"""Keys of one fixed width; as they have equal length, numpy's null padding confuses none."""
+__all__ = ["Listening", "Orientations", "conversations"]
 
-_METHODS = (Method.SYN, Method.SOCKET, Method.SERVICE, Method.DEGREE)
 _SYN, _SOCKET, _SERVICE, _DEGREE = range(4)
-_UNDECIDED = -1
 
 _IDLE_NS = 120 * 10**9
 """Silence after which a tuple is a new connection: the kernel's nf_conntrack_udp_timeout_stream."""
@@ -42,55 +40,6 @@ class Listening:
     address: NDArray[np.uint8]
     """Shape (n, 16)."""
     port: NDArray[np.uint16]
-
-
-class Orientations:
-    """What is known of each tuple from earlier windows, so that direction outlives its SYN.
-
-    Keeps the `capacity` tuples heard of last. One object per agent, passed to each call of
-    `conversations` in turn.
-    """
-
-    def __init__(self, capacity: int = 131_072) -> None:
-        self._capacity = capacity
-        self._keys: Bytes = np.empty(0, dtype="S41")
-        self._known = np.empty(0, dtype=_KNOWN)
-
-    def __len__(self) -> int:
-        """The number of tuples remembered."""
-        return len(self._keys)
-
-    def lookup(self, keys: Bytes) -> NDArray[np.void]:
-        """What is known of each key, `_UNKNOWN` where nothing is."""
-        found = np.full(len(keys), _UNKNOWN, dtype=_KNOWN)
-        if len(self._keys):
-            spot = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            hit = self._keys[spot] == keys
-            found[hit] = self._known[spot[hit]]
-        return found
-
-    def remember(self, keys: Bytes, known: NDArray[np.void]) -> None:
-        """Replace what is known of these keys, which are distinct."""
-        old = ~np.isin(self._keys, keys)
-        keys = np.concatenate([keys, self._keys[old]])
-        known = np.concatenate([known, self._known[old]])
-        if len(keys) > self._capacity:
-            newest = np.argsort(known["last_ns"], kind="stable")[-self._capacity :]
-            keys, known = keys[newest], known[newest]
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._known = keys[order], known[order]
-
-
-_KNOWN = np.dtype(
-    [
-        ("consumer", "i1"),  # 0: the lower end of the pair is the consumer, 1: the higher
-        ("method", "u1"),  # index into _METHODS
-        ("opened", "?"),
-        ("answered", "?"),  # or refused
-        ("last_ns", "i8"),
-    ]
-)
-_UNKNOWN = np.array((_UNDECIDED, len(_METHODS), False, False, 0), dtype=_KNOWN)
 
 
 def conversations(
@@ -189,7 +138,7 @@ def _orient(
     listening: Listening,
     service_ports: frozenset[tuple[int, int]],
 ) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
-    """Which end (0 low, 1 high) is the consumer, and by which method (index into _METHODS).
+    """Which end (0 low, 1 high) is the consumer, and by which method (index into METHODS).
 
     Each step is evidence that an end is the consumer or the provider; the first that tells the
     two ends apart decides.
@@ -204,13 +153,13 @@ def _orient(
         (_DEGREE, _degree(pairs)),
         (_DEGREE, _first_packet(pairs, protocol)),
     ]
-    consumer = np.full(len(pairs), _UNDECIDED, dtype=np.int8)
+    consumer = np.full(len(pairs), UNDECIDED, dtype=np.int8)
     method = np.full(len(pairs), _DEGREE, dtype=np.uint8)
     for code, high_minus_low in steps:
-        now = (consumer == _UNDECIDED) & (high_minus_low != 0)
+        now = (consumer == UNDECIDED) & (high_minus_low != 0)
         consumer[now] = high_minus_low[now] > 0
         method[now] = code
-    consumer[consumer == _UNDECIDED] = 1
+    consumer[consumer == UNDECIDED] = 1
     before = (known["method"] <= method) & (method != _SYN)
     consumer[before], method[before] = known["consumer"][before], known["method"][before]
     return consumer, method
@@ -397,7 +346,7 @@ def _fold(
         "original_consumer": before[0][one],
         "original_provider": before[1][one],
         "original_provider_port": before[2][one],
-        "method": pa.array([_METHODS[code] for code in surest], type=pa.string()),
+        "method": pa.array([METHODS[code] for code in surest], type=pa.string()),
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),

@@ -52,7 +52,8 @@ class AnalysisQuery(BaseModel):
         default=[], alias="with", description="More workspaces: NAME, or NAME@VERSION."
     )
     since: str = "5m"
-    until: str = "0s"
+    until: str | None = None
+    category: Category | None = Field(default=None, description="Show records of this one only.")
     limit: int = Field(default=200, ge=1, le=10_000)
 
 
@@ -96,6 +97,8 @@ async def analyse(
     for category, mask in dispositions.categories(judged.allowed).items():
         chosen = (mask & judged.in_view).nonzero()[0]
         counts[category] = len(chosen)
+        if asked.category not in (None, category):
+            continue
         newest = chosen[seen.column("last_ns")[chosen].argsort()[::-1]][: asked.limit]
         rows = seen.take(newest).table.to_pylist()
         for at, row in zip(newest.tolist(), rows, strict=True):

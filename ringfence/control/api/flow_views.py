@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time
 from ringfence.flows.connections import ServiceSockets
+from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
-from ringfence.model.ids import RevisionId
+from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
 
@@ -22,12 +23,13 @@ _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 
 
 class EndView(BaseModel):
-    """One end of a flow; name, kind, namespace and key are empty for an unknown address."""
+    """One end of a flow; all but the address is empty where nobody is known to hold it."""
 
     address: str
     name: str = ""
     kind: str = ""
     namespace: str = ""
+    owner: str = ""
     key: str = ""
 
 
@@ -117,8 +119,19 @@ class Views:
         if item is None:
             return EndView(address=text)
         return EndView(
-            address=text, name=item.name, kind=item.kind, namespace=item.namespace, key=item.key
+            address=text,
+            name=item.name,
+            kind=item.kind,
+            namespace=item.namespace,
+            owner=item.workload_name,
+            key=item.key,
         )
+
+    def pod_name(self, cluster: ClusterId, uid: str) -> str:
+        """The pod's namespace and name, its uid once it is gone."""
+        snapshot = self._timeline.latest()
+        at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
+        return uid if at == NOWHERE else snapshot.items[at].display
 
     def _item(self, revision: int) -> Item | None:
         try:

@@ -64,7 +64,7 @@ async def list_flows(
     principal: PrincipalDep,
     filter: Annotated[str, Query()] = "everything",  # noqa: A002
     since: str = "5m",
-    until: str = "0s",
+    until: str | None = None,
     limit: Limit = 200,
     sort: Literal["last", "first", "bytes", "packets", "opened", "dropped"] = "last",
 ) -> FlowsResponse:
@@ -87,7 +87,7 @@ async def list_denied(
     limit: Limit = 200,
 ) -> DeniedResponse:
     """List what was dropped, by whom and why."""
-    window = read_window(services, since, "0s")
+    window = read_window(services, since)
     condition = _condition(services, filter, window, OF_DROP)
     rows = await services.flow_store.query(
         denied(condition.sql),
@@ -97,10 +97,11 @@ async def list_denied(
     return DeniedResponse(items=[_denied(views, row) for row in rows.to_pylist()])
 
 
-def read_window(services: Services, since: str, until: str) -> dict[str, int]:
-    """The parameters `since` and `until`, epoch ns; raises InputError."""
+def read_window(services: Services, since: str, until: str | None = None) -> dict[str, int]:
+    """The parameters `since` and `until` (None: now), epoch ns; raises InputError."""
     now_ns = services.clock()
-    return {"since": parse_time(since, now_ns), "until": parse_time(until, now_ns)}
+    end_ns = now_ns if until is None else parse_time(until, now_ns)
+    return {"since": parse_time(since, now_ns), "until": end_ns}
 
 
 def _condition(
@@ -117,13 +118,14 @@ def _condition(
 
 def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
     ours = row["source"] == DropSource.RINGFENCE
+    uid, cluster = row["pod"], row["kubernetes_cluster"]
     return DeniedView(
         consumer=views.end(row["consumer"], row["consumer_revision"]),
         provider=views.end(row["provider"], row["provider_revision"]),
         protocol=format_protocol(row["protocol"]),
         port=row["provider_port"],
         direction=row["direction"],
-        at={"pod": row["pod"]} if row["pod"] else {"node": row["node"]},
+        at={"pod": views.pod_name(cluster, uid)} if uid else {"node": row["node"]},
         source="ringfence" if ours else "other",
         rule=row["rule"],
         policy=row["rule"] if ours else "",

@@ -7,8 +7,10 @@ dropped, and stand as hops of their own where nothing else saw the connection.
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
-_TUPLE = "kubernetes_cluster, protocol, consumer, provider, provider_port"
-_HOP = f"{_TUPLE}, first_consumer, dialled, dialled_port"
+_TUPLE = (
+    "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
+)
+_HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
     "forward_packets",
@@ -33,11 +35,21 @@ _BEST = [
     "provider_node",
 ]
 
+# Elsewhere than on its consumer's own node a tuple may be a translated one without its being
+# known. Where that node has an agent, what others saw is evidence of arrival and no more.
+_LATE_NS = 300 * 10**9
+_REMOTE = f"""
+consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
+    SELECT kubernetes_cluster, node FROM batches
+    WHERE tenant = {{tenant:String}} AND window_start_ns < {{until:Int64}}
+        AND window_end_ns >= {{since:Int64}} - {_LATE_NS}
+)
+"""
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 
 _OBSERVED = f"""
 SELECT {_HOP}, any(connection) AS connection, node, interface,
-    min(rank) AS rank, min(remote) AS remote, toUInt64(0) AS dropped,
+    min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
@@ -50,7 +62,8 @@ GROUP BY {_HOP}, node, interface
 """
 
 _DROPPED = f"""
-SELECT {_TUPLE}, consumer AS first_consumer, provider AS dialled, provider_port AS dialled_port,
+SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
+    provider AS dialled, provider_item AS dialled_item, provider_port AS dialled_port,
     any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,

@@ -23,6 +23,8 @@ _ORIGIN = [
 _ENDS = [
     ("consumer_revision", pa.uint64()),  # inventory revisions at the time, 0 where nobody
     ("provider_revision", pa.uint64()),
+    ("consumer_item", pa.string()),  # their items' keys, empty where nobody
+    ("provider_item", pa.string()),
 ]
 
 FLOW_ROWS = pa.schema(
@@ -35,12 +37,13 @@ FLOW_ROWS = pa.schema(
         ("dialled_port", pa.uint16()),
         ("first_consumer_revision", pa.uint64()),
         ("dialled_revision", pa.uint64()),
+        ("first_consumer_item", pa.string()),
+        ("dialled_item", pa.string()),
         ("consumer_node", pa.string()),  # that runs the end, empty outside the Kubernetes cluster
         ("provider_node", pa.string()),
         ("rank", pa.uint8()),  # flows.label.Rank
         ("at_consumer", pa.bool_()),  # seen on an interface that may be the consumer's own
         ("at_provider", pa.bool_()),
-        ("remote", pa.bool_()),  # seen where the consumer's NAT is not known: evidence only
     ]
 )
 
@@ -77,8 +80,10 @@ _UNREPEATED = {"pod": "String CODEC(ZSTD)", "id": "String CODEC(ZSTD)"}
 _HASHED = {name: "UInt64 CODEC(ZSTD)" for name in FLOW_ROWS.names if name.endswith("_revision")}
 
 
-def _connection(consumer: str, provider: str, port: str) -> str:
-    key = f"kubernetes_cluster, protocol, {consumer}, {provider}, {port}"
+def _connection(consumer: str, provider: str) -> str:
+    """Addresses alone would not do: one that is given to another pod makes another connection."""
+    ends = f"{consumer}, {consumer}_item, {provider}, {provider}_item, {provider}_port"
+    key = f"kubernetes_cluster, protocol, {ends}"
     return f"connection UInt64 MATERIALIZED sipHash64({key}) CODEC(ZSTD)"
 
 
@@ -100,14 +105,14 @@ TABLES = (
         FLOW_ROWS,
         "tenant, kubernetes_cluster, last_ns",
         "last_ns",
-        _connection("first_consumer", "dialled", "dialled_port"),
+        _connection("first_consumer", "dialled"),
     ),
     _table(
         "drops",
         DROP_ROWS,
         "tenant, kubernetes_cluster, last_ns",
         "last_ns",
-        _connection("consumer", "provider", "provider_port"),
+        _connection("consumer", "provider"),
     ),
     _table(
         "batches", BATCH_ROWS, "tenant, kubernetes_cluster, node, window_end_ns", "window_end_ns"

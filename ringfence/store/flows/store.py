@@ -24,7 +24,14 @@ from ringfence.store.flows.schema import BATCH_ROWS, TABLES
 _T = TypeVar("_T")
 _THREADS = 6
 _ENGINE = {"max_server_memory_usage": 2 << 30, "mark_cache_size": 64 << 20}
-_SESSION = {"max_memory_usage": 1 << 30, "prefer_column_name_to_alias": 1, "max_threads": 2}
+_SESSION = {
+    "prefer_column_name_to_alias": 1,
+    "max_threads": 2,
+    "max_memory_usage": 1 << 30,
+    # Beyond this a query goes to disk instead of failing.
+    "max_bytes_before_external_group_by": 256 << 20,
+    "max_bytes_before_external_sort": 256 << 20,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from ringfence.wire import batch
 CLUSTER = ClusterId("lab")
 SECOND = 10**9
 START = 1_900_000_000 * SECOND
-AGENTS = frozenset({"node1", "node2"})
 
 FRONT, CARTS, CARTS2, DB = "10.1.1.2", "10.1.1.3", "10.1.2.3", "10.1.2.4"
 NODE1, GATEWAY1, NODE2, OUTSIDE = "192.0.2.11", "10.1.1.1", "192.0.2.12", "203.0.113.9"
@@ -137,7 +136,7 @@ class Agent:
     def rows(self, history: Timeline) -> tuple[pa.Table, pa.Table]:
         flows = pa.Table.from_pylist(self.flows, schema=batch.FLOWS)
         drops = pa.Table.from_pylist(self.drops, schema=batch.DROPS)
-        labelled = label_flows(flows, history, CLUSTER, self.node, AGENTS)
+        labelled = label_flows(flows, history, CLUSTER, self.node)
         dropped = label_drops(drops, history, START, START + 15 * SECOND)
         return self._table(FLOW_ROWS, labelled), self._table(DROP_ROWS, dropped)
 

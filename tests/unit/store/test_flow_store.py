@@ -34,6 +34,8 @@ from tests.unit.flows.world import (
     SECOND,
     START,
     Agent,
+    address,
+    pod,
     timeline,
 )
 
@@ -212,6 +214,26 @@ async def test_an_insertion_cut_short_is_finished_not_doubled(store: FlowStore) 
     assert not await store.insert(key, flows, drops)
     (count,) = (await store.query("SELECT count() AS n FROM flows", {}))["n"].to_pylist()
     assert count == len(flows)
+
+
+async def test_an_address_given_to_another_pod_is_another_end(store: FlowStore) -> None:
+    history = timeline()
+    (old,) = (item for item in history.latest().items if item.addresses == (address(DB),))
+    history.gone(START + 20 * SECOND, old.key)
+    successor = pod("other-1", DB, "node2")
+    history.observe(START + 21 * SECOND, successor)
+    for number, at in enumerate((START, START + 30 * SECOND)):
+        agent = Agent("node1")
+        agent.saw(POD, 7, FRONT, (DB, 27017), first_ns=at, last_ns=at)
+        agent.saw(POD, 7, FRONT, (CARTS_IP, 80), first_ns=at, last_ns=at)
+        before = (FRONT, (CARTS_IP, 80))
+        agent.saw(NODE, 2, FRONT, (DB, 8080), before, first_ns=at, last_ns=at)
+        key = BatchKey("default", CLUSTER, "node1", f"reuse{number}", at, at)
+        await store.insert(key, *agent.rows(history))
+    seen = records(await store.query(HOPS, WINDOW))
+    met = zip(seen.column("provider_port"), seen.column("provider_item"), strict=True)
+    assert set(met) == {(port, item.key) for port in (27017, 8080) for item in (old, successor)}
+    assert len(seen) == 4
 
 
 async def test_other_tenants_see_nothing(store: FlowStore) -> None:

@@ -1,0 +1,79 @@
+"""Laws of orientation, on random connections seen from random sides."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ringfence.flows.orient import Listening, Orientations, conversations
+from ringfence.flows.record import FLOW_DTYPE, Hook
+from ringfence.model.protocol import TCP
+
+NOTHING_LISTENS = Listening(
+    np.empty(0, np.uint8), np.empty((0, 16), np.uint8), np.empty(0, np.uint16)
+)
+
+CONNECTIONS = st.lists(
+    st.tuples(
+        st.integers(1, 4),  # interface
+        st.integers(1, 3),  # client
+        st.integers(1, 65535),
+        st.integers(4, 6),  # server
+        st.sampled_from([80, 443, 50000]),
+        st.integers(1, 1000),  # packets each way
+    ),
+    min_size=1,
+    max_size=40,
+    unique_by=lambda drawn: drawn[:5],
+)
+
+
+def ways(drawn: list[tuple[int, ...]]) -> NDArray[np.void]:
+    records = np.zeros((len(drawn), 2), dtype=FLOW_DTYPE)
+    for (there, back), (interface, client, port, server, service, packets) in zip(
+        records, drawn, strict=True
+    ):
+        for way, hook, source, target in (
+            (there, Hook.INGRESS, (client, port), (server, service)),
+            (back, Hook.EGRESS, (server, service), (client, port)),
+        ):
+            way["ifindex"], way["hook"], way["protocol"] = interface, hook, TCP
+            way["src"][15], way["sport"] = source
+            way["dst"][15], way["dport"] = target
+            way["packets"], way["bytes"] = packets, packets * 60
+            way["first_ns"] = way["last_ns"] = 10**9
+        there["syn"], back["synack"] = 1, 1
+    return records.reshape(-1)
+
+
+def told(records: NDArray[np.void], state: Orientations) -> set[tuple[Any, ...]]:
+    columns = conversations(records, np.array([1], np.uint32), NOTHING_LISTENS, frozenset(), state)
+    names = ("interface", "provider_port", "forward_packets", "reverse_packets", "opened")
+    ends = [columns[name][:, 15].tolist() for name in ("consumer", "provider")]
+    return set(zip(*ends, *(columns[name].tolist() for name in names), strict=True))
+
+
+@settings(deadline=None)
+@given(CONNECTIONS, st.randoms(use_true_random=False))
+def test_order_means_nothing_and_sums_are_kept(drawn: list[tuple[int, ...]], random: Any) -> None:
+    records = ways(drawn)
+    order = list(range(len(records)))
+    random.shuffle(order)
+    rows = told(records, Orientations())
+    assert told(records[order], Orientations()) == rows
+    assert all(consumer < 4 <= provider for consumer, provider, *_ in rows)
+    total = sum(packets for *_, packets in drawn)
+    assert [sum(row[at] for row in rows) for at in (4, 5, 6)] == [total, total, len(drawn)]
+
+
+@settings(deadline=None)
+@given(CONNECTIONS)
+def test_a_later_window_without_syn_keeps_the_direction(drawn: list[tuple[int, ...]]) -> None:
+    records, state = ways(drawn), Orientations()
+    first = told(records, state)
+    records["syn"], records["synack"] = 0, 0
+    later = told(records, state)
+    assert {row[:4] for row in later} == {row[:4] for row in first}
+    assert {row[6] for row in later} == {0}, "nothing opens twice"

@@ -1,0 +1,126 @@
+"""From agents' reports to flows, proposals and analysis, over real TLS, gRPC and HTTP."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pyarrow as pa
+
+from ringfence.model.flow import Observer
+from ringfence.policy.design import split
+from ringfence.policy.document import Documents, format_documents
+from ringfence.wire import batch
+from ringfence.wire.generated import agent_pb2 as wire
+from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+from tests.unit.control.conftest import World
+from tests.unit.control.test_enforcement import publish
+from tests.unit.flows.world import (
+    CARTS2,
+    CARTS_IP,
+    CLUSTER,
+    DB,
+    FRONT,
+    ITEMS,
+    SECOND,
+    Agent,
+)
+
+POD, NODE = Observer.POD, Observer.NODE
+
+
+async def report(stub: ControlPlaneStub, agent: Agent, batch_id: str) -> bool:
+    now_ns = time.time_ns()
+    flows = pa.Table.from_pylist(agent.flows, schema=batch.FLOWS)
+    drops = pa.Table.from_pylist(agent.drops, schema=batch.DROPS)
+    encoded = [
+        batch.encode(schema, {name: table[name].combine_chunks() for name in schema.names})
+        for schema, table in ((batch.FLOWS, flows), (batch.DROPS, drops))
+    ]
+    reply = await stub.Report(
+        wire.Batch(
+            id=batch_id,
+            window_start_ns=now_ns - SECOND,
+            window_end_ns=now_ns,
+            flows=encoded[0],
+            drops=encoded[1],
+        )
+    )
+    return bool(reply.duplicate)
+
+
+async def apply(world: World, documents: str) -> None:
+    files = [{"name": "shop.yaml", "documents": documents}]
+    await world.ok("POST", "/apply", json={"files": files})
+
+
+def categories(answer: Any) -> dict[str, int]:
+    return {name: count for name, count in answer["counts"].items() if count}
+
+
+def through_service(now: dict[str, Any]) -> tuple[Agent, Agent]:
+    one, two = Agent("node1"), Agent("node2")
+    one.saw(POD, 7, FRONT, (CARTS_IP, 80), **now)
+    one.saw(NODE, 2, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), **now)
+    two.saw(NODE, 2, FRONT, (CARTS2, 8080), **now)
+    two.saw(POD, 9, FRONT, (CARTS2, 8080), **now)
+    return one, two
+
+
+async def test_from_reports_to_a_proposal_and_its_analysis(
+    start: Callable[[], Awaitable[World]],
+) -> None:
+    world = await start()
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    agents = {name: await world.enrol("agent", name) for name in ("node1", "node2")}
+    now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
+    one, two = through_service(now)
+    # What node2 saw alone looks like a direct connection; node1 puts that right later.
+    assert not await report(agents["node2"], two, "node2-1")
+    (flow,) = (await world.ok("GET", "/flows"))["items"]
+    assert flow["service"] is None
+    assert not await report(agents["node1"], one, "node1-1")
+    assert await report(agents["node2"], two, "node2-1"), "a batch counts once"
+
+    (flow,) = (await world.ok("GET", "/flows"))["items"]
+    assert (flow["consumer"]["name"], flow["consumer"]["owner"]) == ("front-end-1", "front-end")
+    assert (flow["provider"]["name"], flow["service"]["name"], flow["port"]) == (
+        "carts",
+        "carts",
+        80,
+    )
+    assert (flow["opened"], flow["disposition"]) == (1, "passed")
+    assert (flow["forward"]["flags"], flow["reverse"]["flags"]) == (["SYN"], ["SYN", "ACK"])
+    (related,) = flow["related"]
+    assert (related["provider"]["name"], related["port"]) == ("carts-2", 8080)
+    query = {"filter": 'consumer.kubernetes.label.name = "carts"'}
+    assert (await world.ok("GET", "/flows", params=query))["items"] == []
+    bad = await world.http.get("/api/v1/flows", params={"filter": "port ~ 1"})
+    assert bad.status_code == 422, bad.text
+
+    await apply(world, format_documents(Documents(scopes=split(CLUSTER, ["sock-shop"]))))
+    found = await world.ok("POST", "/discover", json={"scope": "sock-shop", "until": None})
+    assert (found["summary"]["policies"], found["summary"]["noise"]) == (2, [])
+    await apply(world, found["documents"])
+    wanted = {"workspace": "sock-shop", "since": "1m"}
+    answer = await world.ok("GET", "/analysis", params=wanted)
+    assert categories(answer) == {"permitted": 1}
+    (record,) = answer["records"]
+    assert record["deciding"]["consumer"]["policy"] == "front-end-to-carts"
+    assert record["flow"]["provider"]["name"] == "carts-2"
+
+    intruder = Agent("node2")
+    intruder.saw(POD, 9, CARTS2, (DB, 27017), **now)
+    intruder.dropped(CARTS2, (DB, 3306))
+    await report(agents["node2"], intruder, "node2-2")
+    answer = await world.ok("GET", "/analysis", params=wanted)
+    assert categories(answer) == {"permitted": 1, "escaped": 1, "rejected": 1}
+    only = await world.ok("GET", "/analysis", params=wanted | {"category": "rejected"})
+    (record,) = only["records"]
+    assert (record["flow"]["port"], record["flow"]["disposition"]) == (3306, "dropped")
+    assert record["deciding"]["consumer"]["stage"] == "catch-all"
+    (denied,) = (await world.ok("GET", "/flows/denied"))["items"]
+    assert (denied["provider"]["name"], denied["packets"]) == ("user-db-1", 3)
+    assert denied["at"] == {"pod": "sock-shop/user-db-1"}
+
+    again = await start()
+    assert len((await again.ok("GET", "/flows"))["items"]) == 3, "flows outlive a restart"
