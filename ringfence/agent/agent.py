@@ -2,7 +2,7 @@
 
 Five loops, none of which waits for another: news of interfaces, a look at the pods, a report each
 interval, the conversation with the control plane, and the delivery of reports. What touches the
-kernel runs in a worker thread, one thing at a time.
+kernel runs in one worker thread, so one thing at a time.
 """
 
 import asyncio
@@ -10,13 +10,15 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from importlib.metadata import version
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError
 
+from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig, health_file
@@ -25,7 +27,7 @@ from ringfence.agent.errors import AgentError
 from ringfence.agent.pods import Pod, locate, node, node_addresses
 from ringfence.agent.session import Session, deliver
 from ringfence.agent.spool import Spool, write_atomically
-from ringfence.kernel.cri import ContainerRuntime, Sandbox
+from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
@@ -37,7 +39,6 @@ from ringfence.wire.generated.agent_pb2 import AgentState, Audit, Batch, Directi
 T = TypeVar("T")
 
 _LOOPBACK = "lo"
-_RELEASE = version("ringfence")
 
 log = structlog.get_logger()
 
@@ -54,15 +55,19 @@ class Agent:
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
         self._capture = Capture()
         self._enforcer = Enforcer(Nftables())
-        self._kernel = asyncio.Lock()
+        self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._look_now = asyncio.Event()
         self._interfaces: tuple[Interface, ...] = ()
+        self._sandboxes: tuple[Sandbox, ...] = ()
         self._pods: tuple[Pod, ...] = ()
         self._order: Order | None = None
         self._enforced = 0
         self._stale_reason = ""
+        self._runtime_problem = ""
         self._outcome: Outcome | None = None
         self._audit = Audit()
+        self._stopping = asyncio.Event()
+        self._reporter: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._resources = AsyncExitStack()
 
@@ -76,7 +81,7 @@ class Agent:
             lock = host.lock(self._config.link.state_dir)
             stack.callback(os.close, lock)
             self._spool.open()
-            await asyncio.to_thread(self._capture.open)
+            await self._in_kernel(self._capture.open)
             stack.callback(self._capture.close)
             if self._runtime:
                 await self._runtime.start()
@@ -86,19 +91,23 @@ class Agent:
             stack.push_async_callback(self._link.stop)
             self._resources = stack.pop_all()
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
-            self._watch, self._look, self._report, self._session.run,
+            self._watch, self._look, self._session.run,
             lambda: deliver(self._link, self._spool),
         )  # fmt: skip
-        self._tasks = [asyncio.create_task(loop()) for loop in loops]
-        log.info("agent started", node=self._config.link.name, release=_RELEASE)
+        self._reporter = asyncio.create_task(self._report())
+        self._tasks = [self._reporter, *(asyncio.create_task(loop()) for loop in loops)]
+        log.info("agent started", node=self._config.link.name, release=__version__)
 
     async def stop(self) -> None:
-        """End the loops and detach. Rules stay: an agent that is away is no reason to open up."""
+        """Report once more and detach. Rules stay: an agent's absence is no reason to open up."""
+        self._stopping.set()
+        if self._reporter:
+            await asyncio.wait([self._reporter])
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        async with self._kernel:
-            await self._resources.aclose()
+        self._kernel.shutdown()
+        await self._resources.aclose()
 
     async def wait(self) -> None:
         """Return never; raise AgentError when one of the loops has failed."""
@@ -120,22 +129,35 @@ class Agent:
         applied: tuple[Order | None, tuple[Pod, ...]] | None = None
         while True:
             self._look_now.clear()
+            await self._list_pods()
             try:
-                sandboxes = await self._runtime.sandboxes() if self._runtime else ()
-                if (sandboxes, self._interfaces) != seen:
-                    seen = sandboxes, self._interfaces
-                    self._pods = await locate(*seen)
+                found = self._sandboxes, self._interfaces
+                if found != seen:
+                    self._pods = await locate(*found)
                     await self._in_kernel(lambda: self._capture.watch(self._to_capture()))
+                    seen = found
                     self._session.tell()
-                if (self._order, self._pods) != applied or self._stale_reason:
-                    applied = self._order, self._pods
+                current = self._order, self._pods
+                if current != applied or self._stale_reason or self._enforcer.tampered:
                     await self._enforce()
+                    applied = current
                 health_file(self._config.link.state_dir).touch()
             except KernelError as error:
                 log.warning("cannot look after the node's pods", problem=str(error))
-                seen = applied = None
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._look_now.wait(), self._config.poll_seconds)
+
+    async def _list_pods(self) -> None:
+        """Ask the runtime; while it does not answer, the pods are those that it last told."""
+        problem = ""
+        try:
+            self._sandboxes = await self._runtime.sandboxes() if self._runtime else ()
+        except RuntimeUnavailableError as error:
+            problem = str(error)
+        if problem != self._runtime_problem:
+            log.warning("container runtime", problem=problem or "none any more")
+            self._runtime_problem = problem
+            self._session.tell()
 
     def _to_capture(self) -> frozenset[int]:
         return frozenset(
@@ -149,12 +171,16 @@ class Agent:
     async def _report(self) -> None:
         """Put a batch into the spool for each window; they begin at multiples of the interval."""
         start = time.time_ns()
-        while True:
-            width = self._interval * 10**9
-            end = (start // width + 1) * width
-            await asyncio.sleep(max(0.0, (end - time.time_ns()) / 10**9))
+        while not self._stopping.is_set():
+            width, now = self._interval * 10**9, time.time_ns()
+            if start > now + width:  # the clock was set back
+                start = now
+            end = (max(start, now) // width + 1) * width
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), (end - now) / 10**9)
+                end = max(start, time.time_ns())
             try:
-                self._spool.put(await self._in_kernel(lambda: self._gather(start, end)))  # noqa: B023
+                self._spool.put(await self._in_kernel(partial(self._gather, start, end)))
             except RingfenceError as error:
                 log.warning("no report for this interval", problem=str(error))
             start = end
@@ -164,8 +190,7 @@ class Agent:
         addresses = {pod.place: pod.addresses for pod in self._pods}
         addresses[node()] = node_addresses(self._interfaces)
         flows = self._capture.flows(self._pods, node_addresses(self._interfaces))
-        if not self._enforcer.read_drops(self._capture.drops(), addresses):
-            self._stale_reason = "rules were changed by another; they are being written again"
+        self._enforcer.read_drops(self._capture.drops(), addresses)
         self._audit = self._capture.audit()
         self._audit.losses["reports"] = self._spool.dropped
         return Batch(
@@ -209,15 +234,17 @@ class Agent:
         order, places = self._order, [pod.place for pod in self._pods]
         if order is None:
             return
-        self._outcome = await self._in_kernel(
-            lambda: self._enforcer.apply(order, [*places, node()])
-        )
-        if self._outcome.problems:
-            _, problem = next(iter(self._outcome.problems.items()))
-            count = len(self._outcome.problems)
-            self._stale_reason = f"revision {order.revision}: {count} not programmed: {problem}"
+        outcome = await self._in_kernel(lambda: self._enforcer.apply(order, [*places, node()]))
+        reason = ""
+        if outcome.problems:
+            problems = "; ".join(sorted(set(outcome.problems.values())))
+            count = len(outcome.problems)
+            reason = f"revision {order.revision} is not in force in {count} places: {problems}"
         else:
-            self._enforced, self._stale_reason = order.revision, ""
+            self._enforced = order.revision
+        if reason != self._stale_reason:
+            log.error("rules", problem=reason or "none any more")
+        self._outcome, self._stale_reason = outcome, reason
         self._session.tell()
 
     # Telling
@@ -231,7 +258,7 @@ class Agent:
             protocol=PROTOCOL,
             kubernetes_cluster=self._config.link.kubernetes_cluster,
             node=self._config.link.name,
-            release=_RELEASE,
+            release=__version__,
             clock_ns=time.time_ns(),
             node_addresses=node_addresses(self._interfaces),
             enforced_revision=self._enforced,
@@ -244,9 +271,8 @@ class Agent:
                 for pod in self._pods
             ],
             audit=self._audit,
-            stale_reason=self._stale_reason,
+            stale_reason=self._stale_reason or self._runtime_problem,
         )
 
     async def _in_kernel(self, function: Callable[[], T]) -> T:
-        async with self._kernel:
-            return await asyncio.to_thread(function)
+        return await asyncio.get_running_loop().run_in_executor(self._kernel, function)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
-from ringfence.kernel import nft
+from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.model.address import Address
 from ringfence.policy import program
@@ -95,10 +95,13 @@ class Enforcer:
 
     backend: Backend
     ledger: DropLedger = field(default_factory=DropLedger)
+    tampered: bool = False
+    """Whether someone changed our rules since the last `apply`, which mends it."""
     _held: dict[Place, _Held] = field(default_factory=dict)
 
     def apply(self, order: Order, places: Iterable[Place]) -> Outcome:
         """Bring every namespace to what the order asks, each in one transaction."""
+        self.tampered = False
         wanted = plan(order.policy, places, self.backend)
         problems = dict(wanted.problems)
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
@@ -109,8 +112,6 @@ class Enforcer:
                 self._program(place, ruleset)
             except KernelError as error:
                 problems[place] = str(error)
-        for place, problem in problems.items():
-            log.error("rules not in force", pod=place.uid, netns=str(place.netns), problem=problem)
         programmed = {
             place.uid for place, ruleset in wanted.rulesets.items()
             if ruleset and place not in problems
@@ -119,12 +120,11 @@ class Enforcer:
 
     def read_drops(
         self, others: NDArray[np.void], addresses: Mapping[Place, Iterable[Address]]
-    ) -> bool:
-        """Gather drop reports; whether every namespace still holds what it was given.
+    ) -> None:
+        """Gather drop reports, and notice where rules are not what they were made.
 
         `others` are the kernel's own reports (DROP_DTYPE), drained before this call.
         """
-        sound = True
         for place, held in list(self._held.items()):
             if held.ruleset is None:
                 continue
@@ -132,15 +132,13 @@ class Enforcer:
                 table = nft.list_table(place.netns)
             except NamespaceError:
                 continue  # gone; the next look at the node's pods takes it out
-            if table is None or _fingerprint(table) != held.fingerprint:
-                log.error("rules were changed by another; they are written again", pod=place.uid)
-                del self._held[place]
-                self.ledger.forget(place)
-                sound = False
-            else:
+            if table is not None:
                 self.ledger.read(place, held.ruleset.drop_sets, nft.read_drops(table))
+            if table is None or _fingerprint(table) != held.fingerprint:
+                log.error("rules changed by another, to be written again", pod=place.uid)
+                del self._held[place]
+                self.tampered = True
         self.ledger.read_others(others, addresses)
-        return sound
 
     def _program(self, place: Place, ruleset: Ruleset | None) -> None:
         held = self._held.get(place)
@@ -156,6 +154,10 @@ class Enforcer:
             return
         if previous is None or previous.frame != ruleset.frame:
             self._harvest(place, held)
+        if not nft.exists(place.netns):
+            # A connection that is older than tracking would stall under the first rules.
+            conntrack.start_tracking(place.netns)
+            conntrack.adopt_open_sockets(place.netns)
         nft.apply(place.netns, commands)
         self._held[place] = _Held(ruleset, _fingerprint(nft.list_table(place.netns) or []))
 

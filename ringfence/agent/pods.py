@@ -10,9 +10,13 @@ from ringfence.kernel.cri import Sandbox
 from ringfence.kernel.errors import NamespaceError
 from ringfence.kernel.interfaces import Interface, netns_id
 from ringfence.kernel.netns import inode
-from ringfence.model.address import Address
+from ringfence.model.address import Address, parse_network
 
 NODE_NETNS = Path("/proc/self/ns/net")
+
+_EVERYWHERE = tuple(
+    parse_network(text) for text in ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")
+)
 
 log = structlog.get_logger()
 
@@ -65,5 +69,17 @@ def node() -> Place:
 
 
 def node_addresses(interfaces: Iterable[Interface]) -> tuple[Address, ...]:
-    """All addresses of the node's interfaces, the CNI's gateways included."""
-    return tuple(sorted({address for each in interfaces for address in each.addresses}))
+    """All addresses of the node's interfaces that mean this node alone, CNI gateways included.
+
+    Loopback and link-local ones mean another machine on each machine or link.
+    """
+    return tuple(
+        sorted(
+            {
+                address
+                for interface in interfaces
+                for address in interface.addresses
+                if not any(address in network for network in _EVERYWHERE)
+            }
+        )
+    )

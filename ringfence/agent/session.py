@@ -72,5 +72,6 @@ async def deliver(link: Link, spool: Spool) -> None:
             log.info("reports wait", waiting=len(spool), problem=str(error))
             await asyncio.sleep(backoff.delay())
         else:
+            link.heard()
             spool.done(place)
             backoff.reset()

@@ -1,19 +1,21 @@
 """The HTTP API as one application: every route, and the guard before it."""
 
-from importlib.metadata import version
-
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from ringfence import __version__
 from ringfence.control import problems
 from ringfence.control.api import (
     agents,
+    analysis,
     changes,
+    discover,
     documents,
     enforcement,
     enrolment,
+    flows,
     inventory,
     scopes,
     whoami,
@@ -30,9 +32,12 @@ GUARDED = (
     enrolment.router,
     agents.router,
     inventory.router,
+    flows.router,
     scopes.router,
     workspaces.router,
     documents.router,
+    discover.router,
+    analysis.router,
     enforcement.router,
     why.router,
     changes.router,
@@ -75,7 +80,7 @@ def make_app(services: Services) -> FastAPI:
     """The application. Open are health and enrolment, which takes an enrolment token instead."""
     app = FastAPI(
         title="Ringfence",
-        version=version("ringfence"),
+        version=__version__,
         openapi_url=None,  # served below, behind the guard as all the rest
         responses={status: {"model": Problem} for status in (401, 403, 422)},
     )

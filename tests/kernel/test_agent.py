@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import AgentState, Batch, Directive
 from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.peers import PORT
-from tests.kernel.traffic import tcp_echo, tcp_exchange
+from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
 Row = dict[str, Any]
 
@@ -100,7 +101,7 @@ class World:
             for row in batch.decode(batch.DROPS, each.drops).to_pylist()
         ]
 
-    def await_(self, what: str, reached: Callable[[], object], seconds: float = 15) -> None:
+    def await_(self, what: str, reached: Callable[[], object], seconds: float = 30) -> None:
         until = time.monotonic() + seconds
         while not reached():
             if time.monotonic() > until:
@@ -141,7 +142,9 @@ def test_flows_arrive_each_counted_once(world: World) -> None:
     world.start_agent()
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
     assert {pod.uid for pod in world.state().pods} == {"uid1", "uid2"}
-    assert parse_address("10.99.1.1") in set(world.state().node_addresses)
+    gateways = {parse_address(f"10.99.{i}.1") for i in (1, 2)}
+    gateways |= {parse_address(f"fd00:99:{i}::1") for i in (1, 2)}
+    assert set(world.state().node_addresses) == gateways
     client, server = world.node.pods
     with tcp_echo(server, server.address, 8080):
         for _ in range(5):
@@ -176,7 +179,10 @@ def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> 
         world.await_("the spool grows on", lambda: _spooled(world) > waiting)
         world.start_control()
         world.await_("all delivered", lambda: _opened(world, server, 8080) == 4)
-        world.await_("an empty spool", lambda: _spooled(world) == 0)
+        tcp_exchange(client, server.address, 8080, b"at last")
+        world.stop("agent")  # reports once more, into the spool if need be
+        world.start_agent()
+        world.await_("the last one delivered", lambda: _opened(world, server, 8080) == 5)
     delivered = world.batches()
     assert len({each.id for each in delivered}) == len(delivered)
     starts = [each.window_start_ns for each in delivered]
@@ -188,9 +194,17 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     before = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     world.start_agent()
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
-    with tcp_echo(server, server.address, 8080), tcp_echo(server, server.address, 9090):
-        world.direct(7, _policy(server, allowed_port=8080))
+    with (
+        tcp_echo(server, server.address, 8080),
+        tcp_echo(server, server.address, 8081),
+        tcp_echo(server, server.address, 9090),
+        open_socket(client, server.address, socket.SOCK_STREAM) as older,
+    ):
+        older.connect((server.address, 8081))
+        world.direct(7, _policy(server, PortRange(8080, 8081)))
         world.await_("revision 7 in force", lambda: world.state().enforced_revision == 7)
+        older.sendall(b"open before")
+        assert older.recv(100) == b"open before"
         assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False, "uid2": True}
         tcp_exchange(client, server.address, 8080, b"allowed")
         with pytest.raises(TimeoutError):
@@ -267,12 +281,11 @@ def _judges(server: Pod) -> bool:
     return False
 
 
-def _policy(server: Pod, allowed_port: int) -> NodePolicy:
+def _policy(server: Pod, allowed: PortRange) -> NodePolicy:
     address = parse_address(server.address)
-    ports = (PortRange(allowed_port, allowed_port),)
     inbound = Program(
         (
-            Rule("test/allow", Action.ALLOW, TCP, ports, program.SetId("clients")),
+            Rule("test/allow", Action.ALLOW, TCP, (allowed,), program.SetId("clients")),
             Rule("test/catch-all", Action.DENY, None, (), None),
         )
     )

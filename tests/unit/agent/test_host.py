@@ -1,5 +1,6 @@
 """What the agent asks of its host, and what it makes of what the host says."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,11 @@ def test_missing_capabilities_are_named(effective: str, missing: list[str]) -> N
 
 
 def test_the_lock_keeps_a_second_agent_out(tmp_path: Path) -> None:
-    host.lock(tmp_path)
+    held = host.lock(tmp_path)
     with pytest.raises(HostError, match="another agent"):
         host.lock(tmp_path)
+    os.close(held)
+    os.close(host.lock(tmp_path))
 
 
 def test_a_wildcard_listens_on_each_address_of_its_family() -> None:

@@ -13,6 +13,10 @@ def _open(directory: Path, limit: int = 10_000) -> Spool:
     return spool
 
 
+def _files(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir())
+
+
 async def _drain(spool: Spool) -> list[str]:
     ids = []
     while len(spool):
@@ -32,7 +36,7 @@ async def test_batches_leave_in_order_and_outlive_the_process(tmp_path: Path) ->
     again.put(Batch(id="12"))
     assert await _drain(again) == [str(i) for i in range(1, 13)]
     assert again.dropped == 0
-    assert list(tmp_path.iterdir()) == []
+    assert _files(tmp_path) == []
 
 
 async def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:
@@ -58,7 +62,7 @@ async def test_a_damaged_or_half_written_batch_is_passed_over(tmp_path: Path) ->
     spool = _open(tmp_path)
     spool.put(Batch(id="a"))
     spool.put(Batch(id="b"))
-    min(tmp_path.iterdir()).write_bytes(b"\xff\xff")
+    _files(tmp_path)[0].write_bytes(b"\xff\xff")
     (tmp_path / "0000000000000002.batch.partial").write_bytes(b"half")
     again = _open(tmp_path)
     _, batch = await again.oldest()
