@@ -346,6 +346,7 @@ class Gate:
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._relays: set[asyncio.Task[None] | None] = set()
         self.port = free_port()
 
     async def open(self) -> None:
@@ -354,14 +355,21 @@ class Gate:
     async def shut(self) -> None:
         assert self._server is not None
         self._server.close()
+        relays = [relay for relay in self._relays if relay is not None]
+        for relay in relays:
+            relay.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
         for writer in self._writers:
             writer.transport.abort()
+        self._relays.clear()
         self._writers.clear()
         await self._server.wait_closed()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._relays.add(asyncio.current_task())
+        self._writers.add(writer)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, far_writer}
+        self._writers.add(far_writer)
         await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -443,6 +451,7 @@ async def test_a_lost_watch_resumes_and_forgotten_history_is_listed_anew(
         assert isinstance(anew, watch.Listed), "the versions between are forgotten"
         assert names(anew) == {"mine-1", "mine-2", "mine-3", "mine-4"}
     await gate.shut()
+    await asyncio.sleep(0)  # aborted connections close in the loop's next round
     assert any("unreachable" in said for said in reports)
 
 

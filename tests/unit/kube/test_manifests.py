@@ -10,7 +10,7 @@ from ringfence.connector.sync import WATCHED
 
 DIRECTORY = Path(__file__).parents[3] / "deploy/kubernetes"
 VARIABLES = {
-    "VERSION": "1",
+    "IMAGE": "ringfence:1",
     "SERVER": "https://192.0.2.1:8443",
     "KUBERNETES_CLUSTER": "lab",
     "CA_PEM_BASE64": "Q0E=",
