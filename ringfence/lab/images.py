@@ -5,7 +5,6 @@ An image is an archive in the cache, named by a hash of all that went into it.
 
 import fcntl
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -54,14 +53,7 @@ def ringfence_image(progress: Progress) -> Path:
         raise LabError("the BPF objects are missing; run `make -C bpf`")
     contents = {"wheels": _wheels(progress), "ringfence": ROOT / "ringfence"}
     contents |= {f"build/{file.name}": file for file in objects}
-    contents["metadata/METADATA"] = _metadata()
     return _image("ringfence", contents, progress, _base(progress))
-
-
-def _metadata() -> Path:
-    """The installed package's own metadata, from which it knows its version."""
-    files = importlib.metadata.files("ringfence") or []
-    return next(Path(str(f.locate())) for f in files if f.name == "METADATA")
 
 
 def _base(progress: Progress) -> Path:
