@@ -102,8 +102,8 @@ class _Proposal:
             self._note(edge, "any", ANYWHERE)
         provider_inside = self._inside(edge.backend or edge.provider)
         consumer_inside = self._inside(edge.consumer) and not self._only_nodes
-        if edge.consumer == OwnNode():
-            return  # probes are told by the inventory
+        if self._is_probe(edge):
+            return  # the inventory tells of these
         if isinstance(edge.backend or edge.provider, Nodes) and edge.port in _HOST_SERVICES:
             provider_inside = False
         if not (provider_inside or consumer_inside):
@@ -132,6 +132,14 @@ class _Proposal:
             catch_all=CatchAll(inbound=Action.DENY, outbound=outbound),
             clusters=tuple(self._clusters.cluster(owner) for owner in sorted(self._used)),
             policies=tuple(sorted(policies, key=lambda policy: policy.id)),
+        )
+
+    def _is_probe(self, edge: Edge) -> bool:
+        return (
+            edge.consumer == OwnNode()
+            and isinstance(edge.provider, Owner)
+            and edge.provider in self._clusters
+            and (edge.protocol, edge.port) in self._clusters.probe_ports(edge.provider)
         )
 
     def _inside(self, peer: Peer) -> bool:

@@ -54,6 +54,7 @@ def seen() -> tuple[Agent, Agent]:
     one.saw(NODE, 2, OUTSIDE, (NODE1, 31095))
     one.saw(POD, 7, GATEWAY1, (FRONT, 8079), (OUTSIDE, (NODE1, 31095)))
     one.saw(POD, 7, GATEWAY1, (FRONT, 8079))
+    one.saw(POD, 8, GATEWAY1, (CARTS, 9100))
     one.saw(POD, 7, FRONT, (DB, 9), answered=0, refused=1, reverse_packets=1)
     for port in range(1, SCAN_TARGETS + 1):
         one.saw(POD, 8, CARTS, (DB, port), answered=0, reverse_packets=0)
@@ -108,6 +109,7 @@ def test_the_applications_proposal(hops: object) -> None:
         "carts-to-user-db": ("carts", "user-db", ["27017"]),
         "front-end-to-203.0.113.9": ("front-end", "203.0.113.9/32", ["666"]),
         "front-end-to-carts": ("front-end", "service carts", ["80"]),
+        "own-node-to-carts": ("own node", "carts", ["9100"]),
         "probes-to-front-end": ("own node", "front-end", ["8079"]),
     }
     assert {cluster.name: str(cluster.query) for cluster in workspace.clusters} == {
