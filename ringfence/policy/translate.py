@@ -139,8 +139,9 @@ class Translator:
             cluster = self._snapshot.items[at].cluster if end.same_cluster else ""
             fronts = self.fronts.of_services(end.services, rule.protocol, rule.ports)
             meant = [front for front in fronts if cluster in ("", front.service.cluster)]
-            yield from self._to_fronts(rule, meant, local)
-            yield from self._to_backends(rule, meant, local)
+            named = self._who.side(rule, at, consumer=False)[0]
+            yield from self._to_fronts(rule, named, meant, local)
+            yield from self._to_backends(rule, named, meant, local)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
         nodes = of_addresses(
@@ -167,10 +168,10 @@ class Translator:
             ranges = subtract(ranges, self._service_ranges)
         peers = self.sets.name(meaning, ranges)
         yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local))
-        yield from self._through_fronts(rule, self._who.side(rule, at, consumer=False)[1], local)
+        yield from self._through_fronts(rule, *self._who.side(rule, at, consumer=False), local)
 
     def _through_fronts(
-        self, rule: OrderedRule, ranges: Ranges, local: SetId | None
+        self, rule: OrderedRule, named: str, ranges: Ranges, local: SetId | None
     ) -> Iterator[_Made]:
         """The Services in front of the providers: their backends are chosen after this hop."""
         whole: list[Front] = []
@@ -184,14 +185,19 @@ class Translator:
                 whole.append(front)
             elif any(meant) and rule.action is Action.ALLOW:
                 text = f"admits all backends of Service {name}, of which it means only some"
-                yield from self._to_fronts(rule, [front], local, text)
+                yield from self._to_fronts(rule, named, [front], local, text)
             elif any(meant):
                 text = f"does not deny Service {name}: it means only some of its backends"
                 yield _Made(None, text)
-        yield from self._to_fronts(rule, whole, local)
+        yield from self._to_fronts(rule, named, whole, local)
 
     def _to_fronts(
-        self, rule: OrderedRule, fronts: Iterable[Front], local: SetId | None, widening: str = ""
+        self,
+        rule: OrderedRule,
+        named: str,
+        fronts: Iterable[Front],
+        local: SetId | None,
+        widening: str = "",
     ) -> Iterator[_Made]:
         """Rules towards the addresses of Services and towards their node ports."""
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
@@ -204,7 +210,7 @@ class Translator:
                 node_ports.setdefault((cluster, port.protocol), set()).add(port.node_port)
         for (cluster, protocol, number), addresses in sorted(dialled.items()):
             if addresses:
-                meaning = f"fronts of {self._handle(rule)} {cluster} {protocol}/{number} {widening}"
+                meaning = f"fronts of {named} {rule.ports} {cluster} {protocol}/{number} {widening}"
                 peers = self.sets.name(meaning, of_addresses(addresses))
                 ports = (PortRange(number, number),)
                 yield _Made(self._rule(rule, peers, protocol, ports, local, widening), widening)
@@ -214,7 +220,7 @@ class Translator:
             yield _Made(self._rule(rule, nodes, protocol, node_port, local, widening), widening)
 
     def _to_backends(
-        self, rule: OrderedRule, fronts: Iterable[Front], local: SetId | None
+        self, rule: OrderedRule, named: str, fronts: Iterable[Front], local: SetId | None
     ) -> Iterator[_Made]:
         """Rules towards the backends: dialled directly, or by a socket-level load balancer."""
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
@@ -223,7 +229,7 @@ class Translator:
                 key = front.service.cluster, backend.protocol, backend.port
                 dialled.setdefault(key, set()).add(backend.address)
         for (cluster, protocol, port), addresses in sorted(dialled.items()):
-            meaning = f"backends of {self._handle(rule)} {cluster} {protocol}/{port}"
+            meaning = f"backends of {named} {rule.ports} {cluster} {protocol}/{port}"
             peers = self.sets.name(meaning, of_addresses(addresses))
             yield _Made(self._rule(rule, peers, protocol, (PortRange(port, port),), local))
 
