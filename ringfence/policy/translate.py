@@ -316,7 +316,11 @@ class Translator:
     def _received(self, rule: OrderedRule, at: int) -> Iterator[_Made]:
         """The rules of a node that receives connections for Services, before DNAT."""
         cluster = self._snapshot.items[at].cluster
-        sources = [(self._peers(rule, at), "")]
+        if rule.action is Action.DENY and rule.consumer.own_node:
+            # Which pod a connection will reach, and so whose node it is, shows after DNAT.
+            yield _Made(None, "does not deny here what nodes send to pods that they run")
+            return
+        sources = [(self._peers(rule, at, cluster if rule.provider.same_cluster else None), "")]
         if self._comes_from_pods(rule, cluster):
             text = "admits node addresses to node ports: nodes masquerade what their pods send"
             sources.append((self._who.nodes(cluster), text))
