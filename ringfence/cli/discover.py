@@ -20,7 +20,9 @@ def discover(
 
     Example: ringfence discover sock-shop --since 1h > sock-shop.yaml
     """
-    answer = connect().post("/discover", {"scope": scope, "since": since, **({"until": until} if until else {})})
+    answer = connect().post(
+        "/discover", {"scope": scope, "since": since, **({"until": until} if until else {})}
+    )
     typer.echo(answer["documents"], nl=False)
     summary = answer["summary"]
     typer.echo(f"{summary['policies']} policies from {summary['edges']} edges", err=True)

@@ -102,7 +102,11 @@ def _happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     one, port = front
     assert one.service
     received = not one.addresses or asked.dialled not in one.addresses
-    return received == (asked.node is not None) and any(
+    if received != (asked.node is not None):
+        return False
+    if asked.node is not None and snapshot.items[snapshot.at(asked.node)].cluster != one.cluster:
+        return False  # no node receives for another Kubernetes cluster
+    return any(
         (backend.address, backend.port) == reached
         and backend.serving
         and backend.service_port == port.name
