@@ -32,6 +32,9 @@ from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.peers import PORT
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
+CAPABILITIES = "+bpf,+perfmon,+net_admin,+sys_admin"
+"""All that the agent's container is given."""
+
 Row = dict[str, Any]
 
 RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
@@ -66,7 +69,8 @@ class World:
 
     def start_agent(self) -> None:
         self.start(
-            "agent", RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
+            "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
+            RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
             "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
             "--state-dir", str(self.state_dir), "--interval", "1",
             "--runtime-socket", str(self.directory / "cri.sock"),
