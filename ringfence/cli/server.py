@@ -62,14 +62,14 @@ async def _run(config: "ControlConfig") -> None:
     from ringfence.control.server import ControlPlane  # noqa: PLC0415
 
     logs.configure()
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
     plane = ControlPlane(config)
     await plane.start()
     if plane.admin_token is not None:
         typer.echo("The administrator's token, shown this once:", err=True)
         typer.echo(plane.admin_token)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
     await stopped.wait()
     await plane.stop()

@@ -8,6 +8,7 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.handle import format_handle
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import encode
 from ringfence.policy.translate import Widening
@@ -49,7 +50,7 @@ def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...
     places: dict[tuple[str, str], set[str]] = {}
     for one in widenings:
         name = snapshot.items[snapshot.position(one.workload)].display
-        places.setdefault((one.handle, one.text), set()).add(name)
+        places.setdefault((format_handle(one.decision), one.text), set()).add(name)
     return tuple(
         f"{handle}: {text} (at {', '.join(sorted(names))})"
         for (handle, text), names in sorted(places.items())

@@ -51,7 +51,7 @@ class Enforcement:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
         self.surroundings = surroundings
-        self._enforcing = False
+        self._enforcing: bool | None = None
         self._directives: dict[NodeKey, Directive] = {}
         self._revision = 0
         self._dirty = asyncio.Event()
@@ -80,7 +80,7 @@ class Enforcement:
 
     def directive(self, node: NodeKey) -> Directive | None:
         """What a node is to do; None where it is not known yet, so that it keeps what it has."""
-        if self._enforcing:
+        if self._enforcing is not False:
             return self._directives.get(node)
         return Directive(revision=0, interval_seconds=self.surroundings.interval_seconds)
 
@@ -161,7 +161,10 @@ class Enforcement:
             await asyncio.sleep(_SETTLE_SECONDS)
             self._dirty.clear()
             async with self._lock:
-                await self._recompute()
+                try:
+                    await self._recompute()
+                except Exception as error:  # noqa: BLE001 - following must outlive a bug
+                    self._fail(f"an error inside the control plane ({error!r})")
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
@@ -171,9 +174,7 @@ class Enforcement:
                 enforced = await load_enforced(connection, self._tenant)
             nodes = await self._desired(tree, enforced) if enforced else {}
         except RingfenceError as error:
-            self.problem = f"the enforced policies cannot be turned into rules: {error}"
-            self._metrics.compile_failures.inc()
-            _LOG.error("desired state unknown", reason=str(error))
+            self._fail(str(error))
             return
         self.problem = ""
         switched = self._enforcing != bool(enforced)
@@ -181,6 +182,11 @@ class Enforcement:
         changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
         self._directives = {key: self._directives[key] for key in nodes}
         self._agents.notify([agent.key for agent in self._agents.all()] if switched else changed)
+
+    def _fail(self, reason: str) -> None:
+        self.problem = f"the enforced policies cannot be turned into rules: {reason}"
+        self._metrics.compile_failures.inc()
+        _LOG.error("desired state unknown", reason=reason)
 
     async def _desired(
         self, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]

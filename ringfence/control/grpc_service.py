@@ -28,7 +28,7 @@ _ADDRESS_BYTES = 16
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AgentService(ControlPlaneServicer):
+class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, not typed
     """Serves agents and connectors. Who calls is what the certificate says, never the message."""
 
     def __init__(self, services: Services) -> None:
@@ -134,11 +134,11 @@ class AgentService(ControlPlaneServicer):
 
     async def _peer(self, context: Context, *kinds: ClientKind) -> ClientIdentity:
         """The caller, who must be of one of these kinds."""
-        certificates = context.auth_context().get("x509_pem_cert")
-        if not certificates:
+        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+        if certificate is None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no client certificate was shown")
         try:
-            identity = read_identity(certificates[0])
+            identity = read_identity(certificate)
         except ForbiddenError as error:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
         if identity.kind not in kinds:

@@ -42,16 +42,16 @@ class Authority:
             certificate_file.write_bytes(made.certificate_pem)
             return made
         try:
-            key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+            kept = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+            signed = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         except (OSError, ValueError) as error:
             raise StartError(
                 f"the certificate authority in {directory} cannot be read: {error}; "
                 "restore ca.pem and ca.key, or remove both and enrol every agent anew"
             ) from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
+        if not isinstance(kept, ec.EllipticCurvePrivateKey):
             raise StartError(f"{key_file} holds no elliptic-curve key")
-        return cls(certificate, key)
+        return cls(signed, kept)
 
     @property
     def certificate_pem(self) -> bytes:

@@ -1,5 +1,7 @@
 """Scopes and workspaces as the store keeps them, read back into the words of the domain."""
 
+from functools import lru_cache
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.errors import NotFoundError
@@ -45,6 +47,7 @@ async def load_enforced(
     )
 
 
+@lru_cache(maxsize=256)
 def read_workspace(document: str, name: str) -> Workspace:
     """A workspace from its stored document."""
     (workspace,) = parse_documents(document, name).workspaces

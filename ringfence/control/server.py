@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -229,7 +230,7 @@ def _bind(listen: Listen, option: str) -> socket.socket:
         return socket.create_server((listen.host, listen.port), family=family)
     except OSError as error:
         raise StartError(
-            f"cannot listen on {listen}: {error.strerror}; "
+            f"cannot listen on {listen}: {os.strerror(error.errno or 0)}; "
             f"stop what uses it, or choose another with {option}"
         ) from error
 

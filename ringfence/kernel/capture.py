@@ -19,12 +19,7 @@ import numpy as np
 
 from ringfence.flows.record import FLOW_DTYPE, Hook
 from ringfence.kernel import libbpf
-from ringfence.kernel.bpf import (
-    BpfObject,
-    DoubleBuffer,
-    possible_processors,
-    read_all,
-)
+from ringfence.kernel.bpf import BpfObject, DoubleBuffer, possible_processors, read_all
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.tc import Attachment, attach
 
@@ -124,9 +119,8 @@ class FlowCapture:
             leaving = rows[rows["ifindex"] == ifindex]
             self._departed.append(leaving)
             for row in leaving[["ifindex", "hook"]]:
-                key = row.tobytes()
                 libbpf.call(
-                    "bpf_map_delete_elem", self._object.map_fd("audits"), key,
+                    "bpf_map_delete_elem", self._object.map_fd("audits"), row.tobytes(),
                     doing="forget an interface", accept=(errno.ENOENT,),
                 )  # fmt: skip
 

@@ -34,7 +34,7 @@ DROP_DTYPE = np.dtype(
 
 `netns`: inode number of the network namespace whose rule dropped them. Addresses and ports as in
 FLOW_DTYPE, as they stood at the drop. `reason`: enum skb_drop_reason of the running kernel.
-`bytes`: from the IP header on.
+`packets`: a GSO packet dies as one. `bytes`: from the IP header on.
 """
 
 # Mirrors of struct drop_key and struct drop in bpf/drop.bpf.c.

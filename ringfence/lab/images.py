@@ -3,6 +3,7 @@
 An image is an archive in the cache, named by a hash of all that went into it.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -24,6 +25,7 @@ _DOCKERFILES = ROOT / "deploy/images"
 _SUITE = "bookworm"
 _PYTHON = "3.11"  # of that Debian suite
 _PLATFORM = "x86_64-manylinux_2_36"  # its glibc
+_KEPT_ARCHIVES = 3  # of each image
 _HASH = 16  # hexadecimal digits of an input hash that name an archive
 _IGNORED = ("__pycache__",)
 
@@ -100,13 +102,28 @@ def _image(
     path = directory / f"{name}-{digest}.tar"
     if path.exists():
         return path
-    with progress.step(f"Image {name}") as note, _context(dockerfile, contents) as context:
-        with build.entry(path) as made:
-            _buildah(reference(name), context, made, note)
-        for old in directory.glob(f"{name}-*.tar"):
-            if old != path:
-                old.unlink()
+    with progress.step(f"Image {name}") as note, _exclusive(directory):
+        if not path.exists():
+            with _context(dockerfile, contents) as context, build.entry(path) as made:
+                _buildah(reference(name), context, made, note)
+        _prune(directory, name)
     return path
+
+
+@contextmanager
+def _exclusive(directory: Path) -> Iterator[None]:
+    """One build at a time: all use the same names in buildah's storage."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _prune(directory: Path, name: str) -> None:
+    """Keep the newest archives of an image: another checkout may be using one of them."""
+    archives = sorted(directory.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime)
+    for old in archives[:-_KEPT_ARCHIVES]:
+        old.unlink()
 
 
 def _buildah(tag: str, context: Path, archive: Path, note: Note) -> None:

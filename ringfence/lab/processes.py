@@ -50,14 +50,14 @@ def pids() -> Iterator[int]:
 
 
 def in_network_namespaces(inodes: set[int]) -> list[Process]:
-    """Processes whose network namespace is one of ``inodes``."""
+    """Processes of which a thread is in one of the network namespaces with these ``inodes``."""
     found = []
     for pid in pids():
         try:
-            inode = (PROC / str(pid) / "ns/net").stat().st_ino
+            inside = {path.stat().st_ino for path in (PROC / str(pid)).glob("task/*/ns/net")}
         except OSError:
             continue  # gone meanwhile, or a zombie
-        if inode in inodes:
+        if inside & inodes:
             found.append(identify("", pid))
     return found
 

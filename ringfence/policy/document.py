@@ -245,6 +245,13 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, indentless=indentless and flow)
 
 
+# In other styles PyYAML folds line breaks such as U+0085 away.
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        f"{TAG}str", text, style=None if text.isprintable() else '"'
+    ),
+)
 _Dumper.add_representer(
     _Inline, lambda dumper, data: dumper.represent_mapping(f"{TAG}map", data, flow_style=True)
 )

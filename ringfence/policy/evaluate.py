@@ -68,6 +68,6 @@ def _first_matches(
         if not rule.decides(DIRECTIONS[role]):
             continue
         rows = undecided[holds(snapshot, rule.members, items[undecided])]
-        places[rows[matcher.matches(rule, role, rows)]] = place
+        places[matcher.matching(rule, role, rows)] = place
         undecided = undecided[places[undecided] == UNGOVERNED]
     return places

@@ -34,6 +34,6 @@ def _end(
         for rule in policy_set.rules
         if rule.decides(direction)
         and position in rule.members
-        and matcher.matches(rule, role, only)[0]
+        and len(matcher.matching(rule, role, only))
     )
     return EndVerdict(role, direction, policy_set.snapshot.items[position].key, matching)

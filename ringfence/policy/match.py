@@ -45,6 +45,8 @@ class Matcher:
         self._own_nodes = policy_set.own_nodes
         self._snapshot = policy_set.snapshot
         self._given = connections
+        self._consumers = connections.consumer_item
+        self._providers = connections.provider_item
         self._consumer = _Column(np.ascontiguousarray(connections.consumer).view(_ADDRESS))
         self._provider = _Column(np.ascontiguousarray(connections.provider).view(_ADDRESS))
         protocol = connections.protocol
@@ -53,36 +55,38 @@ class Matcher:
         self._dialled_socket, self._reached_socket = _Column(dialled), _Column(reached)
         self._direct: Mask = (dialled == reached).ravel()
 
-    def matches(self, rule: OrderedRule, role: EndRole, rows: Rows) -> Mask:
-        """Which of the rows the rule speaks of, as the end in that role meets it."""
-        found = self._as_receiver(rule, rows) if role is EndRole.NODE else self._own(rule, rows)
-        return (
-            found
-            if rule.protocol is None
-            else found & (self._given.protocol[rows] == rule.protocol)
-        )
+    def matching(self, rule: OrderedRule, role: EndRole, rows: Rows) -> Rows:
+        """Those of the rows that the rule speaks of, as the end in that role meets it."""
+        # Each step tests only what the one before it has left.
+        if rule.protocol is not None:
+            rows = rows[self._given.protocol[rows] == rule.protocol]
+        if role is EndRole.NODE:
+            rows = rows[self._named(rule.consumer, self._consumer, self._consumers[rows], rows)]
+            return rows[self._is_received(rule, rows)]
+        rows = rows[self._is_from(rule.consumer, rows)]
+        return rows[self._is_to(rule, rows)]
 
-    def _own(self, rule: OrderedRule, rows: Rows) -> Mask:
-        consumers, providers = self._given.consumer_item[rows], self._given.provider_item[rows]
-        from_consumer = self._named(rule.consumer, self._consumer, consumers, rows)
-        if rule.consumer.own_node:
-            from_consumer |= self._runs_on(providers, consumers)
-        to_provider = self._named(rule.provider, self._provider, providers, rows)
-        if rule.provider.own_node:
-            to_provider |= self._runs_on(consumers, providers)
-        to_provider &= _in_ports(rule.ports, self._given.provider_port[rows])
-        if rule.provider.services:
-            to_provider |= self._service(rule, self._dialled_socket, self._fronts, rows)
+    def _is_from(self, end: ResolvedEnd, rows: Rows) -> Mask:
+        consumers = self._consumers[rows]
+        found = self._named(end, self._consumer, consumers, rows)
+        return found | self._runs_on(self._providers[rows], consumers) if end.own_node else found
+
+    def _is_to(self, rule: OrderedRule, rows: Rows) -> Mask:
+        end, providers = rule.provider, self._providers[rows]
+        found = self._named(end, self._provider, providers, rows)
+        if end.own_node:
+            found |= self._runs_on(self._consumers[rows], providers)
+        found &= _in_ports(rule.ports, self._given.provider_port[rows])
+        if end.services:
+            found |= self._service(rule, self._dialled_socket, self._fronts, rows)
             direct = self._service(rule, self._reached_socket, self._backends, rows)
-            to_provider |= direct & self._direct[rows]
-        return from_consumer & to_provider
+            found |= direct & self._direct[rows]
+        return found
 
-    def _as_receiver(self, rule: OrderedRule, rows: Rows) -> Mask:
-        consumers = self._given.consumer_item[rows]
-        from_consumer = self._named(rule.consumer, self._consumer, consumers, rows)
+    def _is_received(self, rule: OrderedRule, rows: Rows) -> Mask:
         if rule.provider.anyone:
-            return from_consumer & _in_ports(rule.ports, self._given.dialled_port[rows])
-        return from_consumer & self._service(rule, self._dialled_socket, self._fronts, rows)
+            return _in_ports(rule.ports, self._given.dialled_port[rows])
+        return self._service(rule, self._dialled_socket, self._fronts, rows)
 
     def _named(self, end: ResolvedEnd, column: "_Column", items: Positions, rows: Rows) -> Mask:
         """Where the end names the item at hand, or its address."""
@@ -120,7 +124,7 @@ class Matcher:
     def _may_mean(self, cluster: ClusterId) -> Mask:
         """Where the consumer is in that Kubernetes cluster or in none."""
         fits = np.array([item.cluster in (cluster, "") for item in self._snapshot.items] + [True])
-        found: Mask = fits[self._given.consumer_item]
+        found: Mask = fits[self._consumers]
         return found
 
     def _fronts(self, service: Item, port: ServicePort) -> Iterator[bytes]:

@@ -219,35 +219,68 @@ class Translator:
 
     def _inbound(self, rule: OrderedRule, at: int) -> Iterator[_Made]:
         """The rules in the provider's namespace: from what is left of the consumer."""
-        end = rule.provider
-        if not end.services:
-            peers = self._peers(rule, at)
-            local = self._local(rule, end, at, consumer=False)
-            yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local))
-            for front, backend in self.fronts.served_by(at):
-                if fits(backend.protocol, backend.port, rule.protocol, rule.ports):
-                    yield from self._masqueraded(rule, at, front, backend)
+        if rule.provider.services:
+            yield from self._behind_services(rule, at)
             return
+        behind = [
+            (front, backend)
+            for front, backend in self.fronts.served_by(at)
+            if fits(backend.protocol, backend.port, rule.protocol, rule.ports)
+        ]
+        peers, text = self._sources(rule, at, (front for front, _ in behind))
+        local = self._local(rule, rule.provider, at, consumer=False)
+        yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local), text)
+        for front, backend in behind:
+            yield from self._masqueraded(rule, at, front, backend)
+
+    def _behind_services(self, rule: OrderedRule, at: int) -> Iterator[_Made]:
+        """The rules of a backend of the Services that the policy names."""
+        end = rule.provider
         fronts = self.fronts.of_services(end.services, rule.protocol, rule.ports)
         meant = {id(front) for front in fronts}
         for front, backend in self.fronts.served_by(at):
             if id(front) not in meant:
                 continue
-            shared = self.fronts.shared(backend)
-            if shared and rule.action is Action.DENY:
-                text = f"does not deny port {backend.port} here: another Service leads to it too"
-                yield _Made(None, text)
-                continue
-            text = (
-                f"admits its consumers to port {backend.port} through every Service that"
-                " leads to it"
-                if shared
-                else ""
-            )
-            peers = self._peers(rule, at, front.service.cluster if end.same_cluster else None)
+            text = ""
+            if self.fronts.shared(backend):
+                text = f"port {backend.port} here, to which another Service leads too"
+                if rule.action is Action.DENY:
+                    yield _Made(None, f"does not deny {text}")
+                    continue
+                text = f"admits its consumers to {text}"
+            cluster = front.service.cluster if end.same_cluster else None
+            peers, spared = self._sources(rule, at, [front], cluster)
             ports = (PortRange(backend.port, backend.port),)
             yield _Made(self._rule(rule, peers, backend.protocol, ports, None, text), text)
+            if spared:
+                yield _Made(None, spared)
             yield from self._masqueraded(rule, at, front, backend)
+
+    def _sources(
+        self,
+        rule: OrderedRule,
+        at: int,
+        fronts: Iterable[Front],
+        cluster: ClusterId | None = None,
+    ) -> tuple[SetId | None, str]:
+        """The consumers as a provider behind the fronts sees them, and the widening of a DENY.
+
+        Whoever comes masqueraded comes from a node address, so a DENY must spare those.
+        """
+        masquerading = next((front for front in fronts if front.masquerades), None)
+        if rule.action is Action.ALLOW or rule.consumer.anyone or masquerading is None:
+            return self._peers(rule, at, cluster), ""
+        meaning, ranges = self._side(rule, at, consumer=True)
+        home = masquerading.service.cluster
+        nodes = of_addresses(self.fronts.node_addresses.get(home, ()))
+        spared = subtract(ranges, (*nodes, *self._foreign(cluster)))
+        peers = self.sets.name(f"{meaning} but nodes of {home}, for {cluster}", spared)
+        if not any(within(node, ranges) for node in self.fronts.node_addresses.get(home, ())):
+            return peers, ""
+        name = masquerading.service.display
+        return peers, (
+            f"does not deny node addresses: nodes masquerade what they receive for Service {name}"
+        )
 
     def _masqueraded(
         self, rule: OrderedRule, at: int, front: Front, backend: Backend
@@ -314,7 +347,7 @@ class Translator:
         if rule.consumer.anyone:
             return None
         meaning, ranges = self._side(rule, at, consumer=True)
-        foreign = self._foreign(cluster) if cluster is not None else ()
+        foreign = self._foreign(cluster)
         if foreign:
             meaning, ranges = f"{meaning} in {cluster}", subtract(ranges, foreign)
         return self.sets.name(meaning, ranges)
@@ -373,7 +406,10 @@ class Translator:
         addresses = self.fronts.node_addresses.get(cluster, [])
         return self.sets.name(f"nodes of {cluster}", of_addresses(addresses))
 
-    def _foreign(self, cluster: ClusterId) -> Ranges:
+    def _foreign(self, cluster: ClusterId | None) -> Ranges:
+        """The addresses of the workloads of other clusters than that one; none for None."""
+        if cluster is None:
+            return ()
         items = self._snapshot.items
         others = (at for at in self._snapshot.subjects if items[at].cluster not in (cluster, ""))
         return self.sets.of_items(others)

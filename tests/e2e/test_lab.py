@@ -18,7 +18,7 @@ from tests.e2e.cluster import COMMAND, Lab, ringfence, until
 CONFIG = LabConfig()
 EXTERNAL = str(CONFIG.external.address)
 NODES = {spec.name: str(spec.address) for spec in CONFIG.node_specs}
-UP_BUDGET = 75.0  # seconds on two cores
+UP_BUDGET = 150.0  # seconds; twice what two idle cores may take
 
 
 def test_remains_of_a_killed_lab_were_taken_away(lab: Lab, killed_lab: list[Process]) -> None:
@@ -147,8 +147,8 @@ def test_intruder_scans_and_reaches_user_db(lab: Lab) -> None:
         def results(event: str) -> set[str]:
             return {e["result"] for e in lab.events("pod/intruder") if e["event"] == event}
 
-        until("it has called user-db", lambda: "connected" in results("call"), seconds=60)
-        assert "connected" in results("scan")
+        for event in ("call", "scan"):
+            until(f"a {event} connected", lambda e=event: "connected" in results(e), seconds=60)  # type: ignore[misc]
     finally:
         ringfence("lab", "intruder", "stop")
     assert not lab.get("pod", "-n", "sock-shop", "-l", "name=intruder")["items"]

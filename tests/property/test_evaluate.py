@@ -121,19 +121,21 @@ def services(draw: st.DrawFn, pods: list[Item]) -> list[Item]:
         for name in ("carts", "front-end"):
             ports = tuple(
                 ServicePort(f"p{port}", draw(protocols), port, draw(st.sampled_from([0, 31095])))
-                for port in draw(st.lists(st.sampled_from(PORTS[:3]), unique=True, max_size=2))
+                for port in draw(
+                    st.lists(st.sampled_from(PORTS[:3]), unique=True, min_size=1, max_size=2)
+                )
             )
             backends = tuple(
                 Backend(
                     port.name,
                     port.protocol,
-                    draw(st.sampled_from(pod.addresses)),
-                    draw(st.sampled_from([80, 8079])),
+                    pod.addresses[0],
+                    8079,
                     draw(st.booleans()),
                     pod.key,
                 )
                 for port in ports
-                for pod in draw(st.lists(st.sampled_from(pods), max_size=2))
+                for pod in draw(st.lists(st.sampled_from(pods[:3]), min_size=1, max_size=2))
             )
             fronts = (parse_address(f"10.100.{number}.{len(name)}"),)
             external = draw(st.sampled_from([(), (parse_address(f"198.51.100.{number}"),)]))
@@ -160,7 +162,7 @@ protocols = st.sampled_from([TCP, TCP, UDP])
 @st.composite
 def trees(draw: st.DrawFn) -> ScopeTree:
     """Up to nine scopes, four deep."""
-    scopes = [Scope(ScopeName("s0"), None, draw(st.sampled_from(QUERIES[:2])))]
+    scopes = [Scope(ScopeName("s0"), None, parse("everything"))]
     depth = {scopes[0].name: 1}
     for number in range(1, draw(st.integers(1, 9))):
         parent = draw(st.sampled_from([scope for scope in scopes if depth[scope.name] < 4]))
@@ -176,14 +178,16 @@ def provider_ends(tree: ScopeTree) -> st.SearchStrategy[End]:
         ServiceEnd,
         st.just("shop"),
         st.sampled_from(["carts", "front-end", "front-end", "gone"]),
-        st.sampled_from(["", "", "east"]),
+        st.sampled_from(["", "east"]),
     )
-    return service | consumer_ends(tree)
+    return st.booleans().flatmap(lambda named: service if named else consumer_ends(tree))
 
 
 def consumer_ends(tree: ScopeTree) -> st.SearchStrategy[End]:
     networks = st.lists(st.sampled_from(NETWORKS), max_size=2).map(tuple)
     return st.one_of(
+        st.just(CidrEnd((NETWORKS[0], NETWORKS[1]))),
+        st.builds(OwnNodeEnd),
         st.builds(ScopeEnd, st.sampled_from([scope.name for scope in tree.preorder()])),
         st.builds(ClusterEnd, st.sampled_from(["c0", "c1"])),
         st.builds(FilterEnd, st.sampled_from(QUERIES)),
@@ -195,9 +199,9 @@ def consumer_ends(tree: ScopeTree) -> st.SearchStrategy[End]:
 
 @st.composite
 def policies(draw: st.DrawFn, tree: ScopeTree, number: int) -> Policy:
-    protocol = draw(st.sampled_from([None, TCP, TCP, UDP, ICMP]))
+    protocol = draw(st.sampled_from([None, None, TCP, TCP, UDP, ICMP]))
     first = draw(st.sampled_from(PORTS))
-    ports = draw(st.sampled_from([(), (PortRange(first, first),), (PortRange(first, 65535),)]))
+    ports = draw(st.sampled_from([(), (), (PortRange(first, first),), (PortRange(first, 65535),)]))
     return Policy(
         PolicyId(f"p{number}"),
         draw(consumer_ends(tree)),
@@ -216,7 +220,7 @@ actions = st.sampled_from(Action)
 @st.composite
 def enforced(draw: st.DrawFn, tree: ScopeTree) -> list[Enforced]:
     bound = draw(
-        st.lists(st.sampled_from(tree.preorder()), min_size=1, max_size=4).map(enumerate).map(list)
+        st.lists(st.sampled_from(tree.preorder()), min_size=2, max_size=3).map(enumerate).map(list)
     )
     primaries = {scope.name: number for number, scope in bound}
     return [
@@ -227,7 +231,7 @@ def enforced(draw: st.DrawFn, tree: ScopeTree) -> list[Enforced]:
                 primaries[scope.name] == number,
                 CatchAll(draw(actions), draw(actions)),
                 tuple(Cluster(f"c{n}", draw(st.sampled_from(QUERIES))) for n in range(2)),
-                tuple(draw(policies(tree, n)) for n in range(draw(st.integers(0, 4)))),
+                tuple(draw(policies(tree, n)) for n in range(draw(st.integers(2, 5)))),
             ),
             Version(number + 1),
         )
@@ -237,39 +241,43 @@ def enforced(draw: st.DrawFn, tree: ScopeTree) -> list[Enforced]:
 
 @st.composite
 def connections(draw: st.DrawFn, items: list[Item]) -> Connection:
-    """Direct ones, ones through a Service, and ones of no sense at all."""
+    """Ones between anybody, ones to a backend by every way there is, and ones of no sense."""
     held = [address for one in items for address in one.addresses] + OUTSIDE
-    nodes = [one.addresses[0] for one in items if one.kind is ItemKind.NODE]
+    pods = [one for one in items if one.kind is ItemKind.POD]
+    nodes = {(one.cluster, one.name): one for one in items if one.kind is ItemKind.NODE}
     address, port = st.sampled_from(held), st.sampled_from(PORTS)
+    node = st.sampled_from([one.addresses[0] for one in nodes.values()])
     protocol, consumer = draw(protocols | st.just(ICMP)), draw(address)
-    fronted = [(one, spec, p) for one in items if (spec := one.service) for p in spec.ports]
-    shape = draw(st.sampled_from(["direct", "service", "service", "received", "odd"]))
-    if shape == "odd":
-        node = draw(st.none() | st.sampled_from(nodes))
-        places = draw(address), draw(port), draw(address), draw(port)
-        return Connection(protocol, consumer, *places, node)
-    backends = [
-        (one, spec, p, backend)
-        for one, spec, p in fronted
+    if draw(st.integers(0, 3)) == 0:
+        pod = draw(st.sampled_from(pods))
+        probe = nodes[pod.cluster, pod.node].addresses[0], pod.addresses[0], draw(port)
+        anybody = consumer, draw(address), draw(port)
+        mine, its, at = draw(st.sampled_from([probe, anybody]))
+        return Connection(protocol, mine, its, at, its, at)
+    ways = [
+        (one, spec, front, backend)
+        for one in items
+        if (spec := one.service)
+        for front in spec.ports
         for backend in spec.backends
-        if backend.service_port == p.name
+        if backend.service_port == front.name
     ]
-    if not backends or shape == "direct":
-        reached = draw(address), draw(port)
-        if backends and draw(st.sampled_from([False, True])):
-            *_, backend = draw(st.sampled_from(backends))
-            protocol, reached = backend.protocol, (backend.address, backend.port)
-        return Connection(protocol, consumer, *reached, *reached)
-    one, spec, p, backend = draw(st.sampled_from(backends))
+    service, spec, front, backend = draw(st.sampled_from(ways))
     reached = backend.address, backend.port
-    if shape == "received":
-        node = draw(st.sampled_from(nodes))
-        front = draw(
-            st.sampled_from([(node, p.node_port), *((a, p.port) for a in spec.external_addresses)])
-        )
-        return Connection(p.protocol, consumer, *reached, *front, node)
-    front = draw(st.sampled_from([*one.addresses, *spec.external_addresses])), p.port
-    return Connection(p.protocol, consumer, *reached, *front)
+    match draw(st.sampled_from(["direct", "service", "received", "odd"])):
+        case "direct":
+            return Connection(backend.protocol, consumer, *reached, *reached)
+        case "service":
+            dialled = draw(st.sampled_from([*service.addresses, *spec.external_addresses]))
+            return Connection(front.protocol, consumer, *reached, dialled, front.port)
+        case "received":
+            receiver = draw(node)
+            outer = [(external, front.port) for external in spec.external_addresses]
+            dialled, at = draw(st.sampled_from([(receiver, front.node_port), *outer]))
+            return Connection(front.protocol, consumer, *reached, dialled, at, receiver)
+        case _:
+            dialled, at, receiver_or_none = draw(address), draw(port), draw(st.none() | node)
+            return Connection(protocol, consumer, *reached, dialled, at, receiver_or_none)
 
 
 @settings(

@@ -37,7 +37,7 @@ _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 
 _OBSERVED = f"""
 SELECT {_HOP}, any(connection) AS connection, node, interface,
-    min(rank) AS rank, min(remote) AS remote, true AS flow, toUInt64(0) AS dropped,
+    min(rank) AS rank, min(remote) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
@@ -52,7 +52,7 @@ GROUP BY {_HOP}, node, interface
 _DROPPED = f"""
 SELECT {_TUPLE}, consumer AS first_consumer, provider AS dialled, provider_port AS dialled_port,
     any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
-    toUInt8(255) AS rank, false AS remote, false AS flow, sum(packets) AS dropped,
+    toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
     {", ".join(f"toUInt64(0) AS {name}" for name in _SUMS)},
     toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags, '' AS method,
@@ -66,11 +66,10 @@ GROUP BY {_TUPLE}
 """
 
 _BY_HOP = f"""
-SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote, max(flow) AS flow,
+SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote,
     {
     ", ".join(
-        f"argMin({name}, (NOT flow, remote, rank, -toInt64(forward_packets))) AS {name}"
-        for name in _BEST
+        f"argMin({name}, (remote, rank, -toInt64(forward_packets))) AS {name}" for name in _BEST
     )
 },
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
@@ -86,12 +85,12 @@ FROM (
     SELECT *,
         sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
         max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
-        max(flow AND NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
+        max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
     FROM ({_BY_HOP})
 )
-WHERE if(flow AND NOT remote, true, dropped > 0 AND NOT tuple_listed)
+WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 """
-"""One row per hop (own tuple, tuple before NAT): see `flows.connections.Hops`.
+"""One row per hop (own tuple, tuple before NAT).
 
 Parameters: tenant, since, until (epoch ns).
 """
@@ -106,7 +105,7 @@ SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, p
 FROM drops WHERE {_BETWEEN} AND ({where})
 GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason
-ORDER BY last_ns DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
+ORDER BY max(drops.last_ns) DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
 """
 
 

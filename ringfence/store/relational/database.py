@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -37,6 +38,7 @@ class Database:
         """Connect and bring the schema up to date; raises StoreError."""
         engine = create_async_engine(self._url, pool_pre_ping=True)
         if self._url.get_backend_name() == "sqlite":
+            _touch(Path(self._url.database or ""))
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         self._engine = engine
@@ -94,6 +96,14 @@ def upgrade(connection: Connection) -> None:
     )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _touch(file: Path) -> None:
+    """Find out that a file cannot be used before the driver does, which then leaves a thread."""
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise StoreError(f"the database {file} cannot be used: {error.strerror}") from error
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

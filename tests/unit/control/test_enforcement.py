@@ -1,6 +1,8 @@
 """From inventory and documents to a directive at an agent, over real TLS, gRPC and HTTP."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
@@ -9,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from ringfence.control.pki import read_identity
 from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import make_labels
@@ -18,7 +21,7 @@ from ringfence.policy.program import decode
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
-from tests.unit.control.conftest import CLUSTER, World
+from tests.unit.control.conftest import CLUSTER, World, make_request
 
 DOCUMENTS = """
 apiVersion: ringfence.io/v1alpha1
@@ -118,7 +121,7 @@ async def test_from_documents_to_a_directive_and_back(
     planned = await world.ok("POST", "/apply", json={**files, "dry_run": True})
     assert [
         (one["kind"], one["name"], one["change"], one["version"]) for one in planned["changes"]
-    ] == [  # type: ignore[attr-defined]
+    ] == [
         ("Scope", "all", "created", None),
         ("Scope", "shop", "created", None),
         ("Workspace", "shop", "created", 1),
@@ -126,7 +129,7 @@ async def test_from_documents_to_a_directive_and_back(
     assert (await world.ok("GET", "/scopes"))["items"] == []
     assert await world.ok("POST", "/apply", json=files) == planned
     again = await world.ok("POST", "/apply", json=files)
-    assert {one["change"] for one in again["changes"]} == {"unchanged"}  # type: ignore[attr-defined]
+    assert {one["change"] for one in again["changes"]} == {"unchanged"}
 
     body = {"workspaces": [{"name": "shop", "version": None}]}
     plan = await world.ok("POST", "/enforcement", json={**body, "dry_run": True})
@@ -136,14 +139,14 @@ async def test_from_documents_to_a_directive_and_back(
     told = await agent.directive()
     policy = decode(told.node_policy)
     assert {pod.name for pod in policy.pods if pod.inbound} == {"front", "db"}
-    (seen,) = (await world.ok("GET", "/agents"))["items"]  # type: ignore[misc]
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
     assert (seen["enforced_revision"], seen["desired_revision"]) == (0, told.revision)
     await agent.tell(enforced_revision=told.revision)
 
     why = {"source": "shop/front", "destination": "shop/db", "port": 3306}
     answer = await world.ok("GET", "/why", params=why)
     assert answer["allowed"]
-    decided = answer["connections"][0]["ends"][1]["deciding"]  # type: ignore[index]
+    decided = answer["connections"][0]["ends"][1]["deciding"]
     assert (decided["policy"], decided["version"], decided["stage"]) == (
         "front-to-db",
         1,
@@ -160,7 +163,7 @@ async def test_from_documents_to_a_directive_and_back(
     stopped = await world.ok("DELETE", "/enforcement")
     assert stopped["workloads"] == ["shop/db", "shop/front"]
     assert (await agent.directive()).node_policy == b""
-    said = [one["what"] for one in (await world.ok("GET", "/changes"))["items"]]  # type: ignore[attr-defined]
+    said = [one["what"] for one in (await world.ok("GET", "/changes"))["items"]]
     assert said[0] == "enforced nothing"
     assert "enforced shop@p1" in said
 
@@ -208,14 +211,33 @@ async def test_a_node_that_the_inventory_lacks_keeps_what_it_has(world: World) -
     await agent.tell(node="stranger", enforced_revision=7)
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(agent.call.read(), 0.5)
-    (seen,) = (await world.ok("GET", "/agents"))["items"]  # type: ignore[misc]
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
     assert "inventory does not hold this node" in seen["stale_reason"]
+
+
+async def test_policies_that_cannot_be_read_leave_every_node_as_it_is(
+    start: Callable[[], Awaitable[World]],
+) -> None:
+    world = await start()
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as held, held:
+        held.execute("UPDATE workspace_versions SET document = 'nonsense'")
+    world = await start()
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell(enforced_revision=7)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(agent.call.read(), 0.5)
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
+    assert "cannot be turned into rules: shop@p1:1" in seen["stale_reason"]
 
 
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
     """How a call is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asyncio.wait_for(call, 10)  # type: ignore[arg-type]
+        await asyncio.wait_for(call, 10)
     return caught.value.code(), str(caught.value.details())
 
 
@@ -227,6 +249,10 @@ async def test_the_certificate_decides_what_a_client_may_do(world: World) -> Non
     assert code is grpc.StatusCode.PERMISSION_DENIED
     code, _ = await refusal(connector.Report(wire.Batch(id="b")))
     assert code is grpc.StatusCode.PERMISSION_DENIED
+    _, csr = make_request()
+    renewed = await agent.Renew(wire.RenewRequest(csr_pem=csr.encode()))
+    identity = read_identity(renewed.certificate_pem)
+    assert (identity.name, identity.kind, identity.kubernetes_cluster) == ("n1", "agent", CLUSTER)
     event = wire.InventoryEvent(kubernetes_cluster="another", gone="another/pod/x")
     code, said = await refusal(connector.Publish(iter([event])).read())
     assert code is grpc.StatusCode.INVALID_ARGUMENT

@@ -99,6 +99,7 @@ TREE = ScopeTree(
     )
 )
 POD_A, FRONT = FilterEnd(parse('name = "pod-a"')), ServiceEnd("b", "front")
+JUST_B = (parse_network("10.1.0.3"),)
 ANY = CidrEnd((parse_network("0.0.0.0/0"),))
 
 
@@ -293,6 +294,20 @@ SCENARIOS = [
         direct(A, OUTSIDE, 443),
         False,
         {"consumer": "a default"},
+    ),
+    Scenario(
+        "a block of one address holds an address inside the cluster",
+        [workspace("a", DENY, policy(ALLOW, POD_A, CidrEnd(JUST_B)))],
+        A_TO_B,
+        True,
+        {"consumer": "a default"},
+    ),
+    Scenario(
+        "and not what is excepted",
+        [workspace("a", DENY, policy(ALLOW, POD_A, replace(ANY, exceptions=JUST_B)))],
+        A_TO_B,
+        False,
+        {"consumer": "a catch-all"},
     ),
     Scenario(
         "an IPv6 block holds no IPv4 address",

@@ -1,0 +1,164 @@
+"""What the evaluator allows at an end, that end's rules never deny, whatever the world.
+
+And what it denies they allow only where a widening is reported of that workload.
+"""
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address
+from ringfence.model.ids import ItemKey, NodeName, RevisionId
+from ringfence.model.policy import Action, Direction
+from ringfence.model.verdict import EndRole
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.evaluate import end_items, evaluate
+from ringfence.policy.order import PolicySet
+from ringfence.policy.program import NodePolicy, ProgramId, encode
+from ringfence.policy.recheck import Opened, first_match
+from tests.property.test_evaluate import (
+    CONNECTIONS,
+    WORLDS,
+    connections,
+    enforced,
+    pods_and_nodes,
+    services,
+    trees,
+)
+
+
+@settings(
+    max_examples=WORLDS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.data())
+def test_rules_deny_nothing_that_the_evaluator_allows(data: st.DataObject) -> None:
+    workloads = data.draw(pods_and_nodes())
+    pods = [one for one in workloads if one.kind is ItemKind.POD]
+    items = workloads + data.draw(services(pods))
+    tree = data.draw(trees())
+    bound = data.draw(enforced(tree))
+    asked = data.draw(st.lists(connections(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    policy_set = PolicySet(snapshot, tree, bound)
+    compiled = compile_policies(policy_set, ())
+    widened = {widening.workload for widening in compiled.widenings}
+    columns = tabulate(snapshot, asked)
+    verdicts = evaluate(policy_set, columns)
+    for role in EndRole:
+        for row, (at, place) in enumerate(
+            zip(end_items(columns, role), verdicts.deciding(role), strict=True)
+        ):
+            if place == -1 or not _happens(items, asked[row], snapshot):
+                continue
+            item = snapshot.items[at]
+            allowed = policy_set.rules[place].action is Action.ALLOW
+            for source in _sources(items, asked[row], role):
+                passes = _passes(compiled, item, role, asked[row], source)
+                if allowed:
+                    assert passes, (role, asked[row], item.key)
+                elif passes:
+                    assert item.key in widened, (role, asked[row], item.key)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_the_order_of_inputs_changes_nothing(data: st.DataObject) -> None:
+    workloads = data.draw(pods_and_nodes())
+    items = workloads + data.draw(services(workloads[:6]))
+    tree = data.draw(trees())
+    bound = data.draw(enforced(tree))
+    outcomes = []
+    for given_items, given_bound in ((items, bound), (items[::-1], bound[::-1])):
+        snapshot = Snapshot((RevisionId(1), one) for one in given_items)
+        compiled = compile_policies(PolicySet(snapshot, tree, given_bound), ())
+        encoded = {name: encode(policy) for name, policy in compiled.policies.items()}
+        outcomes.append((encoded, compiled.widenings))
+    assert outcomes[0] == outcomes[1]
+
+
+def _happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
+    """Whether the cluster's network could bring the connection about."""
+    reached, dialled = (asked.provider, asked.provider_port), (asked.dialled, asked.dialled_port)
+    if snapshot.at(asked.consumer) == snapshot.at(asked.provider) != NOWHERE:
+        return False  # a workload to itself is a fail-safe
+    if asked.consumer[:10] != asked.dialled[:10]:
+        return False  # one family to the other
+    fronts = {
+        (address, port.protocol, number): (one, port)
+        for one in items
+        if one.service
+        for port in one.service.ports
+        for address, number in _dialled_at(items, one, port.port, port.node_port)
+    }
+    front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
+    if front is None:
+        leads_nowhere = any(asked.dialled in _fronts(one) for one in items)
+        return reached == dialled and asked.node is None and not leads_nowhere
+    one, port = front
+    assert one.service
+    received = not one.addresses or asked.dialled not in one.addresses
+    return received == (asked.node is not None) and any(
+        (backend.address, backend.port) == reached
+        and backend.serving
+        and backend.service_port == port.name
+        and backend.protocol == asked.protocol
+        for backend in one.service.backends
+    )
+
+
+def _fronts(one: Item) -> tuple[Address, ...]:
+    return (*one.addresses, *one.service.external_addresses) if one.service else ()
+
+
+def _dialled_at(
+    items: list[Item], one: Item, port: int, node_port: int
+) -> list[tuple[Address, int]]:
+    assert one.service
+    found = [(address, port) for address in _fronts(one)]
+    nodes = [n for n in items if n.kind is ItemKind.NODE and n.cluster == one.cluster]
+    if node_port:
+        found += [(address, node_port) for node in nodes for address in node.addresses]
+    return found
+
+
+def _sources(items: list[Item], asked: Connection, role: EndRole) -> list[Address]:
+    """The addresses that the end may see the connection come from."""
+    if role is not EndRole.PROVIDER or asked.node is None:
+        return [asked.consumer]
+    nodes = [one for one in items if asked.node in one.addresses and one.kind is ItemKind.NODE]
+    return [asked.consumer, *nodes[0].addresses]
+
+
+def _passes(
+    compiled: Compiled, item: Item, role: EndRole, asked: Connection, source: Address
+) -> bool:
+    """Whether the rules in the end's namespace let the connection pass."""
+    node = item.node if item.kind is ItemKind.POD else item.name
+    policy = compiled.policies[item.cluster, NodeName(node)]
+    direction = Direction.OUTBOUND if role is EndRole.CONSUMER else Direction.INBOUND
+    program = _program(policy, item.key, role)
+    behind = role is EndRole.PROVIDER
+    opened = Opened(
+        np.array([asked.protocol], dtype=np.uint8),
+        np.frombuffer(source, dtype=np.uint8).reshape(1, 16),
+        np.frombuffer(asked.provider if behind else asked.dialled, dtype=np.uint8).reshape(1, 16),
+        np.array([asked.provider_port if behind else asked.dialled_port], dtype=np.uint16),
+    )
+    rules = policy.programs[program].rules
+    return rules[first_match(policy, rules, direction, opened)[0]].action is Action.ALLOW
+
+
+def _program(policy: NodePolicy, key: ItemKey, role: EndRole) -> ProgramId:
+    bindings = {pod.uid: pod for pod in policy.pods}
+    binding = bindings.get(key.rpartition("/")[2], policy.binding)
+    if role is EndRole.NODE:
+        found = policy.binding.received
+    else:
+        found = binding.outbound if role is EndRole.CONSUMER else binding.inbound
+    assert found is not None
+    return found

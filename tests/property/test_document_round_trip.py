@@ -1,0 +1,117 @@
+"""Whatever can be said prints to one text, and that text says the same."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.model.address import Address, Network
+from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.policy import (
+    Action,
+    CatchAll,
+    CidrEnd,
+    Cluster,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    OwnNodeEnd,
+    Policy,
+    Rank,
+    ScopeEnd,
+    ServiceEnd,
+    Workspace,
+)
+from ringfence.model.protocol import WITH_PORTS, PortRange
+from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
+from ringfence.model.scope import Scope
+from ringfence.policy.document import Documents, format_documents, parse_documents
+
+texts = st.text(min_size=1, max_size=12) | st.sampled_from(["no", "12", "~", "a: b", "- x", "#"])
+labels = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
+compares: st.SearchStrategy[Query] = st.builds(
+    Compare,
+    st.sampled_from(["kubernetes.namespace", "user.env"]),
+    st.just(Operator.EQ),
+    st.tuples(texts),
+)
+queries = st.recursive(
+    compares | st.builds(Everything),
+    lambda inner: st.one_of(
+        st.builds(And, st.tuples(inner, inner)),
+        st.builds(Or, st.tuples(inner, inner)),
+        st.builds(Not, inner),
+    ),
+    max_leaves=4,
+)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    length = draw(st.integers(0, 128))
+    address = draw(st.integers(0, 2**128 - 1)) >> (128 - length) << (128 - length)
+    return Network(Address(address.to_bytes(16)), length)
+
+
+def ends(clusters: list[str]) -> st.SearchStrategy[End]:
+    blocks = st.lists(networks(), min_size=1, max_size=2).map(tuple)
+    kinds: list[st.SearchStrategy[End]] = [
+        st.builds(ScopeEnd, texts.map(ScopeName)),
+        st.builds(FilterEnd, queries),
+        st.builds(CidrEnd, blocks, st.just(()) | blocks),
+        st.builds(FqdnEnd, texts),
+        st.builds(OwnNodeEnd),
+    ]
+    return st.one_of(kinds + ([st.builds(ClusterEnd, st.sampled_from(clusters))] * bool(clusters)))
+
+
+@st.composite
+def policies(draw: st.DrawFn, clusters: list[str], name: str) -> Policy:
+    protocol = draw(st.none() | st.integers(0, 255) | st.sampled_from(sorted(WITH_PORTS)))
+    bounds = st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted)
+    ports = st.lists(bounds.map(lambda pair: PortRange(*pair)), max_size=3).map(tuple)
+    services = st.builds(ServiceEnd, labels, labels, st.just("") | texts)
+    return Policy(
+        PolicyId(name),
+        draw(ends(clusters)),
+        draw(ends(clusters) | services),
+        protocol,
+        draw(ports) if protocol in WITH_PORTS else (),
+        draw(st.sampled_from(Action)),
+        draw(st.sampled_from(Rank)),
+        draw(st.integers()),
+        draw(st.just("") | texts),
+    )
+
+
+@st.composite
+def workspaces(draw: st.DrawFn, name: str) -> Workspace:
+    clusters = draw(st.lists(texts, unique=True, max_size=2))
+    names = draw(st.lists(texts, unique=True, max_size=3))
+    actions = st.sampled_from(Action)
+    return Workspace(
+        WorkspaceName(name),
+        ScopeName(draw(texts)),
+        draw(st.booleans()),
+        CatchAll(draw(actions), draw(actions)),
+        tuple(Cluster(cluster, draw(queries)) for cluster in clusters),
+        tuple(draw(policies(clusters, policy)) for policy in names),
+    )
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Documents:
+    scopes: list[Scope] = []
+    for name in draw(st.lists(texts, unique=True, max_size=3)):
+        parent = draw(st.sampled_from([None, *(scope.name for scope in scopes)]))
+        scopes.append(Scope(ScopeName(name), parent, draw(queries), draw(st.integers(-9, 9))))
+    names = draw(st.lists(texts, unique=True, max_size=2))
+    return Documents(tuple(scopes), tuple(draw(workspaces(name)) for name in names))
+
+
+@given(documents())
+def test_documents_round_trip(said: Documents) -> None:
+    text = format_documents(said)
+    read = parse_documents(text, "said.yaml")
+    assert set(read.scopes) == set(said.scopes)
+    assert set(read.workspaces) == set(said.workspaces)
+    assert format_documents(read) == text

@@ -1,0 +1,78 @@
+"""What stands in the way of a start is said, with what to do; and nothing stays behind."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ringfence.control.config import Listen, parse_listen
+from ringfence.control.errors import StartError
+from ringfence.control.server import ControlPlane
+from ringfence.model.errors import InputError
+from ringfence.store.errors import StoreError
+from tests.unit.control.conftest import World, make_config
+
+
+async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = Listen("127.0.0.1", taken.getsockname()[1])
+        for option in ("http_listen", "grpc_listen"):
+            plane = ControlPlane(make_config(tmp_path / option, **{option: listen}))
+            with pytest.raises(StartError, match=f"{listen}.*--{option.replace('_', '-')}"):
+                await plane.start()
+
+
+async def test_a_data_directory_has_one_owner_at_a_time(world: World, tmp_path: Path) -> None:
+    second = ControlPlane(make_config(world.data_dir))
+    with pytest.raises(StartError, match="in use by another control plane"):
+        await second.start()
+    assert (await world.http.get("/readyz")).status_code == 200
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(StartError, match=r"cannot be used.*--data-dir"):
+        await ControlPlane(make_config(blocked / "data")).start()
+
+
+async def test_a_failed_start_lets_go_of_everything(tmp_path: Path) -> None:
+    gone = "postgresql://127.0.0.1:1/none"
+    with pytest.raises(StoreError, match="cannot be used"):
+        await ControlPlane(make_config(tmp_path / "data", database_url=gone)).start()
+    plane = ControlPlane(make_config(tmp_path / "data"))
+    await plane.start()
+    assert (plane.admin_token or "").startswith("rf_")
+    await plane.stop()
+
+
+@pytest.mark.parametrize("text", ["8443", "localhost:8443", "127.0.0.1:x", "127.0.0.1:65536", ""])
+def test_a_listening_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_listen(text)
+
+
+def test_listening_addresses_read_back() -> None:
+    for text in ("127.0.0.1:8443", "[::1]:0"):
+        assert str(parse_listen(text)) == text
+
+
+def test_the_command_prints_the_token_once_and_ends_on_a_signal(tmp_path: Path) -> None:
+    free = ["--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"]
+    ringfence = Path(sys.executable).with_name("ringfence")
+    command = [str(ringfence), "server", "--data-dir", str(tmp_path / "data"), *free]
+    said = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "ready" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        said.append(out.strip())
+    assert said[0].startswith("rf_")
+    assert said[1] == ""

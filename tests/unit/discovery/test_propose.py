@@ -1,0 +1,156 @@
+"""From hops to a proposal, and the proposal judged by the connections that it came from."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ringfence.control.analysis import judge
+from ringfence.control.discover import Discovery, discover
+from ringfence.discovery.noise import SCAN_TARGETS, Reason
+from ringfence.flows.connections import records
+from ringfence.model.flow import Observer
+from ringfence.model.ids import ScopeName, Version, WorkspaceName
+from ringfence.model.policy import Action, CidrEnd, ClusterEnd, End, OwnNodeEnd, ServiceEnd
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.design import split
+from ringfence.policy.document import Documents, format_documents, parse_documents
+from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.store import BatchKey, FlowStore, embedded
+from tests.unit.flows.world import (
+    CARTS,
+    CARTS2,
+    CARTS_IP,
+    CLUSTER,
+    DB,
+    FRONT,
+    GATEWAY1,
+    NODE1,
+    OUTSIDE,
+    SECOND,
+    START,
+    Agent,
+    timeline,
+)
+
+POD, NODE = Observer.POD, Observer.NODE
+WINDOW = {"tenant": "default", "since": START - SECOND, "until": START + 60 * SECOND}
+HISTORY = timeline()
+SHOP = ScopeName("sock-shop")
+TREE = ScopeTree(split(CLUSTER, ["sock-shop"]))
+
+
+def seen() -> tuple[Agent, Agent]:
+    """The shop at work, and carts-1 scanning its neighbours."""
+    one, two = Agent("node1"), Agent("node2")
+    one.saw(POD, 7, FRONT, (CARTS_IP, 80))
+    one.saw(POD, 8, FRONT, (CARTS, 8080), (FRONT, (CARTS_IP, 80)))
+    one.saw(NODE, 2, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)))
+    two.saw(POD, 9, FRONT, (CARTS2, 8080))
+    two.saw(POD, 9, CARTS2, (DB, 27017), opened=7)
+    one.saw(POD, 7, FRONT, (OUTSIDE, 666))
+    one.saw(NODE, 2, NODE1, (OUTSIDE, 666), (FRONT, (OUTSIDE, 666)))
+    one.saw(NODE, 2, OUTSIDE, (NODE1, 31095))
+    one.saw(POD, 7, GATEWAY1, (FRONT, 8079), (OUTSIDE, (NODE1, 31095)))
+    one.saw(POD, 7, GATEWAY1, (FRONT, 8079))
+    one.saw(POD, 7, FRONT, (DB, 9), answered=0, refused=1, reverse_packets=1)
+    for port in range(1, SCAN_TARGETS + 1):
+        one.saw(POD, 8, CARTS, (DB, port), answered=0, reverse_packets=0)
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def hops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    store = FlowStore(embedded(tmp_path_factory.mktemp("flows")))
+
+    async def fill() -> object:
+        await store.start()
+        for agent in seen():
+            key = BatchKey("default", CLUSTER, agent.node, agent.node, START, START + SECOND)
+            await store.insert(key, *agent.rows(HISTORY))
+        return await store.query(HOPS, WINDOW)
+
+    yield asyncio.run(fill())
+    asyncio.run(store.stop())
+
+
+def proposed(hops: object, scope: ScopeName = SHOP) -> Discovery:
+    return discover(hops, HISTORY, TREE, scope, WorkspaceName(scope))
+
+
+def told(end: End) -> str:
+    match end:
+        case ClusterEnd(name):
+            return name
+        case ServiceEnd(_, name):
+            return f"service {name}"
+        case CidrEnd(networks):
+            return " ".join(str(network) for network in networks)
+        case OwnNodeEnd():
+            return "own node"
+        case _:
+            return repr(end)
+
+
+def test_the_applications_proposal(hops: object) -> None:
+    workspace = proposed(hops).workspace
+    policies = {
+        str(policy.id): (
+            told(policy.consumer),
+            told(policy.provider),
+            [str(port) for port in policy.ports],
+        )
+        for policy in workspace.policies
+    }
+    assert policies == {
+        "any-to-front-end": ("0.0.0.0/0 ::/0", "service front-end", ["80"]),
+        "carts-to-user-db": ("carts", "user-db", ["27017"]),
+        "front-end-to-203.0.113.9": ("front-end", "203.0.113.9/32", ["666"]),
+        "front-end-to-carts": ("front-end", "service carts", ["80"]),
+        "probes-to-front-end": ("own node", "front-end", ["8079"]),
+    }
+    assert {cluster.name: str(cluster.query) for cluster in workspace.clusters} == {
+        name: f'kubernetes.namespace = "sock-shop" and kubernetes.label.name = "{name}"'
+        for name in ("carts", "front-end", "user-db")
+    }
+    assert workspace.catch_all.inbound is workspace.catch_all.outbound is Action.DENY
+    described = {str(policy.id): policy.description for policy in workspace.policies}
+    assert described["carts-to-user-db"].startswith("7 connections seen from 2030-03-17T")
+
+
+def test_the_nodes_proposal(hops: object) -> None:
+    workspace = proposed(hops, ScopeName("nodes")).workspace
+    assert [str(policy.id) for policy in workspace.policies] == ["any-to-front-end"]
+    assert workspace.catch_all.inbound is Action.DENY
+    assert workspace.catch_all.outbound is Action.ALLOW
+
+
+def test_noise_is_told_with_its_reason(hops: object) -> None:
+    noise = {one.reason: (one.count, one.example) for one in proposed(hops).noise}
+    assert noise[Reason.SCAN][0] == SCAN_TARGETS
+    assert noise[Reason.REFUSED] == (1, f"{FRONT} → {DB} TCP 9")
+    assert set(noise) == {Reason.SCAN, Reason.REFUSED}
+
+
+def test_the_proposal_reads_back_and_allows_what_it_came_from(hops: object) -> None:
+    shop, nodes = (proposed(hops, scope).workspace for scope in (SHOP, ScopeName("nodes")))
+    text = format_documents(Documents(workspaces=(shop, nodes)))
+    assert parse_documents(text, "proposal.yaml").workspaces == (nodes, shop)
+    connections = records(hops)
+    enforced = [(shop, Version(1)), (nodes, Version(1))]
+    judged = judge(connections, HISTORY, START + 60 * SECOND, TREE, enforced, SHOP)
+    assert judged.in_view.all()
+    answered = connections.column("answered") > 0
+    assert (judged.allowed == answered).all(), "the scan and the refused one are not allowed"
+
+
+def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
+    """The pod is gone by the end of the window; what it did before is judged as its doing."""
+    history = timeline()
+    (gone,) = (item for item in history.latest().items if item.name == "user-db-1")
+    history.gone(START + 30 * SECOND, gone.key)
+    history.observe(START + 31 * SECOND, replace(gone, name="other-1", labels={}))
+    shop = proposed(hops).workspace
+    judged = judge(records(hops), history, START + 60 * SECOND, TREE, [(shop, Version(1))], SHOP)
+    assert (judged.allowed == (records(hops).column("answered") > 0)).all()

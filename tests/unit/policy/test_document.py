@@ -1,0 +1,201 @@
+"""YAML documents: what they say, how they print, what is refused and where."""
+
+import pytest
+
+from ringfence.model.ids import ClusterId
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.design import single, split
+from ringfence.policy.difference import ChangeKind, difference
+from ringfence.policy.document import Documents, format_documents, parse_documents
+from ringfence.policy.errors import DocumentError
+
+CANONICAL = """\
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata:
+  name: east
+spec:
+  query: kubernetes.cluster = "east"
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata:
+  name: a-shop
+spec:
+  parent: east
+  query: kubernetes.namespace = "sock-shop"
+  order: 2
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workspace
+metadata:
+  name: shop
+spec:
+  scope: a-shop
+  catchAll: {inbound: DENY, outbound: ALLOW}
+  clusters:
+    - name: payment
+      query: kubernetes.label.name = "payment"
+  policies:
+    - id: payment-carts
+      action: ALLOW
+      consumer: {cluster: payment}
+      provider: {service: sock-shop/carts, kubernetesCluster: east}
+      protocol: TCP
+      ports: [80, 8000-8100]
+    - id: probes
+      description: 'Kubelets: on their own node only'
+      rank: absolute
+      priority: 5
+      action: DENY
+      consumer: {node: own}
+      provider: {cidr: [0.0.0.0/0, '::/0'], except: 10.0.0.0/8}
+      protocol: any
+    - id: names
+      action: ALLOW
+      consumer: {scope: a-shop}
+      provider: {fqdn: '*.example.org'}
+      protocol: '47'
+"""
+
+
+def test_the_canonical_text_prints_back() -> None:
+    assert format_documents(parse_documents(CANONICAL, "shop.yaml")) == CANONICAL
+
+
+WORKSPACE = """\
+apiVersion: ringfence.io/v1alpha1
+kind: Workspace
+metadata: {name: shop}
+spec:
+  scope: shop
+  catchAll: {inbound: DENY, outbound: DENY}
+  clusters:
+  - {name: carts, query: everything}
+  policies:
+  - id: one
+    action: ALLOW
+    consumer: {cluster: carts}
+    provider: {cidr: 10.0.0.0/8}
+    protocol: TCP
+    ports: [80]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "said"),
+    [
+        ("v1alpha1", "v1", 1, "apiVersion", "not one of ringfence.io/v1alpha1"),
+        ("kind: Workspace", "kind: Workspce", 2, "kind", "not one of Scope, Workspace"),
+        ("{name: shop}", "{name: 12}", 3, "metadata.name", "text is wanted"),
+        ("{name: shop}", "{}", 3, "metadata", "field 'name' is missing"),
+        ("  scope: shop\n", "", 5, "spec", "field 'scope' is missing"),
+        ("  catchAll:", "  catchAl:", 6, "spec.catchAl", "did you mean 'catchAll'?"),
+        ("inbound: DENY, ", "", 6, "spec.catchAll", "field 'inbound' is missing"),
+        ("inbound: DENY", "inbound: deny", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
+        ("  catchAll", "  primary: yes\n  catchAll", 6, "spec.primary", "true or false"),
+        ("query: everything", "query: a ~ b", 8, "spec.clusters[0].query", "column 3"),
+        ("{name: carts, ", "{name: carts, name: b, ", 8, "spec.clusters[0].name", "twice"),
+        (
+            "action: ALLOW",
+            "action: ALLOW\n    action: DENY",
+            12,
+            "spec.policies[0].action",
+            "twice",
+        ),
+        ("{cluster: carts}", "{cluster: cart}", 12, "spec.policies[0].consumer.cluster", "'carts'"),
+        ("{cluster: carts}", "{}", 12, "spec.policies[0].consumer", "exactly one of"),
+        (
+            "{cluster: carts}",
+            "{cluster: carts, node: own}",
+            12,
+            "spec.policies[0].consumer",
+            "one of",
+        ),
+        ("{cluster: carts}", "{service: x}", 10, "spec.policies[0]", "opens no connections"),
+        ("10.0.0.0/8", "10.0.0.1/8", 13, "spec.policies[0].provider.cidr", "host bits"),
+        ("10.0.0.0/8", "[]", 13, "spec.policies[0].provider.cidr", "empty list"),
+        ("{cidr: 10.0.0.0/8}", "{fqdn: a, except: 10.0.0.0/8}", 13, "", "goes with 'cidr' only"),
+        ("    protocol: TCP\n", "", 10, "spec.policies[0]", "field 'protocol' is missing"),
+        ("protocol: TCP", "protocol: TCPX", 14, "spec.policies[0].protocol", "not a protocol"),
+        ("protocol: TCP", "protocol: ICMP", 10, "spec.policies[0]", "ports on ICMP"),
+        ("[80]", "[]", 15, "spec.policies[0].ports", "empty list"),
+        ("[80]", "[80, http]", 15, "spec.policies[0].ports[1]", "not a port"),
+        ("[80]", "[80\n", 17, "", "not YAML"),
+        ("ports: [80]", "priority: high", 15, "spec.policies[0].priority", "whole number"),
+    ],
+)
+def test_refusals_name_file_line_and_field(
+    old: str, new: str, line: int, field: str, said: str
+) -> None:
+    assert old in WORKSPACE
+    with pytest.raises(DocumentError) as caught:
+        parse_documents(WORKSPACE.replace(old, new), "shop.yaml")
+    assert caught.value.line == line
+    assert field in caught.value.field
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"shop.yaml:{line}: {field}")
+
+
+@pytest.mark.parametrize("twice", [WORKSPACE, CANONICAL])
+def test_a_name_is_given_once(twice: str) -> None:
+    with pytest.raises(DocumentError, match=r"metadata.name: there are two"):
+        parse_documents(f"{twice}---\n{twice}", "shop.yaml")
+    policy = WORKSPACE[WORKSPACE.index("  - id: one") :]
+    with pytest.raises(DocumentError, match=r"shop.yaml:16: spec.policies\[1\]: 'one'"):
+        parse_documents(WORKSPACE + policy, "shop.yaml")
+
+
+def test_difference_tells_each_part() -> None:
+    old = parse_documents(CANONICAL, "old.yaml")
+    new = parse_documents(
+        CANONICAL.replace("outbound: ALLOW", "outbound: DENY")
+        .replace("[80, 8000-8100]", "[80]")
+        .replace("id: probes", "id: kubelets")
+        .replace("  order: 2\n", ""),
+        "new.yaml",
+    )
+    probes = (
+        "description Kubelets: on their own node only, rank absolute, priority 5, action DENY, "
+        "consumer node own, provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any"
+    )
+    scope, untouched, workspace = difference(old, new)
+    assert (scope.name, scope.change, scope.lines) == (
+        "a-shop",
+        ChangeKind.CHANGED,
+        ("- order: 2",),
+    )
+    assert (untouched.name, untouched.change, untouched.lines) == ("east", "unchanged", ())
+    assert workspace.lines == (
+        "~ catchAll, outbound: ALLOW → DENY",
+        "~ policy payment-carts, ports: [80, 8000-8100] → [80]",
+        f"+ policy kubelets: {probes}",
+        f"- policy probes: {probes}",
+    )
+    assert {change.change for change in difference(Documents(), new)} == {ChangeKind.CREATED}
+    assert {change.change for change in difference(old, Documents())} == {ChangeKind.DELETED}
+
+
+def test_the_order_of_policies_is_a_difference() -> None:
+    first, second = (
+        f"  - {{id: {name}, action: DENY, consumer: {{node: own}}, "
+        "provider: {scope: s}, protocol: any}\n"
+        for name in "ab"
+    )
+    head = WORKSPACE[: WORKSPACE.index("  - id: one")]
+    old, new = (
+        parse_documents(text, "") for text in (head + first + second, head + second + first)
+    )
+    (change,) = difference(old, new)
+    assert change.lines == ("~ order of policies: b, a",)
+
+
+def test_scope_designs() -> None:
+    east = ClusterId("east")
+    assert [str(scope.query) for scope in single(east)] == ['kubernetes.cluster = "east"']
+    tree = ScopeTree(split(east, ["sock-shop", "billing"]))
+    assert [scope.name for scope in tree.preorder()] == ["east", "nodes", "sock-shop", "billing"]
+    assert [str(tree.full_query(scope.name)) for scope in tree.preorder()[1:3]] == [
+        'kubernetes.cluster = "east" and kind = "node"',
+        'kubernetes.cluster = "east" and kubernetes.namespace = "sock-shop"',
+    ]

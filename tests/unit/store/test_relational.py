@@ -1,0 +1,209 @@
+"""What the relational store promises, on both of its engines."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from ringfence.inventory.timeline import FOREVER, Change, Timeline
+from ringfence.model.address import parse_address
+from ringfence.model.ids import (
+    DEFAULT_TENANT,
+    ClusterId,
+    ScopeName,
+    TenantId,
+    Version,
+    WorkspaceName,
+    item_key,
+)
+from ringfence.model.labels import make_labels
+from ringfence.model.protocol import TCP
+from ringfence.model.query import parse
+from ringfence.model.scope import Scope
+from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
+from ringfence.store.errors import StaleError, StoreError
+from ringfence.store.relational import changes, enforcement, revisions, scopes, tokens, workspaces
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.tables import metadata
+
+OTHER = TenantId("other")
+SHOP = WorkspaceName("shop")
+
+
+async def test_migrations_make_just_the_schema_of_the_tables(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_starting_again_keeps_what_is_there(database: Database, url: str) -> None:
+    token = tokens.Token("d", DEFAULT_TENANT, "ann", "admin", 1, None)
+    async with database.write() as connection:
+        assert not await tokens.any_token(connection)
+        await tokens.add_token(connection, token)
+    again = Database(url)
+    await again.start()
+    async with again.read() as connection:
+        assert await tokens.find_token(connection, "d") == token
+        assert await tokens.any_token(connection)
+    await again.stop()
+
+
+async def test_an_enrolment_token_is_used_as_often_as_it_says(database: Database) -> None:
+    made = tokens.EnrolmentToken("d", DEFAULT_TENANT, "ann", "agent", ClusterId("lab"), 3, 100, 200)
+    async with database.write() as connection:
+        await tokens.add_enrolment_token(connection, made)
+
+    async def use(now_ns: int) -> bool:
+        async with database.write() as connection:
+            return await tokens.use_enrolment_token(connection, "d", now_ns) is not None
+
+    assert not await use(200)
+    assert sum(await asyncio.gather(*(use(150) for _ in range(10)))) == 3
+    async with database.read() as connection:
+        assert not await tokens.is_enrolment_token(connection, "d", 150)
+
+
+async def test_scopes_come_back_as_they_were_within_their_tenant(database: Database) -> None:
+    root = Scope(ScopeName("all"), None, parse("everything"))
+    shop = Scope(ScopeName("shop"), root.name, parse('a = "b" and not c exists'), 3)
+    async with database.write() as connection:
+        await scopes.put_scopes(connection, DEFAULT_TENANT, [shop, root], "ann", 1)
+        await scopes.put_scopes(connection, OTHER, [root], "bob", 1)
+    moved = replace(shop, order=1)
+    async with database.write() as connection:
+        await scopes.put_scopes(connection, DEFAULT_TENANT, [moved], "ann", 2)
+    async with database.read() as connection:
+        assert await scopes.all_scopes(connection, DEFAULT_TENANT) == [root, moved]
+        assert await scopes.all_scopes(connection, OTHER) == [root]
+
+
+async def test_versions_count_up_and_never_change(database: Database) -> None:
+    head = workspaces.WorkspaceHead(SHOP, ScopeName("shop"), True, Version(1), "ann", 10)
+    second = replace(head, latest=Version(2), actor="bob", changed_ns=20)
+    for one in (head, second):
+        async with database.write() as connection:
+            await workspaces.add_version(connection, DEFAULT_TENANT, one, f"document {one.latest}")
+    with pytest.raises(StaleError):
+        async with database.write() as connection:
+            await workspaces.add_version(connection, DEFAULT_TENANT, second, "another")
+    async with database.read() as connection:
+        assert await workspaces.heads(connection, DEFAULT_TENANT) == [second]
+        kept = await workspaces.versions(connection, DEFAULT_TENANT, SHOP)
+        assert [(one.version, one.document, one.actor) for one in kept] == [
+            (2, "document 2", "bob"),
+            (1, "document 1", "ann"),
+        ]
+        found = await workspaces.find_version(connection, DEFAULT_TENANT, SHOP)
+        assert found == kept[0]
+        found = await workspaces.find_version(connection, DEFAULT_TENANT, SHOP, Version(1))
+        assert found == kept[1]
+        assert await workspaces.find_version(connection, OTHER, SHOP) is None
+
+
+async def test_what_was_enforced_when(database: Database) -> None:
+    first = enforcement.Enforced(1, ((SHOP, Version(1)),), "ann", 100)
+    off = enforcement.Enforced(2, (), "bob", 200)
+    for one in (first, off):
+        async with database.write() as connection:
+            await enforcement.enforce(connection, DEFAULT_TENANT, one)
+    with pytest.raises(StaleError):
+        async with database.write() as connection:
+            await enforcement.enforce(connection, DEFAULT_TENANT, replace(off, since_ns=300))
+    async with database.read() as connection:
+        at = enforcement.enforced_at
+        assert await at(connection, DEFAULT_TENANT, 99) == enforcement.NEVER
+        assert await at(connection, DEFAULT_TENANT, 100) == first
+        assert await at(connection, DEFAULT_TENANT) == off
+        assert await at(connection, OTHER) == enforcement.NEVER
+        told = await enforcement.history(connection, DEFAULT_TENANT, 150, 201)
+        assert told == [first, off]
+
+
+async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    change = changes.Change(1, "ann", "192.0.2.1", "tried", "+ a\n- b")
+
+    async def fail() -> None:
+        async with database.write() as connection:
+            await changes.add_change(connection, DEFAULT_TENANT, change)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    async with database.read() as connection:
+        assert await changes.recent_changes(connection, DEFAULT_TENANT, 10) == []
+    for number in (1, 2):
+        async with database.write() as connection:
+            await changes.add_change(connection, DEFAULT_TENANT, replace(change, at_ns=number))
+    async with database.read() as connection:
+        found = await changes.recent_changes(connection, DEFAULT_TENANT, 1)
+        assert found == [replace(change, at_ns=2)]
+
+
+async def test_a_timeline_comes_back_whole(database: Database) -> None:
+    cluster = ClusterId("lab")
+    pod = Item(
+        key=item_key(cluster, ItemKind.POD, "1"),
+        kind=ItemKind.POD,
+        cluster=cluster,
+        namespace="shop",
+        name="carts",
+        addresses=(parse_address("10.0.0.1"), parse_address("fd00::1")),
+        labels=make_labels([("name", "carts"), ("CVE", "b"), ("cve", "a")]),
+        probe_ports=((TCP, 80),),
+    )
+    backend = Backend("http", TCP, pod.addresses[0], 8080, True, pod.key)
+    ports = (ServicePort("http", TCP, 80, 31095),)
+    service = Item(
+        key=item_key(cluster, ItemKind.SERVICE, "2"),
+        kind=ItemKind.SERVICE,
+        cluster=cluster,
+        namespace="shop",
+        name="carts",
+        addresses=(parse_address("10.100.0.1"),),
+        labels={},
+        service=ServiceSpec(ServiceType.NODE_PORT, ports, (backend,)),
+    )
+    timeline = Timeline()
+    told: list[Change] = [
+        *timeline.observe(100, pod),
+        *timeline.observe(110, service),
+        *timeline.observe(200, replace(pod, labels={})),
+        *timeline.gone(300, pod.key),
+    ]
+    for change in told:
+        async with database.write() as connection:
+            await revisions.put_revisions(connection, DEFAULT_TENANT, [change])
+    async with database.read() as connection:
+        again = Timeline()
+        again.load(await revisions.load_revisions(connection, DEFAULT_TENANT))
+        assert await revisions.load_revisions(connection, OTHER) == []
+    for at_ns in (99, 100, 150, 200, 299, 300, FOREVER - 1):
+        before, after = timeline.at(at_ns), again.at(at_ns)
+        assert before.items == after.items
+        assert before.revisions.tolist() == after.revisions.tolist()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://nobody:secret@127.0.0.1:1/none", "nobody:***@127.0.0.1:1/none"),
+        ("mysql://host/name", "use sqlite or postgresql"),
+        ("what is this", "is not a database URL"),
+    ],
+)
+async def test_a_database_that_cannot_be_used_is_named(url: str, says: str) -> None:
+    with pytest.raises(StoreError, match=says.replace("*", r"\*")) as caught:
+        await Database(url).start()
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be used"):
+        await Database(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory.db'}").start()
