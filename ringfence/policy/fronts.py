@@ -1,6 +1,6 @@
 """The fronts of an inventory: each port of each Service, and the workloads that serve it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -8,9 +8,10 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
 
+MAX_PORT = 65535
 Socket = tuple[Address, int, int]
 """Address, protocol, port."""
 
@@ -62,6 +63,11 @@ class Fronts:
                         self._by_workload.setdefault(holder, []).append((front, backend))
                     key = socket_of(backend)
                     self._by_socket[key] = self._by_socket.get(key, 0) + 1
+        self.node_ports: dict[ClusterId, dict[int, set[int]]] = {}
+        for front in self.all:
+            if front.port.node_port:
+                held = self.node_ports.setdefault(front.service.cluster, {})
+                held.setdefault(front.port.protocol, set()).add(front.port.node_port)
         self.node_addresses: dict[ClusterId, list[Address]] = {}
         for item in snapshot.items:
             if item.kind is ItemKind.NODE:
@@ -87,6 +93,16 @@ class Fronts:
         """The fronts that the workload serves, each with the workload as its backend."""
         return self._by_workload.get(workload, [])
 
+    def taken(self, protocol: int | None, ports: tuple[PortRange, ...]) -> dict[int, list[int]]:
+        """The node ports among a rule's destinations, of all clusters, by protocol, sorted."""
+        found: dict[int, set[int]] = {}
+        for by_protocol in self.node_ports.values():
+            for number, held in by_protocol.items():
+                meant = {port for port in held if fits(number, port, protocol, ports)}
+                if meant:
+                    found.setdefault(number, set()).update(meant)
+        return {number: sorted(held) for number, held in sorted(found.items())}
+
     def shared(self, backend: Backend) -> bool:
         """Whether more than one front leads to the backend's socket."""
         return self._by_socket[socket_of(backend)] > 1
@@ -100,6 +116,32 @@ def socket_of(backend: Backend) -> Socket:
 def fits(protocol: int, port: int, wanted: int | None, ports: tuple[PortRange, ...]) -> bool:
     """Whether a destination has the wanted protocol and one of the ports, if any are given."""
     return wanted in (None, protocol) and (not ports or any(port in some for some in ports))
+
+
+def but_ports(
+    protocol: int | None, ports: tuple[PortRange, ...], taken: Mapping[int, list[int]]
+) -> list[tuple[int, tuple[PortRange, ...]]]:
+    """A rule's destinations without the taken ports.
+
+    `any` is spelled out as the protocols that have ports, and ICMP.
+    """
+    named = [*sorted(WITH_PORTS), ICMP, ICMPV6] if protocol is None else [protocol]
+    found = []
+    for number in named:
+        kept = list(ports or (PortRange(0, MAX_PORT),)) if number in WITH_PORTS else []
+        for port in taken.get(number, ()):
+            kept = [
+                PortRange(first, last)
+                for some in kept
+                for first, last in (
+                    (some.first, min(some.last, port - 1)),
+                    (max(some.first, port + 1), some.last),
+                )
+                if first <= last
+            ]
+        if kept or number not in WITH_PORTS:
+            found.append((number, tuple(kept)))
+    return found
 
 
 def _fronts(item: Item) -> list[Front]:

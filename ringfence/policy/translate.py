@@ -26,7 +26,7 @@ from ringfence.model.protocol import PortRange
 from ringfence.model.verdict import Decision
 from ringfence.model.workload import Backend, ItemKind
 from ringfence.policy.ends import AddressRange, ResolvedEnd, subtract
-from ringfence.policy.fronts import Front, Fronts, fits
+from ringfence.policy.fronts import Front, Fronts, but_ports, fits
 from ringfence.policy.handle import format_handle
 from ringfence.policy.order import OrderedRule, PolicySet
 from ringfence.policy.program import Rule, SetId
@@ -139,7 +139,7 @@ class Translator:
 
     def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[_Made]:
         end = rule.provider
-        if end.anyone and not rule.ports:
+        if _everyone(end, rule.consumer) and not rule.ports:
             yield _Made(self._rule(rule, None, rule.protocol, (), local))
             return
         if end.services:
@@ -150,14 +150,31 @@ class Translator:
             yield from self._to_backends(rule, meant, local)
             return
         meaning, ranges = self._side(rule, at, consumer=False)
+        nodes = of_addresses(
+            address
+            for cluster in sorted(self.fronts.node_ports)
+            for address in self.fronts.node_addresses.get(cluster, ())
+            if within(address, ranges)
+        )
+        taken = self.fronts.taken(rule.protocol, rule.ports) if nodes else {}
+        if taken and rule.action is Action.ALLOW:
+            yield _Made(None, "admits node ports along with the nodes that it means")
+        elif taken:
+            # A node port is met after DNAT, so denying a node must leave its node ports alone.
+            ranges = subtract(ranges, nodes)
+            meaning = f"{meaning} but nodes"
+            peers = self.sets.name(f"nodes of {meaning}", nodes)
+            for protocol, ports in but_ports(rule.protocol, rule.ports, taken):
+                yield _Made(self._rule(rule, peers, protocol, ports, local))
+            if rule.protocol is None:
+                yield _Made(None, "denies nodes nothing but ICMP and protocols with ports")
         if end.ranges or end.anyone:
             # What stands behind a Service is met after DNAT, never its own address.
-            dialled = subtract(ranges, self._service_ranges)
-            peers = self.sets.name(f"{meaning} but Services", dialled)
-        else:
-            peers = self.sets.name(meaning, ranges)
+            meaning = f"{meaning} but Services"
+            ranges = subtract(ranges, self._service_ranges)
+        peers = self.sets.name(meaning, ranges)
         yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local))
-        yield from self._through_fronts(rule, ranges, local)
+        yield from self._through_fronts(rule, self._side(rule, at, consumer=False)[1], local)
 
     def _through_fronts(
         self, rule: OrderedRule, ranges: Ranges, local: SetId | None
@@ -268,7 +285,8 @@ class Translator:
         Whoever comes masqueraded comes from a node address, so a DENY must spare those.
         """
         masquerading = next((front for front in fronts if front.masquerades), None)
-        if rule.action is Action.ALLOW or rule.consumer.anyone or masquerading is None:
+        everyone = _everyone(rule.consumer, rule.provider)
+        if rule.action is Action.ALLOW or everyone or masquerading is None:
             return self._peers(rule, at, cluster), ""
         meaning, ranges = self._side(rule, at, consumer=True)
         home = masquerading.service.cluster
@@ -344,7 +362,7 @@ class Translator:
 
     def _peers(self, rule: OrderedRule, at: int, cluster: ClusterId | None = None) -> SetId | None:
         """The consumers as a set, None for anyone; only those of one cluster if one is given."""
-        if rule.consumer.anyone:
+        if _everyone(rule.consumer, rule.provider):
             return None
         meaning, ranges = self._side(rule, at, consumer=True)
         foreign = self._foreign(cluster)
@@ -428,3 +446,8 @@ class Translator:
 
     def _handle(self, rule: OrderedRule, *, widened: bool = False) -> str:
         return format_handle(rule.decision, widened=widened)
+
+
+def _everyone(end: ResolvedEnd, other: ResolvedEnd) -> bool:
+    """Whether the end is every address: beside an own node it is only those that the node runs."""
+    return end.anyone and not other.own_node
