@@ -61,6 +61,7 @@ class Agent:
         self._interfaces: tuple[Interface, ...] = ()
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._pods: tuple[Pod, ...] = ()
+        self._unreached: dict[str, str] = {}
         self._order: Order | None = None
         self._enforced = 0
         self._stale_reason = ""
@@ -134,7 +135,7 @@ class Agent:
             try:
                 found = self._sandboxes, self._interfaces
                 if found != seen:
-                    self._pods = await locate(*found)
+                    self._pods, self._unreached = await locate(*found)
                     await self._in_kernel(lambda: self._capture.watch(self._to_capture()))
                     seen = found
                     self._session.tell()
@@ -255,6 +256,7 @@ class Agent:
         outcome = self._outcome
         programmed = outcome.programmed if outcome else frozenset[str]()
         problems = {place.uid: why for place, why in outcome.problems.items()} if outcome else {}
+        problems |= self._unreached
         return AgentState(
             protocol=PROTOCOL,
             kubernetes_cluster=self._config.link.kubernetes_cluster,
@@ -264,12 +266,8 @@ class Agent:
             node_addresses=node_addresses(self._interfaces),
             enforced_revision=self._enforced,
             pods=[
-                PodState(
-                    uid=pod.place.uid,
-                    programmed=pod.place.uid in programmed,
-                    reason=problems.get(pod.place.uid, ""),
-                )
-                for pod in self._pods
+                PodState(uid=uid, programmed=uid in programmed, reason=problems.get(uid, ""))
+                for uid in (*(pod.place.uid for pod in self._pods), *self._unreached)
             ],
             audit=self._audit,
             stale_reason=self._stale_reason or self._runtime_problem,

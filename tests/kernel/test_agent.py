@@ -83,6 +83,12 @@ class World:
         partial.write_bytes(directive.SerializeToString())
         partial.replace(self.directory / "directive")
 
+    def run(self, **pods: Row) -> None:
+        """Have the container runtime run these pods, by sandbox."""
+        partial = self.directory / "pods.new"
+        partial.write_text(json.dumps(pods))
+        partial.replace(self.directory / "pods.json")
+
     def state(self) -> AgentState:
         path = self.directory / "state"
         return AgentState.FromString(path.read_bytes()) if path.exists() else AgentState()
@@ -121,15 +127,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         it = World(node, tmp_path)
         (tmp_path / "batches").mkdir()
         _make_certificates(it)
-        pods = {
-            f"sandbox{i}": {
-                "uid": f"uid{i}", "name": f"pod{i}", "netns": str(pod.path),
-                "address": pod.address, "host_network": False,
-            }
-            for i, pod in enumerate(node.pods, start=1)
-        }  # fmt: skip
-        host = {"uid": "host", "name": "host", "netns": "", "address": "", "host_network": True}
-        (tmp_path / "pods.json").write_text(json.dumps(pods | {"sandbox0": host}))
+        it.run(**_sandboxes(node), sandbox0=_sandbox("host", "", "") | {"host_network": True})
         it.direct(0, None)
         try:
             it.start(
@@ -239,6 +237,29 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     assert after == before
 
 
+def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
+    _, server = world.node.pods
+    first, second = _sandboxes(world.node).values()
+    world.run(one=first)
+    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
+    assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False}
+    assert nft.list_table(server.path) is None
+    world.run(one=first, two=second, lost=_sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"))
+    world.await_("the new pod's rules", lambda: nft.list_table(server.path))
+    world.await_("word of them", lambda: len(world.state().pods) == 3)
+    world.await_("programmed", lambda: "uid2" in _programmed(world.state()))
+    reasons = {p.uid: p.reason for p in world.state().pods}
+    assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
+    world.direct(4, None)
+    world.await_("no rules", lambda: nft.list_table(server.path) is None)
+
+
+def _programmed(state: AgentState) -> set[str]:
+    return {pod.uid for pod in state.pods if pod.programmed}
+
+
 def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
     world.start_agent()
     world.await_("it works", (world.state_dir / "health").exists)
@@ -255,6 +276,17 @@ def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
     none = subprocess.run([*health, "/nonexistent"], capture_output=True, text=True, check=False)
     assert none.returncode == 1
     assert "no agent has worked" in none.stderr
+
+
+def _sandbox(uid: str, netns: str, address: str) -> Row:
+    return {"uid": uid, "name": uid, "netns": netns, "address": address, "host_network": False}
+
+
+def _sandboxes(node: Node) -> dict[str, Row]:
+    return {
+        f"sandbox{i}": _sandbox(f"uid{i}", str(pod.path), pod.address)
+        for i, pod in enumerate(node.pods, start=1)
+    }
 
 
 def _opened(world: World, server: Pod, port: int) -> int:
