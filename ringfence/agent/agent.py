@@ -13,12 +13,12 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError
 
+from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig, health_file
@@ -39,7 +39,6 @@ from ringfence.wire.generated.agent_pb2 import AgentState, Audit, Batch, Directi
 T = TypeVar("T")
 
 _LOOPBACK = "lo"
-_RELEASE = version("ringfence")
 
 log = structlog.get_logger()
 
@@ -98,7 +97,7 @@ class Agent:
         )  # fmt: skip
         self._reporter = asyncio.create_task(self._report())
         self._tasks = [self._reporter, *(asyncio.create_task(loop()) for loop in loops)]
-        log.info("agent started", node=self._config.link.name, release=_RELEASE)
+        log.info("agent started", node=self._config.link.name, release=__version__)
 
     async def stop(self) -> None:
         """Report once more and detach. Rules stay: an agent's absence is no reason to open up."""
@@ -261,7 +260,7 @@ class Agent:
             protocol=PROTOCOL,
             kubernetes_cluster=self._config.link.kubernetes_cluster,
             node=self._config.link.name,
-            release=_RELEASE,
+            release=__version__,
             clock_ns=time.time_ns(),
             node_addresses=node_addresses(self._interfaces),
             enforced_revision=self._enforced,

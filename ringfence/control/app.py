@@ -1,12 +1,11 @@
 """The HTTP API as one application: every route, and the guard before it."""
 
-from importlib.metadata import version
-
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from ringfence import __version__
 from ringfence.control import problems
 from ringfence.control.api import (
     agents,
@@ -81,7 +80,7 @@ def make_app(services: Services) -> FastAPI:
     """The application. Open are health and enrolment, which takes an enrolment token instead."""
     app = FastAPI(
         title="Ringfence",
-        version=version("ringfence"),
+        version=__version__,
         openapi_url=None,  # served below, behind the guard as all the rest
         responses={status: {"model": Problem} for status in (401, 403, 422)},
     )
