@@ -1,7 +1,7 @@
 """Names of rules: they say in a kernel listing and in a drop report which policy made a rule.
 
 A handle is `stage/workspace/pVERSION/policy`, without the policy for a catch-all, and ends in
-`/widened` where the rule admits more than the policy says. It is at most 100 characters of a
+`+widened` where the rule admits more than the policy says. It is at most 100 characters of a
 harmless alphabet, so that it fits every kernel's rule comments: other characters stand as %XX,
 and a name that is too long is cut and closed with `~` and a digest.
 """
@@ -14,7 +14,7 @@ from ringfence.model.ids import PolicyId, Version, WorkspaceName
 from ringfence.model.verdict import Decision, Stage
 from ringfence.policy.errors import PolicyError
 
-_WIDENED = "/widened"
+_WIDENED = "+widened"
 _MAX_NAME = 36
 _DIGEST = 8
 

@@ -33,7 +33,8 @@ class AddressSets:
     def name(self, meaning: str, ranges: tuple[AddressRange, ...]) -> SetId:
         """The set that stands for `meaning`; equal meanings must come with equal ranges."""
         name = SetId("s" + hashlib.sha256(meaning.encode()).hexdigest()[:_DIGEST])
-        self._ranges[name] = ranges
+        known = self._ranges.setdefault(name, ranges)
+        assert known == ranges, f"two sets for {meaning}"
         return name
 
     def networks(self, name: SetId) -> tuple[Network, ...]:

@@ -21,16 +21,17 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId, ItemKey
-from ringfence.model.policy import Action, ClusterEnd, Direction
+from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
 from ringfence.model.verdict import Decision
 from ringfence.model.workload import Backend, ItemKind
-from ringfence.policy.ends import AddressRange, ResolvedEnd, subtract
+from ringfence.policy.ends import ResolvedEnd, subtract
 from ringfence.policy.fronts import Front, Fronts, but_ports, fits
 from ringfence.policy.handle import format_handle
 from ringfence.policy.order import OrderedRule, PolicySet
 from ringfence.policy.program import Rule, SetId
-from ringfence.policy.sets import EVERYWHERE, AddressSets, of_addresses, within
+from ringfence.policy.sets import AddressSets, of_addresses, within
+from ringfence.policy.who import Ranges, Who
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +54,19 @@ class _Made:
     widening: str = ""
 
 
-Ranges = tuple[AddressRange, ...]
-
-
 class Translator:
     """Turns the rules of a policy set into those of each workload's namespace, in order."""
 
     def __init__(self, policy_set: PolicySet) -> None:
         self.sets = AddressSets(policy_set.snapshot)
         self.fronts = Fronts(policy_set.snapshot)
+        self._who = Who(policy_set, self.sets, self.fronts)
         self._policy_set = policy_set
         self._snapshot = policy_set.snapshot
-        self._policies = {
-            (workspace.name, policy.id): policy
-            for workspace, _ in policy_set.enforced
-            for policy in workspace.policies
-        }
         self._service_ranges = of_addresses(
             address for front in self.fronts.all for address in front.addresses
         )
         self._made: dict[tuple[object, ...], list[_Made]] = {}
-        self._ranges: dict[str, Ranges] = {}
         self._widenings: dict[Widening, None] = {}
 
     @property
@@ -120,7 +113,7 @@ class Translator:
             return self._policy_set.governed
         found = end.items | self.sets.holders(end.ranges)
         if end.own_node:
-            found |= self._nodes_of(other)
+            found |= self._who.nodes_of(other)
         if not outbound:
             for front in self.fronts.of_services(end.services, rule.protocol, rule.ports):
                 found |= self.sets.holders(of_addresses(b.address for b in front.backends))
@@ -129,7 +122,7 @@ class Translator:
     def _outbound(self, rule: OrderedRule, at: int) -> list[_Made]:
         """The rules in the consumer's namespace: towards what is dialled."""
         end = rule.provider
-        local = self._local(rule, rule.consumer, at, consumer=True)
+        local = self._who.local(rule, rule.consumer, at, consumer=True)
         cluster = self._snapshot.items[at].cluster if end.same_cluster else None
         own = at if end.own_node or rule.consumer.own_node else NOWHERE
         key = (rule.decision.place, local, cluster, own)
@@ -146,10 +139,11 @@ class Translator:
             cluster = self._snapshot.items[at].cluster if end.same_cluster else ""
             fronts = self.fronts.of_services(end.services, rule.protocol, rule.ports)
             meant = [front for front in fronts if cluster in ("", front.service.cluster)]
-            yield from self._to_fronts(rule, meant, local)
-            yield from self._to_backends(rule, meant, local)
+            named = self._who.side(rule, at, consumer=False)[0]
+            yield from self._to_fronts(rule, named, meant, local)
+            yield from self._to_backends(rule, named, meant, local)
             return
-        meaning, ranges = self._side(rule, at, consumer=False)
+        meaning, ranges = self._who.side(rule, at, consumer=False)
         nodes = of_addresses(
             address
             for cluster in sorted(self.fronts.node_ports)
@@ -174,10 +168,10 @@ class Translator:
             ranges = subtract(ranges, self._service_ranges)
         peers = self.sets.name(meaning, ranges)
         yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local))
-        yield from self._through_fronts(rule, self._side(rule, at, consumer=False)[1], local)
+        yield from self._through_fronts(rule, *self._who.side(rule, at, consumer=False), local)
 
     def _through_fronts(
-        self, rule: OrderedRule, ranges: Ranges, local: SetId | None
+        self, rule: OrderedRule, named: str, ranges: Ranges, local: SetId | None
     ) -> Iterator[_Made]:
         """The Services in front of the providers: their backends are chosen after this hop."""
         whole: list[Front] = []
@@ -191,14 +185,19 @@ class Translator:
                 whole.append(front)
             elif any(meant) and rule.action is Action.ALLOW:
                 text = f"admits all backends of Service {name}, of which it means only some"
-                yield from self._to_fronts(rule, [front], local, text)
+                yield from self._to_fronts(rule, named, [front], local, text)
             elif any(meant):
                 text = f"does not deny Service {name}: it means only some of its backends"
                 yield _Made(None, text)
-        yield from self._to_fronts(rule, whole, local)
+        yield from self._to_fronts(rule, named, whole, local)
 
     def _to_fronts(
-        self, rule: OrderedRule, fronts: Iterable[Front], local: SetId | None, widening: str = ""
+        self,
+        rule: OrderedRule,
+        named: str,
+        fronts: Iterable[Front],
+        local: SetId | None,
+        widening: str = "",
     ) -> Iterator[_Made]:
         """Rules towards the addresses of Services and towards their node ports."""
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
@@ -211,17 +210,17 @@ class Translator:
                 node_ports.setdefault((cluster, port.protocol), set()).add(port.node_port)
         for (cluster, protocol, number), addresses in sorted(dialled.items()):
             if addresses:
-                meaning = f"fronts of {self._handle(rule)} {cluster} {protocol}/{number} {widening}"
+                meaning = f"fronts of {named} {rule.ports} {cluster} {protocol}/{number} {widening}"
                 peers = self.sets.name(meaning, of_addresses(addresses))
                 ports = (PortRange(number, number),)
                 yield _Made(self._rule(rule, peers, protocol, ports, local, widening), widening)
         for (cluster, protocol), numbers in sorted(node_ports.items()):
             node_port = tuple(PortRange(number, number) for number in sorted(numbers))
-            nodes = self._nodes(cluster)
+            nodes = self._who.nodes(cluster)
             yield _Made(self._rule(rule, nodes, protocol, node_port, local, widening), widening)
 
     def _to_backends(
-        self, rule: OrderedRule, fronts: Iterable[Front], local: SetId | None
+        self, rule: OrderedRule, named: str, fronts: Iterable[Front], local: SetId | None
     ) -> Iterator[_Made]:
         """Rules towards the backends: dialled directly, or by a socket-level load balancer."""
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
@@ -230,7 +229,7 @@ class Translator:
                 key = front.service.cluster, backend.protocol, backend.port
                 dialled.setdefault(key, set()).add(backend.address)
         for (cluster, protocol, port), addresses in sorted(dialled.items()):
-            meaning = f"backends of {self._handle(rule)} {cluster} {protocol}/{port}"
+            meaning = f"backends of {named} {rule.ports} {cluster} {protocol}/{port}"
             peers = self.sets.name(meaning, of_addresses(addresses))
             yield _Made(self._rule(rule, peers, protocol, (PortRange(port, port),), local))
 
@@ -245,7 +244,7 @@ class Translator:
             if fits(backend.protocol, backend.port, rule.protocol, rule.ports)
         ]
         peers, text = self._sources(rule, at, (front for front, _ in behind))
-        local = self._local(rule, rule.provider, at, consumer=False)
+        local = self._who.local(rule, rule.provider, at, consumer=False)
         yield _Made(self._rule(rule, peers, rule.protocol, rule.ports, local), text)
         for front, backend in behind:
             yield from self._masqueraded(rule, at, front, backend)
@@ -284,21 +283,18 @@ class Translator:
 
         Whoever comes masqueraded comes from a node address, so a DENY must spare those.
         """
-        masquerading = next((front for front in fronts if front.masquerades), None)
+        masquerading = [front for front in fronts if front.masquerades]
         everyone = _everyone(rule.consumer, rule.provider)
-        if rule.action is Action.ALLOW or everyone or masquerading is None:
+        if rule.action is Action.ALLOW or everyone or not masquerading:
             return self._peers(rule, at, cluster), ""
-        meaning, ranges = self._side(rule, at, consumer=True)
-        home = masquerading.service.cluster
-        nodes = of_addresses(self.fronts.node_addresses.get(home, ()))
-        spared = subtract(ranges, (*nodes, *self._foreign(cluster)))
-        peers = self.sets.name(f"{meaning} but nodes of {home}, for {cluster}", spared)
-        if not any(within(node, ranges) for node in self.fronts.node_addresses.get(home, ())):
+        meaning, ranges = self._who.side(rule, at, consumer=True)
+        homes = sorted({front.service.cluster for front in masquerading})
+        nodes = [node for home in homes for node in self.fronts.node_addresses.get(home, ())]
+        spared = subtract(ranges, (*of_addresses(nodes), *self._who.foreign(cluster)))
+        peers = self.sets.name(f"{meaning} but nodes of {homes}, for {cluster}", spared)
+        if not any(within(node, ranges) for node in nodes):
             return peers, ""
-        name = masquerading.service.display
-        return peers, (
-            f"does not deny node addresses: nodes masquerade what they receive for Service {name}"
-        )
+        return peers, "does not deny node addresses: nodes masquerade what they receive for it"
 
     def _masqueraded(
         self, rule: OrderedRule, at: int, front: Front, backend: Backend
@@ -307,14 +303,14 @@ class Translator:
         if not front.masquerades or rule.action is Action.DENY or rule.consumer.anyone:
             return
         nodes = self.fronts.node_addresses.get(front.service.cluster, [])
-        if all(within(node, self._side(rule, at, consumer=True)[1]) for node in nodes):
+        if all(within(node, self._who.side(rule, at, consumer=True)[1]) for node in nodes):
             return
         text = (
             f"admits node addresses to port {backend.port}: nodes masquerade what they receive"
             f" for Service {front.service.display}"
         )
         ports = (PortRange(backend.port, backend.port),)
-        peers = self._nodes(front.service.cluster)
+        peers = self._who.nodes(front.service.cluster)
         yield _Made(self._rule(rule, peers, backend.protocol, ports, None, text), text)
 
     def _received(self, rule: OrderedRule, at: int) -> Iterator[_Made]:
@@ -323,7 +319,7 @@ class Translator:
         sources = [(self._peers(rule, at), "")]
         if self._comes_from_pods(rule, cluster):
             text = "admits node addresses to node ports: nodes masquerade what their pods send"
-            sources.append((self._nodes(cluster), text))
+            sources.append((self._who.nodes(cluster), text))
         fronts = [
             front
             for front in self.fronts.of_services(rule.provider.services, rule.protocol, rule.ports)
@@ -364,73 +360,11 @@ class Translator:
         """The consumers as a set, None for anyone; only those of one cluster if one is given."""
         if _everyone(rule.consumer, rule.provider):
             return None
-        meaning, ranges = self._side(rule, at, consumer=True)
-        foreign = self._foreign(cluster)
+        meaning, ranges = self._who.side(rule, at, consumer=True)
+        foreign = self._who.foreign(cluster)
         if foreign:
             meaning, ranges = f"{meaning} in {cluster}", subtract(ranges, foreign)
         return self.sets.name(meaning, ranges)
-
-    def _local(
-        self, rule: OrderedRule, end: ResolvedEnd, at: int, *, consumer: bool
-    ) -> SetId | None:
-        """The workload's own addresses as far as a CIDR holds them, None if it holds them all."""
-        addresses = self._snapshot.items[at].addresses
-        if not end.ranges or all(within(address, end.ranges) for address in addresses):
-            return None
-        return self.sets.name(self._meaning(rule, consumer=consumer), end.ranges)
-
-    def _side(self, rule: OrderedRule, at: int, *, consumer: bool) -> tuple[str, Ranges]:
-        """What one end of the rule means to the workload at the other: a name, and addresses."""
-        end, other = (rule.consumer, rule.provider) if consumer else (rule.provider, rule.consumer)
-        items = self._snapshot.items
-        if end.own_node:
-            node = int(self._policy_set.own_nodes[at])
-            if node == NOWHERE:
-                return "nobody", ()
-            return f"node {items[node].key}", self.sets.of_items([node])
-        meaning = self._meaning(rule, consumer=consumer)
-        if other.own_node:
-            pods = [pod for pod in self._named(end) if self._policy_set.own_nodes[pod] == at]
-            return f"{meaning} on {items[at].key}", self.sets.of_items(pods)
-        if end.anyone:
-            return "everywhere", EVERYWHERE
-        if meaning not in self._ranges:
-            self._ranges[meaning] = end.ranges or self.sets.of_items(end.items)
-        return meaning, self._ranges[meaning]
-
-    def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
-        """A name for an end that holds as long as nobody rewrites the policy."""
-        decision = rule.decision
-        if decision.policy is None:
-            return "everywhere"
-        policy = self._policies[decision.workspace, decision.policy]
-        end = policy.consumer if consumer else policy.provider
-        return f"{decision.workspace} {end}" if isinstance(end, ClusterEnd) else str(end)
-
-    def _named(self, end: ResolvedEnd) -> BitMap:
-        """The positions of the workloads that the end names, itself or through a Service."""
-        if end.anyone:
-            return self._snapshot.subjects
-        found = end.items | self.sets.holders(end.ranges)
-        for front in self.fronts.of_services(end.services, None, ()):
-            found |= self.sets.holders(of_addresses(b.address for b in front.backends))
-        return found
-
-    def _nodes_of(self, end: ResolvedEnd) -> BitMap:
-        nodes = (int(self._policy_set.own_nodes[pod]) for pod in self._named(end))
-        return BitMap(node for node in nodes if node != NOWHERE)
-
-    def _nodes(self, cluster: ClusterId) -> SetId:
-        addresses = self.fronts.node_addresses.get(cluster, [])
-        return self.sets.name(f"nodes of {cluster}", of_addresses(addresses))
-
-    def _foreign(self, cluster: ClusterId | None) -> Ranges:
-        """The addresses of the workloads of other clusters than that one; none for None."""
-        if cluster is None:
-            return ()
-        items = self._snapshot.items
-        others = (at for at in self._snapshot.subjects if items[at].cluster not in (cluster, ""))
-        return self.sets.of_items(others)
 
     def _rule(
         self,

@@ -37,7 +37,7 @@ DROP_TIMEOUT = "10m"
 OVERFLOW = "overflow"
 
 _PORT_MATCH = {TCP: "tcp dport", UDP: "udp dport", SCTP: "sctp dport"}
-_HANDLE = re.compile(r"[A-Za-z0-9_.:/%~-]{1,100}")
+_HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 _SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 _ESTABLISHED = (

@@ -1,0 +1,94 @@
+"""Who the ends of a rule are, seen from the workload at the other end, as named addresses."""
+
+from pyroaring import BitMap
+
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.ids import ClusterId
+from ringfence.model.policy import ClusterEnd
+from ringfence.policy.ends import AddressRange, ResolvedEnd
+from ringfence.policy.fronts import Fronts
+from ringfence.policy.order import OrderedRule, PolicySet
+from ringfence.policy.program import SetId
+from ringfence.policy.sets import EVERYWHERE, AddressSets, of_addresses, within
+
+Ranges = tuple[AddressRange, ...]
+
+
+class Who:
+    """Names and addresses of the ends of one policy set's rules."""
+
+    def __init__(self, policy_set: PolicySet, sets: AddressSets, fronts: Fronts) -> None:
+        self._policy_set = policy_set
+        self._snapshot = policy_set.snapshot
+        self._sets = sets
+        self._fronts = fronts
+        self._ranges: dict[str, Ranges] = {}
+        self._policies = {
+            (workspace.name, policy.id): policy
+            for workspace, _ in policy_set.enforced
+            for policy in workspace.policies
+        }
+
+    def local(
+        self, rule: OrderedRule, end: ResolvedEnd, at: int, *, consumer: bool
+    ) -> SetId | None:
+        """The workload's own addresses as far as a CIDR holds them, None if it holds them all."""
+        addresses = self._snapshot.items[at].addresses
+        if not end.ranges or all(within(address, end.ranges) for address in addresses):
+            return None
+        return self._sets.name(self._meaning(rule, consumer=consumer), end.ranges)
+
+    def side(self, rule: OrderedRule, at: int, *, consumer: bool) -> tuple[str, Ranges]:
+        """What one end of the rule means to the workload at the other: a name, and addresses."""
+        end, other = (rule.consumer, rule.provider) if consumer else (rule.provider, rule.consumer)
+        items = self._snapshot.items
+        if end.own_node:
+            node = int(self._policy_set.own_nodes[at])
+            if node == NOWHERE:
+                return "nobody", ()
+            return f"node {items[node].key}", self._sets.of_items([node])
+        meaning = self._meaning(rule, consumer=consumer)
+        if other.own_node:
+            pods = [pod for pod in self.named(end) if self._policy_set.own_nodes[pod] == at]
+            return f"{meaning} on {items[at].key}", self._sets.of_items(pods)
+        if end.anyone:
+            return "everywhere", EVERYWHERE
+        if meaning not in self._ranges:
+            self._ranges[meaning] = end.ranges or self._sets.of_items(end.items)
+        return meaning, self._ranges[meaning]
+
+    def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
+        """A name for an end that holds as long as nobody rewrites the policy."""
+        decision = rule.decision
+        if decision.policy is None:
+            return "everywhere"
+        policy = self._policies[decision.workspace, decision.policy]
+        end = policy.consumer if consumer else policy.provider
+        return f"{decision.workspace} {end}" if isinstance(end, ClusterEnd) else str(end)
+
+    def named(self, end: ResolvedEnd) -> BitMap:
+        """The positions of the workloads that the end names, itself or through a Service."""
+        if end.anyone:
+            return self._snapshot.subjects
+        found = end.items | self._sets.holders(end.ranges)
+        for front in self._fronts.of_services(end.services, None, ()):
+            found |= self._sets.holders(of_addresses(b.address for b in front.backends))
+        return found
+
+    def nodes_of(self, end: ResolvedEnd) -> BitMap:
+        """The positions of the nodes that run the pods that the end names."""
+        nodes = (int(self._policy_set.own_nodes[pod]) for pod in self.named(end))
+        return BitMap(node for node in nodes if node != NOWHERE)
+
+    def nodes(self, cluster: ClusterId) -> SetId:
+        """The set of all addresses of a Kubernetes cluster's nodes."""
+        addresses = self._fronts.node_addresses.get(cluster, [])
+        return self._sets.name(f"nodes of {cluster}", of_addresses(addresses))
+
+    def foreign(self, cluster: ClusterId | None) -> Ranges:
+        """The addresses of the workloads of other clusters than that one; none for None."""
+        if cluster is None:
+            return ()
+        items = self._snapshot.items
+        others = (at for at in self._snapshot.subjects if items[at].cluster not in (cluster, ""))
+        return self._sets.of_items(others)

@@ -1,0 +1,114 @@
+"""Compilation: what changes when the inventory does, what is dropped, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from ringfence.model.ids import PolicyId
+from ringfence.model.policy import Action, FqdnEnd, ServiceEnd
+from ringfence.policy.backends.interface import UnsupportedError
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.program import NodePolicy, Program, Rule, SetId, decode, encode
+from tests.golden.shop import ITEMS, allow, app, pod, policy_set
+
+DIRECT = allow("carts", app("front-end"), app("carts"), 8081)
+BACKEND = Nftables()
+
+
+def node(name: str, *policies: object, **given: object) -> NodePolicy:
+    compiled = compile_policies(policy_set(*policies, **given), ())  # type: ignore[arg-type]
+    return next(policy for policy in compiled.policies.values() if policy.node == name)
+
+
+def test_a_policy_survives_the_wire() -> None:
+    policy = node("node1", DIRECT)
+    assert decode(encode(policy)) == policy
+
+
+def test_a_new_pod_changes_only_set_elements_elsewhere() -> None:
+    more = (*ITEMS, pod("front-end-2", "front-end", "node1", "10.244.1.11"))
+    before, after = node("node2", DIRECT), node("node2", DIRECT, items=more)
+    assert before.programs == after.programs
+    (carts,) = (pod for pod in before.pods if pod.name == "carts")
+    commands = BACKEND.transaction(
+        BACKEND.render_pod(after, carts), BACKEND.render_pod(before, carts)
+    )
+    verbs = {" ".join(line.split()[:2]) for line in commands.splitlines()}
+    assert verbs == {"add element", "delete element"}  # .10 becomes .10/31
+    assert "10.244.1.10/31" in commands
+
+
+def test_rules_that_cannot_be_reached_are_dropped() -> None:
+    again = replace(DIRECT, id=PolicyId("again"), action=Action.DENY)
+    assert node("node1", DIRECT, again).programs == node("node1", DIRECT).programs
+    # Nobody knows what the name stands for, so denying it denies everyone.
+    unknown = replace(
+        DIRECT,
+        id=PolicyId("unknown"),
+        provider=FqdnEnd("example.org"),
+        protocol=None,
+        ports=(),
+        action=Action.DENY,
+        priority=1,
+    )
+    policy = node("node1", unknown, DIRECT)
+    (front_end,) = (pod for pod in policy.pods if pod.name == "front-end")
+    assert front_end.outbound
+    (rule,) = policy.programs[front_end.outbound].rules
+    assert rule.handle == "default/sock-shop/p3/unknown"
+
+
+def test_equal_programs_are_shared() -> None:
+    assert len(node("node2").programs) == 1
+
+
+def test_a_policy_on_some_backends_of_a_service_is_reported_as_wider() -> None:
+    other = pod("carts-other", "other", "node1", "10.244.1.77")
+    items = [item for item in ITEMS if item.name != "carts" or item.service is None]
+    service = next(item for item in ITEMS if item.service and item.name == "carts")
+    assert service.service
+    backend = service.service.backends[0]
+    both = (backend, replace(backend, address=other.addresses[0], item=other.key))
+    mixed = replace(service, service=replace(service.service, backends=both))
+    compiled = compile_policies(policy_set(DIRECT, items=[*items, other, mixed]), ())
+    assert [(w.workload, w.text) for w in compiled.widenings] == [
+        (
+            "c1/pod/front-end",
+            "admits all backends of Service sock-shop/carts:80, of which it means only some",
+        )
+    ]
+
+
+def test_pods_behind_a_masquerading_node_port_admit_node_addresses_and_say_so() -> None:
+    policy = allow("shop", app("payment"), ServiceEnd("sock-shop", "front-end"), 80)
+    compiled = compile_policies(policy_set(policy), ())
+    assert {w.workload for w in compiled.widenings} == {
+        "c1/pod/front-end",
+        "c1/node/node1",
+        "c1/node/node2",
+    }
+    handles = {
+        rule.handle
+        for node_policy in compiled.policies.values()
+        for program in node_policy.programs.values()
+        for rule in program.rules
+    }
+    assert "default/sock-shop/p3/shop+widened" in handles
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        (Rule('x" drop', Action.ALLOW, None, (), None), "handle"),
+        (Rule("x", Action.ALLOW, 1, (DIRECT.ports[0],), None), "no ports for ICMP"),
+        (Rule("x", Action.ALLOW, None, (), SetId("a }")), "not a name"),
+    ],
+)
+def test_what_nftables_cannot_say_is_refused(rule: Rule, reason: str) -> None:
+    policy = node("node2")
+    (name,) = policy.programs
+    last = Rule("catch-all/x/p1", Action.DENY, None, (), None)
+    broken = replace(policy, programs={name: Program((rule, last))})
+    with pytest.raises(UnsupportedError, match=reason):
+        BACKEND.render_pod(broken, broken.pods[0])

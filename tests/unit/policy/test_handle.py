@@ -1,0 +1,61 @@
+"""Handles: readable, harmless, and read back."""
+
+import re
+
+import pytest
+
+from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
+from ringfence.model.policy import Action
+from ringfence.model.verdict import Decision, Layer, Stage
+from ringfence.policy.errors import PolicyError
+from ringfence.policy.handle import HandleParts, format_handle, parse_handle
+
+
+def decision(workspace: str, policy: str | None) -> Decision:
+    stage = Stage.CATCH_ALL if policy is None else Stage.DEFAULT
+    name = None if policy is None else PolicyId(policy)
+    scope, version = ScopeName("s"), Version(3)
+    return Decision(
+        Layer.RINGFENCE, stage, scope, WorkspaceName(workspace), version, name, 0, Action.ALLOW
+    )
+
+
+def test_a_handle_reads_as_what_it_names() -> None:
+    named = decision("sock-shop", "frontend-to-carts")
+    assert format_handle(named) == "default/sock-shop/p3/frontend-to-carts"
+    assert format_handle(named, widened=True) == "default/sock-shop/p3/frontend-to-carts+widened"
+    assert format_handle(decision("sock-shop", None)) == "catch-all/sock-shop/p3"
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a/b", 'quote"; drop', "new\nline", "ümläut", "widened", "%", "~", "a" * 36]
+)
+def test_hostile_names_are_escaped_and_read_back(name: str) -> None:
+    for policy in (name, None):
+        for widened in (False, True):
+            handle = format_handle(decision(name, policy), widened=widened)
+            assert re.fullmatch(r"[A-Za-z0-9_.:/%~+-]{1,100}", handle)
+            read = parse_handle(handle)
+            stage = Stage.DEFAULT if policy else Stage.CATCH_ALL
+            assert read == HandleParts(
+                stage,
+                WorkspaceName(name),
+                Version(3),
+                PolicyId(policy) if policy else None,
+                widened,
+            )
+
+
+def test_long_names_stay_within_bounds_and_apart() -> None:
+    names = ["x" * 200 + tail for tail in "ab"] + ["ä" * n for n in range(100, 110)]
+    handles = {format_handle(decision(name, name), widened=True) for name in names}
+    assert len(handles) == len(names)
+    assert max(map(len, handles)) <= 100
+    for handle in handles:
+        parse_handle(handle)
+
+
+@pytest.mark.parametrize("handle", ["", "overflow", "default/x", "bad/x/p1", "default/x/pX"])
+def test_other_text_is_no_handle(handle: str) -> None:
+    with pytest.raises(PolicyError, match="not the handle"):
+        parse_handle(handle)
