@@ -228,6 +228,7 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         world.start_control()
         world.await_("revision 8 in force", lambda: world.state().enforced_revision == 8)
         tcp_exchange(client, server.address, 9090, b"free again")
+    assert (world.directory / "agent.log").read_text().count("rules changed by another") == 1
     dropped = [row for row in world.drops() if row["provider_port"] == 9090]
     assert all(row["source"] == DropSource.RINGFENCE for row in dropped)
     assert {(row["rule"], row["direction"], row["pod"]) for row in dropped} == {
