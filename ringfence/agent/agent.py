@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
-from ringfence.agent.config import AgentConfig, health_file
+from ringfence.agent.config import AgentConfig
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
 from ringfence.agent.pods import Pod, locate, node, node_addresses
@@ -142,7 +142,7 @@ class Agent:
                 if current != applied or self._stale_reason or self._enforcer.tampered:
                     await self._enforce()
                     applied = current
-                health_file(self._config.link.state_dir).touch()
+                host.health_file(self._config.link.state_dir).touch()
             except KernelError as error:
                 log.warning("cannot look after the node's pods", problem=str(error))
             with suppress(TimeoutError):
