@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
-from ringfence.agent.config import AgentConfig, health_file
+from ringfence.agent.config import AgentConfig
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
 from ringfence.agent.pods import Pod, locate, node, node_addresses
@@ -60,6 +60,7 @@ class Agent:
         self._interfaces: tuple[Interface, ...] = ()
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._pods: tuple[Pod, ...] = ()
+        self._unreached: dict[str, str] = {}
         self._order: Order | None = None
         self._enforced = 0
         self._stale_reason = ""
@@ -133,7 +134,7 @@ class Agent:
             try:
                 found = self._sandboxes, self._interfaces
                 if found != seen:
-                    self._pods = await locate(*found)
+                    self._pods, self._unreached = await locate(*found)
                     await self._in_kernel(lambda: self._capture.watch(self._to_capture()))
                     seen = found
                     self._session.tell()
@@ -141,7 +142,7 @@ class Agent:
                 if current != applied or self._stale_reason or self._enforcer.tampered:
                     await self._enforce()
                     applied = current
-                health_file(self._config.link.state_dir).touch()
+                host.health_file(self._config.link.state_dir).touch()
             except KernelError as error:
                 log.warning("cannot look after the node's pods", problem=str(error))
             with suppress(TimeoutError):
@@ -254,6 +255,7 @@ class Agent:
         outcome = self._outcome
         programmed = outcome.programmed if outcome else frozenset[str]()
         problems = {place.uid: why for place, why in outcome.problems.items()} if outcome else {}
+        problems |= self._unreached
         return AgentState(
             protocol=PROTOCOL,
             kubernetes_cluster=self._config.link.kubernetes_cluster,
@@ -263,12 +265,8 @@ class Agent:
             node_addresses=node_addresses(self._interfaces),
             enforced_revision=self._enforced,
             pods=[
-                PodState(
-                    uid=pod.place.uid,
-                    programmed=pod.place.uid in programmed,
-                    reason=problems.get(pod.place.uid, ""),
-                )
-                for pod in self._pods
+                PodState(uid=uid, programmed=uid in programmed, reason=problems.get(uid, ""))
+                for uid in (*(pod.place.uid for pod in self._pods), *self._unreached)
             ],
             audit=self._audit,
             stale_reason=self._stale_reason or self._runtime_problem,

@@ -29,8 +29,3 @@ class AgentConfig:
     def spool_dir(self) -> Path:
         """Reports not yet delivered."""
         return self.link.state_dir / "spool"
-
-
-def health_file(state_dir: Path) -> Path:
-    """Touched on every round of a working agent: its age is the agent's health."""
-    return state_dir / "health"

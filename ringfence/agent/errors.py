@@ -13,7 +13,3 @@ class HostError(AgentError):
 
 class SpoolError(AgentError):
     """Reports cannot be kept on disk."""
-
-
-class EnforcementError(AgentError):
-    """Some namespaces are not programmed as the last directive asks; they keep their old rules."""

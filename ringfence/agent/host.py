@@ -54,3 +54,8 @@ def lock(state_directory: Path) -> int:
             f"another agent runs on this node: it holds {state_directory / 'lock'}; stop it first"
         ) from error
     return descriptor
+
+
+def health_file(state_dir: Path) -> Path:
+    """Touched on every round of a working agent: its age is the agent's health."""
+    return state_dir / "health"

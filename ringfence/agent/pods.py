@@ -42,25 +42,30 @@ class Pod:
     """The node's ends of its veths, by ifindex."""
 
 
-async def locate(sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]) -> tuple[Pod, ...]:
-    """Join the runtime's pods with the node's interfaces; one whose namespace is gone is not in."""
+async def locate(
+    sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]
+) -> tuple[tuple[Pod, ...], dict[str, str]]:
+    """Join the runtime's pods with the node's interfaces.
+
+    Also gives, by uid, why a pod's namespace cannot be reached: most often it is gone.
+    """
     ends: dict[int, set[int]] = {}
     for interface in interfaces:
         if interface.peer_netns_id is not None:
             ends.setdefault(interface.peer_netns_id, set()).add(interface.ifindex)
-    pods = []
+    pods: list[Pod] = []
+    unreached: dict[str, str] = {}
     for sandbox in sandboxes:
         try:
             known_as = await netns_id(sandbox.netns)
-            number = inode(sandbox.netns)
+            place = Place(sandbox.uid, sandbox.netns, inode(sandbox.netns))
         except NamespaceError as error:
-            log.info("pod is gone or not reached", pod=sandbox.name, problem=str(error))
+            unreached[sandbox.uid] = str(error)
+            log.warning("pod not reached", pod=sandbox.name, problem=str(error))
             continue
         mine = ends.get(known_as, set()) if known_as is not None else set()
-        pods.append(
-            Pod(Place(sandbox.uid, sandbox.netns, number), sandbox.addresses, frozenset(mine))
-        )
-    return tuple(pods)
+        pods.append(Pod(place, sandbox.addresses, frozenset(mine)))
+    return tuple(pods), unreached
 
 
 def node() -> Place:

@@ -1,19 +1,22 @@
-"""`ringfence agent`: run the agent of a node, and ask whether it is well."""
+"""`ringfence agent`: run the agent of a node, and ask whether it is well.
+
+The probe shares the agent's memory limit, so only `run` imports what the agent needs.
+"""
 
 import asyncio
 import signal
 import socket
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
-from ringfence.agent.agent import Agent
-from ringfence.agent.config import AgentConfig, health_file
 from ringfence.agent.errors import AgentError
-from ringfence.link.identity import ClientKind, LinkConfig
+from ringfence.agent.host import health_file
+
+if TYPE_CHECKING:
+    from ringfence.agent.config import AgentConfig
 
 _HEALTHY_SECONDS = 60
 
@@ -61,6 +64,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Example: ringfence agent run --server https://10.0.0.1:8443 --ca-file ca.pem --token-file token
     """
+    import structlog  # noqa: PLC0415
+
+    from ringfence.agent.config import AgentConfig  # noqa: PLC0415
+    from ringfence.link.identity import ClientKind, LinkConfig  # noqa: PLC0415
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -96,7 +104,9 @@ def health(state_dir: StateDir = Path("/var/lib/ringfence")) -> None:
         raise AgentError(f"the agent has done nothing for {age:.0f} s; see its log")
 
 
-async def _run(config: AgentConfig) -> None:
+async def _run(config: "AgentConfig") -> None:
+    from ringfence.agent.agent import Agent  # noqa: PLC0415
+
     agent = Agent(config)
     await agent.start()
     stopped = asyncio.Event()

@@ -32,6 +32,9 @@ from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.peers import PORT
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
+CAPABILITIES = "+bpf,+perfmon,+net_admin,+sys_admin"
+"""All that the agent's container is given."""
+
 Row = dict[str, Any]
 
 RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
@@ -66,7 +69,8 @@ class World:
 
     def start_agent(self) -> None:
         self.start(
-            "agent", RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
+            "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
+            RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
             "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
             "--state-dir", str(self.state_dir), "--interval", "1",
             "--runtime-socket", str(self.directory / "cri.sock"),
@@ -78,6 +82,12 @@ class World:
         partial = self.directory / "directive.new"
         partial.write_bytes(directive.SerializeToString())
         partial.replace(self.directory / "directive")
+
+    def run(self, **pods: Row) -> None:
+        """Have the container runtime run these pods, by sandbox."""
+        partial = self.directory / "pods.new"
+        partial.write_text(json.dumps(pods))
+        partial.replace(self.directory / "pods.json")
 
     def state(self) -> AgentState:
         path = self.directory / "state"
@@ -117,15 +127,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         it = World(node, tmp_path)
         (tmp_path / "batches").mkdir()
         _make_certificates(it)
-        pods = {
-            f"sandbox{i}": {
-                "uid": f"uid{i}", "name": f"pod{i}", "netns": str(pod.path),
-                "address": pod.address, "host_network": False,
-            }
-            for i, pod in enumerate(node.pods, start=1)
-        }  # fmt: skip
-        host = {"uid": "host", "name": "host", "netns": "", "address": "", "host_network": True}
-        (tmp_path / "pods.json").write_text(json.dumps(pods | {"sandbox0": host}))
+        it.run(**_sandboxes(node), sandbox0=_sandbox("host", "", "") | {"host_network": True})
         it.direct(0, None)
         try:
             it.start(
@@ -226,6 +228,7 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         world.start_control()
         world.await_("revision 8 in force", lambda: world.state().enforced_revision == 8)
         tcp_exchange(client, server.address, 9090, b"free again")
+    assert (world.directory / "agent.log").read_text().count("rules changed by another") == 1
     dropped = [row for row in world.drops() if row["provider_port"] == 9090]
     assert all(row["source"] == DropSource.RINGFENCE for row in dropped)
     assert {(row["rule"], row["direction"], row["pod"]) for row in dropped} == {
@@ -233,6 +236,29 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     }
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
+
+
+def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
+    _, server = world.node.pods
+    first, second = _sandboxes(world.node).values()
+    world.run(one=first)
+    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
+    assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False}
+    assert nft.list_table(server.path) is None
+    world.run(one=first, two=second, lost=_sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"))
+    world.await_("the new pod's rules", lambda: nft.list_table(server.path))
+    world.await_("word of them", lambda: len(world.state().pods) == 3)
+    world.await_("programmed", lambda: "uid2" in _programmed(world.state()))
+    reasons = {p.uid: p.reason for p in world.state().pods}
+    assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
+    world.direct(4, None)
+    world.await_("no rules", lambda: nft.list_table(server.path) is None)
+
+
+def _programmed(state: AgentState) -> set[str]:
+    return {pod.uid for pod in state.pods if pod.programmed}
 
 
 def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
@@ -251,6 +277,17 @@ def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
     none = subprocess.run([*health, "/nonexistent"], capture_output=True, text=True, check=False)
     assert none.returncode == 1
     assert "no agent has worked" in none.stderr
+
+
+def _sandbox(uid: str, netns: str, address: str) -> Row:
+    return {"uid": uid, "name": uid, "netns": netns, "address": address, "host_network": False}
+
+
+def _sandboxes(node: Node) -> dict[str, Row]:
+    return {
+        f"sandbox{i}": _sandbox(f"uid{i}", str(pod.path), pod.address)
+        for i, pod in enumerate(node.pods, start=1)
+    }
 
 
 def _opened(world: World, server: Pod, port: int) -> int:
