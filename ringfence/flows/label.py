@@ -18,6 +18,9 @@ from ringfence.model.ids import ClusterId, RevisionId
 from ringfence.model.workload import ItemKind
 from ringfence.wire import batch
 
+NEWS_NS = 2 * 10**9
+"""How long the news of an address may take from a kubelet to the control plane."""
+
 Columns = dict[str, NDArray[Any] | pa.Array]
 
 
@@ -118,8 +121,9 @@ def _resolve(
 ) -> NDArray[np.uint64]:
     """Who held the addresses at first; news of a pod may come just after its first packet."""
     held = timeline.resolve(addresses, first_ns)
-    late = held == 0
-    held[late] = timeline.resolve(addresses[late], last_ns[late])
+    for later in (last_ns, last_ns + NEWS_NS):
+        unheld = held == 0
+        held[unheld] = timeline.resolve(addresses[unheld], later[unheld])
     return held
 
 
