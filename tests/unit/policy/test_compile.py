@@ -120,7 +120,8 @@ def test_a_pod_that_may_dial_its_own_service_admits_its_own_node(
         why = "nodes masquerade what pods send themselves through Service sock-shop/carts"
         assert reported == [("c1/pod/carts", f"admits node addresses to port 8081: {why}")]
     else:
-        assert widened == reported == []
+        assert not widened
+        assert not reported
 
 
 @pytest.mark.parametrize(
