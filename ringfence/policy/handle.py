@@ -16,7 +16,7 @@ from ringfence.policy.errors import PolicyError
 
 _WIDENED = "+widened"
 _MAX_NAME = 36
-_DIGEST = 8
+_DIGEST = 12
 
 
 @dataclass(frozen=True, slots=True)

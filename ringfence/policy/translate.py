@@ -9,6 +9,8 @@ every such widening is reported:
   backends, DENY if it means all of them;
 - a provider behind a masquerading NodePort or load balancer admits node addresses, and the rule
   of the node that receives the connection carries the true source;
+- a pod that dials its own Service comes back from an address of its node, so an ALLOW that names
+  the pod at both ends admits those;
 - a policy on a Service meets at a backend whatever reaches the same target port, so a DENY is
   left to the consumers if another Service shares that port.
 """
@@ -299,18 +301,23 @@ class Translator:
     def _masqueraded(
         self, rule: OrderedRule, at: int, front: Front, backend: Backend
     ) -> Iterator[_Made]:
-        """Node addresses, where the node that receives a connection puts its own on it."""
-        if not front.masquerades or rule.action is Action.DENY or rule.consumer.anyone:
+        """Node addresses, where a node puts its own on what it sends to the backend."""
+        if rule.action is Action.DENY or rule.consumer.anyone:
             return
-        nodes = self.fronts.node_addresses.get(front.service.cluster, [])
-        if all(within(node, self._who.side(rule, at, consumer=True)[1]) for node in nodes):
+        ranges = self._who.side(rule, at, consumer=True)[1]
+        if front.masquerades:
+            named, nodes = self._who.nodes_in(front.service.cluster)
+            cause = "nodes masquerade what they receive for"
+        elif within(backend.address, ranges):
+            named, nodes = self._who.own_node(at)
+            cause = "nodes masquerade what pods send themselves through"
+        else:
             return
-        text = (
-            f"admits node addresses to port {backend.port}: nodes masquerade what they receive"
-            f" for Service {front.service.display}"
-        )
-        ports = (PortRange(backend.port, backend.port),)
-        peers = self._who.nodes(front.service.cluster)
+        if not subtract(nodes, ranges):
+            return
+        service = front.service.display
+        text = f"admits node addresses to port {backend.port}: {cause} Service {service}"
+        ports, peers = (PortRange(backend.port, backend.port),), self.sets.name(named, nodes)
         yield _Made(self._rule(rule, peers, backend.protocol, ports, None, text), text)
 
     def _received(self, rule: OrderedRule, at: int) -> Iterator[_Made]:

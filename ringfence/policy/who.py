@@ -43,10 +43,7 @@ class Who:
         end, other = (rule.consumer, rule.provider) if consumer else (rule.provider, rule.consumer)
         items = self._snapshot.items
         if end.own_node:
-            node = int(self._policy_set.own_nodes[at])
-            if node == NOWHERE:
-                return "nobody", ()
-            return f"node {items[node].key}", self._sets.of_items([node])
+            return self.own_node(at)
         meaning = self._meaning(rule, consumer=consumer)
         if other.own_node:
             pods = [pod for pod in self.named(end) if self._policy_set.own_nodes[pod] == at]
@@ -82,8 +79,19 @@ class Who:
 
     def nodes(self, cluster: ClusterId) -> SetId:
         """The set of all addresses of a Kubernetes cluster's nodes."""
+        return self._sets.name(*self.nodes_in(cluster))
+
+    def nodes_in(self, cluster: ClusterId) -> tuple[str, Ranges]:
+        """A Kubernetes cluster's nodes: a name, and addresses."""
         addresses = self._fronts.node_addresses.get(cluster, [])
-        return self._sets.name(f"nodes of {cluster}", of_addresses(addresses))
+        return f"nodes of {cluster}", of_addresses(addresses)
+
+    def own_node(self, at: int) -> tuple[str, Ranges]:
+        """The node that runs the pod at the position: a name, and addresses."""
+        node = int(self._policy_set.own_nodes[at])
+        if node == NOWHERE:
+            return "nobody", ()
+        return f"node {self._snapshot.items[node].key}", self._sets.of_items([node])
 
     def foreign(self, cluster: ClusterId | None) -> Ranges:
         """The addresses of the workloads of other clusters than that one; none for None."""

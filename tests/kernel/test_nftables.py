@@ -8,10 +8,11 @@ import pytest
 from ringfence.kernel import conntrack, nft
 from ringfence.model.address import format_address, host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
-from ringfence.model.policy import Action
+from ringfence.model.policy import Action, ServiceEnd
 from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import DROP_SET_SIZE, Nftables
+from ringfence.policy.compile import compile_policies
 from ringfence.policy.program import (
     Exposure,
     NodeBinding,
@@ -22,6 +23,7 @@ from ringfence.policy.program import (
     Rule,
     SetId,
 )
+from tests.golden import shop
 from tests.kernel.netns import Namespace, Node, Pod, node_with_pods
 from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
 
@@ -204,7 +206,8 @@ def test_a_refused_transaction_changes_nothing_and_says_why(node: Node) -> None:
     assert pod.run("nft", "-s", "list", "ruleset") == before
 
 
-NODE_PORT, WEB = 31095, 8080
+NODE_PORT, WEB, CLUSTER_IP = 31095, 8080, "10.100.0.9"
+WEB_PODS, WEB_SERVICE = shop.app("web"), ServiceEnd("sock-shop", "web")
 
 
 def test_a_node_judges_node_ports_before_dnat_and_forwards_the_rest(node: Node) -> None:
@@ -245,3 +248,25 @@ def test_a_node_judges_node_ports_before_dnat_and_forwards_the_rest(node: Node) 
     assert set(drops(node)) == {(stranger.address, stranger.gateway, TCP, NODE_PORT)}
     nft.remove(node.path)
     assert node.run("nft", "-s", "list", "ruleset") == before
+
+
+def test_a_pod_reaches_itself_through_its_service(node: Node) -> None:
+    """Only where a policy lets it: what comes back has the gateway's address, as a probe has."""
+    itself, stranger, _ = node.pods
+    node.nft(
+        f"table ip balancer {{ chain pre {{ type nat hook prerouting priority dstnat;\n"
+        f"ip daddr {CLUSTER_IP} tcp dport 80 dnat to {itself.address}:{WEB}\n}};\n"
+        f"chain post {{ type nat hook postrouting priority srcnat;\n"
+        f"ip saddr {itself.address} ip daddr {itself.address} masquerade\n}}; }}"
+    )
+    home = shop.node("n1", *(pod.gateway for pod in node.pods))
+    web = shop.pod("web", "web", "n1", itself.address)
+    items = (home, web, shop.service("web", CLUSTER_IP, 80, [(web, WEB)]))
+    for policies, passes in (([], False), ([shop.allow("web", WEB_PODS, WEB_SERVICE, 80)], True)):
+        compiled = compile_policies(shop.policy_set(*policies, items=items), ())
+        (policy,) = compiled.policies.values()
+        load(itself, BACKEND.render_pod(policy, policy.pods[0]))
+        with tcp_echo(itself, itself.address, WEB):
+            assert refused(itself, CLUSTER_IP, 80) is not passes
+            assert refused(node, itself.address, WEB) is not passes
+            assert refused(stranger, CLUSTER_IP, 80)

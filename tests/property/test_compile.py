@@ -4,7 +4,7 @@ And what it denies they allow only where a widening is reported of that workload
 """
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
@@ -21,7 +21,6 @@ from ringfence.policy.program import NodePolicy, ProgramId, encode
 from ringfence.policy.recheck import Opened, first_match
 from tests.property.test_evaluate import (
     CONNECTIONS,
-    WORLDS,
     connections,
     enforced,
     pods_and_nodes,
@@ -30,11 +29,6 @@ from tests.property.test_evaluate import (
 )
 
 
-@settings(
-    max_examples=WORLDS,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 @given(st.data())
 def test_rules_deny_nothing_that_the_evaluator_allows(data: st.DataObject) -> None:
     workloads = data.draw(pods_and_nodes())
@@ -65,7 +59,6 @@ def test_rules_deny_nothing_that_the_evaluator_allows(data: st.DataObject) -> No
                     assert item.key in widened, (role, asked[row], item.key)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_the_order_of_inputs_changes_nothing(data: st.DataObject) -> None:
     workloads = data.draw(pods_and_nodes())

@@ -1,6 +1,6 @@
 """Whatever can be said prints to one text, and that text says the same."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.model.address import Address, Network
@@ -108,7 +108,6 @@ def documents(draw: st.DrawFn) -> Documents:
     return Documents(tuple(scopes), tuple(draw(workspaces(name)) for name in names))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents())
 def test_documents_round_trip(said: Documents) -> None:
     text = format_documents(said)

@@ -1,11 +1,9 @@
 """The evaluator and the oracle agree on everything they say, whatever the world and the policies.
 
-RINGFENCE_EXAMPLES sets the number of worlds; each is tried with CONNECTIONS connections.
+Each world is tried with CONNECTIONS connections.
 """
 
-import os
-
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import Snapshot
@@ -47,7 +45,6 @@ from ringfence.policy.explain import explain
 from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import Enforced, PolicySet
 
-WORLDS = int(os.environ.get("RINGFENCE_EXAMPLES", "100"))
 CONNECTIONS = 20
 
 QUERIES: list[Query] = [
@@ -280,11 +277,6 @@ def connections(draw: st.DrawFn, items: list[Item]) -> Connection:
             return Connection(protocol, consumer, *reached, dialled, at, receiver_or_none)
 
 
-@settings(
-    max_examples=WORLDS,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 @given(st.data())
 def test_evaluator_and_explanation_agree_with_the_oracle(data: st.DataObject) -> None:
     workloads = data.draw(pods_and_nodes())

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.connector.sync import WATCHED, Join
@@ -65,7 +65,6 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(steps)
 def test_the_same_objects_give_the_same_items(
     told: list[tuple[Kind[Any], str, str, str, bool]],

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -55,7 +55,6 @@ def told(records: NDArray[np.void], state: Orientations) -> set[tuple[Any, ...]]
     return set(zip(*ends, *(columns[name].tolist() for name in names), strict=True))
 
 
-@settings(deadline=None)
 @given(CONNECTIONS, st.randoms(use_true_random=False))
 def test_order_means_nothing_and_sums_are_kept(drawn: list[tuple[int, ...]], random: Any) -> None:
     records = ways(drawn)
@@ -68,7 +67,6 @@ def test_order_means_nothing_and_sums_are_kept(drawn: list[tuple[int, ...]], ran
     assert [sum(row[at] for row in rows) for at in (4, 5, 6)] == [total, total, len(drawn)]
 
 
-@settings(deadline=None)
 @given(CONNECTIONS)
 def test_a_later_window_without_syn_keeps_the_direction(drawn: list[tuple[int, ...]]) -> None:
     records, state = ways(drawn), Orientations()

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from ringfence.model.ids import PolicyId
-from ringfence.model.policy import Action, FqdnEnd, ServiceEnd
+from ringfence.model.policy import Action, End, FilterEnd, FqdnEnd, ServiceEnd
+from ringfence.model.protocol import TCP, PortRange
 from ringfence.policy.backends.interface import UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import compile_policies
@@ -95,6 +96,32 @@ def test_pods_behind_a_masquerading_node_port_admit_node_addresses_and_say_so() 
         for rule in program.rules
     }
     assert "default/sock-shop/p3/shop+widened" in handles
+
+
+@pytest.mark.parametrize("consumer", [app("carts"), app("front-end")])
+@pytest.mark.parametrize("provider", [ServiceEnd("sock-shop", "carts"), app("carts")])
+def test_a_pod_that_may_dial_its_own_service_admits_its_own_node(
+    consumer: FilterEnd, provider: End
+) -> None:
+    """Its node alone, on the target port alone; without such a policy, nobody's probes."""
+    port = 80 if isinstance(provider, ServiceEnd) else 8081
+    compiled = compile_policies(policy_set(allow("carts", consumer, provider, port)), ())
+    (policy,) = (policy for policy in compiled.policies.values() if policy.node == "node2")
+    (carts,) = (pod for pod in policy.pods if pod.name == "carts")
+    assert carts.inbound
+    widened = [
+        (rule.protocol, rule.ports, {str(network) for network in policy.sets[rule.peers]})
+        for rule in policy.programs[carts.inbound].rules
+        if rule.peers and rule.handle.endswith("+widened")
+    ]
+    reported = [(widening.workload, widening.text) for widening in compiled.widenings]
+    if consumer == app("carts"):
+        assert widened == [(TCP, (PortRange(8081, 8081),), {"172.30.0.12/32", "10.244.2.1/32"})]
+        why = "nodes masquerade what pods send themselves through Service sock-shop/carts"
+        assert reported == [("c1/pod/carts", f"admits node addresses to port 8081: {why}")]
+    else:
+        assert not widened
+        assert not reported
 
 
 @pytest.mark.parametrize(
