@@ -27,4 +27,4 @@ test: setup check
 	.venv/bin/pytest tests/kernel tests/e2e
 
 wire: .venv
-	$(PY) scripts/generate_wire.py
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) scripts/generate_wire.py

@@ -62,6 +62,7 @@ class Agent:
         self._pods: tuple[Pod, ...] = ()
         self._unreached: dict[str, str] = {}
         self._order: Order | None = None
+        self._declared_ports: frozenset[tuple[int, int]] = frozenset()
         self._enforced = 0
         self._stale_reason = ""
         self._runtime_problem = ""
@@ -190,7 +191,9 @@ class Agent:
     def _gather(self, start: int, end: int) -> Batch:
         addresses = {pod.place: pod.addresses for pod in self._pods}
         addresses[node()] = node_addresses(self._interfaces)
-        flows = self._capture.flows(self._pods, node_addresses(self._interfaces))
+        flows = self._capture.flows(
+            self._pods, node_addresses(self._interfaces), self._declared_ports
+        )
         self._enforcer.read_drops(self._capture.drops(), addresses)
         self._audit = self._capture.audit()
         self._audit.losses["reports"] = self._spool.dropped
@@ -209,7 +212,7 @@ class Agent:
         if directive.interval_seconds:
             self._interval = directive.interval_seconds
         try:
-            self._order = read_order(directive)
+            self._take(directive)
         except RingfenceError as error:
             self._stale_reason = f"revision {directive.revision}: {error}"
             log.warning("directive not understood", problem=self._stale_reason)
@@ -226,9 +229,14 @@ class Agent:
         if not path.exists():
             return
         try:
-            self._order = read_order(Directive.FromString(path.read_bytes()))
+            self._take(Directive.FromString(path.read_bytes()))
         except (OSError, DecodeError, RingfenceError) as error:
             log.warning("the last directive is lost", file=str(path), problem=str(error))
+
+    def _take(self, directive: Directive) -> None:
+        """Know a directive from now on; raises InputError."""
+        self._declared_ports = frozenset((p.protocol, p.port) for p in directive.declared_ports)
+        self._order = read_order(directive)
 
     async def _enforce(self) -> None:
         """Bring every namespace to the order; without one ever heard, rules stay as found."""

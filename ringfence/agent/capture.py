@@ -61,15 +61,23 @@ class Capture:
                 attached.add(ifindex)
         self._attached = frozenset(attached)
 
-    def flows(self, pods: Iterable[Pod], node_addresses: Iterable[Address]) -> bytes:
-        """The conversations since the last call, as an Arrow stream of `batch.FLOWS`."""
+    def flows(
+        self,
+        pods: Iterable[Pod],
+        node_addresses: Iterable[Address],
+        declared_ports: frozenset[tuple[int, int]],
+    ) -> bytes:
+        """The conversations since the last call, as an Arrow stream of `batch.FLOWS`.
+
+        `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
+        """
         pods = tuple(pods)
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
         columns = conversations(
             self._flows.drain(),
             np.array(at_pods, dtype=np.uint32),
             _listening(pods, node_addresses),
-            frozenset(),
+            declared_ports,
             self._orientations,
         )
         return batch.encode(batch.FLOWS, columns)

@@ -2,11 +2,12 @@
 
 The desired state of a node is a function of the inventory, the scopes and the enforced versions.
 It is worked out again, a moment after any of them changes, and sent to the nodes for which it
-came out different.
+came out different. The ports that its Kubernetes cluster declares go with it.
 """
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -19,20 +20,33 @@ from ringfence.control.metrics import Metrics
 from ringfence.control.plan import Plan, affected, describe_changes, refusal
 from ringfence.control.policies import load_enforced, load_tree, load_workspace
 from ringfence.control.services import Clock
+from ringfence.inventory.ports import PortSet, declared_ports
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import RingfenceError
-from ringfence.model.ids import TenantId, Version, WorkspaceName
+from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import Enforced, enforce, enforced_at
-from ringfence.wire.generated.agent_pb2 import Directive
+from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive
 
 _LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 0.1
 
 Wanted = Sequence[tuple[WorkspaceName, Version | None]]
 """Workspaces to enforce, the latest version for None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Desired:
+    """One node's policy, as JSON, and since when it is this one."""
+
+    revision: int
+    policy: bytes
+
+
+_NOTHING = _Desired(0, b"")
 
 
 class Enforcement:
@@ -52,7 +66,8 @@ class Enforcement:
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
         self.surroundings = surroundings
         self._enforcing: bool | None = None
-        self._directives: dict[NodeKey, Directive] = {}
+        self._desired: dict[NodeKey, _Desired] = {}
+        self._ports: dict[ClusterId, PortSet] = {}
         self._revision = 0
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -80,20 +95,30 @@ class Enforcement:
 
     def directive(self, node: NodeKey) -> Directive | None:
         """What a node is to do; None where it is not known yet, so that it keeps what it has."""
-        if self._enforcing is not False:
-            return self._directives.get(node)
-        return Directive(revision=0, interval_seconds=self.surroundings.interval_seconds)
+        desired = self._desired.get(node) if self._enforcing is not False else _NOTHING
+        if desired is None:
+            return None
+        cluster, _ = node
+        return Directive(
+            revision=desired.revision,
+            node_policy=desired.policy,
+            interval_seconds=self.surroundings.interval_seconds,
+            declared_ports=[
+                DeclaredPort(protocol=protocol, port=port)
+                for protocol, port in sorted(self._ports.get(cluster, ()))
+            ],
+        )
 
     def desired_revision(self, node: NodeKey) -> int:
         """The revision that a node should report, 0 where nothing is enforced."""
-        directive = self.directive(node)
-        return directive.revision if directive is not None else 0
+        desired = self._desired.get(node) if self._enforcing else None
+        return desired.revision if desired is not None else 0
 
     def problem_of(self, node: NodeKey) -> str:
         """Why there is no up-to-date directive for a node; empty if there is one."""
         if self.problem:
             return self.problem
-        if self.directive(node) is None:
+        if self._enforcing is not False and node not in self._desired:
             return "the inventory does not hold this node: is the connector of its cluster running?"
         return ""
 
@@ -168,45 +193,42 @@ class Enforcement:
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
+        snapshot = self._inventory.timeline.latest()
+        before = self._ports
+        self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:
             async with self._database.read() as connection:
                 tree = await load_tree(connection, self._tenant)
                 enforced = await load_enforced(connection, self._tenant)
-            nodes = await self._desired(tree, enforced) if enforced else {}
+            nodes = await self._compile(snapshot, tree, enforced) if enforced else {}
         except RingfenceError as error:
             self._fail(str(error))
             return
         self.problem = ""
-        switched = self._enforcing != bool(enforced)
+        for_all = self._enforcing != bool(enforced) or self._ports != before
         self._enforcing = bool(enforced)
         changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
-        self._directives = {key: self._directives[key] for key in nodes}
-        self._agents.notify([agent.key for agent in self._agents.all()] if switched else changed)
+        self._desired = {key: self._desired[key] for key in nodes}
+        self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
 
     def _fail(self, reason: str) -> None:
         self.problem = f"the enforced policies cannot be turned into rules: {reason}"
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
 
-    async def _desired(
-        self, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]
+    async def _compile(
+        self, snapshot: Snapshot, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]
     ) -> Mapping[NodeKey, bytes]:
-        snapshot = self._inventory.timeline.latest()
-
         def work() -> Compilation:
             return compile_nodes(PolicySet(snapshot, tree, enforced), self.surroundings)
 
         return (await asyncio.to_thread(work)).nodes
 
     def _renew(self, key: NodeKey, policy: bytes) -> bool:
-        held = self._directives.get(key)
-        if held is not None and held.node_policy == policy:
+        held = self._desired.get(key)
+        if held is not None and held.policy == policy:
             return False
         # Grows over restarts too, without being stored.
         self._revision = max(self._revision + 1, self._clock() // 10**6)
-        self._directives[key] = Directive(
-            revision=self._revision,
-            node_policy=policy,
-            interval_seconds=self.surroundings.interval_seconds,
-        )
+        self._desired[key] = _Desired(self._revision, policy)
         return True

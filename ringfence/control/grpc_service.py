@@ -62,12 +62,12 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         agent.sessions += 1
         _LOG.info("agent connected", node=identity.name, cluster=identity.kubernetes_cluster)
         try:
-            sent: int | None = None
+            sent: wire.Directive | None = None
             while not reader.done():
                 agent.news.clear()
                 directive = self._services.enforcement.directive(agent.key)
-                if directive is not None and directive.revision != sent:
-                    sent = directive.revision
+                if directive is not None and directive != sent:
+                    sent = directive
                     yield directive
                 await agent.news.wait()
         finally:

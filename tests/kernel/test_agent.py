@@ -23,11 +23,11 @@ from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId, NodeName
 from ringfence.model.policy import Action
-from ringfence.model.protocol import TCP, PortRange
+from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy import program
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding, Program, Rule
 from ringfence.wire import batch
-from ringfence.wire.generated.agent_pb2 import AgentState, Batch, Directive
+from ringfence.wire.generated.agent_pb2 import AgentState, Batch, DeclaredPort, Directive
 from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.peers import PORT
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
@@ -76,9 +76,13 @@ class World:
             "--runtime-socket", str(self.directory / "cri.sock"),
         )  # fmt: skip
 
-    def direct(self, revision: int, policy: NodePolicy | None) -> None:
+    def direct(
+        self, revision: int, policy: NodePolicy | None, declared: tuple[DeclaredPort, ...] = ()
+    ) -> None:
         data = program.encode(policy) if policy else b""
-        directive = Directive(revision=revision, node_policy=data, interval_seconds=1)
+        directive = Directive(
+            revision=revision, node_policy=data, interval_seconds=1, declared_ports=declared
+        )
         partial = self.directory / "directive.new"
         partial.write_bytes(directive.SerializeToString())
         partial.replace(self.directory / "directive")
@@ -162,6 +166,29 @@ def test_flows_arrive_each_counted_once(world: World) -> None:
     for each in world.batches():
         assert each.window_end_ns % 10**9 == 0
         assert each.window_end_ns - each.window_start_ns <= 10**9
+
+
+def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> None:
+    world.direct(0, None, declared=(DeclaredPort(protocol=UDP, port=5300),))
+    world.start_agent()
+    declared = world.state_dir / "directive"
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    world.await_("the directive", lambda: declared.exists() and declared.read_bytes())
+    one, other = world.node.pods
+    kind = socket.SOCK_DGRAM
+    with open_socket(one, one.address, kind) as low, open_socket(other, one.address, kind) as high:
+        low.bind((one.address, 5300))
+        high.bind((other.address, 5400))
+        low.connect((other.address, 5400))  # a socket with a peer does not listen
+        high.connect((one.address, 5300))
+        low.send(b"the provider speaks first")
+        high.recv(100)
+        high.send(b"answer")
+        low.recv(100)
+        world.await_("a report", lambda: [row for row in world.flows() if row["protocol"] == UDP])
+    rows = [row for row in world.flows() if row["protocol"] == UDP]
+    assert {(row["method"], row["provider_port"]) for row in rows} == {("service", 5300)}
+    assert {row["provider"] for row in rows} == {parse_address(one.address)}
 
 
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:

@@ -201,25 +201,55 @@ class Directive(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     NODE_POLICY_FIELD_NUMBER: _builtins.int
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    DECLARED_PORTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     node_policy: _builtins.bytes
     """A `ringfence.policy.program.NodePolicy` as JSON; empty means: take every rule away."""
     interval_seconds: _builtins.int
     """between reports"""
+    @_builtins.property
+    def declared_ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeclaredPort]:
+        """What Services and containers of the agent's Kubernetes cluster declare, sorted. It tells the
+        providers of flows whose start nobody saw, and changes without a new revision.
+        """
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         node_policy: _builtins.bytes = ...,
         interval_seconds: _builtins.int = ...,
+        declared_ports: _abc.Iterable[Global___DeclaredPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_seconds", b"interval_seconds", "node_policy", b"node_policy", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_ports", b"declared_ports", "interval_seconds", b"interval_seconds", "node_policy", b"node_policy", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
+
+@_typing.final
+class DeclaredPort(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.int
+    port: _builtins.int
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.int = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclaredPort: _TypeAlias = DeclaredPort  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):

@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import grpc
 import msgspec
@@ -15,8 +16,16 @@ from ringfence.control.pki import read_identity
 from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import make_labels
-from ringfence.model.protocol import TCP
-from ringfence.model.workload import Item, ItemKind
+from ringfence.model.protocol import TCP, UDP
+from ringfence.model.workload import (
+    Backend,
+    ContainerPort,
+    Item,
+    ItemKind,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+)
 from ringfence.policy.program import decode
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
@@ -184,6 +193,38 @@ async def test_only_a_change_of_its_own_rules_reaches_a_node(world: World) -> No
     second = await agent.directive()
     assert "front2" in {pod.name for pod in decode(second.node_policy).pods}
     assert second.revision > first.revision
+
+
+async def test_declared_ports_reach_nodes_whether_or_not_anything_is_enforced(
+    world: World,
+) -> None:
+    connector = await world.enrol("connector", "c")
+    await publish(connector, [NODE, FRONT, DB])
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    assert not (await agent.directive()).declared_ports
+    listening = replace(DB, containers=(ContainerPort("", TCP, 3306),))
+    spec = ServiceSpec(
+        ServiceType.NODE_PORT,
+        (ServicePort("dns", UDP, 53, 30053),),
+        (Backend("dns", UDP, DB.addresses[0], 1053, True, DB.key),),
+    )
+    service = replace(item(ItemKind.SERVICE, "dns", "10.96.0.10"), service=spec)
+    await publish(connector, [NODE, FRONT, listening, service])
+    told = await agent.directive()
+    assert told.revision == 0
+    ports = [(TCP, 3306), (UDP, 53), (UDP, 1053), (UDP, 30053)]
+    assert [(one.protocol, one.port) for one in told.declared_ports] == ports
+
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    enforced = await agent.directive()
+    assert enforced.declared_ports == told.declared_ports
+    await publish(connector, [NODE, FRONT, DB, service])
+    fewer = await agent.directive()
+    assert [(one.protocol, one.port) for one in fewer.declared_ports] == ports[1:]
+    assert (fewer.revision, fewer.node_policy) == (enforced.revision, enforced.node_policy)
 
 
 async def test_probes_without_a_policy_need_an_override(world: World) -> None:
