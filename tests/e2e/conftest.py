@@ -54,4 +54,7 @@ def lab(clean_host: Footprint, killed_lab: list[Process]) -> Iterator[Lab]:
         yield Lab(time.monotonic() - began)
     finally:
         ringfence("lab", "down", "--all")
-    until("nothing of the lab is left", lambda: not added(clean_host, footprint()), seconds=10)
+    deadline = time.monotonic() + 10
+    while (left := added(clean_host, footprint())) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left

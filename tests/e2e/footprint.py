@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 from ringfence.lab.node import save_sysctls
 
+_TRIES = 5
 Footprint = dict[str, frozenset[str]]
 
 
@@ -19,7 +21,7 @@ def footprint() -> Footprint:
         "cgroups": frozenset(str(p) for p in Path("/sys/fs/cgroup").glob("**/*") if p.is_dir()),
         "interfaces": frozenset(_json("ip", "-json", "address", key="ifname")),
         "nftables rules": frozenset(_run("nft", "--stateless", "list", "ruleset").splitlines()),
-        "BPF links": frozenset(_json("bpftool", "--json", "link", key="id")),
+        "BPF links": _bpf_links(),
         "kernel settings": frozenset(f"{k}={v}" for k, v in save_sysctls().items()),
         "run directories": _names(Path("/run")) | _names(Path("/var/lib")),
     }
@@ -42,6 +44,16 @@ def _process_namespaces() -> frozenset[str]:
         except OSError:
             continue  # the process is gone
     return frozenset(found)
+
+
+def _bpf_links() -> frozenset[str]:
+    """bpftool fails when a link goes while it lists them, so it is asked again."""
+    for _ in range(_TRIES):
+        try:
+            return frozenset(_json("bpftool", "--json", "link", key="id"))
+        except subprocess.CalledProcessError:
+            time.sleep(0.2)
+    raise RuntimeError("bpftool cannot list the BPF links")
 
 
 def _names(directory: Path) -> frozenset[str]:
