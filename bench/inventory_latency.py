@@ -45,7 +45,8 @@ def main() -> None:
     p99 = latencies[int(0.99 * (changes - 1))]
     middle = statistics.median(latencies)
     print(
-        f"{changes} label changes: p50 {middle:.1f} ms, p99 {p99:.1f} ms, max {latencies[-1]:.1f} ms"
+        f"{changes} label changes: p50 {middle:.1f} ms, p99 {p99:.1f} ms,"
+        f" max {latencies[-1]:.1f} ms"
     )
 
 
