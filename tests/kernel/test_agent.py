@@ -17,7 +17,7 @@ import pytest
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.identity import ClientKind as Kind
 from ringfence.control.pki import Authority
-from ringfence.kernel import nft
+from ringfence.kernel import conntrack, nft
 from ringfence.link.identity import ClientKind, Identity, keep, new_request
 from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.flow import DropSource, Observer
@@ -239,6 +239,10 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         with pytest.raises(TimeoutError):
             tcp_exchange(client, server.address, 9090, b"denied")
         world.await_("the drop's report", lambda: _dropped(world, server, 9090))
+        known = conntrack.entries(server.path)
+        conntrack.delete(server.path, [entry for entry in known if entry.destination_port == 8081])
+        older.sendall(b"of nothing that is known")
+        world.await_("that drop's report", lambda: _dropped(world, server, 8081))
 
         world.stop("control", signal.SIGKILL)
         world.stop("agent")
@@ -257,10 +261,14 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         world.await_("nothing in force", lambda: world.state().enforced_revision == 0)
         tcp_exchange(client, server.address, 9090, b"free again")
     assert (world.directory / "agent.log").read_text().count("rules changed by another") == 1
-    dropped = [row for row in world.drops() if row["provider_port"] == 9090]
-    assert all(row["source"] == DropSource.RINGFENCE for row in dropped)
-    assert {(row["rule"], row["direction"], row["pod"]) for row in dropped} == {
-        ("test/catch-all", "inbound", "uid2")
+    provider = parse_address(server.address)
+    dropped = [row for row in world.drops() if row["provider"] == provider]
+    assert {
+        (row["source"], row["provider_port"], row["rule"], row["direction"], row["pod"])
+        for row in dropped
+    } == {
+        (DropSource.RINGFENCE, 9090, "test/catch-all", "inbound", "uid2"),
+        (DropSource.RINGFENCE, 8081, "mid-stream", "inbound", "uid2"),
     }
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from ringfence.kernel import conntrack, nft
@@ -107,7 +108,7 @@ def test_allowed_passes_denied_is_dropped_and_reported(node: Node, family: str) 
     assert reported.pop((of_stranger, address, UDP, 53)) == 5
     assert set(reported) == {(of_stranger, address, TCP, 80), (of_friend, address, TCP, 81)}
     assert all(packets >= 1 for packets in reported.values())
-    assert {d.handle for d in rules.drop_sets} == {"catch-all/shop/p1"}
+    assert {d.handle for d in rules.drop_sets} == {"catch-all/shop/p1", "mid-stream"}
 
 
 def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
@@ -152,6 +153,10 @@ def test_connections_older_than_the_rules_live_on(node: Node) -> None:
         client.settimeout(0.5)
         with pytest.raises(TimeoutError):
             client.recv(3)
+        found = nft.read_drops(nft.list_table(server.path) or [])
+        (row,) = np.flatnonzero(found.set_name == "rf_input_4_mid_stream")
+        assert found.source[row].tobytes() == parse_address(friend.address)
+        assert (found.protocol[row], found.port[row]) == (TCP, 80)
         conntrack.delete(server.path, [entry])
 
 

@@ -7,7 +7,7 @@ base chain only, so other tables still have their say; a `drop` is final.
 Every packet walks a base chain in this order: established connections and errors about them
 pass; fail-safes pass; TCP packets that do not open a connection are dropped, since conntrack
 would otherwise adopt the rest of a connection that was cut; then the program of the packet's
-family decides. A denying rule goes to a chain of its own that writes the tuple into a bounded set
+family decides. Whatever drops goes to a chain of its own that writes the tuple into a bounded set
 with counters; what finds no room falls to the chain's last rule, whose counter is the overflow.
 """
 
@@ -35,6 +35,8 @@ DROP_SET_SIZE = 1024
 DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
 OVERFLOW = "overflow"
+MID_STREAM = "mid-stream"
+"""The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
 
 _PORT_MATCH = {TCP: "tcp dport", UDP: "udp dport", SCTP: "sctp dport"}
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
@@ -71,10 +73,7 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
-_OPENING_ONLY = (
-    "tcp flags & (fin | syn | rst | ack) != syn counter drop"
-    ' comment "not the opening of a connection"'
-)
+_OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,15 @@ class _Text:
         self, hook: str, direction: Direction, program: ProgramId, fail_safes: Iterable[str]
     ) -> None:
         """The chain that judges what the namespace itself opens or is sent."""
-        to_program = (_by_family(family, f"goto rf_{hook}_{family.number}") for family in _FAMILIES)
-        self.base_chain(hook, hook, (*_ESTABLISHED, *fail_safes, _OPENING_ONLY, *to_program))
+        chains = [(family, f"{hook}_{family.number}") for family in _FAMILIES]
+        away = (
+            _by_family(family, f"{_OPENS_NOTHING} goto rf_{chain}_mid_stream")
+            for family, chain in chains
+        )
+        to_program = (_by_family(family, f"goto rf_{chain}") for family, chain in chains)
+        self.base_chain(hook, hook, (*_ESTABLISHED, *fail_safes, *away, *to_program))
+        for family, chain in chains:
+            self.mid_stream(f"{chain}_mid_stream", direction, family)
         self.program(hook, direction, program)
 
     def received(
@@ -211,8 +217,7 @@ class _Text:
 
     def denial(self, chain: str, rule: Rule, direction: Direction, family: _Family) -> None:
         """The chain that remembers a denied tuple and drops; an ICMP type stands as a port."""
-        ip = family.header
-        key = f"{ip} saddr . {ip} daddr . meta l4proto"
+        key, kind = _tuple(family)
         name = f"rf_{chain}"
         self.chain(
             chain,
@@ -233,10 +238,25 @@ class _Text:
                 f'counter drop comment "{OVERFLOW}"',
             ),
         )
-        kind = f"{family.type} . {family.type} . inet_proto"
-        for held, type_ in ((name, f"{kind} . inet_service"), (f"{name}_other", kind)):
-            self.drop_sets.append(DropSet(held, rule.handle, direction))
-            self.drop_types.append(type_)
+        self.remember(name, f"{kind} . inet_service", rule.handle, direction)
+        self.remember(f"{name}_other", kind, rule.handle, direction)
+
+    def mid_stream(self, chain: str, direction: Direction, family: _Family) -> None:
+        """The chain that remembers and drops TCP packets which open nothing."""
+        key, kind = _tuple(family)
+        name = f"rf_{chain}"
+        self.chain(
+            chain,
+            (
+                f"update @{name} {{ {key} . tcp dport counter }} drop",
+                f'counter drop comment "{OVERFLOW}"',
+            ),
+        )
+        self.remember(name, f"{kind} . inet_service", MID_STREAM, direction)
+
+    def remember(self, name: str, type_: str, handle: str, direction: Direction) -> None:
+        self.drop_sets.append(DropSet(name, handle, direction))
+        self.drop_types.append(type_)
 
     def chain(self, name: str, lines: Iterable[str]) -> None:
         body = "".join(f"\t\t{line}\n" for line in lines)
@@ -271,6 +291,12 @@ class _Text:
                 f"\tset {drops.name} {{ type {type_}; size {DROP_SET_SIZE};"
                 f" flags dynamic,timeout; timeout {DROP_TIMEOUT}; }}\n"
             )
+
+
+def _tuple(family: _Family) -> tuple[str, str]:
+    """The key that drop sets have in common, and its type."""
+    ip, type_ = family.header, family.type
+    return f"{ip} saddr . {ip} daddr . meta l4proto", f"{type_} . {type_} . inet_proto"
 
 
 def _by_family(family: _Family, rest: str) -> str:
