@@ -44,7 +44,7 @@ def processes() -> dict[int, str]:
     found: dict[int, str] = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        if "ringfence.cli.main" in words:
+        if "ringfence.cli.main" in words and not words.startswith("nsenter"):
             found |= {int(path.parent.name): part for part in PARTS if part in words}
     return found
 
