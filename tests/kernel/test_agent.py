@@ -228,12 +228,16 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         tcp_echo(server, server.address, 8081),
         tcp_echo(server, server.address, 9090),
         open_socket(client, server.address, socket.SOCK_STREAM) as older,
+        open_socket(client, server.address, socket.SOCK_STREAM) as denied,
     ):
         older.connect((server.address, 8081))
+        denied.connect((server.address, 9090))
         world.direct(7, _policy(server, PortRange(8080, 8081)))
         world.await_("revision 7 in force", lambda: world.state().enforced_revision == 7)
         older.sendall(b"open before")
         assert older.recv(100) == b"open before"
+        with pytest.raises(ConnectionResetError):
+            denied.recv(100)
         assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False, "uid2": True}
         tcp_exchange(client, server.address, 8080, b"allowed")
         with pytest.raises(TimeoutError):
