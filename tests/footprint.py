@@ -1,5 +1,6 @@
 """What tests could leave on their host, as sets that can be compared before and after."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ Footprint = dict[str, frozenset[str]]
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
 _PROCESSES = Path("/proc")
+_TRIES = 5
 
 
 def of_host() -> Footprint:
@@ -112,8 +114,15 @@ def _empty_cgroups() -> Iterator[str]:
 
 
 def _bpf(kind: str) -> frozenset[str]:
-    """The ids of the loaded programs (`prog`) or links (`link`)."""
-    return frozenset(_json("bpftool", "--json", kind, key="id"))
+    """The ids of the loaded programs (`prog`) or links (`link`).
+
+    bpftool fails when one goes while it lists them, so it is asked again.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return frozenset(_json("bpftool", "--json", kind, key="id"))
+        time.sleep(0.2)
+    raise RuntimeError(f"bpftool cannot list each BPF {kind}")
 
 
 def _held_by_others(field: str, ours: Collection[int]) -> set[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from ringfence.agent.cut import cut_denied
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
@@ -21,7 +22,7 @@ from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
-from ringfence.policy.program import NodePolicy
+from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
 from ringfence.wire.generated.agent_pb2 import Directive
 
 log = structlog.get_logger()
@@ -60,21 +61,26 @@ def read_order(directive: Directive) -> Order:
 
 def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -> Plan:
     """Which rules belong in which namespace."""
-    bindings = {binding.uid: binding for binding in policy.pods} if policy else {}
+    bindings = _bindings(policy) if policy else {}
     rulesets: dict[Place, Ruleset | None] = {}
     problems: dict[Place, str] = {}
     for place in places:
         binding = bindings.get(place.uid)
         try:
-            if policy is None or (place.uid and binding is None):
+            if policy is None or binding is None:
                 rulesets[place] = None
-            elif binding is None:
+            elif isinstance(binding, NodeBinding):
                 rulesets[place] = _unless_empty(backend.render_node(policy))
             else:
                 rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
         except UnsupportedError as error:
             problems[place] = str(error)
     return Plan(rulesets, problems)
+
+
+def _bindings(policy: NodePolicy) -> dict[str, PodBinding | NodeBinding]:
+    """By the uid of a place."""
+    return {"": policy.binding, **{binding.uid: binding for binding in policy.pods}}
 
 
 def _unless_empty(ruleset: Ruleset) -> Ruleset | None:
@@ -109,7 +115,10 @@ class Enforcer:
             self.ledger.forget(place)
         for place, ruleset in wanted.rulesets.items():
             try:
-                self._program(place, ruleset)
+                if ruleset is None or order.policy is None:
+                    self._clear(place)
+                else:
+                    self._program(place, ruleset, order.policy)
             except KernelError as error:
                 problems[place] = str(error)
         programmed = {
@@ -140,14 +149,15 @@ class Enforcer:
                 self.tampered = True
         self.ledger.read_others(others, addresses)
 
-    def _program(self, place: Place, ruleset: Ruleset | None) -> None:
+    def _clear(self, place: Place) -> None:
         held = self._held.get(place)
-        if ruleset is None:
-            if held is None or held.ruleset is not None:
-                self._harvest(place, held)
-                nft.remove(place.netns)
-            self._held[place] = _Held(None)
-            return
+        if held is None or held.ruleset is not None:
+            self._harvest(place, held)
+            nft.remove(place.netns)
+        self._held[place] = _Held(None)
+
+    def _program(self, place: Place, ruleset: Ruleset, policy: NodePolicy) -> None:
+        held = self._held.get(place)
         previous = held.ruleset if held else None
         commands = self.backend.transaction(ruleset, previous)
         if not commands:
@@ -159,7 +169,11 @@ class Enforcer:
             conntrack.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
         nft.apply(place.netns, commands)
-        self._held[place] = _Held(ruleset, _fingerprint(nft.list_table(place.netns) or []))
+        # Not held until all is done: should cutting fail, the next time does everything again.
+        self._held.pop(place, None)
+        fingerprint = _fingerprint(nft.list_table(place.netns) or [])
+        cut_denied(place.netns, policy, _bindings(policy)[place.uid])
+        self._held[place] = _Held(ruleset, fingerprint)
 
     def _harvest(self, place: Place, held: _Held | None) -> None:
         """Read the counters once more before the table goes with them."""

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from ringfence.agent.errors import SpoolError
 from ringfence.wire.generated.agent_pb2 import Batch
+from ringfence.wire.limits import LARGEST_MESSAGE
 
 _SUFFIX = ".batch"
 
@@ -30,7 +31,7 @@ class Spool:
         self._arrival = asyncio.Event()
         self._next = 0
         self.dropped = 0
-        """Batches lost since the start: no room on disk, unreadable, or refused for good."""
+        """Batches lost since the start: too large, no room on disk, unreadable, or refused."""
 
     def open(self) -> None:
         """Take up what an earlier run left; raises SpoolError."""
@@ -52,8 +53,12 @@ class Spool:
         return len(self._queue)
 
     def put(self, batch: Batch) -> None:
-        """Add a batch at the end; raises SpoolError when the disk does not take it."""
+        """Add a batch at the end; raises SpoolError, and counts it, when it cannot be kept."""
         data = batch.SerializeToString()
+        largest = min(self._limit, LARGEST_MESSAGE)
+        if len(data) > largest:
+            self.dropped += 1
+            raise SpoolError(f"a report of {len(data)} bytes is lost: {largest} is the most")
         while self._queue and self._bytes + len(data) > self._limit:
             self._drop()
         path = self._directory / f"{self._next:016d}{_SUFFIX}"

@@ -19,6 +19,7 @@ from ringfence.lab import install as installation
 from ringfence.lab import status as lab_status
 from ringfence.lab.command import environment
 from ringfence.lab.config import LabConfig
+from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
 
@@ -134,6 +135,27 @@ def load(
         for spec in config.node_specs:
             with progress.step(f"Load {archive.name} into {spec.name}"):
                 node.load_image(machine.find(config, record, spec.name), archive)
+
+
+@app.command("examples")
+def dial_examples(form: OutputOption = Format.TABLE) -> None:
+    """Dial what the published example policies allow, and neighbours of it that they do not.
+
+    Ends with 2 if one comes out otherwise than where the shop's policies are enforced.
+    """
+    config, record = cluster.running(LabConfig())
+    outcomes = examples.dial_all(config, record)
+    columns = [
+        Column("EXAMPLE POLICY", lambda row: row["policy"]),
+        Column("FROM", lambda row: row["consumer"]),
+        Column("TO", lambda row: row["provider"]),
+        Column("PORT", lambda row: row["port"], right=True),
+        Column("ALLOWED", lambda row: "yes" if row["allowed"] else "no"),
+        Column("RESULT", lambda row: row["result"]),
+    ]
+    output.emit([asdict(o.example) | {"result": o.result} for o in outcomes], columns, form)
+    if not all(outcome.as_enforced for outcome in outcomes):
+        raise typer.Exit(2)
 
 
 @intruder.command("start")

@@ -36,9 +36,9 @@ from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tokens import Token, add_token, any_token
 from ringfence.wire.generated.agent_pb2_grpc import add_ControlPlaneServicer_to_server
+from ringfence.wire.limits import LARGEST_MESSAGE
 
 _LOG = structlog.get_logger(__name__)
-_LARGEST_MESSAGE = 256 << 20
 _GRACE_SECONDS = 3
 _FIRST_ADMINISTRATOR = "admin"
 
@@ -241,8 +241,8 @@ def _bind_grpc(
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),  # or a second control plane would share the port unnoticed
-            ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
-            ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+            ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+            ("grpc.max_send_message_length", LARGEST_MESSAGE),
         ]
     )
     credentials = grpc.ssl_server_credentials(

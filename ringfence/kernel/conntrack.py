@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ringfence.kernel import nft
@@ -33,7 +33,9 @@ _ADDRESSES = {4: (1, 2), 16: (3, 4)}
 _PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
 _PROTO_ICMP = {ICMP: (4, 5, 6), ICMPV6: (7, 8, 9)}
 """Attributes of identifier, type and code."""
-_SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
+_SEEN_REPLY, _ASSURED, _CONFIRMED, _DST_NAT = 2, 4, 8, 32
+_PROTOINFO_TCP = 1
+_TCP_STATE, _TCP_FLAGS, _TCP_FLAGS_REPLY = 1, 4, 5
 _TCP_ESTABLISHED, _TCP_LIBERAL = 3, 8
 # The kernel's own for TCP (Documentation/networking/nf_conntrack-sysctl.rst). The first packet
 # sets the namespace's configured time.
@@ -64,6 +66,20 @@ class Entry:
     destination: Address
     source_port: int
     destination_port: int
+    translated: bool = False
+    """Whether its destination is changed on the way (DNAT)."""
+    guessed: bool = False
+    """Whether it is TCP that was open before tracking, so that its direction may be wrong."""
+
+    def reversed(self) -> "Entry":
+        """The same as its other end would have opened it."""
+        return replace(
+            self,
+            source=self.destination,
+            destination=self.source,
+            source_port=self.destination_port,
+            destination_port=self.source_port,
+        )
 
 
 def start_tracking(netns_path: Path) -> None:
@@ -110,23 +126,16 @@ _Request = tuple[int, Entry, bytes]
 
 
 def _new(entry: Entry) -> _Request:
-    reply = Entry(
-        entry.protocol,
-        entry.destination,
-        entry.source,
-        entry.destination_port,
-        entry.source_port,
-    )
     seconds = _IDLE_SECONDS.get(entry.protocol, _IDLE_SECONDS_OTHER)
-    body = _tuple(_TUPLE_ORIG, entry) + _tuple(_TUPLE_REPLY, reply)
+    body = _tuple(_TUPLE_ORIG, entry) + _tuple(_TUPLE_REPLY, entry.reversed())
     body += _attribute(_STATUS, struct.pack("!I", _SEEN_REPLY | _ASSURED | _CONFIRMED))
     body += _attribute(_TIMEOUT, struct.pack("!I", seconds))
     if entry.protocol == TCP:
         # Nobody saw the window scale that the ends agreed on, so windows are not held to it.
         liberal = bytes((_TCP_LIBERAL, _TCP_LIBERAL))
-        state = _attribute(1, bytes((_TCP_ESTABLISHED,)))
-        state += _attribute(4, liberal) + _attribute(5, liberal)
-        body += _nested(_PROTOINFO, _nested(1, state))
+        state = _attribute(_TCP_STATE, bytes((_TCP_ESTABLISHED,)))
+        state += _attribute(_TCP_FLAGS, liberal) + _attribute(_TCP_FLAGS_REPLY, liberal)
+        body += _nested(_PROTOINFO, _nested(_PROTOINFO_TCP, state))
     return _NEW, entry, body
 
 
@@ -147,7 +156,9 @@ def _tuple(kind: int, entry: Entry) -> bytes:
 
 
 def _parse(payload: bytes) -> Entry:
-    original = _attributes(_attributes(payload[_GENERIC.size :])[_TUPLE_ORIG])
+    found = _attributes(payload[_GENERIC.size :])
+    original = _attributes(found[_TUPLE_ORIG])
+    (status,) = struct.unpack("!I", found[_STATUS])
     ip, proto = _attributes(original[_TUPLE_IP]), _attributes(original[_TUPLE_PROTO])
     source, destination = _ADDRESSES[4] if _ADDRESSES[4][0] in ip else _ADDRESSES[16]
     protocol = proto[_PROTO_NUMBER][0]
@@ -160,12 +171,24 @@ def _parse(payload: bytes) -> Entry:
         numbers = b"".join(proto.get(port, b"\0\0") for port in ports)
     source_port, destination_port = struct.unpack("!HH", numbers)
     return Entry(
-        protocol, _address(ip[source]), _address(ip[destination]), source_port, destination_port
+        protocol,
+        _address(ip[source]),
+        _address(ip[destination]),
+        source_port,
+        destination_port,
+        translated=bool(status & _DST_NAT),
+        guessed=protocol == TCP and _is_liberal(found),
     )
 
 
+def _is_liberal(found: dict[int, bytes]) -> bool:
+    """Whether windows are not held to a scale: the kernel never saw the ends agree on one."""
+    state = _attributes(_attributes(found[_PROTOINFO])[_PROTOINFO_TCP])
+    return bool(state[_TCP_FLAGS][0] & _TCP_LIBERAL)
+
+
 def _ask(flags: int, requests: Iterable[_Request]) -> None:
-    """Send changes one by one in the thread's namespace; those of what is gone are fine."""
+    """Send changes one by one in the thread's namespace."""
     with _socket() as netlink:
         for kind, entry, body in requests:
             family = socket.AF_INET if is_v4(entry.source) else socket.AF_INET6
@@ -205,9 +228,13 @@ def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _check(payload: bytes) -> None:
-    """Raise the error of an NLMSG_ERROR message; its code 0 is an acknowledgement."""
+    """Raise the error of an NLMSG_ERROR message; its code 0 is an acknowledgement.
+
+    What is to be deleted may be gone, and what is to be made may be tracked by another tuple:
+    the one that it had before DNAT.
+    """
     (code,) = struct.unpack_from("=i", payload)
-    if code not in (0, -errno.ENOENT):
+    if code not in (0, -errno.ENOENT, -errno.EEXIST):
         cause = OSError(-code, os.strerror(-code))
         raise NetlinkError(f"the kernel refused a conntrack request: {cause.strerror}") from cause
 

@@ -21,12 +21,13 @@ from ringfence.link.identity import (
 from ringfence.model.backoff import Backoff
 from ringfence.wire.generated.agent_pb2 import RenewRequest
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+from ringfence.wire.limits import LARGEST_MESSAGE
 
 log = structlog.get_logger()
 
 _OPTIONS = [
-    ("grpc.max_receive_message_length", 256 << 20),
-    ("grpc.max_send_message_length", 256 << 20),
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE),
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 10_000),
     # A gRPC server counts pings more often than every 300 s on a quiet connection as abuse.

@@ -31,6 +31,8 @@ class Opened:
     """Shape (n, 16)."""
     port: NDArray[np.uint16]
     """Destination port."""
+    translated: Mask
+    """Whether DNAT sends it elsewhere, so that the destination's own end never meets it."""
 
     def __len__(self) -> int:
         """The number of connections."""
@@ -54,7 +56,7 @@ def denied(policy: NodePolicy, binding: PodBinding | NodeBinding, opened: Opened
         to_here &= ~exposed
     if binding.inbound:
         rules = (*(node.fail_safes_in if node else ()), *policy.programs[binding.inbound].rules)
-        judged = to_here & ~from_here
+        judged = to_here & ~from_here & ~opened.translated
         found |= judged & _says_deny(policy, rules, Direction.INBOUND, opened)
     if binding.outbound:
         rules = (*(node.fail_safes_out if node else ()), *policy.programs[binding.outbound].rules)

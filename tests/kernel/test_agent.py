@@ -251,9 +251,10 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         nft.apply(server.path, "flush table inet ringfence")
         world.await_("tampering is undone", lambda: _judges(server))
 
-        world.direct(8, None)
+        assert world.state().enforced_revision == 7
+        world.direct(0, None)
         world.start_control()
-        world.await_("revision 8 in force", lambda: world.state().enforced_revision == 8)
+        world.await_("nothing in force", lambda: world.state().enforced_revision == 0)
         tcp_exchange(client, server.address, 9090, b"free again")
     assert (world.directory / "agent.log").read_text().count("rules changed by another") == 1
     dropped = [row for row in world.drops() if row["provider_port"] == 9090]
@@ -280,7 +281,7 @@ def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: Wo
     world.await_("programmed", lambda: "uid2" in _programmed(world.state()))
     reasons = {p.uid: p.reason for p in world.state().pods}
     assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
-    world.direct(4, None)
+    world.direct(0, None)
     world.await_("no rules", lambda: nft.list_table(server.path) is None)
 
 

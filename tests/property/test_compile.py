@@ -145,6 +145,7 @@ def _passes(
         np.frombuffer(source, dtype=np.uint8).reshape(1, 16),
         np.frombuffer(asked.provider if behind else asked.dialled, dtype=np.uint8).reshape(1, 16),
         np.array([asked.provider_port if behind else asked.dialled_port], dtype=np.uint16),
+        translated=np.zeros(1, dtype=np.bool_),
     )
     rules = policy.programs[program].rules
     return rules[first_match(policy, rules, direction, opened)[0]].action is Action.ALLOW

@@ -13,6 +13,8 @@ Manifest = dict[str, object]
 
 NAMESPACE = "sock-shop"
 FRONT_END_NODE_PORT = 31095
+UNUSED_NODE_PORT = 31096
+"""NodePort that leads to catalogue, and that no customer calls."""
 CARTS_CLUSTER_IP = "10.100.135.136"
 EXTERNAL_PORT = 666
 """TCP port of the server on the external host that front-end calls."""
@@ -84,7 +86,7 @@ def manifests(external: IPv4Address) -> list[Manifest]:
     ]
     for service in services(external):
         objects += [_service_account(service.name), _service(service), _deployment(service)]
-    return [*objects, _user_db_direct()]
+    return [*objects, _user_db_direct(), _catalogue_outside()]
 
 
 def intruder_manifests() -> list[Manifest]:
@@ -136,6 +138,16 @@ def _user_db_direct() -> Manifest:
         "kind": "Service",
         "metadata": _metadata("user-db-direct", {"name": "user-db"}),
         "spec": {"clusterIP": "None", "selector": {"name": "user-db"}, "ports": ports},
+    }
+
+
+def _catalogue_outside() -> Manifest:
+    ports = [{"port": 80, "nodePort": UNUSED_NODE_PORT}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata("catalogue-outside", {"name": "catalogue"}),
+        "spec": {"type": "NodePort", "selector": {"name": "catalogue"}, "ports": ports},
     }
 
 

@@ -120,7 +120,10 @@ async def test_from_documents_to_a_directive_and_back(
     assert after.revision > told.revision
     stopped = await world.ok("DELETE", "/enforcement")
     assert stopped["workloads"] == ["shop/db", "shop/front"]
-    assert (await agent.directive()).node_policy == b""
+    off = await agent.directive()
+    assert (off.revision, off.node_policy) == (0, b"")
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
+    assert (seen["enforced_revision"], seen["desired_revision"]) == (told.revision, 0)
     said = [one["what"] for one in (await world.ok("GET", "/changes"))["items"]]
     assert said[0] == "enforced nothing"
     assert "enforced shop@p1" in said

@@ -3,6 +3,9 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from ringfence.agent.errors import SpoolError
 from ringfence.agent.spool import Spool
 from ringfence.wire.generated.agent_pb2 import Batch
 
@@ -45,6 +48,19 @@ async def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path: Path) -> 
         spool.put(Batch(id=str(i), flows=bytes(100)))
     assert spool.dropped == 2
     assert await _drain(spool) == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize(("limit", "largest"), [(150, 10_000), (10_000, 150)])
+async def test_a_batch_that_could_never_leave_is_lost_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, largest: int
+) -> None:
+    monkeypatch.setattr("ringfence.agent.spool.LARGEST_MESSAGE", largest)
+    spool = _open(tmp_path, limit)
+    spool.put(Batch(id="a"))
+    with pytest.raises(SpoolError, match="150 is the most"):
+        spool.put(Batch(id="b", drops=bytes(150)))
+    assert spool.dropped == 1
+    assert await _drain(spool) == ["a"]
 
 
 async def test_what_is_dropped_while_it_is_sent_takes_no_other_with_it(tmp_path: Path) -> None:

@@ -1,0 +1,4 @@
+"""What both ends of a connection hold each other to."""
+
+LARGEST_MESSAGE = 256 << 20
+"""Bytes of one gRPC message. A full flow map makes a report of 10 MiB, a million drops of 220."""
