@@ -20,7 +20,7 @@ from ringfence.model.query import parse
 from ringfence.store.flows.filter import Condition
 from ringfence.store.flows.queries import HOPS, denied, listed
 from ringfence.store.flows.store import BatchKey, FlowStore, embedded
-from tests.unit.flows.world import (
+from tests.integration.world import (
     CARTS,
     CARTS2,
     CARTS_IP,
