@@ -22,6 +22,10 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             plane = ControlPlane(make_config(tmp_path / option, **{option: listen}))
             with pytest.raises(StartError, match=f"{listen}.*--{option.replace('_', '-')}"):
                 await plane.start()
+            again = ControlPlane(make_config(tmp_path / option))
+            await again.start()
+            await again.stop()
+            assert again.admin_token, "a failed start makes no token that nobody sees"
 
 
 async def test_a_data_directory_has_one_owner_at_a_time(world: World, tmp_path: Path) -> None:
