@@ -14,6 +14,8 @@ from ringfence.model.ids import PolicyId, Version, WorkspaceName
 from ringfence.model.verdict import Decision, Stage
 from ringfence.policy.errors import PolicyError
 
+MIDSTREAM = "midstream"
+"""The handle of no policy's rule: of the one that drops TCP packets without a connection."""
 _WIDENED = "+widened"
 _MAX_NAME = 36
 _DIGEST = 12

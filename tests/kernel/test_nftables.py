@@ -2,10 +2,14 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from ringfence.kernel import conntrack, nft
+from ringfence.kernel.bpf import object_path
+from ringfence.kernel.drops import DropCapture
+from ringfence.kernel.netns import inode
 from ringfence.model.address import format_address, host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action, ServiceEnd
@@ -13,6 +17,7 @@ from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import DROP_SET_SIZE, Nftables
 from ringfence.policy.compile import compile_policies
+from ringfence.policy.handle import MIDSTREAM
 from ringfence.policy.program import (
     Exposure,
     NodeBinding,
@@ -107,7 +112,7 @@ def test_allowed_passes_denied_is_dropped_and_reported(node: Node, family: str) 
     assert reported.pop((of_stranger, address, UDP, 53)) == 5
     assert set(reported) == {(of_stranger, address, TCP, 80), (of_friend, address, TCP, 81)}
     assert all(packets >= 1 for packets in reported.values())
-    assert {d.handle for d in rules.drop_sets} == {"catch-all/shop/p1"}
+    assert {d.handle for d in rules.drop_sets} == {CATCH_ALL.handle, MIDSTREAM}
 
 
 def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
@@ -117,12 +122,15 @@ def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
     assert drops(server) == {(stranger.address, server.address, 1, 8 << 8): 1}
 
 
-def test_what_finds_no_room_is_dropped_and_counted(node: Node) -> None:
+def test_what_finds_no_room_is_dropped_and_counted_and_nobody_else_is_told(node: Node) -> None:
     stranger, server, _ = node.pods
     load(server, inbound(server))
-    with open_socket(stranger, server.address, socket.SOCK_DGRAM) as udp:
+    others = DropCapture(object_path("drop"))
+    others.open()
+    with closing(others), open_socket(stranger, server.address, socket.SOCK_DGRAM) as udp:
         for port in range(1000, 1000 + DROP_SET_SIZE + 50):
             udp.sendto(b"x", (server.address, port))
+        assert not (others.drain()["netns"] == inode(server.path)).any()
     listed = nft.list_table(server.path)
     assert listed is not None
     found = nft.read_drops(listed)
@@ -153,6 +161,10 @@ def test_connections_older_than_the_rules_live_on(node: Node) -> None:
         with pytest.raises(TimeoutError):
             client.recv(3)
         conntrack.delete(server.path, [entry])
+        found = nft.read_drops(nft.list_table(server.path) or [])
+        handles = {held.name: held.handle for held in inbound(server).drop_sets}
+        dropped = zip(map(handles.get, found.set_name), found.port.tolist(), strict=True)
+        assert set(dropped) == {(CATCH_ALL.handle, 80), (MIDSTREAM, 80)}
 
 
 def _echo(client: socket.socket, payload: bytes) -> None:
