@@ -80,9 +80,13 @@ class World:
         self, revision: int, policy: NodePolicy | None, declared: tuple[DeclaredPort, ...] = ()
     ) -> None:
         data = program.encode(policy) if policy else b""
-        directive = Directive(
-            revision=revision, node_policy=data, interval_seconds=1, declared_ports=declared
+        self.say(
+            Directive(
+                revision=revision, node_policy=data, interval_seconds=1, declared_ports=declared
+            )
         )
+
+    def say(self, directive: Directive) -> None:
         partial = self.directory / "directive.new"
         partial.write_bytes(directive.SerializeToString())
         partial.replace(self.directory / "directive")
@@ -264,6 +268,25 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     }
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
+
+
+def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> None:
+    _, server = world.node.pods
+    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
+    world.say(Directive(revision=4, node_policy=b"from the future", interval_seconds=1))
+    world.await_("the reason", lambda: world.state().stale_reason)
+    # The rules are written again meanwhile, by the directive that was understood.
+    nft.remove(server.path)
+    world.await_("tampering is undone", lambda: _judges(server))
+    told = world.state().clock_ns
+    world.await_("later word", lambda: world.state().clock_ns > told + 2 * 10**9)
+    assert "revision 4 is not understood" in world.state().stale_reason
+    assert world.state().enforced_revision == 3
+    world.direct(5, _policy(server, PortRange(8080, 8080)))
+    world.await_("revision 5 in force", lambda: world.state().enforced_revision == 5)
+    world.await_("no reason any more", lambda: not world.state().stale_reason)
 
 
 def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
