@@ -295,7 +295,7 @@ async def disposed(
     return dispose(seen, through, now_ns).of(0)
 
 
-SILENT = {"answered": 0, "reverse_packets": 0}
+SILENT: dict[str, Any] = {"answered": 0, "reverse_packets": 0}
 
 
 @pytest.mark.parametrize(
