@@ -21,10 +21,10 @@ check: .venv
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/pytest tests/unit tests/golden tests/property
+	.venv/bin/pytest tests/unit tests/golden
 
 test: setup check
-	.venv/bin/pytest tests/kernel tests/e2e
+	.venv/bin/pytest tests/property tests/integration tests/kernel tests/e2e
 
 wire: .venv
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) scripts/generate_wire.py

@@ -1,13 +1,12 @@
 """What agents and control plane cost under the shop's load, and whether they count it exactly.
 
-The load generator is stopped for a while before and after the window, so that its own count of
+The load generator pauses for a while before and after the window, so that its own count of
 connections and that of the flows are of the same ones. Needs a lab with Ringfence in it:
 `ringfence lab up && ringfence lab install`. Run: `.venv/bin/python bench/shop_load.py [seconds]`.
 """
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from ringfence.cli.client import connect
 from ringfence.cli.progress import shown
 
 COMMAND = str(Path(sys.executable).parent / "ringfence")
-STATE = Path("/run/ringfence-lab/state.json")
+PAUSE = Path("/run/ringfence-lab/load.pause")
 QUIET_SECONDS = 40  # two report intervals and some
 PARTS = ("agent run", "connector run", "server --data-dir")
 
@@ -44,7 +43,7 @@ def processes() -> dict[int, str]:
     found: dict[int, str] = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        if "ringfence.cli.main" in words:
+        if "ringfence.cli.main" in words and not words.startswith("nsenter"):
             found |= {int(path.parent.name): part for part in PARTS if part in words}
     return found
 
@@ -66,26 +65,24 @@ def cpu_seconds(pid: int) -> float:
 
 def main() -> None:
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    listed = json.loads(STATE.read_text())["processes"]
-    generator = next(p["pid"] for p in listed if p["name"] == "external/load")
     external = lab_status()["external"]
     with shown() as progress:
-        os.killpg(generator, signal.SIGSTOP)
+        PAUSE.touch()
         try:
             with progress.step("Quiet before"):
                 time.sleep(QUIET_SECONDS)
             since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 10))
             opened, spent = load_count(), {pid: cpu_seconds(pid) for pid in processes()}
-            os.killpg(generator, signal.SIGCONT)
+            PAUSE.unlink()
             with progress.step(f"Load for {seconds} s"):
                 time.sleep(seconds)
-            os.killpg(generator, signal.SIGSTOP)
+            PAUSE.touch()
             used = {pid: cpu_seconds(pid) - before for pid, before in spent.items()}
             with progress.step("Quiet after"):
                 time.sleep(QUIET_SECONDS)
             opened = load_count() - opened
         finally:
-            os.killpg(generator, signal.SIGCONT)
+            PAUSE.unlink(missing_ok=True)
     print(f"load generator: {opened} connections; flows: {flow_count(external, since)}")
     for pid, part in sorted(processes().items(), key=lambda item: item[1]):
         size, share = memory(pid), 100 * used[pid] / seconds

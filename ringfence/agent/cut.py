@@ -13,6 +13,7 @@ import structlog
 
 from ringfence.kernel import conntrack, sockets
 from ringfence.kernel.conntrack import Entry
+from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.sockets import Connection
 from ringfence.model.address import Address
 from ringfence.model.protocol import TCP
@@ -40,7 +41,7 @@ def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBindin
         return
     # Sockets first: their resets are still those of an established connection, and pass.
     ends = {end for entry in unwanted if entry.protocol == TCP for end in _ends(entry)}
-    cut = [sockets.destroy(netns, end) for end in ends & sockets.connections(netns)]
+    cut = [_destroy(netns, end) for end in ends & sockets.connections(netns)]
     conntrack.delete(netns, unwanted)
     log.info("denied connections cut", netns=str(netns), tracked=len(unwanted), sockets=sum(cut))
 
@@ -64,6 +65,15 @@ def as_opened(
         if one.destination_port < _EPHEMERAL <= one.source_port:
             return one
     return None
+
+
+def _destroy(netns: Path, end: Connection) -> bool:
+    """Destroy a socket; where the kernel cannot, its connection dies of silence."""
+    try:
+        return sockets.destroy(netns, end)
+    except NetlinkError as error:
+        log.warning("socket not destroyed", netns=str(netns), problem=str(error))
+        return False
 
 
 def _columns(opened: Sequence[Entry]) -> Opened:

@@ -36,7 +36,8 @@ class DemoError(RingfenceError):
 class Told:
     """What the summary at the end tells."""
 
-    times: list[tuple[str, float]] = field(default_factory=list)
+    steps: list[tuple[str, float, int]] = field(default_factory=list)
+    """Title, seconds, and MiB of memory in use after it, more than at the start."""
     facts: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,6 +53,7 @@ def demo(
     """
     folder.mkdir(parents=True, exist_ok=True)
     told = Told()
+    at_start = _available_memory()
     for title, step in (
         ("A Kubernetes cluster with a shop in it", _lab),
         ("The control plane, the connector, and an agent on each node", _install),
@@ -64,7 +66,8 @@ def demo(
         _heading(title)
         began = time.monotonic()
         step(folder, told)
-        told.times.append((title, time.monotonic() - began))
+        took = time.monotonic() - began
+        told.steps.append((title, took, at_start - _available_memory()))
     _summary(told)
 
 
@@ -147,9 +150,16 @@ def _summary(told: Told) -> None:
     _heading("Summary")
     for name, fact in told.facts.items():
         print(f"  {name:24} {fact}")
-    for title, seconds in told.times:
-        print(f"  {seconds:6.1f} s                 {title}")
+    print("  time      memory taken")
+    for title, seconds, memory in told.steps:
+        print(f"  {seconds:6.1f} s  {memory:6} MiB      {title}")
     print(f"\nThe control plane runs at {load_context().server}; `make demo-down` ends it all.")
+
+
+def _available_memory() -> int:
+    """MiB that programs may still take (MemAvailable, proc_meminfo(5))."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) // 1024
 
 
 def _heading(title: str) -> None:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from ringfence.model.verdict import Decision
 
-MIDSTREAM = "midstream"
-"""The handle of no policy's rule: of the one that drops TCP packets without a connection."""
+MID_STREAM = "mid-stream"
+"""The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
 _WIDENED = "+widened"
 _MAX_NAME = 36
 _DIGEST = 12

@@ -56,7 +56,7 @@ DROPS = pa.schema(
         ("consumer", _ADDRESS),
         ("provider", _ADDRESS),
         ("provider_port", pa.uint16()),
-        ("rule", pa.string()),  # the deciding rule's handle in the program; empty for others' drops
+        ("rule", pa.string()),  # handle of the rule that dropped; empty for others' drops
         ("reason", pa.string()),  # the kernel's drop reason for others' drops
         ("packets", pa.uint64()),
         ("overflow", pa.uint64()),  # drops of this rule that found no room in its set

@@ -5,18 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 COMMAND = str(Path(sys.executable).parent / "ringfence")
 
 
-@dataclass(frozen=True)
 class Lab:
-    """A running lab with its shop. ``up_seconds`` is how long it took to start."""
-
-    up_seconds: float
+    """A running lab with its shop."""
 
     def kubectl(self, *argv: str) -> str:
         return ringfence("lab", "kubectl", *argv)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from ringfence.lab.processes import Process
 from tests.e2e.cluster import COMMAND, Lab, ringfence, until
-from tests.e2e.footprint import Footprint, added, footprint
+from tests.footprint import Footprint, assert_nothing_stays, of_host
 
 _STATE = Path("/run/ringfence-lab/state.json")
 
@@ -29,7 +28,7 @@ def clean_host() -> Footprint:
     if os.geteuid() != 0:
         pytest.exit("the end-to-end tests start a cluster: run them as root", returncode=1)
     ringfence("lab", "down", "--all")
-    return footprint()
+    return of_host()
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +47,9 @@ def lab(clean_host: Footprint, killed_lab: list[Process]) -> Iterator[Lab]:
     In the end it must leave nothing on the host.
     """
     assert any(p.alive for p in killed_lab)
-    began = time.monotonic()
     try:
         ringfence("lab", "up")
-        yield Lab(time.monotonic() - began)
+        yield Lab()
     finally:
         ringfence("lab", "down", "--all")
-    deadline = time.monotonic() + 10
-    while (left := added(clean_host, footprint())) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not left
+    assert_nothing_stays(clean_host, of_host)

@@ -18,11 +18,9 @@ from tests.e2e.cluster import COMMAND, Lab, ringfence, until
 CONFIG = LabConfig()
 EXTERNAL = str(CONFIG.external.address)
 NODES = {spec.name: str(spec.address) for spec in CONFIG.node_specs}
-UP_BUDGET = 150.0  # seconds; twice what two idle cores may take
 
 
 def test_remains_of_a_killed_lab_were_taken_away(lab: Lab, killed_lab: list[Process]) -> None:
-    assert lab.up_seconds < UP_BUDGET
     assert not [p for p in killed_lab if p.alive]
 
 

@@ -3,12 +3,15 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
+from tests.footprint import assert_nothing_stays, of_session
+from tests.kernel.netns import SESSION
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +27,16 @@ def _prepared() -> None:
     if os.geteuid() != 0:
         pytest.exit("the kernel tests make network namespaces: run them as root", returncode=1)
     subprocess.run(["make", "-s", "-C", ROOT / "bpf"], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_stays(_prepared: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever the tests made is gone in the end, whether they passed or not."""
+    os.environ["RINGFENCE_TEST_SESSION"] = SESSION  # every process that a test starts inherits it
+    measure = partial(of_session, SESSION, tmp_path_factory.getbasetemp())
+    before = measure()
+    yield
+    assert_nothing_stays(before, measure)
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ from ringfence.kernel.netns import run_in
 
 T = TypeVar("T")
 
+SESSION = secrets.token_hex(4)
+"""In the name of every namespace of this run, so that it knows its own."""
+
 
 def ip(*arguments: str, stdin: str | None = None) -> str:
     return _run("ip", *arguments, stdin=stdin)
@@ -83,7 +86,7 @@ class Node(Namespace):
 @contextlib.contextmanager
 def namespace(role: str) -> Iterator[Namespace]:
     """A fresh namespace with its loopback up; gone afterwards with all its interfaces."""
-    name = f"rf-{role}-{secrets.token_hex(4)}"
+    name = f"rf-{role}-{SESSION}-{secrets.token_hex(2)}"
     ip("netns", "add", name)
     try:
         ip("-n", name, "link", "set", "lo", "up")

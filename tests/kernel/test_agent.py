@@ -17,7 +17,7 @@ import pytest
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.identity import ClientKind as Kind
 from ringfence.control.pki import Authority
-from ringfence.kernel import nft
+from ringfence.kernel import conntrack, nft
 from ringfence.link.identity import ClientKind, Identity, keep, new_request
 from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.flow import DropSource, Observer
@@ -232,23 +232,31 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         tcp_echo(server, server.address, 8081),
         tcp_echo(server, server.address, 9090),
         open_socket(client, server.address, socket.SOCK_STREAM) as older,
+        open_socket(client, server.address, socket.SOCK_STREAM) as denied,
     ):
         older.connect((server.address, 8081))
+        denied.connect((server.address, 9090))
         world.direct(7, _policy(server, PortRange(8080, 8081)))
         world.await_("revision 7 in force", lambda: world.state().enforced_revision == 7)
         older.sendall(b"open before")
         assert older.recv(100) == b"open before"
+        with pytest.raises(ConnectionResetError):
+            denied.recv(100)
         assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False, "uid2": True}
         tcp_exchange(client, server.address, 8080, b"allowed")
         with pytest.raises(TimeoutError):
             tcp_exchange(client, server.address, 9090, b"denied")
         world.await_("the drop's report", lambda: _dropped(world, server, 9090))
+        known = conntrack.entries(server.path)
+        conntrack.delete(server.path, [entry for entry in known if entry.destination_port == 8081])
+        older.sendall(b"of nothing that is known")
+        world.await_("that drop's report", lambda: _dropped(world, server, 8081))
 
         world.stop("control", signal.SIGKILL)
         world.stop("agent")
         nft.remove(server.path)
         world.start_agent()
-        world.await_("rules without a control plane", lambda: nft.list_table(server.path))
+        world.await_("rules without a control plane", lambda: _judges(server))
         with pytest.raises(TimeoutError):
             tcp_exchange(client, server.address, 9090, b"denied")
 
@@ -261,10 +269,14 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         world.await_("nothing in force", lambda: world.state().enforced_revision == 0)
         tcp_exchange(client, server.address, 9090, b"free again")
     assert (world.directory / "agent.log").read_text().count("rules changed by another") == 1
-    dropped = [row for row in world.drops() if row["provider_port"] == 9090]
-    assert all(row["source"] == DropSource.RINGFENCE for row in dropped)
-    assert {(row["rule"], row["direction"], row["pod"]) for row in dropped} == {
-        ("test/catch-all", "inbound", "uid2")
+    provider = parse_address(server.address)
+    dropped = [row for row in world.drops() if row["provider"] == provider]
+    assert {
+        (row["source"], row["provider_port"], row["rule"], row["direction"], row["pod"])
+        for row in dropped
+    } == {
+        (DropSource.RINGFENCE, 9090, "test/catch-all", "inbound", "uid2"),
+        (DropSource.RINGFENCE, 8081, "mid-stream", "inbound", "uid2"),
     }
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
@@ -364,8 +376,10 @@ def _dropped(world: World, server: Pod, port: int) -> int:
 
 
 def _judges(server: Pod) -> bool:
+    """Whether its rules are there, more than tracking."""
     with contextlib.suppress(nft.NftError):
-        return any("rule" in found for found in nft.list_table(server.path) or ())
+        listed = nft.list_table(server.path) or ()
+        return any(found.get("rule", {}).get("chain") == "rf_input" for found in listed)
     return False
 
 

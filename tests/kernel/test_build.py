@@ -1,6 +1,7 @@
 """Building and loading the objects, and what a person is told when that cannot be."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ from tests.kernel.netns import namespace
 ROOT = Path(__file__).parents[2]
 
 
-def make(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def make(
+    out: Path, source: Path = ROOT / "bpf", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/usr/bin/make", "-C", ROOT / "bpf", f"OUT={out}"],
+        ["/usr/bin/make", "-C", source, f"OUT={out}"],
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -35,8 +38,20 @@ def test_the_objects_build_from_scratch_and_load(tmp_path: Path) -> None:
         capture.close()
 
 
+def test_every_checkout_builds_the_same_bytes(tmp_path: Path) -> None:
+    built = []
+    for name in ("one", "another/one"):
+        shutil.copytree(ROOT / "bpf", tmp_path / name / "bpf")
+        assert make(Path("../build"), tmp_path / name / "bpf").returncode == 0
+        objects = sorted((tmp_path / name / "build").iterdir())
+        built.append([(path.name, path.read_bytes()) for path in objects])
+    assert [name for name, _ in built[0]] == ["drop.bpf.o", "flow.bpf.o"]
+    assert built[0] == built[1]
+
+
 def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
-    done = make(tmp_path, CLANG="clang-that-is-not-here", MAKEFLAGS="-e")
+    (tmp_path / "uname").symlink_to("/usr/bin/uname")
+    done = make(tmp_path / "build", PATH=str(tmp_path))
     assert done.returncode != 0
     assert "apt-get install clang" in done.stderr
 

@@ -4,13 +4,16 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from ringfence.agent.enforce import Enforcer, Order
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack
+from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.netns import inode
+from ringfence.kernel.sockets import Connection
 from ringfence.model.address import host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action, FilterEnd, ServiceEnd
@@ -185,6 +188,24 @@ def test_what_is_denied_is_cut_and_what_is_allowed_lives_on(
     with pytest.raises(TimeoutError):
         datagrams.dialled.recv(100)
     assert [name for name, one in allowed.items() if not one.lives()] == []
+
+
+def test_a_kernel_that_destroys_no_sockets_passes_no_data(
+    node: Node, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(netns: Path, connection: Connection) -> bool:
+        raise NetlinkError("Operation not supported")
+
+    monkeypatch.setattr("ringfence.agent.cut.sockets.destroy", refuse)
+    _, stranger, pod = node.pods
+    one = talk.direct(stranger, pod, 80)
+    nothing = Program((CATCH_ALL,))
+    enforce(Enforcer(Nftables()), policy_of(pod, nothing, nothing), uid=pod)
+    for sender, receiver in ((one.dialler, one.dialled), (one.dialled, one.dialler)):
+        receiver.settimeout(0.5)
+        sender.send(b"denied")
+        with pytest.raises(TimeoutError):
+            receiver.recv(100)
 
 
 CLUSTER_IP, NODE_PORT, WEB = "10.100.0.9", 31095, 8080

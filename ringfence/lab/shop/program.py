@@ -192,7 +192,8 @@ class Load:
     """The load generator: walks the pages on every target, and counts its own connections.
 
     Configuration: ``targets`` (host:port), ``pages``, ``rate`` (requests a second in all) and
-    ``counters``, the JSON file that it rewrites for each. Each request is a connection.
+    ``counters``, the JSON file that it rewrites for each. Each request is a connection. While a
+    file beside it with the suffix ``.pause`` exists, no request starts.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -200,6 +201,7 @@ class Load:
         self._pages: list[str] = config["pages"]
         self._interval = 1 / config["rate"]
         self._file = Path(config["counters"])
+        self._pause = self._file.with_suffix(".pause")
         self._counts = {t: Counter(opened=0, answered=0, failed=0) for t in self._targets}
         self._failures: Counter[str] = Counter()
         self._started = time.time()
@@ -209,7 +211,8 @@ class Load:
         walk = itertools.cycle([(t, p) for p in self._pages for t in self._targets])
         async with asyncio.TaskGroup() as requests:
             for target, page in walk:
-                requests.create_task(self._request(target, page))
+                if not self._pause.exists():
+                    requests.create_task(self._request(target, page))
                 await asyncio.sleep(self._interval)
 
     async def _request(self, target: str, page: str) -> None:

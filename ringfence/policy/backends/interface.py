@@ -19,9 +19,10 @@ class UnsupportedError(PolicyError):
 
 @dataclass(frozen=True, slots=True)
 class DropSet:
-    """A set in the kernel that collects what one denying rule drops.
+    """A set in the kernel that collects what one rule drops.
 
-    `handle` is the rule's. Drops that found no room are counted under `name` as overflow.
+    `handle` is the rule's, that of a program or the back end's own. Drops that found no room are
+    counted under `name` as overflow.
     """
 
     name: str

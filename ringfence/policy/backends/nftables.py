@@ -7,7 +7,7 @@ base chain only, so other tables still have their say; a `drop` is final.
 Every packet walks a base chain in this order: established connections and errors about them
 pass; fail-safes pass; TCP packets that do not open a connection are dropped, since conntrack
 would otherwise adopt the rest of a connection that was cut; then the program of the packet's
-family decides. A denying rule goes to a chain of its own that writes the tuple into a bounded set
+family decides. Whatever drops goes to a chain of its own that writes the tuple into a bounded set
 with counters; what finds no room falls to the chain's last rule, whose counter is the overflow.
 The packet is marked there, so that who listens to drops knows it for ours.
 """
@@ -20,7 +20,7 @@ from ringfence.model.address import Address, Network, format_address, is_v4
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends.interface import DropSet, Ruleset, UnsupportedError
-from ringfence.policy.handle import MIDSTREAM
+from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
     Exposure,
     NodePolicy,
@@ -36,9 +36,9 @@ DROP_SET_SIZE = 1024
 """Distinct tuples that one denying rule remembers at a time, per family."""
 DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
+OVERFLOW = "overflow"
 DROP_MARK = 0x52464452
 """What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
-OVERFLOW = "overflow"
 
 _PORT_MATCH = {TCP: "tcp dport", UDP: "udp dport", SCTP: "sctp dport"}
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
@@ -75,13 +75,8 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
-# Of whom, in the set of which suffix, under which key beside addresses and protocol, of which type.
-_REMEMBERED = (
-    ("meta l4proto { tcp, udp, sctp }", "", " . th dport", " . inet_service"),
-    # The first two bytes: an ICMP type and code stand as a port.
-    ("meta l4proto { icmp, ipv6-icmp }", "", " . @th,0,16", " . inet_service"),
-    ("meta l4proto != { icmp, tcp, udp, ipv6-icmp, sctp }", "_other", "", ""),
-)
+_MARK = f"meta mark set {DROP_MARK:#x}"
+_OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +147,16 @@ class _Text:
         self, hook: str, direction: Direction, program: ProgramId, fail_safes: Iterable[str]
     ) -> None:
         """The chain that judges what the namespace itself opens or is sent."""
-        to_program = (_by_family(family, f"goto rf_{hook}_{family.number}") for family in _FAMILIES)
-        midstream = tuple(self.midstream(hook, direction, family) for family in _FAMILIES)
-        self.base_chain(hook, hook, (*_ESTABLISHED, *fail_safes, *midstream, *to_program))
+        chains = [(family, f"{hook}_{family.number}") for family in _FAMILIES]
+        away = (
+            _by_family(family, f"{_OPENS_NOTHING} goto rf_{chain}_mid_stream")
+            for family, chain in chains
+        )
+        to_program = (_by_family(family, f"goto rf_{chain}") for family, chain in chains)
+        self.base_chain(hook, hook, (*_ESTABLISHED, *fail_safes, *away, *to_program))
+        for family, chain in chains:
+            self.mid_stream(f"{chain}_mid_stream", direction, family)
         self.program(hook, direction, program)
-
-    def midstream(self, hook: str, direction: Direction, family: _Family) -> str:
-        """The rule for TCP packets that neither open a connection nor belong to one."""
-        chain = f"{hook}_{family.number}_midstream"
-        self.denial(chain, MIDSTREAM, direction, family, _REMEMBERED[:1])
-        flags = "tcp flags & (fin | syn | rst | ack) != syn"
-        return _by_family(family, f'{flags} counter goto rf_{chain} comment "{MIDSTREAM}"')
 
     def received(
         self,
@@ -200,7 +194,7 @@ class _Text:
                 denies = f"{chain}_deny{place}" if rule.action is Action.DENY else ""
                 lines.append(self.rule(rule, direction, family, denies))
                 if denies:
-                    self.denial(denies, rule.handle, direction, family)
+                    self.denial(denies, rule, direction, family)
             self.chain(chain, lines)
 
     def rule(self, rule: Rule, direction: Direction, family: _Family, denies: str = "") -> str:
@@ -224,25 +218,50 @@ class _Text:
         verdict = f"goto rf_{denies}" if denies else "accept"
         return " ".join([*words, "counter", verdict, f'comment "{rule.handle}"'])
 
-    def denial(
-        self,
-        chain: str,
-        handle: str,
-        direction: Direction,
-        family: _Family,
-        remembered: Iterable[tuple[str, str, str, str]] = _REMEMBERED,
-    ) -> None:
-        """The chain that remembers a denied tuple and drops."""
-        name, ip = f"rf_{chain}", family.header
-        lines, types = [f"meta mark set {DROP_MARK:#x}"], {}
-        for match, suffix, port, type_ in remembered:
-            key = f"{ip} saddr . {ip} daddr . meta l4proto{port}"
-            lines.append(f"{match} update @{name}{suffix} {{ {key} counter }} drop")
-            types[name + suffix] = f"{family.type} . {family.type} . inet_proto{type_}"
-        self.chain(chain, (*lines, f'counter drop comment "{OVERFLOW}"'))
-        for held, type_ in types.items():
-            self.drop_sets.append(DropSet(held, handle, direction))
-            self.drop_types.append(type_)
+    def denial(self, chain: str, rule: Rule, direction: Direction, family: _Family) -> None:
+        """The chain that remembers a denied tuple and drops; an ICMP type stands as a port."""
+        key, kind = _tuple(family)
+        name = f"rf_{chain}"
+        self.chain(
+            chain,
+            (
+                _MARK,
+                (
+                    f"meta l4proto {{ tcp, udp, sctp }} update @{name}"
+                    f" {{ {key} . th dport counter }} drop"
+                ),
+                # The first two bytes: type and code.
+                (
+                    f"meta l4proto {{ icmp, ipv6-icmp }} update @{name}"
+                    f" {{ {key} . @th,0,16 counter }} drop"
+                ),
+                (
+                    "meta l4proto != { icmp, tcp, udp, ipv6-icmp, sctp }"
+                    f" update @{name}_other {{ {key} counter }} drop"
+                ),
+                f'counter drop comment "{OVERFLOW}"',
+            ),
+        )
+        self.remember(name, f"{kind} . inet_service", rule.handle, direction)
+        self.remember(f"{name}_other", kind, rule.handle, direction)
+
+    def mid_stream(self, chain: str, direction: Direction, family: _Family) -> None:
+        """The chain that remembers and drops TCP packets which open nothing."""
+        key, kind = _tuple(family)
+        name = f"rf_{chain}"
+        self.chain(
+            chain,
+            (
+                _MARK,
+                f"update @{name} {{ {key} . tcp dport counter }} drop",
+                f'counter drop comment "{OVERFLOW}"',
+            ),
+        )
+        self.remember(name, f"{kind} . inet_service", MID_STREAM, direction)
+
+    def remember(self, name: str, type_: str, handle: str, direction: Direction) -> None:
+        self.drop_sets.append(DropSet(name, handle, direction))
+        self.drop_types.append(type_)
 
     def chain(self, name: str, lines: Iterable[str]) -> None:
         body = "".join(f"\t\t{line}\n" for line in lines)
@@ -277,6 +296,12 @@ class _Text:
                 f"\tset {drops.name} {{ type {type_}; size {DROP_SET_SIZE};"
                 f" flags dynamic,timeout; timeout {DROP_TIMEOUT}; }}\n"
             )
+
+
+def _tuple(family: _Family) -> tuple[str, str]:
+    """The key that drop sets have in common, and its type."""
+    ip, type_ = family.header, family.type
+    return f"{ip} saddr . {ip} daddr . meta l4proto", f"{type_} . {type_} . inet_proto"
 
 
 def _by_family(family: _Family, rest: str) -> str:

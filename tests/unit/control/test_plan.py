@@ -13,7 +13,7 @@ from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.document import Documents
 from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.order import PolicySet
-from tests.unit.control.test_enforcement import DB, DOCUMENTS, FRONT, NODE, item
+from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
 
 HELD = read_files([("held.yaml", DOCUMENTS)])
 TREE = ScopeTree(HELD.scopes)

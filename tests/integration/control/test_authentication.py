@@ -11,7 +11,7 @@ from ringfence.control.auth import digest
 from ringfence.control.identity import Role
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tokens import Token, add_token
-from tests.unit.control.conftest import World
+from tests.integration.control.conftest import World
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
 

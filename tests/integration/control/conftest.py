@@ -17,8 +17,7 @@ from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.server import ControlPlane
 from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
-
-CLUSTER = "lab"
+from tests.unit.control.shop import CLUSTER
 
 
 @dataclass

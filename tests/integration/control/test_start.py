@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.control.config import Listen, parse_listen
+from ringfence.control.config import Listen
 from ringfence.control.errors import StartError
 from ringfence.control.server import ControlPlane
-from ringfence.model.errors import InputError
 from ringfence.store.errors import StoreError
-from tests.unit.control.conftest import World, make_config
+from tests.integration.control.conftest import World, make_config
 
 
 async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
@@ -44,17 +43,6 @@ async def test_a_failed_start_lets_go_of_everything(tmp_path: Path) -> None:
     await plane.start()
     assert (plane.admin_token or "").startswith("rf_")
     await plane.stop()
-
-
-@pytest.mark.parametrize("text", ["8443", "localhost:8443", "127.0.0.1:x", "127.0.0.1:65536", ""])
-def test_a_listening_address_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(InputError):
-        parse_listen(text)
-
-
-def test_listening_addresses_read_back() -> None:
-    for text in ("127.0.0.1:8443", "[::1]:0"):
-        assert str(parse_listen(text)) == text
 
 
 def test_the_command_prints_the_token_once_and_ends_on_a_signal(tmp_path: Path) -> None:

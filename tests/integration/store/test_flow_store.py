@@ -18,11 +18,11 @@ from ringfence.model.flow import Disposition, Observer
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import parse
-from ringfence.policy.handle import MIDSTREAM
+from ringfence.policy.handle import MID_STREAM
 from ringfence.store.flows.filter import Condition
 from ringfence.store.flows.queries import HOPS, denied, listed
 from ringfence.store.flows.store import BatchKey, FlowStore, embedded
-from tests.unit.flows.world import (
+from tests.integration.world import (
     CARTS,
     CARTS2,
     CARTS_IP,
@@ -370,11 +370,11 @@ async def test_the_consumers_interface_alone_proves_no_arrival(
 
 async def test_a_drop_midstream_is_told_and_is_no_connection(store: FlowStore) -> None:
     one = Agent("node1")
-    one.dropped(FRONT, (CARTS, 8080), rule=MIDSTREAM)
+    one.dropped(FRONT, (CARTS, 8080), rule=MID_STREAM)
     await insert(store, one)
     assert len(await store.query(HOPS, WINDOW)) == 0
     (row,) = (await store.query(denied("true"), WINDOW | {"limit": 10})).to_pylist()
-    assert (row["packets"], row["rule"]) == (3, "midstream")
+    assert (row["packets"], row["rule"]) == (3, "mid-stream")
 
 
 async def test_a_drop_that_nothing_else_saw_is_a_connection(store: FlowStore) -> None:

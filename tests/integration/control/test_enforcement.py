@@ -13,9 +13,6 @@ import pyarrow as pa
 import pytest
 
 from ringfence.control.pki import read_identity
-from ringfence.model.address import parse_address
-from ringfence.model.ids import ClusterId, item_key
-from ringfence.model.labels import make_labels
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.workload import (
     Backend,
@@ -30,56 +27,8 @@ from ringfence.policy.program import decode
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
-from tests.unit.control.conftest import CLUSTER, World, make_request
-
-DOCUMENTS = """
-apiVersion: ringfence.io/v1alpha1
-kind: Scope
-metadata: {name: all}
-spec: {query: everything}
----
-apiVersion: ringfence.io/v1alpha1
-kind: Scope
-metadata: {name: shop}
-spec: {parent: all, query: 'kubernetes.namespace = "shop"'}
----
-apiVersion: ringfence.io/v1alpha1
-kind: Workspace
-metadata: {name: shop}
-spec:
-  scope: shop
-  catchAll: {inbound: DENY, outbound: ALLOW}
-  policies:
-  - id: front-to-db
-    action: ALLOW
-    consumer: {filter: 'name = "front"'}
-    provider: {filter: 'name = "db"'}
-    protocol: TCP
-    ports: [3306]
-"""
-
-
-def item(kind: ItemKind, name: str, address: str, probe: int = 0) -> Item:
-    """An item of the cluster; pods are in namespace shop on node n1."""
-    pod = kind is ItemKind.POD
-    labels = [("name", name), ("kind", kind), *([("kubernetes.namespace", "shop")] if pod else [])]
-    return Item(
-        key=item_key(ClusterId(CLUSTER), kind, name),
-        kind=kind,
-        cluster=ClusterId(CLUSTER),
-        namespace="shop" if pod else "",
-        name=name,
-        addresses=(parse_address(address),),
-        labels=make_labels(labels),
-        node="n1" if pod else "",
-        probe_ports=((TCP, probe),) if probe else (),
-        workload_name=name,
-    )
-
-
-NODE = item(ItemKind.NODE, "n1", "192.0.2.1")
-FRONT = item(ItemKind.POD, "front", "10.0.0.1")
-DB = item(ItemKind.POD, "db", "10.0.0.2")
+from tests.integration.control.conftest import World, make_request
+from tests.unit.control.shop import CLUSTER, DB, DOCUMENTS, FRONT, NODE, item
 
 
 async def publish(stub: ControlPlaneStub, items: Iterable[Item]) -> None:

@@ -18,7 +18,7 @@ from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents, parse_documents
 from ringfence.store.flows.queries import HOPS
 from ringfence.store.flows.store import BatchKey, FlowStore, embedded
-from tests.unit.flows.world import (
+from tests.integration.world import (
     CARTS,
     CARTS2,
     CARTS_IP,

@@ -12,9 +12,9 @@ from ringfence.policy.document import Documents, format_documents
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
-from tests.unit.control.conftest import World
-from tests.unit.control.test_enforcement import publish
-from tests.unit.flows.world import (
+from tests.integration.control.conftest import World
+from tests.integration.control.test_enforcement import publish
+from tests.integration.world import (
     CARTS2,
     CARTS_IP,
     CLUSTER,

@@ -1,0 +1,89 @@
+"""What a person and a client are told when a real control plane refuses them."""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.main import FAILED, UNAUTHENTICATED
+from ringfence.control.agents import TOLERATED_SKEW_NS
+from ringfence.control.identity import Role
+from ringfence.link.errors import RefusedError
+from ringfence.link.identity import ClientKind, LinkConfig, enrol
+from tests.integration.control.conftest import World
+from tests.integration.control.test_authentication import give
+from tests.integration.control.test_enforcement import FakeNode
+from tests.unit.control.shop import CLUSTER, DOCUMENTS
+
+COMMAND = Path(sys.executable).with_name("ringfence")
+
+
+async def refused(world: World, *words: str, token: str = "") -> tuple[int | None, str]:
+    """The exit code of a command that is refused, and the one line that it says."""
+    context = {
+        "RINGFENCE_SERVER": str(world.http.base_url),
+        "RINGFENCE_TOKEN": token or world.token,
+        "RINGFENCE_CA": str(world.data_dir / "ca.pem"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, *words, env={**os.environ, **context},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, said = await process.communicate()
+    assert not out
+    (line,) = said.decode().splitlines()
+    return process.returncode, line
+
+
+async def test_an_expired_token(world: World) -> None:
+    await give(world, "expired", Role.ADMIN, 1)
+    code, said = await refused(world, "agents", token="expired")
+    assert code == UNAUTHENTICATED
+    assert "has expired; ask an administrator for a new one" in said
+
+
+async def test_bad_yaml_names_file_line_and_field(world: World, tmp_path: Path) -> None:
+    good, bad = tmp_path / "a-good.yaml", tmp_path / "b-bad.yaml"
+    good.write_text(DOCUMENTS.split("---")[0])
+    bad.write_text(DOCUMENTS.replace("TCP", "TCPX"))
+    line = 1 + DOCUMENTS[: DOCUMENTS.index("TCP")].count("\n")
+    for command in ("diff", "apply"):
+        code, said = await refused(world, command, "-f", str(tmp_path))
+        assert code == FAILED
+        assert said.startswith(f"error: {bad}:{line}: spec.policies[0].protocol: ")
+
+
+async def test_a_spent_and_an_expired_enrolment_token(world: World, tmp_path: Path) -> None:
+    config = LinkConfig(
+        server=str(world.http.base_url),
+        ca_file=world.data_dir / "ca.pem",
+        token_file=tmp_path / "token",
+        state_dir=tmp_path / "state",
+        kind=ClientKind.AGENT,
+        name="n1",
+        kubernetes_cluster=CLUSTER,
+    )
+    config.token_file.write_text(await world.enrolment_token("agent"))
+    await enrol(config)
+    with pytest.raises(RefusedError, match="expired or used up; make a new one"):
+        await enrol(config)
+    config.token_file.write_text(await world.enrolment_token("agent"))
+    with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as held, held:
+        held.execute("UPDATE enrolment_tokens SET expires_ns = 1")
+    with pytest.raises(RefusedError, match="expired or used up; make a new one"):
+        await enrol(config)
+
+
+@pytest.mark.parametrize(("sign", "way"), [(1, "ahead of"), (-1, "behind")])
+async def test_an_agent_whose_clock_is_off(world: World, sign: int, way: str) -> None:
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell(clock_ns=time.time_ns() + sign * 2 * TOLERATED_SKEW_NS)
+    await agent.directive()
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
+    assert seen["stale_reason"].startswith("the clock of n1 is ")
+    assert f" s {way} the control plane's; synchronise both with NTP" in seen["stale_reason"]
