@@ -17,7 +17,10 @@ import pytest
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.identity import ClientKind as Kind
 from ringfence.control.pki import Authority
+from ringfence.flows.record import Hook
 from ringfence.kernel import conntrack, nft
+from ringfence.kernel.bpf import BpfObject
+from ringfence.kernel.tc import TcxLinks
 from ringfence.link.identity import ClientKind, Identity, keep, new_request
 from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.flow import DropSource, Observer
@@ -170,6 +173,38 @@ def test_flows_arrive_each_counted_once(world: World) -> None:
     for each in world.batches():
         assert each.window_end_ns % 10**9 == 0
         assert each.window_end_ns - each.window_start_ns <= 10**9
+
+
+def test_an_interface_that_cannot_be_attached_to_is_counted_and_tried_again(
+    world: World, tmp_path: Path
+) -> None:
+    """As many programs as one side of an interface takes (bpf_mprog_max) leave no room on it."""
+    source, target = tmp_path / "next.c", tmp_path / "next.o"
+    source.write_text('__attribute__((section("tc"), used)) int next(void *skb) { return -1; }')
+    subprocess.run(["clang", "-g", "-O2", "-target", "bpf", "-c", source, "-o", target], check=True)
+    client, server = world.node.pods
+
+    with contextlib.ExitStack() as crowd:
+
+        def occupy() -> None:
+            for _ in range(63):
+                foreign = BpfObject(target, {})
+                crowd.callback(foreign.close)
+                ingress = {Hook.INGRESS: foreign.program_fd("next")}
+                crowd.callback(TcxLinks(client.host_ifindex, ingress).close)
+
+        world.node.call(occupy)
+        world.start_agent()
+        world.await_("failures", lambda: world.state().audit.losses["interface not attached"] > 1)
+    with tcp_echo(server, server.address, 8080):
+        world.await_("the flow at the client", lambda: _tried(client, server) and any(
+            row["interface"] == client.host_ifindex for row in world.flows()
+        ))  # fmt: skip
+
+
+def _tried(client: Pod, server: Pod) -> bool:
+    tcp_exchange(client, server.address, 8080, b"hello")
+    return True
 
 
 def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> None:
