@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Counts the packets that netfilter drops, in any network namespace and by anybody's rule: a TC
- * hook cannot see that a packet died later, and other programs' rules report nothing to us.
+ * Counts the packets that netfilter drops, in any network namespace and by anybody's rule but
+ * ours: a TC hook cannot see that a packet died later, and other programs' rules report nothing
+ * to us. Ours count for themselves, and mark what they are about to drop.
  */
 #include "parse.h"
 
 #define SKB_DST_PTRMASK (~7UL)
+#define OUR_DROP 0x52464452 /* DROP_MARK in ringfence/policy/backends/nftables.py */
 
 struct drop_key {
 	struct address src, dst;
@@ -92,7 +94,7 @@ int count_drop(struct bpf_raw_tracepoint_args *arguments)
 	struct drop *drop;
 
 	if (reason != bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP) ||
-	    !map || !lost)
+	    !map || !lost || BPF_CORE_READ(skb, mark) == OUR_DROP)
 		return 0;
 	if (parse_skb(skb, &packet) != PARSED) {
 		__sync_fetch_and_add(&lost->unparsed, 1);

@@ -37,16 +37,26 @@ struct {
 	__type(value, struct audit);
 } audits SEC(".maps");
 
+/* All those together for which `audits` has no room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct audit);
+} audit_rest SEC(".maps");
+
 static __always_inline struct audit *audit_of(struct __sk_buff *skb, enum hook hook)
 {
 	struct audit_key key = {.ifindex = skb->ifindex, .hook = hook};
 	struct audit *audit = bpf_map_lookup_elem(&audits, &key);
 	struct audit zero = {};
+	__u32 first = 0;
 
 	if (audit)
 		return audit;
 	bpf_map_update_elem(&audits, &key, &zero, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&audits, &key);
+	audit = bpf_map_lookup_elem(&audits, &key);
+	return audit ? audit : bpf_map_lookup_elem(&audit_rest, &first);
 }
 
 static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct packet *packet,

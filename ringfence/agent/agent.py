@@ -64,6 +64,7 @@ class Agent:
         self._order: Order | None = None
         self._declared_ports: frozenset[tuple[int, int]] = frozenset()
         self._enforced = 0
+        self._unreadable = ""
         self._stale_reason = ""
         self._runtime_problem = ""
         self._outcome: Outcome | None = None
@@ -136,7 +137,8 @@ class Agent:
                 found = self._sandboxes, self._interfaces
                 if found != seen:
                     self._pods, self._unreached = await locate(*found)
-                    await self._in_kernel(lambda: self._capture.watch(self._to_capture()))
+                await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                if found != seen:
                     seen = found
                     self._session.tell()
                 current = self._order, self._pods
@@ -191,12 +193,16 @@ class Agent:
     def _gather(self, start: int, end: int) -> Batch:
         addresses = {pod.place: pod.addresses for pod in self._pods}
         addresses[node()] = node_addresses(self._interfaces)
+        try:
+            self._enforcer.read_drops(self._capture.drops(), addresses)
+        except KernelError as error:
+            log.warning("drops not reported", problem=str(error))
+        self._audit = self._capture.audit()
+        self._audit.losses["reports"] = self._spool.dropped
+        # Drained last: what fails before costs no flows.
         flows = self._capture.flows(
             self._pods, node_addresses(self._interfaces), self._declared_ports
         )
-        self._enforcer.read_drops(self._capture.drops(), addresses)
-        self._audit = self._capture.audit()
-        self._audit.losses["reports"] = self._spool.dropped
         return Batch(
             id=uuid.uuid4().hex,
             window_start_ns=start,
@@ -214,9 +220,11 @@ class Agent:
         try:
             self._take(directive)
         except RingfenceError as error:
-            self._stale_reason = f"revision {directive.revision}: {error}"
-            log.warning("directive not understood", problem=self._stale_reason)
+            self._unreadable = f"revision {directive.revision} is not understood: {error}"
+            log.warning("directive", problem=self._unreadable)
+            self._session.tell()
             return
+        self._unreadable = ""
         try:
             write_atomically(self._config.directive_file, directive.SerializeToString())
         except OSError as error:
@@ -235,8 +243,8 @@ class Agent:
 
     def _take(self, directive: Directive) -> None:
         """Know a directive from now on; raises InputError."""
-        self._declared_ports = frozenset((p.protocol, p.port) for p in directive.declared_ports)
         self._order = read_order(directive)
+        self._declared_ports = frozenset((p.protocol, p.port) for p in directive.declared_ports)
 
     async def _enforce(self) -> None:
         """Bring every namespace to the order; without one ever heard, rules stay as found."""
@@ -277,7 +285,7 @@ class Agent:
                 for uid in (*(pod.place.uid for pod in self._pods), *self._unreached)
             ],
             audit=self._audit,
-            stale_reason=self._stale_reason or self._runtime_problem,
+            stale_reason=self._unreadable or self._stale_reason or self._runtime_problem,
         )
 
     async def _in_kernel(self, function: Callable[[], T]) -> T:

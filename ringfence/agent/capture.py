@@ -28,6 +28,8 @@ class Capture:
 
     def __init__(self) -> None:
         self._attached: frozenset[int] = frozenset()
+        self._failing: frozenset[int] = frozenset()
+        self._failures = 0
         self._orientations = Orientations()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
@@ -48,18 +50,24 @@ class Capture:
         self._flows.close()
 
     def watch(self, interfaces: frozenset[int]) -> None:
-        """Count what passes these interfaces (ifindex) and no others."""
+        """Count what passes these interfaces (ifindex) and no others.
+
+        Those that cannot be attached to are tried again at each call.
+        """
         attached = set(self._attached & interfaces)
         for ifindex in self._attached - interfaces:
             self._flows.detach(ifindex)
         for ifindex in interfaces - self._attached:
             try:
                 self._flows.attach(ifindex)
-            except BpfError as error:  # most often it is gone again; if not, the next look tells
-                log.warning("interface not captured", ifindex=ifindex, problem=str(error))
+            except BpfError as error:  # most often it is gone again
+                self._failures += 1
+                if ifindex not in self._failing:
+                    log.warning("interface not captured", ifindex=ifindex, problem=str(error))
             else:
                 attached.add(ifindex)
         self._attached = frozenset(attached)
+        self._failing = interfaces - self._attached
 
     def flows(
         self,
@@ -89,7 +97,8 @@ class Capture:
     def audit(self) -> Audit:
         """Totals since the start, interfaces that are gone included."""
         rows = self._flows.audit()
-        leaving = rows[~np.isin(rows["ifindex"], np.array(list(self._attached), dtype=np.uint32))]
+        staying = np.array([0, *self._attached], dtype=np.uint32)
+        leaving = rows[~np.isin(rows["ifindex"], staying)]
         totals = {name: int(rows[name].sum()) + gone for name, gone in self._departed.items()}
         for name in self._departed:
             self._departed[name] += int(leaving[name].sum())
@@ -102,6 +111,7 @@ class Capture:
                 **{cause: totals[name] for cause, name in _LOSSES.items()},
                 "drop map full": drops.full,
                 "drop not parsed": drops.unparsed,
+                "interface not attached": self._failures,
             },
         )
 

@@ -1,7 +1,7 @@
 """From counters that grow to drop reports: what each rule dropped since the last report.
 
 Our own denying rules count in sets that `kernel.nft` reads; the drops of others come from the
-kernel's tracepoint, which hears of ours too, so what our sets hold is taken out there.
+kernel's tracepoint.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,6 @@ class DropLedger:
     def __init__(self) -> None:
         self._seen: dict[Place, dict[bytes, int]] = {}
         self._gathered: list[Columns] = []
-        self._tuples: set[bytes] = set()
 
     def read(self, place: Place, sets: Iterable[DropSet], drops: Drops) -> None:
         """Take in what the drop sets of a namespace hold now."""
@@ -47,7 +46,6 @@ class DropLedger:
             for key, count in counted.items()
         }
         self._seen[place] = counted
-        self._tuples.update(_join(_number(place.inode, len(drops)), *_tuple(drops)))
         packets = np.array([added[key] for key in keys], dtype=np.uint64)
         held = [by_name[name] for name in drops.set_name.tolist()]
         now = packets > 0
@@ -78,37 +76,29 @@ class DropLedger:
     def read_others(
         self, records: NDArray[np.void], places: Mapping[Place, Iterable[Address]]
     ) -> None:
-        """Take in what the kernel reported (DROP_DTYPE), less what our own sets hold.
+        """Take in what the kernel reported (DROP_DTYPE).
 
-        To be called after `read`: what we dropped is in our sets before we look. `places` are the
-        namespaces to report on and their addresses, which tell an end's direction.
+        `places` are the namespaces to report on and their addresses, which tell an end's
+        direction.
         """
         for place, addresses in places.items():
             here = records[records["netns"] == place.inode]
             icmp = np.isin(here["protocol"], (ICMP, ICMPV6))
             port = np.where(icmp, here["sport"] * 256 + here["dport"], here["dport"])
-            port = port.astype(np.uint16)
-            source, destination = here["src"], here["dst"]
-            keys = _join(
-                _number(place.inode, len(here)), here["protocol"][:, None], source, destination,
-                _octets(port),
-            )  # fmt: skip
-            others = np.array([key not in self._tuples for key in keys], dtype=bool)
             own = set(addresses)
-            inbound = np.array([bytes(row) in own for row in destination], dtype=bool)[others]
+            inbound = np.array([bytes(row) in own for row in here["dst"]], dtype=bool)
             self._gathered.append(
                 _columns(
                     DropSource.OTHER, place,
                     direction=np.where(inbound, Direction.INBOUND, Direction.OUTBOUND),
                     rule=np.full(len(inbound), "", dtype=object),
-                    protocol=here["protocol"][others],
-                    consumer=source[others],
-                    provider=destination[others],
-                    provider_port=port[others],
-                    packets=here["packets"][others],
+                    protocol=here["protocol"],
+                    consumer=here["src"],
+                    provider=here["dst"],
+                    provider_port=port.astype(np.uint16),
+                    packets=here["packets"],
                 )
             )  # fmt: skip
-        self._tuples.clear()
 
     def take(self) -> bytes:
         """All that was gathered since the last call, as an Arrow stream of `batch.DROPS`."""
@@ -159,10 +149,6 @@ def _tuple(drops: Drops) -> tuple[NDArray[np.uint8], ...]:
 
 def _text(values: NDArray[np.str_]) -> NDArray[np.uint8]:
     return _octets(values.astype(_SET_NAME))
-
-
-def _number(value: int, rows: int) -> NDArray[np.uint8]:
-    return _octets(np.full(rows, value, dtype=np.uint64))
 
 
 def _octets(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -141,6 +141,9 @@ class Enforcer:
                 table = nft.list_table(place.netns)
             except NamespaceError:
                 continue  # gone; the next look at the node's pods takes it out
+            except KernelError as error:  # the counters stand, and are read the next time
+                log.warning("drops not read", pod=place.uid, problem=str(error))
+                continue
             if table is not None:
                 self.ledger.read(place, held.ruleset.drop_sets, nft.read_drops(table))
             if table is None or _fingerprint(table) != held.fingerprint:

@@ -1,6 +1,6 @@
 """From the enforced set to what each node's agent is sent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.control.agents import NodeKey
@@ -42,7 +42,18 @@ def compile_nodes(policy_set: PolicySet, surroundings: Surroundings) -> Compilat
     """The policy of every node in the inventory; the same for the same inputs."""
     compiled = surroundings.compile(policy_set)
     nodes = {node: encode(policy) for node, policy in compiled.policies.items()}
-    return Compilation(nodes, _tell(policy_set.snapshot, compiled.widenings))
+    notes = (*_unknown(policy_set), *_tell(policy_set.snapshot, compiled.widenings))
+    return Compilation(nodes, notes)
+
+
+def _unknown(policy_set: PolicySet) -> Iterator[str]:
+    """One line for each end of a policy of which the inventory knows nothing."""
+    for rule in policy_set.rules:
+        for role, end in (("consumer", rule.consumer), ("provider", rule.provider)):
+            if end.unknown:
+                who = "everybody" if end.anyone else "nobody"
+                handle = format_handle(rule.decision)
+                yield f"{handle}: nothing is known of its {role}, which stands for {who}"
 
 
 def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...]:

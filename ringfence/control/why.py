@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.ids import NodeName
-from ringfence.model.protocol import format_protocol
+from ringfence.model.protocol import TCP, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict
-from ringfence.model.workload import ItemKind
+from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
+from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy
@@ -93,24 +94,39 @@ def _end(
     snapshot: Snapshot, compiled: Compiled, connections: Connections, row: int, end: EndVerdict
 ) -> ExplainedEnd:
     item = snapshot.items[snapshot.position(end.workload)]
+    node = item.node if item.kind is ItemKind.POD else item.name
+    policy = compiled.policies.get((item.cluster, NodeName(node)))
     fail_safe = ""
     if connections.consumer_item[row] == connections.provider_item[row] != NOWHERE:
         fail_safe = "a workload may reach itself"
-    elif item.kind is not ItemKind.POD:
-        policy = compiled.policies[item.cluster, NodeName(item.name)]
-        fail_safe = _fail_safe(policy, end.role, connections, row)
+    elif policy and end.deciding:
+        fail_safe = _fail_safe(policy, item, end.role, connections, row)
     return ExplainedEnd(end, item.display, fail_safe)
 
 
-def _fail_safe(policy: NodePolicy, role: EndRole, connections: Connections, row: int) -> str:
-    """The handle of the node's first fail-safe that speaks of the connection; empty for none."""
+def _fail_safe(
+    policy: NodePolicy, item: Item, role: EndRole, connections: Connections, row: int
+) -> str:
+    """The handle of the first fail-safe that speaks of the connection at an end, or empty.
+
+    A provider's rules see what is left after DNAT, all others what was dialled. The receiving
+    node's know no fail-safe but the control plane's, as a pod's do.
+    """
+    protocol = int(connections.protocol[row])
+    if role is EndRole.PROVIDER:
+        to, port = connections.provider[row], int(connections.provider_port[row])
+    else:
+        to, port = connections.dialled[row], int(connections.dialled_port[row])
+    if protocol == TCP and (Address(bytes(to)), port) in policy.control_plane:
+        return CONTROL_PLANE
+    if item.kind is ItemKind.POD or role is EndRole.NODE:
+        return ""
     outbound = role is EndRole.CONSUMER
     rules = policy.binding.fail_safes_out if outbound else policy.binding.fail_safes_in
-    peer = Address(bytes((connections.provider if outbound else connections.consumer)[row]))
-    port = int(connections.dialled_port[row])
+    peer = Address(bytes(to if outbound else connections.consumer[row]))
     for rule in rules:
         if (
-            rule.protocol in (None, int(connections.protocol[row]))
+            rule.protocol in (None, protocol)
             and (not rule.ports or any(port in ports for ports in rule.ports))
             and (rule.peers is None or any(peer in block for block in policy.sets[rule.peers]))
         ):

@@ -59,7 +59,10 @@ def label_flows(
     consumer_node, consumer_pod = _nodes(timeline, ends[0], cluster)
     provider_node, provider_pod = _nodes(timeline, ends[1], cluster)
     of_pod = _numbers(flows, "observer") == Observer.POD
-    at_consumer = (consumer_node == node) & (of_pod | ~consumer_pod)
+    # What a pod's own interface sees translated, or coming from a node, is on its way in.
+    at_consumer = (consumer_node == node) & np.where(
+        of_pod, consumer_pod & ~translated, ~consumer_pod
+    )
     at_provider = (provider_node == node) & (of_pod | ~provider_pod)
     rank = np.select(
         [at_consumer, consumer_node == node, at_provider, provider_node == node],

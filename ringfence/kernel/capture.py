@@ -6,6 +6,7 @@ two drains. What could not be counted is itself counted, and `FlowCapture.audit`
 """
 
 import array
+import ctypes
 import errno
 import fcntl
 import socket
@@ -41,7 +42,8 @@ AUDIT_DTYPE = np.dtype(
 """What passed one side of one interface since it was attached, and what of it is in no record.
 
 `skbs` and `bytes` count everything, as the interface's own counters do (with the link header,
-before segmentation). `non_ip` and `malformed` are skbs; `full_*` found the flow map full.
+before segmentation). `non_ip` and `malformed` are skbs; `full_*` found the flow map full. A row
+of interface 0 stands for all those together that there was no room to count one by one.
 """
 
 # Mirrors of struct flow_key, struct flow and struct audit in bpf/flow.h, under the names that
@@ -63,7 +65,6 @@ _VALUE = np.dtype(
 )  # fmt: skip
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
-_AUDITS = 8192  # max_entries in bpf/flow.bpf.c
 
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -72,19 +73,26 @@ _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 class FlowCapture:
     """Attaches the flow program to interfaces and drains what it counted. Thread-safe."""
 
-    def __init__(self, object_path: Path, max_flows: int = 65536) -> None:
-        """`max_flows`: how many records fit between two drains; more are counted as losses."""
+    def __init__(self, object_path: Path, max_flows: int = 65536, max_audits: int = 8192) -> None:
+        """`max_flows`: how many records fit between two drains; more are counted as losses.
+
+        `max_audits`: how many sides of interfaces are counted one by one.
+        """
         self._path = object_path
         self._max_flows = max_flows
+        self._max_audits = max_audits
         self._lock = threading.Lock()
         self._attachments: dict[int, Attachment] = {}
         self._departed: list[np.ndarray[Any, Any]] = []
 
     def open(self) -> None:
         """Load the program. Raises BpfError with what to do when the kernel refuses."""
-        self._object = BpfObject(
-            self._path, {"flows_0": self._max_flows, "flows_1": self._max_flows}
-        )
+        sizes = {
+            "flows_0": self._max_flows,
+            "flows_1": self._max_flows,
+            "audits": self._max_audits,
+        }
+        self._object = BpfObject(self._path, sizes)
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
 
     def close(self) -> None:
@@ -153,13 +161,19 @@ class FlowCapture:
 
     def _read_audit(self) -> np.ndarray[Any, Any]:
         counters = np.dtype((np.uint64, (possible_processors(), len(_AUDIT_COUNTERS))))
-        keys, values = read_all(self._object.map_fd("audits"), _AUDIT_KEY, counters, _AUDITS)
-        totals = values.sum(axis=1)
-        rows = np.empty(len(keys), AUDIT_DTYPE)
-        rows["ifindex"], rows["hook"] = keys["ifindex"], keys["hook"]
+        audits = self._object.map_fd("audits")
+        keys, values = read_all(audits, _AUDIT_KEY, counters, self._max_audits)
+        rest = np.zeros(1, counters)
+        libbpf.call(
+            "bpf_map_lookup_elem", self._object.map_fd("audit_rest"),
+            ctypes.byref(ctypes.c_uint32(0)), rest.ctypes, doing="read the audit",
+        )  # fmt: skip
+        totals = np.concatenate([values, rest]).sum(axis=1)
+        rows = np.zeros(len(totals), AUDIT_DTYPE)
+        rows["ifindex"][:-1], rows["hook"][:-1] = keys["ifindex"], keys["hook"]
         for i, name in enumerate(_AUDIT_COUNTERS):
             rows[name] = totals[:, i]
-        return rows
+        return rows if rows["skbs"][-1] else rows[:-1]
 
 
 def _has_ethernet_header(ifindex: int) -> bool:

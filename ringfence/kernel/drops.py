@@ -1,8 +1,8 @@
-"""Drops by others: packets that any netfilter rule, in any namespace, has dropped.
+"""Drops by others: packets that a netfilter rule not ours, in any namespace, has dropped.
 
 Our own deny rules report what they drop themselves; those of a CNI or an operator do not. The
 program bpf/drop.bpf.c hears of them from the kernel's tracepoint skb:kfree_skb. It hears of our
-own as well: the reader tells them apart by the tuple.
+own as well, and knows them by the mark that our rules put on what they drop.
 """
 
 import ctypes

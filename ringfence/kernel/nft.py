@@ -55,16 +55,6 @@ class Drops:
         return len(self.set_name)
 
 
-@dataclass(frozen=True, slots=True)
-class RuleCounter:
-    """Packets and bytes (from the IP header on) that one rule matched."""
-
-    chain: str
-    comment: str
-    packets: int
-    bytes: int
-
-
 def apply(netns_path: Path, commands: str) -> None:
     """Run nft commands as one transaction in a namespace; raises NftError, NamespaceError."""
     if commands:
@@ -112,7 +102,7 @@ def read_drops(objects: Iterable[dict[str, Any]]) -> Drops:
             keys += [element["val"]["concat"] for element in counted]
             packets += [element["counter"]["packets"] for element in counted]
         rule = found.get("rule", {})
-        if rule.get("comment") == "overflow" and (lost := _counter(rule)[0]):
+        if rule.get("comment") == "overflow" and (lost := _packets(rule)):
             overflow[rule["chain"]] = lost
     return Drops(
         set_name=np.array(names, dtype=np.str_),
@@ -125,20 +115,9 @@ def read_drops(objects: Iterable[dict[str, Any]]) -> Drops:
     )
 
 
-def read_counters(objects: Iterable[dict[str, Any]]) -> list[RuleCounter]:
-    """The counter of each rule that has one, in the table's order, from `list_table`."""
-    return [
-        RuleCounter(rule["chain"], rule.get("comment", ""), *_counter(rule))
-        for found in objects
-        if (rule := found.get("rule"))
-        and any("counter" in expression for expression in rule["expr"])
-    ]
-
-
-def _counter(rule: dict[str, Any]) -> tuple[int, int]:
-    counters = (part["counter"] for part in rule["expr"] if "counter" in part)
-    first = next(counters, {"packets": 0, "bytes": 0})
-    return first["packets"], first["bytes"]
+def _packets(rule: dict[str, Any]) -> int:
+    counted: int = next(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
+    return counted
 
 
 def _addresses(texts: Iterable[str]) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
 """Attaching programs to both sides of an interface, beside whatever else hangs there.
 
 A TCX link (kernel 6.6) ends with its descriptor. Before that there are only filters of the
-clsact qdisc, which stay until somebody removes them; they are found and removed by whoever
-attached them, and the qdisc goes with the one who made it, if nobody else uses it by then.
+clsact qdisc, which stay until somebody removes them. Who attached them does, or, after a kill,
+who attaches a program of the same name next: there is one agent to a node. The qdisc goes with
+the one who made it, if nobody else uses it by then; one that was killed leaves it.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ringfence.flows.record import Hook
 from ringfence.kernel import libbpf
@@ -111,6 +112,8 @@ _POINT = {Hook.INGRESS: 1, Hook.EGRESS: 2}  # enum bpf_tc_attach_point
 _PARENT = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}  # TC_H_CLSACT and which side
 _BOTH = _POINT[Hook.INGRESS] | _POINT[Hook.EGRESS]
 _RTM_GETTFILTER = 46
+_TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
+_TCA_KIND, _TCA_OPTIONS, _TCA_BPF_NAME = 1, 2, 7
 _ALREADY_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 
 
@@ -134,6 +137,7 @@ class ClsactFilters:
                         doing=f"attach to {hook.name.lower()} of interface {ifindex}",
                     )  # fmt: skip
                     self._filters[hook] = fresh
+                    self._remove_predecessors(hook)
             except BpfError:
                 self._remove()
                 raise
@@ -143,14 +147,27 @@ class ClsactFilters:
         with _only_loader():
             self._remove()
 
+    def _remove_predecessors(self, hook: Hook) -> None:
+        """Remove the filters of loaders that were killed: they bear the name of our program."""
+        place = {(one.handle, one.priority): one for one in _bpf_filters(self._ifindex, hook)}
+        ours = self._filters[hook]
+        own = place.pop((ours.handle, ours.priority), None)
+        for other in place.values():
+            if own and other.program == own.program:
+                self._detach(hook, other.handle, other.priority)
+
+    def _detach(self, hook: Hook, handle: int, priority: int) -> None:
+        size = ctypes.sizeof(_TcFilter)
+        libbpf.call(
+            "bpf_tc_detach", self._hook(_POINT[hook]),
+            ctypes.byref(_TcFilter(sz=size, handle=handle, priority=priority)),
+            doing=f"detach from interface {self._ifindex}", accept=_ALREADY_GONE,
+        )  # fmt: skip
+
     def _remove(self) -> None:
         while self._filters:
             hook, ours = self._filters.popitem()
-            ours.prog_fd = ours.prog_id = ours.flags = 0
-            libbpf.call(
-                "bpf_tc_detach", self._hook(_POINT[hook]), ctypes.byref(ours),
-                doing=f"detach from interface {self._ifindex}", accept=_ALREADY_GONE,
-            )  # fmt: skip
+            self._detach(hook, ours.handle, ours.priority)
         if self._made_qdisc and not any(_has_filters(self._ifindex, hook) for hook in Hook):
             libbpf.call(
                 "bpf_tc_hook_destroy", self._hook(_BOTH),
@@ -163,9 +180,41 @@ class ClsactFilters:
         return ctypes.byref(_TcHook(sz=size, ifindex=self._ifindex, attach_point=point))
 
 
+class _BpfFilter(NamedTuple):
+    """A BPF filter that stands on one side of an interface."""
+
+    handle: int
+    priority: int
+    program: bytes
+    """As libbpf writes it, cut by the kernel; the number that follows there is left out."""
+
+
 def _has_filters(ifindex: int, hook: Hook) -> bool:
-    request = struct.pack("=BxxxiIII", socket.AF_UNSPEC, ifindex, 0, _PARENT[hook], 0)  # tcmsg
-    return any(True for _ in ask(socket.NETLINK_ROUTE, _RTM_GETTFILTER, DUMP, request))
+    return any(True for _ in _filters(ifindex, hook))
+
+
+def _filters(ifindex: int, hook: Hook) -> Iterator[bytes]:
+    request = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENT[hook], 0)
+    return ask(socket.NETLINK_ROUTE, _RTM_GETTFILTER, DUMP, request)
+
+
+def _bpf_filters(ifindex: int, hook: Hook) -> Iterator[_BpfFilter]:
+    for answer in _filters(ifindex, hook):
+        _, _, handle, _, info = _TCMSG.unpack_from(answer)
+        held = _attributes(answer[_TCMSG.size :])
+        name = _attributes(held.get(_TCA_OPTIONS, b"")).get(_TCA_BPF_NAME)
+        if held.get(_TCA_KIND) == b"bpf\0" and name is not None:
+            yield _BpfFilter(handle, info >> 16, name.partition(b":[")[0])
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    """Netlink attributes by type, the last of each."""
+    found, at = {}, 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        found[kind] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
 
 
 @contextlib.contextmanager

@@ -1,12 +1,11 @@
 """From Kubernetes objects to inventory items. Pure; whatever objects say is data, never trusted."""
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.kube import schema
 from ringfence.model import labels
-from ringfence.model.address import Address, Network, format_address, parse_address, parse_network
+from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.protocol import TCP, parse_protocol
@@ -187,7 +186,6 @@ def service_item(
             backends=_backends(cluster, slices),
             external_addresses=_addresses([*(spec.external_ips or ()), *ingress]),
             external_traffic_policy=TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER,
-            source_ranges=tuple(_networks(spec.load_balancer_source_ranges or ())),
         ),
     )
 
@@ -297,13 +295,3 @@ def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
         except InputError:
             continue
     return tuple(found)
-
-
-def _networks(texts: Iterable[str]) -> Iterator[Network]:
-    """CIDR blocks; Kubernetes admits host bits in them, and spaces around."""
-    for text in texts:
-        try:
-            block = ipaddress.ip_network(text.strip(), strict=False)
-        except ValueError:
-            continue
-        yield parse_network(str(block))

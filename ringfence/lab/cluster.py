@@ -26,7 +26,14 @@ from ringfence.lab import (
 )
 from ringfence.lab.config import PREFIX, LabConfig
 from ringfence.lab.errors import LabError
-from ringfence.lab.machine import Machine, boot, log_path, require_alive
+from ringfence.lab.machine import (
+    Machine,
+    boot,
+    log_path,
+    missing_directories,
+    remove_directories,
+    require_alive,
+)
 from ringfence.lab.processes import Process, identify
 from ringfence.lab.progress import Progress
 from ringfence.lab.relay import Forward
@@ -49,7 +56,12 @@ def up(config: LabConfig, progress: Progress, *, bare: bool = False) -> None:
         _down(config, progress)
         programs = build.kubernetes(progress)
         archives = images.shop_images(progress)
-        record = State(config.run / "state.json", config.nodes, node.save_sysctls())
+        record = State(
+            config.run / "state.json",
+            config.nodes,
+            node.save_sysctls(),
+            missing_directories(),
+        )
         config.run.mkdir(mode=0o755, parents=True)
         record.write()
         with progress.step("Network and machines"):
@@ -210,6 +222,7 @@ def _down(config: LabConfig, progress: Progress) -> None:
         cgroups.remove()
         if record:
             node.restore_sysctls(record.sysctls)
+            remove_directories(record.directories)
         _keep_logs(config)
         for directory in (config.data, config.run):
             shutil.rmtree(directory, ignore_errors=True)

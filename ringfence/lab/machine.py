@@ -7,6 +7,7 @@ its mounts go with the last process of its mount namespace.
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _node_mounts(config: LabConfig, spec: NodeSpec) -> list[str]:
     """What a node must not share with the host and the other nodes."""
     data = config.data / spec.name
     lines = []
-    for target in ("/run/netns", "/run/containerd"):
+    for target in _RUN_DIRECTORIES:
         lines += [f"mkdir -p {target}", f"mount -t tmpfs tmpfs {target}"]
     for target in NODE_DIRECTORIES:
         source = shlex.quote(f"{data}{target}")
@@ -134,6 +135,25 @@ def _node_mounts(config: LabConfig, spec: NodeSpec) -> list[str]:
     return [*lines, "mount -t bpf bpf /sys/fs/bpf"]
 
 
+def missing_directories() -> list[str]:
+    """What the host lacks of the directories that machines mount over, outermost first."""
+    targets = [Path(target) for target in (*_RUN_DIRECTORIES, *NODE_DIRECTORIES)]
+    needed = {path for target in targets for path in (target, *target.parents)}
+    return sorted(str(path) for path in needed if not path.exists())
+
+
+def remove_directories(directories: Sequence[str]) -> None:
+    """Take away directories that machines made; one that somebody has filled since stays."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    for path in map(Path, reversed(directories)):
+        with suppress(OSError):
+            # The first named network namespace makes /run/netns a mount.
+            if str(path) in mounts and not any(path.iterdir()):
+                run(["umount", path])
+            path.rmdir()
+
+
+_RUN_DIRECTORIES = ("/run/netns", "/run/containerd")
 NODE_DIRECTORIES = (
     "/etc/cni/net.d",
     "/var/lib/cni",

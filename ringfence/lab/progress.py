@@ -1,7 +1,7 @@
 """How long-running lab work tells what it is doing, without printing anything itself."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 Note = Callable[[str], None]
@@ -13,12 +13,3 @@ class Progress(Protocol):
 
     def step(self, title: str) -> AbstractContextManager[Note]:
         """Open a step; it ends, well or badly, with the ``with`` block."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[Note]:  # noqa: ARG002
-        """Open a step that shows nothing."""
-        yield lambda _: None

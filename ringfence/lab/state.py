@@ -16,6 +16,8 @@ class State:
     nodes: int
     sysctls: dict[str, str] = field(default_factory=dict)
     """Kernel settings as they were before, which are put back in the end."""
+    directories: list[str] = field(default_factory=list)
+    """What the host lacks of the directories that machines mount over, outermost first."""
     inits: dict[str, int] = field(default_factory=dict)
     """By machine, the pid of the process that holds its namespaces."""
     processes: list[Process] = field(default_factory=list)
@@ -41,6 +43,7 @@ class State:
         content = {
             "nodes": self.nodes,
             "sysctls": self.sysctls,
+            "directories": self.directories,
             "inits": self.inits,
             "processes": [asdict(p) for p in self.processes],
         }
@@ -55,5 +58,5 @@ def load(path: Path) -> State | None:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    processes = [Process(**p) for p in content["processes"]]
-    return State(path, content["nodes"], content["sysctls"], content["inits"], processes)
+    processes = [Process(**p) for p in content.pop("processes")]
+    return State(path, **content, processes=processes)

@@ -20,7 +20,6 @@ OWNER_NAME = "kubernetes.owner.name"
 LABEL_PREFIX = "kubernetes.label."
 NAMESPACE_LABEL_PREFIX = "kubernetes.namespace.label."
 ANNOTATION_PREFIX = "kubernetes.annotation."
-USER_PREFIX = "user."
 
 
 def make_labels(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ringfence.model.address import Address, Network
+from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.labels import Labels
 
@@ -77,7 +77,6 @@ class ServiceSpec:
     backends: tuple[Backend, ...] = ()
     external_addresses: tuple[Address, ...] = ()
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
-    source_ranges: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from ringfence.policy.ends import spans
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets, of_addresses
 
+CONTROL_PLANE = "fail-safe/control-plane"
+"""The handle of what every governed workload may dial; back ends write it without a rule."""
 _SSH = (PortRange(22, 22),)
 _API_SERVER = (PortRange(6443, 6443),)
 _KUBELET = (PortRange(10250, 10250),)

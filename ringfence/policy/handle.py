@@ -7,27 +7,15 @@ and a name that is too long is cut and closed with `~` and a digest.
 """
 
 import hashlib
-from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
-from ringfence.model.ids import PolicyId, Version, WorkspaceName
-from ringfence.model.verdict import Decision, Stage
-from ringfence.policy.errors import PolicyError
+from ringfence.model.verdict import Decision
 
+MID_STREAM = "mid-stream"
+"""The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
 _WIDENED = "+widened"
 _MAX_NAME = 36
 _DIGEST = 12
-
-
-@dataclass(frozen=True, slots=True)
-class HandleParts:
-    """What a handle says. Names that were cut are as they stand in the handle."""
-
-    stage: Stage
-    workspace: WorkspaceName
-    version: Version
-    policy: PolicyId | None
-    widened: bool
 
 
 def format_handle(decision: Decision, *, widened: bool = False) -> str:
@@ -36,22 +24,6 @@ def format_handle(decision: Decision, *, widened: bool = False) -> str:
     if decision.policy is not None:
         parts.append(_name(decision.policy))
     return "/".join(parts) + (_WIDENED if widened else "")
-
-
-def parse_handle(handle: str) -> HandleParts:
-    """Read what `format_handle` wrote; raises PolicyError."""
-    stage, *rest = handle.removesuffix(_WIDENED).split("/")
-    try:
-        workspace, version, *policy = rest
-        return HandleParts(
-            Stage(stage),
-            WorkspaceName(unquote(workspace)),
-            Version(int(version.removeprefix("p"))),
-            PolicyId(unquote(policy[0])) if policy else None,
-            handle.endswith(_WIDENED),
-        )
-    except ValueError as error:
-        raise PolicyError(f"{handle!r} is not the handle of a rule") from error
 
 
 def _name(text: str) -> str:

@@ -79,8 +79,8 @@ class NodeBinding:
 
     `inbound` and `outbound` judge connections of the node itself. `received` judges, before
     DNAT and by destination port as dialled, connections to `exposures` and no others; None
-    where nothing governs. `fail_safes_in` and `fail_safes_out` stand before every program of
-    the node.
+    where nothing governs. `fail_safes_in` stand before `inbound` and `fail_safes_out`
+    before `outbound`.
     """
 
     addresses: tuple[Address, ...]

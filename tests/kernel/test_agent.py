@@ -17,7 +17,10 @@ import pytest
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.identity import ClientKind as Kind
 from ringfence.control.pki import Authority
+from ringfence.flows.record import Hook
 from ringfence.kernel import conntrack, nft
+from ringfence.kernel.bpf import BpfObject
+from ringfence.kernel.tc import TcxLinks
 from ringfence.link.identity import ClientKind, Identity, keep, new_request
 from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.flow import DropSource, Observer
@@ -80,9 +83,13 @@ class World:
         self, revision: int, policy: NodePolicy | None, declared: tuple[DeclaredPort, ...] = ()
     ) -> None:
         data = program.encode(policy) if policy else b""
-        directive = Directive(
-            revision=revision, node_policy=data, interval_seconds=1, declared_ports=declared
+        self.say(
+            Directive(
+                revision=revision, node_policy=data, interval_seconds=1, declared_ports=declared
+            )
         )
+
+    def say(self, directive: Directive) -> None:
         partial = self.directory / "directive.new"
         partial.write_bytes(directive.SerializeToString())
         partial.replace(self.directory / "directive")
@@ -166,6 +173,38 @@ def test_flows_arrive_each_counted_once(world: World) -> None:
     for each in world.batches():
         assert each.window_end_ns % 10**9 == 0
         assert each.window_end_ns - each.window_start_ns <= 10**9
+
+
+def test_an_interface_that_cannot_be_attached_to_is_counted_and_tried_again(
+    world: World, tmp_path: Path
+) -> None:
+    """As many programs as one side of an interface takes (bpf_mprog_max) leave no room on it."""
+    source, target = tmp_path / "next.c", tmp_path / "next.o"
+    source.write_text('__attribute__((section("tc"), used)) int next(void *skb) { return -1; }')
+    subprocess.run(["clang", "-g", "-O2", "-target", "bpf", "-c", source, "-o", target], check=True)
+    client, server = world.node.pods
+
+    with contextlib.ExitStack() as crowd:
+
+        def occupy() -> None:
+            for _ in range(63):
+                foreign = BpfObject(target, {})
+                crowd.callback(foreign.close)
+                ingress = {Hook.INGRESS: foreign.program_fd("next")}
+                crowd.callback(TcxLinks(client.host_ifindex, ingress).close)
+
+        world.node.call(occupy)
+        world.start_agent()
+        world.await_("failures", lambda: world.state().audit.losses["interface not attached"] > 1)
+    with tcp_echo(server, server.address, 8080):
+        world.await_("the flow at the client", lambda: _tried(client, server) and any(
+            row["interface"] == client.host_ifindex for row in world.flows()
+        ))  # fmt: skip
+
+
+def _tried(client: Pod, server: Pod) -> bool:
+    tcp_exchange(client, server.address, 8080, b"hello")
+    return True
 
 
 def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> None:
@@ -276,6 +315,25 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     }
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
+
+
+def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> None:
+    _, server = world.node.pods
+    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
+    world.say(Directive(revision=4, node_policy=b"from the future", interval_seconds=1))
+    world.await_("the reason", lambda: world.state().stale_reason)
+    # The rules are written again meanwhile, by the directive that was understood.
+    nft.remove(server.path)
+    world.await_("tampering is undone", lambda: _judges(server))
+    told = world.state().clock_ns
+    world.await_("later word", lambda: world.state().clock_ns > told + 2 * 10**9)
+    assert "revision 4 is not understood" in world.state().stale_reason
+    assert world.state().enforced_revision == 3
+    world.direct(5, _policy(server, PortRange(8080, 8080)))
+    world.await_("revision 5 in force", lambda: world.state().enforced_revision == 5)
+    world.await_("no reason any more", lambda: not world.state().stale_reason)
 
 
 def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:

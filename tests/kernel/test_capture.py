@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ringfence.agent.capture import Capture
 from ringfence.flows.record import Hook, Nat
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
@@ -398,3 +400,22 @@ def open_tun() -> io.FileIO:
     device = io.FileIO("/dev/net/tun", "r+")
     fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x1001))  # TUNSETIFF
     return device
+
+
+def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
+    capture = Capture()
+    capture.open()
+    with closing(capture), namespace("late") as late:
+        wanted = frozenset({77})
+        late.call(lambda: capture.watch(wanted))
+        assert capture.audit().losses["interface not attached"] == 1
+        ip("-n", late.name, "link", "add", "late0", "index", "77", "type", "veth")
+        for _ in range(2):
+            late.call(lambda: capture.watch(wanted))
+        for device in ("late0", "veth0"):  # each greets its neighbours by IPv6
+            ip("-n", late.name, "link", "set", device, "up")
+        until = time.monotonic() + 10
+        while not capture.audit().skbs and time.monotonic() < until:
+            time.sleep(0.1)
+        assert capture.audit().skbs >= 1
+        assert capture.audit().losses["interface not attached"] == 1

@@ -150,3 +150,23 @@ def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:
         assert capture.drain()["sport"].tolist() == [100]
     finally:
         capture.close()
+
+
+def test_what_has_no_row_in_the_audit_is_recorded_and_counted_all_the_same(
+    empty: Namespace,
+) -> None:
+    capture = FlowCapture(object_path("flow"), max_audits=1)
+    capture.open()
+    try:
+        frame = ethernet(IP4, ipv4(17, udp(100, 53)))
+        run(capture, empty, frame)
+        ingress = capture.program_fd("ethernet_ingress")
+        for _ in range(2):
+            empty.call(lambda: run_on_frame(ingress, frame, None))
+        own, rest = capture.audit()
+        assert (own["hook"], own["skbs"]) == (Hook.EGRESS, 1)
+        assert own["ifindex"]
+        assert (rest["ifindex"], rest["skbs"], rest["bytes"]) == (0, 2, 2 * len(frame))
+        assert sorted(capture.drain()["packets"].tolist()) == [1, 2]
+    finally:
+        capture.close()

@@ -56,7 +56,7 @@ def test_filters_count_both_sides_and_take_their_qdisc_with_them(capture: FlowCa
 
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_what_others_attached_stays(ours_first: bool, capture: FlowCapture) -> None:
-    """Two loaders and a foreign filter share an interface; each leaves with its own only."""
+    """A loader that was killed, its successor and a foreign filter share an interface."""
     with node_with_pods(1) as node:
         pod = node.pods[0]
         device = pod.host_device
@@ -65,13 +65,14 @@ def test_what_others_attached_stays(ours_first: bool, capture: FlowCapture) -> N
         if not ours_first:
             node.run("tc", "qdisc", "add", "dev", device, "clsact")
             node.run(*foreign)
-        both = [
-            node.call(lambda: ClsactFilters(pod.host_ifindex, programs(capture))) for _ in range(2)
-        ]
+        node.call(lambda: ClsactFilters(pod.host_ifindex, programs(capture)))
         if ours_first:
             node.run(*foreign)
-        for filters in both:
-            node.call(filters.close)
+        successor = node.call(lambda: ClsactFilters(pod.host_ifindex, programs(capture)))
+        for hook in Hook:
+            shown = node.run("tc", "filter", "show", "dev", device, hook.name.lower())
+            assert shown.count(f"ethernet_{hook.name.lower()}"[:15] + ":[") == 1
+        node.call(successor.close)
         assert "clsact" in qdisc(node, device)
         left = node.run("tc", "filter", "show", "dev", device, "egress")
         assert "pref 7" in left

@@ -9,6 +9,7 @@ pass; fail-safes pass; TCP packets that do not open a connection are dropped, si
 would otherwise adopt the rest of a connection that was cut; then the program of the packet's
 family decides. Whatever drops goes to a chain of its own that writes the tuple into a bounded set
 with counters; what finds no room falls to the chain's last rule, whose counter is the overflow.
+The packet is marked there, so that who listens to drops knows it for ours.
 """
 
 import re
@@ -19,6 +20,7 @@ from ringfence.model.address import Address, Network, format_address, is_v4
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends.interface import DropSet, Ruleset, UnsupportedError
+from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
     Exposure,
     NodePolicy,
@@ -35,8 +37,8 @@ DROP_SET_SIZE = 1024
 DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
 OVERFLOW = "overflow"
-MID_STREAM = "mid-stream"
-"""The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
+DROP_MARK = 0x52464452
+"""What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
 
 _PORT_MATCH = {TCP: "tcp dport", UDP: "udp dport", SCTP: "sctp dport"}
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
@@ -73,6 +75,7 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
+_MARK = f"meta mark set {DROP_MARK:#x}"
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
@@ -222,6 +225,7 @@ class _Text:
         self.chain(
             chain,
             (
+                _MARK,
                 (
                     f"meta l4proto {{ tcp, udp, sctp }} update @{name}"
                     f" {{ {key} . th dport counter }} drop"
@@ -248,6 +252,7 @@ class _Text:
         self.chain(
             chain,
             (
+                _MARK,
                 f"update @{name} {{ {key} . tcp dport counter }} drop",
                 f'counter drop comment "{OVERFLOW}"',
             ),

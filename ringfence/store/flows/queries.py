@@ -2,10 +2,13 @@
 
 HOPS is what everything else reads. It never adds observers together: of all that saw a tuple
 the best-placed one counts, summed over its windows. Drop reports join by the tuple that was
-dropped, and stand as hops of their own where nothing else saw the connection.
+dropped, and stand as hops of their own where nothing else saw the connection. Drops of TCP
+packets that open nothing are left out: they tell of no attempt to connect.
 """
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
+
+from ringfence.policy.handle import MID_STREAM
 
 _TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
@@ -74,7 +77,7 @@ SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_ite
     max(provider_revision) AS dialled_revision,
     '' AS consumer_node, '' AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN}
+FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
 GROUP BY {_TUPLE}
 """
 

@@ -35,20 +35,6 @@ async def enforced_at(
     return _enforced(row) if row else NEVER
 
 
-async def history(
-    connection: AsyncConnection, tenant: TenantId, since_ns: int, until_ns: int
-) -> list[Enforced]:
-    """Every set that was in force in [since, until), the oldest first."""
-    held = tables.enforcement
-    first = await enforced_at(connection, tenant, since_ns)
-    rows = await connection.execute(
-        select(held)
-        .where(held.c.tenant == tenant, held.c.since_ns > since_ns, held.c.since_ns < until_ns)
-        .order_by(held.c.revision)
-    )
-    return [first, *(_enforced(row) for row in rows)]
-
-
 async def enforce(connection: AsyncConnection, tenant: TenantId, enforced: Enforced) -> None:
     """Make a set the enforced one; fails on a revision that exists (StaleError)."""
     await connection.execute(

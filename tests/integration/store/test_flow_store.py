@@ -16,7 +16,9 @@ from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, Observer
 from ringfence.model.ids import ClusterId
+from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import parse
+from ringfence.policy.handle import MID_STREAM
 from ringfence.store.flows.filter import Condition
 from ringfence.store.flows.queries import HOPS, denied, listed
 from ringfence.store.flows.store import BatchKey, FlowStore, embedded
@@ -293,7 +295,7 @@ async def disposed(
     return dispose(seen, through, now_ns).of(0)
 
 
-SILENT = {"answered": 0, "reverse_packets": 0}
+SILENT: dict[str, Any] = {"answered": 0, "reverse_packets": 0}
 
 
 @pytest.mark.parametrize(
@@ -334,6 +336,45 @@ async def test_dispositions(
         two.dropped(FRONT, (DB, 27017))
     await insert(store, one, two)
     assert await disposed(store, through, now_ns) is expected
+
+
+@pytest.mark.parametrize(
+    ("consumer", "before"),
+    [(FRONT, (FRONT, (CARTS_IP, 80))), (NODE1, (NODE1, (CARTS_IP, 80))), (NODE1, None)],
+)
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+async def test_one_interface_alone_proves_arrival_at_a_pod(
+    store: FlowStore, consumer: str, before: Any, protocol: int
+) -> None:
+    """To a pod on the consumer's own node: the consumer's interface sees no translated packet."""
+    one = Agent("node1")
+    if consumer == FRONT:
+        one.saw(POD, 7, FRONT, (CARTS_IP, 80), protocol=protocol, **SILENT)
+    one.saw(POD, 8, consumer, (CARTS, 8080), before, protocol=protocol, **SILENT)
+    await insert(store, one)
+    expected = Disposition.UNANSWERED if protocol == TCP else Disposition.PASSED
+    assert await disposed(store, THROUGH, NOW) is expected
+
+
+@pytest.mark.parametrize(
+    ("consumer", "provider"), [(FRONT, (CARTS, 8080)), (FRONT, (NODE1, 10250))]
+)
+async def test_the_consumers_interface_alone_proves_no_arrival(
+    store: FlowStore, consumer: str, provider: Any
+) -> None:
+    one = Agent("node1")
+    one.saw(POD, 7, consumer, provider, **SILENT)
+    await insert(store, one)
+    assert await disposed(store, THROUGH, NOW) is Disposition.DROPPED
+
+
+async def test_a_drop_midstream_is_told_and_is_no_connection(store: FlowStore) -> None:
+    one = Agent("node1")
+    one.dropped(FRONT, (CARTS, 8080), rule=MID_STREAM)
+    await insert(store, one)
+    assert len(await store.query(HOPS, WINDOW)) == 0
+    (row,) = (await store.query(denied("true"), WINDOW | {"limit": 10})).to_pylist()
+    assert (row["packets"], row["rule"]) == (3, "mid-stream")
 
 
 async def test_a_drop_that_nothing_else_saw_is_a_connection(store: FlowStore) -> None:

@@ -122,8 +122,6 @@ async def test_what_was_enforced_when(database: Database) -> None:
         assert await at(connection, DEFAULT_TENANT, 100) == first
         assert await at(connection, DEFAULT_TENANT) == off
         assert await at(connection, OTHER) == enforcement.NEVER
-        told = await enforcement.history(connection, DEFAULT_TENANT, 150, 201)
-        assert told == [first, off]
 
 
 async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:

@@ -3,10 +3,13 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ringfence.agent.enforce import plan
+from ringfence.agent.enforce import Enforcer, _Held, plan
 from ringfence.agent.pods import Place
+from ringfence.kernel import nft
+from ringfence.kernel.drops import DROP_DTYPE
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -19,6 +22,7 @@ from ringfence.policy.program import (
     ProgramId,
     Rule,
 )
+from ringfence.wire import batch
 
 DENY_ALL = ProgramId("deny")
 NODE, POD, FREE, ODD = (
@@ -68,6 +72,23 @@ def test_a_node_that_nothing_governs_and_an_empty_directive_leave_no_rules() -> 
     everywhere = plan(None, [NODE, POD, FREE, ODD], Recorder())
     assert set(everywhere.rulesets.values()) == {None}
     assert not everywhere.problems
+
+
+def test_a_namespace_whose_counters_cannot_be_read_costs_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: Path) -> None:
+        raise nft.NftError("out of memory")
+
+    monkeypatch.setattr(nft, "list_table", refuse)
+    enforcer = Enforcer(Recorder())
+    enforcer._held[POD] = _Held(Ruleset("chain pod", {}, ()))
+    others = np.zeros(1, DROP_DTYPE)
+    others["netns"] = NODE.inode
+    enforcer.read_drops(others, {POD: (), NODE: ()})
+    assert len(batch.decode(batch.DROPS, enforcer.ledger.take())) == 1
+    assert POD in enforcer._held
+    assert not enforcer.tampered
 
 
 def test_a_program_without_an_end_never_reaches_a_plan() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from ringfence.control.apply import decide, read_files
+from ringfence.control.compilation import Surroundings, compile_nodes
 from ringfence.control.plan import affected, describe_changes, probes_without_policy, refusal
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
@@ -10,6 +11,7 @@ from ringfence.model.ids import RevisionId, Version
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.document import Documents
+from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.order import PolicySet
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
 
@@ -128,6 +130,23 @@ def test_probes_that_only_a_catch_all_denies(documents: Documents, cut_off: list
     assert probes_without_policy(chosen) == cut_off
     assert bool(refusal(chosen, [])) == bool(cut_off)
     assert refusal(chosen, ["probes"]) == ""
+
+
+@pytest.mark.parametrize(("action", "who"), [("ALLOW", "nobody"), ("DENY", "everybody")])
+@pytest.mark.parametrize("end", ["service: shop/gone", "fqdn: example.org"])
+def test_an_end_of_which_nothing_is_known_is_noted(action: str, who: str, end: str) -> None:
+    documents = workspace(
+        "w",
+        "shop",
+        f"  policies:\n  - {{id: p, action: {action}, consumer: {{scope: shop}},"
+        f" provider: {{{end}}}, protocol: TCP}}\n",
+    )
+    compilation = compile_nodes(
+        policy_set([NODE, FRONT, DB], documents), Surroundings((), NodeAccess(), 15)
+    )
+    assert compilation.warnings == (
+        f"default/w/p1/p: nothing is known of its provider, which stands for {who}",
+    )
 
 
 def test_a_secondary_workspace_is_never_enforced() -> None:

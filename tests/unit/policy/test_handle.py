@@ -1,14 +1,11 @@
-"""Handles: readable, harmless, and read back."""
+"""Handles: readable, harmless, and one for each rule."""
 
 import re
-
-import pytest
 
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action
 from ringfence.model.verdict import Decision, Layer, Stage
-from ringfence.policy.errors import PolicyError
-from ringfence.policy.handle import HandleParts, format_handle, parse_handle
+from ringfence.policy.handle import format_handle
 
 
 def decision(workspace: str, policy: str | None) -> Decision:
@@ -27,23 +24,17 @@ def test_a_handle_reads_as_what_it_names() -> None:
     assert format_handle(decision("sock-shop", None)) == "catch-all/sock-shop/p3"
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "a/b", 'quote"; drop', "new\nline", "ümläut", "widened", "%", "~", "a" * 36]
-)
-def test_hostile_names_are_escaped_and_read_back(name: str) -> None:
-    for policy in (name, None):
-        for widened in (False, True):
-            handle = format_handle(decision(name, policy), widened=widened)
-            assert re.fullmatch(r"[A-Za-z0-9_.:/%~+-]{1,100}", handle)
-            read = parse_handle(handle)
-            stage = Stage.DEFAULT if policy else Stage.CATCH_ALL
-            assert read == HandleParts(
-                stage,
-                WorkspaceName(name),
-                Version(3),
-                PolicyId(policy) if policy else None,
-                widened,
-            )
+def test_hostile_names_are_escaped_and_kept_apart() -> None:
+    names = ["a", "a/b", 'quote"; drop', "new\nline", "ümläut", "+widened", "%", "~", "a" * 36]
+    handles = {
+        format_handle(decision(workspace, policy), widened=widened)
+        for workspace in names
+        for policy in (None, *names)
+        for widened in (False, True)
+    }
+    assert len(handles) == len(names) * (len(names) + 1) * 2
+    for handle in handles:
+        assert re.fullmatch(r"[A-Za-z0-9_.:/%~+-]{1,100}", handle)
 
 
 def test_long_names_stay_within_bounds_and_apart() -> None:
@@ -53,11 +44,3 @@ def test_long_names_stay_within_bounds_and_apart() -> None:
     handles = {format_handle(decision(name, name), widened=True) for name in names}
     assert len(handles) == len(names)
     assert max(map(len, handles)) <= 100
-    for handle in handles:
-        parse_handle(handle)
-
-
-@pytest.mark.parametrize("handle", ["", "overflow", "default/x", "bad/x/p1", "default/x/pX"])
-def test_other_text_is_no_handle(handle: str) -> None:
-    with pytest.raises(PolicyError, match="not the handle"):
-        parse_handle(handle)

@@ -1,0 +1,52 @@
+"""The answer to why names the fail-safes that the kernel has, at the ends where it has them."""
+
+import pytest
+
+from ringfence.control.why import Question, why
+from ringfence.model.address import parse_address, parse_network
+from ringfence.model.protocol import TCP
+from ringfence.model.verdict import EndRole
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.failsafe import NodeAccess
+from tests.golden import shop
+
+NODE1 = shop.node("node1", "192.0.2.1")
+NODE2 = shop.node("node2", "192.0.2.2")
+WEB = shop.pod("web", "web", "node1", "10.244.1.10")
+FRONT = shop.pod("front", "front", "node2", "10.244.2.20")
+SERVICE = shop.service("web", "10.100.0.9", 80, [(WEB, 8080)], node_port=22)
+ITEMS = (NODE1, NODE2, WEB, FRONT, SERVICE)
+ACCESS = NodeAccess(ssh_from=(parse_network("0.0.0.0/0"),))
+CONTROL_PLANE = (parse_address("192.0.2.1"), 7443)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "port", "expected"),
+    [
+        (
+            "sock-shop/front", "192.0.2.1", 7443,
+            {EndRole.CONSUMER: "fail-safe/control-plane",
+             EndRole.PROVIDER: "fail-safe/control-plane"},
+        ),
+        (
+            "192.0.2.2", "192.0.2.1", 7443,
+            {EndRole.CONSUMER: "fail-safe/control-plane",
+             EndRole.PROVIDER: "fail-safe/control-plane"},
+        ),
+        (  # a node port is judged before DNAT, where no fail-safe of the node's own stands
+            "sock-shop/front", "192.0.2.1", 22,
+            {EndRole.CONSUMER: "", EndRole.PROVIDER: "", EndRole.NODE: ""},
+        ),
+        ("192.0.2.2", "192.0.2.1", 10250,
+         {EndRole.CONSUMER: "fail-safe/kubelet", EndRole.PROVIDER: "fail-safe/kubelet"}),
+        ("198.51.100.1", "192.0.2.2", 2222, {EndRole.PROVIDER: ""}),
+    ],
+)  # fmt: skip
+def test_fail_safes_are_those_of_the_kernels_chains(
+    source: str, destination: str, port: int, expected: dict[EndRole, str]
+) -> None:
+    policy_set = shop.policy_set(items=ITEMS)
+    compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
+    (connection,) = why(policy_set, compiled, Question(source, destination, TCP, port)).connections
+    assert {end.verdict.role: end.fail_safe for end in connection.ends} == expected
+    assert connection.allowed is all(expected.values())
