@@ -23,6 +23,7 @@ from ringfence.control.api import (
     workspaces,
 )
 from ringfence.control.auth import authenticate
+from ringfence.control.limits import LimitBodies
 from ringfence.control.metrics import MeasureRequests
 from ringfence.control.problems import Problem
 from ringfence.control.services import Services, ServicesDep
@@ -86,6 +87,7 @@ def make_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
+    app.add_middleware(LimitBodies)
     app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.include_router(_open)
     app.include_router(enrolment.enrol_router, prefix=PREFIX)
