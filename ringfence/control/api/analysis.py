@@ -93,6 +93,7 @@ async def analyse(
     timeline = services.inventory.timeline
     judged = judge(seen, timeline, window["until"], tree, replaced.values(), wanted[0].scope)
     dispositions = dispose(seen, services.ingest.through(), services.clock())
+    first = dispositions.first()
     views, counts, shown = Views(timeline), {}, []
     for category, mask in dispositions.categories(judged.allowed).items():
         chosen = (mask & judged.in_view).nonzero()[0]
@@ -102,7 +103,7 @@ async def analyse(
         newest = chosen[seen.column("last_ns")[chosen].argsort()[::-1]][: asked.limit]
         rows = seen.take(newest).table.to_pylist()
         for at, row in zip(newest.tolist(), rows, strict=True):
-            flow = views.record(row, int(seen.dropped[at]), dispositions.of(at))
+            flow = views.record(row, int(seen.dropped[at]), str(first[at]))
             deciding = {role: _view(judged.deciding[at].get(role)) for role in EndRole}
             shown.append(RecordView(category=category, flow=flow, deciding=deciding))
     return AnalysisResponse(
