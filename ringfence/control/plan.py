@@ -25,6 +25,7 @@ class Plan:
     """A set of versions to enforce. `refused` says why not to, empty for no reason."""
 
     revision: int
+    workspaces: tuple[tuple[WorkspaceName, Version], ...]
     changes: tuple[str, ...]
     workloads: tuple[str, ...]
     """Names of the workloads for which another set of versions decides."""

@@ -13,9 +13,8 @@ from ringfence.control.policies import load_enforced, load_tree, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
-from ringfence.model.errors import InputError
 from ringfence.model.flow import Category
-from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.store.flows.queries import HOPS
 
@@ -84,7 +83,7 @@ async def analyse(
             Version(asked.version) if asked.version is not None else None,
         )
         also = [
-            await load_workspace(connection, tenant, *read_version(text)) for text in asked.with_
+            await load_workspace(connection, tenant, *parse_version(text)) for text in asked.with_
         ]
         enforced = await load_enforced(connection, tenant)
     replaced = {held.name: (held, number) for held, number in (*enforced, *also, wanted)}
@@ -109,15 +108,6 @@ async def analyse(
     return AnalysisResponse(
         workspace=asked.workspace, version=wanted[1], counts=counts, records=shown
     )
-
-
-def read_version(text: str) -> tuple[WorkspaceName, Version | None]:
-    """Read `shop@3`, `shop@p3`, or `shop` for the latest; raises InputError."""
-    name, _, version = text.partition("@")
-    number = version.removeprefix("p")
-    if version and not number.isdecimal():
-        raise InputError(f"{text!r} is not a workspace version: write shop@p3")
-    return WorkspaceName(name), Version(int(number)) if number else None
 
 
 def _view(decision: Decision | None) -> DecisionView | None:

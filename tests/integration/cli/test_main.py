@@ -32,6 +32,8 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["nonsense"], 3, "nonsense"),
         (["inventory"], 3, "ringfence login"),
         (["enforce"], 3, "--off"),
+        (["enforce", "shop@latest"], 3, "write shop@p3"),
+        (["analyze", "shop@"], 3, "write shop@p3"),
         (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
     ],
 )
