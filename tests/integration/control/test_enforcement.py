@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import msgspec
@@ -193,6 +194,32 @@ async def test_probes_without_a_policy_need_an_override(world: World) -> None:
     assert (await world.ok("GET", "/enforcement"))["revision"] == 0
     await world.ok("POST", "/enforcement", json={**body, "override": ["probes"]})
     assert (await world.ok("GET", "/enforcement"))["revision"] == 1
+
+
+async def test_a_changed_scope_tells_for_whom_and_is_refused_as_enforcing_is(
+    world: World, tmp_path: Path
+) -> None:
+    elsewhere = item(ItemKind.POD, "elsewhere", "10.0.0.9", probe=8080)
+    labels = {**elsewhere.labels, "kubernetes.namespace": ("bank",)}
+    probed = replace(elsewhere, namespace="bank", labels=labels)
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB, probed])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    body: dict[str, object] = {"workspaces": [{"name": "shop"}]}
+    await world.ok("POST", "/enforcement", json=body)
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(DOCUMENTS.replace('kubernetes.namespace = "shop"', 'kind = "pod"'))
+    code, _, said = await world.run("diff", "-f", str(wider))
+    assert code == 2
+    assert "other enforced rules decide at 1 workloads: bank/elsewhere\n" in said
+    assert "apply would refuse this: the kubelet's probes of 1 pods" in said
+    code, _, said = await world.run("apply", "-f", str(wider))
+    assert code == 1
+    assert "override with `probes`" in said
+    assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 2
+    code, _, said = await world.run("apply", "-f", str(wider), "--override", "probes")
+    assert (code, said) == (0, "other enforced rules decide at 1 workloads: bank/elsewhere\n")
+    assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 3
 
 
 async def test_a_node_that_the_inventory_lacks_keeps_what_it_has(world: World) -> None:
