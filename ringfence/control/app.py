@@ -18,18 +18,19 @@ from ringfence.control.api import (
     flows,
     inventory,
     scopes,
+    tokens,
     whoami,
     why,
     workspaces,
 )
 from ringfence.control.auth import authenticate
-from ringfence.control.limits import LimitBodies
 from ringfence.control.metrics import MeasureRequests
 from ringfence.control.problems import Problem
 from ringfence.control.services import Services, ServicesDep
 
 GUARDED = (
     whoami.router,
+    tokens.router,
     enrolment.router,
     agents.router,
     inventory.router,
@@ -46,6 +47,8 @@ GUARDED = (
 """Every router here demands an API token; a new noun's router goes here."""
 
 PREFIX = "/api/v1"
+LARGEST_BODY = 16 << 20
+"""Bytes of a request's body; a larger one is answered with 413."""
 
 
 class Health(BaseModel):
@@ -83,11 +86,11 @@ def make_app(services: Services) -> FastAPI:
         title="Ringfence",
         version=__version__,
         openapi_url=None,  # served below, behind the guard as all the rest
+        max_body_size=LARGEST_BODY,  # bodies are read before tokens are looked at
         responses={status: {"model": Problem} for status in (401, 403, 422)},
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(LimitBodies)
     app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.include_router(_open)
     app.include_router(enrolment.enrol_router, prefix=PREFIX)

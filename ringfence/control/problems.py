@@ -33,8 +33,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def answer(status: int, detail: str) -> JSONResponse:
-    """A problem as a response."""
+def _answer(status: int, detail: str) -> JSONResponse:
     problem = Problem(title=HTTPStatus(status).phrase, detail=detail, status=status)
     unauthorized = status == HTTPStatus.UNAUTHORIZED
     headers = {"WWW-Authenticate": "Bearer"} if unauthorized else None
@@ -58,7 +57,7 @@ async def _ringfence_error(request: Request, error: Exception) -> JSONResponse:
     status = _status(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _LOG.error("request failed", path=request.url.path, reason=str(error))
-    return answer(status, str(error))
+    return _answer(status, str(error))
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
@@ -67,16 +66,16 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
         f"{'.'.join(str(part) for part in one['loc'][1:]) or one['loc'][0]}: {one['msg']}"
         for one in error.errors()
     ]
-    return answer(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(wrong))
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(wrong))
 
 
 async def _http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return answer(error.status_code, str(error.detail))
+    return _answer(error.status_code, str(error.detail))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     _LOG.error("request failed", path=request.url.path, exc_info=error)
-    return answer(
+    return _answer(
         HTTPStatus.INTERNAL_SERVER_ERROR, "an error inside the control plane; its log has more"
     )

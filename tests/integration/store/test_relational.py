@@ -1,6 +1,7 @@
 """What the relational store promises, on both of its engines."""
 
 import asyncio
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,7 +194,7 @@ async def test_a_timeline_comes_back_whole(database: Database) -> None:
     [
         ("postgresql://nobody:secret@127.0.0.1:1/none", "nobody:***@127.0.0.1:1/none"),
         ("mysql://host/name", "use sqlite or postgresql"),
-        ("what is this", "is not a database URL"),
+        ("what is this", "cannot be read: write postgresql://"),
     ],
 )
 async def test_a_database_that_cannot_be_used_is_named(url: str, says: str) -> None:
@@ -205,3 +206,19 @@ async def test_a_database_that_cannot_be_used_is_named(url: str, says: str) -> N
 async def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be used"):
         await Database(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory.db'}").start()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "swordfish",
+        "postgresql://ann:swordfish@host:port/none",
+        "postgresql://ann:sword/swordfish@host",
+        "postgresql://ann:swordfish@127.0.0.1:1/none",
+        "postgresql://127.0.0.1:1/none?password=swordfish",
+    ],
+)
+async def test_no_message_repeats_a_password(url: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        await Database(url).start()
+    assert "swordfish" not in "".join(traceback.format_exception(caught.value))
