@@ -1,6 +1,8 @@
 """The HTTP API as one application: every route, and the guard before it."""
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from http import HTTPStatus
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -27,6 +29,7 @@ from ringfence.control.auth import authenticate
 from ringfence.control.metrics import MeasureRequests
 from ringfence.control.problems import Problem
 from ringfence.control.services import Services, ServicesDep
+from ringfence.store.relational.tokens import any_token
 
 GUARDED = (
     whoami.router,
@@ -69,8 +72,10 @@ async def healthz() -> Health:
 
 @_open.get("/readyz", responses={503: {"model": Problem}})
 async def readyz(services: ServicesDep) -> Health:
-    """Say whether requests can be served: the database answers."""
-    await services.enforcement.current()
+    """Say whether requests can be served: the database answers, and there is an administrator."""
+    async with services.database.read() as connection:
+        if not await any_token(connection):
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the first start is under way")
     return Health(status="ready")
 
 

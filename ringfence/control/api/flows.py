@@ -1,5 +1,6 @@
 """Flows and drops, as they were seen."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -77,7 +78,7 @@ async def list_flows(
     connections = {}
     if query.mentions(wanted, DISPOSITION):
         hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
-        connections = _disposed(services, hops)
+        connections = await _disposed(services, hops)
     condition = Condition(wanted, _revisions(services, window), OF_HOP, connections)
     rows = await services.flow_store.query(
         listed(condition.sql, _SORTS[sort]),
@@ -85,7 +86,7 @@ async def list_flows(
     )
     dispositions = {
         one: disposition
-        for disposition, connections in _disposed(services, rows).items()
+        for disposition, connections in (await _disposed(services, rows)).items()
         for one in connections.tolist()
     }
     views = Views(services.inventory.timeline)
@@ -128,8 +129,8 @@ def _revisions(services: Services, window: dict[str, int]) -> Revisions:
     return revisions
 
 
-def _disposed(services: Services, hops: pa.Table) -> dict[Disposition, NDArray[Any]]:
-    return disposed(hops, services.ingest.through(), services.clock())
+async def _disposed(services: Services, hops: pa.Table) -> dict[Disposition, NDArray[Any]]:
+    return await asyncio.to_thread(disposed, hops, services.ingest.through(), services.clock())
 
 
 def _denied(views: Views, row: dict[str, Any]) -> DeniedView:

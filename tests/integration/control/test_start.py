@@ -39,6 +39,18 @@ async def test_a_data_directory_has_one_owner_at_a_time(world: World, tmp_path: 
         await ControlPlane(make_config(blocked / "data")).start()
 
 
+async def test_a_directory_that_others_use_is_left_as_it_is(tmp_path: Path) -> None:
+    for name, mode, says in (("tmp", 0o1777, "everybody may write"), ("home", 0o755, "it holds")):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "letter").touch()
+        directory.chmod(mode)
+        with pytest.raises(StartError, match=f"{says}.*--data-dir"):
+            await ControlPlane(make_config(directory)).start()
+        assert directory.stat().st_mode & 0o7777 == mode
+        assert [path.name for path in directory.iterdir()] == ["letter"]
+
+
 async def test_a_failed_start_lets_go_of_everything(tmp_path: Path) -> None:
     gone = "postgresql://127.0.0.1:1/none"
     with pytest.raises(StoreError, match="cannot be used"):
