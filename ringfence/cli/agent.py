@@ -67,7 +67,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     import structlog  # noqa: PLC0415
 
     from ringfence.agent.config import AgentConfig  # noqa: PLC0415
-    from ringfence.link.identity import ClientKind, LinkConfig  # noqa: PLC0415
+    from ringfence.link.identity import LinkConfig  # noqa: PLC0415
+    from ringfence.model.client import ClientKind  # noqa: PLC0415
 
     structlog.configure(
         processors=[

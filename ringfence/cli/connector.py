@@ -51,7 +51,8 @@ def run(
     """
     from ringfence.cli import logs  # noqa: PLC0415
     from ringfence.connector.config import ConnectorConfig  # noqa: PLC0415
-    from ringfence.link.identity import ClientKind, LinkConfig  # noqa: PLC0415
+    from ringfence.link.identity import LinkConfig  # noqa: PLC0415
+    from ringfence.model.client import ClientKind  # noqa: PLC0415
     from ringfence.model.ids import ClusterId  # noqa: PLC0415
 
     logs.configure()

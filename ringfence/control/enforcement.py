@@ -29,7 +29,7 @@ from ringfence.model.scope import ScopeTree
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
-from ringfence.store.relational.enforcement import Enforced, enforce, enforced_at
+from ringfence.store.relational.enforcement import Enforced, enforce, enforced_now
 from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive
 
 _LOG = structlog.get_logger(__name__)
@@ -130,7 +130,7 @@ class Enforcement:
     async def current(self) -> Enforced:
         """The enforced set."""
         async with self._database.read() as connection:
-            return await enforced_at(connection, self._tenant)
+            return await enforced_now(connection, self._tenant)
 
     async def plan(self, wanted: Wanted, overrides: Collection[str]) -> Plan:
         """What enforcing these workspaces, and no others, would change."""
@@ -162,7 +162,7 @@ class Enforcement:
     async def _plan(self, wanted: Wanted, overrides: Collection[str]) -> tuple[Enforced, Plan]:
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
-            current = await enforced_at(connection, self._tenant)
+            current = await enforced_now(connection, self._tenant)
             old = await load_enforced(connection, self._tenant)
             new = tuple(
                 [

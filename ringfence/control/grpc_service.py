@@ -10,10 +10,11 @@ import structlog
 from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, skew_text
 from ringfence.control.claims import own_addresses, own_item, own_key
 from ringfence.control.errors import ForbiddenError
-from ringfence.control.identity import ClientIdentity, ClientKind
+from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
 from ringfence.control.services import Services, Window
 from ringfence.inventory.timeline import Change
+from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.workload import Item
 from ringfence.wire import batch

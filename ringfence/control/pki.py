@@ -12,7 +12,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ringfence.control.errors import ForbiddenError, StartError
 from ringfence.control.files import write_private
-from ringfence.control.identity import ClientIdentity, ClientKind
+from ringfence.control.identity import ClientIdentity
+from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId
 

@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,18 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
+from ringfence.model.client import ClientKind
 from ringfence.wire.batch import PROTOCOL
 
 TOLERATED_SKEW = timedelta(minutes=5)
 _FILE = "identity.json"
 _TIMEOUT_S = 10.0
-
-
-class ClientKind(StrEnum):
-    """What may dial the control plane; stands as organisation in the client's certificate."""
-
-    AGENT = "agent"
-    CONNECTOR = "connector"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,9 @@ from ringfence.connector.connector import Connector
 from ringfence.kube import watch
 from ringfence.kube.client import KubeClient
 from ringfence.kube.errors import KubeError
-from ringfence.link.identity import ClientKind, Identity, LinkConfig, keep
+from ringfence.link.identity import Identity, LinkConfig, keep
 from ringfence.model.backoff import Backoff
+from ringfence.model.client import ClientKind
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.workload import Item
 from ringfence.wire.generated.agent_pb2 import InventoryReply

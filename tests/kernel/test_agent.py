@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from ringfence.control.identity import ClientIdentity
-from ringfence.control.identity import ClientKind as Kind
 from ringfence.control.pki import Authority
 from ringfence.flows.record import Hook
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.tc import TcxLinks
-from ringfence.link.identity import ClientKind, Identity, keep, new_request
+from ringfence.link.identity import Identity, keep, new_request
 from ringfence.model.address import Address, host_network, parse_address
+from ringfence.model.client import ClientKind
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -445,7 +445,7 @@ def _make_certificates(world: World) -> None:
     (world.directory / "server.pem").write_bytes(certificate)
     (world.directory / "server.key").write_bytes(key)
     own_key, request = new_request(ClientKind.AGENT, "n1")
-    identity = ClientIdentity(Kind.AGENT, "n1", ClusterId(""), DEFAULT_TENANT)
+    identity = ClientIdentity(ClientKind.AGENT, "n1", ClusterId(""), DEFAULT_TENANT)
     signed = authority.sign_client(request.encode(), identity, now)
     ca = authority.certificate_pem.decode()
     keep(world.state_dir, Identity(f"127.0.0.1:{PORT}", signed.decode(), ca, own_key))

@@ -11,7 +11,8 @@ from ringfence.cli.main import FAILED, UNAUTHENTICATED
 from ringfence.control.agents import TOLERATED_SKEW_NS
 from ringfence.control.identity import Role
 from ringfence.link.errors import RefusedError
-from ringfence.link.identity import ClientKind, LinkConfig, enrol
+from ringfence.link.identity import LinkConfig, enrol
+from ringfence.model.client import ClientKind
 from tests.integration.control.conftest import World
 from tests.integration.control.test_authentication import give
 from tests.integration.control.test_enforcement import FakeNode

@@ -21,7 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
-from ringfence.link.identity import ClientKind, LinkConfig, enrol, establish, load
+from ringfence.link.identity import LinkConfig, enrol, establish, load
+from ringfence.model.client import ClientKind
 from ringfence.wire.generated.agent_pb2 import RenewReply
 from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
