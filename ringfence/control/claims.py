@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 
 from ringfence.control.agents import NodeKey
-from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.inventory.timeline import Timeline
 from ringfence.model import labels
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
@@ -72,31 +71,24 @@ def _derived(item: Item) -> Iterator[tuple[str, str]]:
 
 
 def own_addresses(
-    snapshot: Snapshot, node: NodeKey, reported: Iterable[bytes]
+    timeline: Timeline, node: NodeKey, reported: Iterable[bytes]
 ) -> tuple[tuple[Address, ...], str]:
     """The addresses that may be the node's, and what was refused and why (empty for nothing).
 
     An address that another item holds would make that item's traffic the node's.
     """
     addresses = {Address(one) for one in reported if len(one) == _ADDRESS_BYTES}
-    unicast = sorted(address for address in addresses if _is_unicast(address))
-    if not unicast:
-        return (), ""
-    packed = np.frombuffer(b"".join(unicast), dtype=np.uint8).reshape(-1, _ADDRESS_BYTES)
-    holders = snapshot.locate(packed).tolist()
-    held_by = {
-        address: snapshot.items[holder]
-        for address, holder in zip(unicast, holders, strict=True)
-        if holder != NOWHERE and not _stands_for(snapshot.items[holder], node)
-    }
-    own = tuple(address for address in unicast if address not in held_by)
-    refused = [
-        f"{format_address(address)} belongs to {item.kind} {item.display}"
-        for address, item in held_by.items()
-    ]
+    own, refused = [], []
+    for address in sorted(addresses):
+        others = [item for item in timeline.holders(address) if not _stands_for(item, node)]
+        if others:
+            holder = f"{others[0].kind} {others[0].display}"
+            refused.append(f"{format_address(address)} belongs to {holder}")
+        elif _is_unicast(address):
+            own.append(address)
     if len(own) > MOST_NODE_ADDRESSES:
         refused.append(f"{len(own)} addresses are more than the {MOST_NODE_ADDRESSES} of a node")
-    return own[:MOST_NODE_ADDRESSES], "; ".join(refused)
+    return tuple(own[:MOST_NODE_ADDRESSES]), "; ".join(refused)
 
 
 def _is_unicast(address: Address) -> bool:

@@ -154,9 +154,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         now_ns = services.clock()
         agent = services.agents.heard(identity, state, now_ns)
         inventory = services.inventory
-        addresses, refused = own_addresses(
-            inventory.timeline.latest(), agent.key, state.node_addresses
-        )
+        addresses, refused = own_addresses(inventory.timeline, agent.key, state.node_addresses)
         if refused != agent.refused_addresses:
             agent.refused_addresses = refused
             _LOG.warning("node addresses refused", node=identity.name, reason=refused)

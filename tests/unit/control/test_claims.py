@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from ringfence.control.claims import MOST_NODE_ADDRESSES, own_addresses, own_item
-from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.timeline import Timeline
 from ringfence.kube import schema
 from ringfence.kube.objects import namespace_item, node_item, pod_item, service_item
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, NodeName, RevisionId, item_key
+from ringfence.model.ids import ClusterId, NodeName, item_key
 from ringfence.model.protocol import TCP
 from ringfence.model.workload import (
     Backend,
@@ -94,22 +94,25 @@ OTHER = item(ItemKind.NODE, "n2", "192.0.2.2")
     ],
 )
 def test_a_node_has_just_its_own_addresses(reported: str, own: bool, refused: str) -> None:
-    snapshot = Snapshot(
-        (RevisionId(number), one) for number, one in enumerate((NODE, HOSTED, FRONT, OTHER), 1)
-    )
+    timeline = Timeline()
+    timeline.replace(1, DEV, (NODE, HOSTED, FRONT, OTHER))
     address = parse_address(reported)
     node = (DEV, NodeName("n1"))
-    assert own_addresses(snapshot, node, [address, b"short"]) == ((address,) * own, refused)
+    assert own_addresses(timeline, node, [address, b"short"]) == ((address,) * own, refused)
 
 
 def test_a_pod_that_comes_later_takes_its_address_back() -> None:
-    claimed = replace(NODE, addresses=(*NODE.addresses, *FRONT.addresses))
-    snapshot = Snapshot([(RevisionId(1), claimed), (RevisionId(2), FRONT)])
-    assert own_addresses(snapshot, (DEV, NodeName("n1")), FRONT.addresses)[0] == ()
+    timeline, node = Timeline(), (DEV, NodeName("n1"))
+    timeline.replace(1, DEV, (NODE, OTHER))
+    timeline.set_node_addresses(*node, own_addresses(timeline, node, FRONT.addresses)[0], 2)
+    timeline.observe(3, FRONT)
+    assert own_addresses(timeline, node, FRONT.addresses)[0] == ()
+    timeline.observe(4, replace(FRONT, addresses=()))
+    assert own_addresses(timeline, node, FRONT.addresses)[0] == FRONT.addresses
 
 
 def test_a_node_has_not_the_whole_internet() -> None:
     many = [parse_address(f"10.{n >> 8}.{n & 255}.1") for n in range(MOST_NODE_ADDRESSES + 1)]
-    own, refused = own_addresses(Snapshot([]), (DEV, NodeName("n1")), many)
+    own, refused = own_addresses(Timeline(), (DEV, NodeName("n1")), many)
     assert len(own) == MOST_NODE_ADDRESSES
     assert refused == "1025 addresses are more than the 1024 of a node"
