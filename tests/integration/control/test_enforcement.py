@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from ringfence.control.pki import read_identity
+from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.workload import (
     Backend,
@@ -277,6 +278,18 @@ async def test_the_certificate_decides_what_a_client_may_do(world: World) -> Non
     code, said = await refusal(connector.Publish(iter([event])).read())
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "'another'" in said
+
+
+async def test_clients_speak_for_their_own_alone(world: World) -> None:
+    lying = replace(FRONT, labels={**FRONT.labels, "kubernetes.cluster": ("prod",)})
+    await publish(await world.enrol("connector", "c"), [NODE, lying])
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    gateway = parse_address("10.0.0.254")
+    await agent.tell(node_addresses=[*FRONT.addresses, gateway])
+    await agent.directive()
+    held = {one["name"]: one for one in (await world.ok("GET", "/inventory"))["items"]}
+    assert held["front"]["labels"]["kubernetes.cluster"] == [CLUSTER]
+    assert held["n1"]["addresses"] == ["192.0.2.1", "10.0.0.254"]
 
 
 async def test_an_agent_of_another_release_hears_what_to_do(world: World) -> None:
