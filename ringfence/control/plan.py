@@ -75,12 +75,10 @@ def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:
     changed = BitMap()
     for identity in {*before, *after}:
         was, will = before.get(identity), after.get(identity)
-        if was is None or will is None:
-            changed |= was.members if was else will.members if will else BitMap()
-        elif (was.consumer, was.provider) == (will.consumer, will.provider):
+        if was and will and (was.consumer, was.provider) == (will.consumer, will.provider):
             changed |= was.members ^ will.members
         else:
-            changed |= was.members | will.members
+            changed |= BitMap.union(*(rule.members for rule in (was, will) if rule))
     # A scope that moves in the tree moves its workspace's rules in the order.
     kept = [identity for identity in before if identity in after]
     for was_here, is_here in zip(kept, (one for one in after if one in before), strict=True):
