@@ -1,7 +1,9 @@
 """What stands in the way of a start is said, with what to do; and nothing stays behind."""
 
+import contextlib
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,13 @@ async def test_a_directory_that_others_use_is_left_as_it_is(tmp_path: Path) -> N
             await ControlPlane(make_config(directory)).start()
         assert directory.stat().st_mode & 0o7777 == mode
         assert [path.name for path in directory.iterdir()] == ["letter"]
+
+
+async def test_nothing_is_ready_before_there_is_an_administrator(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as held, held:
+        held.execute("DELETE FROM tokens")
+    answer = await world.http.get("/readyz")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "the first start is under way")
 
 
 async def test_a_failed_start_lets_go_of_everything(tmp_path: Path) -> None:
