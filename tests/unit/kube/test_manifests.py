@@ -64,6 +64,9 @@ def test_containers_hold_no_more_than_they_need() -> None:
     assert "add" not in connector["containers"][0]["securityContext"]["capabilities"]
     assert not any("hostPath" in volume for volume in connector["volumes"])
     agent = pods["agent"]
+    # A socket that is mounted itself is that of a runtime before its restart.
+    on_host = [volume["hostPath"]["type"] for volume in agent["volumes"] if "hostPath" in volume]
+    assert set(on_host) == {"Directory", "DirectoryOrCreate"}
     assert not agent["automountServiceAccountToken"]
     assert agent["containers"][0]["securityContext"]["capabilities"]["add"] == [
         "BPF", "PERFMON", "NET_ADMIN", "SYS_ADMIN",
