@@ -16,7 +16,10 @@ from ringfence.control.identity import ClientIdentity, ClientKind
 from ringfence.model.errors import InputError
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId
 
-CLIENT_LIFETIME = timedelta(hours=24)
+CLIENT_LIFETIME = timedelta(days=30)
+"""Clients renew at a third of it, so a control plane or a node may be away for 20 days; longer, and
+every client needs a new token. A short life would protect no more: nobody can revoke a certificate,
+and who holds the key could renew it as its owner does."""
 _SERVER_LIFETIME = timedelta(days=365)
 _CA_LIFETIME = timedelta(days=3650)
 _BACKDATED = timedelta(minutes=5)

@@ -34,7 +34,7 @@ from ringfence.connector.connector import Connector
 from ringfence.kube import watch
 from ringfence.kube.client import KubeClient
 from ringfence.kube.errors import KubeError
-from ringfence.link.identity import ClientKind, Identity, LinkConfig, keep
+from ringfence.link.identity import ClientKind, Identity, LinkConfig, StateDirectory
 from ringfence.model.backoff import Backoff
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.workload import Item
@@ -230,7 +230,7 @@ class Inlet(ControlPlaneServicer):  # type: ignore[misc]
         await server.start()
         try:
             text = certificate.decode()
-            yield Identity(f"localhost:{port}", text, text, key_pem.decode())
+            yield Identity(port, text, text, key_pem.decode())
         finally:
             await server.stop(None)
 
@@ -298,7 +298,7 @@ async def test_a_cluster_is_published_and_then_every_change(api: Api, tmp_path: 
     populate(api)
     inlet = Inlet()
     async with inlet.running() as identity:
-        keep(tmp_path, identity)
+        await StateDirectory(tmp_path).keep(identity)
         nowhere = tmp_path / "nowhere"
         link = LinkConfig(
             "https://localhost", nowhere, nowhere, tmp_path, ClientKind.CONNECTOR, "connector", LAB

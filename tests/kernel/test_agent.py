@@ -21,7 +21,7 @@ from ringfence.flows.record import Hook
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.tc import TcxLinks
-from ringfence.link.identity import ClientKind, Identity, keep, new_request
+from ringfence.link.identity import ClientKind, Identity, encode, new_request
 from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId, NodeName
@@ -487,4 +487,5 @@ def _make_certificates(world: World) -> None:
     identity = ClientIdentity(Kind.AGENT, "n1", ClusterId(""), DEFAULT_TENANT)
     signed = authority.sign_client(request.encode(), identity, now)
     ca = authority.certificate_pem.decode()
-    keep(world.state_dir, Identity(f"127.0.0.1:{PORT}", signed.decode(), ca, own_key))
+    kept = Identity(PORT, signed.decode(), ca, own_key)
+    (world.state_dir / "identity.json").write_bytes(encode(kept))

@@ -43,6 +43,21 @@ def test_the_connector_may_list_and_watch_just_what_it_watches() -> None:
     }
 
 
+def test_the_connector_may_read_and_change_one_secret_which_holds_its_identity() -> None:
+    found = objects()
+    (rule,) = found["Role", "connector-identity"]["rules"]
+    assert rule == {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["connector-identity"],
+        "verbs": ["get", "patch"],
+    }
+    assert "data" not in found["Secret", "connector-identity"], "applied again, it stays as it is"
+    (container,) = found["Deployment", "connector"]["spec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["RINGFENCE_IDENTITY_SECRET"] == "ringfence/connector-identity"
+
+
 def test_containers_hold_no_more_than_they_need() -> None:
     found = objects()
     pods = {
