@@ -26,8 +26,8 @@ from cryptography.x509.oid import NameOID
 
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
 from ringfence.wire.batch import PROTOCOL
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS
 
-TOLERATED_SKEW = timedelta(minutes=5)
 _FILE = "identity.json"
 _TIMEOUT_S = 10.0
 
@@ -260,7 +260,7 @@ def _check_clock(date: str | None) -> None:
     if date is None:
         return
     skew = datetime.now(UTC) - parsedate_to_datetime(date)
-    if abs(skew) > TOLERATED_SKEW:
+    if abs(skew).total_seconds() > LARGEST_SKEW_SECONDS:
         way = "ahead of" if skew > timedelta(0) else "behind"
         raise RefusedError(
             f"this machine's clock is {abs(skew).total_seconds():.0f} s {way} the control plane's:"
