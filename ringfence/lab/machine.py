@@ -144,10 +144,11 @@ def missing_directories() -> list[str]:
 
 def remove_directories(directories: Sequence[str]) -> None:
     """Take away directories that machines made; one that somebody has filled since stays."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     for path in map(Path, reversed(directories)):
         with suppress(OSError):
             # The first named network namespace makes /run/netns a mount.
-            if path.is_mount() and not any(path.iterdir()):
+            if str(path) in mounts and not any(path.iterdir()):
                 run(["umount", path])
             path.rmdir()
 

@@ -4,6 +4,7 @@ The tests tell one story in their order: each starts from where the one before l
 """
 
 import json
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -78,13 +79,18 @@ def address(lab: Lab, name: str) -> str:
 
 
 def ruleset(lab: Lab, node: str) -> list[str]:
-    """A node's rules without ours and without counters, in an order kube-proxy cannot change."""
+    """A node's rules without ours and without counters, in an order kube-proxy cannot change.
+
+    Both as nft and as iptables tell them: nft hides the matches of iptables' extensions.
+    """
     kept, ours = [], False
     for line in lab.on(node, "nft", "--stateless", "list", "ruleset").splitlines():
         ours = ours or line.startswith("table inet ringfence")
         if line.strip() and not ours:
             kept.append(line)
         ours = ours and line != "}"
+    saved = lab.on(node, "sh", "-c", "iptables-save; ip6tables-save").splitlines()
+    kept += [re.sub(r"\[\d+:\d+\]", "", line) for line in saved if not line.startswith("#")]
     return sorted(kept)
 
 
