@@ -185,8 +185,8 @@ class Enforcer:
     def _count(self, place: Place, held: _Held) -> bool:
         """Read the counters; returns whether the table is what it was made.
 
-        A privileged pod may write into it. What its sets hold is read only where they are the
-        ones that we made: ours are bounded.
+        A privileged pod may write into it. What sets hold is read only where they are the ones
+        that we made, for one of a pod's own making may be as large as it likes.
         """
         if held.ruleset is None:
             return True

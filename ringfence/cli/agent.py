@@ -93,7 +93,10 @@ def health(state_dir: StateDir = Path("/var/lib/ringfence")) -> None:
     except OSError as error:
         raise AgentError(f"no agent has worked with {state_dir}: {error}") from error
     if age > _HEALTHY_SECONDS:
-        raise AgentError(f"the agent has done nothing for {age:.0f} s; see its log")
+        raise AgentError(
+            f"the agent has done nothing, or has had no container runtime, for {age:.0f} s;"
+            " see its log"
+        )
 
 
 async def _run(config: "AgentConfig") -> None:
