@@ -5,6 +5,7 @@ the same API that the commands use.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.client import Client, connect
+from ringfence.cli.client import CHOICE, Client, connect, for_lab, load_context
 from ringfence.model.errors import RingfenceError
 
 app = typer.Typer()
@@ -55,6 +56,7 @@ def demo(
 
     Leaves the control plane running. `ringfence lab down` takes everything away.
     """
+    os.environ[CHOICE] = "lab"  # whoever is logged in elsewhere stays so
     folder.mkdir(parents=True, exist_ok=True)
     told = Told()
     at_start = _available_memory()
@@ -165,15 +167,15 @@ def _switch(folder: Path, told: Told) -> None:  # noqa: ARG001
 
 
 def _summary(told: Told) -> None:
-    from ringfence.cli.client import load_context  # noqa: PLC0415
-
     _heading("Summary")
     for name, fact in told.facts.items():
         print(f"  {name:24} {fact}")
     print("  time      memory taken")
     for title, seconds, memory in told.steps:
         print(f"  {seconds:6.1f} s  {memory:6} MiB      {title}")
-    print(f"\nThe control plane runs at {load_context().server}; `make demo-down` ends it all.")
+    command = for_lab("ringfence flows list")
+    print(f"\nThe control plane runs at {load_context().server}; ask it: `{command}`.")
+    print("`make demo-down` ends it all.")
 
 
 def _available_memory() -> int:

@@ -8,11 +8,11 @@ from ringfence.control.identity import ClientIdentity
 from ringfence.control.metrics import Metrics
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.wire.generated.agent_pb2 import AgentState
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS
 
 NodeKey = tuple[ClusterId, NodeName]
 
-TOLERATED_SKEW_NS = 300 * 10**9
-"""How far a client's clock may be off before what it says of times is not believed."""
+TOLERATED_SKEW_NS = LARGEST_SKEW_SECONDS * 10**9
 
 
 @dataclass

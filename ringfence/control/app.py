@@ -60,14 +60,20 @@ class Health(BaseModel):
     status: str
 
 
+class Presence(Health):
+    """That the process is there, and where agents and connectors dial it."""
+
+    grpc_port: int
+
+
 _open = APIRouter(tags=["health"])
 _operations = APIRouter(tags=["operations"])
 
 
 @_open.get("/healthz")
-async def healthz() -> Health:
+async def healthz(services: ServicesDep) -> Presence:
     """Say that the process lives."""
-    return Health(status="ok")
+    return Presence(status="ok", grpc_port=services.grpc_port)
 
 
 @_open.get("/readyz", responses={503: {"model": Problem}})

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.lab.config import LabConfig
+from ringfence.lab.shop.program import SCAN_TIMEOUT
 from tests.e2e.cluster import COMMAND, Lab, ringfence, until
 
 CONFIG = LabConfig()
@@ -42,6 +43,13 @@ def installed(lab: Lab) -> Lab:
 def unenforced(installed: Lab) -> Unenforced:
     """How it is when first asked for: once policies are proposed, and before enforcement."""
     return Unenforced({name: ruleset(installed, name) for name in NODES}, dial_examples())
+
+
+@pytest.fixture(scope="module")
+def enforced(unenforced: Unenforced) -> float:
+    """The policies are in force; since when, in epoch seconds."""
+    ringfence("enforce", "sock-shop", "nodes", "--yes")
+    return time.time()
 
 
 @pytest.fixture(scope="module")
@@ -233,11 +241,13 @@ def test_analysis_tells_the_intruder_from_the_shop(installed: Lab) -> None:
     assert not ringfence("lab", "exec", "node1", "--", "nft", "list", "tables").count("ringfence")
 
 
-def test_enforcement_comes_into_force(unenforced: Unenforced) -> None:
+def test_a_dry_run_enforces_nothing(installed: Lab, unenforced: Unenforced) -> None:
     assert all(unenforced.rulesets.values())
-    plan = ringfence("enforce", "sock-shop", "nodes", "--dry-run")
-    assert "sock-shop" in plan
-    ringfence("enforce", "sock-shop", "nodes", "--yes")
+    assert "sock-shop" in ringfence("enforce", "sock-shop", "nodes", "--dry-run")
+    assert not [n for n in NODES if "ringfence" in installed.on(n, "nft", "list", "tables")]
+
+
+def test_enforcement_comes_into_force(enforced: float) -> None:
     assert not [agent for agent in answer("agents") if agent["stale_reason"]]
 
 
@@ -251,11 +261,15 @@ def test_the_shop_serves_every_page_as_before(installed: Lab) -> None:
         assert grown["failed"] == 0
 
 
-def test_connections_that_were_open_live_on(installed: Lab) -> None:
+def test_connections_that_were_open_live_on(installed: Lab, enforced: float) -> None:
     for name in ("front-end", "queue-master"):
-        events = installed.events(f"deploy/{name}")
-        assert any(event["event"] == "kept" for event in events)
-        assert not [event for event in events if event["event"] == "lost"]
+
+        def of_kind(event: str, workload: str = name) -> list[float]:
+            events = installed.events(f"deploy/{workload}")
+            return [each["time"] for each in events if each["event"] == event]
+
+        until(f"{name}'s connection was used", lambda: max(of_kind("kept"), default=0) > enforced)
+        assert not of_kind("lost")
 
 
 def test_example_policies_and_their_neighbours(unenforced: Unenforced) -> None:
@@ -266,7 +280,7 @@ def test_example_policies_and_their_neighbours(unenforced: Unenforced) -> None:
         assert row["result"] == ("open" if row["allowed"] else "timed out"), row
 
 
-def test_the_intruder_is_rejected_and_reported(installed: Lab) -> None:
+def test_the_intruder_is_rejected_and_reported(installed: Lab, enforced: float) -> None:
     def rejected() -> bool:
         found = answer("analyze", "sock-shop", "--since", "1m", "--category", "rejected")
         return any(r["flow"]["consumer"]["name"] == "intruder" for r in found["records"])
@@ -274,12 +288,17 @@ def test_the_intruder_is_rejected_and_reported(installed: Lab) -> None:
     until("the drop reports arrive", rejected, FLOW_SECONDS)
     denied = answer("flows", "denied", "--since", "2m")
     assert {"intruder"} <= {row["consumer"]["name"] for row in denied}
-    results = {
-        event["result"]
-        for event in installed.events("pod/intruder")[-5:]
-        if event["event"] == "call"
-    }
-    assert "connected" not in results
+    begun_since = enforced + SCAN_TIMEOUT  # what is logged before may have begun earlier
+
+    def results() -> set[str]:
+        return {
+            event["result"]
+            for event in installed.events("pod/intruder")
+            if event["event"] == "call" and event["time"] > begun_since
+        }
+
+    until("the intruder has called since", lambda: bool(results()))
+    assert results() == {"timeout"}
 
 
 def test_why_names_the_policy_at_both_ends(installed: Lab) -> None:

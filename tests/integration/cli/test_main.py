@@ -17,6 +17,7 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("RINGFENCE_")},
         "XDG_CONFIG_HOME": str(tmp_path),
+        "RINGFENCE_CONTEXT": "login",
         "NO_COLOR": "1",
     }
     return subprocess.run(

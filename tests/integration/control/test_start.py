@@ -13,6 +13,8 @@ import pytest
 from ringfence.control.config import Listen
 from ringfence.control.errors import StartError
 from ringfence.control.server import ControlPlane
+from ringfence.link.identity import LinkConfig, find_port
+from ringfence.model.client import ClientKind
 from ringfence.store.errors import StoreError
 from tests.integration.control.conftest import World, make_config
 
@@ -98,3 +100,15 @@ async def test_decisions_may_live_in_postgresql(tmp_path: Path, postgresql_url: 
         assert (plane.admin_token is not None) is given
         await plane.stop()
     assert not (tmp_path / "data" / "control.db").exists()
+
+
+async def test_where_clients_dial_is_told_to_who_has_no_token(world: World) -> None:
+    config = LinkConfig(
+        server=str(world.http.base_url),
+        ca_file=world.data_dir / "ca.pem",
+        token_file=world.data_dir / "none",
+        state_dir=world.data_dir / "none",
+        kind=ClientKind.AGENT,
+        name="node1",
+    )
+    assert await find_port(config) == world.plane.grpc_port
