@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import CHOICE, Client, connect, for_lab, load_context
+from ringfence.lab.config import LabConfig
+from ringfence.lab.shop.manifests import calls
 from ringfence.model.errors import RingfenceError
 
 app = typer.Typer()
@@ -90,12 +92,16 @@ def _install(folder: Path, told: Told) -> None:  # noqa: ARG001
 def _flows(folder: Path, told: Told) -> None:  # noqa: ARG001
     client = connect()
 
+    needed = calls(LabConfig().external.address)
+
     def shop_seen() -> bool:
         items = client.get("/flows", since="10m", limit=1000)["items"]
         told.facts["flows seen"] = str(len(items))
-        return {"queue-master", "payment"} <= {_workload(item["consumer"]) for item in items}
+        return needed <= {
+            (_workload(item["consumer"]), _workload(item["provider"])) for item in items
+        }
 
-    _until("the agents report the shop's connections", 90, shop_seen)
+    _until("the agents have reported each of the shop's calls", 90, shop_seen)
     _run("flows", "list", "--since", "5m", "--limit", "40", "--filter", _in_namespace())
 
 
@@ -121,9 +127,12 @@ def _analyze(folder: Path, told: Told) -> None:  # noqa: ARG001
     _until(
         "the intruder's connections are seen to escape",
         90,
-        lambda: _intrusions(client, "escaped", "2m") > 0,
+        lambda: "intruder" in _consumers(client, "escaped", "2m"),
     )
     _run("analyze", NAMESPACE, "--since", "2m", "--category", "escaped")
+    cut = {name for name in _consumers(client, "escaped", "2m") if "intruder" not in name}
+    if cut:
+        raise DemoError(f"enforced, the policies would cut calls of {', '.join(sorted(cut))}")
     told.facts["before enforcement"] = _counts(client, "2m")
 
 
@@ -141,7 +150,7 @@ def _verify(folder: Path, told: Told) -> None:  # noqa: ARG001
     _until(
         "the intruder's connections are reported as rejected",
         90,
-        lambda: _intrusions(client, "rejected", "1m") > 0,
+        lambda: "intruder" in _consumers(client, "rejected", "1m"),
     )
     since = f"{max(int(time.monotonic() - enforced), 15)}s"
     _run("analyze", NAMESPACE, "--since", since, "--category", "rejected")
@@ -174,7 +183,8 @@ def _summary(told: Told) -> None:
     for title, seconds, memory in told.steps:
         print(f"  {seconds:6.1f} s  {memory:6} MiB      {title}")
     command = for_lab("ringfence flows list")
-    print(f"\nThe control plane runs at {load_context().server}; ask it: `{command}`.")
+    print("\nThe policies are in build/demo; `.venv/bin/ringfence -h` says what else there is.")
+    print(f"The control plane runs at {load_context().server}; ask it: `{command}`.")
     print("`make demo-down` ends it all.")
 
 
@@ -216,13 +226,15 @@ def _in_namespace() -> str:
 
 
 def _workload(end: dict[str, Any]) -> str:
-    """`carts` for pod carts-5d8f…: the shop's pods start with their Deployment's name."""
-    return str(end.get("owner") or end.get("name") or "")
+    """`carts` for pod carts-5d8f… and for Service carts; the address outside the cluster."""
+    return str(end["owner"] or end["name"] or end["address"])
 
 
-def _intrusions(client: Client, category: str, since: str) -> int:
+def _consumers(client: Client, category: str, since: str) -> list[str]:
+    """Who opened the connections of a category, one entry a record."""
     answer = client.get("/analysis", workspace=NAMESPACE, since=since, category=category)
-    return sum("intruder" in (r["flow"]["consumer"]["name"] or "") for r in answer["records"])
+    ends = [record["flow"]["consumer"] for record in answer["records"]]
+    return [end["name"] or end["address"] for end in ends]
 
 
 def _counts(client: Client, since: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.lab.config import LabConfig
+from ringfence.lab.shop.manifests import calls, services
 from ringfence.lab.shop.program import SCAN_TIMEOUT
 from tests.e2e.cluster import COMMAND, Lab, ringfence, until
 
@@ -201,11 +202,13 @@ def test_discovery_proposes_what_the_shop_needs(installed: Lab, folder: Path) ->
     def workspace(name: str) -> str:
         return ringfence("discover", name, "--since", "10m")
 
-    until(
-        "queue-master's kept connection is reported",
-        lambda: "queue-master" in workspace("sock-shop"),
-        FLOW_SECONDS,
-    )
+    needed = {f"{consumer}-to-{provider}" for consumer, provider in calls(CONFIG.external.address)}
+
+    def all_seen() -> bool:
+        proposed = workspace("sock-shop")
+        return all(f"id: {policy}\n" in proposed for policy in needed)
+
+    until("each of the shop's calls is reported", all_seen, FLOW_SECONDS)
     for name in ("sock-shop", "nodes"):
         (folder / f"{name}.yaml").write_text(workspace(name))
     differs = subprocess.run([COMMAND, "diff", "-f", str(folder)], capture_output=True, check=False)
@@ -213,9 +216,12 @@ def test_discovery_proposes_what_the_shop_needs(installed: Lab, folder: Path) ->
     ringfence("apply", "-f", str(folder))
     ringfence("diff", "-f", str(folder))  # no difference is left
     policies = answer("get", "sock-shop")
-    pairs = {(row["consumer"], row["provider"]) for row in policies}
-    assert any("payment" in consumer and "user-db" in provider for consumer, provider in pairs)
     assert all(row["action"] == "ALLOW" for row in policies)
+    beside = {row["id"] for row in policies} - needed
+    probes = {policy for policy in beside if policy.startswith("probes-to-")}
+    assert len(probes) == len(services(CONFIG.external.address))
+    dns = {"sock-shop-to-kube-dns-udp", "sock-shop-to-kube-dns-tcp"}
+    assert beside - probes <= {"any-to-front-end", *dns}
 
 
 def test_analysis_tells_the_intruder_from_the_shop(installed: Lab) -> None:

@@ -6,6 +6,7 @@ Ports, the NodePort and the ClusterIP of carts are those of the published Sock S
 import json
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from urllib.parse import urlsplit
 
 from ringfence.lab.images import reference
 
@@ -77,6 +78,16 @@ def services(external: IPv4Address) -> list[Service]:
         Service("rabbitmq", 5672),
         Service("session-db", 6379),
     ]
+
+
+def calls(external: IPv4Address) -> set[tuple[str, str]]:
+    """Who calls whom: names of Deployments, the address of ``external``."""
+    return {
+        (service.name, str(urlsplit(url).hostname).removesuffix("-direct"))
+        for service in services(external)
+        for urls in (*(service.pages or {}).values(), service.keep)
+        for url in urls
+    }
 
 
 def manifests(external: IPv4Address) -> list[Manifest]:
