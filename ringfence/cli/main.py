@@ -32,6 +32,7 @@ COMMANDS = {
     "why": ("why", "Name the policy that decides a connection at each end."),
     "changes": ("changes", "List who changed what, and when."),
     "tokens": ("tokens", "Make tokens that enrol agents and connectors."),
+    "capture": ("capture", "Run the flow program on a capture file."),
     "server": ("server", "Run the control plane."),
     "agent": ("agent", "Run the agent of a node."),
     "connector": ("connector", "Run the connector of a Kubernetes cluster."),

@@ -68,17 +68,17 @@ PARSED = {
 
 UNPARSED = {
     "arp": (ethernet(ARP, bytes(28)), "non_ip"),
-    "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "malformed"),
-    "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "malformed"),
+    "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "bad_length"),
+    "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "bad_length"),
     "total length below the headers": (
-        ethernet(IP4, ipv4(17, udp(1, 2)).replace(b"\0\x1c", b"\0\x14", 1)), "malformed",
+        ethernet(IP4, ipv4(17, udp(1, 2)).replace(b"\0\x1c", b"\0\x14", 1)), "bad_length",
     ),
-    "header length below 5 words": (ethernet(IP4, b"\x44" + ipv4(17, udp(1, 2))[1:]), "malformed"),
+    "header length below 5 words": (ethernet(IP4, b"\x44" + ipv4(17, udp(1, 2))[1:]), "bad_header"),
     "tcp offset below 5 words": (
-        ethernet(IP4, ipv4(6, tcp(1, 2, SYN)[:12] + b"\x40" + bytes(7))), "malformed",
+        ethernet(IP4, ipv4(6, tcp(1, 2, SYN)[:12] + b"\x40" + bytes(7))), "bad_header",
     ),
-    "version 5": (ethernet(IP4, b"\x55" + ipv4(17, udp(1, 2))[1:]), "malformed"),
-    "extension cut off": (ethernet(IP6, ipv6(17, b"", ((HOP, b"\x09"),))), "malformed"),
+    "version 5": (ethernet(IP4, b"\x55" + ipv4(17, udp(1, 2))[1:]), "bad_header"),
+    "extension cut off": (ethernet(IP6, ipv6(17, b"", ((HOP, b"\x09"),))), "truncated"),
 }  # fmt: skip
 
 
@@ -105,10 +105,8 @@ def test_what_is_no_record_is_counted_with_its_reason(
     assert len(capture.drain()) == 0
     (row,) = capture.audit()
     assert (row["skbs"], row["bytes"]) == (1, len(frame))
-    assert {n: row[n] for n in ("non_ip", "malformed")} == {
-        "non_ip": int(reason == "non_ip"),
-        "malformed": int(reason == "malformed"),
-    }
+    reasons = ("non_ip", "truncated", "bad_header", "bad_length")
+    assert {name: row[name] for name in reasons} == {name: name == reason for name in reasons}
 
 
 def test_flags_add_up_over_the_packets_of_a_flow(capture: FlowCapture, empty: Namespace) -> None:
