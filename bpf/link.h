@@ -10,6 +10,8 @@
 #define MAX_LINK_HEADERS 8
 #define MAX_LLC_LENGTH 1500 /* IEEE 802.3: up to here the type is a length, and LLC follows */
 #define ETH_P_VNTAG 0x8926  /* IEEE 802.1BR */
+#define ETH_P_PPP 0x880b    /* RFC 2637 */
+#define PPP_ADDRESS_CONTROL 0xff03
 #define PPP_IP 0x0021
 #define PPP_IPV6 0x0057
 
@@ -69,14 +71,19 @@ static __always_inline enum outcome skip_label(const struct source *from, struct
 	return label[2] & 1 ? guess_version(from, step) : PARSED;
 }
 
-/* RFC 2516: six bytes, then the PPP protocol. */
-static __always_inline enum outcome skip_pppoe(const struct source *from, struct step *step)
+/* RFC 1661: its protocol, which RFC 1662 may put an address and a control byte before. */
+static __always_inline enum outcome skip_ppp(const struct source *from, struct step *step)
 {
 	__u16 protocol;
 
-	if (!load_be16(from, step->at + 6, &protocol))
+	if (!load_be16(from, step->at, &protocol))
 		return TRUNCATED;
-	step->at += 8;
+	if (protocol == PPP_ADDRESS_CONTROL) {
+		step->at += 2;
+		if (!load_be16(from, step->at, &protocol))
+			return TRUNCATED;
+	}
+	step->at += 2;
 	step->protocol = protocol == PPP_IP ? ETH_P_IP : ETH_P_IPV6;
 	return protocol == PPP_IP || protocol == PPP_IPV6 ? PARSED : NOT_IP;
 }
@@ -141,7 +148,10 @@ static __always_inline enum outcome skip_header(const struct source *from, struc
 	case ETH_P_MPLS_MC:
 		return skip_label(from, step);
 	case ETH_P_PPP_SES:
-		return skip_pppoe(from, step);
+		step->at += 6; /* RFC 2516 */
+		return skip_ppp(from, step);
+	case ETH_P_PPP:
+		return skip_ppp(from, step);
 	case ETH_P_NSH:
 		return skip_nsh(from, step);
 	case ETH_P_ERSPAN: /* type II: eight bytes, and always an Ethernet frame */

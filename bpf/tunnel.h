@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What a packet carries inside of it, where it is a tunnel's: IP in IP, GRE, and over UDP VXLAN,
- * Geneve, GRE and GTP-U.
+ * Geneve, GRE, GTP, Teredo and AYIYA.
  */
 #pragma once
 
@@ -12,6 +12,9 @@
 #define GENEVE_PORT 6081 /* RFC 8926 */
 #define GRE_PORT 4754	 /* RFC 8086 */
 #define GTP_PORT 2152	 /* 3GPP TS 29.281 */
+#define GTP_0_PORT 3386	 /* 3GPP TS 09.60 */
+#define TEREDO_PORT 3544 /* RFC 4380 */
+#define AYIYA_PORT 5072	 /* draft-massar-v6ops-ayiya */
 
 #define VXLAN_NEXT_PROTOCOL 0x04 /* the P flag of VXLAN-GPE: the fourth byte names what follows */
 
@@ -19,13 +22,19 @@
 #define GRE_ROUTING 0x4000
 #define GRE_KEY 0x2000
 #define GRE_SEQUENCE 0x1000
+#define GRE_ACKNOWLEDGES 0x0080 /* in version 1, RFC 2637 */
 #define GRE_VERSION 0x0007
 
-#define GTP_VERSION_1 0x30 /* version 1, and GTP rather than GTP' */
+#define GTP_VERSION_0 0x10 /* the version, and GTP rather than GTP' */
+#define GTP_VERSION_1 0x30
+#define GTP_0_HEADER 20
 #define GTP_OPTIONAL 0x07  /* any of these flags: four bytes more */
 #define GTP_EXTENDED 0x04
 #define GTP_USER_DATA 255
 #define MAX_GTP_EXTENSIONS 4
+
+#define TEREDO_ORIGIN 0 /* RFC 4380, section 5.1.1: either may stand before the IPv6 header */
+#define TEREDO_AUTHENTICATION 1
 
 /* The numbers are those of ringfence/kernel/replay.py. */
 enum tunnel { NO_TUNNEL, VXLAN, GENEVE };
@@ -44,12 +53,13 @@ static __always_inline enum outcome enter_gre(const struct source *from, struct 
 
 	if (!load_be16(from, step->at, &flags) || !load_be16(from, step->at + 2, &step->protocol))
 		return TRUNCATED;
-	if (flags & (GRE_ROUTING | GRE_VERSION))
+	if (flags & GRE_ROUTING || (flags & GRE_VERSION) > 1)
 		return NOT_IP;
 	step->at += 4;
 	step->at += flags & GRE_CHECKSUM ? 4 : 0;
 	step->at += flags & GRE_KEY ? 4 : 0;
 	step->at += flags & GRE_SEQUENCE ? 4 : 0;
+	step->at += flags & GRE_VERSION && flags & GRE_ACKNOWLEDGES ? 4 : 0;
 	if (step->protocol == ETH_P_ERSPAN && !(flags & GRE_SEQUENCE))
 		step->protocol = ETH_P_TEB; /* type I has no header of its own */
 	return PARSED;
@@ -83,7 +93,13 @@ static __always_inline enum outcome enter_gtp(const struct source *from, struct 
 
 	if (load(from, step->at, header, sizeof(header)))
 		return TRUNCATED;
-	if ((header[0] & 0xf0) != GTP_VERSION_1 || header[1] != GTP_USER_DATA)
+	if (header[1] != GTP_USER_DATA)
+		return NOT_IP;
+	if ((header[0] & 0xf0) == GTP_VERSION_0) {
+		step->at += GTP_0_HEADER;
+		return guess_version(from, step);
+	}
+	if ((header[0] & 0xf0) != GTP_VERSION_1)
 		return NOT_IP;
 	step->at += sizeof(header);
 	if (!(header[0] & GTP_OPTIONAL))
@@ -103,13 +119,50 @@ static __always_inline enum outcome enter_gtp(const struct source *from, struct 
 	return guess_version(from, step);
 }
 
+static __always_inline enum outcome enter_teredo(const struct source *from, struct step *step)
+{
+	__u8 header[4];
+
+	step->protocol = ETH_P_IPV6;
+	for (int i = 0; i < 2; i++) {
+		if (load(from, step->at, header, sizeof(header)))
+			return TRUNCATED;
+		if (header[0] == 0 && header[1] == TEREDO_ORIGIN)
+			step->at += 8;
+		else if (header[0] == 0 && header[1] == TEREDO_AUTHENTICATION)
+			step->at += 13 + header[2] + header[3];
+		else
+			break;
+	}
+	return guess_version(from, step);
+}
+
+/* Four bytes, a time, then an identity and a signature of the lengths that the first two tell. */
+static __always_inline enum outcome enter_ayiya(const struct source *from, struct step *step)
+{
+	__u8 header[4];
+
+	if (load(from, step->at, header, sizeof(header)))
+		return TRUNCATED;
+	if (header[3] != IPPROTO_IPV6 && header[3] != IPPROTO_IPIP)
+		return NOT_IP;
+	step->at += 8 + (1 << (header[0] >> 4)) + (header[1] >> 4) * 4;
+	step->protocol = header[3] == IPPROTO_IPV6 ? ETH_P_IPV6 : ETH_P_IP;
+	return PARSED;
+}
+
+static __always_inline bool either_port(const struct packet *packet, __u16 port)
+{
+	return packet->sport == port || packet->dport == port;
+}
+
 static __always_inline enum outcome enter_udp(const struct source *from,
 					      const struct packet *packet,
 					      const volatile struct decode_as *decode_as,
 					      struct step *step)
 {
 	for (int i = 0; i < MAX_DECODE_AS; i++) {
-		if (packet->sport != decode_as[i].port && packet->dport != decode_as[i].port)
+		if (!either_port(packet, decode_as[i].port))
 			continue;
 		if (decode_as[i].tunnel == VXLAN)
 			return enter_vxlan(from, step);
@@ -125,8 +178,13 @@ static __always_inline enum outcome enter_udp(const struct source *from,
 	case GRE_PORT:
 		return enter_gre(from, step);
 	case GTP_PORT:
+	case GTP_0_PORT:
 		return enter_gtp(from, step);
 	}
+	if (either_port(packet, TEREDO_PORT)) /* these answer from it */
+		return enter_teredo(from, step);
+	if (either_port(packet, AYIYA_PORT))
+		return enter_ayiya(from, step);
 	return NOT_IP;
 }
 

@@ -43,7 +43,7 @@ _TWO_WAY = [
     Column("CONSUMER", lambda row: row["consumer"]),
     Column("PROVIDER", lambda row: row["provider"]),
     Column("PROTOCOL", lambda row: format_protocol(row["proto"])),
-    Column("PORT", lambda row: row["port"], right=True),
+    Column("PORT", lambda row: row.get("icmp_type_code", row["port"]), right=True),
     Column("BYTES", lambda row: _both(row, "bytes"), right=True),
     Column("PACKETS", lambda row: _both(row, "packets"), right=True),
     Column("FLAGS", lambda row: _both(row, "flags")),
@@ -208,7 +208,7 @@ def _two_way(records: Records) -> list[Row]:
             "proto": int(columns["protocol"][i]),
             "consumer": _address(columns["consumer"][i]),
             "provider": _address(columns["provider"][i]),
-            "port": int(columns["provider_port"][i]),
+            **_service(int(columns["protocol"][i]), int(columns["provider_port"][i])),
             **{way: _way(columns, way, i) for way in ("forward", "reverse")},
             **{name: int(columns[name][i]) for name in ("opened", "answered", "refused")},
             "method": columns["method"][i].as_py(),
@@ -217,6 +217,12 @@ def _two_way(records: Records) -> list[Row]:
         }
         for i in range(len(columns["protocol"]))
     ]
+
+
+def _service(proto: int, port: int) -> Row:
+    if proto in (ICMP, ICMPV6):
+        return {"port": None, "icmp_type_code": f"{port >> 8}/{port & 0xFF}"}
+    return {"port": port if proto in WITH_PORTS else None}
 
 
 def _way(columns: dict[str, Any], way: str, row: int) -> Row:

@@ -67,6 +67,8 @@ def as_ethernet(frame: Frame, limit: int) -> tuple[bytes, int]:
     try:
         kind, start = _HEADERS[frame.link_type](frame.data)
     except IndexError:
+        start = len(frame.data) + 1
+    if start > len(frame.data):
         return b"", frame.length
     header = bytes(12) + kind.to_bytes(2, "big")
     return header + frame.data[start:][: limit - 14], 14 + max(frame.length - start, 0)

@@ -41,6 +41,16 @@ PARSED = {
     "ip options": (ethernet(IP4, ipv4(17, udp(1, 2), b"\x01" * 40)), 17, 1, 2, 68),
     "first fragment": (ethernet(IP4, ipv4(17, udp(1, 2), fragment=0x2000)), 17, 1, 2, 28),
     "later fragment": (ethernet(IP4, ipv4(17, bytes(24), fragment=3)), 17, 0, 0, 44),
+    "802.2 SNAP": (ethernet(60, bytes.fromhex("aaaa030000000800") + ipv4(17, udp(1, 2))),
+                   17, 1, 2, 28),
+    "two MPLS labels": (ethernet(0x8847, bytes(4) + b"\0\0\1\0" + ipv6(17, udp(1, 2)), (5,)),
+                        17, 1, 2, 48),
+    "PPPoE": (ethernet(0x8864, bytes(6) + b"\0\x21" + ipv4(17, udp(1, 2)), (5, 6)), 17, 1, 2, 28),
+    "VN tag": (ethernet(0x8926, bytes(4) + b"\x08\0" + ipv4(17, udp(1, 2))), 17, 1, 2, 28),
+    "a tunnel's outer packet": (
+        ethernet(IP4, ipv4(17, udp(9, 4789, bytes(8) + ethernet(IP4, ipv4(17, udp(1, 2)))))),
+        17, 9, 4789, 28 + 8 + 14 + 28,
+    ),
     "padded to 60": (ethernet(IP4, ipv4(17, udp(1, 2))) + bytes(18), 17, 1, 2, 28),
     "tcp6": (ethernet(IP6, ipv6(6, tcp(1000, 80, SYN))), 6, 1000, 80, 60),
     "icmp6": (ethernet(IP6, ipv6(58, icmp(128, 0))), 58, 128, 0, 48),
@@ -68,6 +78,10 @@ PARSED = {
 
 UNPARSED = {
     "arp": (ethernet(ARP, bytes(28)), "non_ip"),
+    "802.2 without SNAP": (ethernet(38, b"\x42\x42\x03" + bytes(35)), "non_ip"),
+    "MPLS of something else": (ethernet(0x8847, b"\0\0\1\0" + bytes(40)), "non_ip"),
+    "PPPoE of something else": (ethernet(0x8864, bytes(6) + b"\xc0\x21" + bytes(9)), "non_ip"),
+    "tag cut off": (ethernet(0x8100, b"\0"), "truncated"),
     "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "bad_length"),
     "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "bad_length"),
     "total length below the headers": (
@@ -107,6 +121,38 @@ def test_what_is_no_record_is_counted_with_its_reason(
     assert (row["skbs"], row["bytes"]) == (1, len(frame))
     reasons = ("non_ip", "truncated", "bad_header", "bad_length")
     assert {name: row[name] for name in reasons} == {name: name == reason for name in reasons}
+
+
+def fragments(family: int, number: int) -> list[bytes]:
+    """A datagram's first fragment and its later one."""
+    if family == 4:
+        return [
+            ethernet(IP4, ipv4(17, udp(1, 2, bytes(8)), fragment=0x2000, identification=number)),
+            ethernet(IP4, ipv4(17, bytes(24), fragment=2, identification=number)),
+        ]
+    # Only the first fragment tells what follows the extension headers behind its own.
+    first = ((FRAGMENT, struct.pack("!BHI", 0, 1, number)), (DESTINATION, b"\0" + bytes(6)))
+    later = ((FRAGMENT, struct.pack("!BHI", 0, 16, number)),)
+    packets = ipv6(17, udp(1, 2), first), ipv6(DESTINATION, bytes(24), later)
+    return [ethernet(IP6, packet) for packet in packets]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_later_fragment_counts_in_the_flow_of_its_first(
+    family: int, capture: FlowCapture, empty: Namespace
+) -> None:
+    first, later = fragments(family, 1)
+    _, stranger = fragments(family, 2)
+    for frame in (first, later, later, stranger):
+        run(capture, empty, frame)
+    flows = {int(flow["sport"]): flow for flow in capture.drain()}
+    assert set(flows) == {1, 0}
+    headers = len(first) - 14, len(later) - 14
+    assert (flows[1]["protocol"], flows[1]["dport"], flows[1]["packets"]) == (17, 2, 3)
+    assert flows[1]["bytes"] == headers[0] + 2 * headers[1]
+    assert (flows[0]["packets"], flows[0]["bytes"]) == (1, headers[1])
+    (audit,) = capture.audit()
+    assert audit["unplaced"] == 1
 
 
 def test_flags_add_up_over_the_packets_of_a_flow(capture: FlowCapture, empty: Namespace) -> None:
