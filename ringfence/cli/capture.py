@@ -93,7 +93,8 @@ def replay(
         flat = [{"layer": layer, **row} for layer in _LAYERS for row in tables[layer]]
         emit(flat, _TWO_WAY if flows else _ONE_WAY, output, empty="no IP packets")
     if error:
-        raise error
+        message = f"{file}: {error}; the {replayed.frames} frames before it are counted"
+        raise CaptureFileError(message) from error
 
 
 def _decode_as(text: str) -> DecodeAs:
@@ -114,20 +115,24 @@ def _replay(path: Path, decode_as: list[DecodeAs]) -> tuple[Replayed, CaptureFil
     if len(decode_as) > MAX_DECODE_AS:
         raise InputError(f"at most {MAX_DECODE_AS} --decode-as can be given")
     file = _map(path)
-    try:
-        frames = read_frames(file)
-    except CaptureFileError as error:
-        raise CaptureFileError(f"{path}: {error}") from error
     replay = Replay(object_path("flow"), decode_as)
     try:
-        for frame in frames:
-            replay.feed(frame)
-    except CaptureFileError as error:
-        return replay.result(), CaptureFileError(f"{path}: {error}; the frames before are counted")
-    else:
-        return replay.result(), None
+        error = _feed(replay, file)
+        if replay.result().audit["unplaced"]:  # a later fragment may come before its first
+            replay.forget()
+            error = _feed(replay, file)
+        return replay.result(), error
     finally:
         replay.close()
+
+
+def _feed(replay: Replay, file: Bytes) -> CaptureFileError | None:
+    try:
+        for frame in read_frames(file):
+            replay.feed(frame)
+    except CaptureFileError as error:
+        return error
+    return None
 
 
 def _map(path: Path) -> Bytes:

@@ -74,13 +74,20 @@ class Replay:
         self._capture = FlowCapture(object_path, 2 * _FRAMES_AT_ONCE, settings=settings)
         self._capture.open()
         self._program = self._capture.program_fd("ethernet_ingress")
-        self._drained: list[Records] = []
-        self._fed = self._frames = self._bytes = self._truncated = 0
-        self._unknown = Counter[int]()
+        self._before = Counter[str]()
+        self.forget()
 
     def close(self) -> None:
         """Unload the program."""
         self._capture.close()
+
+    def forget(self) -> None:
+        """Begin again, knowing nothing but the first fragments that were seen."""
+        self._capture.drain()
+        self._before.update(self._totals())
+        self._drained: list[Records] = []
+        self._fed = self._frames = self._bytes = self._truncated = 0
+        self._unknown = Counter[int]()
 
     def feed(self, frame: Frame) -> None:
         """Run the program on one frame. Raises BpfError where the kernel refuses it."""
@@ -101,11 +108,14 @@ class Replay:
     def result(self) -> Replayed:
         """All that was counted so far."""
         self._drained = [_merge(np.concatenate([*self._drained, self._capture.drain()]))]
-        audit = self._capture.audit()
         return Replayed(
             self._frames, self._bytes, self._truncated, self._unknown, self._drained[0],
-            {name: int(audit[name].sum()) for name in audit.dtype.names[2:]},
+            self._totals(),
         )  # fmt: skip
+
+    def _totals(self) -> dict[str, int]:
+        audit = self._capture.audit()
+        return {name: int(audit[name].sum()) - self._before[name] for name in audit.dtype.names[2:]}
 
 
 def _merge(records: Records) -> Records:

@@ -148,6 +148,15 @@ def test_frames_that_were_cut_count_as_long_as_they_were(tmp_path: Path) -> None
     assert silent["malformed"]["overlong"] == 1
 
 
+def test_a_later_fragment_may_come_before_its_first(tmp_path: Path) -> None:
+    first = ipv4(17, udp(1, 2, bytes(8)), fragment=0x2000, identification=7)
+    later = ipv4(17, bytes(24), fragment=2, identification=7)
+    stranger = ipv4(17, bytes(24), fragment=2, identification=8)
+    answer = replay(tmp_path, pcap([later, stranger, first, later], 228))
+    assert tuples(answer["outer"]) == {(17, A4, 1, 2, 3, 36 + 2 * 44), (17, A4, None, None, 1, 44)}
+    assert (answer["frames"], answer["unplaced_fragments"]) == (4, 1)
+
+
 def test_what_a_tunnel_carries_can_be_malformed_too(tmp_path: Path) -> None:
     answer = replay(tmp_path, pcap([ipv4(4, INNER4[:10]), ipv4(41, INNER4 + bytes(20))], 101))
     assert len(answer["outer"]) == 2
