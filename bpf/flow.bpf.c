@@ -219,6 +219,16 @@ static __always_inline void observe_inner(struct __sk_buff *skb, struct packet *
 		count(skb, packet, hook, true, audit);
 }
 
+/* A GSO skb of a tunnel is cut inside of it: every segment repeats the headers there as well. */
+static __always_inline void add_inner_headers(struct __sk_buff *skb, struct packet *packet)
+{
+	struct packet inner = {};
+
+	if (skb->gso_size && packet->proto != IPPROTO_TCP &&
+	    parse_inner(skb, packet, &inner) == PARSED)
+		packet->header_bytes = packet->header_bytes + inner.payload - packet->payload;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool ethernet)
 {
 	struct source from = source_of(skb);
@@ -241,6 +251,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	}
 	if (packet.overlong)
 		audit->overlong += 1;
+	add_inner_headers(skb, &packet);
 	flow = count(skb, &packet, hook, false, audit);
 	if (settings.replay)
 		observe_inner(skb, &packet, hook, audit);

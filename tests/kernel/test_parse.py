@@ -165,17 +165,27 @@ def test_flags_add_up_over_the_packets_of_a_flow(capture: FlowCapture, empty: Na
     assert flow["first_ns"] < flow["last_ns"]
 
 
+SEGMENTED = tcp(1, 2, 0x10, bytes(2500))
+IN_VXLAN = bytes(8) + ethernet(IP6, ipv6(6, SEGMENTED))
+SUPER_PACKETS = {
+    "tcp": (ipv4(6, SEGMENTED), 40),
+    "vxlan": (ipv4(17, udp(9, 4789, IN_VXLAN)), 28 + 8 + 14 + 60),
+    "ipip": (ipv4(4, ipv4(6, SEGMENTED)), 60),
+}
+
+
+@pytest.mark.parametrize("name", SUPER_PACKETS)
 @pytest.mark.parametrize(("size", "segments", "packets"), [(1000, 0, 3), (1000, 3, 3), (0, 0, 1)])
 def test_a_gso_packet_counts_as_its_segments(
-    size: int, segments: int, packets: int, capture: FlowCapture, empty: Namespace
+    size: int, segments: int, packets: int, name: str, capture: FlowCapture, empty: Namespace
 ) -> None:
+    packet, headers = SUPER_PACKETS[name]
     context = bytearray(192)  # struct __sk_buff: gso_segs at 164, gso_size at 176
     struct.pack_into("=I", context, 164, segments)
     struct.pack_into("=I", context, 176, size)
-    frame = ethernet(IP4, ipv4(6, tcp(1, 2, 0x10, bytes(2500))))
-    run(capture, empty, frame, bytes(context))
+    run(capture, empty, ethernet(IP4, packet), bytes(context))
     (flow,) = capture.drain()
-    assert (flow["packets"], flow["bytes"]) == (packets, 2500 + packets * 40)
+    assert (flow["packets"], flow["bytes"]) == (packets, 2500 + packets * headers)
 
 
 def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:
