@@ -4,13 +4,14 @@ Needs a lab with Ringfence in it: `ringfence lab up && ringfence lab install`.
 Run: `.venv/bin/python bench/inventory_latency.py [changes]`.
 """
 
+import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from ringfence.cli.client import Client, connect
+from ringfence.cli.client import CHOICE, Client, connect
 
 COMMAND = str(Path(sys.executable).parent / "ringfence")
 KUBECTL = [COMMAND, "lab", "kubectl", "-n", "sock-shop"]
@@ -31,6 +32,7 @@ def seen_after(client: Client, value: str) -> float:
 
 
 def main() -> None:
+    os.environ[CHOICE] = "lab"
     changes = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     listed = [*KUBECTL, "get", "pod", "-l", "name=shipping", "-o", "name"]
     named = subprocess.run(listed, check=True, capture_output=True, text=True).stdout

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import CHOICE, connect
 from ringfence.cli.progress import shown
 
 COMMAND = str(Path(sys.executable).parent / "ringfence")
@@ -64,6 +64,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> None:
+    os.environ[CHOICE] = "lab"
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     external = lab_status()["external"]
     with shown() as progress:

@@ -114,12 +114,25 @@ static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct 
 	return flow ? flow : new_flow(map, &key, now);
 }
 
-static __always_inline void count_tcp(struct flow *flow, __u16 flags)
+/* A SYN or SYN-ACK that is sent again has the sequence number of the first, and opens nothing. */
+static __always_inline void count_opening(__u32 *count, __u32 *counted, __u32 seq)
 {
+	if (*count && *counted == seq)
+		return;
+	*counted = seq;
+	__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline void count_tcp(struct flow *flow, const struct packet *packet)
+{
+	__u16 flags = packet->tcp_flags;
+
 	if ((flow->tcp_flags & flags) != flags)
 		__sync_fetch_and_or(&flow->tcp_flags, flags);
-	if (flags & TCP_SYN)
-		__sync_fetch_and_add(flags & TCP_ACK ? &flow->synack : &flow->syn, 1);
+	if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		count_opening(&flow->syn, &flow->syn_seq, packet->tcp_seq);
+	else if (flags & TCP_SYN)
+		count_opening(&flow->synack, &flow->synack_seq, packet->tcp_seq);
 	if (flags & TCP_FIN)
 		__sync_fetch_and_add(&flow->fin, 1);
 	if (flags & TCP_RST)
@@ -179,7 +192,7 @@ static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *
 	__sync_fetch_and_add(&flow->bytes, bytes);
 	flow->last_ns = now;
 	if (packet->proto == IPPROTO_TCP && !packet->later_fragment)
-		count_tcp(flow, packet->tcp_flags);
+		count_tcp(flow, packet);
 	return flow;
 }
 

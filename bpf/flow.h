@@ -37,7 +37,8 @@ struct flow {
 	/* Where translated, the connection as its consumer opened it; else zero. */
 	struct address original_src, original_dst;
 	__u16 original_sport, original_dport;
-	__u32 syn, synack, fin, rst;
+	__u32 syn, synack, fin, rst; /* repeated SYNs and SYN-ACKs are not counted */
+	__u32 syn_seq, synack_seq; /* sequence numbers of the last ones counted */
 	__u32 tcp_flags;
 	__u8 nat;
 	__u8 reply; /* this record runs against the direction of the original tuple */

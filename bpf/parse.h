@@ -45,6 +45,7 @@ struct packet {
 	bool first_fragment;
 	bool later_fragment; /* no transport header: the ports are 0 */
 	__u16 tcp_flags;
+	__u32 tcp_seq;
 	__u32 fragment_id;
 	__u32 bytes;	    /* from the IP header on, segments not counted apart */
 	__u32 header_bytes; /* the IP and transport headers, which every segment repeats */
@@ -97,6 +98,7 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 		packet->sport = bpf_ntohs(tcp.source);
 		packet->dport = bpf_ntohs(tcp.dest);
 		packet->tcp_flags = bpf_ntohs(((__be16 *)&tcp)[6]) & TCP_FLAGS;
+		packet->tcp_seq = tcp.seq;
 		break;
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP: /* its ports stand where UDP has them */

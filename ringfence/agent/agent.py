@@ -28,7 +28,7 @@ from ringfence.agent.pods import Pod, locate, node, node_addresses
 from ringfence.agent.session import Session, deliver
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
-from ringfence.kernel.errors import KernelError
+from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
@@ -122,9 +122,14 @@ class Agent:
     # Looking
 
     async def _watch(self) -> None:
-        async for interfaces in watch_interfaces():
-            self._interfaces = interfaces
-            self._look_now.set()
+        while True:
+            try:
+                async for interfaces in watch_interfaces():
+                    self._interfaces = interfaces
+                    self._look_now.set()
+            except NetlinkError as error:  # such as a listing that a change came in between
+                log.warning("interfaces not followed", problem=str(error))
+            await asyncio.sleep(self._config.poll_seconds)
 
     async def _look(self) -> None:
         """Follow pods and interfaces as they come and go, and keep rules and capture with them."""
@@ -134,22 +139,31 @@ class Agent:
             self._look_now.clear()
             await self._list_pods()
             try:
-                found = self._sandboxes, self._interfaces
-                if found != seen:
+                found, before = (self._sandboxes, self._interfaces), (self._pods, self._unreached)
+                changed = found != seen
+                if changed or self._unreached:
                     self._pods, self._unreached = await locate(*found)
+                    changed |= before != (self._pods, self._unreached)
                 await self._in_kernel(partial(self._capture.watch, self._to_capture()))
-                if found != seen:
+                if changed:
                     seen = found
+                    self._log_unreached(before[1])
                     self._session.tell()
                 current = self._order, self._pods
                 if current != applied or self._stale_reason or self._enforcer.tampered:
                     await self._enforce()
                     applied = current
-                host.health_file(self._config.link.state_dir).touch()
+                if not self._runtime_problem:
+                    host.health_file(self._config.link.state_dir).touch()
             except KernelError as error:
                 log.warning("cannot look after the node's pods", problem=str(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._look_now.wait(), self._config.poll_seconds)
+
+    def _log_unreached(self, before: dict[str, str]) -> None:
+        for uid, problem in self._unreached.items():
+            if before.get(uid) != problem:
+                log.warning("pod not reached", pod=uid, problem=problem)
 
     async def _list_pods(self) -> None:
         """Ask the runtime; while it does not answer, the pods are those that it last told."""

@@ -19,6 +19,7 @@ from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
+from ringfence.kernel.nft import NftError
 from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
@@ -92,7 +93,10 @@ class _Held:
     """What a namespace was found or made to hold; `ruleset` None means nothing of ours."""
 
     ruleset: Ruleset | None
-    fingerprint: bytes = b""
+    frame: bytes = b""
+    """Fingerprint of the table but for what its sets hold."""
+    whole: bytes = b""
+    """Fingerprint of the table with the elements of its sets."""
 
 
 @dataclass
@@ -135,18 +139,14 @@ class Enforcer:
         `others` are the kernel's own reports (DROP_DTYPE), drained before this call.
         """
         for place, held in list(self._held.items()):
-            if held.ruleset is None:
-                continue
             try:
-                table = nft.list_table(place.netns)
+                intact = self._count(place, held)
             except NamespaceError:
                 continue  # gone; the next look at the node's pods takes it out
             except KernelError as error:  # the counters stand, and are read the next time
                 log.warning("drops not read", pod=place.uid, problem=str(error))
                 continue
-            if table is not None:
-                self.ledger.read(place, held.ruleset.drop_sets, nft.read_drops(table))
-            if table is None or _fingerprint(table) != held.fingerprint:
+            if not intact:
                 log.error("rules changed by another, to be written again", pod=place.uid)
                 del self._held[place]
                 self.tampered = True
@@ -167,21 +167,48 @@ class Enforcer:
             return
         if previous is None or previous.frame != ruleset.frame:
             self._harvest(place, held)
-        if not nft.exists(place.netns):
-            # A connection that is older than tracking would stall under the first rules.
+        if not conntrack.judges(place.netns):
+            # A connection that is older than tracking would stall under the first rules. Where
+            # tracking has begun, it is not known whether all were adopted then.
             conntrack.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
         nft.apply(place.netns, commands)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
-        fingerprint = _fingerprint(nft.list_table(place.netns) or [])
+        fingerprints = [
+            _fingerprint(nft.list_table(place.netns, elements=elements) or [])
+            for elements in (False, True)
+        ]
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
-        self._held[place] = _Held(ruleset, fingerprint)
+        self._held[place] = _Held(ruleset, *fingerprints)
+
+    def _count(self, place: Place, held: _Held) -> bool:
+        """Read the counters; returns whether the table is what it was made.
+
+        A privileged pod may write into it. What sets hold is read only where they are the ones
+        that we made, for one of a pod's own making may be as large as it likes.
+        """
+        if held.ruleset is None:
+            return True
+        frame = nft.list_table(place.netns, elements=False)
+        if frame is None or _fingerprint(frame) != held.frame:
+            return False
+        table = nft.list_table(place.netns) or []
+        try:
+            drops = nft.read_drops(table, {each.name for each in held.ruleset.drop_sets})
+        except NftError as error:
+            log.warning("drops not counted", pod=place.uid, problem=str(error))
+            return False
+        self.ledger.read(place, held.ruleset.drop_sets, drops)
+        return _fingerprint(table) == held.whole
 
     def _harvest(self, place: Place, held: _Held | None) -> None:
         """Read the counters once more before the table goes with them."""
-        if held and held.ruleset and (table := nft.list_table(place.netns)):
-            self.ledger.read(place, held.ruleset.drop_sets, nft.read_drops(table))
+        if held:
+            try:
+                self._count(place, held)
+            except KernelError as error:  # no reason to keep the rules that are to go
+                log.warning("drops not counted", pod=place.uid, problem=str(error))
         self.ledger.forget(place)
 
 

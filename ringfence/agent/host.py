@@ -57,5 +57,5 @@ def lock(state_directory: Path) -> int:
 
 
 def health_file(state_dir: Path) -> Path:
-    """Touched on every round of a working agent: its age is the agent's health."""
+    """Touched on every round of a working agent that has its runtime: its age is its health."""
     return state_dir / "health"

@@ -4,10 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from ringfence.kernel.cri import Sandbox
-from ringfence.kernel.errors import NamespaceError
+from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, netns_id
 from ringfence.kernel.netns import inode
 from ringfence.model.address import Address, parse_network
@@ -17,8 +15,6 @@ NODE_NETNS = Path("/proc/self/ns/net")
 _EVERYWHERE = tuple(
     parse_network(text) for text in ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")
 )
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,8 @@ async def locate(
 ) -> tuple[tuple[Pod, ...], dict[str, str]]:
     """Join the runtime's pods with the node's interfaces.
 
-    Also gives, by uid, why a pod's namespace cannot be reached: most often it is gone.
+    Also gives, by uid, why a pod's namespace cannot be reached: most often it is gone, and
+    sometimes not there yet.
     """
     ends: dict[int, set[int]] = {}
     for interface in interfaces:
@@ -59,9 +56,8 @@ async def locate(
         try:
             known_as = await netns_id(sandbox.netns)
             place = Place(sandbox.uid, sandbox.netns, inode(sandbox.netns))
-        except NamespaceError as error:
+        except KernelError as error:
             unreached[sandbox.uid] = str(error)
-            log.warning("pod not reached", pod=sandbox.name, problem=str(error))
             continue
         mine = ends.get(known_as, set()) if known_as is not None else set()
         pods.append(Pod(place, sandbox.addresses, frozenset(mine)))

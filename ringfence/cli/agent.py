@@ -64,19 +64,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Example: ringfence agent run --server https://10.0.0.1:8443 --ca-file ca.pem --token-file token
     """
-    import structlog  # noqa: PLC0415
-
     from ringfence.agent.config import AgentConfig  # noqa: PLC0415
-    from ringfence.link.identity import ClientKind, LinkConfig  # noqa: PLC0415
+    from ringfence.cli import logs  # noqa: PLC0415
+    from ringfence.link.identity import LinkConfig  # noqa: PLC0415
+    from ringfence.model.client import ClientKind  # noqa: PLC0415
 
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    )
+    logs.configure()
     link = LinkConfig(
         server=server,
         ca_file=ca_file,
@@ -101,7 +94,10 @@ def health(state_dir: StateDir = Path("/var/lib/ringfence")) -> None:
     except OSError as error:
         raise AgentError(f"no agent has worked with {state_dir}: {error}") from error
     if age > _HEALTHY_SECONDS:
-        raise AgentError(f"the agent has done nothing for {age:.0f} s; see its log")
+        raise AgentError(
+            f"the agent has done nothing, or has had no container runtime, for {age:.0f} s;"
+            " see its log"
+        )
 
 
 async def _run(config: "AgentConfig") -> None:

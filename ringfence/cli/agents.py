@@ -38,6 +38,11 @@ COLUMNS = [
 def agents(output: OutputOption = Format.TABLE) -> None:
     """Show each agent: connected, what it enforces, how much it counted and lost.
 
+    Where rules admit more than their policies say is told on stderr.
+
     Example: ringfence agents -o wide
     """
-    emit(connect().get("/agents")["items"], COLUMNS, output, "no agent has enrolled yet")
+    state = connect().get("/enforcement")
+    emit(state["agents"], COLUMNS, output, "no agent has enrolled yet")
+    for warning in state["warnings"]:
+        typer.echo(f"note: {warning}", err=True)

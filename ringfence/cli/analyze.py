@@ -7,6 +7,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.flows import SinceOption, UntilOption, end_name
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.model.ids import parse_version
 
 app = typer.Typer()
 
@@ -54,8 +55,7 @@ def analyze(
 
     Example: ringfence analyze sock-shop --since 10m --category escaped
     """
-    name, _, version = workspace.partition("@")
-    number = version.removeprefix("p") or None
+    name, number = parse_version(workspace)
     answer = connect().get(
         "/analysis",
         workspace=name,

@@ -1,4 +1,4 @@
-"""The control plane as the command line sees it: JSON over HTTPS, one context kept per user."""
+"""The control plane as the command line sees it: JSON over HTTPS, one login kept per user."""
 
 import json
 import os
@@ -27,8 +27,12 @@ class Context:
     ca: str
 
 
+CHOICE = "RINGFENCE_CONTEXT"
+"""The environment variable that says which control plane is meant: `login` or `lab`."""
+
+
 def context_path() -> Path:
-    """The file that keeps the context, in the user's configuration directory."""
+    """The file that keeps the login, in the user's configuration directory."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "ringfence" / "context.json"
 
@@ -45,7 +49,32 @@ def save_context(context: Context) -> Path:
 
 
 def load_context() -> Context:
-    """The kept context, each field overridden by RINGFENCE_SERVER, _TOKEN and _CA."""
+    """The login, each field overridden by RINGFENCE_SERVER, _TOKEN and _CA; without one, the lab's.
+
+    RINGFENCE_CONTEXT=lab means the lab, whatever else is set; `login` never means it.
+    """
+    choice = os.environ.get(CHOICE, "")
+    if choice not in {"", "login", "lab"}:
+        raise InputError(f"{CHOICE} is {choice!r}; it may be `login` or `lab`")
+    login = None if choice == "lab" else _login()
+    lab = None if login or choice == "login" else _lab()
+    if context := login or lab:
+        return context
+    raise InputError(
+        f"{CHOICE} is `lab`, and no lab with Ringfence in it runs here; make one as root with"
+        " `ringfence lab up` and `ringfence lab install`"
+        if choice == "lab"
+        else "no control plane is known: run `ringfence login https://HOST:PORT --token-file FILE"
+        " --ca FILE`, or `ringfence lab install` for one of your own"
+    )
+
+
+def for_lab(command: str) -> str:
+    """The command as one writes it to mean the lab, also where somebody is logged in elsewhere."""
+    return f"{CHOICE}=lab {command}" if _login() else command
+
+
+def _login() -> Context | None:
     kept: dict[str, str] = {}
     path = context_path()
     if path.exists():
@@ -57,12 +86,19 @@ def load_context() -> Context:
         name: os.environ.get(f"RINGFENCE_{name.upper()}") or kept.get(name, "")
         for name in ("server", "token", "ca")
     }
-    if not fields["server"]:
-        raise InputError(
-            "no control plane is known: run `ringfence login https://HOST:PORT --token-file FILE"
-            " --ca FILE`, or `ringfence lab install` for one of your own"
-        )
-    return Context(**fields)
+    return Context(**fields) if fields["server"] else None
+
+
+def _lab() -> Context | None:
+    """The control plane of the lab on this machine; its files go with it."""
+    from ringfence.lab.config import LabConfig  # noqa: PLC0415
+    from ringfence.lab.install import installed  # noqa: PLC0415
+
+    where = installed(LabConfig())
+    try:
+        return Context(where.server, where.token_file.read_text().strip(), str(where.ca))
+    except OSError:
+        return None
 
 
 class Client:
@@ -131,5 +167,5 @@ def _refusal(status: int, text: str) -> ApiError:
 
 
 def connect() -> Client:
-    """A client for the kept context."""
+    """A client of the control plane that is meant."""
     return Client(load_context())

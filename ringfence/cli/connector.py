@@ -20,7 +20,7 @@ def _group() -> None:
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     server: Annotated[
         str, typer.Option(envvar="RINGFENCE_SERVER", help="https:// address of the control plane.")
     ],
@@ -37,6 +37,14 @@ def run(
     state_dir: Annotated[
         Path, typer.Option(envvar="RINGFENCE_STATE_DIR", help="Keeps the client certificate.")
     ] = Path("/var/lib/ringfence"),
+    identity_secret: Annotated[
+        str,
+        typer.Option(
+            envvar="RINGFENCE_IDENTITY_SECRET",
+            metavar="NAMESPACE/NAME",
+            help="Keeps the client certificate in this Secret, not in the state directory.",
+        ),
+    ] = "",
     kubeconfig: Annotated[
         Path | None, typer.Option(help="Outside a pod: how to reach the Kubernetes API.")
     ] = None,
@@ -51,7 +59,9 @@ def run(
     """
     from ringfence.cli import logs  # noqa: PLC0415
     from ringfence.connector.config import ConnectorConfig  # noqa: PLC0415
-    from ringfence.link.identity import ClientKind, LinkConfig  # noqa: PLC0415
+    from ringfence.link.identity import LinkConfig  # noqa: PLC0415
+    from ringfence.model.client import ClientKind  # noqa: PLC0415
+    from ringfence.model.errors import InputError  # noqa: PLC0415
     from ringfence.model.ids import ClusterId  # noqa: PLC0415
 
     logs.configure()
@@ -64,8 +74,14 @@ def run(
         name=f"connector-{kubernetes_cluster}",
         kubernetes_cluster=kubernetes_cluster,
     )
+    secret = None
+    if identity_secret:
+        namespace, _, name = identity_secret.partition("/")
+        if not (namespace and name):
+            raise InputError(f"--identity-secret {identity_secret!r}: write NAMESPACE/NAME")
+        secret = namespace, name
     cluster = ClusterId(kubernetes_cluster)
-    config = ConnectorConfig(cluster, link, kubeconfig, tuple(annotation or ()))
+    config = ConnectorConfig(cluster, link, kubeconfig, tuple(annotation or ()), secret)
     asyncio.run(_run(config))
 
 

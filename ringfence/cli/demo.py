@@ -5,6 +5,8 @@ the same API that the commands use.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.client import Client, connect
+from ringfence.cli.client import CHOICE, Client, connect, for_lab, load_context
 from ringfence.model.errors import RingfenceError
 
 app = typer.Typer()
@@ -25,6 +27,7 @@ KUBERNETES_CLUSTER = "lab"
 WORKSPACES = (NAMESPACE, "nodes")
 KEEPERS = ("front-end", "queue-master")
 """Deployments that keep a connection open."""
+_COUNTERS = re.compile(r"\[\d+:\d+\]")
 COMMAND = str(Path(sys.executable).parent / "ringfence")
 
 
@@ -39,6 +42,8 @@ class Told:
     steps: list[tuple[str, float, int]] = field(default_factory=list)
     """Title, seconds, and MiB of memory in use after it, more than at the start."""
     facts: dict[str, str] = field(default_factory=dict)
+    rules: list[str] = field(default_factory=list)
+    """What CNI and kube-proxy had written before enforcement."""
 
 
 @app.command()
@@ -51,6 +56,7 @@ def demo(
 
     Leaves the control plane running. `ringfence lab down` takes everything away.
     """
+    os.environ[CHOICE] = "lab"  # whoever is logged in elsewhere stays so
     folder.mkdir(parents=True, exist_ok=True)
     told = Told()
     at_start = _available_memory()
@@ -62,6 +68,7 @@ def demo(
         ("An intruder, and what the policies would do about it", _analyze),
         ("Enforcement", _enforce),
         ("What passes, what does not, and why", _verify),
+        ("Enforcement off, and on again", _switch),
     ):
         _heading(title)
         began = time.monotonic()
@@ -121,6 +128,7 @@ def _analyze(folder: Path, told: Told) -> None:  # noqa: ARG001
 
 
 def _enforce(folder: Path, told: Told) -> None:  # noqa: ARG001
+    told.rules = _rules_of_others()
     _run("enforce", *WORKSPACES, "--yes")
     _run("agents")
 
@@ -142,18 +150,32 @@ def _verify(folder: Path, told: Told) -> None:  # noqa: ARG001
     told.facts["after enforcement"] = _counts(client, since)
     told.facts["pages since enforcement"] = _served(before, _load())
     told.facts["connections kept open"] = ", ".join(_kept(name) for name in KEEPERS)
+    if _rules_of_others() != told.rules:
+        raise DemoError("enforcement changed rules of CNI or kube-proxy")
+    told.facts["rules of CNI, kube-proxy"] = f"{len(told.rules)} as they were"
+
+
+def _switch(folder: Path, told: Told) -> None:  # noqa: ARG001
+    _run("enforce", "--off", "--yes")
+    tables = _on_nodes("for at in /run/netns/*; do nsenter --net=$at nft list tables; done")
+    if left := [
+        table for table in [*tables, *_on_nodes("nft list tables")] if "ringfence" in table
+    ]:
+        raise DemoError(f"{len(left)} tables of Ringfence stay")
+    told.facts["tables left when off"] = "none"
+    _run("enforce", *WORKSPACES, "--yes")
 
 
 def _summary(told: Told) -> None:
-    from ringfence.cli.client import load_context  # noqa: PLC0415
-
     _heading("Summary")
     for name, fact in told.facts.items():
         print(f"  {name:24} {fact}")
     print("  time      memory taken")
     for title, seconds, memory in told.steps:
         print(f"  {seconds:6.1f} s  {memory:6} MiB      {title}")
-    print(f"\nThe control plane runs at {load_context().server}; `make demo-down` ends it all.")
+    command = for_lab("ringfence flows list")
+    print(f"\nThe control plane runs at {load_context().server}; ask it: `{command}`.")
+    print("`make demo-down` ends it all.")
 
 
 def _available_memory() -> int:
@@ -206,6 +228,20 @@ def _intrusions(client: Client, category: str, since: str) -> int:
 def _counts(client: Client, since: str) -> str:
     counts = client.get("/analysis", workspace=NAMESPACE, since=since)["counts"]
     return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _on_nodes(script: str) -> list[str]:
+    """What a shell script prints on each node."""
+    machines = json.loads(_run("lab", "status", "-o", "json", show=False))["machines"]
+    nodes = [machine["name"] for machine in machines if machine["pods"]]
+    said = [_run("lab", "exec", node, "--", "sh", "-c", script, show=False) for node in nodes]
+    return [line for text in said for line in text.splitlines()]
+
+
+def _rules_of_others() -> list[str]:
+    """Rules of CNI and kube-proxy, without what changes by itself: counters, order, dates."""
+    lines = _on_nodes("iptables-save; ip6tables-save")
+    return sorted(_COUNTERS.sub("", line) for line in lines if not line.startswith("#"))
 
 
 def _load() -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import print_changes, read_documents
+from ringfence.cli.documents import print_changes, read_documents, tell_governance
 from ringfence.cli.output import Format, OutputOption, emit_data
 
 app = typer.Typer()
@@ -22,10 +22,14 @@ def diff(
     Example: ringfence diff -f policies/
     """
     files = [{"name": name, "documents": text} for name, text in read_documents(file)]
-    changes = connect().post("/apply", {"files": files, "dry_run": True})["changes"]
+    answer = connect().post("/apply", {"files": files, "dry_run": True})
+    changes = answer["changes"]
     differs = any(change["change"] != "unchanged" for change in changes)
     if output is Format.TABLE:
         print_changes([change for change in changes if change["change"] != "unchanged"])
     else:
         emit_data(changes, output)
+    tell_governance(answer)
+    if answer["refused"]:
+        typer.echo(f"apply would refuse this: {answer['refused']}", err=True)
     raise typer.Exit(2 if differs else 0)

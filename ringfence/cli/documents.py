@@ -25,11 +25,18 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
     return found
 
 
-def print_changes(changes: list[dict[str, Any]]) -> bool:
-    """Say each change and its lines; whether there was any."""
+def print_changes(changes: list[dict[str, Any]]) -> None:
+    """Say each change and its lines."""
     for change in changes:
         version = f" (p{change['version']})" if change.get("version") else ""
         print(f"{change['kind']} {change['name']}{version}: {change['change']}")
         for line in change.get("diff") or []:
             print(f"  {line}")
-    return any(change["change"] != "unchanged" for change in changes)
+
+
+def tell_governance(answer: dict[str, Any]) -> None:
+    """Say on stderr for whom changed scopes change the rules that are in force."""
+    names = answer["workloads"]
+    if names:
+        said = f"other enforced rules decide at {len(names)} workloads: {', '.join(names)}\n"
+        sys.stderr.write(said)

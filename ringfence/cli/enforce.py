@@ -8,6 +8,7 @@ import typer
 
 from ringfence.cli.client import Client, connect
 from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.ids import parse_version
 
 app = typer.Typer()
 
@@ -24,18 +25,22 @@ def enforce(
         list[str] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until every agent has it in force.")] = True,
+    wait: Annotated[
+        bool, typer.Option(help="Wait until every connected agent has it in force.")
+    ] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
 ) -> None:
     """Show what would change and for whom, ask, then enforce these workspaces, and no others.
+
+    Exit code 2 if it is not in force on every node by the end of the wait.
 
     Example: ringfence enforce sock-shop nodes
     """
     if bool(workspaces) == off:
         raise InputError("name the workspaces to enforce, or write --off to stop enforcing")
-    client = connect()
     wanted = [_workspace(text) for text in workspaces or []]
     body = {"workspaces": wanted, "override": override or []}
+    client = connect()
     plan = _send(client, body, off=off, dry_run=True)
     _print_plan(plan)
     if plan.get("refused"):
@@ -44,14 +49,16 @@ def enforce(
         return
     if not yes and not (sys.stdin.isatty() and typer.confirm("Go ahead?", err=True)):
         raise RingfenceError("nothing was changed; answer y, or pass --yes where nobody can answer")
+    # The versions that were shown, even if there are newer ones by now.
+    body["workspaces"] = plan["workspaces"]
     revision = _send(client, body, off=off, dry_run=False)["revision"]
-    if wait:
-        _wait(client, revision, timeout)
+    if wait and not _wait(client, revision, timeout):
+        raise typer.Exit(2)
 
 
 def _workspace(text: str) -> dict[str, Any]:
-    name, _, version = text.partition("@")
-    return {"name": name, "version": int(version.removeprefix("p")) if version else None}
+    name, version = parse_version(text)
+    return {"name": name, "version": version}
 
 
 def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
@@ -71,22 +78,24 @@ def _print_plan(plan: dict[str, Any]) -> None:
         print(f"note: {warning}")
 
 
-def _wait(client: Client, revision: int, timeout: float) -> None:
-    """Until every connected agent reports the revision in force."""
+def _wait(client: Client, revision: int, timeout: float) -> bool:
+    """Until every connected agent reports the revision in force; whether every node has it."""
     deadline = time.monotonic() + timeout
     while True:
-        agents = [agent for agent in client.get("/agents")["items"] if agent["connected"]]
+        state = client.get("/enforcement")
+        agents = [agent for agent in state["agents"] if agent["connected"]]
         behind = [agent for agent in agents if not _in_force(agent)]
-        if not behind:
-            done = f"in force on {len(agents)} nodes (revision {revision})"
-            typer.echo(done, err=True)
-            return
-        if time.monotonic() > deadline:
-            reasons = [
-                f"{agent['name']}: {agent['stale_reason'] or 'no answer'}" for agent in behind
-            ]
-            raise RingfenceError(f"not in force after {timeout:.0f} s on {'; '.join(reasons)}")
+        if not behind or time.monotonic() > deadline:
+            break
         time.sleep(0.2)
+    typer.echo(f"in force on {len(agents) - len(behind)} nodes (revision {revision})", err=True)
+    for agent in behind:
+        typer.echo(
+            f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}", err=True
+        )
+    for node in state["unreached"]:
+        typer.echo(f"not known to be in force on {node}: no agent is connected there", err=True)
+    return not behind and not state["unreached"]
 
 
 def _in_force(agent: dict[str, Any]) -> bool:

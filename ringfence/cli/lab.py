@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from ringfence.cli import output
-from ringfence.cli.client import Context, save_context
+from ringfence.cli.client import for_lab
 from ringfence.cli.output import Column, Format, OutputOption
 from ringfence.cli.progress import shown
 from ringfence.lab import build as binaries
@@ -63,12 +63,12 @@ def up(
 
 @app.command()
 def install() -> None:
-    """Put Ringfence into the running lab, and point the other commands at it."""
+    """Put Ringfence into the running lab. Without a login the other commands mean it."""
     config, record = cluster.running(LabConfig())
     with shown() as progress:
         where = installation.install(config, record, progress)
-    save_context(Context(where.server, where.token_file.read_text().strip(), str(where.ca)))
-    typer.echo(f"the control plane is at {where.server}; try `ringfence agents`", err=True)
+    command = for_lab("ringfence agents")
+    typer.echo(f"the control plane is at {where.server}; try `{command}`", err=True)
 
 
 @app.command()

@@ -31,7 +31,10 @@ COMMANDS = {
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "why": ("why", "Name the policy that decides a connection at each end."),
     "changes": ("changes", "List who changed what, and when."),
-    "tokens": ("tokens", "Make tokens that enrol agents and connectors."),
+    "tokens": (
+        "tokens",
+        "Make and revoke tokens: of administrators, and to enrol agents and connectors.",
+    ),
     "capture": ("capture", "Run the flow program on a capture file."),
     "server": ("server", "Run the control plane."),
     "agent": ("agent", "Run the agent of a node."),

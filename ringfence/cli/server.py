@@ -25,7 +25,12 @@ def server(
         typer.Option(help="A name or address by which clients reach this server; repeatable."),
     ] = None,
     database: Annotated[
-        str | None, typer.Option(help="postgresql://USER:PASSWORD@HOST/NAME; else SQLite.")
+        str | None,
+        typer.Option(
+            envvar="RINGFENCE_DATABASE",
+            help="postgresql://USER:PASSWORD@HOST/NAME; else SQLite. Others on the machine can "
+            "read a command's options, so keep a password in the variable.",
+        ),
     ] = None,
     admin_token_file: Annotated[
         Path | None,

@@ -1,11 +1,11 @@
-"""`ringfence tokens`: letting agents and connectors in."""
+"""`ringfence tokens`: letting people, agents and connectors in, and people out."""
 
 from typing import Annotated
 
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.output import Format, OutputOption, emit_data
+from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -33,3 +33,48 @@ def enrol(
         typer.echo(answer["token"])
     else:
         emit_data(answer, output)
+
+
+COLUMNS = [
+    Column("ID", lambda row: row["id"]),
+    Column("ACTOR", lambda row: row["actor"]),
+    Column("CREATED", lambda row: row["created_at"]),
+    Column("EXPIRES", lambda row: row["expires_at"] or "never"),
+]
+
+
+@app.command("list")
+def list_tokens(output: OutputOption = Format.TABLE) -> None:
+    """List the tokens with which people log in, without their secrets.
+
+    Example: ringfence tokens list
+    """
+    emit(connect().get("/tokens")["items"], COLUMNS, output)
+
+
+@app.command("create")
+def create(
+    actor: Annotated[str, typer.Argument(help="Whose it is, as `ringfence changes` will say.")],
+    ttl: Annotated[int | None, typer.Option(help="Seconds until it expires; else never.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print a token for one more administrator, which is shown this once.
+
+    Example: ringfence tokens create ann --ttl 86400
+    """
+    answer = connect().post("/tokens", {"actor": actor, "ttl_seconds": ttl})
+    if output is Format.TABLE:
+        typer.echo(answer["token"])
+    else:
+        emit_data(answer, output)
+
+
+@app.command("revoke")
+def revoke(
+    token: Annotated[str, typer.Argument(metavar="ID", help="As `ringfence tokens list` has it.")],
+) -> None:
+    """Revoke a token at once.
+
+    Example: ringfence tokens revoke 0a1b2c3d4e5f
+    """
+    connect().delete(f"/tokens/{token}")

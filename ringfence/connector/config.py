@@ -11,6 +11,7 @@ from ringfence.model.ids import ClusterId
 class ConnectorConfig:
     """`kubeconfig` None means the pod's own service account.
 
+    `identity_secret` (namespace, name) keeps the certificate in place of the link's `state_dir`.
     `annotations` are the keys of those that become labels; values over 256 bytes never do.
     """
 
@@ -18,3 +19,4 @@ class ConnectorConfig:
     link: LinkConfig
     kubeconfig: Path | None = None
     annotations: tuple[str, ...] = ()
+    identity_secret: tuple[str, str] | None = None

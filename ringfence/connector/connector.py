@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from ringfence.connector.config import ConnectorConfig
+from ringfence.connector.identity import SecretStore
 from ringfence.connector.outbox import Outbox
 from ringfence.connector.sync import WATCHED, Join
 from ringfence.kube.client import KubeClient
@@ -31,7 +32,8 @@ class Connector:
     def __init__(self, config: ConnectorConfig) -> None:
         self._config = config
         self._client = KubeClient(config.kubeconfig)
-        self._link = Link(config.link)
+        secret = config.identity_secret
+        self._link = Link(config.link, SecretStore(self._client, *secret) if secret else None)
         self._join = Join(config.cluster, config.annotations)
         self._moved = asyncio.Event()
         self._complete = asyncio.Event()
@@ -46,7 +48,7 @@ class Connector:
         return self._watch_problems | link
 
     async def start(self) -> None:
-        """Begin to watch and to publish; raises KubeconfigError, LinkError."""
+        """Begin to watch and to publish; raises KubeconfigError."""
         await self._client.start()
         await self._link.start()
         jobs = [self._watch(kind) for kind in WATCHED]

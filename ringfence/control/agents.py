@@ -8,11 +8,11 @@ from ringfence.control.identity import ClientIdentity
 from ringfence.control.metrics import Metrics
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.wire.generated.agent_pb2 import AgentState
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS
 
 NodeKey = tuple[ClusterId, NodeName]
 
-TOLERATED_SKEW_NS = 300 * 10**9
-"""How far a client's clock may be off before what it says of times is not believed."""
+TOLERATED_SKEW_NS = LARGEST_SKEW_SECONDS * 10**9
 
 
 @dataclass
@@ -24,6 +24,8 @@ class Agent:
     last_seen_ns: int
     skew_ns: int
     sessions: int = 0
+    refused_addresses: str = ""
+    """Which of the addresses that it reports are not taken for its own, and why."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be a new directive."""
 
@@ -36,7 +38,7 @@ class Agent:
     def stale_reason(self) -> str:
         """Why the agent is not to be trusted to enforce what it should; empty if it is."""
         if abs(self.skew_ns) > TOLERATED_SKEW_NS:
-            return f"{skew_text(self.key[1], self.skew_ns)}; its reports are refused"
+            return skew_text(self.key[1], self.skew_ns)
         return self.state.stale_reason
 
 

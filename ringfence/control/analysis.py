@@ -1,5 +1,6 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Judged:
     deciding: list[dict[EndRole, Decision]]
 
 
-def judge(
+async def judge(
     records: Records,
     timeline: Timeline,
     until_ns: int,
@@ -39,11 +40,15 @@ def judge(
     enforced: Iterable[tuple[Workspace, Version]],
     scope: ScopeName,
 ) -> Judged:
-    """Judge each connection by the inventory of its own first packet."""
+    """Judge each connection by the inventory of its own first packet.
+
+    A thread judges; the timeline is asked here, for it changes on the event loop.
+    """
     enforced = tuple(enforced)
     count = len(records)
     judged = Judged(np.zeros(count, bool), np.ones(count, bool), [{} for _ in range(count)])
-    for rows, snapshot in _by_inventory(records, timeline, until_ns):
+
+    def work(rows: NDArray[np.intp], snapshot: Snapshot) -> None:
         policy_set = PolicySet(snapshot, tree, enforced)
         connections = connections_of(records.take(rows), snapshot)
         verdicts = evaluate(policy_set, connections)
@@ -51,6 +56,9 @@ def judge(
         judged.in_view[rows] = _in_view(connections, members(tree, snapshot, scope))
         for row, deciding in zip(rows.tolist(), _deciding(policy_set, verdicts), strict=True):
             judged.deciding[row] = deciding
+
+    for part in _by_inventory(records, timeline, until_ns):
+        await asyncio.to_thread(work, *part)
     return judged
 
 

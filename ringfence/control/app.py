@@ -1,6 +1,8 @@
 """The HTTP API as one application: every route, and the guard before it."""
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from http import HTTPStatus
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -18,6 +20,7 @@ from ringfence.control.api import (
     flows,
     inventory,
     scopes,
+    tokens,
     whoami,
     why,
     workspaces,
@@ -26,9 +29,11 @@ from ringfence.control.auth import authenticate
 from ringfence.control.metrics import MeasureRequests
 from ringfence.control.problems import Problem
 from ringfence.control.services import Services, ServicesDep
+from ringfence.store.relational.tokens import any_token
 
 GUARDED = (
     whoami.router,
+    tokens.router,
     enrolment.router,
     agents.router,
     inventory.router,
@@ -45,6 +50,8 @@ GUARDED = (
 """Every router here demands an API token; a new noun's router goes here."""
 
 PREFIX = "/api/v1"
+LARGEST_BODY = 16 << 20
+"""Bytes of a request's body; a larger one is answered with 413."""
 
 
 class Health(BaseModel):
@@ -53,20 +60,28 @@ class Health(BaseModel):
     status: str
 
 
+class Presence(Health):
+    """That the process is there, and where agents and connectors dial it."""
+
+    grpc_port: int
+
+
 _open = APIRouter(tags=["health"])
 _operations = APIRouter(tags=["operations"])
 
 
 @_open.get("/healthz")
-async def healthz() -> Health:
+async def healthz(services: ServicesDep) -> Presence:
     """Say that the process lives."""
-    return Health(status="ok")
+    return Presence(status="ok", grpc_port=services.grpc_port)
 
 
 @_open.get("/readyz", responses={503: {"model": Problem}})
 async def readyz(services: ServicesDep) -> Health:
-    """Say whether requests can be served: the database answers."""
-    await services.enforcement.current()
+    """Say whether requests can be served: the database answers, and there is an administrator."""
+    async with services.database.read() as connection:
+        if not await any_token(connection):
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the first start is under way")
     return Health(status="ready")
 
 
@@ -82,6 +97,7 @@ def make_app(services: Services) -> FastAPI:
         title="Ringfence",
         version=__version__,
         openapi_url=None,  # served below, behind the guard as all the rest
+        max_body_size=LARGEST_BODY,  # bodies are read before tokens are looked at
         responses={status: {"model": Problem} for status in (401, 403, 422)},
     )
     app.state.services = services

@@ -34,9 +34,8 @@ def decide(held: Documents, given: Documents) -> list[Change]:
 
     Raises InputError where the outcome would be unsound.
     """
-    scopes = {scope.name: scope for scope in (*held.scopes, *given.scopes)}
     workspaces = {one.name: one for one in (*held.workspaces, *given.workspaces)}
-    _check(ScopeTree(scopes.values()), workspaces.values())
+    _check(tree_with(held, given), workspaces.values())
     scope_names = {scope.name for scope in given.scopes}
     workspace_names = {workspace.name for workspace in given.workspaces}
     touched = Documents(
@@ -44,6 +43,11 @@ def decide(held: Documents, given: Documents) -> list[Change]:
         tuple(one for one in held.workspaces if one.name in workspace_names),
     )
     return difference(touched, given)
+
+
+def tree_with(held: Documents, given: Documents) -> ScopeTree:
+    """The scopes that are held, with those that are given in their place."""
+    return ScopeTree({scope.name: scope for scope in (*held.scopes, *given.scopes)}.values())
 
 
 def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:

@@ -1,7 +1,7 @@
 """What an operator may choose about the control plane."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringfence.model.address import Network
@@ -38,15 +38,15 @@ class ControlConfig:
     """How to run a control plane.
 
     `advertise` are the names and addresses by which clients reach it. Without `database_url`
-    people's decisions are kept in the data directory. `ssh_networks` may always open SSH to
-    nodes, whatever is enforced.
+    people's decisions are kept in the data directory; it may hold a password. `ssh_networks` may
+    always open SSH to nodes, whatever is enforced.
     """
 
     data_dir: Path
     http_listen: Listen = Listen("127.0.0.1", 8443)
     grpc_listen: Listen = Listen("127.0.0.1", 8444)
     advertise: tuple[str, ...] = ()
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
     admin_token_file: Path | None = None
     ssh_networks: tuple[Network, ...] = ()
     report_interval_seconds: int = 15

@@ -6,7 +6,8 @@ came out different. The ports that its Kubernetes cluster declares go with it.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -28,11 +29,13 @@ from ringfence.model.scope import ScopeTree
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
-from ringfence.store.relational.enforcement import Enforced, enforce, enforced_at
+from ringfence.store.relational.enforcement import Enforced, enforce, enforced_now
 from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive
 
 _LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 0.1
+_RETRY_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 120.0
 
 Wanted = Sequence[tuple[WorkspaceName, Version | None]]
 """Workspaces to enforce, the latest version for None."""
@@ -74,6 +77,8 @@ class Enforcement:
         self._task: asyncio.Task[None] | None = None
         self.problem = ""
         """Why nodes still have an older state than they should; empty if they have not."""
+        self.warnings: tuple[str, ...] = ()
+        """Where the rules of now admit more than their policies say."""
 
     async def start(self) -> None:
         """Work out the desired state, and keep it up to date."""
@@ -125,11 +130,11 @@ class Enforcement:
     async def current(self) -> Enforced:
         """The enforced set."""
         async with self._database.read() as connection:
-            return await enforced_at(connection, self._tenant)
+            return await enforced_now(connection, self._tenant)
 
     async def plan(self, wanted: Wanted, overrides: Collection[str]) -> Plan:
         """What enforcing these workspaces, and no others, would change."""
-        _, _, plan = await self._plan(wanted, overrides)
+        _, plan = await self._plan(wanted, overrides)
         return plan
 
     async def enforce(self, wanted: Wanted, overrides: Collection[str], author: Author) -> Plan:
@@ -138,10 +143,10 @@ class Enforcement:
         On return the nodes' directives are worked out, though not yet in force.
         """
         async with self._lock:
-            current, new, plan = await self._plan(wanted, overrides)
+            current, plan = await self._plan(wanted, overrides)
             if plan.refused:
                 raise ConflictError(plan.refused)
-            pairs = tuple((workspace.name, version) for workspace, version in new)
+            pairs = plan.workspaces
             if pairs != current.workspaces:
                 now_ns, actor = self._clock(), author.principal.actor
                 what = "enforced " + (
@@ -154,12 +159,10 @@ class Enforcement:
             await self._recompute()
         return plan
 
-    async def _plan(
-        self, wanted: Wanted, overrides: Collection[str]
-    ) -> tuple[Enforced, tuple[EnforcedVersion, ...], Plan]:
+    async def _plan(self, wanted: Wanted, overrides: Collection[str]) -> tuple[Enforced, Plan]:
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
-            current = await enforced_at(connection, self._tenant)
+            current = await enforced_now(connection, self._tenant)
             old = await load_enforced(connection, self._tenant)
             new = tuple(
                 [
@@ -173,16 +176,21 @@ class Enforcement:
         changes = tuple(describe_changes(old, new))
         plan = Plan(
             revision=current.revision + bool(changes),
+            workspaces=tuple((workspace.name, version) for workspace, version in new),
             changes=changes,
             workloads=affected(before, after),
             warnings=compilation.warnings,
             refused=refusal(after, overrides),
         )
-        return current, new, plan
+        return current, plan
 
     async def _follow(self) -> None:
+        pause = _RETRY_SECONDS
         while True:
-            await self._dirty.wait()
+            # What failed, such as the database, may have done so for a moment only.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._dirty.wait(), pause if self.problem else None)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if self.problem else _RETRY_SECONDS
             await asyncio.sleep(_SETTLE_SECONDS)
             self._dirty.clear()
             async with self._lock:
@@ -200,11 +208,12 @@ class Enforcement:
             async with self._database.read() as connection:
                 tree = await load_tree(connection, self._tenant)
                 enforced = await load_enforced(connection, self._tenant)
-            nodes = await self._compile(snapshot, tree, enforced) if enforced else {}
+            compilation = await self._compile(snapshot, tree, enforced)
         except RingfenceError as error:
             self._fail(str(error))
             return
-        self.problem = ""
+        nodes = compilation.nodes
+        self.problem, self.warnings = "", compilation.warnings
         for_all = self._enforcing != bool(enforced) or self._ports != before
         self._enforcing = bool(enforced)
         changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
@@ -218,11 +227,11 @@ class Enforcement:
 
     async def _compile(
         self, snapshot: Snapshot, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]
-    ) -> Mapping[NodeKey, bytes]:
+    ) -> Compilation:
         def work() -> Compilation:
             return compile_nodes(PolicySet(snapshot, tree, enforced), self.surroundings)
 
-        return (await asyncio.to_thread(work)).nodes
+        return await asyncio.to_thread(work) if enforced else Compilation({}, ())
 
     def _renew(self, key: NodeKey, policy: bytes) -> bool:
         held = self._desired.get(key)

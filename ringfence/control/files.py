@@ -2,9 +2,14 @@
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from ringfence.control.errors import StartError
+
+_LOCK = "lock"
+_OF_A_FILE_SYSTEM = {"lost+found"}
+"""What an empty volume may hold."""
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -28,11 +33,15 @@ class DataDirectory:
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Create the directory where it is missing and lock it; raises StartError."""
+        """Create the directory where it is missing and lock it; raises StartError.
+
+        One that others use is left as it is.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_own()
             self.path.chmod(0o700)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StartError(
                 f"the data directory {self.path} cannot be used: {error.strerror}; "
@@ -47,6 +56,19 @@ class DataDirectory:
                 "stop that one, or choose another directory with --data-dir"
             ) from error
         self._lock = descriptor
+
+    def _check_own(self) -> None:
+        if self.path.stat().st_mode & stat.S_IWOTH:
+            what = "everybody may write there"
+        else:
+            held = {entry.name for entry in self.path.iterdir()} - _OF_A_FILE_SYSTEM
+            if not held or _LOCK in held:
+                return
+            what = "it holds files, and no control plane's"
+        raise StartError(
+            f"{self.path} is no data directory: {what}; "
+            "choose an empty one or a new one with --data-dir"
+        )
 
     def close(self) -> None:
         """Let go of the lock."""

@@ -5,25 +5,23 @@ from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
-import msgspec
 import structlog
 
 from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, skew_text
+from ringfence.control.claims import own_addresses, own_item, own_key
 from ringfence.control.errors import ForbiddenError
-from ringfence.control.identity import ClientIdentity, ClientKind
+from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
 from ringfence.control.services import Services, Window
 from ringfence.inventory.timeline import Change
-from ringfence.model.address import Address
+from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError, RingfenceError
-from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.workload import Item
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneServicer
 
 _LOG = structlog.get_logger(__name__)
-_ADDRESS_BYTES = 16
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -119,9 +117,11 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
                     items, snapshot = snapshot or [], None
                     changes = timeline.replace(event.at_ns, identity.kubernetes_cluster, items)
                 elif kind == "gone":
-                    changes = timeline.gone(event.at_ns, _own_key(identity, event.gone))
+                    changes = timeline.gone(
+                        event.at_ns, own_key(identity.kubernetes_cluster, event.gone)
+                    )
                 else:
-                    item = _own_item(identity, event.item)
+                    item = own_item(identity.kubernetes_cluster, event.item)
                     if snapshot is None:
                         changes = timeline.observe(event.at_ns, item)
                     else:
@@ -153,13 +153,16 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         services = self._services
         now_ns = services.clock()
         agent = services.agents.heard(identity, state, now_ns)
-        addresses = [
-            Address(packed) for packed in state.node_addresses if len(packed) == _ADDRESS_BYTES
-        ]
-        if addresses:
+        inventory = services.inventory
+        addresses, refused = own_addresses(inventory.timeline, agent.key, state.node_addresses)
+        if refused != agent.refused_addresses:
+            agent.refused_addresses = refused
+            _LOG.warning("node addresses refused", node=identity.name, reason=refused)
+        if state.node_addresses:
             cluster, node = agent.key
-            timeline = services.inventory.timeline
-            services.inventory.record(timeline.set_node_addresses(cluster, node, addresses, now_ns))
+            inventory.record(
+                inventory.timeline.set_node_addresses(cluster, node, addresses, now_ns)
+            )
         return agent
 
     async def _read_states(
@@ -194,23 +197,6 @@ def protocol_text(spoken: int) -> str:
         f"the client speaks protocol {spoken}, the control plane {batch.PROTOCOL}; "
         "install the same release of Ringfence on both"
     )
-
-
-def _own_key(identity: ClientIdentity, key: str) -> ItemKey:
-    if not key.startswith(f"{identity.kubernetes_cluster}/"):
-        raise InputError(f"item {key!r} lies outside {identity.kubernetes_cluster!r}")
-    return ItemKey(key)
-
-
-def _own_item(identity: ClientIdentity, data: bytes) -> Item:
-    try:
-        item = msgspec.json.decode(data, type=Item)
-    except msgspec.MsgspecError as error:
-        raise InputError(f"not an inventory item: {error}") from error
-    _own_key(identity, item.key)
-    if item.cluster != ClusterId(identity.kubernetes_cluster):
-        raise InputError(f"item {item.key!r} lies outside {identity.kubernetes_cluster!r}")
-    return item
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, error: RingfenceError) -> NoReturn:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ringfence.model.client import ClientKind
 from ringfence.model.ids import ClusterId, TenantId
 
 
@@ -11,13 +12,6 @@ class Role(StrEnum):
 
     ADMIN = "admin"
     VIEWER = "viewer"
-
-
-class ClientKind(StrEnum):
-    """The kinds of gRPC clients; the organisation in their certificates."""
-
-    AGENT = "agent"
-    CONNECTOR = "connector"
 
 
 @dataclass(frozen=True, slots=True)

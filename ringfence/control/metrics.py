@@ -6,6 +6,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 
 class Metrics:
     """A registry of its own, so that several control planes in one process stay apart."""
@@ -71,7 +73,8 @@ class MeasureRequests:
         try:
             await self._app(scope, receive, note_status)
         finally:
-            # The route's pattern, for paths without end would be labels without end.
+            # Paths and methods are the client's words without end, and so would the labels be.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
             route = getattr(scope.get("route"), "path", "unknown")
             spent = self._timer() - began
-            self._metrics.latency.labels(scope["method"], route, status).observe(spent)
+            self._metrics.latency.labels(method, route, status).observe(spent)

@@ -12,14 +12,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ringfence.control.errors import ForbiddenError, StartError
 from ringfence.control.files import write_private
-from ringfence.control.identity import ClientIdentity, ClientKind
+from ringfence.control.identity import ClientIdentity
+from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS
 
-CLIENT_LIFETIME = timedelta(hours=24)
+CLIENT_LIFETIME = timedelta(days=30)
+"""Clients renew at a third of it, so a control plane or a node may be away for 20 days; longer, and
+every client needs a new token. A short life would protect no more: nobody can revoke a certificate,
+and who holds the key could renew it as its owner does."""
 _SERVER_LIFETIME = timedelta(days=365)
 _CA_LIFETIME = timedelta(days=3650)
-_BACKDATED = timedelta(minutes=5)
+_BACKDATED = timedelta(seconds=LARGEST_SKEW_SECONDS)
 """So that a peer whose clock is a little behind takes a new certificate."""
 _LONGEST_NAME = 64
 """Of a common name or a unit: RFC 5280, appendix A.1."""

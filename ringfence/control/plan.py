@@ -1,19 +1,19 @@
 """What a new set of enforced versions would change, and for whom; decided without doing it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.verdict import EndRole, Stage
 from ringfence.policy.connection import Connection, tabulate
-from ringfence.policy.ends import members
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.order import Enforced as EnforcedVersion
-from ringfence.policy.order import PolicySet
+from ringfence.policy.order import OrderedRule, PolicySet
 
 PROBES = "probes"
 """The word that overrides the refusal to cut kubelet probes off."""
@@ -25,6 +25,7 @@ class Plan:
     """A set of versions to enforce. `refused` says why not to, empty for no reason."""
 
     revision: int
+    workspaces: tuple[tuple[WorkspaceName, Version], ...]
     changes: tuple[str, ...]
     workloads: tuple[str, ...]
     """Names of the workloads for which another set of versions decides."""
@@ -69,17 +70,26 @@ def _policy_changes(old: Workspace, new: Workspace) -> Iterator[str]:
 
 
 def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:
-    """Names of the workloads in the scope of a workspace that changes, sorted."""
-    before, after = _by_name(old.enforced), _by_name(new.enforced)
-    changed = {
-        workspace.scope
-        for name in {*before, *after}
-        if before.get(name) != after.get(name)
-        for workspace, _ in filter(None, (before.get(name), after.get(name)))
-    }
-    snapshot = new.snapshot
-    positions = {position for scope in changed for position in members(new.tree, snapshot, scope)}
-    return tuple(sorted(snapshot.items[position].display for position in positions))
+    """Names of the workloads at which other rules decide, sorted; both of one inventory."""
+    before, after = _by_identity(old), _by_identity(new)
+    changed = BitMap()
+    for identity in {*before, *after}:
+        was, will = before.get(identity), after.get(identity)
+        if was and will and (was.consumer, was.provider) == (will.consumer, will.provider):
+            changed |= was.members ^ will.members
+        else:
+            changed |= BitMap.union(*(rule.members for rule in (was, will) if rule))
+    # A scope that moves in the tree moves its workspace's rules in the order.
+    kept = [identity for identity in before if identity in after]
+    for was_here, is_here in zip(kept, (one for one in after if one in before), strict=True):
+        if was_here != is_here:
+            changed |= before[was_here].members | after[is_here].members
+    return tuple(sorted(new.snapshot.items[position].display for position in changed))
+
+
+def _by_identity(policy_set: PolicySet) -> dict[Hashable, OrderedRule]:
+    """The rules in order, each by what it is, wherever it stands."""
+    return {(replace(rule.decision, place=0), rule.direction): rule for rule in policy_set.rules}
 
 
 def refusal(new: PolicySet, overrides: Collection[str]) -> str:

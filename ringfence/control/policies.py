@@ -10,7 +10,7 @@ from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import parse_documents
 from ringfence.policy.order import Enforced as EnforcedVersion
-from ringfence.store.relational.enforcement import enforced_at
+from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.scopes import all_scopes
 from ringfence.store.relational.workspaces import find_version
 
@@ -35,10 +35,10 @@ async def load_workspace(
 
 
 async def load_enforced(
-    connection: AsyncConnection, tenant: TenantId, at_ns: int | None = None
+    connection: AsyncConnection, tenant: TenantId
 ) -> tuple[EnforcedVersion, ...]:
-    """The workspace versions that were enforced at a time, now for None."""
-    enforced = await enforced_at(connection, tenant, at_ns)
+    """The workspace versions that are enforced."""
+    enforced = await enforced_now(connection, tenant)
     return tuple(
         [
             await load_workspace(connection, tenant, name, version)

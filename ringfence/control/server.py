@@ -80,7 +80,6 @@ class ControlPlane:
         database = Database(config.database_url or f"sqlite:///{config.data_dir / 'control.db'}")
         await database.start()
         self._opened.push_async_callback(database.stop)
-        await self._make_administrator(database)
 
         http_socket = _bind(config.http_listen, "--http-listen")
         self._opened.callback(http_socket.close)
@@ -124,6 +123,8 @@ class ControlPlane:
         await grpc_server.start()
         self._opened.push_async_callback(grpc_server.stop, _GRACE_SECONDS)
         await self._serve_http(services, http_socket, certificate, key)
+        # Last: a token that a failed start had made would be shown to nobody, and made never again.
+        await self._make_administrator(database)
         _LOG.info("control plane ready", http_port=self.http_port, grpc_port=self.grpc_port)
 
     async def _serve_http(
@@ -184,10 +185,10 @@ class ControlPlane:
             what = "made the administrator's token"
             change = Change(now_ns, _FIRST_ADMINISTRATOR, "first start", what, "")
             await add_change(connection, DEFAULT_TENANT, change)
-            if self._config.admin_token_file is None:
-                self.admin_token = token
-            else:
+            if self._config.admin_token_file is not None:
                 write_private(self._config.admin_token_file, f"{token}\n".encode())
+        if self._config.admin_token_file is None:
+            self.admin_token = token
 
     async def _reached_at(self) -> tuple[tuple[Address, int], ...]:
         """Where agents reach us: their rules must never cut this off."""

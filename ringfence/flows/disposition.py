@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from ringfence.flows.connections import Records
+from ringfence.flows.connections import Records, records
 from ringfence.model.flow import Category, Disposition
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import TCP
@@ -27,13 +29,13 @@ class Dispositions:
     unanswered: NDArray[np.bool_]
     pending: NDArray[np.bool_]
 
-    def of(self, row: int) -> Disposition:
-        """The first that holds."""
-        if self.pending[row]:
-            return Disposition.PENDING
-        if self.dropped[row]:
-            return Disposition.DROPPED
-        return Disposition.PASSED if self.passed[row] else Disposition.UNANSWERED
+    def first(self) -> NDArray[np.str_]:
+        """For each connection the first `Disposition` that holds."""
+        return np.select(
+            [self.dropped, self.passed, self.pending],
+            [Disposition.DROPPED.value, Disposition.PASSED.value, Disposition.PENDING.value],
+            Disposition.UNANSWERED.value,
+        )
 
     def categories(self, allowed: NDArray[np.bool_]) -> dict[Category, NDArray[np.bool_]]:
         """The dispositions held against a policy's verdicts."""
@@ -70,6 +72,24 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
     lost = (provider_through != 0) & ~reached & ~passed & ~pending
     dropped = reported | lost
     return Dispositions(passed, dropped, ~(passed | dropped | pending), pending)
+
+
+def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:
+    """The connections among hops (`store.flows.queries.HOPS`) by their disposition.
+
+    One that fanned out to several providers is told as a whole, ICMP errors as well.
+    """
+    seen = records(hops, icmp_errors=True)
+    found = dispose(seen, through, now_ns)
+    connections, which = np.unique(seen.column("connection"), return_inverse=True)
+
+    def whole(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.bincount(which, weights=mask, minlength=len(connections)) > 0
+
+    first = Dispositions(
+        whole(found.passed), whole(found.dropped), whole(found.unanswered), whole(found.pending)
+    ).first()
+    return {one: connections[first == one.value] for one in Disposition}
 
 
 def _through(records: Records, node: str, through: Through) -> NDArray[np.int64]:

@@ -218,11 +218,13 @@ def _first_packet(pairs: _Pairs, protocol: NDArray[np.generic]) -> NDArray[np.in
 
 @dataclass(frozen=True)
 class _Counts:
-    """Connections counted in this window, one flag per pair."""
+    """Connections counted in this window, per pair: a consumer may use a port again."""
 
-    opened: NDArray[np.bool_]
-    answered: NDArray[np.bool_]
-    refused: NDArray[np.bool_]
+    opened: NDArray[np.int64]
+    answered: NDArray[np.int64]
+    refused: NDArray[np.int64]
+    waiting: NDArray[np.int64]
+    """Those opened, now or earlier, that got no answer yet."""
 
 
 def _count(
@@ -238,14 +240,16 @@ def _count(
     tcp = pairs.either("protocol") == TCP
     idle = pairs.last_ns - known["last_ns"] > _IDLE_NS
     open_before = known["opened"] & ~(idle & ~tcp)
-    waiting = open_before & ~known["answered"] & ~idle
-    syn = pairs.field(forward, "syn") > 0
-    opened = np.where(tcp, syn & ~waiting, ~open_before & (forward >= 0))
-    pending = opened | (open_before & ~known["answered"])
-    replied = np.where(tcp, pairs.field(reverse, "synack") > 0, reverse >= 0)
-    answered = pending & replied
-    refused = pending & ~replied & tcp & (pairs.field(reverse, "rst") > 0)
-    return _Counts(opened, answered, refused)
+    unanswered = open_before & ~known["answered"]
+    syns = pairs.field(forward, "syn").astype(np.int64)
+    repeated = unanswered & ~idle & (syns > 0)
+    opened = np.where(tcp, syns - repeated, ~open_before & (forward >= 0))
+    pending = opened + unanswered
+    replies = np.where(tcp, pairs.field(reverse, "synack"), reverse >= 0)
+    answered = np.minimum(pending, replies)
+    resets = np.where(tcp, pairs.field(reverse, "rst"), 0)
+    refused = np.minimum(pending - answered, resets)
+    return _Counts(opened, answered, refused, pending - answered - refused)
 
 
 def _learn(
@@ -257,9 +261,8 @@ def _learn(
 ) -> NDArray[np.void]:
     learnt = known.copy()
     learnt["consumer"], learnt["method"], learnt["last_ns"] = consumer, method, last_ns
-    learnt["opened"] |= counts.opened
-    learnt["answered"] &= ~counts.opened
-    learnt["answered"] |= counts.answered | counts.refused
+    learnt["opened"] |= counts.opened > 0
+    learnt["answered"] = counts.waiting == 0
     return learnt
 
 

@@ -40,8 +40,8 @@ FLOW_DTYPE = np.dtype(
         ("packets", "u8"),  # on the wire: segments of a GSO packet, each counted
         ("bytes", "u8"),  # from the IP header on, headers of each segment included
         ("tcp_flags", "u2"),  # all flags seen
-        ("syn", "u4"),  # packets with SYN and no ACK
-        ("synack", "u4"),
+        ("syn", "u4"),  # packets with SYN and no ACK; one that is sent again is not counted
+        ("synack", "u4"),  # likewise
         ("fin", "u4"),
         ("rst", "u4"),
         ("first_ns", "i8"),  # epoch ns

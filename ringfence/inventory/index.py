@@ -48,14 +48,6 @@ class LabelIndex:
                     held for value, held in by_value.items() if value_matches(query, value)
                 )
 
-    def keys(self) -> list[str]:
-        """Every label key in use, sorted."""
-        return sorted(self._values)
-
-    def values(self, key: str) -> dict[str, int]:
-        """Each value of a key with the number of positions that carry it."""
-        return {value: len(held) for value, held in sorted(self._values.get(key, {}).items())}
-
 
 def _union(bitmaps: Iterable[BitMap]) -> BitMap:
     return BitMap.union(BitMap(), *bitmaps)

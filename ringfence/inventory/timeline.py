@@ -147,6 +147,11 @@ class Timeline:
         row = self._row[revision]
         return self._items[row], self._from[row], self._to[row]
 
+    def holders(self, address: Address) -> list[Item]:
+        """Every item that holds the address as far as it is known."""
+        rows = self._held.get(address, ())
+        return [self._items[row] for row in rows if self._to[row] == FOREVER]
+
     def select_revisions(self, query: Query, since_ns: int, until_ns: int) -> NDArray[np.uint64]:
         """The revisions that satisfy the query and lived within [since_ns, until_ns), sorted."""
         while len(self._items) - len(self._sealed) * _SEGMENT >= _SEGMENT:

@@ -71,7 +71,8 @@ _VALUE = np.dtype(
         ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
         ("original_src", "u1", 16), ("original_dst", "u1", 16),
         ("original_sport", "u2"), ("original_dport", "u2"),
-        ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"), ("tcp_flags", "u4"),
+        ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"),
+        ("syn_seq", "u4"), ("synack_seq", "u4"), ("tcp_flags", "u4"),
         ("nat", "u1"), ("reply", "u1"), ("zero", "V6"),
     ]
 )  # fmt: skip
@@ -158,9 +159,8 @@ class FlowCapture:
             keys, values = self._flows.drain()
         flows = np.empty(len(keys), FLOW_DTYPE)
         for source in (keys, values):
-            for name in source.dtype.names or ():
-                if name != "zero":
-                    flows[name] = source[name]
+            for name in {*(source.dtype.names or ())} & {*(FLOW_DTYPE.names or ())}:
+                flows[name] = source[name]
         if self._settings is None:
             epoch = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             flows["first_ns"] += epoch

@@ -6,26 +6,25 @@ dropping rule an entry is made for every socket that is open.
 """
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from ringfence.kernel import nft
 from ringfence.kernel.errors import NetlinkError
+from ringfence.kernel.netlink import ACK, CREATE, DUMP, NESTED, attributes, connect, exchange
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.sockets import connections, listening
 from ringfence.model.address import V4_MAPPED, Address, is_v4
 from ringfence.model.protocol import ICMP, ICMPV6, TCP
 
-# include/uapi/linux/netlink.h, netfilter/nfnetlink.h and nfnetlink_conntrack.h
+# include/uapi/linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h
 _NETLINK_NETFILTER = 12
 _NEW, _GET, _DELETE = 0x100, 0x101, 0x102
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP, _CREATE = 1, 4, 0x300, 0x400
-_NESTED = 0x8000
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _TIMEOUT = 1, 2, 3, 4, 7
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _ADDRESSES = {4: (1, 2), 16: (3, 4)}
@@ -42,16 +41,18 @@ _TCP_ESTABLISHED, _TCP_LIBERAL = 3, 8
 _IDLE_SECONDS = {TCP: 432_000}
 _IDLE_SECONDS_OTHER = 120
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _GENERIC = struct.Struct("=BBH")  # nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
 
+_CHAIN = "rf_track"
 _TRACK = f"""\
 add table {nft.FAMILY} {nft.TABLE}
-add chain {nft.FAMILY} {nft.TABLE} rf_track \
+add chain {nft.FAMILY} {nft.TABLE} {_CHAIN} \
 {{ type filter hook prerouting priority -150; policy accept; }}
-add rule {nft.FAMILY} {nft.TABLE} rf_track ct state established accept
+add rule {nft.FAMILY} {nft.TABLE} {_CHAIN} ct state established accept
 """
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,18 @@ def start_tracking(netns_path: Path) -> None:
         nft.apply(netns_path, _TRACK)
 
 
+def judges(netns_path: Path) -> bool:
+    """Whether our table stands in a namespace and does more than to track."""
+    table = nft.list_table(netns_path, elements=False) or ()
+    return any(found.get("chain", {}).get("name", _CHAIN) != _CHAIN for found in table)
+
+
 def adopt_open_sockets(netns_path: Path) -> int:
     """Make an established entry for every open connection; returns how many there are.
 
     A connection whose local port is listened on came from outside. A datagram socket without a
-    peer has no connection to adopt.
+    peer has no connection to adopt. What the kernel refuses to track is passed over and will
+    stall: a pod whose sockets are odd, or too many, must not stay without rules for that.
     """
     ports = {(listener.protocol, listener.port) for listener in listening(netns_path)}
     found = []
@@ -104,22 +112,32 @@ def adopt_open_sockets(netns_path: Path) -> int:
             found.append(Entry(protocol, remote, local, remote_port, local_port))
         else:
             found.append(Entry(protocol, local, remote, local_port, remote_port))
-    run_in(netns_path, lambda: _ask(_CREATE, map(_new, found)))
+    refused = run_in(netns_path, lambda: _ask(CREATE, map(_new, found)))
+    if refused:
+        log.warning("open connections not adopted", netns=str(netns_path), refused=len(refused),
+                    problem=str(refused[0]))  # fmt: skip
     return len(found)
 
 
 def entries(netns_path: Path) -> list[Entry]:
     """All tracked connections of a namespace."""
-    return run_in(netns_path, lambda: [_parse(payload) for payload in _dump()])
+
+    def dump() -> list[bytes]:
+        with connect(_NETLINK_NETFILTER) as netlink:
+            every = _GENERIC.pack(socket.AF_UNSPEC, 0, 0)
+            return list(exchange(netlink, _GET, DUMP, every))
+
+    return [_parse(payload) for payload in run_in(netns_path, dump)]
 
 
 def delete(netns_path: Path, unwanted: Iterable[Entry]) -> None:
-    """Forget connections; one that is gone already is fine.
+    """Forget connections; one that is gone already is fine. Raises NetlinkError, NamespaceError.
 
     This alone cuts nothing: a ruleset must deny them, or their next packets make them anew.
     """
     requests = [(_DELETE, entry, _tuple(_TUPLE_ORIG, entry)) for entry in unwanted]
-    run_in(netns_path, lambda: _ask(0, requests))
+    if refused := run_in(netns_path, lambda: _ask(0, requests)):
+        raise refused[0]
 
 
 _Request = tuple[int, Entry, bytes]
@@ -156,10 +174,10 @@ def _tuple(kind: int, entry: Entry) -> bytes:
 
 
 def _parse(payload: bytes) -> Entry:
-    found = _attributes(payload[_GENERIC.size :])
-    original = _attributes(found[_TUPLE_ORIG])
+    found = attributes(payload[_GENERIC.size :])
+    original = attributes(found[_TUPLE_ORIG])
     (status,) = struct.unpack("!I", found[_STATUS])
-    ip, proto = _attributes(original[_TUPLE_IP]), _attributes(original[_TUPLE_PROTO])
+    ip, proto = attributes(original[_TUPLE_IP]), attributes(original[_TUPLE_PROTO])
     source, destination = _ADDRESSES[4] if _ADDRESSES[4][0] in ip else _ADDRESSES[16]
     protocol = proto[_PROTO_NUMBER][0]
     ports = [_PROTO_SOURCE, _PROTO_DESTINATION]
@@ -182,61 +200,32 @@ def _parse(payload: bytes) -> Entry:
 
 
 def _is_liberal(found: dict[int, bytes]) -> bool:
-    """Whether windows are not held to a scale: the kernel never saw the ends agree on one."""
-    state = _attributes(_attributes(found[_PROTOINFO])[_PROTOINFO_TCP])
-    return bool(state[_TCP_FLAGS][0] & _TCP_LIBERAL)
+    """Whether windows are not held to a scale: the kernel never saw the ends agree on one.
+
+    It tells no state of a connection that it passes by a flowtable, and has seen that one open.
+    """
+    state = attributes(attributes(found.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b""))
+    return bool(state.get(_TCP_FLAGS, b"\0")[0] & _TCP_LIBERAL)
 
 
-def _ask(flags: int, requests: Iterable[_Request]) -> None:
-    """Send changes one by one in the thread's namespace."""
-    with _socket() as netlink:
-        for kind, entry, body in requests:
-            family = socket.AF_INET if is_v4(entry.source) else socket.AF_INET6
-            netlink.send(_message(kind, flags | _ACK, family, body))
-            for answer, payload in _messages(netlink.recv(1 << 16)):
-                if answer == _ERROR:
-                    _check(payload)
-
-
-def _dump() -> Iterator[bytes]:
-    with _socket() as netlink:
-        netlink.send(_message(_GET, _DUMP, socket.AF_UNSPEC, b""))
-        while True:
-            for answer, payload in _messages(netlink.recv(1 << 18)):
-                if answer == _DONE:
-                    return
-                if answer == _ERROR:
-                    _check(payload)
-                yield payload
-
-
-def _socket() -> socket.socket:
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-
-
-def _message(kind: int, flags: int, family: int, body: bytes) -> bytes:
-    size = _HEADER.size + _GENERIC.size + len(body)
-    return _HEADER.pack(size, kind, _REQUEST | flags, 1, 0) + _GENERIC.pack(family, 0, 0) + body
-
-
-def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < len(datagram):
-        length, kind, _, _, _ = _HEADER.unpack_from(datagram, at)
-        yield kind, datagram[at + _HEADER.size : at + length]
-        at += (length + 3) & ~3
-
-
-def _check(payload: bytes) -> None:
-    """Raise the error of an NLMSG_ERROR message; its code 0 is an acknowledgement.
+def _ask(flags: int, requests: Iterable[_Request]) -> list[NetlinkError]:
+    """Send changes one by one in the thread's namespace; returns why some were refused.
 
     What is to be deleted may be gone, and what is to be made may be tracked by another tuple:
     the one that it had before DNAT.
     """
-    (code,) = struct.unpack_from("=i", payload)
-    if code not in (0, -errno.ENOENT, -errno.EEXIST):
-        cause = OSError(-code, os.strerror(-code))
-        raise NetlinkError(f"the kernel refused a conntrack request: {cause.strerror}") from cause
+    refused = []
+    with connect(_NETLINK_NETFILTER) as netlink:
+        for kind, entry, body in requests:
+            family = socket.AF_INET if is_v4(entry.source) else socket.AF_INET6
+            try:
+                request = _GENERIC.pack(family, 0, 0) + body
+                for _ in exchange(netlink, kind, flags | ACK, request):
+                    pass
+            except NetlinkError as error:
+                if error.code not in (errno.ENOENT, errno.EEXIST):
+                    refused.append(error)
+    return refused
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -244,17 +233,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _nested(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | _NESTED, value)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
-    at = 0
-    while at < len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        found[kind & ~_NESTED] = data[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3
-    return found
+    return _attribute(kind | NESTED, value)
 
 
 def _wire(address: Address) -> bytes:

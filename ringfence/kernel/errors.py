@@ -17,3 +17,8 @@ class BpfError(KernelError):
 
 class NetlinkError(KernelError):
     """The kernel answered a netlink request with an error."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        """`code` is the kernel's errno, 0 if there is none."""
+        super().__init__(message)
+        self.code = code

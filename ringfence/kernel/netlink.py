@@ -1,4 +1,4 @@
-"""Requests to the kernel over netlink(7), for what needs no more than one question."""
+"""Requests to the kernel over netlink(7): framed, sent and answered."""
 
 import os
 import socket
@@ -7,37 +7,73 @@ from collections.abc import Iterator
 
 from ringfence.kernel.errors import NetlinkError
 
-REQUEST, ACK, DUMP = 0x1, 0x4, 0x300  # NLM_F_…
+REQUEST, ACK, DUMP, CREATE = 0x1, 0x4, 0x300, 0x400  # NLM_F_…
 _ERROR, _DONE = 2, 3  # NLMSG_…
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr
+NESTED = 0x8000  # NLA_F_NESTED
 
 
 def ask(protocol: int, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
     """Send one request in the thread's namespace; yields the payload of each answer.
 
-    Raises NetlinkError, caused by an OSError with the kernel's errno.
+    Raises NetlinkError with the kernel's errno.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as netlink:
+    with connect(protocol) as netlink:
+        yield from exchange(netlink, kind, flags, request)
+
+
+def connect(protocol: int) -> socket.socket:
+    """A socket for many requests in a row, in the thread's namespace; raises NetlinkError."""
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def exchange(netlink: socket.socket, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
+    """As `ask`, over a socket that is open; the answers have to be read to their end."""
+    try:
         header = _HEADER.pack(_HEADER.size + len(request), kind, REQUEST | flags, 1, 0)
         netlink.send(header + request)
         while True:
-            datagram = netlink.recv(1 << 18)
-            at = 0
-            while at < len(datagram):
-                length, answer, _, _, _ = _HEADER.unpack_from(datagram, at)
-                payload = datagram[at + _HEADER.size : at + length]
-                at += (length + 3) & ~3
+            for answer, payload in _messages(netlink.recv(1 << 18)):
                 if answer == _DONE:
                     return
                 if answer == _ERROR:
                     _check(payload)
                     return
                 yield payload
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes (nlattr) in a payload, by kind."""
+    found = {}
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        found[kind & ~NESTED] = data[at + _ATTRIBUTE.size : at + length]
+        at += max((length + 3) & ~3, _ATTRIBUTE.size)
+    return found
+
+
+def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(datagram):
+        length, kind, _, _, _ = _HEADER.unpack_from(datagram, at)
+        yield kind, datagram[at + _HEADER.size : at + length]
+        at += (length + 3) & ~3
 
 
 def _check(payload: bytes) -> None:
     """Raise the error of an NLMSG_ERROR message; its code 0 is an acknowledgement."""
     (code,) = struct.unpack_from("=i", payload)
     if code:
-        cause = OSError(-code, os.strerror(-code))
-        raise NetlinkError(f"the kernel refused a netlink request: {cause.strerror}") from cause
+        raise _refused(OSError(-code, os.strerror(-code)))
+
+
+def _refused(error: OSError) -> NetlinkError:
+    said = f"the kernel refused a netlink request: {error.strerror}"
+    return NetlinkError(said, error.errno or 0)

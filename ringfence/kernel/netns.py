@@ -29,7 +29,7 @@ def run_in(netns_path: Path, function: Callable[[], T]) -> T:
 
     def body() -> None:
         try:
-            _enter(netns_path)
+            enter(netns_path)
             outcome.set_result(function())
         except BaseException as error:  # noqa: BLE001 - handed to the caller as it is
             outcome.set_exception(error)
@@ -47,7 +47,8 @@ def inode(netns_path: Path) -> int:
         raise NamespaceError(f"no network namespace at {netns_path}: {error.strerror}") from error
 
 
-def _enter(netns_path: Path) -> None:
+def enter(netns_path: Path) -> None:
+    """Move the calling thread into a network namespace for good; raises NamespaceError."""
     try:
         fd = os.open(netns_path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

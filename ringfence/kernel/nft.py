@@ -5,7 +5,7 @@ A transaction goes through whole or not at all. Nothing but our own table is eve
 
 import ctypes
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.netns import run_in
 from ringfence.model.address import parse_address
+from ringfence.model.errors import InputError
 
 FAMILY, TABLE = "inet", "ringfence"
 
 # Flags of nft_ctx_output_set_flags, libnftables(3).
-_JSON, _NUMERIC_PROTOCOL = 1 << 4, 1 << 7
+_JSON, _NUMERIC_PROTOCOL, _TERSE = 1 << 4, 1 << 7, 1 << 11
 # libnftables promises nothing about contexts in several threads.
 _lock = threading.Lock()
 
 
 class NftError(KernelError):
-    """nftables refused a command; the message is nft's own."""
+    """nftables refused a command, or holds what nobody of us wrote there."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ def remove(netns_path: Path) -> None:
     apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
 
 
-def list_table(netns_path: Path) -> list[dict[str, Any]] | None:
-    """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there."""
+def list_table(netns_path: Path, *, elements: bool = True) -> list[dict[str, Any]] | None:
+    """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there.
+
+    Without `elements` the kernel is not asked what the sets hold.
+    """
+    flags = _JSON | _NUMERIC_PROTOCOL | (0 if elements else _TERSE)
 
     def read() -> str:
-        return _run(f"list table {FAMILY} {TABLE}", _JSON | _NUMERIC_PROTOCOL) if _there() else ""
+        return _run(f"list table {FAMILY} {TABLE}", flags) if _there() else ""
 
     listed = run_in(netns_path, read)
     return _objects(listed) if listed else None
@@ -87,22 +92,31 @@ def _there() -> bool:
     return any(ours.items() <= found.get("table", {}).items() for found in tables)
 
 
-def read_drops(objects: Iterable[dict[str, Any]]) -> Drops:
-    """What the drop sets hold, from `list_table`."""
+def read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drops:
+    """What the drop sets of these names hold, from `list_table`.
+
+    Raises NftError where they hold something else: a privileged pod can write into our table.
+    """
+    try:
+        return _read_drops(objects, sets)
+    except (TypeError, LookupError, ValueError, OverflowError, StopIteration, InputError) as error:
+        raise NftError(f"the drop sets hold what no rule of ours puts there: {error!r}") from error
+
+
+def _read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drops:
     names: list[str] = []
     keys: list[list[Any]] = []
     packets: list[int] = []
     overflow: dict[str, int] = {}
     for found in objects:
-        if held := found.get("set"):
-            counted = [
-                e["elem"] for e in held.get("elem", ()) if "timeout" in held.get("flags", ())
-            ]
+        if (held := found.get("set")) and held["name"] in sets:
+            counted = [element["elem"] for element in held.get("elem", ())]
             names += [held["name"]] * len(counted)
             keys += [element["val"]["concat"] for element in counted]
             packets += [element["counter"]["packets"] for element in counted]
         rule = found.get("rule", {})
-        if rule.get("comment") == "overflow" and (lost := _packets(rule)):
+        ours = rule.get("comment") == "overflow" and rule["chain"] in sets
+        if ours and (lost := _packets(rule)):
             overflow[rule["chain"]] = lost
     return Drops(
         set_name=np.array(names, dtype=np.str_),
@@ -126,7 +140,10 @@ def _addresses(texts: Iterable[str]) -> NDArray[np.uint8]:
 
 
 def _objects(listed: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = msgspec.json.decode(listed)["nftables"]
+    try:
+        found: list[dict[str, Any]] = msgspec.json.decode(listed)["nftables"]
+    except (msgspec.DecodeError, LookupError, TypeError) as error:
+        raise NftError(f"nftables' answer is not understood: {error}") from error
     return found
 
 
@@ -147,7 +164,7 @@ def _run(commands: str, flags: int) -> str:
                 said: bytes = library.nft_ctx_get_error_buffer(context)
                 raise NftError(f"nftables refused: {said.decode(errors='replace').strip()}")
             printed: bytes = library.nft_ctx_get_output_buffer(context)
-            return printed.decode()
+            return printed.decode(errors="replace")
         finally:
             library.nft_ctx_free(context)
 

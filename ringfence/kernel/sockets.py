@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.kernel.errors import NetlinkError
-from ringfence.kernel.netlink import ACK, DUMP, ask
+from ringfence.kernel.netlink import ACK, DUMP, ask, attributes
 from ringfence.kernel.netns import run_in
 from ringfence.model.address import V4_MAPPED, Address, is_v4
 from ringfence.model.protocol import TCP, UDP
@@ -26,7 +26,6 @@ _TUPLE = struct.Struct("!HH16s16s")  # the first half of inet_diag_sockid
 _ANY_SOCKET = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # the other: interface, cookie
 _REQUEST = struct.Struct("=BBBBI48s")  # inet_diag_req_v2
 _ANSWER = struct.Struct("=BBBB48s5I")  # inet_diag_msg
-_ATTRIBUTE = struct.Struct("=HH")
 
 # States of include/net/tcp_states.h; UDP sockets use the first and the last of them.
 _ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE, _CLOSE_WAIT, _LISTEN = 1, 4, 5, 7, 8, 10
@@ -101,7 +100,7 @@ def _destroy(wanted: Connection) -> bool:
         for _ in ask(_NETLINK_SOCK_DIAG, _SOCK_DESTROY, ACK, exactly):
             pass
     except NetlinkError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _GONE:
+        if error.code in _GONE:
             return False
         raise
     return True
@@ -125,13 +124,8 @@ def _parse(protocol: int, payload: bytes) -> tuple[Connection, bool]:
     family, _, _, _, socket_id, *_ = _ANSWER.unpack_from(payload)
     sport, dport, src, dst = _TUPLE.unpack_from(socket_id)
     local, remote = _address(family, src), _address(family, dst)
-    v6_only = family == socket.AF_INET
-    at = _ANSWER.size
-    while at + _ATTRIBUTE.size <= len(payload):
-        length, kind = _ATTRIBUTE.unpack_from(payload, at)
-        if kind == _INET_DIAG_SKV6ONLY:
-            v6_only = bool(payload[at + _ATTRIBUTE.size])
-        at += max((length + 3) & ~3, _ATTRIBUTE.size)
+    told = attributes(payload[_ANSWER.size :]).get(_INET_DIAG_SKV6ONLY, b"\0")
+    v6_only = family == socket.AF_INET or bool(told[0])
     return Connection(protocol, local, sport, remote, dport), v6_only
 
 

@@ -1,5 +1,6 @@
-"""A connection to one Kubernetes API: GETs of raw JSON, and what their failure means."""
+"""A connection to one Kubernetes API: requests of raw JSON, and what their failure means."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ringfence.kube.errors import ExpiredError, KubeconfigError, KubeError
 
 CONNECT_TIMEOUT_S = 10.0
 """To open a connection; what a request may then take is the caller's."""
-_GONE = 410
+_OK, _GONE = 200, 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Resource:
     name: str
     path: str
     bare: bool = False
+
+
+class _Secret(msgspec.Struct):
+    data: dict[str, bytes] | None = None
+    """msgspec reads base64 into bytes."""
 
 
 class _Status(msgspec.Struct):
@@ -80,20 +86,55 @@ class KubeClient:
         if resource.bare:
             kind = "PartialObjectMetadataList" if "watch" not in query else "PartialObjectMetadata"
             accept = f"application/json;as={kind};g=meta.k8s.io;v=v1"
+        reply = await self._call(
+            "GET", resource.path, {"Accept": accept}, read_timeout_s, query_params=[*query.items()]
+        )
+        if reply.status != _OK:
+            self._refuse(resource, query, reply.status, await _message(reply))
+        return reply
+
+    async def read_secret(self, namespace: str, name: str) -> dict[str, bytes]:
+        """What a Secret holds; raises KubeError."""
+        body = await self._secret("GET", namespace, name, {"Accept": "application/json"})
+        try:
+            return msgspec.json.decode(body, type=_Secret).data or {}
+        except msgspec.DecodeError as error:
+            raise KubeError(f"Secret {namespace}/{name} is not understood: {error}") from error
+
+    async def patch_secret(self, namespace: str, name: str, data: Mapping[str, bytes]) -> None:
+        """Put values into a Secret, beside what it holds under other keys; raises KubeError."""
+        encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+        merge = {"Content-Type": "application/merge-patch+json"}  # RFC 7386
+        await self._secret("PATCH", namespace, name, merge, body={"data": encoded})
+
+    async def _secret(
+        self, method: str, namespace: str, name: str, headers: dict[str, str], **more: Any
+    ) -> bytes:
+        path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        reply = await self._call(method, path, headers, CONNECT_TIMEOUT_S, **more)
+        if reply.status != _OK:
+            raise KubeError(
+                f"the Kubernetes API at {self._host} answered {reply.status} to {method} of Secret"
+                f" {namespace}/{name}: {await _message(reply)}; it must be there, and a Role must"
+                " grant the verbs 'get' and 'patch' on it"
+            )
+        return await reply.read()
+
+    async def _call(
+        self, method: str, path: str, headers: dict[str, str], read_timeout_s: float, **more: Any
+    ) -> aiohttp.ClientResponse:
         try:
             reply: aiohttp.ClientResponse = await self._api.call_api(
-                resource.path,
-                "GET",
-                query_params=list(query.items()),
-                header_params={"Accept": accept},
+                path,
+                method,
+                header_params=headers,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _request_timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
+                **more,
             )
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self.unreachable(error) from error
-        if reply.status != 200:  # noqa: PLR2004
-            self._refuse(resource, query, reply.status, await _message(reply))
         return reply
 
     def unreachable(self, error: BaseException) -> KubeError:

@@ -30,7 +30,6 @@ _HTTP_PORT, _GRPC_PORT = 8443, 8444
 _MANIFESTS = ("namespace", "connector", "agent")
 _START_TIMEOUT = 60.0  # seconds
 _POLL = 0.2
-_CONNECTOR_RESTARTS = 20  # enrolments that a connector of the lab may need, one a pod
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _deploy(config: LabConfig, where: Installation) -> None:
         "SERVER": f"https://{config.control.address}:{_HTTP_PORT}",
         "KUBERNETES_CLUSTER": KUBERNETES_CLUSTER,
         "CA_PEM_BASE64": base64.b64encode(where.ca.read_bytes()).decode(),
-        "CONNECTOR_TOKEN": _enrolment_token(where, "connector", _CONNECTOR_RESTARTS),
+        "CONNECTOR_TOKEN": _enrolment_token(where, "connector", 1),
         "AGENT_TOKEN": _enrolment_token(where, "agent", config.nodes),
     }
     for name in _MANIFESTS:

@@ -7,16 +7,16 @@ so one thread lives in the namespace and only makes sockets; the event loop does
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import socket
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-_CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+from ringfence.kernel.netns import enter
+
 _CHUNK = 1 << 16  # bytes
 
 
@@ -41,21 +41,9 @@ class Forward:
         return f"{self.port}={address}:{self.target_port}"
 
 
-def enter_netns(path: str) -> None:
-    """Move the calling thread into the network namespace at ``path``."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(descriptor, _CLONE_NEWNET):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), path)
-    finally:
-        os.close(descriptor)
-
-
 async def serve(netns: str, forwards: Sequence[Forward]) -> None:
     """Relay until cancelled."""
-    with ThreadPoolExecutor(1, initializer=enter_netns, initargs=(netns,)) as makers:
+    with ThreadPoolExecutor(1, initializer=enter, initargs=(Path(netns),)) as makers:
         async with contextlib.AsyncExitStack() as stack:
             for forward in forwards:
                 handle = partial(_relay, makers, forward)

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -11,12 +13,14 @@ import structlog
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
 from ringfence.link.identity import (
     Identity,
+    IdentityStore,
     LinkConfig,
-    establish,
-    keep,
-    load,
+    StateDirectory,
+    enrol,
+    find_port,
     new_request,
     renewed,
+    target,
 )
 from ringfence.model.backoff import Backoff
 from ringfence.wire.generated.agent_pb2 import RenewRequest
@@ -45,18 +49,18 @@ class Link:
     `problem` says what is wrong at the moment, empty if nothing is known to be.
     """
 
-    def __init__(self, config: LinkConfig) -> None:
+    def __init__(self, config: LinkConfig, store: IdentityStore | None = None) -> None:
+        """`store` keeps the identity elsewhere than in the configured `state_dir`."""
         self._config = config
+        self._store = store or StateDirectory(config.state_dir)
         self._identity: Identity | None = None
+        self._kept = True
         self._channel: grpc.aio.Channel | None = None
         self._renewal: asyncio.Task[None] | None = None
         self.problem = ""
 
     async def start(self) -> None:
-        """Take up the identity that was kept, if any; does not wait for the control plane."""
-        identity = load(self._config.state_dir)
-        if identity is not None:
-            self._adopt(identity)
+        """Begin to renew in time; does not wait for anybody."""
         self._renewal = asyncio.create_task(self._renew_in_time())
 
     async def stop(self) -> None:
@@ -92,7 +96,10 @@ class Link:
             except LinkError as error:
                 self._report(error)
             except grpc.aio.AioRpcError as error:
-                self._report(self.explain(error))
+                problem = self.explain(error)
+                self._report(problem)
+                if isinstance(problem, UnreachableError):
+                    await self._find_port()
             if time.monotonic() - began > _HELD_S:
                 backoff.reset()
             await asyncio.sleep(backoff.delay())
@@ -105,19 +112,19 @@ class Link:
 
     def explain(self, error: grpc.aio.AioRpcError) -> LinkError:
         """Say what a failed call means, and what to do."""
-        target, said = self._config.server, error.details() or error.code().name
+        server, said = self._config.server, error.details() or error.code().name
         match error.code():
             case grpc.StatusCode.UNAVAILABLE if "CERTIFICATE_VERIFY_FAILED" in said:
                 return RefusedError(
-                    f"{target} shows a certificate that the CA known from enrolment did not make,"
+                    f"{server} shows a certificate that the CA known from enrolment did not make,"
                     f" or the clocks disagree: {said}"
                 )
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-                return UnreachableError(f"no answer from the control plane at {target}: {said}")
+                return UnreachableError(f"no answer from the control plane at {server}: {said}")
             case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
                 return RefusedError(
                     f"the control plane refuses this {self._config.kind}: {said}; remove"
-                    f" {self._config.state_dir} and give a new enrolment token"
+                    f" {self._store} and give a new enrolment token"
                 )
             case grpc.StatusCode.FAILED_PRECONDITION:
                 return RefusedError(f"the control plane does not speak our protocol: {said}")
@@ -135,7 +142,20 @@ class Link:
             identity.ca.encode(), identity.key.encode(), identity.certificate.encode()
         )
         self._identity = identity
-        self._channel = grpc.aio.secure_channel(identity.target, credentials, options=_OPTIONS)
+        whom = target(self._config, identity)
+        self._channel = grpc.aio.secure_channel(whom, credentials, options=_OPTIONS)
+
+    async def _take(self, identity: Identity) -> None:
+        """Use a new identity, and keep it; raises LinkError where that fails."""
+        self._adopt(identity)
+        self._kept = False
+        await self._keep()
+
+    async def _keep(self) -> None:
+        """Keep the identity unless it is kept: its token or predecessor is worth nothing now."""
+        if self._identity is not None and not self._kept:
+            await self._store.keep(self._identity)
+            self._kept = True
 
     def _report(self, problem: LinkError) -> None:
         if str(problem) != self.problem:
@@ -147,15 +167,15 @@ class Link:
         while True:
             await asyncio.sleep(backoff.delay())
             identity, now = self._identity, datetime.now(UTC)
-            if identity is None or not identity.half_life <= now < identity.expires:
-                continue
             try:
-                await self._renew(identity)
-                backoff.reset()
+                await self._keep()
+                if identity is not None and identity.renewal <= now < identity.expires:
+                    await self._renew(identity)
+                    backoff.reset()
             except grpc.aio.AioRpcError as error:
                 log.warning("certificate not renewed", problem=str(self.explain(error)))
             except LinkError as error:
-                log.warning("certificate not renewed", problem=str(error))
+                log.warning("certificate not renewed or not kept", problem=str(error))
 
     async def _renew(self, identity: Identity) -> None:
         key, request = new_request(self._config.kind, self._config.name)
@@ -163,11 +183,19 @@ class Link:
             RenewRequest(csr_pem=request.encode()), timeout=_CALL_TIMEOUT_S
         )
         fresh = renewed(identity, key, reply.certificate_pem.decode())
-        keep(self._config.state_dir, fresh)
-        self._adopt(fresh)
+        await self._take(fresh)
         log.info("certificate renewed", expires=fresh.expires.isoformat())
 
     async def _ensure_enrolled(self) -> None:
         """A certificate that ran out while the control plane was away needs a new enrolment."""
+        if self._identity is None and (kept := await self._store.load()):
+            self._adopt(kept)
         if self._identity is None or self._identity.expires <= datetime.now(UTC):
-            self._adopt(await establish(self._config))
+            await self._take(await enrol(self._config))
+
+    async def _find_port(self) -> None:
+        """After a failure: the control plane may listen elsewhere than when we enrolled."""
+        with suppress(LinkError):  # that it is away is told already
+            port = await find_port(self._config)
+            if self._identity is not None and port != self._identity.grpc_port:
+                await self._take(replace(self._identity, grpc_port=port))

@@ -7,11 +7,13 @@ for the certificate before it.
 import os
 import ssl
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,18 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
+from ringfence.model.client import ClientKind
 from ringfence.wire.batch import PROTOCOL
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS
 
-TOLERATED_SKEW = timedelta(minutes=5)
 _FILE = "identity.json"
 _TIMEOUT_S = 10.0
-
-
-class ClientKind(StrEnum):
-    """What may dial the control plane; stands as organisation in the client's certificate."""
-
-    AGENT = "agent"
-    CONNECTOR = "connector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,8 @@ class LinkConfig:
     """Where the control plane is, and as whom to dial it.
 
     `server` is its HTTPS address, `ca_file` its own CA in PEM. `token_file` holds the one-time
-    enrolment token, which is only read where `state_dir` holds no certificate that is valid.
+    enrolment token, which is only read where no certificate is kept that is valid. `state_dir` is
+    where it is kept, unless the link is told otherwise.
     `kubernetes_cluster` is empty outside Kubernetes.
     """
 
@@ -56,10 +53,10 @@ class LinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate and its key in PEM, the CA that made both ends', and whom to dial."""
+    """A certificate and its key in PEM, the CA that made both ends', and which port to dial."""
 
-    target: str
-    """`host:port` of the control plane's gRPC."""
+    grpc_port: int
+    """The control plane's; where that is, is for the configuration to say."""
     certificate: str
     ca: str
     key: str = field(repr=False)
@@ -75,15 +72,29 @@ class Identity:
         return self._lifetime[1]
 
     @property
-    def half_life(self) -> datetime:
-        """When to renew."""
+    def renewal(self) -> datetime:
+        """When to renew: two thirds of the lifetime are left for a control plane that is away."""
         begin, end = self._lifetime
-        return begin + (end - begin) / 2
+        return begin + (end - begin) / 3
+
+
+class IdentityStore(Protocol):
+    """Where a client keeps its identity from one run to the next; its text says where."""
+
+    async def load(self) -> Identity | None:
+        """The identity that was kept, None if there is none; raises LinkError."""
+
+    async def keep(self, identity: Identity) -> None:
+        """Keep it in place of the one before; raises LinkError."""
 
 
 class _Enrolment(msgspec.Struct):
     certificate_pem: str
     ca_pem: str
+    grpc_port: int
+
+
+class _Health(msgspec.Struct):
     grpc_port: int
 
 
@@ -106,44 +117,60 @@ def new_request(kind: ClientKind, name: str) -> tuple[str, str]:
     return key_pem.decode(), signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def load(state_dir: Path) -> Identity | None:
-    """The identity that was kept, None if there is none; raises LinkError on a damaged one."""
-    path = state_dir / _FILE
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Keeps an identity in a file for its owner alone."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        """Where the identity is."""
+        return str(self.path / _FILE)
+
+    async def load(self) -> Identity | None:
+        """The identity that was kept, None if there is none; raises LinkError."""
+        try:
+            data = (self.path / _FILE).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LinkError(f"cannot read {self}: {error}") from error
+        return decode(data, str(self))
+
+    async def keep(self, identity: Identity) -> None:
+        """Write key and certificate at one stroke; raises LinkError."""
+        try:
+            _write(self.path / _FILE, encode(identity))
+        except OSError as error:
+            raise LinkError(f"cannot keep the certificate in {self}: {error}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # made with mode 0600
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).replace(path)
+
+
+def encode(identity: Identity) -> bytes:
+    """The identity as a store keeps it."""
+    return msgspec.json.encode(identity)
+
+
+def decode(data: bytes, where: str) -> Identity:
+    """What `encode` wrote; raises LinkError on damage."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise LinkError(f"cannot read {path}: {error}; remove it and enrol again") from error
-
-
-def keep(state_dir: Path, identity: Identity) -> None:
-    """Write the identity for its owner alone, key and certificate at one stroke."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=state_dir, prefix=_FILE)  # made with mode 0600
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.encode(identity))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(state_dir / _FILE)
-    except OSError as error:
-        raise LinkError(f"cannot keep the certificate in {state_dir}: {error}") from error
-
-
-async def establish(config: LinkConfig) -> Identity:
-    """The identity that was kept, while it is valid; else a new one for the token."""
-    identity = load(config.state_dir)
-    if identity is not None and identity.expires > datetime.now(UTC):
-        return identity
-    identity = await enrol(config)
-    keep(config.state_dir, identity)
-    return identity
+        return msgspec.json.decode(data, type=Identity)
+    except msgspec.DecodeError as error:
+        raise LinkError(f"cannot read {where}: {error}; remove it and enrol again") from error
 
 
 async def enrol(config: LinkConfig) -> Identity:
     """Exchange the one-time token for a certificate; raises UnreachableError, RefusedError."""
-    token, context = _read_token(config), _trust(config)
+    token = _read_token(config)
     key, request = new_request(config.kind, config.name)
     asked = {
         "protocol": PROTOCOL,
@@ -152,23 +179,44 @@ async def enrol(config: LinkConfig) -> Identity:
         "kubernetes_cluster": config.kubernetes_cluster,
         "csr_pem": request,
     }
-    server = config.server.rstrip("/")
-    url = f"{server}/api/v1/enrol"
+    async with _calling(config) as client:
+        # A token is spent by its use, so what can be checked is checked before.
+        _check_clock((await client.get("/healthz")).headers.get("date"))
+        bearer = {"Authorization": f"Bearer {token}"}
+        reply = await client.post("/api/v1/enrol", json=asked, headers=bearer)
+        if not reply.is_success:
+            raise _explain_reply(config, reply)
+        granted = msgspec.json.decode(reply.content, type=_Enrolment)
+    return Identity(granted.grpc_port, granted.certificate_pem, granted.ca_pem, key)
+
+
+async def find_port(config: LinkConfig) -> int:
+    """The port of the control plane's gRPC now; raises UnreachableError, RefusedError."""
+    async with _calling(config) as client:
+        return msgspec.json.decode((await client.get("/healthz")).content, type=_Health).grpc_port
+
+
+def target(config: LinkConfig, identity: Identity) -> str:
+    """Whom to dial, as `host:port`."""
+    host = urlsplit(config.server).hostname or ""
+    return f"[{host}]:{identity.grpc_port}" if ":" in host else f"{host}:{identity.grpc_port}"
+
+
+@asynccontextmanager
+async def _calling(config: LinkConfig) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the control plane's HTTP API; says what its failures mean."""
+    context = _trust(config)
     try:
-        async with httpx.AsyncClient(verify=context, timeout=_TIMEOUT_S, trust_env=False) as client:
-            # A token is spent by its use, so what can be checked is checked before.
-            _check_clock((await client.get(f"{server}/healthz")).headers.get("date"))
-            reply = await client.post(url, json=asked, headers={"Authorization": f"Bearer {token}"})
+        async with httpx.AsyncClient(
+            base_url=config.server, verify=context, timeout=_TIMEOUT_S, trust_env=False
+        ) as client:
+            yield client
     except httpx.HTTPError as error:
         raise _explain_failure(config, error) from error
-    if not reply.is_success:
-        raise _explain_reply(config, reply)
-    try:
-        granted = msgspec.json.decode(reply.content, type=_Enrolment)
     except msgspec.DecodeError as error:
-        raise RefusedError(f"{url} did not answer as a control plane does: {error}") from error
-    target = f"{_bracketed(urlsplit(config.server).hostname or '')}:{granted.grpc_port}"
-    return Identity(target, granted.certificate_pem, granted.ca_pem, key)
+        raise RefusedError(
+            f"{config.server} does not answer as a control plane does: {error}"
+        ) from error
 
 
 def renewed(identity: Identity, key: str, certificate: str) -> Identity:
@@ -205,7 +253,7 @@ def _check_clock(date: str | None) -> None:
     if date is None:
         return
     skew = datetime.now(UTC) - parsedate_to_datetime(date)
-    if abs(skew) > TOLERATED_SKEW:
+    if abs(skew).total_seconds() > LARGEST_SKEW_SECONDS:
         way = "ahead of" if skew > timedelta(0) else "behind"
         raise RefusedError(
             f"this machine's clock is {abs(skew).total_seconds():.0f} s {way} the control plane's:"
@@ -248,7 +296,3 @@ def _explain_failure(config: LinkConfig, error: BaseException) -> LinkError:
         f"{config.server} is not the control plane of the CA in {config.ca_file}:"
         f" {cause.verify_message}"
     )
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -2,6 +2,8 @@
 
 from typing import NewType
 
+from ringfence.model.errors import InputError
+
 TenantId = NewType("TenantId", str)
 ClusterId = NewType("ClusterId", str)
 """A Kubernetes cluster's id; empty for what lives outside every Kubernetes cluster."""
@@ -22,3 +24,12 @@ DEFAULT_TENANT = TenantId("default")
 def item_key(cluster: ClusterId, kind: str, uid: str) -> ItemKey:
     """The key of an inventory item; `kind` is an `ItemKind`, `uid` unique within both."""
     return ItemKey(f"{cluster}/{kind}/{uid}")
+
+
+def parse_version(text: str) -> tuple[WorkspaceName, Version | None]:
+    """Read `shop@3`, `shop@p3`, or `shop` for the latest; raises InputError."""
+    name, at, version = text.partition("@")
+    number = version.removeprefix("p")
+    if at and not (number.isascii() and number.isdecimal() and int(number)):
+        raise InputError(f"{text!r} is not a workspace version: write {name}@p3")
+    return WorkspaceName(name), Version(int(number)) if at else None

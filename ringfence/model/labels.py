@@ -11,6 +11,7 @@ Labels = Mapping[str, tuple[str, ...]]
 ADDRESS = "address"
 KIND = "kind"
 NAME = "name"
+KUBERNETES_PREFIX = "kubernetes."
 CLUSTER = "kubernetes.cluster"
 NAMESPACE = "kubernetes.namespace"
 NODE = "kubernetes.node"

@@ -316,3 +316,16 @@ def matches(query: Query, labels: Mapping[str, tuple[str, ...]]) -> bool:
             return not matches(Compare(key, Operator.EQ, values), labels)
         case Compare(key):
             return any(value_matches(query, have) for have in labels.get(key, ()))
+
+
+def mentions(query: Query, key: str) -> bool:
+    """Whether a query compares a key."""
+    match query:
+        case Compare(compared):
+            return compared == key
+        case And(queries) | Or(queries):
+            return any(mentions(part, key) for part in queries)
+        case Not(inner):
+            return mentions(inner, key)
+        case Everything():
+            return False

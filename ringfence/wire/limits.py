@@ -2,3 +2,7 @@
 
 LARGEST_MESSAGE = 256 << 20
 """Bytes of one gRPC message. A full flow map makes a report of 10 MiB, a million drops of 220."""
+
+LARGEST_SKEW_SECONDS = 300
+"""How far the clocks of a client and the control plane may be apart; beyond, nothing that either
+says of times is believed, and certificates mean nothing."""

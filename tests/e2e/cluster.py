@@ -1,6 +1,7 @@
 """The lab as the end-to-end tests use it: through the command line, as an operator does."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ringfence.cli.client import CHOICE
+
 COMMAND = str(Path(sys.executable).parent / "ringfence")
+os.environ[CHOICE] = "lab"  # for all commands of these tests, whoever is logged in elsewhere
 
 
 class Lab:

@@ -1,29 +1,18 @@
-"""The connector against a real Kubernetes API (etcd and kube-apiserver, no nodes), on the loopback.
-
-The API server runs without its watch cache, so that compacting etcd makes it forget history.
-"""
+"""The connector against a real Kubernetes API."""
 
 import asyncio
-import base64
 import contextlib
-import json
-import os
-import signal
-import socket
-import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import msgspec
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -31,11 +20,14 @@ from cryptography.x509.oid import NameOID
 
 from ringfence.connector.config import ConnectorConfig
 from ringfence.connector.connector import Connector
+from ringfence.connector.identity import SecretStore
 from ringfence.kube import watch
 from ringfence.kube.client import KubeClient
 from ringfence.kube.errors import KubeError
-from ringfence.link.identity import ClientKind, Identity, LinkConfig, keep
+from ringfence.link.errors import LinkError
+from ringfence.link.identity import Identity, LinkConfig, StateDirectory
 from ringfence.model.backoff import Backoff
+from ringfence.model.client import ClientKind
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.workload import Item
 from ringfence.wire.generated.agent_pb2 import InventoryReply
@@ -43,141 +35,18 @@ from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
     add_ControlPlaneServicer_to_server,
 )
+from tests.e2e.apiserver import Api, api_server, free_port
 
 pytestmark = pytest.mark.e2e
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ringfence"
 LAB = ClusterId("lab")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@dataclass
-class Api:
-    """A running API server; `call` speaks to it as its administrator."""
-
-    directory: Path
-    port: int
-    etcd: str
-
-    def kubeconfig(self, token: str = "admin", port: int = 0) -> Path:
-        server = f"https://127.0.0.1:{port or self.port}"
-        path = self.directory / f"kubeconfig-{token}-{port}"
-        cluster = {"server": server, "insecure-skip-tls-verify": True}
-        config = {
-            "current-context": "it",
-            "clusters": [{"name": "it", "cluster": cluster}],
-            "users": [{"name": "it", "user": {"token": token}}],
-            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-        }
-        path.write_text(json.dumps(config))
-        return path
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        reply = httpx.request(
-            method,
-            f"https://127.0.0.1:{self.port}{path}",
-            content=json.dumps(body) if body is not None else None,
-            headers={"Authorization": "Bearer admin", "Content-Type": kind},
-            verify=self._no_verify,
-            trust_env=False,
-        )
-        assert reply.is_success, reply.text
-        return reply.json()
-
-    @cached_property
-    def _no_verify(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-
-    def compact(self) -> None:
-        """Make etcd forget all but what is there now."""
-        key = base64.b64encode(b"\0").decode()
-        now = httpx.post(f"{self.etcd}/v3/kv/range", json={"key": key}, trust_env=False).json()
-        revision = now["header"]["revision"]
-        done = httpx.post(
-            f"{self.etcd}/v3/kv/compaction", json={"revision": revision}, trust_env=False
-        )
-        assert done.is_success, done.text
-
-    def ready(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError, AssertionError):
-            self.call("GET", "/api/v1/namespaces/default")
-            return True
-        return False
-
-
-@contextlib.contextmanager
-def process(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        running = subprocess.Popen(argv, stdout=output, stderr=output, start_new_session=True)
-    try:
-        yield running
-    finally:
-        running.send_signal(signal.SIGTERM)
-        try:
-            running.wait(10)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
+MANIFEST = Path(__file__).parents[2] / "deploy/kubernetes/connector.yaml"
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    programs = sorted(CACHE.glob("kubernetes-*/kube-apiserver"))
-    assert programs, f"no kube-apiserver in {CACHE}: run `make setup`, which builds it"
-    directory = tmp_path_factory.mktemp("api")
-    etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    one = Api(directory, free_port(), etcd)
-    (directory / "tokens").write_text("admin,admin,1,system:masters\nnobody,nobody,2\n")
-    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,  # the only one that Kubernetes reads
-        serialization.NoEncryption(),
-    )
-    (directory / "key.pem").write_bytes(key)
-    etcd_flags = [
-        f"--data-dir={directory / 'etcd'}",
-        f"--listen-client-urls={etcd}",
-        f"--advertise-client-urls={etcd}",
-        f"--listen-peer-urls={peer}",
-        f"--initial-advertise-peer-urls={peer}",
-        f"--initial-cluster=default={peer}",
-        "--unsafe-no-fsync",
-    ]
-    flags = [
-        f"--etcd-servers={etcd}",
-        "--watch-cache=false",
-        "--bind-address=127.0.0.1",
-        f"--secure-port={one.port}",
-        f"--cert-dir={directory}",
-        f"--token-auth-file={directory / 'tokens'}",
-        "--authorization-mode=RBAC",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={directory / 'key.pem'}",
-        f"--service-account-signing-key-file={directory / 'key.pem'}",
-        "--service-cluster-ip-range=10.100.0.0/24",
-        "--endpoint-reconciler-type=none",
-        "--disable-admission-plugins=ServiceAccount",
-    ]
-    with (
-        process(["etcd", *etcd_flags], directory / "etcd.log"),
-        process([str(programs[-1]), *flags], directory / "apiserver.log") as server,
-    ):
-        deadline = time.monotonic() + 60
-        while not one.ready():
-            said = (directory / "apiserver.log").read_text()[-2000:]
-            assert server.poll() is None, f"the API server ended:\n{said}"
-            assert time.monotonic() < deadline, f"no API server after 60 s:\n{said}"
-            time.sleep(0.2)
-        yield one
+    with api_server(tmp_path_factory.mktemp("api")) as running:
+        yield running
 
 
 PLAIN = (
@@ -230,7 +99,7 @@ class Inlet(ControlPlaneServicer):  # type: ignore[misc]
         await server.start()
         try:
             text = certificate.decode()
-            yield Identity(f"localhost:{port}", text, text, key_pem.decode())
+            yield Identity(port, text, text, key_pem.decode())
         finally:
             await server.stop(None)
 
@@ -298,7 +167,7 @@ async def test_a_cluster_is_published_and_then_every_change(api: Api, tmp_path: 
     populate(api)
     inlet = Inlet()
     async with inlet.running() as identity:
-        keep(tmp_path, identity)
+        await StateDirectory(tmp_path).keep(identity)
         nowhere = tmp_path / "nowhere"
         link = LinkConfig(
             "https://localhost", nowhere, nowhere, tmp_path, ClientKind.CONNECTOR, "connector", LAB
@@ -379,32 +248,42 @@ class Gate:
 
 
 @contextlib.asynccontextmanager
+async def connected(kubeconfig: Path) -> AsyncIterator[KubeClient]:
+    client = KubeClient(kubeconfig)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@contextlib.asynccontextmanager
 async def following(
     kubeconfig: Path, kind: watch.Kind[Any], reports: list[str]
 ) -> AsyncIterator[Callable[[], Any]]:
     """Gives a function that awaits the next event; the API server's own objects are passed over."""
-    client = KubeClient(kubeconfig)
-    await client.start()
 
     def report(error: KubeError | None) -> None:
         reports.append(str(error or "fine"))
 
-    events = watch.follow(client, kind, report, Backoff(first=0.05, most=0.2))
+    async with connected(kubeconfig) as client:
+        events = watch.follow(client, kind, report, Backoff(first=0.05, most=0.2))
 
-    async def next_event() -> Any:
-        async for event in events:
-            if isinstance(event, watch.Listed) or event.object.metadata.name.startswith("mine-"):
-                return event
-        raise AssertionError("a watch never ends")
+        async def next_event() -> Any:
+            async for event in events:
+                if isinstance(event, watch.Listed):
+                    return event
+                if event.object.metadata.name.startswith("mine-"):
+                    return event
+            raise AssertionError("a watch never ends")
 
-    async def following_event() -> Any:
-        return await asyncio.wait_for(next_event(), 20)
+        async def following_event() -> Any:
+            return await asyncio.wait_for(next_event(), 20)
 
-    try:
-        yield following_event
-    finally:
-        await events.aclose()
-        await client.stop()
+        try:
+            yield following_event
+        finally:
+            await events.aclose()
 
 
 async def test_a_lost_watch_resumes_and_forgotten_history_is_listed_anew(
@@ -451,6 +330,31 @@ async def test_a_lost_watch_resumes_and_forgotten_history_is_listed_anew(
     await gate.shut()
     await asyncio.sleep(0)  # aborted connections close in the loop's next round
     assert any("unreachable" in said for said in reports)
+
+
+async def test_an_identity_is_kept_in_the_secret_that_the_manifest_grants(api: Api) -> None:
+    api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "ringfence"}})
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/ringfence"
+    paths = {
+        "Secret": "/api/v1/namespaces/ringfence/secrets",
+        "Role": f"{rbac}/roles",
+        "RoleBinding": f"{rbac}/rolebindings",
+    }
+    for one in yaml.safe_load_all(MANIFEST.read_text()):
+        if one["kind"] in paths:
+            await asyncio.to_thread(api.call, "POST", paths[one["kind"]], one)
+    identity = Identity(8444, "certificate", "ca", "key")
+    async with connected(api.kubeconfig("connector")) as client:
+        store = SecretStore(client, "ringfence", "connector-identity")
+        assert await store.load() is None
+        await store.keep(identity)
+    async with connected(api.kubeconfig("connector")) as client:
+        assert await SecretStore(client, "ringfence", "connector-identity").load() == identity
+        other = SecretStore(client, "ringfence", "connector-enrolment")
+        with pytest.raises(LinkError, match="forbidden"):
+            await other.load()
+        with pytest.raises(LinkError, match="forbidden"):
+            await other.keep(identity)
 
 
 async def test_refusals_name_what_is_missing(api: Api) -> None:

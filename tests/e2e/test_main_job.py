@@ -4,6 +4,7 @@ The tests tell one story in their order: each starts from where the one before l
 """
 
 import json
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.lab.config import LabConfig
+from ringfence.lab.shop.program import SCAN_TIMEOUT
 from tests.e2e.cluster import COMMAND, Lab, ringfence, until
 
 CONFIG = LabConfig()
@@ -44,6 +46,13 @@ def unenforced(installed: Lab) -> Unenforced:
 
 
 @pytest.fixture(scope="module")
+def enforced(unenforced: Unenforced) -> float:
+    """The policies are in force; since when, in epoch seconds."""
+    ringfence("enforce", "sock-shop", "nodes", "--yes")
+    return time.time()
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("policies")
 
@@ -70,13 +79,18 @@ def address(lab: Lab, name: str) -> str:
 
 
 def ruleset(lab: Lab, node: str) -> list[str]:
-    """A node's rules without ours and without counters, in an order kube-proxy cannot change."""
+    """A node's rules without ours and without counters, in an order kube-proxy cannot change.
+
+    Both as nft and as iptables tell them: nft hides the matches of iptables' extensions.
+    """
     kept, ours = [], False
     for line in lab.on(node, "nft", "--stateless", "list", "ruleset").splitlines():
         ours = ours or line.startswith("table inet ringfence")
         if line.strip() and not ours:
             kept.append(line)
         ours = ours and line != "}"
+    saved = lab.on(node, "sh", "-c", "iptables-save; ip6tables-save").splitlines()
+    kept += [re.sub(r"\[\d+:\d+\]", "", line) for line in saved if not line.startswith("#")]
     return sorted(kept)
 
 
@@ -227,11 +241,13 @@ def test_analysis_tells_the_intruder_from_the_shop(installed: Lab) -> None:
     assert not ringfence("lab", "exec", "node1", "--", "nft", "list", "tables").count("ringfence")
 
 
-def test_enforcement_comes_into_force(unenforced: Unenforced) -> None:
+def test_a_dry_run_enforces_nothing(installed: Lab, unenforced: Unenforced) -> None:
     assert all(unenforced.rulesets.values())
-    plan = ringfence("enforce", "sock-shop", "nodes", "--dry-run")
-    assert "sock-shop" in plan
-    ringfence("enforce", "sock-shop", "nodes", "--yes")
+    assert "sock-shop" in ringfence("enforce", "sock-shop", "nodes", "--dry-run")
+    assert not [n for n in NODES if "ringfence" in installed.on(n, "nft", "list", "tables")]
+
+
+def test_enforcement_comes_into_force(enforced: float) -> None:
     assert not [agent for agent in answer("agents") if agent["stale_reason"]]
 
 
@@ -245,11 +261,15 @@ def test_the_shop_serves_every_page_as_before(installed: Lab) -> None:
         assert grown["failed"] == 0
 
 
-def test_connections_that_were_open_live_on(installed: Lab) -> None:
+def test_connections_that_were_open_live_on(installed: Lab, enforced: float) -> None:
     for name in ("front-end", "queue-master"):
-        events = installed.events(f"deploy/{name}")
-        assert any(event["event"] == "kept" for event in events)
-        assert not [event for event in events if event["event"] == "lost"]
+
+        def of_kind(event: str, workload: str = name) -> list[float]:
+            events = installed.events(f"deploy/{workload}")
+            return [each["time"] for each in events if each["event"] == event]
+
+        until(f"{name}'s connection was used", lambda: max(of_kind("kept"), default=0) > enforced)
+        assert not of_kind("lost")
 
 
 def test_example_policies_and_their_neighbours(unenforced: Unenforced) -> None:
@@ -260,7 +280,7 @@ def test_example_policies_and_their_neighbours(unenforced: Unenforced) -> None:
         assert row["result"] == ("open" if row["allowed"] else "timed out"), row
 
 
-def test_the_intruder_is_rejected_and_reported(installed: Lab) -> None:
+def test_the_intruder_is_rejected_and_reported(installed: Lab, enforced: float) -> None:
     def rejected() -> bool:
         found = answer("analyze", "sock-shop", "--since", "1m", "--category", "rejected")
         return any(r["flow"]["consumer"]["name"] == "intruder" for r in found["records"])
@@ -268,12 +288,17 @@ def test_the_intruder_is_rejected_and_reported(installed: Lab) -> None:
     until("the drop reports arrive", rejected, FLOW_SECONDS)
     denied = answer("flows", "denied", "--since", "2m")
     assert {"intruder"} <= {row["consumer"]["name"] for row in denied}
-    results = {
-        event["result"]
-        for event in installed.events("pod/intruder")[-5:]
-        if event["event"] == "call"
-    }
-    assert "connected" not in results
+    begun_since = enforced + SCAN_TIMEOUT  # what is logged before may have begun earlier
+
+    def results() -> set[str]:
+        return {
+            event["result"]
+            for event in installed.events("pod/intruder")
+            if event["event"] == "call" and event["time"] > begun_since
+        }
+
+    until("the intruder has called since", lambda: bool(results()))
+    assert results() == {"timeout"}
 
 
 def test_why_names_the_policy_at_both_ends(installed: Lab) -> None:

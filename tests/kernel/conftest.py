@@ -12,6 +12,7 @@ from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from tests.footprint import assert_nothing_stays, of_session
 from tests.kernel.netns import SESSION
+from tests.kernel.world import World, world_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +47,10 @@ def capture() -> Iterator[FlowCapture]:
     capture.open()
     yield capture
     capture.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Everything that an agent needs, without the agent."""
+    with world_in(tmp_path) as made:
+        yield made

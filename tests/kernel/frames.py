@@ -65,9 +65,12 @@ def ipv6(protocol: int, payload: bytes, extensions: tuple[tuple[int, bytes], ...
     )
 
 
-def tcp(sport: int, dport: int, flags: int, payload: bytes = b"", options: bytes = b"") -> bytes:
+def tcp(
+    sport: int, dport: int, flags: int, payload: bytes = b"", options: bytes = b"", seq: int = 0
+) -> bytes:
     offset = (5 + len(options) // 4) << 4
-    return struct.pack("!HHIIBBHHH", sport, dport, 0, 0, offset, flags, 0, 0, 0) + options + payload
+    header = struct.pack("!HHIIBBHHH", sport, dport, seq, 0, offset, flags, 0, 0, 0)
+    return header + options + payload
 
 
 def udp(sport: int, dport: int, payload: bytes = b"") -> bytes:

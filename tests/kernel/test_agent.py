@@ -1,154 +1,24 @@
 """The whole agent as a process of its own in a node's namespace, against real peers and packets."""
 
 import contextlib
-import json
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ringfence.control.identity import ClientIdentity
-from ringfence.control.identity import ClientKind as Kind
-from ringfence.control.pki import Authority
 from ringfence.flows.record import Hook
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.tc import TcxLinks
-from ringfence.link.identity import ClientKind, Identity, keep, new_request
-from ringfence.model.address import Address, host_network, parse_address
+from ringfence.model.address import parse_address
 from ringfence.model.flow import DropSource, Observer
-from ringfence.model.ids import DEFAULT_TENANT, ClusterId, NodeName
-from ringfence.model.policy import Action
-from ringfence.model.protocol import TCP, UDP, PortRange
-from ringfence.policy import program
-from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding, Program, Rule
-from ringfence.wire import batch
-from ringfence.wire.generated.agent_pb2 import AgentState, Batch, DeclaredPort, Directive
-from tests.kernel.netns import Node, Pod, node_with_pods
-from tests.kernel.peers import PORT
+from ringfence.model.protocol import UDP, PortRange
+from ringfence.wire.generated.agent_pb2 import AgentState, DeclaredPort, Directive
+from tests.kernel.netns import Pod
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
-
-CAPABILITIES = "+bpf,+perfmon,+net_admin,+sys_admin"
-"""All that the agent's container is given."""
-
-Row = dict[str, Any]
-
-RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
-
-
-@dataclass
-class World:
-    """A node with two pods, a directory that the peers and the agent live by, and processes."""
-
-    node: Node
-    directory: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    @property
-    def state_dir(self) -> Path:
-        return self.directory / "agent"
-
-    def start(self, role: str, *argv: str) -> None:
-        command = ["nsenter", f"--net={self.node.path}", *argv]
-        with (self.directory / f"{role}.log").open("ab") as log:
-            self.processes[role] = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def stop(self, role: str, how: signal.Signals = signal.SIGTERM) -> None:
-        process = self.processes.pop(role)
-        process.send_signal(how)
-        process.wait(20)
-
-    def start_control(self) -> None:
-        self.start(
-            "control", sys.executable, "-m", "tests.kernel.peers", "control", str(self.directory)
-        )
-
-    def start_agent(self) -> None:
-        self.start(
-            "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
-            RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
-            "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
-            "--state-dir", str(self.state_dir), "--interval", "1",
-            "--runtime-socket", str(self.directory / "cri.sock"),
-        )  # fmt: skip
-
-    def direct(
-        self, revision: int, policy: NodePolicy | None, declared: tuple[DeclaredPort, ...] = ()
-    ) -> None:
-        data = program.encode(policy) if policy else b""
-        self.say(
-            Directive(
-                revision=revision, node_policy=data, interval_seconds=1, declared_ports=declared
-            )
-        )
-
-    def say(self, directive: Directive) -> None:
-        partial = self.directory / "directive.new"
-        partial.write_bytes(directive.SerializeToString())
-        partial.replace(self.directory / "directive")
-
-    def run(self, **pods: Row) -> None:
-        """Have the container runtime run these pods, by sandbox."""
-        partial = self.directory / "pods.new"
-        partial.write_text(json.dumps(pods))
-        partial.replace(self.directory / "pods.json")
-
-    def state(self) -> AgentState:
-        path = self.directory / "state"
-        return AgentState.FromString(path.read_bytes()) if path.exists() else AgentState()
-
-    def batches(self) -> list[Batch]:
-        paths = sorted((self.directory / "batches").iterdir())
-        return [Batch.FromString(path.read_bytes()) for path in paths]
-
-    def flows(self) -> list[Row]:
-        return [
-            row
-            for each in self.batches()
-            for row in batch.decode(batch.FLOWS, each.flows).to_pylist()
-        ]
-
-    def drops(self) -> list[Row]:
-        return [
-            row
-            for each in self.batches()
-            for row in batch.decode(batch.DROPS, each.drops).to_pylist()
-        ]
-
-    def await_(self, what: str, reached: Callable[[], object], seconds: float = 30) -> None:
-        until = time.monotonic() + seconds
-        while not reached():
-            if time.monotonic() > until:
-                log = self.directory / "agent.log"
-                pytest.fail(f"not reached: {what}\n{log.read_text() if log.exists() else ''}")
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """Everything but the agent runs."""
-    with node_with_pods(2) as node:
-        it = World(node, tmp_path)
-        (tmp_path / "batches").mkdir()
-        _make_certificates(it)
-        it.run(**_sandboxes(node), sandbox0=_sandbox("host", "", "") | {"host_network": True})
-        it.direct(0, None)
-        try:
-            it.start(
-                "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(tmp_path)
-            )
-            it.start_control()
-            yield it
-        finally:
-            for role in list(it.processes):
-                it.stop(role, signal.SIGKILL)
+from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
 
 
 def test_flows_arrive_each_counted_once(world: World) -> None:
@@ -251,9 +121,7 @@ def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> 
         world.stop("agent")  # reports once more, into the spool if need be
         world.start_agent()
         world.await_("the last one delivered", lambda: _opened(world, server, 8080) == 5)
-    delivered = world.batches()
-    assert len({each.id for each in delivered}) == len(delivered)
-    starts = [each.window_start_ns for each in delivered]
+    starts = [each.window_start_ns for each in world.batches()]
     assert starts == sorted(starts)
 
 
@@ -271,7 +139,7 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     ):
         older.connect((server.address, 8081))
         denied.connect((server.address, 9090))
-        world.direct(7, _policy(server, PortRange(8080, 8081)))
+        world.direct(7, policy(server, PortRange(8080, 8081)))
         world.await_("revision 7 in force", lambda: world.state().enforced_revision == 7)
         older.sendall(b"open before")
         assert older.recv(100) == b"open before"
@@ -291,12 +159,12 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
         world.stop("agent")
         nft.remove(server.path)
         world.start_agent()
-        world.await_("rules without a control plane", lambda: _judges(server))
+        world.await_("rules without a control plane", lambda: judges(server))
         with pytest.raises(TimeoutError):
             tcp_exchange(client, server.address, 9090, b"denied")
 
         nft.apply(server.path, "flush table inet ringfence")
-        world.await_("tampering is undone", lambda: _judges(server))
+        world.await_("tampering is undone", lambda: judges(server))
 
         assert world.state().enforced_revision == 7
         world.direct(0, None)
@@ -319,33 +187,33 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
 
 def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> None:
     _, server = world.node.pods
-    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.direct(3, policy(server, PortRange(8080, 8080)))
     world.start_agent()
     world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
     world.say(Directive(revision=4, node_policy=b"from the future", interval_seconds=1))
     world.await_("the reason", lambda: world.state().stale_reason)
     # The rules are written again meanwhile, by the directive that was understood.
     nft.remove(server.path)
-    world.await_("tampering is undone", lambda: _judges(server))
+    world.await_("tampering is undone", lambda: judges(server))
     told = world.state().clock_ns
     world.await_("later word", lambda: world.state().clock_ns > told + 2 * 10**9)
     assert "revision 4 is not understood" in world.state().stale_reason
     assert world.state().enforced_revision == 3
-    world.direct(5, _policy(server, PortRange(8080, 8080)))
+    world.direct(5, policy(server, PortRange(8080, 8080)))
     world.await_("revision 5 in force", lambda: world.state().enforced_revision == 5)
     world.await_("no reason any more", lambda: not world.state().stale_reason)
 
 
 def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
     _, server = world.node.pods
-    first, second = _sandboxes(world.node).values()
+    first, second = sandboxes(world.node).values()
     world.run(one=first)
-    world.direct(3, _policy(server, PortRange(8080, 8080)))
+    world.direct(3, policy(server, PortRange(8080, 8080)))
     world.start_agent()
     world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
     assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False}
     assert nft.list_table(server.path) is None
-    world.run(one=first, two=second, lost=_sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"))
+    world.run(one=first, two=second, lost=sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"))
     world.await_("the new pod's rules", lambda: nft.list_table(server.path))
     world.await_("word of them", lambda: len(world.state().pods) == 3)
     world.await_("programmed", lambda: "uid2" in _programmed(world.state()))
@@ -353,6 +221,39 @@ def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: Wo
     assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
     world.direct(0, None)
     world.await_("no rules", lambda: nft.list_table(server.path) is None)
+
+
+def test_a_pod_that_could_not_be_entered_is_tried_again(world: World) -> None:
+    _, server = world.node.pods
+    netns = world.directory / "netns"
+    world.run(late=sandbox("uid2", str(netns), server.address))
+    world.direct(3, policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("the reason", lambda: [p for p in world.state().pods if p.reason])
+    netns.symlink_to(server.path)
+    world.await_("its rules", lambda: "uid2" in _programmed(world.state()))
+    assert judges(server)
+
+
+def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: World) -> None:
+    first, second = sandboxes(world.node).values()
+    world.run(one=first)
+    world.start_agent()
+    world.await_("its pod", lambda: len(world.state().pods) == 1)
+    world.stop("runtime", signal.SIGKILL)
+    world.await_("the reason", lambda: "runtime" in world.state().stale_reason)
+    health = world.state_dir / "health"
+    before = health.stat().st_mtime_ns
+    told = world.state().clock_ns
+    world.await_("later word", lambda: world.state().clock_ns > told + 3 * 10**9)
+    assert health.stat().st_mtime_ns == before
+    assert len(world.state().pods) == 1
+    (world.directory / "cri.sock").unlink()
+    world.run(one=first, two=second)
+    world.start_runtime()
+    world.await_("the pod that came meanwhile", lambda: len(world.state().pods) == 2)
+    world.await_("no reason any more", lambda: not world.state().stale_reason)
+    world.await_("health", lambda: health.stat().st_mtime_ns > before)
 
 
 def _programmed(state: AgentState) -> set[str]:
@@ -377,17 +278,6 @@ def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
     assert "no agent has worked" in none.stderr
 
 
-def _sandbox(uid: str, netns: str, address: str) -> Row:
-    return {"uid": uid, "name": uid, "netns": netns, "address": address, "host_network": False}
-
-
-def _sandboxes(node: Node) -> dict[str, Row]:
-    return {
-        f"sandbox{i}": _sandbox(f"uid{i}", str(pod.path), pod.address)
-        for i, pod in enumerate(node.pods, start=1)
-    }
-
-
 def _opened(world: World, server: Pod, port: int) -> int:
     """Connections to a port as counted at the server's own interface."""
     return sum(
@@ -408,44 +298,3 @@ def _dropped(world: World, server: Pod, port: int) -> int:
         for row in world.drops()
         if row["provider"] == provider and row["provider_port"] == port
     )
-
-
-def _judges(server: Pod) -> bool:
-    """Whether its rules are there, more than tracking."""
-    with contextlib.suppress(nft.NftError):
-        listed = nft.list_table(server.path) or ()
-        return any(found.get("rule", {}).get("chain") == "rf_input" for found in listed)
-    return False
-
-
-def _policy(server: Pod, allowed: PortRange) -> NodePolicy:
-    address = parse_address(server.address)
-    inbound = Program(
-        (
-            Rule("test/allow", Action.ALLOW, TCP, (allowed,), program.SetId("clients")),
-            Rule("test/catch-all", Action.DENY, None, (), None),
-        )
-    )
-    return NodePolicy(
-        kubernetes_cluster=ClusterId(""),
-        node=NodeName("n1"),
-        sets={program.SetId("clients"): (host_network(Address(parse_address("10.99.1.2"))),)},
-        programs={program.ProgramId("p"): inbound},
-        pods=(PodBinding("uid2", "test", "pod2", (address,), program.ProgramId("p"), None),),
-        binding=NodeBinding((), None, None, None),
-        control_plane=((parse_address("127.0.0.1"), PORT),),
-    )
-
-
-def _make_certificates(world: World) -> None:
-    now = time.time_ns()
-    world.state_dir.mkdir()
-    authority = Authority.load(world.directory, now)
-    certificate, key = authority.server_certificate(["127.0.0.1"], now)
-    (world.directory / "server.pem").write_bytes(certificate)
-    (world.directory / "server.key").write_bytes(key)
-    own_key, request = new_request(ClientKind.AGENT, "n1")
-    identity = ClientIdentity(Kind.AGENT, "n1", ClusterId(""), DEFAULT_TENANT)
-    signed = authority.sign_client(request.encode(), identity, now)
-    ca = authority.certificate_pem.decode()
-    keep(world.state_dir, Identity(f"127.0.0.1:{PORT}", signed.decode(), ca, own_key))

@@ -190,6 +190,26 @@ def test_what_is_denied_is_cut_and_what_is_allowed_lives_on(
     assert [name for name, one in allowed.items() if not one.lives()] == []
 
 
+def test_what_could_not_be_adopted_at_first_is_adopted_before_the_rules(
+    node: Node, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    friend, _, pod = node.pods
+    one = talk.direct(friend, pod, 80)
+    admit = Program((Rule("default/shop/p1/in", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))
+    policy = policy_of(pod, admit, admit, friend)
+    enforcer = Enforcer(Nftables())
+
+    def fail(netns: Path) -> int:
+        raise NetlinkError("No buffer space available")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("ringfence.agent.enforce.conntrack.adopt_open_sockets", fail)
+        place = Place("uid", pod.path, inode(pod.path))
+        assert enforcer.apply(Order(1, policy), [place]).problems
+    enforce(enforcer, policy, uid=pod)
+    assert one.lives()
+
+
 def test_a_kernel_that_destroys_no_sockets_passes_no_data(
     node: Node, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,11 +65,15 @@ def load(where: Namespace, desired: Ruleset, previous: Ruleset | None = None) ->
     nft.apply(where.path, BACKEND.transaction(desired, previous))
 
 
-def drops(where: Namespace) -> dict[tuple[str, str, int, int], int]:
-    """Packets dropped by (source, destination, protocol, port)."""
+def read_drops(where: Namespace, loaded: Ruleset) -> nft.Drops:
     listed = nft.list_table(where.path)
     assert listed is not None
-    found = nft.read_drops(listed)
+    return nft.read_drops(listed, {held.name for held in loaded.drop_sets})
+
+
+def drops(where: Namespace, loaded: Ruleset) -> dict[tuple[str, str, int, int], int]:
+    """Packets dropped by (source, destination, protocol, port)."""
+    found = read_drops(where, loaded)
     assert not found.overflow
     return {
         (
@@ -114,7 +118,7 @@ def test_allowed_passes_denied_is_dropped_and_reported(node: Node, family: str) 
             for _ in range(5):
                 udp.sendto(b"x", (address, 53))
         tcp_exchange(server, address, 81, b"a pod reaches itself")
-    reported = drops(server)
+    reported = drops(server, rules)
     assert reported.pop((of_stranger, address, UDP, 53)) == 5
     assert set(reported) == {(of_stranger, address, TCP, 80), (of_friend, address, TCP, 81)}
     assert all(packets >= 1 for packets in reported.values())
@@ -123,23 +127,23 @@ def test_allowed_passes_denied_is_dropped_and_reported(node: Node, family: str) 
 
 def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
     stranger, server, _ = node.pods
-    load(server, inbound(server))
+    rules = inbound(server)
+    load(server, rules)
     assert not ping(stranger, server.address)
-    assert drops(server) == {(stranger.address, server.address, 1, 8 << 8): 1}
+    assert drops(server, rules) == {(stranger.address, server.address, 1, 8 << 8): 1}
 
 
 def test_what_finds_no_room_is_dropped_and_counted_and_nobody_else_is_told(node: Node) -> None:
     stranger, server, _ = node.pods
-    load(server, inbound(server))
+    rules = inbound(server)
+    load(server, rules)
     others = DropCapture(object_path("drop"))
     others.open()
     with closing(others), open_socket(stranger, server.address, socket.SOCK_DGRAM) as udp:
         for port in range(1000, 1000 + DROP_SET_SIZE + 50):
             udp.sendto(b"x", (server.address, port))
         assert not (others.drain()["netns"] == inode(server.path)).any()
-    listed = nft.list_table(server.path)
-    assert listed is not None
-    found = nft.read_drops(listed)
+    found = read_drops(server, rules)
     assert len(found) == DROP_SET_SIZE
     assert found.overflow == {"rf_input_4_deny1": 50}
 
@@ -157,7 +161,8 @@ def test_connections_older_than_the_rules_live_on(node: Node) -> None:
         assert conntrack.adopt_open_sockets(server.path) >= 1
         (entry,) = (e for e in conntrack.entries(server.path) if e.protocol == TCP)
         assert (entry.source, entry.destination_port) == (parse_address(friend.address), 80)
-        load(server, inbound(server))
+        rules = inbound(server)
+        load(server, rules)
         for _ in range(3):
             _echo(client, b"after" * 20_000)
         assert refused(friend, server.address, 80)
@@ -166,7 +171,7 @@ def test_connections_older_than_the_rules_live_on(node: Node) -> None:
         client.settimeout(0.5)
         with pytest.raises(TimeoutError):
             client.recv(3)
-        found = nft.read_drops(nft.list_table(server.path) or [])
+        found = read_drops(server, rules)
         (row,) = np.flatnonzero(found.set_name == "rf_input_4_mid_stream")
         assert found.source[row].tobytes() == parse_address(friend.address)
         assert (found.protocol[row], found.port[row]) == (TCP, 80)
@@ -264,7 +269,7 @@ def test_a_node_judges_node_ports_before_dnat_and_forwards_the_rest(node: Node) 
         assert refused(stranger, stranger.gateway, NODE_PORT)
         tcp_exchange(stranger, server.address, WEB, b"forwarding is not the node's to judge")
         tcp_exchange(stranger, stranger.gateway, 31096, b"nor a port of no Service")
-    assert set(drops(node)) == {(stranger.address, stranger.gateway, TCP, NODE_PORT)}
+    assert set(drops(node, rules)) == {(stranger.address, stranger.gateway, TCP, NODE_PORT)}
     nft.remove(node.path)
     assert node.run("nft", "-s", "list", "ruleset") == before
 

@@ -156,13 +156,21 @@ def test_a_later_fragment_counts_in_the_flow_of_its_first(
 
 
 def test_flags_add_up_over_the_packets_of_a_flow(capture: FlowCapture, empty: Namespace) -> None:
-    for flags in (SYN, SYN, SYNACK, 0x10, 0x18, 0x11, 0x14):
+    for flags in (SYN, SYNACK, 0x10, 0x18, 0x10, 0x11, 0x14):
         frame = ethernet(IP4, ipv4(6, tcp(1, 2, flags)))
         run(capture, empty, frame)
     (flow,) = capture.drain()
-    assert [int(flow[n]) for n in ("syn", "synack", "fin", "rst")] == [2, 1, 1, 1]
+    assert [int(flow[n]) for n in ("syn", "synack", "fin", "rst")] == [1, 1, 1, 1]
     assert (flow["tcp_flags"], flow["packets"]) == (0x1F, 7)
     assert flow["first_ns"] < flow["last_ns"]
+
+
+def test_an_opening_that_is_sent_again_counts_once(capture: FlowCapture, empty: Namespace) -> None:
+    for flags in (SYN, SYNACK):
+        for seq in (7, 7, 9, 9):
+            run(capture, empty, ethernet(IP4, ipv4(6, tcp(1, 2, flags, seq=seq))))
+    (flow,) = capture.drain()
+    assert (flow["syn"], flow["synack"], flow["packets"]) == (2, 2, 8)
 
 
 SEGMENTED = tcp(1, 2, 0x10, bytes(2500))

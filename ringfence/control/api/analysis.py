@@ -1,5 +1,6 @@
 """What a policy version says to live traffic."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -8,31 +9,18 @@ from pydantic import BaseModel, Field
 from ringfence.control.analysis import judge
 from ringfence.control.api.flow_views import FlowView, Views
 from ringfence.control.api.flows import read_window
+from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_enforced, load_tree, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
-from ringfence.model.errors import InputError
 from ringfence.model.flow import Category
-from ringfence.model.ids import Version, WorkspaceName
-from ringfence.model.verdict import Decision, EndRole
+from ringfence.model.ids import Version, WorkspaceName, parse_version
+from ringfence.model.verdict import EndRole
 from ringfence.store.flows.queries import HOPS
 
 router = APIRouter(tags=["analysis"])
-
-
-class DecisionView(BaseModel):
-    """The rule that decided at an end; `policy` is null for a catch-all."""
-
-    layer: str
-    stage: str
-    scope: str
-    workspace: str
-    version: int
-    policy: str | None
-    place: int
-    action: str
 
 
 class RecordView(BaseModel):
@@ -40,7 +28,7 @@ class RecordView(BaseModel):
 
     category: Category
     flow: FlowView
-    deciding: dict[EndRole, DecisionView | None]
+    deciding: dict[EndRole, DecisionResponse | None]
 
 
 class AnalysisQuery(BaseModel):
@@ -84,15 +72,17 @@ async def analyse(
             Version(asked.version) if asked.version is not None else None,
         )
         also = [
-            await load_workspace(connection, tenant, *read_version(text)) for text in asked.with_
+            await load_workspace(connection, tenant, *parse_version(text)) for text in asked.with_
         ]
         enforced = await load_enforced(connection, tenant)
     replaced = {held.name: (held, number) for held, number in (*enforced, *also, wanted)}
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
-    seen = records(hops)
+    seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
-    judged = judge(seen, timeline, window["until"], tree, replaced.values(), wanted[0].scope)
-    dispositions = dispose(seen, services.ingest.through(), services.clock())
+    judged = await judge(seen, timeline, window["until"], tree, replaced.values(), wanted[0].scope)
+    through, now_ns = services.ingest.through(), services.clock()
+    dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
+    first = dispositions.first()
     views, counts, shown = Views(timeline), {}, []
     for category, mask in dispositions.categories(judged.allowed).items():
         chosen = (mask & judged.in_view).nonzero()[0]
@@ -102,24 +92,13 @@ async def analyse(
         newest = chosen[seen.column("last_ns")[chosen].argsort()[::-1]][: asked.limit]
         rows = seen.take(newest).table.to_pylist()
         for at, row in zip(newest.tolist(), rows, strict=True):
-            flow = views.record(row, int(seen.dropped[at]), dispositions.of(at))
-            deciding = {role: _view(judged.deciding[at].get(role)) for role in EndRole}
+            flow = views.record(row, int(seen.dropped[at]), str(first[at]))
+            decided = judged.deciding[at]
+            deciding = {
+                role: decision_response(decided[role]) if role in decided else None
+                for role in EndRole
+            }
             shown.append(RecordView(category=category, flow=flow, deciding=deciding))
     return AnalysisResponse(
         workspace=asked.workspace, version=wanted[1], counts=counts, records=shown
     )
-
-
-def read_version(text: str) -> tuple[WorkspaceName, Version | None]:
-    """Read `shop@3`, `shop@p3`, or `shop` for the latest; raises InputError."""
-    name, _, version = text.partition("@")
-    number = version.removeprefix("p")
-    if version and not number.isdecimal():
-        raise InputError(f"{text!r} is not a workspace version: write shop@p3")
-    return WorkspaceName(name), Version(int(number)) if number else None
-
-
-def _view(decision: Decision | None) -> DecisionView | None:
-    if decision is None:
-        return None
-    return DecisionView(**{name: getattr(decision, name) for name in DecisionView.model_fields})

@@ -6,9 +6,8 @@ from pydantic import BaseModel, Field
 from ringfence.control.api.flows import read_window
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
-from ringfence.control.policies import load_tree, load_workspace
+from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
-from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.policy.document import Documents, format_documents
 from ringfence.store.flows.queries import HOPS
@@ -17,10 +16,9 @@ router = APIRouter(tags=["discovery"])
 
 
 class DiscoverRequest(BaseModel):
-    """Where and when to look: a scope, or a workspace for its scope and name."""
+    """Where and when to look; the scope names the workspace too."""
 
-    scope: str = ""
-    workspace: str = ""
+    scope: str
     since: str = "1h"
     until: str | None = None
 
@@ -53,16 +51,10 @@ async def propose_policies(
     request: DiscoverRequest, services: ServicesDep, principal: PrincipalDep
 ) -> DiscoverResponse:
     """Propose the least set of policies that what was seen needs. Changes nothing."""
-    if bool(request.scope) == bool(request.workspace):
-        raise InputError("give either a scope or a workspace")
     window = read_window(services, request.since, request.until or "0s")
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
-        if request.workspace:
-            name = WorkspaceName(request.workspace)
-            scope = (await load_workspace(connection, principal.tenant, name))[0].scope
-        else:
-            name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
+    name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
     hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
     found = discover(hops, services.inventory.timeline, tree, scope, name)
     return DiscoverResponse(

@@ -1,6 +1,7 @@
 """Scopes and workspaces as YAML documents: apply them, and export them."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -8,18 +9,20 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.apply import decide, read_files
+from ringfence.control.apply import decide, read_files, tree_with
 from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.errors import NotFoundError
-from ringfence.control.policies import load_tree, load_workspace
-from ringfence.control.services import ServicesDep
+from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.control.plan import affected, refusal
+from ringfence.control.policies import load_enforced, load_tree, load_workspace
+from ringfence.control.services import Services, ServicesDep
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
-from ringfence.model.scope import Scope
+from ringfence.model.scope import Scope, ScopeTree
 from ringfence.policy.difference import Change, ChangeKind
 from ringfence.policy.document import Documents, format_documents
+from ringfence.policy.order import PolicySet
 from ringfence.store.relational.scopes import put_scopes
 from ringfence.store.relational.workspaces import WorkspaceHead, add_version, heads
 
@@ -45,6 +48,7 @@ class ApplyRequest(BaseModel):
 
     files: list[File] = Field(min_length=1)
     dry_run: bool = False
+    override: list[str] = Field(default=[], description="Words that refusals name.")
 
 
 class DocumentChangeResponse(BaseModel):
@@ -58,9 +62,14 @@ class DocumentChangeResponse(BaseModel):
 
 
 class ApplyResponse(BaseModel):
-    """A change for each document, in the order given."""
+    """A change for each document, and for whom changed scopes change what is enforced.
+
+    `refused` is why it ought not to be done, empty for nothing.
+    """
 
     changes: list[DocumentChangeResponse]
+    workloads: list[str]
+    refused: str
 
 
 class ExportResponse(BaseModel):
@@ -73,7 +82,8 @@ class ExportResponse(BaseModel):
 async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
     """Make scopes and workspaces as the documents say; a changed workspace gets a new version.
 
-    What is enforced stays the same versions; a changed scope changes at once whom they govern.
+    What is enforced stays the same versions; a changed scope changes at once whom they govern,
+    and is refused where enforcing that would be.
     """
     given = read_files((file.name, file.documents) for file in request.files)
     tenant = author.principal.tenant
@@ -81,7 +91,16 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
         held, latest = await _held(connection, tenant)
         changes = decide(held, given)
         versions = {**latest, **_next_versions(latest, changes)}
+        workloads, refused = await _governance(
+            connection,
+            services,
+            tenant,
+            (ScopeTree(held.scopes), tree_with(held, given)),
+            request.override,
+        )
         if not request.dry_run:
+            if refused:
+                raise ConflictError(refused)
             await _write(connection, services.clock(), given, changes, versions, author)
     if not request.dry_run:
         services.enforcement.touch()
@@ -97,8 +116,29 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
                 else None,
             )
             for change in changes
-        ]
+        ],
+        workloads=list(workloads),
+        refused=refused,
     )
+
+
+async def _governance(
+    connection: AsyncConnection,
+    services: Services,
+    tenant: TenantId,
+    trees: tuple[ScopeTree, ScopeTree],
+    overrides: Collection[str],
+) -> tuple[tuple[str, ...], str]:
+    """For whom other enforced rules decide in the second tree, and why that ought not to be."""
+    enforced = await load_enforced(connection, tenant)
+    snapshot = services.inventory.timeline.latest()
+
+    def work() -> tuple[tuple[str, ...], str]:
+        before, after = (PolicySet(snapshot, tree, enforced) for tree in trees)
+        workloads = affected(before, after)
+        return workloads, refusal(after, overrides) if workloads else ""
+
+    return await asyncio.to_thread(work) if enforced else ((), "")
 
 
 async def _held(

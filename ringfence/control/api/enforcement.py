@@ -1,14 +1,18 @@
 """What is enforced: to see it, to plan a change of it, and to make one."""
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
 from ringfence.control.audit import AuthorDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
-from ringfence.control.services import ServicesDep
-from ringfence.model.ids import Version, WorkspaceName
+from ringfence.control.services import Services, ServicesDep
+from ringfence.model.ids import NodeName, Version, WorkspaceName
+from ringfence.model.workload import ItemKind
 
 router = APIRouter(tags=["enforcement"])
 
@@ -26,6 +30,12 @@ class EnforcementResponse(BaseModel):
     revision: int
     workspaces: list[EnforcedWorkspace]
     agents: list[AgentResponse]
+    unreached: list[str] = Field(
+        description="Nodes, as KUBERNETES-CLUSTER/NAME, whose agent is not connected."
+    )
+    warnings: list[str] = Field(
+        description="Where the rules of now admit more than their policies say."
+    )
 
 
 class WantedWorkspace(BaseModel):
@@ -47,6 +57,7 @@ class PlanResponse(BaseModel):
     """What changes and for whom; `refused` is why it ought not to be done, empty for nothing."""
 
     revision: int
+    workspaces: list[EnforcedWorkspace]
     changes: list[str]
     workloads: list[str]
     warnings: list[str]
@@ -59,10 +70,10 @@ async def show_enforcement(services: ServicesDep) -> EnforcementResponse:
     current = await services.enforcement.current()
     return EnforcementResponse(
         revision=current.revision,
-        workspaces=[
-            EnforcedWorkspace(name=name, version=version) for name, version in current.workspaces
-        ],
+        workspaces=_workspaces(current.workspaces),
         agents=agent_responses(services),
+        unreached=["/".join(node) for node in sorted(_unreached(services))],
+        warnings=list(services.enforcement.warnings),
     )
 
 
@@ -93,8 +104,24 @@ async def stop_enforcing(
 def _response(plan: Plan) -> PlanResponse:
     return PlanResponse(
         revision=plan.revision,
+        workspaces=_workspaces(plan.workspaces),
         changes=list(plan.changes),
         workloads=list(plan.workloads),
         warnings=list(plan.warnings),
         refused=plan.refused,
     )
+
+
+def _workspaces(pairs: Iterable[tuple[WorkspaceName, Version]]) -> list[EnforcedWorkspace]:
+    return [EnforcedWorkspace(name=name, version=version) for name, version in pairs]
+
+
+def _unreached(services: Services) -> set[NodeKey]:
+    agents = services.agents.all()
+    nodes = {
+        (item.cluster, NodeName(item.name))
+        for item in services.inventory.timeline.latest().items
+        if item.kind is ItemKind.NODE
+    }
+    known = nodes | {agent.key for agent in agents}
+    return known - {agent.key for agent in agents if agent.connected}

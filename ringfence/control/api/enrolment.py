@@ -8,8 +8,9 @@ from ringfence.control.audit import Author, AuthorDep, source_of
 from ringfence.control.auth import BearerDep, digest, new_token
 from ringfence.control.errors import ConflictError, UnauthenticatedError
 from ringfence.control.grpc_service import protocol_text
-from ringfence.control.identity import ClientIdentity, ClientKind, Principal, Role
+from ringfence.control.identity import ClientIdentity, Principal, Role
 from ringfence.control.services import ServicesDep
+from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId
 from ringfence.store.relational.tokens import (

@@ -1,6 +1,6 @@
 """Flows as the API shows them: ends with their names at the time, hops of a connection together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -82,10 +82,10 @@ class Views:
         self._timeline = timeline
         self._services = ServiceSockets(timeline.latest())
 
-    def flows(self, rows: Iterable[Row]) -> list[FlowView]:
-        """Connections out of their hops, which stand together."""
+    def flows(self, rows: Iterable[Row], dispositions: Mapping[int, str]) -> list[FlowView]:
+        """Connections out of their hops, which stand together, each with its disposition."""
         grouped = groupby(rows, key=lambda row: row["connection"])
-        return [self._flow(list(hops)) for _, hops in grouped]
+        return [self._flow(list(hops), dispositions[one]) for one, hops in grouped]
 
     def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
         """A connection from its first consumer to its last provider."""
@@ -139,15 +139,10 @@ class Views:
         except KeyError:
             return None
 
-    def _flow(self, hops: list[Row]) -> FlowView:
+    def _flow(self, hops: list[Row], disposition: str) -> FlowView:
         hops.sort(key=lambda row: (_translated(row), row["first_ns"], row["provider"]))
         first, *others = hops
-        passed = any(row["answered"] or row["refused"] or row["reverse_packets"] for row in hops)
-        answered = any(row["answered"] for row in hops)
         dropped = sum(row["dropped"] for row in hops)
-        disposition = (
-            "dropped" if dropped and not answered else "passed" if passed else "unanswered"
-        )
         return FlowView(
             **{**dict(self.hop(first)), "dropped": dropped},
             service=self._service(first),

@@ -1,19 +1,23 @@
 """Flows and drops, as they were seen."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from fastapi import APIRouter, Query
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ringfence.control.api.flow_views import EndView, FlowView, Views
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import Services, ServicesDep
+from ringfence.flows.disposition import disposed
 from ringfence.model import query
-from ringfence.model.flow import DropSource
+from ringfence.model.flow import Disposition, DropSource
 from ringfence.model.protocol import format_protocol
-from ringfence.store.flows.filter import OF_DROP, OF_HOP, Condition, EndColumns
-from ringfence.store.flows.queries import denied, listed
+from ringfence.store.flows.filter import DISPOSITION, OF_DROP, OF_HOP, Condition, Revisions
+from ringfence.store.flows.queries import HOPS, denied, listed
 
 router = APIRouter(tags=["flows"])
 
@@ -70,12 +74,23 @@ async def list_flows(
 ) -> FlowsResponse:
     """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
     window = read_window(services, since, until)
-    condition = _condition(services, filter, window, OF_HOP)
+    wanted = query.parse(filter)
+    connections = {}
+    if query.mentions(wanted, DISPOSITION):
+        hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
+        connections = await _disposed(services, hops)
+    condition = Condition(wanted, _revisions(services, window), OF_HOP, connections)
     rows = await services.flow_store.query(
         listed(condition.sql, _SORTS[sort]),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
     )
-    return FlowsResponse(items=Views(services.inventory.timeline).flows(rows.to_pylist()))
+    dispositions = {
+        one: disposition
+        for disposition, connections in (await _disposed(services, rows)).items()
+        for one in connections.tolist()
+    }
+    views = Views(services.inventory.timeline)
+    return FlowsResponse(items=views.flows(rows.to_pylist(), dispositions))
 
 
 @router.get("/flows/denied")
@@ -88,7 +103,7 @@ async def list_denied(
 ) -> DeniedResponse:
     """List what was dropped, by whom and why."""
     window = read_window(services, since)
-    condition = _condition(services, filter, window, OF_DROP)
+    condition = Condition(query.parse(filter), _revisions(services, window), OF_DROP)
     rows = await services.flow_store.query(
         denied(condition.sql),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
@@ -104,16 +119,18 @@ def read_window(services: Services, since: str, until: str | None = None) -> dic
     return {"since": parse_time(since, now_ns), "until": end_ns}
 
 
-def _condition(
-    services: Services, text: str, window: dict[str, int], columns: EndColumns
-) -> Condition:
-    timeline = services.inventory.timeline
-
+def _revisions(services: Services, window: dict[str, int]) -> Revisions:
     def revisions(part: query.Query) -> list[int]:
-        chosen = timeline.select_revisions(part, window["since"], window["until"])
+        chosen = services.inventory.timeline.select_revisions(
+            part, window["since"], window["until"]
+        )
         return [int(revision) for revision in chosen]
 
-    return Condition(query.parse(text), revisions, columns)
+    return revisions
+
+
+async def _disposed(services: Services, hops: pa.Table) -> dict[Disposition, NDArray[Any]]:
+    return await asyncio.to_thread(disposed, hops, services.ingest.through(), services.clock())
 
 
 def _denied(views: Views, row: dict[str, Any]) -> DeniedView:

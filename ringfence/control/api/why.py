@@ -1,5 +1,6 @@
 """Which policy decides a connection, at each end."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -76,10 +77,15 @@ async def why(
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
-    policy_set = PolicySet(services.inventory.timeline.latest(), tree, enforced)
-    compiled = services.enforcement.surroundings.compile(policy_set)
+    snapshot = services.inventory.timeline.latest()
     question = explanation.Question(source, destination, number, port)
-    answer = explanation.why(policy_set, compiled, question)
+
+    def work() -> explanation.Answer:
+        policy_set = PolicySet(snapshot, tree, enforced)
+        compiled = services.enforcement.surroundings.compile(policy_set)
+        return explanation.why(policy_set, compiled, question)
+
+    answer = await asyncio.to_thread(work)
     return WhyResponse(
         allowed=answer.allowed,
         connections=[

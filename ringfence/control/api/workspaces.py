@@ -27,7 +27,7 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import format_protocol
-from ringfence.store.relational.enforcement import enforced_at
+from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.workspaces import heads, versions
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
@@ -110,7 +110,7 @@ class VersionsResponse(BaseModel):
 async def list_workspaces(services: ServicesDep, principal: PrincipalDep) -> WorkspacesResponse:
     """List the workspaces by name."""
     async with services.database.read() as connection:
-        enforced = dict((await enforced_at(connection, principal.tenant)).workspaces)
+        enforced = dict((await enforced_now(connection, principal.tenant)).workspaces)
         items = []
         for head in await heads(connection, principal.tenant):
             workspace, version = await load_workspace(connection, principal.tenant, head.name)
@@ -128,7 +128,7 @@ async def show_workspace(
     """Show one version of a workspace, the latest unless another is asked for."""
     wanted = Version(version) if version is not None else None
     async with services.database.read() as connection:
-        enforced = dict((await enforced_at(connection, principal.tenant)).workspaces)
+        enforced = dict((await enforced_now(connection, principal.tenant)).workspaces)
         workspace, found = await load_workspace(
             connection, principal.tenant, WorkspaceName(name), wanted
         )

@@ -1,15 +1,19 @@
 """Filters over flows: the one grammar, turned into a condition on hops with bound parameters.
 
 `consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's. Flow attributes
-are protocol, port, bytes, packets, method and disposition. Labels become sets of inventory
-revisions, so that what a pod was called at the time of the flow is what counts.
+are protocol, port, bytes, packets, method and disposition, drop attributes protocol, port and
+packets. Labels become sets of inventory revisions, so that what a pod was called at the time of
+the flow is what counts; dispositions become sets of connections, for `flows.disposition` alone
+says what they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
+from ringfence.model.flow import Disposition
 from ringfence.model.labels import ADDRESS
 from ringfence.model.protocol import parse_protocol
 from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
@@ -17,30 +21,46 @@ from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Q
 Revisions = Callable[[Query], Iterable[int]]
 """The inventory revisions whose labels satisfy a query."""
 
+DISPOSITION = "disposition"
 _ENDS = ("consumer", "provider")
+_ATTRIBUTES = frozenset({"protocol", "port", "bytes", "packets", "method", DISPOSITION})
 
 
-EndColumns = Mapping[str, tuple[str, tuple[str, ...]]]
-"""Where a table keeps its ends: for each the address column and the revision columns."""
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a kind of rows keeps what filters speak of.
 
-OF_HOP: EndColumns = {
-    "consumer": ("first_consumer", ("first_consumer_revision",)),
-    "provider": ("provider", ("provider_revision", "dialled_revision")),
-}
-OF_DROP: EndColumns = {
-    "consumer": ("consumer", ("consumer_revision",)),
-    "provider": ("provider", ("provider_revision",)),
-}
-_NUMBERS = {
-    "port": ("provider_port", "dialled_port"),
-    "bytes": ("forward_bytes + reverse_bytes",),
-    "packets": ("forward_packets + reverse_packets",),
-}
-_DISPOSITIONS = {
-    "dropped": "dropped > 0",
-    "passed": "answered + refused + reverse_packets > 0",
-    "unanswered": "dropped + answered + refused + reverse_packets = 0",
-}
+    `ends` has for each end the address column and the revision columns, `attributes` the columns
+    of all attributes but the disposition.
+    """
+
+    rows: str
+    ends: Mapping[str, tuple[str, tuple[str, ...]]]
+    attributes: Mapping[str, tuple[str, ...]]
+
+
+OF_HOP = Columns(
+    "flows",
+    {
+        "consumer": ("first_consumer", ("first_consumer_revision",)),
+        "provider": ("provider", ("provider_revision", "dialled_revision")),
+    },
+    {
+        "protocol": ("protocol",),
+        "port": ("provider_port", "dialled_port"),
+        "bytes": ("forward_bytes + reverse_bytes",),
+        "packets": ("forward_packets + reverse_packets",),
+        "method": ("method",),
+    },
+)
+OF_DROP = Columns(
+    "drops",
+    {
+        "consumer": ("consumer", ("consumer_revision",)),
+        "provider": ("provider", ("provider_revision",)),
+    },
+    {"protocol": ("protocol",), "port": ("provider_port",), "packets": ("packets",)},
+)
 _COMPARED = {
     Operator.EQ: "=",
     Operator.LT: "<",
@@ -51,12 +71,22 @@ _COMPARED = {
 
 
 class Condition:
-    """A filter as SQL over the columns of a hop or a drop, with the parameters it binds."""
+    """A filter as SQL over the columns of a hop or a drop, with the parameters it binds.
 
-    def __init__(self, query: Query, revisions: Revisions, columns: EndColumns = OF_HOP) -> None:
+    `connections` are those of each disposition; only a filter that `mentions` it needs them.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        revisions: Revisions,
+        columns: Columns,
+        connections: Mapping[Disposition, Iterable[int]] | None = None,
+    ) -> None:
         self.parameters: dict[str, Any] = {}
         self._columns = columns
         self._revisions = revisions
+        self._connections = connections
         self.sql = self._write(query)
 
     def _write(self, query: Query) -> str:
@@ -78,19 +108,32 @@ class Condition:
         end, _, key = compare.key.partition(".")
         if end in _ENDS and key:
             return self._end(end, Compare(key, compare.operator, compare.values))
-        if compare.key in _NUMBERS:
-            return self._any_of(self._number(column, compare) for column in _NUMBERS[compare.key])
+        if compare.key not in _ATTRIBUTES:
+            return self._any_of(self._end(end, compare) for end in _ENDS)
+        if compare.key == DISPOSITION and self._connections is not None:
+            return self._any_of(self._disposed(value) for value in self._words(compare))
+        if compare.key not in self._columns.attributes:
+            raise InputError(
+                f"{self._columns.rows} have no {compare.key}: filter them by labels, "
+                f"{', '.join(self._columns.attributes)}"
+            )
+        columns = self._columns.attributes[compare.key]
         if compare.key == "protocol":
-            numbers = [str(parse_protocol(value)) for value in self._words(compare)]
-            return self._number("protocol", Compare(compare.key, Operator.IN, tuple(numbers)))
+            numbers = tuple(str(parse_protocol(value)) for value in self._words(compare))
+            compare = Compare(compare.key, Operator.IN, numbers)
         if compare.key == "method":
             return f"method IN {self._bind('Array(String)', list(self._words(compare)))}"
-        if compare.key == "disposition":
-            return self._any_of(_disposition(value) for value in self._words(compare))
-        return self._any_of(self._end(end, compare) for end in _ENDS)
+        return self._any_of(self._number(column, compare) for column in columns)
+
+    def _disposed(self, value: str) -> str:
+        if value not in set(Disposition):
+            raise InputError(f"{value!r} is not a disposition: write {', '.join(Disposition)}")
+        known = self._connections or {}
+        chosen = [int(one) for one in known.get(Disposition(value), ())]
+        return f"connection IN {self._bind('Array(UInt64)', chosen)}"
 
     def _end(self, end: str, compare: Compare) -> str:
-        address, columns = self._columns[end]
+        address, columns = self._columns.ends[end]
         if compare.key == ADDRESS and compare.operator in (
             Operator.EQ, Operator.IN, Operator.SUBNET,
         ):  # fmt: skip
@@ -137,9 +180,3 @@ def _float(compare: Compare, value: str) -> float:
         return float(value)
     except ValueError as error:
         raise InputError(f"{compare.key!r} is a number, and {value!r} is none") from error
-
-
-def _disposition(value: str) -> str:
-    if value not in _DISPOSITIONS:
-        raise InputError(f"{value!r} is not a disposition: write {', '.join(_DISPOSITIONS)}")
-    return _DISPOSITIONS[value]

@@ -112,16 +112,21 @@ Parameters: tenant, since, until (epoch ns).
 """
 
 
-def denied(where: str) -> str:
-    """Drop reports that satisfy `where`, the latest first, at most `limit`."""
-    return f"""
+_DENIED = f"""
 SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason,
     sum(packets) AS packets, sum(overflow) AS overflow, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN} AND ({where})
+FROM drops WHERE {_BETWEEN}
 GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason
-ORDER BY max(drops.last_ns) DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
+"""
+
+
+def denied(where: str) -> str:
+    """Drop reports, added up, that satisfy `where`, the latest first, at most `limit`."""
+    return f"""
+SELECT * FROM ({_DENIED}) WHERE {where}
+ORDER BY last_ns DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
 """
 
 

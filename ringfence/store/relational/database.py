@@ -24,10 +24,12 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-        except ArgumentError as error:
+        except (ArgumentError, ValueError):
+            # Neither the URL nor the cause is told: there may be a password in both.
             raise StoreError(
-                f"{url!r} is not a database URL: write postgresql://USER:PASSWORD@HOST/NAME"
-            ) from error
+                "the database URL cannot be read: write postgresql://USER:PASSWORD@HOST/NAME, "
+                "with %40, %2F and %3A for @, / and : in the password"
+            ) from None
         if parsed.drivername not in _DRIVERS:
             kinds = " or ".join(_DRIVERS)
             raise StoreError(f"a database of kind {parsed.drivername!r}: use {kinds}")
@@ -49,7 +51,8 @@ class Database:
                 await connection.commit()
         except (OSError, SQLAlchemyError) as error:
             await self.stop()
-            where = self._url.render_as_string(hide_password=True)
+            # Options after the question mark may hold a password as well.
+            where = self._url.set(query={}).render_as_string(hide_password=True)
             raise StoreError(
                 f"the database {where} cannot be used: {_reason(error)}; "
                 "check that it runs and that the user may log in and create tables"

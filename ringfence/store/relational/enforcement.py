@@ -1,4 +1,4 @@
-"""Which workspace versions are enforced, now and at any time before."""
+"""Which workspace versions are enforced; earlier sets are kept."""
 
 from dataclasses import dataclass
 
@@ -22,14 +22,10 @@ class Enforced:
 NEVER = Enforced(0, (), "", 0)
 
 
-async def enforced_at(
-    connection: AsyncConnection, tenant: TenantId, at_ns: int | None = None
-) -> Enforced:
-    """What was enforced at a time, now for None."""
+async def enforced_now(connection: AsyncConnection, tenant: TenantId) -> Enforced:
+    """What is enforced."""
     held = tables.enforcement
     wanted = select(held).where(held.c.tenant == tenant)
-    if at_ns is not None:
-        wanted = wanted.where(held.c.since_ns <= at_ns)
     found = await connection.execute(wanted.order_by(held.c.revision.desc()).limit(1))
     row = found.one_or_none()
     return _enforced(row) if row else NEVER

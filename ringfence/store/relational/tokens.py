@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.model.ids import ClusterId, TenantId
@@ -59,6 +59,18 @@ async def find_token(connection: AsyncConnection, digest: str) -> Token | None:
 async def any_token(connection: AsyncConnection) -> bool:
     """Whether anybody can log in at all."""
     return (await connection.execute(select(tables.tokens.c.digest).limit(1))).first() is not None
+
+
+async def all_tokens(connection: AsyncConnection, tenant: TenantId) -> list[Token]:
+    """The tenant's API tokens, expired ones too, the oldest first."""
+    held = tables.tokens
+    wanted = select(held).where(held.c.tenant == tenant).order_by(held.c.created_ns, held.c.digest)
+    return [Token(**row) for row in (await connection.execute(wanted)).mappings()]
+
+
+async def remove_token(connection: AsyncConnection, digest: str) -> None:
+    """Forget an API token, which then opens nothing."""
+    await connection.execute(delete(tables.tokens).where(tables.tokens.c.digest == digest))
 
 
 async def add_enrolment_token(connection: AsyncConnection, token: EnrolmentToken) -> None:

@@ -17,6 +17,7 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("RINGFENCE_")},
         "XDG_CONFIG_HOME": str(tmp_path),
+        "RINGFENCE_CONTEXT": "login",
         "NO_COLOR": "1",
     }
     return subprocess.run(
@@ -32,6 +33,8 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["nonsense"], 3, "nonsense"),
         (["inventory"], 3, "ringfence login"),
         (["enforce"], 3, "--off"),
+        (["enforce", "shop@latest"], 3, "write shop@p3"),
+        (["analyze", "shop@"], 3, "write shop@p3"),
         (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
     ],
 )

@@ -1,6 +1,9 @@
 """A real control plane on loopback, with its real stores, and real clients of it."""
 
+import asyncio
+import os
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,8 @@ from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 from tests.unit.control.shop import CLUSTER
 
+COMMAND = Path(sys.executable).with_name("ringfence")
+
 
 @dataclass
 class World:
@@ -36,6 +41,23 @@ class World:
         answer = await self.http.request(method, f"/api/v1{path}", **more)
         assert answer.is_success, answer.text
         return answer.json()
+
+    def context(self, token: str = "") -> dict[str, str]:
+        """The environment in which the command talks to it, as administrator."""
+        return {
+            "RINGFENCE_SERVER": str(self.http.base_url),
+            "RINGFENCE_TOKEN": token or self.token,
+            "RINGFENCE_CA": str(self.data_dir / "ca.pem"),
+        }
+
+    async def run(self, *words: str, token: str = "") -> tuple[int | None, str, str]:
+        """Run the command; its exit code, output and errors."""
+        process = await asyncio.create_subprocess_exec(
+            COMMAND, *words, env={**os.environ, **self.context(token)},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, said = await process.communicate()
+        return process.returncode, out.decode(), said.decode()
 
     async def enrolment_token(self, kind: str, uses: int = 1) -> str:
         """A token that enrols clients of a kind."""

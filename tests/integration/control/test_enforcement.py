@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import msgspec
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from ringfence.control.pki import read_identity
+from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.workload import (
     Backend,
@@ -195,6 +197,32 @@ async def test_probes_without_a_policy_need_an_override(world: World) -> None:
     assert (await world.ok("GET", "/enforcement"))["revision"] == 1
 
 
+async def test_a_changed_scope_tells_for_whom_and_is_refused_as_enforcing_is(
+    world: World, tmp_path: Path
+) -> None:
+    elsewhere = item(ItemKind.POD, "elsewhere", "10.0.0.9", probe=8080)
+    labels = {**elsewhere.labels, "kubernetes.namespace": ("bank",)}
+    probed = replace(elsewhere, namespace="bank", labels=labels)
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB, probed])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    body: dict[str, object] = {"workspaces": [{"name": "shop"}]}
+    await world.ok("POST", "/enforcement", json=body)
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(DOCUMENTS.replace('kubernetes.namespace = "shop"', 'kind = "pod"'))
+    code, _, said = await world.run("diff", "-f", str(wider))
+    assert code == 2
+    assert "other enforced rules decide at 1 workloads: bank/elsewhere\n" in said
+    assert "apply would refuse this: the kubelet's probes of 1 pods" in said
+    code, _, said = await world.run("apply", "-f", str(wider))
+    assert code == 1
+    assert "override with `probes`" in said
+    assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 2
+    code, _, said = await world.run("apply", "-f", str(wider), "--override", "probes")
+    assert (code, said) == (0, "other enforced rules decide at 1 workloads: bank/elsewhere\n")
+    assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 3
+
+
 async def test_a_node_that_the_inventory_lacks_keeps_what_it_has(world: World) -> None:
     await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
     files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
@@ -250,6 +278,18 @@ async def test_the_certificate_decides_what_a_client_may_do(world: World) -> Non
     code, said = await refusal(connector.Publish(iter([event])).read())
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "'another'" in said
+
+
+async def test_clients_speak_for_their_own_alone(world: World) -> None:
+    lying = replace(FRONT, labels={**FRONT.labels, "kubernetes.cluster": ("prod",)})
+    await publish(await world.enrol("connector", "c"), [NODE, lying])
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    gateway = parse_address("10.0.0.254")
+    await agent.tell(node_addresses=[*FRONT.addresses, gateway])
+    await agent.directive()
+    held = {one["name"]: one for one in (await world.ok("GET", "/inventory"))["items"]}
+    assert held["front"]["labels"]["kubernetes.cluster"] == [CLUSTER]
+    assert held["n1"]["addresses"] == ["192.0.2.1", "10.0.0.254"]
 
 
 async def test_an_agent_of_another_release_hears_what_to_do(world: World) -> None:

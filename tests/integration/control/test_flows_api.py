@@ -124,3 +124,19 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
 
     again = await start()
     assert len((await again.ok("GET", "/flows"))["items"]) == 3, "flows outlive a restart"
+
+
+async def test_what_was_dropped_is_found_by_filter(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    node2 = Agent("node2")
+    node2.dropped(CARTS2, (DB, 3306))
+    await report(await world.enrol("agent", "node2"), node2, "node2-1")
+    for port, found in ((3306, 1), (80, 0)):
+        query = {"filter": f"port = {port}"}
+        assert len((await world.ok("GET", "/flows/denied", params=query))["items"]) == found
+        query = {"filter": f'disposition = "dropped" and port = {port}'}
+        flows = (await world.ok("GET", "/flows", params=query))["items"]
+        assert [flow["disposition"] for flow in flows] == ["dropped"] * found
+    bad = await world.http.get("/api/v1/flows/denied", params={"filter": "bytes > 1"})
+    assert bad.status_code == 422
+    assert "drops have no bytes" in bad.json()["detail"]

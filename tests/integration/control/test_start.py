@@ -1,7 +1,9 @@
 """What stands in the way of a start is said, with what to do; and nothing stays behind."""
 
+import contextlib
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from ringfence.control.config import Listen
 from ringfence.control.errors import StartError
 from ringfence.control.server import ControlPlane
+from ringfence.link.identity import LinkConfig, find_port
+from ringfence.model.client import ClientKind
 from ringfence.store.errors import StoreError
 from tests.integration.control.conftest import World, make_config
 
@@ -22,6 +26,10 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             plane = ControlPlane(make_config(tmp_path / option, **{option: listen}))
             with pytest.raises(StartError, match=f"{listen}.*--{option.replace('_', '-')}"):
                 await plane.start()
+            again = ControlPlane(make_config(tmp_path / option))
+            await again.start()
+            await again.stop()
+            assert again.admin_token, "a failed start makes no token that nobody sees"
 
 
 async def test_a_data_directory_has_one_owner_at_a_time(world: World, tmp_path: Path) -> None:
@@ -33,6 +41,25 @@ async def test_a_data_directory_has_one_owner_at_a_time(world: World, tmp_path: 
     blocked.touch()
     with pytest.raises(StartError, match=r"cannot be used.*--data-dir"):
         await ControlPlane(make_config(blocked / "data")).start()
+
+
+async def test_a_directory_that_others_use_is_left_as_it_is(tmp_path: Path) -> None:
+    for name, mode, says in (("tmp", 0o1777, "everybody may write"), ("home", 0o755, "it holds")):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "letter").touch()
+        directory.chmod(mode)
+        with pytest.raises(StartError, match=f"{says}.*--data-dir"):
+            await ControlPlane(make_config(directory)).start()
+        assert directory.stat().st_mode & 0o7777 == mode
+        assert [path.name for path in directory.iterdir()] == ["letter"]
+
+
+async def test_nothing_is_ready_before_there_is_an_administrator(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as held, held:
+        held.execute("DELETE FROM tokens")
+    answer = await world.http.get("/readyz")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "the first start is under way")
 
 
 async def test_a_failed_start_lets_go_of_everything(tmp_path: Path) -> None:
@@ -73,3 +100,15 @@ async def test_decisions_may_live_in_postgresql(tmp_path: Path, postgresql_url: 
         assert (plane.admin_token is not None) is given
         await plane.stop()
     assert not (tmp_path / "data" / "control.db").exists()
+
+
+async def test_where_clients_dial_is_told_to_who_has_no_token(world: World) -> None:
+    config = LinkConfig(
+        server=str(world.http.base_url),
+        ca_file=world.data_dir / "ca.pem",
+        token_file=world.data_dir / "none",
+        state_dir=world.data_dir / "none",
+        kind=ClientKind.AGENT,
+        name="node1",
+    )
+    assert await find_port(config) == world.plane.grpc_port

@@ -135,24 +135,26 @@ def test_noise_is_told_with_its_reason(hops: object) -> None:
     assert set(noise) == {Reason.SCAN, Reason.REFUSED}
 
 
-def test_the_proposal_reads_back_and_allows_what_it_came_from(hops: object) -> None:
+async def test_the_proposal_reads_back_and_allows_what_it_came_from(hops: object) -> None:
     shop, nodes = (proposed(hops, scope).workspace for scope in (SHOP, ScopeName("nodes")))
     text = format_documents(Documents(workspaces=(shop, nodes)))
     assert parse_documents(text, "proposal.yaml").workspaces == (nodes, shop)
     connections = records(hops)
     enforced = [(shop, Version(1)), (nodes, Version(1))]
-    judged = judge(connections, HISTORY, START + 60 * SECOND, TREE, enforced, SHOP)
+    judged = await judge(connections, HISTORY, START + 60 * SECOND, TREE, enforced, SHOP)
     assert judged.in_view.all()
     answered = connections.column("answered") > 0
     assert (judged.allowed == answered).all(), "the scan and the refused one are not allowed"
 
 
-def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
+async def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
     """The pod is gone by the end of the window; what it did before is judged as its doing."""
     history = timeline()
     (gone,) = (item for item in history.latest().items if item.name == "user-db-1")
     history.gone(START + 30 * SECOND, gone.key)
     history.observe(START + 31 * SECOND, replace(gone, name="other-1", labels={}))
     shop = proposed(hops).workspace
-    judged = judge(records(hops), history, START + 60 * SECOND, TREE, [(shop, Version(1))], SHOP)
+    judged = await judge(
+        records(hops), history, START + 60 * SECOND, TREE, [(shop, Version(1))], SHOP
+    )
     assert (judged.allowed == (records(hops).column("answered") > 0)).all()

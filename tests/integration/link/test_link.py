@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,15 @@ from cryptography.x509.oid import NameOID
 
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
-from ringfence.link.identity import ClientKind, LinkConfig, enrol, establish, load
-from ringfence.wire.generated.agent_pb2 import RenewReply
+from ringfence.link.identity import (
+    Identity,
+    LinkConfig,
+    StateDirectory,
+    enrol,
+    new_request,
+)
+from ringfence.model.client import ClientKind
+from ringfence.wire.generated.agent_pb2 import AgentState, RenewReply, RenewRequest
 from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
     ControlPlaneStub,
@@ -69,7 +77,10 @@ class Authority:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "control plane")])
         public = self._server_key.public_key()
         certificate = self._builder(name, public, timedelta(hours=1), shift).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+            ),
+            critical=False,
         )
         key = self._server_key.private_bytes(
             PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -86,6 +97,7 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]
     server_shift: timedelta = timedelta(0)
     enrolled: list[dict[str, Any]] = field(default_factory=list)
     renewals: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    host: str = "localhost"
     https_port: int = 0
     grpc_port: int = 0
 
@@ -100,14 +112,14 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]
         pair.write_bytes(key + certificate)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(pair)
-        https = await asyncio.start_server(self._answer, "localhost", 0, ssl=context)
+        https = await asyncio.start_server(self._answer, self.host, self.https_port, ssl=context)
         self.https_port = https.sockets[0].getsockname()[1]
         server = grpc.aio.server()
         add_ControlPlaneServicer_to_server(self, server)
         credentials = grpc.ssl_server_credentials(
             [(key, certificate)], self.authority.ca, require_client_auth=True
         )
-        self.grpc_port = server.add_secure_port("localhost:0", credentials)
+        self.grpc_port = server.add_secure_port(f"{self.host}:0", credentials)
         await server.start()
         try:
             yield self
@@ -130,7 +142,7 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        status, answer = "200 OK", dict[str, Any]()
+        status, answer = "200 OK", dict[str, Any](grpc_port=self.grpc_port)
         if head.startswith("post /api/v1/enrol "):
             length = int(head.split("content-length: ")[1].split("\r\n")[0])
             asked = msgspec.json.decode(await reader.readexactly(length))
@@ -151,7 +163,7 @@ def config_for(directory: Path, plane: ControlPlane, token: str = "good") -> Lin
     ca.write_bytes(plane.authority.ca)
     token_file.write_text(token + "\n")
     return LinkConfig(
-        server=f"https://localhost:{plane.https_port}",
+        server=f"https://{plane.host}:{plane.https_port}",
         ca_file=ca,
         token_file=token_file,
         state_dir=directory / "state",
@@ -161,13 +173,41 @@ def config_for(directory: Path, plane: ControlPlane, token: str = "good") -> Lin
     )
 
 
+@contextlib.asynccontextmanager
+async def talking(link: Link) -> AsyncIterator[asyncio.Queue[ControlPlaneStub]]:
+    """Holds conversations, and gives each that begins."""
+    begun: asyncio.Queue[ControlPlaneStub] = asyncio.Queue()
+
+    async def conversation(stub: ControlPlaneStub) -> None:
+        await stub.Renew(RenewRequest(csr_pem=new_request(ClientKind.AGENT, "node1")[1].encode()))
+        link.heard()
+        begun.put_nowait(stub)
+        async for _ in stub.Session(_silence()):
+            pass
+
+    await link.start()
+    talk = asyncio.create_task(link.converse(conversation))
+    try:
+        yield begun
+    finally:
+        talk.cancel()
+        await asyncio.gather(talk, return_exceptions=True)
+        await link.stop()
+
+
+async def _silence() -> AsyncIterator[AgentState]:
+    await asyncio.Event().wait()
+    yield AgentState()
+
+
 async def test_a_client_enrols_once_and_keeps_its_key_to_itself(tmp_path: Path) -> None:
     async with ControlPlane(Authority()).running(tmp_path) as plane:
         config = config_for(tmp_path, plane)
-        identity = await establish(config)
-        assert await establish(config) == identity == load(config.state_dir)
-        assert len(plane.enrolled) == 1
-        asked = plane.enrolled[0]
+        for _ in range(2):
+            async with talking(Link(config)) as begun, asyncio.timeout(10):
+                await begun.get()
+        identity = await StateDirectory(config.state_dir).load()
+        (asked,) = plane.enrolled
         assert (asked["kind"], asked["name"], asked["kubernetes_cluster"]) == (
             "agent", "node1", "lab",
         )  # fmt: skip
@@ -177,7 +217,53 @@ async def test_a_client_enrols_once_and_keeps_its_key_to_itself(tmp_path: Path) 
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
-async def test_a_certificate_is_renewed_at_its_half_life_and_used(tmp_path: Path) -> None:
+async def test_a_control_plane_is_found_where_the_configuration_says(tmp_path: Path) -> None:
+    """Its name and its ports may change; a client that is enrolled needs no new token."""
+    plane = ControlPlane(Authority())
+    async with plane.running(tmp_path):
+        config = config_for(tmp_path, plane)
+        link = Link(config)
+        async with talking(link) as begun, asyncio.timeout(10):
+            await begun.get()
+    plane.host = "127.0.0.1"
+    async with plane.running(tmp_path):
+        moved = replace(config, server=f"https://127.0.0.1:{plane.https_port}")
+        async with talking(Link(moved)) as begun, asyncio.timeout(20):
+            await begun.get()
+        known = await StateDirectory(config.state_dir).load()
+        assert known is not None
+        assert known.grpc_port == plane.grpc_port
+    assert len(plane.enrolled) == 1
+
+
+async def test_an_identity_that_could_not_be_kept_is_used_and_kept_later(tmp_path: Path) -> None:
+    async with ControlPlane(Authority()).running(tmp_path) as plane:
+        store = FullDisk()
+        async with talking(Link(config_for(tmp_path, plane), store)) as begun:
+            async with asyncio.timeout(10):
+                await begun.get()
+            store.room = True
+            await asyncio.wait_for(store.kept.get(), 10)
+        assert len(plane.enrolled) == 1, "the token was good for one"
+
+
+class FullDisk:
+    """Has room for an identity when `room` says so."""
+
+    def __init__(self) -> None:
+        self.room = False
+        self.kept: asyncio.Queue[Identity] = asyncio.Queue()
+
+    async def load(self) -> Identity | None:
+        return None
+
+    async def keep(self, identity: Identity) -> None:
+        if not self.room:
+            raise LinkError("no space left on device")
+        self.kept.put_nowait(identity)
+
+
+async def test_a_certificate_is_renewed_in_time_and_used(tmp_path: Path) -> None:
     async with ControlPlane(Authority(timedelta(seconds=4))).running(tmp_path) as plane:
         config = config_for(tmp_path, plane)
         link = Link(config)

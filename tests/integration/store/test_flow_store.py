@@ -11,15 +11,16 @@ import pytest
 from ringfence.control.analysis import connections_of
 from ringfence.flows.connections import Records, records
 from ringfence.flows.disposition import dispose
+from ringfence.flows.disposition import disposed as disposed_as
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, Observer
 from ringfence.model.ids import ClusterId
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import ICMP, TCP, UDP
 from ringfence.model.query import parse
 from ringfence.policy.handle import MID_STREAM
-from ringfence.store.flows.filter import Condition
+from ringfence.store.flows.filter import OF_DROP, OF_HOP, Columns, Condition
 from ringfence.store.flows.queries import HOPS, denied, listed
 from ringfence.store.flows.store import BatchKey, FlowStore, embedded
 from tests.integration.world import (
@@ -255,32 +256,66 @@ FILTERS = [
     ("port = 80", True),
     ("port in (8080, 1)", True),
     ("port > 9000", False),
-    ('protocol = "TCP" and method = "syn" and disposition = "passed"', True),
+    ('protocol = "TCP" and method = "syn"', True),
     ('not protocol = "UDP" and bytes >= 900 and packets < 10', True),
-    ('disposition = "dropped" or method in ("degree")', False),
+    ('method in ("degree")', False),
     ("""kubernetes.label.name = "x') OR 1=1 --" """, False),
     ("""method = "syn') OR (1=1" """, False),
 ]
+
+
+def revisions(part: Any) -> list[int]:
+    return [int(one) for one in HISTORY.select_revisions(part, START, START + 60 * SECOND)]
 
 
 @pytest.mark.parametrize(("written", "found"), FILTERS)
 async def test_filters(store: FlowStore, written: str, found: bool) -> None:
     await insert(store, *pod_to_service(CARTS))
 
-    def revisions(part: Any) -> list[int]:
-        return [int(one) for one in HISTORY.select_revisions(part, START, START + 60 * SECOND)]
-
-    condition = Condition(parse(written), revisions)
+    condition = Condition(parse(written), revisions, OF_HOP)
     rows = await store.query(
         listed(condition.sql, "last_ns"), WINDOW | condition.parameters | {"limit": 10}
     )
     assert len(rows) == (2 if found else 0), "a connection comes with all its hops, or not at all"
 
 
-@pytest.mark.parametrize("written", ['port contains "8"', 'disposition = "gone"', "method > 1"])
-def test_filters_that_mean_nothing_are_refused(written: str) -> None:
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("everything", True),
+        ('consumer.kubernetes.label.name = "front-end" and address = "10.1.2.4"', True),
+        ('provider.kubernetes.label.name = "front-end"', False),
+        ('protocol = "TCP" and port = 3306', True),
+        ("port = 80", False),
+        ("packets = 3", False),
+        ("packets > 5", True),  # all reports together
+    ],
+)
+async def test_filters_of_drops(store: FlowStore, written: str, found: bool) -> None:
+    one, two = Agent("node2"), Agent("node2")
+    for agent in (one, two):
+        agent.dropped(FRONT, (DB, 3306))
+    await insert(store, one, two)
+    condition = Condition(parse(written), revisions, OF_DROP)
+    rows = await store.query(denied(condition.sql), WINDOW | condition.parameters | {"limit": 10})
+    assert rows["packets"].to_pylist() == [6] * found
+
+
+@pytest.mark.parametrize(
+    ("columns", "written"),
+    [
+        (OF_HOP, 'port contains "8"'),
+        (OF_HOP, "disposition > 1"),
+        (OF_HOP, 'not disposition = "gone"'),
+        (OF_HOP, "method > 1"),
+        (OF_DROP, "bytes > 1"),
+        (OF_DROP, 'port = 1 or method = "syn"'),
+        (OF_DROP, 'disposition = "dropped"'),
+    ],
+)
+def test_filters_that_mean_nothing_are_refused(columns: Columns, written: str) -> None:
     with pytest.raises(InputError):
-        Condition(parse(written), lambda _: [])
+        Condition(parse(written), lambda _: [], columns, {} if columns is OF_HOP else None)
 
 
 THROUGH = {(CLUSTER, "node1"): START + 15 * SECOND, (CLUSTER, "node2"): START + 15 * SECOND}
@@ -290,9 +325,20 @@ NOW = START + 20 * SECOND
 async def disposed(
     store: FlowStore, through: dict[tuple[ClusterId, str], int], now_ns: int
 ) -> Disposition:
-    seen = records(await store.query(HOPS, WINDOW))
-    assert len(seen) == 1
-    return dispose(seen, through, now_ns).of(0)
+    """The disposition, which analysis, the list of flows and their filter must agree upon."""
+    hops = await store.query(HOPS, WINDOW)
+    (judged,) = dispose(records(hops), through, now_ns).first()
+    connections = disposed_as(hops, through, now_ns)
+    (listed_as,) = {one for one, which in connections.items() if len(which)}
+    assert listed_as == judged
+    for one in Disposition:
+        written = parse(f'disposition = "{one}"')
+        condition = Condition(written, revisions, OF_HOP, connections)
+        found = await store.query(
+            listed(condition.sql, "last_ns"), WINDOW | condition.parameters | {"limit": 10}
+        )
+        assert bool(len(found)) == (one == judged)
+    return listed_as
 
 
 SILENT: dict[str, Any] = {"answered": 0, "reverse_packets": 0}
@@ -384,7 +430,7 @@ async def test_a_drop_that_nothing_else_saw_is_a_connection(store: FlowStore) ->
     seen = records(await store.query(HOPS, WINDOW))
     assert (text(seen, "first_consumer"), text(seen, "dialled")) == ([FRONT], [CARTS_IP])
     assert seen.dropped.tolist() == [3]
-    assert dispose(seen, THROUGH, NOW).of(0) is Disposition.DROPPED
+    assert dispose(seen, THROUGH, NOW).first() == [Disposition.DROPPED]
     (row,) = (await store.query(denied("true"), WINDOW | {"limit": 10})).to_pylist()
     assert (row["direction"], row["packets"], row["rule"]) == ("outbound", 3, "shop/deny")
 
@@ -398,3 +444,13 @@ async def test_drops_behind_a_service_belong_to_its_connection(store: FlowStore)
     disposition = dispose(seen, THROUGH, NOW)
     assert disposition.passed.all(), "what was answered counts beside what was dropped"
     assert disposition.dropped.all()
+    assert await disposed(store, THROUGH, NOW) is Disposition.DROPPED, "drops come first"
+
+
+async def test_an_icmp_error_has_a_disposition_and_is_no_connection(store: FlowStore) -> None:
+    one = Agent("node1")
+    one.saw(POD, 7, FRONT, (DB, 3 << 8), protocol=ICMP, **SILENT)
+    await insert(store, one)
+    hops = await store.query(HOPS, WINDOW)
+    assert len(records(hops)) == 0
+    assert sum(map(len, disposed_as(hops, THROUGH, NOW).values())) == 1

@@ -3,6 +3,7 @@
 import pytest
 
 from ringfence.agent.cut import as_opened
+from ringfence.kernel import conntrack
 from ringfence.kernel.conntrack import Entry
 from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
@@ -36,3 +37,11 @@ def test_what_tracking_knows_stands() -> None:
     for protocol, port in ((UDP, 4000), (TCP, 80)):
         entry = Entry(protocol, POD, PEER, port, 53)
         assert as_opened(entry, frozenset({POD}), LISTENING) is entry
+
+
+def test_an_entry_without_a_state_is_read() -> None:
+    """The kernel tells none of a connection that passes by a flowtable."""
+    entry = Entry(TCP, POD, PEER, 40000, 80)
+    status = conntrack._attribute(conntrack._STATUS, bytes(4))
+    payload = bytes(4) + conntrack._tuple(conntrack._TUPLE_ORIG, entry) + status
+    assert conntrack._parse(payload) == entry

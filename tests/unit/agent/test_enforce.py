@@ -77,7 +77,7 @@ def test_a_node_that_nothing_governs_and_an_empty_directive_leave_no_rules() -> 
 def test_a_namespace_whose_counters_cannot_be_read_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, *, elements: bool) -> None:
         raise nft.NftError("out of memory")
 
     monkeypatch.setattr(nft, "list_table", refuse)

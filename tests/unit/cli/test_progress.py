@@ -1,5 +1,7 @@
 """Progress where there is no terminal: plain lines, and the time of each step."""
 
+import re
+
 import pytest
 
 from ringfence.cli.progress import shown
@@ -11,11 +13,11 @@ def test_steps_are_told_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
             note("too soon to be told")
         with pytest.raises(ValueError, match="no"), progress.step("[Break]"):
             raise ValueError("no")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
+    said = re.sub(r"\d+\.\d s", "N s", capsys.readouterr().err)
+    assert said.splitlines() == [
         "Build …",
-        "Build: done after 0.0 s",
+        "Build: done after N s",
         "[Break] …",
-        "[Break]: failed after 0.0 s",
+        "[Break]: failed after N s",
     ]
     assert [title for title, _ in progress.times] == ["Build"]

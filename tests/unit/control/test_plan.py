@@ -1,5 +1,7 @@
 """What a plan and an application say before anything is done."""
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.control.apply import decide, read_files
@@ -7,8 +9,9 @@ from ringfence.control.compilation import Surroundings, compile_nodes
 from ringfence.control.plan import affected, describe_changes, probes_without_policy, refusal
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
-from ringfence.model.ids import RevisionId, Version
-from ringfence.model.scope import ScopeTree
+from ringfence.model.ids import RevisionId, ScopeName, Version
+from ringfence.model.query import parse
+from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.document import Documents
 from ringfence.policy.failsafe import NodeAccess
@@ -98,6 +101,44 @@ def test_only_workloads_of_a_workspace_that_changes_are_affected() -> None:
     assert affected(old, new) == ("n1", "shop/db", "shop/front")
     assert affected(policy_set(items), old) == ("shop/db", "shop/front")
     assert affected(old, old) == ()
+
+
+BASE = workspace("base", "all", "  policies:\n  - {id: p, action: DENY, protocol: any, "
+    "consumer: {scope: shop}, provider: {scope: other}}\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "order", "changed"),
+    [
+        ("""kubernetes.namespace = "shop\"""", 0, ()),
+        ("""name = "db\"""", 0, ("n1", "shop/db", "shop/front")),  # BASE names the scope
+        ("""kubernetes.namespace = "shop" and not name = "nobody\"""", 0, ()),
+        ("""kubernetes.namespace = "shop\"""", 2, ("shop/db", "shop/front")),
+    ],
+)
+def test_changed_scopes_change_for_whom_rules_decide(
+    query: str, order: int, changed: tuple[str, ...]
+) -> None:
+    def tree(shop: Scope) -> ScopeTree:
+        other = Scope(ScopeName("other"), shop.parent, parse('kind = "pod"'), 1)
+        return ScopeTree([TREE[ScopeName("all")], shop, other])
+
+    old = TREE[ScopeName("shop")]
+    new = replace(old, query=parse(query), order=order)
+    rivals = workspace("rivals", "other").workspaces[0]
+    enforced = [(one, Version(1)) for one in (SHOP, BASE.workspaces[0], rivals)]
+    snapshot = Snapshot((RevisionId(n), one) for n, one in enumerate((NODE, FRONT, DB), 1))
+    before, after = (PolicySet(snapshot, tree(one), enforced) for one in (old, new))
+    assert affected(before, after) == changed
+
+
+def test_a_scope_that_nobody_names_changes_for_whom_it_gains_and_loses() -> None:
+    items = [NODE, FRONT, DB]
+    before = policy_set(items, HELD)
+    fewer = replace(TREE[ScopeName("shop")], query=parse('name = "db"'))
+    tree = ScopeTree([TREE[ScopeName("all")], fewer])
+    after = PolicySet(before.snapshot, tree, before.enforced)
+    assert affected(before, after) == affected(after, before) == ("shop/front",)
 
 
 @pytest.mark.parametrize(

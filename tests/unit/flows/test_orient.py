@@ -143,6 +143,16 @@ def test_direction_and_counts_outlive_the_window() -> None:
     assert reused["opened"] == 1, "the tuple was answered, so a new SYN is a new connection"
 
 
+def test_a_port_that_is_used_again_within_a_window_is_another_connection() -> None:
+    state = Orientations()
+    (both,) = run(TO | {"syn": 2}, BACK | {"synack": 1}, state=state)
+    assert (both["opened"], both["answered"]) == (2, 1)
+    (late,) = run(BACK | {"synack": 1}, state=state)
+    assert (late["opened"], late["answered"]) == (0, 1)
+    (reset,) = run(TO | {"syn": 2}, BACK | {"synack": 1, "rst": 1}, state=state)
+    assert (reset["opened"], reset["answered"], reset["refused"]) == (2, 1, 1)
+
+
 def test_refusal_is_counted_once() -> None:
     state = Orientations()
     refused = (TO | {"syn": 1}, BACK | {"rst": 1})

@@ -43,6 +43,21 @@ def test_the_connector_may_list_and_watch_just_what_it_watches() -> None:
     }
 
 
+def test_the_connector_may_read_and_change_one_secret_which_holds_its_identity() -> None:
+    found = objects()
+    (rule,) = found["Role", "connector-identity"]["rules"]
+    assert rule == {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["connector-identity"],
+        "verbs": ["get", "patch"],
+    }
+    assert "data" not in found["Secret", "connector-identity"], "applied again, it stays as it is"
+    (container,) = found["Deployment", "connector"]["spec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["RINGFENCE_IDENTITY_SECRET"] == "ringfence/connector-identity"
+
+
 def test_containers_hold_no_more_than_they_need() -> None:
     found = objects()
     pods = {
@@ -64,6 +79,9 @@ def test_containers_hold_no_more_than_they_need() -> None:
     assert "add" not in connector["containers"][0]["securityContext"]["capabilities"]
     assert not any("hostPath" in volume for volume in connector["volumes"])
     agent = pods["agent"]
+    # A socket that is mounted itself is that of a runtime before its restart.
+    on_host = [volume["hostPath"]["type"] for volume in agent["volumes"] if "hostPath" in volume]
+    assert set(on_host) == {"Directory", "DirectoryOrCreate"}
     assert not agent["automountServiceAccountToken"]
     assert agent["containers"][0]["securityContext"]["capabilities"]["add"] == [
         "BPF", "PERFMON", "NET_ADMIN", "SYS_ADMIN",

@@ -1,0 +1,103 @@
+"""What connectors and agents claim, held to what they may speak of.
+
+A client speaks for its own Kubernetes cluster or node alone: whoever takes one over must not
+change what policies mean elsewhere.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import msgspec
+
+from ringfence.control.agents import NodeKey
+from ringfence.inventory.timeline import Timeline
+from ringfence.model import labels
+from ringfence.model.address import Address, format_address
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.workload import Item, ItemKind
+
+MOST_NODE_ADDRESSES = 1024
+"""How many addresses a node may have."""
+_ADDRESS_BYTES = 16
+
+
+def own_key(cluster: ClusterId, key: str) -> ItemKey:
+    """The key of an item of the connector's cluster; raises InputError."""
+    if not key.startswith(f"{cluster}/"):
+        raise InputError(f"item {key!r} lies outside {cluster!r}")
+    return ItemKey(key)
+
+
+def own_item(cluster: ClusterId, data: bytes) -> Item:
+    """An item of the connector's cluster, from JSON; raises InputError.
+
+    Labels that follow from the item are not taken from the client, nor are those of a source
+    other than Kubernetes.
+    """
+    try:
+        item = msgspec.json.decode(data, type=Item)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"not an inventory item: {error}") from error
+    own_key(cluster, item.key)
+    if item.cluster != cluster:
+        raise InputError(f"item {item.key!r} lies outside {cluster!r}")
+    for backend in item.service.backends if item.service else ():
+        if backend.item is not None:
+            own_key(cluster, backend.item)
+    claimed = {
+        key: values
+        for key, values in item.labels.items()
+        if key.startswith(labels.KUBERNETES_PREFIX) and key not in _DERIVED
+    }
+    return replace(item, labels=claimed | labels.make_labels(_derived(item)))
+
+
+_DERIVED = frozenset({labels.CLUSTER, labels.NAMESPACE, labels.NODE})
+"""Of Kubernetes' labels those that follow from the item."""
+
+
+def _derived(item: Item) -> Iterator[tuple[str, str]]:
+    namespace = item.name if item.kind is ItemKind.NAMESPACE else item.namespace
+    yield labels.CLUSTER, item.cluster
+    yield labels.KIND, item.kind
+    yield labels.NAME, item.name
+    for key, value in ((labels.NAMESPACE, namespace), (labels.NODE, item.node)):
+        if value:
+            yield key, value
+    for address in item.addresses:
+        yield labels.ADDRESS, format_address(address)
+
+
+def own_addresses(
+    timeline: Timeline, node: NodeKey, reported: Iterable[bytes]
+) -> tuple[tuple[Address, ...], str]:
+    """The addresses that may be the node's, and what was refused and why (empty for nothing).
+
+    An address that another item holds would make that item's traffic the node's.
+    """
+    addresses = {Address(one) for one in reported if len(one) == _ADDRESS_BYTES}
+    own, refused = [], []
+    for address in sorted(addresses):
+        others = [item for item in timeline.holders(address) if not _stands_for(item, node)]
+        if others:
+            holder = f"{others[0].kind} {others[0].display}"
+            refused.append(f"{format_address(address)} belongs to {holder}")
+        elif _is_unicast(address):
+            own.append(address)
+    if len(own) > MOST_NODE_ADDRESSES:
+        refused.append(f"{len(own)} addresses are more than the {MOST_NODE_ADDRESSES} of a node")
+    return tuple(own[:MOST_NODE_ADDRESSES]), "; ".join(refused)
+
+
+def _is_unicast(address: Address) -> bool:
+    read = ipaddress.ip_address(format_address(address))
+    return not (read.is_unspecified or read.is_loopback or read.is_multicast)
+
+
+def _stands_for(item: Item, node: NodeKey) -> bool:
+    """Whether it is the node itself, or a pod in its network."""
+    if item.kind is ItemKind.NODE:
+        return (item.cluster, item.name) == node
+    return item.host_network and (item.cluster, item.node) == node

@@ -1,0 +1,126 @@
+"""`ringfence enforce` does what it showed and says what came of it, with a real control plane."""
+
+import asyncio
+import contextlib
+import sqlite3
+from dataclasses import replace
+
+import httpx
+import pytest
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.enforce import enforce
+from ringfence.control import enforcement
+from ringfence.model.protocol import TCP
+from ringfence.model.workload import Backend, ItemKind, ServicePort, ServiceSpec, ServiceType
+from tests.integration.control.conftest import World
+from tests.integration.control.test_enforcement import FakeNode, publish
+from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
+
+
+def files(documents: str = DOCUMENTS) -> dict[str, object]:
+    """What apply takes."""
+    return {"files": [{"name": "shop.yaml", "documents": documents}]}
+
+
+async def test_nodes_that_did_not_answer_are_named(world: World) -> None:
+    connector = await world.enrol("connector", "c")
+    await publish(connector, [NODE, item(ItemKind.NODE, "n2", "192.0.2.2"), FRONT, DB])
+    await world.ok("POST", "/apply", json=files())
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    await agent.directive()
+
+    async def obey() -> None:
+        await agent.tell(enforced_revision=(await agent.directive()).revision)
+
+    obeyed = asyncio.create_task(obey())
+    code, _, said = await world.run("enforce", "shop", "--yes")
+    await obeyed
+    assert (code, said.splitlines()) == (
+        2,
+        [
+            "in force on 1 nodes (revision 1)",
+            "not known to be in force on lab/n2: no agent is connected there",
+        ],
+    )
+    code, _, said = await world.run("enforce", "--off", "--yes", "--timeout", "0.1")
+    assert code == 2
+    assert "in force on 0 nodes (revision 2)\nnot in force on n1: no answer\n" in said
+    await publish(connector, [NODE, FRONT, DB])
+    await agent.tell(enforced_revision=0)
+    code, _, said = await world.run("enforce", "--off", "--yes")
+    assert (code, said) == (0, "in force on 1 nodes (revision 2)\n")
+
+
+async def test_what_was_shown_is_enforced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.ok("POST", "/apply", json=files())
+    for name, value in world.context().items():
+        monkeypatch.setenv(name, value)
+
+    def confirm(*_: object, **__: object) -> bool:
+        newer = files(DOCUMENTS.replace("3306", "3307"))
+        headers = {"Authorization": f"Bearer {world.token}"}
+        url = f"{world.http.base_url}/api/v1/apply"
+        with httpx.Client(verify=world.verify, trust_env=False, headers=headers) as client:
+            assert client.post(url, json=newer).is_success
+        return True
+
+    monkeypatch.setattr(typer, "confirm", confirm)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    client = connect()
+    monkeypatch.setattr("ringfence.cli.enforce.connect", lambda: client)
+    await asyncio.to_thread(enforce, ["shop"], wait=False)
+    client._http.close()
+    assert (await world.ok("GET", "/workspaces/shop"))["version"] == 2
+    enforced = (await world.ok("GET", "/enforcement"))["workspaces"]
+    assert enforced == [{"name": "shop", "version": 1}]
+
+
+async def test_a_widening_that_arises_later_is_told(world: World) -> None:
+    connector = await world.enrol("connector", "c")
+    await publish(connector, [NODE, FRONT, DB])
+    await world.ok("POST", "/apply", json=files())
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    assert (await world.ok("GET", "/enforcement"))["warnings"] == []
+    other = item(ItemKind.POD, "other", "10.0.0.3")
+    backends = tuple(
+        Backend("db", TCP, pod.addresses[0], 3306, True, pod.key) for pod in (DB, other)
+    )
+    spec = ServiceSpec(ServiceType.CLUSTER_IP, (ServicePort("db", TCP, 3306),), backends)
+    service = replace(item(ItemKind.SERVICE, "db", "10.96.0.10"), service=spec)
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    await agent.directive()
+    await publish(connector, [NODE, FRONT, DB, other, service])
+    await agent.directive()
+    (warning,) = (await world.ok("GET", "/enforcement"))["warnings"]
+    assert "admits all backends of Service db:3306, of which it means only some" in warning
+    _, _, said = await world.run("agents")
+    assert f"note: {warning}" in said
+
+
+async def test_a_failure_of_a_moment_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcement, "_RETRY_SECONDS", 0.1)
+    assert world.plane.app is not None
+    held = world.plane.app.state.services.enforcement
+
+    def rename(old: str, new: str) -> None:
+        with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as db, db:
+            db.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    async def until(*, fails: bool) -> None:
+        for _ in range(500):
+            await asyncio.sleep(0.02)
+            if bool(held.problem) is fails:
+                return
+        raise AssertionError(held.problem)
+
+    rename("scopes", "gone")
+    held.touch()
+    await until(fails=True)
+    rename("gone", "scopes")
+    await until(fails=False)

@@ -1,0 +1,97 @@
+"""Rules that a privileged pod changes in its own namespace: noticed, survived, written again."""
+
+import socket
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from ringfence.agent.enforce import Enforcer
+from ringfence.kernel import conntrack
+from ringfence.kernel.drops import DROP_DTYPE
+from ringfence.kernel.netlink import CREATE
+from ringfence.model.address import parse_address
+from ringfence.model.policy import Action
+from ringfence.model.protocol import TCP
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.program import Program, Rule
+from ringfence.wire import batch
+from tests.kernel.netns import Node, node_with_pods
+from tests.kernel.test_cut import CATCH_ALL, FRIENDS, enforce, policy_of, ports
+from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
+
+ADMIT = Program((Rule("default/shop/p1/in", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))
+ANYTHING = Program((Rule("default/shop/p1/any", Action.ALLOW, None, (), None),))
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with node_with_pods(2) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "add set inet ringfence foreign { type ipv4_addr; timeout 1h; elements = { 192.0.2.1 }; }",
+        "table inet ringfence { chain foreign { counter accept comment overflow; }; }",
+        "add element inet ringfence rf_input_4_deny1 { 192.0.2.1 . 192.0.2.2 . tcp . 80 }",
+        "add element inet ringfence rf_friends_4 { 192.0.2.1 }",
+        "insert rule inet ringfence rf_input accept",
+        "add map inet ringfence foreign { type ipv4_addr : verdict; }",
+        "flush table inet ringfence",
+        "delete table inet ringfence",
+    ],
+)
+def test_what_a_pod_writes_into_our_table_goes_and_the_agent_stays(
+    node: Node, written: str
+) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy, uid=pod)
+    before = pod.run("nft", "-s", "list", "ruleset")
+
+    pod.nft(written)
+    assert _changed(enforcer)
+    enforce(enforcer, policy, uid=pod)
+    assert pod.run("nft", "-s", "list", "ruleset") == before
+
+    with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
+        udp.sendto(b"denied", (pod.address, 53))
+    assert not _changed(enforcer)
+    (row,) = batch.decode(batch.DROPS, enforcer.ledger.take()).to_pylist()
+    assert (row["provider_port"], row["packets"]) == (53, 1)
+
+
+def test_a_change_of_policy_is_not_held_up_by_what_a_pod_wrote(node: Node) -> None:
+    friend, pod = node.pods
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    pod.nft("add element inet ringfence rf_input_4_deny1 { 192.0.2.1 . 192.0.2.2 . tcp . 80 }")
+    enforce(enforcer, policy_of(pod, ANYTHING, ANYTHING, friend), uid=pod)
+    with tcp_echo(pod, pod.address, 81):
+        tcp_exchange(friend, pod.address, 81, b"hello")
+
+
+def test_a_socket_that_cannot_be_tracked_keeps_no_pod_without_rules(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes no entry whose addresses are of two families."""
+    friend, pod = node.pods
+    odd = conntrack.Entry(
+        TCP, parse_address(friend.address), parse_address(friend.address6), 40000, 80
+    )
+    assert pod.call(lambda: conntrack._ask(CREATE, [conntrack._new(odd)]))
+    monkeypatch.setattr(
+        conntrack, "connections", lambda _: [(TCP, odd.destination, 80, odd.source, 40000)]
+    )
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    assert conntrack.judges(pod.path)
+
+
+def _changed(enforcer: Enforcer) -> bool:
+    """Whether reading the counters finds the rules changed."""
+    enforcer.read_drops(np.zeros(0, DROP_DTYPE), {})
+    return enforcer.tampered

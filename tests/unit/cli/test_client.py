@@ -1,0 +1,77 @@
+"""Which control plane a command talks to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.client import Context, for_lab, load_context, save_context
+from ringfence.lab.config import LabConfig
+from ringfence.model.errors import InputError
+
+LOGIN = "https://login:8443"
+LAB = "https://127.0.0.1:36444"
+ELSEWHERE = {"RINGFENCE_SERVER": "https://elsewhere", "RINGFENCE_TOKEN": "other"}
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a login and a machine without a lab."""
+    for name in ("SERVER", "TOKEN", "CA", "CONTEXT"):
+        monkeypatch.delenv(f"RINGFENCE_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    lab = LabConfig(run=tmp_path / "lab")
+    monkeypatch.setattr("ringfence.lab.config.LabConfig", lambda: lab)
+    return tmp_path
+
+
+def _install_lab(places: Path) -> None:
+    (places / "lab/ringfence").mkdir(parents=True)
+    (places / "lab/ringfence/admin.token").write_text("of the lab\n")
+
+
+@pytest.mark.parametrize(
+    ("login", "lab", "environment", "expected"),
+    [
+        (True, True, {}, LOGIN),
+        (True, False, {}, LOGIN),
+        (False, True, {}, LAB),
+        (False, False, {}, "ringfence login"),
+        (True, True, {"RINGFENCE_CONTEXT": "lab"}, LAB),
+        (True, True, {"RINGFENCE_CONTEXT": "lab", **ELSEWHERE}, LAB),
+        (True, False, {"RINGFENCE_CONTEXT": "lab"}, "no lab with Ringfence in it runs"),
+        (False, True, {"RINGFENCE_CONTEXT": "login"}, "ringfence login"),
+        (True, True, {"RINGFENCE_CONTEXT": "prod"}, "may be `login` or `lab`"),
+        (True, True, ELSEWHERE, "https://elsewhere"),
+        (False, True, ELSEWHERE, "https://elsewhere"),
+    ],
+)
+def test_which_control_plane_is_meant(
+    places: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    login: bool,
+    lab: bool,
+    environment: dict[str, str],
+    expected: str,
+) -> None:
+    if login:
+        save_context(Context(LOGIN, "of the login", "ca.pem"))
+    if lab:
+        _install_lab(places)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if not expected.startswith("https://"):
+        with pytest.raises(InputError, match=expected):
+            load_context()
+        return
+    tokens = {LOGIN: "of the login", LAB: "of the lab", "https://elsewhere": "other"}
+    context = load_context()
+    assert (context.server, context.token) == (expected, tokens[expected])
+
+
+def test_a_lab_takes_nobodys_login(places: Path) -> None:
+    assert for_lab("ringfence agents") == "ringfence agents"
+    path = save_context(Context(LOGIN, "the only copy", "ca.pem"))
+    _install_lab(places)
+    assert for_lab("ringfence agents") == "RINGFENCE_CONTEXT=lab ringfence agents"
+    assert json.loads(path.read_text())["token"] == "the only copy"
