@@ -79,6 +79,7 @@ _VALUE = np.dtype(
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 
+_NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
@@ -113,7 +114,8 @@ class FlowCapture:
             "flows_1": self._max_flows,
             "audits": self._max_audits,
         }
-        self._object = BpfObject(self._path, sizes, self._settings)
+        unused = () if self._settings is None else _NOT_FOR_FILES
+        self._object = BpfObject(self._path, sizes, self._settings, unused)
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_object__find_program_by_name": (c_void_p, (c_void_p, c_char_p)),
     "bpf_map__fd": (c_int, (c_void_p,)),
     "bpf_map__set_max_entries": (c_int, (c_void_p, c_uint32)),
+    "bpf_program__set_autoload": (c_int, (c_void_p, ctypes.c_bool)),
     "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_map__set_initial_value": (c_int, (c_void_p, c_char_p, c_size_t)),
     "bpf_map_update_elem": (c_int, (c_int, c_void_p, c_void_p, ctypes.c_uint64)),
