@@ -66,11 +66,12 @@ static __always_inline enum outcome parse_skb(struct sk_buff *skb, struct packet
 {
 	const unsigned char *data = BPF_CORE_READ(skb, data);
 	const unsigned char *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
-	struct source from = {.base = network, .len = BPF_CORE_READ(skb, len) + (data - network)};
+	__u32 len = BPF_CORE_READ(skb, len) + (data - network);
+	struct source from = {.base = network, .len = len, .captured = len};
 	__u8 version = 0;
 
 	if (load(&from, 0, &version, sizeof(version)))
-		return MALFORMED;
+		return TRUNCATED;
 	switch (version >> 4) {
 	case 4:
 		return parse_ipv4(&from, 0, packet);

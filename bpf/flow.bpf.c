@@ -7,6 +7,8 @@
  * the first, and then that one is at rest.
  */
 #include "conntrack.h"
+#include "fragment.h"
+#include "tunnel.h"
 
 /* TCX_NEXT, and TC_ACT_UNSPEC of a classic filter: other programs and the stack go on. */
 #define PASS_ON (-1)
@@ -15,6 +17,21 @@
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+
+#define MAX_TUNNELS 4 /* one inside the other */
+
+/*
+ * Set when the object is loaded: packets of capture files, brought by BPF_PROG_TEST_RUN, instead
+ * of an interface's. The verifier takes out what is then dead.
+ */
+struct settings {
+	__u32 replay;
+	struct decode_as decode_as[MAX_DECODE_AS];
+};
+const volatile struct settings settings SEC(".rodata.settings") = {};
+
+/* What comes with a packet of a capture file, in skb->cb; the skb is cut or padded. */
+enum { REPLAY_CAPTURED, REPLAY_LENGTH, REPLAY_TIME_LOW, REPLAY_TIME_HIGH };
 
 struct flow_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -45,22 +62,37 @@ struct {
 	__type(value, struct audit);
 } audit_rest SEC(".maps");
 
+/* Not inlined, as `new_flow`: the kernel allows little stack, and this is rare. */
+static __noinline struct audit *new_audit(const struct audit_key *key)
+{
+	struct audit zero = {};
+	struct audit *audit;
+	__u32 first = 0;
+
+	bpf_map_update_elem(&audits, key, &zero, BPF_NOEXIST);
+	audit = bpf_map_lookup_elem(&audits, key);
+	return audit ? audit : bpf_map_lookup_elem(&audit_rest, &first);
+}
+
 static __always_inline struct audit *audit_of(struct __sk_buff *skb, enum hook hook)
 {
 	struct audit_key key = {.ifindex = skb->ifindex, .hook = hook};
 	struct audit *audit = bpf_map_lookup_elem(&audits, &key);
-	struct audit zero = {};
-	__u32 first = 0;
 
-	if (audit)
-		return audit;
-	bpf_map_update_elem(&audits, &key, &zero, BPF_NOEXIST);
-	audit = bpf_map_lookup_elem(&audits, &key);
-	return audit ? audit : bpf_map_lookup_elem(&audit_rest, &first);
+	return audit ? audit : new_audit(&key);
+}
+
+static __noinline struct flow *new_flow(void *map, const struct flow_key *key, __u64 now)
+{
+	struct flow fresh = {.first_ns = now};
+
+	/* Another processor may be first with the same key: both then find the one that won. */
+	bpf_map_update_elem(map, key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(map, key);
 }
 
 static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct packet *packet,
-					    enum hook hook, __u64 now)
+					    enum hook hook, bool inner, __u64 now)
 {
 	struct flow_key key = {
 		.src = packet->src,
@@ -70,6 +102,7 @@ static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct 
 		.dport = packet->dport,
 		.hook = hook,
 		.proto = packet->proto,
+		.inner = inner,
 	};
 	__u32 first = 0;
 	void *map = bpf_map_lookup_elem(&flows, &first);
@@ -78,12 +111,7 @@ static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct 
 	if (!map)
 		return NULL;
 	flow = bpf_map_lookup_elem(map, &key);
-	if (flow)
-		return flow;
-	struct flow fresh = {.first_ns = now};
-	/* Another processor may be first with the same key: both then find the one that won. */
-	bpf_map_update_elem(map, &key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(map, &key);
+	return flow ? flow : new_flow(map, &key, now);
 }
 
 /* A SYN or SYN-ACK that is sent again has the sequence number of the first, and opens nothing. */
@@ -97,7 +125,7 @@ static __always_inline void count_opening(__u32 *count, __u32 *counted, __u32 se
 
 static __always_inline void count_tcp(struct flow *flow, const struct packet *packet)
 {
-	__u8 flags = packet->tcp_flags;
+	__u16 flags = packet->tcp_flags;
 
 	if ((flow->tcp_flags & flags) != flags)
 		__sync_fetch_and_or(&flow->tcp_flags, flags);
@@ -123,44 +151,125 @@ static __always_inline __u32 segments_of(struct __sk_buff *skb, const struct pac
 	return (payload + skb->gso_size - 1) / skb->gso_size; /* the sender left the count open */
 }
 
+static __always_inline struct source source_of(struct __sk_buff *skb)
+{
+	struct source from = {.skb = skb, .len = skb->len, .captured = skb->len};
+
+	if (settings.replay) {
+		from.len = skb->cb[REPLAY_LENGTH];
+		from.captured = skb->cb[REPLAY_CAPTURED];
+		from.cut = true;
+	}
+	return from;
+}
+
+static __always_inline __u64 time_of(struct __sk_buff *skb)
+{
+	if (settings.replay)
+		return (__u64)skb->cb[REPLAY_TIME_HIGH] << 32 | skb->cb[REPLAY_TIME_LOW];
+	return bpf_ktime_get_boot_ns();
+}
+
+/* Count a packet into its flow; NULL where there is no room for one. */
+static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *packet,
+					  enum hook hook, bool inner, struct audit *audit)
+{
+	__u32 segments = segments_of(skb, packet);
+	__u32 bytes = packet->bytes + (segments - 1) * packet->header_bytes;
+	__u64 now = time_of(skb);
+	struct flow *flow;
+
+	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
+		audit->unplaced += 1;
+	flow = flow_of(skb, packet, hook, inner, now);
+	if (!flow) {
+		audit->full_skbs += 1;
+		audit->full_packets += segments;
+		audit->full_bytes += bytes;
+		return NULL;
+	}
+	__sync_fetch_and_add(&flow->packets, segments);
+	__sync_fetch_and_add(&flow->bytes, bytes);
+	flow->last_ns = now;
+	if (packet->proto == IPPROTO_TCP && !packet->later_fragment)
+		count_tcp(flow, packet);
+	return flow;
+}
+
+/* The packet that a tunnel's packet carries. Not inlined, so that it is verified once. */
+__noinline int parse_inner(struct __sk_buff *skb, const struct packet *outer,
+			   struct packet *packet)
+{
+	struct source from = source_of(skb);
+	struct packet inner = {};
+	struct step step = {};
+	int outcome;
+
+	if (!outer || !packet)
+		return NOT_IP;
+	outcome = enter(&from, outer, settings.decode_as, &step);
+	if (outcome == PARSED)
+		outcome = parse_from(&from, &step, &inner);
+	if (outcome == PARSED)
+		*packet = inner;
+	return outcome;
+}
+
+/* Count the innermost packet of a tunnel's packet. */
+static __always_inline void observe_inner(struct __sk_buff *skb, struct packet *packet,
+					  enum hook hook, struct audit *audit)
+{
+	int outcome = PARSED, depth;
+
+	for (depth = 0; depth < MAX_TUNNELS; depth++) {
+		outcome = parse_inner(skb, packet, packet);
+		if (outcome != PARSED)
+			break;
+	}
+	if (outcome >= TRUNCATED && outcome < OUTCOMES)
+		audit->inner_malformed[outcome - TRUNCATED] += 1;
+	if (depth)
+		count(skb, packet, hook, true, audit);
+}
+
+/* A GSO skb of a tunnel is cut inside of it: every segment repeats the headers there as well. */
+static __always_inline void add_inner_headers(struct __sk_buff *skb, struct packet *packet)
+{
+	struct packet inner = {};
+
+	if (skb->gso_size && packet->proto != IPPROTO_TCP &&
+	    parse_inner(skb, packet, &inner) == PARSED)
+		packet->header_bytes = packet->header_bytes + inner.payload - packet->payload;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool ethernet)
 {
-	struct source from = {.skb = skb, .len = skb->len};
+	struct source from = source_of(skb);
+	struct step step = {.protocol = ethernet ? ETH_P_TEB : bpf_ntohs(skb->protocol)};
 	struct audit *audit = audit_of(skb, hook);
 	struct packet packet = {};
-	enum outcome outcome = ethernet ? parse_frame(&from, &packet)
-					: parse_ip(&from, skb->protocol, 0, &packet);
-	__u64 now = bpf_ktime_get_boot_ns();
-	__u32 segments, bytes;
+	enum outcome outcome = parse_from(&from, &step, &packet);
 	struct flow *flow;
 
 	if (!audit)
 		return PASS_ON;
 	audit->skbs += 1;
-	audit->bytes += skb->len;
+	audit->bytes += from.len;
 	if (outcome != PARSED) {
 		if (outcome == NOT_IP)
 			audit->non_ip += 1;
 		else
-			audit->malformed += 1;
+			audit->malformed[outcome - TRUNCATED] += 1;
 		return PASS_ON;
 	}
-
-	segments = segments_of(skb, &packet);
-	bytes = packet.bytes + (segments - 1) * packet.header_bytes;
-	flow = flow_of(skb, &packet, hook, now);
-	if (!flow) {
-		audit->full_skbs += 1;
-		audit->full_packets += segments;
-		audit->full_bytes += bytes;
-		return PASS_ON;
-	}
-	__sync_fetch_and_add(&flow->packets, segments);
-	__sync_fetch_and_add(&flow->bytes, bytes);
-	flow->last_ns = now;
-	if (packet.proto == IPPROTO_TCP && !packet.later_fragment)
-		count_tcp(flow, &packet);
-	relate(skb, &packet, hook, flow);
+	if (packet.overlong)
+		audit->overlong += 1;
+	add_inner_headers(skb, &packet);
+	flow = count(skb, &packet, hook, false, audit);
+	if (settings.replay)
+		observe_inner(skb, &packet, hook, audit);
+	else if (flow)
+		relate(skb, &packet, hook, flow);
 	return PASS_ON;
 }
 

@@ -8,6 +8,8 @@
 
 #include "parse.h"
 
+#define REASONS (OUTCOMES - TRUNCATED) /* to call a packet malformed */
+
 enum hook {
 	INGRESS, /* from the interface into the node's stack */
 	EGRESS,	 /* from the node's stack out of the interface */
@@ -25,7 +27,8 @@ struct flow_key {
 	__u16 sport, dport;
 	__u8 hook;
 	__u8 proto;
-	__u8 zero[2]; /* a key is compared as bytes: no padding may stay undefined */
+	__u8 inner; /* 1: the innermost packet of a tunnel's packet */
+	__u8 zero; /* a key is compared as bytes: no padding may stay undefined */
 };
 
 struct flow {
@@ -50,6 +53,9 @@ struct audit_key {
 /* What passed one hook of one interface, and what of it is in no flow, with the reason. */
 struct audit {
 	__u64 skbs, bytes;
-	__u64 non_ip, malformed; /* skbs */
+	__u64 non_ip, malformed[REASONS]; /* skbs */
+	__u64 inner_malformed[REASONS]; /* skbs in a flow, but what they carry is in none */
+	__u64 overlong; /* longer than their frame, which a capture file may have cut: in a flow */
+	__u64 unplaced; /* later fragments whose first was not seen: in a flow without ports */
 	__u64 full_skbs, full_packets, full_bytes; /* no room in the flow map */
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * From bytes to a tuple, by the real length of every header: VLAN tags, IPv4 options, IPv6
+ * From an IP packet's bytes to its tuple, by the real length of every header: IPv4 options, IPv6
  * extension headers, fragments.
  */
 #pragma once
@@ -14,15 +14,20 @@
 
 #include "kernel.h"
 
-#define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
 #define IP_FRAGMENT_OFFSET 0x1fff /* RFC 791: the low 13 bits, in units of 8 bytes */
+#define IP_MORE_FRAGMENTS 0x2000
 #define IP6_FRAGMENT_OFFSET 0xfff8 /* RFC 8200: the high 13 bits */
+#define IP6_MORE_FRAGMENTS 0x0001
+#define TCP_FLAGS 0x01ff /* RFC 9293, and AE of RFC 9768; three more bits are reserved */
 
 enum outcome {
 	PARSED,
 	NOT_IP,
-	MALFORMED, /* cut short, or its lengths contradict each other */
+	TRUNCATED,  /* a header is not all there */
+	BAD_HEADER, /* a version or a header length that cannot be */
+	BAD_LENGTH, /* longer than what carries it, or shorter than its own headers */
+	OUTCOMES,
 };
 
 /* An address of either family: IPv4 as ::ffff:a.b.c.d, RFC 4291 section 2.5.5.2. */
@@ -36,26 +41,32 @@ struct packet {
 	__u16 sport, dport;
 	__u8 proto;
 	__u8 family;	       /* 4 or 6 */
-	bool later_fragment;   /* no transport header: the ports are 0 */
-	__u8 tcp_flags;
+	bool overlong; /* it does not fit into what carries it */
+	bool first_fragment;
+	bool later_fragment; /* no transport header: the ports are 0 */
+	__u16 tcp_flags;
 	__u32 tcp_seq;
-	__u32 bytes;	       /* from the IP header on, segments not counted apart */
-	__u32 header_bytes;    /* the IP and transport headers, which every segment repeats */
+	__u32 fragment_id;
+	__u32 bytes;	    /* from the IP header on, segments not counted apart */
+	__u32 header_bytes; /* the IP and transport headers, which every segment repeats */
+	__u32 payload;	    /* the offset of what follows them */
 };
 
 /* Where the bytes are: behind a TC context, or in the kernel's memory at `base`. */
 struct source {
 	struct __sk_buff *skb;
 	const void *base;
-	__u32 len;
+	__u32 len;	/* of the packet on the wire */
+	__u32 captured; /* as much of it as there is to read */
+	bool cut;	/* perhaps shorter than it was, and `len` does not tell */
 };
 
 static __always_inline long load(const struct source *from, __u32 offset, void *to, __u32 size)
 {
+	if (offset + size > from->captured)
+		return -1;
 	if (from->skb)
 		return bpf_skb_load_bytes(from->skb, offset, to, size);
-	if (offset + size > from->len)
-		return -1;
 	return bpf_probe_read_kernel(to, size, from->base + offset);
 }
 
@@ -79,19 +90,21 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 		goto done;
 	switch (packet->proto) {
 	case IPPROTO_TCP:
-		if (load(from, l4, &tcp, sizeof(tcp)) || tcp.doff < 5)
-			return MALFORMED;
+		if (load(from, l4, &tcp, sizeof(tcp)))
+			return TRUNCATED;
+		if (tcp.doff < 5)
+			return BAD_HEADER;
 		length = tcp.doff * 4;
 		packet->sport = bpf_ntohs(tcp.source);
 		packet->dport = bpf_ntohs(tcp.dest);
-		packet->tcp_flags = ((__u8 *)&tcp)[13];
+		packet->tcp_flags = bpf_ntohs(((__be16 *)&tcp)[6]) & TCP_FLAGS;
 		packet->tcp_seq = tcp.seq;
 		break;
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP: /* its ports stand where UDP has them */
 		length = sizeof(udp);
 		if (load(from, l4, &udp, sizeof(udp)))
-			return MALFORMED;
+			return TRUNCATED;
 		packet->sport = bpf_ntohs(udp.source);
 		packet->dport = bpf_ntohs(udp.dest);
 		break;
@@ -99,32 +112,40 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 	case IPPROTO_ICMPV6:
 		length = sizeof(icmp);
 		if (load(from, l4, &icmp, sizeof(icmp)))
-			return MALFORMED;
+			return TRUNCATED;
 		packet->sport = icmp[0];
 		packet->dport = icmp[1];
 		break;
 	}
 done:
-	packet->header_bytes = l4 - l3 + length;
-	return packet->bytes < packet->header_bytes ? MALFORMED : PARSED;
+	packet->payload = l4 + length;
+	packet->header_bytes = packet->payload - l3;
+	return packet->bytes < packet->header_bytes ? BAD_LENGTH : PARSED;
 }
 
 static __always_inline enum outcome parse_ipv4(const struct source *from, __u32 l3,
 					       struct packet *packet)
 {
 	struct iphdr ip;
+	__u16 fragment;
 
-	if (load(from, l3, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
-		return MALFORMED;
+	if (load(from, l3, &ip, sizeof(ip)))
+		return TRUNCATED;
+	if (ip.version != 4 || ip.ihl < 5)
+		return BAD_HEADER;
 	packet->family = 4;
 	map_v4(&packet->src, ip.saddr);
 	map_v4(&packet->dst, ip.daddr);
 	packet->proto = ip.protocol;
-	packet->later_fragment = (ip.frag_off & bpf_htons(IP_FRAGMENT_OFFSET)) != 0;
+	fragment = bpf_ntohs(ip.frag_off);
+	packet->later_fragment = (fragment & IP_FRAGMENT_OFFSET) != 0;
+	packet->first_fragment = !packet->later_fragment && (fragment & IP_MORE_FRAGMENTS);
+	packet->fragment_id = ip.id;
 	/* Length 0 means more than 65,535 bytes in one GSO packet (BIG TCP). */
 	packet->bytes = ip.tot_len ? bpf_ntohs(ip.tot_len) : from->len - l3;
-	if (l3 + packet->bytes > from->len)
-		return MALFORMED;
+	packet->overlong = l3 + packet->bytes > from->len;
+	if (packet->overlong && !from->cut)
+		return BAD_LENGTH;
 	return parse_transport(from, l3, l3 + ip.ihl * 4, packet);
 }
 
@@ -137,18 +158,23 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 		__u8 next;
 		__u8 length;
 		__be16 fragment;
+		__be32 fragment_id;
 	} extension;
+	__u16 fragment;
 
-	if (load(from, l3, &ip, sizeof(ip)) || ip.version != 6)
-		return MALFORMED;
+	if (load(from, l3, &ip, sizeof(ip)))
+		return TRUNCATED;
+	if (ip.version != 6)
+		return BAD_HEADER;
 	packet->family = 6;
 	__builtin_memcpy(&packet->src, &ip.saddr, sizeof(packet->src));
 	__builtin_memcpy(&packet->dst, &ip.daddr, sizeof(packet->dst));
 	packet->proto = ip.nexthdr;
 	/* Length 0 means a jumbogram, or one GSO packet of more than 65,535 bytes. */
 	packet->bytes = ip.payload_len ? sizeof(ip) + bpf_ntohs(ip.payload_len) : from->len - l3;
-	if (l3 + packet->bytes > from->len)
-		return MALFORMED;
+	packet->overlong = l3 + packet->bytes > from->len;
+	if (packet->overlong && !from->cut)
+		return BAD_LENGTH;
 
 	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
 		if (packet->proto != IPPROTO_HOPOPTS && packet->proto != IPPROTO_ROUTING &&
@@ -156,11 +182,14 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 		    packet->proto != IPPROTO_AH)
 			break;
 		if (load(from, at, &extension, sizeof(extension)))
-			return MALFORMED;
+			return TRUNCATED;
 		if (packet->proto == IPPROTO_FRAGMENT) {
-			at += 8;
-			packet->later_fragment =
-				(extension.fragment & bpf_htons(IP6_FRAGMENT_OFFSET)) != 0;
+			at += sizeof(extension);
+			fragment = bpf_ntohs(extension.fragment);
+			packet->later_fragment = (fragment & IP6_FRAGMENT_OFFSET) != 0;
+			packet->first_fragment =
+				!packet->later_fragment && (fragment & IP6_MORE_FRAGMENTS);
+			packet->fragment_id = extension.fragment_id;
 		} else if (packet->proto == IPPROTO_AH) {
 			at += (extension.length + 2) * 4;
 		} else {
@@ -171,40 +200,4 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 			break;
 	}
 	return parse_transport(from, l3, at, packet);
-}
-
-/* Parse from the IP header on, at offset `l3`. */
-static __always_inline enum outcome parse_ip(const struct source *from, __be16 protocol, __u32 l3,
-					     struct packet *packet)
-{
-	switch (protocol) {
-	case bpf_htons(ETH_P_IP):
-		return parse_ipv4(from, l3, packet);
-	case bpf_htons(ETH_P_IPV6):
-		return parse_ipv6(from, l3, packet);
-	}
-	return NOT_IP;
-}
-
-/* Parse from the Ethernet header on. */
-static __always_inline enum outcome parse_frame(const struct source *from, struct packet *packet)
-{
-	struct {
-		__be16 tag;
-		__be16 protocol;
-	} vlan;
-	__be16 protocol;
-	__u32 l3 = ETH_HLEN;
-
-	if (load(from, offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol)))
-		return MALFORMED;
-	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
-		if (protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
-			break;
-		if (load(from, l3, &vlan, sizeof(vlan)))
-			return MALFORMED;
-		protocol = vlan.protocol;
-		l3 += sizeof(vlan);
-	}
-	return parse_ip(from, protocol, l3, packet);
 }

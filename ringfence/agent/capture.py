@@ -18,7 +18,12 @@ from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import Audit
 
 _ANY = frozenset({Address(bytes(16)), Address(V4_MAPPED + bytes(4))})
-_LOSSES = {"malformed": "malformed", "flow map full": "full_skbs"}
+_LOSSES = {
+    "truncated": "truncated",
+    "bad header": "bad_header",
+    "bad length": "bad_length",
+    "flow map full": "full_skbs",
+}
 
 log = structlog.get_logger()
 

@@ -35,6 +35,7 @@ COMMANDS = {
         "tokens",
         "Make and revoke tokens: of administrators, and to enrol agents and connectors.",
     ),
+    "capture": ("capture", "Run the flow program on a capture file."),
     "server": ("server", "Run the control plane."),
     "agent": ("agent", "Run the agent of a node."),
     "connector": ("connector", "Run the connector of a Kubernetes cluster."),

@@ -25,6 +25,7 @@ FLOW_DTYPE = np.dtype(
         ("ifindex", "u4"),
         ("hook", "u1"),  # Hook
         ("protocol", "u1"),
+        ("inner", "u1"),  # 1: what a tunnel's packet carries, told only of capture files
         ("nat", "u1"),  # Nat
         ("reply", "u1"),  # 1 where the record runs in its conntrack entry's reply direction
         ("src", "u1", 16),

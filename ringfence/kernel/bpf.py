@@ -2,7 +2,7 @@
 
 import ctypes
 import errno
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,18 @@ def object_path(name: str) -> Path:
 class BpfObject:
     """One loaded object file. Its maps and programs live until `close`, or with their links."""
 
-    def __init__(self, path: Path, max_entries: Mapping[str, int]) -> None:
-        """Load `path`; `max_entries` gives the size of the maps whose size is not in the file."""
+    def __init__(
+        self,
+        path: Path,
+        max_entries: Mapping[str, int],
+        settings: bytes | None = None,
+        leave_out: Collection[str] = (),
+    ) -> None:
+        """Load `path`; `max_entries` gives the size of the maps whose size is not in the file.
+
+        `settings` takes the place of the object's constant of that name. `leave_out`: programs
+        that nobody will use; the kernel takes its time to verify each.
+        """
         if not _BTF.exists():
             raise BpfError(
                 f"{_BTF} is missing: the kernel has no type information; "
@@ -50,6 +60,16 @@ class BpfObject:
                 libbpf.call(
                     "bpf_map__set_max_entries", self._find("map", name), entries,
                     doing=f"size the map {name}",
+                )  # fmt: skip
+            if settings is not None:
+                libbpf.call(
+                    "bpf_map__set_initial_value", self._find("map", ".rodata.settings"),
+                    settings, len(settings), doing="set the program's settings",
+                )  # fmt: skip
+            for name in leave_out:
+                libbpf.call(
+                    "bpf_program__set_autoload", self._find("program", name), False,
+                    doing=f"leave out the program {name}",
                 )  # fmt: skip
             libbpf.call("bpf_object__load", self._handle, doing=f"load the BPF object {path}")
         except BpfError:

@@ -33,7 +33,14 @@ AUDIT_DTYPE = np.dtype(
         ("skbs", "u8"),
         ("bytes", "u8"),
         ("non_ip", "u8"),
-        ("malformed", "u8"),
+        ("truncated", "u8"),
+        ("bad_header", "u8"),
+        ("bad_length", "u8"),
+        ("inner_truncated", "u8"),
+        ("inner_bad_header", "u8"),
+        ("inner_bad_length", "u8"),
+        ("overlong", "u8"),
+        ("unplaced", "u8"),
         ("full_skbs", "u8"),
         ("full_packets", "u8"),
         ("full_bytes", "u8"),
@@ -42,8 +49,13 @@ AUDIT_DTYPE = np.dtype(
 """What passed one side of one interface since it was attached, and what of it is in no record.
 
 `skbs` and `bytes` count everything, as the interface's own counters do (with the link header,
-before segmentation). `non_ip` and `malformed` are skbs; `full_*` found the flow map full. A row
-of interface 0 stands for all those together that there was no room to count one by one.
+before segmentation). `non_ip`, `truncated` (a header is not all there), `bad_header` (a version or
+header length that cannot be) and `bad_length` (longer than what carries it, or shorter than its
+own headers) are skbs; `inner_*` are in a record as a tunnel's packets, but what they carry is not.
+`overlong` are longer than their frame in a capture file, and in a record as long as they say.
+`unplaced` are later fragments whose first was not seen, in a record without ports; `full_*` found
+the flow map full. A row of interface 0 stands for all those together that there was no room to
+count one by one.
 """
 
 # Mirrors of struct flow_key, struct flow and struct audit in bpf/flow.h, under the names that
@@ -51,7 +63,7 @@ of interface 0 stands for all those together that there was no room to count one
 _KEY = np.dtype(
     [
         ("src", "u1", 16), ("dst", "u1", 16), ("ifindex", "u4"), ("sport", "u2"),
-        ("dport", "u2"), ("hook", "u1"), ("protocol", "u1"), ("zero", "V2"),
+        ("dport", "u2"), ("hook", "u1"), ("protocol", "u1"), ("inner", "u1"), ("zero", "V1"),
     ]
 )  # fmt: skip
 _VALUE = np.dtype(
@@ -67,6 +79,7 @@ _VALUE = np.dtype(
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 
+_NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
@@ -74,14 +87,22 @@ _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 class FlowCapture:
     """Attaches the flow program to interfaces and drains what it counted. Thread-safe."""
 
-    def __init__(self, object_path: Path, max_flows: int = 65536, max_audits: int = 8192) -> None:
+    def __init__(
+        self,
+        object_path: Path,
+        max_flows: int = 65536,
+        max_audits: int = 8192,
+        settings: bytes | None = None,
+    ) -> None:
         """`max_flows`: how many records fit between two drains; more are counted as losses.
 
-        `max_audits`: how many sides of interfaces are counted one by one.
+        `max_audits`: how many sides of interfaces are counted one by one. `settings`: struct
+        settings of the program, where packets come from capture files and bring their own time.
         """
         self._path = object_path
         self._max_flows = max_flows
         self._max_audits = max_audits
+        self._settings = settings
         self._lock = threading.Lock()
         self._attachments: dict[int, Attachment] = {}
         self._departed: list[np.ndarray[Any, Any]] = []
@@ -93,7 +114,8 @@ class FlowCapture:
             "flows_1": self._max_flows,
             "audits": self._max_audits,
         }
-        self._object = BpfObject(self._path, sizes)
+        unused = () if self._settings is None else _NOT_FOR_FILES
+        self._object = BpfObject(self._path, sizes, self._settings, unused)
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
 
     def close(self) -> None:
@@ -137,13 +159,14 @@ class FlowCapture:
         """All records (FLOW_DTYPE) counted since the last drain."""
         with self._lock:
             keys, values = self._flows.drain()
-        epoch = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         flows = np.empty(len(keys), FLOW_DTYPE)
         for source in (keys, values):
             for name in {*(source.dtype.names or ())} & {*(FLOW_DTYPE.names or ())}:
                 flows[name] = source[name]
-        flows["first_ns"] += epoch
-        flows["last_ns"] += epoch
+        if self._settings is None:
+            epoch = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            flows["first_ns"] += epoch
+            flows["last_ns"] += epoch
         return flows
 
     def audit(self) -> np.ndarray[Any, Any]:

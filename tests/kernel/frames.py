@@ -21,12 +21,26 @@ def ethernet(protocol: int, payload: bytes, vlans: tuple[int, ...] = ()) -> byte
     return bytes(12) + tags + struct.pack("!H", protocol) + payload
 
 
-def ipv4(protocol: int, payload: bytes, options: bytes = b"", fragment: int = 0) -> bytes:
+def ipv4(
+    protocol: int,
+    payload: bytes,
+    options: bytes = b"",
+    fragment: int = 0,
+    identification: int = 1,
+) -> bytes:
     """`fragment`: the flags and the offset, as they stand in the header."""
     ihl = 5 + len(options) // 4
     return (
         struct.pack(
-            "!BBHHHBBH", 0x40 | ihl, 0, ihl * 4 + len(payload), 1, fragment, 64, protocol, 0
+            "!BBHHHBBH",
+            0x40 | ihl,
+            0,
+            ihl * 4 + len(payload),
+            identification,
+            fragment,
+            64,
+            protocol,
+            0,
         )
         + ipaddress.ip_address(A4).packed
         + ipaddress.ip_address(B4).packed

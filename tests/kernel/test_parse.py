@@ -41,6 +41,16 @@ PARSED = {
     "ip options": (ethernet(IP4, ipv4(17, udp(1, 2), b"\x01" * 40)), 17, 1, 2, 68),
     "first fragment": (ethernet(IP4, ipv4(17, udp(1, 2), fragment=0x2000)), 17, 1, 2, 28),
     "later fragment": (ethernet(IP4, ipv4(17, bytes(24), fragment=3)), 17, 0, 0, 44),
+    "802.2 SNAP": (ethernet(60, bytes.fromhex("aaaa030000000800") + ipv4(17, udp(1, 2))),
+                   17, 1, 2, 28),
+    "two MPLS labels": (ethernet(0x8847, bytes(4) + b"\0\0\1\0" + ipv6(17, udp(1, 2)), (5,)),
+                        17, 1, 2, 48),
+    "PPPoE": (ethernet(0x8864, bytes(6) + b"\0\x21" + ipv4(17, udp(1, 2)), (5, 6)), 17, 1, 2, 28),
+    "VN tag": (ethernet(0x8926, bytes(4) + b"\x08\0" + ipv4(17, udp(1, 2))), 17, 1, 2, 28),
+    "a tunnel's outer packet": (
+        ethernet(IP4, ipv4(17, udp(9, 4789, bytes(8) + ethernet(IP4, ipv4(17, udp(1, 2)))))),
+        17, 9, 4789, 28 + 8 + 14 + 28,
+    ),
     "padded to 60": (ethernet(IP4, ipv4(17, udp(1, 2))) + bytes(18), 17, 1, 2, 28),
     "tcp6": (ethernet(IP6, ipv6(6, tcp(1000, 80, SYN))), 6, 1000, 80, 60),
     "icmp6": (ethernet(IP6, ipv6(58, icmp(128, 0))), 58, 128, 0, 48),
@@ -68,17 +78,21 @@ PARSED = {
 
 UNPARSED = {
     "arp": (ethernet(ARP, bytes(28)), "non_ip"),
-    "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "malformed"),
-    "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "malformed"),
+    "802.2 without SNAP": (ethernet(38, b"\x42\x42\x03" + bytes(35)), "non_ip"),
+    "MPLS of something else": (ethernet(0x8847, b"\0\0\1\0" + bytes(40)), "non_ip"),
+    "PPPoE of something else": (ethernet(0x8864, bytes(6) + b"\xc0\x21" + bytes(9)), "non_ip"),
+    "tag cut off": (ethernet(0x8100, b"\0"), "truncated"),
+    "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "bad_length"),
+    "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "bad_length"),
     "total length below the headers": (
-        ethernet(IP4, ipv4(17, udp(1, 2)).replace(b"\0\x1c", b"\0\x14", 1)), "malformed",
+        ethernet(IP4, ipv4(17, udp(1, 2)).replace(b"\0\x1c", b"\0\x14", 1)), "bad_length",
     ),
-    "header length below 5 words": (ethernet(IP4, b"\x44" + ipv4(17, udp(1, 2))[1:]), "malformed"),
+    "header length below 5 words": (ethernet(IP4, b"\x44" + ipv4(17, udp(1, 2))[1:]), "bad_header"),
     "tcp offset below 5 words": (
-        ethernet(IP4, ipv4(6, tcp(1, 2, SYN)[:12] + b"\x40" + bytes(7))), "malformed",
+        ethernet(IP4, ipv4(6, tcp(1, 2, SYN)[:12] + b"\x40" + bytes(7))), "bad_header",
     ),
-    "version 5": (ethernet(IP4, b"\x55" + ipv4(17, udp(1, 2))[1:]), "malformed"),
-    "extension cut off": (ethernet(IP6, ipv6(17, b"", ((HOP, b"\x09"),))), "malformed"),
+    "version 5": (ethernet(IP4, b"\x55" + ipv4(17, udp(1, 2))[1:]), "bad_header"),
+    "extension cut off": (ethernet(IP6, ipv6(17, b"", ((HOP, b"\x09"),))), "truncated"),
 }  # fmt: skip
 
 
@@ -105,10 +119,40 @@ def test_what_is_no_record_is_counted_with_its_reason(
     assert len(capture.drain()) == 0
     (row,) = capture.audit()
     assert (row["skbs"], row["bytes"]) == (1, len(frame))
-    assert {n: row[n] for n in ("non_ip", "malformed")} == {
-        "non_ip": int(reason == "non_ip"),
-        "malformed": int(reason == "malformed"),
-    }
+    reasons = ("non_ip", "truncated", "bad_header", "bad_length")
+    assert {name: row[name] for name in reasons} == {name: name == reason for name in reasons}
+
+
+def fragments(family: int, number: int) -> list[bytes]:
+    """A datagram's first fragment and its later one."""
+    if family == 4:
+        return [
+            ethernet(IP4, ipv4(17, udp(1, 2, bytes(8)), fragment=0x2000, identification=number)),
+            ethernet(IP4, ipv4(17, bytes(24), fragment=2, identification=number)),
+        ]
+    # Only the first fragment tells what follows the extension headers behind its own.
+    first = ((FRAGMENT, struct.pack("!BHI", 0, 1, number)), (DESTINATION, b"\0" + bytes(6)))
+    later = ((FRAGMENT, struct.pack("!BHI", 0, 16, number)),)
+    packets = ipv6(17, udp(1, 2), first), ipv6(DESTINATION, bytes(24), later)
+    return [ethernet(IP6, packet) for packet in packets]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_later_fragment_counts_in_the_flow_of_its_first(
+    family: int, capture: FlowCapture, empty: Namespace
+) -> None:
+    first, later = fragments(family, 1)
+    _, stranger = fragments(family, 2)
+    for frame in (first, later, later, stranger):
+        run(capture, empty, frame)
+    flows = {int(flow["sport"]): flow for flow in capture.drain()}
+    assert set(flows) == {1, 0}
+    headers = len(first) - 14, len(later) - 14
+    assert (flows[1]["protocol"], flows[1]["dport"], flows[1]["packets"]) == (17, 2, 3)
+    assert flows[1]["bytes"] == headers[0] + 2 * headers[1]
+    assert (flows[0]["packets"], flows[0]["bytes"]) == (1, headers[1])
+    (audit,) = capture.audit()
+    assert audit["unplaced"] == 1
 
 
 def test_flags_add_up_over_the_packets_of_a_flow(capture: FlowCapture, empty: Namespace) -> None:
@@ -129,17 +173,27 @@ def test_an_opening_that_is_sent_again_counts_once(capture: FlowCapture, empty: 
     assert (flow["syn"], flow["synack"], flow["packets"]) == (2, 2, 8)
 
 
+SEGMENTED = tcp(1, 2, 0x10, bytes(2500))
+IN_VXLAN = bytes(8) + ethernet(IP6, ipv6(6, SEGMENTED))
+SUPER_PACKETS = {
+    "tcp": (ipv4(6, SEGMENTED), 40),
+    "vxlan": (ipv4(17, udp(9, 4789, IN_VXLAN)), 28 + 8 + 14 + 60),
+    "ipip": (ipv4(4, ipv4(6, SEGMENTED)), 60),
+}
+
+
+@pytest.mark.parametrize("name", SUPER_PACKETS)
 @pytest.mark.parametrize(("size", "segments", "packets"), [(1000, 0, 3), (1000, 3, 3), (0, 0, 1)])
 def test_a_gso_packet_counts_as_its_segments(
-    size: int, segments: int, packets: int, capture: FlowCapture, empty: Namespace
+    size: int, segments: int, packets: int, name: str, capture: FlowCapture, empty: Namespace
 ) -> None:
+    packet, headers = SUPER_PACKETS[name]
     context = bytearray(192)  # struct __sk_buff: gso_segs at 164, gso_size at 176
     struct.pack_into("=I", context, 164, segments)
     struct.pack_into("=I", context, 176, size)
-    frame = ethernet(IP4, ipv4(6, tcp(1, 2, 0x10, bytes(2500))))
-    run(capture, empty, frame, bytes(context))
+    run(capture, empty, ethernet(IP4, packet), bytes(context))
     (flow,) = capture.drain()
-    assert (flow["packets"], flow["bytes"]) == (packets, 2500 + packets * 40)
+    assert (flow["packets"], flow["bytes"]) == (packets, 2500 + packets * headers)
 
 
 def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:

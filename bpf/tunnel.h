@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a packet carries inside of it, where it is a tunnel's: IP in IP, GRE, and over UDP VXLAN,
+ * Geneve, GRE, GTP, Teredo and AYIYA.
+ */
+#pragma once
+
+#include "link.h"
+
+#define VXLAN_PORT 4789 /* RFC 7348 */
+#define VXLAN_GPE_PORT 4790
+#define GENEVE_PORT 6081 /* RFC 8926 */
+#define GRE_PORT 4754	 /* RFC 8086 */
+#define GTP_PORT 2152	 /* 3GPP TS 29.281 */
+#define GTP_0_PORT 3386	 /* 3GPP TS 09.60 */
+#define TEREDO_PORT 3544 /* RFC 4380 */
+#define AYIYA_PORT 5072	 /* draft-massar-v6ops-ayiya */
+
+#define VXLAN_NEXT_PROTOCOL 0x04 /* the P flag of VXLAN-GPE: the fourth byte names what follows */
+
+#define GRE_CHECKSUM 0x8000 /* RFC 2784, RFC 2890 */
+#define GRE_ROUTING 0x4000
+#define GRE_KEY 0x2000
+#define GRE_SEQUENCE 0x1000
+#define GRE_ACKNOWLEDGES 0x0080 /* in version 1, RFC 2637 */
+#define GRE_VERSION 0x0007
+
+#define GTP_VERSION_0 0x10 /* the version, and GTP rather than GTP' */
+#define GTP_VERSION_1 0x30
+#define GTP_0_HEADER 20
+#define GTP_OPTIONAL 0x07  /* any of these flags: four bytes more */
+#define GTP_EXTENDED 0x04
+#define GTP_USER_DATA 255
+#define MAX_GTP_EXTENSIONS 4
+
+#define TEREDO_ORIGIN 0 /* RFC 4380, section 5.1.1: either may stand before the IPv6 header */
+#define TEREDO_AUTHENTICATION 1
+
+/* The numbers are those of ringfence/kernel/replay.py. */
+enum tunnel { NO_TUNNEL, VXLAN, GENEVE };
+
+#define MAX_DECODE_AS 8
+
+/* What a packet to or from a UDP port is, where that is not the registered port. */
+struct decode_as {
+	__u16 port;
+	__u16 tunnel;
+};
+
+static __always_inline enum outcome enter_gre(const struct source *from, struct step *step)
+{
+	__u16 flags;
+
+	if (!load_be16(from, step->at, &flags) || !load_be16(from, step->at + 2, &step->protocol))
+		return TRUNCATED;
+	if (flags & GRE_ROUTING || (flags & GRE_VERSION) > 1)
+		return NOT_IP;
+	step->at += 4;
+	step->at += flags & GRE_CHECKSUM ? 4 : 0;
+	step->at += flags & GRE_KEY ? 4 : 0;
+	step->at += flags & GRE_SEQUENCE ? 4 : 0;
+	step->at += flags & GRE_VERSION && flags & GRE_ACKNOWLEDGES ? 4 : 0;
+	if (step->protocol == ETH_P_ERSPAN && !(flags & GRE_SEQUENCE))
+		step->protocol = ETH_P_TEB; /* type I has no header of its own */
+	return PARSED;
+}
+
+static __always_inline enum outcome enter_vxlan(const struct source *from, struct step *step)
+{
+	__u8 header[8];
+
+	if (load(from, step->at, header, sizeof(header)))
+		return TRUNCATED;
+	step->at += sizeof(header);
+	step->protocol = header[0] & VXLAN_NEXT_PROTOCOL ? nsh_protocol(header[3]) : ETH_P_TEB;
+	return PARSED;
+}
+
+static __always_inline enum outcome enter_geneve(const struct source *from, struct step *step)
+{
+	__u8 header[8];
+
+	if (load(from, step->at, header, sizeof(header)))
+		return TRUNCATED;
+	step->at += sizeof(header) + (header[0] & 0x3f) * 4;
+	step->protocol = header[2] << 8 | header[3];
+	return PARSED;
+}
+
+static __always_inline enum outcome enter_gtp(const struct source *from, struct step *step)
+{
+	__u8 header[8], options[4], length;
+
+	if (load(from, step->at, header, sizeof(header)))
+		return TRUNCATED;
+	if (header[1] != GTP_USER_DATA)
+		return NOT_IP;
+	if ((header[0] & 0xf0) == GTP_VERSION_0) {
+		step->at += GTP_0_HEADER;
+		return guess_version(from, step);
+	}
+	if ((header[0] & 0xf0) != GTP_VERSION_1)
+		return NOT_IP;
+	step->at += sizeof(header);
+	if (!(header[0] & GTP_OPTIONAL))
+		return guess_version(from, step);
+	if (load(from, step->at, options, sizeof(options)))
+		return TRUNCATED;
+	step->at += sizeof(options);
+	if (!(header[0] & GTP_EXTENDED))
+		return guess_version(from, step);
+	for (int i = 0; i < MAX_GTP_EXTENSIONS && options[3]; i++) { /* the next one's type */
+		if (load(from, step->at, &length, sizeof(length)) || !length)
+			return TRUNCATED;
+		step->at += length * 4;
+		if (load(from, step->at - 1, &options[3], 1))
+			return TRUNCATED;
+	}
+	return guess_version(from, step);
+}
+
+static __always_inline enum outcome enter_teredo(const struct source *from, struct step *step)
+{
+	__u8 header[4];
+
+	step->protocol = ETH_P_IPV6;
+	for (int i = 0; i < 2; i++) {
+		if (load(from, step->at, header, sizeof(header)))
+			return TRUNCATED;
+		if (header[0] == 0 && header[1] == TEREDO_ORIGIN)
+			step->at += 8;
+		else if (header[0] == 0 && header[1] == TEREDO_AUTHENTICATION)
+			step->at += 13 + header[2] + header[3];
+		else
+			break;
+	}
+	return guess_version(from, step);
+}
+
+/* Four bytes, a time, then an identity and a signature of the lengths that the first two tell. */
+static __always_inline enum outcome enter_ayiya(const struct source *from, struct step *step)
+{
+	__u8 header[4];
+
+	if (load(from, step->at, header, sizeof(header)))
+		return TRUNCATED;
+	if (header[3] != IPPROTO_IPV6 && header[3] != IPPROTO_IPIP)
+		return NOT_IP;
+	step->at += 8 + (1 << (header[0] >> 4)) + (header[1] >> 4) * 4;
+	step->protocol = header[3] == IPPROTO_IPV6 ? ETH_P_IPV6 : ETH_P_IP;
+	return PARSED;
+}
+
+static __always_inline bool either_port(const struct packet *packet, __u16 port)
+{
+	return packet->sport == port || packet->dport == port;
+}
+
+static __always_inline enum outcome enter_udp(const struct source *from,
+					      const struct packet *packet,
+					      const volatile struct decode_as *decode_as,
+					      struct step *step)
+{
+	for (int i = 0; i < MAX_DECODE_AS; i++) {
+		if (!either_port(packet, decode_as[i].port))
+			continue;
+		if (decode_as[i].tunnel == VXLAN)
+			return enter_vxlan(from, step);
+		if (decode_as[i].tunnel == GENEVE)
+			return enter_geneve(from, step);
+	}
+	switch (packet->dport) {
+	case VXLAN_PORT:
+	case VXLAN_GPE_PORT:
+		return enter_vxlan(from, step);
+	case GENEVE_PORT:
+		return enter_geneve(from, step);
+	case GRE_PORT:
+		return enter_gre(from, step);
+	case GTP_PORT:
+	case GTP_0_PORT:
+		return enter_gtp(from, step);
+	}
+	if (either_port(packet, TEREDO_PORT)) /* these answer from it */
+		return enter_teredo(from, step);
+	if (either_port(packet, AYIYA_PORT))
+		return enter_ayiya(from, step);
+	return NOT_IP;
+}
+
+/* The step into what `packet` carries; NOT_IP where it is no tunnel's. */
+static __always_inline enum outcome enter(const struct source *from, const struct packet *packet,
+					  const volatile struct decode_as *decode_as,
+					  struct step *step)
+{
+	if (packet->later_fragment)
+		return NOT_IP;
+	step->at = packet->payload;
+	switch (packet->proto) {
+	case IPPROTO_IPIP:
+		step->protocol = ETH_P_IP;
+		return PARSED;
+	case IPPROTO_IPV6:
+		step->protocol = ETH_P_IPV6;
+		return PARSED;
+	case IPPROTO_ETHERNET:
+		step->protocol = ETH_P_TEB;
+		return PARSED;
+	case IPPROTO_MPLS:
+		step->protocol = ETH_P_MPLS_UC;
+		return PARSED;
+	case IPPROTO_GRE:
+		return enter_gre(from, step);
+	case IPPROTO_UDP:
+		return enter_udp(from, packet, decode_as, step);
+	}
+	return NOT_IP;
+}
