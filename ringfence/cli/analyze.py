@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows import SinceOption, UntilOption, end_name
+from ringfence.cli.flows import SinceOption, UntilOption, end_name, port
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
 from ringfence.model.ids import parse_version
 
@@ -29,7 +29,7 @@ COLUMNS = [
     Column("CATEGORY", lambda row: row["category"]),
     Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
     Column("PROVIDER", lambda row: end_name(row["flow"]["provider"])),
-    Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {row['flow']['port']}"),
+    Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {port(row['flow'])}"),
     Column("CONNECTIONS", lambda row: row["flow"]["opened"], right=True),
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
     Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),

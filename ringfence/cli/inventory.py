@@ -34,7 +34,14 @@ COLUMNS = [
 
 @app.command()
 def inventory(
-    filter_: Annotated[str | None, typer.Option("--filter", "-f", help="A filter.")] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            help="Such as 'kubernetes.label.app = \"carts\"'; see docs/filters.md.",
+        ),
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="pod, node, host, service, namespace")] = None,
     at: Annotated[str | None, typer.Option(help="A time, or 5m for five minutes ago.")] = None,
     output: OutputOption = Format.TABLE,

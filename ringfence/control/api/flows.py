@@ -13,10 +13,21 @@ from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.disposition import disposed
-from ringfence.model import query
 from ringfence.model.flow import Disposition, DropSource
+from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
-from ringfence.store.flows.filter import DISPOSITION, OF_DROP, OF_HOP, Condition, Revisions
+from ringfence.model.query import Query as Wanted
+from ringfence.model.query import keys
+from ringfence.policy.handle import tell_handle
+from ringfence.store.flows.filter import (
+    ATTRIBUTES,
+    DISPOSITION,
+    ENDS,
+    OF_DROP,
+    OF_HOP,
+    Condition,
+    Revisions,
+)
 from ringfence.store.flows.queries import HOPS, denied, listed
 
 router = APIRouter(tags=["flows"])
@@ -39,7 +50,10 @@ class FlowsResponse(BaseModel):
 
 
 class DeniedView(BaseModel):
-    """Drops at one place for one reason; `policy` is empty for another's drop."""
+    """Drops at one place for one reason.
+
+    `policy` is WORKSPACE/POLICY@pVERSION, empty for another's drop; `rule` its name in the kernel.
+    """
 
     consumer: EndView
     provider: EndView
@@ -74,9 +88,9 @@ async def list_flows(
 ) -> FlowsResponse:
     """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
     window = read_window(services, since, until)
-    wanted = query.parse(filter)
+    wanted = parse_filter(filter, ENDS, ATTRIBUTES)
     connections = {}
-    if query.mentions(wanted, DISPOSITION):
+    if DISPOSITION in keys(wanted):
         hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
         connections = await _disposed(services, hops)
     condition = Condition(wanted, _revisions(services, window), OF_HOP, connections)
@@ -99,11 +113,13 @@ async def list_denied(
     principal: PrincipalDep,
     filter: Annotated[str, Query()] = "everything",  # noqa: A002
     since: str = "5m",
+    until: str | None = None,
     limit: Limit = 200,
 ) -> DeniedResponse:
     """List what was dropped, by whom and why."""
-    window = read_window(services, since)
-    condition = Condition(query.parse(filter), _revisions(services, window), OF_DROP)
+    window = read_window(services, since, until)
+    wanted = parse_filter(filter, ENDS, ATTRIBUTES)
+    condition = Condition(wanted, _revisions(services, window), OF_DROP)
     rows = await services.flow_store.query(
         denied(condition.sql),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
@@ -120,7 +136,7 @@ def read_window(services: Services, since: str, until: str | None = None) -> dic
 
 
 def _revisions(services: Services, window: dict[str, int]) -> Revisions:
-    def revisions(part: query.Query) -> list[int]:
+    def revisions(part: Wanted) -> list[int]:
         chosen = services.inventory.timeline.select_revisions(
             part, window["since"], window["until"]
         )
@@ -145,7 +161,7 @@ def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
         at={"pod": views.pod_name(cluster, uid)} if uid else {"node": row["node"]},
         source="ringfence" if ours else "other",
         rule=row["rule"],
-        policy=row["rule"] if ours else "",
+        policy=tell_handle(row["rule"]) if ours else "",
         reason=row["reason"],
         packets=row["packets"],
         overflow=row["overflow"],

@@ -7,11 +7,12 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.services import ServicesDep
-from ringfence.model import query
 from ringfence.model.address import format_address
 from ringfence.model.ids import RevisionId
+from ringfence.model.keys import parse_filter
 from ringfence.model.labels import OWNER_KIND, OWNER_NAME
 from ringfence.model.protocol import format_protocol
+from ringfence.model.query import Everything
 from ringfence.model.workload import Item, ItemKind, ServiceSpec
 
 router = APIRouter(tags=["inventory"])
@@ -80,7 +81,7 @@ async def list_items(
     """List items that satisfy a filter."""
     timeline = services.inventory.timeline
     snapshot = timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
-    wanted = query.parse(filter_text) if filter_text else query.Everything()
+    wanted = parse_filter(filter_text) if filter_text else Everything()
     chosen = [
         position
         for position in snapshot.select(wanted)
