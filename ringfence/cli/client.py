@@ -60,7 +60,7 @@ def load_context() -> Context:
     lab = None if login or choice == "login" else _lab()
     if context := login or lab:
         return context
-    raise InputError(
+    raise ApiError(
         f"{CHOICE} is `lab`, and no lab with Ringfence in it runs here; make one as root with"
         " `ringfence lab up` and `ringfence lab install`"
         if choice == "lab"
@@ -81,7 +81,7 @@ def _login() -> Context | None:
         try:
             kept = json.loads(path.read_text())
         except ValueError as error:
-            raise InputError(f"{path} is not JSON; make it anew with `ringfence login`") from error
+            raise ApiError(f"{path} is not JSON; make it anew with `ringfence login`") from error
     fields = {
         name: os.environ.get(f"RINGFENCE_{name.upper()}") or kept.get(name, "")
         for name in ("server", "token", "ca")
@@ -114,7 +114,10 @@ class Client:
         try:
             verify = ssl.create_default_context(cafile=context.ca or None)
         except OSError as error:
-            raise InputError(f"cannot read the CA certificate {context.ca!r}: {error}") from error
+            raise ApiError(
+                f"cannot read the CA certificate {context.ca!r} ({error.strerror or error});"
+                " say where it is with `ringfence login` or RINGFENCE_CA"
+            ) from error
         self._http = httpx.Client(
             base_url=context.server.rstrip("/"),
             headers={"Authorization": f"Bearer {context.token}"},

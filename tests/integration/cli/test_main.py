@@ -1,5 +1,6 @@
 """Exit codes and first words of the command, mostly as a whole process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,13 +26,20 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def keep(tmp_path: Path, ca: str = "") -> None:
+    """A login to a place where nobody listens."""
+    context = tmp_path / "ringfence" / "context.json"
+    context.parent.mkdir()
+    context.write_text(json.dumps({"server": "https://127.0.0.1:1", "token": "t", "ca": ca}))
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["--help"], 0, "Commands:"),
         (["flows", "lst"], 3, "list"),
         (["nonsense"], 3, "nonsense"),
-        (["inventory"], 3, "ringfence login"),
+        (["inventory"], 1, "no control plane is known: run `ringfence login"),
         (["enforce"], 3, "--off"),
         (["enforce", "shop@latest"], 3, "write shop@p3"),
         (["analyze", "shop@"], 3, "write shop@p3"),
@@ -44,10 +52,15 @@ def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> N
     assert said in done.stdout + done.stderr
 
 
+def test_a_missing_ca_says_so(tmp_path: Path) -> None:
+    keep(tmp_path, ca=str(tmp_path / "gone.pem"))
+    done = run(tmp_path, "agents")
+    assert done.returncode == 1
+    assert f"cannot read the CA certificate '{tmp_path}/gone.pem' (No such file" in done.stderr
+
+
 def test_an_unreachable_control_plane_says_so(tmp_path: Path) -> None:
-    context = tmp_path / "ringfence" / "context.json"
-    context.parent.mkdir()
-    context.write_text('{"server": "https://127.0.0.1:1", "token": "t", "ca": ""}')
+    keep(tmp_path)
     done = run(tmp_path, "agents")
     assert done.returncode == 1
     assert "cannot reach the control plane at https://127.0.0.1:1" in done.stderr
