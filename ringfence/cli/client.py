@@ -102,7 +102,7 @@ def _lab() -> Context | None:
 
 
 class Client:
-    """Calls the API and turns every refusal into an ApiError."""
+    """Calls the API and raises ApiError for a refusal, InputError where it is about the input."""
 
     def __init__(self, context: Context, timeout: float = 60.0) -> None:
         import ssl  # noqa: PLC0415
@@ -158,7 +158,7 @@ class Client:
         raise _refusal(answer.status_code, answer.text)
 
 
-def _refusal(status: int, text: str) -> ApiError:
+def _refusal(status: int, text: str) -> RingfenceError:
     try:
         detail = json.loads(text).get("detail", text)
     except (ValueError, AttributeError):
@@ -166,6 +166,8 @@ def _refusal(status: int, text: str) -> ApiError:
     message = detail if isinstance(detail, str) else json.dumps(detail)
     if status == 401:  # noqa: PLR2004
         return UnauthenticatedError(f"{message} (see `ringfence login --help`)")
+    if status == 422:  # noqa: PLR2004
+        return InputError(message)
     return ApiError(message or f"the control plane answered {status}")
 
 

@@ -8,7 +8,7 @@ from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, human_bytes
 from ringfence.model.protocol import format_port, parse_protocol
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 SinceOption = Annotated[str, typer.Option(help="A time, or a duration back from now such as 5m.")]
 UntilOption = Annotated[str | None, typer.Option(help="A time or a duration back from now.")]

@@ -6,8 +6,9 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.model.workload import ItemKind
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def _labels(row: Row) -> str:
@@ -42,7 +43,7 @@ def inventory(
             help="Such as 'kubernetes.label.app = \"carts\"'; see docs/filters.md.",
         ),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="pod, node, host, service, namespace")] = None,
+    kind: Annotated[ItemKind | None, typer.Option(help="Items of this kind only.")] = None,
     at: Annotated[str | None, typer.Option(help="A time, or 5m for five minutes ago.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:

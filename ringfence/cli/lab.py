@@ -23,8 +23,8 @@ from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
 
-app = typer.Typer(no_args_is_help=True)
-intruder = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+intruder = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(intruder, name="intruder", help="A pod that does what no application should.")
 
 

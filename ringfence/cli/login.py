@@ -8,7 +8,7 @@ import typer
 from ringfence.cli.client import Client, Context, save_context
 from ringfence.model.errors import InputError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

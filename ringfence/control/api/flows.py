@@ -13,6 +13,7 @@ from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.disposition import disposed
+from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, DropSource
 from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
@@ -131,8 +132,14 @@ async def list_denied(
 def read_window(services: Services, since: str, until: str | None = None) -> dict[str, int]:
     """The parameters `since` and `until` (None: now), epoch ns; raises InputError."""
     now_ns = services.clock()
+    start_ns = parse_time(since, now_ns)
     end_ns = now_ns if until is None else parse_time(until, now_ns)
-    return {"since": parse_time(since, now_ns), "until": end_ns}
+    if start_ns > end_ns:
+        raise InputError(
+            f"since {since!r} comes after until {until or 'now'!r}: both are times, or durations"
+            " back from now"
+        )
+    return {"since": start_ns, "until": end_ns}
 
 
 def _revisions(services: Services, window: dict[str, int]) -> Revisions:

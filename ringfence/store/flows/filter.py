@@ -73,7 +73,7 @@ _COMPARED = {
 class Condition:
     """A filter as SQL over the columns of a hop or a drop, with the parameters it binds.
 
-    `connections` are those of each disposition; only a filter that `mentions` it needs them.
+    `connections` are those of each disposition; only a filter with that key needs them.
     """
 
     def __init__(

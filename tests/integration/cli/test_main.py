@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ringfence import __version__
 from ringfence.cli.main import COMMANDS, app
 
 COMMAND = Path(sys.executable).parent / "ringfence"
@@ -22,7 +23,12 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "NO_COLOR": "1",
     }
     return subprocess.run(
-        [COMMAND, *words], env=environment, capture_output=True, text=True, check=False
+        [COMMAND, *words],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -43,6 +49,17 @@ def keep(tmp_path: Path, ca: str = "") -> None:
         (["enforce"], 3, "--off"),
         (["enforce", "shop@latest"], 3, "write shop@p3"),
         (["analyze", "shop@"], 3, "write shop@p3"),
+        (["--version"], 0, f"ringfence {__version__}"),
+        (["inventory", "--kind", "pods"], 3, "'pod'"),
+        (["analyze", "shop", "--category", "nothing"], 3, "'escaped'"),
+        (["flows", "list", "--limit", "0"], 3, "greater than or equal to 1"),
+        (["flows", "denied", "--limit", "0"], 3, "greater than or equal to 1"),
+        (["why", "a", "b", "99999"], 3, "less than or equal to 65535"),
+        (["why", "a", "b", "-o", "csv"], 3, "table, json, yaml or jsonl"),
+        (["diff", "-f", "x.yaml", "-o", "md"], 3, "table, json, yaml or jsonl"),
+        (["tokens", "enrol", "node", "--kubernetes-cluster", "lab"], 3, "'connector'"),
+        (["enforce", "shop", "--override", "foo"], 3, "'probes'"),
+        (["enforce", "shop"], 3, "nobody can answer here: pass --yes"),
         (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
     ],
 )
@@ -71,3 +88,9 @@ def test_every_command_has_help(name: str) -> None:
     done = CliRunner().invoke(app, [name, "--help"])
     assert done.exit_code == 0
     assert f"Usage: root {name} " in done.stdout
+
+
+@pytest.mark.parametrize(("words", "offered"), [([], True), (["inventory"], False)])
+def test_completion_is_offered_once(words: list[str], offered: bool) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert ("--install-completion" in done.stdout) is offered
