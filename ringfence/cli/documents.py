@@ -1,5 +1,6 @@
 """What the commands that read YAML files share: gathering them and showing differences."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from ringfence.cli.client import ApiError, Client
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted, named
+
+_DESCRIPTION = re.compile(r"[-+~] policy [^,:]+, description: ")
+"""A line that tells how the description of a policy changes, which changes no rule."""
 
 
 def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
@@ -41,8 +45,13 @@ def print_changes(changes: list[dict[str, Any]]) -> None:
     for change in changes:
         version = f" (p{change['version']})" if change.get("version") else ""
         print(f"{change['kind']} {change['name']}{version}: {change['change']}")
-        for line in change.get("diff") or []:
+        lines = change.get("diff") or []
+        told = [line for line in lines if not _DESCRIPTION.match(line)]
+        for line in told:
             print(f"  {line}")
+        if described := len(lines) - len(told):
+            verb = "changes" if described == 1 else "change"
+            print(f"  {counted(described, 'description')} {verb}")
 
 
 def tell_governance(answer: dict[str, Any]) -> None:

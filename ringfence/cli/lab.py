@@ -130,6 +130,7 @@ def load(
     archive: Annotated[Path, typer.Argument(metavar="IMAGE.tar", exists=True, dir_okay=False)],
 ) -> None:
     """Load an image archive (docker save or OCI) into every node."""
+    node.check_archive(archive)
     config, record = cluster.running(LabConfig())
     with shown() as progress:
         for spec in config.node_specs:

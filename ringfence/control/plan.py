@@ -36,7 +36,10 @@ class Plan:
 def describe_changes(
     old: Iterable[EnforcedVersion], new: Iterable[EnforcedVersion]
 ) -> Iterator[str]:
-    """One line for each workspace that changes, and one for each of its policies that does."""
+    """One line for each workspace that changes, and one for each of its policies that does.
+
+    Descriptions change no rule.
+    """
     before, after = _by_name(old), _by_name(new)
     for name in sorted({*before, *after}):
         was, will = before.get(name), after.get(name)
@@ -65,7 +68,9 @@ def _policy_changes(old: Workspace, new: Workspace) -> Iterator[str]:
             yield f"  policy {identifier}: added"
         elif identifier not in after:
             yield f"  policy {identifier}: removed"
-        elif before[identifier] != after[identifier]:
+        elif replace(before[identifier], description="") != replace(
+            after[identifier], description=""
+        ):
             yield f"  policy {identifier}: changed"
 
 

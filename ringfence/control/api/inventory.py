@@ -64,7 +64,7 @@ class ItemResponse(BaseModel):
 
 
 class InventoryResponse(BaseModel):
-    """Items by key; `total` counts those beyond the limit as well."""
+    """Items by kind, namespace and name; `total` counts those beyond the limit as well."""
 
     items: list[ItemResponse]
     total: int
@@ -87,11 +87,16 @@ async def list_items(
         for position in snapshot.select(wanted)
         if kind is None or snapshot.items[position].kind is kind
     ]
+    chosen.sort(key=lambda position: _place(snapshot.items[position]))
     items = []
     for position in chosen[:limit]:
         _, since_ns, _ = timeline.revision(RevisionId(int(snapshot.revisions[position])))
         items.append(_item(snapshot.items[position], since_ns))
     return InventoryResponse(items=items, total=len(chosen))
+
+
+def _place(item: Item) -> tuple[str, str, str, str]:
+    return item.kind, item.namespace, item.name, item.key
 
 
 def _item(item: Item, since_ns: int) -> ItemResponse:

@@ -60,6 +60,7 @@ def keep(tmp_path: Path, ca: str = "") -> None:
         (["tokens", "enrol", "node", "--kubernetes-cluster", "lab"], 3, "'connector'"),
         (["enforce", "shop", "--override", "foo"], 3, "'probes'"),
         (["enforce", "shop"], 3, "nobody can answer here: pass --yes"),
+        (["login", "127.0.0.1:1", "--token-file", "t", "--ca", "c"], 3, "begin with https://"),
         (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
     ],
 )

@@ -94,6 +94,13 @@ def test_changes_are_told_policy_by_policy() -> None:
         "workspace shop: no longer enforced"
     ]
     assert not list(describe_changes([(SHOP, Version(1))], [(SHOP, Version(1))]))
+    described = replace(SHOP.policies[0], description="since Monday")
+    told = list(
+        describe_changes([(SHOP, Version(1))], [(replace(SHOP, policies=(described,)), Version(2))])
+    )
+    assert told == [
+        "workspace shop: enforce p2 instead of p1, 1 policy, catch-all inbound DENY, outbound ALLOW"
+    ]
 
 
 def test_only_workloads_of_a_workspace_that_changes_are_affected() -> None:
