@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HEALTHY_SECONDS = 60
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 StateDir = Annotated[
     Path, typer.Option(envvar="RINGFENCE_STATE_DIR", help="Where the agent keeps its state.")

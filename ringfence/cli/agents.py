@@ -5,7 +5,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def _enforcement(row: Row) -> str:

@@ -5,13 +5,12 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows import SinceOption, UntilOption, end_name
+from ringfence.cli.flows import SinceOption, UntilOption, end_name, port
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
 
-app = typer.Typer()
-
-CATEGORIES = ("permitted", "escaped", "rejected", "misdropped", "unanswered", "pending")
+app = typer.Typer(add_completion=False)
 
 
 def decided_by(decision: Row | None) -> str:
@@ -29,7 +28,7 @@ COLUMNS = [
     Column("CATEGORY", lambda row: row["category"]),
     Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
     Column("PROVIDER", lambda row: end_name(row["flow"]["provider"])),
-    Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {row['flow']['port']}"),
+    Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {port(row['flow'])}"),
     Column("CONNECTIONS", lambda row: row["flow"]["opened"], right=True),
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
     Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),
@@ -45,7 +44,7 @@ def analyze(
     with_: Annotated[
         list[str] | None, typer.Option("--with", help="Judge beside this one too; repeatable.")
     ] = None,
-    category: Annotated[str | None, typer.Option(help="Show these records only.")] = None,
+    category: Annotated[Category | None, typer.Option(help="Show these records only.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Count and list what a policy version would do to observed connections. Enforces nothing.
@@ -68,6 +67,6 @@ def analyze(
     if output in (Format.JSON, Format.YAML):
         emit_data(answer, output)
         return
-    counts = "  ".join(f"{name} {answer['counts'][name]}" for name in CATEGORIES)
+    counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
     typer.echo(f"{answer['workspace']} p{answer['version']}: {counts}", err=True)
     emit(answer["records"], COLUMNS, output, "no connection in view")

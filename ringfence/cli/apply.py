@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import print_changes, read_documents, tell_governance
-from ringfence.cli.output import Format, OutputOption, emit_data
+from ringfence.cli.documents import print_changes, read_documents, send_documents, tell_governance
+from ringfence.cli.output import AnswerOption, Format, emit_data
 from ringfence.model.errors import RingfenceError
+from ringfence.model.override import Override
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -18,10 +19,10 @@ def apply(
     file: Annotated[list[Path], typer.Option("--file", "-f", help="A file, a folder, or -.")],
     dry_run: Annotated[bool, typer.Option(help="Show the changes only.")] = False,
     override: Annotated[
-        list[str] | None,
+        list[Override] | None,
         typer.Option(help="Apply despite a refusal that names this word; repeatable."),
     ] = None,
-    output: OutputOption = Format.TABLE,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Make scopes and workspaces as the files say; a changed workspace gets a new version.
 
@@ -30,10 +31,8 @@ def apply(
 
     Example: ringfence apply -f policies/
     """
-    texts = read_documents(file)
-    client = connect()
-    body = {"files": [{"name": name, "documents": text} for name, text in texts]}
-    answer = client.post("/apply", {**body, "dry_run": dry_run, "override": override or []})
+    documents = read_documents(file)
+    answer = send_documents(connect(), documents, dry_run=dry_run, override=override or [])
     if output is Format.TABLE:
         print_changes(answer["changes"])
     else:

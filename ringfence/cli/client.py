@@ -60,7 +60,7 @@ def load_context() -> Context:
     lab = None if login or choice == "login" else _lab()
     if context := login or lab:
         return context
-    raise InputError(
+    raise ApiError(
         f"{CHOICE} is `lab`, and no lab with Ringfence in it runs here; make one as root with"
         " `ringfence lab up` and `ringfence lab install`"
         if choice == "lab"
@@ -81,7 +81,7 @@ def _login() -> Context | None:
         try:
             kept = json.loads(path.read_text())
         except ValueError as error:
-            raise InputError(f"{path} is not JSON; make it anew with `ringfence login`") from error
+            raise ApiError(f"{path} is not JSON; make it anew with `ringfence login`") from error
     fields = {
         name: os.environ.get(f"RINGFENCE_{name.upper()}") or kept.get(name, "")
         for name in ("server", "token", "ca")
@@ -102,7 +102,7 @@ def _lab() -> Context | None:
 
 
 class Client:
-    """Calls the API and turns every refusal into an ApiError."""
+    """Calls the API and raises ApiError for a refusal, InputError where it is about the input."""
 
     def __init__(self, context: Context, timeout: float = 60.0) -> None:
         import ssl  # noqa: PLC0415
@@ -114,7 +114,10 @@ class Client:
         try:
             verify = ssl.create_default_context(cafile=context.ca or None)
         except OSError as error:
-            raise InputError(f"cannot read the CA certificate {context.ca!r}: {error}") from error
+            raise ApiError(
+                f"cannot read the CA certificate {context.ca!r} ({error.strerror or error});"
+                " say where it is with `ringfence login` or RINGFENCE_CA"
+            ) from error
         self._http = httpx.Client(
             base_url=context.server.rstrip("/"),
             headers={"Authorization": f"Bearer {context.token}"},
@@ -155,7 +158,7 @@ class Client:
         raise _refusal(answer.status_code, answer.text)
 
 
-def _refusal(status: int, text: str) -> ApiError:
+def _refusal(status: int, text: str) -> RingfenceError:
     try:
         detail = json.loads(text).get("detail", text)
     except (ValueError, AttributeError):
@@ -163,6 +166,8 @@ def _refusal(status: int, text: str) -> ApiError:
     message = detail if isinstance(detail, str) else json.dumps(detail)
     if status == 401:  # noqa: PLR2004
         return UnauthenticatedError(f"{message} (see `ringfence login --help`)")
+    if status == 422:  # noqa: PLR2004
+        return InputError(message)
     return ApiError(message or f"the control plane answered {status}")
 
 

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ringfence.connector.config import ConnectorConfig
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

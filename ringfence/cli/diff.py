@@ -6,23 +6,23 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import print_changes, read_documents, tell_governance
-from ringfence.cli.output import Format, OutputOption, emit_data
+from ringfence.cli.documents import print_changes, read_documents, send_documents, tell_governance
+from ringfence.cli.output import AnswerOption, Format, emit_data
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def diff(
     file: Annotated[list[Path], typer.Option("--file", "-f", help="A file, a folder, or -.")],
-    output: OutputOption = Format.TABLE,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Show what `apply` would change; exit code 2 if there is a difference, 0 if there is none.
 
     Example: ringfence diff -f policies/
     """
-    files = [{"name": name, "documents": text} for name, text in read_documents(file)]
-    answer = connect().post("/apply", {"files": files, "dry_run": True})
+    documents = read_documents(file)
+    answer = send_documents(connect(), documents, dry_run=True)
     changes = answer["changes"]
     differs = any(change["change"] != "unchanged" for change in changes)
     if output is Format.TABLE:

@@ -6,8 +6,9 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.flows import SinceOption, UntilOption
+from ringfence.model.words import counted
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -18,6 +19,8 @@ def discover(
 ) -> None:
     """Print a proposed workspace as YAML on stdout; what was taken for noise goes to stderr.
 
+    Exit code 2 if no connection was observed that needs a policy: there is nothing to go by.
+
     Example: ringfence discover sock-shop --since 1h > sock-shop.yaml
     """
     answer = connect().post(
@@ -25,7 +28,15 @@ def discover(
     )
     typer.echo(answer["documents"], nl=False)
     summary = answer["summary"]
-    typer.echo(f"{summary['policies']} policies from {summary['edges']} edges", err=True)
+    policies = counted(summary["policies"], "policy", "policies")
+    typer.echo(f"{policies} from {counted(summary['edges'], 'edge')}", err=True)
     for noise in summary["noise"]:
         said = f"{noise['reason']} ({noise['count']}), such as {noise['example']}"
         typer.echo(f"not proposed: {said}", err=True)
+    if not summary["edges"]:
+        typer.echo(
+            "warning: no connection was observed in this time; to enforce this workspace would cut"
+            f" everything off in {scope}",
+            err=True,
+        )
+        raise typer.Exit(2)

@@ -1,10 +1,16 @@
 """What the commands that read YAML files share: gathering them and showing differences."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from ringfence.cli.client import ApiError, Client
 from ringfence.model.errors import InputError
+from ringfence.model.words import counted, named
+
+_DESCRIPTION = re.compile(r"[-+~] policy [^,:]+, description: ")
+"""A line that tells how the description of a policy changes, which changes no rule."""
 
 
 def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
@@ -25,18 +31,32 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
     return found
 
 
+def send_documents(client: Client, documents: list[tuple[str, str]], **more: Any) -> dict[str, Any]:
+    """Have the control plane apply them; what is wrong in a file is no mistake in the command."""
+    files = [{"name": name, "documents": text} for name, text in documents]
+    try:
+        return dict(client.post("/apply", {"files": files, **more}))
+    except InputError as error:
+        raise ApiError(str(error)) from error
+
+
 def print_changes(changes: list[dict[str, Any]]) -> None:
     """Say each change and its lines."""
     for change in changes:
         version = f" (p{change['version']})" if change.get("version") else ""
         print(f"{change['kind']} {change['name']}{version}: {change['change']}")
-        for line in change.get("diff") or []:
+        lines = change.get("diff") or []
+        told = [line for line in lines if not _DESCRIPTION.match(line)]
+        for line in told:
             print(f"  {line}")
+        if described := len(lines) - len(told):
+            verb = "changes" if described == 1 else "change"
+            print(f"  {counted(described, 'description')} {verb}")
 
 
 def tell_governance(answer: dict[str, Any]) -> None:
     """Say on stderr for whom changed scopes change the rules that are in force."""
     names = answer["workloads"]
     if names:
-        said = f"other enforced rules decide at {len(names)} workloads: {', '.join(names)}\n"
-        sys.stderr.write(said)
+        workloads = f"{counted(len(names), 'workload')}: {named(names)}"
+        sys.stderr.write(f"other enforced rules decide at {workloads}\n")

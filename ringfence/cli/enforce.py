@@ -7,14 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import Client, connect
+from ringfence.cli.output import AnswerOption, Format, emit_data
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import parse_version
+from ringfence.model.override import Override
+from ringfence.model.words import counted, named
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def enforce(
+def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     workspaces: Annotated[
         list[str] | None, typer.Argument(help="Workspaces to enforce, each as name or name@p2.")
     ] = None,
@@ -22,13 +25,14 @@ def enforce(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
     override: Annotated[
-        list[str] | None,
+        list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
     ] = None,
     wait: Annotated[
         bool, typer.Option(help="Wait until every connected agent has it in force.")
     ] = True,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait.")] = 60.0,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Show what would change and for whom, ask, then enforce these workspaces, and no others.
 
@@ -40,15 +44,22 @@ def enforce(
         raise InputError("name the workspaces to enforce, or write --off to stop enforcing")
     wanted = [_workspace(text) for text in workspaces or []]
     body = {"workspaces": wanted, "override": override or []}
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise InputError(
+            "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
+        )
     client = connect()
     plan = _send(client, body, off=off, dry_run=True)
-    _print_plan(plan)
+    if output is Format.TABLE:
+        _print_plan(plan)
+    else:
+        emit_data(plan, output)
     if plan.get("refused"):
         raise RingfenceError(plan["refused"])
     if dry_run:
         return
-    if not yes and not (sys.stdin.isatty() and typer.confirm("Go ahead?", err=True)):
-        raise RingfenceError("nothing was changed; answer y, or pass --yes where nobody can answer")
+    if not yes and not typer.confirm("Go ahead?", err=True):
+        raise RingfenceError("nothing was changed")
     # The versions that were shown, even if there are newer ones by now.
     body["workspaces"] = plan["workspaces"]
     revision = _send(client, body, off=off, dry_run=False)["revision"]
@@ -73,7 +84,11 @@ def _print_plan(plan: dict[str, Any]) -> None:
     for line in plan["changes"]:
         print(line)
     names = plan["workloads"]
-    print(f"{len(names)} workloads change: {', '.join(names) or 'none'}")
+    if names:
+        verb = "changes" if len(names) == 1 else "change"
+        print(f"{counted(len(names), 'workload')} {verb}: {named(names)}")
+    else:
+        print("no workload changes")
     for warning in plan["warnings"]:
         print(f"note: {warning}")
 
@@ -88,7 +103,8 @@ def _wait(client: Client, revision: int, timeout: float) -> bool:
         if not behind or time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    typer.echo(f"in force on {len(agents) - len(behind)} nodes (revision {revision})", err=True)
+    nodes = counted(len(agents) - len(behind), "node")
+    typer.echo(f"in force on {nodes} (revision {revision})", err=True)
     for agent in behind:
         typer.echo(
             f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}", err=True

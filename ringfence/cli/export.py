@@ -1,19 +1,29 @@
 """`ringfence export`: what the control plane holds, as YAML for git."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ringfence.cli.client import connect
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
+
+
+class Kind(StrEnum):
+    """The kinds of documents."""
+
+    SCOPE = "Scope"
+    WORKSPACE = "Workspace"
 
 
 @app.command()
 def export(
-    kind: Annotated[str | None, typer.Option(help="Scope or Workspace; both if left out.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Both kinds if left out.")] = None,
     name: Annotated[str | None, typer.Option(help="This one only.")] = None,
-    version: Annotated[int | None, typer.Option(help="An older version of a workspace.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="An older version of a workspace.")
+    ] = None,
 ) -> None:
     """Print scopes and workspaces in the form that `apply` reads.
 

@@ -6,21 +6,32 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, human_bytes
+from ringfence.model.protocol import format_port, parse_protocol
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 SinceOption = Annotated[str, typer.Option(help="A time, or a duration back from now such as 5m.")]
 UntilOption = Annotated[str | None, typer.Option(help="A time or a duration back from now.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
 _WAYS = ("forward", "reverse")
 FilterOption = Annotated[
     str | None,
-    typer.Option("--filter", "-f", help="A filter; keys may start with consumer. or provider."),
+    typer.Option(
+        "--filter",
+        "-f",
+        help="Such as 'consumer.name = \"carts\" and port = 80'; see docs/filters.md.",
+    ),
 ]
 
 
 def end_name(end: Row) -> str:
     """The name of a flow's end with its address; the address alone for an unknown one."""
     return f"{end['name']} ({end['address']})" if end.get("name") else end["address"]
+
+
+def port(row: Row) -> str:
+    """A flow's port, or ICMP's type and code."""
+    return format_port(parse_protocol(row["protocol"]), row["port"])
 
 
 def _provider(row: Row) -> str:
@@ -38,7 +49,7 @@ FLOW_COLUMNS = [
     Column("CONSUMER", lambda row: end_name(row["consumer"])),
     Column("PROVIDER", _provider),
     Column("PROTOCOL", lambda row: row["protocol"]),
-    Column("PORT", lambda row: row["port"], right=True),
+    Column("PORT", port, right=True),
     Column("BYTES", lambda row: _both(row, "bytes"), right=True),
     Column("PACKETS", lambda row: _both(row, "packets"), right=True),
     Column("FLAGS", _flags),
@@ -76,7 +87,7 @@ def list_flows(
     filter_: FilterOption = None,
     since: SinceOption = "5m",
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(help="At most this many.")] = 200,
+    limit: LimitOption = 200,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List connections with their names, volume, flags and how their direction was known.
@@ -96,8 +107,8 @@ DENIED_COLUMNS = [
     Column("CONSUMER", lambda row: end_name(row["consumer"])),
     Column("PROVIDER", lambda row: end_name(row["provider"])),
     Column("PROTOCOL", lambda row: row["protocol"]),
-    Column("PORT", lambda row: row["port"], right=True),
-    Column("DROPPED", lambda row: f"{row['direction']} at {row['at']}"),
+    Column("PORT", port, right=True),
+    Column("DROPPED", lambda row: f"{row['direction']} at {' '.join(*row['at'].items())}"),
     Column("POLICY", lambda row: row.get("policy") or row.get("rule") or row.get("reason")),
     Column("PACKETS", lambda row: row["packets"], right=True),
     Column("LAST", lambda row: row["last"], wide=True),
@@ -108,11 +119,13 @@ DENIED_COLUMNS = [
 def denied(
     filter_: FilterOption = None,
     since: SinceOption = "5m",
+    until: UntilOption = None,
+    limit: LimitOption = 200,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List dropped connections with the policy that dropped them, from the agents' drop reports.
 
     Example: ringfence flows denied --since 10m
     """
-    answer = connect().get("/flows/denied", filter=filter_, since=since)
+    answer = connect().get("/flows/denied", filter=filter_, since=since, until=until, limit=limit)
     emit(answer["items"], DENIED_COLUMNS, output, "nothing was dropped")

@@ -7,7 +7,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 WORKSPACE_COLUMNS = [
     Column("WORKSPACE", lambda row: row["name"]),
@@ -40,7 +40,7 @@ POLICY_COLUMNS = [
 @app.command()
 def get(
     workspace: Annotated[str | None, typer.Argument(help="Show this one's policies.")] = None,
-    version: Annotated[int | None, typer.Option(help="An older version.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="An older version.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List workspaces, or the policies of one in the order they are read.

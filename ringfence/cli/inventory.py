@@ -6,8 +6,9 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.model.workload import ItemKind
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def _labels(row: Row) -> str:
@@ -34,8 +35,15 @@ COLUMNS = [
 
 @app.command()
 def inventory(
-    filter_: Annotated[str | None, typer.Option("--filter", "-f", help="A filter.")] = None,
-    kind: Annotated[str | None, typer.Option(help="pod, node, host, service, namespace")] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            help="Such as 'kubernetes.label.app = \"carts\"'; see docs/filters.md.",
+        ),
+    ] = None,
+    kind: Annotated[ItemKind | None, typer.Option(help="Items of this kind only.")] = None,
     at: Annotated[str | None, typer.Option(help="A time, or 5m for five minutes ago.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:

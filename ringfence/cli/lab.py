@@ -23,8 +23,8 @@ from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
 
-app = typer.Typer(no_args_is_help=True)
-intruder = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+intruder = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(intruder, name="intruder", help="A pod that does what no application should.")
 
 
@@ -130,6 +130,7 @@ def load(
     archive: Annotated[Path, typer.Argument(metavar="IMAGE.tar", exists=True, dir_okay=False)],
 ) -> None:
     """Load an image archive (docker save or OCI) into every node."""
+    node.check_archive(archive)
     config, record = cluster.running(LabConfig())
     with shown() as progress:
         for spec in config.node_specs:

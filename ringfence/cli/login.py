@@ -8,7 +8,7 @@ import typer
 from ringfence.cli.client import Client, Context, save_context
 from ringfence.model.errors import InputError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -21,6 +21,8 @@ def login(
 
     Example: ringfence login https://127.0.0.1:8443 --token-file admin.token --ca ca.pem
     """
+    if not server.startswith("https://"):
+        raise InputError(f"{server!r} does not begin with https://; write https://HOST:PORT")
     try:
         token = token_file.read_text().strip()
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer._click import Context
@@ -10,6 +10,7 @@ from typer._click.exceptions import ClickException
 from typer._click.formatting import HelpFormatter
 from typer.core import TyperGroup
 
+from ringfence import __version__
 from ringfence.model.errors import InputError, RingfenceError
 
 # Exit codes, as scripts rely on them.
@@ -77,11 +78,25 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ringfence {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the release."
+        ),
+    ] = False,
+) -> None:
     """Ringfence: see every connection in and around Kubernetes, and allow just those you need.
 
-    Exit codes: 0 fine, 1 error, 2 differences or findings, 3 usage, 4 authentication.
+    Exit codes: 0 fine; 1 error, also in a file or in the cluster's state; 2 differences or
+    findings; 3 usage: a command, option or argument that means nothing; 4 authentication.
     """
 
 

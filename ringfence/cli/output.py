@@ -30,6 +30,26 @@ OutputOption = Annotated[
 ]
 
 
+def _no_table(form: Format) -> Format:
+    if form in (Format.WIDE, Format.CSV, Format.MD):
+        raise typer.BadParameter(f"{form} is for lists; here write table, json, yaml or jsonl")
+    return form
+
+
+AnswerOption = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        help="How to print the result.",
+        metavar="[table|json|yaml|jsonl]",
+        case_sensitive=False,
+        callback=_no_table,
+    ),
+]
+"""-o of a command whose result is no list of rows."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table: its heading, its text for a row, and whether only -o wide has it."""

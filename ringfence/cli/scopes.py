@@ -8,7 +8,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, emit
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 COLUMNS = [
     Column("SCOPE", lambda row: "  " * row["depth"] + row["name"]),

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from ringfence.control.config import ControlConfig
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

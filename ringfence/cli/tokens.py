@@ -5,18 +5,23 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data
+from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, emit, emit_data
+from ringfence.model.client import ClientKind
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command("enrol")
 def enrol(
-    kind: Annotated[str, typer.Argument(help="agent or connector")],
+    kind: Annotated[ClientKind, typer.Argument(help="agent or connector")],
     kubernetes_cluster: Annotated[str, typer.Option(help="The Kubernetes cluster's id.")],
-    uses: Annotated[int, typer.Option(help="How many clients may enrol with it.")] = 1,
-    ttl: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
-    output: OutputOption = Format.TABLE,
+    uses: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many clients may enrol with it.")
+    ] = 1,
+    ttl: Annotated[
+        int, typer.Option(min=1, max=366 * 86400, help="Seconds until it expires.")
+    ] = 3600,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Print a token that enrols agents or a connector of one Kubernetes cluster.
 
@@ -55,8 +60,10 @@ def list_tokens(output: OutputOption = Format.TABLE) -> None:
 @app.command("create")
 def create(
     actor: Annotated[str, typer.Argument(help="Whose it is, as `ringfence changes` will say.")],
-    ttl: Annotated[int | None, typer.Option(help="Seconds until it expires; else never.")] = None,
-    output: OutputOption = Format.TABLE,
+    ttl: Annotated[
+        int | None, typer.Option(min=1, help="Seconds until it expires; else never.")
+    ] = None,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Print a token for one more administrator, which is shown this once.
 

@@ -6,18 +6,18 @@ import typer
 
 from ringfence.cli.analyze import decided_by
 from ringfence.cli.client import connect
-from ringfence.cli.output import Format, OutputOption, emit_data
+from ringfence.cli.output import AnswerOption, Format, emit_data
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def why(
     source: Annotated[str, typer.Argument(help="An address, namespace/pod, or a node.")],
     destination: Annotated[str, typer.Argument(help="The same, or namespace/service.")],
-    port: Annotated[int, typer.Argument(help="The port as dialled.")] = 0,
+    port: Annotated[int, typer.Argument(min=0, max=65535, help="The port as dialled.")] = 0,
     protocol: Annotated[str, typer.Option(help="TCP, UDP, ICMP, …")] = "TCP",
-    output: OutputOption = Format.TABLE,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
 

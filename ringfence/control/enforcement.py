@@ -25,6 +25,7 @@ from ringfence.inventory.ports import PortSet, declared_ports
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
+from ringfence.model.override import Override
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
@@ -132,12 +133,14 @@ class Enforcement:
         async with self._database.read() as connection:
             return await enforced_now(connection, self._tenant)
 
-    async def plan(self, wanted: Wanted, overrides: Collection[str]) -> Plan:
+    async def plan(self, wanted: Wanted, overrides: Collection[Override]) -> Plan:
         """What enforcing these workspaces, and no others, would change."""
         _, plan = await self._plan(wanted, overrides)
         return plan
 
-    async def enforce(self, wanted: Wanted, overrides: Collection[str], author: Author) -> Plan:
+    async def enforce(
+        self, wanted: Wanted, overrides: Collection[Override], author: Author
+    ) -> Plan:
         """Enforce these workspaces and no others; raises ConflictError where that is refused.
 
         On return the nodes' directives are worked out, though not yet in force.
@@ -159,7 +162,7 @@ class Enforcement:
             await self._recompute()
         return plan
 
-    async def _plan(self, wanted: Wanted, overrides: Collection[str]) -> tuple[Enforced, Plan]:
+    async def _plan(self, wanted: Wanted, overrides: Collection[Override]) -> tuple[Enforced, Plan]:
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
             current = await enforced_now(connection, self._tenant)

@@ -8,15 +8,15 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
 from ringfence.model.verdict import EndRole, Stage
+from ringfence.model.words import counted
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import OrderedRule, PolicySet
 
-PROBES = "probes"
-"""The word that overrides the refusal to cut kubelet probes off."""
 _NAMED = 5
 
 
@@ -36,7 +36,10 @@ class Plan:
 def describe_changes(
     old: Iterable[EnforcedVersion], new: Iterable[EnforcedVersion]
 ) -> Iterator[str]:
-    """One line for each workspace that changes, and one for each of its policies that does."""
+    """One line for each workspace that changes, and one for each of its policies that does.
+
+    Descriptions change no rule.
+    """
     before, after = _by_name(old), _by_name(new)
     for name in sorted({*before, *after}):
         was, will = before.get(name), after.get(name)
@@ -51,7 +54,7 @@ def describe_changes(
         )
         yield (
             f"workspace {name}: enforce p{version}{f' instead of p{was[1]}' if was else ''}, "
-            f"{len(workspace.policies)} policies, catch-all {catch_all}"
+            f"{counted(len(workspace.policies), 'policy', 'policies')}, catch-all {catch_all}"
         )
         if was:
             yield from _policy_changes(was[0], workspace)
@@ -65,7 +68,9 @@ def _policy_changes(old: Workspace, new: Workspace) -> Iterator[str]:
             yield f"  policy {identifier}: added"
         elif identifier not in after:
             yield f"  policy {identifier}: removed"
-        elif before[identifier] != after[identifier]:
+        elif replace(before[identifier], description="") != replace(
+            after[identifier], description=""
+        ):
             yield f"  policy {identifier}: changed"
 
 
@@ -92,7 +97,7 @@ def _by_identity(policy_set: PolicySet) -> dict[Hashable, OrderedRule]:
     return {(replace(rule.decision, place=0), rule.direction): rule for rule in policy_set.rules}
 
 
-def refusal(new: PolicySet, overrides: Collection[str]) -> str:
+def refusal(new: PolicySet, overrides: Collection[Override]) -> str:
     """Why the set ought not to be enforced, empty for no reason."""
     secondary = [workspace.name for workspace, _ in new.enforced if not workspace.primary]
     if secondary:
@@ -100,13 +105,13 @@ def refusal(new: PolicySet, overrides: Collection[str]) -> str:
             f"only primary workspaces can be enforced, and {', '.join(secondary)} "
             "is a secondary one"
         )
-    cut_off = [] if PROBES in overrides else probes_without_policy(new)
+    cut_off = [] if Override.PROBES in overrides else probes_without_policy(new)
     if cut_off:
         named = ", ".join(cut_off[:_NAMED]) + (", …" if len(cut_off) > _NAMED else "")
         return (
-            f"the kubelet's probes of {len(cut_off)} pods meet a DENY catch-all and no policy "
-            f"({named}): Kubernetes would restart them. Add a policy with consumer `node: own`, "
-            f"or override with `{PROBES}`"
+            f"the kubelet's probes of {counted(len(cut_off), 'pod')} meet a DENY catch-all and no "
+            f"policy ({named}): Kubernetes would restart them. Add a policy with consumer "
+            f"`node: own`, or override with `{Override.PROBES}`"
         )
     return ""
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.control.errors import NotFoundError
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
+from ringfence.model.errors import InputError
 from ringfence.model.ids import NodeName
 from ringfence.model.protocol import TCP, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict
@@ -73,12 +75,15 @@ class Question:
 def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer:
     """Explain the traffic by the rules and by the fail-safes that were compiled from them.
 
-    Raises InputError for a place that there is not.
+    Raises NotFoundError for a place that there is not.
     """
     snapshot = policy_set.snapshot
-    connections, assumed = hypothetical(
-        snapshot, question.source, question.destination, question.protocol, question.port
-    )
+    try:
+        connections, assumed = hypothetical(
+            snapshot, question.source, question.destination, question.protocol, question.port
+        )
+    except InputError as error:
+        raise NotFoundError(str(error)) from error
     explained = []
     for row in range(len(connections)):
         ends = tuple(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
 from ringfence.model.address import Address, format_address
-from ringfence.model.protocol import TCP, format_protocol
+from ringfence.model.protocol import TCP, format_port, format_protocol
 
 SCAN_TARGETS = 8
 """One consumer that fails at so many (provider, port) pairs, more than it succeeds at, scans."""
@@ -68,5 +68,6 @@ def _example(records: Records, row: int) -> str:
         format_address(Address(records.column(end)[row].tobytes()))
         for end in ("first_consumer", "dialled")
     )
-    protocol = format_protocol(int(records.column("protocol")[row]))
-    return f"{consumer} → {dialled} {protocol} {int(records.column('dialled_port')[row])}"
+    protocol = int(records.column("protocol")[row])
+    port = format_port(protocol, int(records.column("dialled_port")[row]))
+    return f"{consumer} → {dialled} {format_protocol(protocol)} {port}"

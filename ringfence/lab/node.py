@@ -1,6 +1,7 @@
 """One Kubernetes node: containerd, kubelet and kube-proxy on a machine of the lab."""
 
 import json
+import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from ringfence.lab.processes import Process
 _CONTAINERD_TIMEOUT = 20.0  # seconds
 _POLL = 0.1  # seconds
 _SOCKET = "/run/containerd/containerd.sock"
+_INDEXES = ("manifest.json", "index.json")
+"""What lists the images of an archive: of `docker save`, of an OCI layout."""
 
 HOST_SYSCTLS = (
     "kernel.keys.root_maxbytes",
@@ -49,6 +52,17 @@ def start_runtime(config: LabConfig, machine: Machine, archives: Sequence[Path])
     for archive in archives:
         load_image(machine, archive)
     return process
+
+
+def check_archive(archive: Path) -> None:
+    """Raise LabError for a file that is no image archive (docker save or OCI)."""
+    try:
+        with tarfile.open(archive) as held:
+            if any(Path(member.name).name in _INDEXES for member in held):
+                return
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise LabError(f"{archive} is not an image archive: {error}") from error
+    raise LabError(f"{archive} is not an image archive: it has no {' or '.join(_INDEXES)}")
 
 
 def load_image(machine: Machine, archive: Path) -> None:

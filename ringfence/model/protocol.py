@@ -16,6 +16,11 @@ def format_protocol(protocol: int | None) -> str:
     return "any" if protocol is None else NAMES.get(protocol, str(protocol))
 
 
+def format_port(protocol: int | None, port: int) -> str:
+    """The port; of ICMP, whose messages are kept as type * 256 + code, `type/code`."""
+    return f"{port >> 8}/{port & 0xFF}" if protocol in (ICMP, ICMPV6) else str(port)
+
+
 def parse_protocol(text: str | int) -> int | None:
     """Read a name, a number, or `any` (None); raises InputError."""
     word = str(text).lower()

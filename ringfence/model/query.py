@@ -12,7 +12,7 @@ substring, `matches` for a regular expression over the whole value, `< <= > >=` 
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -318,14 +318,15 @@ def matches(query: Query, labels: Mapping[str, tuple[str, ...]]) -> bool:
             return any(value_matches(query, have) for have in labels.get(key, ()))
 
 
-def mentions(query: Query, key: str) -> bool:
-    """Whether a query compares a key."""
+def keys(query: Query) -> Iterator[str]:
+    """Every key that a query compares, in the order written."""
     match query:
-        case Compare(compared):
-            return compared == key
+        case Compare(key):
+            yield key
         case And(queries) | Or(queries):
-            return any(mentions(part, key) for part in queries)
+            for part in queries:
+                yield from keys(part)
         case Not(inner):
-            return mentions(inner, key)
+            yield from keys(inner)
         case Everything():
-            return False
+            return

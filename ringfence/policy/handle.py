@@ -7,7 +7,7 @@ and a name that is too long is cut and closed with `~` and a digest.
 """
 
 import hashlib
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ringfence.model.verdict import Decision
 
@@ -24,6 +24,18 @@ def format_handle(decision: Decision, *, widened: bool = False) -> str:
     if decision.policy is not None:
         parts.append(_name(decision.policy))
     return "/".join(parts) + (_WIDENED if widened else "")
+
+
+def tell_handle(handle: str) -> str:
+    """A handle as people write the policy: `workspace/policy@pVERSION`, `catch-all` for none.
+
+    What is no handle of a decision, and a name's cut and digest, stay as they are.
+    """
+    match handle.removesuffix(_WIDENED).split("/"):
+        case [_, workspace, version, *policy] if len(policy) <= 1:
+            name = policy[0] if policy else "catch-all"
+            return f"{unquote(workspace)}/{unquote(name)}@{version}"
+    return handle
 
 
 def _name(text: str) -> str:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 from ringfence.control.api.flows import read_window
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
+from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.model.ids import ScopeName, WorkspaceName
@@ -54,6 +55,8 @@ async def propose_policies(
     window = read_window(services, request.since, request.until or "0s")
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
+    if ScopeName(request.scope) not in tree:
+        raise NotFoundError(f"there is no scope {request.scope!r}; see `ringfence scopes list`")
     name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
     hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
     found = discover(hops, services.inventory.timeline, tree, scope, name)

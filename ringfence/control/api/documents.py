@@ -18,6 +18,7 @@ from ringfence.control.policies import load_enforced, load_tree, load_workspace
 from ringfence.control.services import Services, ServicesDep
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
+from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.policy.difference import Change, ChangeKind
@@ -48,7 +49,7 @@ class ApplyRequest(BaseModel):
 
     files: list[File] = Field(min_length=1)
     dry_run: bool = False
-    override: list[str] = Field(default=[], description="Words that refusals name.")
+    override: list[Override] = Field(default=[], description="Words that refusals name.")
 
 
 class DocumentChangeResponse(BaseModel):
@@ -127,7 +128,7 @@ async def _governance(
     services: Services,
     tenant: TenantId,
     trees: tuple[ScopeTree, ScopeTree],
-    overrides: Collection[str],
+    overrides: Collection[Override],
 ) -> tuple[tuple[str, ...], str]:
     """For whom other enforced rules decide in the second tree, and why that ought not to be."""
     enforced = await load_enforced(connection, tenant)

@@ -12,6 +12,7 @@ from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
 from ringfence.control.services import Services, ServicesDep
 from ringfence.model.ids import NodeName, Version, WorkspaceName
+from ringfence.model.override import Override
 from ringfence.model.workload import ItemKind
 
 router = APIRouter(tags=["enforcement"])
@@ -50,7 +51,7 @@ class EnforcementRequest(BaseModel):
 
     workspaces: list[WantedWorkspace] = Field(min_length=1)
     dry_run: bool = False
-    override: list[str] = Field(default=[], description="Words that refusals name.")
+    override: list[Override] = Field(default=[], description="Words that refusals name.")
 
 
 class PlanResponse(BaseModel):

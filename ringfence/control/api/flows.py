@@ -13,10 +13,22 @@ from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.disposition import disposed
-from ringfence.model import query
+from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, DropSource
+from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
-from ringfence.store.flows.filter import DISPOSITION, OF_DROP, OF_HOP, Condition, Revisions
+from ringfence.model.query import Query as Wanted
+from ringfence.model.query import keys
+from ringfence.policy.handle import tell_handle
+from ringfence.store.flows.filter import (
+    ATTRIBUTES,
+    DISPOSITION,
+    ENDS,
+    OF_DROP,
+    OF_HOP,
+    Condition,
+    Revisions,
+)
 from ringfence.store.flows.queries import HOPS, denied, listed
 
 router = APIRouter(tags=["flows"])
@@ -39,7 +51,10 @@ class FlowsResponse(BaseModel):
 
 
 class DeniedView(BaseModel):
-    """Drops at one place for one reason; `policy` is empty for another's drop."""
+    """Drops at one place for one reason.
+
+    `policy` is WORKSPACE/POLICY@pVERSION, empty for another's drop; `rule` its name in the kernel.
+    """
 
     consumer: EndView
     provider: EndView
@@ -74,9 +89,9 @@ async def list_flows(
 ) -> FlowsResponse:
     """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
     window = read_window(services, since, until)
-    wanted = query.parse(filter)
+    wanted = parse_filter(filter, ENDS, ATTRIBUTES)
     connections = {}
-    if query.mentions(wanted, DISPOSITION):
+    if DISPOSITION in keys(wanted):
         hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
         connections = await _disposed(services, hops)
     condition = Condition(wanted, _revisions(services, window), OF_HOP, connections)
@@ -99,11 +114,13 @@ async def list_denied(
     principal: PrincipalDep,
     filter: Annotated[str, Query()] = "everything",  # noqa: A002
     since: str = "5m",
+    until: str | None = None,
     limit: Limit = 200,
 ) -> DeniedResponse:
     """List what was dropped, by whom and why."""
-    window = read_window(services, since)
-    condition = Condition(query.parse(filter), _revisions(services, window), OF_DROP)
+    window = read_window(services, since, until)
+    wanted = parse_filter(filter, ENDS, ATTRIBUTES)
+    condition = Condition(wanted, _revisions(services, window), OF_DROP)
     rows = await services.flow_store.query(
         denied(condition.sql),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
@@ -115,12 +132,18 @@ async def list_denied(
 def read_window(services: Services, since: str, until: str | None = None) -> dict[str, int]:
     """The parameters `since` and `until` (None: now), epoch ns; raises InputError."""
     now_ns = services.clock()
+    start_ns = parse_time(since, now_ns)
     end_ns = now_ns if until is None else parse_time(until, now_ns)
-    return {"since": parse_time(since, now_ns), "until": end_ns}
+    if start_ns > end_ns:
+        raise InputError(
+            f"since {since!r} comes after until {until or 'now'!r}: both are times, or durations"
+            " back from now"
+        )
+    return {"since": start_ns, "until": end_ns}
 
 
 def _revisions(services: Services, window: dict[str, int]) -> Revisions:
-    def revisions(part: query.Query) -> list[int]:
+    def revisions(part: Wanted) -> list[int]:
         chosen = services.inventory.timeline.select_revisions(
             part, window["since"], window["until"]
         )
@@ -145,7 +168,7 @@ def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
         at={"pod": views.pod_name(cluster, uid)} if uid else {"node": row["node"]},
         source="ringfence" if ours else "other",
         rule=row["rule"],
-        policy=row["rule"] if ours else "",
+        policy=tell_handle(row["rule"]) if ours else "",
         reason=row["reason"],
         packets=row["packets"],
         overflow=row["overflow"],

@@ -7,11 +7,12 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.services import ServicesDep
-from ringfence.model import query
 from ringfence.model.address import format_address
 from ringfence.model.ids import RevisionId
+from ringfence.model.keys import parse_filter
 from ringfence.model.labels import OWNER_KIND, OWNER_NAME
 from ringfence.model.protocol import format_protocol
+from ringfence.model.query import Everything
 from ringfence.model.workload import Item, ItemKind, ServiceSpec
 
 router = APIRouter(tags=["inventory"])
@@ -63,7 +64,7 @@ class ItemResponse(BaseModel):
 
 
 class InventoryResponse(BaseModel):
-    """Items by key; `total` counts those beyond the limit as well."""
+    """Items by kind, namespace and name; `total` counts those beyond the limit as well."""
 
     items: list[ItemResponse]
     total: int
@@ -80,17 +81,22 @@ async def list_items(
     """List items that satisfy a filter."""
     timeline = services.inventory.timeline
     snapshot = timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
-    wanted = query.parse(filter_text) if filter_text else query.Everything()
+    wanted = parse_filter(filter_text) if filter_text else Everything()
     chosen = [
         position
         for position in snapshot.select(wanted)
         if kind is None or snapshot.items[position].kind is kind
     ]
+    chosen.sort(key=lambda position: _place(snapshot.items[position]))
     items = []
     for position in chosen[:limit]:
         _, since_ns, _ = timeline.revision(RevisionId(int(snapshot.revisions[position])))
         items.append(_item(snapshot.items[position], since_ns))
     return InventoryResponse(items=items, total=len(chosen))
+
+
+def _place(item: Item) -> tuple[str, str, str, str]:
+    return item.kind, item.namespace, item.name, item.key
 
 
 def _item(item: Item, since_ns: int) -> ItemResponse:

@@ -22,8 +22,8 @@ Revisions = Callable[[Query], Iterable[int]]
 """The inventory revisions whose labels satisfy a query."""
 
 DISPOSITION = "disposition"
-_ENDS = ("consumer", "provider")
-_ATTRIBUTES = frozenset({"protocol", "port", "bytes", "packets", "method", DISPOSITION})
+ENDS = ("consumer", "provider")
+ATTRIBUTES = ("protocol", "port", "bytes", "packets", "method", DISPOSITION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ _COMPARED = {
 class Condition:
     """A filter as SQL over the columns of a hop or a drop, with the parameters it binds.
 
-    `connections` are those of each disposition; only a filter that `mentions` it needs them.
+    `connections` are those of each disposition; only a filter with that key needs them.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Condition:
 
     def _compare(self, compare: Compare) -> str:
         end, _, key = compare.key.partition(".")
-        if end in _ENDS and key:
+        if end in ENDS and key:
             return self._end(end, Compare(key, compare.operator, compare.values))
-        if compare.key not in _ATTRIBUTES:
-            return self._any_of(self._end(end, compare) for end in _ENDS)
+        if compare.key not in ATTRIBUTES:
+            return self._any_of(self._end(end, compare) for end in ENDS)
         if compare.key == DISPOSITION and self._connections is not None:
             return self._any_of(self._disposed(value) for value in self._words(compare))
         if compare.key not in self._columns.attributes:

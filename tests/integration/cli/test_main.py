@@ -1,5 +1,6 @@
 """Exit codes and first words of the command, mostly as a whole process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ringfence import __version__
 from ringfence.cli.main import COMMANDS, app
 
 COMMAND = Path(sys.executable).parent / "ringfence"
@@ -21,8 +23,20 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "NO_COLOR": "1",
     }
     return subprocess.run(
-        [COMMAND, *words], env=environment, capture_output=True, text=True, check=False
+        [COMMAND, *words],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def keep(tmp_path: Path, ca: str = "") -> None:
+    """A login to a place where nobody listens."""
+    context = tmp_path / "ringfence" / "context.json"
+    context.parent.mkdir()
+    context.write_text(json.dumps({"server": "https://127.0.0.1:1", "token": "t", "ca": ca}))
 
 
 @pytest.mark.parametrize(
@@ -31,10 +45,22 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (["--help"], 0, "Commands:"),
         (["flows", "lst"], 3, "list"),
         (["nonsense"], 3, "nonsense"),
-        (["inventory"], 3, "ringfence login"),
+        (["inventory"], 1, "no control plane is known: run `ringfence login"),
         (["enforce"], 3, "--off"),
         (["enforce", "shop@latest"], 3, "write shop@p3"),
         (["analyze", "shop@"], 3, "write shop@p3"),
+        (["--version"], 0, f"ringfence {__version__}"),
+        (["inventory", "--kind", "pods"], 3, "'pod'"),
+        (["analyze", "shop", "--category", "nothing"], 3, "'escaped'"),
+        (["flows", "list", "--limit", "0"], 3, "greater than or equal to 1"),
+        (["flows", "denied", "--limit", "0"], 3, "greater than or equal to 1"),
+        (["why", "a", "b", "99999"], 3, "less than or equal to 65535"),
+        (["why", "a", "b", "-o", "csv"], 3, "table, json, yaml or jsonl"),
+        (["diff", "-f", "x.yaml", "-o", "md"], 3, "table, json, yaml or jsonl"),
+        (["tokens", "enrol", "node", "--kubernetes-cluster", "lab"], 3, "'connector'"),
+        (["enforce", "shop", "--override", "foo"], 3, "'probes'"),
+        (["enforce", "shop"], 3, "nobody can answer here: pass --yes"),
+        (["login", "127.0.0.1:1", "--token-file", "t", "--ca", "c"], 3, "begin with https://"),
         (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
     ],
 )
@@ -44,10 +70,15 @@ def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> N
     assert said in done.stdout + done.stderr
 
 
+def test_a_missing_ca_says_so(tmp_path: Path) -> None:
+    keep(tmp_path, ca=str(tmp_path / "gone.pem"))
+    done = run(tmp_path, "agents")
+    assert done.returncode == 1
+    assert f"cannot read the CA certificate '{tmp_path}/gone.pem' (No such file" in done.stderr
+
+
 def test_an_unreachable_control_plane_says_so(tmp_path: Path) -> None:
-    context = tmp_path / "ringfence" / "context.json"
-    context.parent.mkdir()
-    context.write_text('{"server": "https://127.0.0.1:1", "token": "t", "ca": ""}')
+    keep(tmp_path)
     done = run(tmp_path, "agents")
     assert done.returncode == 1
     assert "cannot reach the control plane at https://127.0.0.1:1" in done.stderr
@@ -58,3 +89,9 @@ def test_every_command_has_help(name: str) -> None:
     done = CliRunner().invoke(app, [name, "--help"])
     assert done.exit_code == 0
     assert f"Usage: root {name} " in done.stdout
+
+
+@pytest.mark.parametrize(("words", "offered"), [([], True), (["inventory"], False)])
+def test_completion_is_offered_once(words: list[str], offered: bool) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert ("--install-completion" in done.stdout) is offered

@@ -41,7 +41,7 @@ async def test_nodes_that_did_not_answer_are_named(world: World) -> None:
     assert (code, said.splitlines()) == (
         2,
         [
-            "in force on 1 nodes (revision 1)",
+            "in force on 1 node (revision 1)",
             "not known to be in force on lab/n2: no agent is connected there",
         ],
     )
@@ -51,7 +51,7 @@ async def test_nodes_that_did_not_answer_are_named(world: World) -> None:
     await publish(connector, [NODE, FRONT, DB])
     await agent.tell(enforced_revision=0)
     code, _, said = await world.run("enforce", "--off", "--yes")
-    assert (code, said) == (0, "in force on 1 nodes (revision 2)\n")
+    assert (code, said) == (0, "in force on 1 node (revision 2)\n")
 
 
 async def test_what_was_shown_is_enforced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

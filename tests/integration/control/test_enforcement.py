@@ -212,14 +212,14 @@ async def test_a_changed_scope_tells_for_whom_and_is_refused_as_enforcing_is(
     wider.write_text(DOCUMENTS.replace('kubernetes.namespace = "shop"', 'kind = "pod"'))
     code, _, said = await world.run("diff", "-f", str(wider))
     assert code == 2
-    assert "other enforced rules decide at 1 workloads: bank/elsewhere\n" in said
-    assert "apply would refuse this: the kubelet's probes of 1 pods" in said
+    assert "other enforced rules decide at 1 workload: bank/elsewhere\n" in said
+    assert "apply would refuse this: the kubelet's probes of 1 pod " in said
     code, _, said = await world.run("apply", "-f", str(wider))
     assert code == 1
     assert "override with `probes`" in said
     assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 2
     code, _, said = await world.run("apply", "-f", str(wider), "--override", "probes")
-    assert (code, said) == (0, "other enforced rules decide at 1 workloads: bank/elsewhere\n")
+    assert (code, said) == (0, "other enforced rules decide at 1 workload: bank/elsewhere\n")
     assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 3
 
 

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from ringfence.model.flow import Observer
+from ringfence.model.ids import ItemKey
+from ringfence.model.workload import ItemKind
 from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents
 from ringfence.wire import batch
@@ -127,7 +130,12 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
 
 
 async def test_what_was_dropped_is_found_by_filter(world: World) -> None:
-    await publish(await world.enrol("connector", "c"), ITEMS)
+    (front, *_) = (one for one in ITEMS if one.kind is ItemKind.POD)
+    late = replace(front, key=ItemKey(f"{front.key}-z"), name="a", addresses=())
+    await publish(await world.enrol("connector", "c"), [*ITEMS, late])
+    items = (await world.ok("GET", "/inventory"))["items"]
+    places = [(one["kind"], one["namespace"], one["name"]) for one in items]
+    assert places == sorted(places)
     node2 = Agent("node2")
     node2.dropped(CARTS2, (DB, 3306))
     await report(await world.enrol("agent", "node2"), node2, "node2-1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.cli.main import FAILED, UNAUTHENTICATED
+from ringfence.cli.main import FAILED, FOUND, UNAUTHENTICATED, USAGE
 from ringfence.control.agents import TOLERATED_SKEW_NS
 from ringfence.control.identity import Role
 from ringfence.link.errors import RefusedError
@@ -43,6 +43,35 @@ async def test_bad_yaml_names_file_line_and_field(world: World, tmp_path: Path) 
         code, said = await refused(world, command, "-f", str(tmp_path))
         assert code == FAILED
         assert said.startswith(f"error: {bad}:{line}: spec.policies[0].protocol: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["inventory", "-f", 'kubernetes.namespce = "x"'], USAGE, "mean kubernetes.namespace?"),
+        (["flows", "list", "-f", 'consumr.name = "x"'], USAGE, "mean consumer.name?"),
+        (["flows", "denied", "--since", "abc"], USAGE, "'abc' is neither a time"),
+        (["flows", "list", "--since", "1m", "--until", "5m"], USAGE, "comes after until '5m'"),
+        (["discover", "nowhere"], FAILED, "there is no scope 'nowhere'"),
+        (["why", "nobody", "10.0.0.1", "80"], FAILED, "'nobody' is no pod"),
+        (["get", "nothing"], FAILED, "nothing"),
+    ],
+)
+async def test_what_is_the_command_line_and_what_the_cluster(
+    world: World, words: list[str], code: int, says: str
+) -> None:
+    found, said = await refused(world, *words)
+    assert (found, says in said) == (code, True), said
+
+
+async def test_a_proposal_from_nothing_warns(world: World, tmp_path: Path) -> None:
+    scopes = tmp_path / "scopes.yaml"
+    scopes.write_text(DOCUMENTS.rpartition("---")[0])
+    await world.run("apply", "-f", str(scopes))
+    code, proposed, said = await world.run("discover", "shop")
+    assert code == FOUND
+    assert proposed.startswith("apiVersion")
+    assert "warning: no connection was observed" in said
 
 
 async def test_a_spent_and_an_expired_enrolment_token(world: World, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ringfence.cli.client import Context, for_lab, load_context, save_context
 from ringfence.lab.config import LabConfig
-from ringfence.model.errors import InputError
+from ringfence.model.errors import RingfenceError
 
 LOGIN = "https://login:8443"
 LAB = "https://127.0.0.1:36444"
@@ -61,7 +61,7 @@ def test_which_control_plane_is_meant(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     if not expected.startswith("https://"):
-        with pytest.raises(InputError, match=expected):
+        with pytest.raises(RingfenceError, match=expected):
             load_context()
         return
     tokens = {LOGIN: "of the login", LAB: "of the lab", "https://elsewhere": "other"}

@@ -10,6 +10,7 @@ from ringfence.control.plan import affected, describe_changes, probes_without_po
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import RevisionId, ScopeName, Version
+from ringfence.model.override import Override
 from ringfence.model.query import parse
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Item, ItemKind
@@ -93,6 +94,13 @@ def test_changes_are_told_policy_by_policy() -> None:
         "workspace shop: no longer enforced"
     ]
     assert not list(describe_changes([(SHOP, Version(1))], [(SHOP, Version(1))]))
+    described = replace(SHOP.policies[0], description="since Monday")
+    told = list(
+        describe_changes([(SHOP, Version(1))], [(replace(SHOP, policies=(described,)), Version(2))])
+    )
+    assert told == [
+        "workspace shop: enforce p2 instead of p1, 1 policy, catch-all inbound DENY, outbound ALLOW"
+    ]
 
 
 def test_only_workloads_of_a_workspace_that_changes_are_affected() -> None:
@@ -170,7 +178,7 @@ def test_probes_that_only_a_catch_all_denies(documents: Documents, cut_off: list
     chosen = policy_set([NODE, FRONT, PROBED], documents)
     assert probes_without_policy(chosen) == cut_off
     assert bool(refusal(chosen, [])) == bool(cut_off)
-    assert refusal(chosen, ["probes"]) == ""
+    assert refusal(chosen, [Override.PROBES]) == ""
 
 
 @pytest.mark.parametrize(("action", "who"), [("ALLOW", "nobody"), ("DENY", "everybody")])
@@ -192,4 +200,4 @@ def test_an_end_of_which_nothing_is_known_is_noted(action: str, who: str, end: s
 
 def test_a_secondary_workspace_is_never_enforced() -> None:
     second = workspace("second", "shop", "  primary: false\n")
-    assert "only primary" in refusal(policy_set([NODE], second), ["probes"])
+    assert "only primary" in refusal(policy_set([NODE], second), [Override.PROBES])

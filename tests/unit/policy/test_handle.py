@@ -2,10 +2,12 @@
 
 import re
 
+import pytest
+
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action
 from ringfence.model.verdict import Decision, Layer, Stage
-from ringfence.policy.handle import format_handle
+from ringfence.policy.handle import format_handle, tell_handle
 
 
 def decision(workspace: str, policy: str | None) -> Decision:
@@ -22,6 +24,14 @@ def test_a_handle_reads_as_what_it_names() -> None:
     assert format_handle(named) == "default/sock-shop/p3/frontend-to-carts"
     assert format_handle(named, widened=True) == "default/sock-shop/p3/frontend-to-carts+widened"
     assert format_handle(decision("sock-shop", None)) == "catch-all/sock-shop/p3"
+
+
+@pytest.mark.parametrize("widened", [False, True])
+def test_a_handle_is_told_as_people_write_the_policy(widened: bool) -> None:
+    for name, said in (("carts to db", "carts to db"), (None, "catch-all")):
+        handle = format_handle(decision("sock-shop", name), widened=widened)
+        assert tell_handle(handle) == f"sock-shop/{said}@p3"
+    assert tell_handle("mid-stream") == "mid-stream"
 
 
 def test_hostile_names_are_escaped_and_kept_apart() -> None:

@@ -1,0 +1,24 @@
+"""What the tables of flows and drops say in words."""
+
+import pytest
+
+from ringfence.cli.flows import DENIED_COLUMNS, FLOW_COLUMNS
+
+ROW = {"direction": "outbound", "at": {"pod": "sock-shop/carts-1"}, "policy": "shop/p@p1"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "said"),
+    [("ICMP", 1281, "5/1"), ("ICMPv6", 32768, "128/0"), ("TCP", 80, "80"), ("47", 0, "0")],
+)
+def test_an_icmp_port_is_type_and_code(protocol: str, port: int, said: str) -> None:
+    for columns in (FLOW_COLUMNS, DENIED_COLUMNS):
+        (column,) = (one for one in columns if one.heading == "PORT")
+        assert column.text({"protocol": protocol, "port": port}) == said
+
+
+def test_a_drop_says_where_and_by_which_policy() -> None:
+    said = {
+        one.heading: one.text(ROW) for one in DENIED_COLUMNS if one.heading in ("DROPPED", "POLICY")
+    }
+    assert said == {"DROPPED": "outbound at pod sock-shop/carts-1", "POLICY": "shop/p@p1"}
