@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.cli.client import CHOICE
 
 COMMAND = str(Path(sys.executable).parent / "ringfence")
-os.environ[CHOICE] = "lab"  # for all commands of these tests, whoever is logged in elsewhere
+_ENVIRONMENT = {**os.environ, CHOICE: "lab"}  # the lab is meant, whoever is logged in elsewhere
 
 
 class Lab:
@@ -41,9 +41,15 @@ class Lab:
         return json.loads(ringfence("lab", "status", "-o", "json"))
 
 
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, which need not be a good one."""
+    command = [COMMAND, *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
+
+
 def ringfence(*argv: str) -> str:
-    """Run the command line to its end and return its stdout."""
-    done = subprocess.run([COMMAND, *argv], capture_output=True, text=True, check=False)
+    """Run the command line to its good end and return its stdout."""
+    done = run(*argv)
     assert done.returncode == 0, f"ringfence {' '.join(argv)}:\n{done.stderr}"
     return done.stdout
 
