@@ -17,7 +17,7 @@ from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, WITH_PORTS, format_protocol
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _LAYERS = ("outer", "inner")
 _MALFORMED = (

@@ -22,7 +22,7 @@ from ringfence.lab.config import LabConfig
 from ringfence.lab.shop.manifests import calls
 from ringfence.model.errors import RingfenceError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 NAMESPACE = "sock-shop"
 KUBERNETES_CLUSTER = "lab"
