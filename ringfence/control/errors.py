@@ -27,6 +27,12 @@ class ForbiddenError(ControlError):
     status = HTTPStatus.FORBIDDEN
 
 
+class NotYetError(ControlError):
+    """Asked too early: the same request will be served later."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
 class NotFoundError(ControlError):
     """There is no such thing."""
 

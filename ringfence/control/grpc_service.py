@@ -9,7 +9,7 @@ import structlog
 
 from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, skew_text
 from ringfence.control.claims import own_addresses, own_item, own_key
-from ringfence.control.errors import ForbiddenError
+from ringfence.control.errors import ForbiddenError, NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
 from ringfence.control.services import Services, Window
@@ -89,6 +89,9 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         try:
             duplicate = await services.ingest.ingest(identity, request.id, window, flows, drops)
+        except NotYetError as error:
+            services.metrics.batches.labels("early").inc()
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
         except RingfenceError as error:
             services.metrics.batches.labels("failed").inc()
             _LOG.error("batch not stored", batch=request.id, reason=str(error))

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from ringfence.control.errors import NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.inventory import Inventory
 from ringfence.control.services import Clock, Window
@@ -15,6 +16,9 @@ from ringfence.wire import batch
 
 SILENT_NS = 300 * 10**9
 """A node whose agent has sent nothing for so long counts as one without an agent."""
+
+PATIENCE_NS = 60 * 10**9
+"""How long a report waits for the first inventory of its Kubernetes cluster."""
 
 
 class FlowIngest:
@@ -46,9 +50,15 @@ class FlowIngest:
         flows: pa.Table,
         drops: pa.Table,
     ) -> bool:
-        """Store one batch, with the schemas of `wire.batch`; True if it was there already."""
+        """Store one batch, with the schemas of `wire.batch`; True if it was there already.
+
+        Raises NotYetError, for a while, where nobody has said yet who holds its addresses.
+        """
         cluster, node = agent.kubernetes_cluster, agent.name
         timeline = self._inventory.timeline
+        awaited = cluster and not timeline.knows(cluster)
+        if awaited and self._clock() < window.end_ns + PATIENCE_NS:
+            raise NotYetError(f"the inventory of {cluster} is awaited from its connector")
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
         origin = [agent.tenant, cluster, node]
         duplicate = await self._store.insert(

@@ -51,7 +51,8 @@ class Timeline:
     """The history of items. Not thread-safe.
 
     Any order of the same events, each at an instant of its own per item and none later than
-    LATE_NS, gives the same inventory at every instant. A revision's id and item never change.
+    LATE_NS, gives the same inventory at every instant from the first one told on. A revision's
+    id and item never change.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class Timeline:
         self._row: dict[RevisionId, int] = {}
         self._lives: dict[ItemKey, list[int]] = {}
         self._seen: dict[ItemKey, list[tuple[int, Item | None]]] = {}
+        self._clusters: set[ClusterId] = set()
         self._bare: dict[ItemKey, Item] = {}
         self._reported: dict[tuple[ClusterId, str], tuple[Address, ...]] = {}
         self._held: dict[Address, list[int]] = {}
@@ -84,10 +86,16 @@ class Timeline:
                 self._reported[at] = change.item.addresses
 
     def observe(self, at_ns: int, item: Item) -> list[Change]:
-        """The item was so from `at_ns` on, until its next known event."""
+        """The item was so from `at_ns` on, until its next known event.
+
+        One never heard of before is taken to have been so since its `since_ns`.
+        """
         if _follows_node(item) and at_ns >= self._newest(item.key):
             self._bare[item.key] = item
-        return self._enter(at_ns, item.key, self._with_reported(item))
+        item, changes = self._with_reported(item), []
+        if item.key not in self._seen and 0 < item.since_ns < at_ns:
+            changes = self._enter(item.since_ns, item.key, item)
+        return changes + self._enter(at_ns, item.key, item)
 
     def gone(self, at_ns: int, key: ItemKey) -> list[Change]:
         """The item was no more from `at_ns` on, until its next known event."""
@@ -123,6 +131,10 @@ class Timeline:
                 merged = self._with_reported(self._bare.get(item.key, item))
                 changes += self._enter(max(at_ns, self._newest(item.key)), item.key, merged)
         return changes
+
+    def knows(self, cluster: ClusterId) -> bool:
+        """Whether anything was ever told of a Kubernetes cluster."""
+        return cluster in self._clusters
 
     def at(self, t_ns: int) -> Snapshot:
         """The inventory as of an instant."""
@@ -251,6 +263,7 @@ class Timeline:
         self._items.append(item)
         self._revisions.append(revision)
         self._row[revision] = row
+        self._clusters.add(item.cluster)
         if from_ns < to_ns:
             insort(self._lives.setdefault(item.key, []), row, key=self._from.__getitem__)
         for address in item.addresses:

@@ -4,6 +4,8 @@ Go writes an empty list as null in places, so every list and map may be None. Fi
 those of the Kubernetes API reference.
 """
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -27,6 +29,7 @@ class Metadata(_Part, frozen=True):
     uid: str
     namespace: str = ""
     resource_version: str = ""
+    creation_timestamp: datetime | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: list[OwnerReference] | None = None
@@ -94,10 +97,19 @@ class PodIp(_Part, frozen=True):
     ip: str = ""
 
 
+class PodCondition(_Part, frozen=True):
+    """One aspect of a pod's state, and since when it is so."""
+
+    type: str
+    status: str
+    last_transition_time: datetime | None = None
+
+
 class PodStatus(_Part, frozen=True):
     """What a pod has become."""
 
     phase: str = ""
+    conditions: list[PodCondition] | None = None
     pod_ip: str = msgspec.field(name="podIP", default="")
     pod_ips: list[PodIp] | None = msgspec.field(name="podIPs", default=None)
 

@@ -120,7 +120,7 @@ class Link:
                     f" or the clocks disagree: {said}"
                 )
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-                return UnreachableError(f"no answer from the control plane at {server}: {said}")
+                return UnreachableError(f"the control plane at {server} is unavailable: {said}")
             case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
                 return RefusedError(
                     f"the control plane refuses this {self._config.kind}: {said}; remove"

@@ -1,6 +1,6 @@
 """Inventory items: workloads (pods, nodes, hosts), and the Services and namespaces around them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ringfence.model.address import Address
@@ -103,6 +103,8 @@ class Item:
     service: ServiceSpec | None = None
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
+    since_ns: int = field(default=0, compare=False)
+    """From when on the addresses are surely its own, epoch ns; 0 where nobody said."""
 
     @property
     def is_workload(self) -> bool:

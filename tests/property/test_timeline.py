@@ -1,6 +1,6 @@
 """The timeline against the plainest model of it: each item's events, sorted by time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import given
@@ -143,3 +143,22 @@ def test_events_beyond_the_window_change_nothing() -> None:
     Event(LATE_NS + 2, "a", 0).tell(timeline)
     assert Event(1, "a", 1).tell(timeline) == []
     assert len(Event(2, "a", 1).tell(timeline)) == 1
+
+
+@given(event_lists, st.integers(1, 40))
+def test_only_the_first_word_of_an_item_reaches_back(events: list[Event], since: int) -> None:
+    """It then counts from `since` on, as if that had been told; nothing told is overruled."""
+    events = sorted(events, key=lambda event: event.at)
+    timeline, plain = Timeline(), list(events)
+    for pod in PODS:
+        first = next((event for event in events if event.pod == pod), None)
+        if first is not None and first.address is not None and since < first.at:
+            plain.append(replace(first, at=since))
+    for event in events:
+        if event.address is None:
+            event.tell(timeline)
+        else:
+            timeline.observe(event.at, replace(event.item, since_ns=since))
+    for t in range(32):
+        expected = {pod: event.item for pod, event in model_at(plain, t).items()}
+        assert {item.name: item for item in timeline.at(t).items} == expected

@@ -302,6 +302,7 @@ async def test_an_agent_of_another_release_hears_what_to_do(world: World) -> Non
 
 async def test_reports_are_stored_once_and_future_ones_refused(world: World) -> None:
     agent = await world.enrol("agent", "n1")
+    await publish(await world.enrol("connector", "c"), [NODE])
     now_ns = time.time_ns()
     flows = batch.encode(batch.FLOWS, {name: pa.array([]) for name in batch.FLOWS.names})
     drops = batch.encode(batch.DROPS, {name: pa.array([]) for name in batch.DROPS.names})

@@ -5,8 +5,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import pyarrow as pa
+import pytest
 
+from ringfence.control.ingest import PATIENCE_NS
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ItemKey
 from ringfence.model.workload import ItemKind
@@ -31,8 +34,10 @@ from tests.integration.world import (
 POD, NODE = Observer.POD, Observer.NODE
 
 
-async def report(stub: ControlPlaneStub, agent: Agent, batch_id: str) -> bool:
-    now_ns = time.time_ns()
+async def report(
+    stub: ControlPlaneStub, agent: Agent, batch_id: str, end_ns: int | None = None
+) -> bool:
+    now_ns = end_ns or time.time_ns()
     flows = pa.Table.from_pylist(agent.flows, schema=batch.FLOWS)
     drops = pa.Table.from_pylist(agent.drops, schema=batch.DROPS)
     encoded = [
@@ -67,6 +72,28 @@ def through_service(now: dict[str, Any]) -> tuple[Agent, Agent]:
     two.saw(NODE, 2, FRONT, (CARTS2, 8080), **now)
     two.saw(POD, 9, FRONT, (CARTS2, 8080), **now)
     return one, two
+
+
+async def test_reports_wait_for_the_first_inventory_and_get_its_names(world: World) -> None:
+    node1 = await world.enrol("agent", "node1")
+    # Seen while the pods were up and before the connector spoke for the first time.
+    began = time.time_ns() - 30 * SECOND
+    early = Agent("node1")
+    early.saw(POD, 7, FRONT, (CARTS2, 8080), first_ns=began, last_ns=began + SECOND)
+    with pytest.raises(grpc.aio.AioRpcError, match=r"inventory of .* is awaited") as caught:
+        await report(node1, early, "early")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    long_up = [replace(item, since_ns=began - SECOND) for item in ITEMS]
+    await publish(await world.enrol("connector", "c"), long_up)
+    assert not await report(node1, early, "early")
+    (flow,) = (await world.ok("GET", "/flows"))["items"]
+    assert (flow["consumer"]["name"], flow["provider"]["name"]) == ("front-end-1", "carts-2")
+
+
+async def test_a_cluster_without_a_connector_is_seen_in_the_end(world: World) -> None:
+    node1, late = await world.enrol("agent", "node1"), Agent("node1")
+    late.saw(POD, 7, FRONT, (CARTS2, 8080))
+    assert not await report(node1, late, "late", time.time_ns() - PATIENCE_NS)
 
 
 async def test_from_reports_to_a_proposal_and_its_analysis(

@@ -1,5 +1,6 @@
 """Recorded objects of a real cluster as inventory items, and the cases that records lack."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def test_a_recorded_pod_with_its_namespace_and_owners() -> None:
     assert item.addresses == (parse_address("10.244.2.2"),)
     assert item.containers == (ContainerPort("", TCP, 8079),)
     assert item.probe_ports == ((TCP, 8079),)
+    # Its network was up at 12:06:38, told in whole seconds.
+    assert item.since_ns == int(datetime(2026, 11, 21, 12, 6, 39, tzinfo=UTC).timestamp()) * 10**9
     assert dict(item.labels) == {
         "address": ("10.244.2.2",),
         "kind": ("pod",),
@@ -64,6 +67,13 @@ def test_a_recorded_pod_with_its_namespace_and_owners() -> None:
         "kubernetes.service_account": ("front-end",),
         "name": ("front-end-659588f94b-6692g",),
     }
+
+
+def test_a_pod_without_a_network_has_its_address_since_nobody_knows_when() -> None:
+    down = {"type": "PodReadyToStartContainers", "status": "False"}
+    down["lastTransitionTime"] = "2026-11-21T12:06:38Z"
+    assert pod_item(LAB, pod(status={"conditions": [down]}), None, None).since_ns == 0
+    assert pod_item(LAB, pod(), None, None).since_ns == 0
 
 
 def test_a_recorded_service_with_its_slice() -> None:
