@@ -21,7 +21,7 @@ from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
-from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
+from tests.kernel.traffic import in_order, open_socket, ping, tcp_echo, tcp_exchange
 
 Flows = np.ndarray[Any, Any]
 Fields = dict[str, int | str]
@@ -91,7 +91,7 @@ def test_a_tcp_exchange_is_counted_to_the_byte_at_all_four_hooks(
         source, target = [p.address if version == 4 else p.address6 for p in node.pods]
         attach(capture, node)
         started = time.time_ns()
-        with tcp_echo(server, target, 8080):
+        with in_order(client, server), tcp_echo(server, target, 8080):
             port = tcp_exchange(client, target, 8080, bytes(payload))
         time.sleep(0.05)
         flows = capture.drain()

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
 import threading
@@ -20,6 +21,22 @@ def open_socket(where: Namespace, address: str, kind: socket.SocketKind) -> sock
     opened = where.call(lambda: socket.socket(family(address), kind))
     opened.settimeout(3)
     return opened
+
+
+@contextlib.contextmanager
+def in_order(*ends: Namespace) -> Iterator[None]:
+    """TCP between the ends repeats nothing and overtakes nothing: one processor, no probes.
+
+    Each segment then has the same options, whatever else the machine has to do.
+    """
+    for end in ends:
+        end.run("sysctl", "-qw", "net.ipv4.tcp_sack=0", "net.ipv4.tcp_early_retrans=0")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager
