@@ -1,5 +1,7 @@
 """Takes in what agents report: labels it by the inventory of its time, and stores it once."""
 
+import asyncio
+
 import pyarrow as pa
 
 from ringfence.control.errors import NotYetError
@@ -16,6 +18,9 @@ from ringfence.wire import batch
 
 SILENT_NS = 300 * 10**9
 """A node whose agent has sent nothing for so long counts as one without an agent."""
+
+NEWS_NS = 2 * 10**9
+"""How long the news of an address may take from a kubelet to the control plane."""
 
 PATIENCE_NS = 60 * 10**9
 """How long a report waits for the first inventory of its Kubernetes cluster."""
@@ -59,6 +64,8 @@ class FlowIngest:
         awaited = cluster and not timeline.knows(cluster)
         if awaited and self._clock() < window.end_ns + PATIENCE_NS:
             raise NotYetError(f"the inventory of {cluster} is awaited from its connector")
+        ahead_ns = window.end_ns + NEWS_NS - self._clock()
+        await asyncio.sleep(min(max(ahead_ns, 0), NEWS_NS) / 10**9)
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
         origin = [agent.tenant, cluster, node]
         duplicate = await self._store.insert(

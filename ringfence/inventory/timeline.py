@@ -28,8 +28,8 @@ FOREVER = 2**63 - 1
 LATE_NS = 300 * 10**9
 """How far behind an item's newest event an older one is still entered; beyond, it is ignored."""
 
-_SECOND = 10**9
-"""How exact `since_ns` is."""
+_EXACT_NS = 3 * 10**9
+"""How much later than its `since_ns` an item may have come to its addresses."""
 _SEGMENT = 4096
 _CACHED = 16
 
@@ -221,7 +221,11 @@ class Timeline:
         """When the item that is told of at `at_ns` came to its addresses."""
         told_ns, before = self._seen.get(item.key, [(-FOREVER, None)])[-1]
         known = before.addresses if before else ()
-        if not item.since_ns or told_ns >= item.since_ns + _SECOND or {*item.addresses} <= {*known}:
+        if (
+            not item.since_ns
+            or told_ns >= item.since_ns + _EXACT_NS
+            or {*item.addresses} <= {*known}
+        ):
             return at_ns
         return max(item.since_ns, told_ns + 1)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ringfence.kube import schema
 from ringfence.model import labels
@@ -25,7 +25,9 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """On an EndpointSlice: the Service that it belongs to."""
 MAX_ANNOTATION_BYTES = 256
 _NETWORK_IS_UP = "PodReadyToStartContainers"
-"""The pod condition that says since when its sandbox has a network."""
+"""The pod condition that says since when its sandbox has a network, as the kubelet noticed."""
+_NOTICED = timedelta(seconds=2)
+"""How long that takes a kubelet, which looks each second, and writes whole seconds down."""
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _UNFOLLOWED_OWNERS = frozenset({"Node"})
 """A static pod's mirror is owned by its node, which says nothing of what the pod is."""
@@ -199,8 +201,9 @@ def service_item(
 def _network_since(status: schema.PodStatus) -> datetime | None:
     """When the pod's sandbox got its network; before Kubernetes 1.29 only when it was begun."""
     for condition in status.conditions or ():
-        if condition.type == _NETWORK_IS_UP and condition.status == "True":
-            return condition.last_transition_time
+        up = condition.last_transition_time
+        if condition.type == _NETWORK_IS_UP and condition.status == "True" and up is not None:
+            return max(up - _NOTICED, status.start_time or up - _NOTICED)
     return status.start_time
 
 

@@ -104,7 +104,7 @@ class Item:
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)
-    """The second in which it came to its addresses, epoch ns; 0 where nobody said."""
+    """When it came to its addresses, or up to three seconds before; epoch ns, 0 if not known."""
 
     @property
     def is_workload(self) -> bool:

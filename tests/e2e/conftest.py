@@ -35,9 +35,13 @@ def clean_host() -> Footprint:
 def killed_lab(clean_host: Footprint) -> list[Process]:
     """Processes of a lab whose `up` was killed while nodes were starting."""
     with subprocess.Popen([COMMAND, "lab", "up", "--bare"], stderr=subprocess.DEVNULL) as command:
-        until("a kubelet runs", lambda: any(p.name.endswith("/kubelet") for p in _processes()))
+        until("a kubelet runs", _has_kubelet, 120)
         command.kill()
     return _processes()
+
+
+def _has_kubelet() -> bool:
+    return any(process.name.endswith("/kubelet") for process in _processes())
 
 
 def _processes() -> list[Process]:

@@ -166,14 +166,14 @@ STEP = 10**9 // 4
 
 @given(event_lists, st.integers(0, 40))
 def test_an_address_is_its_new_holders_since_it_says(events: list[Event], since: int) -> None:
-    """But not from before the item's last event, nor if a second has passed since."""
+    """But not from before the item's last event, nor if three seconds have passed since."""
     timeline, plain = Timeline(), []
     last: dict[str, Event] = {}
     for event in sorted(events, key=lambda event: event.at):
         now, before = replace(event, at=event.at * STEP), last.get(event.pod)
         told, held = (before.at, before.address) if before else (-FOREVER, None)
         gained = now.address is not None and now.address != held
-        if since and gained and told < (since + 4) * STEP:
+        if since and gained and told < (since + 12) * STEP:
             plain.append(replace(now, at=min(now.at, max(since * STEP, told + 1))))
         plain.append(now)
         last[event.pod] = now

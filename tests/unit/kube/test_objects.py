@@ -50,8 +50,8 @@ def test_a_recorded_pod_with_its_namespace_and_owners() -> None:
     assert item.addresses == (parse_address("10.244.2.2"),)
     assert item.containers == (ContainerPort("", TCP, 8079),)
     assert item.probe_ports == ((TCP, 8079),)
-    up = datetime(2026, 11, 21, 12, 6, 38, tzinfo=UTC)
-    assert item.since_ns == int(up.timestamp()) * 10**9
+    begun = datetime(2026, 11, 21, 12, 6, 37, tzinfo=UTC)
+    assert item.since_ns == int(begun.timestamp()) * 10**9
     assert dict(item.labels) == {
         "address": ("10.244.2.2",),
         "kind": ("pod",),
@@ -73,7 +73,9 @@ def test_since_when_a_pod_has_its_address() -> None:
     up = {"type": "PodReadyToStartContainers", "status": "True"}
     up["lastTransitionTime"] = "1970-01-01T00:00:09Z"
     begun = "1970-01-01T00:00:07Z"
-    for conditions, since_s in (([], 7), ([up | {"status": "False"}], 7), ([up], 9)):
+    late = up | {"lastTransitionTime": "1970-01-01T00:00:30Z"}
+    down = up | {"status": "False"}
+    for conditions, since_s in (([], 7), ([down], 7), ([up], 7), ([late], 28)):
         told = pod(status={"conditions": conditions, "startTime": begun})
         assert pod_item(LAB, told, None, None).since_ns == since_s * 10**9
     assert pod_item(LAB, pod(), None, None).since_ns == 0
