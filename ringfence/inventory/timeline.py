@@ -222,7 +222,7 @@ class Timeline:
         told_ns, before = self._seen.get(item.key, [(-FOREVER, None)])[-1]
         known = before.addresses if before else ()
         if (
-            not item.since_ns
+            item.since_ns <= 0
             or told_ns >= item.since_ns + _EXACT_NS
             or {*item.addresses} <= {*known}
         ):

@@ -1,5 +1,6 @@
 """From agents' reports to flows, proposals and analysis, over real TLS, gRPC and HTTP."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -94,6 +95,19 @@ async def test_a_cluster_without_a_connector_is_seen_in_the_end(world: World) ->
     node1, late = await world.enrol("agent", "node1"), Agent("node1")
     late.saw(POD, 7, FRONT, (CARTS2, 8080))
     assert not await report(node1, late, "late", time.time_ns() - PATIENCE_NS)
+
+
+async def test_a_window_waits_for_the_news_of_its_pods(world: World) -> None:
+    connector, node1 = await world.enrol("connector", "c"), await world.enrol("agent", "node1")
+    await publish(connector, ITEMS[:1])
+    began, new = time.time_ns() - SECOND, Agent("node1")
+    new.saw(POD, 7, FRONT, (CARTS2, 8080), first_ns=began, last_ns=began)
+    reporting = asyncio.create_task(report(node1, new, "new"))
+    await asyncio.sleep(0.5)
+    await publish(connector, [replace(item, since_ns=began - SECOND) for item in ITEMS])
+    assert not await reporting
+    (flow,) = (await world.ok("GET", "/flows"))["items"]
+    assert (flow["consumer"]["name"], flow["provider"]["name"]) == ("front-end-1", "carts-2")
 
 
 async def test_from_reports_to_a_proposal_and_its_analysis(
