@@ -3,7 +3,8 @@
     .venv/bin/python bench/flow_cost.py
 
 Runs in a network namespace of its own, every packet of a row in one flow that exists already.
-A flow whose connection is tracked looks it up once; one without an entry, on every packet.
+A flow whose connection is tracked looks it up once; one without an entry, on every packet. A
+tunnel's packet counts in two flows.
 """
 
 from ringfence.kernel.bpf import object_path, run_on_frame
@@ -14,6 +15,7 @@ from tests.kernel.netns import Namespace, namespace
 REPEAT = 1_000_000
 ROUNDS = 5
 ACK = 0x10
+INSIDE = tcp(1001, 80, ACK, bytes(100))
 FRAMES = {
     "ARP": ethernet(0x0806, bytes(28)),
     "IPv4 ICMP, never looked up": ethernet(0x0800, ipv4(1, icmp(8, 0))),
@@ -21,6 +23,10 @@ FRAMES = {
     "IPv4 TCP, no entry": ethernet(0x0800, ipv4(6, tcp(1001, 80, ACK, bytes(100)))),
     "IPv4 UDP, no entry": ethernet(0x0800, ipv4(17, udp(1000, 53, bytes(100)))),
     "IPv6 TCP, no entry": ethernet(0x86DD, ipv6(6, tcp(1000, 80, ACK, bytes(100)))),
+    "IPv4 TCP in VXLAN, no entry": ethernet(
+        0x0800, ipv4(17, udp(1000, 4789, bytes(8) + ethernet(0x0800, ipv4(6, INSIDE))))
+    ),
+    "IPv4 TCP in IP, no entry": ethernet(0x0800, ipv4(4, ipv4(6, INSIDE))),
 }
 
 

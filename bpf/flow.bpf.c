@@ -26,7 +26,6 @@
  */
 struct settings {
 	__u32 replay;
-	struct decode_as decode_as[MAX_DECODE_AS];
 };
 const volatile struct settings settings SEC(".rodata.settings") = {};
 
@@ -61,6 +60,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct audit);
 } audit_rest SEC(".maps");
+
+/* Packets in a tunnel's packet: the stack has no room for them. */
+struct nest {
+	struct packet innermost, next;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nest);
+} nests SEC(".maps");
 
 /* Not inlined, as `new_flow`: the kernel allows little stack, and this is rare. */
 static __noinline struct audit *new_audit(const struct audit_key *key)
@@ -170,9 +180,21 @@ static __always_inline __u64 time_of(struct __sk_buff *skb)
 	return bpf_ktime_get_boot_ns();
 }
 
-/* Count a packet into its flow; NULL where there is no room for one. */
-static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *packet,
-					  enum hook hook, bool inner, struct audit *audit)
+/* Keep with an inner packet's flow by which packets it was carried. */
+static __always_inline void keep_tunnel(struct flow *flow, const struct packet *outer)
+{
+	if (flow->tunnel_proto)
+		return;
+	flow->tunnel_src = outer->src;
+	flow->tunnel_dst = outer->dst;
+	flow->tunnel_sport = outer->sport;
+	flow->tunnel_dport = outer->dport;
+	flow->tunnel_proto = outer->proto;
+}
+
+/* Count a packet into its flow; `outer` is the one that carried it, or NULL. */
+static __always_inline void count(struct __sk_buff *skb, struct packet *packet,
+				  const struct packet *outer, enum hook hook, struct audit *audit)
 {
 	__u32 segments = segments_of(skb, packet);
 	__u32 bytes = packet->bytes + (segments - 1) * packet->header_bytes;
@@ -181,19 +203,34 @@ static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *
 
 	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
 		audit->unplaced += 1;
-	flow = flow_of(skb, packet, hook, inner, now);
+	flow = flow_of(skb, packet, hook, outer, now);
+	if (!flow && outer) {
+		audit->inner_full += 1;
+		return;
+	}
 	if (!flow) {
 		audit->full_skbs += 1;
 		audit->full_packets += segments;
 		audit->full_bytes += bytes;
-		return NULL;
+		return;
 	}
 	__sync_fetch_and_add(&flow->packets, segments);
 	__sync_fetch_and_add(&flow->bytes, bytes);
 	flow->last_ns = now;
 	if (packet->proto == IPPROTO_TCP && !packet->later_fragment)
 		count_tcp(flow, packet);
-	return flow;
+	if (outer)
+		keep_tunnel(flow, outer);
+	if (!settings.replay)
+		relate(skb, packet, hook, flow);
+}
+
+/* Not inlined, so that it takes stack and time of no other packet. */
+static __noinline int count_inner(struct __sk_buff *skb, struct packet *packet,
+				  const struct packet *outer, enum hook hook, struct audit *audit)
+{
+	count(skb, packet, outer, hook, audit);
+	return 0;
 }
 
 /* The packet that a tunnel's packet carries. Not inlined, so that it is verified once. */
@@ -201,45 +238,36 @@ __noinline int parse_inner(struct __sk_buff *skb, const struct packet *outer,
 			   struct packet *packet)
 {
 	struct source from = source_of(skb);
-	struct packet inner = {};
 	struct step step = {};
 	int outcome;
 
 	if (!outer || !packet)
 		return NOT_IP;
-	outcome = enter(&from, outer, settings.decode_as, &step);
-	if (outcome == PARSED)
-		outcome = parse_from(&from, &step, &inner);
-	if (outcome == PARSED)
-		*packet = inner;
-	return outcome;
+	*packet = (struct packet){};
+	outcome = enter(&from, outer, &step);
+	return outcome == PARSED ? (int)parse_from(&from, &step, packet) : outcome;
 }
 
-/* Count the innermost packet of a tunnel's packet. */
-static __always_inline void observe_inner(struct __sk_buff *skb, struct packet *packet,
-					  enum hook hook, struct audit *audit)
+/* The innermost packet of a tunnel's packet; NULL where there is none. */
+static __always_inline struct packet *innermost(struct __sk_buff *skb, const struct packet *outer,
+						struct audit *audit)
 {
+	__u32 first = 0;
+	struct nest *nest = bpf_map_lookup_elem(&nests, &first);
 	int outcome = PARSED, depth;
 
+	if (!nest)
+		return NULL;
+	nest->innermost = *outer;
 	for (depth = 0; depth < MAX_TUNNELS; depth++) {
-		outcome = parse_inner(skb, packet, packet);
+		outcome = parse_inner(skb, &nest->innermost, &nest->next);
 		if (outcome != PARSED)
 			break;
+		nest->innermost = nest->next;
 	}
 	if (outcome >= TRUNCATED && outcome < OUTCOMES)
 		audit->inner_malformed[outcome - TRUNCATED] += 1;
-	if (depth)
-		count(skb, packet, hook, true, audit);
-}
-
-/* A GSO skb of a tunnel is cut inside of it: every segment repeats the headers there as well. */
-static __always_inline void add_inner_headers(struct __sk_buff *skb, struct packet *packet)
-{
-	struct packet inner = {};
-
-	if (skb->gso_size && packet->proto != IPPROTO_TCP &&
-	    parse_inner(skb, packet, &inner) == PARSED)
-		packet->header_bytes = packet->header_bytes + inner.payload - packet->payload;
+	return depth ? &nest->innermost : NULL;
 }
 
 static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool ethernet)
@@ -247,9 +275,8 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	struct source from = source_of(skb);
 	struct step step = {.protocol = ethernet ? ETH_P_TEB : bpf_ntohs(skb->protocol)};
 	struct audit *audit = audit_of(skb, hook);
-	struct packet packet = {};
+	struct packet packet = {}, *inner = NULL;
 	enum outcome outcome = parse_from(&from, &step, &packet);
-	struct flow *flow;
 
 	if (!audit)
 		return PASS_ON;
@@ -264,12 +291,14 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	}
 	if (packet.overlong)
 		audit->overlong += 1;
-	add_inner_headers(skb, &packet);
-	flow = count(skb, &packet, hook, false, audit);
-	if (settings.replay)
-		observe_inner(skb, &packet, hook, audit);
-	else if (flow)
-		relate(skb, &packet, hook, flow);
+	if (settings.replay || is_tunnel(&packet))
+		inner = innermost(skb, &packet, audit);
+	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
+	if (inner && skb->gso_size)
+		packet.header_bytes += inner->payload - packet.payload;
+	count(skb, &packet, NULL, hook, audit);
+	if (inner)
+		count_inner(skb, inner, &packet, hook, audit);
 	return PASS_ON;
 }
 

@@ -36,13 +36,17 @@ struct flow {
 	__u64 first_ns, last_ns; /* CLOCK_BOOTTIME */
 	/* Where translated, the connection as its consumer opened it; else zero. */
 	struct address original_src, original_dst;
+	/* Of an inner packet, the packet outside that carried it; else zero. */
+	struct address tunnel_src, tunnel_dst;
 	__u16 original_sport, original_dport;
+	__u16 tunnel_sport, tunnel_dport;
 	__u32 syn, synack, fin, rst; /* repeated SYNs and SYN-ACKs are not counted */
 	__u32 syn_seq, synack_seq; /* sequence numbers of the last ones counted */
 	__u32 tcp_flags;
 	__u8 nat;
 	__u8 reply; /* this record runs against the direction of the original tuple */
-	__u8 zero[6];
+	__u8 tunnel_proto;
+	__u8 zero;
 };
 
 struct audit_key {
@@ -54,7 +58,8 @@ struct audit_key {
 struct audit {
 	__u64 skbs, bytes;
 	__u64 non_ip, malformed[REASONS]; /* skbs */
-	__u64 inner_malformed[REASONS]; /* skbs in a flow, but what they carry is in none */
+	/* skbs in a flow, but what they carry is in none */
+	__u64 inner_malformed[REASONS], inner_full;
 	__u64 overlong; /* longer than their frame, which a capture file may have cut: in a flow */
 	__u64 unplaced; /* later fragments whose first was not seen: in a flow without ports */
 	__u64 full_skbs, full_packets, full_bytes; /* no room in the flow map */

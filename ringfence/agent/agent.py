@@ -30,6 +30,7 @@ from ringfence.agent.spool import Spool, write_atomically
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
+from ringfence.kernel.tunnel import DecodeAs
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
 from ringfence.policy.backends.nftables import Nftables
@@ -144,7 +145,8 @@ class Agent:
                 if changed or self._unreached:
                     self._pods, self._unreached = await locate(*found)
                     changed |= before != (self._pods, self._unreached)
-                await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                watch = partial(self._capture.watch, self._to_capture(), self._tunnels())
+                await self._in_kernel(watch)
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
@@ -183,6 +185,10 @@ class Agent:
             for interface in self._interfaces
             if interface.up and interface.name != _LOOPBACK
         )
+
+    def _tunnels(self) -> frozenset[DecodeAs]:
+        found = (interface.tunnel for interface in self._interfaces)
+        return frozenset(tunnel for tunnel in found if tunnel)
 
     # Reporting
 

@@ -13,6 +13,7 @@ from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.errors import BpfError, NamespaceError, NetlinkError
+from ringfence.kernel.tunnel import DecodeAs
 from ringfence.model.address import V4_MAPPED, Address, is_v4
 from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import Audit
@@ -35,6 +36,7 @@ class Capture:
         self._attached: frozenset[int] = frozenset()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
+        self._tunnels = frozenset[DecodeAs]()
         self._orientations = Orientations()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
@@ -54,11 +56,14 @@ class Capture:
         self._drops.close()
         self._flows.close()
 
-    def watch(self, interfaces: frozenset[int]) -> None:
-        """Count what passes these interfaces (ifindex) and no others.
+    def watch(self, interfaces: frozenset[int], tunnels: frozenset[DecodeAs]) -> None:
+        """Count what passes these interfaces (ifindex) and no others, and look into the tunnels.
 
-        Those that cannot be attached to are tried again at each call.
+        Interfaces that cannot be attached to are tried again at each call.
         """
+        if tunnels != self._tunnels:
+            self._flows.decode_as(sorted(tunnels))
+            self._tunnels = tunnels
         attached = set(self._attached & interfaces)
         for ifindex in self._attached - interfaces:
             self._flows.detach(ifindex)

@@ -12,7 +12,8 @@ from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_d
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.flows.pcap import Bytes, CaptureFileError, read_frames
 from ringfence.kernel.bpf import object_path
-from ringfence.kernel.replay import MAX_DECODE_AS, DecodeAs, Records, Replay, Replayed, Tunnel
+from ringfence.kernel.replay import Records, Replay, Replayed
+from ringfence.kernel.tunnel import MAX_DECODE_AS, DecodeAs, Tunnel
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, WITH_PORTS, format_protocol

@@ -25,6 +25,10 @@ _SYN, _SOCKET, _SERVICE, _DEGREE = range(4)
 _IDLE_NS = 120 * 10**9
 """Silence after which a tuple is a new connection: the kernel's nf_conntrack_udp_timeout_stream."""
 
+_TUNNEL = np.dtype(
+    [("protocol", "u1"), ("consumer", "u1", 16), ("provider", "u1", 16), ("port", "u2")]
+)
+
 # Message types that answer another, and the type they answer (RFC 792, RFC 950, RFC 4443).
 _ICMP_REQUEST = np.arange(256, dtype=np.uint16)
 _ICMP_REQUEST[[0, 14, 16, 18]] = [8, 13, 15, 17]
@@ -108,16 +112,27 @@ def _pair(records: NDArray[np.void]) -> _Pairs:
     source = _join(records["src"], _octets(ports[0], ">u2"))
     target = _join(records["dst"], _octets(ports[1], ">u2"))
     backward = source > target
-    low, high = np.where(backward, target, source), np.where(backward, source, target)
-    interface = _octets(records["ifindex"], ">u4")
-    keys = _join(interface, records["protocol"], low, high)
+    low, high = _low_high(source, target)
+    keys = _keys(records["ifindex"], records["protocol"], low, high)
     keys, first, pair = np.unique(keys, return_index=True, return_inverse=True)
     rows = np.full((2, len(keys)), -1, dtype=np.int64)
     # A packet that an interface takes in and sends out again is one packet: the fuller of the
-    # two hooks' records counts. In an assignment the last of equal indices wins.
-    order = np.argsort(records["packets"], kind="stable")
+    # two hooks' records counts, and of equal ones the one inside a tunnel. In an assignment the
+    # last of equal indices wins.
+    order = np.lexsort((records["inner"], records["packets"]))
     rows[backward[order].astype(np.int8), pair[order]] = order
     return _Pairs(records, keys, np.stack([low[first], high[first]]), rows)
+
+
+def _low_high(source: Bytes, target: Bytes) -> tuple[Bytes, Bytes]:
+    backward = source > target
+    return np.where(backward, target, source), np.where(backward, source, target)
+
+
+def _keys(
+    interface: NDArray[np.generic], protocol: NDArray[np.generic], low: Bytes, high: Bytes
+) -> Bytes:
+    return _join(_octets(interface, ">u4"), protocol, low, high)
 
 
 def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
@@ -294,6 +309,37 @@ def _original(
     return consumer, provider, port
 
 
+def _tunnels(
+    pairs: _Pairs,
+    forward: NDArray[np.int64],
+    reverse: NDArray[np.int64],
+    consumer: NDArray[np.int8],
+) -> NDArray[np.void]:
+    """For each pair the conversation outside that carried it (_TUNNEL), zero where none did.
+
+    That of the forward way, else of the reverse way, oriented as it is where it stands itself.
+    """
+    tunnels = np.zeros(len(pairs), dtype=_TUNNEL)
+    rows = np.where(pairs.field(forward, "tunnel_protocol") > 0, forward, reverse)
+    inside = np.nonzero(pairs.field(rows, "tunnel_protocol"))[0]
+    carried = pairs.records[rows[inside]]
+    source, target = (
+        _join(carried[f"tunnel_{end}"], _octets(carried[f"tunnel_{end[0]}port"], ">u2"))
+        for end in ("src", "dst")
+    )
+    keys = _keys(carried["ifindex"], carried["tunnel_protocol"], *_low_high(source, target))
+    outside = np.minimum(np.searchsorted(pairs.keys, keys), max(len(pairs) - 1, 0))
+    known = pairs.keys[outside] == keys
+    inside, outside = inside[known], outside[known]
+    opener = consumer[outside]
+    answerer = pairs.ends[1 - opener, outside]
+    tunnels["protocol"][inside] = carried["tunnel_protocol"][known]
+    tunnels["consumer"][inside] = _address(pairs.ends[opener, outside])
+    tunnels["provider"][inside] = _address(answerer)
+    tunnels["port"][inside] = _port(answerer)
+    return tunnels
+
+
 def _fold(
     pairs: _Pairs,
     forward: NDArray[np.int64],
@@ -306,15 +352,18 @@ def _fold(
     """Sum over the consumer's ports."""
     each = np.arange(len(pairs))
     own = (
-        _octets(pairs.ends[consumer, each], "S18")[:, :16],
-        _octets(pairs.ends[1 - consumer, each], "S18")[:, :16],
+        _address(pairs.ends[consumer, each]),
+        _address(pairs.ends[1 - consumer, each]),
         _port(pairs.ends[1 - consumer, each]).astype(np.uint16),
     )
     before = _original(pairs, forward, reverse, own)
+    tunnels = _tunnels(pairs, forward, reverse, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
     key = _join(
         _octets(interface, ">u4"), protocol, own[0], own[1], _octets(own[2], ">u2"),
         before[0], before[1], _octets(before[2], ">u2"),
+        *(tunnels[name] for name in ("protocol", "consumer", "provider")),
+        _octets(tunnels["port"], ">u2"),
     )  # fmt: skip
     order = np.argsort(key, kind="stable")
     starts = np.nonzero(np.concatenate([[True], key[order][1:] != key[order][:-1]]))[0]
@@ -349,6 +398,7 @@ def _fold(
         "original_consumer": before[0][one],
         "original_provider": before[1][one],
         "original_provider_port": before[2][one],
+        **{f"tunnel_{name}": tunnels[name][one] for name in _TUNNEL.names or ()},
         "method": pa.array([METHODS[code] for code in surest], type=pa.string()),
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
@@ -375,6 +425,11 @@ def _join(*parts: NDArray[np.generic]) -> Bytes:
     ]
     joined = np.ascontiguousarray(np.concatenate(octets, axis=1))
     return joined.view(f"S{joined.shape[1]}").reshape(len(joined))
+
+
+def _address(ends: Bytes) -> NDArray[np.uint8]:
+    """The address in an (address, port) key, shape (n, 16)."""
+    return _octets(ends, "S18")[:, :16]
 
 
 def _port(ends: Bytes) -> NDArray[np.int64]:

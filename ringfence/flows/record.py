@@ -25,7 +25,7 @@ FLOW_DTYPE = np.dtype(
         ("ifindex", "u4"),
         ("hook", "u1"),  # Hook
         ("protocol", "u1"),
-        ("inner", "u1"),  # 1: what a tunnel's packet carries, told only of capture files
+        ("inner", "u1"),  # 1: the innermost packet of a tunnel's packet
         ("nat", "u1"),  # Nat
         ("reply", "u1"),  # 1 where the record runs in its conntrack entry's reply direction
         ("src", "u1", 16),
@@ -37,6 +37,12 @@ FLOW_DTYPE = np.dtype(
         ("original_dst", "u1", 16),
         ("original_sport", "u2"),
         ("original_dport", "u2"),
+        # Of an inner packet, the packet outside that carried it, else zero.
+        ("tunnel_protocol", "u1"),
+        ("tunnel_src", "u1", 16),
+        ("tunnel_dst", "u1", 16),
+        ("tunnel_sport", "u2"),
+        ("tunnel_dport", "u2"),
         ("packets", "u8"),  # on the wire: segments of a GSO packet, each counted
         ("bytes", "u8"),  # from the IP header on, headers of each segment included
         ("tcp_flags", "u2"),  # all flags seen

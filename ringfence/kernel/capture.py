@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ringfence.kernel import libbpf
 from ringfence.kernel.bpf import BpfObject, DoubleBuffer, possible_processors, read_all
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.tc import Attachment, attach
+from ringfence.kernel.tunnel import DecodeAs, encode
 
 __all__ = ["AUDIT_DTYPE", "FLOW_DTYPE", "FlowCapture"]
 
@@ -39,6 +41,7 @@ AUDIT_DTYPE = np.dtype(
         ("inner_truncated", "u8"),
         ("inner_bad_header", "u8"),
         ("inner_bad_length", "u8"),
+        ("inner_full", "u8"),
         ("overlong", "u8"),
         ("unplaced", "u8"),
         ("full_skbs", "u8"),
@@ -51,7 +54,8 @@ AUDIT_DTYPE = np.dtype(
 `skbs` and `bytes` count everything, as the interface's own counters do (with the link header,
 before segmentation). `non_ip`, `truncated` (a header is not all there), `bad_header` (a version or
 header length that cannot be) and `bad_length` (longer than what carries it, or shorter than its
-own headers) are skbs; `inner_*` are in a record as a tunnel's packets, but what they carry is not.
+own headers) are skbs; `inner_*` are in a record as a tunnel's packets, but what they carry is not,
+for one of these reasons or for want of room in the flow map.
 `overlong` are longer than their frame in a capture file, and in a record as long as they say.
 `unplaced` are later fragments whose first was not seen, in a record without ports; `full_*` found
 the flow map full. A row of interface 0 stands for all those together that there was no room to
@@ -70,10 +74,12 @@ _VALUE = np.dtype(
     [
         ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
         ("original_src", "u1", 16), ("original_dst", "u1", 16),
+        ("tunnel_src", "u1", 16), ("tunnel_dst", "u1", 16),
         ("original_sport", "u2"), ("original_dport", "u2"),
+        ("tunnel_sport", "u2"), ("tunnel_dport", "u2"),
         ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"),
         ("syn_seq", "u4"), ("synack_seq", "u4"), ("tcp_flags", "u4"),
-        ("nat", "u1"), ("reply", "u1"), ("zero", "V6"),
+        ("nat", "u1"), ("reply", "u1"), ("tunnel_protocol", "u1"), ("zero", "V1"),
     ]
 )  # fmt: skip
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
@@ -154,6 +160,13 @@ class FlowCapture:
                     "bpf_map_delete_elem", self._object.map_fd("audits"), row.tobytes(),
                     doing="forget an interface", accept=(errno.ENOENT,),
                 )  # fmt: skip
+
+    def decode_as(self, ports: Collection[DecodeAs]) -> None:
+        """Look into what these UDP ports carry, besides VXLAN's and Geneve's registered ones."""
+        libbpf.call(
+            "bpf_map_update_elem", self._object.map_fd(".data.decode_as"),
+            ctypes.byref(ctypes.c_uint32(0)), encode(ports), 0, doing="name the tunnels' ports",
+        )  # fmt: skip
 
     def drain(self) -> np.ndarray[Any, Any]:
         """All records (FLOW_DTYPE) counted since the last drain."""

@@ -10,9 +10,8 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib import recfunctions as rfn
@@ -21,28 +20,14 @@ from ringfence.flows.linktype import as_ethernet, is_known
 from ringfence.flows.pcap import Frame
 from ringfence.kernel.bpf import run_on_frame
 from ringfence.kernel.capture import FlowCapture
+from ringfence.kernel.tunnel import DecodeAs
 
 _LIMIT = 2048  # bytes of a frame: more than all its headers have
 _LEAST = 64
-MAX_DECODE_AS = 8
 _FRAMES_AT_ONCE = 16_384
 _TUPLE = ["protocol", "inner", "src", "dst", "sport", "dport"]
 
 Records = np.ndarray[Any, Any]
-
-
-class Tunnel(IntEnum):
-    """What a UDP port can be decoded as: enum tunnel in bpf/tunnel.h."""
-
-    VXLAN = 1
-    GENEVE = 2
-
-
-class DecodeAs(NamedTuple):
-    """Packets to or from this UDP port are this tunnel's."""
-
-    port: int
-    tunnel: Tunnel
 
 
 @dataclass(frozen=True)
@@ -67,12 +52,11 @@ class Replay:
 
     def __init__(self, object_path: Path, decode_as: Sequence[DecodeAs] = ()) -> None:
         """At most MAX_DECODE_AS of `decode_as` are heeded. Raises BpfError."""
-        ports = [number for pair in decode_as[:MAX_DECODE_AS] for number in pair]
-        rest = [0] * (2 * MAX_DECODE_AS - len(ports))
-        settings = struct.pack(f"=I{2 * MAX_DECODE_AS}H", 1, *ports, *rest)  # struct settings
+        settings = struct.pack("=I", 1)  # struct settings
         # A frame makes two records at most, so the map is never full when it is drained.
         self._capture = FlowCapture(object_path, 2 * _FRAMES_AT_ONCE, settings=settings)
         self._capture.open()
+        self._capture.decode_as(decode_as)
         self._program = self._capture.program_fd("ethernet_ingress")
         self._before = Counter[str]()
         self.forget()

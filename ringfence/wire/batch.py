@@ -3,7 +3,8 @@
 A conversation is two-way and oriented: forward is from the consumer to the provider. An agent
 sends one row per conversation, observing interface and window. `original_*` is the tuple before
 NAT where conntrack knew one that differs, else all zero: rows that share an original tuple
-belong to one connection.
+belong to one connection. `tunnel_*` is the conversation outside where the packets were seen
+inside a tunnel, as its own row has it, else all zero.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,10 @@ FLOWS = pa.schema(
         ("original_consumer", _ADDRESS),
         ("original_provider", _ADDRESS),
         ("original_provider_port", pa.uint16()),
+        ("tunnel_protocol", pa.uint8()),
+        ("tunnel_consumer", _ADDRESS),
+        ("tunnel_provider", _ADDRESS),
+        ("tunnel_port", pa.uint16()),
         ("method", pa.string()),  # model.flow.Method
         ("forward_packets", pa.uint64()),
         ("forward_bytes", pa.uint64()),

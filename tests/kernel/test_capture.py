@@ -407,11 +407,11 @@ def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
     capture.open()
     with closing(capture), namespace("late") as late:
         wanted = frozenset({77})
-        late.call(lambda: capture.watch(wanted))
+        late.call(lambda: capture.watch(wanted, frozenset()))
         assert capture.audit().losses["interface not attached"] == 1
         ip("-n", late.name, "link", "add", "late0", "index", "77", "type", "veth")
         for _ in range(2):
-            late.call(lambda: capture.watch(wanted))
+            late.call(lambda: capture.watch(wanted, frozenset()))
         for device in ("late0", "veth0"):  # each greets its neighbours by IPv6
             ip("-n", late.name, "link", "set", device, "up")
         until = time.monotonic() + 10

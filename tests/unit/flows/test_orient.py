@@ -222,6 +222,72 @@ def test_an_original_tuple_that_does_not_differ_is_none() -> None:
     assert (row["original_consumer"], row["original_provider_port"]) == ("::", 0)
 
 
+NEAR, FAR = "192.0.2.11", "192.0.2.12"
+
+
+def inside(src: str, dst: str, sport: int, **outer: int) -> dict[str, Any]:
+    """What the record of a packet inside a tunnel has; the outer one is UDP to port 4789."""
+    return {
+        "ifindex": NODE, "inner": 1, "tunnel_src": src, "tunnel_sport": sport, "tunnel_dst": dst,
+        "tunnel_dport": 4789, "tunnel_protocol": UDP,
+    } | outer  # fmt: skip
+
+
+def told_tunnel(row: dict[str, Any]) -> tuple[Any, ...]:
+    ends = (format_address(row[f"tunnel_{end}"].tobytes()) for end in ("consumer", "provider"))
+    return row["tunnel_protocol"], *ends, row["tunnel_port"]
+
+
+def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
+    there, back = handshake(40000)
+    rows = run(
+        there | inside(NEAR, FAR, 50001),
+        back | inside(FAR, NEAR, 50002),
+        record(f"{NEAR}:50001", f"{FAR}:4789", Hook.EGRESS, ifindex=NODE, protocol=UDP),
+        record(f"{FAR}:50002", f"{NEAR}:4789", ifindex=NODE, protocol=UDP),
+        there,
+        back,
+    )
+    told = {(row["consumer"], row["interface"]): told_tunnel(row) for row in rows}
+    none = (0, "::", "::", 0)
+    assert told == {
+        (CLIENT, NODE): (UDP, NEAR, FAR, 4789),
+        (NEAR, NODE): none,
+        (FAR, NODE): none,
+        (CLIENT, POD): none,
+    }
+
+
+def test_a_tunnel_without_ports_is_named_as_its_own_row_is_oriented() -> None:
+    plain = {"tunnel_sport": 0, "tunnel_dport": 0, "tunnel_protocol": 47}
+    there, back = handshake(40000)
+    rows = run(
+        there | inside(NEAR, FAR, 0, **plain),
+        back | inside(FAR, NEAR, 0, **plain),
+        record(f"{NEAR}:0", f"{FAR}:0", ifindex=NODE, protocol=47, first_ns=2 * SECOND),
+        record(f"{FAR}:0", f"{NEAR}:0", ifindex=NODE, protocol=47, first_ns=SECOND),
+    )
+    by_consumer = {row["consumer"]: row for row in rows}
+    assert set(by_consumer) == {CLIENT, FAR}
+    assert told_tunnel(by_consumer[CLIENT]) == (47, FAR, NEAR, 0)
+
+
+def test_a_packet_that_comes_plain_and_leaves_in_a_tunnel_is_one_packet() -> None:
+    there, back = handshake(40000)
+    (row,) = (
+        row
+        for row in run(
+            there | {"ifindex": NODE},
+            there | inside(NEAR, FAR, 50001),
+            back | {"ifindex": NODE},
+            record(f"{NEAR}:50001", f"{FAR}:4789", ifindex=NODE, protocol=UDP),
+        )
+        if row["consumer"] == CLIENT
+    )
+    assert (row["forward_packets"], row["reverse_packets"]) == (5, 4)
+    assert told_tunnel(row) == (UDP, NEAR, FAR, 4789)
+
+
 def test_interfaces_are_observers_of_their_own() -> None:
     rows = run(*handshake(40000), *(way | {"ifindex": NODE} for way in handshake(40000)))
     assert sorted((row["interface"], row["observer"]) for row in rows) == [(NODE, 2), (POD, 1)]
