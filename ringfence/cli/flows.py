@@ -57,6 +57,7 @@ FLOW_COLUMNS = [
     Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
     Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
     Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
+    Column("CARRIES", lambda row: row["carries"] or "", right=True, wide=True),
     Column("DIRECTION BY", lambda row: row["method"]),
     Column("DISPOSITION", lambda row: row["disposition"]),
     Column("FIRST", lambda row: row["first"], wide=True),
@@ -72,12 +73,13 @@ def _both(row: Row, count: str) -> str:
 
 
 def with_related(rows: list[Row]) -> list[Row]:
-    """Each flow, and under it, marked, the related records of the same connections."""
+    """Each flow, and under it, marked, the related records: other hops, and its tunnels."""
     spread: list[Row] = []
     for row in rows:
         spread.append(row)
         for hop in row.get("related") or []:
-            marked = {**hop["consumer"], "name": "  └ " + (hop["consumer"].get("name") or "")}
+            mark = "  └ in " if hop["carries"] else "  └ "
+            marked = {**hop["consumer"], "name": mark + (hop["consumer"].get("name") or "")}
             spread.append({**row, "service": None, **hop, "consumer": marked})
     return spread
 
@@ -93,7 +95,7 @@ def list_flows(
     """List connections with their names, volume, flags and how their direction was known.
 
     Each connection stands once; its related records (before and after a Service's or a node's
-    translation) stand below it.
+    translation, and the tunnel that it runs in) stand below it.
 
     Example: ringfence flows list --since 5m --filter 'consumer.kubernetes.label.name = "carts"'
     """

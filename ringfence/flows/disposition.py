@@ -77,9 +77,9 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
 def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:
     """The connections among hops (`store.flows.queries.HOPS`) by their disposition.
 
-    One that fanned out to several providers is told as a whole, ICMP errors as well.
+    One that fanned out to several providers is told as a whole; tunnels and ICMP errors as well.
     """
-    seen = records(hops, icmp_errors=True)
+    seen = records(hops, attendant=True)
     found = dispose(seen, through, now_ns)
     connections, which = np.unique(seen.column("connection"), return_inverse=True)
 

@@ -12,7 +12,7 @@ from ringfence.model.address import Address, parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import make_labels
-from ringfence.model.protocol import TCP
+from ringfence.model.protocol import TCP, UDP
 from ringfence.model.workload import (
     Backend,
     Item,
@@ -107,10 +107,12 @@ class Agent:
         consumer: str,
         provider: Socket,
         before: tuple[str, Socket] | None = None,
+        tunnel: tuple[str, Socket] | None = None,
         **counts: Any,
     ) -> None:
-        """One row; `before` is the consumer and the provider before NAT."""
+        """One row; `before` is the ends before NAT, `tunnel` those of the UDP outside."""
         before_consumer, before_provider = before or ("::", ("::", 0))
+        tunnel_consumer, tunnel_provider = tunnel or ("::", ("::", 0))
         row = {
             "observer": observer, "interface": interface, "protocol": TCP,
             "consumer": parse_address(consumer), "provider": parse_address(provider[0]),
@@ -118,6 +120,10 @@ class Agent:
             "original_consumer": parse_address(before_consumer),
             "original_provider": parse_address(before_provider[0]),
             "original_provider_port": before_provider[1], "method": "syn",
+            "tunnel_protocol": UDP if tunnel else 0,
+            "tunnel_consumer": parse_address(tunnel_consumer),
+            "tunnel_provider": parse_address(tunnel_provider[0]),
+            "tunnel_port": tunnel_provider[1],
             "forward_packets": 5, "forward_bytes": 500, "forward_flags": 2,
             "reverse_packets": 4, "reverse_bytes": 400, "reverse_flags": 18,
             "opened": 1, "answered": 1, "refused": 0, "first_ns": START, "last_ns": START + SECOND,

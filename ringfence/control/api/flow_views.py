@@ -14,10 +14,12 @@ from ringfence.model.address import Address, format_address
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
+from ringfence.store.flows.queries import TUNNEL_COLUMNS
 
 Row = dict[str, Any]
 """One hop as `store.flows.queries.HOPS` has it."""
 
+_OWN = ("protocol", "consumer", "provider", "provider_port")
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 """TCP's flags from the lowest bit (RFC 9293 §3.1)."""
 
@@ -63,12 +65,13 @@ class HopView(BaseModel):
     answered: int
     refused: int
     dropped: int = Field(description="Packets that were reported dropped.")
+    carries: int = Field(description="Of a tunnel: how many conversations were seen inside it.")
     first: str
     last: str
 
 
 class FlowView(HopView):
-    """A connection as its consumer sees it, and the other hops that it became."""
+    """A connection as its consumer sees it, the other hops that it became, and their tunnels."""
 
     service: ServiceView | None = None
     disposition: str
@@ -82,10 +85,16 @@ class Views:
         self._timeline = timeline
         self._services = ServiceSockets(timeline.latest())
 
-    def flows(self, rows: Iterable[Row], dispositions: Mapping[int, str]) -> list[FlowView]:
-        """Connections out of their hops, which stand together, each with its disposition."""
+    def flows(
+        self, rows: Iterable[Row], dispositions: Mapping[int, str], tunnels: Iterable[Row]
+    ) -> list[FlowView]:
+        """Connections out of their hops, which stand together, each with its disposition.
+
+        `tunnels` are the hops of the tunnels that carry them.
+        """
+        known = {_tuple(row, _OWN): row for row in tunnels}
         grouped = groupby(rows, key=lambda row: row["connection"])
-        return [self._flow(list(hops), dispositions[one]) for one, hops in grouped]
+        return [self._flow(list(hops), dispositions[one], known) for one, hops in grouped]
 
     def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
         """A connection from its first consumer to its last provider."""
@@ -108,6 +117,7 @@ class Views:
             answered=row["answered"],
             refused=row["refused"],
             dropped=row["dropped"],
+            carries=row["carries"],
             first=format_time(row["first_ns"]),
             last=format_time(row["last_ns"]),
         )
@@ -139,10 +149,14 @@ class Views:
         except KeyError:
             return None
 
-    def _flow(self, hops: list[Row], disposition: str) -> FlowView:
+    def _flow(
+        self, hops: list[Row], disposition: str, tunnels: Mapping[tuple[Any, ...], Row]
+    ) -> FlowView:
         hops.sort(key=lambda row: (_translated(row), row["first_ns"], row["provider"]))
         first, *others = hops
         dropped = sum(row["dropped"] for row in hops)
+        through = dict.fromkeys(_tuple(row, TUNNEL_COLUMNS) for row in hops)
+        others += [tunnels[tunnel] for tunnel in through if tunnel in tunnels]
         return FlowView(
             **{**dict(self.hop(first)), "dropped": dropped},
             service=self._service(first),
@@ -157,6 +171,10 @@ class Views:
         if item is None:
             return None
         return ServiceView(namespace=item.namespace, name=item.name, key=item.key)
+
+
+def _tuple(row: Row, columns: Iterable[str]) -> tuple[Any, ...]:
+    return (row["kubernetes_cluster"], *(row[name] for name in columns))
 
 
 def _translated(row: Row) -> bool:

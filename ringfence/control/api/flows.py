@@ -13,6 +13,7 @@ from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.disposition import disposed
+from ringfence.model.address import format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, DropSource
 from ringfence.model.keys import parse_filter
@@ -29,7 +30,7 @@ from ringfence.store.flows.filter import (
     Condition,
     Revisions,
 )
-from ringfence.store.flows.queries import HOPS, denied, listed
+from ringfence.store.flows.queries import HOPS, TUNNEL_COLUMNS, TUNNELS, denied, listed
 
 router = APIRouter(tags=["flows"])
 
@@ -104,8 +105,10 @@ async def list_flows(
         for disposition, connections in (await _disposed(services, rows)).items()
         for one in connections.tolist()
     }
+    hops = rows.to_pylist()
+    tunnels = await _tunnels(services, {"tenant": principal.tenant, **window}, hops)
     views = Views(services.inventory.timeline)
-    return FlowsResponse(items=views.flows(rows.to_pylist(), dispositions))
+    return FlowsResponse(items=views.flows(hops, dispositions, tunnels))
 
 
 @router.get("/flows/denied")
@@ -150,6 +153,22 @@ def _revisions(services: Services, window: dict[str, int]) -> Revisions:
         return [int(revision) for revision in chosen]
 
     return revisions
+
+
+async def _tunnels(
+    services: Services, window: dict[str, Any], hops: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The hops of the tunnels that carry some of these."""
+    tuples = {tuple(hop[name] for name in TUNNEL_COLUMNS) for hop in hops if hop["tunnel_protocol"]}
+    if not tuples:
+        return []
+    wanted = [
+        (protocol, format_address(consumer), format_address(provider), port)
+        for protocol, consumer, provider, port in sorted(tuples)
+    ]
+    rows = await services.flow_store.query(TUNNELS, window | {"tunnels": wanted})
+    found: list[dict[str, Any]] = rows.to_pylist()
+    return found
 
 
 async def _disposed(services: Services, hops: pa.Table) -> dict[Disposition, NDArray[Any]]:

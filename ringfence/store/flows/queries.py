@@ -4,6 +4,9 @@ HOPS is what everything else reads. It never adds observers together: of all tha
 the best-placed one counts, summed over its windows. Drop reports join by the tuple that was
 dropped, and stand as hops of their own where nothing else saw the connection. Drops of TCP
 packets that open nothing are left out: they tell of no attempt to connect.
+
+What was seen inside a tunnel is one more observer of its tuple; `tunnel_*` of a hop is the tunnel's
+own tuple, and `carries` of the tunnel's hop how many conversations were seen inside of it.
 """
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
@@ -49,6 +52,8 @@ consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
 )
 """
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
+TUNNEL_COLUMNS = ("tunnel_protocol", "tunnel_consumer", "tunnel_provider", "tunnel_port")
+"""The own tuple of the tunnel that carries a hop, the protocol being 0 where none does."""
 
 _OBSERVED = f"""
 SELECT {_HOP}, any(connection) AS connection, node, interface,
@@ -59,6 +64,7 @@ SELECT {_HOP}, any(connection) AS connection, node, interface,
     argMin(method, indexOf(['syn', 'socket', 'service', 'degree'], method)) AS method,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
+    argMaxIf(({", ".join(TUNNEL_COLUMNS)}), forward_packets, tunnel_protocol != 0) AS tunnel,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM flows WHERE {_BETWEEN}
 GROUP BY {_HOP}, node, interface
@@ -76,6 +82,7 @@ SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_ite
     max(consumer_revision) AS first_consumer_revision,
     max(provider_revision) AS dialled_revision,
     '' AS consumer_node, '' AS provider_node,
+    (toUInt8(0), toIPv6('::'), toIPv6('::'), toUInt16(0)) AS tunnel,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
 GROUP BY {_TUPLE}
@@ -89,27 +96,49 @@ SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote,
     )
 },
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
-    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
+    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
+    argMinIf(tunnel, (remote, rank, -toInt64(forward_packets)), tunnel.1 != 0) AS tunnel
 FROM ({_OBSERVED} UNION ALL {_DROPPED})
 GROUP BY {_HOP}
 """
 
+# Replies come back through a tunnel of their own where its packets' ports differ by direction.
+_CARRIED = f"""
+SELECT kubernetes_cluster, tunnel_protocol, way.1 AS source, way.2 AS target, tunnel_port,
+    uniqExact(protocol, consumer, provider, provider_port) AS carries
+FROM flows
+ARRAY JOIN [(tunnel_consumer, tunnel_provider), (tunnel_provider, tunnel_consumer)] AS way
+WHERE {_BETWEEN} AND tunnel_protocol != 0
+GROUP BY kubernetes_cluster, tunnel_protocol, source, target, tunnel_port
+"""
+
 HOPS = f"""
-SELECT * EXCEPT (tuple_dropped, tuple_reached, tuple_listed)
-    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
+SELECT hop.* EXCEPT (tunnel, tuple_dropped, tuple_reached, tuple_listed)
+    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached),
+    {", ".join(f"hop.tunnel.{at} AS {name}" for at, name in enumerate(TUNNEL_COLUMNS, 1))},
+    carried.carries AS carries
 FROM (
     SELECT *,
         sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
         max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
         max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
     FROM ({_BY_HOP})
-)
+) AS hop LEFT JOIN ({_CARRIED}) AS carried
+ON (hop.kubernetes_cluster, hop.protocol, hop.consumer, hop.provider, hop.provider_port)
+    = (carried.kubernetes_cluster, tunnel_protocol, source, target, tunnel_port)
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 """
 """One row per hop (own tuple, tuple before NAT).
 
 Parameters: tenant, since, until (epoch ns).
 """
+
+
+TUNNELS = f"""
+SELECT * FROM ({HOPS}) WHERE (protocol, consumer, provider, provider_port)
+    IN {{tunnels:Array(Tuple(UInt8, IPv6, IPv6, UInt16))}}
+"""
+"""The hops of these tunnels."""
 
 
 _DENIED = f"""

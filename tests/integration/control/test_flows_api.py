@@ -12,6 +12,7 @@ import pytest
 from ringfence.control.ingest import PATIENCE_NS
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ItemKey
+from ringfence.model.protocol import UDP
 from ringfence.model.workload import ItemKind
 from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents
@@ -27,6 +28,8 @@ from tests.integration.world import (
     DB,
     FRONT,
     ITEMS,
+    NODE1,
+    NODE2,
     SECOND,
     Agent,
 )
@@ -154,6 +157,25 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
 
     again = await start()
     assert len((await again.ok("GET", "/flows"))["items"]) == 3, "flows outlive a restart"
+
+
+async def test_a_flow_shows_its_tunnel_and_the_tunnel_what_it_carries(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
+    outside = (NODE1, (NODE2, 4789))
+    one = Agent("node1")
+    one.saw(POD, 7, FRONT, (CARTS_IP, 80), **now)
+    one.saw(NODE, 5, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), **now)
+    one.saw(NODE, 2, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), outside, **now)
+    one.saw(NODE, 2, *outside, protocol=UDP, **now)
+    await report(await world.enrol("agent", "node1"), one, "node1-1")
+    flows = {flow["port"]: flow for flow in (await world.ok("GET", "/flows"))["items"]}
+    assert set(flows) == {80, 4789}
+    hop, tunnel = flows[80]["related"]
+    assert (hop["provider"]["name"], hop["carries"]) == ("carts-2", 0)
+    assert (tunnel["consumer"]["name"], tunnel["provider"]["name"]) == ("node1", "node2")
+    assert (tunnel["protocol"], tunnel["port"], tunnel["carries"]) == ("UDP", 4789, 1)
+    assert (flows[4789]["carries"], flows[4789]["related"]) == (1, [])
 
 
 async def test_what_was_dropped_is_found_by_filter(world: World) -> None:

@@ -198,6 +198,57 @@ async def test_each_path_leaves_its_records(
     assert (snapshot.items[at].name if at != NOWHERE else None) == receiver
 
 
+OUTER: dict[str, Any] = {
+    "protocol": UDP, "method": "degree", "reverse_packets": 0, "reverse_bytes": 0,
+    "reverse_flags": 0, "answered": 0,
+}  # fmt: skip
+
+
+def through_an_overlay(before: Any) -> tuple[Agent, ...]:
+    """Seen at the veth, at the VXLAN interface and, inside a tunnel, at the uplink."""
+    one, two = Agent("node1"), Agent("node2")
+    here, there = (NODE1, (NODE2, 4789)), (NODE2, (NODE1, 4789))
+    if before:
+        one.saw(POD, 7, *before)
+    else:
+        one.saw(POD, 7, FRONT, (CARTS2, 8080))
+    one.saw(NODE, 5, FRONT, (CARTS2, 8080), before)
+    one.saw(NODE, 2, FRONT, (CARTS2, 8080), before, here, forward_packets=6)
+    one.saw(NODE, 2, FRONT, (DB, 27017), None, here)
+    for agent in (one, two):
+        agent.saw(NODE, 2, *here, forward_packets=11, **OUTER)
+        agent.saw(NODE, 2, *there, **OUTER)
+    two.saw(NODE, 2, FRONT, (CARTS2, 8080), None, here)
+    two.saw(NODE, 5, FRONT, (CARTS2, 8080))
+    two.saw(POD, 9, FRONT, (CARTS2, 8080))
+    return one, two
+
+
+@pytest.mark.parametrize("before", [None, (FRONT, (CARTS_IP, 80))])
+async def test_a_tunnel_is_linked_to_what_it_carries_and_counts_nothing_twice(
+    store: FlowStore, before: Any
+) -> None:
+    await insert(store, *through_an_overlay(before))
+    found = await store.query(HOPS, WINDOW)
+    tunnels = {(NODE1, NODE2, 4789), (NODE2, NODE1, 4789)}
+    inside = {(FRONT, CARTS2, 8080), (FRONT, DB, 27017)}
+    assert told(found) == tunnels | inside | ({(FRONT, CARTS_IP, 80)} if before else set())
+    assert len(found) == len(told(found))
+    by_port = {hop["provider_port"]: hop for hop in found.to_pylist()}
+    for port in (8080, 27017):
+        ends = (format_address(by_port[port][f"tunnel_{end}"]) for end in ("consumer", "provider"))
+        assert (*ends, by_port[port]["tunnel_port"]) == (NODE1, NODE2, 4789)
+        assert (by_port[port]["tunnel_protocol"], by_port[port]["carries"]) == (UDP, 0)
+    assert by_port[8080]["forward_packets"] in (5, 6), "observers are never added up"
+    carried = {
+        format_address(hop["consumer"]): hop["carries"]
+        for hop in found.to_pylist()
+        if hop["provider_port"] == 4789
+    }
+    assert carried == {NODE1: 2, NODE2: 2}
+    assert set(text(records(found), "first_consumer")) == {FRONT}, "a tunnel is not judged alone"
+
+
 async def test_windows_add_up_and_batches_come_once(store: FlowStore) -> None:
     (agent,) = pod_to_pod_same_node()
     flows, drops = agent.rows(HISTORY)
