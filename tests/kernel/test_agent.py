@@ -16,9 +16,10 @@ from ringfence.model.address import parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.protocol import UDP, PortRange
 from ringfence.wire.generated.agent_pb2 import AgentState, DeclaredPort, Directive
-from tests.kernel.netns import Pod
+from tests.kernel.frames import A4, B4, ethernet, ipv4, udp
+from tests.kernel.netns import Pod, ip
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
-from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
+from tests.kernel.world import RINGFENCE, Row, World, judges, policy, sandbox, sandboxes
 
 
 def test_flows_arrive_each_counted_once(world: World) -> None:
@@ -98,6 +99,31 @@ def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> 
     rows = [row for row in world.flows() if row["protocol"] == UDP]
     assert {(row["method"], row["provider_port"]) for row in rows} == {("service", 5300)}
     assert {row["provider"] for row in rows} == {parse_address(one.address)}
+
+
+def test_a_vxlan_on_a_port_of_its_own_is_looked_into_once_it_is_there(world: World) -> None:
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    near, far = world.node.pods
+    inside = bytes(8) + ethernet(0x0800, ipv4(UDP, udp(1000, 53)))
+    ip("-n", world.node.name, "link", "add", "flannel", "type", "vxlan",
+       "dstport", "8472", "external")  # fmt: skip
+
+    def carried() -> list[Row]:
+        return [row for row in world.flows() if row["consumer"] == parse_address(A4)]
+
+    with (
+        open_socket(far, far.address, socket.SOCK_DGRAM) as receiver,
+        open_socket(near, far.address, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind((far.address, 8472))
+        sender.connect((far.address, 8472))
+        world.await_("what it carries", lambda: sender.send(inside) and carried())
+    tunnel = ("protocol", "consumer", "provider", "port")
+    ends = (parse_address(near.address), parse_address(far.address))
+    for row in carried():
+        assert (row["provider"], row["provider_port"]) == (parse_address(B4), 53)
+        assert tuple(row[f"tunnel_{part}"] for part in tunnel) == (UDP, *ends, 8472)
 
 
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
