@@ -1,10 +1,7 @@
 """Flow capture on real traffic, held against the interfaces' own counters."""
 
 import ctypes
-import fcntl
-import io
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -22,6 +19,7 @@ from ringfence.kernel.errors import BpfError
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
+from tests.kernel.tun import open_tun
 
 Flows = np.ndarray[Any, Any]
 Fields = dict[str, int | str]
@@ -385,7 +383,7 @@ def test_packets_without_a_link_header_are_counted(capture: FlowCapture) -> None
     with namespace("tun") as where:
         where.run("ip", "tuntap", "add", "dev", "tun0", "mode", "tun")
         where.run("ip", "addr", "add", "10.7.0.1/24", "dev", "tun0")
-        with where.call(open_tun):
+        with where.call(lambda: open_tun("tun0")):
             where.run("ip", "link", "set", "tun0", "up")
             index = where.ifindex("tun0")
             where.call(lambda: capture.attach(index))
@@ -394,12 +392,6 @@ def test_packets_without_a_link_header_are_counted(capture: FlowCapture) -> None
             flows = capture.drain()
     sent = flows[(flows["protocol"] == UDP) & (flows["dport"] == 99)]
     assert sent[["packets", "bytes"]].tolist() == [(1, 128)]
-
-
-def open_tun() -> io.FileIO:
-    device = io.FileIO("/dev/net/tun", "r+")
-    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x1001))  # TUNSETIFF
-    return device
 
 
 def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
