@@ -16,7 +16,7 @@ from ringfence.kernel.bpf import run_on_frame
 from ringfence.kernel.capture import FlowCapture
 from tests.kernel.frames import ethernet, ipv4, tcp
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
-from tests.kernel.test_capture import TCP, attach, only, pick
+from tests.kernel.observe import TCP, attach, only, pick
 from tests.kernel.traffic import open_socket
 from tests.kernel.tun import open_tun
 
