@@ -26,25 +26,29 @@ FRAMES = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 9, bytes(IP_BYTES - 28)))) for i
 
 @dataclass(frozen=True)
 class Way:
-    """One side of the interface; all but `sent` and `dropped` with the few packets of others."""
+    """One side of the interface."""
 
     sent: int
     dropped: int
     """By the sending device, before the hook, for want of room."""
     recorded: int
     recorded_bytes: int
+    full: int
+    """Packets that found the flow map full."""
+    of_others: int
+    """Neighbours looking for each other."""
     audited: int
     """Skbs that the program saw."""
     by_interface: int
     """Packets by the interface's own counter."""
-    full: int
-    """Packets that found the flow map full."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     ways: dict[Hook, Way]
     drains: int
+    largest: int
+    """Records in one drain."""
     seconds: float
 
 
@@ -76,8 +80,9 @@ def race(capture: FlowCapture, packets: int, pause: float) -> Outcome:
         seconds = time.monotonic() - began
         (after,), audit, rest = read_quiet(capture, node)
         lost = pod.counter("eth0", "tx_dropped") - lost
-    flows = np.concatenate([*drained, rest])
-    flows = flows[(flows["protocol"] == UDP) & (flows["dport"] == 9)]
+    drained.append(rest)
+    flows = np.concatenate(drained)
+    ours = (flows["protocol"] == UDP) & (flows["dport"] == 9)
     moved = {name: after[name] - before[name] for name in before}
     passed = {
         Hook.INGRESS: moved["rx_packets"],
@@ -85,15 +90,17 @@ def race(capture: FlowCapture, packets: int, pause: float) -> Outcome:
     }
     ways = {}
     for hook, senders in ((Hook.INGRESS, 2), (Hook.EGRESS, 1)):
-        records = flows[flows["hook"] == hook]
+        records = flows[ours & (flows["hook"] == hook)]
+        others = flows[~ours & (flows["hook"] == hook)]
         seen = audit[audit["hook"] == hook]
         ways[hook] = Way(
             sent=senders * rounds * FLOWS,
             dropped=lost if hook is Hook.INGRESS else 0,
             recorded=int(records["packets"].sum()),
             recorded_bytes=int(records["bytes"].sum()),
+            full=int(seen["full_packets"].sum()),
+            of_others=int(others["packets"].sum() + seen["non_ip"].sum()),
             audited=int(seen["skbs"].sum()),
             by_interface=passed[hook],
-            full=int(seen["full_packets"].sum()),
         )
-    return Outcome(ways, len(drained) + 1, seconds)
+    return Outcome(ways, len(drained), max(map(len, drained)), seconds)
