@@ -29,9 +29,11 @@ const volatile struct settings settings SEC(".rodata.settings") = {};
 /* What comes with a packet of a capture file, in skb->cb; the skb is cut or padded. */
 enum { REPLAY_CAPTURED, REPLAY_LENGTH, REPLAY_TIME_LOW, REPLAY_TIME_HIGH };
 
+/* Memory as it is needed: most nodes never need what a busy one does. */
 struct flow_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows_0 SEC(".maps"), flows_1 SEC(".maps");

@@ -93,7 +93,7 @@ class FlowCapture:
     def __init__(
         self,
         object_path: Path,
-        max_flows: int = 65536,
+        max_flows: int = 262_144,
         max_audits: int = 8192,
         settings: bytes | None = None,
     ) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.kernel.bpf import object_path
+from ringfence.kernel.bpf import object_path, possible_processors
 from ringfence.kernel.capture import FlowCapture
 from tests.kernel.race import FLOWS, IP_BYTES, race
 
@@ -29,7 +29,7 @@ def test_what_finds_the_map_full_is_counted_to_the_packet() -> None:
         outcome = race(capture, 1_000_000, 0.01)
     finally:
         capture.close()
-    assert outcome.largest <= room
+    assert outcome.largest <= room + possible_processors()
     for way in outcome.ways.values():
         assert way.recorded > 0
         assert way.audited == way.by_interface == way.recorded + way.full + way.of_others
