@@ -32,9 +32,18 @@ from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
+from ringfence.model.flow import Loss, Mode
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.wire.batch import PROTOCOL
-from ringfence.wire.generated.agent_pb2 import AgentState, Audit, Batch, Directive, PodState
+from ringfence.wire.generated.agent_pb2 import (
+    CONVERSATION,
+    DETAILED,
+    AgentState,
+    Audit,
+    Batch,
+    Directive,
+    PodState,
+)
 
 T = TypeVar("T")
 
@@ -49,6 +58,8 @@ class Agent:
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._interval = config.interval_seconds
+        self._mode = Mode.CONVERSATION
+        self._cut_short = asyncio.Event()
         self._link = Link(config.link)
         self._spool = Spool(config.spool_dir, config.spool_bytes)
         self._session = Session(self._link, self._state, self._hear)
@@ -104,6 +115,7 @@ class Agent:
     async def stop(self) -> None:
         """Report once more and detach. Rules stay: an agent's absence is no reason to open up."""
         self._stopping.set()
+        self._cut_short.set()
         if self._reporter:
             await asyncio.wait([self._reporter])
         for task in self._tasks:
@@ -177,9 +189,9 @@ class Agent:
             self._runtime_problem = problem
             self._session.tell()
 
-    def _to_capture(self) -> frozenset[int]:
-        return frozenset(
-            interface.ifindex
+    def _to_capture(self) -> tuple[Interface, ...]:
+        return tuple(
+            interface
             for interface in self._interfaces
             if interface.up and interface.name != _LOOPBACK
         )
@@ -187,7 +199,10 @@ class Agent:
     # Reporting
 
     async def _report(self) -> None:
-        """Put a batch into the spool for each window; they begin at multiples of the interval."""
+        """Put a batch into the spool for each window; they end at multiples of the interval.
+
+        A new pace, or the end, cuts the window under way short.
+        """
         start = time.time_ns()
         while not self._stopping.is_set():
             width, now = self._interval * 10**9, time.time_ns()
@@ -195,7 +210,8 @@ class Agent:
                 start = now
             end = (max(start, now) // width + 1) * width
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), (end - now) / 10**9)
+                await asyncio.wait_for(self._cut_short.wait(), (end - now) / 10**9)
+                self._cut_short.clear()
                 end = max(start, time.time_ns())
             try:
                 self._spool.put(await self._in_kernel(partial(self._gather, start, end)))
@@ -212,10 +228,10 @@ class Agent:
         except KernelError as error:
             log.warning("drops not reported", problem=str(error))
         self._audit = self._capture.audit()
-        self._audit.losses["reports"] = self._spool.dropped
+        self._audit.losses[Loss.REPORTS] = self._spool.dropped
         # Drained last: what fails before costs no flows.
         flows = self._capture.flows(
-            self._pods, node_addresses(self._interfaces), self._declared_ports
+            self._pods, node_addresses(self._interfaces), self._declared_ports, self._mode
         )
         return Batch(
             id=uuid.uuid4().hex,
@@ -229,8 +245,7 @@ class Agent:
 
     def _hear(self, directive: Directive) -> None:
         """Take a directive; what it asks is done at the next look, which is now."""
-        if directive.interval_seconds:
-            self._interval = directive.interval_seconds
+        self._pace(directive)
         try:
             self._take(directive)
         except RingfenceError as error:
@@ -245,13 +260,23 @@ class Agent:
             log.warning("directive will not outlive a restart", problem=str(error))
         self._look_now.set()
 
+    def _pace(self, directive: Directive) -> None:
+        """Report as told from now on: where that changes, the window under way ends here."""
+        mode = Mode.DETAILED if directive.mode == DETAILED else Mode.CONVERSATION
+        interval = directive.interval_seconds or self._interval
+        if (mode, interval) != (self._mode, self._interval):
+            self._mode, self._interval = mode, interval
+            self._cut_short.set()
+
     def _recall(self) -> None:
         """Take up the directive of the run before, if there was one."""
         path = self._config.directive_file
         if not path.exists():
             return
         try:
-            self._take(Directive.FromString(path.read_bytes()))
+            directive = Directive.FromString(path.read_bytes())
+            self._pace(directive)
+            self._take(directive)
         except (OSError, DecodeError, RingfenceError) as error:
             log.warning("the last directive is lost", file=str(path), problem=str(error))
 
@@ -299,6 +324,7 @@ class Agent:
                 for uid in (*(pod.place.uid for pod in self._pods), *self._unreached)
             ],
             audit=self._audit,
+            mode=DETAILED if self._mode is Mode.DETAILED else CONVERSATION,
             stale_reason=self._unreadable or self._stale_reason or self._runtime_problem,
         )
 

@@ -15,7 +15,13 @@ from ringfence.kernel.tc import TcxLinks
 from ringfence.model.address import parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.protocol import UDP, PortRange
-from ringfence.wire.generated.agent_pb2 import AgentState, DeclaredPort, Directive
+from ringfence.wire.generated.agent_pb2 import (
+    CONVERSATION,
+    DETAILED,
+    AgentState,
+    DeclaredPort,
+    Directive,
+)
 from tests.kernel.netns import Pod
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
@@ -98,6 +104,41 @@ def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> 
     rows = [row for row in world.flows() if row["protocol"] == UDP]
     assert {(row["method"], row["provider_port"]) for row in rows} == {("service", 5300)}
     assert {row["provider"] for row in rows} == {parse_address(one.address)}
+
+
+def test_a_switch_of_the_mode_under_traffic_loses_no_count(world: World) -> None:
+    """Every datagram is counted once, in one mode or the other, whatever the windows."""
+    client, server = world.node.pods
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    ports, sent = set(), 0
+    with open_socket(server, server.address, socket.SOCK_DGRAM) as sink:
+        sink.bind((server.address, 5300))
+        for revision, mode in enumerate((CONVERSATION, DETAILED, CONVERSATION, DETAILED), 1):
+            world.say(Directive(interval_seconds=1 + revision % 2, mode=mode))
+            while world.state().mode != mode:
+                with open_socket(client, server.address, socket.SOCK_DGRAM) as sender:
+                    for _ in range(50):
+                        sender.sendto(b"x", (server.address, 5300))
+                        sent += 1
+                    ports.add(sender.getsockname()[1])
+        world.await_("all of them", lambda: _datagrams(world, server) >= sent)
+        world.stop("agent")
+    rows = [row for row in world.flows() if row["provider_port"] == 5300]
+    assert _datagrams(world, server) == sent
+    told = {row["consumer_port"] for row in rows}
+    assert 0 in told
+    assert told - {0} <= ports
+    assert len(told) > 2
+
+
+def _datagrams(world: World, server: Pod) -> int:
+    """Packets to port 5300 as counted at the server's own interface."""
+    return sum(
+        row["forward_packets"]
+        for row in world.flows()
+        if row["provider_port"] == 5300 and row["interface"] == server.host_ifindex
+    )
 
 
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:

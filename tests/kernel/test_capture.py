@@ -19,6 +19,7 @@ from ringfence.agent.capture import Capture
 from ringfence.flows.record import Hook, Nat
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
+from ringfence.kernel.interfaces import Interface
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
@@ -406,7 +407,7 @@ def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
     capture = Capture()
     capture.open()
     with closing(capture), namespace("late") as late:
-        wanted = frozenset({77})
+        wanted = [Interface(77, "late0", "veth", True, None, None, frozenset())]
         late.call(lambda: capture.watch(wanted))
         assert capture.audit().losses["interface not attached"] == 1
         ip("-n", late.name, "link", "add", "late0", "index", "77", "type", "veth")
