@@ -1,14 +1,16 @@
 """The agent's account of itself: what its program counted against what the kernel counted.
 
 At one side of a veth the kernel's counter and the program's differ by what had passed before the
-program was attached, and by nothing else for as long as no packet is missed or counted twice.
-Neither counter stands still while it is read, so that difference is known as a span. It narrows
-with each reading that agrees with those before, and at a quiet moment it is one number.
+program was attached, and by no more for as long as no packet is missed or counted twice.
+Neither counter stands still while it is read, and packets are on their way from one to the other,
+so that difference is known as a span. It narrows with each reading that agrees with those before,
+and at a quiet moment it is one number.
 
 Other kinds of interface are told and not judged: what hardware, a tunnel or a shaper merges and
 cuts is one packet to the one counter and many to the other.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,6 +27,7 @@ from ringfence.wire.limits import AUDITED_INTERFACES
 Reading = Mapping[int, Counters]
 """The kernel's counters by ifindex."""
 
+_PROCESSORS = os.cpu_count() or 1
 _JUDGED = frozenset({"veth"})
 
 
@@ -50,15 +53,15 @@ _NOTHING = Span(0, 0)
 class _Side:
     """One hook of one interface. `ahead`: by how much the kernel's counter leads the program's."""
 
-    ahead: Span
+    ahead: Span | None = None
     counted: int = 0
     unaccounted: Span = _NOTHING
 
     def hold(self, least: int, counted: int, most: int) -> None:
         now = Span(least - counted, most - counted)
-        agreed = now.within(self.ahead)
-        if agreed.least <= agreed.most:
-            self.ahead = agreed
+        ahead = self.ahead or now
+        agreed = now.within(ahead)
+        self.ahead = agreed if agreed.least <= agreed.most else ahead
         self.counted, self.unaccounted = counted, now.minus(self.ahead)
 
     def tell(self) -> SideAudit:
@@ -96,15 +99,14 @@ class SelfAudit:
     _accounts: dict[int, _Account] = field(default_factory=dict)
     _gone: Span = _NOTHING
 
-    def attached(
-        self, interfaces: Iterable[Interface], at_least: Reading, at_most: Reading
-    ) -> None:
-        """The program was attached between two readings: what passed before, it did not count."""
-        for interface in interfaces:
-            least, most = at_least.get(interface.ifindex), at_most.get(interface.ifindex)
-            if least and most:
-                sides = {hook: _Side(Span(least[hook], most[hook])) for hook in Hook}
-                self._accounts[interface.ifindex] = _Account(interface, sides)
+    def attached(self, interfaces: Iterable[Interface]) -> bool:
+        """Hold these from the next reading on; whether any of them is new."""
+        fresh = [each for each in interfaces if each.ifindex not in self._accounts]
+        for interface in fresh:
+            self._accounts[interface.ifindex] = _Account(
+                interface, {each: _Side() for each in Hook}
+            )
+        return bool(fresh)
 
     def detached(self, ifindex: int) -> None:
         """The interface is counted no more; what was wrong with it stays in the totals."""
@@ -112,8 +114,14 @@ class SelfAudit:
             wrong = account.wrong()
             self._gone = Span(self._gone.least + wrong.least, self._gone.most + wrong.most)
 
-    def hold(self, at_least: Reading, counted: NDArray[np.void], at_most: Reading) -> None:
-        """Compare what was counted between two readings (AUDIT_DTYPE) with them."""
+    def hold(
+        self, at_least: Reading, backlog: int, counted: NDArray[np.void], at_most: Reading
+    ) -> None:
+        """Compare what was counted between two readings (AUDIT_DTYPE) with them.
+
+        Where packets pass, one count may be ahead of the other by the `backlog`, and by the
+        packet that each processor is at.
+        """
         rows = counted[["ifindex", "hook", "skbs"]].tolist()
         skbs = {(ifindex, hook): count for ifindex, hook, count in rows}
         for ifindex, account in self._accounts.items():
@@ -124,7 +132,9 @@ class SelfAudit:
             alone = all((ifindex, hook) in skbs for hook in Hook) or (0, 0) not in skbs
             account.judged = account.interface.kind in _JUDGED and alone and not most.cut
             for hook, side in account.sides.items():
-                side.hold(least[hook], skbs.get((ifindex, hook), 0), most[hook])
+                passing = backlog or least[hook] != most[hook]
+                slack = backlog + _PROCESSORS if passing else 0
+                side.hold(least[hook] - slack, skbs.get((ifindex, hook), 0), most[hook] + slack)
 
     def tell(self, audit: Audit) -> None:
         """Fill in the totals, and the interfaces: those with something wrong, then the busiest."""

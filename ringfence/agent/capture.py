@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -16,6 +17,7 @@ from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.errors import BpfError, NamespaceError, NetlinkError
 from ringfence.kernel.interfaces import Interface
+from ringfence.kernel.pins import Pins, on_bpf_file_system
 from ringfence.model.address import V4_MAPPED, Address, is_v4
 from ringfence.model.flow import Loss, Mode
 from ringfence.wire import batch
@@ -46,8 +48,9 @@ log = structlog.get_logger()
 class Capture:
     """Attaches to interfaces and drains what was counted. Its methods block: call them in turn."""
 
-    def __init__(self) -> None:
-        self._attached: frozenset[int] = frozenset()
+    def __init__(self, pin_dir: Path) -> None:
+        """`pin_dir`: where counts outlive a kill, if it is in a BPF file system."""
+        self._pin_dir = pin_dir
         self._self_audit = SelfAudit()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
@@ -55,8 +58,13 @@ class Capture:
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
-        """Load the programs; raises BpfError."""
-        self._flows = FlowCapture(object_path("flow"))
+        """Load the programs, and go on where an agent was killed; raises BpfError."""
+        pins = None
+        if on_bpf_file_system(self._pin_dir):
+            pins = Pins(self._pin_dir)
+        else:
+            log.warning("counts will not outlive a kill: no BPF file system", at=str(self._pin_dir))
+        self._flows = FlowCapture(object_path("flow"), pins=pins)
         self._drops = DropCapture(object_path("drop"))
         self._flows.open()
         try:
@@ -76,18 +84,14 @@ class Capture:
         Those that cannot be attached to are tried again at each call.
         """
         wanted = frozenset(interface.ifindex for interface in interfaces)
-        for ifindex in self._attached - wanted:
+        for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
             self._self_audit.detached(ifindex)
-        self._attached &= wanted
-        fresh = [one for one in interfaces if one.ifindex not in self._attached]
-        if fresh:
-            before = _read(counters.at_least)
-            time.sleep(_UNDER_WAY_SECONDS)
-            attached = [interface for interface in fresh if self._attach(interface)]
-            time.sleep(_UNDER_WAY_SECONDS)
-            self._self_audit.attached(attached, before, _read(counters.at_most))
-        self._failing = wanted - self._attached
+        before = self._flows.attached
+        attached = [each for each in interfaces if each.ifindex in before or self._attach(each)]
+        self._failing = wanted - {each.ifindex for each in attached}
+        if self._self_audit.attached(attached):
+            self._hold()
 
     def _attach(self, interface: Interface) -> bool:
         try:
@@ -97,24 +101,36 @@ class Capture:
             if interface.ifindex not in self._failing:
                 log.warning("interface not captured", interface=interface.name, problem=str(error))
             return False
-        self._attached |= {interface.ifindex}
         return True
+
+    def take(self) -> NDArray[np.void]:
+        """The records (FLOW_DTYPE) since the last call, which the kernel keeps until `done`."""
+        return self._flows.take()
+
+    def left(self) -> NDArray[np.void]:
+        """What was taken last, by an agent that was killed perhaps, without being `done`."""
+        return self._flows.left()
+
+    def done(self) -> None:
+        """What was taken last is safe: the kernel may forget it."""
+        self._flows.done()
 
     def flows(
         self,
+        records: NDArray[np.void],
         pods: Iterable[Pod],
         node_addresses: Iterable[Address],
         declared_ports: frozenset[tuple[int, int]],
         mode: Mode,
     ) -> bytes:
-        """The conversations since the last call, as an Arrow stream of `batch.FLOWS`.
+        """The conversations among records, as an Arrow stream of `batch.FLOWS`.
 
         `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
         """
         pods = tuple(pods)
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
         columns = conversations(
-            self._flows.drain(),
+            records,
             np.array(at_pods, dtype=np.uint32),
             _listening(pods, node_addresses),
             declared_ports,
@@ -129,12 +145,8 @@ class Capture:
 
     def audit(self) -> Audit:
         """Totals since the start, interfaces that are gone included."""
-        before = _read(counters.at_least)
-        time.sleep(_UNDER_WAY_SECONDS)
-        rows = self._flows.audit()
-        time.sleep(_UNDER_WAY_SECONDS)
-        self._self_audit.hold(before, rows, _read(counters.at_most))
-        totals = self._totals(rows)
+        rows = self._hold()
+        totals = {name: int(rows[name].sum()) + gone for name, gone in self._departed.items()}
         unrecorded = totals["non_ip"] + sum(totals[name] for name in _UNRECORDED.values())
         drops = self._drops.losses()
         audit = Audit(
@@ -150,14 +162,17 @@ class Capture:
         self._self_audit.tell(audit)
         return audit
 
-    def _totals(self, rows: NDArray[np.void]) -> dict[str, int]:
-        """Sums over all interfaces; of those that are gone this is the last word."""
-        totals = {name: int(rows[name].sum()) + gone for name, gone in self._departed.items()}
-        staying = np.array([0, *self._attached], dtype=np.uint32)
-        leaving = rows[~np.isin(rows["ifindex"], staying)]
+    def _hold(self) -> NDArray[np.void]:
+        """The counters of attached interfaces (AUDIT_DTYPE), held against the kernel's."""
+        before, backlog = _read(counters.at_least), counters.backlog()
+        time.sleep(_UNDER_WAY_SECONDS)
+        rows = self._flows.audit()
+        time.sleep(_UNDER_WAY_SECONDS)
+        self._self_audit.hold(before, backlog, rows, _read(counters.at_most))
+        staying = np.isin(rows["ifindex"], [0, *self._flows.attached])
         for name in self._departed:
-            self._departed[name] += int(leaving[name].sum())
-        return totals
+            self._departed[name] += int(rows[name][~staying].sum())
+        return rows[staying]
 
 
 def _read(counters_of_kernel: Callable[[], Reading]) -> Reading:

@@ -1,11 +1,13 @@
 """What the kernel itself counted at each interface, to hold our own counts against.
 
 The counters move while they are read. So there are two readings, one that tells no more than had
-passed by then and one that tells no less: what a program counted between the two lies between.
+passed by then and one that tells no less: what a program counted between the two lies between, but
+for the packets that are on their way from the kernel's counter to the program, or from it there.
 """
 
 import socket
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.kernel.netlink import DUMP, ask, attributes
@@ -18,6 +20,7 @@ _TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 _TC_H_ROOT = 0xFFFFFFFF
 _TCA_KIND, _TCA_STATS2, _TCA_STATS_QUEUE = 1, 7, 3
 _QUEUE = struct.Struct("=IIIII")  # struct gnet_stats_queue: qlen, backlog, drops, …
+_WAITING = 11  # the column of softnet_stat
 _CUTTERS = frozenset({b"tbf\0", b"cake\0", b"netem\0"})
 
 
@@ -50,6 +53,15 @@ def at_most() -> dict[int, Counters]:
     """By ifindex, no less than what has passed; raises NetlinkError."""
     queues = _queues()
     return _together(_links(), queues)  # … in both
+
+
+def backlog() -> int:
+    """How many packets have been taken in and wait for a processor, in all network namespaces.
+
+    /proc/net/softnet_stat has a line for each processor, in hexadecimal.
+    """
+    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return sum(int(line.split()[_WAITING], base=16) for line in lines)
 
 
 def _together(links: dict[int, tuple[int, int]], queues: dict[int, _Queue]) -> dict[int, Counters]:

@@ -20,8 +20,8 @@ from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
 
 
 @pytest.fixture
-def capture() -> Iterator[Capture]:
-    capture = Capture()
+def capture(tmp_path: Path) -> Iterator[Capture]:
+    capture = Capture(tmp_path)
     capture.open()
     with closing(capture):
         yield capture

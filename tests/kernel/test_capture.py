@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -403,8 +404,8 @@ def open_tun() -> io.FileIO:
     return device
 
 
-def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
-    capture = Capture()
+def test_an_interface_that_could_not_be_attached_to_is_tried_again(tmp_path: Path) -> None:
+    capture = Capture(tmp_path)
     capture.open()
     with closing(capture), namespace("late") as late:
         wanted = [Interface(77, "late0", "veth", True, None, None, frozenset())]
