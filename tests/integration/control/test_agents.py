@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ringfence.model.flow import Observer
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.limits import AUDITED_INTERFACES
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import FakeNode, publish
+from tests.integration.control.test_flows_api import report
+from tests.integration.world import DB as DB_ADDRESS
+from tests.integration.world import FRONT as FRONT_ADDRESS
+from tests.integration.world import ITEMS, Agent
 from tests.unit.control.shop import CLUSTER, DB, FRONT, NODE
 
 
@@ -128,3 +134,20 @@ async def test_a_mode_for_nobody_or_of_no_meaning_is_refused(world: World) -> No
     body = {"node": "n1", "kubernetes_cluster": "another", "mode": "detailed"}
     refused = await world.http.post("/api/v1/agents/mode", json=body)
     assert refused.status_code == 404
+
+
+async def test_the_ports_that_were_told_in_detail_are_shown_with_their_one_flow(
+    world: World,
+) -> None:
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    node1, agent = await world.enrol("agent", "node1"), Agent("node1")
+    now = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
+    for port in (0, 40001, 40000):
+        agent.saw(
+            Observer.POD, 7, FRONT_ADDRESS, (DB_ADDRESS, 27017), None, consumer_port=port, **now
+        )
+    assert not await report(node1, agent, "one")
+    _, out, _ = await world.run("flows", "list", "-o", "json")
+    (flow,) = json.loads(out)
+    assert flow["consumer_ports"] == [40000, 40001]
+    assert flow["forward"]["packets"] == 3 * 5
