@@ -72,6 +72,8 @@ class Capture:
         except BpfError:
             self._flows.close()
             raise
+        if taken_over := len(self._flows.attached):
+            log.info("goes on where an agent was killed", interfaces=taken_over)
 
     def close(self) -> None:
         """Detach and unload."""

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from ringfence.flows.record import Hook
-from ringfence.kernel.bpf import object_path
+from ringfence.kernel.bpf import BpfObject, object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.pins import Pins, on_bpf_file_system
+from ringfence.kernel.tc import TcxLinks
 from tests.kernel.netns import Namespace, Node, Pod, bpf_file_system, ip, node_with_pods
 from tests.kernel.traffic import ping
 
@@ -96,12 +97,12 @@ def echoes(flows: Flows, pod: Pod) -> int:
     return int(flows["packets"][at & (flows["protocol"] == 1) & (flows["sport"] == _ECHO)].sum())
 
 
-def programs_on(where: Namespace, ifindex: int) -> int:
-    """How many TCX programs stand at an interface's ingress."""
-    count = ctypes.c_uint32()
+def programs_on(where: Namespace, ifindex: int) -> list[int]:
+    """The ids of the TCX programs at an interface's ingress, in order."""
+    ids, count = (ctypes.c_uint32 * 64)(), ctypes.c_uint32(64)
     query = ctypes.CDLL("libbpf.so.1").bpf_prog_query
-    assert where.call(lambda: query(ifindex, 46, 0, None, None, ctypes.byref(count))) == 0
-    return count.value
+    assert where.call(lambda: query(ifindex, 46, 0, None, ids, ctypes.byref(count))) == 0
+    return ids[: count.value]
 
 
 def send(node: Node, count: int) -> None:
@@ -120,7 +121,7 @@ def test_the_next_goes_on_counting_where_one_was_killed(pin_dir: Path) -> None:
             send(node, 4)
         send(node, 5)
         with successor(pin_dir, node) as capture:
-            assert programs_on(node, client.host_ifindex) == 1
+            assert len(programs_on(node, client.host_ifindex)) == 1
             assert echoes(capture.left(), client) == 3
             assert echoes(capture.left(), client) == 3
             send(node, 6)
@@ -130,8 +131,33 @@ def test_the_next_goes_on_counting_where_one_was_killed(pin_dir: Path) -> None:
             audit = capture.audit()
             seen = audit[(audit["ifindex"] == client.host_ifindex) & (audit["hook"] == 0)]
             assert seen["skbs"] >= 2 + 3 + 4 + 5 + 6
-        assert programs_on(node, client.host_ifindex) == 0
+        assert programs_on(node, client.host_ifindex) == []
         assert not pin_dir.exists()
+
+
+def test_programs_of_others_stay_in_their_place(pin_dir: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "next.c", tmp_path / "next.o"
+    source.write_text('__attribute__((section("tc"), used)) int next(void *skb) { return -1; }')
+    subprocess.run(["clang", "-g", "-O2", "-target", "bpf", "-c", source, "-o", target], check=True)
+    with node_with_pods(1) as node, contextlib.ExitStack() as others:
+        ifindex = node.pods[0].host_ifindex
+
+        def join() -> None:
+            """As the first of all that are there."""
+            foreign = BpfObject(target, {})
+            others.callback(foreign.close)
+            ingress = {Hook.INGRESS: foreign.program_fd("next")}
+            others.callback(TcxLinks(ifindex, ingress).close)
+
+        node.call(join)
+        with doomed(pin_dir, node):
+            node.call(join)
+            first, killed, last = programs_on(node, ifindex)
+        with successor(pin_dir, node):
+            before, ours, after = programs_on(node, ifindex)
+            assert (before, after) == (first, last)
+            assert ours != killed
+        assert programs_on(node, ifindex) == [first, last]
 
 
 def test_interfaces_that_vanished_meanwhile_are_told_for_the_last_time(pin_dir: Path) -> None:
@@ -147,7 +173,7 @@ def test_interfaces_that_vanished_meanwhile_are_told_for_the_last_time(pin_dir: 
         with successor(pin_dir, node) as capture:
             assert echoes(capture.take(), gone) == 1
             assert capture.attached == {pod.host_ifindex for pod in node.pods}
-            assert programs_on(node, gone.host_ifindex) == 1
+            assert len(programs_on(node, gone.host_ifindex)) == 1
             node.call(lambda: capture.detach(gone.host_ifindex))
             assert gone.host_ifindex in capture.audit()["ifindex"]
             assert gone.host_ifindex not in capture.audit()["ifindex"]
@@ -172,7 +198,7 @@ def test_pins_of_a_loader_with_other_maps_are_removed(pin_dir: Path) -> None:
         with successor(pin_dir, node, max_flows=1000) as capture:
             assert capture.attached == frozenset()
             assert len(capture.take()) == 0
-            assert programs_on(node, node.pods[0].host_ifindex) == 0
+            assert programs_on(node, node.pods[0].host_ifindex) == []
 
 
 def test_a_directory_elsewhere_is_told_from_one_that_keeps_pins(
