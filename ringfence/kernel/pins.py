@@ -59,7 +59,9 @@ class Pins:
 
     def close(self) -> None:
         """Remove every pin; what nothing else holds is freed."""
-        _remove(self._own)
+        ended = self._root / "ended"
+        self._own.rename(ended)  # from here on nobody takes over: a part would be of no use
+        _remove(ended)
         self._root.rmdir()
         os.close(self._lock)
 

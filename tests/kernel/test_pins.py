@@ -201,6 +201,19 @@ def test_pins_of_a_loader_with_other_maps_are_removed(pin_dir: Path) -> None:
             assert programs_on(node, node.pods[0].host_ifindex) == []
 
 
+def test_one_that_is_killed_while_it_ends_leaves_nothing_to_take_over(pin_dir: Path) -> None:
+    with node_with_pods(2) as node:
+        with doomed(pin_dir, node):
+            send(node, 1)
+        (own,) = pin_dir.iterdir()
+        own.rename(pin_dir / "ended")
+        (pin_dir / "ended" / "flows_0").unlink()
+        with successor(pin_dir, node) as capture:
+            assert capture.attached == frozenset()
+            assert len(capture.take()) == 0
+        assert not pin_dir.exists()
+
+
 def test_a_directory_elsewhere_is_told_from_one_that_keeps_pins(
     pin_dir: Path, tmp_path: Path
 ) -> None:
