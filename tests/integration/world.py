@@ -113,7 +113,7 @@ class Agent:
         """One row; `before` is the ends before NAT, `tunnel` those of the UDP outside."""
         before_consumer, before_provider = before or ("::", ("::", 0))
         tunnel_consumer, tunnel_provider = tunnel or ("::", ("::", 0))
-        row = {
+        row = dict.fromkeys(batch.FLOWS.names, 0) | {
             "observer": observer, "interface": interface, "protocol": TCP,
             "consumer": parse_address(consumer), "provider": parse_address(provider[0]),
             "consumer_port": 0, "provider_port": provider[1],
