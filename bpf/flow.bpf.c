@@ -172,20 +172,24 @@ static __always_inline __u64 time_of(struct __sk_buff *skb)
 	return bpf_ktime_get_boot_ns();
 }
 
-/* Keep with an inner packet's flow by which packets it was carried. */
-static __always_inline void keep_tunnel(struct flow *flow, const struct packet *outer)
+static __always_inline __u64 mix(__u64 id, __u32 word)
 {
-	if (flow->tunnel_proto)
-		return;
-	flow->tunnel_src = outer->src;
-	flow->tunnel_dst = outer->dst;
-	flow->tunnel_sport = outer->sport;
-	flow->tunnel_dport = outer->dport;
-	flow->tunnel_proto = outer->proto;
+	id = (id ^ word) * 0x9e3779b97f4a7c15ULL; /* 2^64 over the golden ratio */
+	return id ^ id >> 32;
 }
 
-/* Count a packet into its flow; `outer` is the one that carried it, or NULL. */
-static __always_inline void count(struct __sk_buff *skb, struct packet *packet,
+/* A hash of what tells a flow from others: `tuple_id` in ringfence/flows/record.py. */
+static __always_inline __u64 tuple_id(__u32 ifindex, const struct packet *packet)
+{
+	__u64 id = mix(ifindex, packet->proto);
+
+	for (int i = 0; i < 4; i++)
+		id = mix(mix(id, packet->src.words[i]), packet->dst.words[i]);
+	return mix(id, (__u32)packet->sport << 16 | packet->dport);
+}
+
+/* Count a packet into its flow, if there is room; `outer` is the one that carried it, or NULL. */
+static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 				  const struct packet *outer, enum hook hook, struct audit *audit)
 {
 	__u32 segments = segments_of(skb, packet);
@@ -198,15 +202,13 @@ static __always_inline void count(struct __sk_buff *skb, struct packet *packet,
 	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
 		audit->unplaced += 1;
 	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
-	if (!flow && outer) {
-		audit->inner_full += 1;
-		return;
-	}
+	if (!flow && outer)
+		return false;
 	if (!flow) {
 		audit->full_skbs += 1;
 		audit->full_packets += segments;
 		audit->full_bytes += bytes;
-		return;
+		return false;
 	}
 	__sync_fetch_and_add(&flow->packets, segments);
 	__sync_fetch_and_add(&flow->bytes, bytes);
@@ -218,18 +220,18 @@ static __always_inline void count(struct __sk_buff *skb, struct packet *packet,
 			measure_handshake(flow, opposite, now);
 		}
 	}
-	if (outer)
-		keep_tunnel(flow, outer);
+	if (outer && !flow->tunnel)
+		flow->tunnel = tuple_id(skb->ifindex, outer);
 	if (!settings.replay)
 		relate(skb, packet, hook, flow);
+	return true;
 }
 
 /* Not inlined, so that it takes stack and time of no other packet. */
-static __noinline int count_inner(struct __sk_buff *skb, struct packet *packet,
-				  const struct packet *outer, enum hook hook, struct audit *audit)
+static __noinline bool count_inner(struct __sk_buff *skb, struct packet *packet,
+				   const struct packet *outer, enum hook hook, struct audit *audit)
 {
-	count(skb, packet, outer, hook, audit);
-	return 0;
+	return count(skb, packet, outer, hook, audit);
 }
 
 /* The packet that a tunnel's packet carries. Not inlined, so that it is verified once. */
@@ -296,8 +298,8 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	if (inner && skb->gso_size)
 		packet.header_bytes += inner->payload - packet.payload;
 	count(skb, &packet, NULL, hook, audit);
-	if (inner)
-		count_inner(skb, inner, &packet, hook, audit);
+	if (inner && !count_inner(skb, inner, &packet, hook, audit))
+		audit->inner_full += 1;
 	return PASS_ON;
 }
 

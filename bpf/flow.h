@@ -44,16 +44,13 @@ struct flow {
 	__u8 zero;
 	/* Where translated, the connection as its consumer opened it; else zero. */
 	struct address original_src, original_dst;
-	/* Of an inner packet, the packet outside that carried it; else zero. */
-	struct address tunnel_src, tunnel_dst;
 	__u16 original_sport, original_dport;
-	__u16 tunnel_sport, tunnel_dport;
 	__u32 syn, synack; /* repeated ones are not counted */
 	__u32 syn_seq, synack_seq; /* sequence numbers of the last ones counted */
 	__u32 syn_packets, fin, rst; /* packets with the flag, repeated ones too */
 	__u32 rtt_samples; /* SYN-ACKs of this way that answered a SYN, and how long that took */
-	__u8 tunnel_proto;
-	__u8 more_zero[7];
+	__u32 more_zero;
+	__u64 tunnel; /* of an inner packet, `tuple_id` of the one that carried it; else 0 */
 	__u64 rtt_sum_ns, rtt_min_ns;
 	__u64 syn_ns; /* when the last SYN came; 0 once it was answered or repeated */
 };

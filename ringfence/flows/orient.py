@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.flows.orientations import METHODS, UNDECIDED, Bytes, Orientations
-from ringfence.flows.record import Nat
+from ringfence.flows.record import Nat, tuple_id
 from ringfence.model.flow import Mode, Observer
 from ringfence.model.protocol import ICMP, ICMPV6, TCP
 
@@ -121,8 +121,9 @@ def _pair(records: NDArray[np.void]) -> _Pairs:
     source = _join(records["src"], _octets(ports[0], ">u2"))
     target = _join(records["dst"], _octets(ports[1], ">u2"))
     backward = source > target
-    low, high = _low_high(source, target)
-    keys = _keys(records["ifindex"], records["protocol"], low, high)
+    low, high = np.where(backward, target, source), np.where(backward, source, target)
+    interface = _octets(records["ifindex"], ">u4")
+    keys = _join(interface, records["protocol"], low, high)
     keys, first, pair = np.unique(keys, return_index=True, return_inverse=True)
     rows = np.full((2, len(keys)), -1, dtype=np.int64)
     # A packet that an interface takes in and sends out again is one packet: the fuller of the
@@ -131,17 +132,6 @@ def _pair(records: NDArray[np.void]) -> _Pairs:
     order = np.lexsort((records["inner"], records["packets"]))
     rows[backward[order].astype(np.int8), pair[order]] = order
     return _Pairs(records, keys, np.stack([low[first], high[first]]), rows)
-
-
-def _low_high(source: Bytes, target: Bytes) -> tuple[Bytes, Bytes]:
-    backward = source > target
-    return np.where(backward, target, source), np.where(backward, source, target)
-
-
-def _keys(
-    interface: NDArray[np.generic], protocol: NDArray[np.generic], low: Bytes, high: Bytes
-) -> Bytes:
-    return _join(_octets(interface, ">u4"), protocol, low, high)
 
 
 def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
@@ -329,20 +319,20 @@ def _tunnels(
     That of the forward way, else of the reverse way, oriented as it is where it stands itself.
     """
     tunnels = np.zeros(len(pairs), dtype=_TUNNEL)
-    rows = np.where(pairs.field(forward, "tunnel_protocol") > 0, forward, reverse)
-    inside = np.nonzero(pairs.field(rows, "tunnel_protocol"))[0]
-    carried = pairs.records[rows[inside]]
-    source, target = (
-        _join(carried[f"tunnel_{end}"], _octets(carried[f"tunnel_{end[0]}port"], ">u2"))
-        for end in ("src", "dst")
-    )
-    keys = _keys(carried["ifindex"], carried["tunnel_protocol"], *_low_high(source, target))
-    outside = np.minimum(np.searchsorted(pairs.keys, keys), max(len(pairs) - 1, 0))
-    known = pairs.keys[outside] == keys
-    inside, outside = inside[known], outside[known]
+    carriers = np.where(pairs.field(forward, "tunnel") > 0, forward, reverse)
+    carriers = pairs.field(carriers, "tunnel")
+    inside = np.nonzero(carriers)[0]
+    if not len(inside):
+        return tunnels
+    ids = tuple_id(pairs.records[pairs.rows.ravel()])
+    ids[pairs.rows.ravel() < 0] = 0
+    order = np.argsort(ids)
+    spot = np.minimum(np.searchsorted(ids, carriers[inside], sorter=order), len(ids) - 1)
+    known = ids[order[spot]] == carriers[inside]
+    inside, outside = inside[known], order[spot][known] % len(pairs)
     opener = consumer[outside]
     answerer = pairs.ends[1 - opener, outside]
-    tunnels["protocol"][inside] = carried["tunnel_protocol"][known]
+    tunnels["protocol"][inside] = pairs.either("protocol")[outside]
     tunnels["consumer"][inside] = _address(pairs.ends[opener, outside])
     tunnels["provider"][inside] = _address(answerer)
     tunnels["port"][inside] = _port(answerer)

@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Hook(IntEnum):
@@ -37,12 +38,7 @@ FLOW_DTYPE = np.dtype(
         ("original_dst", "u1", 16),
         ("original_sport", "u2"),
         ("original_dport", "u2"),
-        # Of an inner packet, the packet outside that carried it, else zero.
-        ("tunnel_protocol", "u1"),
-        ("tunnel_src", "u1", 16),
-        ("tunnel_dst", "u1", 16),
-        ("tunnel_sport", "u2"),
-        ("tunnel_dport", "u2"),
+        ("tunnel", "u8"),  # of an inner packet, `tuple_id` of the one that carried it; else 0
         ("packets", "u8"),  # on the wire: segments of a GSO packet, each counted
         ("bytes", "u8"),  # from the IP header on, headers of each segment included
         ("tcp_flags", "u2"),  # all flags seen
@@ -63,3 +59,17 @@ FLOW_DTYPE = np.dtype(
         ("last_ns", "i8"),
     ]
 )
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def tuple_id(records: NDArray[np.void]) -> NDArray[np.uint64]:
+    """A hash of interface, protocol, addresses and ports of each record, as the kernel makes it."""
+    src, dst = (np.ascontiguousarray(records[end]).view("=u4") for end in ("src", "dst"))
+    words = [word for four in zip(src.T, dst.T, strict=True) for word in four]
+    ports = records["sport"].astype(np.uint64) << np.uint64(16) | records["dport"]
+    ids = records["ifindex"].astype(np.uint64)
+    for word in (records["protocol"], *words, ports):
+        ids = (ids ^ word) * _MULTIPLIER
+        ids ^= ids >> np.uint64(32)
+    return ids

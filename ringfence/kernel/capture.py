@@ -77,12 +77,10 @@ _VALUE = np.dtype(
         ("tcp_flags", "u4"), ("next_seq", "u4"), ("retransmitted", "u4"),
         ("nat", "u1"), ("reply", "u1"), ("sequenced", "u1"), ("zero", "V1"),
         ("original_src", "u1", 16), ("original_dst", "u1", 16),
-        ("tunnel_src", "u1", 16), ("tunnel_dst", "u1", 16),
         ("original_sport", "u2"), ("original_dport", "u2"),
-        ("tunnel_sport", "u2"), ("tunnel_dport", "u2"),
         ("syn", "u4"), ("synack", "u4"), ("syn_seq", "u4"), ("synack_seq", "u4"),
         ("syn_packets", "u4"), ("fin", "u4"), ("rst", "u4"),
-        ("rtt_samples", "u4"), ("tunnel_protocol", "u1"), ("more_zero", "V7"),
+        ("rtt_samples", "u4"), ("more_zero", "V4"), ("tunnel", "u8"),
         ("rtt_sum_ns", "u8"), ("rtt_min_ns", "u8"), ("syn_ns", "u8"),
     ]
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ringfence.flows.record import Hook, Nat
+from ringfence.flows.record import Hook, Nat, tuple_id
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.interfaces import list_interfaces
 from ringfence.kernel.tunnel import DecodeAs, Tunnel
@@ -107,14 +107,12 @@ def test_what_a_vxlan_carries_is_the_same_at_both_its_interfaces(
         assert seen["bytes"] == payload + 52 * seen["packets"] + 8
         assert seen["nat"] == Nat.TRANSLATED
         assert seen["original_dst"].tobytes() == packed(SERVICE)
-        assert own["tunnel_protocol"] == 0
-        outside = one_of(
-            flows, ifindex=under, inner=0, hook=hook, protocol=seen["tunnel_protocol"],
-            sport=seen["tunnel_sport"], dport=seen["tunnel_dport"], src=near, dst=far,
-        )  # fmt: skip
+        assert own["tunnel"] == 0
+        (outside,) = flows[tuple_id(flows) == seen["tunnel"]]
+        assert (outside["ifindex"], outside["hook"]) == (under, hook)
         assert (outside["protocol"], outside["dport"]) == (UDP, port)
-        assert seen["tunnel_src"].tobytes() == packed(near)
-        assert seen["tunnel_dst"].tobytes() == packed(far)
+        assert outside["src"].tobytes() == packed(near)
+        assert outside["dst"].tobytes() == packed(far)
         assert outside["packets"] == seen["packets"]
         assert outside["bytes"] == seen["bytes"] + AROUND * seen["packets"]
 
@@ -163,16 +161,14 @@ def test_a_tunnels_packet_makes_two_linked_records(name: str, capture: FlowCaptu
     )  # fmt: skip
     headers = {4: 20, 6: 40}[version] + (8 if kind < 0 else 0)
     assert (outer["packets"], outer["bytes"]) == (1, headers + len(sent))
-    assert outer["tunnel_protocol"] == 0
+    assert outer["tunnel"] == 0
     if inside is None:
         assert not flows["inner"].any()
         return
     inner = one_of(flows, inner=1, src=inside[0], dst=inside[1])
     names = ("protocol", "sport", "dport", "bytes", "packets")
     assert [int(inner[field]) for field in names] == [*inside[2:], 1]
-    assert inner["tunnel_protocol"] == outer_protocol
-    for field in ("src", "dst", "sport", "dport"):
-        assert inner[f"tunnel_{field}"].tolist() == outer[field].tolist()
+    assert inner["tunnel"] == tuple_id(np.array([outer]))[0]
 
 
 def test_what_is_cut_off_inside_a_tunnel_is_counted_with_its_reason(capture: FlowCapture) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ringfence.flows.orient import Listening, Orientations, conversations
-from ringfence.flows.record import FLOW_DTYPE, Hook, Nat
+from ringfence.flows.record import FLOW_DTYPE, Hook, Nat, tuple_id
 from ringfence.model.address import format_address, parse_address
 from ringfence.model.flow import Mode
 from ringfence.model.protocol import ICMP, TCP, UDP
@@ -273,12 +273,9 @@ def test_an_original_tuple_that_does_not_differ_is_none() -> None:
 NEAR, FAR = "192.0.2.11", "192.0.2.12"
 
 
-def inside(src: str, dst: str, sport: int, **outer: int) -> dict[str, Any]:
-    """What the record of a packet inside a tunnel has; the outer one is UDP to port 4789."""
-    return {
-        "ifindex": NODE, "inner": 1, "tunnel_src": src, "tunnel_sport": sport, "tunnel_dst": dst,
-        "tunnel_dport": 4789, "tunnel_protocol": UDP,
-    } | outer  # fmt: skip
+def inside(outer: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a packet inside a tunnel has."""
+    return {"ifindex": NODE, "inner": 1, "tunnel": tuple_id(pack(outer))[0]}
 
 
 def told_tunnel(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -286,16 +283,14 @@ def told_tunnel(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["tunnel_protocol"], *ends, row["tunnel_port"]
 
 
+ON_NODE: dict[str, Any] = {"ifindex": NODE, "protocol": UDP}
+AWAY = record(f"{NEAR}:50001", f"{FAR}:4789", Hook.EGRESS, **ON_NODE)
+HOME = record(f"{FAR}:50002", f"{NEAR}:4789", **ON_NODE)
+
+
 def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
     there, back = handshake(40000)
-    rows = run(
-        there | inside(NEAR, FAR, 50001),
-        back | inside(FAR, NEAR, 50002),
-        record(f"{NEAR}:50001", f"{FAR}:4789", Hook.EGRESS, ifindex=NODE, protocol=UDP),
-        record(f"{FAR}:50002", f"{NEAR}:4789", ifindex=NODE, protocol=UDP),
-        there,
-        back,
-    )
+    rows = run(there | inside(AWAY), back | inside(HOME), AWAY, HOME, there, back)
     told = {(row["consumer"], row["interface"]): told_tunnel(row) for row in rows}
     none = (0, "::", "::", 0)
     assert told == {
@@ -307,14 +302,11 @@ def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
 
 
 def test_a_tunnel_without_ports_is_named_as_its_own_row_is_oriented() -> None:
-    plain = {"tunnel_sport": 0, "tunnel_dport": 0, "tunnel_protocol": 47}
     there, back = handshake(40000)
-    rows = run(
-        there | inside(NEAR, FAR, 0, **plain),
-        back | inside(FAR, NEAR, 0, **plain),
-        record(f"{NEAR}:0", f"{FAR}:0", ifindex=NODE, protocol=47, first_ns=2 * SECOND),
-        record(f"{FAR}:0", f"{NEAR}:0", ifindex=NODE, protocol=47, first_ns=SECOND),
-    )
+    gre: dict[str, Any] = {"ifindex": NODE, "protocol": 47}
+    away = record(f"{NEAR}:0", f"{FAR}:0", **gre, first_ns=2 * SECOND)
+    home = record(f"{FAR}:0", f"{NEAR}:0", **gre, first_ns=SECOND)
+    rows = run(there | inside(away), back | inside(home), away, home)
     by_consumer = {row["consumer"]: row for row in rows}
     assert set(by_consumer) == {CLIENT, FAR}
     assert told_tunnel(by_consumer[CLIENT]) == (47, FAR, NEAR, 0)
@@ -322,16 +314,9 @@ def test_a_tunnel_without_ports_is_named_as_its_own_row_is_oriented() -> None:
 
 def test_a_packet_that_comes_plain_and_leaves_in_a_tunnel_is_one_packet() -> None:
     there, back = handshake(40000)
-    (row,) = (
-        row
-        for row in run(
-            there | {"ifindex": NODE},
-            there | inside(NEAR, FAR, 50001),
-            back | {"ifindex": NODE},
-            record(f"{NEAR}:50001", f"{FAR}:4789", ifindex=NODE, protocol=UDP),
-        )
-        if row["consumer"] == CLIENT
-    )
+    on_node = {"ifindex": NODE}
+    rows = run(there | on_node, there | inside(AWAY), back | on_node, AWAY)
+    (row,) = (row for row in rows if row["consumer"] == CLIENT)
     assert (row["forward_packets"], row["reverse_packets"]) == (5, 4)
     assert told_tunnel(row) == (UDP, NEAR, FAR, 4789)
 
