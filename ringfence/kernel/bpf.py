@@ -158,7 +158,8 @@ class DoubleBuffer:
     ) -> None:
         self._current = loaded.map_fd(name)
         self._maps = [loaded.map_fd(f"{name}_{i}") for i in range(2)]
-        self._key, self._value, self._size = key, value, size
+        # Each processor may add one while another finds that there is still room.
+        self._key, self._value, self._size = key, value, size + possible_processors()
         # The maps may be a predecessor's.
         self._written = [_map_id(each) for each in self._maps].index(self._written_id())
 
