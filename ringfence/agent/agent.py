@@ -35,7 +35,7 @@ from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
-from ringfence.model.flow import Loss, Mode
+from ringfence.model.flow import Mode
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2 import (
@@ -258,7 +258,7 @@ class Agent:
         if self._stopping.is_set():  # what is counted from now on, nobody would take
             self._capture.watch(self._to_capture())
         self._audit = self._capture.audit()
-        self._audit.losses[Loss.REPORTS] = self._spool.dropped
+        self._audit.losses.update(self._spool.lost)
         fresh = uuid.uuid4().hex
         try:
             write_atomically(self._config.window_file, fresh.encode())
