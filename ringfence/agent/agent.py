@@ -161,6 +161,8 @@ class Agent:
                     changed |= before != (self._pods, self._unreached)
                 if self._interfaces:
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                if await self._in_kernel(self._capture.crowded):
+                    self._cut_short.set()
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
@@ -205,7 +207,7 @@ class Agent:
     async def _report(self) -> None:
         """Put a batch into the spool for each window; they end at multiples of the interval.
 
-        A new pace, or the end, cuts the window under way short.
+        A new pace, a flow map that fills up, or the end cuts the window under way short.
         """
         start = time.time_ns()
         while not self._stopping.is_set():
