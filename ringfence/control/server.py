@@ -20,6 +20,7 @@ from ringfence.control.compilation import Surroundings
 from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
+from ringfence.control.exports import Exports
 from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
 from ringfence.control.identity import Role
@@ -94,7 +95,11 @@ class ControlPlane:
         flow_store = FlowStore(embedded(config.data_dir / "flows"))
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
-        ingest = FlowIngest(flow_store, inventory, self._clock)
+        exports = Exports(config.exports, inventory.timeline)
+        metrics.registry.register(exports)
+        await exports.start()
+        self._opened.push_async_callback(exports.stop)
+        ingest = FlowIngest(flow_store, inventory, exports, self._clock)
         await ingest.start()
         self._opened.push_async_callback(ingest.stop)
         surroundings = Surroundings(

@@ -1,0 +1,122 @@
+"""Stands between those who take conversations in and a receiver that may be slow or away."""
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+
+import pyarrow as pa
+import structlog
+
+from ringfence.export.errors import ExportError, RefusedError
+from ringfence.export.exporter import Exporter
+from ringfence.model.backoff import Backoff
+
+_LOG = structlog.get_logger(__name__)
+
+QUEUE_BYTES = 64 << 20
+"""What may wait for one receiver; beyond it the oldest is dropped."""
+
+CAUSES = ("queue full", "refused", "failed", "stopped")
+"""Why conversations are dropped: no room; the receiver's no; a bug of ours; the server's end."""
+
+FLUSH_SECONDS = 3.0
+"""How long a stop waits for what is queued."""
+
+
+class Delivery:
+    """One exporter's queue and the task that empties it. `offer` never waits and never fails."""
+
+    def __init__(
+        self, name: str, exporter: Exporter, backoff: Backoff, room: int = QUEUE_BYTES
+    ) -> None:
+        """`name` stands in logs and metrics; `room` in bytes."""
+        self.name, self._exporter, self._backoff, self._room = name, exporter, backoff, room
+        self._queue: deque[pa.RecordBatch] = deque()
+        self._held: pa.RecordBatch | None = None
+        self._offered, self._idle = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self.queued_bytes = 0
+        self.sent = 0
+        """Conversations that the receiver took; with UDP, that were sent to it."""
+        self.dropped = Counter(dict.fromkeys(CAUSES, 0))
+        """Conversations that went nowhere, by cause."""
+        self.up = True
+        """Whether the last attempt went well."""
+
+    async def start(self) -> None:
+        """Begin to deliver; the receiver is dialled when there is something for it."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Deliver what is queued, for a moment; the rest is dropped."""
+        if self._task is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), FLUSH_SECONDS if self.up else 0)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        left = [*self._queue, *([] if self._held is None else [self._held])]
+        if left:
+            self.dropped["stopped"] += sum(map(len, left))
+            _LOG.warning("export cut short", exporter=self.name, lost=self.dropped["stopped"])
+        await self._exporter.close()
+
+    def offer(self, batch: pa.RecordBatch) -> None:
+        """Queue a batch of CONVERSATIONS; what has waited longest makes room for it."""
+        if not len(batch):
+            return
+        self._queue.append(batch)
+        self.queued_bytes += batch.nbytes
+        self._idle.clear()
+        self._offered.set()
+        while self.queued_bytes > self._room:
+            self.dropped["queue full"] += len(self._next())
+
+    def _next(self) -> pa.RecordBatch:
+        batch = self._queue.popleft()
+        self.queued_bytes -= batch.nbytes
+        return batch
+
+    async def _run(self) -> None:
+        while True:
+            while self._held is None and not self._queue:
+                self._idle.set()
+                self._offered.clear()
+                await self._offered.wait()
+            if self._held is None:
+                self._held = self._next()
+            if await self._settled(self._held):
+                self._held = None
+                self._backoff.reset()
+            else:
+                await asyncio.sleep(self._backoff.delay())
+
+    async def _settled(self, batch: pa.RecordBatch) -> bool:
+        """Try to hand a batch over; False where it has to be tried again."""
+        try:
+            await self._exporter.send(batch)
+        except RefusedError as error:
+            self._lose(batch, error.records, "refused", error)
+        except ExportError as error:
+            if self.up:
+                _LOG.warning("export waits", exporter=self.name, problem=str(error))
+            self.up = False
+            await self._exporter.close()
+            return False
+        except Exception as error:  # noqa: BLE001 - exporting must outlive a bug
+            self._lose(batch, len(batch), "failed", error)
+        else:
+            self.sent += len(batch)
+        if not self.up:
+            _LOG.info("export goes on", exporter=self.name)
+        self.up = True
+        return True
+
+    def _lose(self, batch: pa.RecordBatch, records: int, cause: str, error: Exception) -> None:
+        self.dropped[cause] += records
+        self.sent += len(batch) - records
+        bug = error if cause == "failed" else None
+        _LOG.warning(
+            f"export {cause}", exporter=self.name, lost=records, problem=str(error), exc_info=bug
+        )

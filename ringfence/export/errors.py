@@ -1,0 +1,15 @@
+"""Why conversations did not go out, by what helps against it."""
+
+from ringfence.model.errors import RingfenceError
+
+
+class ExportError(RingfenceError):
+    """The receiver was not reached or could not take it: trying again may help."""
+
+
+class RefusedError(ExportError):
+    """The receiver said no to `records` of them for good: the same words will not help."""
+
+    def __init__(self, message: str, records: int) -> None:
+        super().__init__(message)
+        self.records = records

@@ -1,0 +1,39 @@
+"""What `--export` is given, as a person writes it."""
+
+from pathlib import Path
+
+import pytest
+
+from ringfence.export.exporter import make_exporter, parse_url
+from ringfence.model.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "begin with one of"),
+        ("syslog://host", "begin with one of"),
+        ("jsonl:relative", "jsonl:///PATH"),
+        ("jsonl://host/path", "jsonl:///PATH"),
+        ("jsonl:///a?keep=0", "from 1 on"),
+        ("jsonl:///a?keep=", "from 1 on"),
+        ("jsonl:///a?keep", "bad query field"),
+        ("jsonl:///a?size=1", "no option 'size'; there are: keep, max-mb"),
+        ("jsonl:///a#b", "%23"),
+        ("jsonl://[::1", "Invalid IPv6 URL"),
+    ],
+)
+def test_a_url_that_means_nothing_is_refused(text: str, says: str) -> None:
+    with pytest.raises(InputError, match=says.replace("?", r"\?")):
+        make_exporter(parse_url(text))
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InputError) as refused:
+        parse_url("jsonl://user:hunter2@host/path")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_url_is_named_without_its_options(tmp_path: Path) -> None:
+    url = parse_url(f"jsonl://{tmp_path}/flows.jsonl?keep=2")
+    assert str(url) == f"jsonl:{tmp_path}/flows.jsonl"
