@@ -1,5 +1,7 @@
 """Why conversations did not go out, by what helps against it."""
 
+import os
+
 from ringfence.model.errors import RingfenceError
 
 
@@ -13,3 +15,8 @@ class RefusedError(ExportError):
     def __init__(self, message: str, records: int) -> None:
         super().__init__(message)
         self.records = records
+
+
+def reason(error: OSError) -> str:
+    """What the system says went wrong, without the addresses that asyncio adds."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)

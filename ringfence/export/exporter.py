@@ -12,6 +12,8 @@ import pyarrow as pa
 from ringfence.model.errors import InputError
 
 KINDS = {
+    "ipfix+udp": ("ipfix", "Ipfix"),
+    "ipfix+tcp": ("ipfix", "Ipfix"),
     "jsonl": ("jsonl", "JsonLines"),
 }
 """Scheme: (module of this package, class). A module is imported when its kind is asked for."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ringfence.export.errors import ExportError
+from ringfence.export.errors import ExportError, reason
 from ringfence.export.exporter import Exporter, ExportUrl
 from ringfence.export.lines import lines
 from ringfence.model.errors import InputError
@@ -38,8 +38,8 @@ class JsonLines(Exporter):
         try:
             await asyncio.to_thread(self._write, conversations)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise ExportError(f"{self._path or 'stdout'} cannot be written: {reason}") from error
+            where = self._path or "stdout"
+            raise ExportError(f"{where} cannot be written: {reason(error)}") from error
 
     async def close(self) -> None:
         """Nothing is held open."""

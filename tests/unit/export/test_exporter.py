@@ -20,6 +20,11 @@ from ringfence.model.errors import InputError
         ("jsonl:///a?keep", "bad query field"),
         ("jsonl:///a?size=1", "no option 'size'; there are: keep, max-mb"),
         ("jsonl:///a#b", "%23"),
+        ("ipfix+udp://", "HOST:PORT"),
+        ("ipfix+udp://host:0", "HOST:PORT"),
+        ("ipfix+tcp://::1:4739", "HOST:PORT"),
+        ("ipfix+tcp://host/path", "nothing may follow the port"),
+        ("ipfix+tcp://host?tls=1", "no option 'tls'; there are: none"),
         ("jsonl://[::1", "Invalid IPv6 URL"),
     ],
 )
