@@ -19,6 +19,12 @@ QUEUE_BYTES = 64 << 20
 CAUSES = ("queue full", "refused", "failed", "stopped")
 """Why conversations are dropped: no room; the receiver's no; a bug of ours; the server's end."""
 
+STEP = 2_000
+"""Conversations that are handed over at once, and again where that fails."""
+
+LONGEST_SECONDS = 300.0
+"""How long a receiver may ask to be left alone."""
+
 FLUSH_SECONDS = 3.0
 """How long a stop waits for what is queued."""
 
@@ -63,11 +69,13 @@ class Delivery:
         await self._exporter.close()
 
     def offer(self, batch: pa.RecordBatch) -> None:
-        """Queue a batch of CONVERSATIONS; what has waited longest makes room for it."""
+        """Queue CONVERSATIONS; what has waited longest makes room for them."""
         if not len(batch):
             return
-        self._queue.append(batch)
-        self.queued_bytes += batch.nbytes
+        for start in range(0, len(batch), STEP):
+            part = batch.slice(start, STEP)
+            self._queue.append(part)
+            self.queued_bytes += part.nbytes
         self._idle.clear()
         self._offered.set()
         while self.queued_bytes > self._room:
@@ -86,14 +94,15 @@ class Delivery:
                 await self._offered.wait()
             if self._held is None:
                 self._held = self._next()
-            if await self._settled(self._held):
+            again = await self._attempt(self._held)
+            if again is None:
                 self._held = None
                 self._backoff.reset()
             else:
-                await asyncio.sleep(self._backoff.delay())
+                await asyncio.sleep(max(self._backoff.delay(), min(again, LONGEST_SECONDS)))
 
-    async def _settled(self, batch: pa.RecordBatch) -> bool:
-        """Try to hand a batch over; False where it has to be tried again."""
+    async def _attempt(self, batch: pa.RecordBatch) -> float | None:
+        """Try to hand a batch over; if it has to be tried again, after how many seconds."""
         try:
             await self._exporter.send(batch)
         except RefusedError as error:
@@ -103,7 +112,7 @@ class Delivery:
                 _LOG.warning("export waits", exporter=self.name, problem=str(error))
             self.up = False
             await self._exporter.close()
-            return False
+            return error.after
         except Exception as error:  # noqa: BLE001 - exporting must outlive a bug
             self._lose(batch, len(batch), "failed", error)
         else:
@@ -111,7 +120,7 @@ class Delivery:
         if not self.up:
             _LOG.info("export goes on", exporter=self.name)
         self.up = True
-        return True
+        return None
 
     def _lose(self, batch: pa.RecordBatch, records: int, cause: str, error: Exception) -> None:
         self.dropped[cause] += records

@@ -6,7 +6,14 @@ from ringfence.model.errors import RingfenceError
 
 
 class ExportError(RingfenceError):
-    """The receiver was not reached or could not take it: trying again may help."""
+    """The receiver was not reached or could not take it: trying again may help.
+
+    It asked to be left alone for `after` seconds.
+    """
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class RefusedError(ExportError):

@@ -15,6 +15,8 @@ KINDS = {
     "ipfix+udp": ("ipfix", "Ipfix"),
     "ipfix+tcp": ("ipfix", "Ipfix"),
     "jsonl": ("jsonl", "JsonLines"),
+    "otlp+http": ("otlp", "Otlp"),
+    "otlp+https": ("otlp", "Otlp"),
 }
 """Scheme: (module of this package, class). A module is imported when its kind is asked for."""
 
@@ -107,6 +109,9 @@ def parse_url(text: str) -> ExportUrl:
         )
     if parts.fragment:
         raise InputError(f"export {text!r}: nothing may follow a '#'; write it %23")
+    for option, value in options:
+        if not value:
+            raise InputError(f"export {text!r}: {option} has no value")
     return ExportUrl(parts.scheme, parts.netloc, parts.path, dict(options))
 
 
