@@ -1,6 +1,6 @@
 """Feeds the exporters: of what an agent reports, each conversation once, with its names."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ringfence.export.delivery import Delivery
-from ringfence.export.exporter import ExportUrl, make_exporter
+from ringfence.export.exporter import Exporter
 from ringfence.export.record import CONVERSATIONS, DESCRIBED, ENDS
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.backoff import Backoff
@@ -21,10 +21,12 @@ from ringfence.wire import batch
 class Exports(Collector):
     """All exporters of a control plane, and their counts for Prometheus."""
 
-    def __init__(self, urls: Collection[ExportUrl], timeline: Timeline) -> None:
-        """Raises InputError where a URL does not fit its kind."""
+    def __init__(self, exporters: Mapping[str, Exporter], timeline: Timeline) -> None:
+        """Each exporter by the name that logs and metrics give it."""
         self._timeline = timeline
-        self._deliveries = [Delivery(str(url), make_exporter(url), Backoff()) for url in urls]
+        self._deliveries = [
+            Delivery(name, exporter, Backoff()) for name, exporter in exporters.items()
+        ]
 
     async def start(self) -> None:
         """Begin to deliver; no receiver needs to be there."""

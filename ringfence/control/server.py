@@ -29,6 +29,7 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.pki import Authority
 from ringfence.control.services import Clock, Services
+from ringfence.export.exporter import make_exporter
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
@@ -60,7 +61,10 @@ class ControlPlane:
         self.grpc_port = 0
 
     async def start(self) -> None:
-        """Open the stores and serve; raises StartError and StoreError, and then holds nothing."""
+        """Open the stores and serve; what it raises has a reason, and then it holds nothing.
+
+        Raises StartError, StoreError, and InputError where an exporter's URL means nothing.
+        """
         try:
             await self._start()
         except BaseException:
@@ -73,6 +77,7 @@ class ControlPlane:
 
     async def _start(self) -> None:
         config, now_ns = self._config, self._clock()
+        exporters = {str(url): make_exporter(url) for url in config.exports}
         directory = DataDirectory(config.data_dir)
         directory.open()
         self._opened.callback(directory.close)
@@ -95,7 +100,7 @@ class ControlPlane:
         flow_store = FlowStore(embedded(config.data_dir / "flows"))
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
-        exports = Exports(config.exports, inventory.timeline)
+        exports = Exports(exporters, inventory.timeline)
         metrics.registry.register(exports)
         await exports.start()
         self._opened.push_async_callback(exports.stop)

@@ -15,6 +15,8 @@ KINDS = {
     "ipfix+udp": ("ipfix", "Ipfix"),
     "ipfix+tcp": ("ipfix", "Ipfix"),
     "jsonl": ("jsonl", "JsonLines"),
+    "kafka": ("kafka", "Kafka"),
+    "kafka+tls": ("kafka", "Kafka"),
     "otlp+http": ("otlp", "Otlp"),
     "otlp+https": ("otlp", "Otlp"),
 }

@@ -1,6 +1,8 @@
 """Receivers that have to be made first: kept by version in the user's cache directory."""
 
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,3 +26,20 @@ def otelcol() -> Path:
             flags = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
             subprocess.run(argv, cwd=module, env=os.environ | flags, check=True)
     return program
+
+
+@pytest.fixture(scope="session")
+def kafka_jars() -> Path:
+    """Apache Kafka's broker from Maven Central, fetched when missing (46 MB)."""
+    if not (shutil.which("java") and shutil.which("mvn")):
+        pytest.skip("a Kafka broker needs Java 11 or newer, and Maven to fetch it")
+    pom = _HERE / "kafka" / "pom.xml"
+    version = re.search(r"kafka_2.13</artifactId>\s*<version>(.*?)<", pom.read_text())
+    assert version
+    jars = cache_dir() / f"kafka-{version[1]}"
+    if not jars.exists():
+        with entry(jars) as made:
+            goal = ["dependency:copy-dependencies", "-DincludeScope=runtime"]
+            argv = ["mvn", "-B", "-q", "-f", str(pom), *goal, f"-DoutputDirectory={made}"]
+            subprocess.run(argv, check=True)
+    return jars

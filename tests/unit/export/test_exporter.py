@@ -1,5 +1,6 @@
 """What `--export` is given, as a person writes it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ from ringfence.model.errors import InputError
         ("jsonl:///a?keep", "bad query field"),
         ("jsonl:///a?size=1", "no option 'size'; there are: keep, max-mb"),
         ("jsonl:///a#b", "%23"),
+        ("kafka://host", "/TOPIC"),
+        ("kafka://host,:9092/topic", "HOST:PORT"),
+        ("kafka://host/topic/more", "/TOPIC"),
+        ("kafka://host/topic?username=u", "username is for kafka+tls"),
+        ("kafka+tls://host/t?ca-file=/missing", "cannot be read"),
+        ("kafka+tls://host/topic?username=u", "both username and password-file"),
+        ("kafka+tls://host/t?username=u&password-file=/missing", "cannot be read"),
+        ("kafka+tls://host/t?username=u&password-file=/proc/version&mechanism=x", "one of SCRAM"),
         ("otlp+http://", "HOST:PORT"),
         ("otlp+http://host?ca-file=/dev/null", "ca-file is for otlp"),
         ("otlp+https://host?ca-file=/dev/null", "no file of certificates"),
@@ -35,7 +44,7 @@ from ringfence.model.errors import InputError
     ],
 )
 def test_a_url_that_means_nothing_is_refused(text: str, says: str) -> None:
-    with pytest.raises(InputError, match=says.replace("?", r"\?")):
+    with pytest.raises(InputError, match=re.escape(says)):
         make_exporter(parse_url(text))
 
 
