@@ -56,7 +56,7 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Example: ringfence server --data-dir /var/lib/ringfence --advertise ringfence.example
     """
     from ringfence.control.config import ControlConfig, parse_listen  # noqa: PLC0415
-    from ringfence.export.exporter import parse_url  # noqa: PLC0415
+    from ringfence.export.url import parse_url  # noqa: PLC0415
     from ringfence.model.address import parse_network  # noqa: PLC0415
 
     config = ControlConfig(

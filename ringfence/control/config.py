@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.export.exporter import ExportUrl
+from ringfence.export.url import ExportUrl
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 

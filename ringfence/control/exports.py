@@ -1,5 +1,6 @@
 """Feeds the exporters: of what an agent reports, each conversation once, with its names."""
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ringfence.export.delivery import Delivery
-from ringfence.export.exporter import Exporter
+from ringfence.export.interface import Exporter
 from ringfence.export.record import CONVERSATIONS, DESCRIBED, ENDS
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.backoff import Backoff
@@ -35,8 +36,7 @@ class Exports(Collector):
 
     async def stop(self) -> None:
         """Deliver what is queued, for a moment."""
-        for delivery in self._deliveries:
-            await delivery.stop()
+        await asyncio.gather(*(delivery.stop() for delivery in self._deliveries))
 
     def take(self, rows: pa.Table, agents: Collection[str]) -> None:
         """Queue what has to go out of one agent's rows (FLOW_ROWS).

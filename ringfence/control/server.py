@@ -29,7 +29,7 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.pki import Authority
 from ringfence.control.services import Clock, Services
-from ringfence.export.exporter import make_exporter
+from ringfence.export.kinds import make_exporter
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess

@@ -8,7 +8,7 @@ import pyarrow as pa
 import structlog
 
 from ringfence.export.errors import ExportError, RefusedError
-from ringfence.export.exporter import Exporter
+from ringfence.export.interface import Exporter
 from ringfence.model.backoff import Backoff
 
 _LOG = structlog.get_logger(__name__)

@@ -18,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from ringfence.export.errors import ExportError, reason
-from ringfence.export.exporter import Exporter, ExportUrl
+from ringfence.export.interface import Exporter
+from ringfence.export.url import ExportUrl
 from ringfence.model.address import V4_MAPPED
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import ICMP, ICMPV6

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ringfence.export.errors import ExportError, reason
-from ringfence.export.exporter import Exporter, ExportUrl
+from ringfence.export.interface import Exporter
 from ringfence.export.lines import lines
+from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
 
 _STDOUT = "-"
@@ -52,13 +53,7 @@ class JsonLines(Exporter):
             return
         if self._path.exists() and self._path.stat().st_size + len(data) > self._most:
             self._rotate(self._path)
-        with self._path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                _write_all(file.fileno(), data)
-            except OSError:
-                os.ftruncate(file.fileno(), size)
-                raise
+        _append(self._path, data)
 
     def _rotate(self, path: Path) -> None:
         names = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, self._keep + 1))]
@@ -73,7 +68,16 @@ def text(conversations: pa.RecordBatch) -> bytes:
     return "".join(ended.to_pylist()).encode()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _append(path: Path, data: bytes) -> None:
+    """Append all or nothing, to a file that not everybody may read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+    try:
+        size, rest = os.fstat(descriptor).st_size, memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)

@@ -8,8 +8,9 @@ import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ringfence.export.errors import ExportError
-from ringfence.export.exporter import Exporter, ExportUrl, host_port
+from ringfence.export.interface import Exporter
 from ringfence.export.lines import lines
+from ringfence.export.url import ExportUrl, host_port
 from ringfence.model.errors import InputError
 
 _PORT = 9092
@@ -62,6 +63,7 @@ class Kafka(Exporter):
             await asyncio.to_thread(_discard, producer)
 
     def _send(self, conversations: pa.RecordBatch) -> None:
+        self._heard = ""
         lost: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:

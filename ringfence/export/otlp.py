@@ -22,8 +22,9 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 
 from ringfence import __version__
 from ringfence.export.errors import ExportError, RefusedError
-from ringfence.export.exporter import Exporter, ExportUrl
+from ringfence.export.interface import Exporter
 from ringfence.export.record import address_text, dictionary
+from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import format_protocol
 

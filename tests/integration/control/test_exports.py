@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ringfence.export.exporter import parse_url
-from tests.integration.control.conftest import World
+from ringfence.cli.main import USAGE
+from ringfence.export.url import parse_url
+from tests.integration.control.conftest import COMMAND, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import report, through_service
 from tests.integration.world import ITEMS
@@ -40,6 +41,20 @@ async def test_each_hop_goes_out_once_whoever_else_is_away(
     assert counts[f'ringfence_export_up{{exporter="jsonl:{missing}"}}'] == 0
     assert counts[f'ringfence_export_queued_bytes{{exporter="jsonl:{path}"}}'] == 0
     assert (await world.http.get("/readyz")).is_success
+
+
+async def test_a_url_that_means_nothing_ends_the_start_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    made = tmp_path / "data"
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "server", "--data-dir", made, "--export", "jsonl:-", "--export", "kafka://host",
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await process.communicate()
+    assert process.returncode == USAGE
+    assert said.decode() == "error: export kafka://host: write kafka://HOST:PORT/TOPIC\n"
+    assert not made.exists()
 
 
 async def metrics(world: World) -> dict[str, float]:

@@ -13,8 +13,8 @@ import pytest
 
 from ringfence.export.delivery import Delivery
 from ringfence.export.errors import ExportError
-from ringfence.export.exporter import parse_url
 from ringfence.export.ipfix import Ipfix
+from ringfence.export.url import parse_url
 from ringfence.model.backoff import Backoff
 from ringfence.model.protocol import ICMP, ICMPV6, UDP
 from tests.integration.export.receivers import free_port, running, said, until
@@ -30,8 +30,8 @@ ROWS = batch(
 )
 
 
-def exporter(transport: str, port: int, **more: Any) -> Ipfix:
-    return Ipfix(parse_url(f"ipfix+{transport}://127.0.0.1:{port}"), **more)
+def exporter(transport: str, port: int, host: str = "127.0.0.1", **more: Any) -> Ipfix:
+    return Ipfix(parse_url(f"ipfix+{transport}://{host}:{port}"), **more)
 
 
 async def test_nfdump_reads_tuples_and_counts_over_udp(tmp_path: Path) -> None:
@@ -135,9 +135,10 @@ async def test_a_collector_that_comes_back_over_tcp_gets_everything(tmp_path: Pa
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-        held.bind(("127.0.0.1", 0))
+def listening(host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as held:
+        held.bind((host, 0))
         held.settimeout(5)
         yield held
 
@@ -169,6 +170,19 @@ async def test_udp_repeats_templates_counts_on_and_fits_the_path(
         assert message(held)[1:] == (42, 2)
         assert message(held)[1:] == (42, 256)
         await sent.close()
+
+
+MTU = int(Path("/sys/class/net/lo/mtu").read_text())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_datagram_is_as_large_as_the_path_takes_whole(host: str) -> None:
+    with listening(host) as held:
+        sent = exporter("udp", held.getsockname()[1], f"[{host}]" if ":" in host else host)
+        await sent.send(batch(*(conversation() for _ in range(2000))))
+        messages = [message(held) for _ in range(4)]
+        await sent.close()
+    assert max(length for length, _, _ in messages) in range(min(MTU, 65_535) - 48 - 70, MTU - 27)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

@@ -15,7 +15,8 @@ from confluent_kafka import Consumer
 from ringfence.control.pki import Authority
 from ringfence.export.delivery import Delivery
 from ringfence.export.errors import ExportError
-from ringfence.export.exporter import make_exporter, parse_url
+from ringfence.export.kinds import make_exporter
+from ringfence.export.url import parse_url
 from ringfence.model.backoff import Backoff
 from tests.integration.export.receivers import free_port, running, until
 from tests.unit.export.conversations import batch, conversation

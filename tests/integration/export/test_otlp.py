@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from ringfence.export.delivery import Delivery
 from ringfence.export.errors import ExportError, RefusedError
-from ringfence.export.exporter import make_exporter, parse_url
+from ringfence.export.kinds import make_exporter
+from ringfence.export.url import parse_url
 from ringfence.model.backoff import Backoff
 from tests.integration.export.receivers import free_port, running, said, until
 from tests.unit.export.conversations import START, batch, conversation

@@ -8,7 +8,8 @@ import pytest
 
 from ringfence.export.delivery import Delivery
 from ringfence.export.errors import ExportError, RefusedError
-from ringfence.export.exporter import Exporter, ExportUrl
+from ringfence.export.interface import Exporter
+from ringfence.export.url import ExportUrl
 from ringfence.model.backoff import Backoff
 from tests.unit.export.conversations import batch, conversation
 

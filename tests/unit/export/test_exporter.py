@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.export.exporter import make_exporter, parse_url
+from ringfence.export.kinds import make_exporter
+from ringfence.export.url import parse_url
 from ringfence.model.errors import InputError
 
 

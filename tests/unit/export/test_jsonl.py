@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ringfence.export.errors import ExportError
-from ringfence.export.exporter import make_exporter, parse_url
 from ringfence.export.jsonl import JsonLines
+from ringfence.export.kinds import make_exporter
+from ringfence.export.url import parse_url
 from tests.unit.export.conversations import batch, conversation
 
 
@@ -31,6 +32,7 @@ async def test_a_file_is_rotated_before_it_grows_too_large(
     assert opened(path.with_name("flows.jsonl.1")) == [4, 5]
     assert opened(path.with_name("flows.jsonl.2")) == [2, 3]
     assert not path.with_name("flows.jsonl.3").exists()
+    assert not path.stat().st_mode & 0o007, "others cannot read it"
 
 
 @contextmanager

@@ -1,50 +1,12 @@
-"""What every kind of exporter is, and how an operator names one."""
+"""How an operator names a receiver: a URL that may be logged."""
 
-import importlib
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 from urllib.parse import parse_qsl, urlsplit
-
-import pyarrow as pa
 
 from ringfence.model.errors import InputError
 
-KINDS = {
-    "ipfix+udp": ("ipfix", "Ipfix"),
-    "ipfix+tcp": ("ipfix", "Ipfix"),
-    "jsonl": ("jsonl", "JsonLines"),
-    "kafka": ("kafka", "Kafka"),
-    "kafka+tls": ("kafka", "Kafka"),
-    "otlp+http": ("otlp", "Otlp"),
-    "otlp+https": ("otlp", "Otlp"),
-}
-"""Scheme: (module of this package, class). A module is imported when its kind is asked for."""
-
 _LAST_PORT = 65535
-
-
-class Exporter(ABC):
-    """Hands conversations to one receiver. Not for concurrent use."""
-
-    options: ClassVar[frozenset[str]] = frozenset()
-    """What may stand behind the `?` of its URL."""
-
-    @abstractmethod
-    def __init__(self, url: "ExportUrl") -> None:
-        """Inert; raises InputError where the URL does not fit the kind."""
-
-    @abstractmethod
-    async def send(self, conversations: pa.RecordBatch) -> None:
-        """Hand over a batch of CONVERSATIONS, connecting first where need be.
-
-        Raises ExportError, after which the whole batch may be sent again, or RefusedError.
-        """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Let go of the receiver; `send` connects again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +64,6 @@ def parse_url(text: str) -> ExportUrl:
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError as error:
         raise InputError(f"export {text!r}: {error}") from error
-    if parts.scheme not in KINDS:
-        raise InputError(f"export {text!r}: begin with one of {', '.join(KINDS)}, and a colon")
     if "@" in parts.netloc:
         raise InputError(
             f"an export to {parts.netloc.rpartition('@')[2]} has a user or password in its URL, "
@@ -115,14 +75,3 @@ def parse_url(text: str) -> ExportUrl:
         if not value:
             raise InputError(f"export {text!r}: {option} has no value")
     return ExportUrl(parts.scheme, parts.netloc, parts.path, dict(options))
-
-
-def make_exporter(url: ExportUrl) -> Exporter:
-    """The exporter, not connected yet; raises InputError where the URL does not fit its kind."""
-    module, name = KINDS[url.scheme]
-    kind: type[Exporter] = getattr(importlib.import_module(f"ringfence.export.{module}"), name)
-    unknown = url.options.keys() - kind.options
-    if unknown:
-        known = ", ".join(sorted(kind.options)) or "none"
-        raise InputError(f"export {url}: no option {min(unknown)!r}; there are: {known}")
-    return kind(url)
