@@ -145,20 +145,26 @@ def test_events_beyond_the_window_change_nothing() -> None:
     assert len(Event(2, "a", 1).tell(timeline)) == 1
 
 
-@given(event_lists, st.integers(1, 40))
-def test_only_the_first_word_of_an_item_reaches_back(events: list[Event], since: int) -> None:
-    """It then counts from `since` on, as if that had been told; nothing told is overruled."""
-    events = sorted(events, key=lambda event: event.at)
-    timeline, plain = Timeline(), list(events)
-    for pod in PODS:
-        first = next((event for event in events if event.pod == pod), None)
-        if first is not None and first.address is not None and since < first.at:
-            plain.append(replace(first, at=since))
-    for event in events:
-        if event.address is None:
-            event.tell(timeline)
+STEP = 10**9 // 4
+
+
+@given(event_lists, st.integers(0, 40))
+def test_an_address_is_its_new_holders_since_it_says(events: list[Event], since: int) -> None:
+    """But not from before the item's last event, nor if a second has passed since."""
+    timeline, plain = Timeline(), []
+    last: dict[str, Event] = {}
+    for event in sorted(events, key=lambda event: event.at):
+        now, before = replace(event, at=event.at * STEP), last.get(event.pod)
+        told, held = (before.at, before.address) if before else (-FOREVER, None)
+        gained = now.address is not None and now.address != held
+        if since and gained and told < (since + 4) * STEP:
+            plain.append(replace(now, at=min(now.at, max(since * STEP, told + 1))))
+        plain.append(now)
+        last[event.pod] = now
+        if now.address is None:
+            now.tell(timeline)
         else:
-            timeline.observe(event.at, replace(event.item, since_ns=since))
+            timeline.observe(now.at, replace(now.item, since_ns=since * STEP))
     for t in range(32):
-        expected = {pod: event.item for pod, event in model_at(plain, t).items()}
-        assert {item.name: item for item in timeline.at(t).items} == expected
+        expected = {pod: event.item for pod, event in model_at(plain, t * STEP).items()}
+        assert {item.name: item for item in timeline.at(t * STEP).items} == expected
