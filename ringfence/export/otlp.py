@@ -44,6 +44,22 @@ _AGAIN = frozenset(
 """Answers after which the same request may be made again (OTLP specification, failures)."""
 
 
+_NUMBERS = {
+    "src.port": "consumer_port",
+    "dst.port": "provider_port",
+    **{
+        f"ringfence.{way}.{what}": f"{way}_{what}"
+        for way in ("forward", "reverse")
+        for what in ("packets", "bytes", "flags")
+    },
+    "ringfence.opened": "opened",
+    "ringfence.answered": "answered",
+    "ringfence.refused": "refused",
+    "ringfence.first_unix_nano": "first_ns",
+}
+"""Attribute: column."""
+
+
 class Otlp(Exporter):
     """`otlp+http://HOST:4318` or `otlp+https://HOST`, `?headers-file=PATH&ca-file=PATH`.
 
@@ -116,41 +132,23 @@ def _headers(url: ExportUrl) -> Iterator[tuple[str, str]]:
 def encode(conversations: pa.RecordBatch) -> bytes:
     """CONVERSATIONS as an ExportLogsServiceRequest.
 
-    Column by column: a protobuf message is the concatenation of its fields (Protocol Buffers,
-    Encoding), so that a record is its columns' joined. Of each distinct value one is encoded.
+    A protobuf message is the concatenation of its fields (Protocol Buffers, Encoding), so that a
+    record is its columns' encodings joined. Of a column's strings each distinct one is encoded.
     """
     protocols = [format_protocol(number).lower() for number in range(256)]
     fields = [
-        _constant(
-            LogRecord(
-                observed_time_unix_nano=time.time_ns(),
-                severity_number=SeverityNumber.SEVERITY_NUMBER_INFO,
-                event_name="ringfence.conversation",
-            ),
-            len(conversations),
-        ),
-        _times(conversations["last_ns"]),
-        _texts("k8s.cluster.name", conversations["kubernetes_cluster"]),
-        _texts("k8s.node.name", conversations["node"]),
-        _texts("transport", pa.array(protocols).take(conversations["protocol"])),
+        _numbers(conversations),
+        _attributes("k8s.cluster.name", conversations["kubernetes_cluster"]),
+        _attributes("k8s.node.name", conversations["node"]),
+        _attributes("transport", pa.array(protocols).take(conversations["protocol"])),
         *_end("src", conversations, "consumer"),
-        _numbers("src.port", conversations["consumer_port"]),
-        _texts("k8s.src.node.name", conversations["consumer_node"]),
+        _attributes("k8s.src.node.name", conversations["consumer_node"]),
         *_end("dst", conversations, "provider"),
-        _numbers("dst.port", conversations["provider_port"]),
-        _texts("k8s.dst.node.name", conversations["provider_node"]),
-        *_original(conversations),
-        _texts("ringfence.method", conversations["method"]),
-        *(
-            _numbers(f"ringfence.{way}.{what}", conversations[f"{way}_{what}"])
-            for way in ("forward", "reverse")
-            for what in ("packets", "bytes", "flags")
-        ),
-        *(
-            _numbers(f"ringfence.{what}", conversations[what])
-            for what in ("opened", "answered", "refused")
-        ),
-        _numbers("ringfence.first_unix_nano", conversations["first_ns"]),
+        _attributes("k8s.dst.node.name", conversations["provider_node"]),
+        *_end("original.src", conversations, "first_consumer"),
+        *_end("original.dst", conversations, "dialled"),
+        _original(conversations, "original.dst.port", conversations["dialled_port"]),
+        _attributes("ringfence.method", conversations["method"]),
     ]
     request = ExportLogsServiceRequest()
     logs = request.resource_logs.add()
@@ -162,54 +160,55 @@ def encode(conversations: pa.RecordBatch) -> bytes:
     return request.SerializeToString()
 
 
-def _end(name: str, conversations: pa.RecordBatch, end: str) -> Iterator[pa.Array]:
-    yield _texts(f"{name}.address", address_text(conversations[end]))
-    yield _texts(f"k8s.{name}.type", conversations[f"{end}_kind"])
-    yield _texts(f"k8s.{name}.namespace", conversations[f"{end}_namespace"])
-    yield _texts(f"k8s.{name}.name", conversations[f"{end}_name"])
-    yield _texts(f"k8s.{name}.owner.name", conversations[f"{end}_owner"])
-
-
-def _original(conversations: pa.RecordBatch) -> Iterator[pa.Array]:
-    """The ends before NAT, nothing where nothing was translated."""
-    fields = [
-        *_end("original.src", conversations, "first_consumer"),
-        *_end("original.dst", conversations, "dialled"),
-        _numbers("original.dst.port", conversations["dialled_port"]),
-    ]
-    for column in fields:
-        yield pc.if_else(conversations["translated"], column, b"")
-
-
-def _texts(key: str, column: pa.Array) -> pa.Array:
-    """A string attribute, absent where empty."""
-    joined = dictionary(column)
-    encoded = [
-        LogRecord(attributes=[_attribute(key, text)]).SerializeToString() if text else b""
-        for text in joined.dictionary.to_pylist()
-    ]
-    return pa.array(encoded, pa.binary()).take(joined.indices)
-
-
-def _numbers(key: str, column: pa.Array) -> pa.Array:
-    """An attribute that is a number, the largest that OTLP has where it is larger."""
-    joined = dictionary(column)
-    encoded = [
-        LogRecord(attributes=[_attribute(key, min(number, _LARGEST_INT))]).SerializeToString()
-        for number in joined.dictionary.to_pylist()
-    ]
-    return pa.array(encoded, pa.binary()).take(joined.indices)
-
-
-def _times(column: pa.Array) -> pa.Array:
-    encoded = [
-        LogRecord(time_unix_nano=max(0, at_ns)).SerializeToString() for at_ns in column.to_pylist()
-    ]
+def _numbers(conversations: pa.RecordBatch) -> pa.Array:
+    """Times and counts, which seldom repeat: one record takes them all in turn."""
+    attributes = [_attribute(key, 0) for key in _NUMBERS]
+    record = LogRecord(
+        observed_time_unix_nano=time.time_ns(),
+        severity_number=SeverityNumber.SEVERITY_NUMBER_INFO,
+        event_name="ringfence.conversation",
+        attributes=attributes,
+    )
+    slots = [attribute.value for attribute in record.attributes]
+    columns = [conversations[name].to_pylist() for name in _NUMBERS.values()]
+    encoded = []
+    for last_ns, *numbers in zip(conversations["last_ns"].to_pylist(), *columns, strict=True):
+        record.time_unix_nano = max(0, last_ns)
+        for slot, number in zip(slots, numbers, strict=True):
+            slot.int_value = min(number, _LARGEST_INT)
+        encoded.append(record.SerializeToString())
     return pa.array(encoded, pa.binary())
 
 
-def _constant(record: LogRecord, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(record.SerializeToString(), pa.binary()), count)
+def _end(name: str, conversations: pa.RecordBatch, end: str) -> Iterator[pa.Array]:
+    columns = {
+        f"{name}.address": address_text(conversations[end]),
+        f"k8s.{name}.type": conversations[f"{end}_kind"],
+        f"k8s.{name}.namespace": conversations[f"{end}_namespace"],
+        f"k8s.{name}.name": conversations[f"{end}_name"],
+        f"k8s.{name}.owner.name": conversations[f"{end}_owner"],
+    }
+    for key, column in columns.items():
+        if name.startswith("original."):
+            yield _original(conversations, key, column.cast(pa.string()))
+        else:
+            yield _attributes(key, column)
+
+
+def _original(conversations: pa.RecordBatch, key: str, column: pa.Array) -> pa.Array:
+    """An attribute of what was translated, absent where nothing was."""
+    absent = pa.scalar(None, column.type)
+    return _attributes(key, pc.if_else(conversations["translated"], column, absent))
+
+
+def _attributes(key: str, column: pa.Array) -> pa.Array:
+    """An attribute for each row, absent where null or empty."""
+    joined = dictionary(column)
+    encoded = [
+        LogRecord(attributes=[_attribute(key, value)]).SerializeToString() if value != "" else b""
+        for value in joined.dictionary.to_pylist()
+    ]
+    return pa.array(encoded, pa.binary()).take(joined.indices).fill_null(b"")
 
 
 def _attribute(key: str, value: str | int) -> KeyValue:

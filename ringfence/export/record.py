@@ -53,5 +53,6 @@ def address_text(column: pa.Array) -> pa.DictionaryArray:
 
 
 def dictionary(column: pa.Array) -> pa.DictionaryArray:
-    """A column of few distinct values as a dictionary array."""
-    return column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+    """A column as a dictionary array of just the values that are in it."""
+    whole = pa.types.is_dictionary(column.type)
+    return pc.dictionary_encode(column.cast(column.type.value_type) if whole else column)

@@ -134,6 +134,21 @@ async def test_a_collector_that_comes_back_over_tcp_gets_everything(tmp_path: Pa
     assert delivery.dropped["stopped"] == 1
 
 
+async def test_a_collector_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringfence.export.ipfix._TIMEOUT_SECONDS", 0.2)
+    many = batch(*(conversation() for _ in range(2000)))
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        sent = exporter("tcp", held.getsockname()[1])
+
+        async def fill_buffers() -> None:
+            for _ in range(200):
+                await sent.send(many)
+
+        with pytest.raises(ExportError, match="it does not read"):
+            await fill_buffers()
+        await sent.close()
+
+
 @contextlib.contextmanager
 def listening(host: str = "127.0.0.1") -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
