@@ -73,8 +73,7 @@ class Exports(Collector):
         yield from (sent, dropped, queued, up)
 
 
-_TUPLE = ("protocol", "consumer", "provider", "provider_port", "consumer_port")
-_HOP = (*_TUPLE, "first_consumer", "dialled", "dialled_port")
+_HOP = ("protocol", *ENDS, "consumer_port", "provider_port", "dialled_port")
 
 
 def told_here(rows: pa.Table, agents: Collection[str]) -> NDArray[np.int64]:

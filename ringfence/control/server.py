@@ -29,7 +29,7 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.pki import Authority
 from ringfence.control.services import Clock, Services
-from ringfence.export.kinds import make_exporter
+from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
@@ -77,7 +77,7 @@ class ControlPlane:
 
     async def _start(self) -> None:
         config, now_ns = self._config, self._clock()
-        exporters = {str(url): make_exporter(url) for url in config.exports}
+        exporters = make_exporters(config.exports)
         directory = DataDirectory(config.data_dir)
         directory.open()
         self._opened.callback(directory.close)

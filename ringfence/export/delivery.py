@@ -42,6 +42,7 @@ class Delivery:
         self._offered, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._lost_to = ""
         self.queued_bytes = 0
         self.sent = 0
         """Conversations that the receiver took; with UDP, that were sent to it."""
@@ -117,15 +118,17 @@ class Delivery:
             self._lose(batch, len(batch), "failed", error)
         else:
             self.sent += len(batch)
+            self._lost_to = ""
         if not self.up:
             _LOG.info("export goes on", exporter=self.name)
         self.up = True
         return None
 
     def _lose(self, batch: pa.RecordBatch, records: int, cause: str, error: Exception) -> None:
+        """Count what is lost, and tell of a problem once while it lasts."""
         self.dropped[cause] += records
         self.sent += len(batch) - records
-        bug = error if cause == "failed" else None
-        _LOG.warning(
-            f"export {cause}", exporter=self.name, lost=records, problem=str(error), exc_info=bug
-        )
+        if str(error) != self._lost_to:
+            self._lost_to = str(error)
+            bug = error if cause == "failed" else None
+            _LOG.warning(f"export {cause}", exporter=self.name, problem=self._lost_to, exc_info=bug)

@@ -96,7 +96,7 @@ def _security(url: ExportUrl) -> dict[str, Any]:
         raise InputError(f"export {url}: give both username and password-file, or neither")
     if not tls:
         return {}
-    url.secret("ca-file")  # librdkafka would open it later
+    url.content("ca-file")  # librdkafka would open it later
     settings = {"security.protocol": "SSL", "ssl.ca.location": url.options.get("ca-file", "probe")}
     if "username" not in url.options:
         return settings
@@ -107,7 +107,7 @@ def _security(url: ExportUrl) -> dict[str, Any]:
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": mechanism,
         "sasl.username": url.options["username"],
-        "sasl.password": url.secret("password-file"),
+        "sasl.password": url.content("password-file"),
     }
 
 

@@ -1,6 +1,7 @@
 """The kinds of receivers there are. A kind's libraries are loaded when it is asked for."""
 
 import importlib
+from collections.abc import Iterable
 
 from ringfence.export.interface import Exporter
 from ringfence.export.url import ExportUrl
@@ -16,6 +17,16 @@ KINDS = {
     "otlp+https": ("otlp", "Otlp"),
 }
 """Scheme: (module of this package, class). A module is imported when its kind is asked for."""
+
+
+def make_exporters(urls: Iterable[ExportUrl]) -> dict[str, Exporter]:
+    """The exporters by name; raises InputError where a URL does not fit its kind or comes twice."""
+    made: dict[str, Exporter] = {}
+    for url in urls:
+        if str(url) in made:
+            raise InputError(f"export {url}: give it once")
+        made[str(url)] = make_exporter(url)
+    return made
 
 
 def make_exporter(url: ExportUrl) -> Exporter:

@@ -122,7 +122,7 @@ class Otlp(Exporter):
 
 
 def _headers(url: ExportUrl) -> Iterator[tuple[str, str]]:
-    for line in url.secret("headers-file").splitlines():
+    for line in url.content("headers-file").splitlines():
         name, colon, value = line.partition(":")
         if not (colon and name.strip().isascii() and name.strip() and value.isascii()):
             raise InputError(f"export {url}: a line of headers-file is not 'Name: value'")

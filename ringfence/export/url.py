@@ -33,7 +33,7 @@ class ExportUrl:
             raise InputError(f"export {self}: {option}={text!r} is not a number from 1 on")
         return int(text)
 
-    def secret(self, option: str) -> str:
+    def content(self, option: str) -> str:
         """The text of the file that an option names, empty without one; raises InputError."""
         if option not in self.options:
             return ""

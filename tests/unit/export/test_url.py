@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.export.kinds import make_exporter
+from ringfence.export.kinds import make_exporter, make_exporters
 from ringfence.export.url import parse_url
 from ringfence.model.errors import InputError
 
@@ -53,6 +53,12 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(InputError) as refused:
         parse_url("jsonl://user:hunter2@host/path")
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_receiver_is_given_once() -> None:
+    urls = [parse_url("jsonl:///a?keep=1"), parse_url("jsonl:///a")]
+    with pytest.raises(InputError, match="give it once"):
+        make_exporters(urls)
 
 
 def test_a_url_is_named_without_its_options(tmp_path: Path) -> None:
