@@ -54,6 +54,7 @@ class Delivery:
     async def start(self) -> None:
         """Begin to deliver; the receiver is dialled when there is something for it."""
         self._task = asyncio.create_task(self._run())
+        _LOG.info("export begins", exporter=self.name)
 
     async def stop(self) -> None:
         """Deliver what is queued, for a moment; the rest is dropped."""

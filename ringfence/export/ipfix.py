@@ -9,9 +9,11 @@ import itertools
 import socket
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ringfence.export.errors import ExportError, reason
 from ringfence.export.interface import Exporter
+from ringfence.export.record import dictionary
 from ringfence.export.url import ExportUrl
 from ringfence.model.address import V4_MAPPED
 from ringfence.model.errors import InputError
@@ -31,7 +34,6 @@ _HEADER = struct.Struct("!HHIII")  # version, length, export time, sequence numb
 _PAIR = struct.Struct("!HH")  # a set's id and length, a template's id and count, a field
 _REVERSE = 29305  # RFC 5103 section 6.1: the enterprise of elements that tell of the other way
 _LARGEST_MESSAGE = 65_535
-_NO_DOMAIN = 0  # RFC 7011 section 3.1: no one observation domain applies to all records
 _INITIATOR = 1  # biflowDirection: the source is the end that opened
 
 _TEMPLATES_SECONDS = 60
@@ -97,10 +99,21 @@ class Template:
         return _PAIR.pack(self.number, len(self.fields)) + specifiers
 
 
+Records = tuple[int, Template, NDArray[np.void]]
+"""An observation domain, a kind of record, and records of it."""
+
 TEMPLATES = tuple(
     Template(256 + number, v4, icmp)
     for number, (v4, icmp) in enumerate(itertools.product((True, False), (False, True)))
 )
+
+
+@dataclass
+class _Domain:
+    """What a transport session keeps for each observation domain."""
+
+    sequence: int = 0
+    templates_due: float = 0.0
 
 
 class Ipfix(Exporter):
@@ -115,8 +128,7 @@ class Ipfix(Exporter):
         self._clock = clock
         self._socket: socket.socket | None = None
         self._largest = 0
-        self._sequence = 0
-        self._templates_due = 0.0
+        self._domains: defaultdict[int, _Domain] = defaultdict(_Domain)
 
     async def send(self, conversations: pa.RecordBatch) -> None:
         """Send one message after another; UDP's may be lost on the way without a word."""
@@ -135,7 +147,7 @@ class Ipfix(Exporter):
             self._socket.close()
             self._socket = None
 
-    async def _send(self, records: list[tuple[Template, NDArray[np.void]]]) -> None:
+    async def _send(self, records: list[Records]) -> None:
         connected = self._socket or await self._connect()
         self._socket = connected
         if not self._udp and _hung_up(connected):
@@ -160,57 +172,73 @@ class Ipfix(Exporter):
         except BaseException:
             made.close()
             raise
-        self._sequence, self._templates_due = 0, 0.0
+        self._domains.clear()
         return made
 
-    def _messages(self, records: list[tuple[Template, NDArray[np.void]]]) -> Iterator[bytes]:
+    def _messages(self, records: list[Records]) -> Iterator[bytes]:
         """Templates if they are due, then the records, as many a message as fit."""
         now = self._clock()
-        if now >= self._templates_due:
-            self._templates_due = now + _TEMPLATES_SECONDS if self._udp else float("inf")
-            definitions = b"".join(template.definition for template in TEMPLATES)
-            yield self._message(now, _TEMPLATE_SET, definitions, 0)
-        for template, rows in records:
+        for domain, template, rows in records:
+            state = self._domains[domain]
+            if now >= state.templates_due:
+                state.templates_due = now + _TEMPLATES_SECONDS if self._udp else float("inf")
+                definitions = b"".join(template.definition for template in TEMPLATES)
+                yield self._message(domain, _TEMPLATE_SET, definitions, 0)
             room = (self._largest - _HEADER.size - _PAIR.size) // template.dtype.itemsize
             for start in range(0, len(rows), room):
                 some = rows[start : start + room]
-                yield self._message(now, template.number, some.tobytes(), len(some))
+                yield self._message(domain, template.number, some.tobytes(), len(some))
 
-    def _message(self, now: float, set_id: int, content: bytes, records: int) -> bytes:
-        """One set in one message. Its sequence number counts the data records before it."""
-        length = _HEADER.size + _PAIR.size + len(content)
-        header = _HEADER.pack(_VERSION, length, int(now), self._sequence, _NO_DOMAIN)
-        self._sequence = (self._sequence + records) % 2**32
+    def _message(self, domain: int, set_id: int, content: bytes, records: int) -> bytes:
+        """One set in one message. Its sequence number counts the domain's data records before."""
+        length, state = _HEADER.size + _PAIR.size + len(content), self._domains[domain]
+        header = _HEADER.pack(_VERSION, length, int(self._clock()), state.sequence, domain)
+        state.sequence = (state.sequence + records) % 2**32
         return header + _PAIR.pack(set_id, _PAIR.size + len(content)) + content
 
 
-def split(conversations: pa.RecordBatch) -> Iterator[tuple[Template, NDArray[np.void]]]:
-    """CONVERSATIONS as records on the wire, by template."""
+def split(conversations: pa.RecordBatch) -> Iterator[Records]:
+    """CONVERSATIONS as records on the wire.
+
+    A Kubernetes cluster is an observation domain: two may use the same addresses.
+    """
     ends = {end: addresses(conversations[end]) for end in ("consumer", "provider")}
     prefix = np.frombuffer(V4_MAPPED, dtype=np.uint8)
     v4 = np.all([(end[:, :12] == prefix).all(axis=1) for end in ends.values()], axis=0)
+    columns = _columns(conversations)
+    icmp = np.isin(columns["protocol"], (ICMP, ICMPV6))
+    domains = np.unique(columns["domain"]).tolist()
+    for domain, template in itertools.product(domains, TEMPLATES):
+        chosen = (columns["domain"] == domain) & (v4 == template.v4) & (icmp == template.icmp)
+        rows = np.nonzero(chosen)[0]
+        records = np.zeros(len(rows), dtype=template.dtype)
+        for name in template.dtype.names or ():
+            octets = ends.get(name)
+            if octets is None:
+                records[name] = columns[name][rows]
+            else:
+                records[name] = octets[rows, 12 if template.v4 else 0 :]
+        if len(rows):
+            yield domain, template, records
+
+
+def _columns(conversations: pa.RecordBatch) -> dict[str, NDArray[np.generic]]:
+    """The numbers of CONVERSATIONS as the elements want them, and each row's domain."""
     numbers = {
         name: np.asarray(conversations[name])
         for name in conversations.schema.names
         if pa.types.is_integer(conversations.schema.field(name).type)
     }
-    columns: dict[str, NDArray[np.generic]] = {
+    clusters = dictionary(conversations["kubernetes_cluster"])
+    domains = [crc32(name.encode()) for name in clusters.dictionary.to_pylist()]
+    return {
         **numbers,
         "first_ms": numbers["first_ns"] // 10**6,
         "last_ms": numbers["last_ns"] // 10**6,
         "opened": np.minimum(numbers["opened"], 2**32 - 1),
-        "biflow_direction": np.full(len(v4), _INITIATOR),
+        "biflow_direction": np.full(len(conversations), _INITIATOR),
+        "domain": np.array(domains, dtype=np.uint32)[np.asarray(clusters.indices)],
     }
-    icmp = np.isin(numbers["protocol"], (ICMP, ICMPV6))
-    for template in TEMPLATES:
-        rows = np.nonzero((v4 == template.v4) & (icmp == template.icmp))[0]
-        records = np.zeros(len(rows), dtype=template.dtype)
-        for end, octets in ends.items():
-            records[end] = octets[rows, 12 if template.v4 else 0 :]
-        for name in template.dtype.names or ():
-            if name not in ends:
-                records[name] = columns[name][rows]
-        yield template, records
 
 
 def _largest_datagram(connected: socket.socket) -> int:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -158,11 +159,11 @@ def listening(host: str = "127.0.0.1") -> Iterator[socket.socket]:
         yield held
 
 
-def message(held: socket.socket) -> tuple[int, int, int]:
+def message(held: socket.socket, domain: int = crc32(b"lab")) -> tuple[int, int, int]:
     """Length, sequence number and set id of the next message."""
     data = held.recv(65_536)
-    version, length, _, sequence, domain, set_id, set_length = struct.unpack_from("!HHIIIHH", data)
-    assert (version, length, domain, set_length) == (10, len(data), 0, len(data) - 16)
+    version, length, _, sequence, of, set_id, set_length = struct.unpack_from("!HHIIIHH", data)
+    assert (version, length, of, set_length) == (10, len(data), domain, len(data) - 16)
     return length, sequence, set_id
 
 
@@ -184,6 +185,8 @@ async def test_udp_repeats_templates_counts_on_and_fits_the_path(
         await sent.send(batch(conversation()))
         assert message(held)[1:] == (42, 2)
         assert message(held)[1:] == (42, 256)
+        await sent.send(batch(conversation(kubernetes_cluster="")))
+        assert [message(held, domain=0)[1:] for _ in range(2)] == [(0, 2), (0, 256)]
         await sent.close()
 
 
