@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ringfence.export.record import address_text, dictionary
+from ringfence.export.record import TCP_COUNTS, address_text, dictionary
 from ringfence.model.flow import TCP_FLAGS
 from ringfence.model.protocol import format_protocol
 
@@ -45,6 +45,7 @@ def lines(conversations: pa.RecordBatch) -> pa.Array:
             "forward": _way(conversations, "forward"),
             "reverse": _way(conversations, "reverse"),
             **{name: _number(conversations[name]) for name in ("opened", "answered", "refused")},
+            "rtt": _rtt(conversations),
         }
     )
 
@@ -76,8 +77,20 @@ def _way(conversations: pa.RecordBatch, way: str) -> pa.Array:
             "packets": _number(conversations[f"{way}_packets"]),
             "bytes": _number(conversations[f"{way}_bytes"]),
             "flags": _encoded(names).take(flags.indices),
+            **{what: _number(conversations[f"{way}_{what}"]) for what in TCP_COUNTS},
         }
     )
+
+
+def _rtt(conversations: pa.RecordBatch) -> pa.Array:
+    samples = conversations["rtt_samples"]
+    members = {
+        "samples": samples,
+        "min_ns": conversations["rtt_min_ns"],
+        "mean_ns": pc.divide(conversations["rtt_sum_ns"], pc.max_element_wise(samples, 1)),
+    }
+    told = _object({name: _number(column) for name, column in members.items()})
+    return pc.if_else(pc.greater(samples, 0), told, _NULL)
 
 
 def _quoted(column: pa.Array) -> pa.Array:

@@ -23,7 +23,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 from ringfence import __version__
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.interface import Exporter
-from ringfence.export.record import address_text, dictionary
+from ringfence.export.record import TCP_COUNTS, address_text, dictionary
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import format_protocol
@@ -50,11 +50,14 @@ _NUMBERS = {
     **{
         f"ringfence.{way}.{what}": f"{way}_{what}"
         for way in ("forward", "reverse")
-        for what in ("packets", "bytes", "flags")
+        for what in ("packets", "bytes", "flags", *TCP_COUNTS)
     },
     "ringfence.opened": "opened",
     "ringfence.answered": "answered",
     "ringfence.refused": "refused",
+    "ringfence.rtt.samples": "rtt_samples",
+    "ringfence.rtt.sum_nano": "rtt_sum_ns",
+    "ringfence.rtt.min_nano": "rtt_min_ns",
     "ringfence.first_unix_nano": "first_ns",
 }
 """Attribute: column."""

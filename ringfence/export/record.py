@@ -16,6 +16,9 @@ ENDS = ("consumer", "provider", "first_consumer", "dialled")
 DESCRIBED = ("kind", "namespace", "name", "owner")
 """What an end's item is known by; all empty where nobody is known to hold the address."""
 
+TCP_COUNTS = ("syn", "fin", "rst", "retransmitted")
+"""What is counted of each way besides packets and bytes."""
+
 CONVERSATIONS = pa.schema(
     [
         ("kubernetes_cluster", pa.string()),
@@ -30,15 +33,22 @@ CONVERSATIONS = pa.schema(
         ("consumer_node", pa.string()),  # that runs the end, empty outside the Kubernetes cluster
         ("provider_node", pa.string()),
         ("method", pa.string()),  # model.flow.Method
-        ("forward_packets", pa.uint64()),
-        ("forward_bytes", pa.uint64()),
-        ("forward_flags", pa.uint16()),
-        ("reverse_packets", pa.uint64()),
-        ("reverse_bytes", pa.uint64()),
-        ("reverse_flags", pa.uint16()),
+        *(
+            (f"{way}_{what}", kind)
+            for way in ("forward", "reverse")
+            for what, kind in {
+                "packets": pa.uint64(),
+                "bytes": pa.uint64(),
+                "flags": pa.uint16(),
+                **dict.fromkeys(TCP_COUNTS, pa.uint32()),
+            }.items()
+        ),
         ("opened", pa.uint64()),
         ("answered", pa.uint64()),
         ("refused", pa.uint64()),
+        ("rtt_samples", pa.uint32()),  # as in wire.batch.FLOWS
+        ("rtt_sum_ns", pa.uint64()),
+        ("rtt_min_ns", pa.uint64()),
         ("first_ns", pa.int64()),  # epoch ns
         ("last_ns", pa.int64()),
     ]

@@ -184,14 +184,21 @@ class Timeline:
         return np.sort(np.array(self._revisions, dtype=np.uint64)[chosen])
 
     def resolve(
-        self, addresses: NDArray[np.uint8], times_ns: NDArray[np.int64]
+        self,
+        addresses: NDArray[np.uint8],
+        first_ns: NDArray[np.int64],
+        last_ns: NDArray[np.int64],
     ) -> NDArray[np.uint64]:
-        """Who held each address, shape (n, 16), at its instant: revisions, 0 where nobody did.
+        """Who held each address, shape (n, 16), within [first, last]: the earliest revision.
 
+        0 where nobody did, and where it went from one item to another: either would be half wrong.
         A node stands before the host-network pods that share its address; between other
         holders at once (a pod that ends while its address is given away) the latest counts.
         """
-        return locate(addresses, times_ns, self._segments_of)
+        return locate(addresses, first_ns, last_ns, self._segments_of, self._key)
+
+    def _key(self, revision: RevisionId) -> ItemKey:
+        return self._items[self._row[revision]].key
 
     def _segments_of(self, address: Address) -> Segments:
         if address not in self._segments:

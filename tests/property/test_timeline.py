@@ -96,7 +96,8 @@ def test_a_reused_address_resolves_to_its_holder_of_that_instant(events: list[Ev
     asked = [(address, t) for address in range(len(ADDRESSES)) for t in range(32)]
     rows = np.array([list(ADDRESSES[address]) for address, _ in asked], dtype=np.uint8)
     times = np.array([t for _, t in asked], dtype=np.int64)
-    for (address, t), revision in zip(asked, timeline.resolve(rows, times).tolist(), strict=True):
+    held = timeline.resolve(rows, times, times)
+    for (address, t), revision in zip(asked, held.tolist(), strict=True):
         holding = {p: e for p, e in model_at(events, t).items() if e.address == address}
         if not holding:
             assert revision == 0
@@ -105,6 +106,21 @@ def test_a_reused_address_resolves_to_its_holder_of_that_instant(events: list[Ev
         assert since <= t < until
         assert item == holding[item.name].item
         assert not item.host_network or all(event.guest for event in holding.values())
+
+
+@given(event_lists, st.integers(0, 31), st.integers(0, 31))
+def test_a_span_resolves_to_the_one_item_that_held_the_address(
+    events: list[Event], first: int, length: int
+) -> None:
+    timeline, _ = told(events)
+    instants = np.arange(first, first + length + 1)
+    for address in ADDRESSES:
+        row = np.frombuffer(address, dtype=np.uint8).reshape(1, 16)
+        each = timeline.resolve(np.repeat(row, len(instants), axis=0), instants, instants)
+        holders = [revision for revision in each.tolist() if revision]
+        items = {timeline.revision(revision)[0].key for revision in holders}
+        (found,) = timeline.resolve(row, instants[:1], instants[-1:]).tolist()
+        assert found == (holders[0] if len(items) == 1 else 0)
 
 
 @given(event_lists, st.integers(0, 31), st.integers(1, 31))

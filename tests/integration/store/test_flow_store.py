@@ -199,14 +199,19 @@ async def test_each_path_leaves_its_records(
 
 
 async def test_windows_add_up_and_batches_come_once(store: FlowStore) -> None:
-    (agent,) = pod_to_pod_same_node()
-    flows, drops = agent.rows(HISTORY)
-    for window in ("w1", "w2"):
+    rtt: dict[str, Any] = {"rtt_samples": 2, "rtt_sum_ns": 90, "rtt_min_ns": 40}
+    agent, unmeasured = Agent("node1"), Agent("node1")
+    agent.saw(POD, 7, FRONT, (CARTS, 8080), forward_retransmitted=3, reverse_rst=1, **rtt)
+    unmeasured.saw(POD, 7, FRONT, (CARTS, 8080), forward_packets=0, opened=0)
+    for window, seen in (("w1", agent), ("w2", agent), ("w3", unmeasured)):
+        flows, drops = seen.rows(HISTORY)
         key = BatchKey("default", CLUSTER, "node1", window, START, START + 15 * SECOND)
         assert not await store.insert(key, flows, drops)
         assert await store.insert(key, flows, drops)
     (hop,) = (await store.query(HOPS, WINDOW)).to_pylist()
     assert (hop["forward_packets"], hop["opened"]) == (10, 2)
+    assert (hop["forward_retransmitted"], hop["reverse_rst"], hop["reverse_syn"]) == (6, 2, 0)
+    assert {name: hop[name] for name in rtt} == rtt | {"rtt_samples": 4, "rtt_sum_ns": 180}
 
 
 async def test_an_insertion_cut_short_is_finished_not_doubled(store: FlowStore) -> None:
@@ -454,3 +459,26 @@ async def test_an_icmp_error_has_a_disposition_and_is_no_connection(store: FlowS
     hops = await store.query(HOPS, WINDOW)
     assert len(records(hops)) == 0
     assert sum(map(len, disposed_as(hops, THROUGH, NOW).values())) == 1
+
+
+async def test_a_connection_told_in_both_modes_is_one_with_the_sum_of_both(
+    store: FlowStore,
+) -> None:
+    before = (FRONT, (CARTS_IP, 80))
+    one = Agent("node1")
+    later: dict[str, Any] = {
+        "first_ns": START + 20 * SECOND,
+        "last_ns": START + 21 * SECOND,
+        "opened": 0,
+    }
+    for port, more in ((0, {}), (40000, later), (40001, later), (0, later)):
+        one.saw(POD, 7, FRONT, (CARTS_IP, 80), consumer_port=port, **more)
+        one.saw(POD, 8, FRONT, (CARTS, 8080), before, consumer_port=port, **more)
+    await insert(store, one)
+    hops = await store.query(HOPS, WINDOW)
+    assert len(set(hops["connection"].to_pylist())) == 1
+    for hop in hops.to_pylist():
+        assert sorted(hop["consumer_ports"]) == [40000, 40001]
+        assert (hop["forward_packets"], hop["opened"]) == (4 * 5, 1)
+    assert len(hops) == 2
+    assert len(records(hops)) == 1

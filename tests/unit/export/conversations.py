@@ -35,6 +35,9 @@ def conversation(
         "method": "syn", "forward_packets": 5, "forward_bytes": 500, "forward_flags": 0x1B,
         "reverse_packets": 4, "reverse_bytes": 4_000_000_000_000, "reverse_flags": 0x12,
         "opened": 2, "answered": 1, "refused": 0,
+        "forward_syn": 3, "forward_fin": 1, "forward_rst": 0, "forward_retransmitted": 7,
+        "reverse_syn": 2, "reverse_fin": 0, "reverse_rst": 0, "reverse_retransmitted": 0,
+        "rtt_samples": 0, "rtt_sum_ns": 0, "rtt_min_ns": 0,
         "first_ns": START + 1, "last_ns": START + 1_500_000_000,
     }  # fmt: skip
     for end, (address, described) in ends.items():

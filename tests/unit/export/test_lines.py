@@ -11,7 +11,7 @@ HOSTILE = 'a"},"port":1,\n\\u0022\x00\u2028é'
 
 def test_a_conversation_is_one_json_object_with_everything_that_is_known() -> None:
     rows = batch(
-        conversation(dialled="10.100.0.9"),
+        conversation(dialled="10.100.0.9", rtt_samples=2, rtt_sum_ns=501, rtt_min_ns=100),
         conversation("fd00::2", "203.0.113.9", protocol=UDP, provider_port=53, provider_node=""),
     )
     via_service, plain = map(json.loads, text(rows).splitlines())
@@ -31,13 +31,31 @@ def test_a_conversation_is_one_json_object_with_everything_that_is_known() -> No
             "port": 80,
         },
         "method": "syn",
-        "forward": {"packets": 5, "bytes": 500, "flags": ["FIN", "SYN", "PSH", "ACK"]},
-        "reverse": {"packets": 4, "bytes": 4_000_000_000_000, "flags": ["SYN", "ACK"]},
+        "forward": {
+            "packets": 5,
+            "bytes": 500,
+            "flags": ["FIN", "SYN", "PSH", "ACK"],
+            "syn": 3,
+            "fin": 1,
+            "rst": 0,
+            "retransmitted": 7,
+        },
+        "reverse": {
+            "packets": 4,
+            "bytes": 4_000_000_000_000,
+            "flags": ["SYN", "ACK"],
+            "syn": 2,
+            "fin": 0,
+            "rst": 0,
+            "retransmitted": 0,
+        },
         "opened": 2,
         "answered": 1,
         "refused": 0,
+        "rtt": {"samples": 2, "min_ns": 100, "mean_ns": 250},
     }
     assert plain["original"] is None
+    assert plain["rtt"] is None
     assert (plain["consumer"]["address"], plain["protocol"], plain["port"]) == (
         "fd00::2",
         "UDP",
