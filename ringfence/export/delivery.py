@@ -16,6 +16,9 @@ _LOG = structlog.get_logger(__name__)
 QUEUE_BYTES = 64 << 20
 """What may wait for one receiver; beyond it the oldest is dropped."""
 
+_EMPTY_BYTES = 32 << 10
+"""What Arrow takes for a batch of no rows, measured: it keeps several objects a column."""
+
 CAUSES = ("queue full", "refused", "failed", "stopped")
 """Why conversations are dropped: no room; the receiver's no; a bug of ours; the server's end."""
 
@@ -27,6 +30,11 @@ LONGEST_SECONDS = 300.0
 
 FLUSH_SECONDS = 3.0
 """How long a stop waits for what is queued."""
+
+
+def cost(batch: pa.RecordBatch) -> int:
+    """The memory that a batch takes, bytes."""
+    return int(batch.nbytes) + _EMPTY_BYTES
 
 
 class Delivery:
@@ -77,7 +85,7 @@ class Delivery:
         for start in range(0, len(batch), STEP):
             part = batch.slice(start, STEP)
             self._queue.append(part)
-            self.queued_bytes += part.nbytes
+            self.queued_bytes += cost(part)
         self._idle.clear()
         self._offered.set()
         while self.queued_bytes > self._room:
@@ -85,7 +93,7 @@ class Delivery:
 
     def _next(self) -> pa.RecordBatch:
         batch = self._queue.popleft()
-        self.queued_bytes -= batch.nbytes
+        self.queued_bytes -= cost(batch)
         return batch
 
     async def _run(self) -> None:

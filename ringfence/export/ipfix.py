@@ -39,7 +39,7 @@ _INITIATOR = 1  # biflowDirection: the source is the end that opened
 _TEMPLATES_SECONDS = 60
 """How often templates are sent again over UDP (RFC 7011 section 8.4)."""
 
-_TIMEOUT_SECONDS = 30
+_TIMEOUT_SECONDS = 30.0
 _BURST_BYTES, _PAUSE_SECONDS = 100_000, 0.01
 """Over UDP nobody says when it is too much: a burst fits a socket's usual receive buffer."""
 
@@ -167,6 +167,10 @@ class Ipfix(Exporter):
         made = socket.socket(family, kind, protocol)
         try:
             made.setblocking(False)
+            if not self._udp:
+                # Or what is sent to a peer that vanished would wait for a quarter of an hour.
+                patience_ms = int(_TIMEOUT_SECONDS * 1000)
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
             await loop.sock_connect(made, address)
             self._largest = _largest_datagram(made) if self._udp else _LARGEST_MESSAGE
         except BaseException:

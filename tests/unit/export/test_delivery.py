@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
-from ringfence.export.delivery import Delivery
+from ringfence.export.delivery import Delivery, cost
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.interface import Exporter
 from ringfence.export.url import ExportUrl
@@ -67,7 +67,7 @@ async def test_a_receiver_that_comes_back_gets_everything_once_and_in_order() ->
 async def test_a_full_queue_drops_its_oldest_and_counts_them() -> None:
     receiver = Receiver()
     receiver.gate.clear()
-    delivery = Delivery("x", receiver, SOON, room=2 * numbered(0, 0).nbytes)
+    delivery = Delivery("x", receiver, SOON, room=2 * cost(numbered(0, 0)))
     await delivery.start()
     delivery.offer(numbered(0, 0))
     await until(lambda: delivery.queued_bytes == 0)  # the first is under way
@@ -84,7 +84,7 @@ async def test_a_full_queue_drops_its_oldest_and_counts_them() -> None:
 
 async def test_what_is_larger_than_the_queue_is_dropped_alone() -> None:
     receiver = Receiver()
-    delivery = Delivery("x", receiver, SOON, room=numbered(0).nbytes)
+    delivery = Delivery("x", receiver, SOON, room=cost(numbered(0)))
     await delivery.start()
     await asyncio.sleep(0)
     delivery.offer(numbered(1, 2))
@@ -121,7 +121,7 @@ async def test_what_a_stop_leaves_behind_is_counted(
         receiver.gate.clear()
     delivery.offer(numbered(1, 2))
     delivery.offer(numbered(3))
-    await until(lambda: delivery.queued_bytes == numbered(3).nbytes)
+    await until(lambda: delivery.queued_bytes == cost(numbered(3)))
     await delivery.stop()
     assert delivery.dropped["stopped"] == 3
     assert receiver.taken == []
