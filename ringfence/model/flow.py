@@ -2,6 +2,9 @@
 
 from enum import IntEnum, StrEnum
 
+TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
+
 
 class Method(StrEnum):
     """How a flow's direction was known, the surest first (stored with the flow)."""
