@@ -2,6 +2,9 @@
 
 from enum import IntEnum, StrEnum
 
+TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
+
 
 class Method(StrEnum):
     """How a flow's direction was known, the surest first (stored with the flow)."""
@@ -41,7 +44,11 @@ class Loss(StrEnum):
     DROP_MAP_FULL = "drop map full"
     DROP_NOT_PARSED = "drop not parsed"
     NOT_ATTACHED = "interface not attached"
-    REPORTS = "reports"
+    SPOOL_FULL = "spool full"
+    REPORT_TOO_LARGE = "report too large"
+    REPORT_NOT_KEPT = "report not kept"
+    REPORT_UNREADABLE = "report unreadable"
+    REPORT_REFUSED = "report refused"
 
 
 class Mode(StrEnum):
