@@ -44,3 +44,15 @@ class Category(StrEnum):
     MISDROPPED = "misdropped"
     UNANSWERED = "unanswered"
     PENDING = "pending"
+
+
+class Sort(StrEnum):
+    """By what groups of connections are ranked, the greatest first."""
+
+    BYTES = "bytes"
+    PACKETS = "packets"
+    CONNECTIONS = "connections"
+    OPENED = "opened"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+    LAST = "last"

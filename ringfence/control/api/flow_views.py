@@ -70,9 +70,23 @@ class HopView(BaseModel):
 class FlowView(HopView):
     """A connection as its consumer sees it, and the other hops that it became."""
 
+    connection: str = Field(description="Its id, by which `/flows/related` tells more of it.")
     service: ServiceView | None = None
     disposition: str
     related: list[HopView]
+
+
+def item_of(timeline: Timeline, revision: int) -> Item | None:
+    """The item of an inventory revision; None for 0, nobody, and for one that is not kept."""
+    try:
+        return timeline.revision(RevisionId(revision))[0] if revision else None
+    except KeyError:
+        return None
+
+
+def format_connection(connection: int) -> str:
+    """A connection's id as the API writes it: 64 bits are more than JSON's readers agree on."""
+    return f"{connection:016x}"
 
 
 class Views:
@@ -92,7 +106,13 @@ class Views:
         view = self.hop(row)
         consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
-        return FlowView(**fields, service=self._service(row), disposition=disposition, related=[])
+        return FlowView(
+            **fields,
+            connection=format_connection(row["connection"]),
+            service=self._service(row),
+            disposition=disposition,
+            related=[],
+        )
 
     def hop(self, row: Row) -> HopView:
         """One hop."""
@@ -115,7 +135,7 @@ class Views:
     def end(self, address: bytes, revision: int) -> EndView:
         """Who held an address."""
         text = format_address(Address(address))
-        item = self._item(revision)
+        item = item_of(self._timeline, revision)
         if item is None:
             return EndView(address=text)
         return EndView(
@@ -133,27 +153,29 @@ class Views:
         at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
         return uid if at == NOWHERE else snapshot.items[at].display
 
-    def _item(self, revision: int) -> Item | None:
-        try:
-            return self._timeline.revision(RevisionId(revision))[0] if revision else None
-        except KeyError:
-            return None
-
     def _flow(self, hops: list[Row], disposition: str) -> FlowView:
         hops.sort(key=lambda row: (_translated(row), row["first_ns"], row["provider"]))
         first, *others = hops
         dropped = sum(row["dropped"] for row in hops)
         return FlowView(
             **{**dict(self.hop(first)), "dropped": dropped},
+            connection=format_connection(first["connection"]),
             service=self._service(first),
             disposition=disposition,
             related=[self.hop(row) for row in others],
         )
 
-    def _service(self, row: Row) -> ServiceView | None:
-        item = self._item(row["dialled_revision"])
+    def service(self, revision: int, dialled: bytes, protocol: int, port: int) -> Item | None:
+        """The Service that was dialled, None where none was."""
+        item = item_of(self._timeline, revision)
         if item is None or item.kind is not ItemKind.SERVICE:
-            item = self._services.at(row["dialled"], row["protocol"], row["dialled_port"])
+            item = self._services.at(dialled, protocol, port)
+        return item
+
+    def _service(self, row: Row) -> ServiceView | None:
+        item = self.service(
+            row["dialled_revision"], row["dialled"], row["protocol"], row["dialled_port"]
+        )
         if item is None:
             return None
         return ServiceView(namespace=item.namespace, name=item.name, key=item.key)

@@ -141,15 +141,24 @@ SELECT count() AS known FROM batches WHERE tenant = {tenant:String} AND id = {id
 """
 
 
-def listed(where: str, sort: str) -> str:
-    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`."""
+def listed(where: str, sort: str, after: bool = False) -> str:
+    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`.
+
+    `weight` is what connections are sorted by, the greatest first, then by `connection`. With
+    `after` those that stand behind `after_weight` and `after_connection`: a place that arrivals
+    do not shift, as they do a count of rows.
+    """
+    later = (
+        "(weight < {after_weight:Int64} OR weight = {after_weight:Int64}"
+        " AND connection > {after_connection:UInt64})"
+    )
     return f"""
-SELECT * EXCEPT (place) FROM (
+SELECT * FROM (
     SELECT *, dense_rank() OVER (ORDER BY weight DESC, connection) AS place FROM (
-        SELECT *, max({sort}) OVER (PARTITION BY connection) AS weight,
+        SELECT *, max(toInt64({sort})) OVER (PARTITION BY connection) AS weight,
             max({where}) OVER (PARTITION BY connection) AS wanted
         FROM ({HOPS})
-    ) WHERE wanted
+    ) WHERE wanted{f" AND {later}" if after else ""}
 ) WHERE place <= {{limit:UInt32}}
 ORDER BY place, first_ns, consumer, provider
 """
