@@ -132,12 +132,17 @@ class Client:
         return self._call("GET", path, query=query)
 
     @contextmanager
-    def stream(self, path: str, **query: Any) -> Iterator[Iterator[bytes]]:
-        """GET under /api/v1 an answer without end, part by part; ApiError where it breaks off."""
+    def stream(self, path: str, timeout: float = 600.0, **query: Any) -> Iterator[Iterator[bytes]]:
+        """GET under /api/v1 a long answer, part by part.
+
+        ApiError where it breaks off, or is silent for `timeout` seconds.
+        """
         params = {key: value for key, value in query.items() if value is not None}
         begun = False
         try:
-            with self._http.stream("GET", f"/api/v1{path}", params=params) as answer:
+            with self._http.stream(
+                "GET", f"/api/v1{path}", params=params, timeout=timeout
+            ) as answer:
                 if not answer.is_success:
                     raise _refusal(answer.status_code, answer.read().decode(errors="replace"))
                 begun = True

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from ringfence.control.arrivals import Arrivals
 from ringfence.control.errors import NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.inventory import Inventory
@@ -27,6 +28,7 @@ class FlowIngest:
     def __init__(self, store: FlowStore, inventory: Inventory, clock: Clock) -> None:
         self._store, self._inventory, self._clock = store, inventory, clock
         self._through: dict[tuple[ClusterId, str], int] = {}
+        self.arrivals = Arrivals()
 
     async def start(self) -> None:
         """Learn from the store who reported lately."""
@@ -68,6 +70,8 @@ class FlowIngest:
         )
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
+        if not duplicate:
+            self.arrivals.tell(agent.tenant, window)
         return duplicate
 
 

@@ -16,7 +16,8 @@ def port(row: Row) -> str:
     return format_port(parse_protocol(row["protocol"]), row["port"])
 
 
-def _provider(row: Row) -> str:
+def provider_name(row: Row) -> str:
+    """The provider, and the Service behind which it stands."""
     service = row.get("service")
     name = end_name(row["provider"])
     return f"{name} via {service['name']}" if service and service["name"] not in name else name
@@ -29,7 +30,7 @@ def _flags(row: Row) -> str:
 
 FLOW_COLUMNS = [
     Column("CONSUMER", lambda row: end_name(row["consumer"])),
-    Column("PROVIDER", _provider),
+    Column("PROVIDER", provider_name),
     Column("PROTOCOL", lambda row: row["protocol"]),
     Column("PORT", port, right=True),
     Column("BYTES", lambda row: both(row, "bytes"), right=True),

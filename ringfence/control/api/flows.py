@@ -2,14 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-import pyarrow.compute as pc
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.cursor import Cursor, question
+from ringfence.control.api.flow_pages import Place, read_page
 from ringfence.control.api.flow_search import (
     condition_on,
-    disposed_of,
     read_window,
     revisions_of,
 )
@@ -27,18 +26,10 @@ from ringfence.store.flows.filter import (
     OF_DROP,
     Condition,
 )
-from ringfence.store.flows.queries import denied, listed
+from ringfence.store.flows.queries import denied
 
 router = APIRouter(tags=["flows"])
 
-_SORTS = {
-    "last": "last_ns",
-    "first": "first_ns",
-    "bytes": "forward_bytes + reverse_bytes",
-    "packets": "forward_packets + reverse_packets",
-    "opened": "opened",
-    "dropped": "dropped",
-}
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 
 
@@ -96,39 +87,15 @@ async def list_flows(
 ) -> FlowsResponse:
     """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
     asked_for = question(asked.filter, asked.sort)
-    window, place = read_window(services, asked.since, asked.until), {}
+    window, after = read_window(services, asked.since, asked.until), None
     if asked.cursor is not None:
         cursor = Cursor.parse(asked.cursor, asked_for)
         window = {"since": cursor.since_ns, "until": cursor.until_ns}
-        place = {"after_weight": cursor.weight, "after_connection": cursor.connection}
+        after = Place(cursor.weight, cursor.connection)
     condition = await condition_on(services, principal, asked.filter, window)
-    rows = await services.flow_store.query(
-        listed(condition.sql, _SORTS[asked.sort], after=bool(place)),
-        {
-            "tenant": principal.tenant,
-            **window,
-            **place,
-            "limit": asked.limit + 1,
-            **condition.parameters,
-        },
-    )
-    more = pc.any(pc.greater(rows["place"], asked.limit)).as_py()
-    rows = rows.filter(pc.less_equal(rows["place"], asked.limit))
-    next_ = None
-    if more:
-        last = rows.slice(len(rows) - 1).to_pylist()[0]
-        next_ = Cursor(
-            asked_for, window["since"], window["until"], last["weight"], last["connection"]
-        )
-    dispositions = {
-        one: disposition
-        for disposition, connections in (await disposed_of(services, rows)).items()
-        for one in connections.tolist()
-    }
-    views = Views(services.inventory.timeline)
-    return FlowsResponse(
-        items=views.flows(rows.to_pylist(), dispositions), next=str(next_) if next_ else None
-    )
+    page = await read_page(services, principal, condition, window, asked.sort, asked.limit, after)
+    next_ = page.end and Cursor(asked_for, window["since"], window["until"], *page.end)
+    return FlowsResponse(items=page.flows, next=str(next_) if next_ else None)
 
 
 @router.get("/flows/denied")

@@ -136,6 +136,11 @@ WHERE window_end_ns >= {since:Int64}
 GROUP BY tenant, kubernetes_cluster, node ORDER BY kubernetes_cluster, node
 """
 
+WINDOWS = """
+SELECT DISTINCT window_start_ns, window_end_ns FROM batches
+WHERE tenant = {tenant:String} AND window_end_ns > {since:Int64}
+"""
+
 KNOWN_BATCH = """
 SELECT count() AS known FROM batches WHERE tenant = {tenant:String} AND id = {id:String}
 """
