@@ -1,6 +1,21 @@
 """Words of the flow rooms: how a direction was known, what became of a connection, and so on."""
 
+import re
 from enum import IntEnum, StrEnum
+
+from ringfence.model.errors import InputError
+
+
+def format_connection(connection: int) -> str:
+    """A connection's id as people see it: 64 bits are more than JSON's readers agree on."""
+    return f"{connection:016x}"
+
+
+def parse_connection(text: str) -> int:
+    """Read what `format_connection` wrote; raises InputError."""
+    if not re.fullmatch("[0-9a-f]{16}", text):
+        raise InputError(f"{text!r} is not a connection's id: it has 16 digits and letters a to f")
+    return int(text, 16)
 
 
 class Method(StrEnum):

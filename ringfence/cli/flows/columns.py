@@ -44,6 +44,7 @@ FLOW_COLUMNS = [
     Column("DISPOSITION", lambda row: row["disposition"]),
     Column("FIRST", lambda row: row["first"], wide=True),
     Column("LAST", lambda row: row["last"], wide=True),
+    Column("CONNECTION", lambda row: row["connection"], wide=True),
 ]
 
 

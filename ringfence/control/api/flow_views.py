@@ -11,6 +11,7 @@ from ringfence.flows.connections import ServiceSockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
+from ringfence.model.flow import format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
@@ -70,7 +71,7 @@ class HopView(BaseModel):
 class FlowView(HopView):
     """A connection as its consumer sees it, and the other hops that it became."""
 
-    connection: str = Field(description="Its id, by which `/flows/related` tells more of it.")
+    connection: str = Field(description="Its id, which a filter may name.")
     service: ServiceView | None = None
     disposition: str
     related: list[HopView]
@@ -82,11 +83,6 @@ def item_of(timeline: Timeline, revision: int) -> Item | None:
         return timeline.revision(RevisionId(revision))[0] if revision else None
     except KeyError:
         return None
-
-
-def format_connection(connection: int) -> str:
-    """A connection's id as the API writes it: 64 bits are more than JSON's readers agree on."""
-    return f"{connection:016x}"
 
 
 class Views:
@@ -122,8 +118,8 @@ class Views:
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
             method=row["method"],
-            forward=_way(row, "forward"),
-            reverse=_way(row, "reverse"),
+            forward=way_view(row, "forward"),
+            reverse=way_view(row, "reverse"),
             opened=row["opened"],
             answered=row["answered"],
             refused=row["refused"],
@@ -186,7 +182,8 @@ def _translated(row: Row) -> bool:
     return own != (row["first_consumer"], row["dialled"], row["dialled_port"])
 
 
-def _way(row: Row, way: str) -> WayView:
+def way_view(row: Row, way: str) -> WayView:
+    """One way of a row."""
     flags = row[f"{way}_flags"]
     return WayView(
         packets=row[f"{way}_packets"],

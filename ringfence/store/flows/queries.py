@@ -10,11 +10,11 @@ packets that open nothing are left out: they tell of no attempt to connect.
 
 from ringfence.policy.handle import MID_STREAM
 
-_TUPLE = (
+TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
 )
-_HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
-_BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
+_HOP = f"{TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
+BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
     "forward_packets",
     "forward_bytes",
@@ -50,7 +50,7 @@ consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
 """
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 
-_OBSERVED = f"""
+OBSERVED = f"""
 SELECT {_HOP}, any(connection) AS connection, node, interface,
     min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
@@ -60,12 +60,12 @@ SELECT {_HOP}, any(connection) AS connection, node, interface,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM flows WHERE {_BETWEEN}
+FROM flows WHERE {BETWEEN}
 GROUP BY {_HOP}, node, interface
 """
 
 _DROPPED = f"""
-SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
+SELECT {TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
     provider AS dialled, provider_item AS dialled_item, provider_port AS dialled_port,
     any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
@@ -77,8 +77,8 @@ SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_ite
     max(provider_revision) AS dialled_revision,
     '' AS consumer_node, '' AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
-GROUP BY {_TUPLE}
+FROM drops WHERE {BETWEEN} AND rule != '{MID_STREAM}'
+GROUP BY {TUPLE}
 """
 
 _BY_HOP = f"""
@@ -90,7 +90,7 @@ SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote,
 },
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
-FROM ({_OBSERVED} UNION ALL {_DROPPED})
+FROM ({OBSERVED} UNION ALL {_DROPPED})
 GROUP BY {_HOP}
 """
 
@@ -99,9 +99,9 @@ SELECT * EXCEPT (tuple_dropped, tuple_reached, tuple_listed)
     REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
 FROM (
     SELECT *,
-        sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
-        max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
-        max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
+        sum(dropped) OVER (PARTITION BY {TUPLE}) AS tuple_dropped,
+        max(reached) OVER (PARTITION BY {TUPLE}) AS tuple_reached,
+        max(NOT remote) OVER (PARTITION BY {TUPLE}) AS tuple_listed
     FROM ({_BY_HOP})
 )
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
@@ -116,7 +116,7 @@ _DENIED = f"""
 SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason,
     sum(packets) AS packets, sum(overflow) AS overflow, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN}
+FROM drops WHERE {BETWEEN}
 GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason
 """

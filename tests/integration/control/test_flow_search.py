@@ -130,3 +130,52 @@ async def test_the_command_pages_up_to_its_limit(world: World) -> None:
     assert len({json.loads(line)["connection"] for line in out.splitlines()}) == 5_500
     code, out, said = await world.run("flows", "list", "--limit", "7000", "-o", "jsonl")
     assert (code, said, len(out.splitlines())) == (0, "", 6_000)
+
+
+async def test_related_records_say_why_they_belong_together(seen: World) -> None:
+    words = ("sock-shop/front-end", "sock-shop/carts", "80")
+    code, out, said = await seen.run("flows", "related", *words)
+    assert (code, said) == (0, "")
+    (flow,) = (await seen.ok("GET", "/flows", params={"filter": "port = 80"}))["items"]
+    service_call = "front-end-1 (10.1.1.2) → carts (10.100.135.136) TCP 80"
+    counts = "5 / 4 packets, 500 B / 400 B, 1 opened"
+    known = "known to be front-end-1 (10.1.1.2) → carts (10.100.135.136) 80 before"
+    assert out.splitlines() == [
+        f"connection {flow['connection']}: {service_call}, passed",
+        "  hop 1: front-end-1 (10.1.1.2) → carts (10.100.135.136) 80",
+        f"    * node1 interface 7, at the consumer: {counts}",
+        "  hop 2: front-end-1 (10.1.1.2) → carts-2 (10.1.2.3) 8080  after DNAT",
+        f"    * node1 interface 2, at the consumer node: {counts}, {known}",
+        f"      node2 interface 2, at the provider node: {counts}",
+        f"      node2 interface 9, at the provider: {counts}",
+    ]
+    assert await seen.run("flows", "related", flow["connection"]) == (0, out, "")
+    code, out, _ = await seen.run("flows", "related", "front-end-1", DB, "3306", "-o", "json")
+    (dropped,) = json.loads(out)["items"]
+    assert dropped["flow"]["disposition"] == "dropped"
+    (hop,) = dropped["hops"]
+    assert [(drop["node"], drop["packets"]) for drop in hop["drops"]] == [("node2", 3)]
+    assert await seen.run("flows", "related", '"x" or port=', DB) == (0, "", "no flow matches\n")
+    code, out, said = await seen.run("flows", "related", "12")
+    assert (code, out, "not a connection's id" in said) == (3, "", True)
+
+
+async def test_a_direct_call_to_the_same_pod_is_another_connection(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    one, two = through_service(now())
+    one.saw(POD, 7, FRONT, (CARTS2, 8080), **now())
+    for agent in (one, two):
+        await report(await world.enrol("agent", agent.node), agent, agent.node)
+    answer = await world.ok("GET", "/flows/related")
+    told = {
+        item["flow"]["port"]: [
+            [(seen["node"], seen["interface"]) for seen in hop["observations"]]
+            for hop in item["hops"]
+        ]
+        for item in answer["items"]
+    }
+    # What node2 saw may belong to either: it does not know of translation.
+    assert told == {
+        80: [[("node1", 7)], [("node1", 2), ("node2", 2), ("node2", 9)]],
+        8080: [[("node1", 7), ("node2", 2), ("node2", 9)]],
+    }
