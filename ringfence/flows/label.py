@@ -18,9 +18,6 @@ from ringfence.model.ids import ClusterId, RevisionId
 from ringfence.model.workload import ItemKind
 from ringfence.wire import batch
 
-NEWS_NS = 2 * 10**9
-"""How long the news of an address may take from a kubelet to the control plane."""
-
 Columns = dict[str, NDArray[Any] | pa.Array]
 
 
@@ -53,7 +50,7 @@ def label_flows(
         _numbers(flows, name) for name in ("provider_port", "original_provider_port")
     )
     ends = [
-        _resolve(timeline, addresses, first_ns, last_ns)
+        timeline.resolve(addresses, first_ns, last_ns)
         for addresses in (consumer, provider, first_consumer, dialled)
     ]
     consumer_node, consumer_pod = _nodes(timeline, ends[0], cluster)
@@ -98,7 +95,7 @@ def label_drops(drops: pa.Table, timeline: Timeline, start_ns: int, end_ns: int)
     """The columns that a table of `wire.batch.DROPS` of the window [start, end) is stored with."""
     starts, ends = (np.full(len(drops), at, dtype=np.int64) for at in (start_ns, end_ns))
     consumer, provider = (
-        _resolve(timeline, batch.addresses(drops[end]), starts, ends)
+        timeline.resolve(batch.addresses(drops[end]), starts, ends)
         for end in ("consumer", "provider")
     )
     kept = {name: drops[name].combine_chunks() for name in drops.schema.names}
@@ -114,20 +111,6 @@ def label_drops(drops: pa.Table, timeline: Timeline, start_ns: int, end_ns: int)
 
 def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
     return np.asarray(table[name].to_numpy())
-
-
-def _resolve(
-    timeline: Timeline,
-    addresses: NDArray[np.uint8],
-    first_ns: NDArray[np.int64],
-    last_ns: NDArray[np.int64],
-) -> NDArray[np.uint64]:
-    """Who held the addresses at first; news of a pod may come just after its first packet."""
-    held = timeline.resolve(addresses, first_ns)
-    for later in (last_ns, last_ns + NEWS_NS):
-        unheld = held == 0
-        held[unheld] = timeline.resolve(addresses[unheld], later[unheld])
-    return held
 
 
 def _items(timeline: Timeline, revisions: NDArray[np.uint64]) -> NDArray[np.str_]:

@@ -5,7 +5,7 @@ interface saw are paired, the consumer is found by the surest evidence there is,
 consumer's port, which tells nothing, is folded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -325,7 +325,7 @@ def _fold(
         return how.reduceat(values[order], starts) if len(pairs) else values
 
     def sides(name: str, how: np.ufunc, kind: str) -> Mapping[str, NDArray[np.generic]]:
-        column = "tcp_flags" if name == "flags" else name
+        column = {"flags": "tcp_flags", "syn": "syn_packets"}.get(name, name)
         ways = (("forward", forward), ("reverse", reverse))
         return {
             f"{way}_{name}": total(pairs.field(rows, column).astype(kind), how)
@@ -353,11 +353,30 @@ def _fold(
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),
+        **sides("syn", np.add, "u4"),
+        **sides("fin", np.add, "u4"),
+        **sides("rst", np.add, "u4"),
+        **sides("retransmitted", np.add, "u4"),
         "opened": total(counts.opened.astype(np.uint64)),
         "answered": total(counts.answered.astype(np.uint64)),
         "refused": total(counts.refused.astype(np.uint64)),
+        **_handshakes(pairs, reverse, total),
         "first_ns": total(np.minimum(*firsts), np.minimum),
         "last_ns": total(pairs.last_ns, np.maximum),
+    }
+
+
+def _handshakes(
+    pairs: _Pairs, reverse: NDArray[np.int64], total: Callable[..., NDArray[np.generic]]
+) -> dict[str, NDArray[np.generic]]:
+    """How long the provider's SYN-ACKs took: number, sum and least, which is 0 for none."""
+    samples = pairs.field(reverse, "rtt_samples")
+    never = np.iinfo(np.uint64).max
+    least = total(np.where(samples > 0, pairs.field(reverse, "rtt_min_ns"), never), np.minimum)
+    return {
+        "rtt_samples": total(samples),
+        "rtt_sum_ns": total(pairs.field(reverse, "rtt_sum_ns")),
+        "rtt_min_ns": np.where(least == never, 0, least),
     }
 
 

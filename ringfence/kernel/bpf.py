@@ -150,7 +150,8 @@ class DoubleBuffer:
     ) -> None:
         self._current = loaded.map_fd(name)
         self._maps = [loaded.map_fd(f"{name}_{i}") for i in range(2)]
-        self._key, self._value, self._size = key, value, size
+        # Each processor may add one while another finds that there is still room.
+        self._key, self._value, self._size = key, value, size + possible_processors()
         self._written = 0
 
     def drain(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -69,11 +69,14 @@ _KEY = np.dtype(
 _VALUE = np.dtype(
     [
         ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
+        ("tcp_flags", "u4"), ("next_seq", "u4"), ("retransmitted", "u4"),
+        ("nat", "u1"), ("reply", "u1"), ("sequenced", "u1"), ("zero", "V1"),
         ("original_src", "u1", 16), ("original_dst", "u1", 16),
         ("original_sport", "u2"), ("original_dport", "u2"),
-        ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"),
-        ("syn_seq", "u4"), ("synack_seq", "u4"), ("tcp_flags", "u4"),
-        ("nat", "u1"), ("reply", "u1"), ("zero", "V6"),
+        ("syn", "u4"), ("synack", "u4"), ("syn_seq", "u4"), ("synack_seq", "u4"),
+        ("syn_packets", "u4"), ("fin", "u4"), ("rst", "u4"),
+        ("rtt_samples", "u4"), ("more_zero", "V4"),
+        ("rtt_sum_ns", "u8"), ("rtt_min_ns", "u8"), ("syn_ns", "u8"),
     ]
 )  # fmt: skip
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
@@ -90,7 +93,7 @@ class FlowCapture:
     def __init__(
         self,
         object_path: Path,
-        max_flows: int = 65536,
+        max_flows: int = 262_144,
         max_audits: int = 8192,
         settings: bytes | None = None,
     ) -> None:

@@ -16,7 +16,7 @@ from ringfence.flows.label import Rank
 from ringfence.model.flow import DropSource, parse_connection
 from ringfence.model.protocol import format_protocol
 from ringfence.policy.handle import tell_handle
-from ringfence.store.flows.related import DROP_REPORTS, OBSERVATIONS
+from ringfence.store.flows.queries import DROP_REPORTS, OBSERVATIONS
 
 router = APIRouter(tags=["flows"])
 

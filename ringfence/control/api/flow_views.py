@@ -43,11 +43,23 @@ class ServiceView(BaseModel):
 
 
 class WayView(BaseModel):
-    """One way's packets, bytes from the IP header on, and the TCP flags seen."""
+    """One way's packets, bytes from the IP header on, and what TCP showed."""
 
     packets: int
     bytes: int
     flags: list[str]
+    syn: int = Field(description="Packets with this flag, repeated ones too.")
+    fin: int
+    rst: int
+    retransmitted: int = Field(description="TCP segments that were sent again.")
+
+
+class RttView(BaseModel):
+    """From SYN to SYN-ACK where the observer stood, of handshakes whose SYN was sent once."""
+
+    samples: int
+    min_ns: int
+    mean_ns: int
 
 
 class HopView(BaseModel):
@@ -64,6 +76,7 @@ class HopView(BaseModel):
     answered: int
     refused: int
     dropped: int = Field(description="Packets that were reported dropped.")
+    rtt: RttView | None = Field(description="Null where no handshake was measured.")
     first: str
     last: str
 
@@ -124,6 +137,7 @@ class Views:
             answered=row["answered"],
             refused=row["refused"],
             dropped=row["dropped"],
+            rtt=_rtt(row),
             first=format_time(row["first_ns"]),
             last=format_time(row["last_ns"]),
         )
@@ -189,4 +203,12 @@ def way_view(row: Row, way: str) -> WayView:
         packets=row[f"{way}_packets"],
         bytes=row[f"{way}_bytes"],
         flags=[name for bit, name in enumerate(_FLAGS) if flags >> bit & 1],
+        **{name: row[f"{way}_{name}"] for name in ("syn", "fin", "rst", "retransmitted")},
     )
+
+
+def _rtt(row: Row) -> RttView | None:
+    samples = row["rtt_samples"]
+    if not samples:
+        return None
+    return RttView(samples=samples, min_ns=row["rtt_min_ns"], mean_ns=row["rtt_sum_ns"] // samples)

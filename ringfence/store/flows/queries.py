@@ -10,22 +10,26 @@ packets that open nothing are left out: they tell of no attempt to connect.
 
 from ringfence.policy.handle import MID_STREAM
 
-TUPLE = (
+_TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
 )
-_HOP = f"{TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
-BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
+_HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
+_BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
-    "forward_packets",
-    "forward_bytes",
-    "reverse_packets",
-    "reverse_bytes",
+    *(
+        f"{way}_{count}"
+        for way in ("forward", "reverse")
+        for count in ("packets", "bytes", "syn", "fin", "rst", "retransmitted")
+    ),
     "opened",
     "answered",
     "refused",
+    "rtt_samples",
+    "rtt_sum_ns",
 ]
 _BEST = [
     *_SUMS,
+    "rtt_min_ns",
     "forward_flags",
     "reverse_flags",
     "method",
@@ -50,35 +54,36 @@ consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
 """
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 
-OBSERVED = f"""
+_OBSERVED = f"""
 SELECT {_HOP}, any(connection) AS connection, node, interface,
     min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
+    minIf(rtt_min_ns, rtt_samples > 0) AS rtt_min_ns,
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
     argMin(method, indexOf(['syn', 'socket', 'service', 'degree'], method)) AS method,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM flows WHERE {BETWEEN}
+FROM flows WHERE {_BETWEEN}
 GROUP BY {_HOP}, node, interface
 """
 
 _DROPPED = f"""
-SELECT {TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
+SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
     provider AS dialled, provider_item AS dialled_item, provider_port AS dialled_port,
     any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
-    {", ".join(f"toUInt64(0) AS {name}" for name in _SUMS)},
+    {", ".join(f"toUInt64(0) AS {name}" for name in [*_SUMS, "rtt_min_ns"])},
     toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags, '' AS method,
     max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision,
     max(consumer_revision) AS first_consumer_revision,
     max(provider_revision) AS dialled_revision,
     '' AS consumer_node, '' AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM drops WHERE {BETWEEN} AND rule != '{MID_STREAM}'
-GROUP BY {TUPLE}
+FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
+GROUP BY {_TUPLE}
 """
 
 _BY_HOP = f"""
@@ -90,7 +95,7 @@ SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote,
 },
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
-FROM ({OBSERVED} UNION ALL {_DROPPED})
+FROM ({_OBSERVED} UNION ALL {_DROPPED})
 GROUP BY {_HOP}
 """
 
@@ -99,9 +104,9 @@ SELECT * EXCEPT (tuple_dropped, tuple_reached, tuple_listed)
     REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
 FROM (
     SELECT *,
-        sum(dropped) OVER (PARTITION BY {TUPLE}) AS tuple_dropped,
-        max(reached) OVER (PARTITION BY {TUPLE}) AS tuple_reached,
-        max(NOT remote) OVER (PARTITION BY {TUPLE}) AS tuple_listed
+        sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
+        max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
+        max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
     FROM ({_BY_HOP})
 )
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
@@ -116,7 +121,7 @@ _DENIED = f"""
 SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason,
     sum(packets) AS packets, sum(overflow) AS overflow, max(last_ns) AS last_ns
-FROM drops WHERE {BETWEEN}
+FROM drops WHERE {_BETWEEN}
 GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, source, rule, reason
 """
@@ -167,3 +172,32 @@ SELECT * FROM (
 ) WHERE place <= {{limit:UInt32}}
 ORDER BY place, first_ns, consumer, provider
 """
+
+
+_TUPLES = f"""
+SELECT {_TUPLE} FROM flows WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+UNION DISTINCT
+SELECT {_TUPLE} FROM drops WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+"""
+
+# An observer away from the consumer's node does not know of translation: what it saw of the same
+# tuple stands under another connection.
+OBSERVATIONS = f"""
+SELECT * FROM ({_OBSERVED})
+WHERE ({_TUPLE}) IN ({_TUPLES}) AND (remote OR connection IN {{connections:Array(UInt64)}})
+LIMIT {{limit:UInt32}}
+"""
+"""One row per observer and hop: an interface of a node, its rank, and the tuple before NAT.
+
+Parameters: those of HOPS, `connections`, `limit`.
+"""
+
+DROP_REPORTS = f"""
+SELECT {_TUPLE}, node, pod, direction, source, rule, reason, sum(packets) AS packets,
+    any(connection) AS connection, min(first_ns) AS first_ns,
+    max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision
+FROM drops WHERE {_BETWEEN} AND ({_TUPLE}) IN ({_TUPLES})
+GROUP BY {_TUPLE}, node, pod, direction, source, rule, reason
+LIMIT {{limit:UInt32}}
+"""
+"""The drops of the same tuples, by who reported them. The same parameters."""

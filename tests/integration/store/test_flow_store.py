@@ -181,14 +181,19 @@ async def test_each_path_leaves_its_records(
 
 
 async def test_windows_add_up_and_batches_come_once(store: FlowStore) -> None:
-    (agent,) = pod_to_pod_same_node()
-    flows, drops = agent.rows(HISTORY)
-    for window in ("w1", "w2"):
+    rtt: dict[str, Any] = {"rtt_samples": 2, "rtt_sum_ns": 90, "rtt_min_ns": 40}
+    agent, unmeasured = Agent("node1"), Agent("node1")
+    agent.saw(POD, 7, FRONT, (CARTS, 8080), forward_retransmitted=3, reverse_rst=1, **rtt)
+    unmeasured.saw(POD, 7, FRONT, (CARTS, 8080), forward_packets=0, opened=0)
+    for window, seen in (("w1", agent), ("w2", agent), ("w3", unmeasured)):
+        flows, drops = seen.rows(HISTORY)
         key = BatchKey("default", CLUSTER, "node1", window, START, START + 15 * SECOND)
         assert not await store.insert(key, flows, drops)
         assert await store.insert(key, flows, drops)
     (hop,) = (await store.query(HOPS, WINDOW)).to_pylist()
     assert (hop["forward_packets"], hop["opened"]) == (10, 2)
+    assert (hop["forward_retransmitted"], hop["reverse_rst"], hop["reverse_syn"]) == (6, 2, 0)
+    assert {name: hop[name] for name in rtt} == rtt | {"rtt_samples": 4, "rtt_sum_ns": 180}
 
 
 async def test_an_insertion_cut_short_is_finished_not_doubled(store: FlowStore) -> None:

@@ -94,6 +94,28 @@ def test_connections_fold_into_one_conversation() -> None:
     assert row["original_provider"] == "::"
 
 
+def test_what_tcp_showed_folds_by_direction_and_the_least_rtt_skips_the_unmeasured() -> None:
+    records = [*handshake(40000), *handshake(40001), *handshake(40002)]
+    measured = [(2, 90, 40), (1, 30, 30), (0, 0, 0)]
+    for there, back, (samples, sum_ns, min_ns) in zip(
+        records[::2], records[1::2], measured, strict=True
+    ):
+        there.update(syn_packets=2, fin=1, retransmitted=3)
+        back.update(syn_packets=1, rst=1)
+        back.update(rtt_samples=samples, rtt_sum_ns=sum_ns, rtt_min_ns=min_ns)
+    (row,) = run(*records)
+    assert {
+        name: (row[f"forward_{name}"], row[f"reverse_{name}"])
+        for name in ("syn", "fin", "rst", "retransmitted")
+    } == {"syn": (6, 3), "fin": (3, 0), "rst": (0, 3), "retransmitted": (9, 0)}
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (3, 120, 30)
+
+
+def test_no_handshake_measured_is_no_rtt() -> None:
+    (row,) = run(*handshake(40000))
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (0, 0, 0)
+
+
 TO = record(f"{CLIENT}:40000", f"{SERVER}:8080")
 BACK = record(f"{SERVER}:8080", f"{CLIENT}:40000", Hook.EGRESS)
 
