@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from ringfence.agent.capture import Capture
 from ringfence.flows.record import Hook, Nat
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
+from ringfence.kernel.interfaces import Interface
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
 from tests.kernel.observe import (
@@ -294,11 +296,11 @@ def test_packets_without_a_link_header_are_counted(capture: FlowCapture) -> None
     assert sent[["packets", "bytes"]].tolist() == [(1, 128)]
 
 
-def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
-    capture = Capture()
+def test_an_interface_that_could_not_be_attached_to_is_tried_again(tmp_path: Path) -> None:
+    capture = Capture(tmp_path)
     capture.open()
     with closing(capture), namespace("late") as late:
-        wanted = frozenset({77})
+        wanted = [Interface(77, "late0", "veth", True, None, None, frozenset())]
         late.call(lambda: capture.watch(wanted))
         assert capture.audit().losses["interface not attached"] == 1
         ip("-n", late.name, "link", "add", "late0", "index", "77", "type", "veth")

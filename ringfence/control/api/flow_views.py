@@ -69,6 +69,9 @@ class HopView(BaseModel):
     provider: EndView
     protocol: str
     port: int
+    consumer_ports: list[int] = Field(
+        description="Some of the consumer's; none where agents folded them."
+    )
     method: str
     forward: WayView
     reverse: WayView
@@ -130,6 +133,7 @@ class Views:
             provider=self.end(row["provider"], row["provider_revision"]),
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
+            consumer_ports=sorted(row["consumer_ports"]),
             method=row["method"],
             forward=way_view(row, "forward"),
             reverse=way_view(row, "reverse"),

@@ -14,6 +14,8 @@ _TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
 )
 _HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
+CONSUMER_PORTS = 64
+"""How many a hop has at most; it is one hop, whether or not agents told its consumer's ports."""
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
     *(
@@ -32,6 +34,7 @@ _BEST = [
     "rtt_min_ns",
     "forward_flags",
     "reverse_flags",
+    "consumer_ports",
     "method",
     "node",
     "consumer_revision",
@@ -61,6 +64,7 @@ SELECT {_HOP}, any(connection) AS connection, node, interface,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
     minIf(rtt_min_ns, rtt_samples > 0) AS rtt_min_ns,
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
+    groupUniqArrayIf({CONSUMER_PORTS})(consumer_port, consumer_port != 0) AS consumer_ports,
     argMin(method, indexOf(['syn', 'socket', 'service', 'degree'], method)) AS method,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
@@ -76,7 +80,8 @@ SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_ite
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
     {", ".join(f"toUInt64(0) AS {name}" for name in [*_SUMS, "rtt_min_ns"])},
-    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags, '' AS method,
+    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags,
+    emptyArrayUInt16() AS consumer_ports, '' AS method,
     max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision,
     max(consumer_revision) AS first_consumer_revision,
     max(provider_revision) AS dialled_revision,
