@@ -22,7 +22,9 @@ from ringfence.model.workload import Item
 from ringfence.wire import batch
 
 ENDS = ("consumer", "provider")
-ATTRIBUTES = ("protocol", "port", "method")
+SIDES = (*ENDS, "dialled")
+"""What has labels: the ends, and what the consumer dialled, a Service perhaps."""
+ATTRIBUTES = ("protocol", "port", "dialled_port", "method")
 WORKLOAD = "workload"
 """A key of its own: `namespace/name` of the topmost owner, or of the item that has none."""
 
@@ -49,7 +51,7 @@ _WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """What to group by: a label of an end, or an attribute of the flow, whose `end` is empty."""
+    """What to group by: a label of one of SIDES, or an attribute of the flow, `end` empty."""
 
     end: str
     name: str
@@ -62,8 +64,8 @@ class GroupKey:
 def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
     """Read keys separated by commas; raises InputError."""
     names = list(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    workloads = [f"{end}.{WORKLOAD}" for end in ENDS]
-    check_keys("by", names, [f"{end}." for end in ENDS], [*ATTRIBUTES, *workloads])
+    workloads = [f"{side}.{WORKLOAD}" for side in SIDES]
+    check_keys("by", names, [f"{side}." for side in SIDES], [*ATTRIBUTES, *workloads])
     split = [(name, *name.partition(".")) for name in names]
     return tuple(
         GroupKey("", name) if name in ATTRIBUTES else GroupKey(end, rest)

@@ -63,14 +63,17 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Add up connections by labels of their ends, the greatest groups first.
 
     A KEY is a label such as kubernetes.namespace or kubernetes.label.app, or `workload`: the
-    namespace and name of a Deployment, a DaemonSet and so on. Besides there are protocol, port
-    and method. A label that an end lacks is shown empty, one whose value is empty as "".
+    namespace and name of a Deployment, a DaemonSet and so on. dialled.KEY tells of what was
+    dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
+    dialled_port and method. A label that an end lacks is shown empty, an empty one as "".
 
     Examples:
 
     ringfence flows top --by consumer.kubernetes.namespace,provider.kubernetes.namespace
 
     ringfence flows top --by provider.workload,port --sort dropped --since 1h
+
+    ringfence flows top --by dialled.name,dialled_port -f 'provider.kind = "service"'
     """
     answer = connect().get(
         "/flows/top", by=by, filter=filter_, since=since, until=until, sort=sort, limit=limit,

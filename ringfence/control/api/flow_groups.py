@@ -117,7 +117,8 @@ class GroupQuery(BaseModel):
 
 
 class TopQuery(GroupQuery):
-    """Keys are consumer.LABEL, provider.LABEL, protocol, port, method; LABEL may be workload."""
+    """Keys are attributes (protocol, port, dialled_port, method), and LABEL or `workload` behind
+    `consumer.`, `provider.` or `dialled.`."""
 
     by: str = "consumer.workload,provider.workload,port"
     limit: int = Field(default=20, ge=1, le=10_000)

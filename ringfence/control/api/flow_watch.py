@@ -79,7 +79,7 @@ class _Follow:
 
     def __init__(self, services: Services, principal: Principal, filter_: str) -> None:
         self._services, self._principal, self._filter = services, principal, filter_
-        self._width_ns = services.enforcement.surroundings.interval_seconds * 10**9
+        self._width_ns = services.modes.interval_seconds * 10**9
         self._told: OrderedDict[tuple[int, str], bytes] = OrderedDict()
 
     async def lines(self, since_ns: int | None) -> AsyncIterator[bytes]:

@@ -48,8 +48,11 @@ _KEYS = {
     "consumer_address": "first_consumer",
     "provider_revision": "provider_revision",
     "provider_address": "provider",
+    "dialled_revision": "dialled_revision",
+    "dialled_address": "dialled",
     "protocol": "protocol",
     "port": "provider_port",
+    "dialled_port": "dialled_port",
     "method": "method",
 }
 _NOBODY = "toIPv6('::')"
@@ -58,7 +61,8 @@ _NOBODY = "toIPv6('::')"
 def summed(where: str, keys: list[str], whole_addresses: set[str]) -> str:
     """Sums of the conversations that satisfy `where`, one row per distinct value of `keys`.
 
-    Keys are CONSUMER_ or PROVIDER_ `revision` and `address`, `protocol`, `port` and `method`.
+    Keys are `revision` and `address` of `consumer_`, `provider_` or `dialled_`, `protocol`, `port`,
+    `dialled_port` and `method`.
     Addresses that an item held are told only for the columns in `whole_addresses`: a workload's
     replicas are few, and the addresses that it had may be many. At most `limit` rows.
     """

@@ -45,8 +45,17 @@ async def test_the_greatest_groups(seen: World) -> None:
     query = {"by": "protocol", "filter": 'disposition = "dropped"'}
     (only,) = (await seen.ok("GET", "/flows/top", params=query))["items"]
     assert (only["group"], only["dropped"]) == ({"protocol": "TCP"}, 3)
+    query = {"by": "dialled.name,dialled_port,port", "filter": 'provider.kind = "service"'}
+    (only,) = (await seen.ok("GET", "/flows/top", params=query))["items"]
+    assert only["group"] == {"dialled.name": "carts", "dialled_port": 80, "port": 8080}
     bad = await seen.http.get("/api/v1/flows/top", params={"by": "consumer.colour"})
     assert (bad.status_code, "no key 'consumer.colour'" in bad.json()["detail"]) == (422, True)
+
+
+async def test_every_way_to_search_is_described(world: World) -> None:
+    paths = (await world.ok("GET", "/openapi.json"))["paths"]
+    words = ("", "/denied", "/top", "/graph", "/related", "/export", "/watch")
+    assert {f"/api/v1/flows{word}" for word in words} <= set(paths)
 
 
 async def test_top_as_the_command_prints_it(seen: World) -> None:

@@ -101,7 +101,7 @@ def test_times_span_the_group() -> None:
     ("by", "said"),
     [
         ("", "there is no key ''"),
-        ("workload", "did you mean provider.workload"),
+        ("workload", "did you mean dialled.workload"),
         ("consumer.kubernetes.labels.app", "did you mean consumer.kubernetes.label.app?"),
         ("prot", "did you mean port?"),
         ("consumer.port", "there is no key"),
