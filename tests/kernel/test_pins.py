@@ -82,8 +82,8 @@ def doomed(pin_dir: Path, node: Node) -> Iterator[Doomed]:
 
 
 @contextlib.contextmanager
-def successor(pin_dir: Path, node: Node, max_flows: int = 65536) -> Iterator[FlowCapture]:
-    capture = FlowCapture(object_path("flow"), max_flows, pins=Pins(pin_dir))
+def successor(pin_dir: Path, node: Node, **sizes: Any) -> Iterator[FlowCapture]:
+    capture = FlowCapture(object_path("flow"), pins=Pins(pin_dir), **sizes)
     node.call(capture.open)
     try:
         yield capture

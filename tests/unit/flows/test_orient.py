@@ -97,28 +97,6 @@ def test_connections_fold_into_one_conversation() -> None:
     assert row["original_provider"] == "::"
 
 
-def test_what_tcp_showed_folds_by_direction_and_the_least_rtt_skips_the_unmeasured() -> None:
-    records = [*handshake(40000), *handshake(40001), *handshake(40002)]
-    measured = [(2, 90, 40), (1, 30, 30), (0, 0, 0)]
-    for there, back, (samples, sum_ns, min_ns) in zip(
-        records[::2], records[1::2], measured, strict=True
-    ):
-        there.update(syn_packets=2, fin=1, retransmitted=3)
-        back.update(syn_packets=1, rst=1)
-        back.update(rtt_samples=samples, rtt_sum_ns=sum_ns, rtt_min_ns=min_ns)
-    (row,) = run(*records)
-    assert {
-        name: (row[f"forward_{name}"], row[f"reverse_{name}"])
-        for name in ("syn", "fin", "rst", "retransmitted")
-    } == {"syn": (6, 3), "fin": (3, 0), "rst": (0, 3), "retransmitted": (9, 0)}
-    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (3, 120, 30)
-
-
-def test_no_handshake_measured_is_no_rtt() -> None:
-    (row,) = run(*handshake(40000))
-    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (0, 0, 0)
-
-
 def test_in_detail_each_port_of_the_consumer_has_a_row_and_the_sums_are_the_same() -> None:
     ping = record(f"{CLIENT}:0", f"{SERVER}:0", protocol=ICMP, sport=8, packets=3)
     window = (*handshake(40000), *handshake(40001), ping)
@@ -140,6 +118,28 @@ def test_a_connection_that_outlives_a_change_of_mode_is_opened_once() -> None:
     assert [row["opened"] for row in (before, detailed, after)] == [1, 0, 0]
     assert [row["consumer_port"] for row in (before, detailed, after)] == [0, 40000, 0]
     assert {row["method"] for row in (before, detailed, after)} == {"syn"}
+
+
+def test_what_tcp_showed_folds_by_direction_and_the_least_rtt_skips_the_unmeasured() -> None:
+    records = [*handshake(40000), *handshake(40001), *handshake(40002)]
+    measured = [(2, 90, 40), (1, 30, 30), (0, 0, 0)]
+    for there, back, (samples, sum_ns, min_ns) in zip(
+        records[::2], records[1::2], measured, strict=True
+    ):
+        there.update(syn_packets=2, fin=1, retransmitted=3)
+        back.update(syn_packets=1, rst=1)
+        back.update(rtt_samples=samples, rtt_sum_ns=sum_ns, rtt_min_ns=min_ns)
+    (row,) = run(*records)
+    assert {
+        name: (row[f"forward_{name}"], row[f"reverse_{name}"])
+        for name in ("syn", "fin", "rst", "retransmitted")
+    } == {"syn": (6, 3), "fin": (3, 0), "rst": (0, 3), "retransmitted": (9, 0)}
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (3, 120, 30)
+
+
+def test_no_handshake_measured_is_no_rtt() -> None:
+    (row,) = run(*handshake(40000))
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (0, 0, 0)
 
 
 TO = record(f"{CLIENT}:40000", f"{SERVER}:8080")
