@@ -132,7 +132,7 @@ class Client:
         return self._call("GET", path, query=query)
 
     @contextmanager
-    def stream(self, path: str, timeout: float = 600.0, **query: Any) -> Iterator[Iterator[bytes]]:
+    def stream(self, path: str, timeout: float, **query: Any) -> Iterator[Iterator[bytes]]:
         """GET under /api/v1 a long answer, part by part.
 
         ApiError where it breaks off, or is silent for `timeout` seconds.

@@ -27,6 +27,9 @@ COUNTS = (
     "answered",
     "refused",
     "dropped",
+    "forward_retransmitted",
+    "reverse_retransmitted",
+    "rtt_samples",
 )
 
 
@@ -52,6 +55,8 @@ EXPORT = pa.schema(
         ("method", pa.string()),
         ("disposition", pa.string()),
         *((name, pa.uint64()) for name in COUNTS),
+        ("rtt_min_ns", pa.uint64()),
+        ("rtt_mean_ns", pa.uint64()),
     ]
 )
 
@@ -88,6 +93,12 @@ def export_table(
     columns |= _end_columns("provider", rows, "provider", words)
     columns |= _service_columns(rows, words)
     columns |= {name: pa.array(rows[name]) for name in COUNTS}
+    samples = rows["rtt_samples"]
+    mean = rows["rtt_sum_ns"] // np.maximum(samples, 1)
+    columns |= {
+        name: pa.array(values, mask=samples == 0)
+        for name, values in (("rtt_min_ns", rows["rtt_min_ns"]), ("rtt_mean_ns", mean))
+    }
     return pa.RecordBatch.from_arrays([columns[name] for name in EXPORT.names], schema=EXPORT)
 
 

@@ -13,6 +13,9 @@ from ringfence.cli.client import connect
 from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
 from ringfence.model.errors import InputError
 
+_PATIENCE_SECONDS = 3600
+"""The store adds up all of a long time before it has the first row."""
+
 
 class ExportFormat(StrEnum):
     """What the file is."""
@@ -47,7 +50,12 @@ def export(
         raise InputError("Parquet is not for a terminal: name a --file, or send stdout elsewhere")
     with (
         connect().stream(
-            "/flows/export", filter=filter_, since=since, until=until, format=output
+            "/flows/export",
+            timeout=_PATIENCE_SECONDS,
+            filter=filter_,
+            since=since,
+            until=until,
+            format=output,
         ) as parts,
         _opened(file) as sink,
     ):

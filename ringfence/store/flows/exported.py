@@ -35,7 +35,8 @@ _COLUMNS = {
         name: ("u8", name)
         for name in (
             "forward_packets", "forward_bytes", "reverse_packets", "reverse_bytes",
-            "opened", "answered", "refused", "dropped",
+            "opened", "answered", "refused", "dropped", "forward_retransmitted",
+            "reverse_retransmitted", "rtt_samples", "rtt_sum_ns", "rtt_min_ns",
         )
     },
     "reached": ("u1", "toUInt8(reached)"),

@@ -35,7 +35,13 @@ async def seen(world: World) -> World:
     assert any(item.kind is ItemKind.POD and item.name.startswith("=") for item in items)
     await publish(await world.enrol("connector", "c"), items)
     one, two = through_service(now())
-    one.saw(POD, 7, FRONT, (OUTSIDE, 443), forward_bytes=9000, **now())
+    shown: dict[str, Any] = {
+        "reverse_retransmitted": 2,
+        "rtt_samples": 2,
+        "rtt_sum_ns": 40,
+        "rtt_min_ns": 10,
+    }
+    one.saw(POD, 7, FRONT, (OUTSIDE, 443), forward_bytes=9000, **shown, **now())
     two.dropped(FRONT, (DB, 3306))
     for agent in (one, two):
         assert not await report(await world.enrol("agent", agent.node), agent, agent.node)
@@ -53,6 +59,10 @@ async def test_every_form_tells_the_same(seen: World, tmp_path: Path) -> None:
     assert service["consumer_labels"]["kubernetes.label.name"] == ["front-end"]
     assert (service["disposition"], service["opened"]) == ("passed", 1)
     assert (service["protocol"], service["method"]) == ("TCP", "syn")
+    assert (service["forward_retransmitted"], service["rtt_samples"]) == (0, 0)
+    assert service["rtt_mean_ns"] is None
+    assert (told[443]["reverse_retransmitted"], told[443]["rtt_samples"]) == (2, 2)
+    assert (told[443]["rtt_min_ns"], told[443]["rtt_mean_ns"]) == (10, 20)
     assert (told[3306]["disposition"], told[3306]["dropped"]) == ("dropped", 3)
     outside = told[443]
     assert (outside["provider_address"], outside["provider_name"]) == (OUTSIDE, None)
