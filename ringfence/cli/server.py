@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def server(
+def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept; made if missing.")],
     http_listen: Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")] = "127.0.0.1:8443",
     grpc_listen: Annotated[
@@ -40,6 +40,14 @@ def server(
         list[str] | None,
         typer.Option(help="A CIDR block that may always open SSH to nodes; repeatable."),
     ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Where conversations go besides the store, such as jsonl:///var/log/flows.jsonl; "
+            "repeatable. docs/exporters.md lists the kinds.",
+        ),
+    ] = None,
 ) -> None:
     """Run the control plane until interrupted.
 
@@ -48,6 +56,7 @@ def server(
     Example: ringfence server --data-dir /var/lib/ringfence --advertise ringfence.example
     """
     from ringfence.control.config import ControlConfig, parse_listen  # noqa: PLC0415
+    from ringfence.export.url import parse_url  # noqa: PLC0415
     from ringfence.model.address import parse_network  # noqa: PLC0415
 
     config = ControlConfig(
@@ -58,6 +67,7 @@ def server(
         database_url=database,
         admin_token_file=admin_token_file,
         ssh_networks=tuple(parse_network(text) for text in ssh_network or ()),
+        exports=tuple(parse_url(text) for text in export or ()),
     )
     asyncio.run(_run(config))
 

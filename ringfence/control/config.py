@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ringfence.export.url import ExportUrl
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 
@@ -39,7 +40,7 @@ class ControlConfig:
 
     `advertise` are the names and addresses by which clients reach it. Without `database_url`
     people's decisions are kept in the data directory; it may hold a password. `ssh_networks` may
-    always open SSH to nodes, whatever is enforced.
+    always open SSH to nodes, whatever is enforced. Conversations go to each of `exports`.
     """
 
     data_dir: Path
@@ -50,3 +51,4 @@ class ControlConfig:
     admin_token_file: Path | None = None
     ssh_networks: tuple[Network, ...] = ()
     report_interval_seconds: int = 15
+    exports: tuple[ExportUrl, ...] = ()

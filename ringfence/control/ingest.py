@@ -1,9 +1,10 @@
-"""Takes in what agents report: labels it by the inventory of its time, and stores it once."""
+"""Takes in what agents report: labels it by the inventory of its time, stores and exports it."""
 
 import pyarrow as pa
 
 from ringfence.control.arrivals import Arrivals
 from ringfence.control.errors import NotYetError
+from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.inventory import Inventory
 from ringfence.control.services import Clock, Window
@@ -25,8 +26,11 @@ PATIENCE_NS = 60 * 10**9
 class FlowIngest:
     """Labels rows and hands them to the store; knows which nodes have an agent."""
 
-    def __init__(self, store: FlowStore, inventory: Inventory, clock: Clock) -> None:
-        self._store, self._inventory, self._clock = store, inventory, clock
+    def __init__(
+        self, store: FlowStore, inventory: Inventory, exports: Exports, clock: Clock
+    ) -> None:
+        self._store, self._inventory, self._exports = store, inventory, exports
+        self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
         self.arrivals = Arrivals()
 
@@ -63,15 +67,18 @@ class FlowIngest:
             raise NotYetError(f"the inventory of {cluster} is awaited from its connector")
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
         origin = [agent.tenant, cluster, node]
+        flow_rows = _rows(FLOW_ROWS, origin, label_flows(flows, timeline, cluster, node))
         duplicate = await self._store.insert(
             key,
-            _rows(FLOW_ROWS, origin, label_flows(flows, timeline, cluster, node)),
+            flow_rows,
             _rows(DROP_ROWS, origin, label_drops(drops, timeline, window.start_ns, window.end_ns)),
         )
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
         if not duplicate:
             self.arrivals.tell(agent.tenant, window)
+            agents = {name for of, name in self.through() if of == cluster}
+            self._exports.take(flow_rows, agents | {node})
         return duplicate
 
 

@@ -5,6 +5,9 @@ from enum import IntEnum, StrEnum
 
 from ringfence.model.errors import InputError
 
+TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
+
 
 def format_connection(connection: int) -> str:
     """A connection's id as people see it: 64 bits are more than JSON's readers agree on."""

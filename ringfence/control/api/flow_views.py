@@ -11,16 +11,13 @@ from ringfence.flows.connections import ServiceSockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
-from ringfence.model.flow import format_connection
+from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
 
 Row = dict[str, Any]
 """One hop as `store.flows.queries.HOPS` has it."""
-
-_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
-"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
 
 
 class EndView(BaseModel):
@@ -206,7 +203,7 @@ def way_view(row: Row, way: str) -> WayView:
     return WayView(
         packets=row[f"{way}_packets"],
         bytes=row[f"{way}_bytes"],
-        flags=[name for bit, name in enumerate(_FLAGS) if flags >> bit & 1],
+        flags=[name for bit, name in enumerate(TCP_FLAGS) if flags >> bit & 1],
         **{name: row[f"{way}_{name}"] for name in ("syn", "fin", "rst", "retransmitted")},
     )
 

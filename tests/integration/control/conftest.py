@@ -111,18 +111,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[World]]
     running: list[World] = []
     token_file = tmp_path / "admin-token"
 
-    async def run(http_port: int = 0) -> World:
+    async def run(**more: Any) -> World:
         for world in running:
             await stop(world)
         running.clear()
         data_dir = tmp_path / "data"
         plane = ControlPlane(
-            make_config(
-                data_dir,
-                admin_token_file=token_file,
-                advertise=("127.0.0.1",),
-                http_listen=Listen("127.0.0.1", http_port),
-            )
+            make_config(data_dir, admin_token_file=token_file, advertise=("127.0.0.1",), **more)
         )
         await plane.start()
         token = token_file.read_text().strip()

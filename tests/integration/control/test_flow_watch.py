@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ringfence.control.api import flow_watch
+from ringfence.control.config import Listen
 from tests.integration.control.conftest import COMMAND, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, report, through_service
@@ -117,7 +118,7 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
                 await report(stub, agent, f"batch {port}", began + WIDTH)
                 ports.append(json.loads(await process.stdout.readline())["flow"]["port"])
                 if port == 1:
-                    world = await start(world.plane.http_port)
+                    world = await start(http_listen=Listen("127.0.0.1", world.plane.http_port))
             process.send_signal(signal.SIGINT)
             rest, said = await process.communicate()
     finally:
