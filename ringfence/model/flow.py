@@ -58,7 +58,11 @@ class Loss(StrEnum):
     DROP_MAP_FULL = "drop map full"
     DROP_NOT_PARSED = "drop not parsed"
     NOT_ATTACHED = "interface not attached"
-    REPORTS = "reports"
+    SPOOL_FULL = "spool full"
+    REPORT_TOO_LARGE = "report too large"
+    REPORT_NOT_KEPT = "report not kept"
+    REPORT_UNREADABLE = "report unreadable"
+    REPORT_REFUSED = "report refused"
 
 
 class Mode(StrEnum):
