@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from ringfence.control.arrivals import Arrivals
 from ringfence.control.errors import NotYetError
 from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
@@ -31,6 +32,7 @@ class FlowIngest:
         self._store, self._inventory, self._exports = store, inventory, exports
         self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
+        self.arrivals = Arrivals()
 
     async def start(self) -> None:
         """Learn from the store who reported lately."""
@@ -74,6 +76,7 @@ class FlowIngest:
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
         if not duplicate:
+            self.arrivals.tell(agent.tenant, window)
             agents = {name for of, name in self.through() if of == cluster}
             self._exports.take(flow_rows, agents | {node})
         return duplicate

@@ -198,6 +198,7 @@ def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> 
     assert starts == sorted(starts)
 
 
+@pytest.mark.timeout(300)
 def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world: World) -> None:
     """While it works and while there is none; each kill hits another moment of the interval."""
     client, server = world.node.pods

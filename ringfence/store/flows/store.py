@@ -20,6 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from ringfence.store.errors import StoreError
 from ringfence.store.flows import queries
 from ringfence.store.flows.schema import BATCH_ROWS, TABLES
+from ringfence.store.flows.stream import Streams
 
 _T = TypeVar("_T")
 _THREADS = 6
@@ -54,6 +55,8 @@ class FlowStore:
         self._pool: ThreadPoolExecutor | None = None
         self._local = threading.local()
         self._clients: list[Any] = []
+        self.streams = Streams(self._connect)
+        """For answers that are larger than memory."""
 
     async def start(self) -> None:
         """Open the database and create what tables are missing; raises StoreError."""
@@ -67,6 +70,7 @@ class FlowStore:
 
     async def stop(self) -> None:
         """Let running calls end, and close every client."""
+        await self.streams.stop()
         if self._pool is not None:
             await asyncio.to_thread(self._pool.shutdown)
             self._pool = None
@@ -119,15 +123,14 @@ class FlowStore:
         try:
             if not hasattr(self._local, "client"):
                 self._local.client = self._connect()
+                self._clients.append(self._local.client)
             return call(self._local.client)
         except ClickHouseError as error:
             raise StoreError(f"the flow store failed: {error}") from error
 
     def _connect(self) -> Any:
         options = {"chdb_options": _ENGINE} if self._dsn.startswith("chdb:") else {}
-        client = clickhouse_connect.get_client(dsn=self._dsn, settings=_SESSION, **options)
-        self._clients.append(client)
-        return client
+        return clickhouse_connect.get_client(dsn=self._dsn, settings=_SESSION, **options)
 
 
 def embedded(directory: Path) -> str:

@@ -1,7 +1,5 @@
 """The flow store on a real embedded ClickHouse: hops, exactly-once, filters, hostile values."""
 
-import asyncio
-from collections.abc import Iterator
 from operator import methodcaller
 from typing import Any
 
@@ -22,7 +20,7 @@ from ringfence.model.query import parse
 from ringfence.policy.handle import MID_STREAM
 from ringfence.store.flows.filter import OF_DROP, OF_HOP, Columns, Condition
 from ringfence.store.flows.queries import HOPS, denied, listed
-from ringfence.store.flows.store import BatchKey, FlowStore, embedded
+from ringfence.store.flows.store import BatchKey, FlowStore
 from tests.integration.world import (
     CARTS,
     CARTS2,
@@ -45,22 +43,6 @@ from tests.integration.world import (
 POD, NODE = Observer.POD, Observer.NODE
 WINDOW = {"tenant": "default", "since": START - SECOND, "until": START + 60 * SECOND}
 HISTORY = timeline()
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowStore]:
-    """One for all tests: opening the embedded engine is what takes time."""
-    store = FlowStore(embedded(tmp_path_factory.mktemp("flows")))
-    asyncio.run(store.start())
-    yield store
-    asyncio.run(store.stop())
-
-
-@pytest.fixture
-async def store(opened: FlowStore) -> FlowStore:
-    for table in ("flows", "drops", "batches"):
-        await opened._run(methodcaller("command", f"TRUNCATE TABLE {table}"))
-    return opened
 
 
 async def insert(store: FlowStore, *agents: Agent) -> None:
@@ -313,6 +295,8 @@ async def test_filters_of_drops(store: FlowStore, written: str, found: bool) -> 
         (OF_HOP, "disposition > 1"),
         (OF_HOP, 'not disposition = "gone"'),
         (OF_HOP, "method > 1"),
+        (OF_HOP, 'connection = "12"'),
+        (OF_DROP, 'connection = "0123456789abcdef"'),
         (OF_DROP, "bytes > 1"),
         (OF_DROP, 'port = 1 or method = "syn"'),
         (OF_DROP, 'disposition = "dropped"'),
