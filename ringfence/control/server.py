@@ -31,7 +31,7 @@ from ringfence.control.services import Clock, Services
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
-from ringfence.store.flows.store import FlowStore, embedded
+from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tokens import Token, add_token, any_token
@@ -91,7 +91,7 @@ class ControlPlane:
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
-        flow_store = FlowStore(embedded(config.data_dir / "flows"))
+        flow_store = FlowStore(FlowStoreConfig(config.data_dir / "flows"))
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
         ingest = FlowIngest(flow_store, inventory, self._clock)

@@ -6,10 +6,10 @@ run in a bounded pool of threads with a client each.
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from operator import methodcaller
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +18,10 @@ import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from ringfence.store.errors import StoreError
-from ringfence.store.flows import queries
-from ringfence.store.flows.schema import BATCH_ROWS, TABLES
+from ringfence.store.flows import migrations, queries
+from ringfence.store.flows.journal import Journal
+from ringfence.store.flows.schema import BATCH_ROWS
+from ringfence.store.flows.tables import Retention
 
 _T = TypeVar("_T")
 _THREADS = 6
@@ -31,12 +33,25 @@ _SESSION = {
     # Beyond this a query goes to disk instead of failing.
     "max_bytes_before_external_group_by": 256 << 20,
     "max_bytes_before_external_sort": 256 << 20,
+    # A block may hold the rows of many days: agents keep what they cannot deliver.
+    "max_partitions_per_insert_block": 0,
+    # What was inserted, but not rolled up any more, is rolled up when it is inserted again.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
 }
 
 
 @dataclass(frozen=True, slots=True)
+class FlowStoreConfig:
+    """Where observations are kept, and for how long."""
+
+    directory: Path
+    """Of the embedded store; insertions in progress are beside it."""
+    retention: Retention = field(default_factory=Retention)
+
+
+@dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Which batch: its id is unique within the tenant."""
+    """Which batch: its id is unique within the tenant, and its window goes with it."""
 
     tenant: str
     kubernetes_cluster: str
@@ -47,20 +62,23 @@ class BatchKey:
 
 
 class FlowStore:
-    """Observations in ClickHouse; `dsn` is `clickhouse://…`, or `embedded(directory)`."""
+    """Observations in ClickHouse, or in the embedded chDB, whose directory this process owns."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, config: FlowStoreConfig) -> None:
+        self._config = config
+        directory = config.directory
+        self._journal = Journal(directory.with_name(f"{directory.name}-unfinished"))
         self._pool: ThreadPoolExecutor | None = None
+        self._inserting = asyncio.Lock()
         self._local = threading.local()
         self._clients: list[Any] = []
 
     async def start(self) -> None:
-        """Open the database and create what tables are missing; raises StoreError."""
+        """Bring the schema up to date, and finish what was cut short; raises StoreError."""
+        self._journal.open()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flow-store")
         try:
-            for table in TABLES:
-                await self._run(methodcaller("command", table))
+            await self._run(self._prepare)
         except StoreError:
             await self.stop()
             raise
@@ -75,33 +93,31 @@ class FlowStore:
         self._clients.clear()
         self._local = threading.local()
 
-    async def insert(self, batch: BatchKey, flows: pa.Table, drops: pa.Table) -> bool:
-        """Store a batch (FLOW_ROWS, DROP_ROWS) once; True if it was there already.
+    async def known(self, batches: Sequence[BatchKey]) -> set[BatchKey]:
+        """Those of the batches that are stored already; raises StoreError."""
+        told = {
+            "tenants": sorted({batch.tenant for batch in batches}),
+            "nodes": sorted({batch.node for batch in batches}),
+            "ends": sorted({batch.end_ns for batch in batches}),
+            "ids": sorted({batch.id for batch in batches}),
+        }
+        found = (await self.query(queries.KNOWN_BATCHES, told)).to_pylist()
+        stored = {(row["tenant"], row["id"]) for row in found}
+        return {batch for batch in batches if (batch.tenant, batch.id) in stored}
 
-        After a failure the same call may be made again: what is in already stays single.
+    async def insert(self, batches: Sequence[BatchKey], flows: pa.Table, drops: pa.Table) -> None:
+        """Store the rows of batches that are not known (FLOW_ROWS, DROP_ROWS); raises StoreError.
+
+        After a failure they are either not stored at all or will be, from here, before the next
+        ones: `known` then tells.
         """
-        same = {"tenant": batch.tenant, "id": batch.id}
-        if (await self.query(queries.KNOWN_BATCH, same))["known"][0].as_py():
-            return True
-        window = pa.Table.from_pylist(
-            [
-                {
-                    "tenant": batch.tenant,
-                    "kubernetes_cluster": batch.kubernetes_cluster,
-                    "node": batch.node,
-                    "id": batch.id,
-                    "window_start_ns": batch.start_ns,
-                    "window_end_ns": batch.end_ns,
-                }
-            ],
-            schema=BATCH_ROWS,
-        )
-        settings = {"insert_deduplication_token": f"{batch.tenant} {batch.id}"}
-        # The batch is known only once all its rows are in.
-        for table, rows in (("flows", flows), ("drops", drops), ("batches", window)):
-            if len(rows):
-                await self._run(methodcaller("insert_arrow", table, rows, settings=settings))
-        return False
+        named = " ".join(f"{batch.tenant} {batch.id}" for batch in batches)
+        token = blake2b(named.encode(), digest_size=16).hexdigest()
+        # A batch is known once all its rows are in.
+        tables = {"flows": flows, "drops": drops, "batches": _rows(batches)}
+        held = {name: rows for name, rows in tables.items() if len(rows)}
+        async with self._inserting:
+            await self._run(lambda client: self._insert(client, token, held))
 
     async def query(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         """The rows of a query; raises StoreError."""
@@ -123,13 +139,46 @@ class FlowStore:
         except ClickHouseError as error:
             raise StoreError(f"the flow store failed: {error}") from error
 
+    def _prepare(self, client: Any) -> None:
+        migrations.prepare(client, self._config.retention, "")
+        self._finish(client)
+
+    def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
+        self._finish(client)
+        self._journal.add(token, tables)
+        self._finish(client)
+
+    def _finish(self, client: Any) -> None:
+        """Insert all that is written down."""
+        for entry in self._journal.unfinished():
+            settings = {"insert_deduplication_token": entry.token}
+            for table, path in entry.tables():
+                with path.open("rb") as rows:
+                    client.raw_insert(
+                        table, insert_block=rows, fmt="ArrowStream", settings=settings
+                    )
+            entry.finish()
+
     def _connect(self) -> Any:
-        options = {"chdb_options": _ENGINE} if self._dsn.startswith("chdb:") else {}
-        client = clickhouse_connect.get_client(dsn=self._dsn, settings=_SESSION, **options)
+        dsn = f"chdb://{self._config.directory.absolute()}"
+        client = clickhouse_connect.get_client(dsn=dsn, settings=_SESSION, chdb_options=_ENGINE)
         self._clients.append(client)
         return client
 
 
-def embedded(directory: Path) -> str:
-    """The `dsn` of an embedded store in a directory, which this process then owns alone."""
-    return f"chdb://{directory.absolute()}"
+def _rows(batches: Sequence[BatchKey]) -> pa.Table:
+    """The batches as BATCH_ROWS."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "tenant": batch.tenant,
+                "kubernetes_cluster": batch.kubernetes_cluster,
+                "node": batch.node,
+                "id": batch.id,
+                "window_start_ns": batch.start_ns,
+                "window_end_ns": batch.end_ns,
+            }
+            for batch in batches
+        ],
+        schema=BATCH_ROWS,
+    )

@@ -1,0 +1,148 @@
+"""The flow store against its targets: taking in a day of 1,000 pods, its disk, memory and map.
+
+The reports of `bench/flow_day.py` go through `FlowIngest`, as after gRPC has decoded them: label
+lookup and store included, IN_FLIGHT at a time. A conversation is one row of a report: what one
+agent saw of it at one interface in one window. Run: `.venv/bin/python bench/flow_store.py [hours]`.
+"""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import flow_day
+import pyarrow as pa
+
+from ringfence.control.identity import ClientIdentity
+from ringfence.control.ingest import FlowIngest
+from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
+from ringfence.control.services import Window
+from ringfence.model.client import ClientKind
+from ringfence.model.ids import DEFAULT_TENANT
+from ringfence.store.flows import FlowStore, FlowStoreConfig
+from ringfence.store.flows.queries import HOPS
+from ringfence.store.relational.database import Database
+from ringfence.wire import batch
+
+IN_FLIGHT = 1000
+NO_DROPS = batch.DROPS.empty_table()
+UNTIL = flow_day.START + flow_day.DAY * flow_day.WINDOW_NS
+
+Report = tuple[int, pa.Table]
+
+
+def reports(directory: Path) -> Iterator[Report]:
+    """Each report's number, in the order of the windows, and its flows."""
+    number = 0
+    for path in sorted(directory.glob("*.arrows")):
+        for rows in pa.ipc.open_stream(path.read_bytes()):
+            yield number, pa.Table.from_batches([rows])
+            number += 1
+
+
+async def take_in(ingest: FlowIngest, left: Iterator[Report]) -> int:
+    """One of IN_FLIGHT senders: hands on report after report; the number of its rows."""
+    taken = 0
+    for number, flows in left:
+        window, node = divmod(number, flow_day.NODES)
+        start = flow_day.START + window * flow_day.WINDOW_NS
+        agent = ClientIdentity(
+            ClientKind.AGENT, flow_day.node_name(node), flow_day.CLUSTER, DEFAULT_TENANT
+        )
+        covered = Window(start, start + flow_day.WINDOW_NS)
+        await ingest.ingest(agent, f"{number:032x}", covered, flows, NO_DROPS)
+        taken += len(flows)
+    return taken
+
+
+def resident() -> tuple[int, int]:
+    """Resident size now and at its highest, MiB (proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    sizes = {
+        name: int(rest.split()[0])
+        for name, _, rest in (line.partition(":") for line in lines)
+        if name in {"VmRSS", "VmHWM"}
+    }
+    return sizes["VmRSS"] // 1024, sizes["VmHWM"] // 1024
+
+
+async def on_disk(store: FlowStore) -> dict[str, tuple[int, int]]:
+    """Rows and bytes of each table, once nothing is being merged any more."""
+    merging = "SELECT count() AS n FROM system.merges"
+    while (await store.query(merging, {}))["n"][0].as_py():  # noqa: ASYNC110 -- in another engine
+        await asyncio.sleep(0.5)
+    found = await store.query(
+        "SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts"
+        " WHERE active AND database = currentDatabase() GROUP BY table ORDER BY table",
+        {},
+    )
+    return {row["table"]: (row["rows"], row["bytes"]) for row in found.to_pylist()}
+
+
+async def query_seconds(store: FlowStore) -> list[float]:
+    """How long the map of the whole day takes, time after time."""
+    spent = []
+    for _ in range(5):
+        began = time.perf_counter()
+        day = {"tenant": DEFAULT_TENANT, "since": flow_day.START, "until": UNTIL}
+        edges = await store.query(HOPS, day)
+        spent.append(time.perf_counter() - began)
+    each = ", ".join(f"{one:.2f}" for one in spent)
+    print(f"  the map has {len(edges):,} edges; each time: {each} s")
+    return spent
+
+
+async def measure(directory: Path) -> None:
+    database = Database(f"sqlite:///{directory / 'control.db'}")
+    await database.start()
+    inventory = Inventory(database, DEFAULT_TENANT, Metrics())
+    inventory.timeline.replace(
+        flow_day.START - flow_day.SECOND, flow_day.CLUSTER, flow_day.inventory()
+    )
+    store = FlowStore(FlowStoreConfig(directory / "flows"))
+    await store.start()
+    ingest = FlowIngest(store, inventory, lambda: UNTIL)
+    await ingest.start()
+    left = reports(directory)
+    began = time.perf_counter()
+    rows = sum(await asyncio.gather(*(take_in(ingest, left) for _ in range(IN_FLIGHT))))
+    seconds = time.perf_counter() - began
+    print(f"  {rows:,} conversations of {flow_day.PODS} pods taken in, in {seconds:.1f} s")
+    taken, (now, peak) = rows / seconds, resident()
+    print(f"  resident: {now} MiB, at most {peak} MiB")
+    tables = await on_disk(store)
+    for name, (count, size) in tables.items():
+        print(f"  {name}: {count:,} rows, {size:,} bytes")
+    disk = sum(size for _, size in tables.values()) / rows
+    spent = await query_seconds(store)
+    print(f"  resident: {resident()[0]} MiB, at most {resident()[1]} MiB")
+    figures = [
+        ("conversations taken in a second", f"{taken:,.0f}", ">= 100,000"),
+        ("bytes on disk a conversation", f"{disk:.1f}", "<= 60"),
+        ("seconds for the map of the day", f"{statistics.median(spent):.2f}", "< 1"),
+        ("MiB resident at most", f"{resident()[1]}", "none"),
+    ]
+    for what, measured, target in figures:
+        print(f"{what:34} {measured:>10}   target {target}")
+    await ingest.stop()
+    await store.stop()
+    await database.stop()
+
+
+def main() -> None:
+    hours = int(sys.argv[1]) if len(sys.argv) > 1 else 24
+    with tempfile.TemporaryDirectory(prefix="ringfence-flow-store-") as temporary:
+        directory = Path(temporary)
+        count = hours * 3600 * flow_day.SECOND // flow_day.WINDOW_NS
+        # In a process of its own, which leaves nothing in this one's memory.
+        subprocess.run([sys.executable, "bench/flow_day.py", directory, str(count)], check=True)
+        asyncio.run(measure(directory))
+
+
+if __name__ == "__main__":
+    main()
