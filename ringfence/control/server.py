@@ -91,7 +91,15 @@ class ControlPlane:
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
-        flow_store = FlowStore(FlowStoreConfig(config.data_dir / "flows"))
+        flow_store = FlowStore(
+            FlowStoreConfig(
+                config.data_dir / "flows",
+                config.retention,
+                config.flow_memory_mib,
+                config.clickhouse_url,
+                config.clickhouse_cluster,
+            )
+        )
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
         ingest = FlowIngest(flow_store, inventory, self._clock)

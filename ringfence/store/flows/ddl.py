@@ -5,6 +5,9 @@ A node's rows stay together on one shard, so that an insertion that is tried aga
 before, and each shard knows its piece again.
 """
 
+import re
+
+from ringfence.store.errors import StoreError
 from ringfence.store.flows.tables import RollUp, Table
 
 _REMEMBERED_INSERTIONS = 10_000
@@ -21,6 +24,8 @@ class Ddl:
     """
 
     def __init__(self, cluster: str, version: int) -> None:
+        if cluster and not re.fullmatch(r"[\w.-]+", cluster, re.ASCII):
+            raise StoreError(f"{cluster!r} cannot be the name of a ClickHouse cluster")
         self._cluster, self._version = cluster, version
         self._on = f" ON CLUSTER '{cluster}'" if cluster else ""
 
@@ -31,9 +36,11 @@ class Ddl:
     def create(self, table: Table, suffix: str = "") -> list[str]:
         """Make a table where there is none; with a suffix, one beside it that is alike."""
         name, stored = table.name + suffix, self.stored(table.name + suffix)
-        columns = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
+        columns = ",\n".join(f"    {column} {kind}" for column, kind in table.columns.items())
         replicated, window = ("Replicated", "") if self._cluster else ("", "non_")
-        made = f"""CREATE TABLE IF NOT EXISTS {stored}{self._on} ({columns})
+        made = f"""CREATE TABLE IF NOT EXISTS {stored}{self._on} (
+{columns}
+)
 ENGINE = {replicated}{table.merging}MergeTree ORDER BY ({table.order})
 PARTITION BY {table.partition}
 TTL {table.ttl}

@@ -25,18 +25,16 @@ from ringfence.store.flows.tables import Retention
 
 _T = TypeVar("_T")
 _THREADS = 6
-_ENGINE = {"max_server_memory_usage": 2 << 30, "mark_cache_size": 64 << 20}
+_MIB = 1 << 20
 _SESSION = {
     "prefer_column_name_to_alias": 1,
     "max_threads": 2,
-    "max_memory_usage": 1 << 30,
-    # Beyond this a query goes to disk instead of failing.
-    "max_bytes_before_external_group_by": 256 << 20,
-    "max_bytes_before_external_sort": 256 << 20,
     # A block may hold the rows of many days: agents keep what they cannot deliver.
     "max_partitions_per_insert_block": 0,
     # What was inserted, but not rolled up any more, is rolled up when it is inserted again.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # On a cluster an insertion is done when every shard has its piece.
+    "distributed_foreground_insert": 1,
 }
 
 
@@ -47,6 +45,12 @@ class FlowStoreConfig:
     directory: Path
     """Of the embedded store; insertions in progress are beside it."""
     retention: Retention = field(default_factory=Retention)
+    memory_mib: int = 2048
+    """What the embedded store may take."""
+    url: str | None = field(default=None, repr=False)
+    """Of a ClickHouse server, `clickhouse://…`, to be used instead of the embedded store."""
+    cluster: str = ""
+    """The ClickHouse cluster to spread over, as that server names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class FlowStore:
             raise StoreError(f"the flow store failed: {error}") from error
 
     def _prepare(self, client: Any) -> None:
-        migrations.prepare(client, self._config.retention, "")
+        migrations.prepare(client, self._config.retention, self._config.cluster)
         self._finish(client)
 
     def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
@@ -160,10 +164,31 @@ class FlowStore:
             entry.finish()
 
     def _connect(self) -> Any:
-        dsn = f"chdb://{self._config.directory.absolute()}"
-        client = clickhouse_connect.get_client(dsn=dsn, settings=_SESSION, chdb_options=_ENGINE)
+        config = self._config
+        if config.url is not None:
+            client = clickhouse_connect.get_client(dsn=config.url, settings=_SESSION)
+        else:
+            memory = config.memory_mib * _MIB
+            client = clickhouse_connect.get_client(
+                dsn=f"chdb://{config.directory.absolute()}",
+                settings=_SESSION | _within(memory),
+                chdb_options={
+                    "max_server_memory_usage": memory,
+                    "mark_cache_size": memory // 32,
+                },
+            )
         self._clients.append(client)
         return client
+
+
+def _within(memory: int) -> dict[str, int]:
+    """Settings for a query in an engine that has so much memory."""
+    return {
+        "max_memory_usage": memory // 2,
+        # Beyond this a query goes to disk instead of failing.
+        "max_bytes_before_external_group_by": memory // 8,
+        "max_bytes_before_external_sort": memory // 8,
+    }
 
 
 def _rows(batches: Sequence[BatchKey]) -> pa.Table:

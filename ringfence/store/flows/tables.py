@@ -5,8 +5,6 @@ on the first two. An hour there is one long window, with the columns that HOPS r
 same names; a row that comes late joins the hour that it belongs to.
 """
 
-# ruff: noqa: S608 -- only names of tables and columns of our own are put together
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -147,6 +145,7 @@ def _hourly(source: str, rows: pa.Schema, key: list[str], left_out: set[str], da
         summed = "UInt64" if how == "sum" else kind
         columns[field.name] = f"SimpleAggregateFunction({how}, {summed}) {codec}".rstrip()
         told.append(f"{how}(one.{field.name}) AS {field.name}")
+    sums = ",\n    ".join(told)
     return RollUp(
         Table(
             f"{source}_hourly",
@@ -157,7 +156,7 @@ def _hourly(source: str, rows: pa.Schema, key: list[str], left_out: set[str], da
             "Aggregating",
         ),
         source,
-        f"SELECT {', '.join(told)} FROM {{source}} AS one GROUP BY {', '.join(key)}",
+        f"SELECT\n    {sums}\nFROM {{source}} AS one GROUP BY {', '.join(key)}",
     )
 
 
