@@ -20,9 +20,6 @@ from ringfence.model.ids import ClusterId, RevisionId
 from ringfence.model.workload import Item, ItemKind
 from ringfence.wire import batch
 
-NEWS_NS = 2 * 10**9
-"""How long the news of an address may take from a kubelet to the control plane."""
-
 Columns = dict[str, NDArray[Any] | pa.Array]
 
 
@@ -142,7 +139,7 @@ class _Ends:
     ) -> None:
         count = len(addresses)
         times = np.tile(first_ns, count), np.tile(last_ns, count)
-        held = _resolve(timeline, np.concatenate(addresses), *times)
+        held = timeline.resolve(np.concatenate(addresses), *times)
         self._revisions, which = np.unique(held, return_inverse=True)
         self._which = which.reshape(count, len(first_ns))
         self._items = [
@@ -199,17 +196,3 @@ def _spread(names: Sequence[str], which: NDArray[np.intp]) -> pa.DictionaryArray
 
 def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
     return np.asarray(table[name].to_numpy())
-
-
-def _resolve(
-    timeline: Timeline,
-    addresses: NDArray[np.uint8],
-    first_ns: NDArray[np.int64],
-    last_ns: NDArray[np.int64],
-) -> NDArray[np.uint64]:
-    """Who held the addresses at first; news of a pod may come just after its first packet."""
-    held = timeline.resolve(addresses, first_ns)
-    for later in (last_ns, last_ns + NEWS_NS):
-        unheld = held == 0
-        held[unheld] = timeline.resolve(addresses[unheld], later[unheld])
-    return held

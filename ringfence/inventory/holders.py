@@ -1,13 +1,14 @@
-"""Who held an address at an instant, for many pairs of both at once."""
+"""Who held an address within a span of time, for many pairs of both at once."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.model.address import Address
-from ringfence.model.ids import RevisionId
+from ringfence.model.ids import ItemKey, RevisionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,24 @@ def segments(holdings: Iterable[Holding]) -> Segments:
 
 def locate(
     addresses: NDArray[np.uint8],
-    times_ns: NDArray[np.int64],
+    first_ns: NDArray[np.int64],
+    last_ns: NDArray[np.int64],
     segments_of: Callable[[Address], Segments],
+    item_of: Callable[[RevisionId], ItemKey],
 ) -> NDArray[np.uint64]:
-    """Holders of addresses, shape (n, 16), each at its own instant; 0 where nobody held it.
+    """The revisions that held addresses, shape (n, 16), each at some time within [first, last].
 
-    `segments_of` is asked once for each distinct address.
+    Of several of one item it is the earliest; 0 where nobody held the address, or more than one
+    item did. `segments_of` is asked once for each distinct address.
     """
-    packed = np.ascontiguousarray(addresses, dtype=np.uint8).view(np.dtype("V16")).reshape(-1)
-    distinct, which = np.unique(packed, return_inverse=True)
-    found = [segments_of(Address(address.tobytes())) for address in distinct]
+    packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
+    column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
+    encoded = column.dictionary_encode()  # by hashes: sorting would take most of the time
+    which = encoded.indices.to_numpy().astype(np.int64)
+    found = [segments_of(Address(address)) for address in encoded.dictionary.to_pylist()]
     counts = np.array([len(starts) for starts, _ in found], dtype=np.int64)
     if not counts.sum():
-        return np.zeros(len(packed), dtype=np.uint64)
+        return np.zeros(len(addresses), dtype=np.uint64)
     starts = np.concatenate([starts for starts, _ in found])
     holders = np.concatenate([holders for _, holders in found])
     # One search for all: (address, instant) pairs as single numbers, instants by their rank.
@@ -67,7 +73,23 @@ def locate(
     width = len(ranks) + 1
     owner = np.repeat(np.arange(len(found)), counts)
     ordered = owner * width + np.searchsorted(ranks, starts, side="right")
-    wanted = which * width + np.searchsorted(ranks, times_ns, side="right")
-    spot = np.searchsorted(ordered, wanted, side="right") - 1
-    hit = (spot >= 0) & (owner[spot] == which)
-    return np.where(hit, holders[spot], np.uint64(0))
+
+    def spots(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        wanted = which * width + np.searchsorted(ranks, times_ns, side="right")
+        return np.asarray(np.searchsorted(ordered, wanted, side="right") - 1)
+
+    # An address's segments follow each other; before its first one nobody held it.
+    begin = np.maximum(spots(first_ns), (np.cumsum(counts) - counts)[which])
+    end = spots(last_ns)
+    held = np.where(begin == end, holders[np.minimum(begin, len(holders) - 1)], np.uint64(0))
+    changed = np.nonzero(begin < end)[0]
+    spans, span = np.unique(np.stack([begin, end])[:, changed], axis=1, return_inverse=True)
+    only = [_only(holders[first : last + 1], item_of) for first, last in spans.T.tolist()]
+    held[changed] = np.array(only, dtype=np.uint64)[span]
+    return held
+
+
+def _only(revisions: NDArray[np.uint64], item_of: Callable[[RevisionId], ItemKey]) -> RevisionId:
+    """The first revision if all are of one item, else 0; 0 itself is nobody's and left out."""
+    present = [RevisionId(revision) for revision in revisions.tolist() if revision]
+    return present[0] if len({item_of(revision) for revision in present}) == 1 else RevisionId(0)

@@ -28,6 +28,8 @@ FOREVER = 2**63 - 1
 LATE_NS = 300 * 10**9
 """How far behind an item's newest event an older one is still entered; beyond, it is ignored."""
 
+_SECOND = 10**9
+"""How exact `since_ns` is."""
 _SEGMENT = 4096
 _CACHED = 16
 
@@ -88,13 +90,14 @@ class Timeline:
     def observe(self, at_ns: int, item: Item) -> list[Change]:
         """The item was so from `at_ns` on, until its next known event.
 
-        One never heard of before is taken to have been so since its `since_ns`.
+        Addresses that it did not have it has since its `since_ns`, where that is later than its
+        last event: news of a pod comes after its first packets.
         """
         if _follows_node(item) and at_ns >= self._newest(item.key):
             self._bare[item.key] = item
-        item, changes = self._with_reported(item), []
-        if item.key not in self._seen and 0 < item.since_ns < at_ns:
-            changes = self._enter(item.since_ns, item.key, item)
+        item = self._with_reported(item)
+        since_ns = self._since(at_ns, item)
+        changes = self._enter(since_ns, item.key, item) if since_ns < at_ns else []
         return changes + self._enter(at_ns, item.key, item)
 
     def gone(self, at_ns: int, key: ItemKey) -> list[Change]:
@@ -181,14 +184,21 @@ class Timeline:
         return np.sort(np.array(self._revisions, dtype=np.uint64)[chosen])
 
     def resolve(
-        self, addresses: NDArray[np.uint8], times_ns: NDArray[np.int64]
+        self,
+        addresses: NDArray[np.uint8],
+        first_ns: NDArray[np.int64],
+        last_ns: NDArray[np.int64],
     ) -> NDArray[np.uint64]:
-        """Who held each address, shape (n, 16), at its instant: revisions, 0 where nobody did.
+        """Who held each address, shape (n, 16), within [first, last]: the earliest revision.
 
+        0 where nobody did, and where it went from one item to another: either would be half wrong.
         A node stands before the host-network pods that share its address; between other
         holders at once (a pod that ends while its address is given away) the latest counts.
         """
-        return locate(addresses, times_ns, self._segments_of)
+        return locate(addresses, first_ns, last_ns, self._segments_of, self._key)
+
+    def _key(self, revision: RevisionId) -> ItemKey:
+        return self._items[self._row[revision]].key
 
     def _segments_of(self, address: Address) -> Segments:
         if address not in self._segments:
@@ -206,6 +216,14 @@ class Timeline:
     def _newest(self, key: ItemKey) -> int:
         seen = self._seen.get(key)
         return seen[-1][0] if seen else -FOREVER
+
+    def _since(self, at_ns: int, item: Item) -> int:
+        """When the item that is told of at `at_ns` came to its addresses."""
+        told_ns, before = self._seen.get(item.key, [(-FOREVER, None)])[-1]
+        known = before.addresses if before else ()
+        if not item.since_ns or told_ns >= item.since_ns + _SECOND or {*item.addresses} <= {*known}:
+            return at_ns
+        return max(item.since_ns, told_ns + 1)
 
     def _enter(self, at_ns: int, key: ItemKey, item: Item | None) -> list[Change]:
         """Enter an event: it holds until the item's next one."""

@@ -25,7 +25,7 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """On an EndpointSlice: the Service that it belongs to."""
 MAX_ANNOTATION_BYTES = 256
 _NETWORK_IS_UP = "PodReadyToStartContainers"
-"""The pod condition that says since when its sandbox has a network (Kubernetes 1.29)."""
+"""The pod condition that says since when its sandbox has a network."""
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _UNFOLLOWED_OWNERS = frozenset({"Node"})
 """A static pod's mirror is owned by its node, which says nothing of what the pod is."""
@@ -105,7 +105,7 @@ def pod_item(
         ),
         probe_ports=tuple(sorted({port for one in containers for port in _probe_ports(one)})),
         workload_name=owner.name if owner is not None else meta.name,
-        since_ns=_after(_network_since(status)),
+        since_ns=_epoch_ns(_network_since(status)),
     )
 
 
@@ -128,7 +128,7 @@ def node_item(cluster: ClusterId, node: schema.Node, annotations: Iterable[str] 
         labels=_made(pairs),
         node=meta.name,
         workload_name=meta.name,
-        since_ns=_after(meta.creation_timestamp),
+        since_ns=_epoch_ns(meta.creation_timestamp),
     )
 
 
@@ -152,7 +152,6 @@ def namespace_item(
         addresses=(),
         labels=_made(pairs),
         workload_name=meta.name,
-        since_ns=_after(meta.creation_timestamp),
     )
 
 
@@ -182,7 +181,7 @@ def service_item(
         addresses=addresses,
         labels=_made(pairs),
         workload_name=meta.name,
-        since_ns=_after(meta.creation_timestamp),
+        since_ns=_epoch_ns(meta.creation_timestamp),
         service=ServiceSpec(
             type=ServiceType(spec.type),
             ports=tuple(
@@ -198,15 +197,16 @@ def service_item(
 
 
 def _network_since(status: schema.PodStatus) -> datetime | None:
+    """When the pod's sandbox got its network; before Kubernetes 1.29 only when it was begun."""
     for condition in status.conditions or ():
         if condition.type == _NETWORK_IS_UP and condition.status == "True":
             return condition.last_transition_time
-    return None
+    return status.start_time
 
 
-def _after(time: datetime | None) -> int:
-    """The first instant, epoch ns, surely after a time that Kubernetes tells in whole seconds."""
-    return (int(time.timestamp()) + 1) * 10**9 if time is not None else 0
+def _epoch_ns(time: datetime | None) -> int:
+    """0 for none."""
+    return int(time.timestamp()) * 10**9 if time is not None else 0
 
 
 def _backends(cluster: ClusterId, slices: Iterable[schema.EndpointSlice]) -> tuple[Backend, ...]:

@@ -110,6 +110,7 @@ class PodStatus(_Part, frozen=True):
 
     phase: str = ""
     conditions: list[PodCondition] | None = None
+    start_time: datetime | None = None
     pod_ip: str = msgspec.field(name="podIP", default="")
     pod_ips: list[PodIp] | None = msgspec.field(name="podIPs", default=None)
 

@@ -104,7 +104,7 @@ class Item:
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)
-    """From when on the addresses are surely its own, epoch ns; 0 where nobody said."""
+    """The second in which it came to its addresses, epoch ns; 0 where nobody said."""
 
     @property
     def is_workload(self) -> bool:

@@ -22,6 +22,7 @@ import yaml
 from ringfence.model.address import Network, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
     Action,
     CatchAll,
@@ -39,7 +40,6 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import format_protocol, parse_ports, parse_protocol
-from ringfence.model.query import parse
 from ringfence.model.scope import Scope
 from ringfence.policy.errors import DocumentError
 from ringfence.policy.fields import TAG, Field, suggest
@@ -108,7 +108,7 @@ def _scope(name: str, spec: Field) -> Scope:
     return Scope(
         ScopeName(name),
         ScopeName(given["parent"].text()) if "parent" in given else None,
-        given["query"].read(parse, given["query"].text()),
+        given["query"].read(parse_filter, given["query"].text()),
         given["order"].integer() if "order" in given else 0,
     )
 
@@ -150,7 +150,7 @@ def _catch_all(field: Field) -> CatchAll:
 
 def _cluster(field: Field) -> Cluster:
     given = field.required(("name", "query"), "name", "query")
-    return Cluster(given["name"].text(), given["query"].read(parse, given["query"].text()))
+    return Cluster(given["name"].text(), given["query"].read(parse_filter, given["query"].text()))
 
 
 def _policy(field: Field, clusters: Sequence[str]) -> Policy:
@@ -193,7 +193,7 @@ def _end(field: Field, clusters: Sequence[str]) -> End:
         case "cluster":
             return _cluster_end(value, clusters)
         case "filter":
-            return FilterEnd(value.read(parse, value.text()))
+            return FilterEnd(value.read(parse_filter, value.text()))
         case "service":
             beside_cluster = given.get("kubernetesCluster")
             return _service(value, beside_cluster.text() if beside_cluster else "")

@@ -35,7 +35,7 @@ def clean_host() -> Footprint:
 def killed_lab(clean_host: Footprint) -> list[Process]:
     """Processes of a lab whose `up` was killed while nodes were starting."""
     with subprocess.Popen([COMMAND, "lab", "up", "--bare"], stderr=subprocess.DEVNULL) as command:
-        until("its kubelets run", lambda: _STATE.exists() and "kubelet" in _STATE.read_text())
+        until("its kubelets run", lambda: _STATE.exists() and '/kubelet"' in _STATE.read_text())
         command.kill()
     return [Process(**p) for p in json.loads(_STATE.read_text())["processes"]]
 
@@ -46,8 +46,8 @@ def lab(clean_host: Footprint, killed_lab: list[Process]) -> Iterator[Lab]:
 
     In the end it must leave nothing on the host.
     """
-    assert any(p.alive for p in killed_lab)
     try:
+        assert any(p.alive for p in killed_lab)
         ringfence("lab", "up")
         yield Lab()
     finally:

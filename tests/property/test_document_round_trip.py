@@ -30,7 +30,7 @@ texts = st.text(min_size=1, max_size=12) | st.sampled_from(["no", "12", "~", "a:
 labels = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
 compares: st.SearchStrategy[Query] = st.builds(
     Compare,
-    st.sampled_from(["kubernetes.namespace", "user.env"]),
+    st.sampled_from(["kubernetes.namespace", "kubernetes.label.env"]),
     st.just(Operator.EQ),
     st.tuples(texts),
 )

@@ -96,7 +96,8 @@ def test_a_reused_address_resolves_to_its_holder_of_that_instant(events: list[Ev
     asked = [(address, t) for address in range(len(ADDRESSES)) for t in range(32)]
     rows = np.array([list(ADDRESSES[address]) for address, _ in asked], dtype=np.uint8)
     times = np.array([t for _, t in asked], dtype=np.int64)
-    for (address, t), revision in zip(asked, timeline.resolve(rows, times).tolist(), strict=True):
+    held = timeline.resolve(rows, times, times)
+    for (address, t), revision in zip(asked, held.tolist(), strict=True):
         holding = {p: e for p, e in model_at(events, t).items() if e.address == address}
         if not holding:
             assert revision == 0
@@ -105,6 +106,21 @@ def test_a_reused_address_resolves_to_its_holder_of_that_instant(events: list[Ev
         assert since <= t < until
         assert item == holding[item.name].item
         assert not item.host_network or all(event.guest for event in holding.values())
+
+
+@given(event_lists, st.integers(0, 31), st.integers(0, 31))
+def test_a_span_resolves_to_the_one_item_that_held_the_address(
+    events: list[Event], first: int, length: int
+) -> None:
+    timeline, _ = told(events)
+    instants = np.arange(first, first + length + 1)
+    for address in ADDRESSES:
+        row = np.frombuffer(address, dtype=np.uint8).reshape(1, 16)
+        each = timeline.resolve(np.repeat(row, len(instants), axis=0), instants, instants)
+        holders = [revision for revision in each.tolist() if revision]
+        items = {timeline.revision(revision)[0].key for revision in holders}
+        (found,) = timeline.resolve(row, instants[:1], instants[-1:]).tolist()
+        assert found == (holders[0] if len(items) == 1 else 0)
 
 
 @given(event_lists, st.integers(0, 31), st.integers(1, 31))
@@ -145,20 +161,26 @@ def test_events_beyond_the_window_change_nothing() -> None:
     assert len(Event(2, "a", 1).tell(timeline)) == 1
 
 
-@given(event_lists, st.integers(1, 40))
-def test_only_the_first_word_of_an_item_reaches_back(events: list[Event], since: int) -> None:
-    """It then counts from `since` on, as if that had been told; nothing told is overruled."""
-    events = sorted(events, key=lambda event: event.at)
-    timeline, plain = Timeline(), list(events)
-    for pod in PODS:
-        first = next((event for event in events if event.pod == pod), None)
-        if first is not None and first.address is not None and since < first.at:
-            plain.append(replace(first, at=since))
-    for event in events:
-        if event.address is None:
-            event.tell(timeline)
+STEP = 10**9 // 4
+
+
+@given(event_lists, st.integers(0, 40))
+def test_an_address_is_its_new_holders_since_it_says(events: list[Event], since: int) -> None:
+    """But not from before the item's last event, nor if a second has passed since."""
+    timeline, plain = Timeline(), []
+    last: dict[str, Event] = {}
+    for event in sorted(events, key=lambda event: event.at):
+        now, before = replace(event, at=event.at * STEP), last.get(event.pod)
+        told, held = (before.at, before.address) if before else (-FOREVER, None)
+        gained = now.address is not None and now.address != held
+        if since and gained and told < (since + 4) * STEP:
+            plain.append(replace(now, at=min(now.at, max(since * STEP, told + 1))))
+        plain.append(now)
+        last[event.pod] = now
+        if now.address is None:
+            now.tell(timeline)
         else:
-            timeline.observe(event.at, replace(event.item, since_ns=since))
+            timeline.observe(now.at, replace(now.item, since_ns=since * STEP))
     for t in range(32):
-        expected = {pod: event.item for pod, event in model_at(plain, t).items()}
-        assert {item.name: item for item in timeline.at(t).items} == expected
+        expected = {pod: event.item for pod, event in model_at(plain, t * STEP).items()}
+        assert {item.name: item for item in timeline.at(t * STEP).items} == expected

@@ -50,8 +50,8 @@ def test_a_recorded_pod_with_its_namespace_and_owners() -> None:
     assert item.addresses == (parse_address("10.244.2.2"),)
     assert item.containers == (ContainerPort("", TCP, 8079),)
     assert item.probe_ports == ((TCP, 8079),)
-    # Its network was up at 12:06:38, told in whole seconds.
-    assert item.since_ns == int(datetime(2026, 11, 21, 12, 6, 39, tzinfo=UTC).timestamp()) * 10**9
+    up = datetime(2026, 11, 21, 12, 6, 38, tzinfo=UTC)
+    assert item.since_ns == int(up.timestamp()) * 10**9
     assert dict(item.labels) == {
         "address": ("10.244.2.2",),
         "kind": ("pod",),
@@ -69,10 +69,13 @@ def test_a_recorded_pod_with_its_namespace_and_owners() -> None:
     }
 
 
-def test_a_pod_without_a_network_has_its_address_since_nobody_knows_when() -> None:
-    down = {"type": "PodReadyToStartContainers", "status": "False"}
-    down["lastTransitionTime"] = "2026-11-21T12:06:38Z"
-    assert pod_item(LAB, pod(status={"conditions": [down]}), None, None).since_ns == 0
+def test_since_when_a_pod_has_its_address() -> None:
+    up = {"type": "PodReadyToStartContainers", "status": "True"}
+    up["lastTransitionTime"] = "1970-01-01T00:00:09Z"
+    begun = "1970-01-01T00:00:07Z"
+    for conditions, since_s in (([], 7), ([up | {"status": "False"}], 7), ([up], 9)):
+        told = pod(status={"conditions": conditions, "startTime": begun})
+        assert pod_item(LAB, told, None, None).since_ns == since_s * 10**9
     assert pod_item(LAB, pod(), None, None).since_ns == 0
 
 

@@ -104,6 +104,13 @@ spec:
             "twice",
         ),
         ("{cluster: carts}", "{cluster: cart}", 12, "spec.policies[0].consumer.cluster", "'carts'"),
+        (
+            "{cluster: carts}",
+            "{filter: 'kubernetes.namespce = \"a\"'}",
+            12,
+            "spec.policies[0].consumer.filter",
+            "did you mean kubernetes.namespace?",
+        ),
         ("{cluster: carts}", "{}", 12, "spec.policies[0].consumer", "exactly one of"),
         (
             "{cluster: carts}",
