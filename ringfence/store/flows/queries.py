@@ -95,20 +95,21 @@ bitShiftLeft(toUInt64(remote), 63) + bitShiftLeft(toUInt64(rank), 55)
 _BY_HOP = f"""
 SELECT hop, {_SAME}, min(remote) AS remote, argMin(({", ".join(_BEST)}), {_PLACE}) AS best,
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
-    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
+    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
+    sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}) AS own
 FROM ({_OBSERVED} UNION ALL {_DROPPED})
 GROUP BY hop
 """
 
 HOPS = f"""
-SELECT * EXCEPT (hop, best, tuple_dropped, tuple_reached, tuple_listed)
+SELECT * EXCEPT (hop, own, best, tuple_dropped, tuple_reached, tuple_listed)
     REPLACE (tuple_dropped AS dropped, tuple_reached AS reached),
     {", ".join(f"best.{place} AS {name}" for place, name in enumerate(_BEST, 1))}
 FROM (
     SELECT *,
-        sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
-        max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
-        max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
+        sum(dropped) OVER (PARTITION BY own) AS tuple_dropped,
+        max(reached) OVER (PARTITION BY own) AS tuple_reached,
+        max(NOT remote) OVER (PARTITION BY own) AS tuple_listed
     FROM ({_BY_HOP})
 )
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed

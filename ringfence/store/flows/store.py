@@ -1,7 +1,7 @@
 """The door to the flow store: insertion exactly once, and queries, off the event loop.
 
 The embedded engine allows one process per directory and one call at a time per client, so calls
-run in a bounded pool of threads with a client each.
+run in threads with a client each: one that writes, and a few that read.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +25,11 @@ from ringfence.store.flows.schema import BATCH_ROWS
 from ringfence.store.flows.tables import Retention
 
 _T = TypeVar("_T")
-_THREADS = 6
+_READERS = 2
+"""More at once would need more memory, and end no sooner."""
 _MIB = 1 << 20
+_AT_REST = 256 * _MIB
+"""What the embedded engine is larger by than it counts: its code, and what it has freed."""
 _SESSION = {
     "prefer_column_name_to_alias": 1,
     "max_threads": 2,
@@ -46,7 +50,7 @@ class FlowStoreConfig:
     """Of the embedded store; insertions in progress are beside it."""
     retention: Retention = field(default_factory=Retention)
     memory_mib: int = 2048
-    """What the embedded store may take."""
+    """What the embedded store may take; 768 at least."""
     url: str | None = field(default=None, repr=False)
     """Of a ClickHouse server, `clickhouse://…`, to be used instead of the embedded store."""
     cluster: str = ""
@@ -72,26 +76,28 @@ class FlowStore:
         self._config = config
         directory = config.directory
         self._journal = Journal(directory.with_name(f"{directory.name}-unfinished"))
-        self._pool: ThreadPoolExecutor | None = None
-        self._inserting = asyncio.Lock()
+        self._readers: ThreadPoolExecutor | None = None
+        self._writer: ThreadPoolExecutor | None = None
         self._local = threading.local()
         self._clients: list[Any] = []
 
     async def start(self) -> None:
         """Bring the schema up to date, and finish what was cut short; raises StoreError."""
         self._journal.open()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flow-store")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="flow-store-reader")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="flow-store-writer")
         try:
-            await self._run(self._prepare)
+            await self._run(self._writer, self._prepare)
         except StoreError:
             await self.stop()
             raise
 
     async def stop(self) -> None:
         """Let running calls end, and close every client."""
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown)
-            self._pool = None
+        for pool in (self._readers, self._writer):
+            if pool is not None:
+                await asyncio.to_thread(pool.shutdown)
+        self._readers = self._writer = None
         for client in self._clients:
             client.close()
         self._clients.clear()
@@ -105,8 +111,8 @@ class FlowStore:
             "ends": sorted({batch.end_ns for batch in batches}),
             "ids": sorted({batch.id for batch in batches}),
         }
-        found = (await self.query(queries.KNOWN_BATCHES, told)).to_pylist()
-        stored = {(row["tenant"], row["id"]) for row in found}
+        found = await self._run(self._writer, partial(_query, queries.KNOWN_BATCHES, told))
+        stored = {(row["tenant"], row["id"]) for row in found.to_pylist()}
         return {batch for batch in batches if (batch.tenant, batch.id) in stored}
 
     async def insert(self, batches: Sequence[BatchKey], flows: pa.Table, drops: pa.Table) -> None:
@@ -120,27 +126,23 @@ class FlowStore:
         # A batch is known once all its rows are in.
         tables = {"flows": flows, "drops": drops, "batches": _rows(batches)}
         held = {name: rows for name, rows in tables.items() if len(rows)}
-        async with self._inserting:
-            await self._run(lambda client: self._insert(client, token, held))
+        await self._run(self._writer, lambda client: self._insert(client, token, held))
 
     async def query(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         """The rows of a query; raises StoreError."""
-        table: pa.Table = await self._run(
-            lambda client: client.query_arrow(sql, parameters=dict(parameters))
-        )
-        return table
+        return await self._run(self._readers, partial(_query, sql, parameters))
 
-    async def _run(self, call: Callable[[Any], _T]) -> _T:
-        if self._pool is None:
+    async def _run(self, pool: ThreadPoolExecutor | None, call: Callable[[Any], _T]) -> _T:
+        if pool is None:
             raise StoreError("the flow store is not started")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
+        return await asyncio.get_running_loop().run_in_executor(pool, self._call, call)
 
     def _call(self, call: Callable[[Any], _T]) -> _T:
         try:
             if not hasattr(self._local, "client"):
                 self._local.client = self._connect()
             return call(self._local.client)
-        except ClickHouseError as error:
+        except (ClickHouseError, OSError) as error:
             raise StoreError(f"the flow store failed: {error}") from error
 
     def _prepare(self, client: Any) -> None:
@@ -168,7 +170,7 @@ class FlowStore:
         if config.url is not None:
             client = clickhouse_connect.get_client(dsn=config.url, settings=_SESSION)
         else:
-            memory = config.memory_mib * _MIB
+            memory = config.memory_mib * _MIB - _AT_REST
             client = clickhouse_connect.get_client(
                 dsn=f"chdb://{config.directory.absolute()}",
                 settings=_SESSION | _within(memory),
@@ -179,6 +181,10 @@ class FlowStore:
             )
         self._clients.append(client)
         return client
+
+
+def _query(sql: str, parameters: Mapping[str, Any], client: Any) -> pa.Table:
+    return client.query_arrow(sql, parameters=dict(parameters))
 
 
 def _within(memory: int) -> dict[str, int]:

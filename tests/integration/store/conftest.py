@@ -41,5 +41,5 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowStore]:
 async def store(opened: FlowStore) -> FlowStore:
     """An empty store of flows."""
     for table in ("flows", "drops", "batches", "flows_hourly", "drops_hourly"):
-        await opened._run(methodcaller("command", f"TRUNCATE TABLE {table}"))
+        await opened._run(opened._writer, methodcaller("command", f"TRUNCATE TABLE {table}"))
     return opened

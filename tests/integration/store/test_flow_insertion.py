@@ -75,10 +75,10 @@ async def test_an_insertion_that_fails_is_finished_before_the_next(
     """The agents hear of a failure, and come again in other company."""
     (agent,) = pod_to_pod_same_node()
     first, second, third = (agent.report(name) for name in ("a", "b", "c"))
-    await store._run(methodcaller("command", f"RENAME TABLE {table} TO gone"))
+    await store._run(store._writer, methodcaller("command", f"RENAME TABLE {table} TO gone"))
     with pytest.raises(StoreError):
         await store.insert([first.key, second.key], *label([first, second], HISTORY))
-    await store._run(methodcaller("command", f"RENAME TABLE gone TO {table}"))
+    await store._run(store._writer, methodcaller("command", f"RENAME TABLE gone TO {table}"))
     await keep(store, third)
     assert await store.known([first.key, second.key, third.key]) == {
         first.key,

@@ -47,7 +47,7 @@ async def count(store: FlowStore, table: str, where: str = "true") -> int:
 
 async def command(store: FlowStore, *statements: str) -> None:
     for statement in statements:
-        await store._run(methodcaller("command", statement))
+        await store._run(store._writer, methodcaller("command", statement))
 
 
 def write_schema_1(directory: Path, *agents: Agent) -> None:
@@ -166,3 +166,14 @@ async def test_rows_go_at_their_age_and_a_new_one_counts_at_once(tmp_path: Path)
         changed = await count(store, "system.mutations")
     async with started(tmp_path, Retention(conversations=5, hourly=9)) as store:
         assert await count(store, "system.mutations") == changed, "nothing differs"
+
+
+async def test_clickhouse_reads_the_statements_for_a_cluster(tmp_path: Path) -> None:
+    """What only a cluster could run; the golden test holds it."""
+    text = (Path(__file__).parents[2] / "golden/expected/flow-tables-cluster.sql").read_text()
+    async with started(tmp_path) as store:
+        for statement in text.rstrip().removesuffix(";").split(";\n\n"):
+            read = "SELECT formatQuery({statement:String}) AS text"
+            assert (await store.query(read, {"statement": statement}))["text"][0].as_py()
+        with pytest.raises(StoreError, match="Syntax error"):
+            await store.query(read, {"statement": "CREATE TABLE flows_local ON CLUSTER"})
