@@ -224,17 +224,26 @@ def _counts(
 
     length = (rng.random(rows) * 0.5 * WINDOW_NS).astype(np.int64)
     first = start + (rng.random(rows) * 0.5 * WINDOW_NS).astype(np.int64)
-    flags = np.full(rows, 0x1B)
-    return {
+    flags, none = np.full(rows, 0x1B), np.zeros(rows, dtype=np.int64)
+    connections, rtt = summed(opened), (200_000 * rng.lognormal(0, 0.5, rows)).astype(np.int64)
+    ways = {
+        f"{way}_{name}": connections if name in {"syn", "fin"} else none
+        for way in ("forward", "reverse")
+        for name in ("syn", "fin", "rst", "retransmitted")
+    }
+    return ways | {
         "forward_packets": summed(packets),
         "forward_bytes": summed(packets * 60 + opened * rng.lognormal(6, 1.5, count)),
         "forward_flags": flags,
         "reverse_packets": summed(packets),
         "reverse_bytes": summed(packets * 60 + opened * rng.lognormal(8, 1.5, count)),
         "reverse_flags": flags,
-        "opened": summed(opened),
-        "answered": summed(opened),
-        "refused": np.zeros(rows, dtype=np.int64),
+        "opened": connections,
+        "answered": connections,
+        "refused": none,
+        "rtt_samples": connections,
+        "rtt_sum_ns": connections * rtt,
+        "rtt_min_ns": rtt,
         "first_ns": first,
         "last_ns": first + length,
     }

@@ -8,15 +8,11 @@
  */
 #include "conntrack.h"
 #include "fragment.h"
+#include "tcp.h"
 #include "tunnel.h"
 
 /* TCX_NEXT, and TC_ACT_UNSPEC of a classic filter: other programs and the stack go on. */
 #define PASS_ON (-1)
-
-#define TCP_FIN 0x01
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
 
 #define MAX_TUNNELS 4 /* one inside the other */
 
@@ -33,9 +29,11 @@ const volatile struct settings settings SEC(".rodata.settings") = {};
 /* What comes with a packet of a capture file, in skb->cb; the skb is cut or padded. */
 enum { REPLAY_CAPTURED, REPLAY_LENGTH, REPLAY_TIME_LOW, REPLAY_TIME_HIGH };
 
+/* Memory as it is needed: most nodes never need what a busy one does. */
 struct flow_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows_0 SEC(".maps"), flows_1 SEC(".maps");
@@ -82,17 +80,23 @@ static __always_inline struct audit *audit_of(struct __sk_buff *skb, enum hook h
 	return audit ? audit : new_audit(&key);
 }
 
+static const struct flow nothing; /* too large for the stack */
+
 static __noinline struct flow *new_flow(void *map, const struct flow_key *key, __u64 now)
 {
-	struct flow fresh = {.first_ns = now};
+	struct flow *flow;
 
 	/* Another processor may be first with the same key: both then find the one that won. */
-	bpf_map_update_elem(map, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(map, key);
+	bpf_map_update_elem(map, key, &nothing, BPF_NOEXIST);
+	flow = bpf_map_lookup_elem(map, key);
+	if (flow && !flow->first_ns)
+		flow->first_ns = now;
+	return flow;
 }
 
-static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct packet *packet,
-					    enum hook hook, bool inner, __u64 now)
+static __always_inline struct flow *flow_of(void *map, struct __sk_buff *skb,
+					    const struct packet *packet, enum hook hook,
+					    bool inner, __u64 now)
 {
 	struct flow_key key = {
 		.src = packet->src,
@@ -104,39 +108,27 @@ static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct 
 		.proto = packet->proto,
 		.inner = inner,
 	};
-	__u32 first = 0;
-	void *map = bpf_map_lookup_elem(&flows, &first);
-	struct flow *flow;
+	struct flow *flow = bpf_map_lookup_elem(map, &key);
 
-	if (!map)
-		return NULL;
-	flow = bpf_map_lookup_elem(map, &key);
 	return flow ? flow : new_flow(map, &key, now);
 }
 
-/* A SYN or SYN-ACK that is sent again has the sequence number of the first, and opens nothing. */
-static __always_inline void count_opening(__u32 *count, __u32 *counted, __u32 seq)
+/* The record of what runs the other way through the same interface; NULL if there is none. */
+static __noinline struct flow *opposite_of(void *map, const struct packet *packet, __u32 ifindex,
+					   enum hook hook, bool inner)
 {
-	if (*count && *counted == seq)
-		return;
-	*counted = seq;
-	__sync_fetch_and_add(count, 1);
-}
+	struct flow_key key = {
+		.src = packet->dst,
+		.dst = packet->src,
+		.ifindex = ifindex,
+		.sport = packet->dport,
+		.dport = packet->sport,
+		.hook = settings.replay ? hook : !hook, /* a capture file has one side only */
+		.proto = packet->proto,
+		.inner = inner,
+	};
 
-static __always_inline void count_tcp(struct flow *flow, const struct packet *packet)
-{
-	__u16 flags = packet->tcp_flags;
-
-	if ((flow->tcp_flags & flags) != flags)
-		__sync_fetch_and_or(&flow->tcp_flags, flags);
-	if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		count_opening(&flow->syn, &flow->syn_seq, packet->tcp_seq);
-	else if (flags & TCP_SYN)
-		count_opening(&flow->synack, &flow->synack_seq, packet->tcp_seq);
-	if (flags & TCP_FIN)
-		__sync_fetch_and_add(&flow->fin, 1);
-	if (flags & TCP_RST)
-		__sync_fetch_and_add(&flow->rst, 1);
+	return bpf_map_lookup_elem(map, &key);
 }
 
 /* How many packets the skb is on the wire: a GSO skb is cut into segments after this hook. */
@@ -177,11 +169,13 @@ static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *
 	__u32 segments = segments_of(skb, packet);
 	__u32 bytes = packet->bytes + (segments - 1) * packet->header_bytes;
 	__u64 now = time_of(skb);
-	struct flow *flow;
+	__u32 first = 0;
+	void *map = bpf_map_lookup_elem(&flows, &first);
+	struct flow *flow, *opposite;
 
 	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
 		audit->unplaced += 1;
-	flow = flow_of(skb, packet, hook, inner, now);
+	flow = map ? flow_of(map, skb, packet, hook, inner, now) : NULL;
 	if (!flow) {
 		audit->full_skbs += 1;
 		audit->full_packets += segments;
@@ -191,8 +185,13 @@ static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *
 	__sync_fetch_and_add(&flow->packets, segments);
 	__sync_fetch_and_add(&flow->bytes, bytes);
 	flow->last_ns = now;
-	if (packet->proto == IPPROTO_TCP && !packet->later_fragment)
-		count_tcp(flow, packet);
+	if (packet->proto == IPPROTO_TCP && !packet->later_fragment) {
+		count_tcp(flow, packet, segments, skb->gso_size, now);
+		if (is_synack(packet)) {
+			opposite = opposite_of(map, packet, skb->ifindex, hook, inner);
+			measure_handshake(flow, opposite, now);
+		}
+	}
 	return flow;
 }
 

@@ -31,18 +31,27 @@ struct flow_key {
 	__u8 zero; /* a key is compared as bytes: no padding may stay undefined */
 };
 
+/* What most packets touch stands first, within one cache line. */
 struct flow {
 	__u64 packets, bytes; /* as on the wire, from the IP header on */
 	__u64 first_ns, last_ns; /* CLOCK_BOOTTIME */
+	__u32 tcp_flags;
+	__u32 next_seq; /* what follows the highest sequence number seen */
+	__u32 retransmitted; /* segments, SYNs and FINs among them, that had been seen before */
+	__u8 nat;
+	__u8 reply; /* this record runs against the direction of the original tuple */
+	__u8 sequenced; /* `next_seq` is known */
+	__u8 zero;
 	/* Where translated, the connection as its consumer opened it; else zero. */
 	struct address original_src, original_dst;
 	__u16 original_sport, original_dport;
-	__u32 syn, synack, fin, rst; /* repeated SYNs and SYN-ACKs are not counted */
+	__u32 syn, synack; /* repeated ones are not counted */
 	__u32 syn_seq, synack_seq; /* sequence numbers of the last ones counted */
-	__u32 tcp_flags;
-	__u8 nat;
-	__u8 reply; /* this record runs against the direction of the original tuple */
-	__u8 zero[6];
+	__u32 syn_packets, fin, rst; /* packets with the flag, repeated ones too */
+	__u32 rtt_samples; /* SYN-ACKs of this way that answered a SYN, and how long that took */
+	__u32 more_zero;
+	__u64 rtt_sum_ns, rtt_min_ns;
+	__u64 syn_ns; /* when the last SYN came; 0 once it was answered or repeated */
 };
 
 struct audit_key {

@@ -45,6 +45,12 @@ def _flags(row: Row) -> str:
     return f"{forward}/{reverse}" if forward or reverse else ""
 
 
+def _rtt(row: Row) -> str:
+    """The least and the mean time from SYN to SYN-ACK."""
+    rtt = row["rtt"]
+    return " / ".join(f"{rtt[name] / 1e6:.2f} ms" for name in ("min_ns", "mean_ns")) if rtt else ""
+
+
 FLOW_COLUMNS = [
     Column("CONSUMER", lambda row: end_name(row["consumer"])),
     Column("PROVIDER", _provider),
@@ -57,6 +63,11 @@ FLOW_COLUMNS = [
     Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
     Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
     Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
+    Column("SYN", lambda row: _of_tcp(row, "syn"), right=True, wide=True),
+    Column("FIN", lambda row: _of_tcp(row, "fin"), right=True, wide=True),
+    Column("RST", lambda row: _of_tcp(row, "rst"), right=True, wide=True),
+    Column("RETRANSMITTED", lambda row: _of_tcp(row, "retransmitted"), right=True, wide=True),
+    Column("RTT MIN / MEAN", _rtt, right=True, wide=True),
     Column("DIRECTION BY", lambda row: row["method"]),
     Column("DISPOSITION", lambda row: row["disposition"]),
     Column("FIRST", lambda row: row["first"], wide=True),
@@ -69,6 +80,10 @@ def _both(row: Row, count: str) -> str:
     if count == "bytes":
         return f"{human_bytes(forward)} / {human_bytes(reverse)}"
     return f"{forward} / {reverse}"
+
+
+def _of_tcp(row: Row, count: str) -> str:
+    return _both(row, count) if row["protocol"] == "TCP" else ""
 
 
 def with_related(rows: list[Row]) -> list[Row]:

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
@@ -26,6 +27,7 @@ from ringfence.control.identity import Role
 from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
+from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
 from ringfence.control.services import Clock, Services
 from ringfence.model.address import Address, parse_address
@@ -88,6 +90,7 @@ class ControlPlane:
 
         metrics = Metrics()
         agents = Agents(metrics)
+        metrics.registry.register(AgentMetrics(agents.all))
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
@@ -105,11 +108,10 @@ class ControlPlane:
         ingest = FlowIngest(flow_store, inventory, self._clock)
         await ingest.start()
         self._opened.push_async_callback(ingest.stop)
-        surroundings = Surroundings(
-            await self._reached_at(),
-            NodeAccess(config.ssh_networks),
-            config.report_interval_seconds,
-        )
+        modes = Modes(self._clock, database, DEFAULT_TENANT, agents, config.report_interval_seconds)
+        await modes.start()
+        self._opened.push_async_callback(modes.stop)
+        surroundings = Surroundings(await self._reached_at(), NodeAccess(config.ssh_networks))
         enforcement = Enforcement(
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
         )
@@ -121,6 +123,7 @@ class ControlPlane:
             inventory=inventory,
             enforcement=enforcement,
             agents=agents,
+            modes=modes,
             flow_store=flow_store,
             ingest=ingest,
             authority=authority,

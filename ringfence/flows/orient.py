@@ -2,10 +2,10 @@
 
 The kernel counts packets one way at a time and knows no roles. Here the two ways that an
 interface saw are paired, the consumer is found by the surest evidence there is, and the
-consumer's port, which tells nothing, is folded.
+consumer's port, which tells nothing, is folded unless each is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ringfence.flows.orientations import METHODS, UNDECIDED, Bytes, Orientations
 from ringfence.flows.record import Nat
-from ringfence.model.flow import Observer
+from ringfence.model.flow import Mode, Observer
 from ringfence.model.protocol import ICMP, ICMPV6, TCP
 
 __all__ = ["Listening", "Orientations", "conversations"]
@@ -48,12 +48,14 @@ def conversations(
     listening: Listening,
     service_ports: frozenset[tuple[int, int]],
     orientations: Orientations,
+    mode: Mode = Mode.CONVERSATION,
 ) -> dict[str, NDArray[np.generic] | pa.Array]:
     """One window's records (FLOW_DTYPE) as the columns of `wire.batch.FLOWS`.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
-    container specifications declare. Updates `orientations`.
+    container specifications declare. Updates `orientations`. In detailed mode a row stands for
+    one port of the consumer, else for all of them.
     """
     pairs = _pair(records)
     known = orientations.lookup(pairs.keys)
@@ -61,7 +63,8 @@ def conversations(
     forward, reverse = pairs.ways(consumer)
     counts = _count(pairs, known, forward, reverse)
     orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
-    return _fold(pairs, forward, reverse, consumer, method, counts, pod_interfaces)
+    port = pairs.ports(consumer) if mode is Mode.DETAILED else np.zeros(len(pairs), np.uint16)
+    return _fold(pairs, consumer, port, method, counts, pod_interfaces)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,12 @@ class _Pairs:
         """The rows of the forward and of the reverse records."""
         each = np.arange(len(self))
         return self.rows[consumer, each], self.rows[1 - consumer, each]
+
+    def ports(self, side: NDArray[np.int8]) -> NDArray[np.uint16]:
+        """The ports of these ends, zero where the protocol has none."""
+        found = _port(self.ends[side, np.arange(len(self))]).astype(np.uint16)
+        found[np.isin(self.either("protocol"), (ICMP, ICMPV6))] = 0
+        return found
 
     @property
     def last_ns(self) -> NDArray[np.int64]:
@@ -296,15 +305,15 @@ def _original(
 
 def _fold(
     pairs: _Pairs,
-    forward: NDArray[np.int64],
-    reverse: NDArray[np.int64],
     consumer: NDArray[np.int8],
+    consumer_port: NDArray[np.uint16],
     method: NDArray[np.uint8],
     counts: _Counts,
     pod_interfaces: NDArray[np.uint32],
 ) -> dict[str, NDArray[np.generic] | pa.Array]:
-    """Sum over the consumer's ports."""
+    """Sum over the consumer's ports that `consumer_port` does not tell apart."""
     each = np.arange(len(pairs))
+    forward, reverse = pairs.ways(consumer)
     own = (
         _octets(pairs.ends[consumer, each], "S18")[:, :16],
         _octets(pairs.ends[1 - consumer, each], "S18")[:, :16],
@@ -314,7 +323,7 @@ def _fold(
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
     key = _join(
         _octets(interface, ">u4"), protocol, own[0], own[1], _octets(own[2], ">u2"),
-        before[0], before[1], _octets(before[2], ">u2"),
+        before[0], before[1], _octets(before[2], ">u2"), _octets(consumer_port, ">u2"),
     )  # fmt: skip
     order = np.argsort(key, kind="stable")
     starts = np.nonzero(np.concatenate([[True], key[order][1:] != key[order][:-1]]))[0]
@@ -325,7 +334,7 @@ def _fold(
         return how.reduceat(values[order], starts) if len(pairs) else values
 
     def sides(name: str, how: np.ufunc, kind: str) -> Mapping[str, NDArray[np.generic]]:
-        column = "tcp_flags" if name == "flags" else name
+        column = {"flags": "tcp_flags", "syn": "syn_packets"}.get(name, name)
         ways = (("forward", forward), ("reverse", reverse))
         return {
             f"{way}_{name}": total(pairs.field(rows, column).astype(kind), how)
@@ -344,7 +353,7 @@ def _fold(
         "protocol": protocol[one],
         "consumer": own[0][one],
         "provider": own[1][one],
-        "consumer_port": np.zeros(len(one), dtype=np.uint16),
+        "consumer_port": consumer_port[one],
         "provider_port": own[2][one],
         "original_consumer": before[0][one],
         "original_provider": before[1][one],
@@ -353,11 +362,30 @@ def _fold(
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),
+        **sides("syn", np.add, "u4"),
+        **sides("fin", np.add, "u4"),
+        **sides("rst", np.add, "u4"),
+        **sides("retransmitted", np.add, "u4"),
         "opened": total(counts.opened.astype(np.uint64)),
         "answered": total(counts.answered.astype(np.uint64)),
         "refused": total(counts.refused.astype(np.uint64)),
+        **_handshakes(pairs, reverse, total),
         "first_ns": total(np.minimum(*firsts), np.minimum),
         "last_ns": total(pairs.last_ns, np.maximum),
+    }
+
+
+def _handshakes(
+    pairs: _Pairs, reverse: NDArray[np.int64], total: Callable[..., NDArray[np.generic]]
+) -> dict[str, NDArray[np.generic]]:
+    """How long the provider's SYN-ACKs took: number, sum and least, which is 0 for none."""
+    samples = pairs.field(reverse, "rtt_samples")
+    never = np.iinfo(np.uint64).max
+    least = total(np.where(samples > 0, pairs.field(reverse, "rtt_min_ns"), never), np.minimum)
+    return {
+        "rtt_samples": total(samples),
+        "rtt_sum_ns": total(pairs.field(reverse, "rtt_sum_ns")),
+        "rtt_min_ns": np.where(least == never, 0, least),
     }
 
 

@@ -42,8 +42,17 @@ FLOW_DTYPE = np.dtype(
         ("tcp_flags", "u2"),  # all flags seen
         ("syn", "u4"),  # packets with SYN and no ACK; one that is sent again is not counted
         ("synack", "u4"),  # likewise
-        ("fin", "u4"),
+        ("syn_packets", "u4"),  # with SYN, with ACK or without; those that are sent again too
+        ("fin", "u4"),  # packets with the flag
         ("rst", "u4"),
+        # Segments sent again, as far as this record saw them before; SYNs and FINs are among
+        # them, GSO packets count as their segments, probes of one byte do not count. What the
+        # network put out of order looks the same.
+        ("retransmitted", "u4"),
+        # From a SYN to the SYN-ACK of this record, where the SYN was sent once only.
+        ("rtt_samples", "u4"),
+        ("rtt_sum_ns", "u8"),
+        ("rtt_min_ns", "u8"),  # 0 without samples
         ("first_ns", "i8"),  # epoch ns
         ("last_ns", "i8"),
     ]

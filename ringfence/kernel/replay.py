@@ -27,6 +27,10 @@ _LEAST = 64
 MAX_DECODE_AS = 8
 _FRAMES_AT_ONCE = 16_384
 _TUPLE = ["protocol", "inner", "src", "dst", "sport", "dport"]
+_COUNTS = [
+    "packets", "bytes", "syn", "synack", "syn_packets", "fin", "rst", "retransmitted",
+    "rtt_samples", "rtt_sum_ns",
+]  # fmt: skip
 
 Records = np.ndarray[Any, Any]
 
@@ -125,9 +129,14 @@ def _merge(records: Records) -> Records:
         keys.view(f"S{keys.dtype.itemsize}"), return_index=True, return_inverse=True
     )
     merged = records[first]
-    for name in ("packets", "bytes", "syn", "synack", "fin", "rst"):
+    for name in _COUNTS:
         merged[name] = 0
         np.add.at(merged[name], which, records[name])
+    never = np.iinfo(np.uint64).max
+    merged["rtt_min_ns"] = never
+    least = np.where(records["rtt_samples"] > 0, records["rtt_min_ns"], never)
+    np.minimum.at(merged["rtt_min_ns"], which, least)
+    merged["rtt_min_ns"][merged["rtt_samples"] == 0] = 0
     np.bitwise_or.at(merged["tcp_flags"], which, records["tcp_flags"])
     np.minimum.at(merged["first_ns"], which, records["first_ns"])
     np.maximum.at(merged["last_ns"], which, records["last_ns"])

@@ -26,6 +26,30 @@ class DropSource(IntEnum):
     OTHER = 2
 
 
+class Loss(StrEnum):
+    """Why something is in no record, or not in the record where it belongs."""
+
+    TRUNCATED = "truncated"
+    BAD_HEADER = "bad header"
+    BAD_LENGTH = "bad length"
+    FLOW_MAP_FULL = "flow map full"
+    UNPLACED = "fragment unplaced"
+    INNER_TRUNCATED = "inner truncated"
+    INNER_BAD_HEADER = "inner bad header"
+    INNER_BAD_LENGTH = "inner bad length"
+    DROP_MAP_FULL = "drop map full"
+    DROP_NOT_PARSED = "drop not parsed"
+    NOT_ATTACHED = "interface not attached"
+    REPORTS = "reports"
+
+
+class Mode(StrEnum):
+    """How finely an agent tells flows: consumers' ports folded, or each kept."""
+
+    CONVERSATION = "conversation"
+    DETAILED = "detailed"
+
+
 class Disposition(StrEnum):
     """What became of a connection."""
 

@@ -35,12 +35,23 @@ FLOWS = pa.schema(
         ("forward_packets", pa.uint64()),
         ("forward_bytes", pa.uint64()),
         ("forward_flags", pa.uint16()),
+        ("forward_syn", pa.uint32()),  # packets with the flag, repeated ones too
+        ("forward_fin", pa.uint32()),
+        ("forward_rst", pa.uint32()),
+        ("forward_retransmitted", pa.uint32()),  # TCP segments, as flows.record tells
         ("reverse_packets", pa.uint64()),
         ("reverse_bytes", pa.uint64()),
         ("reverse_flags", pa.uint16()),
+        ("reverse_syn", pa.uint32()),
+        ("reverse_fin", pa.uint32()),
+        ("reverse_rst", pa.uint32()),
+        ("reverse_retransmitted", pa.uint32()),
         ("opened", pa.uint64()),  # connections whose opening was seen
         ("answered", pa.uint64()),  # of these, answered by the provider
         ("refused", pa.uint64()),  # of these, answered with RST or unreachable
+        ("rtt_samples", pa.uint32()),  # handshakes whose time from SYN to SYN-ACK is known
+        ("rtt_sum_ns", pa.uint64()),
+        ("rtt_min_ns", pa.uint64()),  # 0 without samples
         ("first_ns", pa.int64()),  # epoch ns
         ("last_ns", pa.int64()),
     ]

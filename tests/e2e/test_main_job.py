@@ -130,6 +130,14 @@ def test_agents_are_confined_and_connected(installed: Lab) -> None:
     assert context["capabilities"]["drop"] == ["ALL"]
 
 
+def test_every_packet_at_the_nodes_veths_is_accounted_for(installed: Lab) -> None:
+    """While the shop is busy, when packets pass during each reading."""
+    for agent in answer("agents"):
+        audit = agent["audit"]
+        assert audit["judged"] > 0
+        assert (audit["unaccounted"], audit["overcounted"]) == (0, 0), audit
+
+
 def test_a_label_change_is_visible_at_once(installed: Lab) -> None:
     """How soon is measured by `bench/inventory_latency.py`."""
     name = pod(installed, "shipping")["metadata"]["name"]

@@ -110,7 +110,7 @@ class Agent:
     ) -> None:
         """One row; `before` is the consumer and the provider before NAT."""
         before_consumer, before_provider = before or ("::", ("::", 0))
-        row = {
+        row = dict.fromkeys(batch.FLOWS.names, 0) | {
             "observer": observer, "interface": interface, "protocol": TCP,
             "consumer": parse_address(consumer), "provider": parse_address(provider[0]),
             "consumer_port": 0, "provider_port": provider[1],

@@ -84,6 +84,17 @@ class Node(Namespace):
 
 
 @contextlib.contextmanager
+def bpf_file_system(at: Path) -> Iterator[Path]:
+    """A BPF file system of its own; what is pinned in it goes with it."""
+    at.mkdir()
+    _run("mount", "-t", "bpf", "bpf", str(at))
+    try:
+        yield at
+    finally:
+        _run("umount", str(at))
+
+
+@contextlib.contextmanager
 def namespace(role: str) -> Iterator[Namespace]:
     """A fresh namespace with its loopback up; gone afterwards with all its interfaces."""
     name = f"rf-{role}-{SESSION}-{secrets.token_hex(2)}"

@@ -42,11 +42,23 @@ class ServiceView(BaseModel):
 
 
 class WayView(BaseModel):
-    """One way's packets, bytes from the IP header on, and the TCP flags seen."""
+    """One way's packets, bytes from the IP header on, and what TCP showed."""
 
     packets: int
     bytes: int
     flags: list[str]
+    syn: int = Field(description="Packets with this flag, repeated ones too.")
+    fin: int
+    rst: int
+    retransmitted: int = Field(description="TCP segments that were sent again.")
+
+
+class RttView(BaseModel):
+    """From SYN to SYN-ACK where the observer stood, of handshakes whose SYN was sent once."""
+
+    samples: int
+    min_ns: int
+    mean_ns: int
 
 
 class HopView(BaseModel):
@@ -56,6 +68,9 @@ class HopView(BaseModel):
     provider: EndView
     protocol: str
     port: int
+    consumer_ports: list[int] = Field(
+        description="Some of the consumer's; none where agents folded them."
+    )
     method: str
     forward: WayView
     reverse: WayView
@@ -63,6 +78,7 @@ class HopView(BaseModel):
     answered: int
     refused: int
     dropped: int = Field(description="Packets that were reported dropped.")
+    rtt: RttView | None = Field(description="Null where no handshake was measured.")
     first: str
     last: str
 
@@ -101,6 +117,7 @@ class Views:
             provider=self.end(row["provider"], row["provider_revision"]),
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
+            consumer_ports=sorted(row["consumer_ports"]),
             method=row["method"],
             forward=_way(row, "forward"),
             reverse=_way(row, "reverse"),
@@ -108,6 +125,7 @@ class Views:
             answered=row["answered"],
             refused=row["refused"],
             dropped=row["dropped"],
+            rtt=_rtt(row),
             first=format_time(row["first_ns"]),
             last=format_time(row["last_ns"]),
         )
@@ -170,4 +188,12 @@ def _way(row: Row, way: str) -> WayView:
         packets=row[f"{way}_packets"],
         bytes=row[f"{way}_bytes"],
         flags=[name for bit, name in enumerate(_FLAGS) if flags >> bit & 1],
+        **{name: row[f"{way}_{name}"] for name in ("syn", "fin", "rst", "retransmitted")},
     )
+
+
+def _rtt(row: Row) -> RttView | None:
+    samples = row["rtt_samples"]
+    if not samples:
+        return None
+    return RttView(samples=samples, min_ns=row["rtt_min_ns"], mean_ns=row["rtt_sum_ns"] // samples)

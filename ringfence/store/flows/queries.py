@@ -16,20 +16,27 @@ _TUPLE = (
 _HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
 _SAME = ", ".join(f"any({name}) AS {name}" for name in ["connection", *_HOP.split(", ")])
 """What the rows of one `hop`, which is its hash, have in common."""
+CONSUMER_PORTS = 64
+"""How many a hop has at most; it is one hop, whether or not agents told its consumer's ports."""
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
-    "forward_packets",
-    "forward_bytes",
-    "reverse_packets",
-    "reverse_bytes",
+    *(
+        f"{way}_{count}"
+        for way in ("forward", "reverse")
+        for count in ("packets", "bytes", "syn", "fin", "rst", "retransmitted")
+    ),
     "opened",
     "answered",
     "refused",
+    "rtt_samples",
+    "rtt_sum_ns",
 ]
 _BEST = [
     *_SUMS,
+    "rtt_min_ns",
     "forward_flags",
     "reverse_flags",
+    "consumer_ports",
     "method",
     "node",
     "consumer_revision",
@@ -57,7 +64,9 @@ SELECT hop, {_SAME}, node, interface,
     min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
+    minIf(rtt_min_ns, rtt_samples > 0) AS rtt_min_ns,
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
+    groupUniqArrayIf({CONSUMER_PORTS})(consumer_port, consumer_port != 0) AS consumer_ports,
     argMin(method, indexOf(['syn', 'socket', 'service', 'degree'], method)) AS method,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
@@ -74,8 +83,9 @@ SELECT hop, any(connection) AS connection,
     any(provider_port) AS dialled_port, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
-    {", ".join(f"toUInt64(0) AS {name}" for name in _SUMS)},
-    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags, '' AS method,
+    {", ".join(f"toUInt64(0) AS {name}" for name in [*_SUMS, "rtt_min_ns"])},
+    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags,
+    emptyArrayUInt16() AS consumer_ports, '' AS method,
     max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision,
     max(consumer_revision) AS first_consumer_revision,
     max(provider_revision) AS dialled_revision,

@@ -69,6 +69,7 @@ _FOLDED = {
     "first_ns": "min",
     "last_ns": "max",
     "rank": "min",
+    "rtt_min_ns": "min",
     "method": "max",  # of model.flow.Method the surer is the later in the alphabet
     "forward_flags": "groupBitOr",
     "reverse_flags": "groupBitOr",
@@ -77,6 +78,8 @@ _FOLDED = {
     "consumer_node": "max",
     "provider_node": "max",
 } | dict.fromkeys(_REVISIONS, "max")
+_VALUES = {"rtt_min_ns": "if(one.rtt_samples > 0, one.rtt_min_ns, toUInt64(-1))"}
+"""What is folded, where it is not the column itself: no time is not the shortest."""
 _COUNTS = (pa.uint32(), pa.uint64())
 
 _HOUR = "intDiv(last_ns, 3600000000000)"
@@ -144,7 +147,8 @@ def _hourly(source: str, rows: pa.Schema, key: list[str], left_out: set[str], da
         kind, _, codec = kinds[field.name].partition(" ")
         summed = "UInt64" if how == "sum" else kind
         columns[field.name] = f"SimpleAggregateFunction({how}, {summed}) {codec}".rstrip()
-        told.append(f"{how}(one.{field.name}) AS {field.name}")
+        value = _VALUES.get(field.name, f"one.{field.name}")
+        told.append(f"{how}({value}) AS {field.name}")
     sums = ",\n    ".join(told)
     return RollUp(
         Table(

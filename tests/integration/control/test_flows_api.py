@@ -104,7 +104,8 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
     await publish(await world.enrol("connector", "c"), ITEMS)
     agents = {name: await world.enrol("agent", name) for name in ("node1", "node2")}
     now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
-    one, two = through_service(now)
+    rtt = {"rtt_samples": 2, "rtt_sum_ns": 90, "rtt_min_ns": 40, "forward_retransmitted": 3}
+    one, two = through_service(now | rtt)
     # What node2 saw alone looks like a direct connection; node1 puts that right later.
     assert not await report(agents["node2"], two, "node2-1", now["last_ns"])
     (flow,) = (await world.ok("GET", "/flows"))["items"]
@@ -121,6 +122,8 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
     )
     assert (flow["opened"], flow["disposition"]) == (1, "passed")
     assert (flow["forward"]["flags"], flow["reverse"]["flags"]) == (["SYN"], ["SYN", "ACK"])
+    assert (flow["forward"]["retransmitted"], flow["reverse"]["retransmitted"]) == (3, 0)
+    assert flow["rtt"] == {"samples": 2, "min_ns": 40, "mean_ns": 45}
     (related,) = flow["related"]
     assert (related["provider"]["name"], related["port"]) == ("carts-2", 8080)
     query = {"filter": 'consumer.kubernetes.label.name = "carts"'}

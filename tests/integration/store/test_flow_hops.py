@@ -140,3 +140,26 @@ async def test_an_address_given_to_another_pod_is_another_end(store: FlowStore) 
 async def test_other_tenants_see_nothing(store: FlowStore) -> None:
     await insert(store, *pod_to_pod_same_node())
     assert len(await store.query(HOPS, WINDOW | {"tenant": "other"})) == 0
+
+
+async def test_a_connection_told_in_both_modes_is_one_with_the_sum_of_both(
+    store: FlowStore,
+) -> None:
+    before = (FRONT, (CARTS_IP, 80))
+    one = Agent("node1")
+    later: dict[str, Any] = {
+        "first_ns": START + 20 * SECOND,
+        "last_ns": START + 21 * SECOND,
+        "opened": 0,
+    }
+    for port, more in ((0, {}), (40000, later), (40001, later), (0, later)):
+        one.saw(POD, 7, FRONT, (CARTS_IP, 80), consumer_port=port, **more)
+        one.saw(POD, 8, FRONT, (CARTS, 8080), before, consumer_port=port, **more)
+    await insert(store, one)
+    hops = await store.query(HOPS, WINDOW)
+    assert len(set(hops["connection"].to_pylist())) == 1
+    for hop in hops.to_pylist():
+        assert sorted(hop["consumer_ports"]) == [40000, 40001]
+        assert (hop["forward_packets"], hop["opened"]) == (4 * 5, 1)
+    assert len(hops) == 2
+    assert len(records(hops)) == 1

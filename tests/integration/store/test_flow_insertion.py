@@ -3,6 +3,7 @@
 import asyncio
 from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,26 +17,37 @@ from ringfence.model.client import ClientKind
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.store.errors import StoreError
 from ringfence.store.flows import FlowStore
+from ringfence.store.flows.queries import HOPS, hourly
 from ringfence.store.relational.database import Database
 from tests.integration.store.observed import (
     HISTORY,
+    POD,
+    WINDOW,
     keep,
     packets,
     pod_to_pod_same_node,
     pod_to_service,
     rows,
 )
-from tests.integration.world import CARTS2, CLUSTER, ITEMS, SECOND, START
+from tests.integration.world import CARTS, CARTS2, CLUSTER, FRONT, ITEMS, SECOND, START, Agent
 
 
 async def test_windows_add_up_and_what_is_stored_is_known(store: FlowStore) -> None:
-    (agent,) = pod_to_pod_same_node()
-    first, second = agent.report("w1"), agent.report("w2")
-    await keep(store, first)
-    await keep(store, second)
-    keys = [first.key, second.key, agent.report("w3").key]
-    assert await store.known(keys) == {first.key, second.key}
-    assert await packets(store) == (10, 10)
+    rtt: dict[str, Any] = {"rtt_samples": 2, "rtt_sum_ns": 90, "rtt_min_ns": 40}
+    agent, unmeasured = Agent("node1"), Agent("node1")
+    agent.saw(POD, 7, FRONT, (CARTS, 8080), forward_retransmitted=3, reverse_rst=1, **rtt)
+    unmeasured.saw(POD, 7, FRONT, (CARTS, 8080), forward_packets=0, opened=0)
+    reports = [agent.report("w1"), agent.report("w2"), unmeasured.report("w3")]
+    for report in reports:
+        await keep(store, report)
+    keys = [report.key for report in reports]
+    assert await store.known([*keys, agent.report("w4").key]) == set(keys)
+    for question in (HOPS, hourly(HOPS)):
+        (hop,) = (await store.query(question, WINDOW)).to_pylist()
+        assert (hop["forward_packets"], hop["opened"]) == (10, 2)
+        counts = (hop["forward_retransmitted"], hop["reverse_rst"], hop["reverse_syn"])
+        assert counts == (6, 2, 0)
+        assert {name: hop[name] for name in rtt} == rtt | {"rtt_samples": 4, "rtt_sum_ns": 180}
 
 
 async def test_what_is_reported_again_in_other_company_is_stored_once(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.flows.record import FLOW_DTYPE, Hook, Nat
 from ringfence.model.address import format_address, parse_address
+from ringfence.model.flow import Mode
 from ringfence.model.protocol import ICMP, TCP, UDP
 
 SECOND = 10**9
@@ -52,6 +53,7 @@ def run(
     listening: Listening | None = None,
     services: frozenset[tuple[int, int]] = frozenset(),
     state: Orientations | None = None,
+    mode: Mode = Mode.CONVERSATION,
 ) -> list[dict[str, Any]]:
     columns = conversations(
         pack(*records),
@@ -59,6 +61,7 @@ def run(
         listening or listen(),
         services,
         state if state is not None else Orientations(),
+        mode,
     )
     rows = []
     for at in range(len(columns["protocol"])):
@@ -92,6 +95,51 @@ def test_connections_fold_into_one_conversation() -> None:
     assert (row["first_ns"], row["last_ns"], row["observer"]) == (SECOND, 3 * SECOND, 1)
     assert (row["method"], row["consumer_port"]) == ("syn", 0)
     assert row["original_provider"] == "::"
+
+
+def test_in_detail_each_port_of_the_consumer_has_a_row_and_the_sums_are_the_same() -> None:
+    ping = record(f"{CLIENT}:0", f"{SERVER}:0", protocol=ICMP, sport=8, packets=3)
+    window = (*handshake(40000), *handshake(40001), ping)
+    folded, detailed = run(*window), run(*window, mode=Mode.DETAILED)
+    assert [row["consumer_port"] for row in folded] == [0, 0]
+    assert sorted(row["consumer_port"] for row in detailed) == [0, 40000, 40001]
+    assert {row["provider_port"] for row in detailed} == {80, 8 * 256}
+    for name in ("forward_packets", "reverse_packets", "forward_bytes", "opened", "answered"):
+        assert sum(row[name] for row in folded) == sum(row[name] for row in detailed) > 0
+
+
+def test_a_connection_that_outlives_a_change_of_mode_is_opened_once() -> None:
+    state = Orientations()
+    to, back = handshake(40000)
+    (before,) = run(to, back, state=state)
+    later = {"syn": 0, "synack": 0, "first_ns": 2 * SECOND, "last_ns": 2 * SECOND}
+    (detailed,) = run(to | later, back | later, state=state, mode=Mode.DETAILED)
+    (after,) = run(to | later, back | later, state=state)
+    assert [row["opened"] for row in (before, detailed, after)] == [1, 0, 0]
+    assert [row["consumer_port"] for row in (before, detailed, after)] == [0, 40000, 0]
+    assert {row["method"] for row in (before, detailed, after)} == {"syn"}
+
+
+def test_what_tcp_showed_folds_by_direction_and_the_least_rtt_skips_the_unmeasured() -> None:
+    records = [*handshake(40000), *handshake(40001), *handshake(40002)]
+    measured = [(2, 90, 40), (1, 30, 30), (0, 0, 0)]
+    for there, back, (samples, sum_ns, min_ns) in zip(
+        records[::2], records[1::2], measured, strict=True
+    ):
+        there.update(syn_packets=2, fin=1, retransmitted=3)
+        back.update(syn_packets=1, rst=1)
+        back.update(rtt_samples=samples, rtt_sum_ns=sum_ns, rtt_min_ns=min_ns)
+    (row,) = run(*records)
+    assert {
+        name: (row[f"forward_{name}"], row[f"reverse_{name}"])
+        for name in ("syn", "fin", "rst", "retransmitted")
+    } == {"syn": (6, 3), "fin": (3, 0), "rst": (0, 3), "retransmitted": (9, 0)}
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (3, 120, 30)
+
+
+def test_no_handshake_measured_is_no_rtt() -> None:
+    (row,) = run(*handshake(40000))
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (0, 0, 0)
 
 
 TO = record(f"{CLIENT}:40000", f"{SERVER}:8080")
