@@ -104,22 +104,21 @@ class FlowStore:
         self._local = threading.local()
 
     async def known(self, batches: Sequence[BatchKey]) -> set[BatchKey]:
-        """Those of the batches that are stored already; raises StoreError."""
+        """Those of the batches that are stored, or were to be and now are; raises StoreError."""
         told = {
             "tenants": sorted({batch.tenant for batch in batches}),
             "nodes": sorted({batch.node for batch in batches}),
             "ends": sorted({batch.end_ns for batch in batches}),
             "ids": sorted({batch.id for batch in batches}),
         }
-        found = await self._run(self._writer, partial(_query, queries.KNOWN_BATCHES, told))
+        found = await self._run(self._writer, lambda client: self._known(client, told))
         stored = {(row["tenant"], row["id"]) for row in found.to_pylist()}
         return {batch for batch in batches if (batch.tenant, batch.id) in stored}
 
     async def insert(self, batches: Sequence[BatchKey], flows: pa.Table, drops: pa.Table) -> None:
         """Store the rows of batches that are not known (FLOW_ROWS, DROP_ROWS); raises StoreError.
 
-        After a failure they are either not stored at all or will be, from here, before the next
-        ones: `known` then tells.
+        After a failure they are either not stored at all, or will be when `known` is asked next.
         """
         named = " ".join(f"{batch.tenant} {batch.id}" for batch in batches)
         token = blake2b(named.encode(), digest_size=16).hexdigest()
@@ -149,8 +148,11 @@ class FlowStore:
         migrations.prepare(client, self._config.retention, self._config.cluster)
         self._finish(client)
 
-    def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
+    def _known(self, client: Any, told: Mapping[str, Any]) -> pa.Table:
         self._finish(client)
+        return _query(queries.KNOWN_BATCHES, told, client)
+
+    def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
         self._journal.add(token, tables)
         self._finish(client)
 

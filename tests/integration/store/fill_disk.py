@@ -30,6 +30,7 @@ async def main(directory: Path) -> None:
 
     async def insert(number: int) -> None:
         key = replace(report.key, id=str(number))
+        await store.known([key])
         await store.insert([key], flows, drops)
         stored.append(key)
 
