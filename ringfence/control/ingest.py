@@ -24,7 +24,8 @@ SILENT_NS = 300 * 10**9
 PATIENCE_NS = 60 * 10**9
 """How long a report waits for the first inventory of its Kubernetes cluster."""
 
-_ROWS_AT_ONCE = 100_000
+_ROWS_AT_ONCE = 65_536
+"""As many as one report may have."""
 
 
 class FlowIngest:

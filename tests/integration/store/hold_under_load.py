@@ -19,7 +19,7 @@ from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.flows.queries import HOPS
 from tests.integration.store.observed import HISTORY, WINDOW, pod_to_pod_across
 
-_ROWS = 100_000
+_ROWS = 65_536
 
 
 def resident(what: str) -> int:

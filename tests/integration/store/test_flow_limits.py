@@ -30,4 +30,9 @@ def test_a_disk_that_is_full_refuses_and_loses_nothing(tmp_path: Path) -> None:
     told = json.loads(ran.stdout)
     assert re.search("(?i)not enough space|no space left", told.pop("said")), "it says why"
     assert told.pop("stored") > 2
-    assert told == {"kept": True, "whole": True, "kept after a restart": True}
+    assert told == {
+        "readable": True,
+        "kept": True,
+        "whole": True,
+        "kept after a restart": True,
+    }
