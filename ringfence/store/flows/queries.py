@@ -103,7 +103,8 @@ bitShiftLeft(toUInt64(remote), 63) + bitShiftLeft(toUInt64(rank), 55)
 """
 
 _BY_HOP = f"""
-SELECT hop, {_SAME}, min(remote) AS remote, argMin(({", ".join(_BEST)}), {_PLACE}) AS best,
+SELECT hop, {_SAME}, min(remote) AS remote,
+    {", ".join(f"argMin({name}, {_PLACE}) AS {name}" for name in _BEST)},
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
     sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}) AS own
@@ -112,9 +113,8 @@ GROUP BY hop
 """
 
 HOPS = f"""
-SELECT * EXCEPT (hop, own, best, tuple_dropped, tuple_reached, tuple_listed)
-    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached),
-    {", ".join(f"best.{place} AS {name}" for place, name in enumerate(_BEST, 1))}
+SELECT * EXCEPT (hop, own, tuple_dropped, tuple_reached, tuple_listed)
+    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
 FROM (
     SELECT *,
         sum(dropped) OVER (PARTITION BY own) AS tuple_dropped,
