@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import NamedTuple
 
-BENCHES = ("flow_cost", "flow_race")
+BENCHES = ("flow_cost", "flow_volume", "flow_latency", "flow_race")
 
 
 class Figure(NamedTuple):

@@ -18,6 +18,7 @@ from pathlib import Path
 import flow_day
 import pyarrow as pa
 
+from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
@@ -129,7 +130,7 @@ async def measure(directory: Path) -> None:
     )
     store = FlowStore(FlowStoreConfig(directory / "flows"))
     await store.start()
-    ingest = FlowIngest(store, inventory, lambda: UNTIL)
+    ingest = FlowIngest(store, inventory, Exports({}, inventory.timeline), lambda: UNTIL)
     await ingest.start()
     left = reports(directory)
     began, worked = time.perf_counter(), time.process_time()

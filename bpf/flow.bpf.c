@@ -45,6 +45,14 @@ struct {
 	__array(values, struct flow_map);
 } flows SEC(".maps") = {.values = {&flows_0}};
 
+/* Records ever made in either map, so that user space can tell how full the current one is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} made SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 8192);
@@ -84,10 +92,13 @@ static const struct flow nothing; /* too large for the stack */
 
 static __noinline struct flow *new_flow(void *map, const struct flow_key *key, __u64 now)
 {
+	__u32 first = 0;
+	__u64 *count = bpf_map_lookup_elem(&made, &first);
 	struct flow *flow;
 
 	/* Another processor may be first with the same key: both then find the one that won. */
-	bpf_map_update_elem(map, key, &nothing, BPF_NOEXIST);
+	if (!bpf_map_update_elem(map, key, &nothing, BPF_NOEXIST) && count)
+		__sync_fetch_and_add(count, 1);
 	flow = bpf_map_lookup_elem(map, key);
 	if (flow && !flow->first_ns)
 		flow->first_ns = now;

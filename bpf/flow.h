@@ -42,6 +42,8 @@ struct flow {
 	__u8 reply; /* this record runs against the direction of the original tuple */
 	__u8 sequenced; /* `next_seq` is known */
 	__u8 zero;
+	__u16 ipv4_id; /* of the segment sent last */
+	__u16 more_zero;
 	/* Where translated, the connection as its consumer opened it; else zero. */
 	struct address original_src, original_dst;
 	__u16 original_sport, original_dport;
@@ -49,7 +51,6 @@ struct flow {
 	__u32 syn_seq, synack_seq; /* sequence numbers of the last ones counted */
 	__u32 syn_packets, fin, rst; /* packets with the flag, repeated ones too */
 	__u32 rtt_samples; /* SYN-ACKs of this way that answered a SYN, and how long that took */
-	__u32 more_zero;
 	__u64 rtt_sum_ns, rtt_min_ns;
 	__u64 syn_ns; /* when the last SYN came; 0 once it was answered or repeated */
 };

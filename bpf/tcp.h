@@ -7,6 +7,8 @@
 
 #include "flow.h"
 
+#define FARTHEST_OVERTAKEN 1024 /* packets */
+
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -54,9 +56,18 @@ static __always_inline bool is_probe(const struct flow *flow, const struct packe
 }
 
 /*
- * Count the segments that lie wholly before what was seen already. On several processors at once
- * they may come out of order, as they may on the network: the late ones are counted as well.
+ * Whether a segment was sent before the last one, and overtaken: the network or the processors of
+ * a node put it out of order. Most hosts number the IPv4 packets of a connection one after the
+ * other; by those that do not, one in 64 retransmissions is taken for late.
  */
+static __always_inline bool is_late(const struct flow *flow, const struct packet *packet)
+{
+	__u16 behind = flow->ipv4_id - bpf_ntohs(packet->fragment_id);
+
+	return packet->family == 4 && behind && behind < FARTHEST_OVERTAKEN;
+}
+
+/* Count the segments that lie wholly before what was seen already. */
 static __always_inline void count_sequence(struct flow *flow, const struct packet *packet,
 					   __u32 segments, __u32 gso_size)
 {
@@ -74,9 +85,12 @@ static __always_inline void count_sequence(struct flow *flow, const struct packe
 			repeated = seen / gso_size;
 		flow->next_seq = end;
 		flow->sequenced = 1;
-	} else if (!is_probe(flow, packet, length)) {
+	} else if (is_probe(flow, packet, length) || is_late(flow, packet)) {
+		return;
+	} else {
 		repeated = segments;
 	}
+	flow->ipv4_id = bpf_ntohs(packet->fragment_id);
 	if (repeated)
 		__sync_fetch_and_add(&flow->retransmitted, repeated);
 }

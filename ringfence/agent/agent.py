@@ -35,7 +35,7 @@ from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
-from ringfence.model.flow import Loss, Mode
+from ringfence.model.flow import Mode
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2 import (
@@ -161,6 +161,8 @@ class Agent:
                     changed |= before != (self._pods, self._unreached)
                 if self._interfaces:
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                if await self._in_kernel(self._capture.crowded):
+                    self._cut_short.set()
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
@@ -205,7 +207,7 @@ class Agent:
     async def _report(self) -> None:
         """Put a batch into the spool for each window; they end at multiples of the interval.
 
-        A new pace, or the end, cuts the window under way short.
+        A new pace, a flow map that fills up, or the end cuts the window under way short.
         """
         start = time.time_ns()
         while not self._stopping.is_set():
@@ -258,7 +260,7 @@ class Agent:
         if self._stopping.is_set():  # what is counted from now on, nobody would take
             self._capture.watch(self._to_capture())
         self._audit = self._capture.audit()
-        self._audit.losses[Loss.REPORTS] = self._spool.dropped
+        self._audit.losses.update(self._spool.lost)
         fresh = uuid.uuid4().hex
         try:
             write_atomically(self._config.window_file, fresh.encode())

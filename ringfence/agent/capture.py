@@ -41,6 +41,8 @@ _LOSSES = _UNRECORDED | _MISPLACED
 
 _UNDER_WAY_SECONDS = 0.002
 """Ample for a packet to get from the kernel's counter to the program, or from it to the counter."""
+_CROWDED = 0.5
+"""What is left of the flow map has to do until the agent looks again, a second later."""
 
 log = structlog.get_logger()
 
@@ -104,6 +106,10 @@ class Capture:
                 log.warning("interface not captured", interface=interface.name, problem=str(error))
             return False
         return True
+
+    def crowded(self) -> bool:
+        """Whether there may soon be no room for more records."""
+        return self._flows.fill() > _CROWDED
 
     def take(self) -> NDArray[np.void]:
         """The records (FLOW_DTYPE) since the last call, which the kernel keeps until `done`."""

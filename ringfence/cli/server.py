@@ -64,6 +64,14 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     clickhouse_cluster: Annotated[
         str, typer.Option(help="Spread flows over this cluster of the ClickHouse server's.")
     ] = "",
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Where conversations go besides the store, such as jsonl:///var/log/flows.jsonl; "
+            "repeatable. docs/exporters.md lists the kinds.",
+        ),
+    ] = None,
 ) -> None:
     """Run the control plane until interrupted.
 
@@ -72,6 +80,7 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Example: ringfence server --data-dir /var/lib/ringfence --advertise ringfence.example
     """
     from ringfence.control.config import ControlConfig, parse_listen  # noqa: PLC0415
+    from ringfence.export.url import parse_url  # noqa: PLC0415
     from ringfence.model.address import parse_network  # noqa: PLC0415
     from ringfence.store.flows.tables import Retention  # noqa: PLC0415
 
@@ -87,6 +96,7 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
         flow_memory_mib=flow_memory_mib,
         clickhouse_url=clickhouse,
         clickhouse_cluster=clickhouse_cluster,
+        exports=tuple(parse_url(text) for text in export or ()),
     )
     asyncio.run(_run(config))
 

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ringfence.export.url import ExportUrl
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 from ringfence.store.flows.tables import Retention
@@ -43,7 +44,7 @@ class ControlConfig:
     always open SSH to nodes, whatever is enforced. Without `clickhouse_url`, which may hold a
     password too, what agents observe is kept in the data directory, by an engine within this
     process that takes `flow_memory_mib` at most. `clickhouse_cluster` names a cluster of that
-    server's to keep it on. `retention` says for how long.
+    server's to keep it on. `retention` says for how long. Conversations go to each of `exports`.
     """
 
     data_dir: Path
@@ -58,3 +59,4 @@ class ControlConfig:
     clickhouse_cluster: str = ""
     flow_memory_mib: int = 2048
     retention: Retention = field(default_factory=Retention)
+    exports: tuple[ExportUrl, ...] = ()

@@ -1,4 +1,4 @@
-"""Takes in what agents report: labels it by the inventory of its time, and stores it once.
+"""Takes in what agents report: labels it by the inventory of its time, stores and exports it.
 
 Every insertion has a price of its own, so that reports which come while one is under way wait,
 and go in together with the next.
@@ -8,7 +8,9 @@ import asyncio
 
 import pyarrow as pa
 
+from ringfence.control.arrivals import Arrivals
 from ringfence.control.errors import NotYetError
+from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.inventory import Inventory
 from ringfence.control.labelling import Report, label
@@ -31,11 +33,15 @@ _ROWS_AT_ONCE = 65_536
 class FlowIngest:
     """Labels rows and hands them to the store; knows which nodes have an agent."""
 
-    def __init__(self, store: FlowStore, inventory: Inventory, clock: Clock) -> None:
-        self._store, self._inventory, self._clock = store, inventory, clock
+    def __init__(
+        self, store: FlowStore, inventory: Inventory, exports: Exports, clock: Clock
+    ) -> None:
+        self._store, self._inventory, self._exports = store, inventory, exports
+        self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
         self._waiting: dict[BatchKey, tuple[Report, asyncio.Future[bool]]] = {}
         self._writer: asyncio.Task[None] | None = None
+        self.arrivals = Arrivals()
 
     async def start(self) -> None:
         """Learn from the store who reported lately."""
@@ -74,6 +80,8 @@ class FlowIngest:
         duplicate = await self._stored(Report(key, flows, drops))
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
+        if not duplicate:
+            self.arrivals.tell(agent.tenant, window)
         return duplicate
 
     async def _stored(self, report: Report) -> bool:
@@ -118,4 +126,17 @@ class FlowIngest:
         if fresh:
             flows, drops = label(fresh, self._inventory.timeline)
             await self._store.insert([report.key for report in fresh], flows, drops)
+            self._export(fresh, flows)
         return known
+
+    def _export(self, reports: list[Report], flows: pa.Table) -> None:
+        """Hand on the rows of reports, which follow each other in `flows`."""
+        agents: dict[str, set[str]] = {}
+        for cluster, node in self.through():
+            agents.setdefault(cluster, set()).add(node)
+        start = 0
+        for report in reports:
+            known = agents.get(report.key.kubernetes_cluster, set())
+            rows = flows.slice(start, len(report.flows))
+            self._exports.take(rows, known | {report.key.node})
+            start += len(rows)

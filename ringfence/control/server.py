@@ -21,6 +21,7 @@ from ringfence.control.compilation import Surroundings
 from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
+from ringfence.control.exports import Exports
 from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
 from ringfence.control.identity import Role
@@ -30,6 +31,7 @@ from ringfence.control.metrics import Metrics
 from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
 from ringfence.control.services import Clock, Services
+from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
@@ -61,7 +63,10 @@ class ControlPlane:
         self.grpc_port = 0
 
     async def start(self) -> None:
-        """Open the stores and serve; raises StartError and StoreError, and then holds nothing."""
+        """Open the stores and serve; what it raises has a reason, and then it holds nothing.
+
+        Raises StartError, StoreError, and InputError where an exporter's URL means nothing.
+        """
         try:
             await self._start()
         except BaseException:
@@ -74,6 +79,7 @@ class ControlPlane:
 
     async def _start(self) -> None:
         config, now_ns = self._config, self._clock()
+        exporters = make_exporters(config.exports)
         directory = DataDirectory(config.data_dir)
         directory.open()
         self._opened.callback(directory.close)
@@ -105,7 +111,11 @@ class ControlPlane:
         )
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
-        ingest = FlowIngest(flow_store, inventory, self._clock)
+        exports = Exports(exporters, inventory.timeline)
+        metrics.registry.register(exports)
+        await exports.start()
+        self._opened.push_async_callback(exports.stop)
+        ingest = FlowIngest(flow_store, inventory, exports, self._clock)
         await ingest.start()
         self._opened.push_async_callback(ingest.stop)
         modes = Modes(self._clock, database, DEFAULT_TENANT, agents, config.report_interval_seconds)

@@ -45,9 +45,9 @@ FLOW_DTYPE = np.dtype(
         ("syn_packets", "u4"),  # with SYN, with ACK or without; those that are sent again too
         ("fin", "u4"),  # packets with the flag
         ("rst", "u4"),
-        # Segments sent again, as far as this record saw them before; SYNs and FINs are among
-        # them, GSO packets count as their segments, probes of one byte do not count. What the
-        # network put out of order looks the same.
+        # Segments that lie wholly before what this record saw already; SYNs and FINs are among
+        # them, GSO packets count as their segments, probes of one byte do not count. Over IPv6
+        # what was put out of order on the way looks the same.
         ("retransmitted", "u4"),
         # From a SYN to the SYN-ACK of this record, where the SYN was sent once only.
         ("rtt_samples", "u4"),

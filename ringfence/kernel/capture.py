@@ -72,18 +72,18 @@ _VALUE = np.dtype(
         ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
         ("tcp_flags", "u4"), ("next_seq", "u4"), ("retransmitted", "u4"),
         ("nat", "u1"), ("reply", "u1"), ("sequenced", "u1"), ("zero", "V1"),
+        ("ipv4_id", "u2"), ("more_zero", "V2"),
         ("original_src", "u1", 16), ("original_dst", "u1", 16),
         ("original_sport", "u2"), ("original_dport", "u2"),
         ("syn", "u4"), ("synack", "u4"), ("syn_seq", "u4"), ("synack_seq", "u4"),
         ("syn_packets", "u4"), ("fin", "u4"), ("rst", "u4"),
-        ("rtt_samples", "u4"), ("more_zero", "V4"),
-        ("rtt_sum_ns", "u8"), ("rtt_min_ns", "u8"), ("syn_ns", "u8"),
+        ("rtt_samples", "u4"), ("rtt_sum_ns", "u8"), ("rtt_min_ns", "u8"), ("syn_ns", "u8"),
     ]
 )  # fmt: skip
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 
-_PINNED = ("flows_0", "flows_1", "flows", "audits", "audit_rest", "datagrams")
+_PINNED = ("flows_0", "flows_1", "flows", "audits", "audit_rest", "datagrams", "made")
 _NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -133,6 +133,7 @@ class FlowCapture:
             pinned = {name: self._pins.map(name) for name in _PINNED}
         self._object = BpfObject(self._path, sizes, self._settings, unused, pinned)
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
+        self._made = self._records_made()
         if self._pins:
             self._take_over(self._pins)
 
@@ -186,8 +187,14 @@ class FlowCapture:
         The kernel keeps them until `done`, so that they outlive a kill of this process.
         """
         with self._lock:
+            self._made = self._records_made()
             self._flows.swap()
             return self._resting()
+
+    def fill(self) -> float:
+        """How full the flow map is, from 0 to 1; of a predecessor's records it does not know."""
+        with self._lock:
+            return (self._records_made() - self._made) / self._max_flows
 
     def left(self) -> np.ndarray[Any, Any]:
         """The records that were taken last, here or by a predecessor, if nobody called `done`."""
@@ -245,6 +252,14 @@ class FlowCapture:
                 "bpf_map_delete_elem", self._object.map_fd("audits"), row.tobytes(),
                 doing="forget an interface", accept=(errno.ENOENT,),
             )  # fmt: skip
+
+    def _records_made(self) -> int:
+        made = ctypes.c_uint64()
+        libbpf.call(
+            "bpf_map_lookup_elem", self._object.map_fd("made"), ctypes.byref(ctypes.c_uint32(0)),
+            ctypes.byref(made), doing="read how many records were made",
+        )  # fmt: skip
+        return made.value
 
     def _read_audit(self) -> np.ndarray[Any, Any]:
         counters = np.dtype((np.uint64, (possible_processors(), len(_AUDIT_COUNTERS))))

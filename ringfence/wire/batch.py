@@ -108,9 +108,9 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
     return table
 
 
-def addresses(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+def addresses(column: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
     """A column of addresses as an array of shape (n, 16)."""
-    joined = column.combine_chunks()
+    joined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     data = np.frombuffer(joined.buffers()[1], dtype=np.uint8)
     start = joined.offset * 16
     return data[start : start + len(joined) * 16].reshape(len(joined), 16)

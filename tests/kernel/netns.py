@@ -85,12 +85,18 @@ class Node(Namespace):
 
 @contextlib.contextmanager
 def bpf_file_system(at: Path) -> Iterator[Path]:
-    """A BPF file system of its own; what is pinned in it goes with it."""
+    """A BPF file system of its own.
+
+    What is pinned in it is removed by name: a mount namespace made meanwhile, such as a lab's,
+    has a copy of the mount, and the file system lives on in it.
+    """
     at.mkdir()
     _run("mount", "-t", "bpf", "bpf", str(at))
     try:
         yield at
     finally:
+        for pin in at.glob("*/*/*"):
+            pin.unlink()
         _run("umount", str(at))
 
 

@@ -16,7 +16,7 @@ from ringfence.kernel import conntrack, nft
 from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.tc import TcxLinks
 from ringfence.model.address import parse_address
-from ringfence.model.flow import DropSource, Observer
+from ringfence.model.flow import DropSource, Loss, Observer
 from ringfence.model.protocol import UDP, PortRange
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
@@ -25,9 +25,11 @@ from ringfence.wire.generated.agent_pb2 import (
     DeclaredPort,
     Directive,
 )
+from tests.kernel.frames import B4, ethernet, ipv4, udp
 from tests.kernel.netns import Pod
 from tests.kernel.test_pins import doomed
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
+from tests.kernel.txring import TxRing
 from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
 
 
@@ -145,6 +147,30 @@ def _datagrams(world: World, server: Pod) -> int:
     )
 
 
+def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
+    """Half as many tuples again as there is room for, in a window of an hour."""
+    world.say(Directive(interval_seconds=3600))
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    pod, _ = world.node.pods
+
+    def seen() -> int:
+        rows = [row for row in world.flows() if row["provider"] == parse_address(B4)]
+        return sum(row["forward_packets"] for row in rows)
+
+    sent = 0
+    for _ in range(2):
+        for _ in range(3):
+            sent += 127 * 512
+            port = sent // 512
+            frames = [ethernet(0x0800, ipv4(UDP, udp(1 + i, port))) for i in range(127 * 512)]
+            with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
+                ring.send()
+        world.await_("all that was sent", lambda: seen() == sent)  # noqa: B023
+    assert sent > 1.4 * 262_144
+    assert not world.state().audit.losses[Loss.FLOW_MAP_FULL]
+
+
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
     client, server = world.node.pods
     world.start_agent()
@@ -170,6 +196,7 @@ def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> 
     assert starts == sorted(starts)
 
 
+@pytest.mark.timeout(300)
 def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world: World) -> None:
     """While it works and while there is none; each kill hits another moment of the interval."""
     client, server = world.node.pods

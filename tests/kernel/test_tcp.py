@@ -67,6 +67,23 @@ def test_what_was_sent_before_is_retransmitted(
     assert flow["syn_packets"] == sum(bool(flags & SYN) for flags, *_ in segments)
 
 
+@pytest.mark.parametrize(
+    ("identifications", "retransmitted"),
+    [((10, 12, 11), 0), ((10, 12, 13), 1), ((65_535, 1, 0), 0), ((65_534, 65_535, 0), 1)],
+)
+def test_what_was_overtaken_is_not_retransmitted(
+    identifications: tuple[int, ...], retransmitted: int, capture: FlowCapture, empty: Namespace
+) -> None:
+    """The third segment was sent second, or fills a hole: its number tells (RFC 791)."""
+    program = capture.program_fd("ethernet_egress")
+    for seq, identification in zip((0, 200, 100), identifications, strict=True):
+        segment = tcp(1, 2, ACK, bytes(100), seq=seq)
+        frame = ethernet(0x0800, ipv4(6, segment, identification=identification))
+        empty.call(lambda: run_on_frame(program, frame))  # noqa: B023
+    (flow,) = capture.drain()
+    assert flow["retransmitted"] == retransmitted
+
+
 class TcpInfo(NamedTuple):
     """Of struct tcp_info (include/uapi/linux/tcp.h)."""
 
@@ -112,7 +129,7 @@ def lose(node: Node, what: str) -> None:
 
 @contextlib.contextmanager
 def on_one_processor() -> Iterator[None]:
-    """On two, a veth hands packets on out of order, and what comes late looks sent again."""
+    """On two, a veth hands packets on out of order, and even a retransmission may be overtaken."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:

@@ -11,15 +11,13 @@ from ringfence.flows.connections import ServiceSockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
+from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
 
 Row = dict[str, Any]
 """One hop as `store.flows.queries.HOPS` has it."""
-
-_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
-"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
 
 
 class EndView(BaseModel):
@@ -86,9 +84,18 @@ class HopView(BaseModel):
 class FlowView(HopView):
     """A connection as its consumer sees it, and the other hops that it became."""
 
+    connection: str = Field(description="Its id, which a filter may name.")
     service: ServiceView | None = None
     disposition: str
     related: list[HopView]
+
+
+def item_of(timeline: Timeline, revision: int) -> Item | None:
+    """The item of an inventory revision; None for 0, nobody, and for one that is not kept."""
+    try:
+        return timeline.revision(RevisionId(revision))[0] if revision else None
+    except KeyError:
+        return None
 
 
 class Views:
@@ -108,7 +115,13 @@ class Views:
         view = self.hop(row)
         consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
-        return FlowView(**fields, service=self._service(row), disposition=disposition, related=[])
+        return FlowView(
+            **fields,
+            connection=format_connection(row["connection"]),
+            service=self._service(row),
+            disposition=disposition,
+            related=[],
+        )
 
     def hop(self, row: Row) -> HopView:
         """One hop."""
@@ -119,8 +132,8 @@ class Views:
             port=row["provider_port"],
             consumer_ports=sorted(row["consumer_ports"]),
             method=row["method"],
-            forward=_way(row, "forward"),
-            reverse=_way(row, "reverse"),
+            forward=way_view(row, "forward"),
+            reverse=way_view(row, "reverse"),
             opened=row["opened"],
             answered=row["answered"],
             refused=row["refused"],
@@ -133,7 +146,7 @@ class Views:
     def end(self, address: bytes, revision: int) -> EndView:
         """Who held an address."""
         text = format_address(Address(address))
-        item = self._item(revision)
+        item = item_of(self._timeline, revision)
         if item is None:
             return EndView(address=text)
         return EndView(
@@ -151,27 +164,29 @@ class Views:
         at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
         return uid if at == NOWHERE else snapshot.items[at].display
 
-    def _item(self, revision: int) -> Item | None:
-        try:
-            return self._timeline.revision(RevisionId(revision))[0] if revision else None
-        except KeyError:
-            return None
-
     def _flow(self, hops: list[Row], disposition: str) -> FlowView:
         hops.sort(key=lambda row: (_translated(row), row["first_ns"], row["provider"]))
         first, *others = hops
         dropped = sum(row["dropped"] for row in hops)
         return FlowView(
             **{**dict(self.hop(first)), "dropped": dropped},
+            connection=format_connection(first["connection"]),
             service=self._service(first),
             disposition=disposition,
             related=[self.hop(row) for row in others],
         )
 
-    def _service(self, row: Row) -> ServiceView | None:
-        item = self._item(row["dialled_revision"])
+    def service(self, revision: int, dialled: bytes, protocol: int, port: int) -> Item | None:
+        """The Service that was dialled, None where none was."""
+        item = item_of(self._timeline, revision)
         if item is None or item.kind is not ItemKind.SERVICE:
-            item = self._services.at(row["dialled"], row["protocol"], row["dialled_port"])
+            item = self._services.at(dialled, protocol, port)
+        return item
+
+    def _service(self, row: Row) -> ServiceView | None:
+        item = self.service(
+            row["dialled_revision"], row["dialled"], row["protocol"], row["dialled_port"]
+        )
         if item is None:
             return None
         return ServiceView(namespace=item.namespace, name=item.name, key=item.key)
@@ -182,12 +197,13 @@ def _translated(row: Row) -> bool:
     return own != (row["first_consumer"], row["dialled"], row["dialled_port"])
 
 
-def _way(row: Row, way: str) -> WayView:
+def way_view(row: Row, way: str) -> WayView:
+    """One way of a row."""
     flags = row[f"{way}_flags"]
     return WayView(
         packets=row[f"{way}_packets"],
         bytes=row[f"{way}_bytes"],
-        flags=[name for bit, name in enumerate(_FLAGS) if flags >> bit & 1],
+        flags=[name for bit, name in enumerate(TCP_FLAGS) if flags >> bit & 1],
         **{name: row[f"{way}_{name}"] for name in ("syn", "fin", "rst", "retransmitted")},
     )
 

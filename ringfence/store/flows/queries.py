@@ -161,6 +161,11 @@ WHERE window_end_ns >= {since:Int64}
 GROUP BY tenant, kubernetes_cluster, node ORDER BY kubernetes_cluster, node
 """
 
+WINDOWS = """
+SELECT DISTINCT window_start_ns, window_end_ns FROM batches
+WHERE tenant = {tenant:String} AND window_end_ns > {since:Int64}
+"""
+
 KNOWN_BATCHES = """
 SELECT tenant, id FROM batches
 WHERE tenant IN {tenants:Array(String)} AND node IN {nodes:Array(String)}
@@ -168,15 +173,53 @@ WHERE tenant IN {tenants:Array(String)} AND node IN {nodes:Array(String)}
 """
 
 
-def listed(where: str, sort: str) -> str:
-    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`."""
+def listed(where: str, sort: str, after: bool = False) -> str:
+    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`.
+
+    `weight` is what connections are sorted by, the greatest first, then by `connection`. With
+    `after` those that stand behind `after_weight` and `after_connection`: a place that arrivals
+    do not shift, as they do a count of rows.
+    """
+    later = (
+        "(weight < {after_weight:Int64} OR weight = {after_weight:Int64}"
+        " AND connection > {after_connection:UInt64})"
+    )
     return f"""
-SELECT * EXCEPT (place) FROM (
+SELECT * FROM (
     SELECT *, dense_rank() OVER (ORDER BY weight DESC, connection) AS place FROM (
-        SELECT *, max({sort}) OVER (PARTITION BY connection) AS weight,
+        SELECT *, max(toInt64({sort})) OVER (PARTITION BY connection) AS weight,
             max({where}) OVER (PARTITION BY connection) AS wanted
         FROM ({HOPS})
-    ) WHERE wanted
+    ) WHERE wanted{f" AND {later}" if after else ""}
 ) WHERE place <= {{limit:UInt32}}
 ORDER BY place, first_ns, consumer, provider
 """
+
+
+_TUPLES = f"""
+SELECT {_TUPLE} FROM flows WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+UNION DISTINCT
+SELECT {_TUPLE} FROM drops WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+"""
+
+# An observer away from the consumer's node does not know of translation: what it saw of the same
+# tuple stands under another connection.
+OBSERVATIONS = f"""
+SELECT * FROM ({_OBSERVED})
+WHERE ({_TUPLE}) IN ({_TUPLES}) AND (remote OR connection IN {{connections:Array(UInt64)}})
+LIMIT {{limit:UInt32}}
+"""
+"""One row per observer and hop: an interface of a node, its rank, and the tuple before NAT.
+
+Parameters: those of HOPS, `connections`, `limit`.
+"""
+
+DROP_REPORTS = f"""
+SELECT {_TUPLE}, node, pod, direction, source, rule, reason, sum(packets) AS packets,
+    any(connection) AS connection, min(first_ns) AS first_ns,
+    max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision
+FROM drops WHERE {_BETWEEN} AND ({_TUPLE}) IN ({_TUPLES})
+GROUP BY {_TUPLE}, node, pod, direction, source, rule, reason
+LIMIT {{limit:UInt32}}
+"""
+"""The drops of the same tuples, by who reported them. The same parameters."""

@@ -22,6 +22,7 @@ from ringfence.store.errors import StoreError
 from ringfence.store.flows import migrations, queries
 from ringfence.store.flows.journal import Journal
 from ringfence.store.flows.schema import BATCH_ROWS
+from ringfence.store.flows.stream import Streams
 from ringfence.store.flows.tables import Retention
 
 _T = TypeVar("_T")
@@ -80,6 +81,8 @@ class FlowStore:
         self._writer: ThreadPoolExecutor | None = None
         self._local = threading.local()
         self._clients: list[Any] = []
+        self.streams = Streams(self._connect)
+        """For answers that are larger than memory."""
 
     async def start(self) -> None:
         """Bring the schema up to date, and finish what was cut short; raises StoreError."""
@@ -94,6 +97,7 @@ class FlowStore:
 
     async def stop(self) -> None:
         """Let running calls end, and close every client."""
+        await self.streams.stop()
         for pool in (self._readers, self._writer):
             if pool is not None:
                 await asyncio.to_thread(pool.shutdown)
@@ -140,6 +144,7 @@ class FlowStore:
         try:
             if not hasattr(self._local, "client"):
                 self._local.client = self._connect()
+                self._clients.append(self._local.client)
             return call(self._local.client)
         except (ClickHouseError, OSError) as error:
             raise StoreError(f"the flow store failed: {error}") from error
@@ -170,19 +175,13 @@ class FlowStore:
     def _connect(self) -> Any:
         config = self._config
         if config.url is not None:
-            client = clickhouse_connect.get_client(dsn=config.url, settings=_SESSION)
-        else:
-            memory = config.memory_mib * _MIB - _AT_REST
-            client = clickhouse_connect.get_client(
-                dsn=f"chdb://{config.directory.absolute()}",
-                settings=_SESSION | _within(memory),
-                chdb_options={
-                    "max_server_memory_usage": memory,
-                    "mark_cache_size": memory // 32,
-                },
-            )
-        self._clients.append(client)
-        return client
+            return clickhouse_connect.get_client(dsn=config.url, settings=_SESSION)
+        memory = config.memory_mib * _MIB - _AT_REST
+        return clickhouse_connect.get_client(
+            dsn=f"chdb://{config.directory.absolute()}",
+            settings=_SESSION | _within(memory),
+            chdb_options={"max_server_memory_usage": memory, "mark_cache_size": memory // 32},
+        )
 
 
 def _query(sql: str, parameters: Mapping[str, Any], client: Any) -> pa.Table:

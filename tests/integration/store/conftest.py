@@ -13,7 +13,7 @@ from ringfence.store.relational.database import Database
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
+    """An empty database; each test runs on both."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'control.db'}"
     return str(request.getfixturevalue("postgresql_url"))

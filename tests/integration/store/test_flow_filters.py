@@ -70,6 +70,8 @@ async def test_filters_of_drops(store: FlowStore, written: str, found: bool) -> 
         (OF_HOP, "disposition > 1"),
         (OF_HOP, 'not disposition = "gone"'),
         (OF_HOP, "method > 1"),
+        (OF_HOP, 'connection = "12"'),
+        (OF_DROP, 'connection = "0123456789abcdef"'),
         (OF_DROP, "bytes > 1"),
         (OF_DROP, 'port = 1 or method = "syn"'),
         (OF_DROP, 'disposition = "dropped"'),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
@@ -57,7 +58,7 @@ async def test_what_is_reported_again_in_other_company_is_stored_once(
     await database.start()
     inventory = Inventory(database, DEFAULT_TENANT, Metrics())
     inventory.timeline.replace(START - 60 * SECOND, CLUSTER, ITEMS)
-    ingest = FlowIngest(store, inventory, lambda: START)
+    ingest = FlowIngest(store, inventory, Exports({}, inventory.timeline), lambda: START)
     await ingest.start()
     one, two = pod_to_service(CARTS2)
 
