@@ -112,9 +112,9 @@ def _keys(rows: pa.Table) -> NDArray[np.void]:
 def conversations(rows: pa.Table, timeline: Timeline) -> pa.RecordBatch:
     """FLOW_ROWS as CONVERSATIONS."""
     kept = {
-        name: rows[name].combine_chunks()
-        for name in CONVERSATIONS.names
-        if name in rows.schema.names
+        field.name: rows[field.name].combine_chunks().cast(field.type)
+        for field in CONVERSATIONS
+        if field.name in rows.schema.names
     }
     described = {
         name: column for end in ENDS for name, column in _described(rows, end, timeline).items()

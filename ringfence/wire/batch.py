@@ -102,6 +102,9 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
         raise BatchError(f"not an Arrow stream: {error}") from error
     if not table.schema.equals(schema):
         raise BatchError(f"a batch has the schema {table.schema}, expected {schema}")
+    lacking = [name for name in schema.names if table[name].null_count]
+    if lacking:
+        raise BatchError(f"a batch has rows without {', '.join(lacking)}")
     return table
 
 

@@ -14,6 +14,8 @@ _TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
 )
 _HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
+_SAME = ", ".join(f"any({name}) AS {name}" for name in ["connection", *_HOP.split(", ")])
+"""What the rows of one `hop`, which is its hash, have in common."""
 CONSUMER_PORTS = 64
 """How many a hop has at most; it is one hop, whether or not agents told its consumer's ports."""
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
@@ -58,7 +60,7 @@ consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 
 _OBSERVED = f"""
-SELECT {_HOP}, any(connection) AS connection, node, interface,
+SELECT hop, {_SAME}, node, interface,
     min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
@@ -70,13 +72,15 @@ SELECT {_HOP}, any(connection) AS connection, node, interface,
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM flows WHERE {_BETWEEN}
-GROUP BY {_HOP}, node, interface
+GROUP BY hop, node, interface
 """
 
 _DROPPED = f"""
-SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
-    provider AS dialled, provider_item AS dialled_item, provider_port AS dialled_port,
-    any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
+SELECT hop, any(connection) AS connection,
+    {", ".join(f"any({name}) AS {name}" for name in _TUPLE.split(", "))},
+    any(consumer) AS first_consumer, any(consumer_item) AS first_consumer_item,
+    any(provider) AS dialled, any(provider_item) AS dialled_item,
+    any(provider_port) AS dialled_port, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
     {", ".join(f"toUInt64(0) AS {name}" for name in [*_SUMS, "rtt_min_ns"])},
@@ -88,30 +92,34 @@ SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_ite
     '' AS consumer_node, '' AS provider_node,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
-GROUP BY {_TUPLE}
+GROUP BY hop
+"""
+
+# Not remote before remote, then by rank, then the fullest: one number, for tuples compare slowly.
+_MOST_PACKETS = 2**55 - 1
+_PLACE = f"""
+bitShiftLeft(toUInt64(remote), 63) + bitShiftLeft(toUInt64(rank), 55)
+    + {_MOST_PACKETS} - least(forward_packets, {_MOST_PACKETS})
 """
 
 _BY_HOP = f"""
-SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote,
-    {
-    ", ".join(
-        f"argMin({name}, (remote, rank, -toInt64(forward_packets))) AS {name}" for name in _BEST
-    )
-},
+SELECT hop, {_SAME}, min(remote) AS remote,
+    {", ".join(f"argMin({name}, {_PLACE}) AS {name}" for name in _BEST)},
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
-    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
+    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
+    sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}) AS own
 FROM ({_OBSERVED} UNION ALL {_DROPPED})
-GROUP BY {_HOP}
+GROUP BY hop
 """
 
 HOPS = f"""
-SELECT * EXCEPT (tuple_dropped, tuple_reached, tuple_listed)
+SELECT * EXCEPT (hop, own, tuple_dropped, tuple_reached, tuple_listed)
     REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
 FROM (
     SELECT *,
-        sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
-        max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
-        max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
+        sum(dropped) OVER (PARTITION BY own) AS tuple_dropped,
+        max(reached) OVER (PARTITION BY own) AS tuple_reached,
+        max(NOT remote) OVER (PARTITION BY own) AS tuple_listed
     FROM ({_BY_HOP})
 )
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
@@ -120,6 +128,13 @@ WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 
 Parameters: tenant, since, until (epoch ns).
 """
+
+
+def hourly(question: str) -> str:
+    """A question over HOPS, put to the roll-ups: hours partly in its range count whole."""
+    for table in ("flows", "drops"):
+        question = question.replace(f"FROM {table} WHERE", f"FROM {table}_hourly WHERE")
+    return question
 
 
 _DENIED = f"""
@@ -151,8 +166,10 @@ SELECT DISTINCT window_start_ns, window_end_ns FROM batches
 WHERE tenant = {tenant:String} AND window_end_ns > {since:Int64}
 """
 
-KNOWN_BATCH = """
-SELECT count() AS known FROM batches WHERE tenant = {tenant:String} AND id = {id:String}
+KNOWN_BATCHES = """
+SELECT tenant, id FROM batches
+WHERE tenant IN {tenants:Array(String)} AND node IN {nodes:Array(String)}
+    AND window_end_ns IN {ends:Array(Int64)} AND id IN {ids:Array(String)}
 """
 
 

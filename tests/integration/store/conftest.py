@@ -1,4 +1,4 @@
-"""Real stores: relational ones, SQLite and PostgreSQL, and the embedded flow store."""
+"""Real stores: SQLite and PostgreSQL for what people decide, chDB for what agents observe."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.store.flows.store import FlowStore, embedded
+from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.relational.database import Database
 
 
@@ -30,8 +30,8 @@ async def database(url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowStore]:
-    """One for all tests of a module: opening the embedded engine is what takes time."""
-    store = FlowStore(embedded(tmp_path_factory.mktemp("flows")))
+    """One for all tests of a file: opening the embedded engine is what takes time."""
+    store = FlowStore(FlowStoreConfig(tmp_path_factory.mktemp("stores") / "flows"))
     asyncio.run(store.start())
     yield store
     asyncio.run(store.stop())
@@ -39,7 +39,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowStore]:
 
 @pytest.fixture
 async def store(opened: FlowStore) -> FlowStore:
-    """The flow store, empty."""
-    for table in ("flows", "drops", "batches"):
-        await opened._run(methodcaller("command", f"TRUNCATE TABLE {table}"))
+    """An empty store of flows."""
+    for table in ("flows", "drops", "batches", "flows_hourly", "drops_hourly"):
+        await opened._run(opened._writer, methodcaller("command", f"TRUNCATE TABLE {table}"))
     return opened

@@ -11,9 +11,8 @@ from ringfence.store.flows.conversations import CONVERSATIONS, summed
 from ringfence.store.flows.filter import OF_HOP, Condition
 from ringfence.store.flows.queries import HOPS
 from ringfence.store.flows.store import FlowStore
-from tests.integration.store.test_flow_store import (
+from tests.integration.store.observed import (
     NODE,
-    PATHS,
     POD,
     WINDOW,
     insert,
@@ -22,6 +21,7 @@ from tests.integration.store.test_flow_store import (
     pod_to_service,
     revisions,
 )
+from tests.integration.store.test_flow_hops import PATHS
 from tests.integration.world import (
     CARTS,
     CARTS2,
