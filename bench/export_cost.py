@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from ringfence.control.exports import conversations, told_here
+from ringfence.control.labelling import Report, label
 from ringfence.export import ipfix, jsonl, otlp
 from ringfence.export.delivery import STEP
-from ringfence.flows.label import label_flows
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import V4_MAPPED
-from ringfence.store.flows.schema import FLOW_ROWS
+from ringfence.store.flows.store import BatchKey
 from ringfence.wire import batch
 from tests.integration.world import CLUSTER, NODE1, NODE2, SECOND, START, node, pod
 
@@ -60,6 +60,11 @@ def rows(history: Timeline) -> pa.Table:
         "original_consumer": np.zeros((ROWS, 16), dtype=np.uint8),
         "original_provider": np.zeros((ROWS, 16), dtype=np.uint8),
         "original_provider_port": np.zeros(ROWS, dtype=np.uint16),
+        "tunnel_protocol": np.zeros(ROWS, dtype=np.uint8),
+        "tunnel_consumer": np.zeros((ROWS, 16), dtype=np.uint8),
+        "tunnel_provider": np.zeros((ROWS, 16), dtype=np.uint8),
+        "tunnel_port": np.zeros(ROWS, dtype=np.uint16),
+        "carries": np.zeros(ROWS, dtype=np.uint32),
         "consumer_port": np.zeros(ROWS, dtype=np.uint16),
         "provider_port": np.repeat(random.integers(1, 100, ROWS // 2), 2).astype(np.uint16),
         "protocol": np.full(ROWS, 6, dtype=np.uint8),
@@ -68,10 +73,9 @@ def rows(history: Timeline) -> pa.Table:
         "first_ns": START + random.integers(0, SECOND, ROWS),
         "last_ns": START + random.integers(SECOND, 15 * SECOND, ROWS),
     }
-    labelled = label_flows(batch.table(batch.FLOWS, columns), history, CLUSTER, "node1")
-    origin = {"tenant": "default", "kubernetes_cluster": CLUSTER, "node": "node1"}
-    same = {name: pa.repeat(value, ROWS) for name, value in origin.items()}
-    return batch.table(FLOW_ROWS, labelled | same)
+    key = BatchKey("default", CLUSTER, "node1", "", START, START + 15 * SECOND)
+    report = Report(key, batch.table(batch.FLOWS, columns), batch.DROPS.empty_table())
+    return label([report], history)[0]
 
 
 def cost(name: str, count: int, work: Callable[[], object]) -> None:

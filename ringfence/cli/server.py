@@ -40,6 +40,30 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str] | None,
         typer.Option(help="A CIDR block that may always open SSH to nodes; repeatable."),
     ] = None,
+    keep_detailed_days: Annotated[
+        int, typer.Option(min=1, help="Keep flows that tell consumers' ports so long.")
+    ] = 7,
+    keep_conversations_days: Annotated[
+        int, typer.Option(min=1, help="Keep flows and drops so long.")
+    ] = 90,
+    keep_hourly_days: Annotated[
+        int, typer.Option(min=1, help="Keep what they come to by the hour so long.")
+    ] = 400,
+    flow_memory_mib: Annotated[
+        int,
+        typer.Option(min=768, help="What the embedded flow store may take of memory, in MiB."),
+    ] = 2048,
+    clickhouse: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RINGFENCE_CLICKHOUSE",
+            help="clickhouse://USER:PASSWORD@HOST:8123/NAME, to keep flows there instead of "
+            "embedded. Keep a password in the variable.",
+        ),
+    ] = None,
+    clickhouse_cluster: Annotated[
+        str, typer.Option(help="Spread flows over this cluster of the ClickHouse server's.")
+    ] = "",
     export: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +82,7 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from ringfence.control.config import ControlConfig, parse_listen  # noqa: PLC0415
     from ringfence.export.url import parse_url  # noqa: PLC0415
     from ringfence.model.address import parse_network  # noqa: PLC0415
+    from ringfence.store.flows.tables import Retention  # noqa: PLC0415
 
     config = ControlConfig(
         data_dir=data_dir,
@@ -67,6 +92,10 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
         database_url=database,
         admin_token_file=admin_token_file,
         ssh_networks=tuple(parse_network(text) for text in ssh_network or ()),
+        retention=Retention(keep_detailed_days, keep_conversations_days, keep_hourly_days),
+        flow_memory_mib=flow_memory_mib,
+        clickhouse_url=clickhouse,
+        clickhouse_cluster=clickhouse_cluster,
         exports=tuple(parse_url(text) for text in export or ()),
     )
     asyncio.run(_run(config))

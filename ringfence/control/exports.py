@@ -80,7 +80,8 @@ def told_here(rows: pa.Table, agents: Collection[str]) -> NDArray[np.int64]:
     """Which of one agent's rows (FLOW_ROWS) go out, so that of all agents' each hop does once.
 
     A hop is told by its consumer's node if that has an agent, else by its provider's, else by
-    whoever saw it; and of a node's interfaces by the best-placed one.
+    whoever saw it; and of a node's interfaces by the best-placed one. Tunnels do not go out where
+    what they carry does: their packets are the same.
     """
     ends = [
         np.asarray(rows[f"{end}_node"].to_numpy(zero_copy_only=False), dtype=np.str_)
@@ -89,7 +90,7 @@ def told_here(rows: pa.Table, agents: Collection[str]) -> NDArray[np.int64]:
     with_agent = [np.isin(nodes, list(agents)) for nodes in ends]
     node = np.asarray(rows["node"].to_numpy(zero_copy_only=False), dtype=np.str_)
     teller = np.where(with_agent[0], ends[0], np.where(with_agent[1], ends[1], node))
-    ours = np.nonzero(teller == node)[0]
+    ours = np.nonzero((teller == node) & (np.asarray(rows["carries"]) == 0))[0]
     _, hop = np.unique(_keys(rows)[ours], return_inverse=True)
     rank, packets = (np.asarray(rows[name])[ours] for name in ("rank", "forward_packets"))
     best = np.lexsort((packets.max(initial=0) - packets, rank, hop))
@@ -112,9 +113,9 @@ def _keys(rows: pa.Table) -> NDArray[np.void]:
 def conversations(rows: pa.Table, timeline: Timeline) -> pa.RecordBatch:
     """FLOW_ROWS as CONVERSATIONS."""
     kept = {
-        name: rows[name].combine_chunks()
-        for name in CONVERSATIONS.names
-        if name in rows.schema.names
+        field.name: rows[field.name].combine_chunks().cast(field.type)
+        for field in CONVERSATIONS
+        if field.name in rows.schema.names
     }
     described = {
         name: column for end in ENDS for name, column in _described(rows, end, timeline).items()

@@ -8,7 +8,7 @@ import grpc
 import structlog
 
 from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, NodeKey, skew_text
-from ringfence.control.claims import own_addresses, own_item, own_key
+from ringfence.control.claims import own_addresses, own_item, own_key, own_times
 from ringfence.control.errors import ForbiddenError, NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
@@ -84,6 +84,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             window = self._window(identity, request)
             flows = batch.decode(batch.FLOWS, request.flows)
             drops = batch.decode(batch.DROPS, request.drops)
+            own_times(flows, window)
         except (InputError, batch.BatchError) as error:
             services.metrics.batches.labels("refused").inc()
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)

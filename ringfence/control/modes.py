@@ -28,6 +28,7 @@ class Modes:
     ) -> None:
         """`interval_seconds` is between reports in conversation mode."""
         self._clock, self._database, self._tenant, self._agents = clock, database, tenant, agents
+        self.interval_seconds = interval_seconds
         self._seconds = {Mode.CONVERSATION: interval_seconds, Mode.DETAILED: DETAILED_SECONDS}
         self._modes: dict[NodeKey, Mode] = {}
 

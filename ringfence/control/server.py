@@ -35,7 +35,7 @@ from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
-from ringfence.store.flows.store import FlowStore, embedded
+from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tokens import Token, add_token, any_token
@@ -100,7 +100,15 @@ class ControlPlane:
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
-        flow_store = FlowStore(embedded(config.data_dir / "flows"))
+        flow_store = FlowStore(
+            FlowStoreConfig(
+                config.data_dir / "flows",
+                config.retention,
+                config.flow_memory_mib,
+                config.clickhouse_url,
+                config.clickhouse_cluster,
+            )
+        )
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
         exports = Exports(exporters, inventory.timeline)

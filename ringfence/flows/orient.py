@@ -308,28 +308,35 @@ def _original(
     return consumer, provider, port
 
 
+def _carriers(pairs: _Pairs) -> NDArray[np.int64]:
+    """The pair outside that carried each record of `rows`, shape (2, n), -1 where none did."""
+    carriers = np.full(pairs.rows.shape, -1, dtype=np.int64)
+    wanted = pairs.field(pairs.rows, "tunnel")
+    inside = np.nonzero(wanted)
+    if not len(inside[0]):
+        return carriers
+    ids = tuple_id(pairs.records[pairs.rows.ravel()])
+    ids[pairs.rows.ravel() < 0] = 0
+    order = np.argsort(ids)
+    spot = np.minimum(np.searchsorted(ids, wanted[inside], sorter=order), len(ids) - 1)
+    outside = order[spot]
+    carriers[inside] = np.where(ids[outside] == wanted[inside], outside % len(pairs), -1)
+    return carriers
+
+
 def _tunnels(
-    pairs: _Pairs,
-    forward: NDArray[np.int64],
-    reverse: NDArray[np.int64],
-    consumer: NDArray[np.int8],
+    pairs: _Pairs, carriers: NDArray[np.int64], consumer: NDArray[np.int8]
 ) -> NDArray[np.void]:
     """For each pair the conversation outside that carried it (_TUNNEL), zero where none did.
 
     That of the forward way, else of the reverse way, oriented as it is where it stands itself.
     """
     tunnels = np.zeros(len(pairs), dtype=_TUNNEL)
-    carriers = np.where(pairs.field(forward, "tunnel") > 0, forward, reverse)
-    carriers = pairs.field(carriers, "tunnel")
-    inside = np.nonzero(carriers)[0]
-    if not len(inside):
-        return tunnels
-    ids = tuple_id(pairs.records[pairs.rows.ravel()])
-    ids[pairs.rows.ravel() < 0] = 0
-    order = np.argsort(ids)
-    spot = np.minimum(np.searchsorted(ids, carriers[inside], sorter=order), len(ids) - 1)
-    known = ids[order[spot]] == carriers[inside]
-    inside, outside = inside[known], order[spot][known] % len(pairs)
+    each = np.arange(len(pairs))
+    forward, reverse = carriers[consumer, each], carriers[1 - consumer, each]
+    outside = np.where(forward >= 0, forward, reverse)
+    inside = np.nonzero(outside >= 0)[0]
+    outside = outside[inside]
     opener = consumer[outside]
     answerer = pairs.ends[1 - opener, outside]
     tunnels["protocol"][inside] = pairs.either("protocol")[outside]
@@ -337,6 +344,13 @@ def _tunnels(
     tunnels["provider"][inside] = _address(answerer)
     tunnels["port"][inside] = _port(answerer)
     return tunnels
+
+
+def _carried(carriers: NDArray[np.int64], row: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """How many of `count` conversations each carried; `row` is the one that a pair is part of."""
+    way, inside = np.nonzero(carriers >= 0)
+    both = np.unique(row[carriers[way, inside]] * count + row[inside])
+    return np.bincount(both // max(count, 1), minlength=count)
 
 
 def _fold(
@@ -356,7 +370,8 @@ def _fold(
         _port(pairs.ends[1 - consumer, each]).astype(np.uint16),
     )
     before = _original(pairs, forward, reverse, own)
-    tunnels = _tunnels(pairs, forward, reverse, consumer)
+    carriers = _carriers(pairs)
+    tunnels = _tunnels(pairs, carriers, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
     key = _join(
         _octets(interface, ">u4"), protocol, own[0], own[1], _octets(own[2], ">u2"),
@@ -368,6 +383,8 @@ def _fold(
     starts = np.nonzero(np.concatenate([[True], key[order][1:] != key[order][:-1]]))[0]
     starts = starts[: len(pairs)]
     one = order[starts]
+    row = np.empty(len(pairs), dtype=np.int64)
+    row[order] = np.repeat(np.arange(len(one)), np.diff(starts, append=len(pairs)))
 
     def total(values: NDArray[np.generic], how: np.ufunc = np.add) -> NDArray[np.generic]:
         return how.reduceat(values[order], starts) if len(pairs) else values
@@ -398,6 +415,7 @@ def _fold(
         "original_provider": before[1][one],
         "original_provider_port": before[2][one],
         **{f"tunnel_{name}": tunnels[name][one] for name in _TUNNEL.names or ()},
+        "carries": _carried(carriers, row, len(one)),
         "method": pa.array([METHODS[code] for code in surest], type=pa.string()),
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),

@@ -4,7 +4,8 @@ A conversation is two-way and oriented: forward is from the consumer to the prov
 sends one row per conversation, observing interface and window. `original_*` is the tuple before
 NAT where conntrack knew one that differs, else all zero: rows that share an original tuple
 belong to one connection. `tunnel_*` is the conversation outside where the packets were seen
-inside a tunnel, as its own row has it, else all zero.
+inside a tunnel, as its own row has it, else all zero. A tunnel counts what it `carries`, whose
+packets are its own as well.
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ FLOWS = pa.schema(
         ("tunnel_consumer", _ADDRESS),
         ("tunnel_provider", _ADDRESS),
         ("tunnel_port", pa.uint16()),
+        ("carries", pa.uint32()),  # conversations seen inside of it, either way
         ("method", pa.string()),  # model.flow.Method
         ("forward_packets", pa.uint64()),
         ("forward_bytes", pa.uint64()),
@@ -107,6 +109,9 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
         raise BatchError(f"not an Arrow stream: {error}") from error
     if not table.schema.equals(schema):
         raise BatchError(f"a batch has the schema {table.schema}, expected {schema}")
+    lacking = [name for name in schema.names if table[name].null_count]
+    if lacking:
+        raise BatchError(f"a batch has rows without {', '.join(lacking)}")
     return table
 
 

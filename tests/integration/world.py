@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ringfence.flows.label import Columns, label_drops, label_flows
+from ringfence.control.labelling import Report, label
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, parse_address
 from ringfence.model.flow import DropSource, Observer
@@ -21,7 +20,7 @@ from ringfence.model.workload import (
     ServiceSpec,
     ServiceType,
 )
-from ringfence.store.flows.schema import DROP_ROWS, FLOW_ROWS
+from ringfence.store.flows.store import BatchKey
 from ringfence.wire import batch
 
 CLUSTER = ClusterId("lab")
@@ -140,19 +139,14 @@ class Agent:
         self.drops.append(row | given)
 
     def rows(self, history: Timeline) -> tuple[pa.Table, pa.Table]:
-        flows = pa.Table.from_pylist(self.flows, schema=batch.FLOWS)
-        drops = pa.Table.from_pylist(self.drops, schema=batch.DROPS)
-        labelled = label_flows(flows, history, CLUSTER, self.node)
-        dropped = label_drops(drops, history, START, START + 15 * SECOND)
-        return self._table(FLOW_ROWS, labelled), self._table(DROP_ROWS, dropped)
+        return label([self.report("")], history)
 
-    def _table(self, schema: pa.Schema, columns: Columns) -> pa.Table:
-        count = len(columns["protocol"])
-        same = {"tenant": "default", "kubernetes_cluster": CLUSTER, "node": self.node}
-        return batch.table(
-            schema,
-            columns
-            | {name: np.array([text] * count, dtype=np.str_) for name, text in same.items()},
+    def report(self, batch_id: str) -> Report:
+        """What it sends for the window from START on."""
+        return Report(
+            BatchKey("default", CLUSTER, self.node, batch_id, START, START + 15 * SECOND),
+            pa.Table.from_pylist(self.flows, schema=batch.FLOWS),
+            pa.Table.from_pylist(self.drops, schema=batch.DROPS),
         )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -184,12 +185,13 @@ def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
         rows = [row for row in world.flows() if row["provider"] == parse_address(B4)]
         return sum(row["forward_packets"] for row in rows)
 
+    any_port = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 0))) for i in range(127 * 512)]
     sent = 0
     for _ in range(2):
         for _ in range(3):
-            sent += 127 * 512
-            port = sent // 512
-            frames = [ethernet(0x0800, ipv4(UDP, udp(1 + i, port))) for i in range(127 * 512)]
+            sent += len(any_port)
+            port = struct.pack("!H", sent // 512)
+            frames = [frame[:36] + port + frame[38:] for frame in any_port]
             with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
                 ring.send()
         world.await_("all that was sent", lambda: seen() == sent)  # noqa: B023

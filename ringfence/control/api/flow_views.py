@@ -11,7 +11,7 @@ from ringfence.flows.connections import ServiceSockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
-from ringfence.model.flow import TCP_FLAGS
+from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
@@ -88,9 +88,18 @@ class HopView(BaseModel):
 class FlowView(HopView):
     """A connection as its consumer sees it, the other hops that it became, and their tunnels."""
 
+    connection: str = Field(description="Its id, which a filter may name.")
     service: ServiceView | None = None
     disposition: str
     related: list[HopView]
+
+
+def item_of(timeline: Timeline, revision: int) -> Item | None:
+    """The item of an inventory revision; None for 0, nobody, and for one that is not kept."""
+    try:
+        return timeline.revision(RevisionId(revision))[0] if revision else None
+    except KeyError:
+        return None
 
 
 class Views:
@@ -116,7 +125,13 @@ class Views:
         view = self.hop(row)
         consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
-        return FlowView(**fields, service=self._service(row), disposition=disposition, related=[])
+        return FlowView(
+            **fields,
+            connection=format_connection(row["connection"]),
+            service=self._service(row),
+            disposition=disposition,
+            related=[],
+        )
 
     def hop(self, row: Row) -> HopView:
         """One hop."""
@@ -127,8 +142,8 @@ class Views:
             port=row["provider_port"],
             consumer_ports=sorted(row["consumer_ports"]),
             method=row["method"],
-            forward=_way(row, "forward"),
-            reverse=_way(row, "reverse"),
+            forward=way_view(row, "forward"),
+            reverse=way_view(row, "reverse"),
             opened=row["opened"],
             answered=row["answered"],
             refused=row["refused"],
@@ -142,7 +157,7 @@ class Views:
     def end(self, address: bytes, revision: int) -> EndView:
         """Who held an address."""
         text = format_address(Address(address))
-        item = self._item(revision)
+        item = item_of(self._timeline, revision)
         if item is None:
             return EndView(address=text)
         return EndView(
@@ -160,12 +175,6 @@ class Views:
         at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
         return uid if at == NOWHERE else snapshot.items[at].display
 
-    def _item(self, revision: int) -> Item | None:
-        try:
-            return self._timeline.revision(RevisionId(revision))[0] if revision else None
-        except KeyError:
-            return None
-
     def _flow(
         self, hops: list[Row], disposition: str, tunnels: Mapping[tuple[Any, ...], Row]
     ) -> FlowView:
@@ -176,15 +185,23 @@ class Views:
         others += [tunnels[tunnel] for tunnel in through if tunnel in tunnels]
         return FlowView(
             **{**dict(self.hop(first)), "dropped": dropped},
+            connection=format_connection(first["connection"]),
             service=self._service(first),
             disposition=disposition,
             related=[self.hop(row) for row in others],
         )
 
-    def _service(self, row: Row) -> ServiceView | None:
-        item = self._item(row["dialled_revision"])
+    def service(self, revision: int, dialled: bytes, protocol: int, port: int) -> Item | None:
+        """The Service that was dialled, None where none was."""
+        item = item_of(self._timeline, revision)
         if item is None or item.kind is not ItemKind.SERVICE:
-            item = self._services.at(row["dialled"], row["protocol"], row["dialled_port"])
+            item = self._services.at(dialled, protocol, port)
+        return item
+
+    def _service(self, row: Row) -> ServiceView | None:
+        item = self.service(
+            row["dialled_revision"], row["dialled"], row["protocol"], row["dialled_port"]
+        )
         if item is None:
             return None
         return ServiceView(namespace=item.namespace, name=item.name, key=item.key)
@@ -199,7 +216,8 @@ def _translated(row: Row) -> bool:
     return own != (row["first_consumer"], row["dialled"], row["dialled_port"])
 
 
-def _way(row: Row, way: str) -> WayView:
+def way_view(row: Row, way: str) -> WayView:
+    """One way of a row."""
     flags = row[f"{way}_flags"]
     return WayView(
         packets=row[f"{way}_packets"],

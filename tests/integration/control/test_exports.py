@@ -56,8 +56,8 @@ async def test_what_goes_out_is_what_the_flows_are_whoever_else_is_away(
     now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
     one, two = seen(now)
     assert not await report(agents["node2"], two, "node2-1")
-    assert not await report(agents["node1"], one, "node1-1")
-    assert await report(agents["node1"], one, "node1-1"), "a batch that comes again"
+    assert not await report(agents["node1"], one, "node1-1", now["last_ns"])
+    assert await report(agents["node1"], one, "node1-1", now["last_ns"]), "a batch that comes again"
     listed = [
         hop
         for flow in (await world.ok("GET", "/flows"))["items"]

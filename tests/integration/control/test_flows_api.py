@@ -95,8 +95,9 @@ async def test_reports_wait_for_the_first_inventory_and_get_its_names(world: Wor
 
 async def test_a_cluster_without_a_connector_is_seen_in_the_end(world: World) -> None:
     node1, late = await world.enrol("agent", "node1"), Agent("node1")
-    late.saw(POD, 7, FRONT, (CARTS2, 8080))
-    assert not await report(node1, late, "late", time.time_ns() - PATIENCE_NS)
+    at = time.time_ns() - PATIENCE_NS
+    late.saw(POD, 7, FRONT, (CARTS2, 8080), first_ns=at, last_ns=at)
+    assert not await report(node1, late, "late", at)
 
 
 async def test_from_reports_to_a_proposal_and_its_analysis(
@@ -109,11 +110,11 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
     rtt = {"rtt_samples": 2, "rtt_sum_ns": 90, "rtt_min_ns": 40, "forward_retransmitted": 3}
     one, two = through_service(now | rtt)
     # What node2 saw alone looks like a direct connection; node1 puts that right later.
-    assert not await report(agents["node2"], two, "node2-1")
+    assert not await report(agents["node2"], two, "node2-1", now["last_ns"])
     (flow,) = (await world.ok("GET", "/flows"))["items"]
     assert flow["service"] is None
     assert not await report(agents["node1"], one, "node1-1")
-    assert await report(agents["node2"], two, "node2-1"), "a batch counts once"
+    assert await report(agents["node2"], two, "node2-1", now["last_ns"]), "a batch counts once"
 
     (flow,) = (await world.ok("GET", "/flows"))["items"]
     assert (flow["consumer"]["name"], flow["consumer"]["owner"]) == ("front-end-1", "front-end")
@@ -170,7 +171,7 @@ async def test_a_flow_shows_its_tunnel_and_the_tunnel_what_it_carries(world: Wor
     one.saw(POD, 7, FRONT, (CARTS_IP, 80), **now)
     one.saw(NODE, 5, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), **now)
     one.saw(NODE, 2, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), outside, **now)
-    one.saw(NODE, 2, *outside, protocol=UDP, **now)
+    one.saw(NODE, 2, *outside, protocol=UDP, carries=1, **now)
     await report(await world.enrol("agent", "node1"), one, "node1-1")
     flows = {flow["port"]: flow for flow in (await world.ok("GET", "/flows"))["items"]}
     assert set(flows) == {80, 4789}

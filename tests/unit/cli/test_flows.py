@@ -2,7 +2,8 @@
 
 import pytest
 
-from ringfence.cli.flows import DENIED_COLUMNS, FLOW_COLUMNS
+from ringfence.cli.flows.columns import FLOW_COLUMNS
+from ringfence.cli.flows.listing import DENIED_COLUMNS
 
 ROW = {"direction": "outbound", "at": {"pod": "sock-shop/carts-1"}, "policy": "shop/p@p1"}
 

@@ -5,12 +5,14 @@ import pyarrow as pa
 from ringfence.control.exports import conversations, told_here
 from ringfence.model.address import Address, format_address
 from ringfence.model.flow import Observer
+from ringfence.model.protocol import UDP
 from tests.integration.world import (
     CARTS,
     CARTS2,
     CARTS_IP,
     FRONT,
     NODE1,
+    NODE2,
     OUTSIDE,
     Agent,
     timeline,
@@ -79,6 +81,19 @@ def test_of_interfaces_placed_alike_the_one_with_more_packets_tells() -> None:
     for interface, packets in ((7, 5), (8, 9), (9, 9), (6, 1)):
         first.saw(NODE, interface, FRONT, (CARTS, 8080), forward_packets=packets)
     assert told(first) == [(FRONT, CARTS, 8080, 9)]
+
+
+def test_a_tunnel_is_not_told_beside_what_it_carries() -> None:
+    first = Agent("node1")
+    tunnel = (NODE1, (NODE2, 4789))
+    first.saw(POD, 1, FRONT, (CARTS2, 8080), forward_packets=1)
+    first.saw(NODE, 2, FRONT, (CARTS2, 8080), None, tunnel, forward_packets=2)
+    first.saw(NODE, 2, *tunnel, protocol=UDP, carries=1)
+    first.saw(NODE, 2, NODE2, (NODE1, 4789), protocol=UDP)
+    assert [row[:3] for row in told(first)] == [(FRONT, CARTS2, 8080)]
+    assert [row[:3] for row in told(first, ())] == [(FRONT, CARTS2, 8080), (NODE2, NODE1, 4789)], (
+        "a tunnel that carries nothing is told"
+    )
 
 
 def test_names_are_those_of_the_rows_revisions() -> None:

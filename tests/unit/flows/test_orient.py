@@ -299,6 +299,15 @@ def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
         (FAR, NODE): none,
         (CLIENT, POD): none,
     }
+    carries = {(row["consumer"], row["interface"]): row["carries"] for row in rows}
+    assert carries == {(CLIENT, NODE): 0, (NEAR, NODE): 1, (FAR, NODE): 1, (CLIENT, POD): 0}
+
+
+def test_a_tunnel_carries_conversations_and_not_their_ports() -> None:
+    others = [way | inside(AWAY) for port in (40000, 40001) for way in handshake(port)]
+    dns = record("10.0.0.9:5353", "10.0.0.2:53", protocol=UDP) | inside(AWAY)
+    rows = run(*others, dns, AWAY)
+    assert {row["consumer"]: row["carries"] for row in rows}[NEAR] == 2
 
 
 def test_a_tunnel_without_ports_is_named_as_its_own_row_is_oriented() -> None:
