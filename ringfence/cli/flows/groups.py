@@ -66,6 +66,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     namespace and name of a Deployment, a DaemonSet and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
     dialled_port and method. A label that an end lacks is shown empty, an empty one as "".
+    Six hours and more are added up from whole hours.
 
     Examples:
 
@@ -103,6 +104,8 @@ def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = GraphFormat.TABLE,
 ) -> None:
     """Draw who talks to whom: groups of ends, and between them edges with ports and volume.
+
+    Six hours and more are added up from whole hours.
 
     Examples:
 

@@ -28,9 +28,13 @@ from ringfence.flows.group import (
 )
 from ringfence.model.flow import Sort
 from ringfence.store.flows.conversations import summed
+from ringfence.store.flows.queries import hourly
 
 router = APIRouter(tags=["flows"])
 
+_HOUR_NS = 3_600 * 10**9
+_LONG_NS = 6 * _HOUR_NS
+"""From here on sums are made of the hourly roll-ups."""
 _MOST_ROWS = 1_000_000
 """Rows of the store that one answer may be made of: some 150 MB."""
 
@@ -65,7 +69,14 @@ class GroupView(SumsView):
     )
 
 
-class TopResponse(BaseModel):
+class SummedResponse(BaseModel):
+    """What sums are of: six hours and more are added up from whole hours."""
+
+    since: str
+    until: str
+
+
+class TopResponse(SummedResponse):
     """The greatest groups, of `total`."""
 
     items: list[GroupView]
@@ -96,7 +107,7 @@ class EdgeView(SumsView):
     total_ports: int
 
 
-class GraphResponse(BaseModel):
+class GraphResponse(SummedResponse):
     """The greatest edges, of `total`, and the nodes that they join."""
 
     nodes: list[NodeView]
@@ -137,10 +148,13 @@ async def top(
 ) -> TopResponse:
     """Add up conversations by labels of their ends; the greatest groups first."""
     keys = parse_group_keys(asked.by)
-    groups = await _groups(services, principal, asked, keys)
+    window = _window(services, asked)
+    groups = await _groups(services, principal, asked, keys, window)
     shown = await asyncio.to_thread(ranked, groups, asked.sort, asked.limit)
     return TopResponse(
-        items=[_group_view(row, keys) for row in shown.to_pylist()], total=len(groups)
+        items=[_group_view(row, keys) for row in shown.to_pylist()],
+        total=len(groups),
+        **_range(window),
     )
 
 
@@ -152,18 +166,43 @@ async def graph(
     labels = parse_end_keys(asked.by)
     ends = [GroupKey(end, label) for end in ("consumer", "provider") for label in labels]
     keys = [*ends, GroupKey("", "protocol"), GroupKey("", "port")]
-    groups = await _groups(services, principal, asked, keys)
-    return _graph_view(await asyncio.to_thread(draw, groups, labels, asked.sort, asked.limit))
+    window = _window(services, asked)
+    groups = await _groups(services, principal, asked, keys, window)
+    drawn = await asyncio.to_thread(draw, groups, labels, asked.sort, asked.limit)
+    return _graph_view(drawn, window)
+
+
+def _window(services: Services, asked: GroupQuery) -> dict[str, int]:
+    """The range asked for, made up to whole hours if it is long."""
+    window = read_window(services, asked.since, asked.until)
+    if not _is_long(window):
+        return window
+    return {
+        "since": window["since"] // _HOUR_NS * _HOUR_NS,
+        "until": -(-window["until"] // _HOUR_NS) * _HOUR_NS,
+    }
+
+
+def _is_long(window: dict[str, int]) -> bool:
+    return window["until"] - window["since"] >= _LONG_NS
+
+
+def _range(window: dict[str, int]) -> dict[str, str]:
+    return {name: format_time(at) for name, at in window.items()}
 
 
 async def _groups(
-    services: Services, principal: Principal, asked: GroupQuery, keys: Sequence[GroupKey]
+    services: Services,
+    principal: Principal,
+    asked: GroupQuery,
+    keys: Sequence[GroupKey],
+    window: dict[str, int],
 ) -> pa.Table:
-    window = read_window(services, asked.since, asked.until)
     condition = await condition_on(services, principal, asked.filter, window)
     wanted = needed(keys, asked.outside == "merged")
+    question = summed(condition.sql, wanted.columns, wanted.whole_addresses)
     sums = await services.flow_store.query(
-        summed(condition.sql, wanted.columns, wanted.whole_addresses),
+        hourly(question) if _is_long(window) else question,
         {
             "tenant": principal.tenant,
             **window,
@@ -192,7 +231,7 @@ def _group_view(row: Mapping[str, Any], keys: Sequence[GroupKey]) -> GroupView:
     )
 
 
-def _graph_view(graph: Graph) -> GraphResponse:
+def _graph_view(graph: Graph, window: dict[str, int]) -> GraphResponse:
     return GraphResponse(
         nodes=[
             NodeView(id=number, group=dict(node.group), outside=node.outside)
@@ -212,6 +251,7 @@ def _graph_view(graph: Graph) -> GraphResponse:
             for edge in graph.edges
         ],
         total=graph.total,
+        **_range(window),
     )
 
 

@@ -52,6 +52,18 @@ async def test_the_greatest_groups(seen: World) -> None:
     assert (bad.status_code, "no key 'consumer.colour'" in bad.json()["detail"]) == (422, True)
 
 
+async def test_long_ranges_are_added_up_from_whole_hours(seen: World) -> None:
+    query = {"by": "consumer.workload,provider.workload,port", "sort": "bytes"}
+    short = await seen.ok("GET", "/flows/top", params=query | {"since": "5h"})
+    long = await seen.ok("GET", "/flows/top", params=query | {"since": "6h"})
+    assert long["items"] == short["items"]
+    assert all(long[end].endswith(":00:00.000Z") for end in ("since", "until"))
+    assert long["since"] < short["since"]
+    assert long["until"] > short["until"]
+    drawn = await seen.ok("GET", "/flows/graph", params={"since": "1d"})
+    assert drawn["edges"] == (await seen.ok("GET", "/flows/graph"))["edges"]
+
+
 async def test_every_way_to_search_is_described(world: World) -> None:
     paths = (await world.ok("GET", "/openapi.json"))["paths"]
     words = ("", "/denied", "/top", "/graph", "/related", "/export", "/watch")
