@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: setup demo demo-down check test fmt wire
+.PHONY: setup demo demo-down check test bench-flows fmt wire
 
 setup:
 	@scripts/setup
@@ -25,6 +25,10 @@ check: .venv
 
 test: setup check
 	.venv/bin/pytest tests/property tests/integration tests/kernel tests/e2e
+
+bench-flows: .venv
+	$(MAKE) -s -C bpf bench
+	@$(PY) -m bench.figures
 
 wire: .venv
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) scripts/generate_wire.py

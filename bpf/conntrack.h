@@ -4,6 +4,8 @@
 
 #include "flow.h"
 
+#define EAGER_PACKETS 16 /* of a flow: these all ask, and later ones now and then */
+
 #define IPS_NAT_MASK ((1 << 4) | (1 << 5)) /* IPS_SRC_NAT, IPS_DST_NAT */
 
 /*
@@ -48,8 +50,9 @@ static __always_inline void copy_address(const struct packet *packet, struct add
 
 /*
  * Look the packet's connection up and keep the outcome in its flow. The first packet of a
- * connection has no entry until it has left the node, so a flow asks again until one is found.
- * The kernel's lookup knows TCP and UDP only.
+ * connection has no entry until it has left the node, so a flow asks again until one is found,
+ * but less often in the end, as there may be no tracking at all. The kernel's lookup knows TCP and
+ * UDP only.
  */
 static __always_inline void relate(struct __sk_buff *skb, const struct packet *packet,
 				   enum hook hook, struct flow *flow)
@@ -60,7 +63,8 @@ static __always_inline void relate(struct __sk_buff *skb, const struct packet *p
 	struct nf_conn *entry;
 
 	if (flow->nat != NAT_UNKNOWN || packet->later_fragment ||
-	    (packet->proto != IPPROTO_TCP && packet->proto != IPPROTO_UDP))
+	    (packet->proto != IPPROTO_TCP && packet->proto != IPPROTO_UDP) ||
+	    (flow->packets > EAGER_PACKETS && bpf_get_prandom_u32() % EAGER_PACKETS))
 		return;
 	if (wire_tuple(packet, hook == EGRESS, &tuple) == sizeof(tuple.ipv4))
 		entry = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));

@@ -8,15 +8,11 @@
  */
 #include "conntrack.h"
 #include "fragment.h"
+#include "tcp.h"
 #include "tunnel.h"
 
 /* TCX_NEXT, and TC_ACT_UNSPEC of a classic filter: other programs and the stack go on. */
 #define PASS_ON (-1)
-
-#define TCP_FIN 0x01
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
 
 #define MAX_TUNNELS 4 /* one inside the other */
 
@@ -26,16 +22,17 @@
  */
 struct settings {
 	__u32 replay;
-	struct decode_as decode_as[MAX_DECODE_AS];
 };
 const volatile struct settings settings SEC(".rodata.settings") = {};
 
 /* What comes with a packet of a capture file, in skb->cb; the skb is cut or padded. */
 enum { REPLAY_CAPTURED, REPLAY_LENGTH, REPLAY_TIME_LOW, REPLAY_TIME_HIGH };
 
+/* Memory as it is needed: most nodes never need what a busy one does. */
 struct flow_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows_0 SEC(".maps"), flows_1 SEC(".maps");
@@ -46,6 +43,14 @@ struct {
 	__type(key, __u32);
 	__array(values, struct flow_map);
 } flows SEC(".maps") = {.values = {&flows_0}};
+
+/* Records ever made in either map, so that user space can tell how full the current one is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} made SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -61,6 +66,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct audit);
 } audit_rest SEC(".maps");
+
+/* Packets in a tunnel's packet: the stack has no room for them. */
+struct nest {
+	struct packet innermost, next;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nest);
+} nests SEC(".maps");
 
 /* Not inlined, as `new_flow`: the kernel allows little stack, and this is rare. */
 static __noinline struct audit *new_audit(const struct audit_key *key)
@@ -82,17 +98,26 @@ static __always_inline struct audit *audit_of(struct __sk_buff *skb, enum hook h
 	return audit ? audit : new_audit(&key);
 }
 
+static const struct flow nothing; /* too large for the stack */
+
 static __noinline struct flow *new_flow(void *map, const struct flow_key *key, __u64 now)
 {
-	struct flow fresh = {.first_ns = now};
+	__u32 first = 0;
+	__u64 *count = bpf_map_lookup_elem(&made, &first);
+	struct flow *flow;
 
 	/* Another processor may be first with the same key: both then find the one that won. */
-	bpf_map_update_elem(map, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(map, key);
+	if (!bpf_map_update_elem(map, key, &nothing, BPF_NOEXIST) && count)
+		__sync_fetch_and_add(count, 1);
+	flow = bpf_map_lookup_elem(map, key);
+	if (flow && !flow->first_ns)
+		flow->first_ns = now;
+	return flow;
 }
 
-static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct packet *packet,
-					    enum hook hook, bool inner, __u64 now)
+static __always_inline struct flow *flow_of(void *map, struct __sk_buff *skb,
+					    const struct packet *packet, enum hook hook,
+					    bool inner, __u64 now)
 {
 	struct flow_key key = {
 		.src = packet->src,
@@ -104,39 +129,27 @@ static __always_inline struct flow *flow_of(struct __sk_buff *skb, const struct 
 		.proto = packet->proto,
 		.inner = inner,
 	};
-	__u32 first = 0;
-	void *map = bpf_map_lookup_elem(&flows, &first);
-	struct flow *flow;
+	struct flow *flow = bpf_map_lookup_elem(map, &key);
 
-	if (!map)
-		return NULL;
-	flow = bpf_map_lookup_elem(map, &key);
 	return flow ? flow : new_flow(map, &key, now);
 }
 
-/* A SYN or SYN-ACK that is sent again has the sequence number of the first, and opens nothing. */
-static __always_inline void count_opening(__u32 *count, __u32 *counted, __u32 seq)
+/* The record of what runs the other way through the same interface; NULL if there is none. */
+static __noinline struct flow *opposite_of(void *map, const struct packet *packet, __u32 ifindex,
+					   enum hook hook, bool inner)
 {
-	if (*count && *counted == seq)
-		return;
-	*counted = seq;
-	__sync_fetch_and_add(count, 1);
-}
+	struct flow_key key = {
+		.src = packet->dst,
+		.dst = packet->src,
+		.ifindex = ifindex,
+		.sport = packet->dport,
+		.dport = packet->sport,
+		.hook = settings.replay ? hook : !hook, /* a capture file has one side only */
+		.proto = packet->proto,
+		.inner = inner,
+	};
 
-static __always_inline void count_tcp(struct flow *flow, const struct packet *packet)
-{
-	__u16 flags = packet->tcp_flags;
-
-	if ((flow->tcp_flags & flags) != flags)
-		__sync_fetch_and_or(&flow->tcp_flags, flags);
-	if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		count_opening(&flow->syn, &flow->syn_seq, packet->tcp_seq);
-	else if (flags & TCP_SYN)
-		count_opening(&flow->synack, &flow->synack_seq, packet->tcp_seq);
-	if (flags & TCP_FIN)
-		__sync_fetch_and_add(&flow->fin, 1);
-	if (flags & TCP_RST)
-		__sync_fetch_and_add(&flow->rst, 1);
+	return bpf_map_lookup_elem(map, &key);
 }
 
 /* How many packets the skb is on the wire: a GSO skb is cut into segments after this hook. */
@@ -170,30 +183,66 @@ static __always_inline __u64 time_of(struct __sk_buff *skb)
 	return bpf_ktime_get_boot_ns();
 }
 
-/* Count a packet into its flow; NULL where there is no room for one. */
-static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *packet,
-					  enum hook hook, bool inner, struct audit *audit)
+static __always_inline __u64 mix(__u64 id, __u32 word)
+{
+	id = (id ^ word) * 0x9e3779b97f4a7c15ULL; /* 2^64 over the golden ratio */
+	return id ^ id >> 32;
+}
+
+/* A hash of what tells a flow from others: `tuple_id` in ringfence/flows/record.py. */
+static __always_inline __u64 tuple_id(__u32 ifindex, const struct packet *packet)
+{
+	__u64 id = mix(ifindex, packet->proto);
+
+	for (int i = 0; i < 4; i++)
+		id = mix(mix(id, packet->src.words[i]), packet->dst.words[i]);
+	return mix(id, (__u32)packet->sport << 16 | packet->dport);
+}
+
+/* Count a packet into its flow, if there is room; `outer` is the one that carried it, or NULL. */
+static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
+				  const struct packet *outer, enum hook hook, struct audit *audit)
 {
 	__u32 segments = segments_of(skb, packet);
 	__u32 bytes = packet->bytes + (segments - 1) * packet->header_bytes;
 	__u64 now = time_of(skb);
-	struct flow *flow;
+	__u32 first = 0;
+	void *map = bpf_map_lookup_elem(&flows, &first);
+	struct flow *flow, *opposite;
 
 	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
 		audit->unplaced += 1;
-	flow = flow_of(skb, packet, hook, inner, now);
+	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
+	if (!flow && outer)
+		return false;
 	if (!flow) {
 		audit->full_skbs += 1;
 		audit->full_packets += segments;
 		audit->full_bytes += bytes;
-		return NULL;
+		return false;
 	}
 	__sync_fetch_and_add(&flow->packets, segments);
 	__sync_fetch_and_add(&flow->bytes, bytes);
 	flow->last_ns = now;
-	if (packet->proto == IPPROTO_TCP && !packet->later_fragment)
-		count_tcp(flow, packet);
-	return flow;
+	if (packet->proto == IPPROTO_TCP && !packet->later_fragment) {
+		count_tcp(flow, packet, segments, skb->gso_size, now);
+		if (is_synack(packet)) {
+			opposite = opposite_of(map, packet, skb->ifindex, hook, outer);
+			measure_handshake(flow, opposite, now);
+		}
+	}
+	if (outer && !flow->tunnel)
+		flow->tunnel = tuple_id(skb->ifindex, outer);
+	if (!settings.replay)
+		relate(skb, packet, hook, flow);
+	return true;
+}
+
+/* Not inlined, so that it takes stack and time of no other packet. */
+static __noinline bool count_inner(struct __sk_buff *skb, struct packet *packet,
+				   const struct packet *outer, enum hook hook, struct audit *audit)
+{
+	return count(skb, packet, outer, hook, audit);
 }
 
 /* The packet that a tunnel's packet carries. Not inlined, so that it is verified once. */
@@ -201,45 +250,36 @@ __noinline int parse_inner(struct __sk_buff *skb, const struct packet *outer,
 			   struct packet *packet)
 {
 	struct source from = source_of(skb);
-	struct packet inner = {};
 	struct step step = {};
 	int outcome;
 
 	if (!outer || !packet)
 		return NOT_IP;
-	outcome = enter(&from, outer, settings.decode_as, &step);
-	if (outcome == PARSED)
-		outcome = parse_from(&from, &step, &inner);
-	if (outcome == PARSED)
-		*packet = inner;
-	return outcome;
+	*packet = (struct packet){};
+	outcome = enter(&from, outer, &step);
+	return outcome == PARSED ? (int)parse_from(&from, &step, packet) : outcome;
 }
 
-/* Count the innermost packet of a tunnel's packet. */
-static __always_inline void observe_inner(struct __sk_buff *skb, struct packet *packet,
-					  enum hook hook, struct audit *audit)
+/* The innermost packet of a tunnel's packet; NULL where there is none. */
+static __always_inline struct packet *innermost(struct __sk_buff *skb, const struct packet *outer,
+						struct audit *audit)
 {
+	__u32 first = 0;
+	struct nest *nest = bpf_map_lookup_elem(&nests, &first);
 	int outcome = PARSED, depth;
 
+	if (!nest)
+		return NULL;
+	nest->innermost = *outer;
 	for (depth = 0; depth < MAX_TUNNELS; depth++) {
-		outcome = parse_inner(skb, packet, packet);
+		outcome = parse_inner(skb, &nest->innermost, &nest->next);
 		if (outcome != PARSED)
 			break;
+		nest->innermost = nest->next;
 	}
 	if (outcome >= TRUNCATED && outcome < OUTCOMES)
 		audit->inner_malformed[outcome - TRUNCATED] += 1;
-	if (depth)
-		count(skb, packet, hook, true, audit);
-}
-
-/* A GSO skb of a tunnel is cut inside of it: every segment repeats the headers there as well. */
-static __always_inline void add_inner_headers(struct __sk_buff *skb, struct packet *packet)
-{
-	struct packet inner = {};
-
-	if (skb->gso_size && packet->proto != IPPROTO_TCP &&
-	    parse_inner(skb, packet, &inner) == PARSED)
-		packet->header_bytes = packet->header_bytes + inner.payload - packet->payload;
+	return depth ? &nest->innermost : NULL;
 }
 
 static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool ethernet)
@@ -247,9 +287,8 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	struct source from = source_of(skb);
 	struct step step = {.protocol = ethernet ? ETH_P_TEB : bpf_ntohs(skb->protocol)};
 	struct audit *audit = audit_of(skb, hook);
-	struct packet packet = {};
+	struct packet packet = {}, *inner = NULL;
 	enum outcome outcome = parse_from(&from, &step, &packet);
-	struct flow *flow;
 
 	if (!audit)
 		return PASS_ON;
@@ -264,12 +303,14 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	}
 	if (packet.overlong)
 		audit->overlong += 1;
-	add_inner_headers(skb, &packet);
-	flow = count(skb, &packet, hook, false, audit);
-	if (settings.replay)
-		observe_inner(skb, &packet, hook, audit);
-	else if (flow)
-		relate(skb, &packet, hook, flow);
+	if (settings.replay || is_tunnel(&packet))
+		inner = innermost(skb, &packet, audit);
+	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
+	if (inner && skb->gso_size)
+		packet.header_bytes += inner->payload - packet.payload;
+	count(skb, &packet, NULL, hook, audit);
+	if (inner && !count_inner(skb, inner, &packet, hook, audit))
+		audit->inner_full += 1;
 	return PASS_ON;
 }
 

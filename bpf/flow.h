@@ -31,18 +31,29 @@ struct flow_key {
 	__u8 zero; /* a key is compared as bytes: no padding may stay undefined */
 };
 
+/* What most packets touch stands first, within one cache line. */
 struct flow {
 	__u64 packets, bytes; /* as on the wire, from the IP header on */
 	__u64 first_ns, last_ns; /* CLOCK_BOOTTIME */
+	__u32 tcp_flags;
+	__u32 next_seq; /* what follows the highest sequence number seen */
+	__u32 retransmitted; /* segments, SYNs and FINs among them, that had been seen before */
+	__u8 nat;
+	__u8 reply; /* this record runs against the direction of the original tuple */
+	__u8 sequenced; /* `next_seq` is known */
+	__u8 zero;
+	__u16 ipv4_id; /* of the segment sent last */
+	__u16 more_zero;
 	/* Where translated, the connection as its consumer opened it; else zero. */
 	struct address original_src, original_dst;
 	__u16 original_sport, original_dport;
-	__u32 syn, synack, fin, rst; /* repeated SYNs and SYN-ACKs are not counted */
+	__u32 syn, synack; /* repeated ones are not counted */
 	__u32 syn_seq, synack_seq; /* sequence numbers of the last ones counted */
-	__u32 tcp_flags;
-	__u8 nat;
-	__u8 reply; /* this record runs against the direction of the original tuple */
-	__u8 zero[6];
+	__u32 syn_packets, fin, rst; /* packets with the flag, repeated ones too */
+	__u32 rtt_samples; /* SYN-ACKs of this way that answered a SYN, and how long that took */
+	__u64 tunnel; /* of an inner packet, `tuple_id` of the one that carried it; else 0 */
+	__u64 rtt_sum_ns, rtt_min_ns;
+	__u64 syn_ns; /* when the last SYN came; 0 once it was answered or repeated */
 };
 
 struct audit_key {
@@ -54,7 +65,8 @@ struct audit_key {
 struct audit {
 	__u64 skbs, bytes;
 	__u64 non_ip, malformed[REASONS]; /* skbs */
-	__u64 inner_malformed[REASONS]; /* skbs in a flow, but what they carry is in none */
+	/* skbs in a flow, but what they carry is in none */
+	__u64 inner_malformed[REASONS], inner_full;
 	__u64 overlong; /* longer than their frame, which a capture file may have cut: in a flow */
 	__u64 unplaced; /* later fragments whose first was not seen: in a flow without ports */
 	__u64 full_skbs, full_packets, full_bytes; /* no room in the flow map */

@@ -98,7 +98,7 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 		packet->sport = bpf_ntohs(tcp.source);
 		packet->dport = bpf_ntohs(tcp.dest);
 		packet->tcp_flags = bpf_ntohs(((__be16 *)&tcp)[6]) & TCP_FLAGS;
-		packet->tcp_seq = tcp.seq;
+		packet->tcp_seq = bpf_ntohl(tcp.seq);
 		break;
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP: /* its ports stand where UDP has them */

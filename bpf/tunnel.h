@@ -36,16 +36,17 @@
 #define TEREDO_ORIGIN 0 /* RFC 4380, section 5.1.1: either may stand before the IPv6 header */
 #define TEREDO_AUTHENTICATION 1
 
-/* The numbers are those of ringfence/kernel/replay.py. */
+/* The numbers are those of ringfence/kernel/tunnel.py. */
 enum tunnel { NO_TUNNEL, VXLAN, GENEVE };
 
 #define MAX_DECODE_AS 8
 
-/* What a packet to or from a UDP port is, where that is not the registered port. */
+/* What a packet to or from a UDP port is, where that is not the registered port; port 0 ends it. */
 struct decode_as {
 	__u16 port;
 	__u16 tunnel;
 };
+volatile struct decode_as decode_as[MAX_DECODE_AS] SEC(".data.decode_as") = {};
 
 static __always_inline enum outcome enter_gre(const struct source *from, struct step *step)
 {
@@ -158,10 +159,9 @@ static __always_inline bool either_port(const struct packet *packet, __u16 port)
 
 static __always_inline enum outcome enter_udp(const struct source *from,
 					      const struct packet *packet,
-					      const volatile struct decode_as *decode_as,
 					      struct step *step)
 {
-	for (int i = 0; i < MAX_DECODE_AS; i++) {
+	for (int i = 0; i < MAX_DECODE_AS && decode_as[i].port; i++) {
 		if (!either_port(packet, decode_as[i].port))
 			continue;
 		if (decode_as[i].tunnel == VXLAN)
@@ -188,9 +188,27 @@ static __always_inline enum outcome enter_udp(const struct source *from,
 	return NOT_IP;
 }
 
+/*
+ * Whether an agent looks into the packet: what a node's own tunnels look like. The rest of what
+ * `enter` knows is too often something else when only a port tells.
+ */
+static __always_inline bool is_tunnel(const struct packet *packet)
+{
+	if (packet->proto == IPPROTO_IPIP || packet->proto == IPPROTO_IPV6 ||
+	    packet->proto == IPPROTO_GRE)
+		return true;
+	if (packet->proto != IPPROTO_UDP)
+		return false;
+	if (packet->dport == VXLAN_PORT || packet->dport == GENEVE_PORT)
+		return true;
+	for (int i = 0; i < MAX_DECODE_AS && decode_as[i].port; i++)
+		if (packet->dport == decode_as[i].port)
+			return true;
+	return false;
+}
+
 /* The step into what `packet` carries; NOT_IP where it is no tunnel's. */
 static __always_inline enum outcome enter(const struct source *from, const struct packet *packet,
-					  const volatile struct decode_as *decode_as,
 					  struct step *step)
 {
 	if (packet->later_fragment)
@@ -212,7 +230,7 @@ static __always_inline enum outcome enter(const struct source *from, const struc
 	case IPPROTO_GRE:
 		return enter_gre(from, step);
 	case IPPROTO_UDP:
-		return enter_udp(from, packet, decode_as, step);
+		return enter_udp(from, packet, step);
 	}
 	return NOT_IP;
 }

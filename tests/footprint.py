@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from ringfence.lab.config import PREFIX
 from ringfence.lab.node import save_sysctls
@@ -39,7 +40,8 @@ def of_session(mark: str, directory: Path) -> Footprint:
 
     Its processes have `mark` in their environment and its namespaces in their name; its files are
     in `directory`. What bears no name is told from that of others by its use: theirs is in the
-    hands of a process, and nobody but a leak writes rules in the host's own namespace.
+    hands of a process or pinned elsewhere, and nobody but a leak writes rules in the host's own
+    namespace.
     """
     started = {pid: command for pid, command in _commands() if _environment_has(pid, mark)}
     ours = {*started, os.getpid()}
@@ -49,8 +51,12 @@ def of_session(mark: str, directory: Path) -> Footprint:
         "mounts": frozenset(at for at in _mounts() if mark in at or str(directory) in at),
         "cgroups": frozenset(_empty_cgroups()),
         "nftables tables": frozenset(_run("nft", "list", "tables").splitlines()),
-        "BPF programs": _bpf("prog") - _held_by_others("prog_id", ours),
-        "BPF links": _bpf("link") - _held_by_others("link_id", ours),
+        "BPF programs": _bpf("prog")
+        - _held_by_others("prog_id", ours)
+        - _pinned_elsewhere("prog_id", directory),
+        "BPF links": _bpf("link")
+        - _held_by_others("link_id", ours)
+        - _pinned_elsewhere("id", directory),
     }
 
 
@@ -114,13 +120,18 @@ def _empty_cgroups() -> Iterator[str]:
 
 
 def _bpf(kind: str) -> frozenset[str]:
-    """The ids of the loaded programs (`prog`) or links (`link`).
+    """The ids of the loaded programs (`prog`) or links (`link`)."""
+    return frozenset(str(each["id"]) for each in _bpftool(kind))
 
-    bpftool fails when one goes while it lists them, so it is asked again.
-    """
+
+def _bpftool(kind: str) -> list[dict[str, Any]]:
+    """bpftool fails when one goes while it lists them, so it is asked again."""
     for _ in range(_TRIES):
         with contextlib.suppress(subprocess.CalledProcessError):
-            return frozenset(_json("bpftool", "--json", kind, key="id"))
+            found: list[dict[str, Any]] = json.loads(
+                _run("bpftool", "--json", "--bpffs", kind) or "[]"
+            )
+            return found
         time.sleep(0.2)
     raise RuntimeError(f"bpftool cannot list each BPF {kind}")
 
@@ -135,6 +146,16 @@ def _held_by_others(field: str, ours: Collection[int]) -> set[str]:
         lines = _text(directory / "fdinfo" / descriptor.name).splitlines()
         held |= {line.split()[1] for line in lines if line.startswith(f"{field}:")}
     return held
+
+
+def _pinned_elsewhere(field: str, directory: Path) -> set[str]:
+    """A field of the links that are pinned, and not in the directory."""
+    return {
+        str(link[field])
+        for link in _bpftool("link")
+        for pin in link.get("pinned", ())
+        if directory not in Path(pin).parents
+    }
 
 
 def _names(directory: Path) -> frozenset[str]:

@@ -15,13 +15,16 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
+from ringfence.agent.drops import DropLedger
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
 from ringfence.agent.pods import Pod, locate, node, node_addresses
@@ -32,9 +35,18 @@ from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
+from ringfence.model.flow import Mode
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.wire.batch import PROTOCOL
-from ringfence.wire.generated.agent_pb2 import AgentState, Audit, Batch, Directive, PodState
+from ringfence.wire.generated.agent_pb2 import (
+    CONVERSATION,
+    DETAILED,
+    AgentState,
+    Audit,
+    Batch,
+    Directive,
+    PodState,
+)
 
 T = TypeVar("T")
 
@@ -49,11 +61,13 @@ class Agent:
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._interval = config.interval_seconds
+        self._mode = Mode.CONVERSATION
+        self._cut_short = asyncio.Event()
         self._link = Link(config.link)
         self._spool = Spool(config.spool_dir, config.spool_bytes)
         self._session = Session(self._link, self._state, self._hear)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
-        self._capture = Capture()
+        self._capture = Capture(config.pin_dir)
         self._enforcer = Enforcer(Nftables())
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._look_now = asyncio.Event()
@@ -102,8 +116,9 @@ class Agent:
         log.info("agent started", node=self._config.link.name, release=__version__)
 
     async def stop(self) -> None:
-        """Report once more and detach. Rules stay: an agent's absence is no reason to open up."""
+        """Detach and report once more. Rules stay: an agent's absence is no reason to open up."""
         self._stopping.set()
+        self._cut_short.set()
         if self._reporter:
             await asyncio.wait([self._reporter])
         for task in self._tasks:
@@ -144,7 +159,10 @@ class Agent:
                 if changed or self._unreached:
                     self._pods, self._unreached = await locate(*found)
                     changed |= before != (self._pods, self._unreached)
-                await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                if self._interfaces:
+                    await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                if await self._in_kernel(self._capture.crowded):
+                    self._cut_short.set()
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
@@ -177,17 +195,20 @@ class Agent:
             self._runtime_problem = problem
             self._session.tell()
 
-    def _to_capture(self) -> frozenset[int]:
-        return frozenset(
-            interface.ifindex
+    def _to_capture(self) -> tuple[Interface, ...]:
+        return tuple(
+            interface
             for interface in self._interfaces
-            if interface.up and interface.name != _LOOPBACK
+            if interface.up and interface.name != _LOOPBACK and not self._stopping.is_set()
         )
 
     # Reporting
 
     async def _report(self) -> None:
-        """Put a batch into the spool for each window; they begin at multiples of the interval."""
+        """Put a batch into the spool for each window; they end at multiples of the interval.
+
+        A new pace, a flow map that fills up, or the end cuts the window under way short.
+        """
         start = time.time_ns()
         while not self._stopping.is_set():
             width, now = self._interval * 10**9, time.time_ns()
@@ -195,14 +216,39 @@ class Agent:
                 start = now
             end = (max(start, now) // width + 1) * width
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), (end - now) / 10**9)
+                await asyncio.wait_for(self._cut_short.wait(), (end - now) / 10**9)
+                self._cut_short.clear()
                 end = max(start, time.time_ns())
             try:
-                self._spool.put(await self._in_kernel(partial(self._gather, start, end)))
+                await self._keep(partial(self._rescue, start, end))
+                await self._keep(partial(self._gather, start, end))
             except RingfenceError as error:
                 log.warning("no report for this interval", problem=str(error))
             start = end
             self._session.tell()
+
+    async def _keep(self, gather: Callable[[], Batch | None]) -> None:
+        """Put a batch into the spool; only then does the kernel forget what is in it."""
+        batch = await self._in_kernel(gather)
+        if batch is None:
+            return
+        try:
+            self._spool.put(batch)
+        finally:
+            await self._in_kernel(self._capture.done)
+
+    def _rescue(self, start: int, end: int) -> Batch | None:
+        """What an agent that was killed had taken, under the id under which it may be known."""
+        records = self._capture.left()
+        if not len(records):
+            return None
+        try:
+            known = self._config.window_file.read_text()
+        except OSError as error:
+            log.warning("an interrupted report may come twice", problem=str(error))
+            known = uuid.uuid4().hex
+        # If it is known, all in it is passed over: drops of now come with the next.
+        return self._batch(known, start, end, records, drops=DropLedger().take())
 
     def _gather(self, start: int, end: int) -> Batch:
         addresses = {pod.place: pod.addresses for pod in self._pods}
@@ -211,26 +257,36 @@ class Agent:
             self._enforcer.read_drops(self._capture.drops(), addresses)
         except KernelError as error:
             log.warning("drops not reported", problem=str(error))
+        if self._stopping.is_set():  # what is counted from now on, nobody would take
+            self._capture.watch(self._to_capture())
         self._audit = self._capture.audit()
-        self._audit.losses["reports"] = self._spool.dropped
-        # Drained last: what fails before costs no flows.
-        flows = self._capture.flows(
-            self._pods, node_addresses(self._interfaces), self._declared_ports
-        )
+        self._audit.losses.update(self._spool.lost)
+        fresh = uuid.uuid4().hex
+        try:
+            write_atomically(self._config.window_file, fresh.encode())
+        except OSError as error:
+            log.warning("a kill now would lose a report", problem=str(error))
+        # Taken last: what fails before costs no flows.
+        records = self._capture.take()
+        return self._batch(fresh, start, end, records, self._enforcer.ledger.take())
+
+    def _batch(
+        self, batch_id: str, start: int, end: int, records: NDArray[np.void], drops: bytes
+    ) -> Batch:
+        here = node_addresses(self._interfaces)
         return Batch(
-            id=uuid.uuid4().hex,
+            id=batch_id,
             window_start_ns=start,
             window_end_ns=end,
-            flows=flows,
-            drops=self._enforcer.ledger.take(),
+            flows=self._capture.flows(records, self._pods, here, self._declared_ports, self._mode),
+            drops=drops,
         )
 
     # Enforcing
 
     def _hear(self, directive: Directive) -> None:
         """Take a directive; what it asks is done at the next look, which is now."""
-        if directive.interval_seconds:
-            self._interval = directive.interval_seconds
+        self._pace(directive)
         try:
             self._take(directive)
         except RingfenceError as error:
@@ -245,13 +301,23 @@ class Agent:
             log.warning("directive will not outlive a restart", problem=str(error))
         self._look_now.set()
 
+    def _pace(self, directive: Directive) -> None:
+        """Report as told from now on: where that changes, the window under way ends here."""
+        mode = Mode.DETAILED if directive.mode == DETAILED else Mode.CONVERSATION
+        interval = directive.interval_seconds or self._interval
+        if (mode, interval) != (self._mode, self._interval):
+            self._mode, self._interval = mode, interval
+            self._cut_short.set()
+
     def _recall(self) -> None:
         """Take up the directive of the run before, if there was one."""
         path = self._config.directive_file
         if not path.exists():
             return
         try:
-            self._take(Directive.FromString(path.read_bytes()))
+            directive = Directive.FromString(path.read_bytes())
+            self._pace(directive)
+            self._take(directive)
         except (OSError, DecodeError, RingfenceError) as error:
             log.warning("the last directive is lost", file=str(path), problem=str(error))
 
@@ -299,6 +365,7 @@ class Agent:
                 for uid in (*(pod.place.uid for pod in self._pods), *self._unreached)
             ],
             audit=self._audit,
+            mode=DETAILED if self._mode is Mode.DETAILED else CONVERSATION,
             stale_reason=self._unreadable or self._stale_reason or self._runtime_problem,
         )
 

@@ -1,29 +1,50 @@
 """What passed this node's interfaces and what was dropped on it, one interval at a time."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from ringfence.agent.audit import Reading, SelfAudit
 from ringfence.agent.pods import NODE_NETNS, Pod
 from ringfence.flows.orient import Listening, Orientations, conversations
-from ringfence.kernel import sockets
+from ringfence.kernel import counters, sockets
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.errors import BpfError, NamespaceError, NetlinkError
+from ringfence.kernel.interfaces import Interface
+from ringfence.kernel.pins import Pins, on_bpf_file_system
+from ringfence.kernel.tunnel import DecodeAs
 from ringfence.model.address import V4_MAPPED, Address, is_v4
+from ringfence.model.flow import Loss, Mode
 from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import Audit
 
 _ANY = frozenset({Address(bytes(16)), Address(V4_MAPPED + bytes(4))})
-_LOSSES = {
-    "truncated": "truncated",
-    "bad header": "bad_header",
-    "bad length": "bad_length",
-    "flow map full": "full_skbs",
+_UNRECORDED = {
+    Loss.TRUNCATED: "truncated",
+    Loss.BAD_HEADER: "bad_header",
+    Loss.BAD_LENGTH: "bad_length",
+    Loss.FLOW_MAP_FULL: "full_skbs",
 }
+_MISPLACED = {
+    Loss.UNPLACED: "unplaced",
+    Loss.INNER_TRUNCATED: "inner_truncated",
+    Loss.INNER_BAD_HEADER: "inner_bad_header",
+    Loss.INNER_BAD_LENGTH: "inner_bad_length",
+    Loss.INNER_FULL: "inner_full",
+}
+"""In a record, which lacks their ports, or what they carry."""
+_LOSSES = _UNRECORDED | _MISPLACED
+
+_UNDER_WAY_SECONDS = 0.002
+"""Ample for a packet to get from the kernel's counter to the program, or from it to the counter."""
+_CROWDED = 0.5
+"""What is left of the flow map has to do until the agent looks again, a second later."""
 
 log = structlog.get_logger()
 
@@ -31,16 +52,24 @@ log = structlog.get_logger()
 class Capture:
     """Attaches to interfaces and drains what was counted. Its methods block: call them in turn."""
 
-    def __init__(self) -> None:
-        self._attached: frozenset[int] = frozenset()
+    def __init__(self, pin_dir: Path) -> None:
+        """`pin_dir`: where counts outlive a kill, if it is in a BPF file system."""
+        self._pin_dir = pin_dir
+        self._self_audit = SelfAudit()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
+        self._tunnels: set[DecodeAs] = set()
         self._orientations = Orientations()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
-        """Load the programs; raises BpfError."""
-        self._flows = FlowCapture(object_path("flow"))
+        """Load the programs, and go on where an agent was killed; raises BpfError."""
+        pins = None
+        if on_bpf_file_system(self._pin_dir):
+            pins = Pins(self._pin_dir)
+        else:
+            log.warning("counts will not outlive a kill: no BPF file system", at=str(self._pin_dir))
+        self._flows = FlowCapture(object_path("flow"), pins=pins)
         self._drops = DropCapture(object_path("drop"))
         self._flows.open()
         try:
@@ -48,50 +77,80 @@ class Capture:
         except BpfError:
             self._flows.close()
             raise
+        if taken_over := len(self._flows.attached):
+            log.info("goes on where an agent was killed", interfaces=taken_over)
 
     def close(self) -> None:
         """Detach and unload."""
         self._drops.close()
         self._flows.close()
 
-    def watch(self, interfaces: frozenset[int]) -> None:
-        """Count what passes these interfaces (ifindex) and no others.
+    def watch(self, interfaces: Collection[Interface]) -> None:
+        """Count what passes these interfaces and no others, and look into what their tunnels send.
 
         Those that cannot be attached to are tried again at each call.
         """
-        attached = set(self._attached & interfaces)
-        for ifindex in self._attached - interfaces:
+        tunnels = {interface.tunnel for interface in interfaces if interface.tunnel}
+        if tunnels != self._tunnels:
+            self._flows.decode_as(sorted(tunnels))
+            self._tunnels = tunnels
+        wanted = frozenset(interface.ifindex for interface in interfaces)
+        for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
-        for ifindex in interfaces - self._attached:
-            try:
-                self._flows.attach(ifindex)
-            except BpfError as error:  # most often it is gone again
-                self._failures += 1
-                if ifindex not in self._failing:
-                    log.warning("interface not captured", ifindex=ifindex, problem=str(error))
-            else:
-                attached.add(ifindex)
-        self._attached = frozenset(attached)
-        self._failing = interfaces - self._attached
+            self._self_audit.detached(ifindex)
+        before = self._flows.attached
+        attached = [each for each in interfaces if each.ifindex in before or self._attach(each)]
+        self._failing = wanted - {each.ifindex for each in attached}
+        if self._self_audit.attached(attached):
+            self._hold()
+
+    def _attach(self, interface: Interface) -> bool:
+        try:
+            self._flows.attach(interface.ifindex)
+        except BpfError as error:  # most often it is gone again
+            self._failures += 1
+            if interface.ifindex not in self._failing:
+                log.warning("interface not captured", interface=interface.name, problem=str(error))
+            return False
+        return True
+
+    def crowded(self) -> bool:
+        """Whether there may soon be no room for more records."""
+        return self._flows.fill() > _CROWDED
+
+    def take(self) -> NDArray[np.void]:
+        """The records (FLOW_DTYPE) since the last call, which the kernel keeps until `done`."""
+        return self._flows.take()
+
+    def left(self) -> NDArray[np.void]:
+        """What was taken last, by an agent that was killed perhaps, without being `done`."""
+        return self._flows.left()
+
+    def done(self) -> None:
+        """What was taken last is safe: the kernel may forget it."""
+        self._flows.done()
 
     def flows(
         self,
+        records: NDArray[np.void],
         pods: Iterable[Pod],
         node_addresses: Iterable[Address],
         declared_ports: frozenset[tuple[int, int]],
+        mode: Mode,
     ) -> bytes:
-        """The conversations since the last call, as an Arrow stream of `batch.FLOWS`.
+        """The conversations among records, as an Arrow stream of `batch.FLOWS`.
 
         `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
         """
         pods = tuple(pods)
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
         columns = conversations(
-            self._flows.drain(),
+            records,
             np.array(at_pods, dtype=np.uint32),
             _listening(pods, node_addresses),
             declared_ports,
             self._orientations,
+            mode,
         )
         return batch.encode(batch.FLOWS, columns)
 
@@ -101,24 +160,43 @@ class Capture:
 
     def audit(self) -> Audit:
         """Totals since the start, interfaces that are gone included."""
-        rows = self._flows.audit()
-        staying = np.array([0, *self._attached], dtype=np.uint32)
-        leaving = rows[~np.isin(rows["ifindex"], staying)]
+        rows = self._hold()
         totals = {name: int(rows[name].sum()) + gone for name, gone in self._departed.items()}
-        for name in self._departed:
-            self._departed[name] += int(leaving[name].sum())
-        unrecorded = totals["non_ip"] + sum(totals[name] for name in _LOSSES.values())
+        unrecorded = totals["non_ip"] + sum(totals[name] for name in _UNRECORDED.values())
         drops = self._drops.losses()
-        return Audit(
+        audit = Audit(
             skbs=totals["skbs"],
             recorded=totals["skbs"] - unrecorded,
             losses={
                 **{cause: totals[name] for cause, name in _LOSSES.items()},
-                "drop map full": drops.full,
-                "drop not parsed": drops.unparsed,
-                "interface not attached": self._failures,
+                Loss.DROP_MAP_FULL: drops.full,
+                Loss.DROP_NOT_PARSED: drops.unparsed,
+                Loss.NOT_ATTACHED: self._failures,
             },
         )
+        self._self_audit.tell(audit)
+        return audit
+
+    def _hold(self) -> NDArray[np.void]:
+        """The counters of attached interfaces (AUDIT_DTYPE), held against the kernel's."""
+        before, backlog = _read(counters.at_least), counters.backlog()
+        time.sleep(_UNDER_WAY_SECONDS)
+        rows = self._flows.audit()
+        time.sleep(_UNDER_WAY_SECONDS)
+        self._self_audit.hold(before, backlog, rows, _read(counters.at_most))
+        staying = np.isin(rows["ifindex"], [0, *self._flows.attached])
+        for name in self._departed:
+            self._departed[name] += int(rows[name][~staying].sum())
+        return rows[staying]
+
+
+def _read(counters_of_kernel: Callable[[], Reading]) -> Reading:
+    """The kernel's counters; none where it does not tell them, which stops no capture."""
+    try:
+        return counters_of_kernel()
+    except NetlinkError as error:
+        log.warning("interface counters not read", problem=str(error))
+        return {}
 
 
 def _listening(pods: Iterable[Pod], node_addresses: Iterable[Address]) -> Listening:

@@ -15,6 +15,8 @@ class AgentConfig:
     """The container runtime's Unix socket; None on a host without pods."""
     interval_seconds: int = 15
     """Between reports, until the control plane says otherwise."""
+    pin_dir: Path = Path("/sys/fs/bpf/ringfence")
+    """Where programs and counts outlive a kill, in a BPF file system."""
     poll_seconds: float = 1.0
     """Between looks for pods and interfaces that came or went."""
     spool_bytes: int = 256 * 1024 * 1024
@@ -24,6 +26,11 @@ class AgentConfig:
     def directive_file(self) -> Path:
         """The last directive, in force again after a restart without a control plane."""
         return self.link.state_dir / "directive"
+
+    @property
+    def window_file(self) -> Path:
+        """The id of the report that is being made: a successor repeats it under the same."""
+        return self.link.state_dir / "window"
 
     @property
     def spool_dir(self) -> Path:

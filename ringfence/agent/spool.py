@@ -14,6 +14,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from ringfence.agent.errors import SpoolError
+from ringfence.model.flow import Loss
 from ringfence.wire.generated.agent_pb2 import Batch
 from ringfence.wire.limits import LARGEST_MESSAGE
 
@@ -30,8 +31,17 @@ class Spool:
         self._bytes = 0
         self._arrival = asyncio.Event()
         self._next = 0
-        self.dropped = 0
-        """Batches lost since the start: too large, no room on disk, unreadable, or refused."""
+        self.lost: dict[str, int] = dict.fromkeys(
+            (
+                Loss.SPOOL_FULL,
+                Loss.REPORT_TOO_LARGE,
+                Loss.REPORT_NOT_KEPT,
+                Loss.REPORT_UNREADABLE,
+                Loss.REPORT_REFUSED,
+            ),
+            0,
+        )
+        """Batches since the start, by cause."""
 
     def open(self) -> None:
         """Take up what an earlier run left; raises SpoolError."""
@@ -57,15 +67,15 @@ class Spool:
         data = batch.SerializeToString()
         largest = min(self._limit, LARGEST_MESSAGE)
         if len(data) > largest:
-            self.dropped += 1
+            self.lost[Loss.REPORT_TOO_LARGE] += 1
             raise SpoolError(f"a report of {len(data)} bytes is lost: {largest} is the most")
         while self._queue and self._bytes + len(data) > self._limit:
-            self._drop()
+            self._lose(Loss.SPOOL_FULL)
         path = self._directory / f"{self._next:016d}{_SUFFIX}"
         try:
             write_atomically(path, data)
         except OSError as error:
-            self.dropped += 1
+            self.lost[Loss.REPORT_NOT_KEPT] += 1
             raise SpoolError(f"cannot keep a report in {self._directory}: {error}") from error
         self._next += 1
         self._queue.append((path, len(data)))
@@ -82,7 +92,7 @@ class Spool:
             try:
                 return place, Batch.FromString(place.read_bytes())
             except (OSError, DecodeError):
-                self._drop()
+                self._lose(Loss.REPORT_UNREADABLE)
 
     def done(self, place: Path) -> None:
         """Take away a batch that the control plane has; harmless if it was dropped meanwhile."""
@@ -92,10 +102,10 @@ class Spool:
     def refused(self, place: Path) -> None:
         """Take away a batch that the control plane will never accept."""
         if self._queue and self._queue[0][0] == place:
-            self._drop()
+            self._lose(Loss.REPORT_REFUSED)
 
-    def _drop(self) -> None:
-        self.dropped += 1
+    def _lose(self, cause: Loss) -> None:
+        self.lost[cause] += 1
         self._remove()
 
     def _remove(self) -> None:

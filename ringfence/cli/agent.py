@@ -56,6 +56,13 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             help="The container runtime's socket; empty on a host without pods.",
         ),
     ] = "/run/containerd/containerd.sock",
+    pin_dir: Annotated[
+        Path,
+        typer.Option(
+            envvar="RINGFENCE_PIN_DIR",
+            help="Where counts outlive a kill, in a BPF file system (mount -t bpf).",
+        ),
+    ] = Path("/sys/fs/bpf/ringfence"),
     interval: Annotated[
         int, typer.Option(envvar="RINGFENCE_INTERVAL", min=1, help="Seconds between reports.")
     ] = 15,
@@ -80,7 +87,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         kubernetes_cluster=kubernetes_cluster,
     )
     runtime = Path(runtime_socket) if runtime_socket else None
-    asyncio.run(_run(AgentConfig(link, runtime_socket=runtime, interval_seconds=interval)))
+    asyncio.run(_run(AgentConfig(link, runtime, interval_seconds=interval, pin_dir=pin_dir)))
 
 
 @app.command()

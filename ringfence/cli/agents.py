@@ -1,9 +1,14 @@
-"""`ringfence agents`: whether each node is seen and enforced, and what was lost there."""
+"""`ringfence agents`: whether each node is seen and enforced, what it lost, how it reports."""
+
+import time
+from typing import Annotated
 
 import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.model.flow import Mode
+from ringfence.wire.limits import AUDITED_INTERFACES
 
 app = typer.Typer(add_completion=False)
 
@@ -17,8 +22,33 @@ def _enforcement(row: Row) -> str:
 
 
 def _losses(row: Row) -> str:
-    losses = (row.get("audit") or {}).get("losses") or {}
+    losses = row["audit"]["losses"]
     return " ".join(f"{cause}={count}" for cause, count in sorted(losses.items()) if count) or "0"
+
+
+def _audit(row: Row) -> str:
+    """What of the kernel's own count of packets the agent's program did not count."""
+    audit = row["audit"]
+    wrong = [f"{audit[name]} {name}" for name in ("unaccounted", "overcounted") if audit[name]]
+    if wrong:
+        return " and ".join(wrong) + _worst(audit["interfaces"])
+    if not audit["judged"]:
+        return ""
+    return f"within {audit['uncertain']}" if audit["uncertain"] else "exact"
+
+
+def _worst(interfaces: list[Row]) -> str:
+    """The first interface, if it is wrong: it may be one that is gone."""
+    for each in interfaces[:1]:
+        sides = each["ingress"], each["egress"]
+        if any(s["unaccounted_least"] > 0 or s["unaccounted_most"] < 0 for s in sides):
+            return f", most on {each['name']}" if each["judged"] else ""
+    return ""
+
+
+def _mode(row: Row) -> str:
+    wanted, now = row["desired_mode"], row["mode"]
+    return str(now) if now == wanted else f"{now}, soon {wanted}"
 
 
 COLUMNS = [
@@ -27,22 +57,70 @@ COLUMNS = [
     Column("CONNECTED", lambda row: "yes" if row["connected"] else f"no, {row['last_seen']}"),
     Column("ENFORCEMENT", _enforcement),
     Column("PODS", lambda row: f"{row['pods']['programmed']}/{row['pods']['total']}", right=True),
-    Column("SKBS", lambda row: (row.get("audit") or {}).get("skbs"), right=True),
+    Column("MODE", _mode),
+    Column("SKBS", lambda row: row["audit"]["skbs"], right=True),
+    Column("AUDIT", _audit),
     Column("LOST", _losses),
     Column("SKEW", lambda row: f"{row['clock_skew_seconds']:.1f} s", wide=True, right=True),
     Column("RELEASE", lambda row: row["release"], wide=True),
 ]
 
 
-@app.command()
-def agents(output: OutputOption = Format.TABLE) -> None:
-    """Show each agent: connected, what it enforces, how much it counted and lost.
+@app.callback(invoke_without_command=True)
+def agents(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
+    """Show each agent: connected, what it enforces, how it reports, what it counted and lost.
+
+    AUDIT holds the count at pods' interfaces against the kernel's own: `exact`, `within` as many
+    packets as passed while both were read, or how many are unaccounted for. -o json has figures
+    for each interface.
 
     Where rules admit more than their policies say is told on stderr.
 
     Example: ringfence agents -o wide
     """
-    state = connect().get("/enforcement")
-    emit(state["agents"], COLUMNS, output, "no agent has enrolled yet")
-    for warning in state["warnings"]:
+    if context.invoked_subcommand:
+        return
+    client = connect()
+    whole = output in (Format.JSON, Format.JSONL, Format.YAML)
+    listed = client.get("/agents", interfaces=AUDITED_INTERFACES if whole else 1)
+    emit(listed["items"], COLUMNS, output, "no agent has enrolled yet")
+    for warning in client.get("/enforcement")["warnings"]:
         typer.echo(f"note: {warning}", err=True)
+
+
+@app.command("mode")
+def choose_mode(
+    node: Annotated[str, typer.Argument(help="The agent's node.")],
+    mode: Annotated[
+        Mode,
+        typer.Argument(
+            help="conversation: consumers' ports are folded, a report every 15 s; "
+            "detailed: every port is kept, a report every second.",
+            case_sensitive=False,
+        ),
+    ],
+    kubernetes_cluster: Annotated[
+        str | None, typer.Option(help="Where several clusters have a node of that name.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the agent.")] = 20.0,
+) -> None:
+    """Choose how finely a node's agent tells flows, while it runs; no count is lost.
+
+    The choice is kept until the next. Exit code 2 if the agent has not taken it up by the end of
+    the wait.
+
+    Example: ringfence agents mode node1 detailed
+    """
+    client = connect()
+    body = {"node": node, "kubernetes_cluster": kubernetes_cluster, "mode": mode.value}
+    chosen = client.post("/agents/mode", body)
+    key = chosen["kubernetes_cluster"], chosen["name"]
+    deadline = time.monotonic() + timeout
+    while chosen["mode"] != mode:
+        if time.monotonic() > deadline:
+            typer.echo(f"{node} has not taken it up yet", err=True)
+            raise typer.Exit(2)
+        time.sleep(0.2)
+        listed = client.get("/agents", interfaces=0)["items"]
+        (chosen,) = (one for one in listed if (one["kubernetes_cluster"], one["name"]) == key)
+    typer.echo(f"{node} reports in {mode} mode", err=True)

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows import SinceOption, UntilOption, end_name, port
+from ringfence.cli.flows.columns import end_name, port
+from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version

@@ -12,7 +12,8 @@ from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_d
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.flows.pcap import Bytes, CaptureFileError, read_frames
 from ringfence.kernel.bpf import object_path
-from ringfence.kernel.replay import MAX_DECODE_AS, DecodeAs, Records, Replay, Replayed, Tunnel
+from ringfence.kernel.replay import Records, Replay, Replayed
+from ringfence.kernel.tunnel import MAX_DECODE_AS, DecodeAs, Tunnel
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, WITH_PORTS, format_protocol
@@ -52,6 +53,7 @@ _TWO_WAY = [
     Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
     Column("DIRECTION BY", lambda row: row["method"]),
 ]
+_RTT = ("rtt_samples", "rtt_sum_ns", "rtt_min_ns")
 
 
 @app.callback()
@@ -216,6 +218,7 @@ def _two_way(records: Records) -> list[Row]:
             **_service(int(columns["protocol"][i]), int(columns["provider_port"][i])),
             **{way: _way(columns, way, i) for way in ("forward", "reverse")},
             **{name: int(columns[name][i]) for name in ("opened", "answered", "refused")},
+            **{name: int(columns[name][i]) for name in _RTT},
             "method": columns["method"][i].as_py(),
             "first_ns": int(columns["first_ns"][i]),
             "last_ns": int(columns["last_ns"][i]),
@@ -235,6 +238,10 @@ def _way(columns: dict[str, Any], way: str, row: int) -> Row:
         "packets": int(columns[f"{way}_packets"][row]),
         "bytes": int(columns[f"{way}_bytes"][row]),
         "flags": _letters(int(columns[f"{way}_flags"][row])),
+        **{
+            name: int(columns[f"{way}_{name}"][row])
+            for name in ("syn", "fin", "rst", "retransmitted")
+        },
     }
 
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,27 @@ class Client:
         """GET under /api/v1; query values that are None are left out."""
         return self._call("GET", path, query=query)
 
+    @contextmanager
+    def stream(self, path: str, timeout: float, **query: Any) -> Iterator[Iterator[bytes]]:
+        """GET under /api/v1 a long answer, part by part.
+
+        ApiError where it breaks off, or is silent for `timeout` seconds.
+        """
+        params = {key: value for key, value in query.items() if value is not None}
+        begun = False
+        try:
+            with self._http.stream(
+                "GET", f"/api/v1{path}", params=params, timeout=timeout
+            ) as answer:
+                if not answer.is_success:
+                    raise _refusal(answer.status_code, answer.read().decode(errors="replace"))
+                begun = True
+                yield answer.iter_bytes()
+        except self._httpx.TransportError as error:
+            if begun:
+                raise ApiError(f"the answer of the control plane broke off: {error}") from error
+            raise self._unreached(error) from error
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST a JSON body under /api/v1."""
         return self._call("POST", path, body=body)
@@ -149,13 +171,16 @@ class Client:
         try:
             answer = self._http.request(method, f"/api/v1{path}", params=params, json=body)
         except self._httpx.TransportError as error:
-            raise ApiError(
-                f"cannot reach the control plane at {self._server}: {error}."
-                " Is it running, and is this its address?"
-            ) from error
+            raise self._unreached(error) from error
         if answer.is_success:
             return answer.json() if answer.content else None
         raise _refusal(answer.status_code, answer.text)
+
+    def _unreached(self, error: Exception) -> ApiError:
+        return ApiError(
+            f"cannot reach the control plane at {self._server}: {error}."
+            " Is it running, and is this its address?"
+        )
 
 
 def _refusal(status: int, text: str) -> RingfenceError:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows import SinceOption, UntilOption
+from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.model.words import counted
 
 app = typer.Typer(add_completion=False)

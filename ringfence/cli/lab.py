@@ -18,7 +18,7 @@ from ringfence.lab import cluster, images, kubectl, machine, node
 from ringfence.lab import install as installation
 from ringfence.lab import status as lab_status
 from ringfence.lab.command import environment
-from ringfence.lab.config import LabConfig
+from ringfence.lab.config import Cni, LabConfig
 from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
@@ -55,10 +55,11 @@ def build() -> None:
 def up(
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Number of Kubernetes nodes.")] = 2,
     bare: Annotated[bool, typer.Option("--bare", help="Leave the shop out.")] = False,
+    cni: Annotated[Cni, typer.Option(help="How pods reach pods of other nodes.")] = Cni.ROUTED,
 ) -> None:
     """Start a fresh lab. One that runs, or the remains of one, are taken down first."""
     with shown() as progress:
-        cluster.up(LabConfig(nodes=nodes), progress, bare=bare)
+        cluster.up(LabConfig(nodes=nodes, cni=cni), progress, bare=bare)
 
 
 @app.command()
@@ -93,6 +94,7 @@ def status(form: OutputOption = Format.TABLE) -> None:
         Column("ADDRESS", lambda m: m["address"]),
         Column("STATE", lambda m: "ready" if m["ready"] else "not ready"),
         Column("PODS", lambda m: "{}/{}".format(*m["pods"]) if m["pods"] else ""),
+        Column("POD NETWORK", lambda m: f"{m['pod_network']} {found['cni']}" if m["pods"] else ""),
         Column("ENDED", lambda m: ", ".join(m["ended"])),
         Column("RUNNING", lambda m: ", ".join(m["running"]), wide=True),
     ]

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ringfence.model.spreadsheet import spreadsheet_safe
+
 Row = dict[str, Any]
 
 
@@ -66,10 +68,11 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
         emit_data(list(rows), form)
         return
     shown = [column for column in columns if form is not Format.TABLE or not column.wide]
-    cells = [[_text(column.text(row)) for column in shown] for row in rows]
+    cells = [[printable(column.text(row)) for column in shown] for row in rows]
     headings = [column.heading for column in shown]
     if form is Format.CSV:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([headings, *cells])
+        safe = [[spreadsheet_safe(cell) for cell in line] for line in cells]
+        csv.writer(sys.stdout, lineterminator="\n").writerows([headings, *safe])
     elif form is Format.MD:
         bars = ["--:" if column.right else "---" for column in shown]
         for line in [headings, bars, *cells]:
@@ -103,8 +106,8 @@ def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool
         sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
 
-def _text(value: object) -> str:
-    """A cell's text; control characters of hostile names never reach the terminal."""
+def printable(value: object) -> str:
+    """A value's text; control characters of hostile names never reach the terminal."""
     text = "" if value is None else str(value)
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 

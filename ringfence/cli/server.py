@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def server(
+def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept; made if missing.")],
     http_listen: Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")] = "127.0.0.1:8443",
     grpc_listen: Annotated[
@@ -40,6 +40,38 @@ def server(
         list[str] | None,
         typer.Option(help="A CIDR block that may always open SSH to nodes; repeatable."),
     ] = None,
+    keep_detailed_days: Annotated[
+        int, typer.Option(min=1, help="Keep flows that tell consumers' ports so long.")
+    ] = 7,
+    keep_conversations_days: Annotated[
+        int, typer.Option(min=1, help="Keep flows and drops so long.")
+    ] = 90,
+    keep_hourly_days: Annotated[
+        int, typer.Option(min=1, help="Keep what they come to by the hour so long.")
+    ] = 400,
+    flow_memory_mib: Annotated[
+        int,
+        typer.Option(min=768, help="What the embedded flow store may take of memory, in MiB."),
+    ] = 2048,
+    clickhouse: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RINGFENCE_CLICKHOUSE",
+            help="clickhouse://USER:PASSWORD@HOST:8123/NAME, to keep flows there instead of "
+            "embedded. Keep a password in the variable.",
+        ),
+    ] = None,
+    clickhouse_cluster: Annotated[
+        str, typer.Option(help="Spread flows over this cluster of the ClickHouse server's.")
+    ] = "",
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Where conversations go besides the store, such as jsonl:///var/log/flows.jsonl; "
+            "repeatable. docs/exporters.md lists the kinds.",
+        ),
+    ] = None,
 ) -> None:
     """Run the control plane until interrupted.
 
@@ -48,7 +80,9 @@ def server(
     Example: ringfence server --data-dir /var/lib/ringfence --advertise ringfence.example
     """
     from ringfence.control.config import ControlConfig, parse_listen  # noqa: PLC0415
+    from ringfence.export.url import parse_url  # noqa: PLC0415
     from ringfence.model.address import parse_network  # noqa: PLC0415
+    from ringfence.store.flows.tables import Retention  # noqa: PLC0415
 
     config = ControlConfig(
         data_dir=data_dir,
@@ -58,6 +92,11 @@ def server(
         database_url=database,
         admin_token_file=admin_token_file,
         ssh_networks=tuple(parse_network(text) for text in ssh_network or ()),
+        retention=Retention(keep_detailed_days, keep_conversations_days, keep_hourly_days),
+        flow_memory_mib=flow_memory_mib,
+        clickhouse_url=clickhouse,
+        clickhouse_cluster=clickhouse_cluster,
+        exports=tuple(parse_url(text) for text in export or ()),
     )
     asyncio.run(_run(config))
 

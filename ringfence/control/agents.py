@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.metrics import Metrics
 from ringfence.model.ids import ClusterId, NodeName
@@ -52,6 +53,23 @@ class Agents:
     def all(self) -> list[Agent]:
         """Every agent, by Kubernetes cluster and node."""
         return [self._agents[key] for key in sorted(self._agents)]
+
+    def named(self, node: NodeName, cluster: ClusterId | None) -> Agent:
+        """The one agent of that name, of a Kubernetes cluster or of any.
+
+        Raises NotFoundError, and ConflictError where there are several.
+        """
+        found = [
+            agent
+            for agent in self.all()
+            if agent.key[1] == node and cluster in {None, agent.key[0]}
+        ]
+        if not found:
+            raise NotFoundError(f"no agent of a node {node!r} has been heard of")
+        if len(found) > 1:
+            clusters = ", ".join(agent.key[0] or "none" for agent in found)
+            raise ConflictError(f"several nodes are named {node!r}, in the clusters {clusters}")
+        return found[0]
 
     def heard(self, identity: ClientIdentity, state: AgentState, now_ns: int) -> Agent:
         """Note an agent's state."""

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 
 from ringfence.control.agents import NodeKey
+from ringfence.control.services import Window
 from ringfence.inventory.timeline import Timeline
 from ringfence.model import labels
 from ringfence.model.address import Address, format_address
@@ -21,6 +24,20 @@ from ringfence.model.workload import Item, ItemKind
 MOST_NODE_ADDRESSES = 1024
 """How many addresses a node may have."""
 _ADDRESS_BYTES = 16
+
+
+MOST_ASIDE_NS = 24 * 3600 * 10**9
+"""How far from its window's end a row may be: clocks are set, but not by days."""
+
+
+def own_times(flows: pa.Table, window: Window) -> None:
+    """Hold the rows of a batch (`wire.batch.FLOWS`) to its window; raises InputError.
+
+    Every day has files of its own in the flow store, which a client could make very many of.
+    """
+    aside = np.abs(np.asarray(flows["last_ns"]) - window.end_ns)
+    if aside.max(initial=0) > MOST_ASIDE_NS:
+        raise InputError("a batch has rows that are more than a day away from its window")
 
 
 def own_key(cluster: ClusterId, key: str) -> ItemKey:

@@ -23,7 +23,6 @@ class Surroundings:
 
     control_plane: tuple[tuple[Address, int], ...]
     access: NodeAccess
-    interval_seconds: int
 
     def compile(self, policy_set: PolicySet) -> Compiled:
         """What every node enforces."""

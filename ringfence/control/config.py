@@ -4,8 +4,10 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ringfence.export.url import ExportUrl
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
+from ringfence.store.flows.tables import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,10 @@ class ControlConfig:
 
     `advertise` are the names and addresses by which clients reach it. Without `database_url`
     people's decisions are kept in the data directory; it may hold a password. `ssh_networks` may
-    always open SSH to nodes, whatever is enforced.
+    always open SSH to nodes, whatever is enforced. Without `clickhouse_url`, which may hold a
+    password too, what agents observe is kept in the data directory, by an engine within this
+    process that takes `flow_memory_mib` at most. `clickhouse_cluster` names a cluster of that
+    server's to keep it on. `retention` says for how long. Conversations go to each of `exports`.
     """
 
     data_dir: Path
@@ -50,3 +55,8 @@ class ControlConfig:
     admin_token_file: Path | None = None
     ssh_networks: tuple[Network, ...] = ()
     report_interval_seconds: int = 15
+    clickhouse_url: str | None = field(default=None, repr=False)
+    clickhouse_cluster: str = ""
+    flow_memory_mib: int = 2048
+    retention: Retention = field(default_factory=Retention)
+    exports: tuple[ExportUrl, ...] = ()

@@ -100,7 +100,10 @@ class Enforcement:
         self._dirty.set()
 
     def directive(self, node: NodeKey) -> Directive | None:
-        """What a node is to do; None where it is not known yet, so that it keeps what it has."""
+        """What a node is to do; None where it is not known yet, so that it keeps what it has.
+
+        How it reports is for `Modes` to fill in.
+        """
         desired = self._desired.get(node) if self._enforcing is not False else _NOTHING
         if desired is None:
             return None
@@ -108,7 +111,6 @@ class Enforcement:
         return Directive(
             revision=desired.revision,
             node_policy=desired.policy,
-            interval_seconds=self.surroundings.interval_seconds,
             declared_ports=[
                 DeclaredPort(protocol=protocol, port=port)
                 for protocol, port in sorted(self._ports.get(cluster, ()))

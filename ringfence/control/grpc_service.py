@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 
-from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, skew_text
-from ringfence.control.claims import own_addresses, own_item, own_key
+from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, NodeKey, skew_text
+from ringfence.control.claims import own_addresses, own_item, own_key, own_times
 from ringfence.control.errors import ForbiddenError, NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
@@ -63,7 +63,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             sent: wire.Directive | None = None
             while not reader.done():
                 agent.news.clear()
-                directive = self._services.enforcement.directive(agent.key)
+                directive = self._directive(agent.key)
                 if directive is not None and directive != sent:
                     sent = directive
                     yield directive
@@ -84,6 +84,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             window = self._window(identity, request)
             flows = batch.decode(batch.FLOWS, request.flows)
             drops = batch.decode(batch.DROPS, request.drops)
+            own_times(flows, window)
         except (InputError, batch.BatchError) as error:
             services.metrics.batches.labels("refused").inc()
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
@@ -151,6 +152,12 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
                 f" do this: it is for a {' or '.join(kinds)}",
             )
         return identity
+
+    def _directive(self, node: NodeKey) -> wire.Directive | None:
+        directive = self._services.enforcement.directive(node)
+        if directive is not None:
+            self._services.modes.complete(node, directive)
+        return directive
 
     def _heard(self, identity: ClientIdentity, state: wire.AgentState) -> Agent:
         services = self._services

@@ -1,20 +1,24 @@
-"""Takes in what agents report: labels it by the inventory of its time, and stores it once."""
+"""Takes in what agents report: labels it by the inventory of its time, stores and exports it.
+
+Every insertion has a price of its own, so that reports which come while one is under way wait,
+and go in together with the next.
+"""
 
 import asyncio
 
 import pyarrow as pa
 
+from ringfence.control.arrivals import Arrivals
 from ringfence.control.errors import NotYetError
+from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.inventory import Inventory
+from ringfence.control.labelling import Report, label
 from ringfence.control.services import Clock, Window
-from ringfence.flows.label import Columns, label_drops, label_flows
 from ringfence.model.ids import ClusterId
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.queries import THROUGH
-from ringfence.store.flows.schema import DROP_ROWS, FLOW_ROWS
 from ringfence.store.flows.store import BatchKey
-from ringfence.wire import batch
 
 SILENT_NS = 300 * 10**9
 """A node whose agent has sent nothing for so long counts as one without an agent."""
@@ -25,13 +29,22 @@ NEWS_NS = 2 * 10**9
 PATIENCE_NS = 60 * 10**9
 """How long a report waits for the first inventory of its Kubernetes cluster."""
 
+_ROWS_AT_ONCE = 65_536
+"""As many as one report may have."""
+
 
 class FlowIngest:
     """Labels rows and hands them to the store; knows which nodes have an agent."""
 
-    def __init__(self, store: FlowStore, inventory: Inventory, clock: Clock) -> None:
-        self._store, self._inventory, self._clock = store, inventory, clock
+    def __init__(
+        self, store: FlowStore, inventory: Inventory, exports: Exports, clock: Clock
+    ) -> None:
+        self._store, self._inventory, self._exports = store, inventory, exports
+        self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
+        self._waiting: dict[BatchKey, tuple[Report, asyncio.Future[bool]]] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self.arrivals = Arrivals()
 
     async def start(self) -> None:
         """Learn from the store who reported lately."""
@@ -40,7 +53,9 @@ class FlowIngest:
             self._through[ClusterId(row["kubernetes_cluster"]), row["node"]] = row["through_ns"]
 
     async def stop(self) -> None:
-        """Nothing is held open."""
+        """Store what is waiting."""
+        if self._writer is not None:
+            await self._writer
 
     def through(self) -> dict[tuple[ClusterId, str], int]:
         """For each node with an agent the end of its last window, epoch ns."""
@@ -57,29 +72,76 @@ class FlowIngest:
     ) -> bool:
         """Store one batch, with the schemas of `wire.batch`; True if it was there already.
 
-        Raises NotYetError, for a while, where nobody has said yet who holds its addresses.
+        Raises NotYetError, for a while, where nobody has said yet who holds its addresses, and
+        StoreError.
         """
         cluster, node = agent.kubernetes_cluster, agent.name
-        timeline = self._inventory.timeline
-        awaited = cluster and not timeline.knows(cluster)
+        awaited = cluster and not self._inventory.timeline.knows(cluster)
         if awaited and self._clock() < window.end_ns + PATIENCE_NS:
             raise NotYetError(f"the inventory of {cluster} is awaited from its connector")
         ahead_ns = window.end_ns + NEWS_NS - self._clock()
         await asyncio.sleep(min(max(ahead_ns, 0), NEWS_NS) / 10**9)
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
-        origin = [agent.tenant, cluster, node]
-        duplicate = await self._store.insert(
-            key,
-            _rows(FLOW_ROWS, origin, label_flows(flows, timeline, cluster, node)),
-            _rows(DROP_ROWS, origin, label_drops(drops, timeline, window.start_ns, window.end_ns)),
-        )
+        duplicate = await self._stored(Report(key, flows, drops))
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
+        if not duplicate:
+            self.arrivals.tell(agent.tenant, window)
         return duplicate
 
+    async def _stored(self, report: Report) -> bool:
+        """Wait for its turn; one that comes again meanwhile waits for the first."""
+        again = report.key in self._waiting
+        if not again:
+            stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._waiting[report.key] = (report, stored)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        # Who waits may give up, but not for others.
+        known = await asyncio.shield(self._waiting[report.key][1])
+        return known or again
 
-def _rows(schema: pa.Schema, origin: list[str], columns: Columns) -> pa.Table:
-    count = len(columns["protocol"])
-    names = ("tenant", "kubernetes_cluster", "node")
-    same = {name: pa.repeat(value, count) for name, value in zip(names, origin, strict=True)}
-    return batch.table(schema, columns | same)
+    async def _write(self) -> None:
+        while self._waiting:
+            group = self._next_group()
+            storing = self._store_group([report for report, _ in group])
+            (known,) = await asyncio.gather(storing, return_exceptions=True)
+            for report, stored in group:
+                del self._waiting[report.key]
+                if isinstance(known, BaseException):
+                    stored.set_exception(known)
+                else:
+                    stored.set_result(report.key in known)
+
+    def _next_group(self) -> list[tuple[Report, asyncio.Future[bool]]]:
+        """Those that have waited longest, at least one, up to _ROWS_AT_ONCE rows."""
+        group: list[tuple[Report, asyncio.Future[bool]]] = []
+        rows = 0
+        for report, stored in self._waiting.values():
+            rows += len(report.flows) + len(report.drops)
+            if group and rows > _ROWS_AT_ONCE:
+                break
+            group.append((report, stored))
+        return group
+
+    async def _store_group(self, reports: list[Report]) -> set[BatchKey]:
+        """Store what is not known yet; the keys of what is."""
+        known = await self._store.known([report.key for report in reports])
+        fresh = [report for report in reports if report.key not in known]
+        if fresh:
+            flows, drops = label(fresh, self._inventory.timeline)
+            await self._store.insert([report.key for report in fresh], flows, drops)
+            self._export(fresh, flows)
+        return known
+
+    def _export(self, reports: list[Report], flows: pa.Table) -> None:
+        """Hand on the rows of reports, which follow each other in `flows`."""
+        agents: dict[str, set[str]] = {}
+        for cluster, node in self.through():
+            agents.setdefault(cluster, set()).add(node)
+        start = 0
+        for report in reports:
+            known = agents.get(report.key.kubernetes_cluster, set())
+            rows = flows.slice(start, len(report.flows))
+            self._exports.take(rows, known | {report.key.node})
+            start += len(rows)

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
@@ -20,18 +21,21 @@ from ringfence.control.compilation import Surroundings
 from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
+from ringfence.control.exports import Exports
 from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
 from ringfence.control.identity import Role
 from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
+from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
 from ringfence.control.services import Clock, Services
+from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
-from ringfence.store.flows.store import FlowStore, embedded
+from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tokens import Token, add_token, any_token
@@ -59,7 +63,10 @@ class ControlPlane:
         self.grpc_port = 0
 
     async def start(self) -> None:
-        """Open the stores and serve; raises StartError and StoreError, and then holds nothing."""
+        """Open the stores and serve; what it raises has a reason, and then it holds nothing.
+
+        Raises StartError, StoreError, and InputError where an exporter's URL means nothing.
+        """
         try:
             await self._start()
         except BaseException:
@@ -72,6 +79,7 @@ class ControlPlane:
 
     async def _start(self) -> None:
         config, now_ns = self._config, self._clock()
+        exporters = make_exporters(config.exports)
         directory = DataDirectory(config.data_dir)
         directory.open()
         self._opened.callback(directory.close)
@@ -88,20 +96,32 @@ class ControlPlane:
 
         metrics = Metrics()
         agents = Agents(metrics)
+        metrics.registry.register(AgentMetrics(agents.all))
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
-        flow_store = FlowStore(embedded(config.data_dir / "flows"))
+        flow_store = FlowStore(
+            FlowStoreConfig(
+                config.data_dir / "flows",
+                config.retention,
+                config.flow_memory_mib,
+                config.clickhouse_url,
+                config.clickhouse_cluster,
+            )
+        )
         await flow_store.start()
         self._opened.push_async_callback(flow_store.stop)
-        ingest = FlowIngest(flow_store, inventory, self._clock)
+        exports = Exports(exporters, inventory.timeline)
+        metrics.registry.register(exports)
+        await exports.start()
+        self._opened.push_async_callback(exports.stop)
+        ingest = FlowIngest(flow_store, inventory, exports, self._clock)
         await ingest.start()
         self._opened.push_async_callback(ingest.stop)
-        surroundings = Surroundings(
-            await self._reached_at(),
-            NodeAccess(config.ssh_networks),
-            config.report_interval_seconds,
-        )
+        modes = Modes(self._clock, database, DEFAULT_TENANT, agents, config.report_interval_seconds)
+        await modes.start()
+        self._opened.push_async_callback(modes.stop)
+        surroundings = Surroundings(await self._reached_at(), NodeAccess(config.ssh_networks))
         enforcement = Enforcement(
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
         )
@@ -113,6 +133,7 @@ class ControlPlane:
             inventory=inventory,
             enforcement=enforcement,
             agents=agents,
+            modes=modes,
             flow_store=flow_store,
             ingest=ingest,
             authority=authority,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ringfence.control.ingest import FlowIngest
     from ringfence.control.inventory import Inventory
     from ringfence.control.metrics import Metrics
+    from ringfence.control.modes import Modes
     from ringfence.control.pki import Authority
     from ringfence.store.flows import FlowStore
     from ringfence.store.relational.database import Database
@@ -46,6 +47,8 @@ class Services:
     """What is enforced, and what each node has to do for it."""
     agents: Agents
     """Who is connected and in what state."""
+    modes: Modes
+    """How finely each agent reports."""
     flow_store: FlowStore
     """What agents observed."""
     ingest: FlowIngest

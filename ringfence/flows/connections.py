@@ -46,8 +46,11 @@ class Records:
         return Records(self.table.take(pa.array(at)), self.dropped[at], self.translated[at])
 
 
-def records(hops: pa.Table, *, icmp_errors: bool = False) -> Records:
-    """The connections among hops (`store.flows.queries.HOPS`), with ICMP errors or without."""
+def records(hops: pa.Table, *, attendant: bool = False) -> Records:
+    """The connections among hops (`store.flows.queries.HOPS`).
+
+    `attendant`: also those that only attend others, which are tunnels and ICMP errors.
+    """
     translated = np.asarray(
         (column(hops, "consumer") != column(hops, "first_consumer")).any(1)
         | (column(hops, "provider") != column(hops, "dialled")).any(1)
@@ -71,8 +74,8 @@ def records(hops: pa.Table, *, icmp_errors: bool = False) -> Records:
     )
     _, first = np.unique(np.ascontiguousarray(reached).view("S40").ravel(), return_index=True)
     rows = np.sort(fullest[first])
-    if not icmp_errors:
-        rows = rows[~_about_others(hops)[rows]]
+    if not attendant:
+        rows = rows[~(_about_others(hops) | (column(hops, "carries") > 0))[rows]]
     total = dropped[rows] + np.where(translated[rows], at_first[which[rows]], 0).astype(np.uint64)
     return Records(hops.take(pa.array(rows)), total, translated[rows])
 

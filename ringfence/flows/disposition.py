@@ -77,9 +77,9 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
 def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:
     """The connections among hops (`store.flows.queries.HOPS`) by their disposition.
 
-    One that fanned out to several providers is told as a whole, ICMP errors as well.
+    One that fanned out to several providers is told as a whole; tunnels and ICMP errors as well.
     """
-    seen = records(hops, icmp_errors=True)
+    seen = records(hops, attendant=True)
     found = dispose(seen, through, now_ns)
     connections, which = np.unique(seen.column("connection"), return_inverse=True)
 
@@ -94,9 +94,14 @@ def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition,
 
 def _through(records: Records, node: str, through: Through) -> NDArray[np.int64]:
     """The end of the last window of the nodes in a column, 0 where there is no agent."""
-    pairs = zip(
-        records.table["kubernetes_cluster"].to_pylist(),
-        records.table[node].to_pylist(),
-        strict=True,
-    )
-    return np.array([through.get((cluster, name), 0) for cluster, name in pairs], dtype=np.int64)
+    coded = [
+        records.table[name].combine_chunks().dictionary_encode()
+        for name in ("kubernetes_cluster", node)
+    ]
+    clusters, nodes = (one.dictionary.to_pylist() for one in coded)
+    ends = np.array(
+        [[through.get((cluster, name), 0) for name in nodes] for cluster in clusters],
+        dtype=np.int64,
+    ).reshape(len(clusters), len(nodes))
+    which = [one.indices.to_numpy() for one in coded]
+    return np.asarray(ends[which[0], which[1]])

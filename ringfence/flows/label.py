@@ -1,10 +1,12 @@
-"""What the inventory of the time says about each row that an agent reports.
+"""What the inventory of the time says about each row that agents report.
 
 A row keeps the inventory revisions of its ends, so that names and labels are looked up when it
 is read, and what its observer can know: how close it stood to the consumer, and whether it could
 see the translation of addresses at all.
 """
 
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ClusterId, RevisionId
-from ringfence.model.workload import ItemKind
+from ringfence.model.workload import Item, ItemKind
 from ringfence.wire import batch
 
 Columns = dict[str, NDArray[Any] | pa.Array]
@@ -31,13 +33,23 @@ class Rank(IntEnum):
     ELSEWHERE = 4
 
 
-def label_flows(
-    flows: pa.Table,
-    timeline: Timeline,
-    cluster: ClusterId,
-    node: str,
-) -> Columns:
-    """How a table of `wire.batch.FLOWS`, reported by `node`'s agent, is stored, by column."""
+@dataclass(frozen=True)
+class Agents:
+    """Who reported n rows: tenant, Kubernetes cluster and node of agents, and whose each row is."""
+
+    named: Sequence[tuple[str, ClusterId, str]]
+    which: NDArray[np.intp]
+
+    def columns(self) -> Columns:
+        """The columns that say so."""
+        return {
+            name: _spread([agent[place] for agent in self.named], self.which)
+            for place, name in enumerate(("tenant", "kubernetes_cluster", "node"))
+        }
+
+
+def label_flows(flows: pa.Table, timeline: Timeline, agents: Agents) -> Columns:
+    """How a table of `wire.batch.FLOWS` is stored, by column."""
     first_ns, last_ns = _numbers(flows, "first_ns"), _numbers(flows, "last_ns")
     consumer, provider, before_consumer, before_provider = (
         batch.addresses(flows[name])
@@ -49,20 +61,14 @@ def label_flows(
     port, before_port = (
         _numbers(flows, name) for name in ("provider_port", "original_provider_port")
     )
-    ends = [
-        timeline.resolve(addresses, first_ns, last_ns)
-        for addresses in (consumer, provider, first_consumer, dialled)
-    ]
-    consumer_node, consumer_pod = _nodes(timeline, ends[0], cluster)
-    provider_node, provider_pod = _nodes(timeline, ends[1], cluster)
+    ends = _Ends(timeline, agents, (consumer, provider, first_consumer, dialled), first_ns, last_ns)
+    consumer_here, provider_here = ends.on_agents_node(0), ends.on_agents_node(1)
     of_pod = _numbers(flows, "observer") == Observer.POD
     # What a pod's own interface sees translated, or coming from a node, is on its way in.
-    at_consumer = (consumer_node == node) & np.where(
-        of_pod, consumer_pod & ~translated, ~consumer_pod
-    )
-    at_provider = (provider_node == node) & (of_pod | ~provider_pod)
+    at_consumer = consumer_here & np.where(of_pod, ends.is_pod(0) & ~translated, ~ends.is_pod(0))
+    at_provider = provider_here & (of_pod | ~ends.is_pod(1))
     rank = np.select(
-        [at_consumer, consumer_node == node, at_provider, provider_node == node],
+        [at_consumer, consumer_here, at_provider, provider_here],
         [Rank.CONSUMER, Rank.CONSUMER_NODE, Rank.PROVIDER, Rank.PROVIDER_NODE],
         Rank.ELSEWHERE,
     )
@@ -71,69 +77,122 @@ def label_flows(
         for name in flows.schema.names
         if not name.startswith("original_")
     }
-    return kept | {
-        "consumer_revision": ends[0],
-        "provider_revision": ends[1],
-        "first_consumer": first_consumer,
-        "dialled": dialled,
-        "dialled_port": np.where(translated, before_port, port),
-        "first_consumer_revision": ends[2],
-        "dialled_revision": ends[3],
-        "consumer_item": _items(timeline, ends[0]),
-        "provider_item": _items(timeline, ends[1]),
-        "first_consumer_item": _items(timeline, ends[2]),
-        "dialled_item": _items(timeline, ends[3]),
-        "consumer_node": consumer_node,
-        "provider_node": provider_node,
-        "rank": rank.astype(np.uint8),
-        "at_consumer": at_consumer,
-        "at_provider": at_provider,
-    }
-
-
-def label_drops(drops: pa.Table, timeline: Timeline, start_ns: int, end_ns: int) -> Columns:
-    """The columns that a table of `wire.batch.DROPS` of the window [start, end) is stored with."""
-    starts, ends = (np.full(len(drops), at, dtype=np.int64) for at in (start_ns, end_ns))
-    consumer, provider = (
-        timeline.resolve(batch.addresses(drops[end]), starts, ends)
-        for end in ("consumer", "provider")
+    return (
+        kept
+        | agents.columns()
+        | {
+            "consumer_revision": ends.revisions(0),
+            "provider_revision": ends.revisions(1),
+            "first_consumer": first_consumer,
+            "dialled": dialled,
+            "dialled_port": np.where(translated, before_port, port),
+            "first_consumer_revision": ends.revisions(2),
+            "dialled_revision": ends.revisions(3),
+            "consumer_item": ends.items(0),
+            "provider_item": ends.items(1),
+            "first_consumer_item": ends.items(2),
+            "dialled_item": ends.items(3),
+            "consumer_node": ends.nodes(0),
+            "provider_node": ends.nodes(1),
+            "rank": rank.astype(np.uint8),
+            "at_consumer": at_consumer,
+            "at_provider": at_provider,
+        }
     )
+
+
+def label_drops(
+    drops: pa.Table,
+    timeline: Timeline,
+    agents: Agents,
+    start_ns: NDArray[np.int64],
+    end_ns: NDArray[np.int64],
+) -> Columns:
+    """How a table of `wire.batch.DROPS` is stored, each row's window being [start, end)."""
+    addresses = tuple(batch.addresses(drops[end]) for end in ("consumer", "provider"))
+    ends = _Ends(timeline, agents, addresses, start_ns, end_ns)
     kept = {name: drops[name].combine_chunks() for name in drops.schema.names}
-    return kept | {
-        "first_ns": starts,
-        "last_ns": ends,
-        "consumer_revision": consumer,
-        "provider_revision": provider,
-        "consumer_item": _items(timeline, consumer),
-        "provider_item": _items(timeline, provider),
-    }
+    return (
+        kept
+        | agents.columns()
+        | {
+            "first_ns": start_ns,
+            "last_ns": end_ns,
+            "consumer_revision": ends.revisions(0),
+            "provider_revision": ends.revisions(1),
+            "consumer_item": ends.items(0),
+            "provider_item": ends.items(1),
+        }
+    )
+
+
+class _Ends:
+    """Who held several columns of n addresses, told by the distinct revisions among them."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        agents: Agents,
+        addresses: Sequence[NDArray[np.uint8]],
+        first_ns: NDArray[np.int64],
+        last_ns: NDArray[np.int64],
+    ) -> None:
+        count = len(addresses)
+        times = np.tile(first_ns, count), np.tile(last_ns, count)
+        held = timeline.resolve(np.concatenate(addresses), *times)
+        self._revisions, which = np.unique(held, return_inverse=True)
+        self._which = which.reshape(count, len(first_ns))
+        self._items = [
+            timeline.revision(RevisionId(revision))[0] if revision else None
+            for revision in self._revisions.tolist()
+        ]
+        self._places = [_place(item) for item in self._items]
+        self._agents = agents
+
+    def revisions(self, end: int) -> NDArray[np.uint64]:
+        return np.asarray(self._revisions[self._which[end]])
+
+    def items(self, end: int) -> pa.DictionaryArray:
+        """The keys of the items, empty for none."""
+        return _spread([item.key if item else "" for item in self._items], self._which[end])
+
+    def is_pod(self, end: int) -> NDArray[np.bool_]:
+        pods = [item is not None and item.kind is ItemKind.POD for item in self._items]
+        return np.asarray(np.array(pods, dtype=np.bool_)[self._which[end]])
+
+    def nodes(self, end: int) -> pa.DictionaryArray:
+        """The node that runs each item, empty outside the agent's Kubernetes cluster."""
+        clusters = [cluster for cluster, _ in self._places]
+        here = self._same(end, clusters, [cluster for _, cluster, _ in self._agents.named])
+        names = ["", *(node for _, node in self._places)]
+        return _spread(names, np.where(here, self._which[end] + 1, 0))
+
+    def on_agents_node(self, end: int) -> NDArray[np.bool_]:
+        """Whether it is the agent's own node that runs the item."""
+        nodes = [(cluster, node) for _, cluster, node in self._agents.named]
+        return self._same(end, self._places, nodes)
+
+    def _same(
+        self, end: int, of_items: Sequence[Hashable], of_agents: Sequence[Hashable]
+    ) -> NDArray[np.bool_]:
+        """For each row whether its item and its agent have the same value."""
+        codes = {value: code for code, value in enumerate(of_agents)}
+        items = np.array([codes.get(value, -1) for value in of_items], dtype=np.intp)
+        agents = np.array([codes[value] for value in of_agents], dtype=np.intp)
+        return np.asarray(items[self._which[end]] == agents[self._agents.which])
+
+
+def _place(item: Item | None) -> tuple[ClusterId, str]:
+    """The Kubernetes cluster and the node that an item runs on, empty where it has none."""
+    if item is None:
+        return ClusterId(""), ""
+    return item.cluster, item.name if item.kind is ItemKind.NODE else item.node
+
+
+def _spread(names: Sequence[str], which: NDArray[np.intp]) -> pa.DictionaryArray:
+    """Names by position, each kept once."""
+    return pa.array(names, type=pa.string()).dictionary_encode().take(pa.array(which))
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
     return np.asarray(table[name].to_numpy())
-
-
-def _items(timeline: Timeline, revisions: NDArray[np.uint64]) -> NDArray[np.str_]:
-    """The keys of the items, empty for none."""
-    distinct, which = np.unique(revisions, return_inverse=True)
-    keys = [
-        timeline.revision(RevisionId(revision))[0].key if revision else ""
-        for revision in distinct.tolist()
-    ]
-    return np.array(keys, dtype=np.str_)[which]
-
-
-def _nodes(
-    timeline: Timeline, revisions: NDArray[np.uint64], cluster: ClusterId
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """The node in the Kubernetes cluster that runs each item, empty for none; which are pods."""
-    distinct, which = np.unique(revisions, return_inverse=True)
-    nodes, pods = [], []
-    for revision in distinct.tolist():
-        item = timeline.revision(RevisionId(revision))[0] if revision else None
-        here = item is not None and item.cluster == cluster
-        of_node = item is not None and item.kind is ItemKind.NODE
-        name = "" if item is None or not here else item.name if of_node else item.node
-        nodes.append(name)
-        pods.append(item is not None and item.kind is ItemKind.POD)
-    return np.array(nodes, dtype=np.str_)[which], np.array(pods, dtype=np.bool_)[which]

@@ -2,20 +2,29 @@
 
 The kernel counts packets one way at a time and knows no roles. Here the two ways that an
 interface saw are paired, the consumer is found by the surest evidence there is, and the
-consumer's port, which tells nothing, is folded.
+consumer's port, which tells nothing, is folded unless each is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ringfence.flows.orientations import METHODS, UNDECIDED, Bytes, Orientations
-from ringfence.flows.record import Nat
-from ringfence.model.flow import Observer
+from ringfence.flows.orientations import METHODS, UNDECIDED, Orientations
+from ringfence.flows.pairs import (
+    ICMP_REQUEST,
+    ICMPV6_REQUEST,
+    Pairs,
+    address_of,
+    join,
+    octets,
+    pair_up,
+    port_of,
+)
+from ringfence.flows.record import Nat, tuple_id
+from ringfence.model.flow import Mode, Observer
 from ringfence.model.protocol import ICMP, ICMPV6, TCP
 
 __all__ = ["Listening", "Orientations", "conversations"]
@@ -25,11 +34,9 @@ _SYN, _SOCKET, _SERVICE, _DEGREE = range(4)
 _IDLE_NS = 120 * 10**9
 """Silence after which a tuple is a new connection: the kernel's nf_conntrack_udp_timeout_stream."""
 
-# Message types that answer another, and the type they answer (RFC 792, RFC 950, RFC 4443).
-_ICMP_REQUEST = np.arange(256, dtype=np.uint16)
-_ICMP_REQUEST[[0, 14, 16, 18]] = [8, 13, 15, 17]
-_ICMPV6_REQUEST = np.arange(256, dtype=np.uint16)
-_ICMPV6_REQUEST[129] = 128
+_TUNNEL = np.dtype(
+    [("protocol", "u1"), ("consumer", "u1", 16), ("provider", "u1", 16), ("port", "u2")]
+)
 
 
 @dataclass(frozen=True)
@@ -48,92 +55,27 @@ def conversations(
     listening: Listening,
     service_ports: frozenset[tuple[int, int]],
     orientations: Orientations,
+    mode: Mode = Mode.CONVERSATION,
 ) -> dict[str, NDArray[np.generic] | pa.Array]:
     """One window's records (FLOW_DTYPE) as the columns of `wire.batch.FLOWS`.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
-    container specifications declare. Updates `orientations`.
+    container specifications declare. Updates `orientations`. In detailed mode a row stands for
+    one port of the consumer, else for all of them.
     """
-    pairs = _pair(records)
+    pairs = pair_up(records)
     known = orientations.lookup(pairs.keys)
     consumer, method = _orient(pairs, known, listening, service_ports)
     forward, reverse = pairs.ways(consumer)
     counts = _count(pairs, known, forward, reverse)
     orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
-    return _fold(pairs, forward, reverse, consumer, method, counts, pod_interfaces)
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """n pairs of one-way records, each of two ends `low` < `high`.
-
-    `ends` is their (address, port) keys, shape (2, n); `rows` the record that runs away from
-    that end, shape (2, n), -1 where none does.
-    """
-
-    records: NDArray[np.void]
-    keys: Bytes
-    ends: Bytes
-    rows: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def field(self, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
-        """A field of the records in `rows`, zero where there is none."""
-        values: NDArray[Any] = self.records[name][rows]
-        values[rows < 0] = 0
-        return values
-
-    def either(self, name: str) -> NDArray[Any]:
-        """A field that both records of a pair share."""
-        values: NDArray[Any] = self.records[name][np.maximum(*self.rows)]
-        return values
-
-    def ways(self, consumer: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of the forward and of the reverse records."""
-        each = np.arange(len(self))
-        return self.rows[consumer, each], self.rows[1 - consumer, each]
-
-    @property
-    def last_ns(self) -> NDArray[np.int64]:
-        """When either way's last packet was seen."""
-        low, high = (self.field(rows, "last_ns") for rows in self.rows)
-        return np.asarray(np.maximum(low, high))
-
-
-def _pair(records: NDArray[np.void]) -> _Pairs:
-    ports = _ports(records)
-    source = _join(records["src"], _octets(ports[0], ">u2"))
-    target = _join(records["dst"], _octets(ports[1], ">u2"))
-    backward = source > target
-    low, high = np.where(backward, target, source), np.where(backward, source, target)
-    interface = _octets(records["ifindex"], ">u4")
-    keys = _join(interface, records["protocol"], low, high)
-    keys, first, pair = np.unique(keys, return_index=True, return_inverse=True)
-    rows = np.full((2, len(keys)), -1, dtype=np.int64)
-    # A packet that an interface takes in and sends out again is one packet: the fuller of the
-    # two hooks' records counts. In an assignment the last of equal indices wins.
-    order = np.argsort(records["packets"], kind="stable")
-    rows[backward[order].astype(np.int8), pair[order]] = order
-    return _Pairs(records, keys, np.stack([low[first], high[first]]), rows)
-
-
-def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
-    """Source and destination ports, shape (2, n); for ICMP both are type * 256 + code.
-
-    The type of an answer is written as that of its request, so that the two make a pair.
-    """
-    ports = np.stack([records["sport"], records["dport"]])
-    for protocol, request in ((ICMP, _ICMP_REQUEST), (ICMPV6, _ICMPV6_REQUEST)):
-        at = records["protocol"] == protocol
-        ports[:, at] = request[ports[0, at] & 0xFF] * 256 + ports[1, at]
-    return ports
+    port = pairs.ports(consumer) if mode is Mode.DETAILED else np.zeros(len(pairs), np.uint16)
+    return _fold(pairs, consumer, port, method, counts, pod_interfaces)
 
 
 def _orient(
-    pairs: _Pairs,
+    pairs: Pairs,
     known: NDArray[np.void],
     listening: Listening,
     service_ports: frozenset[tuple[int, int]],
@@ -165,46 +107,46 @@ def _orient(
     return consumer, method
 
 
-def _opens(pairs: _Pairs, end: int) -> NDArray[np.int64]:
+def _opens(pairs: Pairs, end: int) -> NDArray[np.int64]:
     """Packets that show that this end opened: its SYNs, and the SYN-ACKs to it."""
     away, back = pairs.rows[end], pairs.rows[1 - end]
     return np.asarray(pairs.field(away, "syn") + pairs.field(back, "synack"), dtype=np.int64)
 
 
 def _provides(
-    pairs: _Pairs,
+    pairs: Pairs,
     protocol: NDArray[np.generic],
     end: int,
     listening: Listening,
     service_ports: frozenset[tuple[int, int]],
 ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """Whether the end listens, and whether its port is a declared one."""
-    sockets = _join(listening.protocol, listening.address, _octets(listening.port, ">u2"))
-    listens = np.isin(_join(protocol, pairs.ends[end]), sockets)
+    sockets = join(listening.protocol, listening.address, octets(listening.port, ">u2"))
+    listens = np.isin(join(protocol, pairs.ends[end]), sockets)
     numbers = np.array([number << 16 | port for number, port in service_ports], dtype=np.int64)
-    declared = np.isin(protocol.astype(np.int64) << 16 | _port(pairs.ends[end]), numbers)
+    declared = np.isin(protocol.astype(np.int64) << 16 | port_of(pairs.ends[end]), numbers)
     return listens.astype(np.int8), declared.astype(np.int8)
 
 
-def _answers_icmp(pairs: _Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
+def _answers_icmp(pairs: Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
     """Whether this end sent an ICMP message that answers a request."""
     kind = pairs.field(pairs.rows[end], "sport").astype(np.int64)
-    v4 = (protocol == ICMP) & (_ICMP_REQUEST[kind & 0xFF] != kind)
-    v6 = (protocol == ICMPV6) & (_ICMPV6_REQUEST[kind & 0xFF] != kind)
+    v4 = (protocol == ICMP) & (ICMP_REQUEST[kind & 0xFF] != kind)
+    v6 = (protocol == ICMPV6) & (ICMPV6_REQUEST[kind & 0xFF] != kind)
     sent = pairs.rows[end] >= 0
     return np.asarray((v4 | v6) & sent, dtype=np.int8)
 
 
-def _degree(pairs: _Pairs) -> NDArray[np.int64]:
+def _degree(pairs: Pairs) -> NDArray[np.int64]:
     """How many more peers the low end has than the high one: many clients share one provider."""
-    prefix = _octets(pairs.keys, "S41")[:, :5]
-    ends = np.concatenate([_join(prefix, end) for end in pairs.ends])
+    prefix = octets(pairs.keys, "S41")[:, :5]
+    ends = np.concatenate([join(prefix, end) for end in pairs.ends])
     _, which, peers = np.unique(ends, return_inverse=True, return_counts=True)
     low, high = peers[which].reshape(2, len(pairs))
     return (low - high).astype(np.int64)
 
 
-def _first_packet(pairs: _Pairs, protocol: NDArray[np.generic]) -> NDArray[np.int64]:
+def _first_packet(pairs: Pairs, protocol: NDArray[np.generic]) -> NDArray[np.int64]:
     """Among equals: the sender of a datagram that none preceded opened; of TCP, the higher port."""
     never = np.iinfo(np.int64).max
     first = [
@@ -212,7 +154,7 @@ def _first_packet(pairs: _Pairs, protocol: NDArray[np.generic]) -> NDArray[np.in
         for rows in pairs.rows
     ]
     by_time = np.sign((first[0] > first[1]).astype(np.int64) - (first[0] < first[1]))
-    by_port = _port(pairs.ends[1]) - _port(pairs.ends[0])
+    by_port = port_of(pairs.ends[1]) - port_of(pairs.ends[0])
     return np.where((protocol == TCP) & (by_port != 0), by_port, by_time)
 
 
@@ -228,7 +170,7 @@ class _Counts:
 
 
 def _count(
-    pairs: _Pairs,
+    pairs: Pairs,
     known: NDArray[np.void],
     forward: NDArray[np.int64],
     reverse: NDArray[np.int64],
@@ -267,7 +209,7 @@ def _learn(
 
 
 def _original(
-    pairs: _Pairs,
+    pairs: Pairs,
     forward: NDArray[np.int64],
     reverse: NDArray[np.int64],
     own: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]],
@@ -294,38 +236,89 @@ def _original(
     return consumer, provider, port
 
 
+def _carriers(pairs: Pairs) -> NDArray[np.int64]:
+    """The pair outside that carried each record of `rows`, shape (2, n), -1 where none did."""
+    carriers = np.full(pairs.rows.shape, -1, dtype=np.int64)
+    wanted = pairs.field(pairs.rows, "tunnel")
+    inside = np.nonzero(wanted)
+    if not len(inside[0]):
+        return carriers
+    ids = tuple_id(pairs.records[pairs.rows.ravel()])
+    ids[pairs.rows.ravel() < 0] = 0
+    order = np.argsort(ids)
+    spot = np.minimum(np.searchsorted(ids, wanted[inside], sorter=order), len(ids) - 1)
+    outside = order[spot]
+    carriers[inside] = np.where(ids[outside] == wanted[inside], outside % len(pairs), -1)
+    return carriers
+
+
+def _tunnels(
+    pairs: Pairs, carriers: NDArray[np.int64], consumer: NDArray[np.int8]
+) -> NDArray[np.void]:
+    """For each pair the conversation outside that carried it (_TUNNEL), zero where none did.
+
+    That of the forward way, else of the reverse way, oriented as it is where it stands itself.
+    """
+    tunnels = np.zeros(len(pairs), dtype=_TUNNEL)
+    each = np.arange(len(pairs))
+    forward, reverse = carriers[consumer, each], carriers[1 - consumer, each]
+    outside = np.where(forward >= 0, forward, reverse)
+    inside = np.nonzero(outside >= 0)[0]
+    outside = outside[inside]
+    opener = consumer[outside]
+    answerer = pairs.ends[1 - opener, outside]
+    tunnels["protocol"][inside] = pairs.either("protocol")[outside]
+    tunnels["consumer"][inside] = address_of(pairs.ends[opener, outside])
+    tunnels["provider"][inside] = address_of(answerer)
+    tunnels["port"][inside] = port_of(answerer)
+    return tunnels
+
+
+def _carried(carriers: NDArray[np.int64], row: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """How many of `count` conversations each carried; `row` is the one that a pair is part of."""
+    way, inside = np.nonzero(carriers >= 0)
+    both = np.unique(row[carriers[way, inside]] * count + row[inside])
+    return np.bincount(both // max(count, 1), minlength=count)
+
+
 def _fold(
-    pairs: _Pairs,
-    forward: NDArray[np.int64],
-    reverse: NDArray[np.int64],
+    pairs: Pairs,
     consumer: NDArray[np.int8],
+    consumer_port: NDArray[np.uint16],
     method: NDArray[np.uint8],
     counts: _Counts,
     pod_interfaces: NDArray[np.uint32],
 ) -> dict[str, NDArray[np.generic] | pa.Array]:
-    """Sum over the consumer's ports."""
+    """Sum over the consumer's ports that `consumer_port` does not tell apart."""
     each = np.arange(len(pairs))
+    forward, reverse = pairs.ways(consumer)
     own = (
-        _octets(pairs.ends[consumer, each], "S18")[:, :16],
-        _octets(pairs.ends[1 - consumer, each], "S18")[:, :16],
-        _port(pairs.ends[1 - consumer, each]).astype(np.uint16),
+        address_of(pairs.ends[consumer, each]),
+        address_of(pairs.ends[1 - consumer, each]),
+        port_of(pairs.ends[1 - consumer, each]).astype(np.uint16),
     )
     before = _original(pairs, forward, reverse, own)
+    carriers = _carriers(pairs)
+    tunnels = _tunnels(pairs, carriers, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
-    key = _join(
-        _octets(interface, ">u4"), protocol, own[0], own[1], _octets(own[2], ">u2"),
-        before[0], before[1], _octets(before[2], ">u2"),
+    key = join(
+        octets(interface, ">u4"), protocol, own[0], own[1], octets(own[2], ">u2"),
+        before[0], before[1], octets(before[2], ">u2"), octets(consumer_port, ">u2"),
+        *(tunnels[name] for name in ("protocol", "consumer", "provider")),
+        octets(tunnels["port"], ">u2"),
     )  # fmt: skip
     order = np.argsort(key, kind="stable")
     starts = np.nonzero(np.concatenate([[True], key[order][1:] != key[order][:-1]]))[0]
     starts = starts[: len(pairs)]
     one = order[starts]
+    row = np.empty(len(pairs), dtype=np.int64)
+    row[order] = np.repeat(np.arange(len(one)), np.diff(starts, append=len(pairs)))
 
     def total(values: NDArray[np.generic], how: np.ufunc = np.add) -> NDArray[np.generic]:
         return how.reduceat(values[order], starts) if len(pairs) else values
 
     def sides(name: str, how: np.ufunc, kind: str) -> Mapping[str, NDArray[np.generic]]:
-        column = "tcp_flags" if name == "flags" else name
+        column = {"flags": "tcp_flags", "syn": "syn_packets"}.get(name, name)
         ways = (("forward", forward), ("reverse", reverse))
         return {
             f"{way}_{name}": total(pairs.field(rows, column).astype(kind), how)
@@ -344,39 +337,39 @@ def _fold(
         "protocol": protocol[one],
         "consumer": own[0][one],
         "provider": own[1][one],
-        "consumer_port": np.zeros(len(one), dtype=np.uint16),
+        "consumer_port": consumer_port[one],
         "provider_port": own[2][one],
         "original_consumer": before[0][one],
         "original_provider": before[1][one],
         "original_provider_port": before[2][one],
+        **{f"tunnel_{name}": tunnels[name][one] for name in _TUNNEL.names or ()},
+        "carries": _carried(carriers, row, len(one)),
         "method": pa.array([METHODS[code] for code in surest], type=pa.string()),
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),
+        **sides("syn", np.add, "u4"),
+        **sides("fin", np.add, "u4"),
+        **sides("rst", np.add, "u4"),
+        **sides("retransmitted", np.add, "u4"),
         "opened": total(counts.opened.astype(np.uint64)),
         "answered": total(counts.answered.astype(np.uint64)),
         "refused": total(counts.refused.astype(np.uint64)),
+        **_handshakes(pairs, reverse, total),
         "first_ns": total(np.minimum(*firsts), np.minimum),
         "last_ns": total(pairs.last_ns, np.maximum),
     }
 
 
-def _octets(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
-    """Each value as a row of bytes, big-endian so that keys sort as their values do."""
-    packed = np.ascontiguousarray(values.astype(kind))
-    return packed.view(np.uint8).reshape(len(packed), packed.dtype.itemsize)
-
-
-def _join(*parts: NDArray[np.generic]) -> Bytes:
-    """One key per row out of columns of octets, of bytes or of keys."""
-    octets = [
-        part.astype(np.uint8) if part.ndim == 2 else _octets(part, part.dtype.str)  # noqa: PLR2004
-        for part in parts
-    ]
-    joined = np.ascontiguousarray(np.concatenate(octets, axis=1))
-    return joined.view(f"S{joined.shape[1]}").reshape(len(joined))
-
-
-def _port(ends: Bytes) -> NDArray[np.int64]:
-    """The port in an (address, port) key."""
-    return _octets(ends, "S18")[:, 16:].copy().view(">u2").reshape(len(ends)).astype(np.int64)
+def _handshakes(
+    pairs: Pairs, reverse: NDArray[np.int64], total: Callable[..., NDArray[np.generic]]
+) -> dict[str, NDArray[np.generic]]:
+    """How long the provider's SYN-ACKs took: number, sum and least, which is 0 for none."""
+    samples = pairs.field(reverse, "rtt_samples")
+    never = np.iinfo(np.uint64).max
+    least = total(np.where(samples > 0, pairs.field(reverse, "rtt_min_ns"), never), np.minimum)
+    return {
+        "rtt_samples": total(samples),
+        "rtt_sum_ns": total(pairs.field(reverse, "rtt_sum_ns")),
+        "rtt_min_ns": np.where(least == never, 0, least),
+    }

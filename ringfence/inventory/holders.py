@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.model.address import Address
@@ -57,12 +58,14 @@ def locate(
     Of several of one item it is the earliest; 0 where nobody held the address, or more than one
     item did. `segments_of` is asked once for each distinct address.
     """
-    packed = np.ascontiguousarray(addresses, dtype=np.uint8).view(np.dtype("V16")).reshape(-1)
-    distinct, which = np.unique(packed, return_inverse=True)
-    found = [segments_of(Address(address.tobytes())) for address in distinct]
+    packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
+    column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
+    encoded = column.dictionary_encode()  # by hashes: sorting would take most of the time
+    which = encoded.indices.to_numpy().astype(np.int64)
+    found = [segments_of(Address(address)) for address in encoded.dictionary.to_pylist()]
     counts = np.array([len(starts) for starts, _ in found], dtype=np.int64)
     if not counts.sum():
-        return np.zeros(len(packed), dtype=np.uint64)
+        return np.zeros(len(addresses), dtype=np.uint64)
     starts = np.concatenate([starts for starts, _ in found])
     holders = np.concatenate([holders for _, holders in found])
     # One search for all: (address, instant) pairs as single numbers, instants by their rank.
@@ -73,7 +76,7 @@ def locate(
 
     def spots(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         wanted = which * width + np.searchsorted(ranks, times_ns, side="right")
-        return np.searchsorted(ordered, wanted, side="right") - 1
+        return np.asarray(np.searchsorted(ordered, wanted, side="right") - 1)
 
     # An address's segments follow each other; before its first one nobody held it.
     begin = np.maximum(spots(first_ns), (np.cumsum(counts) - counts)[which])

@@ -12,6 +12,7 @@ import ringfence
 from ringfence.kernel import libbpf
 from ringfence.kernel.errors import BpfError
 
+_PROGRAM_NAME_AT, _PROGRAM_NAME_END = 64, 80  # in struct bpf_prog_info
 _BTF = Path("/sys/kernel/btf/vmlinux")
 
 
@@ -40,11 +41,13 @@ class BpfObject:
         max_entries: Mapping[str, int],
         settings: bytes | None = None,
         leave_out: Collection[str] = (),
+        pins: Mapping[str, Path] | None = None,
     ) -> None:
         """Load `path`; `max_entries` gives the size of the maps whose size is not in the file.
 
         `settings` takes the place of the object's constant of that name. `leave_out`: programs
-        that nobody will use; the kernel takes its time to verify each.
+        that nobody will use; the kernel takes its time to verify each. `pins`: where which maps
+        are pinned; a map that is there already is taken over with its contents.
         """
         if not _BTF.exists():
             raise BpfError(
@@ -60,6 +63,11 @@ class BpfObject:
                 libbpf.call(
                     "bpf_map__set_max_entries", self._find("map", name), entries,
                     doing=f"size the map {name}",
+                )  # fmt: skip
+            for name, pin in (pins or {}).items():
+                libbpf.call(
+                    "bpf_map__set_pin_path", self._find("map", name), bytes(pin),
+                    doing=f"pin the map {name}",
                 )  # fmt: skip
             if settings is not None:
                 libbpf.call(
@@ -150,22 +158,68 @@ class DoubleBuffer:
     ) -> None:
         self._current = loaded.map_fd(name)
         self._maps = [loaded.map_fd(f"{name}_{i}") for i in range(2)]
-        self._key, self._value, self._size = key, value, size
-        self._written = 0
+        # Each processor may add one while another finds that there is still room.
+        self._key, self._value, self._size = key, value, size + possible_processors()
+        # The maps may be a predecessor's.
+        self._written = [_map_id(each) for each in self._maps].index(self._written_id())
 
-    def drain(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Swap the maps and empty the retired one: its keys and values, in no order.
+    def swap(self) -> None:
+        """Have programs write to the other map; this one is then at rest.
 
         Nothing is lost or counted twice: the kernel's update of an array of maps returns only
         when every program that was running at the time has ended (`maybe_wait_bpf_programs`).
         """
-        retired, self._written = self._maps[self._written], 1 - self._written
+        self._written = 1 - self._written
         libbpf.call(
             "bpf_map_update_elem", self._current, ctypes.byref(ctypes.c_uint32(0)),
             ctypes.byref(ctypes.c_int(self._maps[self._written])), 0,
             doing="swap the buffers",
         )  # fmt: skip
-        return read_all(retired, self._key, self._value, self._size, delete=True)
+
+    def resting(self, *, delete: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The keys and values of the map at rest, in no order."""
+        at_rest = self._maps[1 - self._written]
+        return read_all(at_rest, self._key, self._value, self._size, delete=delete)
+
+    def delete(self, keys: np.ndarray[Any, Any]) -> None:
+        """Delete keys of the map at rest, all of which it holds."""
+        if len(keys):
+            libbpf.call(
+                "bpf_map_delete_batch", self._maps[1 - self._written], keys.ctypes.data,
+                ctypes.byref(ctypes.c_uint32(len(keys))), None, doing="empty a map",
+            )  # fmt: skip
+
+    def drain(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Swap the maps and empty the one then at rest: its keys and values, in no order."""
+        self.swap()
+        return self.resting(delete=True)
+
+    def _written_id(self) -> int:
+        held = ctypes.c_uint32()
+        libbpf.call(
+            "bpf_map_lookup_elem", self._current, ctypes.byref(ctypes.c_uint32(0)),
+            ctypes.byref(held), doing="find the current buffer",
+        )  # fmt: skip
+        return held.value
+
+
+def _map_id(map_fd: int) -> int:
+    """By which the kernel knows a map; the second member of struct bpf_map_info."""
+    info, size = (ctypes.c_uint32 * 2)(), ctypes.c_uint32(8)
+    libbpf.call(
+        "bpf_obj_get_info_by_fd", map_fd, ctypes.byref(info), ctypes.byref(size),
+        doing="identify a map",
+    )  # fmt: skip
+    return info[1]
+
+
+def program_name(program_fd: int) -> bytes:
+    """As the kernel has it, cut to 15 bytes: a member of struct bpf_prog_info."""
+    info, size = ctypes.create_string_buffer(_PROGRAM_NAME_END), ctypes.c_uint32(_PROGRAM_NAME_END)
+    libbpf.call(
+        "bpf_obj_get_info_by_fd", program_fd, info, ctypes.byref(size), doing="name a program"
+    )
+    return info.raw[_PROGRAM_NAME_AT:].rstrip(b"\0")
 
 
 def read_all(

@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from ringfence.flows.record import FLOW_DTYPE, Hook
 from ringfence.kernel import libbpf
 from ringfence.kernel.bpf import BpfObject, DoubleBuffer, possible_processors, read_all
 from ringfence.kernel.errors import BpfError
+from ringfence.kernel.pins import Pins
 from ringfence.kernel.tc import Attachment, attach
+from ringfence.kernel.tunnel import DecodeAs, encode
 
 __all__ = ["AUDIT_DTYPE", "FLOW_DTYPE", "FlowCapture"]
 
@@ -39,6 +42,7 @@ AUDIT_DTYPE = np.dtype(
         ("inner_truncated", "u8"),
         ("inner_bad_header", "u8"),
         ("inner_bad_length", "u8"),
+        ("inner_full", "u8"),
         ("overlong", "u8"),
         ("unplaced", "u8"),
         ("full_skbs", "u8"),
@@ -51,7 +55,8 @@ AUDIT_DTYPE = np.dtype(
 `skbs` and `bytes` count everything, as the interface's own counters do (with the link header,
 before segmentation). `non_ip`, `truncated` (a header is not all there), `bad_header` (a version or
 header length that cannot be) and `bad_length` (longer than what carries it, or shorter than its
-own headers) are skbs; `inner_*` are in a record as a tunnel's packets, but what they carry is not.
+own headers) are skbs; `inner_*` are in a record as a tunnel's packets, but what they carry is not,
+for one of these reasons or for want of room in the flow map.
 `overlong` are longer than their frame in a capture file, and in a record as long as they say.
 `unplaced` are later fragments whose first was not seen, in a record without ports; `full_*` found
 the flow map full. A row of interface 0 stands for all those together that there was no room to
@@ -69,16 +74,21 @@ _KEY = np.dtype(
 _VALUE = np.dtype(
     [
         ("packets", "u8"), ("bytes", "u8"), ("first_ns", "u8"), ("last_ns", "u8"),
+        ("tcp_flags", "u4"), ("next_seq", "u4"), ("retransmitted", "u4"),
+        ("nat", "u1"), ("reply", "u1"), ("sequenced", "u1"), ("zero", "V1"),
+        ("ipv4_id", "u2"), ("more_zero", "V2"),
         ("original_src", "u1", 16), ("original_dst", "u1", 16),
         ("original_sport", "u2"), ("original_dport", "u2"),
-        ("syn", "u4"), ("synack", "u4"), ("fin", "u4"), ("rst", "u4"),
-        ("syn_seq", "u4"), ("synack_seq", "u4"), ("tcp_flags", "u4"),
-        ("nat", "u1"), ("reply", "u1"), ("zero", "V6"),
+        ("syn", "u4"), ("synack", "u4"), ("syn_seq", "u4"), ("synack_seq", "u4"),
+        ("syn_packets", "u4"), ("fin", "u4"), ("rst", "u4"),
+        ("rtt_samples", "u4"), ("tunnel", "u8"),
+        ("rtt_sum_ns", "u8"), ("rtt_min_ns", "u8"), ("syn_ns", "u8"),
     ]
 )  # fmt: skip
 _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 
+_PINNED = ("flows_0", "flows_1", "flows", "audits", "audit_rest", "datagrams", "made")
 _NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -90,40 +100,56 @@ class FlowCapture:
     def __init__(
         self,
         object_path: Path,
-        max_flows: int = 65536,
+        max_flows: int = 262_144,
         max_audits: int = 8192,
         settings: bytes | None = None,
+        pins: Pins | None = None,
     ) -> None:
         """`max_flows`: how many records fit between two drains; more are counted as losses.
 
         `max_audits`: how many sides of interfaces are counted one by one. `settings`: struct
         settings of the program, where packets come from capture files and bring their own time.
+        `pins`: where maps and links outlive a kill, for the next capture to take over.
         """
         self._path = object_path
         self._max_flows = max_flows
         self._max_audits = max_audits
         self._settings = settings
+        self._pins = pins
         self._lock = threading.Lock()
         self._attachments: dict[int, Attachment] = {}
         self._departed: list[np.ndarray[Any, Any]] = []
+        self._taken: np.ndarray[Any, Any] = np.empty(0, _KEY)
 
     def open(self) -> None:
-        """Load the program. Raises BpfError with what to do when the kernel refuses."""
+        """Load the program, and go on where a predecessor was killed.
+
+        Raises BpfError with what to do when the kernel refuses.
+        """
         sizes = {
             "flows_0": self._max_flows,
             "flows_1": self._max_flows,
             "audits": self._max_audits,
         }
         unused = () if self._settings is None else _NOT_FOR_FILES
-        self._object = BpfObject(self._path, sizes, self._settings, unused)
+        pinned = {}
+        if self._pins:
+            self._pins.open(self._path.read_bytes(), repr(sizes).encode())
+            pinned = {name: self._pins.map(name) for name in _PINNED}
+        self._object = BpfObject(self._path, sizes, self._settings, unused, pinned)
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
+        self._made = self._records_made()
+        if self._pins:
+            self._take_over(self._pins)
 
     def close(self) -> None:
-        """Detach from every interface and unload."""
+        """Detach from every interface and unload; nothing stays."""
         with self._lock:
             while self._attachments:
                 self._attachments.popitem()[1].close()
             self._object.close()
+            if self._pins:
+                self._pins.close()
 
     def attach(self, ifindex: int) -> None:
         """Count what passes an interface of the calling thread's network namespace.
@@ -137,7 +163,13 @@ class FlowCapture:
             programs = {
                 hook: self._object.program_fd(f"{frames}_{hook.name.lower()}") for hook in Hook
             }
-            self._attachments[ifindex] = attach(ifindex, programs)
+            self._attachments[ifindex] = attach(ifindex, programs, self._pins)
+
+    @property
+    def attached(self) -> frozenset[int]:
+        """The interfaces that are counted."""
+        with self._lock:
+            return frozenset(self._attachments)
 
     def detach(self, ifindex: int) -> None:
         """Stop counting an interface, which may be gone; its last counters stay in `audit`."""
@@ -146,19 +178,50 @@ class FlowCapture:
             if attachment is None:
                 return
             attachment.close()
-            rows = self._read_audit()
-            leaving = rows[rows["ifindex"] == ifindex]
-            self._departed.append(leaving)
-            for row in leaving[["ifindex", "hook"]]:
-                libbpf.call(
-                    "bpf_map_delete_elem", self._object.map_fd("audits"), row.tobytes(),
-                    doing="forget an interface", accept=(errno.ENOENT,),
-                )  # fmt: skip
+            self._depart()
+
+    def decode_as(self, ports: Collection[DecodeAs]) -> None:
+        """Look into what these UDP ports carry, besides VXLAN's and Geneve's registered ones."""
+        libbpf.call(
+            "bpf_map_update_elem", self._object.map_fd(".data.decode_as"),
+            ctypes.byref(ctypes.c_uint32(0)), encode(ports), 0, doing="name the tunnels' ports",
+        )  # fmt: skip
 
     def drain(self) -> np.ndarray[Any, Any]:
-        """All records (FLOW_DTYPE) counted since the last drain."""
+        """All records (FLOW_DTYPE) counted since the last drain; the kernel forgets them."""
+        records = self.take()
+        self.done()
+        return records
+
+    def take(self) -> np.ndarray[Any, Any]:
+        """All records (FLOW_DTYPE) counted since the last call.
+
+        The kernel keeps them until `done`, so that they outlive a kill of this process.
+        """
         with self._lock:
-            keys, values = self._flows.drain()
+            self._made = self._records_made()
+            self._flows.swap()
+            return self._resting()
+
+    def fill(self) -> float:
+        """How full the flow map is, from 0 to 1; of a predecessor's records it does not know."""
+        with self._lock:
+            return (self._records_made() - self._made) / self._max_flows
+
+    def left(self) -> np.ndarray[Any, Any]:
+        """The records that were taken last, here or by a predecessor, if nobody called `done`."""
+        with self._lock:
+            return self._resting()
+
+    def done(self) -> None:
+        """What was taken, or left, is kept elsewhere now."""
+        with self._lock:
+            self._flows.delete(self._taken)
+            self._taken = np.empty(0, _KEY)
+
+    def _resting(self) -> np.ndarray[Any, Any]:
+        keys, values = self._flows.resting()
+        self._taken = keys
         flows = np.empty(len(keys), FLOW_DTYPE)
         for source in (keys, values):
             for name in {*(source.dtype.names or ())} & {*(FLOW_DTYPE.names or ())}:
@@ -181,6 +244,34 @@ class FlowCapture:
     def program_fd(self, name: str) -> int:
         """A program's descriptor, to run it on a packet of one's own (BPF_PROG_TEST_RUN)."""
         return self._object.program_fd(name)
+
+    def _take_over(self, pins: Pins) -> None:
+        for ifindex in pins.linked():
+            try:
+                self.attach(ifindex)
+            except BpfError:  # it is gone
+                pins.unlink(ifindex)
+        with self._lock:
+            self._depart()
+
+    def _depart(self) -> None:
+        """Take the counters of interfaces that are not attached any more out of the map."""
+        rows = self._read_audit()
+        leaving = rows[~np.isin(rows["ifindex"], [0, *self._attachments])]
+        self._departed.append(leaving)
+        for row in leaving[["ifindex", "hook"]]:
+            libbpf.call(
+                "bpf_map_delete_elem", self._object.map_fd("audits"), row.tobytes(),
+                doing="forget an interface", accept=(errno.ENOENT,),
+            )  # fmt: skip
+
+    def _records_made(self) -> int:
+        made = ctypes.c_uint64()
+        libbpf.call(
+            "bpf_map_lookup_elem", self._object.map_fd("made"), ctypes.byref(ctypes.c_uint32(0)),
+            ctypes.byref(made), doing="read how many records were made",
+        )  # fmt: skip
+        return made.value
 
     def _read_audit(self) -> np.ndarray[Any, Any]:
         counters = np.dtype((np.uint64, (possible_processors(), len(_AUDIT_COUNTERS))))

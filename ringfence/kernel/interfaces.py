@@ -18,6 +18,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError as PyrouteError
 
 from ringfence.kernel.errors import NamespaceError, NetlinkError
+from ringfence.kernel.tunnel import DecodeAs, Tunnel
 from ringfence.model.address import Address, parse_address
 
 _IFF_UP = 1
@@ -40,6 +41,8 @@ class Interface:
     peer_netns_id: int | None
     """The namespace of `peer_ifindex` by its local id (`netns_id`); None if it is this one."""
     addresses: frozenset[Address]
+    tunnel: DecodeAs | None = None
+    """Of a VXLAN or Geneve device, the UDP port of the packets outside."""
 
 
 async def list_interfaces() -> tuple[Interface, ...]:
@@ -125,4 +128,13 @@ def _interface(message: Any, addresses: frozenset[Address]) -> Interface:
         peer_ifindex=message.get_attr("IFLA_LINK"),
         peer_netns_id=message.get_attr("IFLA_LINK_NETNSID"),
         addresses=addresses,
+        tunnel=_tunnel(details),
     )
+
+
+def _tunnel(details: Any) -> DecodeAs | None:
+    data = details and details.get_attr("IFLA_INFO_DATA")
+    for tunnel in Tunnel:
+        if data and details.get_attr("IFLA_INFO_KIND") == tunnel.name.lower():
+            return DecodeAs(data.get_attr(f"IFLA_{tunnel.name}_PORT"), tunnel)
+    return None

@@ -10,9 +10,8 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib import recfunctions as rfn
@@ -21,28 +20,18 @@ from ringfence.flows.linktype import as_ethernet, is_known
 from ringfence.flows.pcap import Frame
 from ringfence.kernel.bpf import run_on_frame
 from ringfence.kernel.capture import FlowCapture
+from ringfence.kernel.tunnel import DecodeAs
 
 _LIMIT = 2048  # bytes of a frame: more than all its headers have
 _LEAST = 64
-MAX_DECODE_AS = 8
 _FRAMES_AT_ONCE = 16_384
 _TUPLE = ["protocol", "inner", "src", "dst", "sport", "dport"]
+_COUNTS = [
+    "packets", "bytes", "syn", "synack", "syn_packets", "fin", "rst", "retransmitted",
+    "rtt_samples", "rtt_sum_ns",
+]  # fmt: skip
 
 Records = np.ndarray[Any, Any]
-
-
-class Tunnel(IntEnum):
-    """What a UDP port can be decoded as: enum tunnel in bpf/tunnel.h."""
-
-    VXLAN = 1
-    GENEVE = 2
-
-
-class DecodeAs(NamedTuple):
-    """Packets to or from this UDP port are this tunnel's."""
-
-    port: int
-    tunnel: Tunnel
 
 
 @dataclass(frozen=True)
@@ -67,12 +56,11 @@ class Replay:
 
     def __init__(self, object_path: Path, decode_as: Sequence[DecodeAs] = ()) -> None:
         """At most MAX_DECODE_AS of `decode_as` are heeded. Raises BpfError."""
-        ports = [number for pair in decode_as[:MAX_DECODE_AS] for number in pair]
-        rest = [0] * (2 * MAX_DECODE_AS - len(ports))
-        settings = struct.pack(f"=I{2 * MAX_DECODE_AS}H", 1, *ports, *rest)  # struct settings
+        settings = struct.pack("=I", 1)  # struct settings
         # A frame makes two records at most, so the map is never full when it is drained.
         self._capture = FlowCapture(object_path, 2 * _FRAMES_AT_ONCE, settings=settings)
         self._capture.open()
+        self._capture.decode_as(decode_as)
         self._program = self._capture.program_fd("ethernet_ingress")
         self._before = Counter[str]()
         self.forget()
@@ -125,9 +113,14 @@ def _merge(records: Records) -> Records:
         keys.view(f"S{keys.dtype.itemsize}"), return_index=True, return_inverse=True
     )
     merged = records[first]
-    for name in ("packets", "bytes", "syn", "synack", "fin", "rst"):
+    for name in _COUNTS:
         merged[name] = 0
         np.add.at(merged[name], which, records[name])
+    never = np.iinfo(np.uint64).max
+    merged["rtt_min_ns"] = never
+    least = np.where(records["rtt_samples"] > 0, records["rtt_min_ns"], never)
+    np.minimum.at(merged["rtt_min_ns"], which, least)
+    merged["rtt_min_ns"][merged["rtt_samples"] == 0] = 0
     np.bitwise_or.at(merged["tcp_flags"], which, records["tcp_flags"])
     np.minimum.at(merged["first_ns"], which, records["first_ns"])
     np.maximum.at(merged["last_ns"], which, records["last_ns"])

@@ -1,9 +1,10 @@
 """Attaching programs to both sides of an interface, beside whatever else hangs there.
 
-A TCX link (kernel 6.6) ends with its descriptor. Before that there are only filters of the
-clsact qdisc, which stay until somebody removes them. Who attached them does, or, after a kill,
-who attaches a program of the same name next: there is one agent to a node. The qdisc goes with
-the one who made it, if nobody else uses it by then; one that was killed leaves it.
+A TCX link (kernel 6.6) ends with its descriptor, unless it is pinned: then whoever is next takes
+it over, and no packet passes between the old program and the new one. Before that there are only
+filters of the clsact qdisc, which stay until somebody removes them. Who attached them does, or,
+after a kill, who attaches a program of the same name next: there is one agent to a node. The qdisc
+goes with the one who made it, if nobody else uses it by then; one that was killed leaves it.
 """
 
 import contextlib
@@ -19,8 +20,10 @@ from typing import NamedTuple, Protocol
 
 from ringfence.flows.record import Hook
 from ringfence.kernel import libbpf
+from ringfence.kernel.bpf import program_name
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.netlink import DUMP, ask
+from ringfence.kernel.pins import Pins
 
 
 class Attachment(Protocol):
@@ -30,13 +33,13 @@ class Attachment(Protocol):
         """Take them off; the interface may be gone. Called in the interface's namespace."""
 
 
-def attach(ifindex: int, programs: Mapping[Hook, int]) -> Attachment:
+def attach(ifindex: int, programs: Mapping[Hook, int], pins: Pins | None = None) -> Attachment:
     """Attach program descriptors to an interface of the thread's namespace.
 
     Raises BpfError; then none of them is attached.
     """
     try:
-        return TcxLinks(ifindex, programs)
+        return TcxLinks(ifindex, programs, pins)
     except TcxMissingError:
         return ClsactFilters(ifindex, programs)
 
@@ -61,27 +64,58 @@ class TcxLinks:
     Each stands before the programs of others, any of which may end the round.
     """
 
-    def __init__(self, ifindex: int, programs: Mapping[Hook, int]) -> None:
+    def __init__(
+        self, ifindex: int, programs: Mapping[Hook, int], pins: Pins | None = None
+    ) -> None:
+        self._ifindex, self._pins = ifindex, pins
         self._links: list[int] = []
-        first = _LinkOptions(sz=ctypes.sizeof(_LinkOptions), flags=_BPF_F_BEFORE)
         try:
             for hook, program in programs.items():
-                link = libbpf.call(
-                    "bpf_link_create", program, ifindex, _ATTACH_TYPE[hook], ctypes.byref(first),
-                    doing=f"attach to {hook.name.lower()} of interface {ifindex}",
-                    accept=(errno.EINVAL,),
-                )  # fmt: skip
-                if link < 0:
-                    raise TcxMissingError("the kernel has no TCX")
-                self._links.append(link)
+                self._link(hook, program)
         except BpfError:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the links."""
+        """Close the links, and remove their pins."""
+        if self._pins:
+            self._pins.unlink(self._ifindex)
         while self._links:
             os.close(self._links.pop())
+
+    def _link(self, hook: Hook, program: int) -> None:
+        pin = self._pins.link(self._ifindex, hook) if self._pins else None
+        if pin and self._take_over(pin, program):
+            return
+        first = _LinkOptions(sz=ctypes.sizeof(_LinkOptions), flags=_BPF_F_BEFORE)
+        link = libbpf.call(
+            "bpf_link_create", program, self._ifindex, _ATTACH_TYPE[hook], ctypes.byref(first),
+            doing=f"attach to {hook.name.lower()} of interface {self._ifindex}",
+            accept=(errno.EINVAL,),
+        )  # fmt: skip
+        if link < 0:
+            raise TcxMissingError("the kernel has no TCX")
+        self._links.append(link)
+        if pin:
+            libbpf.call("bpf_obj_pin", link, bytes(pin), doing=f"pin a link at {pin}")
+
+    def _take_over(self, pin: Path, program: int) -> bool:
+        """Put the program into a predecessor's link; false where its interface is gone."""
+        link = libbpf.call(
+            "bpf_obj_get", bytes(pin), doing=f"open the link {pin}", accept=(errno.ENOENT,)
+        )
+        if link < 0:
+            return False
+        updated = libbpf.call(
+            "bpf_link_update", link, program, None,
+            doing=f"take over the link {pin}", accept=(errno.ENOLINK,),
+        )  # fmt: skip
+        if updated < 0:
+            os.close(link)
+            pin.unlink()
+            return False
+        self._links.append(link)
+        return True
 
 
 class _TcHook(ctypes.Structure):
@@ -114,6 +148,7 @@ _BOTH = _POINT[Hook.INGRESS] | _POINT[Hook.EGRESS]
 _RTM_GETTFILTER = 46
 _TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _TCA_KIND, _TCA_OPTIONS, _TCA_BPF_NAME = 1, 2, 7
+_BPF_TC_F_REPLACE = 1 << 0
 _ALREADY_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 
 
@@ -131,13 +166,7 @@ class ClsactFilters:
             self._made_qdisc = made == 0
             try:
                 for hook, program in programs.items():
-                    fresh = _TcFilter(sz=ctypes.sizeof(_TcFilter), prog_fd=program)
-                    libbpf.call(
-                        "bpf_tc_attach", self._hook(_POINT[hook]), ctypes.byref(fresh),
-                        doing=f"attach to {hook.name.lower()} of interface {ifindex}",
-                    )  # fmt: skip
-                    self._filters[hook] = fresh
-                    self._remove_predecessors(hook)
+                    self._attach(hook, program)
             except BpfError:
                 self._remove()
                 raise
@@ -147,14 +176,21 @@ class ClsactFilters:
         with _only_loader():
             self._remove()
 
-    def _remove_predecessors(self, hook: Hook) -> None:
-        """Remove the filters of loaders that were killed: they bear the name of our program."""
-        place = {(one.handle, one.priority): one for one in _bpf_filters(self._ifindex, hook)}
-        ours = self._filters[hook]
-        own = place.pop((ours.handle, ours.priority), None)
-        for other in place.values():
-            if own and other.program == own.program:
-                self._detach(hook, other.handle, other.priority)
+    def _attach(self, hook: Hook, program: int) -> None:
+        """Put the program in the place of a loader's that was killed: it bears the same name."""
+        fresh = _TcFilter(sz=ctypes.sizeof(_TcFilter), prog_fd=program)
+        name = program_name(program)
+        before = [one for one in _bpf_filters(self._ifindex, hook) if one.program == name]
+        if before:
+            fresh.flags = _BPF_TC_F_REPLACE
+            fresh.handle, fresh.priority = before[0].handle, before[0].priority
+        libbpf.call(
+            "bpf_tc_attach", self._hook(_POINT[hook]), ctypes.byref(fresh),
+            doing=f"attach to {hook.name.lower()} of interface {self._ifindex}",
+        )  # fmt: skip
+        self._filters[hook] = fresh
+        for other in before[1:]:
+            self._detach(hook, other.handle, other.priority)
 
     def _detach(self, hook: Hook, handle: int, priority: int) -> None:
         size = ctypes.sizeof(_TcFilter)

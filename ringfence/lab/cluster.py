@@ -59,6 +59,7 @@ def up(config: LabConfig, progress: Progress, *, bare: bool = False) -> None:
         record = State(
             config.run / "state.json",
             config.nodes,
+            config.cni,
             node.save_sysctls(),
             missing_directories(),
         )
@@ -93,7 +94,8 @@ def running(config: LabConfig) -> tuple[LabConfig, State]:
     record = state.load(config.run / "state.json")
     if record is None:
         raise LabError("no lab is running; start one with `ringfence lab up`")
-    return LabConfig(nodes=record.nodes, run=config.run, data=config.data), record
+    found = LabConfig(nodes=record.nodes, cni=record.cni, run=config.run, data=config.data)
+    return found, record
 
 
 def leftovers(config: LabConfig, recorded: Sequence[Process] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -11,6 +12,14 @@ _LAN = IPv4Network("10.77.0.0/24")
 _PODS = IPv4Network("10.244.0.0/16")
 _SERVICES = IPv4Network("10.100.0.0/16")
 _OUTSIDE = IPv4Network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
+
+
+class Cni(StrEnum):
+    """How pods of one node reach those of another."""
+
+    ROUTED = "routed"
+    OVERLAY = "overlay"
+    """Through a VXLAN (RFC 7348) between the nodes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,16 @@ class NodeSpec(MachineSpec):
     pods: IPv4Network
 
     @property
+    def overlay_address(self) -> IPv4Address:
+        """Of the node's end of an overlay: the one of its pod network that no pod gets."""
+        return self.pods[0]
+
+    @property
+    def overlay_mac(self) -> str:
+        """Of the same, locally administered and made of the node's address."""
+        return "02:00:" + self.address.packed.hex(":")
+
+    @property
     def cgroup(self) -> str:
         """Name of the node's cgroup, under the root of each hierarchy."""
         return PREFIX + self.name
@@ -43,6 +62,7 @@ class LabConfig:
     """Addresses and directories of a lab. None of the addresses exists on the host itself."""
 
     nodes: int = 2
+    cni: Cni = Cni.ROUTED
     lan: IPv4Network = _LAN
     pods: IPv4Network = _PODS
     services: IPv4Network = _SERVICES

@@ -6,9 +6,14 @@ No address and no interface of the lab exists in the host's own network namespac
 from pathlib import Path
 
 from ringfence.lab.command import run
-from ringfence.lab.config import PREFIX, LabConfig, MachineSpec, NodeSpec
+from ringfence.lab.config import PREFIX, Cni, LabConfig, MachineSpec, NodeSpec
 
 BRIDGE_NETNS = PREFIX + "net"
+MTU = 1500
+OVERLAY_MTU = MTU - 50
+"""What IPv4, UDP, VXLAN and Ethernet headers leave of a packet (RFC 7348, section 4.3)."""
+_OVERLAY = "vxlan0"
+_VXLAN_ID, _VXLAN_PORT = 1, 4789
 _NETNS_DIRECTORY = Path("/run/netns")
 
 
@@ -20,6 +25,8 @@ def build(config: LabConfig) -> None:
         _plug(config, spec)
     for node in config.node_specs:
         _prepare_node(config, node)
+        if config.cni is Cni.OVERLAY:
+            _join_overlay(config, node)
 
 
 def _plug(config: LabConfig, spec: MachineSpec) -> None:
@@ -35,9 +42,33 @@ def _plug(config: LabConfig, spec: MachineSpec) -> None:
         f"route add {config.outside if inside else config.lan} dev eth0",
     )
     _ip(BRIDGE_NETNS, f"link set {spec.name} master br0 up")
-    if inside:
-        others = [n for n in config.node_specs if n.name != spec.name]
-        _ip(spec.netns, *(f"route add {n.pods} via {n.address}" for n in others))
+    if inside and not (config.cni is Cni.OVERLAY and isinstance(spec, NodeSpec)):
+        _ip(
+            spec.netns,
+            *(f"route add {n.pods} via {n.address}" for n in _others(config, spec)),
+        )
+
+
+def _join_overlay(config: LabConfig, node: NodeSpec) -> None:
+    """Give a node its end of a VXLAN whose tables are written and never learnt."""
+    vxlan = f"id {_VXLAN_ID} dstport {_VXLAN_PORT} local {node.address} dev eth0 nolearning"
+    commands = [
+        f"link add {_OVERLAY} address {node.overlay_mac} mtu {OVERLAY_MTU} type vxlan {vxlan}",
+        f"addr add {node.overlay_address}/32 dev {_OVERLAY}",
+        f"link set {_OVERLAY} up",
+    ]
+    forwarding = []
+    for other in _others(config, node):
+        address, mac = other.overlay_address, other.overlay_mac
+        commands.append(f"neigh add {address} lladdr {mac} dev {_OVERLAY} nud permanent")
+        commands.append(f"route add {other.pods} via {address} dev {_OVERLAY} onlink")
+        forwarding.append(f"fdb add {mac} dev {_OVERLAY} dst {other.address}")
+    _ip(node.netns, *commands)
+    run(["bridge", "-netns", node.netns, "-batch", "-"], stdin="\n".join(forwarding))
+
+
+def _others(config: LabConfig, spec: MachineSpec) -> list[NodeSpec]:
+    return [node for node in config.node_specs if node.name != spec.name]
 
 
 def _prepare_node(config: LabConfig, node: NodeSpec) -> None:

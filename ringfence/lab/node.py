@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringfence.lab import cgroups, controlplane, images, pki
+from ringfence.lab import cgroups, controlplane, images, network, pki
 from ringfence.lab.command import run
-from ringfence.lab.config import LabConfig, NodeSpec
+from ringfence.lab.config import Cni, LabConfig, NodeSpec
 from ringfence.lab.errors import LabError
 from ringfence.lab.machine import Machine, require_alive
 from ringfence.lab.processes import Process
@@ -36,7 +36,7 @@ def start_runtime(config: LabConfig, machine: Machine, archives: Sequence[Path])
     cgroups.make(spec.cgroup)
     directory = config.data / spec.name
     (directory / "containerd.toml").write_text(_containerd_config())
-    (directory / "etc/cni/net.d/10-lab.conflist").write_text(json.dumps(_cni_config(spec)))
+    (directory / "etc/cni/net.d/10-lab.conflist").write_text(json.dumps(_cni_config(config, spec)))
     argv = ["containerd", f"--config={directory / 'containerd.toml'}", "--log-level=warn"]
     process = machine.spawn("containerd", argv)
     deadline = time.monotonic() + _CONTAINERD_TIMEOUT
@@ -155,15 +155,16 @@ disabled_plugins = [
 """
 
 
-def _cni_config(spec: NodeSpec) -> dict[str, object]:
-    """Routed pod network: a veth for each pod, addresses from the node's own subnet."""
+def _cni_config(config: LabConfig, spec: NodeSpec) -> dict[str, object]:
+    """A veth for each pod, addresses from the node's own subnet."""
+    mtu = network.OVERLAY_MTU if config.cni is Cni.OVERLAY else network.MTU
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": str(spec.pods)}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     plugins = [
-        {"type": "ptp", "mtu": 1500, "ipam": ipam},
+        {"type": "ptp", "mtu": mtu, "ipam": ipam},
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ]
     return {"cniVersion": "0.4.0", "name": "lab", "plugins": plugins}

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from ringfence.lab.config import Cni
 from ringfence.lab.processes import Process
 
 
@@ -14,6 +15,7 @@ class State:
 
     path: Path
     nodes: int
+    cni: Cni
     sysctls: dict[str, str] = field(default_factory=dict)
     """Kernel settings as they were before, which are put back in the end."""
     directories: list[str] = field(default_factory=list)
@@ -42,6 +44,7 @@ class State:
     def _write(self) -> None:
         content = {
             "nodes": self.nodes,
+            "cni": self.cni,
             "sysctls": self.sysctls,
             "directories": self.directories,
             "inits": self.inits,
@@ -59,4 +62,4 @@ def load(path: Path) -> State | None:
     except FileNotFoundError:
         return None
     processes = [Process(**p) for p in content.pop("processes")]
-    return State(path, **content, processes=processes)
+    return State(path, cni=Cni(content.pop("cni")), **content, processes=processes)

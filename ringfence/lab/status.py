@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.lab import kubectl
-from ringfence.lab.config import LabConfig, MachineSpec
+from ringfence.lab.config import LabConfig, MachineSpec, NodeSpec
 from ringfence.lab.shop import run as shop
 from ringfence.lab.state import State
 
 
 @dataclass(frozen=True)
 class MachineStatus:
-    """One machine. ``pods`` counts ready and all pods, and is None where none can run."""
+    """One machine. ``pods`` counts ready and all pods; it is None where none can run, as is
+    ``pod_network``, the addresses of a node's pods.
+    """
 
     name: str
     address: str
@@ -21,6 +23,7 @@ class MachineStatus:
     ready: bool
     """All its processes run, and Kubernetes calls a node Ready."""
     pods: tuple[int, int] | None
+    pod_network: str | None
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Status:
     """The whole lab."""
 
     machines: tuple[MachineStatus, ...]
+    cni: str
+    """How pods of one node reach those of another."""
     api: str
     """URL of the Kubernetes API on the host's loopback."""
     external: str
@@ -43,6 +48,7 @@ def status(config: LabConfig, record: State) -> Status:
     counters = shop.counters(config)
     return Status(
         machines=tuple(_machine(spec, record, ready, pods) for spec in config.machines),
+        cni=config.cni,
         api=f"https://127.0.0.1:{config.api_port}",
         external=str(config.external.address),
         load=json.loads(counters.read_text()) if counters.exists() else None,
@@ -63,6 +69,7 @@ def _machine(
         ended=ended,
         ready=not ended and ready.get(spec.name, True),
         pods=(sum(here), len(here)) if spec.name in ready else None,
+        pod_network=str(spec.pods) if isinstance(spec, NodeSpec) else None,
     )
 
 

@@ -1,6 +1,24 @@
 """Words of the flow rooms: how a direction was known, what became of a connection, and so on."""
 
+import re
 from enum import IntEnum, StrEnum
+
+from ringfence.model.errors import InputError
+
+TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
+
+
+def format_connection(connection: int) -> str:
+    """A connection's id as people see it: 64 bits are more than JSON's readers agree on."""
+    return f"{connection:016x}"
+
+
+def parse_connection(text: str) -> int:
+    """Read what `format_connection` wrote; raises InputError."""
+    if not re.fullmatch("[0-9a-f]{16}", text):
+        raise InputError(f"{text!r} is not a connection's id: it has 16 digits and letters a to f")
+    return int(text, 16)
 
 
 class Method(StrEnum):
@@ -26,6 +44,35 @@ class DropSource(IntEnum):
     OTHER = 2
 
 
+class Loss(StrEnum):
+    """Why something is in no record, or not in the record where it belongs."""
+
+    TRUNCATED = "truncated"
+    BAD_HEADER = "bad header"
+    BAD_LENGTH = "bad length"
+    FLOW_MAP_FULL = "flow map full"
+    UNPLACED = "fragment unplaced"
+    INNER_TRUNCATED = "inner truncated"
+    INNER_BAD_HEADER = "inner bad header"
+    INNER_BAD_LENGTH = "inner bad length"
+    INNER_FULL = "inner flow map full"
+    DROP_MAP_FULL = "drop map full"
+    DROP_NOT_PARSED = "drop not parsed"
+    NOT_ATTACHED = "interface not attached"
+    SPOOL_FULL = "spool full"
+    REPORT_TOO_LARGE = "report too large"
+    REPORT_NOT_KEPT = "report not kept"
+    REPORT_UNREADABLE = "report unreadable"
+    REPORT_REFUSED = "report refused"
+
+
+class Mode(StrEnum):
+    """How finely an agent tells flows: consumers' ports folded, or each kept."""
+
+    CONVERSATION = "conversation"
+    DETAILED = "detailed"
+
+
 class Disposition(StrEnum):
     """What became of a connection."""
 
@@ -44,3 +91,15 @@ class Category(StrEnum):
     MISDROPPED = "misdropped"
     UNANSWERED = "unanswered"
     PENDING = "pending"
+
+
+class Sort(StrEnum):
+    """By what groups of connections are ranked, the greatest first."""
+
+    BYTES = "bytes"
+    PACKETS = "packets"
+    CONNECTIONS = "connections"
+    OPENED = "opened"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+    LAST = "last"

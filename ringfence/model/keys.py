@@ -1,6 +1,6 @@
 """The label keys that there are, so that a mistyped one in a filter is an error, not silence."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
 from ringfence.model import labels
@@ -28,14 +28,22 @@ def parse_filter(text: str, ends: Iterable[str] = (), attributes: Iterable[str] 
     Raises InputError for any other key, with the nearest one that there is.
     """
     query = parse(text)
-    prefixes = ("", *(f"{end}." for end in ends))
-    others = tuple(attributes)
-    for key in keys(query):
+    check_keys("filter", keys(query), ("", *(f"{end}." for end in ends)), tuple(attributes))
+    return query
+
+
+def check_keys(
+    where: str, wanted: Iterable[str], prefixes: Sequence[str], others: Sequence[str]
+) -> None:
+    """Each key must be a label behind one of the prefixes, or one of `others`.
+
+    Raises InputError, which begins with `where`, with the nearest key that there is.
+    """
+    for key in wanted:
         if key not in others and not any(_is_label(key, prefix) for prefix in prefixes):
             near = get_close_matches(key, [*others, *_candidates(key, prefixes)], 1)
             mend = f"did you mean {near[0]}?" if near else f"known are {_known(prefixes, others)}"
-            raise InputError(f"filter: there is no key {key!r}; {mend}")
-    return query
+            raise InputError(f"{where}: there is no key {key!r}; {mend}")
 
 
 def _is_label(key: str, prefix: str) -> bool:

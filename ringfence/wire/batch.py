@@ -3,7 +3,9 @@
 A conversation is two-way and oriented: forward is from the consumer to the provider. An agent
 sends one row per conversation, observing interface and window. `original_*` is the tuple before
 NAT where conntrack knew one that differs, else all zero: rows that share an original tuple
-belong to one connection.
+belong to one connection. `tunnel_*` is the conversation outside where the packets were seen
+inside a tunnel, as its own row has it, else all zero. A tunnel counts what it `carries`, whose
+packets are its own as well.
 """
 
 from collections.abc import Mapping
@@ -31,16 +33,32 @@ FLOWS = pa.schema(
         ("original_consumer", _ADDRESS),
         ("original_provider", _ADDRESS),
         ("original_provider_port", pa.uint16()),
+        ("tunnel_protocol", pa.uint8()),
+        ("tunnel_consumer", _ADDRESS),
+        ("tunnel_provider", _ADDRESS),
+        ("tunnel_port", pa.uint16()),
+        ("carries", pa.uint32()),  # conversations seen inside of it, either way
         ("method", pa.string()),  # model.flow.Method
         ("forward_packets", pa.uint64()),
         ("forward_bytes", pa.uint64()),
         ("forward_flags", pa.uint16()),
+        ("forward_syn", pa.uint32()),  # packets with the flag, repeated ones too
+        ("forward_fin", pa.uint32()),
+        ("forward_rst", pa.uint32()),
+        ("forward_retransmitted", pa.uint32()),  # TCP segments, as flows.record tells
         ("reverse_packets", pa.uint64()),
         ("reverse_bytes", pa.uint64()),
         ("reverse_flags", pa.uint16()),
+        ("reverse_syn", pa.uint32()),
+        ("reverse_fin", pa.uint32()),
+        ("reverse_rst", pa.uint32()),
+        ("reverse_retransmitted", pa.uint32()),
         ("opened", pa.uint64()),  # connections whose opening was seen
         ("answered", pa.uint64()),  # of these, answered by the provider
         ("refused", pa.uint64()),  # of these, answered with RST or unreachable
+        ("rtt_samples", pa.uint32()),  # handshakes whose time from SYN to SYN-ACK is known
+        ("rtt_sum_ns", pa.uint64()),
+        ("rtt_min_ns", pa.uint64()),  # 0 without samples
         ("first_ns", pa.int64()),  # epoch ns
         ("last_ns", pa.int64()),
     ]
@@ -91,12 +109,15 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
         raise BatchError(f"not an Arrow stream: {error}") from error
     if not table.schema.equals(schema):
         raise BatchError(f"a batch has the schema {table.schema}, expected {schema}")
+    lacking = [name for name in schema.names if table[name].null_count]
+    if lacking:
+        raise BatchError(f"a batch has rows without {', '.join(lacking)}")
     return table
 
 
-def addresses(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+def addresses(column: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
     """A column of addresses as an array of shape (n, 16)."""
-    joined = column.combine_chunks()
+    joined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     data = np.frombuffer(joined.buffers()[1], dtype=np.uint8)
     start = joined.offset * 16
     return data[start : start + len(joined) * 16].reshape(len(joined), 16)

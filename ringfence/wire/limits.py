@@ -6,3 +6,6 @@ LARGEST_MESSAGE = 256 << 20
 LARGEST_SKEW_SECONDS = 300
 """How far the clocks of a client and the control plane may be apart; beyond, nothing that either
 says of times is believed, and certificates mean nothing."""
+
+AUDITED_INTERFACES = 256
+"""Interfaces that an agent's audit tells one by one, about 40 bytes each; its totals hold all."""

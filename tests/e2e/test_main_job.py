@@ -130,6 +130,17 @@ def test_agents_are_confined_and_connected(installed: Lab) -> None:
     assert context["capabilities"]["drop"] == ["ALL"]
 
 
+def test_every_packet_at_the_nodes_veths_is_accounted_for(installed: Lab) -> None:
+    """While the shop is busy, when packets pass during each reading."""
+
+    def audits() -> list[dict[str, Any]]:
+        return [agent["audit"] for agent in answer("agents")]
+
+    until("audits are told", lambda: all(audit["judged"] for audit in audits()), FLOW_SECONDS)
+    for audit in audits():
+        assert (audit["unaccounted"], audit["overcounted"]) == (0, 0), audit
+
+
 def test_a_label_change_is_visible_at_once(installed: Lab) -> None:
     """How soon is measured by `bench/inventory_latency.py`."""
     name = pod(installed, "shipping")["metadata"]["name"]

@@ -3,16 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ringfence.flows.label import Columns, label_drops, label_flows
+from ringfence.control.labelling import Report, label
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import make_labels
-from ringfence.model.protocol import TCP
+from ringfence.model.protocol import TCP, UDP
 from ringfence.model.workload import (
     Backend,
     Item,
@@ -21,7 +20,7 @@ from ringfence.model.workload import (
     ServiceSpec,
     ServiceType,
 )
-from ringfence.store.flows.schema import DROP_ROWS, FLOW_ROWS
+from ringfence.store.flows.store import BatchKey
 from ringfence.wire import batch
 
 CLUSTER = ClusterId("lab")
@@ -107,17 +106,23 @@ class Agent:
         consumer: str,
         provider: Socket,
         before: tuple[str, Socket] | None = None,
+        tunnel: tuple[str, Socket] | None = None,
         **counts: Any,
     ) -> None:
-        """One row; `before` is the consumer and the provider before NAT."""
+        """One row; `before` is the ends before NAT, `tunnel` those of the UDP outside."""
         before_consumer, before_provider = before or ("::", ("::", 0))
-        row = {
+        tunnel_consumer, tunnel_provider = tunnel or ("::", ("::", 0))
+        row = dict.fromkeys(batch.FLOWS.names, 0) | {
             "observer": observer, "interface": interface, "protocol": TCP,
             "consumer": parse_address(consumer), "provider": parse_address(provider[0]),
             "consumer_port": 0, "provider_port": provider[1],
             "original_consumer": parse_address(before_consumer),
             "original_provider": parse_address(before_provider[0]),
             "original_provider_port": before_provider[1], "method": "syn",
+            "tunnel_protocol": UDP if tunnel else 0,
+            "tunnel_consumer": parse_address(tunnel_consumer),
+            "tunnel_provider": parse_address(tunnel_provider[0]),
+            "tunnel_port": tunnel_provider[1],
             "forward_packets": 5, "forward_bytes": 500, "forward_flags": 2,
             "reverse_packets": 4, "reverse_bytes": 400, "reverse_flags": 18,
             "opened": 1, "answered": 1, "refused": 0, "first_ns": START, "last_ns": START + SECOND,
@@ -134,19 +139,14 @@ class Agent:
         self.drops.append(row | given)
 
     def rows(self, history: Timeline) -> tuple[pa.Table, pa.Table]:
-        flows = pa.Table.from_pylist(self.flows, schema=batch.FLOWS)
-        drops = pa.Table.from_pylist(self.drops, schema=batch.DROPS)
-        labelled = label_flows(flows, history, CLUSTER, self.node)
-        dropped = label_drops(drops, history, START, START + 15 * SECOND)
-        return self._table(FLOW_ROWS, labelled), self._table(DROP_ROWS, dropped)
+        return label([self.report("")], history)
 
-    def _table(self, schema: pa.Schema, columns: Columns) -> pa.Table:
-        count = len(columns["protocol"])
-        same = {"tenant": "default", "kubernetes_cluster": CLUSTER, "node": self.node}
-        return batch.table(
-            schema,
-            columns
-            | {name: np.array([text] * count, dtype=np.str_) for name, text in same.items()},
+    def report(self, batch_id: str) -> Report:
+        """What it sends for the window from START on."""
+        return Report(
+            BatchKey("default", CLUSTER, self.node, batch_id, START, START + 15 * SECOND),
+            pa.Table.from_pylist(self.flows, schema=batch.FLOWS),
+            pa.Table.from_pylist(self.drops, schema=batch.DROPS),
         )
 
 

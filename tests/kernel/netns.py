@@ -84,6 +84,23 @@ class Node(Namespace):
 
 
 @contextlib.contextmanager
+def bpf_file_system(at: Path) -> Iterator[Path]:
+    """A BPF file system of its own.
+
+    What is pinned in it is removed by name: a mount namespace made meanwhile, such as a lab's,
+    has a copy of the mount, and the file system lives on in it.
+    """
+    at.mkdir()
+    _run("mount", "-t", "bpf", "bpf", str(at))
+    try:
+        yield at
+    finally:
+        for pin in at.glob("*/*/*"):
+            pin.unlink()
+        _run("umount", str(at))
+
+
+@contextlib.contextmanager
 def namespace(role: str) -> Iterator[Namespace]:
     """A fresh namespace with its loopback up; gone afterwards with all its interfaces."""
     name = f"rf-{role}-{SESSION}-{secrets.token_hex(2)}"

@@ -3,7 +3,11 @@
 import contextlib
 import signal
 import socket
+import struct
 import subprocess
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +17,21 @@ from ringfence.kernel import conntrack, nft
 from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.tc import TcxLinks
 from ringfence.model.address import parse_address
-from ringfence.model.flow import DropSource, Observer
+from ringfence.model.flow import DropSource, Loss, Observer
 from ringfence.model.protocol import UDP, PortRange
-from ringfence.wire.generated.agent_pb2 import AgentState, DeclaredPort, Directive
-from tests.kernel.netns import Pod
+from ringfence.wire.generated.agent_pb2 import (
+    CONVERSATION,
+    DETAILED,
+    AgentState,
+    DeclaredPort,
+    Directive,
+)
+from tests.kernel.frames import A4, B4, ethernet, ipv4, udp
+from tests.kernel.netns import Pod, ip
+from tests.kernel.test_pins import doomed
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
-from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
+from tests.kernel.txring import TxRing
+from tests.kernel.world import RINGFENCE, Row, World, judges, policy, sandbox, sandboxes
 
 
 def test_flows_arrive_each_counted_once(world: World) -> None:
@@ -100,6 +113,92 @@ def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> 
     assert {row["provider"] for row in rows} == {parse_address(one.address)}
 
 
+def test_a_vxlan_on_a_port_of_its_own_is_looked_into_once_it_is_there(world: World) -> None:
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    near, far = world.node.pods
+    inside = bytes(8) + ethernet(0x0800, ipv4(UDP, udp(1000, 53)))
+    ip("-n", world.node.name, "link", "add", "flannel", "type", "vxlan",
+       "dstport", "8472", "external")  # fmt: skip
+    ip("-n", world.node.name, "link", "set", "flannel", "up")
+
+    def carried() -> list[Row]:
+        return [row for row in world.flows() if row["consumer"] == parse_address(A4)]
+
+    with (
+        open_socket(far, far.address, socket.SOCK_DGRAM) as receiver,
+        open_socket(near, far.address, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind((far.address, 8472))
+        sender.connect((far.address, 8472))
+        world.await_("what it carries", lambda: sender.send(inside) and carried())
+    tunnel = ("protocol", "consumer", "provider", "port")
+    ends = (parse_address(near.address), parse_address(far.address))
+    for row in carried():
+        assert (row["provider"], row["provider_port"]) == (parse_address(B4), 53)
+        assert tuple(row[f"tunnel_{part}"] for part in tunnel) == (UDP, *ends, 8472)
+
+
+def test_a_switch_of_the_mode_under_traffic_loses_no_count(world: World) -> None:
+    """Every datagram is counted once, in one mode or the other, whatever the windows."""
+    client, server = world.node.pods
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    ports, sent = set(), 0
+    with open_socket(server, server.address, socket.SOCK_DGRAM) as sink:
+        sink.bind((server.address, 5300))
+        for revision, mode in enumerate((CONVERSATION, DETAILED, CONVERSATION, DETAILED), 1):
+            world.say(Directive(interval_seconds=1 + revision % 2, mode=mode))
+            while world.state().mode != mode:
+                with open_socket(client, server.address, socket.SOCK_DGRAM) as sender:
+                    for _ in range(50):
+                        sender.sendto(b"x", (server.address, 5300))
+                        sent += 1
+                    ports.add(sender.getsockname()[1])
+        world.await_("all of them", lambda: _datagrams(world, server) >= sent)
+        world.stop("agent")
+    rows = [row for row in world.flows() if row["provider_port"] == 5300]
+    assert _datagrams(world, server) == sent
+    told = {row["consumer_port"] for row in rows}
+    assert 0 in told
+    assert told - {0} <= ports
+    assert len(told) > 2
+
+
+def _datagrams(world: World, server: Pod) -> int:
+    """Packets to port 5300 as counted at the server's own interface."""
+    return sum(
+        row["forward_packets"]
+        for row in world.flows()
+        if row["provider_port"] == 5300 and row["interface"] == server.host_ifindex
+    )
+
+
+def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
+    """Half as many tuples again as there is room for, in a window of an hour."""
+    world.say(Directive(interval_seconds=3600))
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    pod, _ = world.node.pods
+
+    def seen() -> int:
+        rows = [row for row in world.flows() if row["provider"] == parse_address(B4)]
+        return sum(row["forward_packets"] for row in rows)
+
+    any_port = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 0))) for i in range(127 * 512)]
+    sent = 0
+    for _ in range(2):
+        for _ in range(3):
+            sent += len(any_port)
+            port = struct.pack("!H", sent // 512)
+            frames = [frame[:36] + port + frame[38:] for frame in any_port]
+            with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
+                ring.send()
+        world.await_("all that was sent", lambda: seen() == sent)  # noqa: B023
+    assert sent > 1.4 * 262_144
+    assert not world.state().audit.losses[Loss.FLOW_MAP_FULL]
+
+
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
     client, server = world.node.pods
     world.start_agent()
@@ -123,6 +222,53 @@ def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> 
         world.await_("the last one delivered", lambda: _opened(world, server, 8080) == 5)
     starts = [each.window_start_ns for each in world.batches()]
     assert starts == sorted(starts)
+
+
+@pytest.mark.timeout(300)
+def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world: World) -> None:
+    """While it works and while there is none; each kill hits another moment of the interval."""
+    client, server = world.node.pods
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    stopping, sent = threading.Event(), 0
+
+    def send() -> None:
+        nonlocal sent
+        with open_socket(client, server.address, socket.SOCK_DGRAM) as sender:
+            while not stopping.wait(0.001):
+                sender.sendto(b"x", (server.address, 5300))
+                sent += 1
+
+    with open_socket(server, server.address, socket.SOCK_DGRAM) as sink:
+        sink.bind((server.address, 5300))
+        world.await_("the first report", world.batches)
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            for kill in range(4):
+                told = len(world.batches())
+                world.await_("more reports", partial(_more_batches, world, told))
+                time.sleep(kill / 4)
+                world.stop("agent", signal.SIGKILL)
+                if kill == 3:  # just when it had taken a window's records
+                    (world.state_dir / "window").write_text("interrupted")
+                    with doomed(world.pin_dir, world.node) as last:
+                        last.call("take")
+                world.start_agent()
+        finally:
+            stopping.set()
+            sender.join()
+        world.await_("all of them", lambda: _datagrams(world, server) >= sent)
+        audit = world.state().audit
+        world.stop("agent")
+    assert _datagrams(world, server) == sent > 1000
+    assert "interrupted" in {each.id for each in world.batches()}
+    assert (audit.unaccounted, audit.overcounted) == (0, 0)
+    assert not world.pin_dir.exists()
+
+
+def _more_batches(world: World, than: int) -> bool:
+    return len(world.batches()) > than
 
 
 def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: World) -> None:

@@ -1,83 +1,37 @@
 """Flow capture on real traffic, held against the interfaces' own counters."""
 
 import ctypes
-import fcntl
-import io
 import socket
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ringfence.agent.capture import Capture
 from ringfence.flows.record import Hook, Nat
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
+from ringfence.kernel.interfaces import Interface
 from tests.kernel.frames import packed
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
+from tests.kernel.observe import (
+    COUNTERS,
+    ICMP,
+    TCP,
+    UDP,
+    Fields,
+    attach,
+    attach_quiet,
+    only,
+    pick,
+    read_quiet,
+)
 from tests.kernel.traffic import in_order, open_socket, ping, tcp_echo, tcp_exchange
-
-Flows = np.ndarray[Any, Any]
-Fields = dict[str, int | str]
-TCP, UDP, ICMP = 6, 17, 1
-COUNTERS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "tx_dropped")
-
-
-def attach(capture: FlowCapture, node: Node) -> None:
-    for pod in node.pods:
-        node.call(lambda ifindex=pod.host_ifindex: capture.attach(ifindex))  # type: ignore[misc]
-
-
-def counters(node: Node, pod: Pod) -> dict[str, int]:
-    return {name: node.counter(pod.host_device, name) for name in COUNTERS}
-
-
-def attach_quiet(capture: FlowCapture, node: Node) -> list[dict[str, int]]:
-    """Attach at a moment without packets; the interfaces' counters at that moment."""
-    while True:
-        before = [counters(node, pod) for pod in node.pods]
-        attach(capture, node)
-        after = [counters(node, pod) for pod in node.pods]
-        if before == after:
-            return after
-        for pod in node.pods:
-            capture.detach(pod.host_ifindex)
-        capture.drain(), capture.audit()
-
-
-def read_quiet(capture: FlowCapture, node: Node) -> tuple[list[dict[str, int]], Flows, Flows]:
-    """The interfaces' counters, the audit and all flows so far, at a moment without packets."""
-    flows = []
-    while True:
-        before = [counters(node, pod) for pod in node.pods]
-        audit = capture.audit()
-        flows.append(capture.drain())
-        if before == [counters(node, pod) for pod in node.pods]:
-            return before, audit, np.concatenate(flows)
-
-
-def pick(flows: Flows, pod: Pod, hook: Hook, **fields: int | str) -> Flows:
-    """The records of one side of a pod's interface whose fields are as given."""
-    chosen = (flows["ifindex"] == pod.host_ifindex) & (flows["hook"] == hook)
-    for name, value in fields.items():
-        if isinstance(value, str):
-            chosen &= (flows[name] == np.frombuffer(packed(value), np.uint8)).all(axis=1)
-        else:
-            chosen &= flows[name] == value
-    found: Flows = flows[chosen]
-    return found
-
-
-def only(flows: Flows, pod: Pod, hook: Hook, **fields: int | str) -> Any:
-    found = pick(flows, pod, hook, **fields)
-    assert len(found) == 1, found
-    return found[0]
+from tests.kernel.tun import open_tun
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -163,60 +117,6 @@ def test_the_audit_agrees_with_the_interfaces_and_with_the_records(capture: Flow
             assert row["bytes"] == frames + 42 * row["non_ip"]
             assert not any(row[name] for name in ("truncated", "bad_header", "bad_length"))
             assert not row["full_skbs"]
-
-
-SENDER = """
-import socket, sys
-address, count = sys.argv[1], int(sys.argv[2])
-sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
-for s in sockets:
-    s.connect((address, 9))
-data = bytes(18)
-for i in range(count // 100):
-    for s in sockets:
-        s.send(data)
-"""
-
-
-def test_drains_lose_and_double_nothing_under_load(capture: FlowCapture) -> None:
-    """Two senders, 100 flows each, at full speed, while the buffers swap under them.
-
-    Drains follow each other at once: with a pause of 100 ms even a single map without any
-    barrier passes this test most of the time; without a pause it never did.
-    """
-    count = 500_000
-    with node_with_pods(3) as node:
-        *senders, sink = node.pods
-        attach(capture, node)
-        with open_socket(sink, sink.address, socket.SOCK_DGRAM) as bound:
-            bound.bind((sink.address, 9))
-            dropped_before = [pod.counter("eth0", "tx_dropped") for pod in senders]
-            running = [
-                subprocess.Popen(
-                    ["ip", "netns", "exec", pod.name, sys.executable, "-c", SENDER,
-                     sink.address, str(count)]
-                )
-                for pod in senders
-            ]  # fmt: skip
-            drained = []
-            try:
-                while any(process.poll() is None for process in running):
-                    drained.append(capture.drain())
-                    time.sleep(0.001)
-            finally:
-                for process in running:
-                    process.kill()
-                    process.wait()
-        assert [process.returncode for process in running] == [0, 0]
-        flows, audit = np.concatenate([*drained, capture.drain()]), capture.audit()
-        dropped_after = [pod.counter("eth0", "tx_dropped") for pod in senders]
-    assert len(drained) > 100
-    assert not audit["full_skbs"].any()
-    for pod, before, after in zip(senders, dropped_before, dropped_after, strict=True):
-        left = count - (after - before)
-        sent = pick(flows, pod, Hook.INGRESS, protocol=UDP, dport=9)
-        assert sent["packets"].sum() == left
-        assert sent["bytes"].sum() == 46 * left
 
 
 SERVICE = "10.96.0.10"
@@ -385,7 +285,7 @@ def test_packets_without_a_link_header_are_counted(capture: FlowCapture) -> None
     with namespace("tun") as where:
         where.run("ip", "tuntap", "add", "dev", "tun0", "mode", "tun")
         where.run("ip", "addr", "add", "10.7.0.1/24", "dev", "tun0")
-        with where.call(open_tun):
+        with where.call(lambda: open_tun("tun0")):
             where.run("ip", "link", "set", "tun0", "up")
             index = where.ifindex("tun0")
             where.call(lambda: capture.attach(index))
@@ -396,17 +296,11 @@ def test_packets_without_a_link_header_are_counted(capture: FlowCapture) -> None
     assert sent[["packets", "bytes"]].tolist() == [(1, 128)]
 
 
-def open_tun() -> io.FileIO:
-    device = io.FileIO("/dev/net/tun", "r+")
-    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x1001))  # TUNSETIFF
-    return device
-
-
-def test_an_interface_that_could_not_be_attached_to_is_tried_again() -> None:
-    capture = Capture()
+def test_an_interface_that_could_not_be_attached_to_is_tried_again(tmp_path: Path) -> None:
+    capture = Capture(tmp_path)
     capture.open()
     with closing(capture), namespace("late") as late:
-        wanted = frozenset({77})
+        wanted = [Interface(77, "late0", "veth", True, None, None, frozenset())]
         late.call(lambda: capture.watch(wanted))
         assert capture.audit().losses["interface not attached"] == 1
         ip("-n", late.name, "link", "add", "late0", "index", "77", "type", "veth")

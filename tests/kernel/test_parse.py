@@ -47,10 +47,6 @@ PARSED = {
                         17, 1, 2, 48),
     "PPPoE": (ethernet(0x8864, bytes(6) + b"\0\x21" + ipv4(17, udp(1, 2)), (5, 6)), 17, 1, 2, 28),
     "VN tag": (ethernet(0x8926, bytes(4) + b"\x08\0" + ipv4(17, udp(1, 2))), 17, 1, 2, 28),
-    "a tunnel's outer packet": (
-        ethernet(IP4, ipv4(17, udp(9, 4789, bytes(8) + ethernet(IP4, ipv4(17, udp(1, 2)))))),
-        17, 9, 4789, 28 + 8 + 14 + 28,
-    ),
     "padded to 60": (ethernet(IP4, ipv4(17, udp(1, 2))) + bytes(18), 17, 1, 2, 28),
     "tcp6": (ethernet(IP6, ipv6(6, tcp(1000, 80, SYN))), 6, 1000, 80, 60),
     "icmp6": (ethernet(IP6, ipv6(58, icmp(128, 0))), 58, 128, 0, 48),
@@ -175,10 +171,14 @@ def test_an_opening_that_is_sent_again_counts_once(capture: FlowCapture, empty: 
 
 SEGMENTED = tcp(1, 2, 0x10, bytes(2500))
 IN_VXLAN = bytes(8) + ethernet(IP6, ipv6(6, SEGMENTED))
-SUPER_PACKETS = {
-    "tcp": (ipv4(6, SEGMENTED), 40),
-    "vxlan": (ipv4(17, udp(9, 4789, IN_VXLAN)), 28 + 8 + 14 + 60),
-    "ipip": (ipv4(4, ipv4(6, SEGMENTED)), 60),
+SUPER_PACKETS = {  # with the headers that each segment repeats: outside, and inside of a tunnel
+    "tcp": (ipv4(6, SEGMENTED), (40,)),
+    "vxlan": (ipv4(17, udp(9, 4789, IN_VXLAN)), (28 + 8 + 14 + 60, 60)),
+    "ipip": (ipv4(4, ipv4(6, SEGMENTED)), (60, 40)),
+    "ipip in vxlan": (
+        ipv4(17, udp(9, 4789, bytes(8) + ethernet(IP4, ipv4(4, ipv4(6, SEGMENTED))))),
+        (28 + 8 + 14 + 20 + 40, 40),
+    ),
 }
 
 
@@ -192,8 +192,11 @@ def test_a_gso_packet_counts_as_its_segments(
     struct.pack_into("=I", context, 164, segments)
     struct.pack_into("=I", context, 176, size)
     run(capture, empty, ethernet(IP4, packet), bytes(context))
-    (flow,) = capture.drain()
-    assert (flow["packets"], flow["bytes"]) == (packets, 2500 + packets * headers)
+    flows = {int(flow["inner"]): flow for flow in capture.drain()}
+    assert set(flows) == set(range(len(headers)))
+    for inner, flow in flows.items():
+        counted = (packets, 2500 + packets * headers[inner])
+        assert (flow["packets"], flow["bytes"]) == counted
 
 
 def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:

@@ -196,6 +196,9 @@ def test_a_file_that_breaks_off_is_an_error_after_what_was_read(tmp_path: Path) 
     assert "at offset 101 should have 45 bytes, 44 left" in str(result.exception)
 
 
+NO_TCP = {"syn": 0, "fin": 0, "rst": 0, "retransmitted": 0}
+
+
 def test_flows_have_two_ways_and_a_consumer(tmp_path: Path) -> None:
     def back(packet: bytes) -> bytes:
         return packet[:12] + packet[16:20] + packet[12:16] + packet[20:]
@@ -213,16 +216,18 @@ def test_flows_have_two_ways_and_a_consumer(tmp_path: Path) -> None:
     assert flows == [
         {
             "proto": 1, "consumer": A4, "provider": B4, "port": None, "icmp_type_code": "8/0",
-            "forward": {"packets": 1, "bytes": 28, "flags": ""},
-            "reverse": {"packets": 1, "bytes": 28, "flags": ""},
+            "forward": {"packets": 1, "bytes": 28, "flags": "", **NO_TCP},
+            "reverse": {"packets": 1, "bytes": 28, "flags": "", **NO_TCP},
             "opened": 1, "answered": 1, "refused": 0, "method": "service",
+            "rtt_samples": 0, "rtt_sum_ns": 0, "rtt_min_ns": 0,
             "first_ns": 4 * 10**9, "last_ns": 5 * 10**9,
         },
         {
             "proto": 6, "consumer": A4, "provider": B4, "port": 80,
-            "forward": {"packets": 2, "bytes": 180, "flags": "SA"},
-            "reverse": {"packets": 1, "bytes": 40, "flags": "SA"},
+            "forward": {"packets": 2, "bytes": 180, "flags": "SA", **NO_TCP, "syn": 1},
+            "reverse": {"packets": 1, "bytes": 40, "flags": "SA", **NO_TCP, "syn": 1},
             "opened": 1, "answered": 1, "refused": 0, "method": "syn",
+            "rtt_samples": 1, "rtt_sum_ns": 10**9, "rtt_min_ns": 10**9,
             "first_ns": 1 * 10**9, "last_ns": 3 * 10**9,
         },
     ]  # fmt: skip

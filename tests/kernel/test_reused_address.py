@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ringfence.flows.label import label_flows
+from ringfence.flows.label import Agents, label_flows
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.inventory.timeline import Timeline
 from ringfence.kernel.capture import FlowCapture
@@ -132,7 +132,8 @@ def test_no_flow_carries_the_name_of_another_pod(capture: FlowCapture) -> None:
     seen = dict.fromkeys((FROM_POD, TO_POD, TO_NOBODY), 0)
     for window in windows:
         table = batch.table(batch.FLOWS, window)
-        labelled = label_flows(table, timeline, LAB, "node")
+        agent = Agents([("default", LAB, "node")], np.zeros(len(table), dtype=np.intp))
+        labelled = label_flows(table, timeline, agent)
         for row, consumer, provider in zip(
             table.to_pylist(),
             labelled["consumer_revision"].tolist(),

@@ -26,7 +26,7 @@ from ringfence.policy import program
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding, Program, Rule
 from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import AgentState, Batch, DeclaredPort, Directive
-from tests.kernel.netns import Node, Pod, node_with_pods
+from tests.kernel.netns import Node, Pod, bpf_file_system, node_with_pods
 from tests.kernel.peers import PORT
 
 CAPABILITIES = "+bpf,+perfmon,+net_admin,+sys_admin"
@@ -48,6 +48,10 @@ class World:
     @property
     def state_dir(self) -> Path:
         return self.directory / "agent"
+
+    @property
+    def pin_dir(self) -> Path:
+        return self.directory / "bpf" / "ringfence"
 
     def start(self, role: str, *argv: str) -> None:
         command = ["nsenter", f"--net={self.node.path}", *argv]
@@ -76,6 +80,7 @@ class World:
             "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
             "--state-dir", str(self.state_dir), "--interval", "1",
             "--runtime-socket", str(self.directory / "cri.sock"),
+            "--pin-dir", str(self.pin_dir),
         )  # fmt: skip
 
     def direct(
@@ -138,7 +143,7 @@ class World:
 @contextlib.contextmanager
 def world_in(directory: Path) -> Iterator[World]:
     """Everything but the agent runs."""
-    with node_with_pods(2) as node:
+    with bpf_file_system(directory / "bpf"), node_with_pods(2) as node:
         it = World(node, directory)
         (directory / "batches").mkdir()
         _make_certificates(it)

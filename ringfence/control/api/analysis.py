@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ringfence.control.analysis import judge
+from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.flow_views import FlowView, Views
-from ringfence.control.api.flows import read_window
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_enforced, load_tree, load_workspace

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from ringfence.control.api.flows import read_window
+from ringfence.control.api.flow_search import read_window
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
 from ringfence.control.errors import NotFoundError

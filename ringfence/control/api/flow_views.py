@@ -11,15 +11,16 @@ from ringfence.flows.connections import ServiceSockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
+from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
+from ringfence.store.flows.queries import TUNNEL_COLUMNS
 
 Row = dict[str, Any]
 """One hop as `store.flows.queries.HOPS` has it."""
 
-_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
-"""TCP's flags from the lowest bit (RFC 9293 §3.1)."""
+_OWN = ("protocol", "consumer", "provider", "provider_port")
 
 
 class EndView(BaseModel):
@@ -42,11 +43,23 @@ class ServiceView(BaseModel):
 
 
 class WayView(BaseModel):
-    """One way's packets, bytes from the IP header on, and the TCP flags seen."""
+    """One way's packets, bytes from the IP header on, and what TCP showed."""
 
     packets: int
     bytes: int
     flags: list[str]
+    syn: int = Field(description="Packets with this flag, repeated ones too.")
+    fin: int
+    rst: int
+    retransmitted: int = Field(description="TCP segments that were sent again.")
+
+
+class RttView(BaseModel):
+    """From SYN to SYN-ACK where the observer stood, of handshakes whose SYN was sent once."""
+
+    samples: int
+    min_ns: int
+    mean_ns: int
 
 
 class HopView(BaseModel):
@@ -56,6 +69,9 @@ class HopView(BaseModel):
     provider: EndView
     protocol: str
     port: int
+    consumer_ports: list[int] = Field(
+        description="Some of the consumer's; none where agents folded them."
+    )
     method: str
     forward: WayView
     reverse: WayView
@@ -63,16 +79,27 @@ class HopView(BaseModel):
     answered: int
     refused: int
     dropped: int = Field(description="Packets that were reported dropped.")
+    carries: int = Field(description="Of a tunnel: how many conversations were seen inside it.")
+    rtt: RttView | None = Field(description="Null where no handshake was measured.")
     first: str
     last: str
 
 
 class FlowView(HopView):
-    """A connection as its consumer sees it, and the other hops that it became."""
+    """A connection as its consumer sees it, the other hops that it became, and their tunnels."""
 
+    connection: str = Field(description="Its id, which a filter may name.")
     service: ServiceView | None = None
     disposition: str
     related: list[HopView]
+
+
+def item_of(timeline: Timeline, revision: int) -> Item | None:
+    """The item of an inventory revision; None for 0, nobody, and for one that is not kept."""
+    try:
+        return timeline.revision(RevisionId(revision))[0] if revision else None
+    except KeyError:
+        return None
 
 
 class Views:
@@ -82,17 +109,29 @@ class Views:
         self._timeline = timeline
         self._services = ServiceSockets(timeline.latest())
 
-    def flows(self, rows: Iterable[Row], dispositions: Mapping[int, str]) -> list[FlowView]:
-        """Connections out of their hops, which stand together, each with its disposition."""
+    def flows(
+        self, rows: Iterable[Row], dispositions: Mapping[int, str], tunnels: Iterable[Row]
+    ) -> list[FlowView]:
+        """Connections out of their hops, which stand together, each with its disposition.
+
+        `tunnels` are the hops of the tunnels that carry them.
+        """
+        known = {_tuple(row, _OWN): row for row in tunnels}
         grouped = groupby(rows, key=lambda row: row["connection"])
-        return [self._flow(list(hops), dispositions[one]) for one, hops in grouped]
+        return [self._flow(list(hops), dispositions[one], known) for one, hops in grouped]
 
     def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
         """A connection from its first consumer to its last provider."""
         view = self.hop(row)
         consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
-        return FlowView(**fields, service=self._service(row), disposition=disposition, related=[])
+        return FlowView(
+            **fields,
+            connection=format_connection(row["connection"]),
+            service=self._service(row),
+            disposition=disposition,
+            related=[],
+        )
 
     def hop(self, row: Row) -> HopView:
         """One hop."""
@@ -101,13 +140,16 @@ class Views:
             provider=self.end(row["provider"], row["provider_revision"]),
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
+            consumer_ports=sorted(row["consumer_ports"]),
             method=row["method"],
-            forward=_way(row, "forward"),
-            reverse=_way(row, "reverse"),
+            forward=way_view(row, "forward"),
+            reverse=way_view(row, "reverse"),
             opened=row["opened"],
             answered=row["answered"],
             refused=row["refused"],
             dropped=row["dropped"],
+            carries=row["carries"],
+            rtt=_rtt(row),
             first=format_time(row["first_ns"]),
             last=format_time(row["last_ns"]),
         )
@@ -115,7 +157,7 @@ class Views:
     def end(self, address: bytes, revision: int) -> EndView:
         """Who held an address."""
         text = format_address(Address(address))
-        item = self._item(revision)
+        item = item_of(self._timeline, revision)
         if item is None:
             return EndView(address=text)
         return EndView(
@@ -133,30 +175,40 @@ class Views:
         at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
         return uid if at == NOWHERE else snapshot.items[at].display
 
-    def _item(self, revision: int) -> Item | None:
-        try:
-            return self._timeline.revision(RevisionId(revision))[0] if revision else None
-        except KeyError:
-            return None
-
-    def _flow(self, hops: list[Row], disposition: str) -> FlowView:
+    def _flow(
+        self, hops: list[Row], disposition: str, tunnels: Mapping[tuple[Any, ...], Row]
+    ) -> FlowView:
         hops.sort(key=lambda row: (_translated(row), row["first_ns"], row["provider"]))
         first, *others = hops
         dropped = sum(row["dropped"] for row in hops)
+        through = dict.fromkeys(_tuple(row, TUNNEL_COLUMNS) for row in hops)
+        others += [tunnels[tunnel] for tunnel in through if tunnel in tunnels]
         return FlowView(
             **{**dict(self.hop(first)), "dropped": dropped},
+            connection=format_connection(first["connection"]),
             service=self._service(first),
             disposition=disposition,
             related=[self.hop(row) for row in others],
         )
 
-    def _service(self, row: Row) -> ServiceView | None:
-        item = self._item(row["dialled_revision"])
+    def service(self, revision: int, dialled: bytes, protocol: int, port: int) -> Item | None:
+        """The Service that was dialled, None where none was."""
+        item = item_of(self._timeline, revision)
         if item is None or item.kind is not ItemKind.SERVICE:
-            item = self._services.at(row["dialled"], row["protocol"], row["dialled_port"])
+            item = self._services.at(dialled, protocol, port)
+        return item
+
+    def _service(self, row: Row) -> ServiceView | None:
+        item = self.service(
+            row["dialled_revision"], row["dialled"], row["protocol"], row["dialled_port"]
+        )
         if item is None:
             return None
         return ServiceView(namespace=item.namespace, name=item.name, key=item.key)
+
+
+def _tuple(row: Row, columns: Iterable[str]) -> tuple[Any, ...]:
+    return (row["kubernetes_cluster"], *(row[name] for name in columns))
 
 
 def _translated(row: Row) -> bool:
@@ -164,10 +216,19 @@ def _translated(row: Row) -> bool:
     return own != (row["first_consumer"], row["dialled"], row["dialled_port"])
 
 
-def _way(row: Row, way: str) -> WayView:
+def way_view(row: Row, way: str) -> WayView:
+    """One way of a row."""
     flags = row[f"{way}_flags"]
     return WayView(
         packets=row[f"{way}_packets"],
         bytes=row[f"{way}_bytes"],
-        flags=[name for bit, name in enumerate(_FLAGS) if flags >> bit & 1],
+        flags=[name for bit, name in enumerate(TCP_FLAGS) if flags >> bit & 1],
+        **{name: row[f"{way}_{name}"] for name in ("syn", "fin", "rst", "retransmitted")},
     )
+
+
+def _rtt(row: Row) -> RttView | None:
+    samples = row["rtt_samples"]
+    if not samples:
+        return None
+    return RttView(samples=samples, min_ns=row["rtt_min_ns"], mean_ns=row["rtt_sum_ns"] // samples)

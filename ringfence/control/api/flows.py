@@ -1,53 +1,57 @@
 """Flows and drops, as they were seen."""
 
-import asyncio
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
 from fastapi import APIRouter, Query
-from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from ringfence.control.api.cursor import Cursor, question
+from ringfence.control.api.flow_pages import Place, read_page
+from ringfence.control.api.flow_search import (
+    condition_on,
+    read_window,
+    revisions_of,
+)
 from ringfence.control.api.flow_views import EndView, FlowView, Views
-from ringfence.control.api.times import format_time, parse_time
+from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.services import Services, ServicesDep
-from ringfence.flows.disposition import disposed
-from ringfence.model.errors import InputError
-from ringfence.model.flow import Disposition, DropSource
+from ringfence.control.services import ServicesDep
+from ringfence.model.flow import DropSource
 from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
-from ringfence.model.query import Query as Wanted
-from ringfence.model.query import keys
 from ringfence.policy.handle import tell_handle
 from ringfence.store.flows.filter import (
     ATTRIBUTES,
-    DISPOSITION,
     ENDS,
     OF_DROP,
-    OF_HOP,
     Condition,
-    Revisions,
 )
-from ringfence.store.flows.queries import HOPS, denied, listed
+from ringfence.store.flows.queries import denied
 
 router = APIRouter(tags=["flows"])
 
-_SORTS = {
-    "last": "last_ns",
-    "first": "first_ns",
-    "bytes": "forward_bytes + reverse_bytes",
-    "packets": "forward_packets + reverse_packets",
-    "opened": "opened",
-    "dropped": "dropped",
-}
 Limit = Annotated[int, Query(ge=1, le=10_000)]
+
+
+class FlowsQuery(BaseModel):
+    """Which connections, and in which order, the greatest first."""
+
+    filter: str = "everything"
+    since: str = "5m"
+    until: str | None = None
+    limit: int = Field(default=200, ge=1, le=10_000)
+    sort: Literal["last", "first", "bytes", "packets", "opened", "dropped"] = "last"
+    cursor: str | None = Field(
+        default=None,
+        description="`next` of a page before, asked with the same filter and sort; its times hold.",
+    )
 
 
 class FlowsResponse(BaseModel):
     """Connections, each with its hops."""
 
     items: list[FlowView]
+    next: str | None = Field(description="The cursor of the next page; null: there is none.")
 
 
 class DeniedView(BaseModel):
@@ -79,33 +83,19 @@ class DeniedResponse(BaseModel):
 
 @router.get("/flows")
 async def list_flows(
-    services: ServicesDep,
-    principal: PrincipalDep,
-    filter: Annotated[str, Query()] = "everything",  # noqa: A002
-    since: str = "5m",
-    until: str | None = None,
-    limit: Limit = 200,
-    sort: Literal["last", "first", "bytes", "packets", "opened", "dropped"] = "last",
+    services: ServicesDep, principal: PrincipalDep, asked: Annotated[FlowsQuery, Query()]
 ) -> FlowsResponse:
     """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
-    window = read_window(services, since, until)
-    wanted = parse_filter(filter, ENDS, ATTRIBUTES)
-    connections = {}
-    if DISPOSITION in keys(wanted):
-        hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
-        connections = await _disposed(services, hops)
-    condition = Condition(wanted, _revisions(services, window), OF_HOP, connections)
-    rows = await services.flow_store.query(
-        listed(condition.sql, _SORTS[sort]),
-        {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
-    )
-    dispositions = {
-        one: disposition
-        for disposition, connections in (await _disposed(services, rows)).items()
-        for one in connections.tolist()
-    }
-    views = Views(services.inventory.timeline)
-    return FlowsResponse(items=views.flows(rows.to_pylist(), dispositions))
+    asked_for = question(asked.filter, asked.sort)
+    window, after = read_window(services, asked.since, asked.until), None
+    if asked.cursor is not None:
+        cursor = Cursor.parse(asked.cursor, asked_for)
+        window = {"since": cursor.since_ns, "until": cursor.until_ns}
+        after = Place(cursor.weight, cursor.connection)
+    condition = await condition_on(services, principal, asked.filter, window)
+    page = await read_page(services, principal, condition, window, asked.sort, asked.limit, after)
+    next_ = page.end and Cursor(asked_for, window["since"], window["until"], *page.end)
+    return FlowsResponse(items=page.flows, next=str(next_) if next_ else None)
 
 
 @router.get("/flows/denied")
@@ -120,40 +110,13 @@ async def list_denied(
     """List what was dropped, by whom and why."""
     window = read_window(services, since, until)
     wanted = parse_filter(filter, ENDS, ATTRIBUTES)
-    condition = Condition(wanted, _revisions(services, window), OF_DROP)
+    condition = Condition(wanted, revisions_of(services, window), OF_DROP)
     rows = await services.flow_store.query(
         denied(condition.sql),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
     )
     views = Views(services.inventory.timeline)
     return DeniedResponse(items=[_denied(views, row) for row in rows.to_pylist()])
-
-
-def read_window(services: Services, since: str, until: str | None = None) -> dict[str, int]:
-    """The parameters `since` and `until` (None: now), epoch ns; raises InputError."""
-    now_ns = services.clock()
-    start_ns = parse_time(since, now_ns)
-    end_ns = now_ns if until is None else parse_time(until, now_ns)
-    if start_ns > end_ns:
-        raise InputError(
-            f"since {since!r} comes after until {until or 'now'!r}: both are times, or durations"
-            " back from now"
-        )
-    return {"since": start_ns, "until": end_ns}
-
-
-def _revisions(services: Services, window: dict[str, int]) -> Revisions:
-    def revisions(part: Wanted) -> list[int]:
-        chosen = services.inventory.timeline.select_revisions(
-            part, window["since"], window["until"]
-        )
-        return [int(revision) for revision in chosen]
-
-    return revisions
-
-
-async def _disposed(services: Services, hops: pa.Table) -> dict[Disposition, NDArray[Any]]:
-    return await asyncio.to_thread(disposed, hops, services.ingest.through(), services.clock())
 
 
 def _denied(views: Views, row: dict[str, Any]) -> DeniedView:

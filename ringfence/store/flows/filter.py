@@ -1,10 +1,10 @@
 """Filters over flows: the one grammar, turned into a condition on hops with bound parameters.
 
 `consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's. Flow attributes
-are protocol, port, bytes, packets, method and disposition, drop attributes protocol, port and
-packets. Labels become sets of inventory revisions, so that what a pod was called at the time of
-the flow is what counts; dispositions become sets of connections, for `flows.disposition` alone
-says what they are.
+are protocol, port, bytes, packets, method, connection and disposition, drop attributes protocol,
+port and packets. Labels become sets of inventory revisions, so that what a pod was called at the
+time of the flow is what counts; dispositions become sets of connections, for `flows.disposition`
+alone says what they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from typing import Any
 
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
-from ringfence.model.flow import Disposition
+from ringfence.model.flow import Disposition, parse_connection
 from ringfence.model.labels import ADDRESS
 from ringfence.model.protocol import parse_protocol
 from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
@@ -23,7 +23,7 @@ Revisions = Callable[[Query], Iterable[int]]
 
 DISPOSITION = "disposition"
 ENDS = ("consumer", "provider")
-ATTRIBUTES = ("protocol", "port", "bytes", "packets", "method", DISPOSITION)
+ATTRIBUTES = ("protocol", "port", "bytes", "packets", "method", "connection", DISPOSITION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ OF_HOP = Columns(
         "bytes": ("forward_bytes + reverse_bytes",),
         "packets": ("forward_packets + reverse_packets",),
         "method": ("method",),
+        "connection": ("connection",),
     },
 )
 OF_DROP = Columns(
@@ -123,6 +124,9 @@ class Condition:
             compare = Compare(compare.key, Operator.IN, numbers)
         if compare.key == "method":
             return f"method IN {self._bind('Array(String)', list(self._words(compare)))}"
+        if compare.key == "connection":
+            chosen = [parse_connection(value) for value in self._words(compare)]
+            return f"connection IN {self._bind('Array(UInt64)', chosen)}"
         return self._any_of(self._number(column, compare) for column in columns)
 
     def _disposed(self, value: str) -> str:

@@ -4,6 +4,10 @@ HOPS is what everything else reads. It never adds observers together: of all tha
 the best-placed one counts, summed over its windows. Drop reports join by the tuple that was
 dropped, and stand as hops of their own where nothing else saw the connection. Drops of TCP
 packets that open nothing are left out: they tell of no attempt to connect.
+
+What was seen inside a tunnel is one more observer of its tuple; `tunnel_*` of a hop is the tunnel's
+own tuple, and `carries` of the tunnel's hop how many conversations one observer saw inside of it in
+one window.
 """
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
@@ -14,20 +18,29 @@ _TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
 )
 _HOP = f"{_TUPLE}, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port"
+_SAME = ", ".join(f"any({name}) AS {name}" for name in ["connection", *_HOP.split(", ")])
+"""What the rows of one `hop`, which is its hash, have in common."""
+CONSUMER_PORTS = 64
+"""How many a hop has at most; it is one hop, whether or not agents told its consumer's ports."""
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
-    "forward_packets",
-    "forward_bytes",
-    "reverse_packets",
-    "reverse_bytes",
+    *(
+        f"{way}_{count}"
+        for way in ("forward", "reverse")
+        for count in ("packets", "bytes", "syn", "fin", "rst", "retransmitted")
+    ),
     "opened",
     "answered",
     "refused",
+    "rtt_samples",
+    "rtt_sum_ns",
 ]
 _BEST = [
     *_SUMS,
+    "rtt_min_ns",
     "forward_flags",
     "reverse_flags",
+    "consumer_ports",
     "method",
     "node",
     "consumer_revision",
@@ -49,59 +62,75 @@ consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
 )
 """
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
+TUNNEL_COLUMNS = ("tunnel_protocol", "tunnel_consumer", "tunnel_provider", "tunnel_port")
+"""The own tuple of the tunnel that carries a hop, the protocol being 0 where none does."""
 
 _OBSERVED = f"""
-SELECT {_HOP}, any(connection) AS connection, node, interface,
+SELECT hop, {_SAME}, node, interface,
     min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
+    minIf(rtt_min_ns, rtt_samples > 0) AS rtt_min_ns,
     groupBitOr(forward_flags) AS forward_flags, groupBitOr(reverse_flags) AS reverse_flags,
+    groupUniqArrayIf({CONSUMER_PORTS})(consumer_port, consumer_port != 0) AS consumer_ports,
     argMin(method, indexOf(['syn', 'socket', 'service', 'degree'], method)) AS method,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
+    argMaxIf(({", ".join(TUNNEL_COLUMNS)}), forward_packets, tunnel_protocol != 0) AS tunnel,
+    max(carries) AS carries,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM flows WHERE {_BETWEEN}
-GROUP BY {_HOP}, node, interface
+GROUP BY hop, node, interface
 """
 
 _DROPPED = f"""
-SELECT {_TUPLE}, consumer AS first_consumer, consumer_item AS first_consumer_item,
-    provider AS dialled, provider_item AS dialled_item, provider_port AS dialled_port,
-    any(connection) AS connection, any(node) AS node, toUInt32(0) AS interface,
+SELECT hop, any(connection) AS connection,
+    {", ".join(f"any({name}) AS {name}" for name in _TUPLE.split(", "))},
+    any(consumer) AS first_consumer, any(consumer_item) AS first_consumer_item,
+    any(provider) AS dialled, any(provider_item) AS dialled_item,
+    any(provider_port) AS dialled_port, any(node) AS node, toUInt32(0) AS interface,
     toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
-    {", ".join(f"toUInt64(0) AS {name}" for name in _SUMS)},
-    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags, '' AS method,
+    {", ".join(f"toUInt64(0) AS {name}" for name in [*_SUMS, "rtt_min_ns"])},
+    toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags,
+    emptyArrayUInt16() AS consumer_ports, '' AS method,
     max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision,
     max(consumer_revision) AS first_consumer_revision,
     max(provider_revision) AS dialled_revision,
     '' AS consumer_node, '' AS provider_node,
+    (toUInt8(0), toIPv6('::'), toIPv6('::'), toUInt16(0)) AS tunnel, toUInt32(0) AS carries,
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
-GROUP BY {_TUPLE}
+GROUP BY hop
+"""
+
+# Not remote before remote, then by rank, then the fullest: one number, for tuples compare slowly.
+_MOST_PACKETS = 2**55 - 1
+_PLACE = f"""
+bitShiftLeft(toUInt64(remote), 63) + bitShiftLeft(toUInt64(rank), 55)
+    + {_MOST_PACKETS} - least(forward_packets, {_MOST_PACKETS})
 """
 
 _BY_HOP = f"""
-SELECT {_HOP}, any(connection) AS connection, min(remote) AS remote,
-    {
-    ", ".join(
-        f"argMin({name}, (remote, rank, -toInt64(forward_packets))) AS {name}" for name in _BEST
-    )
-},
+SELECT hop, {_SAME}, min(remote) AS remote,
+    {", ".join(f"argMin({name}, {_PLACE}) AS {name}" for name in _BEST)},
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
-    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached
+    countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
+    argMinIf(tunnel, {_PLACE}, tunnel.1 != 0) AS tunnel, max(carries) AS carries,
+    sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}) AS own
 FROM ({_OBSERVED} UNION ALL {_DROPPED})
-GROUP BY {_HOP}
+GROUP BY hop
 """
 
 HOPS = f"""
-SELECT * EXCEPT (tuple_dropped, tuple_reached, tuple_listed)
-    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached)
+SELECT * EXCEPT (hop, own, tunnel, tuple_dropped, tuple_reached, tuple_listed)
+    REPLACE (tuple_dropped AS dropped, tuple_reached AS reached),
+    {", ".join(f"tunnel.{at} AS {name}" for at, name in enumerate(TUNNEL_COLUMNS, 1))}
 FROM (
     SELECT *,
-        sum(dropped) OVER (PARTITION BY {_TUPLE}) AS tuple_dropped,
-        max(reached) OVER (PARTITION BY {_TUPLE}) AS tuple_reached,
-        max(NOT remote) OVER (PARTITION BY {_TUPLE}) AS tuple_listed
+        sum(dropped) OVER (PARTITION BY own) AS tuple_dropped,
+        max(reached) OVER (PARTITION BY own) AS tuple_reached,
+        max(NOT remote) OVER (PARTITION BY own) AS tuple_listed
     FROM ({_BY_HOP})
 )
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
@@ -110,6 +139,20 @@ WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 
 Parameters: tenant, since, until (epoch ns).
 """
+
+
+TUNNELS = f"""
+SELECT * FROM ({HOPS}) WHERE (protocol, consumer, provider, provider_port)
+    IN {{tunnels:Array(Tuple(UInt8, IPv6, IPv6, UInt16))}}
+"""
+"""The hops of these tunnels."""
+
+
+def hourly(question: str) -> str:
+    """A question over HOPS, put to the roll-ups: hours partly in its range count whole."""
+    for table in ("flows", "drops"):
+        question = question.replace(f"FROM {table} WHERE", f"FROM {table}_hourly WHERE")
+    return question
 
 
 _DENIED = f"""
@@ -136,20 +179,65 @@ WHERE window_end_ns >= {since:Int64}
 GROUP BY tenant, kubernetes_cluster, node ORDER BY kubernetes_cluster, node
 """
 
-KNOWN_BATCH = """
-SELECT count() AS known FROM batches WHERE tenant = {tenant:String} AND id = {id:String}
+WINDOWS = """
+SELECT DISTINCT window_start_ns, window_end_ns FROM batches
+WHERE tenant = {tenant:String} AND window_end_ns > {since:Int64}
+"""
+
+KNOWN_BATCHES = """
+SELECT tenant, id FROM batches
+WHERE tenant IN {tenants:Array(String)} AND node IN {nodes:Array(String)}
+    AND window_end_ns IN {ends:Array(Int64)} AND id IN {ids:Array(String)}
 """
 
 
-def listed(where: str, sort: str) -> str:
-    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`."""
+def listed(where: str, sort: str, after: bool = False) -> str:
+    """HOPS of the first `limit` connections with a hop that satisfies `where`, by `sort`.
+
+    `weight` is what connections are sorted by, the greatest first, then by `connection`. With
+    `after` those that stand behind `after_weight` and `after_connection`: a place that arrivals
+    do not shift, as they do a count of rows.
+    """
+    later = (
+        "(weight < {after_weight:Int64} OR weight = {after_weight:Int64}"
+        " AND connection > {after_connection:UInt64})"
+    )
     return f"""
-SELECT * EXCEPT (place) FROM (
+SELECT * FROM (
     SELECT *, dense_rank() OVER (ORDER BY weight DESC, connection) AS place FROM (
-        SELECT *, max({sort}) OVER (PARTITION BY connection) AS weight,
+        SELECT *, max(toInt64({sort})) OVER (PARTITION BY connection) AS weight,
             max({where}) OVER (PARTITION BY connection) AS wanted
         FROM ({HOPS})
-    ) WHERE wanted
+    ) WHERE wanted{f" AND {later}" if after else ""}
 ) WHERE place <= {{limit:UInt32}}
 ORDER BY place, first_ns, consumer, provider
 """
+
+
+_TUPLES = f"""
+SELECT {_TUPLE} FROM flows WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+UNION DISTINCT
+SELECT {_TUPLE} FROM drops WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+"""
+
+# An observer away from the consumer's node does not know of translation: what it saw of the same
+# tuple stands under another connection.
+OBSERVATIONS = f"""
+SELECT * FROM ({_OBSERVED})
+WHERE ({_TUPLE}) IN ({_TUPLES}) AND (remote OR connection IN {{connections:Array(UInt64)}})
+LIMIT {{limit:UInt32}}
+"""
+"""One row per observer and hop: an interface of a node, its rank, and the tuple before NAT.
+
+Parameters: those of HOPS, `connections`, `limit`.
+"""
+
+DROP_REPORTS = f"""
+SELECT {_TUPLE}, node, pod, direction, source, rule, reason, sum(packets) AS packets,
+    any(connection) AS connection, min(first_ns) AS first_ns,
+    max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision
+FROM drops WHERE {_BETWEEN} AND ({_TUPLE}) IN ({_TUPLES})
+GROUP BY {_TUPLE}, node, pod, direction, source, rule, reason
+LIMIT {{limit:UInt32}}
+"""
+"""The drops of the same tuples, by who reported them. The same parameters."""

@@ -1,15 +1,16 @@
 """The door to the flow store: insertion exactly once, and queries, off the event loop.
 
 The embedded engine allows one process per directory and one call at a time per client, so calls
-run in a bounded pool of threads with a client each.
+run in threads with a client each: one that writes, and a few that read.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from operator import methodcaller
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,25 +19,48 @@ import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from ringfence.store.errors import StoreError
-from ringfence.store.flows import queries
-from ringfence.store.flows.schema import BATCH_ROWS, TABLES
+from ringfence.store.flows import migrations, queries
+from ringfence.store.flows.journal import Journal
+from ringfence.store.flows.schema import BATCH_ROWS
+from ringfence.store.flows.stream import Streams
+from ringfence.store.flows.tables import Retention
 
 _T = TypeVar("_T")
-_THREADS = 6
-_ENGINE = {"max_server_memory_usage": 2 << 30, "mark_cache_size": 64 << 20}
+_READERS = 2
+"""More at once would need more memory, and end no sooner."""
+_MIB = 1 << 20
+_AT_REST = 256 * _MIB
+"""What the embedded engine is larger by than it counts: its code, and what it has freed."""
 _SESSION = {
     "prefer_column_name_to_alias": 1,
     "max_threads": 2,
-    "max_memory_usage": 1 << 30,
-    # Beyond this a query goes to disk instead of failing.
-    "max_bytes_before_external_group_by": 256 << 20,
-    "max_bytes_before_external_sort": 256 << 20,
+    # A block may hold the rows of many days: agents keep what they cannot deliver.
+    "max_partitions_per_insert_block": 0,
+    # What was inserted, but not rolled up any more, is rolled up when it is inserted again.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # On a cluster an insertion is done when every shard has its piece.
+    "distributed_foreground_insert": 1,
 }
 
 
 @dataclass(frozen=True, slots=True)
+class FlowStoreConfig:
+    """Where observations are kept, and for how long."""
+
+    directory: Path
+    """Of the embedded store; insertions in progress are beside it."""
+    retention: Retention = field(default_factory=Retention)
+    memory_mib: int = 2048
+    """What the embedded store may take; 768 at least."""
+    url: str | None = field(default=None, repr=False)
+    """Of a ClickHouse server, `clickhouse://…`, to be used instead of the embedded store."""
+    cluster: str = ""
+    """The ClickHouse cluster to spread over, as that server names it."""
+
+
+@dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Which batch: its id is unique within the tenant."""
+    """Which batch: its id is unique within the tenant, and its window goes with it."""
 
     tenant: str
     kubernetes_cluster: str
@@ -47,89 +71,148 @@ class BatchKey:
 
 
 class FlowStore:
-    """Observations in ClickHouse; `dsn` is `clickhouse://…`, or `embedded(directory)`."""
+    """Observations in ClickHouse, or in the embedded chDB, whose directory this process owns."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._pool: ThreadPoolExecutor | None = None
+    def __init__(self, config: FlowStoreConfig) -> None:
+        self._config = config
+        directory = config.directory
+        self._journal = Journal(directory.with_name(f"{directory.name}-unfinished"))
+        self._readers: ThreadPoolExecutor | None = None
+        self._writer: ThreadPoolExecutor | None = None
         self._local = threading.local()
         self._clients: list[Any] = []
+        self.streams = Streams(self._connect)
+        """For answers that are larger than memory."""
 
     async def start(self) -> None:
-        """Open the database and create what tables are missing; raises StoreError."""
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flow-store")
+        """Bring the schema up to date, and finish what was cut short; raises StoreError."""
+        self._journal.open()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="flow-store-reader")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="flow-store-writer")
         try:
-            for table in TABLES:
-                await self._run(methodcaller("command", table))
+            await self._run(self._writer, self._prepare)
         except StoreError:
             await self.stop()
             raise
 
     async def stop(self) -> None:
         """Let running calls end, and close every client."""
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown)
-            self._pool = None
+        await self.streams.stop()
+        for pool in (self._readers, self._writer):
+            if pool is not None:
+                await asyncio.to_thread(pool.shutdown)
+        self._readers = self._writer = None
         for client in self._clients:
             client.close()
         self._clients.clear()
         self._local = threading.local()
 
-    async def insert(self, batch: BatchKey, flows: pa.Table, drops: pa.Table) -> bool:
-        """Store a batch (FLOW_ROWS, DROP_ROWS) once; True if it was there already.
+    async def known(self, batches: Sequence[BatchKey]) -> set[BatchKey]:
+        """Those of the batches that are stored, or were to be and now are; raises StoreError."""
+        told = {
+            "tenants": sorted({batch.tenant for batch in batches}),
+            "nodes": sorted({batch.node for batch in batches}),
+            "ends": sorted({batch.end_ns for batch in batches}),
+            "ids": sorted({batch.id for batch in batches}),
+        }
+        found = await self._run(self._writer, lambda client: self._known(client, told))
+        stored = {(row["tenant"], row["id"]) for row in found.to_pylist()}
+        return {batch for batch in batches if (batch.tenant, batch.id) in stored}
 
-        After a failure the same call may be made again: what is in already stays single.
+    async def insert(self, batches: Sequence[BatchKey], flows: pa.Table, drops: pa.Table) -> None:
+        """Store the rows of batches that are not known (FLOW_ROWS, DROP_ROWS); raises StoreError.
+
+        After a failure they are either not stored at all, or will be when `known` is asked next.
         """
-        same = {"tenant": batch.tenant, "id": batch.id}
-        if (await self.query(queries.KNOWN_BATCH, same))["known"][0].as_py():
-            return True
-        window = pa.Table.from_pylist(
-            [
-                {
-                    "tenant": batch.tenant,
-                    "kubernetes_cluster": batch.kubernetes_cluster,
-                    "node": batch.node,
-                    "id": batch.id,
-                    "window_start_ns": batch.start_ns,
-                    "window_end_ns": batch.end_ns,
-                }
-            ],
-            schema=BATCH_ROWS,
-        )
-        settings = {"insert_deduplication_token": f"{batch.tenant} {batch.id}"}
-        # The batch is known only once all its rows are in.
-        for table, rows in (("flows", flows), ("drops", drops), ("batches", window)):
-            if len(rows):
-                await self._run(methodcaller("insert_arrow", table, rows, settings=settings))
-        return False
+        named = " ".join(f"{batch.tenant} {batch.id}" for batch in batches)
+        token = blake2b(named.encode(), digest_size=16).hexdigest()
+        # A batch is known once all its rows are in.
+        tables = {"flows": flows, "drops": drops, "batches": _rows(batches)}
+        held = {name: rows for name, rows in tables.items() if len(rows)}
+        await self._run(self._writer, lambda client: self._insert(client, token, held))
 
     async def query(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         """The rows of a query; raises StoreError."""
-        table: pa.Table = await self._run(
-            lambda client: client.query_arrow(sql, parameters=dict(parameters))
-        )
-        return table
+        return await self._run(self._readers, partial(_query, sql, parameters))
 
-    async def _run(self, call: Callable[[Any], _T]) -> _T:
-        if self._pool is None:
+    async def _run(self, pool: ThreadPoolExecutor | None, call: Callable[[Any], _T]) -> _T:
+        if pool is None:
             raise StoreError("the flow store is not started")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
+        return await asyncio.get_running_loop().run_in_executor(pool, self._call, call)
 
     def _call(self, call: Callable[[Any], _T]) -> _T:
         try:
             if not hasattr(self._local, "client"):
                 self._local.client = self._connect()
+                self._clients.append(self._local.client)
             return call(self._local.client)
-        except ClickHouseError as error:
+        except (ClickHouseError, OSError) as error:
             raise StoreError(f"the flow store failed: {error}") from error
 
+    def _prepare(self, client: Any) -> None:
+        migrations.prepare(client, self._config.retention, self._config.cluster)
+        self._finish(client)
+
+    def _known(self, client: Any, told: Mapping[str, Any]) -> pa.Table:
+        self._finish(client)
+        return _query(queries.KNOWN_BATCHES, told, client)
+
+    def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
+        self._journal.add(token, tables)
+        self._finish(client)
+
+    def _finish(self, client: Any) -> None:
+        """Insert all that is written down."""
+        for entry in self._journal.unfinished():
+            settings = {"insert_deduplication_token": entry.token}
+            for table, path in entry.tables():
+                with path.open("rb") as rows:
+                    client.raw_insert(
+                        table, insert_block=rows, fmt="ArrowStream", settings=settings
+                    )
+            entry.finish()
+
     def _connect(self) -> Any:
-        options = {"chdb_options": _ENGINE} if self._dsn.startswith("chdb:") else {}
-        client = clickhouse_connect.get_client(dsn=self._dsn, settings=_SESSION, **options)
-        self._clients.append(client)
-        return client
+        config = self._config
+        if config.url is not None:
+            return clickhouse_connect.get_client(dsn=config.url, settings=_SESSION)
+        memory = config.memory_mib * _MIB - _AT_REST
+        return clickhouse_connect.get_client(
+            dsn=f"chdb://{config.directory.absolute()}",
+            settings=_SESSION | _within(memory),
+            chdb_options={"max_server_memory_usage": memory, "mark_cache_size": memory // 32},
+        )
 
 
-def embedded(directory: Path) -> str:
-    """The `dsn` of an embedded store in a directory, which this process then owns alone."""
-    return f"chdb://{directory.absolute()}"
+def _query(sql: str, parameters: Mapping[str, Any], client: Any) -> pa.Table:
+    return client.query_arrow(sql, parameters=dict(parameters))
+
+
+def _within(memory: int) -> dict[str, int]:
+    """Settings for a query in an engine that has so much memory."""
+    return {
+        "max_memory_usage": memory // 2,
+        # Every column of a part that is being written has such a buffer.
+        "max_compress_block_size": 256 << 10,
+        # Beyond this a query goes to disk instead of failing.
+        "max_bytes_before_external_group_by": memory // 8,
+        "max_bytes_before_external_sort": memory // 8,
+    }
+
+
+def _rows(batches: Sequence[BatchKey]) -> pa.Table:
+    """The batches as BATCH_ROWS."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "tenant": batch.tenant,
+                "kubernetes_cluster": batch.kubernetes_cluster,
+                "node": batch.node,
+                "id": batch.id,
+                "window_start_ns": batch.start_ns,
+                "window_end_ns": batch.end_ns,
+            }
+            for batch in batches
+        ],
+        schema=BATCH_ROWS,
+    )

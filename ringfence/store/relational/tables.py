@@ -95,6 +95,17 @@ enforcement = Table(
     Column("since_ns", BigInteger, nullable=False),
 )
 
+agent_modes = Table(
+    "agent_modes",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("kubernetes_cluster", Text, primary_key=True),  # empty outside Kubernetes
+    Column("node", Text, primary_key=True),
+    Column("mode", Text, nullable=False),  # a `model.flow.Mode`
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
 changes = Table(
     "changes",
     metadata,

@@ -10,6 +10,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,26 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Mode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONVERSATION: _Mode.ValueType  # 0
+    """consumers' ports folded into one row"""
+    DETAILED: _Mode.ValueType  # 1
+    """a row for each consumer's port"""
+
+class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+    """How finely flows are told."""
+
+CONVERSATION: Mode.ValueType  # 0
+"""consumers' ports folded into one row"""
+DETAILED: Mode.ValueType  # 1
+"""a row for each consumer's port"""
+Global___Mode: _TypeAlias = Mode  # noqa: Y015
 
 @_typing.final
 class RenewRequest(_message.Message):
@@ -75,6 +96,7 @@ class AgentState(_message.Message):
     PODS_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
     STALE_REASON_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """the version of this file that the agent speaks: PROTOCOL"""
     kubernetes_cluster: _builtins.str
@@ -88,6 +110,8 @@ class AgentState(_message.Message):
     """of the last directive in force; 0 if none"""
     stale_reason: _builtins.str
     """why the last directive is not in force; empty if it is"""
+    mode: Global___Mode.ValueType
+    """of its reports"""
     @_builtins.property
     def node_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """all addresses of the node's interfaces, 16 bytes each"""
@@ -109,10 +133,11 @@ class AgentState(_message.Message):
         pods: _abc.Iterable[Global___PodState] | None = ...,
         audit: Global___Audit | None = ...,
         stale_reason: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "clock_ns", b"clock_ns", "enforced_revision", b"enforced_revision", "kubernetes_cluster", b"kubernetes_cluster", "node", b"node", "node_addresses", b"node_addresses", "pods", b"pods", "protocol", b"protocol", "release", b"release", "stale_reason", b"stale_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "clock_ns", b"clock_ns", "enforced_revision", b"enforced_revision", "kubernetes_cluster", b"kubernetes_cluster", "mode", b"mode", "node", b"node", "node_addresses", b"node_addresses", "pods", b"pods", "protocol", b"protocol", "release", b"release", "stale_reason", b"stale_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,13 +196,31 @@ class Audit(_message.Message):
     SKBS_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
     LOSSES_FIELD_NUMBER: _builtins.int
+    UNACCOUNTED_FIELD_NUMBER: _builtins.int
+    OVERCOUNTED_FIELD_NUMBER: _builtins.int
+    UNCERTAIN_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
     skbs: _builtins.int
     """counted by the BPF program over all interfaces"""
     recorded: _builtins.int
     """of these, in a flow record"""
+    unaccounted: _builtins.int
+    """Packets (skbs) at veths, totals since the agent's start: those that the kernel surely counted
+    and the program did not, and the other way round.
+    """
+    overcounted: _builtins.int
+    uncertain: _builtins.int
+    """how many more it may be, for packets passed during the reading"""
+    judged: _builtins.int
+    """interfaces at which both counters ought to agree"""
     @_builtins.property
     def losses(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """by cause"""
+        """by cause, a ringfence.model.flow.Loss"""
+
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceAudit]:
+        """the most wrong first, at most AUDITED_INTERFACES"""
 
     def __init__(
         self,
@@ -185,14 +228,80 @@ class Audit(_message.Message):
         skbs: _builtins.int = ...,
         recorded: _builtins.int = ...,
         losses: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        unaccounted: _builtins.int = ...,
+        overcounted: _builtins.int = ...,
+        uncertain: _builtins.int = ...,
+        judged: _builtins.int = ...,
+        interfaces: _abc.Iterable[Global___InterfaceAudit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "recorded", b"recorded", "skbs", b"skbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interfaces", b"interfaces", "judged", b"judged", "losses", b"losses", "overcounted", b"overcounted", "recorded", b"recorded", "skbs", b"skbs", "unaccounted", b"unaccounted", "uncertain", b"uncertain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Audit: _TypeAlias = Audit  # noqa: Y015
+
+@_typing.final
+class InterfaceAudit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IFINDEX_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    INGRESS_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
+    ifindex: _builtins.int
+    name: _builtins.str
+    judged: _builtins.bool
+    @_builtins.property
+    def ingress(self) -> Global___SideAudit: ...
+    @_builtins.property
+    def egress(self) -> Global___SideAudit: ...
+    def __init__(
+        self,
+        *,
+        ifindex: _builtins.int = ...,
+        name: _builtins.str = ...,
+        judged: _builtins.bool = ...,
+        ingress: Global___SideAudit | None = ...,
+        egress: Global___SideAudit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "ingress", b"ingress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "ifindex", b"ifindex", "ingress", b"ingress", "judged", b"judged", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterfaceAudit: _TypeAlias = InterfaceAudit  # noqa: Y015
+
+@_typing.final
+class SideAudit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTED_FIELD_NUMBER: _builtins.int
+    LEAST_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    counted: _builtins.int
+    """skbs, by the program since it was attached"""
+    least: _builtins.int
+    """of what the kernel counted and the program did not;"""
+    most: _builtins.int
+    """negative where the program counted more"""
+    def __init__(
+        self,
+        *,
+        counted: _builtins.int = ...,
+        least: _builtins.int = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "least", b"least", "most", b"most"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SideAudit: _TypeAlias = SideAudit  # noqa: Y015
 
 @_typing.final
 class Directive(_message.Message):
@@ -202,11 +311,13 @@ class Directive(_message.Message):
     NODE_POLICY_FIELD_NUMBER: _builtins.int
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     DECLARED_PORTS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     node_policy: _builtins.bytes
     """A `ringfence.policy.program.NodePolicy` as JSON; empty means: take every rule away."""
     interval_seconds: _builtins.int
-    """between reports"""
+    """between reports in this mode"""
+    mode: Global___Mode.ValueType
     @_builtins.property
     def declared_ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeclaredPort]:
         """What Services and containers of the agent's Kubernetes cluster declare, sorted. It tells the
@@ -220,10 +331,11 @@ class Directive(_message.Message):
         node_policy: _builtins.bytes = ...,
         interval_seconds: _builtins.int = ...,
         declared_ports: _abc.Iterable[Global___DeclaredPort] | None = ...,
+        mode: Global___Mode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_ports", b"declared_ports", "interval_seconds", b"interval_seconds", "node_policy", b"node_policy", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_ports", b"declared_ports", "interval_seconds", b"interval_seconds", "mode", b"mode", "node_policy", b"node_policy", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

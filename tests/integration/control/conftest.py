@@ -106,18 +106,18 @@ def make_config(data_dir: Path, **more: Any) -> ControlConfig:
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[World]]]:
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[World]]]:
     """Starts a control plane on one data directory, again and again if asked to."""
     running: list[World] = []
     token_file = tmp_path / "admin-token"
 
-    async def run() -> World:
+    async def run(**more: Any) -> World:
         for world in running:
             await stop(world)
         running.clear()
         data_dir = tmp_path / "data"
         plane = ControlPlane(
-            make_config(data_dir, admin_token_file=token_file, advertise=("127.0.0.1",))
+            make_config(data_dir, admin_token_file=token_file, advertise=("127.0.0.1",), **more)
         )
         await plane.start()
         token = token_file.read_text().strip()

@@ -13,6 +13,7 @@ import pytest
 from ringfence.control.ingest import PATIENCE_NS
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ItemKey
+from ringfence.model.protocol import UDP
 from ringfence.model.workload import ItemKind
 from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents
@@ -28,6 +29,8 @@ from tests.integration.world import (
     DB,
     FRONT,
     ITEMS,
+    NODE1,
+    NODE2,
     SECOND,
     Agent,
 )
@@ -93,8 +96,9 @@ async def test_reports_wait_for_the_first_inventory_and_get_its_names(world: Wor
 
 async def test_a_cluster_without_a_connector_is_seen_in_the_end(world: World) -> None:
     node1, late = await world.enrol("agent", "node1"), Agent("node1")
-    late.saw(POD, 7, FRONT, (CARTS2, 8080))
-    assert not await report(node1, late, "late", time.time_ns() - PATIENCE_NS)
+    at = time.time_ns() - PATIENCE_NS
+    late.saw(POD, 7, FRONT, (CARTS2, 8080), first_ns=at, last_ns=at)
+    assert not await report(node1, late, "late", at)
 
 
 async def test_a_window_waits_for_the_news_of_its_pods(world: World) -> None:
@@ -117,13 +121,14 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
     await publish(await world.enrol("connector", "c"), ITEMS)
     agents = {name: await world.enrol("agent", name) for name in ("node1", "node2")}
     now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
-    one, two = through_service(now)
+    rtt = {"rtt_samples": 2, "rtt_sum_ns": 90, "rtt_min_ns": 40, "forward_retransmitted": 3}
+    one, two = through_service(now | rtt)
     # What node2 saw alone looks like a direct connection; node1 puts that right later.
-    assert not await report(agents["node2"], two, "node2-1")
+    assert not await report(agents["node2"], two, "node2-1", now["last_ns"])
     (flow,) = (await world.ok("GET", "/flows"))["items"]
     assert flow["service"] is None
     assert not await report(agents["node1"], one, "node1-1")
-    assert await report(agents["node2"], two, "node2-1"), "a batch counts once"
+    assert await report(agents["node2"], two, "node2-1", now["last_ns"]), "a batch counts once"
 
     (flow,) = (await world.ok("GET", "/flows"))["items"]
     assert (flow["consumer"]["name"], flow["consumer"]["owner"]) == ("front-end-1", "front-end")
@@ -134,6 +139,8 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
     )
     assert (flow["opened"], flow["disposition"]) == (1, "passed")
     assert (flow["forward"]["flags"], flow["reverse"]["flags"]) == (["SYN"], ["SYN", "ACK"])
+    assert (flow["forward"]["retransmitted"], flow["reverse"]["retransmitted"]) == (3, 0)
+    assert flow["rtt"] == {"samples": 2, "min_ns": 40, "mean_ns": 45}
     (related,) = flow["related"]
     assert (related["provider"]["name"], related["port"]) == ("carts-2", 8080)
     query = {"filter": 'consumer.kubernetes.label.name = "carts"'}
@@ -168,6 +175,25 @@ async def test_from_reports_to_a_proposal_and_its_analysis(
 
     again = await start()
     assert len((await again.ok("GET", "/flows"))["items"]) == 3, "flows outlive a restart"
+
+
+async def test_a_flow_shows_its_tunnel_and_the_tunnel_what_it_carries(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    now: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
+    outside = (NODE1, (NODE2, 4789))
+    one = Agent("node1")
+    one.saw(POD, 7, FRONT, (CARTS_IP, 80), **now)
+    one.saw(NODE, 5, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), **now)
+    one.saw(NODE, 2, FRONT, (CARTS2, 8080), (FRONT, (CARTS_IP, 80)), outside, **now)
+    one.saw(NODE, 2, *outside, protocol=UDP, carries=1, **now)
+    await report(await world.enrol("agent", "node1"), one, "node1-1")
+    flows = {flow["port"]: flow for flow in (await world.ok("GET", "/flows"))["items"]}
+    assert set(flows) == {80, 4789}
+    hop, tunnel = flows[80]["related"]
+    assert (hop["provider"]["name"], hop["carries"]) == ("carts-2", 0)
+    assert (tunnel["consumer"]["name"], tunnel["provider"]["name"]) == ("node1", "node2")
+    assert (tunnel["protocol"], tunnel["port"], tunnel["carries"]) == ("UDP", 4789, 1)
+    assert (flows[4789]["carries"], flows[4789]["related"]) == (1, [])
 
 
 async def test_what_was_dropped_is_found_by_filter(world: World) -> None:

@@ -20,7 +20,7 @@ from tests.unit.control.shop import DOCUMENTS
             "ringfence.control.why.why",
         ),
         ("/analysis", {"workspace": "shop"}, "ringfence.control.api.analysis.records"),
-        ("/flows", {}, "ringfence.control.api.flows.disposed"),
+        ("/flows", {}, "ringfence.control.api.flow_search.disposed"),
     ],
 )
 async def test_others_are_served_meanwhile(

@@ -16,8 +16,8 @@ from ringfence.model.policy import Action, CidrEnd, ClusterEnd, End, OwnNodeEnd,
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents, parse_documents
+from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.flows.queries import HOPS
-from ringfence.store.flows.store import BatchKey, FlowStore, embedded
 from tests.integration.world import (
     CARTS,
     CARTS2,
@@ -63,13 +63,12 @@ def seen() -> tuple[Agent, Agent]:
 
 @pytest.fixture(scope="module")
 def hops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    store = FlowStore(embedded(tmp_path_factory.mktemp("flows")))
+    store = FlowStore(FlowStoreConfig(tmp_path_factory.mktemp("flows")))
 
     async def fill() -> object:
         await store.start()
         for agent in seen():
-            key = BatchKey("default", CLUSTER, agent.node, agent.node, START, START + SECOND)
-            await store.insert(key, *agent.rows(HISTORY))
+            await store.insert([agent.report(agent.node).key], *agent.rows(HISTORY))
         return await store.query(HOPS, WINDOW)
 
     yield asyncio.run(fill())

@@ -12,9 +12,11 @@ from sqlalchemy import Connection
 
 from ringfence.inventory.timeline import FOREVER, Change, Timeline
 from ringfence.model.address import parse_address
+from ringfence.model.flow import Mode
 from ringfence.model.ids import (
     DEFAULT_TENANT,
     ClusterId,
+    NodeName,
     ScopeName,
     TenantId,
     Version,
@@ -27,7 +29,15 @@ from ringfence.model.query import parse
 from ringfence.model.scope import Scope
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
 from ringfence.store.errors import StaleError, StoreError
-from ringfence.store.relational import changes, enforcement, revisions, scopes, tokens, workspaces
+from ringfence.store.relational import (
+    changes,
+    enforcement,
+    modes,
+    revisions,
+    scopes,
+    tokens,
+    workspaces,
+)
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.tables import metadata
 
@@ -220,3 +230,20 @@ async def test_no_message_repeats_a_password(url: str) -> None:
     with pytest.raises(StoreError) as caught:
         await Database(url).start()
     assert "swordfish" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_the_last_choice_of_an_agents_mode_counts_within_its_tenant(
+    database: Database,
+) -> None:
+    here, there = (ClusterId("lab"), NodeName("n1")), (ClusterId(""), NodeName("n1"))
+    for tenant, node, mode in (
+        (DEFAULT_TENANT, here, Mode.DETAILED),
+        (DEFAULT_TENANT, there, Mode.DETAILED),
+        (DEFAULT_TENANT, here, Mode.CONVERSATION),
+        (OTHER, here, Mode.DETAILED),
+    ):
+        async with database.write() as connection:
+            await modes.set_agent_mode(connection, tenant, node, mode, "ann", 1)
+    async with database.read() as connection:
+        held = await modes.agent_modes(connection, DEFAULT_TENANT)
+    assert held == {here: Mode.CONVERSATION, there: Mode.DETAILED}

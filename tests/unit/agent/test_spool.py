@@ -7,6 +7,7 @@ import pytest
 
 from ringfence.agent.errors import SpoolError
 from ringfence.agent.spool import Spool
+from ringfence.model.flow import Loss
 from ringfence.wire.generated.agent_pb2 import Batch
 
 
@@ -14,6 +15,10 @@ def _open(directory: Path, limit: int = 10_000) -> Spool:
     spool = Spool(directory, limit)
     spool.open()
     return spool
+
+
+def lost(spool: Spool) -> dict[str, int]:
+    return {cause: count for cause, count in spool.lost.items() if count}
 
 
 def _files(directory: Path) -> list[Path]:
@@ -38,7 +43,7 @@ async def test_batches_leave_in_order_and_outlive_the_process(tmp_path: Path) ->
     again = _open(tmp_path)
     again.put(Batch(id="12"))
     assert await _drain(again) == [str(i) for i in range(1, 13)]
-    assert again.dropped == 0
+    assert not any(again.lost.values())
     assert _files(tmp_path) == []
 
 
@@ -46,7 +51,7 @@ async def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path: Path) -> 
     spool = _open(tmp_path, limit=350)
     for i in range(5):
         spool.put(Batch(id=str(i), flows=bytes(100)))
-    assert spool.dropped == 2
+    assert lost(spool) == {Loss.SPOOL_FULL: 2}
     assert await _drain(spool) == ["2", "3", "4"]
 
 
@@ -59,7 +64,7 @@ async def test_a_batch_that_could_never_leave_is_lost_alone(
     spool.put(Batch(id="a"))
     with pytest.raises(SpoolError, match="150 is the most"):
         spool.put(Batch(id="b", drops=bytes(150)))
-    assert spool.dropped == 1
+    assert lost(spool) == {Loss.REPORT_TOO_LARGE: 1}
     assert await _drain(spool) == ["a"]
 
 
@@ -70,7 +75,7 @@ async def test_what_is_dropped_while_it_is_sent_takes_no_other_with_it(tmp_path:
     spool.put(Batch(id="next", flows=bytes(100)))
     spool.done(place)
     spool.refused(place)
-    assert spool.dropped == 1
+    assert lost(spool) == {Loss.SPOOL_FULL: 1}
     assert await _drain(spool) == ["next"]
 
 
@@ -82,7 +87,21 @@ async def test_a_damaged_or_half_written_batch_is_passed_over(tmp_path: Path) ->
     (tmp_path / "0000000000000002.batch.partial").write_bytes(b"half")
     again = _open(tmp_path)
     _, batch = await again.oldest()
-    assert (batch.id, again.dropped) == ("b", 1)
+    assert batch.id == "b"
+    assert lost(again) == {Loss.REPORT_UNREADABLE: 1}
+
+
+async def test_a_batch_that_is_refused_or_cannot_be_written_is_counted(tmp_path: Path) -> None:
+    spool = _open(tmp_path / "spool")
+    spool.put(Batch(id="a"))
+    place, _ = await spool.oldest()
+    spool.refused(place)
+
+    (tmp_path / "spool").rmdir()
+    with pytest.raises(SpoolError, match="cannot keep a report"):
+        spool.put(Batch(id="b"))
+    assert lost(spool) == {Loss.REPORT_REFUSED: 1, Loss.REPORT_NOT_KEPT: 1}
+    assert len(spool) == 0
 
 
 async def test_the_reader_waits_for_a_batch(tmp_path: Path) -> None:

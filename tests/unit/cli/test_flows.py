@@ -2,7 +2,8 @@
 
 import pytest
 
-from ringfence.cli.flows import DENIED_COLUMNS, FLOW_COLUMNS
+from ringfence.cli.flows.columns import FLOW_COLUMNS
+from ringfence.cli.flows.listing import DENIED_COLUMNS
 
 ROW = {"direction": "outbound", "at": {"pod": "sock-shop/carts-1"}, "policy": "shop/p@p1"}
 
@@ -15,6 +16,20 @@ def test_an_icmp_port_is_type_and_code(protocol: str, port: int, said: str) -> N
     for columns in (FLOW_COLUMNS, DENIED_COLUMNS):
         (column,) = (one for one in columns if one.heading == "PORT")
         assert column.text({"protocol": protocol, "port": port}) == said
+
+
+def test_what_tcp_showed_stands_in_wide_columns() -> None:
+    row = {
+        "protocol": "TCP",
+        "forward": {"retransmitted": 3},
+        "reverse": {"retransmitted": 0},
+        "rtt": {"samples": 2, "min_ns": 420_000, "mean_ns": 12_345_678},
+    }
+    wide = {one.heading: one for one in FLOW_COLUMNS if one.wide}
+    assert wide["RETRANSMITTED"].text(row) == "3 / 0"
+    assert wide["RTT MIN / MEAN"].text(row) == "0.42 ms / 12.35 ms"
+    assert wide["RETRANSMITTED"].text(row | {"protocol": "UDP"}) == ""
+    assert wide["RTT MIN / MEAN"].text(row | {"rtt": None}) == ""
 
 
 def test_a_drop_says_where_and_by_which_policy() -> None:

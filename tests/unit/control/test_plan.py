@@ -191,7 +191,7 @@ def test_an_end_of_which_nothing_is_known_is_noted(action: str, who: str, end: s
         f" provider: {{{end}}}, protocol: TCP}}\n",
     )
     compilation = compile_nodes(
-        policy_set([NODE, FRONT, DB], documents), Surroundings((), NodeAccess(), 15)
+        policy_set([NODE, FRONT, DB], documents), Surroundings((), NodeAccess())
     )
     assert compilation.warnings == (
         f"default/w/p1/p: nothing is known of its provider, which stands for {who}",

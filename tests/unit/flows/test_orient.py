@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ringfence.flows.orient import Listening, Orientations, conversations
-from ringfence.flows.record import FLOW_DTYPE, Hook, Nat
+from ringfence.flows.record import FLOW_DTYPE, Hook, Nat, tuple_id
 from ringfence.model.address import format_address, parse_address
+from ringfence.model.flow import Mode
 from ringfence.model.protocol import ICMP, TCP, UDP
 
 SECOND = 10**9
@@ -52,6 +53,7 @@ def run(
     listening: Listening | None = None,
     services: frozenset[tuple[int, int]] = frozenset(),
     state: Orientations | None = None,
+    mode: Mode = Mode.CONVERSATION,
 ) -> list[dict[str, Any]]:
     columns = conversations(
         pack(*records),
@@ -59,6 +61,7 @@ def run(
         listening or listen(),
         services,
         state if state is not None else Orientations(),
+        mode,
     )
     rows = []
     for at in range(len(columns["protocol"])):
@@ -92,6 +95,51 @@ def test_connections_fold_into_one_conversation() -> None:
     assert (row["first_ns"], row["last_ns"], row["observer"]) == (SECOND, 3 * SECOND, 1)
     assert (row["method"], row["consumer_port"]) == ("syn", 0)
     assert row["original_provider"] == "::"
+
+
+def test_in_detail_each_port_of_the_consumer_has_a_row_and_the_sums_are_the_same() -> None:
+    ping = record(f"{CLIENT}:0", f"{SERVER}:0", protocol=ICMP, sport=8, packets=3)
+    window = (*handshake(40000), *handshake(40001), ping)
+    folded, detailed = run(*window), run(*window, mode=Mode.DETAILED)
+    assert [row["consumer_port"] for row in folded] == [0, 0]
+    assert sorted(row["consumer_port"] for row in detailed) == [0, 40000, 40001]
+    assert {row["provider_port"] for row in detailed} == {80, 8 * 256}
+    for name in ("forward_packets", "reverse_packets", "forward_bytes", "opened", "answered"):
+        assert sum(row[name] for row in folded) == sum(row[name] for row in detailed) > 0
+
+
+def test_a_connection_that_outlives_a_change_of_mode_is_opened_once() -> None:
+    state = Orientations()
+    to, back = handshake(40000)
+    (before,) = run(to, back, state=state)
+    later = {"syn": 0, "synack": 0, "first_ns": 2 * SECOND, "last_ns": 2 * SECOND}
+    (detailed,) = run(to | later, back | later, state=state, mode=Mode.DETAILED)
+    (after,) = run(to | later, back | later, state=state)
+    assert [row["opened"] for row in (before, detailed, after)] == [1, 0, 0]
+    assert [row["consumer_port"] for row in (before, detailed, after)] == [0, 40000, 0]
+    assert {row["method"] for row in (before, detailed, after)} == {"syn"}
+
+
+def test_what_tcp_showed_folds_by_direction_and_the_least_rtt_skips_the_unmeasured() -> None:
+    records = [*handshake(40000), *handshake(40001), *handshake(40002)]
+    measured = [(2, 90, 40), (1, 30, 30), (0, 0, 0)]
+    for there, back, (samples, sum_ns, min_ns) in zip(
+        records[::2], records[1::2], measured, strict=True
+    ):
+        there.update(syn_packets=2, fin=1, retransmitted=3)
+        back.update(syn_packets=1, rst=1)
+        back.update(rtt_samples=samples, rtt_sum_ns=sum_ns, rtt_min_ns=min_ns)
+    (row,) = run(*records)
+    assert {
+        name: (row[f"forward_{name}"], row[f"reverse_{name}"])
+        for name in ("syn", "fin", "rst", "retransmitted")
+    } == {"syn": (6, 3), "fin": (3, 0), "rst": (0, 3), "retransmitted": (9, 0)}
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (3, 120, 30)
+
+
+def test_no_handshake_measured_is_no_rtt() -> None:
+    (row,) = run(*handshake(40000))
+    assert (row["rtt_samples"], row["rtt_sum_ns"], row["rtt_min_ns"]) == (0, 0, 0)
 
 
 TO = record(f"{CLIENT}:40000", f"{SERVER}:8080")
@@ -220,6 +268,66 @@ def test_an_original_tuple_that_does_not_differ_is_none() -> None:
     same = ORIGINAL | {"original_dst": SERVER, "original_dport": 8080}
     (row,) = run(TO | {"syn": 1} | same, BACK)
     assert (row["original_consumer"], row["original_provider_port"]) == ("::", 0)
+
+
+NEAR, FAR = "192.0.2.11", "192.0.2.12"
+
+
+def inside(outer: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a packet inside a tunnel has."""
+    return {"ifindex": NODE, "inner": 1, "tunnel": tuple_id(pack(outer))[0]}
+
+
+def told_tunnel(row: dict[str, Any]) -> tuple[Any, ...]:
+    ends = (format_address(row[f"tunnel_{end}"].tobytes()) for end in ("consumer", "provider"))
+    return row["tunnel_protocol"], *ends, row["tunnel_port"]
+
+
+ON_NODE: dict[str, Any] = {"ifindex": NODE, "protocol": UDP}
+AWAY = record(f"{NEAR}:50001", f"{FAR}:4789", Hook.EGRESS, **ON_NODE)
+HOME = record(f"{FAR}:50002", f"{NEAR}:4789", **ON_NODE)
+
+
+def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
+    there, back = handshake(40000)
+    rows = run(there | inside(AWAY), back | inside(HOME), AWAY, HOME, there, back)
+    told = {(row["consumer"], row["interface"]): told_tunnel(row) for row in rows}
+    none = (0, "::", "::", 0)
+    assert told == {
+        (CLIENT, NODE): (UDP, NEAR, FAR, 4789),
+        (NEAR, NODE): none,
+        (FAR, NODE): none,
+        (CLIENT, POD): none,
+    }
+    carries = {(row["consumer"], row["interface"]): row["carries"] for row in rows}
+    assert carries == {(CLIENT, NODE): 0, (NEAR, NODE): 1, (FAR, NODE): 1, (CLIENT, POD): 0}
+
+
+def test_a_tunnel_carries_conversations_and_not_their_ports() -> None:
+    others = [way | inside(AWAY) for port in (40000, 40001) for way in handshake(port)]
+    dns = record("10.0.0.9:5353", "10.0.0.2:53", protocol=UDP) | inside(AWAY)
+    rows = run(*others, dns, AWAY)
+    assert {row["consumer"]: row["carries"] for row in rows}[NEAR] == 2
+
+
+def test_a_tunnel_without_ports_is_named_as_its_own_row_is_oriented() -> None:
+    there, back = handshake(40000)
+    gre: dict[str, Any] = {"ifindex": NODE, "protocol": 47}
+    away = record(f"{NEAR}:0", f"{FAR}:0", **gre, first_ns=2 * SECOND)
+    home = record(f"{FAR}:0", f"{NEAR}:0", **gre, first_ns=SECOND)
+    rows = run(there | inside(away), back | inside(home), away, home)
+    by_consumer = {row["consumer"]: row for row in rows}
+    assert set(by_consumer) == {CLIENT, FAR}
+    assert told_tunnel(by_consumer[CLIENT]) == (47, FAR, NEAR, 0)
+
+
+def test_a_packet_that_comes_plain_and_leaves_in_a_tunnel_is_one_packet() -> None:
+    there, back = handshake(40000)
+    on_node = {"ifindex": NODE}
+    rows = run(there | on_node, there | inside(AWAY), back | on_node, AWAY)
+    (row,) = (row for row in rows if row["consumer"] == CLIENT)
+    assert (row["forward_packets"], row["reverse_packets"]) == (5, 4)
+    assert told_tunnel(row) == (UDP, NEAR, FAR, 4789)
 
 
 def test_interfaces_are_observers_of_their_own() -> None:

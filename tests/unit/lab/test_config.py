@@ -16,6 +16,7 @@ def test_machines_have_addresses_of_their_own() -> None:
     ]
     assert len({m.address for m in config.machines}) == 5
     assert all(n.pods.subnet_of(config.pods) for n in config.node_specs)
+    assert config.node_specs[1].overlay_mac == "02:00:0a:4d:00:0c"
     assert config.external.address not in config.lan
     assert CARTS_CLUSTER_IP in map(str, config.services)
 

@@ -1,0 +1,84 @@
+"""Flows as rows of a table."""
+
+from ringfence.cli.output import Column, Row, human_bytes
+from ringfence.model.protocol import format_port, parse_protocol
+
+_WAYS = ("forward", "reverse")
+
+
+def end_name(end: Row) -> str:
+    """The name of a flow's end with its address; the address alone for an unknown one."""
+    return f"{end['name']} ({end['address']})" if end.get("name") else end["address"]
+
+
+def port(row: Row) -> str:
+    """A flow's port, or ICMP's type and code."""
+    return format_port(parse_protocol(row["protocol"]), row["port"])
+
+
+def provider_name(row: Row) -> str:
+    """The provider, and the Service behind which it stands."""
+    service = row.get("service")
+    name = end_name(row["provider"])
+    return f"{name} via {service['name']}" if service and service["name"] not in name else name
+
+
+def _flags(row: Row) -> str:
+    forward, reverse = ("".join(flag[0] for flag in row[way]["flags"]) for way in _WAYS)
+    return f"{forward}/{reverse}" if forward or reverse else ""
+
+
+def _rtt(row: Row) -> str:
+    """The least and the mean time from SYN to SYN-ACK."""
+    rtt = row["rtt"]
+    return " / ".join(f"{rtt[name] / 1e6:.2f} ms" for name in ("min_ns", "mean_ns")) if rtt else ""
+
+
+FLOW_COLUMNS = [
+    Column("CONSUMER", lambda row: end_name(row["consumer"])),
+    Column("PROVIDER", provider_name),
+    Column("PROTOCOL", lambda row: row["protocol"]),
+    Column("PORT", port, right=True),
+    Column("BYTES", lambda row: both(row, "bytes"), right=True),
+    Column("PACKETS", lambda row: both(row, "packets"), right=True),
+    Column("FLAGS", _flags),
+    Column("OPENED", lambda row: row["opened"], right=True),
+    Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
+    Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
+    Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
+    Column("CARRIES", lambda row: row["carries"] or "", right=True, wide=True),
+    Column("SYN", lambda row: _of_tcp(row, "syn"), right=True, wide=True),
+    Column("FIN", lambda row: _of_tcp(row, "fin"), right=True, wide=True),
+    Column("RST", lambda row: _of_tcp(row, "rst"), right=True, wide=True),
+    Column("RETRANSMITTED", lambda row: _of_tcp(row, "retransmitted"), right=True, wide=True),
+    Column("RTT MIN / MEAN", _rtt, right=True, wide=True),
+    Column("DIRECTION BY", lambda row: row["method"]),
+    Column("DISPOSITION", lambda row: row["disposition"]),
+    Column("FIRST", lambda row: row["first"], wide=True),
+    Column("LAST", lambda row: row["last"], wide=True),
+    Column("CONNECTION", lambda row: row["connection"], wide=True),
+]
+
+
+def both(row: Row, count: str) -> str:
+    """A count of both ways, bytes for people."""
+    forward, reverse = row["forward"][count], row["reverse"][count]
+    if count == "bytes":
+        return f"{human_bytes(forward)} / {human_bytes(reverse)}"
+    return f"{forward} / {reverse}"
+
+
+def _of_tcp(row: Row, count: str) -> str:
+    return both(row, count) if row["protocol"] == "TCP" else ""
+
+
+def with_related(rows: list[Row]) -> list[Row]:
+    """Each flow, and under it, marked, the related records: other hops, and its tunnels."""
+    spread: list[Row] = []
+    for row in rows:
+        spread.append(row)
+        for hop in row.get("related") or []:
+            mark = "  └ in " if hop["carries"] else "  └ "
+            marked = {**hop["consumer"], "name": mark + (hop["consumer"].get("name") or "")}
+            spread.append({**row, "service": None, **hop, "consumer": marked})
+    return spread

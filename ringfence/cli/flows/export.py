@@ -1,0 +1,81 @@
+"""`ringfence flows export`: all flows of a time as a file."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
+from ringfence.model.errors import InputError
+
+_PATIENCE_SECONDS = 3600
+"""The store adds up all of a long time before it has the first row."""
+
+
+class ExportFormat(StrEnum):
+    """What the file is."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def export(
+    filter_: FilterOption = None,
+    since: SinceOption = "5m",
+    until: UntilOption = None,
+    output: Annotated[
+        ExportFormat, typer.Option("--output", "-o", help="What to write.", case_sensitive=False)
+    ] = ExportFormat.JSONL,
+    file: Annotated[
+        Path | None, typer.Option(help="Where to write, whole or not at all; else to stdout.")
+    ] = None,
+) -> None:
+    """Write all flows of a time, a row per conversation, with names and labels of both ends.
+
+    docs/flow-export.md tells the columns. There is no limit: rows are streamed.
+
+    Examples:
+
+    ringfence flows export --since 24h -o parquet --file flows.parquet
+
+    ringfence flows export -f 'kubernetes.namespace = "sock-shop"' -o csv > flows.csv
+    """
+    if output is ExportFormat.PARQUET and file is None and sys.stdout.isatty():
+        raise InputError("Parquet is not for a terminal: name a --file, or send stdout elsewhere")
+    with (
+        connect().stream(
+            "/flows/export",
+            timeout=_PATIENCE_SECONDS,
+            filter=filter_,
+            since=since,
+            until=until,
+            format=output,
+        ) as parts,
+        _opened(file) as sink,
+    ):
+        for part in parts:
+            sink.write(part)
+
+
+@contextmanager
+def _opened(file: Path | None) -> Iterator[BinaryIO]:
+    """The file to write to, which gets its name once it is whole."""
+    if file is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        with partial.open("wb") as sink:
+            yield sink
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

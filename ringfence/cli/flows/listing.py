@@ -1,0 +1,86 @@
+"""`ringfence flows list` and `denied`: connections, one by one."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.flows.columns import FLOW_COLUMNS, end_name, port, with_related
+from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, UntilOption
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+
+_PAGE = 5_000
+
+
+class ListSort(StrEnum):
+    """By what connections are sorted."""
+
+    LAST = "last"
+    FIRST = "first"
+    BYTES = "bytes"
+    PACKETS = "packets"
+    OPENED = "opened"
+    DROPPED = "dropped"
+
+
+def list_flows(
+    filter_: FilterOption = None,
+    since: SinceOption = "5m",
+    until: UntilOption = None,
+    sort: Annotated[ListSort, typer.Option(help="The greatest by this come first.")] = (
+        ListSort.LAST
+    ),
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 200,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List connections with their names, volume, flags and how their direction was known.
+
+    Each connection stands once; its related records (before and after a Service's or a node's
+    translation, and the tunnel that it runs in) stand below it.
+
+    Example: ringfence flows list --since 5m --filter 'consumer.kubernetes.label.name = "carts"'
+    """
+    client, cursor = connect(), None
+    rows: list[Row] = []
+    while len(rows) < limit:
+        answer = client.get(
+            "/flows", filter=filter_, since=since, until=until, sort=sort, cursor=cursor,
+            limit=min(limit - len(rows), _PAGE),
+        )  # fmt: skip
+        rows += answer["items"]
+        cursor = answer["next"]
+        if cursor is None:
+            break
+    tabular = output not in (Format.JSON, Format.JSONL, Format.YAML)
+    emit(with_related(rows) if tabular else rows, FLOW_COLUMNS, output, "no flow matches")
+    if cursor is not None:
+        sys.stderr.write(f"the first {limit} connections; more with --limit\n")
+
+
+DENIED_COLUMNS = [
+    Column("CONSUMER", lambda row: end_name(row["consumer"])),
+    Column("PROVIDER", lambda row: end_name(row["provider"])),
+    Column("PROTOCOL", lambda row: row["protocol"]),
+    Column("PORT", port, right=True),
+    Column("DROPPED", lambda row: f"{row['direction']} at {' '.join(*row['at'].items())}"),
+    Column("POLICY", lambda row: row.get("policy") or row.get("rule") or row.get("reason")),
+    Column("PACKETS", lambda row: row["packets"], right=True),
+    Column("LAST", lambda row: row["last"], wide=True),
+]
+
+
+def denied(
+    filter_: FilterOption = None,
+    since: SinceOption = "5m",
+    until: UntilOption = None,
+    limit: LimitOption = 200,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List dropped connections with the policy that dropped them, from the agents' drop reports.
+
+    Example: ringfence flows denied --since 10m
+    """
+    answer = connect().get("/flows/denied", filter=filter_, since=since, until=until, limit=limit)
+    emit(answer["items"], DENIED_COLUMNS, output, "nothing was dropped")

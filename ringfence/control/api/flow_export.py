@@ -1,0 +1,127 @@
+"""All flows of a time as a file: JSON lines, CSV or Parquet, streamed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from enum import StrEnum
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.flow_search import read_window, revisions_of
+from ringfence.control.api.flow_views import Views, item_of
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.services import Services, ServicesDep
+from ringfence.flows.connections import Records
+from ringfence.flows.disposition import dispose
+from ringfence.flows.exported import EXPORT, Words, export_table
+from ringfence.flows.formats import FORMATS, Writer
+from ringfence.model.errors import InputError
+from ringfence.model.keys import parse_filter
+from ringfence.model.query import keys
+from ringfence.store.flows.exported import CLUSTERS, EXPORTED, METHODS, exported
+from ringfence.store.flows.filter import ATTRIBUTES, DISPOSITION, ENDS, OF_HOP, Condition
+
+router = APIRouter(tags=["flows"])
+
+
+class ExportFormat(StrEnum):
+    """What the file is."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class ExportQuery(BaseModel):
+    """Which flows, and in which form."""
+
+    filter: str = Field(default="everything", description="May name all keys but disposition.")
+    since: str = "5m"
+    until: str | None = None
+    format: ExportFormat = ExportFormat.JSONL
+
+
+@router.get("/flows/export", response_class=StreamingResponse)
+async def export(
+    services: ServicesDep, principal: PrincipalDep, asked: Annotated[ExportQuery, Query()]
+) -> StreamingResponse:
+    """Give one row per conversation, with names and labels; docs/flow-export.md has the columns.
+
+    An answer that breaks off is not whole: the last chunk is missing then.
+    """
+    window = read_window(services, asked.since, asked.until)
+    wanted = parse_filter(asked.filter, ENDS, ATTRIBUTES)
+    if DISPOSITION in keys(wanted):
+        raise InputError("filter: an export cannot be filtered by disposition; it has it as column")
+    condition = Condition(wanted, revisions_of(services, window), OF_HOP)
+    tenant = {"tenant": principal.tenant}
+    clusters = (await services.flow_store.query(CLUSTERS, tenant))["kubernetes_cluster"].to_pylist()
+    told = Told(services, clusters)
+    parameters = {
+        **tenant,
+        **window,
+        **condition.parameters,
+        "clusters": clusters,
+        "agents": told.agents,
+    }
+    parts = services.flow_store.streams.rows(exported(condition.sql), parameters, EXPORTED)
+    writer = FORMATS[asked.format](EXPORT)
+    chunks = _chunks(parts, told, writer)
+    # What cannot be asked fails here, while there still is an answer to say so.
+    first = await anext(chunks)
+    headers = {"Content-Disposition": f'attachment; filename="flows.{asked.format}"'}
+    return StreamingResponse(_after(first, chunks), media_type=writer.media_type, headers=headers)
+
+
+class Told:
+    """Puts names and dispositions to rows, by what is known as the export begins."""
+
+    def __init__(self, services: Services, clusters: list[str]) -> None:
+        self._timeline = services.inventory.timeline
+        self._views = Views(self._timeline)
+        self._clusters = clusters
+        self._through, self._now_ns = services.ingest.through(), services.clock()
+        self._nodes = ["", *(node for _, node in self._through)]
+        self.agents = [f"{cluster}/{node}" for cluster, node in self._through]
+        """As `store.flows.exported.exported` takes them."""
+
+    async def table(self, rows: NDArray[Any]) -> pa.RecordBatch:
+        """Rows as EXPORT. The timeline is asked here, for it changes on the event loop."""
+        revisions = np.unique([rows[f"{end}_revision"] for end in ("first_consumer", "provider")])
+        items = {revision: item_of(self._timeline, revision) for revision in revisions.tolist()}
+        words = Words(items, self._views.service, self._clusters, METHODS)
+        return await asyncio.to_thread(self._table, rows, words)
+
+    def _table(self, rows: NDArray[Any], words: Words) -> pa.RecordBatch:
+        clusters = pa.array(self._clusters, pa.string()).take(pa.array(rows["cluster"]))
+        nodes = {
+            f"{end}_node": pa.array(self._nodes).take(pa.array(rows[f"{end}_agent"]))
+            for end in ("consumer", "provider")
+        }
+        counts = ("answered", "refused", "reverse_packets", "protocol", "last_ns", "reached")
+        columns = {name: pa.array(rows[name]) for name in counts}
+        hops = pa.table({"kubernetes_cluster": clusters, **nodes, **columns})
+        seen = Records(hops, rows["dropped"], np.zeros(len(rows), dtype=np.bool_))
+        found = dispose(seen, self._through, self._now_ns).first()
+        return export_table(rows, words, found)
+
+
+async def _chunks(
+    parts: AsyncGenerator[NDArray[Any], None], told: Told, writer: Writer
+) -> AsyncIterator[bytes]:
+    async with aclosing(parts):
+        async for rows in parts:
+            yield await asyncio.to_thread(writer.write, await told.table(rows))
+    yield await asyncio.to_thread(writer.close)
+
+
+async def _after(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk

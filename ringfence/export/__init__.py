@@ -1,0 +1,1 @@
+"""The door to other people's collectors: conversations go out, one file per kind of receiver."""

@@ -1,0 +1,116 @@
+"""Conversations as JSON to a Kafka topic, one message each."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from ringfence.export.errors import ExportError
+from ringfence.export.interface import Exporter
+from ringfence.export.lines import lines
+from ringfence.export.url import ExportUrl, host_port
+from ringfence.model.errors import InputError
+
+_PORT = 9092
+_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+_TIMEOUT_SECONDS = 20
+_FLUSH_SECONDS = 2.0 * _TIMEOUT_SECONDS
+
+_SILENT = logging.getLogger("ringfence.export.kafka")
+"""librdkafka writes to stderr, in a form of its own, if it is given no logger."""
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+
+class Kafka(Exporter):
+    """`kafka://HOST:9092,HOST…/TOPIC`, or `kafka+tls://` with `?ca-file=PATH&username=NAME&…`.
+
+    With a user come `password-file=PATH` and `mechanism=SCRAM-SHA-512` (also SCRAM-SHA-256, PLAIN).
+    """
+
+    options = frozenset({"ca-file", "username", "password-file", "mechanism"})
+
+    def __init__(self, url: ExportUrl) -> None:
+        brokers = [host_port(place, _PORT) for place in url.place.split(",")]
+        self._topic = url.path.removeprefix("/")
+        if not self._topic or "/" in self._topic:
+            raise InputError(f"export {url}: write kafka://HOST:PORT/TOPIC")
+        self._name = str(url)
+        self._settings = {
+            "bootstrap.servers": ",".join(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in brokers
+            ),
+            "client.id": "ringfence",
+            "compression.type": "zstd",
+            "enable.idempotence": True,  # the client's own retries make no duplicates
+            "message.timeout.ms": _TIMEOUT_SECONDS * 1000,
+            "error_cb": self._hear,
+            **_security(url),
+        }
+        self._heard = ""
+        self._producer: Producer | None = None
+
+    async def send(self, conversations: pa.RecordBatch) -> None:
+        """Send all messages, and wait until all in-sync replicas have them."""
+        await asyncio.to_thread(self._send, conversations)
+
+    async def close(self) -> None:
+        """Forget what is not delivered, and close the connections."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await asyncio.to_thread(_discard, producer)
+
+    def _send(self, conversations: pa.RecordBatch) -> None:
+        self._heard = ""
+        lost: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                lost.append(error)
+
+        try:
+            producer = self._producer or Producer(self._settings, logger=_SILENT)
+            self._producer = producer
+            for line in lines(conversations).to_pylist():
+                producer.produce(self._topic, line, on_delivery=delivered)
+            waiting = producer.flush(_FLUSH_SECONDS)
+        except (KafkaException, BufferError) as error:
+            raise ExportError(f"{self._name}: {error}") from error
+        if lost or waiting:
+            told = self._heard or (lost[0].str() if lost else "no answer")
+            raise ExportError(f"{self._name}: {told}")
+
+    def _hear(self, error: KafkaError) -> None:
+        """Keep what broke a connection: a message itself says only that it waited too long."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's own codes
+            self._heard = error.str()
+
+
+def _security(url: ExportUrl) -> dict[str, Any]:
+    tls = url.scheme == "kafka+tls"
+    if not tls and url.options:
+        raise InputError(f"export {url}: {min(url.options)} is for kafka+tls")
+    if ("username" in url.options) != ("password-file" in url.options):
+        raise InputError(f"export {url}: give both username and password-file, or neither")
+    if not tls:
+        return {}
+    url.content("ca-file")  # librdkafka would open it later
+    settings = {"security.protocol": "SSL", "ssl.ca.location": url.options.get("ca-file", "probe")}
+    if "username" not in url.options:
+        return settings
+    mechanism = url.options.get("mechanism", _MECHANISMS[0])
+    if mechanism not in _MECHANISMS:
+        raise InputError(f"export {url}: mechanism is one of {', '.join(_MECHANISMS)}")
+    return settings | {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": mechanism,
+        "sasl.username": url.options["username"],
+        "sasl.password": url.content("password-file"),
+    }
+
+
+def _discard(producer: Producer) -> None:
+    producer.purge()
+    producer.flush(1.0)

@@ -1,0 +1,150 @@
+"""Conversations as a table that stands alone: names and labels beside addresses and counts.
+
+docs/flow-export.md tells the columns. Whoever reads the table needs no control plane.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.lib.recfunctions import repack_fields
+from numpy.typing import NDArray
+
+from ringfence.model.address import Address, format_address
+from ringfence.model.protocol import format_protocol
+from ringfence.model.workload import Item
+
+_LABELS = pa.map_(pa.string(), pa.list_(pa.string()))
+_TIME = pa.timestamp("ns", "UTC")
+COUNTS = (
+    "forward_packets",
+    "forward_bytes",
+    "reverse_packets",
+    "reverse_bytes",
+    "opened",
+    "answered",
+    "refused",
+    "dropped",
+    "forward_retransmitted",
+    "reverse_retransmitted",
+    "rtt_samples",
+)
+
+
+def _end(name: str) -> list[tuple[str, pa.DataType]]:
+    words = ("address", "kind", "namespace", "name", "workload")
+    return [*((f"{name}_{word}", pa.string()) for word in words), (f"{name}_labels", _LABELS)]
+
+
+EXPORT = pa.schema(
+    [
+        ("connection", pa.string()),
+        ("first", _TIME),
+        ("last", _TIME),
+        ("kubernetes_cluster", pa.string()),
+        *_end("consumer"),
+        *_end("provider"),
+        ("protocol", pa.string()),
+        ("port", pa.uint16()),
+        ("dialled_address", pa.string()),
+        ("dialled_port", pa.uint16()),
+        ("service_namespace", pa.string()),
+        ("service_name", pa.string()),
+        ("method", pa.string()),
+        ("disposition", pa.string()),
+        *((name, pa.uint64()) for name in COUNTS),
+        ("rtt_min_ns", pa.uint64()),
+        ("rtt_mean_ns", pa.uint64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the numbers in a row stand for."""
+
+    items: Mapping[int, Item | None]
+    """Of every inventory revision."""
+    service: Callable[[int, bytes, int, int], Item | None]
+    """The Service dialled, by its revision, address, protocol and port."""
+    clusters: list[str]
+    methods: tuple[str, ...]
+
+
+def export_table(
+    rows: NDArray[np.void], words: Words, dispositions: NDArray[np.str_]
+) -> pa.RecordBatch:
+    """Rows of `store.flows.exported.EXPORTED` as EXPORT; each distinct word is looked up once."""
+    columns: dict[str, pa.Array] = {
+        "connection": pa.array([f"{one:016x}" for one in rows["connection"].tolist()]),
+        "first": pa.array(rows["first_ns"]).cast(_TIME),
+        "last": pa.array(rows["last_ns"]).cast(_TIME),
+        "kubernetes_cluster": _taken(words.clusters, rows["cluster"]),
+        "protocol": _taken([format_protocol(number) for number in range(256)], rows["protocol"]),
+        "port": pa.array(rows["provider_port"]),
+        "dialled_address": _addresses(rows["dialled"]),
+        "dialled_port": pa.array(rows["dialled_port"]),
+        "method": _taken(list(words.methods), rows["method"]),
+        "disposition": pa.array(dispositions.astype(object), pa.string()),
+    }
+    columns |= _end_columns("consumer", rows, "first_consumer", words)
+    columns |= _end_columns("provider", rows, "provider", words)
+    columns |= _service_columns(rows, words)
+    columns |= {name: pa.array(rows[name]) for name in COUNTS}
+    samples = rows["rtt_samples"]
+    mean = rows["rtt_sum_ns"] // np.maximum(samples, 1)
+    columns |= {
+        name: pa.array(values, mask=samples == 0)
+        for name, values in (("rtt_min_ns", rows["rtt_min_ns"]), ("rtt_mean_ns", mean))
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in EXPORT.names], schema=EXPORT)
+
+
+def _end_columns(
+    name: str, rows: NDArray[np.void], column: str, words: Words
+) -> dict[str, pa.Array]:
+    revisions, which = np.unique(rows[f"{column}_revision"], return_inverse=True)
+    items = [words.items[revision] for revision in revisions.tolist()]
+    told: dict[str, list[Any]] = {
+        "kind": [item and item.kind.value for item in items],
+        "namespace": [item and item.namespace for item in items],
+        "name": [item and item.name for item in items],
+        "workload": [item and (item.workload_name or item.name) for item in items],
+        "labels": [item and list(item.labels.items()) for item in items],
+    }
+    taken = {
+        f"{name}_{word}": _taken(values, which, EXPORT.field(f"{name}_{word}").type)
+        for word, values in told.items()
+    }
+    return {f"{name}_address": _addresses(rows[column]), **taken}
+
+
+def _service_columns(rows: NDArray[np.void], words: Words) -> dict[str, pa.Array]:
+    dialled = repack_fields(rows[["dialled_revision", "dialled", "protocol", "dialled_port"]])
+    first, which = _distinct(dialled)
+    items = [
+        words.service(int(revision), address.tobytes(), int(protocol), int(port))
+        for revision, address, protocol, port in dialled[first]
+    ]
+    return {
+        "service_namespace": _taken([item and item.namespace for item in items], which),
+        "service_name": _taken([item and item.name for item in items], which),
+    }
+
+
+def _addresses(addresses: NDArray[np.uint8]) -> pa.Array:
+    first, which = _distinct(np.ascontiguousarray(addresses).view("V16").ravel())
+    return _taken([format_address(Address(addresses[at].tobytes())) for at in first], which)
+
+
+def _distinct(rows: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """A place of each distinct row, and which of these every row equals."""
+    packed = rows.view(f"V{rows.dtype.itemsize}")
+    _, first, which = np.unique(packed, return_index=True, return_inverse=True)
+    return first, which
+
+
+def _taken(values: list[Any], which: NDArray[Any], kind: pa.DataType | None = None) -> pa.Array:
+    return pa.array(values, kind or pa.string()).take(pa.array(which))

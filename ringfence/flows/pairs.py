@@ -1,0 +1,121 @@
+"""Records of both ways of what may be one conversation, side by side.
+
+Keys are octets, so that numpy sorts and compares whole tuples at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.flows.orientations import Bytes
+from ringfence.model.protocol import ICMP, ICMPV6
+
+# Message types that answer another, and the type they answer (RFC 792, RFC 950, RFC 4443).
+ICMP_REQUEST = np.arange(256, dtype=np.uint16)
+ICMP_REQUEST[[0, 14, 16, 18]] = [8, 13, 15, 17]
+ICMPV6_REQUEST = np.arange(256, dtype=np.uint16)
+ICMPV6_REQUEST[129] = 128
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n pairs of one-way records, each of two ends `low` < `high`.
+
+    `ends` is their (address, port) keys, shape (2, n); `rows` the record that runs away from
+    that end, shape (2, n), -1 where none does.
+    """
+
+    records: NDArray[np.void]
+    keys: Bytes
+    ends: Bytes
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def field(self, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
+        """A field of the records in `rows`, zero where there is none."""
+        values: NDArray[Any] = self.records[name][rows]
+        values[rows < 0] = 0
+        return values
+
+    def either(self, name: str) -> NDArray[Any]:
+        """A field that both records of a pair share."""
+        values: NDArray[Any] = self.records[name][np.maximum(*self.rows)]
+        return values
+
+    def ways(self, consumer: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of the forward and of the reverse records."""
+        each = np.arange(len(self))
+        return self.rows[consumer, each], self.rows[1 - consumer, each]
+
+    def ports(self, side: NDArray[np.int8]) -> NDArray[np.uint16]:
+        """The ports of these ends, zero where the protocol has none."""
+        found = port_of(self.ends[side, np.arange(len(self))]).astype(np.uint16)
+        found[np.isin(self.either("protocol"), (ICMP, ICMPV6))] = 0
+        return found
+
+    @property
+    def last_ns(self) -> NDArray[np.int64]:
+        """When either way's last packet was seen."""
+        low, high = (self.field(rows, "last_ns") for rows in self.rows)
+        return np.asarray(np.maximum(low, high))
+
+
+def pair_up(records: NDArray[np.void]) -> Pairs:
+    """Records (FLOW_DTYPE) by interface, protocol and both ends."""
+    ports = _ports(records)
+    source = join(records["src"], octets(ports[0], ">u2"))
+    target = join(records["dst"], octets(ports[1], ">u2"))
+    backward = source > target
+    low, high = np.where(backward, target, source), np.where(backward, source, target)
+    interface = octets(records["ifindex"], ">u4")
+    keys = join(interface, records["protocol"], low, high)
+    keys, first, pair = np.unique(keys, return_index=True, return_inverse=True)
+    rows = np.full((2, len(keys)), -1, dtype=np.int64)
+    # A packet that an interface takes in and sends out again is one packet: the fuller of the
+    # two hooks' records counts, and of equal ones the one inside a tunnel. In an assignment the
+    # last of equal indices wins.
+    order = np.lexsort((records["inner"], records["packets"]))
+    rows[backward[order].astype(np.int8), pair[order]] = order
+    return Pairs(records, keys, np.stack([low[first], high[first]]), rows)
+
+
+def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
+    """Source and destination ports, shape (2, n); for ICMP both are type * 256 + code.
+
+    The type of an answer is written as that of its request, so that the two make a pair.
+    """
+    ports = np.stack([records["sport"], records["dport"]])
+    for protocol, request in ((ICMP, ICMP_REQUEST), (ICMPV6, ICMPV6_REQUEST)):
+        at = records["protocol"] == protocol
+        ports[:, at] = request[ports[0, at] & 0xFF] * 256 + ports[1, at]
+    return ports
+
+
+def octets(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
+    """Each value as a row of bytes, big-endian so that keys sort as their values do."""
+    packed = np.ascontiguousarray(values.astype(kind))
+    return packed.view(np.uint8).reshape(len(packed), packed.dtype.itemsize)
+
+
+def join(*parts: NDArray[np.generic]) -> Bytes:
+    """One key per row out of columns of octets, of bytes or of keys."""
+    columns = [
+        part.astype(np.uint8) if part.ndim == 2 else octets(part, part.dtype.str)  # noqa: PLR2004
+        for part in parts
+    ]
+    joined = np.ascontiguousarray(np.concatenate(columns, axis=1))
+    return joined.view(f"S{joined.shape[1]}").reshape(len(joined))
+
+
+def address_of(ends: Bytes) -> NDArray[np.uint8]:
+    """The address in an (address, port) key, shape (n, 16)."""
+    return octets(ends, "S18")[:, :16]
+
+
+def port_of(ends: Bytes) -> NDArray[np.int64]:
+    """The port in an (address, port) key."""
+    return octets(ends, "S18")[:, 16:].copy().view(">u2").reshape(len(ends)).astype(np.int64)

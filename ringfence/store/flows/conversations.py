@@ -1,0 +1,86 @@
+"""Each connection told once, from its first consumer to its last provider.
+
+What adds connections up reads this, so that a Service's two hops are not counted as two.
+"""
+
+# ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
+
+from ringfence.store.flows.queries import HOPS
+
+# As `flows.connections.records` has it: the translated hops where there are any, of several to
+# the same provider the fullest, with the drops at the first hop; no tunnels, whose packets are
+# those of what they carry.
+CONVERSATIONS = f"""
+SELECT * EXCEPT (goes_on, at_first, place)
+    REPLACE (if(translated, dropped + at_first, dropped) AS dropped)
+FROM (
+    SELECT *, row_number() OVER (
+            PARTITION BY connection, provider_item, provider_port, provider
+            ORDER BY forward_packets DESC
+        ) AS place
+    FROM (
+        SELECT *, max(translated) OVER (PARTITION BY connection) AS goes_on,
+            sumIf(dropped, NOT translated) OVER (PARTITION BY connection) AS at_first
+        FROM (
+            SELECT *, (consumer, provider, provider_port)
+                != (first_consumer, dialled, dialled_port) AS translated
+            FROM ({HOPS})
+        )
+    ) WHERE translated OR NOT goes_on
+) WHERE place = 1 AND carries = 0
+"""
+"""The columns of HOPS, the last hop's, and `translated`.
+
+Parameters: tenant, since, until (epoch ns).
+"""
+
+_SUMS = (
+    "forward_packets",
+    "forward_bytes",
+    "reverse_packets",
+    "reverse_bytes",
+    "opened",
+    "answered",
+    "refused",
+    "dropped",
+)
+_KEYS = {
+    "consumer_revision": "first_consumer_revision",
+    "consumer_address": "first_consumer",
+    "provider_revision": "provider_revision",
+    "provider_address": "provider",
+    "dialled_revision": "dialled_revision",
+    "dialled_address": "dialled",
+    "protocol": "protocol",
+    "port": "provider_port",
+    "dialled_port": "dialled_port",
+    "method": "method",
+}
+_NOBODY = "toIPv6('::')"
+
+
+def summed(where: str, keys: list[str], whole_addresses: set[str]) -> str:
+    """Sums of the conversations that satisfy `where`, one row per distinct value of `keys`.
+
+    Keys are `revision` and `address` of `consumer_`, `provider_` or `dialled_`, `protocol`, `port`,
+    `dialled_port` and `method`.
+    Addresses that an item held are told only for the columns in `whole_addresses`: a workload's
+    replicas are few, and the addresses that it had may be many. At most `limit` rows.
+    """
+    chosen = {key: _key(key, key in whole_addresses) for key in keys}
+    grouped = f"GROUP BY {', '.join(chosen.values())}" if chosen else ""
+    told = [f"{column} AS {key}" for key, column in chosen.items()]
+    sums = [f"sum({name}) AS {name}" for name in _SUMS]
+    return f"""
+SELECT {", ".join([*told, *sums])}, count() AS connections,
+    min(first_ns) AS first_ns, max(last_ns) AS last_ns
+FROM ({CONVERSATIONS}) WHERE {where} {grouped}
+LIMIT {{limit:UInt64}}
+"""
+
+
+def _key(key: str, whole: bool) -> str:
+    column = _KEYS[key]
+    if not key.endswith("_address") or whole:
+        return column
+    return f"if({column}_revision = 0, {column}, {_NOBODY})"

@@ -1,0 +1,65 @@
+"""Conversations as rows of fixed width, which a query streams without ever holding them all.
+
+Of the engine's formats only those without a header stream block by block, and of these only
+fixed-width rows become columns without work on each value. So words are told by their number.
+"""
+
+# ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
+
+import numpy as np
+
+from ringfence.model.flow import Method
+from ringfence.store.flows.conversations import CONVERSATIONS
+
+METHODS = ("", *Method)
+"""By their number in a row."""
+
+_METHODS = ", ".join(f"'{method}'" for method in Method)
+_AGENT = "indexOf({{agents:Array(String)}}, concat(kubernetes_cluster, '/', {end}_node))"
+_COLUMNS = {
+    "connection": ("u8", "connection"),
+    "cluster": ("u4", "toUInt32(indexOf({clusters:Array(String)}, kubernetes_cluster) - 1)"),
+    "consumer_agent": ("u4", f"toUInt32({_AGENT.format(end='consumer')})"),
+    "provider_agent": ("u4", f"toUInt32({_AGENT.format(end='provider')})"),
+    "method": ("u1", f"toUInt8(indexOf([{_METHODS}], method))"),
+    "protocol": ("u1", "protocol"),
+    "provider_port": ("u2", "provider_port"),
+    "dialled_port": ("u2", "dialled_port"),
+    "first_consumer": ("16u1", "first_consumer"),
+    "provider": ("16u1", "provider"),
+    "dialled": ("16u1", "dialled"),
+    "first_consumer_revision": ("u8", "first_consumer_revision"),
+    "provider_revision": ("u8", "provider_revision"),
+    "dialled_revision": ("u8", "dialled_revision"),
+    **{
+        name: ("u8", name)
+        for name in (
+            "forward_packets", "forward_bytes", "reverse_packets", "reverse_bytes",
+            "opened", "answered", "refused", "dropped", "forward_retransmitted",
+            "reverse_retransmitted", "rtt_samples", "rtt_sum_ns", "rtt_min_ns",
+        )
+    },
+    "reached": ("u1", "toUInt8(reached)"),
+    "first_ns": ("i8", "first_ns"),
+    "last_ns": ("i8", "last_ns"),
+}  # fmt: skip
+
+EXPORTED = np.dtype([(name, kind) for name, (kind, _) in _COLUMNS.items()]).newbyteorder("<")
+"""One conversation. `cluster` is a position in `clusters`; an agent counts from 1, 0 is none."""
+
+CLUSTERS = """
+SELECT DISTINCT kubernetes_cluster FROM batches WHERE tenant = {tenant:String}
+ORDER BY kubernetes_cluster
+"""
+
+
+def exported(where: str) -> str:
+    """Conversations that satisfy `where` as EXPORTED, in no order.
+
+    Parameters besides those of HOPS: `clusters`, and `agents`, each written `CLUSTER/NODE`.
+    """
+    told = ", ".join(f"{column} AS {name}" for name, (_, column) in _COLUMNS.items())
+    return f"""
+SELECT {told} FROM ({CONVERSATIONS})
+WHERE has({{clusters:Array(String)}}, kubernetes_cluster) AND ({where})
+"""

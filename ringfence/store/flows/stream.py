@@ -1,0 +1,90 @@
+"""Queries whose answers are larger than memory: read part by part, each in a thread of its own."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from numpy.typing import NDArray
+
+from ringfence.store.errors import StoreError
+
+_AT_ONCE = 2
+_PART_ROWS = 32_768
+
+
+class Streams:
+    """Runs at most two streams at once; `connect` makes a client."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._threads: set[ThreadPoolExecutor] = set()
+
+    async def rows(
+        self, sql: str, parameters: Mapping[str, Any], row: np.dtype[Any]
+    ) -> AsyncGenerator[NDArray[Any], None]:
+        """The rows of a query whose columns have the fixed widths of `row`, part by part.
+
+        The engine waits while nobody asks for more. Raises StoreError.
+        """
+        async with self._free:
+            # A stream belongs to the thread that opened it.
+            thread = ThreadPoolExecutor(1, thread_name_prefix="flow-stream")
+            self._threads.add(thread)
+            reader = _Reader(self._connect, sql, dict(parameters), row)
+            loop = asyncio.get_running_loop()
+            try:
+                while len(rows := await loop.run_in_executor(thread, reader.read)):
+                    yield rows
+            finally:
+                # Nothing is awaited here, for this may be a cancellation.
+                thread.submit(reader.close).add_done_callback(
+                    lambda _: self._threads.discard(thread)
+                )
+                thread.shutdown(wait=False)
+
+    async def stop(self) -> None:
+        """Let those that were left end."""
+        for thread in list(self._threads):
+            await asyncio.to_thread(thread.shutdown)
+
+
+class _Reader:
+    """Reads one stream, all in one thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        sql: str,
+        parameters: dict[str, Any],
+        row: np.dtype[Any],
+    ) -> None:
+        self._connect, self._sql, self._parameters, self._row = connect, sql, parameters, row
+        self._client: Any = None
+        self._source: Any = None
+
+    def read(self) -> NDArray[Any]:
+        """The next rows, none at the end; raises StoreError."""
+        size = _PART_ROWS * self._row.itemsize
+        data = bytearray()
+        try:
+            if self._source is None:
+                self._client = self._connect()
+                self._source = self._client.raw_stream(
+                    self._sql, parameters=self._parameters, fmt="RowBinary"
+                )
+            while len(data) < size and (more := self._source.read(size - len(data))):
+                data += more
+        except ClickHouseError as error:
+            raise StoreError(f"the flow store failed: {error}") from error
+        return np.frombuffer(data, dtype=self._row)
+
+    def close(self) -> None:
+        """Have the engine stop, however far it came."""
+        if self._source is not None:
+            self._source.close()
+        if self._client is not None:
+            self._client.close()

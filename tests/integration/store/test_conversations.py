@@ -1,0 +1,123 @@
+"""Conversations in the store's own words, against the numpy that discovery and analysis use."""
+
+from typing import Any
+
+import pytest
+
+from ringfence.flows.connections import records
+from ringfence.model.protocol import UDP
+from ringfence.model.query import parse
+from ringfence.store.flows.conversations import CONVERSATIONS, summed
+from ringfence.store.flows.filter import OF_HOP, Condition
+from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.store import FlowStore
+from tests.integration.store.observed import (
+    NODE,
+    POD,
+    WINDOW,
+    insert,
+    pod_to_outside,
+    pod_to_pod_across,
+    pod_to_service,
+    revisions,
+    through_an_overlay,
+)
+from tests.integration.store.test_flow_hops import PATHS
+from tests.integration.world import (
+    CARTS,
+    CARTS2,
+    CARTS_IP,
+    DB,
+    FRONT,
+    NODE1,
+    OUTSIDE,
+    Agent,
+    address,
+)
+
+
+def service_to_two_backends_with_drops() -> tuple[Agent, ...]:
+    before = (FRONT, (CARTS_IP, 80))
+    one, two = Agent("node1"), Agent("node2")
+    one.saw(POD, 7, FRONT, (CARTS_IP, 80), forward_packets=12)
+    one.saw(POD, 8, FRONT, (CARTS, 8080), before)
+    one.saw(NODE, 2, FRONT, (CARTS2, 8080), before, forward_packets=7)
+    one.dropped(FRONT, (CARTS_IP, 80), packets=2)
+    two.dropped(FRONT, (CARTS2, 8080))
+    return one, two
+
+
+def source_nat_to_two_addresses() -> tuple[Agent, ...]:
+    one = Agent("node1")
+    one.saw(POD, 7, FRONT, (OUTSIDE, 666))
+    one.saw(NODE, 2, NODE1, (OUTSIDE, 666), (FRONT, (OUTSIDE, 666)), forward_packets=4)
+    one.saw(NODE, 3, "192.0.2.99", (OUTSIDE, 666), (FRONT, (OUTSIDE, 666)), forward_packets=9)
+    return (one,)
+
+
+def only_dropped() -> tuple[Agent, ...]:
+    two = Agent("node2")
+    two.dropped(FRONT, (DB, 3306))
+    return (two,)
+
+
+WORLDS = [
+    *(agents for agents, *_ in PATHS),
+    service_to_two_backends_with_drops(),
+    source_nat_to_two_addresses(),
+    only_dropped(),
+    through_an_overlay(None),
+    through_an_overlay((FRONT, (CARTS_IP, 80))),
+]
+
+
+def by_path(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["connection"], row["provider"]))
+
+
+@pytest.mark.parametrize("agents", WORLDS)
+async def test_the_store_tells_the_same_records(store: FlowStore, agents: Any) -> None:
+    await insert(store, *agents)
+    seen = records(await store.query(HOPS, WINDOW))
+    expected = [
+        {**row, "dropped": dropped, "translated": translated}
+        for row, dropped, translated in zip(
+            seen.table.to_pylist(), seen.dropped.tolist(), seen.translated.tolist(), strict=True
+        )
+    ]
+    found = (await store.query(CONVERSATIONS, WINDOW)).to_pylist()
+    assert by_path(found) == by_path(expected)
+
+
+async def sums(store: FlowStore, written: str, *keys: str, whole: Any = ()) -> list[dict[str, Any]]:
+    condition = Condition(parse(written), revisions, OF_HOP)
+    query = summed(condition.sql, list(keys), set(whole))
+    found = await store.query(query, WINDOW | condition.parameters | {"limit": 100})
+    return list(found.to_pylist())
+
+
+async def test_a_service_is_not_counted_twice(store: FlowStore) -> None:
+    await insert(store, *pod_to_service(CARTS2))
+    (row,) = await sums(store, "everything", "consumer_revision", "provider_revision", "port")
+    assert (row["port"], row["connections"], row["forward_packets"]) == (8080, 1, 5)
+    (same,) = await sums(store, 'provider.kind = "service" and port = 80', "port")
+    assert same["port"] == 8080
+
+
+async def test_addresses_are_told_where_nobody_held_them(store: FlowStore) -> None:
+    await insert(store, *pod_to_outside())
+    keys = ("consumer_revision", "consumer_address", "provider_address")
+    (row,) = await sums(store, "everything", *keys)
+    assert (row["consumer_address"], row["provider_address"]) == (bytes(16), address(OUTSIDE))
+    (row,) = await sums(store, "everything", *keys, whole=["consumer_address"])
+    assert row["consumer_address"] == address(FRONT)
+
+
+async def test_sums_are_over_what_the_filter_leaves(store: FlowStore) -> None:
+    one, two = pod_to_pod_across()
+    one.saw(POD, 7, FRONT, (DB, 53), protocol=UDP, forward_bytes=1)
+    await insert(store, one, two)
+    rows = await sums(store, "everything", "protocol")
+    assert {row["protocol"]: row["forward_bytes"] for row in rows} == {6: 500, 17: 1}
+    assert [row["forward_bytes"] for row in await sums(store, 'protocol = "UDP"')] == [1]
+    assert await sums(store, "port = 1", "protocol") == []

@@ -1,0 +1,38 @@
+"""Batches that no agent of ours would send."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ringfence.control.claims import own_times
+from ringfence.control.services import Window
+from ringfence.model.errors import InputError
+from ringfence.wire import batch
+
+WINDOW = Window(1_900_000_000 * 10**9, 1_900_000_015 * 10**9)
+
+
+def flows(*last_ns: int | None) -> pa.Table:
+    """Rows that differ in their time alone, None for one without."""
+    row: dict[str, Any] = {
+        field.name: b"\0" * 16 if field.type == pa.binary(16) else 0 for field in batch.FLOWS
+    }
+    rows = [row | {"method": "syn", "last_ns": last} for last in last_ns]
+    return pa.Table.from_pylist(rows, schema=batch.FLOWS)
+
+
+def test_a_value_that_is_missing_is_refused() -> None:
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, batch.FLOWS) as writer:
+        writer.write_table(flows(1, None))
+    with pytest.raises(batch.BatchError, match="rows without last_ns"):
+        batch.decode(batch.FLOWS, bytes(stream.getvalue()))
+
+
+@pytest.mark.parametrize("aside", [-(2**62), -2 * 86_400 * 10**9, 2 * 86_400 * 10**9])
+def test_rows_of_other_days_than_their_windows_are_refused(aside: int) -> None:
+    own_times(flows(WINDOW.start_ns, WINDOW.end_ns), WINDOW)
+    own_times(flows(), WINDOW)
+    with pytest.raises(InputError, match="a day away"):
+        own_times(flows(WINDOW.end_ns, WINDOW.end_ns + aside), WINDOW)
