@@ -168,7 +168,7 @@ def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
             frames = [frame[:36] + port + frame[38:] for frame in any_port]
             with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
                 ring.send()
-        world.await_("all that was sent", lambda: seen() == sent)  # noqa: B023
+        world.await_("all that was sent", lambda: seen() == sent, 90)  # noqa: B023
     assert sent > 1.4 * 262_144
     assert not world.state().audit.losses[Loss.FLOW_MAP_FULL]
 

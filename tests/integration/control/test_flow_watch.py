@@ -110,13 +110,15 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
     try:
         async with asyncio.timeout(90):
             await until(lambda: listeners(world))
-            ports = []
+            lines = []
             for port in (1, 2):
                 agent = Agent("node1")
                 agent.saw(POD, 7, FRONT, (DB, port), **within(began))
                 stub = await world.enrol("agent", "node1")
                 await report(stub, agent, f"batch {port}", began + WIDTH)
-                ports.append(json.loads(await process.stdout.readline())["flow"]["port"])
+                # What became of the first one may be news again, with time.
+                while not lines or json.loads(lines[-1])["flow"]["port"] != port:
+                    lines.append(await process.stdout.readline())
                 if port == 1:
                     world = await start(http_listen=Listen("127.0.0.1", world.plane.http_port))
             process.send_signal(signal.SIGINT)
@@ -125,5 +127,5 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert (ports, rest, process.returncode) == ([1, 2], b"", 0)
+    assert (len(lines), rest, process.returncode) == (len(set(lines)), b"", 0)
     assert said.decode().endswith("trying again\n")
