@@ -110,7 +110,7 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
     try:
         async with asyncio.timeout(90):
             await until(lambda: listeners(world))
-            lines = []
+            lines: list[bytes] = []
             for port in (1, 2):
                 agent = Agent("node1")
                 agent.saw(POD, 7, FRONT, (DB, port), **within(began))
