@@ -105,6 +105,8 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
     process = await asyncio.create_subprocess_exec(
         COMMAND, "flows", "watch", "-o", "jsonl", env={**os.environ, **world.context()},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        # Whoever runs the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     try:
