@@ -105,18 +105,22 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
     process = await asyncio.create_subprocess_exec(
         COMMAND, "flows", "watch", "-o", "jsonl", env={**os.environ, **world.context()},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        # Whoever runs the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     try:
         async with asyncio.timeout(90):
             await until(lambda: listeners(world))
-            ports = []
+            lines: list[bytes] = []
             for port in (1, 2):
                 agent = Agent("node1")
                 agent.saw(POD, 7, FRONT, (DB, port), **within(began))
                 stub = await world.enrol("agent", "node1")
                 await report(stub, agent, f"batch {port}", began + WIDTH)
-                ports.append(json.loads(await process.stdout.readline())["flow"]["port"])
+                # What became of the first one may be news again, with time.
+                while not lines or json.loads(lines[-1])["flow"]["port"] != port:
+                    lines.append(await process.stdout.readline())
                 if port == 1:
                     world = await start(http_listen=Listen("127.0.0.1", world.plane.http_port))
             process.send_signal(signal.SIGINT)
@@ -125,5 +129,5 @@ async def test_the_command_goes_on_after_a_restart(start: Callable[..., Awaitabl
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert (ports, rest, process.returncode) == ([1, 2], b"", 0)
+    assert (len(lines), rest, process.returncode) == (len(set(lines)), b"", 0)
     assert said.decode().endswith("trying again\n")
