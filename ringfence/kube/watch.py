@@ -161,4 +161,6 @@ async def _lines(client: KubeClient, reply: aiohttp.ClientResponse) -> AsyncIter
     except (TimeoutError, aiohttp.ClientError) as error:
         raise client.unreachable(error) from error
     finally:
+        if reply.connection is not None and reply.connection.transport is not None:
+            reply.connection.transport.abort()  # a TLS goodbye might outlive the event loop
         reply.close()

@@ -32,7 +32,7 @@ PORT = 8444
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, not typed  # type: ignore[misc]
+class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, not typed
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
@@ -59,7 +59,7 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             _write(self._directory / "state", state.SerializeToString())
 
 
-class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not typed  # type: ignore[misc]
+class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not typed
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 

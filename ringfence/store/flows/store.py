@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 _READERS = 2
 """More at once would need more memory, and end no sooner."""
 _MIB = 1 << 20
-_AT_REST = 256 * _MIB
+_AT_REST = 320 * _MIB
 """What the embedded engine is larger by than it counts: its code, and what it has freed."""
 _SESSION = {
     "prefer_column_name_to_alias": 1,
@@ -146,7 +146,7 @@ class FlowStore:
                 self._local.client = self._connect()
                 self._clients.append(self._local.client)
             return call(self._local.client)
-        except (ClickHouseError, OSError) as error:
+        except (ClickHouseError, pa.ArrowException, OSError) as error:
             raise StoreError(f"the flow store failed: {error}") from error
 
     def _prepare(self, client: Any) -> None:
@@ -191,7 +191,7 @@ def _query(sql: str, parameters: Mapping[str, Any], client: Any) -> pa.Table:
 def _within(memory: int) -> dict[str, int]:
     """Settings for a query in an engine that has so much memory."""
     return {
-        "max_memory_usage": memory // 2,
+        "max_memory_usage": memory * 3 // 4,
         # Every column of a part that is being written has such a buffer.
         "max_compress_block_size": 256 << 10,
         # Beyond this a query goes to disk instead of failing.

@@ -8,18 +8,24 @@ import asyncio
 import itertools
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from ringfence.control.labelling import Report, label
+from ringfence.store.errors import StoreError
 from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.store import BatchKey
 from tests.integration.store.observed import HISTORY, WINDOW, pod_to_pod_across
 
 _ROWS = 65_536
+_T = TypeVar("_T")
 
 
 def resident(what: str) -> int:
@@ -49,21 +55,37 @@ async def main(directory: Path, memory_mib: int, seconds: float) -> None:
     await store.start()
     numbers, counts = itertools.count(), {"inserted": 0, "answered": 0}
 
+    async def insert(key: BatchKey) -> None:
+        if not await store.known([key]):
+            await store.insert([key], *rows)
+
     async def write() -> None:
         while time.monotonic() < ends:
             key = replace(report.key, id=str(next(numbers)))
-            await store.known([key])
-            await store.insert([key], *rows)
+            await until_there_is_room(partial(insert, key))
             counts["inserted"] += 1
 
     async def read() -> None:
+        count = partial(store.query, f"SELECT count() FROM ({HOPS})", WINDOW)
         while time.monotonic() < ends:
-            assert len(await store.query(f"SELECT count() FROM ({HOPS})", WINDOW)) == 1
+            assert len(await until_there_is_room(count)) == 1
             counts["answered"] += 1
 
     await asyncio.gather(*(write() for _ in range(2)), *(read() for _ in range(4)))
     print(resident("VmHWM") - before, counts["inserted"], counts["answered"])
+    count = partial(store.query, "SELECT count() AS rows FROM flows", {})
+    stored = (await until_there_is_room(count))["rows"].to_pylist()
+    assert stored == [counts["inserted"] * _ROWS]
     await store.stop()
+
+
+async def until_there_is_room(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask again what the store refuses for lack of memory, as an agent sends a report again."""
+    while True:
+        try:
+            return await call()
+        except StoreError:
+            await asyncio.sleep(0.1)
 
 
 if __name__ == "__main__":
