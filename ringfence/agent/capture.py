@@ -215,7 +215,7 @@ def _listening(pods: Iterable[Pod], node_addresses: Iterable[Address]) -> Listen
     found: set[sockets.Listener] = set()
     for netns, addresses in places:
         try:
-            found.update(expand(sockets.listening(netns), addresses))
+            found.update(expand(sockets.serving(netns), addresses))
         except (NamespaceError, NetlinkError) as error:
             log.info("listening sockets not read", netns=str(netns), problem=str(error))
     listeners = sorted(found)
