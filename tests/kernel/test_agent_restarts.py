@@ -6,11 +6,14 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from ringfence.kernel import nft
+from ringfence.model.flow import Loss
 from ringfence.model.protocol import UDP, PortRange
 from tests.kernel.frames import ethernet, ipv4, udp
 from tests.kernel.test_pins import doomed, programs_on
@@ -158,6 +161,52 @@ def test_what_an_agent_left_is_removed_when_asked_and_not_while_one_runs(world: 
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
     assert (world.state_dir / "identity.json").exists()
+
+
+def test_a_disk_that_is_full_costs_the_reports_that_found_no_room_and_no_others(
+    world: World,
+) -> None:
+    """And the agent goes on, telling how many, until there is room again."""
+    client, server = world.node.pods
+    with small_disk(world.state_dir), tcp_echo(server, server.address, 8080):
+        world.start_agent()
+        world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+        world.stop("control", signal.SIGKILL)
+        tcp_exchange(client, server.address, 8080, b"kept")
+        waiting = _spooled(world)
+        world.await_("it is in the spool", lambda: _spooled(world) > waiting + 1)
+        ballast = world.state_dir / "ballast"
+        with ballast.open("wb", 0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        tcp_exchange(client, server.address, 8080, b"lost")
+        world.await_("reports are lost", lambda: _said(world).count("No space left") >= 3)
+        ballast.unlink()
+        world.start_control()
+        tcp_exchange(client, server.address, 8080, b"kept")
+        world.await_("what was kept", lambda: world.counted("opened", server, 8080) == 2)
+        world.await_("the loss", lambda: world.state().audit.losses[Loss.REPORT_NOT_KEPT] >= 2)
+        world.stop("agent")
+    assert world.counted("opened", server, 8080) == 2
+
+
+def _said(world: World) -> str:
+    """The agent's words on reports that it could not keep."""
+    lines = (world.directory / "agent.log").read_text().splitlines()
+    return "\n".join(line for line in lines if "cannot keep a report" in line)
+
+
+@contextlib.contextmanager
+def small_disk(at: Path) -> Iterator[None]:
+    """A directory's files on a file system of a mebibyte, while it lasts."""
+    files = {path.name: path.read_bytes() for path in at.iterdir()}
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", at], check=True)
+    try:
+        for name, data in files.items():
+            (at / name).write_bytes(data)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", at], check=True)
 
 
 def _remove(world: World) -> subprocess.CompletedProcess[str]:
