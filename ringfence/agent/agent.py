@@ -116,7 +116,10 @@ class Agent:
         log.info("agent started", node=self._config.link.name, release=__version__)
 
     async def stop(self) -> None:
-        """Detach and report once more. Rules stay: an agent's absence is no reason to open up."""
+        """Report once more, and leave the rest to a successor.
+
+        Rules stay: an agent's absence is no reason to open up. So do programs and what they count.
+        """
         self._stopping.set()
         self._cut_short.set()
         if self._reporter:
@@ -159,7 +162,7 @@ class Agent:
                 if changed or self._unreached:
                     self._pods, self._unreached = await locate(*found)
                     changed |= before != (self._pods, self._unreached)
-                if self._interfaces:
+                if self._interfaces and not self._stopping.is_set():
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))
                 if await self._in_kernel(self._capture.crowded):
                     self._cut_short.set()
@@ -199,7 +202,7 @@ class Agent:
         return tuple(
             interface
             for interface in self._interfaces
-            if interface.up and interface.name != _LOOPBACK and not self._stopping.is_set()
+            if interface.up and interface.name != _LOOPBACK
         )
 
     # Reporting
@@ -257,8 +260,8 @@ class Agent:
             self._enforcer.read_drops(self._capture.drops(), addresses)
         except KernelError as error:
             log.warning("drops not reported", problem=str(error))
-        if self._stopping.is_set():  # what is counted from now on, nobody would take
-            self._capture.watch(self._to_capture())
+        if self._stopping.is_set():
+            self._capture.retire()
         self._audit = self._capture.audit()
         self._audit.losses.update(self._spool.lost)
         fresh = uuid.uuid4().hex

@@ -53,8 +53,9 @@ class Capture:
     """Attaches to interfaces and drains what was counted. Its methods block: call them in turn."""
 
     def __init__(self, pin_dir: Path) -> None:
-        """`pin_dir`: where counts outlive a kill, if it is in a BPF file system."""
+        """`pin_dir`: where counts outlive this process, if it is in a BPF file system."""
         self._pin_dir = pin_dir
+        self._pinned = False
         self._self_audit = SelfAudit()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
@@ -63,12 +64,11 @@ class Capture:
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
-        """Load the programs, and go on where an agent was killed; raises BpfError."""
-        pins = None
-        if on_bpf_file_system(self._pin_dir):
-            pins = Pins(self._pin_dir)
-        else:
-            log.warning("counts will not outlive a kill: no BPF file system", at=str(self._pin_dir))
+        """Load the programs, and go on where an agent ended; raises BpfError."""
+        self._pinned = on_bpf_file_system(self._pin_dir)
+        if not self._pinned:
+            log.warning("counts end with the agent: no BPF file system", at=str(self._pin_dir))
+        pins = Pins(self._pin_dir) if self._pinned else None
         self._flows = FlowCapture(object_path("flow"), pins=pins)
         self._drops = DropCapture(object_path("drop"))
         self._flows.open()
@@ -78,12 +78,21 @@ class Capture:
             self._flows.close()
             raise
         if taken_over := len(self._flows.attached):
-            log.info("goes on where an agent was killed", interfaces=taken_over)
+            log.info("goes on where an agent ended", interfaces=taken_over)
 
     def close(self) -> None:
-        """Detach and unload."""
+        """Unload; where counts outlive this process, what passes goes on being counted."""
         self._drops.close()
         self._flows.close()
+
+    def remove(self) -> None:
+        """Leave nothing to a successor; then `close`."""
+        self._flows.remove()
+
+    def retire(self) -> None:
+        """Before what is taken last: stop counting what no successor would find."""
+        if not self._pinned:
+            self.watch(())
 
     def watch(self, interfaces: Collection[Interface]) -> None:
         """Count what passes these interfaces and no others, and look into what their tunnels send.
@@ -123,7 +132,7 @@ class Capture:
         return self._flows.take()
 
     def left(self) -> NDArray[np.void]:
-        """What was taken last, by an agent that was killed perhaps, without being `done`."""
+        """What was taken last, perhaps by an agent that was killed, without being `done`."""
         return self._flows.left()
 
     def done(self) -> None:
@@ -206,7 +215,7 @@ def _listening(pods: Iterable[Pod], node_addresses: Iterable[Address]) -> Listen
     found: set[sockets.Listener] = set()
     for netns, addresses in places:
         try:
-            found.update(expand(sockets.listening(netns), addresses))
+            found.update(expand(sockets.serving(netns), addresses))
         except (NamespaceError, NetlinkError) as error:
             log.info("listening sockets not read", netns=str(netns), problem=str(error))
     listeners = sorted(found)

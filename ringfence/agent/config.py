@@ -16,7 +16,7 @@ class AgentConfig:
     interval_seconds: int = 15
     """Between reports, until the control plane says otherwise."""
     pin_dir: Path = Path("/sys/fs/bpf/ringfence")
-    """Where programs and counts outlive a kill, in a BPF file system."""
+    """Where programs and counts outlive the agent, in a BPF file system."""
     poll_seconds: float = 1.0
     """Between looks for pods and interfaces that came or went."""
     spool_bytes: int = 256 * 1024 * 1024

@@ -1,6 +1,6 @@
-"""`ringfence agent`: run the agent of a node, and ask whether it is well.
+"""`ringfence agent`: run the agent of a node, ask whether it is well, take away what it left.
 
-The probe shares the agent's memory limit, so only `run` imports what the agent needs.
+The probe shares the agent's memory limit, so only the others import what the agent needs.
 """
 
 import asyncio
@@ -25,6 +25,23 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 StateDir = Annotated[
     Path, typer.Option(envvar="RINGFENCE_STATE_DIR", help="Where the agent keeps its state.")
 ]
+RuntimeSocket = Annotated[
+    str,
+    typer.Option(
+        envvar="RINGFENCE_RUNTIME_SOCKET",
+        help="The container runtime's socket; empty on a host without pods.",
+    ),
+]
+PinDir = Annotated[
+    Path,
+    typer.Option(
+        envvar="RINGFENCE_PIN_DIR",
+        help="Where counts outlive the agent, in a BPF file system (mount -t bpf).",
+    ),
+]
+_STATE_DIR = Path("/var/lib/ringfence")
+_RUNTIME_SOCKET = "/run/containerd/containerd.sock"
+_PIN_DIR = Path("/sys/fs/bpf/ringfence")
 
 
 @app.command()
@@ -48,26 +65,16 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             envvar="RINGFENCE_KUBERNETES_CLUSTER", help="Its Kubernetes cluster; empty outside."
         ),
     ] = "",
-    state_dir: StateDir = Path("/var/lib/ringfence"),
-    runtime_socket: Annotated[
-        str,
-        typer.Option(
-            envvar="RINGFENCE_RUNTIME_SOCKET",
-            help="The container runtime's socket; empty on a host without pods.",
-        ),
-    ] = "/run/containerd/containerd.sock",
-    pin_dir: Annotated[
-        Path,
-        typer.Option(
-            envvar="RINGFENCE_PIN_DIR",
-            help="Where counts outlive a kill, in a BPF file system (mount -t bpf).",
-        ),
-    ] = Path("/sys/fs/bpf/ringfence"),
+    state_dir: StateDir = _STATE_DIR,
+    runtime_socket: RuntimeSocket = _RUNTIME_SOCKET,
+    pin_dir: PinDir = _PIN_DIR,
     interval: Annotated[
         int, typer.Option(envvar="RINGFENCE_INTERVAL", min=1, help="Seconds between reports.")
     ] = 15,
 ) -> None:
     """Capture flows and enforce policy on this node until stopped. Needs root.
+
+    Programs and rules stay in the kernel for the next agent; `agent remove` takes them away.
 
     Example: ringfence agent run --server https://10.0.0.1:8443 --ca-file ca.pem --token-file token
     """
@@ -91,7 +98,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 
 @app.command()
-def health(state_dir: StateDir = Path("/var/lib/ringfence")) -> None:
+def health(state_dir: StateDir = _STATE_DIR) -> None:
     """Tell whether the agent on this node works: for a probe.
 
     Example: ringfence agent health
@@ -105,6 +112,24 @@ def health(state_dir: StateDir = Path("/var/lib/ringfence")) -> None:
             f"the agent has done nothing, or has had no container runtime, for {age:.0f} s;"
             " see its log"
         )
+
+
+@app.command()
+def remove(
+    state_dir: StateDir = _STATE_DIR,
+    runtime_socket: RuntimeSocket = _RUNTIME_SOCKET,
+    pin_dir: PinDir = _PIN_DIR,
+) -> None:
+    """Take away what a stopped agent left on this node: programs, their counts, and rules.
+
+    The state directory stays: it has the agent's certificate, and reports not yet delivered.
+
+    Example: ringfence agent remove
+    """
+    from ringfence.agent.remove import remove  # noqa: PLC0415
+
+    asyncio.run(remove(state_dir, pin_dir, Path(runtime_socket) if runtime_socket else None))
+    typer.echo(f"removed; {state_dir} is kept", err=True)
 
 
 async def _run(config: "AgentConfig") -> None:

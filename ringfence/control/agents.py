@@ -15,6 +15,9 @@ NodeKey = tuple[ClusterId, NodeName]
 
 TOLERATED_SKEW_NS = LARGEST_SKEW_SECONDS * 10**9
 
+_ALIVE_NS = 60 * 10**9
+"""An agent tells its state at each report: after so long without, nobody may be there."""
+
 
 @dataclass
 class Agent:
@@ -27,6 +30,10 @@ class Agent:
     sessions: int = 0
     refused_addresses: str = ""
     """Which of the addresses that it reports are not taken for its own, and why."""
+    latest: object = None
+    """The session that was opened last."""
+    contested_ns: int = -_ALIVE_NS
+    """When an earlier session was last heard: two agents have one name and certificate then."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be a new directive."""
 
@@ -40,6 +47,12 @@ class Agent:
         """Why the agent is not to be trusted to enforce what it should; empty if it is."""
         if abs(self.skew_ns) > TOLERATED_SKEW_NS:
             return skew_text(self.key[1], self.skew_ns)
+        if self.last_seen_ns - self.contested_ns < _ALIVE_NS:
+            return (
+                f"several agents are connected as {self.key[1]}, and their flows are taken for one"
+                " node's: leave one, and enrol each other anew with an empty state directory and a"
+                " --node of its own"
+            )
         return self.state.stale_reason
 
 
@@ -70,6 +83,15 @@ class Agents:
             clusters = ", ".join(agent.key[0] or "none" for agent in found)
             raise ConflictError(f"several nodes are named {node!r}, in the clusters {clusters}")
         return found[0]
+
+    def require_free(self, name: str, cluster: ClusterId, now_ns: int) -> None:
+        """Raise ConflictError where an agent of that name is alive."""
+        agent = self._agents.get((cluster, NodeName(name)))
+        if agent and agent.connected and now_ns - agent.last_seen_ns < _ALIVE_NS:
+            raise ConflictError(
+                f"an agent named {name!r} is connected already; give this one another --node, or"
+                " stop that one and wait a minute"
+            )
 
     def heard(self, identity: ClientIdentity, state: AgentState, now_ns: int) -> Agent:
         """Note an agent's state."""

@@ -55,7 +55,8 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         if first.protocol != batch.PROTOCOL:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, protocol_text(first.protocol))
         agent = self._heard(identity, first)
-        reader = asyncio.create_task(self._read_states(identity, request_iterator))
+        session = agent.latest = object()
+        reader = asyncio.create_task(self._read_states(identity, session, request_iterator))
         reader.add_done_callback(lambda _: agent.news.set())
         agent.sessions += 1
         _LOG.info("agent connected", node=identity.name, cluster=identity.kubernetes_cluster)
@@ -176,10 +177,12 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         return agent
 
     async def _read_states(
-        self, identity: ClientIdentity, states: AsyncIterator[wire.AgentState]
+        self, identity: ClientIdentity, session: object, states: AsyncIterator[wire.AgentState]
     ) -> None:
         async for state in states:
-            self._heard(identity, state)
+            agent = self._heard(identity, state)
+            if agent.latest is not session:
+                agent.contested_ns = agent.last_seen_ns
 
     def _window(self, identity: ClientIdentity, request: wire.Batch) -> Window:
         """The batch's window; old ones are welcome, for an agent keeps what it cannot deliver."""

@@ -36,6 +36,8 @@ _REVERSE = 29305  # RFC 5103 section 6.1: the enterprise of elements that tell o
 _LARGEST_MESSAGE = 65_535
 _INITIATOR = 1  # biflowDirection: the source is the end that opened
 
+_FLAG_COUNTS = (("syn", 218), ("fin", 219), ("rst", 220))  # tcpSynTotalCount, …
+
 _TEMPLATES_SECONDS = 60
 """How often templates are sent again over UDP (RFC 7011 section 8.4)."""
 
@@ -81,6 +83,11 @@ class Template:
             ("forward_packets", 2, 0, ">u8"),
             ("forward_flags", 6, 0, ">u2"),
             ("opened", 278, 0, ">u4"),  # connectionCountNew
+            *(
+                (f"{way}_{flag}", element, enterprise, ">u4")
+                for flag, element in (() if self.icmp else _FLAG_COUNTS)
+                for way, enterprise in (("forward", 0), ("reverse", _REVERSE))
+            ),
         )
 
     @cached_property

@@ -25,7 +25,7 @@ from ringfence.flows.pairs import (
 )
 from ringfence.flows.record import Nat, tuple_id
 from ringfence.model.flow import Mode, Observer
-from ringfence.model.protocol import ICMP, ICMPV6, TCP
+from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
 
 __all__ = ["Listening", "Orientations", "conversations"]
 
@@ -33,6 +33,9 @@ _SYN, _SOCKET, _SERVICE, _DEGREE = range(4)
 
 _IDLE_NS = 120 * 10**9
 """Silence after which a tuple is a new connection: the kernel's nf_conntrack_udp_timeout_stream."""
+
+_EPHEMERAL = 32768
+"""The first port that Linux gives to sockets by itself (net.ipv4.ip_local_port_range)."""
 
 _TUNNEL = np.dtype(
     [("protocol", "u1"), ("consumer", "u1", 16), ("provider", "u1", 16), ("port", "u2")]
@@ -147,15 +150,20 @@ def _degree(pairs: Pairs) -> NDArray[np.int64]:
 
 
 def _first_packet(pairs: Pairs, protocol: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Among equals: the sender of a datagram that none preceded opened; of TCP, the higher port."""
+    """Among equals: of TCP, the higher port opened; of UDP, the one that a kernel picked.
+
+    Else who sent a packet that none preceded, which is wrong where a window begins with an answer.
+    """
     never = np.iinfo(np.int64).max
     first = [
         np.where(rows >= 0, pairs.field(rows, "first_ns").astype(np.int64), never)
         for rows in pairs.rows
     ]
     by_time = np.sign((first[0] > first[1]).astype(np.int64) - (first[0] < first[1]))
-    by_port = port_of(pairs.ends[1]) - port_of(pairs.ends[0])
-    return np.where((protocol == TCP) & (by_port != 0), by_port, by_time)
+    low, high = (port_of(end) for end in pairs.ends)
+    picked = (high >= _EPHEMERAL).astype(np.int64) - (low >= _EPHEMERAL)
+    by_port = np.select([protocol == TCP, protocol == UDP], [high - low, picked])
+    return np.where(by_port != 0, by_port, by_time)
 
 
 @dataclass(frozen=True)

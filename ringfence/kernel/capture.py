@@ -109,7 +109,7 @@ class FlowCapture:
 
         `max_audits`: how many sides of interfaces are counted one by one. `settings`: struct
         settings of the program, where packets come from capture files and bring their own time.
-        `pins`: where maps and links outlive a kill, for the next capture to take over.
+        `pins`: where maps and links outlive this process, for the next capture to take over.
         """
         self._path = object_path
         self._max_flows = max_flows
@@ -122,7 +122,7 @@ class FlowCapture:
         self._taken: np.ndarray[Any, Any] = np.empty(0, _KEY)
 
     def open(self) -> None:
-        """Load the program, and go on where a predecessor was killed.
+        """Load the program, and go on where a predecessor ended.
 
         Raises BpfError with what to do when the kernel refuses.
         """
@@ -143,13 +143,22 @@ class FlowCapture:
             self._take_over(self._pins)
 
     def close(self) -> None:
-        """Detach from every interface and unload; nothing stays."""
+        """Unload. What is pinned goes on counting for a successor; without pins nothing stays."""
         with self._lock:
             while self._attachments:
-                self._attachments.popitem()[1].close()
+                _, attachment = self._attachments.popitem()
+                attachment.leave() if self._pins else attachment.close()
             self._object.close()
             if self._pins:
                 self._pins.close()
+
+    def remove(self) -> None:
+        """Detach from every interface, and remove what is pinned; to `close` is left to do."""
+        with self._lock:
+            while self._attachments:
+                self._attachments.popitem()[1].close()
+            if self._pins:
+                self._pins.remove()
 
     def attach(self, ifindex: int) -> None:
         """Count what passes an interface of the calling thread's network namespace.

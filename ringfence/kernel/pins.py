@@ -1,4 +1,4 @@
-"""What outlives a process that was killed: maps and links, pinned in a BPF file system.
+"""What outlives a process: maps and links, pinned in a BPF file system.
 
     DIRECTORY/DIGEST/flows_0            a map, by its name
     DIRECTORY/DIGEST/link_7_ingress     a program's link to one side of interface 7
@@ -58,12 +58,15 @@ class Pins:
             raise BpfError(f"cannot use {self._root}: {error.strerror}") from error
 
     def close(self) -> None:
+        """Let another have the directory, with what is pinned in it."""
+        os.close(self._lock)
+
+    def remove(self) -> None:
         """Remove every pin; what nothing else holds is freed."""
         ended = self._root / "ended"
         self._own.rename(ended)  # from here on nobody takes over: a part would be of no use
         _remove(ended)
         self._root.rmdir()
-        os.close(self._lock)
 
     def map(self, name: str) -> Path:
         """Where a map is pinned."""

@@ -8,7 +8,7 @@ connection ends at once.
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ _ANSWER = struct.Struct("=BBBB48s5I")  # inet_diag_msg
 
 # States of include/net/tcp_states.h; UDP sockets use the first and the last of them.
 _ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE, _CLOSE_WAIT, _LISTEN = 1, 4, 5, 7, 8, 10
+_PICKED = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the reader's namespace
 _GONE = {errno.ENOENT, errno.ESTALE}
 _LISTENING = {TCP: (_LISTEN,), UDP: (_CLOSE,)}
 _OPEN = {TCP: (_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT), UDP: (_ESTABLISHED,)}
@@ -57,7 +58,24 @@ def listening(netns_path: Path) -> frozenset[Listener]:
 
     A socket that listens on :: for both families counts once for each.
     """
-    found = run_in(netns_path, lambda: list(_dump(_LISTENING)))
+    return _listeners(run_in(netns_path, lambda: list(_dump(_LISTENING))))
+
+
+def serving(netns_path: Path) -> frozenset[Listener]:
+    """Those `listening`, but for UDP sockets on a port that the kernel picks, as for clients."""
+
+    def chosen() -> list[tuple[Connection, bool]]:
+        first, last = map(int, _PICKED.read_text().split())
+        return [
+            (c, v6_only)
+            for c, v6_only in _dump(_LISTENING)
+            if c.protocol != UDP or not first <= c.local_port <= last
+        ]
+
+    return _listeners(run_in(netns_path, chosen))
+
+
+def _listeners(found: Collection[tuple[Connection, bool]]) -> frozenset[Listener]:
     listeners = {Listener(c.protocol, c.local, c.local_port) for c, _ in found}
     any_v4 = Address(V4_MAPPED + bytes(4))
     listeners |= {

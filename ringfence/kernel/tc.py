@@ -2,9 +2,9 @@
 
 A TCX link (kernel 6.6) ends with its descriptor, unless it is pinned: then whoever is next takes
 it over, and no packet passes between the old program and the new one. Before that there are only
-filters of the clsact qdisc, which stay until somebody removes them. Who attached them does, or,
-after a kill, who attaches a program of the same name next: there is one agent to a node. The qdisc
-goes with the one who made it, if nobody else uses it by then; one that was killed leaves it.
+filters of the clsact qdisc, which stay until somebody removes them: who attached them, or who has
+attached a program of the same name in their place since; there is one agent to a node. The qdisc
+goes with the one who made it, if nobody else uses it by then; otherwise it stays.
 """
 
 import contextlib
@@ -31,6 +31,9 @@ class Attachment(Protocol):
 
     def close(self) -> None:
         """Take them off; the interface may be gone. Called in the interface's namespace."""
+
+    def leave(self) -> None:
+        """Let go of them: what is pinned, and every filter, goes on for a successor."""
 
 
 def attach(ifindex: int, programs: Mapping[Hook, int], pins: Pins | None = None) -> Attachment:
@@ -80,6 +83,10 @@ class TcxLinks:
         """Close the links, and remove their pins."""
         if self._pins:
             self._pins.unlink(self._ifindex)
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the links; those that are pinned go on."""
         while self._links:
             os.close(self._links.pop())
 
@@ -176,8 +183,11 @@ class ClsactFilters:
         with _only_loader():
             self._remove()
 
+    def leave(self) -> None:
+        """Filters stay by themselves."""
+
     def _attach(self, hook: Hook, program: int) -> None:
-        """Put the program in the place of a loader's that was killed: it bears the same name."""
+        """Put the program in the place of a predecessor's: it bears the same name."""
         fresh = _TcFilter(sz=ctypes.sizeof(_TcFilter), prog_fd=program)
         name = program_name(program)
         before = [one for one in _bpf_filters(self._ifindex, hook) if one.program == name]

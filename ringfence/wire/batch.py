@@ -108,11 +108,26 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
     except (pa.ArrowInvalid, OSError) as error:
         raise BatchError(f"not an Arrow stream: {error}") from error
     if not table.schema.equals(schema):
-        raise BatchError(f"a batch has the schema {table.schema}, expected {schema}")
+        raise BatchError(_unlike(table.schema, schema))
     lacking = [name for name in schema.names if table[name].null_count]
     if lacking:
         raise BatchError(f"a batch has rows without {', '.join(lacking)}")
     return table
+
+
+def _unlike(found: pa.Schema, expected: pa.Schema) -> str:
+    """How a schema of anybody's making differs, in bounded length: it becomes a gRPC status."""
+    lacking = ", ".join(name for name in expected.names if name not in found.names)
+    differ = ", ".join(
+        field.name
+        for field in expected
+        if found.names.count(field.name) == 1 and found.field(field.name).type != field.type
+    )
+    return (
+        f"a batch has other columns than it should ({len(found)} instead of {len(expected)};"
+        f" lacking: {lacking or 'none'}; of another type: {differ or 'none'});"
+        " install the same release of Ringfence on both sides"
+    )
 
 
 def addresses(column: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:

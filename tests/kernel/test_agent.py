@@ -5,9 +5,6 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
-import time
-from functools import partial
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -30,7 +27,6 @@ from ringfence.wire.generated.agent_pb2 import (
 )
 from tests.kernel.frames import A4, B4, ethernet, ipv4, udp
 from tests.kernel.netns import Pod, ip
-from tests.kernel.test_pins import doomed
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.txring import TxRing
 from tests.kernel.world import RINGFENCE, Row, World, judges, policy, sandbox, sandboxes
@@ -47,13 +43,13 @@ def test_flows_arrive_each_counted_once(world: World) -> None:
     with tcp_echo(server, server.address, 8080):
         for _ in range(5):
             tcp_exchange(client, server.address, 8080, b"x" * 1000)
-        world.await_("five connections", lambda: _opened(world, server, 8080) >= 5)
+        world.await_("five connections", lambda: world.counted("opened", server, 8080) >= 5)
     rows = [row for row in world.flows() if row["provider_port"] == 8080]
     assert {row["interface"] for row in rows} == {client.host_ifindex, server.host_ifindex}
     assert all(row["observer"] == Observer.POD for row in rows)
     assert all(row["consumer"] == parse_address(client.address) for row in rows)
     assert {row["method"] for row in rows} <= {"syn", "socket"}
-    assert _opened(world, server, 8080) == 5
+    assert world.counted("opened", server, 8080) == 5
     assert sum(row["answered"] for row in rows) == 10  # seen at both ends
     for each in world.batches():
         assert each.window_end_ns % 10**9 == 0
@@ -157,23 +153,14 @@ def test_a_switch_of_the_mode_under_traffic_loses_no_count(world: World) -> None
                         sender.sendto(b"x", (server.address, 5300))
                         sent += 1
                     ports.add(sender.getsockname()[1])
-        world.await_("all of them", lambda: _datagrams(world, server) >= sent)
+        world.await_("all of them", lambda: world.counted("forward_packets", server, 5300) >= sent)
         world.stop("agent")
     rows = [row for row in world.flows() if row["provider_port"] == 5300]
-    assert _datagrams(world, server) == sent
+    assert world.counted("forward_packets", server, 5300) == sent
     told = {row["consumer_port"] for row in rows}
     assert 0 in told
     assert told - {0} <= ports
     assert len(told) > 2
-
-
-def _datagrams(world: World, server: Pod) -> int:
-    """Packets to port 5300 as counted at the server's own interface."""
-    return sum(
-        row["forward_packets"]
-        for row in world.flows()
-        if row["provider_port"] == 5300 and row["interface"] == server.host_ifindex
-    )
 
 
 def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
@@ -202,78 +189,6 @@ def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
     world.stop("agent")  # it reports what came after the last window
     world.start_agent()
     world.await_("all that was sent", lambda: seen() == sent)
-
-
-def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
-    client, server = world.node.pods
-    world.start_agent()
-    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
-    with tcp_echo(server, server.address, 8080):
-        tcp_exchange(client, server.address, 8080, b"before")
-        world.await_("a first report", lambda: _opened(world, server, 8080) == 1)
-        world.stop("control", signal.SIGKILL)
-        for _ in range(3):
-            tcp_exchange(client, server.address, 8080, b"during")
-        world.await_("a report in the spool", lambda: _spooled(world) >= 3)
-        world.stop("agent", signal.SIGKILL)
-        waiting = _spooled(world)
-        world.start_agent()
-        world.await_("the spool grows on", lambda: _spooled(world) > waiting)
-        world.start_control()
-        world.await_("all delivered", lambda: _opened(world, server, 8080) == 4)
-        tcp_exchange(client, server.address, 8080, b"at last")
-        world.stop("agent")  # reports once more, into the spool if need be
-        world.start_agent()
-        world.await_("the last one delivered", lambda: _opened(world, server, 8080) == 5)
-    starts = [each.window_start_ns for each in world.batches()]
-    assert starts == sorted(starts)
-
-
-@pytest.mark.timeout(300)
-def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world: World) -> None:
-    """While it works and while there is none; each kill hits another moment of the interval."""
-    client, server = world.node.pods
-    world.start_agent()
-    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
-    stopping, sent = threading.Event(), 0
-
-    def send() -> None:
-        nonlocal sent
-        with open_socket(client, server.address, socket.SOCK_DGRAM) as sender:
-            while not stopping.wait(0.001):
-                sender.sendto(b"x", (server.address, 5300))
-                sent += 1
-
-    with open_socket(server, server.address, socket.SOCK_DGRAM) as sink:
-        sink.bind((server.address, 5300))
-        world.await_("the first report", world.batches)
-        sender = threading.Thread(target=send)
-        sender.start()
-        try:
-            for kill in range(4):
-                told = len(world.batches())
-                world.await_("more reports", partial(_more_batches, world, told))
-                time.sleep(kill / 4)
-                world.stop("agent", signal.SIGKILL)
-                if kill == 3:  # just when it had taken a window's records
-                    (world.state_dir / "window").write_text("interrupted")
-                    with doomed(world.pin_dir, world.node) as last:
-                        last.call("take")
-                world.start_agent()
-        finally:
-            stopping.set()
-            sender.join()
-        world.await_("all of them", lambda: _datagrams(world, server) >= sent)
-        audit = world.state().audit
-        world.stop("agent")
-    assert _datagrams(world, server) == sent > 1000
-    assert "interrupted" in {each.id for each in world.batches()}
-    assert (audit.unaccounted, audit.overcounted) == (0, 0)
-    assert not world.pin_dir.exists()
-
-
-def _more_batches(world: World, than: int) -> bool:
-    return len(world.batches()) > than
 
 
 def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: World) -> None:
@@ -427,19 +342,6 @@ def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:
     none = subprocess.run([*health, "/nonexistent"], capture_output=True, text=True, check=False)
     assert none.returncode == 1
     assert "no agent has worked" in none.stderr
-
-
-def _opened(world: World, server: Pod, port: int) -> int:
-    """Connections to a port as counted at the server's own interface."""
-    return sum(
-        row["opened"]
-        for row in world.flows()
-        if row["provider_port"] == port and row["interface"] == server.host_ifindex
-    )
-
-
-def _spooled(world: World) -> int:
-    return len(list((world.state_dir / "spool").glob("*.batch")))
 
 
 def _dropped(world: World, server: Pod, port: int) -> int:

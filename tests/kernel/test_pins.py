@@ -1,4 +1,4 @@
-"""What a capture that was killed leaves to the next one, and what one that ends does not."""
+"""What a capture leaves to the next one, whether it was killed or ended, until it is removed."""
 
 import contextlib
 import ctypes
@@ -17,6 +17,7 @@ from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.pins import Pins, on_bpf_file_system
 from ringfence.kernel.tc import TcxLinks
+from tests.kernel import observe
 from tests.kernel.netns import Namespace, Node, Pod, bpf_file_system, ip, node_with_pods
 from tests.kernel.traffic import ping
 
@@ -88,7 +89,8 @@ def successor(pin_dir: Path, node: Node, **sizes: Any) -> Iterator[FlowCapture]:
     try:
         yield capture
     finally:
-        node.call(capture.close)
+        node.call(capture.remove)
+        capture.close()
 
 
 def echoes(flows: Flows, pod: Pod) -> int:
@@ -133,6 +135,22 @@ def test_the_next_goes_on_counting_where_one_was_killed(pin_dir: Path) -> None:
             assert seen["skbs"] >= 2 + 3 + 4 + 5 + 6
         assert programs_on(node, client.host_ifindex) == []
         assert not pin_dir.exists()
+
+
+def test_the_next_goes_on_counting_where_one_ended(pin_dir: Path) -> None:
+    with node_with_pods(2) as node:
+        client = node.pods[0]
+        first = FlowCapture(object_path("flow"), pins=Pins(pin_dir))
+        node.call(first.open)
+        observe.attach(first, node)
+        send(node, 2)
+        first.drain()
+        send(node, 3)
+        first.close()
+        send(node, 4)
+        with successor(pin_dir, node) as capture:
+            assert len(capture.left()) == 0
+            assert echoes(capture.drain(), client) == 3 + 4
 
 
 def test_programs_of_others_stay_in_their_place(pin_dir: Path, tmp_path: Path) -> None:
@@ -201,7 +219,7 @@ def test_pins_of_a_loader_with_other_maps_are_removed(pin_dir: Path) -> None:
             assert programs_on(node, node.pods[0].host_ifindex) == []
 
 
-def test_one_that_is_killed_while_it_ends_leaves_nothing_to_take_over(pin_dir: Path) -> None:
+def test_a_removal_that_is_killed_leaves_nothing_to_take_over(pin_dir: Path) -> None:
     with node_with_pods(2) as node:
         with doomed(pin_dir, node):
             send(node, 1)

@@ -5,7 +5,14 @@ import socket
 
 import pytest
 
-from ringfence.kernel.sockets import Connection, Listener, connections, destroy, listening
+from ringfence.kernel.sockets import (
+    Connection,
+    Listener,
+    connections,
+    destroy,
+    listening,
+    serving,
+)
 from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
 from tests.kernel.netns import Namespace, namespace
@@ -70,6 +77,19 @@ def test_a_connection_is_listed_from_both_ends_and_can_be_cut(listen_on: str, di
                 client.recv(1)
             assert connections(where.path) == set()
             assert not destroy(where.path, theirs)
+
+
+def test_a_udp_socket_on_a_port_that_the_kernel_picked_is_a_clients() -> None:
+    with namespace("udp") as where, contextlib.ExitStack() as stack:
+        where.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=5000 5999")
+        stack.enter_context(bound(where, "127.0.0.1", socket.SOCK_DGRAM, 40_000))
+        client = stack.enter_context(open_socket(where, "127.0.0.1", socket.SOCK_DGRAM))
+        client.sendto(b"x", ("127.0.0.1", 40_000))
+        assert 5000 <= client.getsockname()[1] <= 5999
+        stack.enter_context(bound(where, "127.0.0.1", socket.SOCK_STREAM, 5500))
+        chosen = {Listener(UDP, LOOP4, 40_000), Listener(TCP, LOOP4, 5500)}
+        assert serving(where.path) == chosen
+        assert len(listening(where.path) - chosen) == 1
 
 
 def test_a_connected_udp_socket_is_a_connection() -> None:

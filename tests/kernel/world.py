@@ -124,6 +124,14 @@ class World:
             for row in batch.decode(batch.FLOWS, each.flows).to_pylist()
         ]
 
+    def counted(self, column: str, pod: Pod, provider_port: int) -> int:
+        """The sum of a column of flows to a port, as seen at a pod's own interface."""
+        return sum(
+            row[column]
+            for row in self.flows()
+            if row["provider_port"] == provider_port and row["interface"] == pod.host_ifindex
+        )
+
     def drops(self) -> list[Row]:
         return [
             row

@@ -117,6 +117,8 @@ async def enrol(
                 f"{used.kubernetes_cluster!r}, not {asked.kind.value!r} in "
                 f"{asked.kubernetes_cluster!r}"
             )
+        if asked.kind is ClientKind.AGENT:
+            services.agents.require_free(asked.name, used.kubernetes_cluster, now_ns)
         identity = ClientIdentity(asked.kind, asked.name, used.kubernetes_cluster, used.tenant)
         signed = services.authority.sign_client(asked.csr_pem.encode(), identity, now_ns)
         author = Author(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,14 +112,15 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[World]]
     running: list[World] = []
     token_file = tmp_path / "admin-token"
 
-    async def run(**more: Any) -> World:
+    async def run(clock: Callable[[], int] = time.time_ns, **more: Any) -> World:
         for world in running:
             await stop(world)
         running.clear()
         data_dir = tmp_path / "data"
-        plane = ControlPlane(
-            make_config(data_dir, admin_token_file=token_file, advertise=("127.0.0.1",), **more)
+        config = make_config(
+            data_dir, admin_token_file=token_file, advertise=("127.0.0.1",), **more
         )
+        plane = ControlPlane(config, clock)
         await plane.start()
         token = token_file.read_text().strip()
         verify = ssl.create_default_context(cafile=str(data_dir / "ca.pem"))

@@ -169,9 +169,15 @@ def test_many_peers_outweigh_a_low_port() -> None:
     assert {row["provider_port"] for row in rows} == {9000}
 
 
-def test_a_datagram_without_answer_comes_from_the_consumer() -> None:
-    (row,) = run(record(f"{CLIENT}:53", f"{SERVER}:40000", protocol=UDP))
+@pytest.mark.parametrize("port", [514, 32767, 50000])
+def test_a_datagram_without_answer_comes_from_the_consumer(port: int) -> None:
+    (row,) = run(record(f"{CLIENT}:40000", f"{SERVER}:{port}", protocol=UDP))
     assert (row["consumer"], row["opened"], row["answered"]) == (CLIENT, 1, 0)
+
+
+def test_a_datagram_to_a_port_that_a_kernel_picked_is_an_answer() -> None:
+    (row,) = run(record(f"{SERVER}:53", f"{CLIENT}:40000", protocol=UDP))
+    assert (row["consumer"], row["provider_port"]) == (CLIENT, 53)
 
 
 def test_direction_and_counts_outlive_the_window() -> None:

@@ -1,0 +1,45 @@
+"""Taking off a node what an agent leaves there for its successor, when there is to be none."""
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ringfence.agent import host
+from ringfence.agent.capture import Capture
+from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.errors import AgentError
+from ringfence.agent.pods import locate, node
+from ringfence.kernel.cri import ContainerRuntime
+from ringfence.kernel.interfaces import list_interfaces
+from ringfence.policy.backends.nftables import Nftables
+
+_NOTHING = Order(0, None)
+
+
+async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) -> None:
+    """Detach the programs, forget their counts, and take every namespace's rules away.
+
+    The state directory keeps what is in it. What is away already is no error. Raises HostError
+    while an agent runs, KernelError, and AgentError with what is left.
+    """
+    host.check()
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, host.lock(state_dir))
+        interfaces = await list_interfaces()
+        capture = Capture(pin_dir)
+        capture.open()
+        stack.callback(capture.close)
+        # Filters of kernels before 6.6 are found by their names, in whose place ours are put.
+        capture.watch(interfaces)
+        capture.remove()
+        places = [node()]
+        if runtime_socket:
+            runtime = ContainerRuntime(runtime_socket)
+            await runtime.start()
+            stack.push_async_callback(runtime.stop)
+            pods, _ = await locate(await runtime.sandboxes(), interfaces)
+            places += [pod.place for pod in pods]
+        problems = Enforcer(Nftables()).apply(_NOTHING, places).problems
+        if problems:
+            told = "; ".join(f"{place.uid or 'node'}: {why}" for place, why in problems.items())
+            raise AgentError(f"rules are left in {len(problems)} places: {told}")
