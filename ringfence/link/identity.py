@@ -25,8 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
 from ringfence.model.client import ClientKind
-from ringfence.wire.batch import PROTOCOL
-from ringfence.wire.limits import LARGEST_SKEW_SECONDS
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS, PROTOCOL
 
 _FILE = "identity.json"
 _TIMEOUT_S = 10.0
