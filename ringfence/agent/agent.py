@@ -37,7 +37,6 @@ from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
 from ringfence.model.flow import Mode
 from ringfence.policy.backends.nftables import Nftables
-from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
@@ -47,6 +46,7 @@ from ringfence.wire.generated.agent_pb2 import (
     Directive,
     PodState,
 )
+from ringfence.wire.limits import PROTOCOL
 
 T = TypeVar("T")
 
@@ -239,6 +239,7 @@ class Agent:
             self._spool.put(batch)
         finally:
             await self._in_kernel(self._capture.done)
+            host.give_back_memory()
 
     def _rescue(self, start: int, end: int) -> Batch | None:
         """What an agent that was killed had taken, under the id under which it may be known."""

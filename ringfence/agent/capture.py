@@ -21,7 +21,7 @@ from ringfence.kernel.pins import Pins, on_bpf_file_system
 from ringfence.kernel.tunnel import DecodeAs
 from ringfence.model.address import V4_MAPPED, Address, is_v4
 from ringfence.model.flow import Loss, Mode
-from ringfence.wire import batch
+from ringfence.wire import columns
 from ringfence.wire.generated.agent_pb2 import Audit
 
 _ANY = frozenset({Address(bytes(16)), Address(V4_MAPPED + bytes(4))})
@@ -147,13 +147,13 @@ class Capture:
         declared_ports: frozenset[tuple[int, int]],
         mode: Mode,
     ) -> bytes:
-        """The conversations among records, as an Arrow stream of `batch.FLOWS`.
+        """The conversations among records, as an Arrow stream of `columns.FLOWS`.
 
         `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
         """
         pods = tuple(pods)
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
-        columns = conversations(
+        found = conversations(
             records,
             np.array(at_pods, dtype=np.uint32),
             _listening(pods, node_addresses),
@@ -161,7 +161,7 @@ class Capture:
             self._orientations,
             mode,
         )
-        return batch.encode(batch.FLOWS, columns)
+        return columns.encode(columns.FLOWS, found)
 
     def drops(self) -> NDArray[np.void]:
         """What anybody's rules dropped since the last call, on the whole machine (DROP_DTYPE)."""

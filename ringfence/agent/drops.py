@@ -17,10 +17,10 @@ from ringfence.model.flow import DropSource, Observer
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import ICMP, ICMPV6
 from ringfence.policy.backends.interface import DropSet
-from ringfence.wire import batch
+from ringfence.wire import columns
 
 Columns = dict[str, NDArray[Any]]
-"""Columns of `batch.DROPS`."""
+"""Columns of `columns.DROPS`."""
 
 REASON = "NETFILTER_DROP"
 """The only one of the kernel's drop reasons (enum skb_drop_reason) that is captured."""
@@ -101,14 +101,14 @@ class DropLedger:
             )  # fmt: skip
 
     def take(self) -> bytes:
-        """All that was gathered since the last call, as an Arrow stream of `batch.DROPS`."""
+        """All that was gathered since the last call, as an Arrow stream of `columns.DROPS`."""
         gathered, self._gathered = self._gathered, []
-        empty = {name: _empty(name) for name in batch.DROPS.names}
-        return batch.encode(
-            batch.DROPS,
+        empty = {name: _empty(name) for name in columns.DROPS}
+        return columns.encode(
+            columns.DROPS,
             {
                 name: np.concatenate([part[name] for part in (empty, *gathered)])
-                for name in batch.DROPS.names
+                for name in columns.DROPS
             },
         )
 
@@ -118,10 +118,10 @@ def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns
     rows = len(given["direction"])
     observer = Observer.POD if place.uid else Observer.NODE
     reason = REASON if source is DropSource.OTHER else ""
-    columns = {name: np.zeros((rows, *_empty(name).shape[1:]), _empty(name).dtype)
-               for name in batch.DROPS.names}  # fmt: skip
+    zeros = {name: np.zeros((rows, *_empty(name).shape[1:]), _empty(name).dtype)
+             for name in columns.DROPS}  # fmt: skip
     return {
-        **columns,
+        **zeros,
         "source": np.full(rows, source, dtype=np.uint8),
         "observer": np.full(rows, observer, dtype=np.uint8),
         "pod": np.full(rows, place.uid, dtype=object),
@@ -132,15 +132,15 @@ def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns
 
 _SET_NAME = "S64"
 """One width for all set names, so that a key is the same at each reading."""
-_TEXTS = ("direction", "pod", "rule", "reason")
 
 
 def _empty(name: str) -> NDArray[Any]:
-    if name in _TEXTS:
+    kind = columns.DROPS[name]
+    if kind == columns.TEXT:
         return np.empty(0, dtype=object)
-    if name in {"consumer", "provider"}:
+    if kind == columns.ADDRESS:
         return np.empty((0, 16), dtype=np.uint8)
-    return np.empty(0, dtype=batch.DROPS.field(name).type.to_pandas_dtype())
+    return np.empty(0, dtype=kind)
 
 
 def _tuple(drops: Drops) -> tuple[NDArray[np.uint8], ...]:

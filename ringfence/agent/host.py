@@ -1,5 +1,6 @@
 """What an agent needs of its node, checked before anything is touched."""
 
+import ctypes
 import fcntl
 import os
 from pathlib import Path
@@ -54,6 +55,12 @@ def lock(state_directory: Path) -> int:
             f"another agent runs on this node: it holds {state_directory / 'lock'}; stop it first"
         ) from error
     return descriptor
+
+
+def give_back_memory() -> None:
+    """Let the kernel have what a report took; the C library keeps it otherwise (malloc_trim(3))."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def health_file(state_dir: Path) -> Path:

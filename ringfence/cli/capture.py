@@ -219,7 +219,7 @@ def _two_way(records: Records) -> list[Row]:
             **{way: _way(columns, way, i) for way in ("forward", "reverse")},
             **{name: int(columns[name][i]) for name in ("opened", "answered", "refused")},
             **{name: int(columns[name][i]) for name in _RTT},
-            "method": columns["method"][i].as_py(),
+            "method": str(columns["method"][i]),
             "first_ns": int(columns["first_ns"][i]),
             "last_ns": int(columns["last_ns"][i]),
         }

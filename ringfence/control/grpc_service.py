@@ -20,6 +20,7 @@ from ringfence.model.workload import Item
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneServicer
+from ringfence.wire.limits import PROTOCOL
 
 _LOG = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         first = await anext(aiter(request_iterator), None)
         if first is None:
             return
-        if first.protocol != batch.PROTOCOL:
+        if first.protocol != PROTOCOL:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, protocol_text(first.protocol))
         agent = self._heard(identity, first)
         session = agent.latest = object()
@@ -207,7 +208,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
 def protocol_text(spoken: int) -> str:
     """What to do about a client of another release."""
     return (
-        f"the client speaks protocol {spoken}, the control plane {batch.PROTOCOL}; "
+        f"the client speaks protocol {spoken}, the control plane {PROTOCOL}; "
         "install the same release of Ringfence on both"
     )
 

@@ -9,17 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringfence.flows.keys import group, join, octets, spots
 from ringfence.flows.orientations import METHODS, UNDECIDED, Orientations
 from ringfence.flows.pairs import (
     ICMP_REQUEST,
     ICMPV6_REQUEST,
     Pairs,
     address_of,
-    join,
-    octets,
+    end_octets,
     pair_up,
     port_of,
 )
@@ -59,8 +58,8 @@ def conversations(
     service_ports: frozenset[tuple[int, int]],
     orientations: Orientations,
     mode: Mode = Mode.CONVERSATION,
-) -> dict[str, NDArray[np.generic] | pa.Array]:
-    """One window's records (FLOW_DTYPE) as the columns of `wire.batch.FLOWS`.
+) -> dict[str, NDArray[np.generic]]:
+    """One window's records (FLOW_DTYPE) as the columns of `wire.columns.FLOWS`.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
@@ -90,20 +89,22 @@ def _orient(
     """
     protocol = pairs.either("protocol")
     provides = [_provides(pairs, protocol, end, listening, service_ports) for end in (0, 1)]
-    steps = [
-        (_SYN, _opens(pairs, 1) - _opens(pairs, 0)),
-        (_SOCKET, provides[0][0] - provides[1][0]),
-        (_SERVICE, _answers_icmp(pairs, protocol, 0) - _answers_icmp(pairs, protocol, 1)),
-        (_SERVICE, provides[0][1] - provides[1][1]),
-        (_DEGREE, _degree(pairs)),
-        (_DEGREE, _first_packet(pairs, protocol)),
-    ]
     consumer = np.full(len(pairs), UNDECIDED, dtype=np.int8)
     method = np.full(len(pairs), _DEGREE, dtype=np.uint8)
-    for code, high_minus_low in steps:
+
+    def settle(code: int, high_minus_low: NDArray[np.integer]) -> None:
         now = (consumer == UNDECIDED) & (high_minus_low != 0)
         consumer[now] = high_minus_low[now] > 0
         method[now] = code
+
+    settle(_SYN, _opens(pairs, 1) - _opens(pairs, 0))
+    settle(_SOCKET, provides[0][0] - provides[1][0])
+    settle(_SERVICE, _answers_icmp(pairs, protocol, 0) - _answers_icmp(pairs, protocol, 1))
+    settle(_SERVICE, provides[0][1] - provides[1][1])
+    # The past is as sure as what follows.
+    if ((consumer == UNDECIDED) & (known["method"] > _DEGREE)).any():
+        settle(_DEGREE, _degree(pairs))
+        settle(_DEGREE, _first_packet(pairs, protocol))
     consumer[consumer == UNDECIDED] = 1
     before = (known["method"] <= method) & (method != _SYN)
     consumer[before], method[before] = known["consumer"][before], known["method"][before]
@@ -125,7 +126,7 @@ def _provides(
 ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """Whether the end listens, and whether its port is a declared one."""
     sockets = join(listening.protocol, listening.address, octets(listening.port, ">u2"))
-    listens = np.isin(join(protocol, pairs.ends[end]), sockets)
+    listens = spots(join(protocol, end_octets(pairs.ends[end])), np.sort(sockets)) >= 0
     numbers = np.array([number << 16 | port for number, port in service_ports], dtype=np.int64)
     declared = np.isin(protocol.astype(np.int64) << 16 | port_of(pairs.ends[end]), numbers)
     return listens.astype(np.int8), declared.astype(np.int8)
@@ -142,11 +143,11 @@ def _answers_icmp(pairs: Pairs, protocol: NDArray[np.generic], end: int) -> NDAr
 
 def _degree(pairs: Pairs) -> NDArray[np.int64]:
     """How many more peers the low end has than the high one: many clients share one provider."""
-    prefix = octets(pairs.keys, "S41")[:, :5]
-    ends = np.concatenate([join(prefix, end) for end in pairs.ends])
-    _, which, peers = np.unique(ends, return_inverse=True, return_counts=True)
-    low, high = peers[which].reshape(2, len(pairs))
-    return (low - high).astype(np.int64)
+    prefix = octets(pairs.keys, pairs.keys.dtype.str)[:, :5]
+    ends = np.concatenate([join(prefix, end_octets(end)) for end in pairs.ends])
+    groups = group(ends)
+    low, high = groups.sizes[groups.which].reshape(2, len(pairs))
+    return np.asarray(low - high)
 
 
 def _first_packet(pairs: Pairs, protocol: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -296,7 +297,7 @@ def _fold(
     method: NDArray[np.uint8],
     counts: _Counts,
     pod_interfaces: NDArray[np.uint32],
-) -> dict[str, NDArray[np.generic] | pa.Array]:
+) -> dict[str, NDArray[np.generic]]:
     """Sum over the consumer's ports that `consumer_port` does not tell apart."""
     each = np.arange(len(pairs))
     forward, reverse = pairs.ways(consumer)
@@ -315,12 +316,9 @@ def _fold(
         *(tunnels[name] for name in ("protocol", "consumer", "provider")),
         octets(tunnels["port"], ">u2"),
     )  # fmt: skip
-    order = np.argsort(key, kind="stable")
-    starts = np.nonzero(np.concatenate([[True], key[order][1:] != key[order][:-1]]))[0]
-    starts = starts[: len(pairs)]
-    one = order[starts]
-    row = np.empty(len(pairs), dtype=np.int64)
-    row[order] = np.repeat(np.arange(len(one)), np.diff(starts, append=len(pairs)))
+    groups = group(key)
+    order, starts = groups
+    one, row = groups.one, groups.which
 
     def total(values: NDArray[np.generic], how: np.ufunc = np.add) -> NDArray[np.generic]:
         return how.reduceat(values[order], starts) if len(pairs) else values
@@ -334,7 +332,7 @@ def _fold(
         }
 
     firsts = [
-        np.where(rows >= 0, pairs.records["first_ns"][rows], np.iinfo(np.int64).max)
+        np.where(rows >= 0, pairs.field(rows, "first_ns"), np.iinfo(np.int64).max)
         for rows in (forward, reverse)
     ]
     observer = np.where(np.isin(interface[one], pod_interfaces), Observer.POD, Observer.NODE)
@@ -352,7 +350,7 @@ def _fold(
         "original_provider_port": before[2][one],
         **{f"tunnel_{name}": tunnels[name][one] for name in _TUNNEL.names or ()},
         "carries": _carried(carriers, row, len(one)),
-        "method": pa.array([METHODS[code] for code in surest], type=pa.string()),
+        "method": np.array(METHODS)[surest],
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),

@@ -3,10 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.flows.keys import Bytes, hashed, spots
 from ringfence.model.flow import Method
-
-Bytes = NDArray[np.bytes_]
-"""Keys of one fixed width; as they have equal length, numpy's null padding confuses none."""
 
 METHODS = (Method.SYN, Method.SOCKET, Method.SERVICE, Method.DEGREE)
 UNDECIDED = -1
@@ -32,7 +30,9 @@ class Orientations:
 
     def __init__(self, capacity: int = 131_072) -> None:
         self._capacity = capacity
-        self._keys: Bytes = np.empty(0, dtype="S41")
+        # In the order of their hashes. Of tuples that share one, only the last is found.
+        self._hashes = np.empty(0, dtype=np.uint64)
+        self._keys: Bytes = np.empty(0, dtype="S48")
         self._known = np.empty(0, dtype=KNOWN)
 
     def __len__(self) -> int:
@@ -42,19 +42,22 @@ class Orientations:
     def lookup(self, keys: Bytes) -> NDArray[np.void]:
         """What is known of each key, `UNKNOWN` where nothing is."""
         found = np.full(len(keys), UNKNOWN, dtype=KNOWN)
-        if len(self._keys):
-            spot = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            hit = self._keys[spot] == keys
-            found[hit] = self._known[spot[hit]]
+        spot = spots(hashed(keys), self._hashes)
+        hit = np.nonzero(spot >= 0)[0]
+        hit = hit[self._keys[spot[hit]] == keys[hit]]
+        found[hit] = self._known[spot[hit]]
         return found
 
     def remember(self, keys: Bytes, known: NDArray[np.void]) -> None:
         """Replace what is known of these keys, which are distinct."""
-        old = ~np.isin(self._keys, keys)
+        hashes = hashed(keys)
+        old = spots(self._hashes, np.sort(hashes)) < 0
+        hashes = np.concatenate([hashes, self._hashes[old]])
         keys = np.concatenate([keys, self._keys[old]])
         known = np.concatenate([known, self._known[old]])
-        if len(keys) > self._capacity:
-            newest = np.argsort(known["last_ns"], kind="stable")[-self._capacity :]
-            keys, known = keys[newest], known[newest]
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._known = keys[order], known[order]
+        order = np.argsort(hashes)
+        if len(order) > self._capacity:
+            newest = np.zeros(len(order), dtype=np.bool_)
+            newest[np.argpartition(known["last_ns"], -self._capacity)[-self._capacity :]] = True
+            order = order[newest[order]]
+        self._hashes, self._keys, self._known = hashes[order], keys[order], known[order]

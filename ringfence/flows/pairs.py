@@ -1,7 +1,4 @@
-"""Records of both ways of what may be one conversation, side by side.
-
-Keys are octets, so that numpy sorts and compares whole tuples at once.
-"""
+"""Records of both ways of what may be one conversation, side by side."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.flows.orientations import Bytes
+from ringfence.flows.keys import Bytes, group, join, octets
 from ringfence.model.protocol import ICMP, ICMPV6
 
 # Message types that answer another, and the type they answer (RFC 792, RFC 950, RFC 4443).
@@ -37,14 +34,18 @@ class Pairs:
 
     def field(self, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
         """A field of the records in `rows`, zero where there is none."""
-        values: NDArray[Any] = self.records[name][rows]
+        values: NDArray[Any] = self._column(name)[rows]
         values[rows < 0] = 0
         return values
 
     def either(self, name: str) -> NDArray[Any]:
         """A field that both records of a pair share."""
-        values: NDArray[Any] = self.records[name][np.maximum(*self.rows)]
+        values: NDArray[Any] = self._column(name)[np.maximum(*self.rows)]
         return values
+
+    def _column(self, name: str) -> NDArray[Any]:
+        """A field of all records, side by side in memory: rows come from all over it."""
+        return np.ascontiguousarray(self.records[name])
 
     def ways(self, consumer: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows of the forward and of the reverse records."""
@@ -72,15 +73,29 @@ def pair_up(records: NDArray[np.void]) -> Pairs:
     backward = source > target
     low, high = np.where(backward, target, source), np.where(backward, source, target)
     interface = octets(records["ifindex"], ">u4")
-    keys = join(interface, records["protocol"], low, high)
-    keys, first, pair = np.unique(keys, return_index=True, return_inverse=True)
-    rows = np.full((2, len(keys)), -1, dtype=np.int64)
-    # A packet that an interface takes in and sends out again is one packet: the fuller of the
-    # two hooks' records counts, and of equal ones the one inside a tunnel. In an assignment the
-    # last of equal indices wins.
-    order = np.lexsort((records["inner"], records["packets"]))
-    rows[backward[order].astype(np.int8), pair[order]] = order
-    return Pairs(records, keys, np.stack([low[first], high[first]]), rows)
+    keys = join(interface, records["protocol"], end_octets(low), end_octets(high))
+    groups = group(keys)
+    one = groups.one
+    ends = np.stack([low[one], high[one]])
+    return Pairs(records, keys[one], ends, _rows(records, backward, groups.which, len(one)))
+
+
+def _rows(
+    records: NDArray[np.void], backward: NDArray[np.bool_], pair: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """The record that runs away from each end of each pair, shape (2, count).
+
+    A packet that an interface takes in and sends out again is one packet: the fuller of the two
+    hooks' records counts, and of equal ones the one inside a tunnel.
+    """
+    rows = np.full(2 * count, -1, dtype=np.int64)
+    place = backward * count + pair
+    rows[place] = np.arange(len(records))
+    several = np.nonzero(np.bincount(place)[place] > 1)[0]
+    rivals = records[several]
+    order = several[np.lexsort((rivals["inner"], rivals["packets"]))]
+    rows[place[order]] = order  # the last of equal indices wins
+    return rows.reshape(2, count)
 
 
 def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
@@ -95,27 +110,16 @@ def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
     return ports
 
 
-def octets(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
-    """Each value as a row of bytes, big-endian so that keys sort as their values do."""
-    packed = np.ascontiguousarray(values.astype(kind))
-    return packed.view(np.uint8).reshape(len(packed), packed.dtype.itemsize)
-
-
-def join(*parts: NDArray[np.generic]) -> Bytes:
-    """One key per row out of columns of octets, of bytes or of keys."""
-    columns = [
-        part.astype(np.uint8) if part.ndim == 2 else octets(part, part.dtype.str)  # noqa: PLR2004
-        for part in parts
-    ]
-    joined = np.ascontiguousarray(np.concatenate(columns, axis=1))
-    return joined.view(f"S{joined.shape[1]}").reshape(len(joined))
-
-
 def address_of(ends: Bytes) -> NDArray[np.uint8]:
     """The address in an (address, port) key, shape (n, 16)."""
-    return octets(ends, "S18")[:, :16]
+    return end_octets(ends)[:, :16]
 
 
 def port_of(ends: Bytes) -> NDArray[np.int64]:
     """The port in an (address, port) key."""
-    return octets(ends, "S18")[:, 16:].copy().view(">u2").reshape(len(ends)).astype(np.int64)
+    return end_octets(ends)[:, 16:].copy().view(">u2").reshape(len(ends)).astype(np.int64)
+
+
+def end_octets(ends: Bytes) -> NDArray[np.uint8]:
+    """Address and port of (address, port) keys, shape (n, 18)."""
+    return octets(ends, ends.dtype.str)[:, :18]

@@ -2,7 +2,7 @@
 
 import ctypes
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,8 @@ class DoubleBuffer:
         self._current = loaded.map_fd(name)
         self._maps = [loaded.map_fd(f"{name}_{i}") for i in range(2)]
         # Each processor may add one while another finds that there is still room.
-        self._key, self._value, self._size = key, value, size + possible_processors()
+        self._key, self._value = key, value
+        self.size = size + possible_processors()
         # The maps may be a predecessor's.
         self._written = [_map_id(each) for each in self._maps].index(self._written_id())
 
@@ -176,10 +177,9 @@ class DoubleBuffer:
             doing="swap the buffers",
         )  # fmt: skip
 
-    def resting(self, *, delete: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The keys and values of the map at rest, in no order."""
-        at_rest = self._maps[1 - self._written]
-        return read_all(at_rest, self._key, self._value, self._size, delete=delete)
+    def resting(self, part: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """The keys and values of the map at rest, in no order, as `read_parts` gives them."""
+        return read_parts(self._maps[1 - self._written], self._key, self._value, part)
 
     def delete(self, keys: np.ndarray[Any, Any]) -> None:
         """Delete keys of the map at rest, all of which it holds."""
@@ -192,7 +192,8 @@ class DoubleBuffer:
     def drain(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Swap the maps and empty the one then at rest: its keys and values, in no order."""
         self.swap()
-        return self.resting(delete=True)
+        at_rest = self._maps[1 - self._written]
+        return read_all(at_rest, self._key, self._value, self.size, delete=True)
 
     def _written_id(self) -> int:
         held = ctypes.c_uint32()
@@ -225,20 +226,32 @@ def program_name(program_fd: int) -> bytes:
 def read_all(
     map_fd: int, key: np.dtype[Any], value: np.dtype[Any], size: int, *, delete: bool = False
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """All keys and values of a hash map of at most `size` entries, in one system call.
+    """All keys and values of a hash map of at most `size` entries, in one system call."""
+    parts = list(read_parts(map_fd, key, value, size, delete=delete))
+    if len(parts) > 1:
+        raise BpfError(f"a map holds more than its {size} entries")
+    return parts[0]
+
+
+def read_parts(
+    map_fd: int, key: np.dtype[Any], value: np.dtype[Any], size: int, *, delete: bool = False
+) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """The keys and values of a hash map, `size` at a time; each part is good until the next.
 
     For a per-processor map `value` is a dtype with a leading subarray, one item a processor.
     """
     keys, values = np.empty(size, key), np.empty(size, value)
-    cursor, count = ctypes.c_uint32(), ctypes.c_uint32(size)
-    result = libbpf.call(
-        "bpf_map_lookup_and_delete_batch" if delete else "bpf_map_lookup_batch",
-        map_fd, None, ctypes.byref(cursor), keys.ctypes.data, values.ctypes.data,
-        ctypes.byref(count), None, doing="read a map", accept=(errno.ENOENT,),
-    )  # fmt: skip
-    if result != -errno.ENOENT:  # the kernel's word for "that was the last"
-        raise BpfError(f"a map holds more than its {size} entries")
-    return keys[: count.value], values[: count.value]
+    start, cursor, count = None, ctypes.c_uint32(), ctypes.c_uint32()
+    result = 0
+    while result != -errno.ENOENT:  # the kernel's word for "that was the last"
+        count.value = size
+        result = libbpf.call(
+            "bpf_map_lookup_and_delete_batch" if delete else "bpf_map_lookup_batch",
+            map_fd, start, ctypes.byref(cursor), keys.ctypes.data, values.ctypes.data,
+            ctypes.byref(count), None, doing="read a map", accept=(errno.ENOENT,),
+        )  # fmt: skip
+        start = ctypes.byref(cursor)
+        yield keys[: count.value], values[: count.value]
 
 
 def possible_processors() -> int:

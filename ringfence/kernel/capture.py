@@ -89,6 +89,8 @@ _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 
 _PINNED = ("flows_0", "flows_1", "flows", "audits", "audit_rest", "datagrams", "made")
+_PART = 8192
+"""Records read at a time: what is read is larger than what is kept of it."""
 _NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -229,12 +231,16 @@ class FlowCapture:
             self._taken = np.empty(0, _KEY)
 
     def _resting(self) -> np.ndarray[Any, Any]:
-        keys, values = self._flows.resting()
-        self._taken = keys
-        flows = np.empty(len(keys), FLOW_DTYPE)
-        for source in (keys, values):
-            for name in {*(source.dtype.names or ())} & {*(FLOW_DTYPE.names or ())}:
-                flows[name] = source[name]
+        # Room for a full map, of which the kernel gives us what is used.
+        taken, flows = np.empty(self._flows.size, _KEY), np.empty(self._flows.size, FLOW_DTYPE)
+        end = 0
+        for keys, values in self._flows.resting(_PART):
+            start, end = end, end + len(keys)
+            taken[start:end] = keys
+            for source in (keys, values):
+                for name in {*(source.dtype.names or ())} & {*(FLOW_DTYPE.names or ())}:
+                    flows[name][start:end] = source[name]
+        self._taken, flows = taken[:end], flows[:end]
         if self._settings is None:
             epoch = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             flows["first_ns"] += epoch

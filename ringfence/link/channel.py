@@ -16,8 +16,6 @@ from ringfence.link.identity import (
     IdentityStore,
     LinkConfig,
     StateDirectory,
-    enrol,
-    find_port,
     new_request,
     renewed,
     target,
@@ -191,10 +189,14 @@ class Link:
         if self._identity is None and (kept := await self._store.load()):
             self._adopt(kept)
         if self._identity is None or self._identity.expires <= datetime.now(UTC):
+            from ringfence.link.enrolment import enrol  # noqa: PLC0415
+
             await self._take(await enrol(self._config))
 
     async def _find_port(self) -> None:
         """After a failure: the control plane may listen elsewhere than when we enrolled."""
+        from ringfence.link.enrolment import find_port  # noqa: PLC0415
+
         with suppress(LinkError):  # that it is away is told already
             port = await find_port(self._config)
             if self._identity is not None and port != self._identity.grpc_port:

@@ -1,5 +1,8 @@
 """What both ends of a connection hold each other to."""
 
+PROTOCOL = 1
+"""The version of the agent protocol, checked at enrolment and at the start of each session."""
+
 LARGEST_MESSAGE = 256 << 20
 """Bytes of one gRPC message. A full flow map makes a report of 10 MiB, a million drops of 220."""
 

@@ -150,5 +150,13 @@ class Agent:
         )
 
 
+def stream(table: pa.Table) -> bytes:
+    """A table as an agent reports it."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
 def address(text: str) -> Address:
     return parse_address(text)

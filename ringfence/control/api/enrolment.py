@@ -19,7 +19,7 @@ from ringfence.store.relational.tokens import (
     is_enrolment_token,
     use_enrolment_token,
 )
-from ringfence.wire.batch import PROTOCOL
+from ringfence.wire.limits import PROTOCOL
 
 _REFUSED = "this enrolment token is unknown, expired or used up; make a new one"
 

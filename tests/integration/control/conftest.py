@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.server import ControlPlane
-from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+from ringfence.wire.limits import PROTOCOL
 from tests.unit.control.shop import CLUSTER
 
 COMMAND = Path(sys.executable).with_name("ringfence")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import grpc
 import msgspec
-import pyarrow as pa
 import pytest
 
 from ringfence.control.pki import read_identity
@@ -29,7 +28,9 @@ from ringfence.policy.program import decode
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+from ringfence.wire.limits import PROTOCOL
 from tests.integration.control.conftest import World, make_request
+from tests.integration.world import stream
 from tests.unit.control.shop import CLUSTER, DB, DOCUMENTS, FRONT, NODE, item
 
 
@@ -56,7 +57,7 @@ class FakeNode:
 
     async def tell(self, **more: object) -> None:
         """Report the state."""
-        same = {"protocol": batch.PROTOCOL, "kubernetes_cluster": CLUSTER, "node": "n1"}
+        same = {"protocol": PROTOCOL, "kubernetes_cluster": CLUSTER, "node": "n1"}
         state = {**same, "clock_ns": time.time_ns(), "release": "1", **more}
         await self.call.write(wire.AgentState(**state))  # type: ignore[arg-type]
 
@@ -304,8 +305,7 @@ async def test_reports_are_stored_once_and_future_ones_refused(world: World) -> 
     agent = await world.enrol("agent", "n1")
     await publish(await world.enrol("connector", "c"), [NODE])
     now_ns = time.time_ns()
-    flows = batch.encode(batch.FLOWS, {name: pa.array([]) for name in batch.FLOWS.names})
-    drops = batch.encode(batch.DROPS, {name: pa.array([]) for name in batch.DROPS.names})
+    flows, drops = stream(batch.FLOWS.empty_table()), stream(batch.DROPS.empty_table())
 
     def report(end_ns: int) -> wire.Batch:
         return wire.Batch(

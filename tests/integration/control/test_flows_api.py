@@ -33,6 +33,7 @@ from tests.integration.world import (
     NODE2,
     SECOND,
     Agent,
+    stream,
 )
 
 POD, NODE = Observer.POD, Observer.NODE
@@ -44,17 +45,13 @@ async def report(
     now_ns = end_ns or time.time_ns()
     flows = pa.Table.from_pylist(agent.flows, schema=batch.FLOWS)
     drops = pa.Table.from_pylist(agent.drops, schema=batch.DROPS)
-    encoded = [
-        batch.encode(schema, {name: table[name].combine_chunks() for name in schema.names})
-        for schema, table in ((batch.FLOWS, flows), (batch.DROPS, drops))
-    ]
     reply = await stub.Report(
         wire.Batch(
             id=batch_id,
             window_start_ns=now_ns - SECOND,
             window_end_ns=now_ns,
-            flows=encoded[0],
-            drops=encoded[1],
+            flows=stream(flows),
+            drops=stream(drops),
         )
     )
     return bool(reply.duplicate)

@@ -16,11 +16,11 @@ from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
 from ringfence.model.flow import Loss, Observer
 from ringfence.wire import batch
-from ringfence.wire.batch import PROTOCOL
 from ringfence.wire.generated.agent_pb2 import AgentState, Batch
+from ringfence.wire.limits import PROTOCOL
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
-from tests.integration.world import CARTS2, CLUSTER, FRONT, ITEMS, SECOND, Agent
+from tests.integration.world import CARTS2, CLUSTER, FRONT, ITEMS, SECOND, Agent, stream
 
 KEPT = 10
 LOST = 20
@@ -32,13 +32,12 @@ def report(number: int) -> Batch:
     seen = Agent("node1")
     seen.saw(Observer.POD, 7, FRONT, (CARTS2, 8080), first_ns=now_ns, last_ns=now_ns)
     table = pa.Table.from_pylist(seen.flows, schema=batch.FLOWS)
-    columns = {name: table[name].combine_chunks() for name in batch.FLOWS.names}
     return Batch(
         id=f"report-{number:02d}",
         window_start_ns=now_ns - SECOND,
         window_end_ns=now_ns,
-        flows=batch.encode(batch.FLOWS, columns),
-        drops=batch.encode(batch.DROPS, {name: pa.array([]) for name in batch.DROPS.names}),
+        flows=stream(table),
+        drops=stream(batch.DROPS.empty_table()),
     )
 
 

@@ -10,8 +10,9 @@ import pytest
 from ringfence.cli.main import FAILED, FOUND, UNAUTHENTICATED, USAGE
 from ringfence.control.agents import TOLERATED_SKEW_NS
 from ringfence.control.identity import Role
+from ringfence.link.enrolment import enrol
 from ringfence.link.errors import RefusedError
-from ringfence.link.identity import LinkConfig, enrol
+from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
 from tests.integration.control.conftest import World
 from tests.integration.control.test_authentication import give

@@ -13,7 +13,8 @@ import pytest
 from ringfence.control.config import Listen
 from ringfence.control.errors import StartError
 from ringfence.control.server import ControlPlane
-from ringfence.link.identity import LinkConfig, find_port
+from ringfence.link.enrolment import find_port
+from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
 from ringfence.store.errors import StoreError
 from tests.integration.control.conftest import World, make_config

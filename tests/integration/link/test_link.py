@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ringfence.link.channel import Link
+from ringfence.link.enrolment import enrol
 from ringfence.link.errors import LinkError, RefusedError, UnreachableError
 from ringfence.link.identity import (
     Identity,
     LinkConfig,
     StateDirectory,
-    enrol,
     new_request,
 )
 from ringfence.model.client import ClientKind
@@ -313,7 +313,7 @@ async def test_refusals_say_what_to_do(tmp_path: Path) -> None:
 
 
 async def test_another_protocol_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringfence.link.identity.PROTOCOL", 99)
+    monkeypatch.setattr("ringfence.link.enrolment.PROTOCOL", 99)
     async with ControlPlane(Authority()).running(tmp_path) as plane:
         with pytest.raises(RefusedError, match="protocol 1 is spoken here"):
             await enrol(config_for(tmp_path, plane))
