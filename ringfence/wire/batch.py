@@ -59,6 +59,14 @@ FLOWS = pa.schema(
         ("rtt_samples", pa.uint32()),  # handshakes whose time from SYN to SYN-ACK is known
         ("rtt_sum_ns", pa.uint64()),
         ("rtt_min_ns", pa.uint64()),  # 0 without samples
+        # Of an end on the agent's node, what holds its socket; empty and 0 where that is not known.
+        # Of several processes the one with the lowest PID.
+        ("consumer_process", pa.string()),
+        ("consumer_pid", pa.uint32()),  # as the node sees it
+        ("consumer_container", pa.string()),  # its name in the pod's specification
+        ("provider_process", pa.string()),
+        ("provider_pid", pa.uint32()),
+        ("provider_container", pa.string()),
         ("first_ns", pa.int64()),  # epoch ns
         ("last_ns", pa.int64()),
     ]
