@@ -27,7 +27,7 @@ from ringfence.agent.config import AgentConfig
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
-from ringfence.agent.pods import Pod, locate, node, node_addresses
+from ringfence.agent.pods import Pod, locate, node, node_addresses, places
 from ringfence.agent.session import Session, deliver
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
@@ -166,6 +166,8 @@ class Agent:
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))
                 if await self._in_kernel(self._capture.crowded):
                     self._cut_short.set()
+                here = places(self._pods, node_addresses(self._interfaces))
+                await self._in_kernel(partial(self._capture.owners.look_again, here))
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
@@ -190,7 +192,10 @@ class Agent:
         """Ask the runtime; while it does not answer, the pods are those that it last told."""
         problem = ""
         try:
-            self._sandboxes = await self._runtime.sandboxes() if self._runtime else ()
+            if self._runtime:
+                self._sandboxes = await self._runtime.sandboxes()
+                if await self._in_kernel(self._capture.owners.unnamed):
+                    self._capture.owners.name(await self._runtime.containers())
         except RuntimeUnavailableError as error:
             problem = str(error)
         if problem != self._runtime_problem:

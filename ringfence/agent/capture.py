@@ -1,7 +1,7 @@
 """What passed this node's interfaces and what was dropped on it, one interval at a time."""
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +9,22 @@ import structlog
 from numpy.typing import NDArray
 
 from ringfence.agent.audit import Reading, SelfAudit
-from ringfence.agent.pods import NODE_NETNS, Pod
-from ringfence.flows.orient import Listening, Orientations, conversations
-from ringfence.kernel import counters, sockets
+from ringfence.agent.owners import SocketOwners
+from ringfence.agent.pods import Pod, places
+from ringfence.flows.orient import Orientations, conversations
+from ringfence.kernel import counters
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
-from ringfence.kernel.errors import BpfError, NamespaceError, NetlinkError
+from ringfence.kernel.errors import BpfError, NetlinkError
 from ringfence.kernel.interfaces import Interface
 from ringfence.kernel.pins import Pins, on_bpf_file_system
 from ringfence.kernel.tunnel import DecodeAs
-from ringfence.model.address import V4_MAPPED, Address, is_v4
+from ringfence.model.address import Address
 from ringfence.model.flow import Loss, Mode
 from ringfence.wire import columns
 from ringfence.wire.generated.agent_pb2 import Audit
 
-_ANY = frozenset({Address(bytes(16)), Address(V4_MAPPED + bytes(4))})
 _UNRECORDED = {
     Loss.TRUNCATED: "truncated",
     Loss.BAD_HEADER: "bad_header",
@@ -54,6 +54,7 @@ class Capture:
 
     def __init__(self, pin_dir: Path) -> None:
         """`pin_dir`: where counts outlive this process, if it is in a BPF file system."""
+        self.owners = SocketOwners()
         self._pin_dir = pin_dir
         self._pinned = False
         self._self_audit = SelfAudit()
@@ -142,8 +143,8 @@ class Capture:
     def flows(
         self,
         records: NDArray[np.void],
-        pods: Iterable[Pod],
-        node_addresses: Iterable[Address],
+        pods: Collection[Pod],
+        node_addresses: Sequence[Address],
         declared_ports: frozenset[tuple[int, int]],
         mode: Mode,
     ) -> bytes:
@@ -151,15 +152,16 @@ class Capture:
 
         `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
         """
-        pods = tuple(pods)
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
+        listening, owners = self.owners.report(places(pods, node_addresses))
         found = conversations(
             records,
             np.array(at_pods, dtype=np.uint32),
-            _listening(pods, node_addresses),
+            listening,
             declared_ports,
             self._orientations,
             mode,
+            owners,
         )
         return columns.encode(columns.FLOWS, found)
 
@@ -206,35 +208,3 @@ def _read(counters_of_kernel: Callable[[], Reading]) -> Reading:
     except NetlinkError as error:
         log.warning("interface counters not read", problem=str(error))
         return {}
-
-
-def _listening(pods: Iterable[Pod], node_addresses: Iterable[Address]) -> Listening:
-    """Who listens where on this node, a wildcard written as each address of its namespace."""
-    places = [(NODE_NETNS, tuple(node_addresses))]
-    places += [(pod.place.netns, pod.addresses) for pod in pods]
-    found: set[sockets.Listener] = set()
-    for netns, addresses in places:
-        try:
-            found.update(expand(sockets.serving(netns), addresses))
-        except (NamespaceError, NetlinkError) as error:
-            log.info("listening sockets not read", netns=str(netns), problem=str(error))
-    listeners = sorted(found)
-    octets = b"".join(listener.address for listener in listeners)
-    return Listening(
-        protocol=np.array([listener.protocol for listener in listeners], dtype=np.uint8),
-        address=np.frombuffer(octets, dtype=np.uint8).reshape(-1, 16),
-        port=np.array([listener.port for listener in listeners], dtype=np.uint16),
-    )
-
-
-def expand(
-    listeners: Iterable[sockets.Listener], addresses: Iterable[Address]
-) -> set[sockets.Listener]:
-    """Each wildcard replaced by the namespace's addresses of its family."""
-    addresses = tuple(addresses)
-    return {
-        listener._replace(address=address)
-        for listener in listeners
-        for address in (addresses if listener.address in _ANY else (listener.address,))
-        if is_v4(address) == is_v4(listener.address)
-    }

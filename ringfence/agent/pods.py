@@ -1,6 +1,6 @@
 """Which pods are on this node, and which of its interfaces lead to them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,13 @@ async def locate(
 def node() -> Place:
     """The node's own network namespace, which is the agent's."""
     return Place("", NODE_NETNS, inode(NODE_NETNS))
+
+
+def places(
+    pods: Iterable[Pod], of_node: Sequence[Address]
+) -> list[tuple[Place, Sequence[Address]]]:
+    """Every network namespace of the node and its addresses; `of_node` are the node's own."""
+    return [(node(), of_node), *((pod.place, pod.addresses) for pod in pods)]
 
 
 def node_addresses(interfaces: Iterable[Interface]) -> tuple[Address, ...]:

@@ -35,7 +35,13 @@ COUNTS = (
 
 def _end(name: str) -> list[tuple[str, pa.DataType]]:
     words = ("address", "kind", "namespace", "name", "workload")
-    return [*((f"{name}_{word}", pa.string()) for word in words), (f"{name}_labels", _LABELS)]
+    return [
+        *((f"{name}_{word}", pa.string()) for word in words),
+        (f"{name}_labels", _LABELS),
+        (f"{name}_process", pa.string()),
+        (f"{name}_pid", pa.uint32()),
+        (f"{name}_container", pa.string()),
+    ]
 
 
 EXPORT = pa.schema(
@@ -118,7 +124,16 @@ def _end_columns(
         f"{name}_{word}": _taken(values, which, EXPORT.field(f"{name}_{word}").type)
         for word, values in told.items()
     }
-    return {f"{name}_address": _addresses(rows[column]), **taken}
+    return {f"{name}_address": _addresses(rows[column]), **taken, **_process_columns(name, rows)}
+
+
+def _process_columns(end: str, rows: NDArray[np.void]) -> dict[str, pa.Array]:
+    columns = {}
+    for name in (f"{end}_process", f"{end}_container"):
+        texts, which = np.unique(rows[name], return_inverse=True)
+        columns[name] = _taken([text.decode(errors="replace") or None for text in texts], which)
+    pids = rows[f"{end}_pid"]
+    return columns | {f"{end}_pid": pa.array(pids, mask=pids == 0)}
 
 
 def _service_columns(rows: NDArray[np.void], words: Words) -> dict[str, pa.Array]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Sort
 from ringfence.model.keys import check_keys
-from ringfence.model.labels import ADDRESS
+from ringfence.model.labels import ADDRESS, PROCESS, PROCESS_CONTAINER, PROCESS_NAME, PROCESS_PID
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item
 from ringfence.wire import batch
@@ -25,6 +26,11 @@ ENDS = ("consumer", "provider")
 SIDES = (*ENDS, "dialled")
 """What has labels: the ends, and what the consumer dialled, a Service perhaps."""
 ATTRIBUTES = ("protocol", "port", "dialled_port", "method")
+PROCESS_COLUMNS = {
+    PROCESS_NAME: "process",
+    PROCESS_PID: "pid",
+    PROCESS_CONTAINER: "container",
+}
 WORKLOAD = "workload"
 """A key of its own: `namespace/name` of the topmost owner, or of the item that has none."""
 
@@ -51,10 +57,21 @@ _WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """What to group by: a label of one of SIDES, or an attribute of the flow, `end` empty."""
+    """What to group by: a label of one of SIDES, or of an end's process, or an attribute of the
+    flow, `end` empty."""
 
     end: str
     name: str
+
+    @property
+    def of_item(self) -> bool:
+        """Whether it tells of what held an end's address, by the inventory."""
+        return bool(self.end) and self.name not in PROCESS
+
+    @property
+    def column(self) -> str:
+        """Where the store keeps what does not tell of an item."""
+        return f"{self.end}_{PROCESS_COLUMNS[self.name]}" if self.end else self.name
 
     def __str__(self) -> str:
         """As it is written: consumer.kubernetes.namespace, or port."""
@@ -64,8 +81,9 @@ class GroupKey:
 def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
     """Read keys separated by commas; raises InputError."""
     names = list(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    workloads = [f"{side}.{WORKLOAD}" for side in SIDES]
-    check_keys("by", names, [f"{side}." for side in SIDES], [*ATTRIBUTES, *workloads])
+    others = [f"{side}.{WORKLOAD}" for side in SIDES]
+    others += [f"{end}.{key}" for end in ENDS for key in PROCESS]
+    check_keys("by", names, [f"{side}." for side in SIDES], [*ATTRIBUTES, *others])
     split = [(name, *name.partition(".")) for name in names]
     return tuple(
         GroupKey("", name) if name in ATTRIBUTES else GroupKey(end, rest)
@@ -91,14 +109,14 @@ class Needed:
 def needed(keys: Sequence[GroupKey], merge_outside: bool) -> Needed:
     """The columns behind keys; with `merge_outside` unknown addresses are not told apart."""
     columns, whole = [], set()
-    for end in dict.fromkeys(key.end for key in keys if key.end):
+    for end in dict.fromkeys(key.end for key in keys if key.of_item):
         columns.append(f"{end}_revision")
         by_address = GroupKey(end, ADDRESS) in keys
         if by_address or not merge_outside:
             columns.append(f"{end}_address")
         if by_address:
             whole.add(f"{end}_address")
-    return Needed(columns + [key.name for key in keys if not key.end], whole)
+    return Needed(columns + [key.column for key in keys if not key.of_item], whole)
 
 
 def outside_column(end: str) -> str:
@@ -113,11 +131,12 @@ def group(sums: pa.Table, keys: Sequence[GroupKey], items: Mapping[int, Item | N
     held all are. A label's values are joined by commas.
     """
     columns: dict[str, pa.Array] = {}
-    for end in dict.fromkeys(key.end for key in keys if key.end):
-        columns |= _end_columns(sums, end, [key for key in keys if key.end == end], items)
+    for end in dict.fromkeys(key.end for key in keys if key.of_item):
+        told = [key for key in keys if key.of_item and key.end == end]
+        columns |= _end_columns(sums, end, told, items)
     for key in keys:
-        if not key.end:
-            columns[str(key)] = _attribute(sums, key.name)
+        if not key.of_item:
+            columns[str(key)] = _attribute(sums, key.column)
     values = {name: sums[name] for name in (*SUMS, *_TIMES)}
     return add_up(pa.table({**columns, **values}), list(columns))
 
@@ -191,6 +210,9 @@ def _label(item: Item | None, address: str, name: str) -> str | None:
 
 
 def _attribute(sums: pa.Table, name: str) -> Any:
+    if name.endswith(tuple(PROCESS_COLUMNS.values())):
+        unknown = pc.equal(sums[name], 0 if name.endswith("_pid") else "")
+        return pc.if_else(unknown, None, sums[name])
     if name != "protocol":
         return sums[name]
     numbers, which = np.unique(np.asarray(sums[name].to_numpy()), return_inverse=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.flows.keys import group, join, octets, spots
+from ringfence.flows.keys import Bytes, group, join, octets, spots
 from ringfence.flows.orientations import METHODS, UNDECIDED, Orientations
+from ringfence.flows.owners import NOBODY, Owners
 from ringfence.flows.pairs import (
     ICMP_REQUEST,
     ICMPV6_REQUEST,
@@ -58,13 +59,14 @@ def conversations(
     service_ports: frozenset[tuple[int, int]],
     orientations: Orientations,
     mode: Mode = Mode.CONVERSATION,
+    owners: Owners = NOBODY,
 ) -> dict[str, NDArray[np.generic]]:
     """One window's records (FLOW_DTYPE) as the columns of `wire.columns.FLOWS`.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
     container specifications declare. Updates `orientations`. In detailed mode a row stands for
-    one port of the consumer, else for all of them.
+    one port of the consumer, else for all of them. `owners` are the processes of this node.
     """
     pairs = pair_up(records)
     known = orientations.lookup(pairs.keys)
@@ -73,7 +75,7 @@ def conversations(
     counts = _count(pairs, known, forward, reverse)
     orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
     port = pairs.ports(consumer) if mode is Mode.DETAILED else np.zeros(len(pairs), np.uint16)
-    return _fold(pairs, consumer, port, method, counts, pod_interfaces)
+    return _fold(pairs, consumer, port, method, counts, pod_interfaces, owners)
 
 
 def _orient(
@@ -217,32 +219,33 @@ def _learn(
     return learnt
 
 
-def _original(
-    pairs: Pairs,
-    forward: NDArray[np.int64],
-    reverse: NDArray[np.int64],
-    own: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]],
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
-    """Consumer, provider and provider's port before NAT, zero where they do not differ.
+def _before(
+    pairs: Pairs, forward: NDArray[np.int64], reverse: NDArray[np.int64], own: Bytes
+) -> Bytes:
+    """Consumers' and providers' ends before NAT, those of `own` where there was none.
 
-    Either way's record may know it, and tells it in conntrack's direction, which is not the
+    Either way's record may know them, and tells them in conntrack's direction, which is not the
     conversation's where conntrack picked a connection up from its middle.
     """
     there = pairs.field(forward, "nat") == Nat.TRANSLATED
     back = pairs.field(reverse, "nat") == Nat.TRANSLATED
     rows = np.where(there, forward, np.where(back, reverse, -1))
     against = pairs.field(rows, "reply") == there
-    source, target = pairs.field(rows, "original_src"), pairs.field(rows, "original_dst")
-    consumer = np.where(against[:, None], target, source)
-    provider = np.where(against[:, None], source, target)
-    port = np.where(
-        against, pairs.field(rows, "original_sport"), pairs.field(rows, "original_dport")
-    )
     icmp = np.isin(pairs.either("protocol"), (ICMP, ICMPV6))
-    port = np.where(icmp & (rows >= 0), own[2], port).astype(np.uint16)
-    same = (consumer == own[0]).all(1) & (provider == own[1]).all(1) & (port == own[2])
-    consumer[same], provider[same], port[same] = 0, 0, 0
-    return consumer, provider, port
+    source, target = (
+        join(
+            pairs.field(rows, f"original_{address}"),
+            octets(np.where(icmp, port_of(own[1]), pairs.field(rows, f"original_{port}")), ">u2"),
+        )
+        for address, port in (("src", "sport"), ("dst", "dport"))
+    )
+    ends = np.stack([np.where(against, target, source), np.where(against, source, target)])
+    return np.where(rows >= 0, ends, own)
+
+
+def _told(ends: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
+    """Consumer, provider and provider's port, as a row tells them."""
+    return address_of(ends[0]), address_of(ends[1]), port_of(ends[1]).astype(np.uint16)
 
 
 def _carriers(pairs: Pairs) -> NDArray[np.int64]:
@@ -297,16 +300,18 @@ def _fold(
     method: NDArray[np.uint8],
     counts: _Counts,
     pod_interfaces: NDArray[np.uint32],
+    owners: Owners,
 ) -> dict[str, NDArray[np.generic]]:
     """Sum over the consumer's ports that `consumer_port` does not tell apart."""
     each = np.arange(len(pairs))
     forward, reverse = pairs.ways(consumer)
-    own = (
-        address_of(pairs.ends[consumer, each]),
-        address_of(pairs.ends[1 - consumer, each]),
-        port_of(pairs.ends[1 - consumer, each]).astype(np.uint16),
-    )
-    before = _original(pairs, forward, reverse, own)
+    ends = pairs.ends[np.stack([consumer, 1 - consumer]), each]
+    ends_before = _before(pairs, forward, reverse, ends)
+    own, before = _told(ends), _told(ends_before)
+    same = (own[0] == before[0]).all(1) & (ends[1] == ends_before[1])
+    for column in before:
+        column[same] = 0
+    held = owners.of(pairs.either("protocol"), ends, ends_before)
     carriers = _carriers(pairs)
     tunnels = _tunnels(pairs, carriers, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
@@ -362,6 +367,8 @@ def _fold(
         "answered": total(counts.answered.astype(np.uint64)),
         "refused": total(counts.refused.astype(np.uint64)),
         **_handshakes(pairs, reverse, total),
+        **owners.columns("consumer", total(held[0], np.minimum)),
+        **owners.columns("provider", total(held[1], np.minimum)),
         "first_ns": total(np.minimum(*firsts), np.minimum),
         "last_ns": total(pairs.last_ns, np.maximum),
     }

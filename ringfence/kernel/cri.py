@@ -77,12 +77,27 @@ class ContainerRuntime:
                     if error.code() is not grpc.StatusCode.NOT_FOUND:  # gone since it was listed
                         raise
         except grpc.aio.AioRpcError as error:
-            raise RuntimeUnavailableError(
-                f"the container runtime at {self._socket} does not answer: {error.details()}; "
-                "check that the socket is mounted and is the one that the kubelet uses"
-            ) from error
+            raise self._unavailable(error) from error
         self._known = known
         return tuple(sandbox for sandbox in known.values() if sandbox)
+
+    async def containers(self) -> dict[str, str]:
+        """The names of all containers by id, as pods' specifications have them.
+
+        Raises RuntimeUnavailableError.
+        """
+        try:
+            request = cri_pb2.ListContainersRequest()
+            listed = await self._stub.ListContainers(request, timeout=_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        return {container.id: container.metadata.name for container in listed.containers}
+
+    def _unavailable(self, error: grpc.aio.AioRpcError) -> RuntimeUnavailableError:
+        return RuntimeUnavailableError(
+            f"the container runtime at {self._socket} does not answer: {error.details()}; "
+            "check that the socket is mounted and is the one that the kubelet uses"
+        )
 
     async def _ask(self, sandbox_id: str) -> Sandbox | None:
         request = cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)

@@ -1,16 +1,20 @@
 """The sockets of a pod's namespace, by sock_diag(7): who listens, what is open, cut this one.
 
-A listening socket tells the direction of a flow whose start nobody saw; the open connections are
-what enforcement must know of before its first dropping rule; a destroyed socket is how a denied
-connection ends at once.
+A listening socket tells the direction of a flow whose start nobody saw; an inode leads to the
+process that holds a socket; the open connections are what enforcement must know of before its first
+dropping rule; a destroyed socket is how a denied connection ends at once.
 """
 
 import errno
 import socket
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.netlink import ACK, DUMP, ask, attributes
@@ -25,14 +29,41 @@ _INET_DIAG_SKV6ONLY = 11
 _TUPLE = struct.Struct("!HH16s16s")  # the first half of inet_diag_sockid
 _ANY_SOCKET = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # the other: interface, cookie
 _REQUEST = struct.Struct("=BBBBI48s")  # inet_diag_req_v2
-_ANSWER = struct.Struct("=BBBB48s5I")  # inet_diag_msg
+_ANSWER = np.dtype(  # inet_diag_msg
+    [
+        ("family", "u1"), ("state", "u1"), ("timer", "V2"), ("id", "V48"), ("counts", "V16"),
+        ("inode", "u4"),
+    ]
+)  # fmt: skip
+_ID = np.dtype(  # inet_diag_sockid
+    [("sport", ">u2"), ("dport", ">u2"), ("src", "u1", 16), ("dst", "u1", 16), ("rest", "V12")]
+)
 
-# States of include/net/tcp_states.h; UDP sockets use the first and the last of them.
-_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE, _CLOSE_WAIT, _LISTEN = 1, 4, 5, 7, 8, 10
+# States of include/net/tcp_states.h; UDP sockets use the first and the fifth of them.
+_ESTABLISHED, _SYN_SENT, _FIN_WAIT1, _FIN_WAIT2, _CLOSE, _CLOSE_WAIT, _LISTEN = 1, 2, 4, 5, 7, 8, 10
 _PICKED = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the reader's namespace
 _GONE = {errno.ENOENT, errno.ESTALE}
 _LISTENING = {TCP: (_LISTEN,), UDP: (_CLOSE,)}
 _OPEN = {TCP: (_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT), UDP: (_ESTABLISHED,)}
+_HELD = {TCP: (_LISTEN, _SYN_SENT, *_OPEN[TCP]), UDP: (_CLOSE, _ESTABLISHED)}
+
+SOCKET_DTYPE = np.dtype(
+    [
+        ("protocol", "u1"),
+        ("local", "u1", 16),
+        ("local_port", "u2"),
+        ("remote", "u1", 16),  # zero where it listens
+        ("remote_port", "u2"),
+        ("listens", "?"),  # takes what arrives at `local`; all zero: at any address of its family
+        ("serves", "?"),  # listens, and not as a UDP client does, on a port that the kernel picked
+        ("inode", "u4"),  # names it among the files of processes; 0 where none holds it
+    ]
+)
+
+_MOST_SOCKETS = 16_384
+
+_ANY_V6 = np.zeros(16, np.uint8)
+_ANY_V4 = np.frombuffer(V4_MAPPED + bytes(4), np.uint8)
 
 
 class Listener(NamedTuple):
@@ -53,42 +84,38 @@ class Connection(NamedTuple):
     remote_port: int
 
 
+def sockets(netns_path: Path) -> NDArray[np.void]:
+    """The TCP and UDP sockets that listen, connect or are connected (SOCKET_DTYPE).
+
+    One that listens on :: for both families stands there once for each. Of a protocol and family
+    16,384 at most, TCP's listeners first.
+    """
+
+    def look() -> NDArray[np.void]:
+        first, last = map(int, _PICKED.read_text().split())
+        found = _dump(_HELD, _MOST_SOCKETS)
+        picked = (first <= found["local_port"]) & (found["local_port"] <= last)
+        found["serves"] = found["listens"] & ~(picked & (found["protocol"] == UDP))
+        return found
+
+    return run_in(netns_path, look)
+
+
 def listening(netns_path: Path) -> frozenset[Listener]:
     """TCP sockets that listen and UDP sockets without a peer.
 
     A socket that listens on :: for both families counts once for each.
     """
-    return _listeners(run_in(netns_path, lambda: list(_dump(_LISTENING))))
-
-
-def serving(netns_path: Path) -> frozenset[Listener]:
-    """Those `listening`, but for UDP sockets on a port that the kernel picks, as for clients."""
-
-    def chosen() -> list[tuple[Connection, bool]]:
-        first, last = map(int, _PICKED.read_text().split())
-        return [
-            (c, v6_only)
-            for c, v6_only in _dump(_LISTENING)
-            if c.protocol != UDP or not first <= c.local_port <= last
-        ]
-
-    return _listeners(run_in(netns_path, chosen))
-
-
-def _listeners(found: Collection[tuple[Connection, bool]]) -> frozenset[Listener]:
-    listeners = {Listener(c.protocol, c.local, c.local_port) for c, _ in found}
-    any_v4 = Address(V4_MAPPED + bytes(4))
-    listeners |= {
-        Listener(c.protocol, any_v4, c.local_port)
-        for c, v6_only in found
-        if not any(c.local) and not v6_only
-    }
-    return frozenset(listeners)
+    found = run_in(netns_path, lambda: _dump(_LISTENING))
+    return frozenset(
+        Listener(int(row["protocol"]), Address(row["local"].tobytes()), int(row["local_port"]))
+        for row in found
+    )
 
 
 def connections(netns_path: Path) -> frozenset[Connection]:
     """TCP connections that still carry data in some direction, and connected UDP sockets."""
-    return frozenset(run_in(netns_path, lambda: [c for c, _ in _dump(_OPEN)]))
+    return frozenset(_connection(row) for row in run_in(netns_path, lambda: _dump(_OPEN)))
 
 
 def destroy(netns_path: Path, connection: Connection) -> bool:
@@ -111,10 +138,10 @@ def _destroy(wanted: Connection) -> bool:
     lookup = _request(family, wanted.protocol, (), socket_id)
     try:
         found = next(ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, 0, lookup))
-        if _parse(wanted.protocol, found)[0] != wanted:
+        if _connection(_read(wanted.protocol, [found])[0]) != wanted:
             return False
-        family, _, _, _, socket_id, *_ = _ANSWER.unpack_from(found)
-        exactly = _request(family, wanted.protocol, (), socket_id)
+        (answer,) = np.frombuffer(found, _ANSWER, 1)
+        exactly = _request(int(answer["family"]), wanted.protocol, (), answer["id"].tobytes())
         for _ in ask(_NETLINK_SOCK_DIAG, _SOCK_DESTROY, ACK, exactly):
             pass
     except NetlinkError as error:
@@ -124,13 +151,17 @@ def _destroy(wanted: Connection) -> bool:
     return True
 
 
-def _dump(states_by_protocol: Mapping[int, tuple[int, ...]]) -> Iterator[tuple[Connection, bool]]:
-    """Every socket in one of the states, and whether it is for IPv6 only."""
+def _dump(
+    states_by_protocol: Mapping[int, tuple[int, ...]], most: int | None = None
+) -> NDArray[np.void]:
+    """Every socket in one of the states (SOCKET_DTYPE), `most` of a protocol and family."""
+    found = []
     for protocol, states in states_by_protocol.items():
         for family in (socket.AF_INET, socket.AF_INET6):
             request = _request(family, protocol, states, bytes(_TUPLE.size) + _ANY_SOCKET)
-            for payload in ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, DUMP, request):
-                yield _parse(protocol, payload)
+            answers = ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, DUMP, request)
+            found.append(_read(protocol, list(islice(answers, most))))
+    return np.concatenate(found)
 
 
 def _request(family: int, protocol: int, states: tuple[int, ...], socket_id: bytes) -> bytes:
@@ -138,18 +169,35 @@ def _request(family: int, protocol: int, states: tuple[int, ...], socket_id: byt
     return _REQUEST.pack(family, protocol, 0, 0, mask, socket_id)
 
 
-def _parse(protocol: int, payload: bytes) -> tuple[Connection, bool]:
-    family, _, _, _, socket_id, *_ = _ANSWER.unpack_from(payload)
-    sport, dport, src, dst = _TUPLE.unpack_from(socket_id)
-    local, remote = _address(family, src), _address(family, dst)
-    told = attributes(payload[_ANSWER.size :]).get(_INET_DIAG_SKV6ONLY, b"\0")
-    v6_only = family == socket.AF_INET or bool(told[0])
-    return Connection(protocol, local, sport, remote, dport), v6_only
+def _read(protocol: int, answers: Sequence[bytes]) -> NDArray[np.void]:
+    """Answers about sockets of one family (SOCKET_DTYPE)."""
+    told = np.frombuffer(b"".join(each[: _ANSWER.itemsize] for each in answers), _ANSWER)
+    ids = told["id"].copy().view(_ID)
+    rows = np.zeros(len(told), SOCKET_DTYPE)
+    rows["protocol"], rows["inode"] = protocol, told["inode"]
+    rows["local_port"], rows["remote_port"] = ids["sport"], ids["dport"]
+    rows["listens"] = told["state"] == (_LISTEN if protocol == TCP else _CLOSE)
+    v4 = told["family"] == socket.AF_INET
+    for name, wire in (("local", ids["src"]), ("remote", ids["dst"])):
+        rows[name] = wire
+        rows[name][v4] = _ANY_V4
+        rows[name][v4, 12:] = wire[v4, :4]
+    rows["remote"][rows["listens"]] = 0
+    anywhere = np.nonzero(rows["listens"] & (rows["local"] == _ANY_V6).all(1))[0].tolist()
+    both = rows[[at for at in anywhere if not _v6_only(answers[at])]]
+    both["local"] = _ANY_V4
+    return np.concatenate([rows, both])
+
+
+def _v6_only(answer: bytes) -> bool:
+    return bool(attributes(answer[_ANSWER.itemsize :]).get(_INET_DIAG_SKV6ONLY, b"\0")[0])
+
+
+def _connection(row: np.void) -> Connection:
+    local, remote = (Address(row[end].tobytes()) for end in ("local", "remote"))
+    ports = int(row["local_port"]), int(row["remote_port"])
+    return Connection(int(row["protocol"]), local, ports[0], remote, ports[1])
 
 
 def _wire(address: Address) -> bytes:
     return address[12:].ljust(16, b"\0") if is_v4(address) else address
-
-
-def _address(family: int, wire: bytes) -> Address:
-    return Address(V4_MAPPED + wire[:4] if family == socket.AF_INET else wire)

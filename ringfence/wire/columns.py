@@ -65,6 +65,14 @@ FLOWS: Columns = {
     "rtt_samples": U32,  # handshakes whose time from SYN to SYN-ACK is known
     "rtt_sum_ns": U64,
     "rtt_min_ns": U64,  # 0 without samples
+    # Of an end on the agent's node, what holds its socket; empty and 0 where that is not known.
+    # Of several processes the one with the lowest PID.
+    "consumer_process": TEXT,
+    "consumer_pid": U32,  # as the node sees it
+    "consumer_container": TEXT,  # its name in the pod's specification
+    "provider_process": TEXT,
+    "provider_pid": U32,
+    "provider_container": TEXT,
     "first_ns": I64,  # epoch ns
     "last_ns": I64,
 }

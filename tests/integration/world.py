@@ -112,7 +112,8 @@ class Agent:
         """One row; `before` is the ends before NAT, `tunnel` those of the UDP outside."""
         before_consumer, before_provider = before or ("::", ("::", 0))
         tunnel_consumer, tunnel_provider = tunnel or ("::", ("::", 0))
-        row = dict.fromkeys(batch.FLOWS.names, 0) | {
+        blanks = {field.name: "" if field.type == pa.string() else 0 for field in batch.FLOWS}
+        row = blanks | {
             "observer": observer, "interface": interface, "protocol": TCP,
             "consumer": parse_address(consumer), "provider": parse_address(provider[0]),
             "consumer_port": 0, "provider_port": provider[1],

@@ -93,6 +93,18 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
             info={"info": json.dumps(info)},
         )
 
+    async def ListContainers(  # noqa: N802
+        self, request: cri_pb2.ListContainersRequest, context: Context
+    ) -> cri_pb2.ListContainersResponse:
+        path = self._directory / "containers.json"
+        named = json.loads(path.read_text()) if path.exists() else {}
+        return cri_pb2.ListContainersResponse(
+            containers=[
+                cri_pb2.Container(id=each, metadata=cri_pb2.ContainerMetadata(name=name))
+                for each, name in named.items()
+            ]
+        )
+
 
 async def serve(role: str, directory: Path) -> None:
     server = grpc.aio.server()

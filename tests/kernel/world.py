@@ -29,7 +29,7 @@ from ringfence.wire.generated.agent_pb2 import AgentState, Batch, DeclaredPort, 
 from tests.kernel.netns import Node, Pod, bpf_file_system, node_with_pods
 from tests.kernel.peers import PORT
 
-CAPABILITIES = "+bpf,+perfmon,+net_admin,+sys_admin"
+CAPABILITIES = "+bpf,+perfmon,+net_admin,+sys_admin,+sys_ptrace"
 """All that the agent's container is given."""
 
 Row = dict[str, Any]

@@ -11,6 +11,15 @@ def end_name(end: Row) -> str:
     return f"{end['name']} ({end['address']})" if end.get("name") else end["address"]
 
 
+def process_name(end: Row) -> str:
+    """The process at a flow's end, empty where it is not known."""
+    process = end.get("process")
+    if not process:
+        return ""
+    inside = f" in {process['container']}" if process["container"] else ""
+    return f"{process['name']}[{process['pid']}]{inside}"
+
+
 def port(row: Row) -> str:
     """A flow's port, or ICMP's type and code."""
     return format_port(parse_protocol(row["protocol"]), row["port"])
@@ -39,6 +48,8 @@ FLOW_COLUMNS = [
     Column("PROVIDER", provider_name),
     Column("PROTOCOL", lambda row: row["protocol"]),
     Column("PORT", port, right=True),
+    Column("CONSUMER PROCESS", lambda row: process_name(row["consumer"]), wide=True),
+    Column("PROVIDER PROCESS", lambda row: process_name(row["provider"]), wide=True),
     Column("BYTES", lambda row: both(row, "bytes"), right=True),
     Column("PACKETS", lambda row: both(row, "packets"), right=True),
     Column("FLAGS", _flags),

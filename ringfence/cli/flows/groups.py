@@ -12,6 +12,7 @@ from ringfence.cli.flows.drawing import dot, edge_name, mermaid, node_names
 from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
 from ringfence.model.flow import Sort
+from ringfence.model.labels import PROCESS
 
 
 class GraphFormat(StrEnum):
@@ -65,7 +66,8 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     A KEY is a label such as kubernetes.namespace or kubernetes.label.app, or `workload`: the
     namespace and name of a Deployment, a DaemonSet and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
-    dialled_port and method. A label that an end lacks is shown empty, an empty one as "".
+    dialled_port and method, and process.name, process.pid and process.container of the consumer and
+    the provider. A label that an end lacks is shown empty, an empty one as "".
     Six hours and more are added up from whole hours.
 
     Examples:
@@ -137,11 +139,11 @@ def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 
 def _value(key: str) -> Any:
-    end = key.partition(".")[0]
+    end, _, name = key.partition(".")
 
     def text(row: Row) -> object:
         value = row["group"][key]
-        if value is None and end in row["outside"]:
+        if value is None and end in row["outside"] and name not in PROCESS:
             return row["outside"][end] or "outside"
         return '""' if value == "" else value
 

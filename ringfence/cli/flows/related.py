@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows.columns import both, end_name, port, provider_name
+from ringfence.cli.flows.columns import both, end_name, port, process_name, provider_name
 from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import AnswerOption, Format, Row, emit_data, printable
 from ringfence.model.address import parse_address
@@ -87,6 +87,9 @@ def _print(connection: Row) -> None:
         nat = f"  after {' and '.join(hop['translated'])}" if hop["translated"] else ""
         ends = f"{end_name(hop['consumer'])} → {end_name(hop['provider'])} {port(hop)}"
         print(printable(f"  hop {number}: {ends}{nat}"))
+        for end in ("consumer", "provider"):
+            if holder := process_name(hop[end]):
+                print(printable(f"    {end} is {holder}"))
         for seen in hop["observations"]:
             mark = "*" if seen["counted"] else " "
             print(printable(f"    {mark} {_observation(seen)}"))

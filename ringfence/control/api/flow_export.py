@@ -25,7 +25,7 @@ from ringfence.model.errors import InputError
 from ringfence.model.keys import parse_filter
 from ringfence.model.query import keys
 from ringfence.store.flows.exported import CLUSTERS, EXPORTED, METHODS, exported
-from ringfence.store.flows.filter import ATTRIBUTES, DISPOSITION, ENDS, OF_HOP, Condition
+from ringfence.store.flows.filter import DISPOSITION, ENDS, FLOW_KEYS, OF_HOP, Condition
 
 router = APIRouter(tags=["flows"])
 
@@ -56,7 +56,7 @@ async def export(
     An answer that breaks off is not whole: the last chunk is missing then.
     """
     window = read_window(services, asked.since, asked.until)
-    wanted = parse_filter(asked.filter, ENDS, ATTRIBUTES)
+    wanted = parse_filter(asked.filter, ENDS, FLOW_KEYS)
     if DISPOSITION in keys(wanted):
         raise InputError("filter: an export cannot be filtered by disposition; it has it as column")
     condition = Condition(wanted, revisions_of(services, window), OF_HOP)

@@ -128,8 +128,9 @@ class GroupQuery(BaseModel):
 
 
 class TopQuery(GroupQuery):
-    """Keys are attributes (protocol, port, dialled_port, method), and LABEL or `workload` behind
-    `consumer.`, `provider.` or `dialled.`."""
+    """Keys are attributes (protocol, port, dialled_port, method), LABEL or `workload` behind
+    `consumer.`, `provider.` or `dialled.`, and `process.name`, `process.pid` and
+    `process.container` behind `consumer.` or `provider.`."""
 
     by: str = "consumer.workload,provider.workload,port"
     limit: int = Field(default=20, ge=1, le=10_000)
@@ -222,7 +223,7 @@ async def _groups(
 
 
 def _group_view(row: Mapping[str, Any], keys: Sequence[GroupKey]) -> GroupView:
-    ends = dict.fromkeys(key.end for key in keys if key.end)
+    ends = dict.fromkeys(key.end for key in keys if key.of_item)
     outside = {end: row[outside_column(end)] for end in ends}
     return GroupView(
         group={str(key): row[str(key)] for key in keys},

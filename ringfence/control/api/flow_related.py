@@ -8,7 +8,15 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_pages import read_page
 from ringfence.control.api.flow_search import condition_on, read_window
-from ringfence.control.api.flow_views import EndView, FlowView, Views, WayView, way_view
+from ringfence.control.api.flow_views import (
+    EndView,
+    FlowView,
+    ProcessView,
+    Views,
+    WayView,
+    process_view,
+    way_view,
+)
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
@@ -16,6 +24,7 @@ from ringfence.flows.label import Rank
 from ringfence.model.flow import DropSource, parse_connection
 from ringfence.model.protocol import format_protocol
 from ringfence.policy.handle import tell_handle
+from ringfence.store.flows.filter import ENDS
 from ringfence.store.flows.queries import DROP_REPORTS, OBSERVATIONS
 
 router = APIRouter(tags=["flows"])
@@ -162,9 +171,10 @@ class _Paths:
             [*here, *others],
             key=lambda row: (list(_PLACES).index(row["rank"]), row["node"], row["interface"]),
         )
-        own = self._socket(first, "consumer", "provider", "provider_port")
+        own = dict(self._socket(first, "consumer", "provider", "provider_port"))
+        ends = {end: own[end].model_copy(update=_process(on_the_way, end)) for end in ENDS}
         return HopPathView(
-            **dict(own),
+            **{**own, **ends},
             protocol=format_protocol(first["protocol"]),
             translated=_translated(first),
             observations=[self._observation(row, row is counted) for row in on_the_way],
@@ -192,6 +202,13 @@ class _Paths:
     def _socket(self, row: Row, consumer: str, provider: str, port: str) -> SocketView:
         ends = [self._views.end(row[end], row[f"{end}_revision"]) for end in (consumer, provider)]
         return SocketView(consumer=ends[0], provider=ends[1], port=row[port])
+
+
+def _process(seen: Iterable[Row], end: str) -> dict[str, ProcessView | None]:
+    """What those who saw a hop tell of an end's process: of several that with the lowest PID."""
+    told = [row for row in seen if row[f"{end}_pid"]]
+    best = min(told, key=lambda row: int(row[f"{end}_pid"]), default=None)
+    return {"process": process_view(best, end) if best else None}
 
 
 def _own(row: Row) -> tuple[Any, ...]:

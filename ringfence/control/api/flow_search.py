@@ -15,9 +15,9 @@ from ringfence.model.flow import Disposition
 from ringfence.model.keys import parse_filter
 from ringfence.model.query import Query, keys
 from ringfence.store.flows.filter import (
-    ATTRIBUTES,
     DISPOSITION,
     ENDS,
+    FLOW_KEYS,
     OF_HOP,
     Condition,
     Revisions,
@@ -29,7 +29,7 @@ async def condition_on(
     services: Services, principal: Principal, written: str, window: dict[str, int]
 ) -> Condition:
     """A filter of flows as a condition on hops; raises InputError."""
-    wanted = parse_filter(written, ENDS, ATTRIBUTES)
+    wanted = parse_filter(written, ENDS, FLOW_KEYS)
     connections = {}
     if DISPOSITION in keys(wanted):
         hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})

@@ -15,12 +15,21 @@ from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
+from ringfence.store.flows.filter import ENDS
 from ringfence.store.flows.queries import TUNNEL_COLUMNS
 
 Row = dict[str, Any]
 """One hop as `store.flows.queries.HOPS` has it."""
 
 _OWN = ("protocol", "consumer", "provider", "provider_port")
+
+
+class ProcessView(BaseModel):
+    """The process that holds an end's socket; of several the one with the lowest PID."""
+
+    name: str = Field(description="Of up to 15 bytes, as the process chose it.")
+    pid: int = Field(description="As its node sees it.")
+    container: str = Field(description="Its name in the pod; empty outside of one.")
 
 
 class EndView(BaseModel):
@@ -32,6 +41,7 @@ class EndView(BaseModel):
     namespace: str = ""
     owner: str = ""
     key: str = ""
+    process: ProcessView | None = Field(default=None, description="Null where it is not known.")
 
 
 class ServiceView(BaseModel):
@@ -123,7 +133,8 @@ class Views:
     def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
         """A connection from its first consumer to its last provider."""
         view = self.hop(row)
-        consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
+        revision, holder = row["first_consumer_revision"], process_view(row, "consumer")
+        consumer = self.end(row["first_consumer"], revision, holder)
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
         return FlowView(
             **fields,
@@ -135,9 +146,12 @@ class Views:
 
     def hop(self, row: Row) -> HopView:
         """One hop."""
+        consumer, provider = (
+            self.end(row[end], row[f"{end}_revision"], process_view(row, end)) for end in ENDS
+        )
         return HopView(
-            consumer=self.end(row["consumer"], row["consumer_revision"]),
-            provider=self.end(row["provider"], row["provider_revision"]),
+            consumer=consumer,
+            provider=provider,
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
             consumer_ports=sorted(row["consumer_ports"]),
@@ -154,14 +168,15 @@ class Views:
             last=format_time(row["last_ns"]),
         )
 
-    def end(self, address: bytes, revision: int) -> EndView:
-        """Who held an address."""
+    def end(self, address: bytes, revision: int, process: ProcessView | None = None) -> EndView:
+        """Who held an address, and the process behind it."""
         text = format_address(Address(address))
         item = item_of(self._timeline, revision)
         if item is None:
-            return EndView(address=text)
+            return EndView(address=text, process=process)
         return EndView(
             address=text,
+            process=process,
             name=item.name,
             kind=item.kind,
             namespace=item.namespace,
@@ -214,6 +229,14 @@ def _tuple(row: Row, columns: Iterable[str]) -> tuple[Any, ...]:
 def _translated(row: Row) -> bool:
     own = (row["consumer"], row["provider"], row["provider_port"])
     return own != (row["first_consumer"], row["dialled"], row["dialled_port"])
+
+
+def process_view(row: Row, end: str) -> ProcessView | None:
+    """The process at an end of a row."""
+    pid = row[f"{end}_pid"]
+    if not pid:
+        return None
+    return ProcessView(name=row[f"{end}_process"], pid=pid, container=row[f"{end}_container"])
 
 
 def way_view(row: Row, way: str) -> WayView:

@@ -55,6 +55,11 @@ _KEYS = {
     "port": "provider_port",
     "dialled_port": "dialled_port",
     "method": "method",
+    **{
+        name: name
+        for end in ("consumer", "provider")
+        for name in (f"{end}_process", f"{end}_pid", f"{end}_container")
+    },
 }
 _NOBODY = "toIPv6('::')"
 
@@ -62,8 +67,8 @@ _NOBODY = "toIPv6('::')"
 def summed(where: str, keys: list[str], whole_addresses: set[str]) -> str:
     """Sums of the conversations that satisfy `where`, one row per distinct value of `keys`.
 
-    Keys are `revision` and `address` of `consumer_`, `provider_` or `dialled_`, `protocol`, `port`,
-    `dialled_port` and `method`.
+    Keys are `revision` and `address` of `consumer_`, `provider_` or `dialled_`; `process`, `pid`
+    and `container` of `consumer_` or `provider_`; `protocol`, `port`, `dialled_port` and `method`.
     Addresses that an item held are told only for the columns in `whole_addresses`: a workload's
     replicas are few, and the addresses that it had may be many. At most `limit` rows.
     """

@@ -12,6 +12,9 @@ from ringfence.store.flows.tables import RollUp, Table
 
 _REMEMBERED_INSERTIONS = 10_000
 """Blocks whose tokens a table remembers: one that comes again within these is a duplicate."""
+_BUFFERS = f"max_compress_block_size = {256 << 10}"
+"""Every column of a part that is being written has a buffer of this size, four times it by default.
+A session's setting of that name would not hold: the table's goes before it."""
 COMMENT = "schema "
 """What a table's comment says its version after."""
 _SHARD = "sipHash64(tenant, kubernetes_cluster, node)"
@@ -44,7 +47,8 @@ class Ddl:
 ENGINE = {replicated}{table.merging}MergeTree ORDER BY ({table.order})
 PARTITION BY {table.partition}
 TTL {table.ttl}
-SETTINGS {window}replicated_deduplication_window = {_REMEMBERED_INSERTIONS}, ttl_only_drop_parts = 1
+SETTINGS {window}replicated_deduplication_window = {_REMEMBERED_INSERTIONS}, \
+ttl_only_drop_parts = 1, {_BUFFERS}
 COMMENT '{COMMENT}{self._version}'"""
         if not self._cluster:
             return [made]
@@ -78,6 +82,10 @@ ENGINE = Distributed('{self._cluster}', currentDatabase(), {stored}, {_SHARD})""
     def modify_ttl(self, table: Table) -> list[str]:
         """Have rows go at another age, those that are there as well."""
         return [f"ALTER TABLE {self.stored(table.name)}{self._on} MODIFY TTL {table.ttl}"]
+
+    def modify_buffers(self, table: Table) -> list[str]:
+        """Have insertions take less memory."""
+        return [f"ALTER TABLE {self.stored(table.name)}{self._on} MODIFY SETTING {_BUFFERS}"]
 
     def view(self, roll_up: RollUp) -> list[str]:
         """Have a roll-up follow its source from now on, by today's rule."""

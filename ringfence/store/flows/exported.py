@@ -11,11 +11,26 @@ import numpy as np
 from ringfence.model.flow import Method
 from ringfence.store.flows.conversations import CONVERSATIONS
 
+PROCESS_BYTES = 48
+"""Of a process's name: 15 bytes, where none of them is UTF-8 thrice as many."""
+CONTAINER_BYTES = 64
+"""Of a container's name, which is a DNS label."""
 METHODS = ("", *Method)
 """By their number in a row."""
 
 _METHODS = ", ".join(f"'{method}'" for method in Method)
 _AGENT = "indexOf({{agents:Array(String)}}, concat(kubernetes_cluster, '/', {end}_node))"
+
+
+def _process(end: str) -> dict[str, tuple[str, str]]:
+    sizes = {f"{end}_process": PROCESS_BYTES, f"{end}_container": CONTAINER_BYTES}
+    fixed = {
+        name: (f"S{size}", f"toFixedString(substring({name}, 1, {size}), {size})")
+        for name, size in sizes.items()
+    }
+    return fixed | {f"{end}_pid": ("u4", f"{end}_pid")}
+
+
 _COLUMNS = {
     "connection": ("u8", "connection"),
     "cluster": ("u4", "toUInt32(indexOf({clusters:Array(String)}, kubernetes_cluster) - 1)"),
@@ -39,6 +54,8 @@ _COLUMNS = {
             "reverse_retransmitted", "rtt_samples", "rtt_sum_ns", "rtt_min_ns",
         )
     },
+    **_process("consumer"),
+    **_process("provider"),
     "reached": ("u1", "toUInt8(reached)"),
     "first_ns": ("i8", "first_ns"),
     "last_ns": ("i8", "last_ns"),

@@ -1,6 +1,7 @@
 """Filters over flows: the one grammar, turned into a condition on hops with bound parameters.
 
-`consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's. Flow attributes
+`consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's; of flows an end's
+process has labels too, which are in the row. Flow attributes
 are protocol, port, bytes, packets, method, connection and disposition, drop attributes protocol,
 port and packets. Labels become sets of inventory revisions, so that what a pod was called at the
 time of the flow is what counts; dispositions become sets of connections, for `flows.disposition`
@@ -8,13 +9,13 @@ alone says what they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
-from ringfence.model.labels import ADDRESS
+from ringfence.model.labels import ADDRESS, PROCESS, PROCESS_CONTAINER, PROCESS_NAME, PROCESS_PID
 from ringfence.model.protocol import parse_protocol
 from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
 
@@ -25,18 +26,23 @@ DISPOSITION = "disposition"
 ENDS = ("consumer", "provider")
 ATTRIBUTES = ("protocol", "port", "bytes", "packets", "method", "connection", DISPOSITION)
 
+_PROCESSES = (*PROCESS, *(f"{end}.{key}" for end in ENDS for key in PROCESS))
+FLOW_KEYS = (*ATTRIBUTES, *_PROCESSES)
+"""All that flows are filtered by besides the labels of the inventory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Where a kind of rows keeps what filters speak of.
 
     `ends` has for each end the address column and the revision columns, `attributes` the columns
-    of all attributes but the disposition.
+    of all attributes but the disposition, `processes` how those of an end's process end.
     """
 
     rows: str
     ends: Mapping[str, tuple[str, tuple[str, ...]]]
     attributes: Mapping[str, tuple[str, ...]]
+    processes: Mapping[str, str] = field(default_factory=dict)
 
 
 OF_HOP = Columns(
@@ -53,6 +59,7 @@ OF_HOP = Columns(
         "method": ("method",),
         "connection": ("connection",),
     },
+    {PROCESS_NAME: "_process", PROCESS_PID: "_pid", PROCESS_CONTAINER: "_container"},
 )
 OF_DROP = Columns(
     "drops",
@@ -137,6 +144,8 @@ class Condition:
         return f"connection IN {self._bind('Array(UInt64)', chosen)}"
 
     def _end(self, end: str, compare: Compare) -> str:
+        if compare.key in PROCESS:
+            return self._process(end, compare)
         address, columns = self._columns.ends[end]
         if compare.key == ADDRESS and compare.operator in (
             Operator.EQ, Operator.IN, Operator.SUBNET,
@@ -145,6 +154,20 @@ class Condition:
             return self._any_of(self._within(address, value) for value in compare.values)
         chosen = self._bind("Array(UInt64)", [int(one) for one in self._revisions(compare)])
         return self._any_of(f"{column} IN {chosen}" for column in columns)
+
+    def _process(self, end: str, compare: Compare) -> str:
+        if compare.key not in self._columns.processes:
+            raise InputError(f"{self._columns.rows} have no {compare.key}")
+        column = end + self._columns.processes[compare.key]
+        known = f"{column} != defaultValueOfArgumentType({column})"
+        if compare.operator is Operator.EXISTS:
+            return known
+        if compare.key == PROCESS_PID:
+            return f"{known} AND ({self._number(column, compare)})"
+        if compare.operator is Operator.CONTAINS:
+            return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
+        words = self._bind("Array(String)", list(self._words(compare, Operator.CONTAINS)))
+        return f"{known} AND {column} IN {words}"
 
     def _within(self, column: str, value: str) -> str:
         network = parse_network(value)
@@ -164,9 +187,11 @@ class Condition:
         return f"{column} {_COMPARED[compare.operator]} {bound}"
 
     @staticmethod
-    def _words(compare: Compare) -> tuple[str, ...]:
+    def _words(compare: Compare, *others: Operator) -> tuple[str, ...]:
+        """The operands of a comparison with words; `others` are the operators besides."""
         if compare.operator not in (Operator.EQ, Operator.IN):
-            raise InputError(f"{compare.key!r} is a word: compare it with = != in")
+            known = " ".join(("= != in", *others))
+            raise InputError(f"{compare.key!r} is a word: compare it with {known}")
         return compare.values
 
     @staticmethod

@@ -5,6 +5,9 @@ the best-placed one counts, summed over its windows. Drop reports join by the tu
 dropped, and stand as hops of their own where nothing else saw the connection. Drops of TCP
 packets that open nothing are left out: they tell of no attempt to connect.
 
+Only an agent on an end's node knows its process: what any observer of a tuple tells of it counts,
+of several processes the one with the lowest PID.
+
 What was seen inside a tunnel is one more observer of its tuple; `tunnel_*` of a hop is the tunnel's
 own tuple, and `carries` of the tunnel's hop how many conversations one observer saw inside of it in
 one window.
@@ -13,6 +16,7 @@ one window.
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
 from ringfence.policy.handle import MID_STREAM
+from ringfence.store.flows.tables import holder_parts
 
 _TUPLE = (
     "kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port"
@@ -22,6 +26,9 @@ _SAME = ", ".join(f"any({name}) AS {name}" for name in ["connection", *_HOP.spli
 """What the rows of one `hop`, which is its hash, have in common."""
 CONSUMER_PORTS = 64
 """How many a hop has at most; it is one hop, whether or not agents told its consumer's ports."""
+_HOLDERS = ("consumer_holder", "provider_holder")
+_LEAST_HOLDERS = ", ".join(f"min({name}) AS {name}" for name in _HOLDERS)
+_PROCESSES = holder_parts("consumer", _HOLDERS[0]) | holder_parts("provider", _HOLDERS[1])
 _BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
 _SUMS = [
     *(
@@ -77,7 +84,7 @@ SELECT hop, {_SAME}, node, interface,
     {", ".join(f"argMinIf({name}, first_ns, {name} != 0) AS {name}" for name in _REVISIONS)},
     max(consumer_node) AS consumer_node, max(provider_node) AS provider_node,
     argMaxIf(({", ".join(TUNNEL_COLUMNS)}), forward_packets, tunnel_protocol != 0) AS tunnel,
-    max(carries) AS carries,
+    max(carries) AS carries, {_LEAST_HOLDERS},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM flows WHERE {_BETWEEN}
 GROUP BY hop, node, interface
@@ -99,6 +106,7 @@ SELECT hop, any(connection) AS connection,
     max(provider_revision) AS dialled_revision,
     '' AS consumer_node, '' AS provider_node,
     (toUInt8(0), toIPv6('::'), toIPv6('::'), toUInt16(0)) AS tunnel, toUInt32(0) AS carries,
+    {", ".join(f"CAST(NULL, 'Nullable(String)') AS {name}" for name in _HOLDERS)},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
 GROUP BY hop
@@ -117,17 +125,23 @@ SELECT hop, {_SAME}, min(remote) AS remote,
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
     argMinIf(tunnel, {_PLACE}, tunnel.1 != 0) AS tunnel, max(carries) AS carries,
+    {_LEAST_HOLDERS},
     sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}) AS own
 FROM ({_OBSERVED} UNION ALL {_DROPPED})
 GROUP BY hop
 """
 
 HOPS = f"""
-SELECT * EXCEPT (hop, own, tunnel, tuple_dropped, tuple_reached, tuple_listed)
+SELECT * EXCEPT (
+        hop, own, tunnel, {", ".join(_HOLDERS)}, tuple_dropped, tuple_reached, tuple_listed
+    )
     REPLACE (tuple_dropped AS dropped, tuple_reached AS reached),
-    {", ".join(f"tunnel.{at} AS {name}" for at, name in enumerate(TUNNEL_COLUMNS, 1))}
+    {", ".join(f"tunnel.{at} AS {name}" for at, name in enumerate(TUNNEL_COLUMNS, 1))},
+    {", ".join(f"{part} AS {name}" for name, part in _PROCESSES.items())}
 FROM (
-    SELECT *,
+    SELECT * REPLACE (
+            {", ".join(f"min({name}) OVER (PARTITION BY own) AS {name}" for name in _HOLDERS)}
+        ),
         sum(dropped) OVER (PARTITION BY own) AS tuple_dropped,
         max(reached) OVER (PARTITION BY own) AS tuple_reached,
         max(NOT remote) OVER (PARTITION BY own) AS tuple_listed
@@ -223,7 +237,8 @@ SELECT {_TUPLE} FROM drops WHERE {_BETWEEN} AND connection IN {{connections:Arra
 # An observer away from the consumer's node does not know of translation: what it saw of the same
 # tuple stands under another connection.
 OBSERVATIONS = f"""
-SELECT * FROM ({_OBSERVED})
+SELECT *, {", ".join(f"{part} AS {name}" for name, part in _PROCESSES.items())}
+FROM ({_OBSERVED})
 WHERE ({_TUPLE}) IN ({_TUPLES}) AND (remote OR connection IN {{connections:Array(UInt64)}})
 LIMIT {{limit:UInt32}}
 """

@@ -192,8 +192,6 @@ def _within(memory: int) -> dict[str, int]:
     """Settings for a query in an engine that has so much memory."""
     return {
         "max_memory_usage": memory * 3 // 4,
-        # Every column of a part that is being written has such a buffer.
-        "max_compress_block_size": 256 << 10,
         # Beyond this a query goes to disk instead of failing.
         "max_bytes_before_external_group_by": memory // 8,
         "max_bytes_before_external_sort": memory // 8,

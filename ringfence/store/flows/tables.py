@@ -5,7 +5,7 @@ on the first two. An hour there is one long window, with the columns that HOPS r
 same names; a row that comes late joins the hour that it belongs to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -91,6 +91,18 @@ _UNTOLD = {
 """What an hour does not tell, and has as if there were none."""
 _COUNTS = (pa.uint32(), pa.uint64())
 
+_HOLDERS = {
+    f"{end}_holder": (f"{end}_pid", f"{end}_container", f"{end}_process")
+    for end in ("consumer", "provider")
+}
+"""An end's process as one text, `PID CONTAINER/NAME`, so that of several one is taken whole: the
+least, which has the lowest PID. Null where none is known."""
+_HOLDER_PARTS = {
+    "pid": "toUInt32(substring({holder}, 1, 10))",
+    "container": "substring({holder}, 12, position({holder}, '/') - 12)",
+    "process": "substring({holder}, position({holder}, '/') + 1)",
+}
+
 _HOUR = "intDiv(last_ns, 3600000000000)"
 _LAST = "toDateTime(fromUnixTimestamp64Nano(last_ns))"
 
@@ -102,7 +114,7 @@ def tables(retention: Retention) -> list[Table]:
     return [
         Table(
             "flows",
-            _columns(FLOW_ROWS) | _hashes("first_consumer", "dialled"),
+            _columns(FLOW_ROWS) | _holders() | _hashes("first_consumer", "dialled"),
             f"{by_connection}, interface, last_ns",
             # A part holds rows of one resolution, and goes as a whole.
             "(toDate(fromUnixTimestamp64Nano(last_ns)), consumer_port != 0)",
@@ -131,13 +143,24 @@ def roll_ups(retention: Retention) -> list[RollUp]:
     """The tables that are filled from others."""
     days = retention.hourly
     return [
-        _hourly("flows", FLOW_ROWS, ["node", "interface"], {"observer"}, days),
+        _hourly("flows", FLOW_ROWS, ["node", "interface"], {"observer"}, days, [*_HOLDERS]),
         _hourly("drops", DROP_ROWS, ["rule"], {"source", "observer", "pod", "reason"}, days),
     ]
 
 
-def _hourly(source: str, rows: pa.Schema, key: list[str], left_out: set[str], days: int) -> RollUp:
-    """Rows by hour and hop and `key`; what is left out tells nothing of a whole hour."""
+def _hourly(
+    source: str,
+    rows: pa.Schema,
+    key: list[str],
+    left_out: set[str],
+    days: int,
+    holders: Sequence[str] = (),
+) -> RollUp:
+    """Rows by hour and hop and `key`; what is left out tells nothing of a whole hour.
+
+    `holders` of _HOLDERS stand for the columns that they are made of.
+    """
+    left_out = left_out.union(*(_HOLDERS[name] for name in holders))
     key = ["tenant", "kubernetes_cluster", "hour", "connection", "hop", *key]
     kinds = _columns(rows) | {
         "hour": "DateTime CODEC(ZSTD)",
@@ -158,6 +181,9 @@ def _hourly(source: str, rows: pa.Schema, key: list[str], left_out: set[str], da
         columns[field.name] = f"SimpleAggregateFunction({how}, {summed}) {codec}".rstrip()
         value = _VALUES.get(field.name, f"one.{field.name}")
         told.append(f"{how}({value}) AS {field.name}")
+    for name in holders:
+        columns[name] = "SimpleAggregateFunction(min, Nullable(String)) CODEC(ZSTD)"
+        told.append(f"min(one.{name}) AS {name}")
     sums = ",\n    ".join(told)
     return RollUp(
         Table(
@@ -175,6 +201,20 @@ def _hourly(source: str, rows: pa.Schema, key: list[str], left_out: set[str], da
 
 def _columns(rows: pa.Schema) -> dict[str, str]:
     return {field.name: _SPECIAL.get(field.name, _TYPES[field.type]) for field in rows}
+
+
+def _holders() -> dict[str, str]:
+    return {
+        name: f"Nullable(String) ALIAS if({pid} = 0, NULL, "
+        f"concat(leftPad(toString({pid}), 10, '0'), ' ', {container}, '/', {process}))"
+        for name, (pid, container, process) in _HOLDERS.items()
+    }
+
+
+def holder_parts(end: str, holder: str) -> dict[str, str]:
+    """The columns of an end's process out of a holder's text, empty and 0 for none."""
+    text = f"ifNull({holder}, '0000000000 /')"
+    return {f"{end}_{name}": part.format(holder=text) for name, part in _HOLDER_PARTS.items()}
 
 
 def _hashes(consumer: str, provider: str) -> dict[str, str]:

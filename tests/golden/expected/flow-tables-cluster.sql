@@ -35,6 +35,12 @@ CREATE TABLE IF NOT EXISTS flows_local ON CLUSTER 'flows-prod' (
     rtt_samples UInt32 CODEC(T64, ZSTD),
     rtt_sum_ns UInt64 CODEC(T64, ZSTD),
     rtt_min_ns UInt64 CODEC(T64, ZSTD),
+    consumer_process LowCardinality(String),
+    consumer_pid UInt32 CODEC(T64, ZSTD),
+    consumer_container LowCardinality(String),
+    provider_process LowCardinality(String),
+    provider_pid UInt32 CODEC(T64, ZSTD),
+    provider_container LowCardinality(String),
     first_ns Int64 CODEC(Delta, ZSTD),
     last_ns Int64 CODEC(Delta, ZSTD),
     consumer_revision UInt64 CODEC(ZSTD),
@@ -53,13 +59,15 @@ CREATE TABLE IF NOT EXISTS flows_local ON CLUSTER 'flows-prod' (
     rank UInt8,
     at_consumer Bool,
     at_provider Bool,
+    consumer_holder Nullable(String) ALIAS if(consumer_pid = 0, NULL, concat(leftPad(toString(consumer_pid), 10, '0'), ' ', consumer_container, '/', consumer_process)),
+    provider_holder Nullable(String) ALIAS if(provider_pid = 0, NULL, concat(leftPad(toString(provider_pid), 10, '0'), ' ', provider_container, '/', provider_process)),
     connection UInt64 MATERIALIZED sipHash64(kubernetes_cluster, protocol, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port) CODEC(ZSTD),
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(last_ns, 3600000000000), connection, hop, node, interface, last_ns)
 PARTITION BY (toDate(fromUnixTimestamp64Nano(last_ns)), consumer_port != 0)
 TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(if(consumer_port = 0, 90, 7))
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
 COMMENT 'schema 2';
 
 CREATE TABLE IF NOT EXISTS flows ON CLUSTER 'flows-prod' AS flows_local
@@ -93,7 +101,7 @@ CREATE TABLE IF NOT EXISTS drops_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(last_ns, 3600000000000), connection, hop, node, last_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(last_ns))
 TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(90)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
 COMMENT 'schema 2';
 
 CREATE TABLE IF NOT EXISTS drops ON CLUSTER 'flows-prod' AS drops_local
@@ -110,7 +118,7 @@ CREATE TABLE IF NOT EXISTS batches_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
 COMMENT 'schema 2';
 
 CREATE TABLE IF NOT EXISTS batches ON CLUSTER 'flows-prod' AS batches_local
@@ -172,12 +180,14 @@ CREATE TABLE IF NOT EXISTS flows_hourly_local ON CLUSTER 'flows-prod' (
     provider_node SimpleAggregateFunction(max, LowCardinality(String)),
     rank SimpleAggregateFunction(min, UInt8),
     at_consumer SimpleAggregateFunction(max, Bool),
-    at_provider SimpleAggregateFunction(max, Bool)
+    at_provider SimpleAggregateFunction(max, Bool),
+    consumer_holder SimpleAggregateFunction(min, Nullable(String)) CODEC(ZSTD),
+    provider_holder SimpleAggregateFunction(min, Nullable(String)) CODEC(ZSTD)
 )
 ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connection, hop, node, interface)
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
 COMMENT 'schema 2';
 
 CREATE TABLE IF NOT EXISTS flows_hourly ON CLUSTER 'flows-prod' AS flows_hourly_local
@@ -234,7 +244,9 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly ON CLUSTER 'flows-prod' T
     max(one.provider_node) AS provider_node,
     min(one.rank) AS rank,
     max(one.at_consumer) AS at_consumer,
-    max(one.at_provider) AS at_provider
+    max(one.at_provider) AS at_provider,
+    min(one.consumer_holder) AS consumer_holder,
+    min(one.provider_holder) AS provider_holder
 FROM flows_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, node, interface;
 
 ALTER TABLE flows_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
@@ -288,7 +300,9 @@ ALTER TABLE flows_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     max(one.provider_node) AS provider_node,
     min(one.rank) AS rank,
     max(one.at_consumer) AS at_consumer,
-    max(one.at_provider) AS at_provider
+    max(one.at_provider) AS at_provider,
+    min(one.consumer_holder) AS consumer_holder,
+    min(one.provider_holder) AS provider_holder
 FROM flows_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, node, interface;
 
 CREATE TABLE IF NOT EXISTS drops_hourly_local ON CLUSTER 'flows-prod' (
@@ -316,7 +330,7 @@ CREATE TABLE IF NOT EXISTS drops_hourly_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connection, hop, rule)
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
 COMMENT 'schema 2';
 
 CREATE TABLE IF NOT EXISTS drops_hourly ON CLUSTER 'flows-prod' AS drops_hourly_local

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ringfence.link.enrolment import enrol
 from ringfence.link.errors import RefusedError
-from ringfence.link.identity import LinkConfig, enrol
+from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
 from ringfence.model.flow import Observer
 from ringfence.wire import batch

@@ -20,12 +20,14 @@ def test_each_row_is_placed_by_the_agent_that_reported_it() -> None:
     timeline = Timeline()
     key = item_key(EAST, ItemKind.POD, "a")
     timeline.observe(1, Item(key, ItemKind.POD, EAST, "shop", "a", (POD,), {}, "node1"))
-    row = {field.name: 0 for field in batch.FLOWS} | {
-        "observer": Observer.POD, "consumer": POD, "provider": OTHER, "method": "syn",
-        "original_consumer": bytes(16), "original_provider": bytes(16),
-        "tunnel_consumer": bytes(16), "tunnel_provider": bytes(16),
-        "first_ns": 2, "last_ns": 3,
-    }  # fmt: skip
+    blanks = {pa.binary(16): bytes(16), pa.string(): ""}
+    row = {field.name: blanks.get(field.type, 0) for field in batch.FLOWS} | {
+        "observer": Observer.POD,
+        "consumer": POD,
+        "provider": OTHER,
+        "first_ns": 2,
+        "last_ns": 3,
+    }
     flows = pa.Table.from_pylist([row] * 4, schema=batch.FLOWS)
     agents = Agents(
         [("t", EAST, "node1"), ("t", EAST, "node2"), ("t", WEST, "node1")], np.array([0, 1, 2, 0])

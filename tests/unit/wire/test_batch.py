@@ -15,10 +15,9 @@ WINDOW = Window(1_900_000_000 * 10**9, 1_900_000_015 * 10**9)
 
 def flows(*last_ns: int | None) -> pa.Table:
     """Rows that differ in their time alone, None for one without."""
-    row: dict[str, Any] = {
-        field.name: b"\0" * 16 if field.type == pa.binary(16) else 0 for field in batch.FLOWS
-    }
-    rows = [row | {"method": "syn", "last_ns": last} for last in last_ns]
+    blanks = {pa.binary(16): b"\0" * 16, pa.string(): ""}
+    row: dict[str, Any] = {field.name: blanks.get(field.type, 0) for field in batch.FLOWS}
+    rows = [row | {"last_ns": last} for last in last_ns]
     return pa.Table.from_pylist(rows, schema=batch.FLOWS)
 
 
