@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Sort
-from ringfence.model.keys import check_keys
-from ringfence.model.labels import ADDRESS
+from ringfence.model.keys import check_keys, of_ends
+from ringfence.model.labels import ADDRESS, ADDRESS_TYPE
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item
 from ringfence.wire import batch
@@ -64,8 +65,9 @@ class GroupKey:
 def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
     """Read keys separated by commas; raises InputError."""
     names = list(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    workloads = [f"{side}.{WORKLOAD}" for side in SIDES]
-    check_keys("by", names, [f"{side}." for side in SIDES], [*ATTRIBUTES, *workloads])
+    sides = [f"{side}." for side in SIDES]
+    workloads = [side + WORKLOAD for side in sides]
+    check_keys("by", names, sides, [*ATTRIBUTES, *workloads, *of_ends(sides)])
     split = [(name, *name.partition(".")) for name in names]
     return tuple(
         GroupKey("", name) if name in ATTRIBUTES else GroupKey(end, rest)
@@ -76,7 +78,7 @@ def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
 def parse_end_keys(text: str) -> tuple[str, ...]:
     """Read labels that both ends are grouped by; raises InputError."""
     names = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    check_keys("by", names, ("",), (WORKLOAD,))
+    check_keys("by", names, ("",), (WORKLOAD, *of_ends([""])))
     return names
 
 
@@ -89,12 +91,18 @@ class Needed:
 
 
 def needed(keys: Sequence[GroupKey], merge_outside: bool) -> Needed:
-    """The columns behind keys; with `merge_outside` unknown addresses are not told apart."""
+    """The columns behind keys; with `merge_outside` unknown addresses are not told apart.
+
+    Nor are they where an end is grouped by their type.
+    """
     columns, whole = [], set()
     for end in dict.fromkeys(key.end for key in keys if key.end):
         columns.append(f"{end}_revision")
         by_address = GroupKey(end, ADDRESS) in keys
-        if by_address or not merge_outside:
+        by_type = GroupKey(end, ADDRESS_TYPE) in keys
+        if by_type:
+            columns.append(f"{end}_type")
+        if by_address or not (merge_outside or by_type):
             columns.append(f"{end}_address")
         if by_address:
             whole.add(f"{end}_address")
@@ -162,11 +170,17 @@ def _end_columns(
         for revision, address in zip(revisions[first].tolist(), addresses[first], strict=True)
     ]
     columns: dict[str, list[str | None]] = {
-        str(key): [_label(item, address, key.name) for item, address in named] for key in keys
+        str(key): [_label(item, address, key.name) for item, address in named]
+        for key in keys
+        if key.name != ADDRESS_TYPE
     }
     columns[outside_column(end)] = [None if item else address for item, address in named]
     taken = pa.array(which)
-    return {name: pa.array(values, pa.string()).take(taken) for name, values in columns.items()}
+    made = {name: pa.array(values, pa.string()).take(taken) for name, values in columns.items()}
+    if f"{end}_type" in sums.column_names:
+        types = sums[f"{end}_type"].combine_chunks()
+        made[str(GroupKey(end, ADDRESS_TYPE))] = pc.if_else(pc.equal(types, ""), None, types)
+    return made
 
 
 def _distinct(

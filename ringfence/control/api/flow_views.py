@@ -8,11 +8,13 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time
 from ringfence.flows.connections import ServiceSockets
+from ringfence.inventory.outside import labels_of
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
 from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
+from ringfence.model.labels import ADDRESS_TYPE, USER_PREFIX
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
 from ringfence.store.flows.queries import TUNNEL_COLUMNS
@@ -24,7 +26,7 @@ _OWN = ("protocol", "consumer", "provider", "provider_port")
 
 
 class EndView(BaseModel):
-    """One end of a flow; all but the address is empty where nobody is known to hold it."""
+    """One end of a flow; name to key are empty where nobody is known to hold its address."""
 
     address: str
     name: str = ""
@@ -32,6 +34,10 @@ class EndView(BaseModel):
     namespace: str = ""
     owner: str = ""
     key: str = ""
+    labels: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="What is known besides Kubernetes: address.type, and uploaded user.KEY.",
+    )
 
 
 class ServiceView(BaseModel):
@@ -108,6 +114,7 @@ class Views:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._services = ServiceSockets(timeline.latest())
+        self._api_servers = timeline.api_servers()
 
     def flows(
         self, rows: Iterable[Row], dispositions: Mapping[int, str], tunnels: Iterable[Row]
@@ -123,7 +130,7 @@ class Views:
     def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
         """A connection from its first consumer to its last provider."""
         view = self.hop(row)
-        consumer = self.end(row["first_consumer"], row["first_consumer_revision"])
+        consumer = self.end(row, "first_consumer")
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
         return FlowView(
             **fields,
@@ -136,8 +143,8 @@ class Views:
     def hop(self, row: Row) -> HopView:
         """One hop."""
         return HopView(
-            consumer=self.end(row["consumer"], row["consumer_revision"]),
-            provider=self.end(row["provider"], row["provider_revision"]),
+            consumer=self.end(row, "consumer"),
+            provider=self.end(row, "provider"),
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
             consumer_ports=sorted(row["consumer_ports"]),
@@ -154,12 +161,19 @@ class Views:
             last=format_time(row["last_ns"]),
         )
 
-    def end(self, address: bytes, revision: int) -> EndView:
-        """Who held an address."""
-        text = format_address(Address(address))
-        item = item_of(self._timeline, revision)
+    def end(self, row: Row, column: str) -> EndView:
+        """Who held the address in a column; its revision is in the row, cluster and last time."""
+        address = Address(row[column])
+        text = format_address(address)
+        item = item_of(self._timeline, row[f"{column}_revision"])
+        api_server = self._api_servers.answered(row["kubernetes_cluster"], address, row["last_ns"])
+        labels = {
+            key: list(values)
+            for key, values in labels_of(item, address, api_server=api_server).items()
+            if key == ADDRESS_TYPE or key.startswith(USER_PREFIX)
+        }
         if item is None:
-            return EndView(address=text)
+            return EndView(address=text, labels=labels)
         return EndView(
             address=text,
             name=item.name,
@@ -167,6 +181,7 @@ class Views:
             namespace=item.namespace,
             owner=item.workload_name,
             key=item.key,
+            labels=labels,
         )
 
     def pod_name(self, cluster: ClusterId, uid: str) -> str:
