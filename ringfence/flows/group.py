@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ringfence.inventory.outside import is_outside
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Sort
@@ -118,7 +119,8 @@ def group(sums: pa.Table, keys: Sequence[GroupKey], items: Mapping[int, Item | N
     """Add up rows of `summed` by keys; a column each, and `outside_column` of each end named.
 
     `items` has every revision there. A label that an item lacks is null; of an end that nobody
-    held all are. A label's values are joined by commas.
+    held all are but its type. A label's values are joined by commas. Where ends are grouped by
+    type, uploaded networks are outside as well.
     """
     columns: dict[str, pa.Array] = {}
     for end in dict.fromkeys(key.end for key in keys if key.end):
@@ -174,10 +176,13 @@ def _end_columns(
         for key in keys
         if key.name != ADDRESS_TYPE
     }
-    columns[outside_column(end)] = [None if item else address for item, address in named]
+    typed = GroupKey(end, ADDRESS_TYPE) in keys
+    columns[outside_column(end)] = [
+        address if item is None or (typed and is_outside(item)) else None for item, address in named
+    ]
     taken = pa.array(which)
     made = {name: pa.array(values, pa.string()).take(taken) for name, values in columns.items()}
-    if f"{end}_type" in sums.column_names:
+    if typed:
         types = sums[f"{end}_type"].combine_chunks()
         made[str(GroupKey(end, ADDRESS_TYPE))] = pc.if_else(pc.equal(types, ""), None, types)
     return made
