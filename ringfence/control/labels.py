@@ -3,18 +3,19 @@
 import asyncio
 from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
+from operator import attrgetter
 
 from ringfence.control.audit import Author
 from ringfence.control.errors import NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.services import Clock
 from ringfence.inventory.timeline import Change
-from ringfence.inventory.uploaded import MOST_NETWORKS, Upload, item_of, written
+from ringfence.inventory.uploaded import MOST_NETWORKS, Upload, is_address, item_of, written
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId
 from ringfence.model.words import named
-from ringfence.model.workload import ItemKind
+from ringfence.model.workload import Item, ItemKind
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.uploads import (
     Uploaded,
@@ -63,7 +64,7 @@ class UploadedLabels:
 
     def all(self) -> list[Uploaded]:
         """What is said now, in the order of addresses."""
-        return sorted(self._held.values(), key=lambda one: one.upload.network)
+        return [self._held[network] for network in _ordered(self._held)]
 
     async def upload(
         self, uploads: Iterable[Upload], author: Author, *, replace: bool = False
@@ -101,12 +102,16 @@ class UploadedLabels:
 
     def shadowed(self, networks: Iterable[Network]) -> list[str]:
         """Of single addresses those that items hold, and whose labels count therefore."""
-        told = []
-        for network in sorted(networks):
-            holders = self._inventory.timeline.holders(network.address)
-            if holders and written(network) != str(network):
-                told.append(f"{written(network)} is {holders[0].kind} {holders[0].display}")
-        return told
+        held = {
+            network: holders[0]
+            for network in networks
+            if is_address(network)
+            and (holders := self._inventory.timeline.holders(network.address))
+        }
+        return [
+            f"{written(network)} is {held[network].kind} {held[network].display}"
+            for network in _ordered(held)
+        ]
 
     async def _change(
         self, new: Collection[Upload], removed: Collection[Network], author: Author, what: str
@@ -115,24 +120,35 @@ class UploadedLabels:
             return
         now_ns, actor = self._clock(), author.principal.actor
         fresh = {one.network: Uploaded(one, actor, now_ns) for one in new}
+        ended = [self._held[one].upload for one in (*removed, *fresh) if one in self._held]
+        before, after = await asyncio.to_thread(_items, ended), await asyncio.to_thread(_items, new)
         async with self._database.write() as connection:
             await remove_uploads(connection, self._tenant, removed)
             await put_uploads(connection, self._tenant, fresh.values())
             await author.note(connection, now_ns, what)
         timeline, changes = self._inventory.timeline, list[Change]()
-        for network in (*removed, *fresh):
-            if network in self._held:
-                changes += timeline.gone(now_ns, item_of(self._held.pop(network).upload).key)
-        for one in new:
-            changes += timeline.observe(now_ns, item_of(one))
+        for item in before:
+            changes += timeline.gone(now_ns, item.key)
+        for item in after:
+            changes += timeline.observe(now_ns, item)
+        for network in removed:
+            del self._held[network]
         self._held |= fresh
         self._inventory.record(changes)
+
+
+def _ordered(networks: Iterable[Network]) -> list[Network]:
+    return sorted(networks, key=attrgetter("address", "prefix"))
+
+
+def _items(uploads: Iterable[Upload]) -> list[Item]:
+    return [item_of(one) for one in uploads]
 
 
 def _told(outcome: Outcome) -> str:
     """The change for the audit trail."""
     parts = [
-        f"{verb} for {named([written(one) for one in sorted(networks)])}"
+        f"{verb} for {named([written(one) for one in _ordered(networks)])}"
         for verb, networks in (
             ("added", outcome.added),
             ("changed", outcome.changed),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -93,7 +94,7 @@ class _Ranges:
                 ended = around.pop()
                 starts[ended.last + 1] = held[around[-1]] if around else RevisionId(0)
 
-        for network in sorted(held):
+        for network in sorted(held, key=attrgetter("address", "prefix")):
             leave(network.first)
             starts[network.first] = held[network]
             around.append(network)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from ringfence.model import labels
-from ringfence.model.address import Network, parse_network
+from ringfence.model.address import Network, format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.spreadsheet import spreadsheet_plain
@@ -22,7 +22,7 @@ MOST_LABELS = 32
 MOST_VALUE_BYTES = 256
 _KEY = re.compile(r"[a-z0-9_][a-z0-9_./-]{0,127}")
 _COLUMNS = ("address", "name")
-_HOST = 128
+_ADDRESS_BITS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,12 @@ class Upload:
 
 def written(network: Network) -> str:
     """The network as people write it, one of a single address without its prefix length."""
-    text = str(network)
-    return text.partition("/")[0] if network.prefix == _HOST else text
+    return format_address(network.address) if is_address(network) else str(network)
+
+
+def is_address(network: Network) -> bool:
+    """Whether the network is a single address."""
+    return network.prefix == _ADDRESS_BITS
 
 
 def make_upload(address: str, name: str, given: Mapping[str, str]) -> Upload:

@@ -1,5 +1,6 @@
 """Labels that people upload for addresses and networks."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, status
@@ -76,7 +77,7 @@ async def upload_labels(
     request: LabelsRequest, services: ServicesDep, author: AuthorDep
 ) -> UploadResponse:
     """Take in labels, all of them or none."""
-    uploads = _checked(request.items)
+    uploads = await asyncio.to_thread(_checked, request.items)
     outcome = await services.labels.upload(uploads, author, replace=request.replace)
     return UploadResponse(
         added=len(outcome.added),

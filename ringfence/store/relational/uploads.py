@@ -1,6 +1,6 @@
 """The labels that people uploaded for addresses, as they are now, and who said so."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, insert, select
@@ -34,7 +34,7 @@ async def load_uploads(connection: AsyncConnection, tenant: TenantId) -> dict[Ne
 
 
 async def put_uploads(
-    connection: AsyncConnection, tenant: TenantId, uploads: Iterable[Uploaded]
+    connection: AsyncConnection, tenant: TenantId, uploads: Collection[Uploaded]
 ) -> None:
     """Write uploads down, each in the place of what was said of its network before."""
     rows = [

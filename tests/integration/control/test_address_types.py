@@ -100,6 +100,11 @@ async def test_sums_by_type(seen: World) -> None:
             None: 2, "public": 1, "private": 2, "kube-apiserver": 1, "kube-apiserver,public": 1,
             "cloud-metadata,link-local": 1,
         }  # fmt: skip
+    query = {"by": "dialled.address.type", "filter": 'provider.address.type = "public"'}
+    groups = (await seen.ok("GET", "/flows/top", params=query))["items"]
+    assert [one["group"]["dialled.address.type"] for one in groups] == [
+        "kube-apiserver,public", "public"
+    ]  # fmt: skip
     query = {"by": "provider.address.type,provider.address"}
     groups = (await seen.ok("GET", "/flows/top", params=query))["items"]
     assert len(groups) == len(TYPES) + 1

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
+from ringfence.store.relational import tables
+from ringfence.store.relational.database import Database
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, report
@@ -111,6 +114,25 @@ async def test_flows_keep_the_labels_of_their_time(
         f"labels removed for 203.0.113.0/24, {OUTSIDE}",
         f"labels changed for {OUTSIDE}",
     ]
+
+
+async def test_what_a_crash_kept_from_the_inventory_is_told_again(
+    labelled: World, start: Callable[[], Awaitable[World]]
+) -> None:
+    """Labels are in the database when an upload is answered, lives of items a moment later."""
+    await labelled.plane.stop()
+    database = Database(f"sqlite:///{labelled.data_dir / 'control.db'}")
+    await database.start()
+    async with database.write() as connection:
+        lost = tables.item_revisions.c.key.contains("/network/203.0.113")
+        assert (await connection.execute(delete(tables.item_revisions).where(lost))).rowcount == 2
+        removed = tables.uploaded_labels.c.name == "pods"
+        await connection.execute(delete(tables.uploaded_labels).where(removed))
+    await database.stop()
+    world = await start()
+    assert await sites(world) == ["203.0.113.0/24 offices", "berlin-1 berlin"]
+    found = await listed(world, "provider.user.site exists")
+    assert set(found) == {OUTSIDE, "203.0.113.77"}, "flows of before have their names again"
 
 
 async def test_lists_can_be_uploaded_again(world: World, tmp_path: Path) -> None:

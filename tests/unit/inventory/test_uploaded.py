@@ -1,9 +1,14 @@
-"""What a file of labels may say."""
+"""What a file of labels may say, and to whom an address belongs then."""
 
+import numpy as np
 import pytest
 
-from ringfence.inventory.uploaded import item_of, read_csv
+from ringfence.inventory.timeline import Timeline
+from ringfence.inventory.uploaded import item_of, make_upload, read_csv
+from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
+from ringfence.model.ids import RevisionId
+from tests.integration.world import pod
 
 
 def test_csv_as_spreadsheets_write_it() -> None:
@@ -35,3 +40,20 @@ def test_bad_csv_is_refused_by_line(text: str, wrong: list[str]) -> None:
         read_csv(text)
     for part in wrong:
         assert part in str(caught.value)
+
+
+def test_a_network_holds_what_no_item_held_all_the_while() -> None:
+    """Where an address went from one pod to another, the network is no better answer."""
+    timeline, address = Timeline(), "10.1.1.2"
+    timeline.observe(0, item_of(make_upload("10.0.0.0/8", "wide", {})))
+    timeline.observe(50, item_of(make_upload("10.1.0.0/16", "narrow", {})))
+    for name, begin, end in (("a-1", 10, 20), ("b-1", 20, 30)):
+        item = pod(name, address, "node1")
+        timeline.observe(begin, item)
+        timeline.gone(end, item.key)
+    spans = [(5, 9), (5, 15), (15, 25), (25, 40), (30, 60), (60, 70), (-9, -5), (-9, 2)]
+    rows = np.tile(np.frombuffer(parse_address(address), dtype=np.uint8), (len(spans), 1))
+    first, last = (np.array(times, dtype=np.int64) for times in zip(*spans, strict=True))
+    held = timeline.resolve(rows, first, last).tolist()
+    names = [timeline.revision(RevisionId(one))[0].name if one else "" for one in held]
+    assert names == ["wide", "a-1", "", "b-1", "wide", "narrow", "", "wide"]
