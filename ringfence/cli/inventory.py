@@ -13,10 +13,11 @@ app = typer.Typer(add_completion=False)
 
 def _labels(row: Row) -> str:
     """The labels that people set: the built-in ones have columns of their own."""
-    prefix = "kubernetes.label."
+    prefixes = ("kubernetes.label.", "user.")
     return " ".join(
         f"{key.removeprefix(prefix)}={','.join(values)}"
         for key, values in row["labels"].items()
+        for prefix in prefixes
         if key.startswith(prefix)
     )
 
@@ -47,7 +48,7 @@ def inventory(
     at: Annotated[str | None, typer.Option(help="A time, or 5m for five minutes ago.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List pods, nodes, Services and namespaces as of now or any earlier time.
+    """List pods, nodes, Services, namespaces and labelled networks as of now or any earlier time.
 
     Example: ringfence inventory --kind pod --filter 'kubernetes.namespace = "sock-shop"'
     """

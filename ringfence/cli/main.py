@@ -19,7 +19,8 @@ OK, FAILED, FOUND, USAGE, UNAUTHENTICATED = range(5)
 # Command: (module of ringfence.cli that holds its `app`, what the list of commands says of it).
 COMMANDS = {
     "login": ("login", "Keep the address and token of a control plane for the other commands."),
-    "inventory": ("inventory", "List pods, nodes, Services and namespaces."),
+    "inventory": ("inventory", "List pods, nodes, Services, namespaces and labelled networks."),
+    "labels": ("labels", "Say what addresses outside Kubernetes are: names and labels."),
     "agents": ("agents", "Show each agent, what it enforces and what it lost."),
     "flows": ("flows", "Search who talked to whom."),
     "scopes": ("scopes", "Show the scope tree; print a scope design to start from."),

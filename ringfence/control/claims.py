@@ -58,6 +58,8 @@ def own_item(cluster: ClusterId, data: bytes) -> Item:
     except msgspec.MsgspecError as error:
         raise InputError(f"not an inventory item: {error}") from error
     own_key(cluster, item.key)
+    if item.kind is ItemKind.NETWORK or item.network is not None:
+        raise InputError(f"item {item.key!r}: networks are what people say, not a connector")
     if item.cluster != cluster:
         raise InputError(f"item {item.key!r} lies outside {cluster!r}")
     for backend in item.service.backends if item.service else ():

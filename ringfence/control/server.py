@@ -27,6 +27,7 @@ from ringfence.control.grpc_service import AgentService
 from ringfence.control.identity import Role
 from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
+from ringfence.control.labels import UploadedLabels
 from ringfence.control.metrics import Metrics
 from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
@@ -100,6 +101,9 @@ class ControlPlane:
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
+        labels = UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory)
+        await labels.start()
+        self._opened.push_async_callback(labels.stop)
         flow_store = FlowStore(
             FlowStoreConfig(
                 config.data_dir / "flows",
@@ -131,6 +135,7 @@ class ControlPlane:
             clock=self._clock,
             database=database,
             inventory=inventory,
+            labels=labels,
             enforcement=enforcement,
             agents=agents,
             modes=modes,

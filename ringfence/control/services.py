@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ringfence.control.enforcement import Enforcement
     from ringfence.control.ingest import FlowIngest
     from ringfence.control.inventory import Inventory
+    from ringfence.control.labels import UploadedLabels
     from ringfence.control.metrics import Metrics
     from ringfence.control.modes import Modes
     from ringfence.control.pki import Authority
@@ -43,6 +44,8 @@ class Services:
     """What people decide: tokens, scopes, workspaces, enforcement, changes."""
     inventory: Inventory
     """What exists: `inventory.timeline`, kept in the database."""
+    labels: UploadedLabels
+    """What people say of addresses."""
     enforcement: Enforcement
     """What is enforced, and what each node has to do for it."""
     agents: Agents

@@ -38,7 +38,7 @@ class OwnNode:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Outside:
-    """One address that no item holds."""
+    """One address that no item of Kubernetes holds."""
 
     address: Address
 
@@ -162,7 +162,7 @@ def _number(
 
 def _peer(item: Item | None, address: Address) -> Peer:
     match item:
-        case None:
+        case None | Item(kind=ItemKind.NETWORK):
             return Outside(address)
         case Item(kind=ItemKind.NODE):
             return Nodes(item.cluster)

@@ -12,12 +12,14 @@ import pyarrow as pa
 from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 
+from ringfence.inventory.outside import ApiServers, is_outside, labels_of
 from ringfence.model.address import Address, format_address
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item
 
 _LABELS = pa.map_(pa.string(), pa.list_(pa.string()))
 _TIME = pa.timestamp("ns", "UTC")
+_END = np.dtype([("revision", "u8"), ("address", "16u1"), ("api_server", "?")])
 COUNTS = (
     "forward_packets",
     "forward_bytes",
@@ -75,6 +77,7 @@ class Words:
     """Of every inventory revision."""
     service: Callable[[int, bytes, int, int], Item | None]
     """The Service dialled, by its revision, address, protocol and port."""
+    api_servers: ApiServers
     clusters: list[str]
     methods: tuple[str, ...]
 
@@ -118,13 +121,37 @@ def _end_columns(
         "namespace": [item and item.namespace for item in items],
         "name": [item and item.name for item in items],
         "workload": [item and (item.workload_name or item.name) for item in items],
-        "labels": [item and list(item.labels.items()) for item in items],
     }
     taken = {
         f"{name}_{word}": _taken(values, which, EXPORT.field(f"{name}_{word}").type)
         for word, values in told.items()
     }
-    return {f"{name}_address": _addresses(rows[column]), **taken, **_process_columns(name, rows)}
+    outside = np.array([is_outside(item) for item in items], dtype=np.bool_)[which]
+    labels = _labels(rows, column, outside, words)
+    processes = _process_columns(name, rows)
+    address = _addresses(rows[column])
+    return {f"{name}_address": address, **taken, f"{name}_labels": labels, **processes}
+
+
+def _labels(
+    rows: NDArray[np.void], column: str, outside: NDArray[np.bool_], words: Words
+) -> pa.Array:
+    """All labels of an end. Addresses are told apart where they say something."""
+    clusters = np.array(words.clusters, dtype=np.str_)[rows["cluster"]]
+    answering = words.api_servers.among(clusters, rows[column], rows["last_ns"])
+    ends = np.zeros(len(rows), dtype=_END)
+    ends["revision"], ends["api_server"] = rows[f"{column}_revision"], answering
+    ends["address"][outside] = rows[column][outside]
+    first, which = _distinct(ends)
+    labels = [
+        labels_of(
+            words.items[int(end["revision"])],
+            Address(end["address"].tobytes()),
+            api_server=bool(end["api_server"]),
+        )
+        for end in ends[first]
+    ]
+    return _taken([list(one.items()) for one in labels], which, _LABELS)
 
 
 def _process_columns(end: str, rows: NDArray[np.void]) -> dict[str, pa.Array]:

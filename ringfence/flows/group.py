@@ -13,11 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ringfence.inventory.outside import is_outside
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Sort
-from ringfence.model.keys import check_keys
-from ringfence.model.labels import ADDRESS, PROCESS, PROCESS_CONTAINER, PROCESS_NAME, PROCESS_PID
+from ringfence.model.keys import check_keys, of_ends
+from ringfence.model.labels import (
+    ADDRESS,
+    ADDRESS_TYPE,
+    PROCESS,
+    PROCESS_CONTAINER,
+    PROCESS_NAME,
+    PROCESS_PID,
+)
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item
 from ringfence.wire import batch
@@ -81,9 +89,10 @@ class GroupKey:
 def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
     """Read keys separated by commas; raises InputError."""
     names = list(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    others = [f"{side}.{WORKLOAD}" for side in SIDES]
+    sides = [f"{side}." for side in SIDES]
+    others = [side + WORKLOAD for side in sides] + [*of_ends(sides)]
     others += [f"{end}.{key}" for end in ENDS for key in PROCESS]
-    check_keys("by", names, [f"{side}." for side in SIDES], [*ATTRIBUTES, *others])
+    check_keys("by", names, sides, [*ATTRIBUTES, *others])
     split = [(name, *name.partition(".")) for name in names]
     return tuple(
         GroupKey("", name) if name in ATTRIBUTES else GroupKey(end, rest)
@@ -94,7 +103,7 @@ def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
 def parse_end_keys(text: str) -> tuple[str, ...]:
     """Read labels that both ends are grouped by; raises InputError."""
     names = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
-    check_keys("by", names, ("",), (WORKLOAD,))
+    check_keys("by", names, ("",), (WORKLOAD, *of_ends([""])))
     return names
 
 
@@ -107,12 +116,18 @@ class Needed:
 
 
 def needed(keys: Sequence[GroupKey], merge_outside: bool) -> Needed:
-    """The columns behind keys; with `merge_outside` unknown addresses are not told apart."""
+    """The columns behind keys; with `merge_outside` unknown addresses are not told apart.
+
+    Nor are they where an end is grouped by their type.
+    """
     columns, whole = [], set()
     for end in dict.fromkeys(key.end for key in keys if key.of_item):
         columns.append(f"{end}_revision")
         by_address = GroupKey(end, ADDRESS) in keys
-        if by_address or not merge_outside:
+        by_type = GroupKey(end, ADDRESS_TYPE) in keys
+        if by_type:
+            columns.append(f"{end}_type")
+        if by_address or not (merge_outside or by_type):
             columns.append(f"{end}_address")
         if by_address:
             whole.add(f"{end}_address")
@@ -128,7 +143,8 @@ def group(sums: pa.Table, keys: Sequence[GroupKey], items: Mapping[int, Item | N
     """Add up rows of `summed` by keys; a column each, and `outside_column` of each end named.
 
     `items` has every revision there. A label that an item lacks is null; of an end that nobody
-    held all are. A label's values are joined by commas.
+    held all are but its type. A label's values are joined by commas. Where ends are grouped by
+    type, uploaded networks are outside as well.
     """
     columns: dict[str, pa.Array] = {}
     for end in dict.fromkeys(key.end for key in keys if key.of_item):
@@ -181,11 +197,20 @@ def _end_columns(
         for revision, address in zip(revisions[first].tolist(), addresses[first], strict=True)
     ]
     columns: dict[str, list[str | None]] = {
-        str(key): [_label(item, address, key.name) for item, address in named] for key in keys
+        str(key): [_label(item, address, key.name) for item, address in named]
+        for key in keys
+        if key.name != ADDRESS_TYPE
     }
-    columns[outside_column(end)] = [None if item else address for item, address in named]
+    typed = GroupKey(end, ADDRESS_TYPE) in keys
+    columns[outside_column(end)] = [
+        address if item is None or (typed and is_outside(item)) else None for item, address in named
+    ]
     taken = pa.array(which)
-    return {name: pa.array(values, pa.string()).take(taken) for name, values in columns.items()}
+    made = {name: pa.array(values, pa.string()).take(taken) for name, values in columns.items()}
+    if typed:
+        types = sums[f"{end}_type"].combine_chunks()
+        made[str(GroupKey(end, ADDRESS_TYPE))] = pc.if_else(pc.equal(types, ""), None, types)
+    return made
 
 
 def _distinct(

@@ -21,6 +21,9 @@ class Holding:
     shared: bool
 
 
+SEVERAL = 2**64 - 1
+"""What `locate` answers where more than one item held an address; no revision is so high."""
+
 Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 """An address's holders in time: ascending starts, and who holds it from each on (0: nobody)."""
 
@@ -55,8 +58,8 @@ def locate(
 ) -> NDArray[np.uint64]:
     """The revisions that held addresses, shape (n, 16), each at some time within [first, last].
 
-    Of several of one item it is the earliest; 0 where nobody held the address, or more than one
-    item did. `segments_of` is asked once for each distinct address.
+    Of several of one item it is the earliest; 0 where nobody held the address, SEVERAL where more
+    than one item did. `segments_of` is asked once for each distinct address.
     """
     packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
     column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
@@ -89,7 +92,8 @@ def locate(
     return held
 
 
-def _only(revisions: NDArray[np.uint64], item_of: Callable[[RevisionId], ItemKey]) -> RevisionId:
-    """The first revision if all are of one item, else 0; 0 itself is nobody's and left out."""
+def _only(revisions: NDArray[np.uint64], item_of: Callable[[RevisionId], ItemKey]) -> int:
+    """The first revision if all are of one item, else SEVERAL; 0 is nobody's and left out."""
     present = [RevisionId(revision) for revision in revisions.tolist() if revision]
-    return present[0] if len({item_of(revision) for revision in present}) == 1 else RevisionId(0)
+    items = {item_of(revision) for revision in present}
+    return SEVERAL if len(items) > 1 else present[0] if present else 0

@@ -13,8 +13,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.inventory.holders import Holding, Segments, locate, segments
+from ringfence.inventory.holders import SEVERAL, Holding, Segments, locate, segments
 from ringfence.inventory.index import LabelIndex
+from ringfence.inventory.networks import Claim, Networks
+from ringfence.inventory.outside import ApiServer, ApiServers
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId
@@ -30,6 +32,9 @@ LATE_NS = 300 * 10**9
 
 _EXACT_NS = 3 * 10**9
 """How much later than its `since_ns` an item may have come to its addresses."""
+_NEVER_HELD = segments(())
+_API_SERVICE = ("default", "kubernetes")
+"""Namespace and name of the Service whose endpoints every API server keeps (kube-apiserver)."""
 _SEGMENT = 4096
 _CACHED = 16
 
@@ -71,6 +76,9 @@ class Timeline:
         self._reported: dict[tuple[ClusterId, str], tuple[Address, ...]] = {}
         self._held: dict[Address, list[int]] = {}
         self._segments: dict[Address, Segments] = {}
+        self._of_networks: list[int] = []
+        self._networks: Networks | None = None
+        self._of_api_servers: list[int] = []
         self._sealed: list[LabelIndex] = []
         self._snapshots: list[tuple[int, int, Snapshot]] = []
 
@@ -167,6 +175,16 @@ class Timeline:
         rows = self._held.get(address, ())
         return [self._items[row] for row in rows if self._to[row] == FOREVER]
 
+    def api_servers(self) -> ApiServers:
+        """Where API servers answered, and when, pods aside."""
+        return ApiServers(
+            ApiServer(item.cluster, backend.address, self._from[row], self._to[row])
+            for row in self._of_api_servers
+            for item in (self._items[row],)
+            for backend in (item.service.backends if item.service else ())
+            if backend.item is None and self._from[row] < self._to[row]
+        )
+
     def select_revisions(self, query: Query, since_ns: int, until_ns: int) -> NDArray[np.uint64]:
         """The revisions that satisfy the query and lived within [since_ns, until_ns), sorted."""
         while len(self._items) - len(self._sealed) * _SEGMENT >= _SEGMENT:
@@ -194,13 +212,30 @@ class Timeline:
         0 where nobody did, and where it went from one item to another: either would be half wrong.
         A node stands before the host-network pods that share its address; between other
         holders at once (a pod that ends while its address is given away) the latest counts.
+        What no item held is the smallest network's around it, if there is one.
         """
-        return locate(addresses, first_ns, last_ns, self._segments_of, self._key)
+        held = locate(addresses, first_ns, last_ns, self._segments_of, self._key)
+        if self._of_networks:
+            free = np.nonzero(held == 0)[0]
+            held[free] = self._all_networks().locate(addresses[free], first_ns[free], last_ns[free])
+        held[held == SEVERAL] = 0
+        return held
+
+    def _all_networks(self) -> Networks:
+        if self._networks is None:
+            self._networks = Networks(
+                Claim(self._from[row], self._to[row], network, RevisionId(self._revisions[row]))
+                for row in self._of_networks
+                if (network := self._items[row].network)
+            )
+        return self._networks
 
     def _key(self, revision: RevisionId) -> ItemKey:
         return self._items[self._row[revision]].key
 
     def _segments_of(self, address: Address) -> Segments:
+        if address not in self._held:  # most of the addresses that there are
+            return _NEVER_HELD
         if address not in self._segments:
             self._segments[address] = segments(
                 Holding(
@@ -209,7 +244,7 @@ class Timeline:
                     RevisionId(self._revisions[row]),
                     self._items[row].host_network,
                 )
-                for row in self._held.get(address, ())
+                for row in self._held[address]
             )
         return self._segments[address]
 
@@ -290,6 +325,10 @@ class Timeline:
             insort(self._lives.setdefault(item.key, []), row, key=self._from.__getitem__)
         for address in item.addresses:
             self._held.setdefault(address, []).append(row)
+        if item.network is not None:
+            self._of_networks.append(row)
+        if item.service is not None and (item.namespace, item.name) == _API_SERVICE:
+            self._of_api_servers.append(row)
         self._forget(item)
         return self._change(row)
 
@@ -312,6 +351,8 @@ class Timeline:
         """Who held the item's addresses when has to be worked out again."""
         for address in item.addresses:
             self._segments.pop(address, None)
+        if item.network is not None:
+            self._networks = None
 
     def _bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return np.array(self._from, dtype=np.int64), np.array(self._to, dtype=np.int64)

@@ -74,12 +74,20 @@ def parse_network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
-        raise InputError(f"{text!r} is not a CIDR block: {error}") from error
+        raise InputError(f"{text!r} is not a CIDR block: {error}{_meant(text)}") from error
     if isinstance(network, ipaddress.IPv4Network):
         packed, prefix = V4_MAPPED + network.network_address.packed, network.prefixlen + _V4_PREFIX
     else:
         packed, prefix = network.network_address.packed, network.prefixlen
     return Network(Address(packed), prefix)
+
+
+def _meant(text: str) -> str:
+    """What to write where only host bits are wrong."""
+    try:
+        return f"; write {ipaddress.ip_network(text, strict=False)}"
+    except ValueError:
+        return ""
 
 
 def host_network(address: Address) -> Network:

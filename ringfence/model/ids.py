@@ -21,6 +21,10 @@ Version = NewType("Version", int)
 DEFAULT_TENANT = TenantId("default")
 
 
+NETWORK_KEYS = "/network/"
+"""What the keys of uploaded networks begin with, and no others: they are in no cluster."""
+
+
 def item_key(cluster: ClusterId, kind: str, uid: str) -> ItemKey:
     """The key of an inventory item; `kind` is an `ItemKind`, `uid` unique within both."""
     return ItemKey(f"{cluster}/{kind}/{uid}")

@@ -18,8 +18,15 @@ FIXED = (
     labels.OWNER_KIND,
     labels.OWNER_NAME,
 )
-OPEN = (labels.LABEL_PREFIX, labels.NAMESPACE_LABEL_PREFIX, labels.ANNOTATION_PREFIX)
+OPEN = (
+    labels.LABEL_PREFIX,
+    labels.NAMESPACE_LABEL_PREFIX,
+    labels.ANNOTATION_PREFIX,
+    labels.USER_PREFIX,
+)
 """What may be followed by any name."""
+OF_ENDS = (labels.ADDRESS_TYPE,)
+"""What the ends of flows have, and items do not."""
 
 
 def parse_filter(text: str, ends: Iterable[str] = (), attributes: Iterable[str] = ()) -> Query:
@@ -28,8 +35,15 @@ def parse_filter(text: str, ends: Iterable[str] = (), attributes: Iterable[str] 
     Raises InputError for any other key, with the nearest one that there is.
     """
     query = parse(text)
-    check_keys("filter", keys(query), ("", *(f"{end}." for end in ends)), tuple(attributes))
+    prefixes = [f"{end}." for end in ends]
+    others = [*attributes, *of_ends(["", *prefixes])] if prefixes else [*attributes]
+    check_keys("filter", keys(query), ["", *prefixes], others)
     return query
+
+
+def of_ends(prefixes: Iterable[str]) -> list[str]:
+    """The keys of OF_ENDS behind each prefix, to be among the `others` of `check_keys`."""
+    return [prefix + key for prefix in prefixes for key in OF_ENDS]
 
 
 def check_keys(

@@ -17,3 +17,8 @@ def spreadsheet_safe(cell: str) -> str:
     except ValueError:
         return f"'{cell}"
     return cell
+
+
+def spreadsheet_plain(cell: str) -> str:
+    """The cell as it was before `spreadsheet_safe`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell

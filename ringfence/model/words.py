@@ -10,7 +10,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
-def named(names: Sequence[str]) -> str:
+def named(names: Sequence[str], separator: str = ", ") -> str:
     """The first ten names, and how many more there are."""
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return separator.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

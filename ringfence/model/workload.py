@@ -1,9 +1,9 @@
-"""Inventory items: workloads (pods, nodes, hosts), and the Services and namespaces around them."""
+"""Inventory items: workloads (pods, nodes, hosts), and what is around them."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ringfence.model.address import Address
+from ringfence.model.address import Address, Network
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.labels import Labels
 
@@ -16,6 +16,8 @@ class ItemKind(StrEnum):
     HOST = "host"
     SERVICE = "service"
     NAMESPACE = "namespace"
+    NETWORK = "network"
+    """Addresses outside Kubernetes that people uploaded labels for."""
 
 
 WORKLOAD_KINDS = frozenset({ItemKind.POD, ItemKind.NODE, ItemKind.HOST})
@@ -86,7 +88,8 @@ class Item:
     `addresses` of a node are all addresses of its interfaces, CNI gateways included, as far as
     its agent has reported them. `node` is the name of the node that runs a pod. A host-network
     pod has its node's addresses. `probe_ports` are the (protocol, port) pairs that the kubelet
-    dials. `containers` are the container ports a pod declares.
+    dials. `containers` are the container ports a pod declares. A network has no `addresses`:
+    it holds those of `network` that no other item holds, nor a smaller network.
     """
 
     key: ItemKey
@@ -101,6 +104,7 @@ class Item:
     containers: tuple[ContainerPort, ...] = ()
     probe_ports: tuple[tuple[int, int], ...] = ()
     service: ServiceSpec | None = None
+    network: Network | None = None
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)

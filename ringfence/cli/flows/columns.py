@@ -1,5 +1,7 @@
 """Flows as rows of a table."""
 
+from collections.abc import Callable
+
 from ringfence.cli.output import Column, Row, human_bytes
 from ringfence.model.protocol import format_port, parse_protocol
 
@@ -8,7 +10,8 @@ _WAYS = ("forward", "reverse")
 
 def end_name(end: Row) -> str:
     """The name of a flow's end with its address; the address alone for an unknown one."""
-    return f"{end['name']} ({end['address']})" if end.get("name") else end["address"]
+    name, address = end.get("name"), end["address"]
+    return f"{name} ({address})" if name not in {None, "", address} else str(address)
 
 
 def process_name(end: Row) -> str:
@@ -30,6 +33,13 @@ def provider_name(row: Row) -> str:
     service = row.get("service")
     name = end_name(row["provider"])
     return f"{name} via {service['name']}" if service and service["name"] not in name else name
+
+
+def _labels(end: str) -> Callable[[Row], str]:
+    """What an end is besides what Kubernetes calls it."""
+    return lambda row: " ".join(
+        f"{key}={','.join(values)}" for key, values in row[end]["labels"].items()
+    )
 
 
 def _flags(row: Row) -> str:
@@ -63,6 +73,8 @@ FLOW_COLUMNS = [
     Column("RST", lambda row: _of_tcp(row, "rst"), right=True, wide=True),
     Column("RETRANSMITTED", lambda row: _of_tcp(row, "retransmitted"), right=True, wide=True),
     Column("RTT MIN / MEAN", _rtt, right=True, wide=True),
+    Column("CONSUMER LABELS", _labels("consumer"), wide=True),
+    Column("PROVIDER LABELS", _labels("provider"), wide=True),
     Column("DIRECTION BY", lambda row: row["method"]),
     Column("DISPOSITION", lambda row: row["disposition"]),
     Column("FIRST", lambda row: row["first"], wide=True),

@@ -13,15 +13,16 @@ _TOLD_PORTS = 3
 
 
 def node_names(nodes: Sequence[Row]) -> list[str]:
-    """Nodes as people read them: their values of all keys that differ, or the address."""
+    """Nodes as people read them: the address, or their values of all keys that differ."""
     inside = [node["group"] for node in nodes if node["outside"] is None]
     keys = list(nodes[0]["group"]) if nodes else []
     differing = [key for key in keys if len({group[key] for group in inside}) > 1] or keys
+    told = [differing if node["outside"] is None else keys for node in nodes]
     return [
-        " ".join(node["group"][key] for key in differing if node["group"][key]) or "(none)"
-        if node["outside"] is None
-        else node["outside"] or "outside"
-        for node in nodes
+        node["outside"]
+        or " ".join(node["group"][key] for key in shown if node["group"][key])
+        or ("(none)" if node["outside"] is None else "outside")
+        for node, shown in zip(nodes, told, strict=True)
     ]
 
 

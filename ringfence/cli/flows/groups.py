@@ -64,7 +64,8 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Add up connections by labels of their ends, the greatest groups first.
 
     A KEY is a label such as kubernetes.namespace or kubernetes.label.app, or `workload`: the
-    namespace and name of a Deployment, a DaemonSet and so on. dialled.KEY tells of what was
+    namespace and name of a Deployment, a DaemonSet and so on; address.type tells what is outside:
+    private, public, cloud-metadata, kube-apiserver and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
     dialled_port and method, and process.name, process.pid and process.container of the consumer and
     the provider. A label that an end lacks is shown empty, an empty one as "".

@@ -74,6 +74,8 @@ async def create_enrolment_token(
     request: EnrolmentTokenRequest, services: ServicesDep, author: AuthorDep
 ) -> EnrolmentTokenResponse:
     """Make a token with which `uses` clients can enrol."""
+    if request.kind is ClientKind.CONNECTOR and not request.kubernetes_cluster:
+        raise InputError("a connector speaks for a Kubernetes cluster: name it")
     token, now_ns = new_token("rfe"), services.clock()
     expires_ns = now_ns + request.ttl_seconds * 10**9
     made = EnrolmentToken(

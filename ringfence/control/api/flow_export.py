@@ -59,7 +59,8 @@ async def export(
     wanted = parse_filter(asked.filter, ENDS, FLOW_KEYS)
     if DISPOSITION in keys(wanted):
         raise InputError("filter: an export cannot be filtered by disposition; it has it as column")
-    condition = Condition(wanted, revisions_of(services, window), OF_HOP)
+    api_servers = services.inventory.timeline.api_servers().known
+    condition = Condition(wanted, revisions_of(services, window), OF_HOP, api_servers=api_servers)
     tenant = {"tenant": principal.tenant}
     clusters = (await services.flow_store.query(CLUSTERS, tenant))["kubernetes_cluster"].to_pylist()
     told = Told(services, clusters)
@@ -95,7 +96,8 @@ class Told:
         """Rows as EXPORT. The timeline is asked here, for it changes on the event loop."""
         revisions = np.unique([rows[f"{end}_revision"] for end in ("first_consumer", "provider")])
         items = {revision: item_of(self._timeline, revision) for revision in revisions.tolist()}
-        words = Words(items, self._views.service, self._clusters, METHODS)
+        api_servers = self._timeline.api_servers()
+        words = Words(items, self._views.service, api_servers, self._clusters, METHODS)
         return await asyncio.to_thread(self._table, rows, words)
 
     def _table(self, rows: NDArray[Any], words: Words) -> pa.RecordBatch:

@@ -28,6 +28,7 @@ from ringfence.flows.group import (
 )
 from ringfence.model.flow import Sort
 from ringfence.store.flows.conversations import summed
+from ringfence.store.flows.outside import API_SERVERS, as_parameter
 from ringfence.store.flows.queries import hourly
 
 router = APIRouter(tags=["flows"])
@@ -208,6 +209,7 @@ async def _groups(
             "tenant": principal.tenant,
             **window,
             **condition.parameters,
+            API_SERVERS: as_parameter(services.inventory.timeline.api_servers().known),
             "limit": _MOST_ROWS + 1,
         },
     )

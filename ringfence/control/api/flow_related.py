@@ -200,7 +200,7 @@ class _Paths:
         )
 
     def _socket(self, row: Row, consumer: str, provider: str, port: str) -> SocketView:
-        ends = [self._views.end(row[end], row[f"{end}_revision"]) for end in (consumer, provider)]
+        ends = [self._views.end(row, end) for end in (consumer, provider)]
         return SocketView(consumer=ends[0], provider=ends[1], port=row[port])
 
 

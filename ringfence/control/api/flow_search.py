@@ -34,7 +34,8 @@ async def condition_on(
     if DISPOSITION in keys(wanted):
         hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
         connections = await disposed_of(services, hops)
-    return Condition(wanted, revisions_of(services, window), OF_HOP, connections)
+    api_servers = services.inventory.timeline.api_servers().known
+    return Condition(wanted, revisions_of(services, window), OF_HOP, connections, api_servers)
 
 
 def read_window(services: Services, since: str, until: str | None = None) -> dict[str, int]:

@@ -8,11 +8,13 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time
 from ringfence.flows.connections import ServiceSockets
+from ringfence.inventory.outside import labels_of
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
 from ringfence.model.flow import TCP_FLAGS, format_connection
 from ringfence.model.ids import ClusterId, RevisionId, item_key
+from ringfence.model.labels import ADDRESS_TYPE, USER_PREFIX
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item, ItemKind
 from ringfence.store.flows.filter import ENDS
@@ -33,7 +35,7 @@ class ProcessView(BaseModel):
 
 
 class EndView(BaseModel):
-    """One end of a flow; all but the address is empty where nobody is known to hold it."""
+    """One end of a flow; name to key are empty where nobody is known to hold its address."""
 
     address: str
     name: str = ""
@@ -42,6 +44,10 @@ class EndView(BaseModel):
     owner: str = ""
     key: str = ""
     process: ProcessView | None = Field(default=None, description="Null where it is not known.")
+    labels: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="What is known besides Kubernetes: address.type, and uploaded user.KEY.",
+    )
 
 
 class ServiceView(BaseModel):
@@ -118,6 +124,7 @@ class Views:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._services = ServiceSockets(timeline.latest())
+        self._api_servers = timeline.api_servers()
 
     def flows(
         self, rows: Iterable[Row], dispositions: Mapping[int, str], tunnels: Iterable[Row]
@@ -133,8 +140,7 @@ class Views:
     def record(self, row: Row, dropped: int, disposition: str) -> FlowView:
         """A connection from its first consumer to its last provider."""
         view = self.hop(row)
-        revision, holder = row["first_consumer_revision"], process_view(row, "consumer")
-        consumer = self.end(row["first_consumer"], revision, holder)
+        consumer = self.end(row, "first_consumer", process_view(row, "consumer"))
         fields = {**dict(view), "consumer": consumer, "dropped": dropped}
         return FlowView(
             **fields,
@@ -146,9 +152,7 @@ class Views:
 
     def hop(self, row: Row) -> HopView:
         """One hop."""
-        consumer, provider = (
-            self.end(row[end], row[f"{end}_revision"], process_view(row, end)) for end in ENDS
-        )
+        consumer, provider = (self.end(row, end, process_view(row, end)) for end in ENDS)
         return HopView(
             consumer=consumer,
             provider=provider,
@@ -168,12 +172,19 @@ class Views:
             last=format_time(row["last_ns"]),
         )
 
-    def end(self, address: bytes, revision: int, process: ProcessView | None = None) -> EndView:
-        """Who held an address, and the process behind it."""
-        text = format_address(Address(address))
-        item = item_of(self._timeline, revision)
+    def end(self, row: Row, column: str, process: ProcessView | None = None) -> EndView:
+        """Who held the address in a column; its revision is in the row, cluster and last time."""
+        address = Address(row[column])
+        text = format_address(address)
+        item = item_of(self._timeline, row[f"{column}_revision"])
+        api_server = self._api_servers.answered(row["kubernetes_cluster"], address, row["last_ns"])
+        labels = {
+            key: list(values)
+            for key, values in labels_of(item, address, api_server=api_server).items()
+            if key == ADDRESS_TYPE or key.startswith(USER_PREFIX)
+        }
         if item is None:
-            return EndView(address=text, process=process)
+            return EndView(address=text, process=process, labels=labels)
         return EndView(
             address=text,
             process=process,
@@ -182,6 +193,7 @@ class Views:
             namespace=item.namespace,
             owner=item.workload_name,
             key=item.key,
+            labels=labels,
         )
 
     def pod_name(self, cluster: ClusterId, uid: str) -> str:

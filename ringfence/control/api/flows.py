@@ -110,7 +110,8 @@ async def list_denied(
     """List what was dropped, by whom and why."""
     window = read_window(services, since, until)
     wanted = parse_filter(filter, ENDS, ATTRIBUTES)
-    condition = Condition(wanted, revisions_of(services, window), OF_DROP)
+    api_servers = services.inventory.timeline.api_servers().known
+    condition = Condition(wanted, revisions_of(services, window), OF_DROP, api_servers=api_servers)
     rows = await services.flow_store.query(
         denied(condition.sql),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
@@ -123,8 +124,8 @@ def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
     ours = row["source"] == DropSource.RINGFENCE
     uid, cluster = row["pod"], row["kubernetes_cluster"]
     return DeniedView(
-        consumer=views.end(row["consumer"], row["consumer_revision"]),
-        provider=views.end(row["provider"], row["provider_revision"]),
+        consumer=views.end(row, "consumer"),
+        provider=views.end(row, "provider"),
         protocol=format_protocol(row["protocol"]),
         port=row["provider_port"],
         direction=row["direction"],

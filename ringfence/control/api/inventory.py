@@ -107,7 +107,9 @@ def _item(item: Item, since_ns: int) -> ItemResponse:
         kubernetes_cluster=item.cluster,
         namespace=item.namespace,
         name=item.name,
-        addresses=[format_address(address) for address in item.addresses],
+        addresses=[str(item.network)]
+        if item.network
+        else [format_address(address) for address in item.addresses],
         labels={key: list(values) for key, values in item.labels.items()},
         node=item.node,
         owner="/".join(owner),

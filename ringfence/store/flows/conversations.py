@@ -5,6 +5,7 @@ What adds connections up reads this, so that a Service's two hops are not counte
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
+from ringfence.store.flows.outside import all_types
 from ringfence.store.flows.queries import HOPS
 
 # As `flows.connections.records` has it: the translated hops where there are any, of several to
@@ -60,6 +61,9 @@ _KEYS = {
         for end in ("consumer", "provider")
         for name in (f"{end}_process", f"{end}_pid", f"{end}_container")
     },
+    "consumer_type": all_types("first_consumer"),
+    "provider_type": all_types("provider"),
+    "dialled_type": all_types("dialled"),
 }
 _NOBODY = "toIPv6('::')"
 
@@ -67,8 +71,9 @@ _NOBODY = "toIPv6('::')"
 def summed(where: str, keys: list[str], whole_addresses: set[str]) -> str:
     """Sums of the conversations that satisfy `where`, one row per distinct value of `keys`.
 
-    Keys are `revision` and `address` of `consumer_`, `provider_` or `dialled_`; `process`, `pid`
-    and `container` of `consumer_` or `provider_`; `protocol`, `port`, `dialled_port` and `method`.
+    Keys are `revision`, `address` and `type` (its `address.type`, which needs the parameter
+    `outside.API_SERVERS`) of `consumer_`, `provider_` or `dialled_`; `process`, `pid` and
+    `container` of `consumer_` or `provider_`; `protocol`, `port`, `dialled_port` and `method`.
     Addresses that an item held are told only for the columns in `whole_addresses`: a workload's
     replicas are few, and the addresses that it had may be many. At most `limit` rows.
     """

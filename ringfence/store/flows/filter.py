@@ -5,19 +5,37 @@ process has labels too, which are in the row. Flow attributes
 are protocol, port, bytes, packets, method, connection and disposition, drop attributes protocol,
 port and packets. Labels become sets of inventory revisions, so that what a pod was called at the
 time of the flow is what counts; dispositions become sets of connections, for `flows.disposition`
-alone says what they are.
+alone says what they are. `address.type` becomes ranges of addresses (`outside`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ringfence.inventory.outside import TYPES, ApiServer
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
-from ringfence.model.labels import ADDRESS, PROCESS, PROCESS_CONTAINER, PROCESS_NAME, PROCESS_PID
+from ringfence.model.labels import (
+    ADDRESS,
+    ADDRESS_TYPE,
+    PROCESS,
+    PROCESS_CONTAINER,
+    PROCESS_NAME,
+    PROCESS_PID,
+)
 from ringfence.model.protocol import parse_protocol
-from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
+from ringfence.model.query import (
+    And,
+    Compare,
+    Everything,
+    Not,
+    Operator,
+    Or,
+    Query,
+    value_matches,
+)
+from ringfence.store.flows.outside import API_SERVERS, as_parameter, has_type
 
 Revisions = Callable[[Query], Iterable[int]]
 """The inventory revisions whose labels satisfy a query."""
@@ -81,7 +99,8 @@ _COMPARED = {
 class Condition:
     """A filter as SQL over the columns of a hop or a drop, with the parameters it binds.
 
-    `connections` are those of each disposition; only a filter with that key needs them.
+    `connections` are those of each disposition; only a filter with that key needs them, as one
+    with `address.type` needs `api_servers`.
     """
 
     def __init__(
@@ -90,11 +109,13 @@ class Condition:
         revisions: Revisions,
         columns: Columns,
         connections: Mapping[Disposition, Iterable[int]] | None = None,
+        api_servers: Iterable[ApiServer] = (),
     ) -> None:
         self.parameters: dict[str, Any] = {}
         self._columns = columns
         self._revisions = revisions
         self._connections = connections
+        self._api_servers = api_servers
         self.sql = self._write(query)
 
     def _write(self, query: Query) -> str:
@@ -147,6 +168,8 @@ class Condition:
         if compare.key in PROCESS:
             return self._process(end, compare)
         address, columns = self._columns.ends[end]
+        if compare.key == ADDRESS_TYPE:
+            return self._of_type(address, compare)
         if compare.key == ADDRESS and compare.operator in (
             Operator.EQ, Operator.IN, Operator.SUBNET,
         ):  # fmt: skip
@@ -168,6 +191,17 @@ class Condition:
             return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
         words = self._bind("Array(String)", list(self._words(compare, Operator.CONTAINS)))
         return f"{known} AND {column} IN {words}"
+
+    def _of_type(self, address: str, compare: Compare) -> str:
+        if compare.operator in (Operator.EQ, Operator.IN):
+            unknown = set(compare.values) - set(TYPES)
+            if unknown:
+                raise InputError(
+                    f"{min(unknown)!r} is no type of address: write {', '.join(TYPES)}"
+                )
+        self.parameters[API_SERVERS] = as_parameter(self._api_servers)
+        chosen = [has_type(address, one) for one in TYPES if value_matches(compare, one)]
+        return self._any_of(chosen) or "false"
 
     def _within(self, column: str, value: str) -> str:
         network = parse_network(value)

@@ -171,11 +171,11 @@ def hourly(question: str) -> str:
 
 _DENIED = f"""
 SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
-    consumer_revision, provider_revision, source, rule, reason,
+    consumer_revision, provider_revision, consumer_item, provider_item, source, rule, reason,
     sum(packets) AS packets, sum(overflow) AS overflow, max(last_ns) AS last_ns
 FROM drops WHERE {_BETWEEN}
 GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
-    consumer_revision, provider_revision, source, rule, reason
+    consumer_revision, provider_revision, consumer_item, provider_item, source, rule, reason
 """
 
 
@@ -249,7 +249,7 @@ Parameters: those of HOPS, `connections`, `limit`.
 
 DROP_REPORTS = f"""
 SELECT {_TUPLE}, node, pod, direction, source, rule, reason, sum(packets) AS packets,
-    any(connection) AS connection, min(first_ns) AS first_ns,
+    any(connection) AS connection, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision
 FROM drops WHERE {_BETWEEN} AND ({_TUPLE}) IN ({_TUPLES})
 GROUP BY {_TUPLE}, node, pod, direction, source, rule, reason

@@ -106,6 +106,17 @@ agent_modes = Table(
     Column("changed_ns", BigInteger, nullable=False),
 )
 
+uploaded_labels = Table(
+    "uploaded_labels",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("network", Text, primary_key=True),  # a CIDR block
+    Column("name", Text, nullable=False),  # empty for none
+    Column("labels", JSON, nullable=False),  # {key: value}, keys without `user.`
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
 changes = Table(
     "changes",
     metadata,

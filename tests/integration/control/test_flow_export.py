@@ -66,7 +66,7 @@ async def test_every_form_tells_the_same(seen: World, tmp_path: Path) -> None:
     assert (told[3306]["disposition"], told[3306]["dropped"]) == ("dropped", 3)
     outside = told[443]
     assert (outside["provider_address"], outside["provider_name"]) == (OUTSIDE, None)
-    assert outside["provider_labels"] is None
+    assert outside["provider_labels"] == {"address.type": ["public"]}
     listed = {flow["connection"] for flow in (await seen.ok("GET", "/flows"))["items"]}
     assert {row["connection"] for row in told.values()} == listed
 

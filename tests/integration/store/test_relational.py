@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from ringfence.inventory.timeline import FOREVER, Change, Timeline
+from ringfence.inventory.uploaded import make_upload
 from ringfence.model.address import parse_address
 from ringfence.model.flow import Mode
 from ringfence.model.ids import (
@@ -36,6 +37,7 @@ from ringfence.store.relational import (
     revisions,
     scopes,
     tokens,
+    uploads,
     workspaces,
 )
 from ringfence.store.relational.database import Database
@@ -247,3 +249,20 @@ async def test_the_last_choice_of_an_agents_mode_counts_within_its_tenant(
     async with database.read() as connection:
         held = await modes.agent_modes(connection, DEFAULT_TENANT)
     assert held == {here: Mode.CONVERSATION, there: Mode.DETAILED}
+
+
+async def test_uploaded_labels_are_kept_by_network(database: Database) -> None:
+    made = [
+        uploads.Uploaded(make_upload(address, "n", {"site": "ö"}), "ann", at)
+        for at, address in enumerate(("10.0.0.0/8", "10.0.0.1", "2001:db8::/32"))
+    ]
+    again = replace(made[1], upload=make_upload("10.0.0.1", "", {}), actor="bob")
+    async with database.write() as connection:
+        await uploads.put_uploads(connection, DEFAULT_TENANT, made)
+        await uploads.put_uploads(connection, OTHER, made[:1])
+        await uploads.put_uploads(connection, DEFAULT_TENANT, [again])
+        await uploads.remove_uploads(connection, DEFAULT_TENANT, [made[0].upload.network])
+    async with database.read() as connection:
+        kept = await uploads.load_uploads(connection, DEFAULT_TENANT)
+        assert kept == {one.upload.network: one for one in (again, made[2])}
+        assert list((await uploads.load_uploads(connection, OTHER)).values()) == made[:1]

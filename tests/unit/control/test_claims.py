@@ -1,6 +1,7 @@
 """A client speaks for its own Kubernetes cluster or node alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,7 +10,7 @@ from ringfence.control.claims import MOST_NODE_ADDRESSES, own_addresses, own_ite
 from ringfence.inventory.timeline import Timeline
 from ringfence.kube import schema
 from ringfence.kube.objects import namespace_item, node_item, pod_item, service_item
-from ringfence.model.address import parse_address
+from ringfence.model.address import parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName, item_key
 from ringfence.model.protocol import TCP
@@ -61,6 +62,14 @@ def test_a_backend_of_another_cluster_is_refused() -> None:
     spec = ServiceSpec(ServiceType.CLUSTER_IP, (), (backend,))
     with pytest.raises(InputError, match="'prod/pod/db' lies outside 'lab'"):
         taken(replace(item(ItemKind.SERVICE, "s", "10.96.0.1"), service=spec))
+
+
+@pytest.mark.parametrize(
+    "claim", [{"kind": ItemKind.NETWORK}, {"network": parse_network("0.0.0.0/0")}]
+)
+def test_a_connector_cannot_speak_for_networks(claim: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="networks are what people say"):
+        taken(replace(FRONT, **claim))
 
 
 def test_what_an_honest_connector_says_stays_as_it_is() -> None:
