@@ -70,6 +70,7 @@ def rows(history: Timeline) -> pa.Table:
         "protocol": np.full(ROWS, 6, dtype=np.uint8),
         "observer": np.tile(np.array([1, 2], dtype=np.uint8), ROWS // 2),
         "method": pa.array(["syn"] * ROWS),
+        "provider_dns_name": pa.repeat("", ROWS),
         "first_ns": START + random.integers(0, SECOND, ROWS),
         "last_ns": START + random.integers(SECOND, 15 * SECOND, ROWS),
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ringfence.model.address import Address, format_address
@@ -24,7 +25,9 @@ from ringfence.wire import batch
 ENDS = ("consumer", "provider")
 SIDES = (*ENDS, "dialled")
 """What has labels: the ends, and what the consumer dialled, a Service perhaps."""
-ATTRIBUTES = ("protocol", "port", "dialled_port", "method")
+TEXTS = {"provider.dns.name": "provider_dns_name"}
+"""What agents tell of ends, and the column that has it, empty for nothing."""
+ATTRIBUTES = ("protocol", "port", "dialled_port", "method", *TEXTS)
 WORKLOAD = "workload"
 """A key of its own: `namespace/name` of the topmost owner, or of the item that has none."""
 
@@ -98,7 +101,8 @@ def needed(keys: Sequence[GroupKey], merge_outside: bool) -> Needed:
             columns.append(f"{end}_address")
         if by_address:
             whole.add(f"{end}_address")
-    return Needed(columns + [key.name for key in keys if not key.end], whole)
+    columns += [TEXTS.get(key.name, key.name) for key in keys if not key.end]
+    return Needed(columns, whole)
 
 
 def outside_column(end: str) -> str:
@@ -191,6 +195,9 @@ def _label(item: Item | None, address: str, name: str) -> str | None:
 
 
 def _attribute(sums: pa.Table, name: str) -> Any:
+    if name in TEXTS:
+        told = sums[TEXTS[name]].cast(pa.string())
+        return pc.if_else(pc.equal(told, ""), pa.scalar(None, pa.string()), told)
     if name != "protocol":
         return sums[name]
     numbers, which = np.unique(np.asarray(sums[name].to_numpy()), return_inverse=True)

@@ -57,7 +57,7 @@ def conversations(
     orientations: Orientations,
     mode: Mode = Mode.CONVERSATION,
 ) -> dict[str, NDArray[np.generic] | pa.Array]:
-    """One window's records (FLOW_DTYPE) as the columns of `wire.batch.FLOWS`.
+    """One window's records (FLOW_DTYPE) as the columns of `wire.batch.FLOWS`, without names.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
@@ -345,6 +345,7 @@ def _fold(
         **{f"tunnel_{name}": tunnels[name][one] for name in _TUNNEL.names or ()},
         "carries": _carried(carriers, row, len(one)),
         "method": pa.array([METHODS[code] for code in surest], type=pa.string()),
+        "provider_dns_name": pa.repeat("", len(one)),
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),

@@ -39,6 +39,7 @@ FLOWS = pa.schema(
         ("tunnel_port", pa.uint16()),
         ("carries", pa.uint32()),  # conversations seen inside of it, either way
         ("method", pa.string()),  # model.flow.Method
+        ("provider_dns_name", pa.string()),  # by which the consumer found it; empty if unknown
         ("forward_packets", pa.uint64()),
         ("forward_bytes", pa.uint64()),
         ("forward_flags", pa.uint16()),

@@ -7,8 +7,9 @@ _WAYS = ("forward", "reverse")
 
 
 def end_name(end: Row) -> str:
-    """The name of a flow's end with its address; the address alone for an unknown one."""
-    return f"{end['name']} ({end['address']})" if end.get("name") else end["address"]
+    """The name of a flow's end, else its name in DNS, and its address."""
+    name = end.get("name") or end.get("dns_name")
+    return f"{name} ({end['address']})" if name else end["address"]
 
 
 def port(row: Row) -> str:
@@ -46,6 +47,7 @@ FLOW_COLUMNS = [
     Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
     Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
     Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
+    Column("DNS NAME", lambda row: row["provider"]["dns_name"], wide=True),
     Column("CARRIES", lambda row: row["carries"] or "", right=True, wide=True),
     Column("SYN", lambda row: _of_tcp(row, "syn"), right=True, wide=True),
     Column("FIN", lambda row: _of_tcp(row, "fin"), right=True, wide=True),

@@ -65,7 +65,8 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     A KEY is a label such as kubernetes.namespace or kubernetes.label.app, or `workload`: the
     namespace and name of a Deployment, a DaemonSet and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
-    dialled_port and method. A label that an end lacks is shown empty, an empty one as "".
+    dialled_port, method and provider.dns.name. A label that an end lacks is shown empty, an empty
+    one as "".
     Six hours and more are added up from whole hours.
 
     Examples:

@@ -128,8 +128,8 @@ class GroupQuery(BaseModel):
 
 
 class TopQuery(GroupQuery):
-    """Keys are attributes (protocol, port, dialled_port, method), and LABEL or `workload` behind
-    `consumer.`, `provider.` or `dialled.`."""
+    """Keys are attributes (protocol, port, dialled_port, method, provider.dns.name), and LABEL or
+    `workload` behind `consumer.`, `provider.` or `dialled.`."""
 
     by: str = "consumer.workload,provider.workload,port"
     limit: int = Field(default=20, ge=1, le=10_000)

@@ -190,8 +190,12 @@ class _Paths:
         )
 
     def _socket(self, row: Row, consumer: str, provider: str, port: str) -> SocketView:
-        ends = [self._views.end(row[end], row[f"{end}_revision"]) for end in (consumer, provider)]
-        return SocketView(consumer=ends[0], provider=ends[1], port=row[port])
+        name = row.get("provider_dns_name", "")  # a drop report has none
+        return SocketView(
+            consumer=self._views.end(row[consumer], row[f"{consumer}_revision"]),
+            provider=self._views.end(row[provider], row[f"{provider}_revision"], name),
+            port=row[port],
+        )
 
 
 def _own(row: Row) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ _OWN = ("protocol", "consumer", "provider", "provider_port")
 
 
 class EndView(BaseModel):
-    """One end of a flow; all but the address is empty where nobody is known to hold it."""
+    """One end of a flow; empty is what is not known, as where nobody holds the address."""
 
     address: str
     name: str = ""
@@ -32,6 +32,7 @@ class EndView(BaseModel):
     namespace: str = ""
     owner: str = ""
     key: str = ""
+    dns_name: str = Field(default="", description="Of a provider: as what the consumer found it.")
 
 
 class ServiceView(BaseModel):
@@ -137,7 +138,7 @@ class Views:
         """One hop."""
         return HopView(
             consumer=self.end(row["consumer"], row["consumer_revision"]),
-            provider=self.end(row["provider"], row["provider_revision"]),
+            provider=self.end(row["provider"], row["provider_revision"], row["provider_dns_name"]),
             protocol=format_protocol(row["protocol"]),
             port=row["provider_port"],
             consumer_ports=sorted(row["consumer_ports"]),
@@ -154,12 +155,12 @@ class Views:
             last=format_time(row["last_ns"]),
         )
 
-    def end(self, address: bytes, revision: int) -> EndView:
+    def end(self, address: bytes, revision: int, dns_name: str = "") -> EndView:
         """Who held an address."""
         text = format_address(Address(address))
         item = item_of(self._timeline, revision)
         if item is None:
-            return EndView(address=text)
+            return EndView(address=text, dns_name=dns_name)
         return EndView(
             address=text,
             name=item.name,
@@ -167,6 +168,7 @@ class Views:
             namespace=item.namespace,
             owner=item.workload_name,
             key=item.key,
+            dns_name=dns_name,
         )
 
     def pod_name(self, cluster: ClusterId, uid: str) -> str:

@@ -55,6 +55,7 @@ _KEYS = {
     "port": "provider_port",
     "dialled_port": "dialled_port",
     "method": "method",
+    "provider_dns_name": "provider_dns_name",
 }
 _NOBODY = "toIPv6('::')"
 
@@ -63,7 +64,7 @@ def summed(where: str, keys: list[str], whole_addresses: set[str]) -> str:
     """Sums of the conversations that satisfy `where`, one row per distinct value of `keys`.
 
     Keys are `revision` and `address` of `consumer_`, `provider_` or `dialled_`, `protocol`, `port`,
-    `dialled_port` and `method`.
+    `dialled_port`, `method` and `provider_dns_name`.
     Addresses that an item held are told only for the columns in `whole_addresses`: a workload's
     replicas are few, and the addresses that it had may be many. At most `limit` rows.
     """

@@ -1,15 +1,18 @@
 """Filters over flows: the one grammar, turned into a condition on hops with bound parameters.
 
 `consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's. Flow attributes
-are protocol, port, bytes, packets, method, connection and disposition, drop attributes protocol,
-port and packets. Labels become sets of inventory revisions, so that what a pod was called at the
-time of the flow is what counts; dispositions become sets of connections, for `flows.disposition`
-alone says what they are.
+are protocol, port, bytes, packets, method, connection and disposition, and the texts that agents
+tell of ends; drop attributes protocol, port and packets. Labels become sets of inventory revisions,
+so that what a pod was called at the time of the flow is what counts; dispositions become sets of
+connections, for `flows.disposition` alone says what they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
@@ -23,7 +26,11 @@ Revisions = Callable[[Query], Iterable[int]]
 
 DISPOSITION = "disposition"
 ENDS = ("consumer", "provider")
-ATTRIBUTES = ("protocol", "port", "bytes", "packets", "method", "connection", DISPOSITION)
+TEXTS = {"dns.name": ("provider_dns_name",), "provider.dns.name": ("provider_dns_name",)}
+"""What agents tell of ends in words of others, and the columns that have it, empty for nothing."""
+ATTRIBUTES = (
+    "protocol", "port", "bytes", "packets", "method", "connection", DISPOSITION, *TEXTS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ OF_HOP = Columns(
         "packets": ("forward_packets + reverse_packets",),
         "method": ("method",),
         "connection": ("connection",),
+        **TEXTS,
     },
 )
 OF_DROP = Columns(
@@ -107,7 +115,7 @@ class Condition:
 
     def _compare(self, compare: Compare) -> str:
         end, _, key = compare.key.partition(".")
-        if end in ENDS and key:
+        if end in ENDS and key and compare.key not in TEXTS:
             return self._end(end, Compare(key, compare.operator, compare.values))
         if compare.key not in ATTRIBUTES:
             return self._any_of(self._end(end, compare) for end in ENDS)
@@ -127,6 +135,8 @@ class Condition:
         if compare.key == "connection":
             chosen = [parse_connection(value) for value in self._words(compare)]
             return f"connection IN {self._bind('Array(UInt64)', chosen)}"
+        if compare.key in TEXTS:
+            return self._any_of(self._text(column, compare) for column in columns)
         return self._any_of(self._number(column, compare) for column in columns)
 
     def _disposed(self, value: str) -> str:
@@ -154,6 +164,21 @@ class Condition:
         )
         return f"{column} BETWEEN toIPv6({first}) AND toIPv6({last})"
 
+    def _text(self, column: str, compare: Compare) -> str:
+        match compare.operator:
+            case Operator.EQ | Operator.IN:
+                return f"{column} IN {self._bind('Array(String)', list(compare.values))}"
+            case Operator.CONTAINS:
+                return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
+            case Operator.MATCHES:
+                whole = f"^(?s:{_regex(compare.values[0])})$"
+                return f"{column} != '' AND match({column}, {self._bind('String', whole)})"
+            case Operator.EXISTS:
+                return f"{column} != ''"
+        raise InputError(
+            f"{compare.key!r} is text: compare it with = != in contains matches exists"
+        )
+
     def _number(self, column: str, compare: Compare) -> str:
         if compare.operator is Operator.IN:
             bound = self._bind("Array(Float64)", [_float(compare, one) for one in compare.values])
@@ -177,6 +202,15 @@ class Condition:
         name = f"f{len(self.parameters)}"
         self.parameters[name] = value
         return f"{{{name}:{kind}}}"
+
+
+def _regex(pattern: str) -> str:
+    """A regular expression that the store's engine knows as well: RE2, as Arrow's is."""
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{pattern!r} is too much here: no look-around, no references") from error
+    return pattern
 
 
 def _float(compare: Compare, value: str) -> float:

@@ -22,6 +22,7 @@ def test_each_row_is_placed_by_the_agent_that_reported_it() -> None:
     timeline.observe(1, Item(key, ItemKind.POD, EAST, "shop", "a", (POD,), {}, "node1"))
     row = {field.name: 0 for field in batch.FLOWS} | {
         "observer": Observer.POD, "consumer": POD, "provider": OTHER, "method": "syn",
+        "provider_dns_name": "",
         "original_consumer": bytes(16), "original_provider": bytes(16),
         "tunnel_consumer": bytes(16), "tunnel_provider": bytes(16),
         "first_ns": 2, "last_ns": 3,
