@@ -13,10 +13,12 @@ from ringfence.flows.dns import read_answer
 from ringfence.kernel.answers import Answer, Answers
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
-from ringfence.model.address import parse_address
+from ringfence.model.address import format_address, parse_address
+from ringfence.model.flow import Loss
 from tests.kernel.netns import Namespace, node_with_pods
 from tests.kernel.observe import attach
-from tests.kernel.traffic import open_socket
+from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
+from tests.kernel.world import World
 
 Reply = Callable[[dns.message.Message], bytes]
 
@@ -175,3 +177,73 @@ def test_many_answers_are_read_a_part_at_a_time(listening: FlowCapture) -> None:
     assert [[one.client_port for one in part] for part in parts] == [
         ports[:2], ports[2:4], ports[4:], []
     ]  # fmt: skip
+
+
+SERVICE = "10.96.0.80"
+ENDLESS = b"\0\0\x80\0\0\1\0\1\0\0\0\0\xc0\x0c"
+"""An answer whose question is a pointer to itself."""
+
+
+def test_an_agent_tells_providers_by_the_names_that_were_asked(world: World) -> None:
+    """A client's own answer, through a chain and a Service; another client's; a hostile one."""
+    client, server = world.node.pods
+    world.node.nft(
+        "table ip nat { chain pre { type nat hook prerouting priority dstnat;\n"
+        f"ip daddr {SERVICE} tcp dport 80 dnat to {server.address}:8080\n"
+        "}; }"
+    )
+    names = {
+        "web.shop.": ["web.shop. 5 A " + SERVICE],
+        "api.example.": ["api.example. 5 CNAME cdn.example.", "cdn.example. 5 A " + server.address],
+        "node.example.": ["node.example. 5 A " + server.gateway],
+    }
+
+    def reply(asked: dns.message.Message) -> bytes:
+        name = asked.question[0].name.to_text().lower()
+        return told(asked, *names[name]) if name in names else ENDLESS
+
+    world.start_agent("--dns")
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    with (
+        resolver(server, server.address, reply),
+        tcp_echo(server, server.address, 8080),
+        tcp_echo(world.node, server.gateway, 8081),
+    ):
+        ask(client, server.address, "hostile.example.")
+        tcp_exchange(client, server.address, 8080, b"before anybody asked")
+        world.await_("a report", lambda: _told(world, 8080))
+        assert _told(world, 8080) == {(client.address, server.address, "")}
+        for name in ("web.shop.", "API.example."):
+            ask(client, server.address, name)
+        ask(world.node, server.address, "node.example.")
+        tcp_exchange(client, SERVICE, 80, b"by way of a Service")
+        tcp_exchange(client, server.address, 8080, b"without")
+        tcp_exchange(client, server.gateway, 8081, b"another asked")
+        world.await_("all names", lambda: len(_told(world, 8080, 8081, 80)) == 5)
+        assert _told(world, 8080, 8081, 80) == {
+            (client.address, server.address, ""),
+            (client.address, SERVICE, "web.shop"),
+            (client.address, server.address, "web.shop"),
+            (client.address, server.address, "api.example"),
+            (client.address, server.gateway, "node.example"),
+        }
+    world.await_("the refusal", lambda: world.state().audit.losses[Loss.DNS_NOT_PARSED])
+    losses = world.state().audit.losses
+    assert (losses[Loss.DNS_NOT_PARSED], losses[Loss.DNS_FULL]) == (1, 0)
+    for row in world.flows():
+        if row["provider"] == parse_address(server.address) and row["provider_port"] == 8080:
+            through = row["original_provider"] == parse_address(SERVICE)
+            assert (row["provider_dns_name"] == "web.shop") == through
+
+
+def _told(world: World, *ports: int) -> set[tuple[str, str, str]]:
+    """Consumer, provider and its name, of TCP to these ports."""
+    return {
+        (
+            format_address(row["consumer"]),
+            format_address(row["provider"]),
+            row["provider_dns_name"],
+        )
+        for row in world.flows()
+        if row["provider_port"] in ports
+    }
