@@ -200,6 +200,7 @@ def reports(windows: int, seed: int = 4) -> Iterator[pa.Table]:
         chosen, row = np.unique(told[:, 1], return_inverse=True)
         columns = _counts(rng, told[:, 0], row, len(chosen), START + window * WINDOW_NS)
         same = shape.rows.take(pa.array(chosen))
+        columns["provider_dns_name"] = pa.repeat("", len(chosen))
         columns |= {name: same[name].combine_chunks() for name in same.schema.names}
         rows = batch.table(batch.FLOWS, columns)
         bounds = np.searchsorted(shape.node[chosen], np.arange(NODES + 1))

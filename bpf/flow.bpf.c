@@ -7,6 +7,7 @@
  * the first, and then that one is at rest.
  */
 #include "conntrack.h"
+#include "dns.h"
 #include "fragment.h"
 #include "tcp.h"
 #include "tunnel.h"
@@ -16,12 +17,10 @@
 
 #define MAX_TUNNELS 4 /* one inside the other */
 
-/*
- * Set when the object is loaded: packets of capture files, brought by BPF_PROG_TEST_RUN, instead
- * of an interface's. The verifier takes out what is then dead.
- */
+/* Set when the object is loaded: the verifier takes out what is then dead. */
 struct settings {
-	__u32 replay;
+	__u32 replay; /* packets of capture files, by BPF_PROG_TEST_RUN, not an interface's */
+	__u32 dns;    /* keep the answers of DNS servers */
 };
 const volatile struct settings settings SEC(".rodata.settings") = {};
 
@@ -309,6 +308,8 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	if (inner && skb->gso_size)
 		packet.header_bytes += inner->payload - packet.payload;
 	count(skb, &packet, NULL, hook, audit);
+	if (settings.dns && is_from_dns(&packet))
+		keep_answer(skb, &packet, hook, audit);
 	if (inner && !count_inner(skb, inner, &packet, hook, audit))
 		audit->inner_full += 1;
 	return PASS_ON;

@@ -67,7 +67,7 @@ class Agent:
         self._spool = Spool(config.spool_dir, config.spool_bytes)
         self._session = Session(self._link, self._state, self._hear)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
-        self._capture = Capture(config.pin_dir)
+        self._capture = Capture(config.pin_dir, dns=config.dns)
         self._enforcer = Enforcer(Nftables())
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._look_now = asyncio.Event()
@@ -164,6 +164,7 @@ class Agent:
                     changed |= before != (self._pods, self._unreached)
                 if self._interfaces and not self._stopping.is_set():
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                await self._in_kernel(self._capture.hear)
                 if await self._in_kernel(self._capture.crowded):
                     self._cut_short.set()
                 here = places(self._pods, node_addresses(self._interfaces))

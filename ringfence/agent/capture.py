@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ringfence.agent.audit import Reading, SelfAudit
 from ringfence.agent.owners import SocketOwners
 from ringfence.agent.pods import Pod, places
+from ringfence.agent.resolved import Resolved
 from ringfence.flows.orient import Orientations, conversations
 from ringfence.kernel import counters
 from ringfence.kernel.bpf import object_path
@@ -37,12 +38,16 @@ _MISPLACED = {
     Loss.INNER_BAD_HEADER: "inner_bad_header",
     Loss.INNER_BAD_LENGTH: "inner_bad_length",
     Loss.INNER_FULL: "inner_full",
+    Loss.DNS_FULL: "dns_full",
+    Loss.DNS_OVERLONG: "dns_overlong",
 }
-"""In a record, which lacks their ports, or what they carry."""
+"""In a record, which lacks their ports, or what they carry or answer."""
 _LOSSES = _UNRECORDED | _MISPLACED
 
 _UNDER_WAY_SECONDS = 0.002
 """Ample for a packet to get from the kernel's counter to the program, or from it to the counter."""
+_MOST_ANSWERS = 2_000
+"""Of DNS servers that are read at a time; more wait in the kernel, which has a second's worth."""
 _CROWDED = 0.5
 """What is left of the flow map has to do until the agent looks again, a second later."""
 
@@ -52,11 +57,16 @@ log = structlog.get_logger()
 class Capture:
     """Attaches to interfaces and drains what was counted. Its methods block: call them in turn."""
 
-    def __init__(self, pin_dir: Path) -> None:
-        """`pin_dir`: where counts outlive this process, if it is in a BPF file system."""
+    def __init__(self, pin_dir: Path, *, dns: bool = False) -> None:
+        """`pin_dir`: where counts outlive this process, if it is in a BPF file system.
+
+        `dns`: read the answers of DNS servers, to tell providers' names.
+        """
         self.owners = SocketOwners()
         self._pin_dir = pin_dir
         self._pinned = False
+        self._dns = dns
+        self._resolved = Resolved()
         self._self_audit = SelfAudit()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
@@ -70,7 +80,7 @@ class Capture:
         if not self._pinned:
             log.warning("counts end with the agent: no BPF file system", at=str(self._pin_dir))
         pins = Pins(self._pin_dir) if self._pinned else None
-        self._flows = FlowCapture(object_path("flow"), pins=pins)
+        self._flows = FlowCapture(object_path("flow"), pins=pins, dns=self._dns)
         self._drops = DropCapture(object_path("drop"))
         self._flows.open()
         try:
@@ -124,6 +134,10 @@ class Capture:
             return False
         return True
 
+    def hear(self) -> None:
+        """Take note of what DNS servers answered since the last call."""
+        self._resolved.hear(self._flows.answers(_MOST_ANSWERS))
+
     def crowded(self) -> bool:
         """Whether there may soon be no room for more records."""
         return self._flows.fill() > _CROWDED
@@ -163,6 +177,9 @@ class Capture:
             mode,
             owners,
         )
+        self.hear()
+        here = {address for pod in pods for address in pod.addresses}.union(node_addresses)
+        found["provider_dns_name"] = self._resolved.names(found, here)
         return columns.encode(columns.FLOWS, found)
 
     def drops(self) -> NDArray[np.void]:
@@ -180,6 +197,7 @@ class Capture:
             recorded=totals["skbs"] - unrecorded,
             losses={
                 **{cause: totals[name] for cause, name in _LOSSES.items()},
+                **self._resolved.losses(),
                 Loss.DROP_MAP_FULL: drops.full,
                 Loss.DROP_NOT_PARSED: drops.unparsed,
                 Loss.NOT_ATTACHED: self._failures,

@@ -17,6 +17,8 @@ class AgentConfig:
     """Between reports, until the control plane says otherwise."""
     pin_dir: Path = Path("/sys/fs/bpf/ringfence")
     """Where programs and counts outlive the agent, in a BPF file system."""
+    dns: bool = False
+    """Whether to read answers of DNS servers, for the names of addresses."""
     poll_seconds: float = 1.0
     """Between looks for pods and interfaces that came or went."""
     spool_bytes: int = 256 * 1024 * 1024

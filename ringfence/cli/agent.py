@@ -68,6 +68,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     state_dir: StateDir = _STATE_DIR,
     runtime_socket: RuntimeSocket = _RUNTIME_SOCKET,
     pin_dir: PinDir = _PIN_DIR,
+    dns: Annotated[
+        bool,
+        typer.Option(
+            "--dns", envvar="RINGFENCE_DNS", help="Read DNS answers, to tell addresses by name."
+        ),
+    ] = False,
     interval: Annotated[
         int, typer.Option(envvar="RINGFENCE_INTERVAL", min=1, help="Seconds between reports.")
     ] = 15,
@@ -94,7 +100,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         kubernetes_cluster=kubernetes_cluster,
     )
     runtime = Path(runtime_socket) if runtime_socket else None
-    asyncio.run(_run(AgentConfig(link, runtime, interval_seconds=interval, pin_dir=pin_dir)))
+    config = AgentConfig(link, runtime, interval_seconds=interval, pin_dir=pin_dir, dns=dns)
+    asyncio.run(_run(config))
 
 
 @app.command()

@@ -63,11 +63,15 @@ def up(
 
 
 @app.command()
-def install() -> None:
+def install(
+    dns: Annotated[
+        bool, typer.Option("--dns", help="Agents read DNS answers, to tell addresses by name.")
+    ] = False,
+) -> None:
     """Put Ringfence into the running lab. Without a login the other commands mean it."""
     config, record = cluster.running(LabConfig())
     with shown() as progress:
-        where = installation.install(config, record, progress)
+        where = installation.install(config, record, progress, dns=dns)
     command = for_lab("ringfence agents")
     typer.echo(f"the control plane is at {where.server}; try `{command}`", err=True)
 

@@ -51,7 +51,7 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = 400,
     flow_memory_mib: Annotated[
         int,
-        typer.Option(min=768, help="What the embedded flow store may take of memory, in MiB."),
+        typer.Option(min=1024, help="What the embedded flow store may take of memory, in MiB."),
     ] = 2048,
     clickhouse: Annotated[
         str | None,

@@ -11,9 +11,11 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ringfence.control.agents import NodeKey
 from ringfence.control.services import Window
+from ringfence.flows.dns import LONGEST_NAME
 from ringfence.inventory.timeline import Timeline
 from ringfence.model import labels
 from ringfence.model.address import Address, format_address
@@ -38,6 +40,13 @@ def own_times(flows: pa.Table, window: Window) -> None:
     aside = np.abs(np.asarray(flows["last_ns"]) - window.end_ns)
     if aside.max(initial=0) > MOST_ASIDE_NS:
         raise InputError("a batch has rows that are more than a day away from its window")
+
+
+def short_names(flows: pa.Table) -> None:
+    """Hold the rows of a batch to names that DNS could have told; raises InputError."""
+    lengths = pc.binary_length(flows["provider_dns_name"])
+    if (pc.max(lengths).as_py() or 0) > LONGEST_NAME:
+        raise InputError(f"a batch has names in DNS of more than {LONGEST_NAME} characters")
 
 
 def own_key(cluster: ClusterId, key: str) -> ItemKey:

@@ -8,7 +8,13 @@ import grpc
 import structlog
 
 from ringfence.control.agents import TOLERATED_SKEW_NS, Agent, NodeKey, skew_text
-from ringfence.control.claims import own_addresses, own_item, own_key, own_times
+from ringfence.control.claims import (
+    own_addresses,
+    own_item,
+    own_key,
+    own_times,
+    short_names,
+)
 from ringfence.control.errors import ForbiddenError, NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
@@ -87,6 +93,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             flows = batch.decode(batch.FLOWS, request.flows)
             drops = batch.decode(batch.DROPS, request.drops)
             own_times(flows, window)
+            short_names(flows)
         except (InputError, batch.BatchError) as error:
             services.metrics.batches.labels("refused").inc()
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)

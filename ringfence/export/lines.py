@@ -38,7 +38,12 @@ def lines(conversations: pa.RecordBatch) -> pa.Array:
             "protocol": _quoted(protocols),
             "consumer": _end(conversations, "consumer", conversations["consumer_node"]),
             "consumer_port": _number(conversations["consumer_port"]),
-            "provider": _end(conversations, "provider", conversations["provider_node"]),
+            "provider": _end(
+                conversations,
+                "provider",
+                conversations["provider_node"],
+                dns_name=conversations["provider_dns_name"],
+            ),
             "port": _number(conversations["provider_port"]),
             "original": pc.if_else(conversations["translated"], original, _NULL),
             "method": _quoted(conversations["method"]),
@@ -57,13 +62,17 @@ def _object(members: Mapping[str, pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*pieces, "}", "")
 
 
-def _end(conversations: pa.RecordBatch, end: str, node: pa.Array | None = None) -> pa.Array:
+def _end(
+    conversations: pa.RecordBatch, end: str, node: pa.Array | None = None, **more: pa.Array
+) -> pa.Array:
     described = {
         what: _quoted(conversations[f"{end}_{what}"])
         for what in ("name", "kind", "namespace", "owner")
     }
     at = {} if node is None else {"node": _quoted(node)}
-    return _object({"address": _quoted(address_text(conversations[end])), **described, **at})
+    told = {name: _quoted(column) for name, column in more.items()}
+    address = {"address": _quoted(address_text(conversations[end]))}
+    return _object(address | described | at | told)
 
 
 def _way(conversations: pa.RecordBatch, way: str) -> pa.Array:

@@ -148,6 +148,7 @@ def encode(conversations: pa.RecordBatch) -> bytes:
         _attributes("k8s.src.node.name", conversations["consumer_node"]),
         *_end("dst", conversations, "provider"),
         _attributes("k8s.dst.node.name", conversations["provider_node"]),
+        _attributes("dns.question.name", conversations["provider_dns_name"]),
         *_end("original.src", conversations, "first_consumer"),
         *_end("original.dst", conversations, "dialled"),
         _original(conversations, "original.dst.port", conversations["dialled_port"]),

@@ -26,6 +26,7 @@ CONVERSATIONS = pa.schema(
         ("protocol", pa.uint8()),
         *((end, _ADDRESS) for end in ENDS),
         *((f"{end}_{what}", NAME) for end in ENDS for what in DESCRIBED),
+        ("provider_dns_name", NAME),  # as what the consumer found it; empty if unknown
         ("consumer_port", pa.uint16()),  # 0 where folded
         ("provider_port", pa.uint16()),  # ICMP: type * 256 + code
         ("dialled_port", pa.uint16()),

@@ -54,6 +54,7 @@ EXPORT = pa.schema(
         ("kubernetes_cluster", pa.string()),
         *_end("consumer"),
         *_end("provider"),
+        ("provider_dns_name", pa.string()),
         ("protocol", pa.string()),
         ("port", pa.uint16()),
         ("dialled_address", pa.string()),
@@ -101,6 +102,7 @@ def export_table(
     columns |= _end_columns("consumer", rows, "first_consumer", words)
     columns |= _end_columns("provider", rows, "provider", words)
     columns |= _service_columns(rows, words)
+    columns["provider_dns_name"] = _dns_names(rows["provider_dns_name"])
     columns |= {name: pa.array(rows[name]) for name in COUNTS}
     samples = rows["rtt_samples"]
     mean = rows["rtt_sum_ns"] // np.maximum(samples, 1)
@@ -174,6 +176,12 @@ def _service_columns(rows: NDArray[np.void], words: Words) -> dict[str, pa.Array
         "service_namespace": _taken([item and item.namespace for item in items], which),
         "service_name": _taken([item and item.name for item in items], which),
     }
+
+
+def _dns_names(names: NDArray[np.bytes_]) -> pa.Array:
+    distinct, which = np.unique(names, return_inverse=True)
+    told = [name.decode(errors="replace") or None for name in distinct.tolist()]
+    return _taken(told, which)
 
 
 def _addresses(addresses: NDArray[np.uint8]) -> pa.Array:

@@ -13,19 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ringfence.flows.told import TOLD
 from ringfence.inventory.outside import is_outside
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Sort
 from ringfence.model.keys import check_keys, of_ends
-from ringfence.model.labels import (
-    ADDRESS,
-    ADDRESS_TYPE,
-    PROCESS,
-    PROCESS_CONTAINER,
-    PROCESS_NAME,
-    PROCESS_PID,
-)
+from ringfence.model.labels import ADDRESS, ADDRESS_TYPE
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item
 from ringfence.wire import batch
@@ -33,12 +27,7 @@ from ringfence.wire import batch
 ENDS = ("consumer", "provider")
 SIDES = (*ENDS, "dialled")
 """What has labels: the ends, and what the consumer dialled, a Service perhaps."""
-ATTRIBUTES = ("protocol", "port", "dialled_port", "method")
-PROCESS_COLUMNS = {
-    PROCESS_NAME: "process",
-    PROCESS_PID: "pid",
-    PROCESS_CONTAINER: "container",
-}
+ATTRIBUTES = ("protocol", "port", "dialled_port", "method", *TOLD)
 WORKLOAD = "workload"
 """A key of its own: `namespace/name` of the topmost owner, or of the item that has none."""
 
@@ -65,21 +54,10 @@ _WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """What to group by: a label of one of SIDES, or of an end's process, or an attribute of the
-    flow, `end` empty."""
+    """What to group by: a label of one of SIDES, or an attribute of the flow, `end` empty."""
 
     end: str
     name: str
-
-    @property
-    def of_item(self) -> bool:
-        """Whether it tells of what held an end's address, by the inventory."""
-        return bool(self.end) and self.name not in PROCESS
-
-    @property
-    def column(self) -> str:
-        """Where the store keeps what does not tell of an item."""
-        return f"{self.end}_{PROCESS_COLUMNS[self.name]}" if self.end else self.name
 
     def __str__(self) -> str:
         """As it is written: consumer.kubernetes.namespace, or port."""
@@ -91,7 +69,6 @@ def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
     names = list(dict.fromkeys(word.strip().lower() for word in text.split(",")))
     sides = [f"{side}." for side in SIDES]
     others = [side + WORKLOAD for side in sides] + [*of_ends(sides)]
-    others += [f"{end}.{key}" for end in ENDS for key in PROCESS]
     check_keys("by", names, sides, [*ATTRIBUTES, *others])
     split = [(name, *name.partition(".")) for name in names]
     return tuple(
@@ -121,7 +98,7 @@ def needed(keys: Sequence[GroupKey], merge_outside: bool) -> Needed:
     Nor are they where an end is grouped by their type.
     """
     columns, whole = [], set()
-    for end in dict.fromkeys(key.end for key in keys if key.of_item):
+    for end in dict.fromkeys(key.end for key in keys if key.end):
         columns.append(f"{end}_revision")
         by_address = GroupKey(end, ADDRESS) in keys
         by_type = GroupKey(end, ADDRESS_TYPE) in keys
@@ -131,7 +108,8 @@ def needed(keys: Sequence[GroupKey], merge_outside: bool) -> Needed:
             columns.append(f"{end}_address")
         if by_address:
             whole.add(f"{end}_address")
-    return Needed(columns + [key.column for key in keys if not key.of_item], whole)
+    columns += [TOLD.get(key.name, key.name) for key in keys if not key.end]
+    return Needed(columns, whole)
 
 
 def outside_column(end: str) -> str:
@@ -147,12 +125,12 @@ def group(sums: pa.Table, keys: Sequence[GroupKey], items: Mapping[int, Item | N
     type, uploaded networks are outside as well.
     """
     columns: dict[str, pa.Array] = {}
-    for end in dict.fromkeys(key.end for key in keys if key.of_item):
-        told = [key for key in keys if key.of_item and key.end == end]
+    for end in dict.fromkeys(key.end for key in keys if key.end):
+        told = [key for key in keys if key.end == end]
         columns |= _end_columns(sums, end, told, items)
     for key in keys:
-        if not key.of_item:
-            columns[str(key)] = _attribute(sums, key.column)
+        if not key.end:
+            columns[str(key)] = _attribute(sums, key.name)
     values = {name: sums[name] for name in (*SUMS, *_TIMES)}
     return add_up(pa.table({**columns, **values}), list(columns))
 
@@ -235,9 +213,10 @@ def _label(item: Item | None, address: str, name: str) -> str | None:
 
 
 def _attribute(sums: pa.Table, name: str) -> Any:
-    if name.endswith(tuple(PROCESS_COLUMNS.values())):
-        unknown = pc.equal(sums[name], 0 if name.endswith("_pid") else "")
-        return pc.if_else(unknown, None, sums[name])
+    if name in TOLD:
+        unknown = 0 if name.endswith(".pid") else ""
+        told = sums[TOLD[name]]
+        return pc.if_else(pc.equal(told, unknown), pa.scalar(None, told.type), told)
     if name != "protocol":
         return sums[name]
     numbers, which = np.unique(np.asarray(sums[name].to_numpy()), return_inverse=True)

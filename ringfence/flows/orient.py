@@ -61,7 +61,7 @@ def conversations(
     mode: Mode = Mode.CONVERSATION,
     owners: Owners = NOBODY,
 ) -> dict[str, NDArray[np.generic]]:
-    """One window's records (FLOW_DTYPE) as the columns of `wire.columns.FLOWS`.
+    """One window's records (FLOW_DTYPE) as the columns of `wire.columns.FLOWS`, without names.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
@@ -356,6 +356,7 @@ def _fold(
         **{f"tunnel_{name}": tunnels[name][one] for name in _TUNNEL.names or ()},
         "carries": _carried(carriers, row, len(one)),
         "method": np.array(METHODS)[surest],
+        "provider_dns_name": np.full(len(one), "", dtype=object),
         **sides("packets", np.add, "u8"),
         **sides("bytes", np.add, "u8"),
         **sides("flags", np.bitwise_or, "u2"),

@@ -69,9 +69,9 @@ class Owners:
         places = np.arange(len(self._processes))
         at = np.concatenate([places, places, [len(self._processes)]])[choices]
         return {
-            f"{end}_process": np.array([one.name for one in told])[at],
+            f"{end}_process": np.array([one.name for one in told], dtype=object)[at],
             f"{end}_pid": np.array([one.pid for one in told], np.uint32)[at],
-            f"{end}_container": np.array([one.container for one in told])[at],
+            f"{end}_container": np.array([one.container for one in told], dtype=object)[at],
         }
 
     def _held(self, sockets: Bytes) -> NDArray[np.int64]:

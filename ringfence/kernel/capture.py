@@ -9,10 +9,10 @@ import array
 import ctypes
 import errno
 import fcntl
+import mmap
 import socket
 import struct
 import threading
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ import numpy as np
 
 from ringfence.flows.record import FLOW_DTYPE, Hook
 from ringfence.kernel import libbpf
+from ringfence.kernel.answers import Answer, Answers
 from ringfence.kernel.bpf import BpfObject, DoubleBuffer, possible_processors, read_all
+from ringfence.kernel.clock import boot_ns
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.pins import Pins
 from ringfence.kernel.tc import Attachment, attach
@@ -48,6 +50,8 @@ AUDIT_DTYPE = np.dtype(
         ("full_skbs", "u8"),
         ("full_packets", "u8"),
         ("full_bytes", "u8"),
+        ("dns_full", "u8"),
+        ("dns_overlong", "u8"),
     ]
 )
 """What passed one side of one interface since it was attached, and what of it is in no record.
@@ -59,8 +63,10 @@ own headers) are skbs; `inner_*` are in a record as a tunnel's packets, but what
 for one of these reasons or for want of room in the flow map.
 `overlong` are longer than their frame in a capture file, and in a record as long as they say.
 `unplaced` are later fragments whose first was not seen, in a record without ports; `full_*` found
-the flow map full. A row of interface 0 stands for all those together that there was no room to
-count one by one.
+the flow map full. `dns_*` are answers of DNS servers, in a record like all packets, that `answers`
+does not give: no room for them was left, or they were in fragments or longer than an Ethernet
+frame. A row of interface 0 stands for all those together that there was no room to count one by
+one.
 """
 
 # Mirrors of struct flow_key, struct flow and struct audit in bpf/flow.h, under the names that
@@ -104,20 +110,23 @@ class FlowCapture:
         object_path: Path,
         max_flows: int = 262_144,
         max_audits: int = 8192,
-        settings: bytes | None = None,
         pins: Pins | None = None,
+        *,
+        replay: bool = False,
+        dns: bool = False,
     ) -> None:
         """`max_flows`: how many records fit between two drains; more are counted as losses.
 
-        `max_audits`: how many sides of interfaces are counted one by one. `settings`: struct
-        settings of the program, where packets come from capture files and bring their own time.
-        `pins`: where maps and links outlive this process, for the next capture to take over.
+        `max_audits`: how many sides of interfaces are counted one by one. `pins`: where maps and
+        links outlive this process, for the next capture to take over. `replay`: packets come from
+        capture files and bring their own time. `dns`: keep the answers of DNS servers.
         """
         self._path = object_path
         self._max_flows = max_flows
         self._max_audits = max_audits
-        self._settings = settings
         self._pins = pins
+        self._replay = replay
+        self._dns = dns
         self._lock = threading.Lock()
         self._attachments: dict[int, Attachment] = {}
         self._departed: list[np.ndarray[Any, Any]] = []
@@ -133,12 +142,16 @@ class FlowCapture:
             "flows_1": self._max_flows,
             "audits": self._max_audits,
         }
-        unused = () if self._settings is None else _NOT_FOR_FILES
+        unused = _NOT_FOR_FILES if self._replay else ()
+        settings = struct.pack("=II", self._replay, self._dns)  # struct settings
         pinned = {}
         if self._pins:
             self._pins.open(self._path.read_bytes(), repr(sizes).encode())
             pinned = {name: self._pins.map(name) for name in _PINNED}
-        self._object = BpfObject(self._path, sizes, self._settings, unused, pinned)
+        if not self._dns:
+            sizes["answers"] = mmap.PAGESIZE  # the least there is
+        self._object = BpfObject(self._path, sizes, settings, unused, pinned)
+        self._answers = Answers(self._object) if self._dns else None
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
         self._made = self._records_made()
         if self._pins:
@@ -150,6 +163,8 @@ class FlowCapture:
             while self._attachments:
                 _, attachment = self._attachments.popitem()
                 attachment.leave() if self._pins else attachment.close()
+            if self._answers:
+                self._answers.close()
             self._object.close()
             if self._pins:
                 self._pins.close()
@@ -241,11 +256,16 @@ class FlowCapture:
                 for name in {*(source.dtype.names or ())} & {*(FLOW_DTYPE.names or ())}:
                     flows[name][start:end] = source[name]
         self._taken, flows = taken[:end], flows[:end]
-        if self._settings is None:
-            epoch = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if not self._replay:
+            epoch = boot_ns()
             flows["first_ns"] += epoch
             flows["last_ns"] += epoch
         return flows
+
+    def answers(self, most: int) -> list[Answer]:
+        """The answers of DNS servers that came since the last call, at most `most`; with `dns`."""
+        with self._lock:
+            return self._answers.take(most) if self._answers else []
 
     def audit(self) -> np.ndarray[Any, Any]:
         """Totals (AUDIT_DTYPE) of each attached interface and direction since it was attached.

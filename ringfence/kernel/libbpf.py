@@ -14,6 +14,8 @@ from typing import Any
 
 from ringfence.kernel.errors import BpfError
 
+SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+"""What is called with each record of a ring buffer: context, address, length."""
 _PRINTER = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _WARN = 0
 
@@ -49,6 +51,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_tc_detach": (c_int, (c_void_p, c_void_p)),
     "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
     "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
+    "ring_buffer__new": (c_void_p, (c_int, SAMPLE, c_void_p, c_void_p)),
+    "ring_buffer__consume": (c_int, (c_void_p,)),
+    "ring_buffer__free": (None, (c_void_p,)),
     "libbpf_num_possible_cpus": (c_int, ()),
     "libbpf_set_print": (c_void_p, (_PRINTER,)),
 }
@@ -100,6 +105,11 @@ def call(name: str, *arguments: object, doing: str, accept: tuple[int, ...] = ()
 def close_object(handle: int) -> None:
     """Free an object and all that only it holds."""
     _library().bpf_object__close(handle)
+
+
+def close_ring(handle: int) -> None:
+    """Free what reads a ring buffer."""
+    _library().ring_buffer__free(handle)
 
 
 def _explain(code: int) -> str:

@@ -56,9 +56,8 @@ class Replay:
 
     def __init__(self, object_path: Path, decode_as: Sequence[DecodeAs] = ()) -> None:
         """At most MAX_DECODE_AS of `decode_as` are heeded. Raises BpfError."""
-        settings = struct.pack("=I", 1)  # struct settings
         # A frame makes two records at most, so the map is never full when it is drained.
-        self._capture = FlowCapture(object_path, 2 * _FRAMES_AT_ONCE, settings=settings)
+        self._capture = FlowCapture(object_path, 2 * _FRAMES_AT_ONCE, replay=True)
         self._capture.open()
         self._capture.decode_as(decode_as)
         self._program = self._capture.program_fd("ethernet_ingress")

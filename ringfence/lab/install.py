@@ -48,8 +48,13 @@ def installed(config: LabConfig) -> Installation:
     return Installation(server, directory / "admin.token", directory / "data/ca.pem")
 
 
-def install(config: LabConfig, record: State, progress: Progress) -> Installation:
-    """Start a control plane and deploy connector and agents; return when all are there."""
+def install(
+    config: LabConfig, record: State, progress: Progress, *, dns: bool = False
+) -> Installation:
+    """Start a control plane and deploy connector and agents; return when all are there.
+
+    With `dns` the agents read the answers of DNS servers.
+    """
     where = installed(config)
     archive = images.ringfence_image(progress)
     nodes = [machine.find(config, record, spec.name) for spec in config.node_specs]
@@ -61,7 +66,7 @@ def install(config: LabConfig, record: State, progress: Progress) -> Installatio
             for future in loaded:
                 future.result()
     with progress.step("Connector and agents"):
-        _deploy(config, where)
+        _deploy(config, where, dns)
         _wait_agents(config, where)
     return where
 
@@ -97,7 +102,7 @@ def _wait_ready(record: State, needed: Sequence[Process], where: Installation) -
             return
 
 
-def _deploy(config: LabConfig, where: Installation) -> None:
+def _deploy(config: LabConfig, where: Installation, dns: bool) -> None:
     values = {
         "IMAGE": images.reference("ringfence"),
         "SERVER": f"https://{config.control.address}:{_HTTP_PORT}",
@@ -105,6 +110,7 @@ def _deploy(config: LabConfig, where: Installation) -> None:
         "CA_PEM_BASE64": base64.b64encode(where.ca.read_bytes()).decode(),
         "CONNECTOR_TOKEN": _enrolment_token(where, "connector", 1),
         "AGENT_TOKEN": _enrolment_token(where, "agent", config.nodes),
+        "DNS": str(dns).lower(),
     }
     for name in _MANIFESTS:
         text = (images.ROOT / f"deploy/kubernetes/{name}.yaml").read_text()

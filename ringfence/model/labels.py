@@ -26,12 +26,6 @@ LABEL_PREFIX = "kubernetes.label."
 NAMESPACE_LABEL_PREFIX = "kubernetes.namespace.label."
 ANNOTATION_PREFIX = "kubernetes.annotation."
 
-PROCESS_NAME = "process.name"
-PROCESS_PID = "process.pid"
-PROCESS_CONTAINER = "process.container"
-PROCESS = (PROCESS_NAME, PROCESS_PID, PROCESS_CONTAINER)
-"""Of the processes at a flow's end; no item of the inventory has them."""
-
 
 def make_labels(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     """Collect (key, value) pairs: keys in lower case and sorted, values sorted and distinct."""

@@ -45,6 +45,7 @@ FLOWS: Columns = {
     "tunnel_port": U16,
     "carries": U32,  # conversations seen inside of it, either way
     "method": TEXT,  # model.flow.Method
+    "provider_dns_name": TEXT,  # by which the consumer found it; empty if unknown
     "forward_packets": U64,
     "forward_bytes": U64,
     "forward_flags": U16,

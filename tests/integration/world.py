@@ -120,6 +120,7 @@ class Agent:
             "original_consumer": parse_address(before_consumer),
             "original_provider": parse_address(before_provider[0]),
             "original_provider_port": before_provider[1], "method": "syn",
+            "provider_dns_name": "",
             "tunnel_protocol": UDP if tunnel else 0,
             "tunnel_consumer": parse_address(tunnel_consumer),
             "tunnel_provider": parse_address(tunnel_provider[0]),

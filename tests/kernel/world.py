@@ -73,14 +73,14 @@ class World:
             "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(self.directory)
         )
 
-    def start_agent(self) -> None:
+    def start_agent(self, *options: str) -> None:
         self.start(
             "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
             RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
             "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
             "--state-dir", str(self.state_dir), "--interval", "1",
             "--runtime-socket", str(self.directory / "cri.sock"),
-            "--pin-dir", str(self.pin_dir),
+            "--pin-dir", str(self.pin_dir), *options,
         )  # fmt: skip
 
     def direct(

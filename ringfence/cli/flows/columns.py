@@ -9,8 +9,8 @@ _WAYS = ("forward", "reverse")
 
 
 def end_name(end: Row) -> str:
-    """The name of a flow's end with its address; the address alone for an unknown one."""
-    name, address = end.get("name"), end["address"]
+    """The name of a flow's end, else its name in DNS, and its address; the address for neither."""
+    name, address = end.get("name") or end.get("dns_name"), end["address"]
     return f"{name} ({address})" if name not in {None, "", address} else str(address)
 
 
@@ -67,6 +67,7 @@ FLOW_COLUMNS = [
     Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
     Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
     Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
+    Column("DNS NAME", lambda row: row["provider"]["dns_name"], wide=True),
     Column("CARRIES", lambda row: row["carries"] or "", right=True, wide=True),
     Column("SYN", lambda row: _of_tcp(row, "syn"), right=True, wide=True),
     Column("FIN", lambda row: _of_tcp(row, "fin"), right=True, wide=True),

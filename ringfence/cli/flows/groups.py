@@ -11,8 +11,8 @@ from ringfence.cli.flows.columns import both
 from ringfence.cli.flows.drawing import dot, edge_name, mermaid, node_names
 from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.flows.told import TOLD
 from ringfence.model.flow import Sort
-from ringfence.model.labels import PROCESS
 
 
 class GraphFormat(StrEnum):
@@ -67,8 +67,8 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     namespace and name of a Deployment, a DaemonSet and so on; address.type tells what is outside:
     private, public, cloud-metadata, kube-apiserver and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
-    dialled_port and method, and process.name, process.pid and process.container of the consumer and
-    the provider. A label that an end lacks is shown empty, an empty one as "".
+    dialled_port and method, provider.dns.name, and process.name, process.pid and process.container
+    of the consumer and the provider. A label that an end lacks is shown empty, an empty one as "".
     Six hours and more are added up from whole hours.
 
     Examples:
@@ -140,11 +140,11 @@ def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 
 def _value(key: str) -> Any:
-    end, _, name = key.partition(".")
+    end = key.partition(".")[0]
 
     def text(row: Row) -> object:
         value = row["group"][key]
-        if value is None and end in row["outside"] and name not in PROCESS:
+        if value is None and end in row["outside"] and key not in TOLD:
             return row["outside"][end] or "outside"
         return '""' if value == "" else value
 

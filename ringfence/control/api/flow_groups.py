@@ -130,8 +130,8 @@ class GroupQuery(BaseModel):
 
 class TopQuery(GroupQuery):
     """Keys are attributes (protocol, port, dialled_port, method), LABEL or `workload` behind
-    `consumer.`, `provider.` or `dialled.`, and `process.name`, `process.pid` and
-    `process.container` behind `consumer.` or `provider.`."""
+    `consumer.`, `provider.` or `dialled.`, `process.name`, `process.pid` and `process.container`
+    behind `consumer.` or `provider.`, and provider.dns.name."""
 
     by: str = "consumer.workload,provider.workload,port"
     limit: int = Field(default=20, ge=1, le=10_000)
@@ -225,7 +225,7 @@ async def _groups(
 
 
 def _group_view(row: Mapping[str, Any], keys: Sequence[GroupKey]) -> GroupView:
-    ends = dict.fromkeys(key.end for key in keys if key.of_item)
+    ends = dict.fromkeys(key.end for key in keys if key.end)
     outside = {end: row[outside_column(end)] for end in ends}
     return GroupView(
         group={str(key): row[str(key)] for key in keys},

@@ -35,7 +35,7 @@ class ProcessView(BaseModel):
 
 
 class EndView(BaseModel):
-    """One end of a flow; name to key are empty where nobody is known to hold its address."""
+    """One end of a flow; empty is what is not known, as where nobody holds the address."""
 
     address: str
     name: str = ""
@@ -44,6 +44,7 @@ class EndView(BaseModel):
     owner: str = ""
     key: str = ""
     process: ProcessView | None = Field(default=None, description="Null where it is not known.")
+    dns_name: str = Field(default="", description="Of a provider: as what the consumer found it.")
     labels: dict[str, list[str]] = Field(
         default_factory=dict,
         description="What is known besides Kubernetes: address.type, and uploaded user.KEY.",
@@ -175,7 +176,6 @@ class Views:
     def end(self, row: Row, column: str, process: ProcessView | None = None) -> EndView:
         """Who held the address in a column; its revision is in the row, cluster and last time."""
         address = Address(row[column])
-        text = format_address(address)
         item = item_of(self._timeline, row[f"{column}_revision"])
         api_server = self._api_servers.answered(row["kubernetes_cluster"], address, row["last_ns"])
         labels = {
@@ -183,17 +183,20 @@ class Views:
             for key, values in labels_of(item, address, api_server=api_server).items()
             if key == ADDRESS_TYPE or key.startswith(USER_PREFIX)
         }
+        dns_name = row.get(f"{column}_dns_name", "")  # a drop report has none
+        known = EndView(
+            address=format_address(address), process=process, labels=labels, dns_name=dns_name
+        )
         if item is None:
-            return EndView(address=text, process=process, labels=labels)
-        return EndView(
-            address=text,
-            process=process,
-            name=item.name,
-            kind=item.kind,
-            namespace=item.namespace,
-            owner=item.workload_name,
-            key=item.key,
-            labels=labels,
+            return known
+        return known.model_copy(
+            update={
+                "name": item.name,
+                "kind": item.kind,
+                "namespace": item.namespace,
+                "owner": item.workload_name,
+                "key": item.key,
+            }
         )
 
     def pod_name(self, cluster: ClusterId, uid: str) -> str:

@@ -5,6 +5,7 @@ What adds connections up reads this, so that a Service's two hops are not counte
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
+from ringfence.flows.told import TOLD
 from ringfence.store.flows.outside import all_types
 from ringfence.store.flows.queries import HOPS
 
@@ -56,11 +57,7 @@ _KEYS = {
     "port": "provider_port",
     "dialled_port": "dialled_port",
     "method": "method",
-    **{
-        name: name
-        for end in ("consumer", "provider")
-        for name in (f"{end}_process", f"{end}_pid", f"{end}_container")
-    },
+    **{column: column for column in TOLD.values()},
     "consumer_type": all_types("first_consumer"),
     "provider_type": all_types("provider"),
     "dialled_type": all_types("dialled"),
@@ -72,8 +69,8 @@ def summed(where: str, keys: list[str], whole_addresses: set[str]) -> str:
     """Sums of the conversations that satisfy `where`, one row per distinct value of `keys`.
 
     Keys are `revision`, `address` and `type` (its `address.type`, which needs the parameter
-    `outside.API_SERVERS`) of `consumer_`, `provider_` or `dialled_`; `process`, `pid` and
-    `container` of `consumer_` or `provider_`; `protocol`, `port`, `dialled_port` and `method`.
+    `outside.API_SERVERS`) of `consumer_`, `provider_` or `dialled_`, the columns in TOLD,
+    `protocol`, `port`, `dialled_port` and `method`.
     Addresses that an item held are told only for the columns in `whole_addresses`: a workload's
     replicas are few, and the addresses that it had may be many. At most `limit` rows.
     """

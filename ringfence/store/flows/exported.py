@@ -8,6 +8,7 @@ fixed-width rows become columns without work on each value. So words are told by
 
 import numpy as np
 
+from ringfence.flows.dns import LONGEST_NAME
 from ringfence.model.flow import Method
 from ringfence.store.flows.conversations import CONVERSATIONS
 
@@ -56,6 +57,10 @@ _COLUMNS = {
     },
     **_process("consumer"),
     **_process("provider"),
+    "provider_dns_name": (
+        f"S{LONGEST_NAME}",
+        f"toFixedString(provider_dns_name, {LONGEST_NAME})",
+    ),
     "reached": ("u1", "toUInt8(reached)"),
     "first_ns": ("i8", "first_ns"),
     "last_ns": ("i8", "last_ns"),

@@ -1,29 +1,26 @@
 """Filters over flows: the one grammar, turned into a condition on hops with bound parameters.
 
-`consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's; of flows an end's
-process has labels too, which are in the row. Flow attributes
+`consumer.KEY` and `provider.KEY` test one end's labels, a bare KEY either end's. Flow attributes
 are protocol, port, bytes, packets, method, connection and disposition, drop attributes protocol,
 port and packets. Labels become sets of inventory revisions, so that what a pod was called at the
 time of the flow is what counts; dispositions become sets of connections, for `flows.disposition`
-alone says what they are. `address.type` becomes ranges of addresses (`outside`).
+alone says what they are. `address.type` becomes ranges of addresses (`outside`). What agents tell
+of a flow's ends (`flows.told`) is in the row.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ringfence.flows.told import TOLD, TOLD_OF_EITHER
 from ringfence.inventory.outside import TYPES, ApiServer
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
-from ringfence.model.labels import (
-    ADDRESS,
-    ADDRESS_TYPE,
-    PROCESS,
-    PROCESS_CONTAINER,
-    PROCESS_NAME,
-    PROCESS_PID,
-)
+from ringfence.model.labels import ADDRESS, ADDRESS_TYPE
 from ringfence.model.protocol import parse_protocol
 from ringfence.model.query import (
     And,
@@ -43,9 +40,7 @@ Revisions = Callable[[Query], Iterable[int]]
 DISPOSITION = "disposition"
 ENDS = ("consumer", "provider")
 ATTRIBUTES = ("protocol", "port", "bytes", "packets", "method", "connection", DISPOSITION)
-
-_PROCESSES = (*PROCESS, *(f"{end}.{key}" for end in ENDS for key in PROCESS))
-FLOW_KEYS = (*ATTRIBUTES, *_PROCESSES)
+FLOW_KEYS = (*ATTRIBUTES, *TOLD, *TOLD_OF_EITHER)
 """All that flows are filtered by besides the labels of the inventory."""
 
 
@@ -54,13 +49,13 @@ class Columns:
     """Where a kind of rows keeps what filters speak of.
 
     `ends` has for each end the address column and the revision columns, `attributes` the columns
-    of all attributes but the disposition, `processes` how those of an end's process end.
+    of all attributes but the disposition, `told` those of what agents tell of ends.
     """
 
     rows: str
     ends: Mapping[str, tuple[str, tuple[str, ...]]]
     attributes: Mapping[str, tuple[str, ...]]
-    processes: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 OF_HOP = Columns(
@@ -77,7 +72,7 @@ OF_HOP = Columns(
         "method": ("method",),
         "connection": ("connection",),
     },
-    {PROCESS_NAME: "_process", PROCESS_PID: "_pid", PROCESS_CONTAINER: "_container"},
+    TOLD,
 )
 OF_DROP = Columns(
     "drops",
@@ -165,8 +160,8 @@ class Condition:
         return f"connection IN {self._bind('Array(UInt64)', chosen)}"
 
     def _end(self, end: str, compare: Compare) -> str:
-        if compare.key in PROCESS:
-            return self._process(end, compare)
+        if compare.key in TOLD_OF_EITHER:
+            return self._told(end, compare)
         address, columns = self._columns.ends[end]
         if compare.key == ADDRESS_TYPE:
             return self._of_type(address, compare)
@@ -178,19 +173,18 @@ class Condition:
         chosen = self._bind("Array(UInt64)", [int(one) for one in self._revisions(compare)])
         return self._any_of(f"{column} IN {chosen}" for column in columns)
 
-    def _process(self, end: str, compare: Compare) -> str:
-        if compare.key not in self._columns.processes:
+    def _told(self, end: str, compare: Compare) -> str:
+        if not self._columns.told:
             raise InputError(f"{self._columns.rows} have no {compare.key}")
-        column = end + self._columns.processes[compare.key]
+        column = self._columns.told.get(f"{end}.{compare.key}")
+        if column is None:
+            return "false"
         known = f"{column} != defaultValueOfArgumentType({column})"
         if compare.operator is Operator.EXISTS:
             return known
-        if compare.key == PROCESS_PID:
-            return f"{known} AND ({self._number(column, compare)})"
-        if compare.operator is Operator.CONTAINS:
-            return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
-        words = self._bind("Array(String)", list(self._words(compare, Operator.CONTAINS)))
-        return f"{known} AND {column} IN {words}"
+        is_number = column.endswith("_pid")
+        matches = self._number(column, compare) if is_number else self._text(column, compare)
+        return f"{known} AND ({matches})"
 
     def _of_type(self, address: str, compare: Compare) -> str:
         if compare.operator in (Operator.EQ, Operator.IN):
@@ -211,6 +205,19 @@ class Condition:
         )
         return f"{column} BETWEEN toIPv6({first}) AND toIPv6({last})"
 
+    def _text(self, column: str, compare: Compare) -> str:
+        match compare.operator:
+            case Operator.EQ | Operator.IN:
+                return f"{column} IN {self._bind('Array(String)', list(compare.values))}"
+            case Operator.CONTAINS:
+                return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
+            case Operator.MATCHES:
+                whole = f"^(?s:{_regex(compare.values[0])})$"
+                return f"match({column}, {self._bind('String', whole)})"
+        raise InputError(
+            f"{compare.key!r} is text: compare it with = != in contains matches exists"
+        )
+
     def _number(self, column: str, compare: Compare) -> str:
         if compare.operator is Operator.IN:
             bound = self._bind("Array(Float64)", [_float(compare, one) for one in compare.values])
@@ -221,11 +228,9 @@ class Condition:
         return f"{column} {_COMPARED[compare.operator]} {bound}"
 
     @staticmethod
-    def _words(compare: Compare, *others: Operator) -> tuple[str, ...]:
-        """The operands of a comparison with words; `others` are the operators besides."""
+    def _words(compare: Compare) -> tuple[str, ...]:
         if compare.operator not in (Operator.EQ, Operator.IN):
-            known = " ".join(("= != in", *others))
-            raise InputError(f"{compare.key!r} is a word: compare it with {known}")
+            raise InputError(f"{compare.key!r} is a word: compare it with = != in")
         return compare.values
 
     @staticmethod
@@ -236,6 +241,15 @@ class Condition:
         name = f"f{len(self.parameters)}"
         self.parameters[name] = value
         return f"{{{name}:{kind}}}"
+
+
+def _regex(pattern: str) -> str:
+    """A regular expression that the store's engine knows as well: RE2, as Arrow's is."""
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{pattern!r} is too much here: no look-around, no references") from error
+    return pattern
 
 
 def _float(compare: Compare, value: str) -> float:

@@ -51,7 +51,7 @@ class FlowStoreConfig:
     """Of the embedded store; insertions in progress are beside it."""
     retention: Retention = field(default_factory=Retention)
     memory_mib: int = 2048
-    """What the embedded store may take; 768 at least."""
+    """What the embedded store may take; 1024 at least."""
     url: str | None = field(default=None, repr=False)
     """Of a ClickHouse server, `clickhouse://…`, to be used instead of the embedded store."""
     cluster: str = ""

@@ -71,6 +71,7 @@ _FOLDED = {
     "rank": "min",
     "rtt_min_ns": "min",
     "method": "max",  # of model.flow.Method the surer is the later in the alphabet
+    "provider_dns_name": "max",  # one of them, if any
     "forward_flags": "groupBitOr",
     "reverse_flags": "groupBitOr",
     "at_consumer": "max",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MEMORY_MIB = 768
+MEMORY_MIB = 1024
 
 
 def test_memory_stays_within_its_bound_under_readers_and_writers(tmp_path: Path) -> None:

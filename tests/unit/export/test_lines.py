@@ -11,7 +11,13 @@ HOSTILE = 'a"},"port":1,\n\\u0022\x00\u2028é'
 
 def test_a_conversation_is_one_json_object_with_everything_that_is_known() -> None:
     rows = batch(
-        conversation(dialled="10.100.0.9", rtt_samples=2, rtt_sum_ns=501, rtt_min_ns=100),
+        conversation(
+            dialled="10.100.0.9",
+            provider_dns_name="carts.shop",
+            rtt_samples=2,
+            rtt_sum_ns=501,
+            rtt_min_ns=100,
+        ),
         conversation("fd00::2", "203.0.113.9", protocol=UDP, provider_port=53, provider_node=""),
     )
     via_service, plain = map(json.loads, text(rows).splitlines())
@@ -23,7 +29,7 @@ def test_a_conversation_is_one_json_object_with_everything_that_is_known() -> No
         "protocol": "TCP",
         "consumer": {"address": "10.1.1.2", **FRONT, "node": "node1"},
         "consumer_port": 0,
-        "provider": {"address": "10.1.1.3", **CARTS, "node": "node2"},
+        "provider": {"address": "10.1.1.3", **CARTS, "node": "node2", "dns_name": "carts.shop"},
         "port": 8080,
         "original": {
             "consumer": {"address": "10.1.1.2", **FRONT},

@@ -16,6 +16,7 @@ VARIABLES = {
     "CA_PEM_BASE64": "Q0E=",
     "CONNECTOR_TOKEN": "one",
     "AGENT_TOKEN": "two",
+    "DNS": "false",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ringfence.control.claims import own_times
+from ringfence.control.claims import own_times, short_names
 from ringfence.control.services import Window
 from ringfence.model.errors import InputError
 from ringfence.wire import batch
@@ -35,3 +35,12 @@ def test_rows_of_other_days_than_their_windows_are_refused(aside: int) -> None:
     own_times(flows(), WINDOW)
     with pytest.raises(InputError, match="a day away"):
         own_times(flows(WINDOW.end_ns, WINDOW.end_ns + aside), WINDOW)
+
+
+def test_names_that_no_dns_could_have_told_are_refused() -> None:
+    short_names(flows(1, 2))
+    short_names(flows())
+    long = pa.array(["a" * 253, "a" * 254])
+    at = batch.FLOWS.get_field_index("provider_dns_name")
+    with pytest.raises(InputError, match="more than 253 characters"):
+        short_names(flows(1, 2).set_column(at, "provider_dns_name", long))
