@@ -36,13 +36,13 @@ def lines(conversations: pa.RecordBatch) -> pa.Array:
             "kubernetes_cluster": _quoted(conversations["kubernetes_cluster"]),
             "node": _quoted(conversations["node"]),
             "protocol": _quoted(protocols),
-            "consumer": _end(conversations, "consumer", conversations["consumer_node"]),
+            "consumer": _end(conversations, "consumer", _local(conversations, "consumer")),
             "consumer_port": _number(conversations["consumer_port"]),
             "provider": _end(
                 conversations,
                 "provider",
-                conversations["provider_node"],
-                dns_name=conversations["provider_dns_name"],
+                _local(conversations, "provider")
+                | {"dns_name": _quoted(conversations["provider_dns_name"])},
             ),
             "port": _number(conversations["provider_port"]),
             "original": pc.if_else(conversations["translated"], original, _NULL),
@@ -63,16 +63,30 @@ def _object(members: Mapping[str, pa.Array]) -> pa.Array:
 
 
 def _end(
-    conversations: pa.RecordBatch, end: str, node: pa.Array | None = None, **more: pa.Array
+    conversations: pa.RecordBatch, end: str, local: Mapping[str, pa.Array] | None = None
 ) -> pa.Array:
     described = {
         what: _quoted(conversations[f"{end}_{what}"])
         for what in ("name", "kind", "namespace", "owner")
     }
-    at = {} if node is None else {"node": _quoted(node)}
-    told = {name: _quoted(column) for name, column in more.items()}
-    address = {"address": _quoted(address_text(conversations[end]))}
-    return _object(address | described | at | told)
+    address = _quoted(address_text(conversations[end]))
+    return _object({"address": address, **described, **(local or {})})
+
+
+def _local(conversations: pa.RecordBatch, end: str) -> dict[str, pa.Array]:
+    """What is known of an end on the wire: its node, and its process, null where none is known."""
+    pid = conversations[f"{end}_pid"]
+    process = _object(
+        {
+            "name": _quoted(conversations[f"{end}_process"]),
+            "pid": _number(pid),
+            "container": _quoted(conversations[f"{end}_container"]),
+        }
+    )
+    return {
+        "node": _quoted(conversations[f"{end}_node"]),
+        "process": pc.if_else(pc.greater(pid, 0), process, _NULL),
+    }
 
 
 def _way(conversations: pa.RecordBatch, way: str) -> pa.Array:

@@ -47,6 +47,8 @@ _AGAIN = frozenset(
 _NUMBERS = {
     "src.port": "consumer_port",
     "dst.port": "provider_port",
+    "src.process.pid": "consumer_pid",
+    "dst.process.pid": "provider_pid",
     **{
         f"ringfence.{way}.{what}": f"{way}_{what}"
         for way in ("forward", "reverse")
@@ -145,9 +147,9 @@ def encode(conversations: pa.RecordBatch) -> bytes:
         _attributes("k8s.node.name", conversations["node"]),
         _attributes("transport", pa.array(protocols).take(conversations["protocol"])),
         *_end("src", conversations, "consumer"),
-        _attributes("k8s.src.node.name", conversations["consumer_node"]),
+        *_local("src", conversations, "consumer"),
         *_end("dst", conversations, "provider"),
-        _attributes("k8s.dst.node.name", conversations["provider_node"]),
+        *_local("dst", conversations, "provider"),
         _attributes("dns.question.name", conversations["provider_dns_name"]),
         *_end("original.src", conversations, "first_consumer"),
         *_end("original.dst", conversations, "dialled"),
@@ -182,6 +184,12 @@ def _numbers(conversations: pa.RecordBatch) -> pa.Array:
             slot.int_value = min(number, _LARGEST_INT)
         encoded.append(record.SerializeToString())
     return pa.array(encoded, pa.binary())
+
+
+def _local(name: str, conversations: pa.RecordBatch, end: str) -> Iterator[pa.Array]:
+    yield _attributes(f"k8s.{name}.node.name", conversations[f"{end}_node"])
+    yield _attributes(f"{name}.process.name", conversations[f"{end}_process"])
+    yield _attributes(f"k8s.{name}.container.name", conversations[f"{end}_container"])
 
 
 def _end(name: str, conversations: pa.RecordBatch, end: str) -> Iterator[pa.Array]:

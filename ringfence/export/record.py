@@ -33,6 +33,16 @@ CONVERSATIONS = pa.schema(
         ("translated", pa.bool_()),  # an end before NAT differs
         ("consumer_node", pa.string()),  # that runs the end, empty outside the Kubernetes cluster
         ("provider_node", pa.string()),
+        # As in wire.batch.FLOWS, of the agent's own node.
+        *(
+            (f"{end}_{what}", kind)
+            for end in ("consumer", "provider")
+            for what, kind in {
+                "process": pa.string(),
+                "pid": pa.uint32(),
+                "container": pa.string(),
+            }.items()
+        ),
         ("method", pa.string()),  # model.flow.Method
         *(
             (f"{way}_{what}", kind)

@@ -32,6 +32,8 @@ def conversation(
         "kubernetes_cluster": "lab", "node": "node1", "protocol": TCP, "consumer_port": 0,
         "provider_port": 8080, "dialled_port": 80 if dialled else 8080,
         "translated": bool(dialled), "consumer_node": "node1", "provider_node": "node2",
+        "consumer_process": "node", "consumer_pid": 71, "consumer_container": "front-end",
+        "provider_process": "", "provider_pid": 0, "provider_container": "",
         "method": "syn", "provider_dns_name": "",
         "forward_packets": 5, "forward_bytes": 500, "forward_flags": 0x1B,
         "reverse_packets": 4, "reverse_bytes": 4_000_000_000_000, "reverse_flags": 0x12,

@@ -27,9 +27,20 @@ def test_a_conversation_is_one_json_object_with_everything_that_is_known() -> No
         "kubernetes_cluster": "lab",
         "node": "node1",
         "protocol": "TCP",
-        "consumer": {"address": "10.1.1.2", **FRONT, "node": "node1"},
+        "consumer": {
+            "address": "10.1.1.2",
+            **FRONT,
+            "node": "node1",
+            "process": {"name": "node", "pid": 71, "container": "front-end"},
+        },
         "consumer_port": 0,
-        "provider": {"address": "10.1.1.3", **CARTS, "node": "node2", "dns_name": "carts.shop"},
+        "provider": {
+            "address": "10.1.1.3",
+            **CARTS,
+            "node": "node2",
+            "process": None,
+            "dns_name": "carts.shop",
+        },
         "port": 8080,
         "original": {
             "consumer": {"address": "10.1.1.2", **FRONT},
@@ -70,7 +81,10 @@ def test_a_conversation_is_one_json_object_with_everything_that_is_known() -> No
 
 
 def test_a_hostile_name_stays_a_name_on_its_own_line() -> None:
-    (line,) = text(batch(conversation(consumer_name=HOSTILE, node=HOSTILE))).splitlines()
+    (line,) = text(
+        batch(conversation(consumer_name=HOSTILE, node=HOSTILE, consumer_process=HOSTILE))
+    ).splitlines()
     read = json.loads(line)
     assert read["consumer"]["name"] == read["node"] == HOSTILE
+    assert read["consumer"]["process"]["name"] == HOSTILE
     assert read["port"] == 8080
