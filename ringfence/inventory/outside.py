@@ -5,9 +5,11 @@ address it is, and whether a cloud's metadata service answers there. Where an AP
 known from its endpoints, so it is said of a node that runs one as well.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +53,13 @@ CLOUDS = _networks(
 TYPES = (*KINDS, PUBLIC, CLOUD_METADATA, KUBE_APISERVER)
 
 
-@dataclass(frozen=True, slots=True)
+MOST_API_SERVERS = 256
+"""How many API servers of one Kubernetes cluster count, the latest: connectors tell of them."""
+_API_SERVICE = ("default", "kubernetes")
+"""Namespace and name of the Service whose endpoints the API servers keep, each its own."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class ApiServer:
     """An address at which a Kubernetes cluster's API server answered in [from_ns, to_ns)."""
 
@@ -86,11 +94,42 @@ def labels_of(item: Item | None, address: Address, *, api_server: bool) -> Label
     return dict(sorted({**own, ADDRESS_TYPE: types}.items())) if types else own
 
 
+def api_addresses(item: Item) -> frozenset[Address]:
+    """Where API servers answer, if it is their Service; without those that are pods."""
+    if item.service is None or (item.namespace, item.name) != _API_SERVICE:
+        return frozenset()
+    return frozenset(one.address for one in item.service.backends if one.item is None)
+
+
+def _joined(known: Iterable[ApiServer]) -> list[ApiServer]:
+    """Lives at one address that follow each other as one; none that is void."""
+    joined: list[ApiServer] = []
+    for one in sorted(one for one in known if one.from_ns < one.to_ns):
+        last = joined[-1] if joined else one
+        same = (last.cluster, last.address) == (one.cluster, one.address)
+        if joined and same and last.to_ns >= one.from_ns:
+            joined[-1] = replace(last, to_ns=max(last.to_ns, one.to_ns))
+        else:
+            joined.append(one)
+    return joined
+
+
+def _latest(known: Iterable[ApiServer]) -> tuple[ApiServer, ...]:
+    """The latest MOST_API_SERVERS of each Kubernetes cluster."""
+    counts: Counter[ClusterId] = Counter()
+    kept = []
+    for one in sorted(known, key=attrgetter("to_ns"), reverse=True):
+        counts[one.cluster] += 1
+        if counts[one.cluster] <= MOST_API_SERVERS:
+            kept.append(one)
+    return tuple(kept)
+
+
 class ApiServers:
     """Where and when API servers answered, each in the eyes of its own Kubernetes cluster."""
 
     def __init__(self, known: Iterable[ApiServer]) -> None:
-        self.known: Sequence[ApiServer] = tuple(known)
+        self.known: Sequence[ApiServer] = _latest(_joined(known))
         self._at: dict[tuple[str, bytes], list[ApiServer]] = {}
         for one in self.known:
             self._at.setdefault((one.cluster, one.address), []).append(one)

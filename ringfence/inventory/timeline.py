@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ringfence.inventory.holders import SEVERAL, Holding, Segments, locate, segments
 from ringfence.inventory.index import LabelIndex
 from ringfence.inventory.networks import Claim, Networks
-from ringfence.inventory.outside import ApiServer, ApiServers
+from ringfence.inventory.outside import ApiServer, ApiServers, api_addresses
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId
@@ -33,8 +33,6 @@ LATE_NS = 300 * 10**9
 _EXACT_NS = 3 * 10**9
 """How much later than its `since_ns` an item may have come to its addresses."""
 _NEVER_HELD = segments(())
-_API_SERVICE = ("default", "kubernetes")
-"""Namespace and name of the Service whose endpoints every API server keeps (kube-apiserver)."""
 _SEGMENT = 4096
 _CACHED = 16
 
@@ -79,6 +77,7 @@ class Timeline:
         self._of_networks: list[int] = []
         self._networks: Networks | None = None
         self._of_api_servers: list[int] = []
+        self._api_servers: ApiServers | None = None
         self._sealed: list[LabelIndex] = []
         self._snapshots: list[tuple[int, int, Snapshot]] = []
 
@@ -177,13 +176,14 @@ class Timeline:
 
     def api_servers(self) -> ApiServers:
         """Where API servers answered, and when, pods aside."""
-        return ApiServers(
-            ApiServer(item.cluster, backend.address, self._from[row], self._to[row])
-            for row in self._of_api_servers
-            for item in (self._items[row],)
-            for backend in (item.service.backends if item.service else ())
-            if backend.item is None and self._from[row] < self._to[row]
-        )
+        if self._api_servers is None:
+            self._api_servers = ApiServers(
+                ApiServer(item.cluster, address, self._from[row], self._to[row])
+                for row in self._of_api_servers
+                for item in (self._items[row],)
+                for address in api_addresses(item)
+            )
+        return self._api_servers
 
     def select_revisions(self, query: Query, since_ns: int, until_ns: int) -> NDArray[np.uint64]:
         """The revisions that satisfy the query and lived within [since_ns, until_ns), sorted."""
@@ -327,7 +327,7 @@ class Timeline:
             self._held.setdefault(address, []).append(row)
         if item.network is not None:
             self._of_networks.append(row)
-        if item.service is not None and (item.namespace, item.name) == _API_SERVICE:
+        if api_addresses(item):
             self._of_api_servers.append(row)
         self._forget(item)
         return self._change(row)
@@ -353,6 +353,8 @@ class Timeline:
             self._segments.pop(address, None)
         if item.network is not None:
             self._networks = None
+        if item.service is not None:
+            self._api_servers = None
 
     def _bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return np.array(self._from, dtype=np.int64), np.array(self._to, dtype=np.int64)

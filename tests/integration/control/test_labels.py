@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
+from ringfence.policy.design import split
+from ringfence.policy.document import Documents, format_documents
 from ringfence.store.relational import tables
 from ringfence.store.relational.database import Database
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
-from tests.integration.control.test_flows_api import POD, report
-from tests.integration.world import CARTS, FRONT, ITEMS, NODE1, OUTSIDE, Agent
+from tests.integration.control.test_flows_api import POD, apply, report
+from tests.integration.world import CARTS, CLUSTER, FRONT, ITEMS, NODE1, OUTSIDE, Agent
 
 OFFICES = f"""address,name,site,Owner
 {OUTSIDE},berlin-1,berlin,it
@@ -90,12 +92,13 @@ async def test_a_file_names_the_ends_of_flows(labelled: World) -> None:
 async def test_flows_keep_the_labels_of_their_time(
     labelled: World, start: Callable[[], Awaitable[World]], tmp_path: Path
 ) -> None:
-    before = datetime.now(UTC).isoformat()
+    before, late = datetime.now(UTC).isoformat(), called(OUTSIDE)
     (tmp_path / "moved.csv").write_text(f"address,name,site\n{OUTSIDE},bonn-1,bonn\n")
     code, _, said = await labelled.run("labels", "upload", str(tmp_path / "moved.csv"))
     assert (code, said) == (0, "labels of 1 address: 0 added, 1 changed, 0 removed\n")
     stub = await labelled.enrol("agent", "node1")
     await report(stub, called(OUTSIDE), "two")
+    await report(stub, late, "late")
     await labelled.ok("POST", "/labels", json={"items": [], "replace": False})  # says nothing
     code, _, said = await labelled.run("labels", "remove", OUTSIDE, "203.0.113.0/24")
     assert (code, said) == (0, "")
@@ -104,6 +107,8 @@ async def test_flows_keep_the_labels_of_their_time(
     world = await start()
     names = [one["name"] for one in (await listed(world))[OUTSIDE]]
     assert names == ["berlin-1", "bonn-1", ""]
+    first, *_ = (await world.ok("GET", "/flows", params={"filter": 'name = "berlin-1"'}))["items"]
+    assert first["opened"] == 2, "what comes late has the name of its time"
     (bonn,) = (await listed(world, 'provider.user.site = "bonn"'))[OUTSIDE]
     assert bonn["name"] == "bonn-1"
     assert await sites(world) == ["pods here"]
@@ -114,6 +119,21 @@ async def test_flows_keep_the_labels_of_their_time(
         f"labels removed for 203.0.113.0/24, {OUTSIDE}",
         f"labels changed for {OUTSIDE}",
     ]
+
+
+async def test_proposals_and_analysis_take_a_labelled_address_for_one_outside(
+    labelled: World,
+) -> None:
+    await apply(labelled, format_documents(Documents(scopes=split(CLUSTER, ["sock-shop"]))))
+    body = {"scope": "sock-shop", "until": None}
+    found = await labelled.ok("POST", "/discover", json=body)
+    for address in (OUTSIDE, "203.0.113.77", "198.51.100.1"):
+        assert f"cidr: {address}/32" in found["documents"]
+    await apply(labelled, found["documents"])
+    answer = await labelled.ok("GET", "/analysis", params={"workspace": "sock-shop"})
+    judged = [(row["category"], row["flow"]["provider"]["name"]) for row in answer["records"]]
+    assert ("permitted", "berlin-1") in judged
+    assert {category for category, _ in judged} == {"permitted"}
 
 
 async def test_what_a_crash_kept_from_the_inventory_is_told_again(

@@ -1,9 +1,22 @@
 """What an address says by itself."""
 
 import ipaddress
+from dataclasses import replace
 
-from ringfence.inventory.outside import CLOUDS, KINDS, address_types, labels_of
+from ringfence.inventory.outside import (
+    CLOUDS,
+    KINDS,
+    MOST_API_SERVERS,
+    ApiServer,
+    address_types,
+    labels_of,
+)
+from ringfence.inventory.timeline import FOREVER, Timeline
 from ringfence.model.address import Address, format_address, parse_address
+from ringfence.model.ids import item_key
+from ringfence.model.protocol import TCP
+from ringfence.model.workload import Item, ItemKind, ServicePort
+from tests.integration.world import CLUSTER, service
 
 
 def test_types_of_known_addresses() -> None:
@@ -32,3 +45,32 @@ def test_python_knows_the_same_private_and_loopback_addresses() -> None:
         assert ("loopback" in types) == read.is_loopback
         assert ("link-local" in types) == read.is_link_local
         assert "private" not in types or not read.is_global
+
+
+def api_service(*addresses: str) -> Item:
+    port = ServicePort("https", TCP, 443)
+    made = service("kubernetes", "10.96.0.1", port, *((one, 6443) for one in addresses))
+    return replace(made, namespace="default")
+
+
+def test_api_servers_are_told_by_their_times() -> None:
+    timeline, (one, two) = Timeline(), ("192.0.2.50", "192.0.2.51")
+    timeline.observe(10, api_service(one))
+    timeline.observe(20, replace(api_service(one), labels={"changed": ("yes",)}))
+    timeline.observe(30, api_service(two))
+    other = item_key(CLUSTER, ItemKind.SERVICE, "other")
+    timeline.observe(40, replace(api_service("8.8.8.8"), key=other, namespace="shop"))
+    at = {
+        ApiServer(CLUSTER, parse_address(one), 10, 30),
+        ApiServer(CLUSTER, parse_address(two), 30, FOREVER),
+    }
+    assert {*timeline.api_servers().known} == at, "the same of another namespace is none"
+    timeline.gone(50, api_service(two).key)
+    assert timeline.api_servers().answered(CLUSTER, parse_address(two), 49)
+    assert not timeline.api_servers().answered(CLUSTER, parse_address(two), 50)
+
+
+def test_a_connector_cannot_make_up_any_number_of_api_servers() -> None:
+    timeline = Timeline()
+    timeline.observe(10, api_service(*(f"10.0.{n >> 8}.{n & 255}" for n in range(1000))))
+    assert len(timeline.api_servers().known) == MOST_API_SERVERS
