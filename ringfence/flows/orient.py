@@ -260,6 +260,8 @@ def _tunnels(
 
     That of the forward way, else of the reverse way, oriented as it is where it stands itself.
     """
+    if (carriers < 0).all():
+        return np.broadcast_to(np.zeros(1, dtype=_TUNNEL), len(pairs))
     tunnels = np.zeros(len(pairs), dtype=_TUNNEL)
     each = np.arange(len(pairs))
     forward, reverse = carriers[consumer, each], carriers[1 - consumer, each]
