@@ -160,7 +160,7 @@ class Agent:
                 found, before = (self._sandboxes, self._interfaces), (self._pods, self._unreached)
                 changed = found != seen
                 if changed or self._unreached:
-                    self._pods, self._unreached = await locate(*found)
+                    self._pods, self._unreached = locate(*found)
                     changed |= before != (self._pods, self._unreached)
                 if self._interfaces and not self._stopping.is_set():
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))

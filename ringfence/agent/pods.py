@@ -38,7 +38,7 @@ class Pod:
     """The node's ends of its veths, by ifindex."""
 
 
-async def locate(
+def locate(
     sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]
 ) -> tuple[tuple[Pod, ...], dict[str, str]]:
     """Join the runtime's pods with the node's interfaces.
@@ -54,7 +54,7 @@ async def locate(
     unreached: dict[str, str] = {}
     for sandbox in sandboxes:
         try:
-            known_as = await netns_id(sandbox.netns)
+            known_as = netns_id(sandbox.netns)
             place = Place(sandbox.uid, sandbox.netns, inode(sandbox.netns))
         except KernelError as error:
             unreached[sandbox.uid] = str(error)

@@ -38,12 +38,16 @@ class Exports(Collector):
         """Deliver what is queued, for a moment."""
         await asyncio.gather(*(delivery.stop() for delivery in self._deliveries))
 
+    def __bool__(self) -> bool:
+        """Whether there is anybody to export to."""
+        return bool(self._deliveries)
+
     def take(self, rows: pa.Table, agents: Collection[str]) -> None:
         """Queue what has to go out of one agent's rows (FLOW_ROWS).
 
         `agents` are the nodes of its Kubernetes cluster that have an agent.
         """
-        if self._deliveries and len(rows):
+        if len(rows):
             told = conversations(rows.take(told_here(rows, agents)), self._timeline)
             for delivery in self._deliveries:
                 delivery.offer(told)

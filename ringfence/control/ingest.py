@@ -131,7 +131,8 @@ class FlowIngest:
         if fresh:
             flows, drops = label(fresh, self._inventory.timeline)
             await self._store.insert([report.key for report in fresh], flows, drops)
-            self._export(fresh, flows)
+            if self._exports:
+                self._export(fresh, flows)
         return known
 
     def _export(self, reports: list[Report], flows: pa.Table) -> None:

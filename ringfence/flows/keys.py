@@ -47,19 +47,15 @@ def octets(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
 
 
 def join(*parts: NDArray[np.generic]) -> Bytes:
-    """One key per row out of columns of octets or of bytes."""
-    columns = [
-        part if part.ndim == 2 else octets(part, "u1")  # noqa: PLR2004
-        for part in parts
-    ]
-    width = sum(column.shape[1] for column in columns)
-    joined = np.zeros((len(columns[0]), -(-width // _WORD) * _WORD), dtype=np.uint8)
-    start = 0
-    for column in columns:
-        end = start + column.shape[1]
-        joined[:, start:end] = column
-        start = end
-    return joined.view(f"S{joined.shape[1]}").reshape(len(joined))
+    """One key per row out of columns of octets, shape (n, width), and of single bytes."""
+    widths = [part.shape[1] if part.ndim > 1 else 1 for part in parts]
+    width = -(-sum(widths) // _WORD) * _WORD
+    joined = np.zeros((len(parts[0]), width), dtype=np.uint8)
+    end = 0
+    for part, wide in zip(parts, widths, strict=True):
+        start, end = end, end + wide
+        joined[:, start:end] = part.reshape(len(part), wide)
+    return joined.view(f"S{width}").reshape(len(joined))
 
 
 def group(keys: Bytes) -> Groups:

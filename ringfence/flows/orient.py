@@ -73,9 +73,10 @@ def conversations(
     consumer, method = _orient(pairs, known, listening, service_ports)
     forward, reverse = pairs.ways(consumer)
     counts = _count(pairs, known, forward, reverse)
-    orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
     port = pairs.ports(consumer) if mode is Mode.DETAILED else np.zeros(len(pairs), np.uint16)
-    return _fold(pairs, consumer, port, method, counts, pod_interfaces, owners)
+    rows = _fold(pairs, consumer, port, method, counts, pod_interfaces, owners)
+    orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
+    return rows
 
 
 def _orient(
@@ -271,6 +272,8 @@ def _tunnels(
 
     That of the forward way, else of the reverse way, oriented as it is where it stands itself.
     """
+    if (carriers < 0).all():
+        return np.broadcast_to(np.zeros(1, dtype=_TUNNEL), len(pairs))
     tunnels = np.zeros(len(pairs), dtype=_TUNNEL)
     each = np.arange(len(pairs))
     forward, reverse = carriers[consumer, each], carriers[1 - consumer, each]
@@ -315,13 +318,12 @@ def _fold(
     carriers = _carriers(pairs)
     tunnels = _tunnels(pairs, carriers, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
-    key = join(
+    groups = group(join(
         octets(interface, ">u4"), protocol, own[0], own[1], octets(own[2], ">u2"),
         before[0], before[1], octets(before[2], ">u2"), octets(consumer_port, ">u2"),
         *(tunnels[name] for name in ("protocol", "consumer", "provider")),
         octets(tunnels["port"], ">u2"),
-    )  # fmt: skip
-    groups = group(key)
+    ))  # fmt: skip
     order, starts = groups
     one, row = groups.one, groups.which
 

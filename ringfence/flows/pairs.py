@@ -68,16 +68,19 @@ class Pairs:
 def pair_up(records: NDArray[np.void]) -> Pairs:
     """Records (FLOW_DTYPE) by interface, protocol and both ends."""
     ports = _ports(records)
-    source = join(records["src"], octets(ports[0], ">u2"))
-    target = join(records["dst"], octets(ports[1], ">u2"))
-    backward = source > target
-    low, high = np.where(backward, target, source), np.where(backward, source, target)
-    interface = octets(records["ifindex"], ">u4")
-    keys = join(interface, records["protocol"], end_octets(low), end_octets(high))
+    ends = [
+        join(records[address], octets(port, ">u2"))
+        for address, port in zip(("src", "dst"), ports, strict=True)
+    ]
+    backward = ends[0] > ends[1]
+    ends = [np.where(backward, *ends[::-1]), np.where(backward, *ends)]
+    keys = join(
+        octets(records["ifindex"], ">u4"), records["protocol"], *(end_octets(end) for end in ends)
+    )
     groups = group(keys)
     one = groups.one
-    ends = np.stack([low[one], high[one]])
-    return Pairs(records, keys[one], ends, _rows(records, backward, groups.which, len(one)))
+    rows = _rows(records, backward, groups.which, len(one))
+    return Pairs(records, keys[one], np.stack([end[one] for end in ends]), rows)
 
 
 def _rows(

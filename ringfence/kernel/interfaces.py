@@ -8,19 +8,28 @@ import asyncio
 import errno
 import os
 import socket
+import struct
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError as PyrouteError
 
 from ringfence.kernel.errors import NamespaceError, NetlinkError
+from ringfence.kernel.netlink import ACK, DUMP, ask, attributes
 from ringfence.kernel.tunnel import DecodeAs, Tunnel
-from ringfence.model.address import Address, parse_address
+from ringfence.model.address import V4_MAPPED, Address
 
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETNSID = 18, 22, 90
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
+_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_PORT_OF = {Tunnel.VXLAN: 15, Tunnel.GENEVE: 5}  # IFLA_VXLAN_PORT, IFLA_GENEVE_PORT
+_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_GENERIC = struct.Struct("=Bxxx")  # rtgenmsg
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_NUMBER = struct.Struct("=I")
+_IPV4_SIZE = 4
 _IFF_UP = 1
 _CHANGES = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _NO_ID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED
@@ -45,25 +54,19 @@ class Interface:
     """Of a VXLAN or Geneve device, the UDP port of the packets outside."""
 
 
-async def list_interfaces() -> tuple[Interface, ...]:
+def list_interfaces() -> tuple[Interface, ...]:
     """Every interface of the calling thread's namespace, by ifindex. Raises NetlinkError."""
-    try:
-        async with AsyncIPRoute() as route:
-            addresses = defaultdict(set)
-            async for message in await route.addr("dump"):
-                local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-                addresses[message["index"]].add(parse_address(local))
-            return tuple(
-                sorted(
-                    [
-                        _interface(message, frozenset(addresses[message["index"]]))
-                        async for message in await route.link("dump")
-                    ],
-                    key=lambda interface: interface.ifindex,
-                )
-            )
-    except PyrouteError as error:
-        raise NetlinkError(f"cannot list the network interfaces: {error}") from error
+    addresses = defaultdict(set)
+    for answer in _list(_RTM_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+        *_, ifindex = _ADDRESS.unpack_from(answer)
+        told = attributes(answer[_ADDRESS.size :])
+        local = told.get(_IFA_LOCAL) or told[_IFA_ADDRESS]
+        addresses[ifindex].add(Address(V4_MAPPED + local if len(local) == _IPV4_SIZE else local))
+    interfaces = [
+        _interface(answer, addresses)
+        for answer in _list(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+    ]
+    return tuple(sorted(interfaces, key=lambda interface: interface.ifindex))
 
 
 async def watch_interfaces() -> AsyncGenerator[tuple[Interface, ...], None]:
@@ -78,14 +81,14 @@ async def watch_interfaces() -> AsyncGenerator[tuple[Interface, ...], None]:
         news.bind((0, _CHANGES))
         last: tuple[Interface, ...] | None = None
         while True:
-            current = await list_interfaces()
+            current = list_interfaces()
             if current != last:
                 yield current
                 last = current
             await _wait(loop, news)
 
 
-async def netns_id(netns_path: Path) -> int | None:
+def netns_id(netns_path: Path) -> int | None:
     """The id by which this namespace knows another, as `Interface.peer_netns_id` has it.
 
     None if it has no id here: no interface of ours has its peer there.
@@ -95,12 +98,11 @@ async def netns_id(netns_path: Path) -> int | None:
     except OSError as error:
         raise NamespaceError(f"no network namespace at {netns_path}: {error.strerror}") from error
     try:
-        async with AsyncIPRoute() as route:
-            found: int = (await route.get_netnsid(fd=fd))["nsid"]
-    except PyrouteError as error:
-        raise NetlinkError(f"cannot identify the namespace {netns_path}: {error}") from error
+        asked = _GENERIC.pack(socket.AF_UNSPEC) + struct.pack("=HHI", 8, _NETNSA_FD, fd)
+        (answer,) = ask(socket.NETLINK_ROUTE, _RTM_GETNSID, ACK, asked)
     finally:
         os.close(fd)
+    found = _number(attributes(answer[_GENERIC.size :])[_NETNSA_NSID])
     return None if found == _NO_ID else found
 
 
@@ -118,23 +120,39 @@ async def _wait(loop: asyncio.AbstractEventLoop, news: socket.socket) -> None:
             raise NetlinkError(f"cannot watch the network interfaces: {error}") from error
 
 
-def _interface(message: Any, addresses: frozenset[Address]) -> Interface:
-    details = message.get_attr("IFLA_LINKINFO")
+def _list(kind: int, request: bytes) -> Iterator[bytes]:
+    return ask(socket.NETLINK_ROUTE, kind, DUMP, request, steady=True)
+
+
+def _interface(answer: bytes, addresses: Mapping[int, set[Address]]) -> Interface:
+    _, _, ifindex, flags, _ = _LINK.unpack_from(answer)
+    told = attributes(answer[_LINK.size :])
+    details = attributes(told.get(_IFLA_LINKINFO, b""))
+    kind = _text(details.get(_IFLA_INFO_KIND, b""))
+    peer, netns = told.get(_IFLA_LINK), told.get(_IFLA_LINK_NETNSID)
     return Interface(
-        ifindex=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=(details and details.get_attr("IFLA_INFO_KIND")) or "",
-        up=bool(message["flags"] & _IFF_UP),
-        peer_ifindex=message.get_attr("IFLA_LINK"),
-        peer_netns_id=message.get_attr("IFLA_LINK_NETNSID"),
-        addresses=addresses,
-        tunnel=_tunnel(details),
+        ifindex=ifindex,
+        name=_text(told[_IFLA_IFNAME]),
+        kind=kind,
+        up=bool(flags & _IFF_UP),
+        peer_ifindex=_number(peer) if peer else None,
+        peer_netns_id=_number(netns) if netns else None,
+        addresses=frozenset(addresses.get(ifindex, ())),
+        tunnel=_tunnel(kind, attributes(details.get(_IFLA_INFO_DATA, b""))),
     )
 
 
-def _tunnel(details: Any) -> DecodeAs | None:
-    data = details and details.get_attr("IFLA_INFO_DATA")
-    for tunnel in Tunnel:
-        if data and details.get_attr("IFLA_INFO_KIND") == tunnel.name.lower():
-            return DecodeAs(data.get_attr(f"IFLA_{tunnel.name}_PORT"), tunnel)
+def _tunnel(kind: str, data: Mapping[int, bytes]) -> DecodeAs | None:
+    for tunnel, attribute in _PORT_OF.items():
+        if kind == tunnel.name.lower() and attribute in data:
+            return DecodeAs(int.from_bytes(data[attribute], "big"), tunnel)
     return None
+
+
+def _number(value: bytes) -> int:
+    found: int = _NUMBER.unpack(value)[0]
+    return found
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="surrogateescape")

@@ -1,5 +1,6 @@
 """Requests to the kernel over netlink(7): framed, sent and answered."""
 
+import errno
 import os
 import socket
 import struct
@@ -8,19 +9,23 @@ from collections.abc import Iterator
 from ringfence.kernel.errors import NetlinkError
 
 REQUEST, ACK, DUMP, CREATE = 0x1, 0x4, 0x300, 0x400  # NLM_F_…
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3  # NLMSG_…
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr
 NESTED = 0x8000  # NLA_F_NESTED
 
 
-def ask(protocol: int, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
+def ask(
+    protocol: int, kind: int, flags: int, request: bytes, *, steady: bool = False
+) -> Iterator[bytes]:
     """Send one request in the thread's namespace; yields the payload of each answer.
 
-    Raises NetlinkError with the kernel's errno.
+    Raises NetlinkError with the kernel's errno; `steady`: also where a change came in between,
+    so that something may be missing.
     """
     with connect(protocol) as netlink:
-        yield from exchange(netlink, kind, flags, request)
+        yield from exchange(netlink, kind, flags, request, steady=steady)
 
 
 def connect(protocol: int) -> socket.socket:
@@ -31,13 +36,17 @@ def connect(protocol: int) -> socket.socket:
         raise _refused(error) from error
 
 
-def exchange(netlink: socket.socket, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
+def exchange(
+    netlink: socket.socket, kind: int, flags: int, request: bytes, *, steady: bool = False
+) -> Iterator[bytes]:
     """As `ask`, over a socket that is open; the answers have to be read to their end."""
     try:
         header = _HEADER.pack(_HEADER.size + len(request), kind, REQUEST | flags, 1, 0)
         netlink.send(header + request)
         while True:
-            for answer, payload in _messages(netlink.recv(1 << 18)):
+            for answer, about, payload in _messages(netlink.recv(1 << 18)):
+                if steady:
+                    _check_whole(about)
                 if answer == _DONE:
                     return
                 if answer == _ERROR:
@@ -59,12 +68,18 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
+def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, flags and payload of each."""
     at = 0
     while at < len(datagram):
-        length, kind, _, _, _ = _HEADER.unpack_from(datagram, at)
-        yield kind, datagram[at + _HEADER.size : at + length]
+        length, kind, flags, _, _ = _HEADER.unpack_from(datagram, at)
+        yield kind, flags, datagram[at + _HEADER.size : at + length]
         at += (length + 3) & ~3
+
+
+def _check_whole(flags: int) -> None:
+    if flags & _INTERRUPTED:
+        raise OSError(errno.EINTR, "a change came in between")
 
 
 def _check(payload: bytes) -> None:

@@ -7,7 +7,7 @@ belong to one connection. `tunnel_*` is the conversation outside where the packe
 inside a tunnel, as its own row has it, else all zero. A tunnel counts what it `carries`, whose
 packets are its own as well.
 
-Written here with nanoarrow: PyArrow, with which the control plane reads it, would take a quarter
+It is written with nanoarrow: PyArrow, with which the control plane reads it, would take a quarter
 of an agent's memory.
 """
 

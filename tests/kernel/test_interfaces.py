@@ -9,7 +9,7 @@ from tests.kernel.netns import Node, ip, namespace, node_with_pods
 
 
 def listed(node: Node) -> dict[str, Interface]:
-    found = node.call(lambda: asyncio.run(list_interfaces()))
+    found = node.call(list_interfaces)
     return {interface.name: interface for interface in found}
 
 
@@ -25,14 +25,14 @@ def test_a_veth_leads_to_its_pod_and_all_addresses_are_told() -> None:
             veth = found[pod.host_device]
             assert (veth.kind, veth.up, veth.ifindex) == ("veth", True, pod.host_ifindex)
             assert veth.peer_ifindex == pod.ifindex("eth0")
-            here = node.call(lambda path=pod.path: asyncio.run(netns_id(path)))  # type: ignore[misc]
+            here = node.call(lambda path=pod.path: netns_id(path))  # type: ignore[misc]
             assert here == veth.peer_netns_id is not None
             ids.add(here)
         assert len(ids) == 2
         assert found["veth1"].addresses == set(
             map(parse_address, ("10.99.1.1", "192.0.2.1", "fd00:99:1::1", "fe80::1"))
         )
-        assert node.call(lambda: asyncio.run(netns_id(stranger.path))) is None
+        assert node.call(lambda: netns_id(stranger.path)) is None
 
 
 async def follow(changes: list[Callable[[], object]]) -> list[dict[str, Interface]]:

@@ -1,6 +1,5 @@
 """Tunnels as an agent sees them: the packet outside, the one inside, and which carried which."""
 
-import asyncio
 import contextlib
 import socket
 import struct
@@ -73,7 +72,7 @@ def test_what_a_vxlan_carries_is_the_same_at_both_its_interfaces(
             """
         )
         ip("-n", left.name, "route", "add", SERVICE, "dev", "over")
-        listed = left.call(lambda: asyncio.run(list_interfaces()))
+        listed = left.call(list_interfaces)
         tunnels = {interface.tunnel for interface in listed if interface.tunnel}
         assert tunnels == {DecodeAs(port, Tunnel.VXLAN)}
         capture.decode_as(tunnels)
