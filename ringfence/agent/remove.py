@@ -25,7 +25,7 @@ async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) ->
     host.check()
     async with AsyncExitStack() as stack:
         stack.callback(os.close, host.lock(state_dir))
-        interfaces = await list_interfaces()
+        interfaces = list_interfaces()
         capture = Capture(pin_dir)
         capture.open()
         stack.callback(capture.close)
@@ -37,7 +37,7 @@ async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) ->
             runtime = ContainerRuntime(runtime_socket)
             await runtime.start()
             stack.push_async_callback(runtime.stop)
-            pods, _ = await locate(await runtime.sandboxes(), interfaces)
+            pods, _ = locate(await runtime.sandboxes(), interfaces)
             places += [pod.place for pod in pods]
         problems = Enforcer(Nftables()).apply(_NOTHING, places).problems
         if problems:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from ringfence.control.api.flow_search import read_window, revisions_of
 from ringfence.control.api.flow_views import Views, item_of
@@ -21,11 +21,17 @@ from ringfence.flows.connections import Records
 from ringfence.flows.disposition import dispose
 from ringfence.flows.exported import EXPORT, Words, export_table
 from ringfence.flows.formats import FORMATS, Writer
-from ringfence.model.errors import InputError
+from ringfence.model.flow import Disposition
 from ringfence.model.keys import parse_filter
-from ringfence.model.query import keys
-from ringfence.store.flows.exported import CLUSTERS, EXPORTED, METHODS, exported
-from ringfence.store.flows.filter import DISPOSITION, ENDS, FLOW_KEYS, OF_HOP, Condition
+from ringfence.model.query import Everything
+from ringfence.store.flows.exported import (
+    CLUSTERS,
+    DISPOSITION_BITS,
+    EXPORTED,
+    METHODS,
+    exported,
+)
+from ringfence.store.flows.filter import ENDS, FLOW_KEYS, OF_HOP, Condition, assuming
 
 router = APIRouter(tags=["flows"])
 
@@ -41,7 +47,7 @@ class ExportFormat(StrEnum):
 class ExportQuery(BaseModel):
     """Which flows, and in which form."""
 
-    filter: str = Field(default="everything", description="May name all keys but disposition.")
+    filter: str = "everything"
     since: str = "5m"
     until: str | None = None
     format: ExportFormat = ExportFormat.JSONL
@@ -57,10 +63,12 @@ async def export(
     """
     window = read_window(services, asked.since, asked.until)
     wanted = parse_filter(asked.filter, ENDS, FLOW_KEYS)
-    if DISPOSITION in keys(wanted):
-        raise InputError("filter: an export cannot be filtered by disposition; it has it as column")
     api_servers = services.inventory.timeline.api_servers().known
-    condition = Condition(wanted, revisions_of(services, window), OF_HOP, api_servers=api_servers)
+    revisions = revisions_of(services, window)
+    condition = Condition(Everything(), revisions, OF_HOP, api_servers=api_servers)
+    left = {one: assuming(wanted, one) for one in Disposition}
+    written = {query: condition.also(query) for query in dict.fromkeys(left.values())}
+    where = {one: written[query] for one, query in left.items()}
     tenant = {"tenant": principal.tenant}
     clusters = (await services.flow_store.query(CLUSTERS, tenant))["kubernetes_cluster"].to_pylist()
     told = Told(services, clusters)
@@ -71,7 +79,7 @@ async def export(
         "clusters": clusters,
         "agents": told.agents,
     }
-    parts = services.flow_store.streams.rows(exported(condition.sql), parameters, EXPORTED)
+    parts = services.flow_store.streams.rows(exported(where), parameters, EXPORTED)
     writer = FORMATS[asked.format](EXPORT)
     chunks = _chunks(parts, told, writer)
     # What cannot be asked fails here, while there still is an answer to say so.
@@ -111,7 +119,9 @@ class Told:
         hops = pa.table({"kubernetes_cluster": clusters, **nodes, **columns})
         seen = Records(hops, rows["dropped"], np.zeros(len(rows), dtype=np.bool_))
         found = dispose(seen, self._through, self._now_ns).first()
-        return export_table(rows, words, found)
+        bits = [np.where(found == one.value, bit, 0) for one, bit in DISPOSITION_BITS.items()]
+        chosen = np.bitwise_or.reduce(bits) & rows["dispositions"] > 0
+        return export_table(rows[chosen], words, found[chosen])
 
 
 async def _chunks(

@@ -6,10 +6,12 @@ fixed-width rows become columns without work on each value. So words are told by
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ringfence.flows.dns import LONGEST_NAME
-from ringfence.model.flow import Method
+from ringfence.model.flow import Disposition, Method
 from ringfence.store.flows.conversations import CONVERSATIONS
 
 PROCESS_BYTES = 48
@@ -62,12 +64,19 @@ _COLUMNS = {
         f"toFixedString(provider_dns_name, {LONGEST_NAME})",
     ),
     "reached": ("u1", "toUInt8(reached)"),
+    "dispositions": ("u1", "dispositions"),
     "first_ns": ("i8", "first_ns"),
     "last_ns": ("i8", "last_ns"),
 }  # fmt: skip
 
 EXPORTED = np.dtype([(name, kind) for name, (kind, _) in _COLUMNS.items()]).newbyteorder("<")
-"""One conversation. `cluster` is a position in `clusters`; an agent counts from 1, 0 is none."""
+"""One conversation. `cluster` is a position in `clusters`; an agent counts from 1, 0 is none.
+
+`dispositions` has a bit (`DISPOSITION_BITS`) for each one with which it satisfies the filter: which
+one it has is known only to whoever reads the row.
+"""
+
+DISPOSITION_BITS = {disposition: 1 << number for number, disposition in enumerate(Disposition)}
 
 CLUSTERS = """
 SELECT DISTINCT kubernetes_cluster FROM batches WHERE tenant = {tenant:String}
@@ -75,13 +84,14 @@ ORDER BY kubernetes_cluster
 """
 
 
-def exported(where: str) -> str:
-    """Conversations that satisfy `where` as EXPORTED, in no order.
+def exported(where: Mapping[Disposition, str]) -> str:
+    """Conversations that satisfy the condition on those of some disposition, as EXPORTED.
 
     Parameters besides those of HOPS: `clusters`, and `agents`, each written `CLUSTER/NODE`.
     """
     told = ", ".join(f"{column} AS {name}" for name, (_, column) in _COLUMNS.items())
+    bits = " + ".join(f"if({where[one]}, {bit}, 0)" for one, bit in DISPOSITION_BITS.items())
     return f"""
-SELECT {told} FROM ({CONVERSATIONS})
-WHERE has({{clusters:Array(String)}}, kubernetes_cluster) AND ({where})
+SELECT {told} FROM (SELECT *, toUInt8({bits}) AS dispositions FROM ({CONVERSATIONS}))
+WHERE has({{clusters:Array(String)}}, kubernetes_cluster) AND dispositions > 0
 """

@@ -113,6 +113,10 @@ class Condition:
         self._api_servers = api_servers
         self.sql = self._write(query)
 
+    def also(self, query: Query) -> str:
+        """Another filter as SQL, with parameters beside the first one's."""
+        return self._write(query)
+
     def _write(self, query: Query) -> str:
         match query:
             case Everything():
@@ -135,7 +139,7 @@ class Condition:
         if compare.key not in ATTRIBUTES:
             return self._any_of(self._end(end, compare) for end in ENDS)
         if compare.key == DISPOSITION and self._connections is not None:
-            return self._any_of(self._disposed(value) for value in self._words(compare))
+            return self._any_of(self._disposed(value) for value in _words(compare))
         if compare.key not in self._columns.attributes:
             raise InputError(
                 f"{self._columns.rows} have no {compare.key}: filter them by labels, "
@@ -143,20 +147,18 @@ class Condition:
             )
         columns = self._columns.attributes[compare.key]
         if compare.key == "protocol":
-            numbers = tuple(str(parse_protocol(value)) for value in self._words(compare))
+            numbers = tuple(str(parse_protocol(value)) for value in _words(compare))
             compare = Compare(compare.key, Operator.IN, numbers)
         if compare.key == "method":
-            return f"method IN {self._bind('Array(String)', list(self._words(compare)))}"
+            return f"method IN {self._bind('Array(String)', list(_words(compare)))}"
         if compare.key == "connection":
-            chosen = [parse_connection(value) for value in self._words(compare)]
+            chosen = [parse_connection(value) for value in _words(compare)]
             return f"connection IN {self._bind('Array(UInt64)', chosen)}"
         return self._any_of(self._number(column, compare) for column in columns)
 
     def _disposed(self, value: str) -> str:
-        if value not in set(Disposition):
-            raise InputError(f"{value!r} is not a disposition: write {', '.join(Disposition)}")
         known = self._connections or {}
-        chosen = [int(one) for one in known.get(Disposition(value), ())]
+        chosen = [int(one) for one in known.get(_disposition(value), ())]
         return f"connection IN {self._bind('Array(UInt64)', chosen)}"
 
     def _end(self, end: str, compare: Compare) -> str:
@@ -228,12 +230,6 @@ class Condition:
         return f"{column} {_COMPARED[compare.operator]} {bound}"
 
     @staticmethod
-    def _words(compare: Compare) -> tuple[str, ...]:
-        if compare.operator not in (Operator.EQ, Operator.IN):
-            raise InputError(f"{compare.key!r} is a word: compare it with = != in")
-        return compare.values
-
-    @staticmethod
     def _any_of(parts: Iterable[str]) -> str:
         return " OR ".join(f"({part})" for part in parts)
 
@@ -250,6 +246,36 @@ def _regex(pattern: str) -> str:
     except pa.ArrowInvalid as error:
         raise InputError(f"{pattern!r} is too much here: no look-around, no references") from error
     return pattern
+
+
+def assuming(query: Query, disposition: Disposition) -> Query:
+    """What is left of a filter where the disposition is known; raises InputError."""
+    match query:
+        case And(queries):
+            return And(tuple(assuming(part, disposition) for part in queries))
+        case Or(queries):
+            return Or(tuple(assuming(part, disposition) for part in queries))
+        case Not(inner):
+            return Not(assuming(inner, disposition))
+        case Compare(key, Operator.NE, values) if key == DISPOSITION:
+            return assuming(Not(Compare(key, Operator.EQ, values)), disposition)
+        case Compare(key) if key == DISPOSITION:
+            holds = disposition in [_disposition(value) for value in _words(query)]
+            return Everything() if holds else Not(Everything())
+        case _:
+            return query
+
+
+def _words(compare: Compare) -> tuple[str, ...]:
+    if compare.operator not in (Operator.EQ, Operator.IN):
+        raise InputError(f"{compare.key!r} is a word: compare it with = != in")
+    return compare.values
+
+
+def _disposition(value: str) -> Disposition:
+    if value not in set(Disposition):
+        raise InputError(f"{value!r} is not a disposition: write {', '.join(Disposition)}")
+    return Disposition(value)
 
 
 def _float(compare: Compare, value: str) -> float:

@@ -12,6 +12,7 @@ import httpx
 import pyarrow.parquet
 import pytest
 
+from ringfence.model.flow import Disposition
 from ringfence.model.workload import ItemKind
 from ringfence.store.flows.exported import EXPORTED, exported
 from tests.integration.control.conftest import World
@@ -85,9 +86,17 @@ async def test_every_form_tells_the_same(seen: World, tmp_path: Path) -> None:
     assert {row["consumer_name"] for row in cells.values()} == {'\'=cmd|"x"!A0'}
     assert json.loads(cells["8080"]["consumer_labels"]) == service["consumer_labels"]
 
-    _, out, _ = await seen.run("flows", "export", "-f", "port = 3306")
-    assert [json.loads(line)["port"] for line in out.splitlines()] == [3306]
-    for wrong in ('disposition = "dropped"', "port ~ 1"):
+    for filter_, ports in (
+        ("port = 3306", {3306}),
+        ('disposition = "dropped"', {3306}),
+        ('disposition != "dropped"', {443, 8080}),
+        ('port = 8080 or disposition in ("dropped", "pending")', {3306, 8080}),
+        ('not (disposition = "passed" and port = 443 or port = 3306)', {8080}),
+        ('disposition = "dropped" and port = 443', set()),
+    ):
+        _, out, _ = await seen.run("flows", "export", "-f", filter_)
+        assert {json.loads(line)["port"] for line in out.splitlines()} == ports, filter_
+    for wrong in ('disposition = "lost"', 'disposition matches "d.*"', "port ~ 1"):
         code, out, said = await seen.run("flows", "export", "-f", wrong)
         assert (code, out, said[:7]) == (3, "", "error: ")
 
@@ -114,7 +123,7 @@ async def test_streams_that_nobody_reads_on_let_others_in(crowded: World) -> Non
     store = crowded.plane.app.state.services.flow_store  # type: ignore[union-attr]
     window = {"tenant": "default", "since": 0, "until": 2**62, "clusters": ["lab"], "agents": []}
     for _ in range(5):
-        parts = store.streams.rows(exported("true"), window, EXPORTED)
+        parts = store.streams.rows(exported(dict.fromkeys(Disposition, "true")), window, EXPORTED)
         assert len(await anext(parts)) < MANY
         await parts.aclose()
     (one,) = (await crowded.ok("GET", "/flows/top", params={"by": "protocol"}, timeout=60))["items"]
