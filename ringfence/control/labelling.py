@@ -35,6 +35,7 @@ def label(reports: Sequence[Report], timeline: Timeline) -> tuple[pa.Table, pa.T
     start_ns = np.array([one.key.start_ns for one in reports], dtype=np.int64)
     end_ns = np.array([one.key.end_ns for one in reports], dtype=np.int64)
     labelled = label_flows(flows.combine_chunks(), timeline, _agents(reports, of_flow))
+    labelled["window_end_ns"] = end_ns[of_flow]
     dropped = label_drops(
         drops.combine_chunks(),
         timeline,
@@ -42,6 +43,7 @@ def label(reports: Sequence[Report], timeline: Timeline) -> tuple[pa.Table, pa.T
         start_ns[of_drop],
         end_ns[of_drop],
     )
+    dropped["window_end_ns"] = end_ns[of_drop]
     return batch.table(FLOW_ROWS, labelled), batch.table(DROP_ROWS, dropped)
 
 

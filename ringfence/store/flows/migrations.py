@@ -14,8 +14,9 @@ from ringfence.store.errors import StoreError
 from ringfence.store.flows.ddl import COMMENT, Ddl
 from ringfence.store.flows.tables import Retention, Table, roll_ups, tables
 
-VERSION = 2
-"""1 had rows in order of time, no roll-ups, and no version in the comment."""
+VERSION = 3
+"""1 had rows in order of time, no roll-ups, and no version in the comment; 2 did not tell when the
+window of a row ended."""
 _NEXT = "_next"
 
 

@@ -29,7 +29,14 @@ CONSUMER_PORTS = 64
 _HOLDERS = ("consumer_holder", "provider_holder")
 _LEAST_HOLDERS = ", ".join(f"min({name}) AS {name}" for name in _HOLDERS)
 _PROCESSES = holder_parts("consumer", _HOLDERS[0]) | holder_parts("provider", _HOLDERS[1])
-_BETWEEN = "tenant = {tenant:String} AND last_ns >= {since:Int64} AND first_ns < {until:Int64}"
+# A row belongs to the range in which its window ended, so that ranges side by side share none.
+_BETWEEN = (
+    "tenant = {tenant:String} AND window_end_ns > {since:Int64} AND window_end_ns <= {until:Int64}"
+)
+_IN_HOURS = (
+    "tenant = {tenant:String} AND toUnixTimestamp(hour) * 1000000000 < {until:Int64}"
+    " AND (toUnixTimestamp(hour) + 3600) * 1000000000 > {since:Int64}"
+)
 _SUMS = [
     *(
         f"{way}_{count}"
@@ -117,7 +124,7 @@ GROUP BY hop
 _MOST_PACKETS = 2**55 - 1
 _PLACE = f"""
 bitShiftLeft(toUInt64(remote), 63) + bitShiftLeft(toUInt64(rank), 55)
-    + {_MOST_PACKETS} - least(forward_packets, {_MOST_PACKETS})
+    + toUInt64({_MOST_PACKETS} - least(forward_packets, {_MOST_PACKETS}))
 """
 
 _BY_HOP = f"""
@@ -167,7 +174,9 @@ SELECT * FROM ({HOPS}) WHERE (protocol, consumer, provider, provider_port)
 def hourly(question: str) -> str:
     """A question over HOPS, put to the roll-ups: hours partly in its range count whole."""
     for table in ("flows", "drops"):
-        question = question.replace(f"FROM {table} WHERE", f"FROM {table}_hourly WHERE")
+        question = question.replace(
+            f"FROM {table} WHERE {_BETWEEN}", f"FROM {table}_hourly WHERE {_IN_HOURS}"
+        )
     return question
 
 

@@ -19,6 +19,8 @@ _ORIGIN = [
     ("kubernetes_cluster", REPEATED),
     ("node", REPEATED),  # of the agent
 ]
+_WINDOW = [("window_end_ns", pa.int64())]
+"""When the window ended in which the row was counted."""
 _ENDS = [
     ("consumer_revision", pa.uint64()),  # inventory revisions at the time, 0 where nobody
     ("provider_revision", pa.uint64()),
@@ -29,6 +31,7 @@ _ENDS = [
 FLOW_ROWS = pa.schema(
     [
         *_ORIGIN,
+        *_WINDOW,
         *(field for field in batch.FLOWS if not field.name.startswith("original_")),
         *_ENDS,
         ("first_consumer", ADDRESS),
@@ -49,6 +52,7 @@ FLOW_ROWS = pa.schema(
 DROP_ROWS = pa.schema(
     [
         *_ORIGIN,
+        *_WINDOW,
         *batch.DROPS,
         *_ENDS,
         ("first_ns", pa.int64()),  # of the window

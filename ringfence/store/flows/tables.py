@@ -104,8 +104,11 @@ _HOLDER_PARTS = {
     "process": "substring({holder}, position({holder}, '/') + 1)",
 }
 
-_HOUR = "intDiv(last_ns, 3600000000000)"
-_LAST = "toDateTime(fromUnixTimestamp64Nano(last_ns))"
+_HOUR = "intDiv(window_end_ns - 1, 3600000000000)"
+_LAST = "toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))"
+
+_WINDOW_END = {"window_end_ns": "Int64 DEFAULT last_ns + 1 CODEC(Delta, ZSTD)"}
+"""Rows of before it was told are taken for the end of their windows."""
 
 
 def tables(retention: Retention) -> list[Table]:
@@ -115,17 +118,17 @@ def tables(retention: Retention) -> list[Table]:
     return [
         Table(
             "flows",
-            _columns(FLOW_ROWS) | _holders() | _hashes("first_consumer", "dialled"),
-            f"{by_connection}, interface, last_ns",
+            _columns(FLOW_ROWS) | _WINDOW_END | _holders() | _hashes("first_consumer", "dialled"),
+            f"{by_connection}, interface, window_end_ns",
             # A part holds rows of one resolution, and goes as a whole.
-            "(toDate(fromUnixTimestamp64Nano(last_ns)), consumer_port != 0)",
+            f"(toDate({_LAST}), consumer_port != 0)",
             f"{_LAST} + toIntervalDay({flow_days})",
         ),
         Table(
             "drops",
-            _columns(DROP_ROWS) | _hashes("consumer", "provider"),
-            f"{by_connection}, last_ns",
-            "toDate(fromUnixTimestamp64Nano(last_ns))",
+            _columns(DROP_ROWS) | _WINDOW_END | _hashes("consumer", "provider"),
+            f"{by_connection}, window_end_ns",
+            f"toDate({_LAST})",
             f"{_LAST} + toIntervalDay({retention.conversations})",
         ),
         Table(
@@ -144,8 +147,21 @@ def roll_ups(retention: Retention) -> list[RollUp]:
     """The tables that are filled from others."""
     days = retention.hourly
     return [
-        _hourly("flows", FLOW_ROWS, ["node", "interface"], {"observer"}, days, [*_HOLDERS]),
-        _hourly("drops", DROP_ROWS, ["rule"], {"source", "observer", "pod", "reason"}, days),
+        _hourly(
+            "flows",
+            FLOW_ROWS,
+            ["node", "interface"],
+            {"observer", "window_end_ns"},
+            days,
+            [*_HOLDERS],
+        ),
+        _hourly(
+            "drops",
+            DROP_ROWS,
+            ["rule"],
+            {"source", "observer", "pod", "reason", "window_end_ns"},
+            days,
+        ),
     ]
 
 

@@ -2,6 +2,7 @@ CREATE TABLE IF NOT EXISTS flows_local ON CLUSTER 'flows-prod' (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
     node LowCardinality(String),
+    window_end_ns Int64 DEFAULT last_ns + 1 CODEC(Delta, ZSTD),
     observer UInt8,
     interface UInt32 CODEC(T64, ZSTD),
     protocol UInt8,
@@ -65,11 +66,11 @@ CREATE TABLE IF NOT EXISTS flows_local ON CLUSTER 'flows-prod' (
     connection UInt64 MATERIALIZED sipHash64(kubernetes_cluster, protocol, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port) CODEC(ZSTD),
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
-ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(last_ns, 3600000000000), connection, hop, node, interface, last_ns)
-PARTITION BY (toDate(fromUnixTimestamp64Nano(last_ns)), consumer_port != 0)
-TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(if(consumer_port = 0, 90, 7))
+ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, interface, window_end_ns)
+PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))), consumer_port != 0)
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7))
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS flows ON CLUSTER 'flows-prod' AS flows_local
 ENGINE = Distributed('flows-prod', currentDatabase(), flows_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -78,6 +79,7 @@ CREATE TABLE IF NOT EXISTS drops_local ON CLUSTER 'flows-prod' (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
     node LowCardinality(String),
+    window_end_ns Int64 DEFAULT last_ns + 1 CODEC(Delta, ZSTD),
     source UInt8,
     observer UInt8,
     direction LowCardinality(String),
@@ -99,11 +101,11 @@ CREATE TABLE IF NOT EXISTS drops_local ON CLUSTER 'flows-prod' (
     connection UInt64 MATERIALIZED sipHash64(kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD),
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
-ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(last_ns, 3600000000000), connection, hop, node, last_ns)
-PARTITION BY toDate(fromUnixTimestamp64Nano(last_ns))
-TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(90)
+ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, window_end_ns)
+PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)))
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(90)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS drops ON CLUSTER 'flows-prod' AS drops_local
 ENGINE = Distributed('flows-prod', currentDatabase(), drops_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -120,7 +122,7 @@ ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, node, window_
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS batches ON CLUSTER 'flows-prod' AS batches_local
 ENGINE = Distributed('flows-prod', currentDatabase(), batches_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -190,7 +192,7 @@ ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, ho
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS flows_hourly ON CLUSTER 'flows-prod' AS flows_hourly_local
 ENGINE = Distributed('flows-prod', currentDatabase(), flows_hourly_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -198,7 +200,7 @@ ENGINE = Distributed('flows-prod', currentDatabase(), flows_hourly_local, sipHas
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly ON CLUSTER 'flows-prod' TO flows_hourly_local AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     node,
@@ -255,7 +257,7 @@ FROM flows_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, h
 ALTER TABLE flows_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     node,
@@ -335,7 +337,7 @@ ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, ho
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS drops_hourly ON CLUSTER 'flows-prod' AS drops_hourly_local
 ENGINE = Distributed('flows-prod', currentDatabase(), drops_hourly_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -343,7 +345,7 @@ ENGINE = Distributed('flows-prod', currentDatabase(), drops_hourly_local, sipHas
 CREATE MATERIALIZED VIEW IF NOT EXISTS drops_to_hourly ON CLUSTER 'flows-prod' TO drops_hourly_local AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     rule,
@@ -366,7 +368,7 @@ FROM drops_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, h
 ALTER TABLE drops_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     rule,
@@ -386,7 +388,7 @@ ALTER TABLE drops_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     max(one.last_ns) AS last_ns
 FROM drops_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, rule;
 
-ALTER TABLE flows_local ON CLUSTER 'flows-prod' MODIFY TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(if(consumer_port = 0, 90, 7));
+ALTER TABLE flows_local ON CLUSTER 'flows-prod' MODIFY TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7));
 
 ALTER TABLE flows_local ON CLUSTER 'flows-prod' ADD COLUMN IF NOT EXISTS opened UInt64 CODEC(T64, ZSTD);
 

@@ -2,6 +2,7 @@ CREATE TABLE IF NOT EXISTS flows (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
     node LowCardinality(String),
+    window_end_ns Int64 DEFAULT last_ns + 1 CODEC(Delta, ZSTD),
     observer UInt8,
     interface UInt32 CODEC(T64, ZSTD),
     protocol UInt8,
@@ -65,16 +66,17 @@ CREATE TABLE IF NOT EXISTS flows (
     connection UInt64 MATERIALIZED sipHash64(kubernetes_cluster, protocol, first_consumer, first_consumer_item, dialled, dialled_item, dialled_port) CODEC(ZSTD),
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
-ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(last_ns, 3600000000000), connection, hop, node, interface, last_ns)
-PARTITION BY (toDate(fromUnixTimestamp64Nano(last_ns)), consumer_port != 0)
-TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(if(consumer_port = 0, 90, 7))
+ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, interface, window_end_ns)
+PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))), consumer_port != 0)
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7))
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS drops (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
     node LowCardinality(String),
+    window_end_ns Int64 DEFAULT last_ns + 1 CODEC(Delta, ZSTD),
     source UInt8,
     observer UInt8,
     direction LowCardinality(String),
@@ -96,11 +98,11 @@ CREATE TABLE IF NOT EXISTS drops (
     connection UInt64 MATERIALIZED sipHash64(kubernetes_cluster, protocol, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD),
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
-ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(last_ns, 3600000000000), connection, hop, node, last_ns)
-PARTITION BY toDate(fromUnixTimestamp64Nano(last_ns))
-TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(90)
+ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, window_end_ns)
+PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)))
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(90)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS batches (
     tenant LowCardinality(String),
@@ -114,7 +116,7 @@ ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS flows_hourly (
     tenant LowCardinality(String),
@@ -181,12 +183,12 @@ ENGINE = AggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connec
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly TO flows_hourly AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     node,
@@ -243,7 +245,7 @@ FROM flows AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, no
 ALTER TABLE flows_to_hourly MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     node,
@@ -323,12 +325,12 @@ ENGINE = AggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connec
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
-COMMENT 'schema 2';
+COMMENT 'schema 3';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS drops_to_hourly TO drops_hourly AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     rule,
@@ -351,7 +353,7 @@ FROM drops AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, ru
 ALTER TABLE drops_to_hourly MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(last_ns))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
     connection,
     hop,
     rule,
@@ -371,7 +373,7 @@ ALTER TABLE drops_to_hourly MODIFY QUERY SELECT
     max(one.last_ns) AS last_ns
 FROM drops AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, rule;
 
-ALTER TABLE flows MODIFY TTL toDateTime(fromUnixTimestamp64Nano(last_ns)) + toIntervalDay(if(consumer_port = 0, 90, 7));
+ALTER TABLE flows MODIFY TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7));
 
 ALTER TABLE flows ADD COLUMN IF NOT EXISTS opened UInt64 CODEC(T64, ZSTD);
 

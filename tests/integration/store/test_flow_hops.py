@@ -1,5 +1,6 @@
 """Hops on a real embedded ClickHouse: each path leaves its records, each connection is one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -135,7 +136,8 @@ async def test_a_tunnel_is_linked_to_what_it_carries_and_counts_nothing_twice(
         ends = (format_address(by_port[port][f"tunnel_{end}"]) for end in ("consumer", "provider"))
         assert (*ends, by_port[port]["tunnel_port"]) == (NODE1, NODE2, 4789)
         assert (by_port[port]["tunnel_protocol"], by_port[port]["carries"]) == (UDP, 0)
-    assert by_port[8080]["forward_packets"] in (5, 6), "observers are never added up"
+    # The fuller of two that stand alike; the consumer's own veth saw it untranslated.
+    assert by_port[8080]["forward_packets"] == (6 if before else 5)
     carried = {
         format_address(hop["consumer"]): hop["carries"]
         for hop in found.to_pylist()
@@ -168,6 +170,39 @@ async def test_an_address_given_to_another_pod_is_another_end(store: FlowStore) 
     met = zip(seen.column("provider_port"), seen.column("provider_item"), strict=True)
     assert set(met) == {(port, item.key) for port in (27017, 8080) for item in (old, successor)}
     assert len(seen) == 4
+
+
+async def test_the_best_placed_observer_counts_whatever_others_saw(store: FlowStore) -> None:
+    """Each saw another part of it; one at the provider also tells of drops."""
+    one, two = Agent("node1"), Agent("node2")
+    one.saw(NODE, 2, FRONT, (DB, 27017), forward_packets=12, opened=8, method="socket")
+    one.saw(POD, 7, FRONT, (DB, 27017), forward_packets=10, opened=7)
+    two.saw(NODE, 2, FRONT, (DB, 27017), forward_packets=11, opened=9, method="degree")
+    two.saw(POD, 9, FRONT, (DB, 27017), forward_packets=3, opened=2, method="degree")
+    two.dropped(FRONT, (DB, 27017), packets=7)
+    await insert(store, one, two)
+    for question in (HOPS, hourly(HOPS)):
+        (hop,) = (await store.query(question, WINDOW)).to_pylist()
+        told = (hop["node"], hop["forward_packets"], hop["opened"], hop["method"], hop["dropped"])
+        assert told == ("node1", 10, 7, "syn", 7)
+
+
+async def test_ranges_side_by_side_share_no_report(store: FlowStore) -> None:
+    """Windows that end a moment after a boundary, as a drain takes its time."""
+    for number in range(4):
+        agent, start = Agent("node1"), START + 15 * number * SECOND
+        times = {"first_ns": start + SECOND // 2, "last_ns": start + 15 * SECOND + SECOND // 2}
+        agent.saw(POD, 7, FRONT, (DB, 27017), **times)
+        agent.dropped(FRONT, (DB, 27017), packets=1)
+        report = agent.report(f"side{number}")
+        window = {"start_ns": start, "end_ns": start + 15 * SECOND}
+        await keep(store, replace(report, key=replace(report.key, **window)))
+    seen = []
+    for since in range(START, START + 60 * SECOND, 15 * SECOND):
+        within = WINDOW | {"since": since, "until": since + 15 * SECOND}
+        (hop,) = (await store.query(HOPS, within)).to_pylist()
+        seen.append((hop["forward_packets"], hop["dropped"]))
+    assert seen == [(5, 1)] * 4
 
 
 async def test_other_tenants_see_nothing(store: FlowStore) -> None:
