@@ -61,11 +61,8 @@ def locate(
     Of several of one item it is the earliest; 0 where nobody held the address, SEVERAL where more
     than one item did. `segments_of` is asked once for each distinct address.
     """
-    packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
-    column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
-    encoded = column.dictionary_encode()  # by hashes: sorting would take most of the time
-    which = encoded.indices.to_numpy().astype(np.int64)
-    found = [segments_of(Address(address)) for address in encoded.dictionary.to_pylist()]
+    keys, which = distinct(addresses)
+    found = [segments_of(Address(address)) for address in keys.to_pylist()]
     counts = np.array([len(starts) for starts, _ in found], dtype=np.int64)
     if not counts.sum():
         return np.zeros(len(addresses), dtype=np.uint64)
@@ -90,6 +87,14 @@ def locate(
     only = [_only(holders[first : last + 1], item_of) for first, last in spans.T.tolist()]
     held[changed] = np.array(only, dtype=np.uint64)[span]
     return held
+
+
+def distinct(addresses: NDArray[np.uint8]) -> tuple[pa.FixedSizeBinaryArray, NDArray[np.int64]]:
+    """The distinct ones of addresses, shape (n, 16), and which of them each one is."""
+    packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
+    column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
+    encoded = column.dictionary_encode()  # by hashes: sorting would take most of the time
+    return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
 
 
 def _only(revisions: NDArray[np.uint64], item_of: Callable[[RevisionId], ItemKey]) -> int:

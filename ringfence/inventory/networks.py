@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringfence.inventory.holders import distinct
 from ringfence.model.address import Network, parse_network
 from ringfence.model.ids import RevisionId
 
 Keys = NDArray[np.bytes_]
-"""Addresses as keys of one width, whose order is that of the addresses (dtype S16)."""
+"""Addresses as keys of one width, whose order is that of the addresses."""
 
+_KEY = "S16"
 _V4 = parse_network("0.0.0.0/0")
 _END = 1 << 128
+_BEFORE = -(2**63)
 _CACHED = 16
 
 
@@ -48,10 +50,12 @@ class Networks:
     ) -> NDArray[np.uint64]:
         """The revisions that spoke for addresses, shape (n, 16), at `first`, else at `last`; or 0.
 
+        There must be some addresses.
         Unlike a workload's, an address in a network does not change hands: what is known of it
         changes, and the first that was known while the row was counted counts.
         """
-        keys, which = _distinct(addresses)
+        known, which = distinct(addresses)
+        keys = np.frombuffer(known.buffers()[1], dtype=_KEY, count=len(known))
         found = self._at(keys, which, first_ns)
         left = np.nonzero(found == 0)[0]
         found[left] = self._at(keys, which[left], last_ns[left])
@@ -72,7 +76,7 @@ class Networks:
         if epoch not in self._ranges:
             if len(self._ranges) >= _CACHED:
                 self._ranges.pop(next(iter(self._ranges)))
-            start = self._instants[epoch - 1] if epoch else -_END
+            start = self._instants[epoch - 1] if epoch else _BEFORE
             rows = np.nonzero((self._from <= start) & (start < self._to))[0].tolist()
             claims = (self._claims[row] for row in rows)
             self._ranges[epoch] = _Ranges({one.network: one.revision for one in claims})
@@ -100,19 +104,10 @@ class _Ranges:
             around.append(network)
         leave(_END)
         starts.pop(_END, None)
-        self._starts = np.array([start.to_bytes(16) for start in starts], dtype="S16")
+        self._starts = np.array([start.to_bytes(16) for start in starts], dtype=_KEY)
         self._holders = np.array(list(starts.values()), dtype=np.uint64)
 
     def find(self, keys: Keys) -> NDArray[np.uint64]:
         """Who holds each address, 0 for nobody."""
         spots = np.searchsorted(self._starts, keys, side="right") - 1
         return np.asarray(self._holders[spots])
-
-
-def _distinct(addresses: NDArray[np.uint8]) -> tuple[Keys, NDArray[np.int64]]:
-    """The distinct addresses, and which of them each one is."""
-    packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
-    column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
-    encoded = column.dictionary_encode()  # by hashes: sorting would take most of the time
-    keys = np.frombuffer(encoded.dictionary.buffers()[1] or b"", dtype="S16")
-    return keys[: len(encoded.dictionary)], encoded.indices.to_numpy().astype(np.int64)

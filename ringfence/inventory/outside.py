@@ -5,16 +5,17 @@ address it is, and whether a cloud's metadata service answers there. Where an AP
 known from its endpoints, so it is said of a node that runs one as well.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.model.address import Address, Network, parse_network
+from ringfence.model.address import Address, Network, parse_address, parse_network
 from ringfence.model.ids import ClusterId
 from ringfence.model.labels import ADDRESS_TYPE, Labels
 from ringfence.model.workload import Item, ItemKind
@@ -26,6 +27,10 @@ CLOUD_METADATA = "cloud-metadata"
 
 def _networks(*written: str) -> tuple[Network, ...]:
     return tuple(map(parse_network, written))
+
+
+def _addresses(*written: str) -> tuple[Address, ...]:
+    return tuple(map(parse_address, written))
 
 
 KINDS: Mapping[str, tuple[Network, ...]] = {
@@ -41,12 +46,26 @@ KINDS: Mapping[str, tuple[Network, ...]] = {
 }
 """Disjoint; every other address is PUBLIC, those for documentation too."""
 
-CLOUDS = _networks(
+
+def _ranges() -> tuple[tuple[Address, str], ...]:
+    starts = {0: PUBLIC}
+    for kind, networks in KINDS.items():
+        for network in networks:
+            starts[network.first] = kind
+            starts.setdefault(network.last + 1, PUBLIC)
+    starts.pop(1 << 128, None)
+    return tuple((Address(start.to_bytes(16)), kind) for start, kind in sorted(starts.items()))
+
+
+RANGES = _ranges()
+"""All addresses as ranges in order: where each begins, and its kind."""
+
+CLOUDS = _addresses(
     # AWS (EC2 user guide, "Retrieve instance metadata"), Google Cloud, Azure, Oracle and others
-    "169.254.169.254/32",
-    "fd00:ec2::254/128",  # AWS over IPv6 (the same page)
-    "168.63.129.16/32",  # Azure (learn.microsoft.com, "What is IP address 168.63.129.16?")
-    "100.100.100.200/32",  # Alibaba Cloud (ECS user guide, "Instance metadata")
+    "169.254.169.254",
+    "fd00:ec2::254",  # AWS over IPv6 (the same page)
+    "168.63.129.16",  # Azure (learn.microsoft.com, "What is IP address 168.63.129.16?")
+    "100.100.100.200",  # Alibaba Cloud (ECS user guide, "Instance metadata")
 )
 """Where clouds' metadata services answer; they are of a kind besides."""
 
@@ -72,12 +91,8 @@ class ApiServer:
 @lru_cache(maxsize=65_536)
 def address_types(address: Address) -> tuple[str, ...]:
     """What the address says by itself, sorted."""
-    kind = next(
-        (kind for kind, networks in KINDS.items() if any(address in one for one in networks)),
-        PUBLIC,
-    )
-    cloud = any(address in one for one in CLOUDS)
-    return tuple(sorted((kind, CLOUD_METADATA) if cloud else (kind,)))
+    _, kind = RANGES[bisect_right(RANGES, address, key=itemgetter(0)) - 1]
+    return tuple(sorted((kind, CLOUD_METADATA) if address in CLOUDS else (kind,)))
 
 
 def is_outside(item: Item | None) -> bool:

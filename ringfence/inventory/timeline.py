@@ -215,8 +215,8 @@ class Timeline:
         What no item held is the smallest network's around it, if there is one.
         """
         held = locate(addresses, first_ns, last_ns, self._segments_of, self._key)
-        if self._of_networks:
-            free = np.nonzero(held == 0)[0]
+        free = np.nonzero(held == 0)[0]
+        if self._of_networks and len(free):
             held[free] = self._all_networks().locate(addresses[free], first_ns[free], last_ns[free])
         held[held == SEVERAL] = 0
         return held

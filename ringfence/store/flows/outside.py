@@ -9,18 +9,19 @@ from typing import Any
 from ringfence.inventory.outside import (
     CLOUD_METADATA,
     CLOUDS,
-    KINDS,
     KUBE_APISERVER,
-    PUBLIC,
-    TYPES,
+    RANGES,
     ApiServer,
 )
-from ringfence.model.address import Address, Network, format_address
+from ringfence.model.address import format_address
 from ringfence.model.ids import NETWORK_KEYS
 
 API_SERVERS = "api_servers"
 """The parameter that is bound where an API server is asked for: `as_parameter`."""
 
+_KINDS = [kind for _, kind in RANGES]
+_STARTS = f"CAST({[format_address(start) for start, _ in RANGES]}, 'Array(IPv6)')"
+_CLOUDS = f"CAST({[format_address(address) for address in CLOUDS]}, 'Array(IPv6)')"
 _ANSWERED = f"""
 arrayExists(
     one -> one.1 = kubernetes_cluster AND one.2 = {{address}}
@@ -36,33 +37,31 @@ def has_type(address: str, wanted: str) -> str:
     """
     if wanted == KUBE_APISERVER:
         return _ANSWERED.format(address=address)
-    if wanted == PUBLIC:
-        special = (network for networks in KINDS.values() for network in networks)
-        kind = f"NOT ({_within(address, special)})"
-    else:
-        kind = _within(address, CLOUDS if wanted == CLOUD_METADATA else KINDS[wanted])
-    item = f"{address}_item"
-    return f"({item} = '' OR startsWith({item}, '{NETWORK_KEYS}')) AND ({kind})"
+    if wanted == CLOUD_METADATA:
+        return f"{_outside(address)} AND has({_CLOUDS}, {address})"
+    return f"{_outside(address)} AND {_kind(address)} = '{wanted}'"
 
 
 def all_types(address: str) -> str:
     """The types of such an end, sorted and joined by commas; empty for none."""
-    each = [f"if({has_type(address, one)}, '{one}', '')" for one in sorted(TYPES)]
-    return f"arrayStringConcat(arrayFilter(one -> one != '', [{', '.join(each)}]), ',')"
+    special = [
+        f"if({has_type(address, one)}, '{one}', '')" for one in (CLOUD_METADATA, KUBE_APISERVER)
+    ]
+    each = [f"if({_outside(address)}, {_kind(address)}, '')", *special]
+    known = f"arrayFilter(one -> one != '', [{', '.join(each)}])"
+    return f"arrayStringConcat(arraySort({known}), ',')"
+
+
+def _outside(address: str) -> str:
+    """Whether no item of Kubernetes holds the end."""
+    return f"({address}_item = '' OR startsWith({address}_item, '{NETWORK_KEYS}'))"
+
+
+def _kind(address: str) -> str:
+    """The kind of address by the range that it lies in."""
+    return f"{_KINDS}[arrayCount(start -> start <= {address}, {_STARTS})]"
 
 
 def as_parameter(known: Iterable[ApiServer]) -> list[tuple[Any, ...]]:
     """API_SERVERS."""
     return [(one.cluster, format_address(one.address), one.from_ns, one.to_ns) for one in known]
-
-
-def _within(address: str, networks: Iterable[Network]) -> str:
-    ranges = [
-        f"{address} BETWEEN toIPv6('{_written(one.first)}') AND toIPv6('{_written(one.last)}')"
-        for one in networks
-    ]
-    return " OR ".join(ranges)
-
-
-def _written(address: int) -> str:
-    return format_address(Address(address.to_bytes(16)))

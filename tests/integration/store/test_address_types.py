@@ -8,7 +8,7 @@ from ringfence.inventory.outside import (
     ApiServers,
     address_types,
 )
-from ringfence.model.address import Address, format_address, parse_address
+from ringfence.model.address import Address, format_address, host_network, parse_address
 from ringfence.model.ids import NETWORK_KEYS, ClusterId
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.outside import API_SERVERS, all_types, as_parameter, has_type
@@ -16,7 +16,10 @@ from ringfence.store.flows.outside import API_SERVERS, all_types, as_parameter, 
 EDGES = sorted(
     {
         edge
-        for network in [*CLOUDS, *(one for networks in KINDS.values() for one in networks)]
+        for network in [
+            *map(host_network, CLOUDS),
+            *(one for networks in KINDS.values() for one in networks),
+        ]
         for edge in (network.first - 1, network.first, network.last, network.last + 1)
         if 0 <= edge < 1 << 128
     }

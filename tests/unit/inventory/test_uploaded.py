@@ -55,5 +55,7 @@ def test_a_network_holds_what_no_item_held_all_the_while() -> None:
     rows = np.tile(np.frombuffer(parse_address(address), dtype=np.uint8), (len(spans), 1))
     first, last = (np.array(times, dtype=np.int64) for times in zip(*spans, strict=True))
     held = timeline.resolve(rows, first, last).tolist()
+    assert timeline.resolve(rows[1:2], first[1:2], last[1:2]).all(), "all are held"
+    assert not len(timeline.resolve(rows[:0], first[:0], last[:0]))
     names = [timeline.revision(RevisionId(one))[0].name if one else "" for one in held]
     assert names == ["wide", "a-1", "", "b-1", "wide", "narrow", "", "wide"]
