@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
@@ -166,7 +169,10 @@ class Condition:
             return f"{known} AND ({self._number(column, compare)})"
         if compare.operator is Operator.CONTAINS:
             return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
-        words = self._bind("Array(String)", list(self._words(compare, Operator.CONTAINS)))
+        if compare.operator is Operator.MATCHES:
+            return f"{known} AND match({column}, {self._bind('String', _whole(compare))})"
+        others = Operator.CONTAINS, Operator.MATCHES
+        words = self._bind("Array(String)", list(self._words(compare, *others)))
         return f"{known} AND {column} IN {words}"
 
     def _within(self, column: str, value: str) -> str:
@@ -202,6 +208,16 @@ class Condition:
         name = f"f{len(self.parameters)}"
         self.parameters[name] = value
         return f"{{{name}:{kind}}}"
+
+
+def _whole(compare: Compare) -> str:
+    """A regular expression over a whole value as RE2 has it, which is the store's."""
+    pattern = f"^(?-s:{compare.values[0]})$"
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{compare.key!r} matches RE2's expressions: {error}") from error
+    return pattern
 
 
 def _float(compare: Compare, value: str) -> float:

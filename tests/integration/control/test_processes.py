@@ -66,6 +66,8 @@ async def test_an_end_has_the_process_that_any_observer_knows(seen: World) -> No
         ('provider.process.name = "node"', set()),
         ('provider.process.container = "carts" and consumer.process.pid = 71', {80}),
         ('process.name contains "[2J)"', {80}),
+        ('process.name matches "n.de|s"', {80}),
+        ('process.name matches "no"', set()),
         ("process.pid > 71", {80}),
         ("process.pid < 100000", {80, 443}),
         ("not process.name exists", {3306}),
@@ -85,7 +87,8 @@ async def test_processes_are_labels_of_their_end(
 async def test_a_key_that_says_nothing_of_processes_is_refused(seen: World) -> None:
     for path, query, said in (
         ("flows", {"filter": 'process.nam = "x"'}, "did you mean process.name?"),
-        ("flows", {"filter": 'process.name matches "x"'}, "= != in contains"),
+        ("flows", {"filter": "process.name > 1"}, "= != in contains matches"),
+        ("flows", {"filter": 'process.name matches "(?=x)"'}, "RE2"),
         ("flows", {"filter": 'process.pid = "x"'}, "is a number"),
         ("flows/denied", {"filter": 'process.name = "x"'}, "no key 'process.name'"),
         ("flows/top", {"by": "dialled.process.name"}, "no key 'dialled.process.name'"),
