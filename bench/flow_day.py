@@ -202,10 +202,26 @@ def reports(windows: int, seed: int = 4) -> Iterator[pa.Table]:
         same = shape.rows.take(pa.array(chosen))
         columns["provider_dns_name"] = pa.repeat("", len(chosen))
         columns |= {name: same[name].combine_chunks() for name in same.schema.names}
+        for end in ("consumer", "provider"):
+            columns |= _processes(end, batch.addresses(same[end]), shape.node[chosen])
         rows = batch.table(batch.FLOWS, columns)
         bounds = np.searchsorted(shape.node[chosen], np.arange(NODES + 1))
         for node in range(NODES):
             yield rows.slice(bounds[node], bounds[node + 1] - bounds[node])
+
+
+def _processes(
+    end: str, addresses: NDArray[np.uint8], node: NDArray[np.int64]
+) -> dict[str, NDArray[np.generic] | pa.Array]:
+    """One process in each pod, which its node's agent knows."""
+    local = (addresses[:, 13] == 1) & (addresses[:, 14] == node)
+    number = np.where(local, addresses[:, 15].astype(np.int64), 0)
+    names = pa.array(["", *(f"app-{one % APPS}" for one in range(1, 256))])
+    return {
+        f"{end}_process": names.take(pa.array(number)),
+        f"{end}_pid": np.where(local, 1000 + 30 * number, 0),
+        f"{end}_container": names.take(pa.array(number)),
+    }
 
 
 def _counts(

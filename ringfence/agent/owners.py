@@ -73,7 +73,7 @@ class SocketOwners:
         return listening, Owners(keys, [self._told(process) for process in current.values()])
 
     def _look(self, places: Places) -> Listening:
-        began = time.monotonic()
+        began = time.process_time()
         tables = [
             (place, table) for place, addresses in places for table in _read(place, addresses)
         ]
@@ -88,8 +88,7 @@ class SocketOwners:
             name for process in set(holders.values()) for name in process.containers
         )
         self._warn({place.inode for place, _ in tables if place.uid})
-        now = time.monotonic()
-        self._rest_until = now + (now - began) / _SHARE
+        self._rest_until = time.monotonic() + (time.process_time() - began) / _SHARE
         return _listening([table for _, table in tables])
 
     def _warn(self, pods: Collection[int]) -> None:

@@ -68,7 +68,7 @@ def _by_namespace(wanted: Collection[int]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {netns: [] for netns in wanted}
     if not wanted:
         return found
-    with _directory(_PROC) as proc:
+    with suppress(OSError), _directory(_PROC) as proc:
         for pid in sorted(int(name) for name in _names(proc) if name.isdigit()):
             with suppress(OSError):  # it has ended, or is not to be looked into
                 netns = os.stat(f"{pid}/ns/net", dir_fd=proc).st_ino

@@ -7,10 +7,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ringfence.agent.owners import SocketOwners
+from ringfence.agent.pods import Place
+from ringfence.flows.owners import Owners
+from ringfence.flows.pairs import join, octets
+from ringfence.kernel.netns import inode
+from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
 from ringfence.wire.generated.agent_pb2 import DETAILED, Directive
+from tests.kernel.netns import namespace
 from tests.kernel.test_processes import running
 from tests.kernel.world import Row, World
 
@@ -65,7 +73,7 @@ def contained(pid: int) -> Iterator[None]:
 
 def report_now(world: World) -> None:
     """End a window that would last for an hour."""
-    world.say(Directive(interval_seconds=1, mode=DETAILED))
+    world.say(Directive(interval_seconds=1))
     world.await_("a report", lambda: told(world, TCP) and told(world, UDP))
 
 
@@ -89,9 +97,10 @@ def ends(rows: list[Row]) -> set[tuple[object, ...]]:
 @pytest.mark.timeout(120)
 def test_both_ends_are_named_though_the_client_is_gone_when_its_window_ends(world: World) -> None:
     (world.directory / "containers.json").write_text(json.dumps({CONTAINER: "web"}))
-    world.say(Directive(interval_seconds=3600))
+    world.say(Directive(interval_seconds=3600, mode=DETAILED))
     world.start_agent()
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    world.await_("a long window", lambda: world.state().mode == DETAILED)
     client, server = world.node.pods
     with running(server, SERVER, server.address) as (parent, worker), contained(parent):
         with running(client, CLIENT, server.address, "8") as (pid, answered):
@@ -103,6 +112,27 @@ def test_both_ends_are_named_though_the_client_is_gone_when_its_window_ends(worl
     assert ends(rows[TCP]) == {(*consumer, "worker", int(worker), "")}
     assert ends(rows[UDP]) == {(*consumer, "parent", parent, "web")}
     assert {row["interface"] for row in rows[TCP]} == {client.host_ifindex, server.host_ifindex}
+
+
+def test_an_address_that_went_to_another_pod_takes_no_process_along() -> None:
+    address = parse_address("127.0.0.1")
+
+    def provider(owners: Owners) -> object:
+        end = join(np.array([list(address)], np.uint8), octets(np.array([8080]), ">u2"))
+        wire = np.stack([end, end])
+        _, choice = owners.of(np.array([TCP], np.uint8), wire, wire)
+        return owners.columns("provider", choice)["provider_process"].to_pylist()
+
+    with namespace("one") as one, namespace("other") as other:
+        old, new = (Place(at.name, at.path, inode(at.path)) for at in (one, other))
+        looks = SocketOwners()
+        with running(one, SERVER, "127.0.0.1"):
+            assert provider(looks.report([(old, [address])])[1]) == ["parent"]
+        assert provider(looks.report([])[1]) == ["parent"], "its last packets may be told late"
+        with running(one, SERVER, "127.0.0.1"):
+            looks.report([(old, [address])])
+        assert provider(looks.report([(new, [address])])[1]) == [""]
+        assert provider(looks.report([(new, [address])])[1]) == [""]
 
 
 @pytest.mark.timeout(120)

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ringfence.flows.orient import Listening, Orientations, conversations
+from ringfence.flows.owners import NOBODY, Owners
 from ringfence.flows.record import FLOW_DTYPE, Hook, Nat, tuple_id
 from ringfence.model.address import format_address, parse_address
 from ringfence.model.flow import Mode
@@ -54,6 +55,7 @@ def run(
     services: frozenset[tuple[int, int]] = frozenset(),
     state: Orientations | None = None,
     mode: Mode = Mode.CONVERSATION,
+    owners: Owners = NOBODY,
 ) -> list[dict[str, Any]]:
     columns = conversations(
         pack(*records),
@@ -62,6 +64,7 @@ def run(
         services,
         state if state is not None else Orientations(),
         mode,
+        owners,
     )
     rows = []
     for at in range(len(columns["protocol"])):
