@@ -57,6 +57,8 @@ class Names:
         for none of the address's names, has the one that any client asked for last.
         """
         self._known = {key: told for key, told in self._known.items() if told[0] > now_ns}
+        if not self._known:
+            return pa.repeat("", len(consumers))
         keys = list(self._known)
         names = pa.array([name for _, name in self._known.values()], pa.string())
         known = _octets(b"".join(keys), 32)

@@ -108,7 +108,7 @@ def test_an_answer_is_taken_once_where_it_reaches_the_one_who_asked(
 
 
 def test_only_answers_with_records_are_taken(listening: FlowCapture) -> None:
-    """Neither the question of a client at port 53, nor that a name is unknown."""
+    """Neither the question of a client at port 53, nor that a name is unknown, nor forgeries."""
     with node_with_pods(2) as node:
         client, server = node.pods
         attach(listening, node)
@@ -124,6 +124,15 @@ def test_only_answers_with_records_are_taken(listening: FlowCapture) -> None:
             low.sendto(b"\0\0\x80", (server.address, 53))
             assert high.recv(100)
             assert high.recv(100)
+        with (
+            open_socket(client, client.address, socket.SOCK_DGRAM) as victim,
+            open_socket(server, server.address, socket.SOCK_DGRAM) as forger,
+        ):
+            victim.bind((client.address, 5300))
+            forger.bind((server.address, 53))
+            forged = told(dns.message.make_query("a.", "A"), "a. 7 A 192.0.2.1")
+            forger.sendto(forged, (client.address, 5300))
+            assert victim.recv(100) == forged
         assert listening.answers(100) == []
 
 
