@@ -35,6 +35,16 @@ FRAMES = {
     ),
     "IPv4 TCP in IP, no entry": ethernet(0x0800, ipv4(4, ipv4(6, INSIDE))),
 }
+# To a question for the address of a.example, one with one address: RFC 1035, section 4.
+ANSWER = ethernet(0x0800, ipv4(17, udp(53, 1000, bytes.fromhex(
+    "000181800001000100000000 016107 6578616d706c6500 0001 0001"
+    "c00c 0001 0001 0000003c 0004 c0000201"
+))))  # fmt: skip
+THERE = ipv4(17, udp(1000, 53))
+QUESTION = ethernet(0x0800, THERE[:12] + THERE[16:20] + THERE[12:16] + THERE[20:])
+"""What `ANSWER` answers, the other way."""
+FIT = 5_000
+"""Answers for which there is room until they are read."""
 TARGETS = {64: 250, 50_000: 600}
 """Flows at a time, and the nanoseconds that a packet of theirs may take."""
 
@@ -50,6 +60,7 @@ def figures() -> Iterator[Figure]:
                 cost = best(lambda frame=frame: run(where, program, frame))  # type: ignore[misc]
                 yield Figure(f"packet of one flow: {name}", "", f"{cost} ns")
             assert [int(flow["sport"]) for flow in capture.drain() if flow["nat"]] == [1000]
+            yield from dns_figures(where)
         for (flows, target), tracked in product(TARGETS.items(), (True, False)):
             with namespace("bench") as where:
                 track(where, range(1, flows + 1) if tracked else range(0))
@@ -59,6 +70,24 @@ def figures() -> Iterator[Figure]:
                 assert known["nat"].all() if tracked else not known["nat"].any()
             what = f"packet of one of {flows:,} TCP flows, {'' if tracked else 'not '}tracked"
             yield Figure(what, f"<= {target} ns", f"{cost} ns", cost <= target)
+    finally:
+        capture.close()
+
+
+def dns_figures(where: Namespace) -> Iterator[Figure]:
+    """With an agent that reads DNS answers: another packet, and an answer that it reads."""
+    capture = FlowCapture(object_path("flow"), dns=True)
+    capture.open()
+    try:
+        other, program = FRAMES["IPv4 UDP, no entry"], capture.program_fd("ethernet_egress")
+        cost = best(lambda: run(where, program, other))
+        yield Figure("packet of one flow: IPv4 UDP, no entry, --dns", "", f"{cost} ns")
+        where.call(lambda: run_on_frame(capture.program_fd("ethernet_ingress"), QUESTION))
+        costs = []
+        for _ in range(ROUNDS):
+            costs.append(where.call(lambda: run_on_frame(program, ANSWER, repeat=FIT)))
+            assert len(capture.answers(2 * FIT)) == FIT
+        yield Figure("packet of one flow: DNS answer, --dns", "", f"{min(costs)} ns")
     finally:
         capture.close()
 

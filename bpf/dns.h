@@ -3,8 +3,9 @@
  * Copies answers of DNS servers for user space to read: names are parsed there, not here. The
  * layout of `struct answer` is mirrored in ringfence/kernel/answers.py.
  *
- * An answer is taken where it gets to the one who asked: on its way out of the node's stack to a
- * pod, when translation is undone already, and on its way in if the node itself asked.
+ * Only what was asked for is an answer, for anybody can send from port 53. It is taken where it
+ * gets to the one who asked: on its way out of the node's stack to a pod, when translation is
+ * undone already, and on its way in if the node itself asked.
  */
 #pragma once
 

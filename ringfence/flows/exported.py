@@ -179,9 +179,14 @@ def _service_columns(rows: NDArray[np.void], words: Words) -> dict[str, pa.Array
 
 
 def _dns_names(names: NDArray[np.bytes_]) -> pa.Array:
-    distinct, which = np.unique(names, return_inverse=True)
-    told = [name.decode(errors="replace") or None for name in distinct.tolist()]
-    return _taken(told, which)
+    buffer, width = pa.py_buffer(np.ascontiguousarray(names)), names.dtype.itemsize
+    padded = pa.Array.from_buffers(pa.binary(width), len(names), [None, buffer])
+    distinct = padded.dictionary_encode()
+    told = [
+        name.rstrip(b"\0").decode(errors="replace") or None
+        for name in distinct.dictionary.to_pylist()
+    ]
+    return pa.array(told, pa.string()).take(distinct.indices)
 
 
 def _addresses(addresses: NDArray[np.uint8]) -> pa.Array:

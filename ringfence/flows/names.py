@@ -56,6 +56,8 @@ class Names:
         for none of the address's names, has the one that any client asked for last.
         """
         self._known = {key: told for key, told in self._known.items() if told[0] > now_ns}
+        if not self._known:
+            return pa.repeat("", len(consumers))
         keys = list(self._known)
         known = np.array(keys, dtype="S32")
         own = _places(join(consumers, dialled), known)

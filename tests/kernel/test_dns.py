@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dns.message
 import dns.rrset
@@ -15,8 +16,9 @@ from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.model.address import format_address, parse_address
 from ringfence.model.flow import Loss
-from tests.kernel.netns import Namespace, node_with_pods
+from tests.kernel.netns import Namespace, bpf_file_system, node_with_pods
 from tests.kernel.observe import attach
+from tests.kernel.test_pins import doomed, successor
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.world import World
 
@@ -108,7 +110,7 @@ def test_an_answer_is_taken_once_where_it_reaches_the_one_who_asked(
 
 
 def test_only_answers_with_records_are_taken(listening: FlowCapture) -> None:
-    """Neither the question of a client at port 53, nor that a name is unknown."""
+    """Neither the question of a client at port 53, nor that a name is unknown, nor forgeries."""
     with node_with_pods(2) as node:
         client, server = node.pods
         attach(listening, node)
@@ -124,6 +126,15 @@ def test_only_answers_with_records_are_taken(listening: FlowCapture) -> None:
             low.sendto(b"\0\0\x80", (server.address, 53))
             assert high.recv(100)
             assert high.recv(100)
+        with (
+            open_socket(client, client.address, socket.SOCK_DGRAM) as victim,
+            open_socket(server, server.address, socket.SOCK_DGRAM) as forger,
+        ):
+            victim.bind((client.address, 5300))
+            forger.bind((server.address, 53))
+            forged = told(dns.message.make_query("a.", "A"), "a. 7 A 192.0.2.1")
+            forger.sendto(forged, (client.address, 5300))
+            assert victim.recv(100) == forged
         assert listening.answers(100) == []
 
 
@@ -247,3 +258,17 @@ def _told(world: World, *ports: int) -> set[tuple[str, str, str]]:
         for row in world.flows()
         if row["provider_port"] in ports
     }
+
+
+def test_what_a_killed_agent_left_reads_answers_if_its_successor_is_told_to(
+    tmp_path: Path,
+) -> None:
+    with bpf_file_system(tmp_path / "bpf") as mounted, node_with_pods(2) as node:
+        client, server = node.pods
+        with resolver(server, server.address, lambda asked: told(asked, "a. 7 A 192.0.2.1")):
+            with doomed(mounted / "ringfence", node):
+                ask(client, server.address, "a.")
+            with successor(mounted / "ringfence", node, dns=True) as capture:
+                assert capture.answers(10) == []
+                port = ask(client, server.address, "a.")
+                assert [one.client_port for one in capture.answers(10)] == [port]
