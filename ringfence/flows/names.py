@@ -57,7 +57,7 @@ class Names:
         """
         self._known = {key: told for key, told in self._known.items() if told[0] > now_ns}
         if not self._known:
-            return pa.repeat("", len(consumers))
+            return np.full(len(consumers), "", dtype=object)
         keys = list(self._known)
         known = np.array(keys, dtype="S32")
         own = _places(join(consumers, dialled), known)

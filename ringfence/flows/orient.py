@@ -73,10 +73,9 @@ def conversations(
     consumer, method = _orient(pairs, known, listening, service_ports)
     forward, reverse = pairs.ways(consumer)
     counts = _count(pairs, known, forward, reverse)
-    port = pairs.ports(consumer) if mode is Mode.DETAILED else np.zeros(len(pairs), np.uint16)
-    rows = _fold(pairs, consumer, port, method, counts, pod_interfaces, owners)
     orientations.remember(pairs.keys, _learn(known, consumer, method, counts, pairs.last_ns))
-    return rows
+    port = pairs.ports(consumer) if mode is Mode.DETAILED else np.zeros(len(pairs), np.uint16)
+    return _fold(pairs, consumer, port, method, counts, pod_interfaces, owners)
 
 
 def _orient(
@@ -318,12 +317,13 @@ def _fold(
     carriers = _carriers(pairs)
     tunnels = _tunnels(pairs, carriers, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
-    groups = group(join(
+    key = join(
         octets(interface, ">u4"), protocol, own[0], own[1], octets(own[2], ">u2"),
         before[0], before[1], octets(before[2], ">u2"), octets(consumer_port, ">u2"),
         *(tunnels[name] for name in ("protocol", "consumer", "provider")),
         octets(tunnels["port"], ">u2"),
-    ))  # fmt: skip
+    )  # fmt: skip
+    groups = group(key)
     order, starts = groups
     one, row = groups.one, groups.which
 

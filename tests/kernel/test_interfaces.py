@@ -1,9 +1,16 @@
 """The node's interfaces, listed and watched."""
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import Callable
 
+import pytest
+
+from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.interfaces import Interface, list_interfaces, netns_id, watch_interfaces
+from ringfence.kernel.netlink import DUMP, exchange
 from ringfence.model.address import parse_address
 from tests.kernel.netns import Node, ip, namespace, node_with_pods
 
@@ -60,3 +67,15 @@ def test_arrivals_addresses_and_departures_are_noticed() -> None:
     assert added["v0"].peer_ifindex == added["v1"].ifindex
     assert added["v0"].peer_netns_id is None
     assert addressed["v0"].addresses == {parse_address("192.0.2.7")}
+
+
+@pytest.mark.parametrize(("flags", "whole"), [(0x2, True), (0x2 | 0x10, False)])
+def test_a_listing_that_a_change_came_in_between_is_refused(flags: int, whole: bool) -> None:
+    """NLM_F_DUMP_INTR, which the kernel sets when it pleases, from a peer that we play."""
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, kernels:
+        kernels.send(struct.pack("=IHHII4s", 20, 16, flags, 1, 0, b"link"))
+        kernels.send(struct.pack("=IHHIIi", 20, 3, flags, 1, 0, 0))
+        refused = contextlib.nullcontext() if whole else pytest.raises(NetlinkError, match="change")
+        with refused:
+            assert list(exchange(ours, 18, DUMP, b"", steady=True)) == [b"link"]
