@@ -70,7 +70,7 @@ def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world:
         try:
             for kill in range(4):
                 told = len(world.batches())
-                world.await_("more reports", partial(_more_batches, world, told))
+                world.await_("more reports", partial(_more_batches, world, told), 90)
                 time.sleep(kill / 4)
                 world.stop("agent", signal.SIGKILL)
                 if kill == 3:  # just when it had taken a window's records
