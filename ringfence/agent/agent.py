@@ -181,8 +181,10 @@ class Agent:
                     host.health_file(self._config.link.state_dir).touch()
             except KernelError as error:
                 log.warning("cannot look after the node's pods", problem=str(error))
+            # Python 3.11's wait_for may lose the cancellation that ends this loop.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), self._config.poll_seconds)
+                async with asyncio.timeout(self._config.poll_seconds):
+                    await self._look_now.wait()
 
     def _log_unreached(self, before: dict[str, str]) -> None:
         for uid, problem in self._unreached.items():
@@ -225,7 +227,8 @@ class Agent:
                 start = now
             end = (max(start, now) // width + 1) * width
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._cut_short.wait(), (end - now) / 10**9)
+                async with asyncio.timeout((end - now) / 10**9):
+                    await self._cut_short.wait()
                 self._cut_short.clear()
                 end = max(start, time.time_ns())
             try:

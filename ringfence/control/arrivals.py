@@ -26,7 +26,8 @@ class Listener:
     async def windows(self, patience: float) -> set[Window]:
         """The windows of new batches, none if for `patience` seconds there is no news."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), patience)
+            async with asyncio.timeout(patience):
+                await self._news.wait()
             await asyncio.sleep(_TOGETHER_SECONDS)
         self._news.clear()
         windows, self._windows = self._windows, set()

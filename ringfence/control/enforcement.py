@@ -194,7 +194,8 @@ class Enforcement:
         while True:
             # What failed, such as the database, may have done so for a moment only.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._dirty.wait(), pause if self.problem else None)
+                async with asyncio.timeout(pause if self.problem else None):
+                    await self._dirty.wait()
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if self.problem else _RETRY_SECONDS
             await asyncio.sleep(_SETTLE_SECONDS)
             self._dirty.clear()

@@ -65,3 +65,10 @@ def lab(clean_host: Footprint, killed_lab: list[Process]) -> Iterator[Lab]:
     finally:
         ringfence("lab", "down", "--all")
     assert_nothing_stays(clean_host, of_host)
+
+
+@pytest.fixture(scope="session")
+def installed(lab: Lab) -> Lab:
+    """The lab with Ringfence in it."""
+    ringfence("lab", "install")
+    return lab

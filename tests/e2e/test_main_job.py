@@ -33,13 +33,6 @@ class Unenforced:
 
 
 @pytest.fixture(scope="module")
-def installed(lab: Lab) -> Lab:
-    """The lab with Ringfence in it."""
-    ringfence("lab", "install")
-    return lab
-
-
-@pytest.fixture(scope="module")
 def unenforced(installed: Lab) -> Unenforced:
     """How it is when first asked for: once policies are proposed, and before enforcement."""
     return Unenforced({name: ruleset(installed, name) for name in NODES}, dial_examples())

@@ -70,7 +70,7 @@ def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world:
         try:
             for kill in range(4):
                 told = len(world.batches())
-                world.await_("more reports", partial(_more_batches, world, told))
+                world.await_("more reports", partial(_more_batches, world, told), 90)
                 time.sleep(kill / 4)
                 world.stop("agent", signal.SIGKILL)
                 if kill == 3:  # just when it had taken a window's records
@@ -117,20 +117,20 @@ def test_a_rolling_update_at_full_speed_counts_every_packet_once(world: World) -
         try:
             for _ in range(3):
                 told = len(world.batches())
-                world.await_("more reports", partial(_more_batches, world, told))
+                world.await_("more reports", partial(_more_batches, world, told), 90)
                 world.stop("agent")
                 between = rounds
                 time.sleep(0.2)
                 unowned += rounds - between
                 world.start_agent()
             told = len(world.batches())
-            world.await_("more reports", partial(_more_batches, world, told))
+            world.await_("more reports", partial(_more_batches, world, told), 90)
         finally:
             stopping.set()
             sender.join()
         not_sent = client.counter("eth0", "tx_dropped") - not_sent
     sent = rounds * len(frames) - not_sent
-    world.await_("all of them", lambda: world.counted("forward_packets", client, 5300) >= sent)
+    world.await_("all of them", lambda: world.counted("forward_packets", client, 5300) >= sent, 90)
     audit = world.state().audit
     world.stop("agent")
     assert world.counted("forward_packets", client, 5300) == sent
