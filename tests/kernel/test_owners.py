@@ -12,8 +12,8 @@ import pytest
 
 from ringfence.agent.owners import SocketOwners
 from ringfence.agent.pods import Place
+from ringfence.flows.keys import join, octets
 from ringfence.flows.owners import Owners
-from ringfence.flows.pairs import join, octets
 from ringfence.kernel.netns import inode
 from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
@@ -121,7 +121,7 @@ def test_an_address_that_went_to_another_pod_takes_no_process_along() -> None:
         end = join(np.array([list(address)], np.uint8), octets(np.array([8080]), ">u2"))
         wire = np.stack([end, end])
         _, choice = owners.of(np.array([TCP], np.uint8), wire, wire)
-        return owners.columns("provider", choice)["provider_process"].to_pylist()
+        return owners.columns("provider", choice)["provider_process"].tolist()
 
     with namespace("one") as one, namespace("other") as other:
         old, new = (Place(at.name, at.path, inode(at.path)) for at in (one, other))

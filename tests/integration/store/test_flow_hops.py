@@ -191,12 +191,14 @@ async def test_ranges_side_by_side_share_no_report(store: FlowStore) -> None:
     """Windows that end a moment after a boundary, as a drain takes its time."""
     for number in range(4):
         agent, start = Agent("node1"), START + 15 * number * SECOND
-        times = {"first_ns": start + SECOND // 2, "last_ns": start + 15 * SECOND + SECOND // 2}
-        agent.saw(POD, 7, FRONT, (DB, 27017), **times)
+        late = SECOND // 2
+        agent.saw(
+            POD, 7, FRONT, (DB, 27017), first_ns=start + late, last_ns=start + 15 * SECOND + late
+        )
         agent.dropped(FRONT, (DB, 27017), packets=1)
         report = agent.report(f"side{number}")
-        window = {"start_ns": start, "end_ns": start + 15 * SECOND}
-        await keep(store, replace(report, key=replace(report.key, **window)))
+        key = replace(report.key, start_ns=start, end_ns=start + 15 * SECOND)
+        await keep(store, replace(report, key=key))
     seen = []
     for since in range(START, START + 60 * SECOND, 15 * SECOND):
         within = WINDOW | {"since": since, "until": since + 15 * SECOND}
