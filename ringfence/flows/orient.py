@@ -311,9 +311,9 @@ def _fold(
     ends_before = _before(pairs, forward, reverse, ends)
     own, before = _told(ends), _told(ends_before)
     same = (own[0] == before[0]).all(1) & (ends[1] == ends_before[1])
-    for column in before:
-        column[same] = 0
     held = owners.of(pairs.either("protocol"), ends, ends_before)
+    for column in before:  # which may be parts of `ends_before`
+        column[same] = 0
     carriers = _carriers(pairs)
     tunnels = _tunnels(pairs, carriers, consumer)
     interface, protocol = pairs.either("ifindex"), pairs.either("protocol")
