@@ -91,12 +91,15 @@ def flows(query: str) -> list[dict[str, Any]]:
     return items
 
 
-def addresses(lab: Lab) -> tuple[str, str, str]:
+@pytest.fixture(scope="module")
+def addresses(overlay: Lab) -> tuple[str, str, str]:
     """Of the client, the server and the server's Service."""
-    client, server = (
-        lab.get("pod", "-n", "far", name)["status"]["podIP"] for name in ("client", "server")
-    )
-    return client, server, lab.get("svc", "-n", "far", "server")["spec"]["clusterIP"]
+    found = {
+        (item["kind"], item["metadata"]["name"]): item
+        for item in overlay.get("pod,svc", "-n", "far")["items"]
+    }
+    client, server = (found["Pod", name]["status"]["podIP"] for name in ("client", "server"))
+    return client, server, found["Service", "server"]["spec"]["clusterIP"]
 
 
 def test_status_tells_the_pod_networks(overlay: Lab) -> None:
@@ -106,8 +109,10 @@ def test_status_tells_the_pod_networks(overlay: Lab) -> None:
     assert networks == {"node1": "10.244.1.0/24", "node2": "10.244.2.0/24"}
 
 
-def test_a_connection_is_told_once_and_linked_to_its_tunnel(overlay: Lab) -> None:
-    client, server, service = addresses(overlay)
+def test_a_connection_is_told_once_and_linked_to_its_tunnel(
+    overlay: Lab, addresses: tuple[str, str, str]
+) -> None:
+    client, server, service = addresses
     in_pod(overlay, "client", FETCH.format(count=CONNECTIONS, host=service))
     query = f'consumer.address = "{client}" and port = 80'
 
@@ -140,8 +145,10 @@ def test_a_connection_is_told_once_and_linked_to_its_tunnel(overlay: Lab) -> Non
         assert carrier["bytes"] - carried["bytes"] >= HEADERS * carried["packets"]
 
 
-def test_a_policy_holds_between_pods_of_different_nodes(overlay: Lab, tmp_path: Path) -> None:
-    _, server, service = addresses(overlay)
+def test_a_policy_holds_between_pods_of_different_nodes(
+    overlay: Lab, addresses: tuple[str, str, str], tmp_path: Path
+) -> None:
+    _, server, service = addresses
     split = ("--kubernetes-cluster", "lab", "--namespace", "far")
     (tmp_path / "scopes.yaml").write_text(ringfence("scopes", "design", "split", *split))
     ringfence("apply", "-f", str(tmp_path / "scopes.yaml"))
