@@ -54,32 +54,28 @@ def rows(history: Timeline) -> pa.Table:
         for field in batch.FLOWS
         if pa.types.is_integer(field.type)
     }
-    words = {
+    counts |= {
         field.name: pa.array([""] * ROWS) for field in batch.FLOWS if field.type == pa.string()
     }
-    columns = (
-        counts
-        | words
-        | {
-            "consumer": ends(),
-            "provider": ends(),
-            "original_consumer": np.zeros((ROWS, 16), dtype=np.uint8),
-            "original_provider": np.zeros((ROWS, 16), dtype=np.uint8),
-            "original_provider_port": np.zeros(ROWS, dtype=np.uint16),
-            "tunnel_protocol": np.zeros(ROWS, dtype=np.uint8),
-            "tunnel_consumer": np.zeros((ROWS, 16), dtype=np.uint8),
-            "tunnel_provider": np.zeros((ROWS, 16), dtype=np.uint8),
-            "tunnel_port": np.zeros(ROWS, dtype=np.uint16),
-            "carries": np.zeros(ROWS, dtype=np.uint32),
-            "consumer_port": np.zeros(ROWS, dtype=np.uint16),
-            "provider_port": np.repeat(random.integers(1, 100, ROWS // 2), 2).astype(np.uint16),
-            "protocol": np.full(ROWS, 6, dtype=np.uint8),
-            "observer": np.tile(np.array([1, 2], dtype=np.uint8), ROWS // 2),
-            "method": pa.array(["syn"] * ROWS),
-            "first_ns": START + random.integers(0, SECOND, ROWS),
-            "last_ns": START + random.integers(SECOND, 15 * SECOND, ROWS),
-        }
-    )
+    columns = counts | {
+        "consumer": ends(),
+        "provider": ends(),
+        "original_consumer": np.zeros((ROWS, 16), dtype=np.uint8),
+        "original_provider": np.zeros((ROWS, 16), dtype=np.uint8),
+        "original_provider_port": np.zeros(ROWS, dtype=np.uint16),
+        "tunnel_protocol": np.zeros(ROWS, dtype=np.uint8),
+        "tunnel_consumer": np.zeros((ROWS, 16), dtype=np.uint8),
+        "tunnel_provider": np.zeros((ROWS, 16), dtype=np.uint8),
+        "tunnel_port": np.zeros(ROWS, dtype=np.uint16),
+        "carries": np.zeros(ROWS, dtype=np.uint32),
+        "consumer_port": np.zeros(ROWS, dtype=np.uint16),
+        "provider_port": np.repeat(random.integers(1, 100, ROWS // 2), 2).astype(np.uint16),
+        "protocol": np.full(ROWS, 6, dtype=np.uint8),
+        "observer": np.tile(np.array([1, 2], dtype=np.uint8), ROWS // 2),
+        "method": pa.array(["syn"] * ROWS),
+        "first_ns": START + random.integers(0, SECOND, ROWS),
+        "last_ns": START + random.integers(SECOND, 15 * SECOND, ROWS),
+    }
     key = BatchKey("default", CLUSTER, "node1", "", START, START + 15 * SECOND)
     report = Report(key, batch.table(batch.FLOWS, columns), batch.DROPS.empty_table())
     return label([report], history)[0]
