@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from ringfence.store.errors import StoreError
 from ringfence.store.flows import FlowStore, FlowStoreConfig
+from ringfence.store.flows.migrations import VERSION
 from ringfence.store.flows.queries import HOPS, hourly
 from ringfence.store.flows.tables import Retention
 from tests.integration.store.observed import (
@@ -109,8 +111,9 @@ async def test_a_migration_that_was_cut_short_is_done_again(tmp_path: Path) -> N
 async def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     async with started(tmp_path) as store:
         await keep(store, pod_to_pod_same_node()[0].report("kept"))
-        await command(store, "ALTER TABLE drops MODIFY COMMENT 'schema 3'")
-    with pytest.raises(StoreError, match="has schema 3, this program knows 2"):
+        await command(store, f"ALTER TABLE drops MODIFY COMMENT 'schema {VERSION + 1}'")
+    refusal = f"has schema {VERSION + 1}, this program knows {VERSION}"
+    with pytest.raises(StoreError, match=refusal):
         async with started(tmp_path):
             pass
     client = clickhouse_connect.get_client(dsn=f"chdb://{tmp_path / 'flows'}")
@@ -135,12 +138,15 @@ async def test_columns_that_a_release_adds_are_added(tmp_path: Path) -> None:
 
 
 async def test_rows_go_at_their_age_and_a_new_one_counts_at_once(tmp_path: Path) -> None:
-    now = time.time_ns()
-    one = Agent("node1")
-    for port in (0, 40000):
-        for days in (1, 10):
-            at: dict[str, Any] = {"first_ns": now - days * DAY, "last_ns": now - days * DAY}
+    reports = []
+    for days in (1, 10):
+        one, end = Agent("node1"), time.time_ns() - days * DAY
+        for port in (0, 40000):
+            at: dict[str, Any] = {"first_ns": end - SECOND, "last_ns": end - 1}
             one.saw(POD, 7, FRONT, (CARTS, 8080), consumer_port=port, **at)
+        report = one.report(f"old{days}")
+        key = replace(report.key, start_ns=end - SECOND, end_ns=end)
+        reports.append(replace(report, key=key))
 
     async def left(store: FlowStore, expected: list[int]) -> None:
         """ClickHouse takes rows away in the background."""
@@ -155,7 +161,7 @@ async def test_rows_go_at_their_age_and_a_new_one_counts_at_once(tmp_path: Path)
             await asyncio.sleep(0.1)
 
     async with started(tmp_path, Retention(detailed=30)) as store:
-        await keep(store, one.report("old"))
+        await keep(store, *reports)
         await left(store, [2, 2, 2])
     async with started(tmp_path) as store:
         await left(store, [1, 2, 2])
