@@ -281,6 +281,15 @@ static __always_inline struct packet *innermost(struct __sk_buff *skb, const str
 	return depth ? &nest->innermost : NULL;
 }
 
+/*
+ * What comes in by one interface and leaves by another is not sent by a tunnel of this node: those
+ * start their packets anew. Whoever sent it can write what he likes into it.
+ */
+static __always_inline bool is_forwarded(struct __sk_buff *skb, enum hook hook)
+{
+	return hook == EGRESS && skb->ingress_ifindex;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool ethernet)
 {
 	struct source from = source_of(skb);
@@ -302,7 +311,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	}
 	if (packet.overlong)
 		audit->overlong += 1;
-	if (settings.replay || is_tunnel(&packet))
+	if (settings.replay || (is_tunnel(&packet) && !is_forwarded(skb, hook)))
 		inner = innermost(skb, &packet, audit);
 	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
 	if (inner && skb->gso_size)

@@ -309,6 +309,15 @@ def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
     assert carries == {(CLIENT, NODE): 0, (NEAR, NODE): 1, (FAR, NODE): 1, (CLIENT, POD): 0}
 
 
+def test_what_a_pod_puts_into_a_tunnels_packet_is_nobodys_conversation() -> None:
+    there, back = handshake(40000)
+    forged = there | inside(AWAY) | {"ifindex": POD, "packets": 500}
+    invented = record("10.0.0.9:1", "10.0.0.2:53", protocol=UDP) | inside(AWAY) | {"ifindex": POD}
+    (row,) = run(there, back, forged, invented)
+    assert (row["consumer"], row["forward_packets"]) == (CLIENT, 5)
+    assert told_tunnel(row)[0] == 0
+
+
 def test_a_tunnel_carries_conversations_and_not_their_ports() -> None:
     others = [way | inside(AWAY) for port in (40000, 40001) for way in handshake(port)]
     dns = record("10.0.0.9:5353", "10.0.0.2:53", protocol=UDP) | inside(AWAY)
