@@ -15,8 +15,7 @@ from ringfence.flows.keys import Bytes, group, join, octets, spots
 from ringfence.flows.orientations import METHODS, UNDECIDED, Orientations
 from ringfence.flows.owners import NOBODY, Owners
 from ringfence.flows.pairs import (
-    ICMP_REQUEST,
-    ICMPV6_REQUEST,
+    REQUESTS,
     Pairs,
     address_of,
     end_octets,
@@ -104,7 +103,7 @@ def _orient(
 
     settle(_SYN, _opens(pairs, 1) - _opens(pairs, 0))
     settle(_SOCKET, provides[0][0] - provides[1][0])
-    settle(_SERVICE, _answers_icmp(pairs, protocol, 0) - _answers_icmp(pairs, protocol, 1))
+    settle(_SERVICE, _asks_icmp(pairs, protocol, 1) - _asks_icmp(pairs, protocol, 0))
     settle(_SERVICE, provides[0][1] - provides[1][1])
     # The past is as sure as what follows.
     if ((consumer == UNDECIDED) & (known["method"] > _DEGREE)).any():
@@ -137,13 +136,16 @@ def _provides(
     return listens.astype(np.int8), declared.astype(np.int8)
 
 
-def _answers_icmp(pairs: Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
-    """Whether this end sent an ICMP message that answers a request."""
-    kind = pairs.field(pairs.rows[end], "sport").astype(np.int64)
-    v4 = (protocol == ICMP) & (ICMP_REQUEST[kind & 0xFF] != kind)
-    v6 = (protocol == ICMPV6) & (ICMPV6_REQUEST[kind & 0xFF] != kind)
-    sent = pairs.rows[end] >= 0
-    return np.asarray((v4 | v6) & sent, dtype=np.int8)
+def _asks_icmp(pairs: Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
+    """1 where this end sent an ICMP request, -1 where it sent the answer to one, else 0."""
+    kind = pairs.field(pairs.rows[end], "sport").astype(np.int64) & 0xFF
+    asks = np.zeros(len(pairs), dtype=np.int8)
+    for number, request in REQUESTS:
+        answers = request[kind] != kind
+        answered = np.isin(kind, request[request != np.arange(len(request))])
+        sent = (pairs.rows[end] >= 0) & (protocol == number)
+        asks[sent & answered], asks[sent & answers] = 1, -1
+    return asks
 
 
 def _degree(pairs: Pairs) -> NDArray[np.int64]:
