@@ -209,7 +209,7 @@ static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 	void *map = bpf_map_lookup_elem(&flows, &first);
 	struct flow *flow, *opposite;
 
-	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
+	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet, now))
 		audit->unplaced += 1;
 	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
 	if (!flow && outer)
