@@ -183,6 +183,8 @@ class _Counts:
     refused: NDArray[np.int64]
     waiting: NDArray[np.int64]
     """Those opened, now or earlier, that got no answer yet."""
+    repeated: NDArray[np.bool_]
+    """A SYN of an earlier window was sent again."""
 
 
 def _count(
@@ -207,7 +209,7 @@ def _count(
     answered = np.minimum(pending, replies)
     resets = np.where(tcp, pairs.field(reverse, "rst"), 0)
     refused = np.minimum(pending - answered, resets)
-    return _Counts(opened, answered, refused, pending - answered - refused)
+    return _Counts(opened, answered, refused, pending - answered - refused, repeated)
 
 
 def _learn(
@@ -369,11 +371,14 @@ def _fold(
         **sides("syn", np.add, "u4"),
         **sides("fin", np.add, "u4"),
         **sides("rst", np.add, "u4"),
-        **sides("retransmitted", np.add, "u4"),
+        "forward_retransmitted": total(
+            pairs.field(forward, "retransmitted") + counts.repeated.astype(np.uint32)
+        ),
+        "reverse_retransmitted": total(pairs.field(reverse, "retransmitted")),
         "opened": total(counts.opened.astype(np.uint64)),
         "answered": total(counts.answered.astype(np.uint64)),
         "refused": total(counts.refused.astype(np.uint64)),
-        **_handshakes(pairs, reverse, total),
+        **_handshakes(pairs, np.where(counts.repeated, -1, reverse), total),
         **owners.columns("consumer", total(held[0], np.minimum)),
         **owners.columns("provider", total(held[1], np.minimum)),
         "first_ns": total(np.minimum(*firsts), np.minimum),
@@ -384,7 +389,7 @@ def _fold(
 def _handshakes(
     pairs: Pairs, reverse: NDArray[np.int64], total: Callable[..., NDArray[np.generic]]
 ) -> dict[str, NDArray[np.generic]]:
-    """How long the provider's SYN-ACKs took: number, sum and least, which is 0 for none."""
+    """How long the SYN-ACKs in `reverse` took: number, sum and least, which is 0 for none."""
     samples = pairs.field(reverse, "rtt_samples")
     never = np.iinfo(np.uint64).max
     least = total(np.where(samples > 0, pairs.field(reverse, "rtt_min_ns"), never), np.minimum)
