@@ -62,12 +62,14 @@ static __always_inline __u32 netns_of(struct sk_buff *skb)
 	return BPF_CORE_READ(device, nd_net.net, ns.inum);
 }
 
+/* Of a packet in several pieces, only the first stands at `data`; what is not in it is not read. */
 static __always_inline enum outcome parse_skb(struct sk_buff *skb, struct packet *packet)
 {
 	const unsigned char *data = BPF_CORE_READ(skb, data);
 	const unsigned char *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
 	__u32 len = BPF_CORE_READ(skb, len) + (data - network);
-	struct source from = {.base = network, .len = len, .captured = len};
+	__u32 elsewhere = BPF_CORE_READ(skb, data_len);
+	struct source from = {.base = network, .len = len, .captured = len - elsewhere};
 	__u8 version = 0;
 
 	if (load(&from, 0, &version, sizeof(version)))

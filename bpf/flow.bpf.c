@@ -220,7 +220,7 @@ static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 	void *map = bpf_map_lookup_elem(&flows, &first);
 	struct flow *flow, *opposite;
 
-	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet))
+	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet, now))
 		audit->unplaced += 1;
 	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
 	if (!flow && outer)
@@ -292,6 +292,15 @@ static __always_inline struct packet *innermost(struct __sk_buff *skb, const str
 	return depth ? &nest->innermost : NULL;
 }
 
+/*
+ * What comes in by one interface and leaves by another is not sent by a tunnel of this node: those
+ * start their packets anew. Whoever sent it can write what he likes into it.
+ */
+static __always_inline bool is_forwarded(struct __sk_buff *skb, enum hook hook)
+{
+	return hook == EGRESS && skb->ingress_ifindex;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool ethernet)
 {
 	struct source from = source_of(skb);
@@ -313,7 +322,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	}
 	if (packet.overlong)
 		audit->overlong += 1;
-	if (settings.replay || is_tunnel(&packet))
+	if (settings.replay || (is_tunnel(&packet) && !is_forwarded(skb, hook)))
 		inner = innermost(skb, &packet, audit);
 	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
 	if (inner && skb->gso_size)

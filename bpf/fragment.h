@@ -4,6 +4,9 @@
 
 #include "parse.h"
 
+/* RFC 791 lets a sender use a number again; Linux waits so long (net.ipv4.ipfrag_time). */
+#define FRAGMENT_LIFE_NS 30000000000ULL
+
 /* What the fragments of one datagram share: RFC 791 section 3.2, RFC 8200 section 4.5. */
 struct datagram_key {
 	struct address src, dst;
@@ -13,9 +16,10 @@ struct datagram_key {
 };
 
 struct datagram {
+	__u64 seen_ns;
 	__u16 sport, dport;
 	__u8 proto;
-	__u8 zero;
+	__u8 zero[3];
 };
 
 /* The oldest go when it is full; their later fragments are then `unplaced`. */
@@ -26,8 +30,8 @@ struct {
 	__type(value, struct datagram);
 } datagrams SEC(".maps");
 
-/* Remember a first fragment, or complete a later one; false where its first was not seen. */
-static __always_inline bool place_fragment(struct packet *packet)
+/* Remember a first fragment, or complete a later one; false where its first was not seen lately. */
+static __always_inline bool place_fragment(struct packet *packet, __u64 now)
 {
 	struct datagram_key key = {
 		.src = packet->src,
@@ -36,6 +40,7 @@ static __always_inline bool place_fragment(struct packet *packet)
 		.proto = packet->family == 4 ? packet->proto : IPPROTO_FRAGMENT,
 	};
 	struct datagram first = {
+		.seen_ns = now,
 		.sport = packet->sport,
 		.dport = packet->dport,
 		.proto = packet->proto,
@@ -47,7 +52,8 @@ static __always_inline bool place_fragment(struct packet *packet)
 		return true;
 	}
 	known = bpf_map_lookup_elem(&datagrams, &key);
-	if (!known)
+	/* Of a capture file the later one may be older. */
+	if (!known || now + FRAGMENT_LIFE_NS - known->seen_ns > 2 * FRAGMENT_LIFE_NS)
 		return false;
 	packet->sport = known->sport;
 	packet->dport = known->dport;

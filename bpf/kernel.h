@@ -70,7 +70,7 @@ struct dst_entry {
 
 struct sk_buff {
 	struct net_device *dev;
-	unsigned int len;
+	unsigned int len, data_len;
 	__u32 mark;
 	__u16 network_header;
 	unsigned char *head;

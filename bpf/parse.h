@@ -19,6 +19,7 @@
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP6_FRAGMENT_OFFSET 0xfff8 /* RFC 8200: the high 13 bits */
 #define IP6_MORE_FRAGMENTS 0x0001
+#define SCTP_HEADER 12 /* RFC 9260 */
 #define TCP_FLAGS 0x01ff /* RFC 9293, and AE of RFC 9768; three more bits are reserved */
 
 enum outcome {
@@ -102,8 +103,8 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 		break;
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP: /* its ports stand where UDP has them */
-		length = sizeof(udp);
-		if (load(from, l4, &udp, sizeof(udp)))
+		length = packet->proto == IPPROTO_SCTP ? SCTP_HEADER : sizeof(udp);
+		if (l4 + length > from->captured || load(from, l4, &udp, sizeof(udp)))
 			return TRUNCATED;
 		packet->sport = bpf_ntohs(udp.source);
 		packet->dport = bpf_ntohs(udp.dest);

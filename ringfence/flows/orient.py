@@ -15,8 +15,7 @@ from ringfence.flows.keys import Bytes, group, join, octets, spots
 from ringfence.flows.orientations import METHODS, UNDECIDED, Orientations
 from ringfence.flows.owners import NOBODY, Owners
 from ringfence.flows.pairs import (
-    ICMP_REQUEST,
-    ICMPV6_REQUEST,
+    REQUESTS,
     Pairs,
     address_of,
     end_octets,
@@ -64,11 +63,13 @@ def conversations(
     """One window's records (FLOW_DTYPE) as the columns of `wire.columns.FLOWS`, without names.
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
-    host sides of pods' veths. `service_ports` are (protocol, port) pairs that Services or
+    host sides of pods' veths: what a tunnel's packet carries there is only a pod's word, and left
+    out. `service_ports` are (protocol, port) pairs that Services or
     container specifications declare. Updates `orientations`. In detailed mode a row stands for
     one port of the consumer, else for all of them. `owners` are the processes of this node.
     """
-    pairs = pair_up(records)
+    claimed = (records["inner"] == 1) & np.isin(records["ifindex"], pod_interfaces)
+    pairs = pair_up(records[~claimed] if claimed.any() else records)
     known = orientations.lookup(pairs.keys)
     consumer, method = _orient(pairs, known, listening, service_ports)
     forward, reverse = pairs.ways(consumer)
@@ -101,7 +102,7 @@ def _orient(
 
     settle(_SYN, _opens(pairs, 1) - _opens(pairs, 0))
     settle(_SOCKET, provides[0][0] - provides[1][0])
-    settle(_SERVICE, _answers_icmp(pairs, protocol, 0) - _answers_icmp(pairs, protocol, 1))
+    settle(_SERVICE, _asks_icmp(pairs, protocol, 1) - _asks_icmp(pairs, protocol, 0))
     settle(_SERVICE, provides[0][1] - provides[1][1])
     # The past is as sure as what follows.
     if ((consumer == UNDECIDED) & (known["method"] > _DEGREE)).any():
@@ -134,13 +135,16 @@ def _provides(
     return listens.astype(np.int8), declared.astype(np.int8)
 
 
-def _answers_icmp(pairs: Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
-    """Whether this end sent an ICMP message that answers a request."""
-    kind = pairs.field(pairs.rows[end], "sport").astype(np.int64)
-    v4 = (protocol == ICMP) & (ICMP_REQUEST[kind & 0xFF] != kind)
-    v6 = (protocol == ICMPV6) & (ICMPV6_REQUEST[kind & 0xFF] != kind)
-    sent = pairs.rows[end] >= 0
-    return np.asarray((v4 | v6) & sent, dtype=np.int8)
+def _asks_icmp(pairs: Pairs, protocol: NDArray[np.generic], end: int) -> NDArray[np.int8]:
+    """1 where this end sent an ICMP request, -1 where it sent the answer to one, else 0."""
+    kind = pairs.field(pairs.rows[end], "sport").astype(np.int64) & 0xFF
+    asks = np.zeros(len(pairs), dtype=np.int8)
+    for number, request in REQUESTS:
+        answers = request[kind] != kind
+        answered = np.isin(kind, request[request != np.arange(len(request))])
+        sent = (pairs.rows[end] >= 0) & (protocol == number)
+        asks[sent & answered], asks[sent & answers] = 1, -1
+    return asks
 
 
 def _degree(pairs: Pairs) -> NDArray[np.int64]:
@@ -178,6 +182,8 @@ class _Counts:
     refused: NDArray[np.int64]
     waiting: NDArray[np.int64]
     """Those opened, now or earlier, that got no answer yet."""
+    repeated: NDArray[np.bool_]
+    """A SYN of an earlier window was sent again."""
 
 
 def _count(
@@ -202,7 +208,7 @@ def _count(
     answered = np.minimum(pending, replies)
     resets = np.where(tcp, pairs.field(reverse, "rst"), 0)
     refused = np.minimum(pending - answered, resets)
-    return _Counts(opened, answered, refused, pending - answered - refused)
+    return _Counts(opened, answered, refused, pending - answered - refused, repeated)
 
 
 def _learn(
@@ -365,11 +371,14 @@ def _fold(
         **sides("syn", np.add, "u4"),
         **sides("fin", np.add, "u4"),
         **sides("rst", np.add, "u4"),
-        **sides("retransmitted", np.add, "u4"),
+        "forward_retransmitted": total(
+            pairs.field(forward, "retransmitted") + counts.repeated.astype(np.uint32)
+        ),
+        "reverse_retransmitted": total(pairs.field(reverse, "retransmitted")),
         "opened": total(counts.opened.astype(np.uint64)),
         "answered": total(counts.answered.astype(np.uint64)),
         "refused": total(counts.refused.astype(np.uint64)),
-        **_handshakes(pairs, reverse, total),
+        **_handshakes(pairs, np.where(counts.repeated, -1, reverse), total),
         **owners.columns("consumer", total(held[0], np.minimum)),
         **owners.columns("provider", total(held[1], np.minimum)),
         "first_ns": total(np.minimum(*firsts), np.minimum),
@@ -380,7 +389,7 @@ def _fold(
 def _handshakes(
     pairs: Pairs, reverse: NDArray[np.int64], total: Callable[..., NDArray[np.generic]]
 ) -> dict[str, NDArray[np.generic]]:
-    """How long the provider's SYN-ACKs took: number, sum and least, which is 0 for none."""
+    """How long the SYN-ACKs in `reverse` took: number, sum and least, which is 0 for none."""
     samples = pairs.field(reverse, "rtt_samples")
     never = np.iinfo(np.uint64).max
     least = total(np.where(samples > 0, pairs.field(reverse, "rtt_min_ns"), never), np.minimum)

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from ringfence.flows.keys import Bytes, group, join, octets
 from ringfence.model.protocol import ICMP, ICMPV6
 
-# Message types that answer another, and the type they answer (RFC 792, RFC 950, RFC 4443).
-ICMP_REQUEST = np.arange(256, dtype=np.uint16)
-ICMP_REQUEST[[0, 14, 16, 18]] = [8, 13, 15, 17]
-ICMPV6_REQUEST = np.arange(256, dtype=np.uint16)
-ICMPV6_REQUEST[129] = 128
+# For each message type, itself or the type that it answers (RFC 792, RFC 950, RFC 4443).
+_ICMP_REQUEST = np.arange(256, dtype=np.uint16)
+_ICMP_REQUEST[[0, 14, 16, 18]] = [8, 13, 15, 17]
+_ICMPV6_REQUEST = np.arange(256, dtype=np.uint16)
+_ICMPV6_REQUEST[129] = 128
+REQUESTS = ((ICMP, _ICMP_REQUEST), (ICMPV6, _ICMPV6_REQUEST))
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Pairs:
 
 
 def pair_up(records: NDArray[np.void]) -> Pairs:
-    """Records (FLOW_DTYPE) by interface, protocol and both ends."""
+    """Records (FLOW_DTYPE) by interface, protocol, both ends and, of ICMP, which of them began."""
     ports = _ports(records)
     ends = [
         join(records[address], octets(port, ">u2"))
@@ -75,8 +76,9 @@ def pair_up(records: NDArray[np.void]) -> Pairs:
     backward = ends[0] > ends[1]
     ends = [np.where(backward, *ends[::-1]), np.where(backward, *ends)]
     keys = join(
-        octets(records["ifindex"], ">u4"), records["protocol"], *(end_octets(end) for end in ends)
-    )
+        octets(records["ifindex"], ">u4"), records["protocol"], *(end_octets(end) for end in ends),
+        _asked_by_high(records, backward),
+    )  # fmt: skip
     groups = group(keys)
     one = groups.one
     rows = _rows(records, backward, groups.which, len(one))
@@ -107,10 +109,23 @@ def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
     The type of an answer is written as that of its request, so that the two make a pair.
     """
     ports = np.stack([records["sport"], records["dport"]])
-    for protocol, request in ((ICMP, ICMP_REQUEST), (ICMPV6, ICMPV6_REQUEST)):
+    for protocol, request in REQUESTS:
         at = records["protocol"] == protocol
         ports[:, at] = request[ports[0, at] & 0xFF] * 256 + ports[1, at]
     return ports
+
+
+def _asked_by_high(records: NDArray[np.void], backward: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of ICMP, whether the higher end sent what is no answer; else False.
+
+    Without ports, only this tells the exchange that one end began from the other end's.
+    """
+    asked = np.zeros(len(records), dtype=np.bool_)
+    for protocol, request in REQUESTS:
+        at = records["protocol"] == protocol
+        kind = records["sport"][at] & 0xFF
+        asked[at] = backward[at] == (request[kind] == kind)
+    return asked
 
 
 def address_of(ends: Bytes) -> NDArray[np.uint8]:

@@ -54,7 +54,7 @@ class DropLosses:
     full: int
     """The map had no room."""
     unparsed: int
-    """Neither IPv4 nor IPv6, or cut short."""
+    """Neither IPv4 nor IPv6, cut short, or with headers outside of the packet's first piece."""
 
 
 class DropCapture:

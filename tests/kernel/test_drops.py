@@ -1,5 +1,6 @@
 """Drops by rules that are not ours, as the kernel tells of them."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ import pytest
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.netns import inode
-from tests.kernel.frames import packed
+from tests.kernel.frames import ethernet, ipv6, packed, udp
 from tests.kernel.netns import Namespace, Node, node_with_pods
 from tests.kernel.traffic import open_socket, ping
+from tests.kernel.txring import TxRing
 
 PORTS = {"output": 7001, "input": 7002, "forward": 7003}
 
@@ -76,6 +78,20 @@ def test_a_drop_is_told_with_its_namespace_and_tuple(
         ]
     assert set(found[found["netns"] == inode(node.path)]["sport"]) == {5555}
     assert not any(of(drops.drain(), where) for where in (node, client, server))
+
+
+def test_ports_that_stand_outside_of_the_first_piece_are_not_made_up(
+    node: Node, drops: DropCapture
+) -> None:
+    # Before routing, which pulls ports into the first piece.
+    node.nft("add table ip6 t; add chain ip6 t c { type filter hook prerouting priority 0; }; "
+             "add rule ip6 t c udp dport 7004 drop")  # fmt: skip
+    to_all = b"\x33\x33" + ethernet(0x86DD, ipv6(17, udp(5555, 7004)))[2:]
+    with contextlib.closing(TxRing(node.pods[0], "eth0", [to_all] * 512)) as ring:
+        ring.send()
+        time.sleep(0.1)
+    assert of(drops.drain(), node) == []
+    assert drops.losses().unparsed >= 512
 
 
 def test_drops_beyond_the_room_are_counted(node: Node) -> None:

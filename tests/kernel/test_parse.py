@@ -79,6 +79,7 @@ UNPARSED = {
     "PPPoE of something else": (ethernet(0x8864, bytes(6) + b"\xc0\x21" + bytes(9)), "non_ip"),
     "tag cut off": (ethernet(0x8100, b"\0"), "truncated"),
     "tcp cut off": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN)))[:44], "bad_length"),
+    "sctp cut off": (ethernet(IP4, ipv4(132, udp(7, 9, bytes(3)))), "truncated"),
     "cut inside the payload": (ethernet(IP4, ipv4(17, udp(1, 2, bytes(99))))[:80], "bad_length"),
     "total length below the headers": (
         ethernet(IP4, ipv4(17, udp(1, 2)).replace(b"\0\x1c", b"\0\x14", 1)), "bad_length",
@@ -173,6 +174,7 @@ SEGMENTED = tcp(1, 2, 0x10, bytes(2500))
 IN_VXLAN = bytes(8) + ethernet(IP6, ipv6(6, SEGMENTED))
 SUPER_PACKETS = {  # with the headers that each segment repeats: outside, and inside of a tunnel
     "tcp": (ipv4(6, SEGMENTED), (40,)),
+    "sctp": (ipv4(132, udp(7, 9, bytes(4 + 2500))), (32,)),
     "vxlan": (ipv4(17, udp(9, 4789, IN_VXLAN)), (28 + 8 + 14 + 60, 60)),
     "ipip": (ipv4(4, ipv4(6, SEGMENTED)), (60, 40)),
     "ipip in vxlan": (

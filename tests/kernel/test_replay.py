@@ -157,6 +157,17 @@ def test_a_later_fragment_may_come_before_its_first(tmp_path: Path) -> None:
     assert (answer["frames"], answer["unplaced_fragments"]) == (4, 1)
 
 
+def test_a_later_fragment_is_of_no_datagram_that_is_long_gone(tmp_path: Path) -> None:
+    first = ipv4(17, udp(1, 2, bytes(8)), fragment=0x2000, identification=7)
+    later = ipv4(17, bytes(24), fragment=2, identification=7)
+    half_a_minute = [ipv4(17, udp(3, 4))] * 29
+    placed = replay(tmp_path, pcap([first, *half_a_minute, later], 228))
+    assert placed["unplaced_fragments"] == 0
+    stranger = replay(tmp_path, pcap([first, *half_a_minute, ipv4(17, udp(3, 4)), later], 228))
+    assert stranger["unplaced_fragments"] == 1
+    assert (17, A4, 1, 2, 1, 36) in tuples(stranger["outer"])
+
+
 def test_what_a_tunnel_carries_can_be_malformed_too(tmp_path: Path) -> None:
     answer = replay(tmp_path, pcap([ipv4(4, INNER4[:10]), ipv4(41, INNER4 + bytes(20))], 101))
     assert len(answer["outer"]) == 2

@@ -170,6 +170,19 @@ def test_a_tunnels_packet_makes_two_linked_records(name: str, capture: FlowCaptu
     assert inner["tunnel"] == tuple_id(np.array([outer]))[0]
 
 
+def test_what_a_pod_puts_into_a_tunnels_packet_is_not_seen_where_that_leaves(
+    capture: FlowCapture,
+) -> None:
+    with node_with_pods(2) as node:
+        one, two = node.pods
+        node.call(lambda: capture.attach(two.host_ifindex))
+        with open_socket(one, two.address, socket.SOCK_DGRAM) as sender:
+            sender.sendto(bytes(8) + ethernet(IP4, INNER4), (two.address, 4789))
+            flows = capture.drain()
+    one_of(flows, inner=0, hook=Hook.EGRESS, protocol=UDP, dport=4789)
+    assert not flows["inner"].any()
+
+
 def test_what_is_cut_off_inside_a_tunnel_is_counted_with_its_reason(capture: FlowCapture) -> None:
     with node_with_pods(2) as node:
         one, two = node.pods

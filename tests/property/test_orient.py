@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.flows.record import FLOW_DTYPE, Hook
-from ringfence.model.protocol import TCP
+from ringfence.model.protocol import ICMP, ICMPV6, TCP
 
 NOTHING_LISTENS = Listening(
     np.empty(0, np.uint8), np.empty((0, 16), np.uint8), np.empty(0, np.uint16)
@@ -27,6 +27,19 @@ CONNECTIONS = st.lists(
     min_size=1,
     max_size=40,
     unique_by=lambda drawn: drawn[:5],
+)
+
+
+PINGS = st.lists(
+    st.tuples(
+        st.integers(1, 2),  # interface
+        st.integers(1, 3),  # who asks
+        st.integers(1, 3),  # who answers
+        st.integers(1, 1000),  # requests
+        st.integers(0, 1000),  # answers
+    ).filter(lambda drawn: drawn[1] != drawn[2]),
+    min_size=1,
+    unique_by=lambda drawn: drawn[:3],
 )
 
 
@@ -65,6 +78,23 @@ def test_order_means_nothing_and_sums_are_kept(drawn: list[tuple[int, ...]], ran
     assert all(consumer < 4 <= provider for consumer, provider, *_ in rows)
     total = sum(packets for *_, packets in drawn)
     assert [sum(row[at] for row in rows) for at in (4, 5, 6)] == [total, total, len(drawn)]
+
+
+@given(PINGS, st.sampled_from([(ICMP, 8, 0), (ICMP, 13, 14), (ICMPV6, 128, 129)]))
+def test_each_end_may_ask_the_other(
+    drawn: list[tuple[int, ...]], message: tuple[int, int, int]
+) -> None:
+    protocol, request, answer = message
+    records = np.zeros((len(drawn), 2), dtype=FLOW_DTYPE)
+    for pair, (interface, asks, answers, *packets) in zip(records, drawn, strict=True):
+        pair["ifindex"], pair["protocol"], pair["packets"] = interface, protocol, packets
+        pair["hook"], pair["sport"] = (Hook.INGRESS, Hook.EGRESS), (request, answer)
+        pair["src"][:, 15], pair["dst"][:, 15] = (asks, answers), (answers, asks)
+    seen = records[records["packets"] > 0]
+    assert told(seen, Orientations()) == {
+        (asks, answers, interface, request * 256, requests, replies, 1)
+        for interface, asks, answers, requests, replies in drawn
+    }
 
 
 @given(CONNECTIONS)

@@ -200,6 +200,19 @@ def test_direction_and_counts_outlive_the_window() -> None:
     assert reused["opened"] == 1, "the tuple was answered, so a new SYN is a new connection"
 
 
+def test_a_syn_of_an_earlier_window_that_comes_again_measures_nothing() -> None:
+    state = Orientations()
+    to, back = handshake(9)
+    back.update(rtt_samples=1, rtt_sum_ns=50, rtt_min_ns=50)
+    names = ("opened", "answered", "forward_retransmitted", "rtt_samples", "rtt_sum_ns")
+    (first,) = run(to, state=state)
+    (again,) = run(to, back, state=state)
+    assert [first[name] for name in names] == [1, 0, 0, 0, 0]
+    assert [again[name] for name in names] == [0, 1, 1, 0, 0]
+    (reused,) = run(to, back, state=state)
+    assert [reused[name] for name in names] == [1, 1, 0, 1, 50]
+
+
 def test_a_port_that_is_used_again_within_a_window_is_another_connection() -> None:
     state = Orientations()
     (both,) = run(TO | {"syn": 2}, BACK | {"synack": 1}, state=state)
@@ -310,6 +323,15 @@ def test_a_conversation_names_the_tunnel_that_carries_it() -> None:
     }
     carries = {(row["consumer"], row["interface"]): row["carries"] for row in rows}
     assert carries == {(CLIENT, NODE): 0, (NEAR, NODE): 1, (FAR, NODE): 1, (CLIENT, POD): 0}
+
+
+def test_what_a_pod_puts_into_a_tunnels_packet_is_nobodys_conversation() -> None:
+    there, back = handshake(40000)
+    forged = there | inside(AWAY) | {"ifindex": POD, "packets": 500}
+    invented = record("10.0.0.9:1", "10.0.0.2:53", protocol=UDP) | inside(AWAY) | {"ifindex": POD}
+    (row,) = run(there, back, forged, invented)
+    assert (row["consumer"], row["forward_packets"]) == (CLIENT, 5)
+    assert told_tunnel(row)[0] == 0
 
 
 def test_a_tunnel_carries_conversations_and_not_their_ports() -> None:
