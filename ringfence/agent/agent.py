@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -26,7 +26,7 @@ from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
-from ringfence.agent.errors import AgentError
+from ringfence.agent.errors import AgentError, SpoolError
 from ringfence.agent.pods import Pod, locate, node, node_addresses, places
 from ringfence.agent.session import Session, deliver
 from ringfence.agent.spool import Spool, write_atomically
@@ -229,38 +229,37 @@ class Agent:
                 self._cut_short.clear()
                 end = max(start, time.time_ns())
             try:
-                await self._keep(partial(self._rescue, start, end))
-                await self._keep(partial(self._gather, start, end))
+                await self._keep(self._rescue(start, end))
+                await self._keep(self._gather(start, end))
             except RingfenceError as error:
                 log.warning("no report for this interval", problem=str(error))
             start = end
             self._session.tell()
 
-    async def _keep(self, gather: Callable[[], Batch | None]) -> None:
-        """Put a batch into the spool; only then does the kernel forget what is in it."""
-        batch = await self._in_kernel(gather)
-        if batch is None:
-            return
-        try:
-            self._spool.put(batch)
-        finally:
-            await self._in_kernel(self._capture.done)
-            host.give_back_memory()
+    async def _keep(self, batches: Iterator[Batch]) -> None:
+        """Put batches into the spool one by one; then the kernel forgets what is in all of them."""
+        while batch := await self._in_kernel(partial(next, batches, None)):
+            try:
+                self._spool.put(batch)
+            except SpoolError as error:
+                log.warning("no report for this interval", problem=str(error))
+        await self._in_kernel(self._capture.done)
+        host.give_back_memory()
 
-    def _rescue(self, start: int, end: int) -> Batch | None:
+    def _rescue(self, start: int, end: int) -> Iterator[Batch]:
         """What an agent that was killed had taken, under the id under which it may be known."""
         records = self._capture.left()
         if not len(records):
-            return None
+            return
         try:
             known = self._config.window_file.read_text()
         except OSError as error:
             log.warning("an interrupted report may come twice", problem=str(error))
             known = uuid.uuid4().hex
         # If it is known, all in it is passed over: drops of now come with the next.
-        return self._batch(known, start, end, records, drops=DropLedger().take())
+        yield from self._batches(known, start, end, records, drops=DropLedger().take())
 
-    def _gather(self, start: int, end: int) -> Batch:
+    def _gather(self, start: int, end: int) -> Iterator[Batch]:
         addresses = {pod.place: pod.addresses for pod in self._pods}
         addresses[node()] = node_addresses(self._interfaces)
         try:
@@ -278,19 +277,22 @@ class Agent:
             log.warning("a kill now would lose a report", problem=str(error))
         # Taken last: what fails before costs no flows.
         records = self._capture.take()
-        return self._batch(fresh, start, end, records, self._enforcer.ledger.take())
+        yield from self._batches(fresh, start, end, records, self._enforcer.ledger.take())
 
-    def _batch(
-        self, batch_id: str, start: int, end: int, records: NDArray[np.void], drops: bytes
-    ) -> Batch:
+    def _batches(
+        self, window_id: str, start: int, end: int, records: NDArray[np.void], drops: bytes
+    ) -> Iterator[Batch]:
+        """A window's batches, most often one; the same records come under the same ids again."""
         here = node_addresses(self._interfaces)
-        return Batch(
-            id=batch_id,
-            window_start_ns=start,
-            window_end_ns=end,
-            flows=self._capture.flows(records, self._pods, here, self._declared_ports, self._mode),
-            drops=drops,
-        )
+        slices = self._capture.flows(records, self._pods, here, self._declared_ports, self._mode)
+        for number, flows in enumerate(slices):
+            yield Batch(
+                id=f"{window_id}-{number}" if number else window_id,
+                window_start_ns=start,
+                window_end_ns=end,
+                flows=flows,
+                drops=DropLedger().take() if number else drops,
+            )
 
     # Enforcing
 

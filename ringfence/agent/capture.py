@@ -1,7 +1,7 @@
 """What passed this node's interfaces and what was dropped on it, one interval at a time."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ringfence.agent.owners import SocketOwners
 from ringfence.agent.pods import Pod, places
 from ringfence.agent.resolved import Resolved
 from ringfence.flows.orient import Orientations, conversations
+from ringfence.flows.slices import slices
 from ringfence.kernel import counters
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
@@ -161,26 +162,28 @@ class Capture:
         node_addresses: Sequence[Address],
         declared_ports: frozenset[tuple[int, int]],
         mode: Mode,
-    ) -> bytes:
-        """The conversations among records, as an Arrow stream of `columns.FLOWS`.
+    ) -> Iterator[bytes]:
+        """The conversations among a window's records, as Arrow streams of `columns.FLOWS`.
 
+        There is at least one, and another for each slice of more records than memory allows for.
         `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
         """
         at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
         listening, owners = self.owners.report(places(pods, node_addresses))
-        found = conversations(
-            records,
-            np.array(at_pods, dtype=np.uint32),
-            listening,
-            declared_ports,
-            self._orientations,
-            mode,
-            owners,
-        )
         self.hear()
         here = {address for pod in pods for address in pod.addresses}.union(node_addresses)
-        found["provider_dns_name"] = self._resolved.names(found, here)
-        return columns.encode(columns.FLOWS, found)
+        for part in slices(records):
+            found = conversations(
+                part,
+                np.array(at_pods, dtype=np.uint32),
+                listening,
+                declared_ports,
+                self._orientations,
+                mode,
+                owners,
+            )
+            found["provider_dns_name"] = self._resolved.names(found, here)
+            yield columns.encode(columns.FLOWS, found)
 
     def drops(self) -> NDArray[np.void]:
         """What anybody's rules dropped since the last call, on the whole machine (DROP_DTYPE)."""

@@ -27,6 +27,7 @@ from ringfence.wire.generated.cri_pb2_grpc import (
     RuntimeServiceServicer,
     add_RuntimeServiceServicer_to_server,
 )
+from ringfence.wire.limits import LARGEST_MESSAGE
 
 PORT = 8444
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -107,7 +108,7 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
 
 
 async def serve(role: str, directory: Path) -> None:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", LARGEST_MESSAGE)])
     if role == "control":
         add_ControlPlaneServicer_to_server(ControlPlane(directory), server)
         key, certificate, ca = (
