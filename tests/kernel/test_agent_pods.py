@@ -1,0 +1,66 @@
+"""The agent follows the node's pods and interfaces as they come and go, and its runtime."""
+
+import signal
+
+from ringfence.kernel import nft
+from ringfence.model.protocol import PortRange
+from ringfence.wire.generated.agent_pb2 import AgentState
+from tests.kernel.world import World, judges, policy, sandbox, sandboxes
+
+
+def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
+    _, server = world.node.pods
+    first, second = sandboxes(world.node).values()
+    world.run(one=first)
+    world.direct(3, policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
+    assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False}
+    assert nft.list_table(server.path) is None
+    world.run(one=first, two=second, lost=sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"),
+              untold=sandbox("uid4", "", "10.0.0.10"))  # fmt: skip
+    world.await_("the new pod's rules", lambda: nft.list_table(server.path))
+    world.await_("word of them", lambda: len(world.state().pods) == 4)
+    world.await_("programmed", lambda: "uid2" in _programmed(world.state()))
+    reasons = {p.uid: p.reason for p in world.state().pods}
+    assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
+    assert "does not tell its network namespace" in reasons["uid4"]
+    world.direct(0, None)
+    world.await_("no rules", lambda: nft.list_table(server.path) is None)
+
+
+def test_a_pod_that_could_not_be_entered_is_tried_again(world: World) -> None:
+    _, server = world.node.pods
+    netns = world.directory / "netns"
+    world.run(late=sandbox("uid2", str(netns), server.address))
+    world.direct(3, policy(server, PortRange(8080, 8080)))
+    world.start_agent()
+    world.await_("the reason", lambda: [p for p in world.state().pods if p.reason])
+    netns.symlink_to(server.path)
+    world.await_("its rules", lambda: "uid2" in _programmed(world.state()))
+    assert judges(server)
+
+
+def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: World) -> None:
+    first, second = sandboxes(world.node).values()
+    world.run(one=first)
+    world.start_agent()
+    world.await_("its pod", lambda: len(world.state().pods) == 1)
+    world.stop("runtime", signal.SIGKILL)
+    world.await_("the reason", lambda: "runtime" in world.state().stale_reason)
+    health = world.state_dir / "health"
+    before = health.stat().st_mtime_ns
+    told = world.state().clock_ns
+    world.await_("later word", lambda: world.state().clock_ns > told + 3 * 10**9)
+    assert health.stat().st_mtime_ns == before
+    assert len(world.state().pods) == 1
+    (world.directory / "cri.sock").unlink()
+    world.run(one=first, two=second)
+    world.start_runtime()
+    world.await_("the pod that came meanwhile", lambda: len(world.state().pods) == 2)
+    world.await_("no reason any more", lambda: not world.state().stale_reason)
+    world.await_("health", lambda: health.stat().st_mtime_ns > before)
+
+
+def _programmed(state: AgentState) -> set[str]:
+    return {pod.uid for pod in state.pods if pod.programmed}
