@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -162,6 +162,7 @@ class Agent:
                 if changed or self._unreached:
                     self._pods, self._unreached = locate(*found)
                     changed |= before != (self._pods, self._unreached)
+                    await self._in_kernel(partial(self._capture.know, self._pods))
                 if self._interfaces and not self._stopping.is_set():
                     await self._in_kernel(partial(self._capture.watch, self._to_capture()))
                 await self._in_kernel(self._capture.hear)
@@ -257,10 +258,11 @@ class Agent:
             log.warning("an interrupted report may come twice", problem=str(error))
             known = uuid.uuid4().hex
         # If it is known, all in it is passed over: drops of now come with the next.
-        yield from self._batches(known, start, end, records, drops=DropLedger().take())
+        yield from self._batches(known, start, end, records, self._pods, DropLedger().take())
 
     def _gather(self, start: int, end: int) -> Iterator[Batch]:
-        addresses = {pod.place: pod.addresses for pod in self._pods}
+        pods = self._pods
+        addresses = {pod.place: pod.addresses for pod in pods}
         addresses[node()] = node_addresses(self._interfaces)
         try:
             self._enforcer.read_drops(self._capture.drops(), addresses)
@@ -277,14 +279,20 @@ class Agent:
             log.warning("a kill now would lose a report", problem=str(error))
         # Taken last: what fails before costs no flows.
         records = self._capture.take()
-        yield from self._batches(fresh, start, end, records, self._enforcer.ledger.take())
+        yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger.take())
 
     def _batches(
-        self, window_id: str, start: int, end: int, records: NDArray[np.void], drops: bytes
+        self,
+        window_id: str,
+        start: int,
+        end: int,
+        records: NDArray[np.void],
+        pods: Collection[Pod],
+        drops: bytes,
     ) -> Iterator[Batch]:
         """A window's batches, most often one; the same records come under the same ids again."""
         here = node_addresses(self._interfaces)
-        slices = self._capture.flows(records, self._pods, here, self._declared_ports, self._mode)
+        slices = self._capture.flows(records, pods, here, self._declared_ports, self._mode)
         for number, flows in enumerate(slices):
             yield Batch(
                 id=f"{window_id}-{number}" if number else window_id,

@@ -1,7 +1,7 @@
 """What passed this node's interfaces and what was dropped on it, one interval at a time."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,7 @@ class Capture:
         self._failures = 0
         self._tunnels: set[DecodeAs] = set()
         self._orientations = Orientations()
+        self._at_pods: frozenset[int] = frozenset()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
@@ -105,6 +106,10 @@ class Capture:
         """Before what is taken last: stop counting what no successor would find."""
         if not self._pinned:
             self.watch(())
+
+    def know(self, pods: Iterable[Pod]) -> None:
+        """Remember which interfaces lead to pods, until what passed there is reported."""
+        self._at_pods |= _interfaces(pods)
 
     def watch(self, interfaces: Collection[Interface]) -> None:
         """Count what passes these interfaces and no others, and look into what their tunnels send.
@@ -166,16 +171,19 @@ class Capture:
         """The conversations among a window's records, as Arrow streams of `columns.FLOWS`.
 
         There is at least one, and another for each slice of more records than memory allows for.
-        `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
+        `pods` are those from when the window ended or before. `declared_ports` are the (protocol,
+        port) pairs on which somebody is said to answer.
         """
-        at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
+        self.know(pods)
+        at_pods = np.array(sorted(self._at_pods), dtype=np.uint32)
+        self._at_pods = _interfaces(pods)
         listening, owners = self.owners.report(places(pods, node_addresses))
         self.hear()
         here = {address for pod in pods for address in pod.addresses}.union(node_addresses)
         for part in slices(records):
             found = conversations(
                 part,
-                np.array(at_pods, dtype=np.uint32),
+                at_pods,
                 listening,
                 declared_ports,
                 self._orientations,
@@ -220,6 +228,10 @@ class Capture:
         for name in self._departed:
             self._departed[name] += int(rows[name][~staying].sum())
         return rows[staying]
+
+
+def _interfaces(pods: Iterable[Pod]) -> frozenset[int]:
+    return frozenset(ifindex for pod in pods for ifindex in pod.interfaces)
 
 
 def _read(counters_of_kernel: Callable[[], Reading]) -> Reading:

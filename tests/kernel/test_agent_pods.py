@@ -1,10 +1,14 @@
 """The agent follows the node's pods and interfaces as they come and go, and its runtime."""
 
 import signal
+import socket
 
 from ringfence.kernel import nft
+from ringfence.model.flow import Observer
 from ringfence.model.protocol import PortRange
-from ringfence.wire.generated.agent_pb2 import AgentState
+from ringfence.wire.generated.agent_pb2 import AgentState, Directive
+from tests.kernel.netns import ip
+from tests.kernel.traffic import open_socket
 from tests.kernel.world import World, judges, policy, sandbox, sandboxes
 
 
@@ -64,3 +68,25 @@ def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: Wo
 
 def _programmed(state: AgentState) -> set[str]:
     return {pod.uid for pod in state.pods if pod.programmed}
+
+
+def test_what_reached_a_pod_that_has_ended_is_told_from_its_own_interface(world: World) -> None:
+    """Nobody answers a datagram, so that only where it was seen tells that it arrived."""
+    client, server = world.node.pods
+    world.say(Directive(interval_seconds=3600))
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    with (
+        open_socket(server, server.address, socket.SOCK_DGRAM) as sink,
+        open_socket(client, server.address, socket.SOCK_DGRAM) as sender,
+    ):
+        sink.bind((server.address, 5300))
+        sender.sendto(b"x", (server.address, 5300))
+        assert sink.recv(100) == b"x"
+    ip("-n", world.node.name, "link", "delete", server.host_device)
+    world.run(one=sandboxes(world.node)["sandbox1"])
+    world.await_("one pod left", lambda: len(world.state().pods) == 1)
+    world.say(Directive(interval_seconds=1))
+    world.await_("the report", lambda: world.counted("forward_packets", server, 5300) == 1)
+    seen = [row["observer"] for row in world.flows() if row["provider_port"] == 5300]
+    assert seen == [Observer.POD, Observer.POD]
