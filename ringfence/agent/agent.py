@@ -31,7 +31,7 @@ from ringfence.agent.pods import Pod, locate, node, node_addresses, places
 from ringfence.agent.session import Session, deliver
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
-from ringfence.kernel.errors import KernelError, NetlinkError
+from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
@@ -144,10 +144,17 @@ class Agent:
             try:
                 async for interfaces in watch_interfaces():
                     self._interfaces = interfaces
+                    await self._attach()
                     self._look_now.set()
-            except NetlinkError as error:  # such as a listing that a change came in between
+            except KernelError as error:  # such as a listing that a change came in between
                 log.warning("interfaces not followed", problem=str(error))
             await asyncio.sleep(self._config.poll_seconds)
+
+    async def _attach(self) -> None:
+        """Capture at the interfaces that there are; waits for nobody but the kernel."""
+        wanted = [one for one in self._interfaces if one.up and one.name != _LOOPBACK]
+        if self._interfaces and not self._stopping.is_set():
+            await self._in_kernel(partial(self._capture.watch, wanted))
 
     async def _look(self) -> None:
         """Follow pods and interfaces as they come and go, and keep rules and capture with them."""
@@ -163,8 +170,7 @@ class Agent:
                     self._pods, self._unreached = locate(*found)
                     changed |= before != (self._pods, self._unreached)
                     await self._in_kernel(partial(self._capture.know, self._pods))
-                if self._interfaces and not self._stopping.is_set():
-                    await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                await self._attach()  # again, where it failed
                 await self._in_kernel(self._capture.hear)
                 if await self._in_kernel(self._capture.crowded):
                     self._cut_short.set()
@@ -204,13 +210,6 @@ class Agent:
             log.warning("container runtime", problem=problem or "none any more")
             self._runtime_problem = problem
             self._session.tell()
-
-    def _to_capture(self) -> tuple[Interface, ...]:
-        return tuple(
-            interface
-            for interface in self._interfaces
-            if interface.up and interface.name != _LOOPBACK
-        )
 
     # Reporting
 

@@ -19,7 +19,7 @@ from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.errors import BpfError, NetlinkError
-from ringfence.kernel.interfaces import Interface
+from ringfence.kernel.interfaces import Interface, list_interfaces
 from ringfence.kernel.pins import Pins, on_bpf_file_system
 from ringfence.kernel.tunnel import DecodeAs
 from ringfence.model.address import Address
@@ -69,6 +69,7 @@ class Capture:
         self._dns = dns
         self._resolved = Resolved()
         self._self_audit = SelfAudit()
+        self._older: set[int] = set()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
         self._tunnels: set[DecodeAs] = set()
@@ -77,7 +78,8 @@ class Capture:
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
-        """Load the programs, and go on where an agent ended; raises BpfError."""
+        """Load the programs, and go on where an agent ended; raises BpfError, NetlinkError."""
+        self._older.update(interface.ifindex for interface in list_interfaces())
         self._pinned = on_bpf_file_system(self._pin_dir)
         if not self._pinned:
             log.warning("counts end with the agent: no BPF file system", at=str(self._pin_dir))
@@ -124,10 +126,11 @@ class Capture:
         for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
             self._self_audit.detached(ifindex)
+            self._older.add(ifindex)  # should it come up again
         before = self._flows.attached
         attached = [each for each in interfaces if each.ifindex in before or self._attach(each)]
         self._failing = wanted - {each.ifindex for each in attached}
-        if self._self_audit.attached(attached):
+        if self._self_audit.attached(attached, self._older):
             self._hold()
 
     def _attach(self, interface: Interface) -> bool:
@@ -212,6 +215,7 @@ class Capture:
                 Loss.DROP_MAP_FULL: drops.full,
                 Loss.DROP_NOT_PARSED: drops.unparsed,
                 Loss.NOT_ATTACHED: self._failures,
+                Loss.BEFORE_ATTACHED: self._self_audit.before,
             },
         )
         self._self_audit.tell(audit)

@@ -1,14 +1,18 @@
 """The agent follows the node's pods and interfaces as they come and go, and its runtime."""
 
+import contextlib
 import signal
 import socket
 
 from ringfence.kernel import nft
-from ringfence.model.flow import Observer
-from ringfence.model.protocol import PortRange
+from ringfence.model.flow import Loss, Observer
+from ringfence.model.protocol import UDP, PortRange
 from ringfence.wire.generated.agent_pb2 import AgentState, Directive
+from tests.kernel.frames import ethernet, ipv4, udp
 from tests.kernel.netns import ip
+from tests.kernel.test_pins import programs_on
 from tests.kernel.traffic import open_socket
+from tests.kernel.txring import TxRing
 from tests.kernel.world import World, judges, policy, sandbox, sandboxes
 
 
@@ -90,3 +94,33 @@ def test_what_reached_a_pod_that_has_ended_is_told_from_its_own_interface(world:
     world.await_("the report", lambda: world.counted("forward_packets", server, 5300) == 1)
     seen = [row["observer"] for row in world.flows() if row["provider_port"] == 5300]
     assert seen == [Observer.POD, Observer.POD]
+
+
+def test_a_new_interface_is_captured_though_the_runtime_hangs_and_what_came_first_is_counted(
+    world: World,
+) -> None:
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    node = world.node
+    frames = [ethernet(0x0800, ipv4(UDP, udp(10_000 + i, 5300))) for i in range(512)]
+    runtime, agent = world.processes["runtime"], world.processes["agent"]
+    try:
+        runtime.send_signal(signal.SIGSTOP)
+        agent.send_signal(signal.SIGSTOP)
+        ip("-n", node.name, "link", "add", "near", "type", "veth", "peer", "name", "far")
+        for name in ("near", "far"):
+            ip("-n", node.name, "link", "set", name, "addrgenmode", "none", "up")
+        with contextlib.closing(TxRing(node, "far", frames)) as ring:
+            ring.send()
+        passed = sum(
+            node.counter(name, f"{way}_packets") for name in ("near", "far") for way in ("rx", "tx")
+        )
+        assert passed >= 2 * len(frames)
+        agent.send_signal(signal.SIGCONT)
+        ifindex = int(node.run("cat", "/sys/class/net/near/ifindex"))
+        world.await_("the program", lambda: programs_on(node, ifindex))
+        assert "container runtime" not in (world.directory / "agent.log").read_text()
+    finally:
+        agent.send_signal(signal.SIGCONT)
+        runtime.send_signal(signal.SIGCONT)
+    world.await_("the loss", lambda: world.state().audit.losses[Loss.BEFORE_ATTACHED] == passed)
