@@ -218,8 +218,8 @@ class Agent:
 
         A new pace, a flow map that fills up, or the end cuts the window under way short.
         """
-        start = time.time_ns()
-        while not self._stopping.is_set():
+        start, last = time.time_ns(), False
+        while not last:
             width, now = self._interval * 10**9, time.time_ns()
             if start > now + width:  # the clock was set back
                 start = now
@@ -228,9 +228,10 @@ class Agent:
                 await asyncio.wait_for(self._cut_short.wait(), (end - now) / 10**9)
                 self._cut_short.clear()
                 end = max(start, time.time_ns())
+            last = self._stopping.is_set()
             try:
                 await self._keep(self._rescue(start, end))
-                await self._keep(self._gather(start, end))
+                await self._keep(self._gather(start, end, last))
             except RingfenceError as error:
                 log.warning("no report for this interval", problem=str(error))
             start = end
@@ -259,7 +260,7 @@ class Agent:
         # If it is known, all in it is passed over: drops of now come with the next.
         yield from self._batches(known, start, end, records, self._pods, DropLedger().take())
 
-    def _gather(self, start: int, end: int) -> Iterator[Batch]:
+    def _gather(self, start: int, end: int, last: bool) -> Iterator[Batch]:
         pods = self._pods
         addresses = {pod.place: pod.addresses for pod in pods}
         addresses[node()] = node_addresses(self._interfaces)
@@ -267,7 +268,7 @@ class Agent:
             self._enforcer.read_drops(self._capture.drops(), addresses)
         except KernelError as error:
             log.warning("drops not reported", problem=str(error))
-        if self._stopping.is_set():
+        if last:
             self._capture.retire()
         self._audit = self._capture.audit()
         self._audit.losses.update(self._spool.lost)

@@ -175,6 +175,36 @@ def test_a_full_map_that_an_agent_left_is_reported_in_bounded_memory(world: Worl
     assert max(len(each.flows) for each in world.batches()) < 10 << 20
 
 
+def test_a_stop_during_a_report_loses_nothing_where_nothing_is_pinned(
+    world: World, tmp_path: Path
+) -> None:
+    """What passes after a window's records were taken comes with one more report."""
+    client, server = world.node.pods
+    world.say(Directive(interval_seconds=3600, mode=DETAILED))
+    options = ("--pin-dir", str(tmp_path / "nowhere"))
+    world.start_agent(*options)
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    world.await_("its mode", lambda: world.state().mode == DETAILED)
+    scan = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 9))) for i in range(127 * 512)]
+    with contextlib.closing(TxRing(client, "eth0", scan)) as ring:
+        ring.send()
+    window = world.state_dir / "window"
+    before = window.read_bytes() if window.exists() else b""
+    with (
+        open_socket(server, server.address, socket.SOCK_DGRAM) as sink,
+        open_socket(client, server.address, socket.SOCK_DGRAM) as sender,
+    ):
+        sink.bind((server.address, 5300))
+        world.say(Directive(interval_seconds=1, mode=DETAILED))
+        while not window.exists() or window.read_bytes() == before:
+            time.sleep(0.001)
+        time.sleep(0.1)  # the records are taken, and become conversations now
+        sender.sendto(b"x", (server.address, 5300))
+        world.stop("agent")
+    world.start_agent(*options)
+    world.await_("it is told", lambda: world.counted("forward_packets", client, 5300) == 1)
+
+
 def test_what_an_agent_left_is_removed_when_asked_and_not_while_one_runs(world: World) -> None:
     client, server = world.node.pods
     before = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
