@@ -160,7 +160,8 @@ class Agent:
         """Follow pods and interfaces as they come and go, and keep rules and capture with them."""
         seen: tuple[tuple[Sandbox, ...], tuple[Interface, ...]] | None = None
         applied: tuple[Order | None, tuple[Pod, ...]] | None = None
-        while True:
+        # Before Python 3.12 `wait_for` forgets to be cancelled where its time comes just then.
+        while not self._stopping.is_set():
             self._look_now.clear()
             await self._list_pods()
             try:
