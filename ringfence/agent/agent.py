@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -26,12 +26,12 @@ from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
-from ringfence.agent.errors import AgentError
+from ringfence.agent.errors import AgentError, SpoolError
 from ringfence.agent.pods import Pod, locate, node, node_addresses, places
 from ringfence.agent.session import Session, deliver
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
-from ringfence.kernel.errors import KernelError, NetlinkError
+from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
@@ -144,16 +144,24 @@ class Agent:
             try:
                 async for interfaces in watch_interfaces():
                     self._interfaces = interfaces
+                    await self._attach()
                     self._look_now.set()
-            except NetlinkError as error:  # such as a listing that a change came in between
+            except KernelError as error:  # such as a listing that a change came in between
                 log.warning("interfaces not followed", problem=str(error))
             await asyncio.sleep(self._config.poll_seconds)
+
+    async def _attach(self) -> None:
+        """Capture at the interfaces that there are; waits for nobody but the kernel."""
+        wanted = [one for one in self._interfaces if one.up and one.name != _LOOPBACK]
+        if self._interfaces and not self._stopping.is_set():
+            await self._in_kernel(partial(self._capture.watch, wanted))
 
     async def _look(self) -> None:
         """Follow pods and interfaces as they come and go, and keep rules and capture with them."""
         seen: tuple[tuple[Sandbox, ...], tuple[Interface, ...]] | None = None
         applied: tuple[Order | None, tuple[Pod, ...]] | None = None
-        while True:
+        # Before Python 3.12 `wait_for` forgets to be cancelled where its time comes just then.
+        while not self._stopping.is_set():
             self._look_now.clear()
             await self._list_pods()
             try:
@@ -162,8 +170,8 @@ class Agent:
                 if changed or self._unreached:
                     self._pods, self._unreached = locate(*found)
                     changed |= before != (self._pods, self._unreached)
-                if self._interfaces and not self._stopping.is_set():
-                    await self._in_kernel(partial(self._capture.watch, self._to_capture()))
+                    await self._in_kernel(partial(self._capture.know, self._pods))
+                await self._attach()  # again, where it failed
                 await self._in_kernel(self._capture.hear)
                 if await self._in_kernel(self._capture.crowded):
                     self._cut_short.set()
@@ -206,13 +214,6 @@ class Agent:
             self._runtime_problem = problem
             self._session.tell()
 
-    def _to_capture(self) -> tuple[Interface, ...]:
-        return tuple(
-            interface
-            for interface in self._interfaces
-            if interface.up and interface.name != _LOOPBACK
-        )
-
     # Reporting
 
     async def _report(self) -> None:
@@ -220,8 +221,8 @@ class Agent:
 
         A new pace, a flow map that fills up, or the end cuts the window under way short.
         """
-        start = time.time_ns()
-        while not self._stopping.is_set():
+        start, last = time.time_ns(), False
+        while not last:
             width, now = self._interval * 10**9, time.time_ns()
             if start > now + width:  # the clock was set back
                 start = now
@@ -231,46 +232,47 @@ class Agent:
                     await self._cut_short.wait()
                 self._cut_short.clear()
                 end = max(start, time.time_ns())
+            last = self._stopping.is_set()
             try:
-                await self._keep(partial(self._rescue, start, end))
-                await self._keep(partial(self._gather, start, end))
+                await self._keep(self._rescue(start, end))
+                await self._keep(self._gather(start, end, last))
             except RingfenceError as error:
                 log.warning("no report for this interval", problem=str(error))
             start = end
             self._session.tell()
 
-    async def _keep(self, gather: Callable[[], Batch | None]) -> None:
-        """Put a batch into the spool; only then does the kernel forget what is in it."""
-        batch = await self._in_kernel(gather)
-        if batch is None:
-            return
-        try:
-            self._spool.put(batch)
-        finally:
-            await self._in_kernel(self._capture.done)
-            host.give_back_memory()
+    async def _keep(self, batches: Iterator[Batch]) -> None:
+        """Put batches into the spool one by one; then the kernel forgets what is in all of them."""
+        while batch := await self._in_kernel(partial(next, batches, None)):
+            try:
+                self._spool.put(batch)
+            except SpoolError as error:
+                log.warning("no report for this interval", problem=str(error))
+        await self._in_kernel(self._capture.done)
+        host.give_back_memory()
 
-    def _rescue(self, start: int, end: int) -> Batch | None:
+    def _rescue(self, start: int, end: int) -> Iterator[Batch]:
         """What an agent that was killed had taken, under the id under which it may be known."""
         records = self._capture.left()
         if not len(records):
-            return None
+            return
         try:
             known = self._config.window_file.read_text()
         except OSError as error:
             log.warning("an interrupted report may come twice", problem=str(error))
             known = uuid.uuid4().hex
         # If it is known, all in it is passed over: drops of now come with the next.
-        return self._batch(known, start, end, records, drops=DropLedger().take())
+        yield from self._batches(known, start, end, records, self._pods, DropLedger().take())
 
-    def _gather(self, start: int, end: int) -> Batch:
-        addresses = {pod.place: pod.addresses for pod in self._pods}
+    def _gather(self, start: int, end: int, last: bool) -> Iterator[Batch]:
+        pods = self._pods
+        addresses = {pod.place: pod.addresses for pod in pods}
         addresses[node()] = node_addresses(self._interfaces)
         try:
             self._enforcer.read_drops(self._capture.drops(), addresses)
         except KernelError as error:
             log.warning("drops not reported", problem=str(error))
-        if self._stopping.is_set():
+        if last:
             self._capture.retire()
         self._audit = self._capture.audit()
         self._audit.losses.update(self._spool.lost)
@@ -281,19 +283,28 @@ class Agent:
             log.warning("a kill now would lose a report", problem=str(error))
         # Taken last: what fails before costs no flows.
         records = self._capture.take()
-        return self._batch(fresh, start, end, records, self._enforcer.ledger.take())
+        yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger.take())
 
-    def _batch(
-        self, batch_id: str, start: int, end: int, records: NDArray[np.void], drops: bytes
-    ) -> Batch:
+    def _batches(
+        self,
+        window_id: str,
+        start: int,
+        end: int,
+        records: NDArray[np.void],
+        pods: Collection[Pod],
+        drops: bytes,
+    ) -> Iterator[Batch]:
+        """A window's batches, most often one; the same records come under the same ids again."""
         here = node_addresses(self._interfaces)
-        return Batch(
-            id=batch_id,
-            window_start_ns=start,
-            window_end_ns=end,
-            flows=self._capture.flows(records, self._pods, here, self._declared_ports, self._mode),
-            drops=drops,
-        )
+        slices = self._capture.flows(records, pods, here, self._declared_ports, self._mode)
+        for number, flows in enumerate(slices):
+            yield Batch(
+                id=f"{window_id}-{number}" if number else window_id,
+                window_start_ns=start,
+                window_end_ns=end,
+                flows=flows,
+                drops=DropLedger().take() if number else drops,
+            )
 
     # Enforcing
 

@@ -11,7 +11,7 @@ cuts is one packet to the one counter and many to the other.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,8 +74,16 @@ class _Side:
 class _Account:
     interface: Interface
     sides: dict[Hook, _Side]
+    older: bool = False
+    """Whether it was there before the agent."""
     judged: bool = False
     """Whether the two counters ought to agree, since the last reading."""
+
+    def before(self) -> int:
+        """Packets that had surely passed since it was made when the program was attached."""
+        if self.older or not self.judged:
+            return 0
+        return sum(max(side.ahead.least, 0) for side in self.sides.values() if side.ahead)
 
     def wrong(self) -> Span:
         """Packets that were surely counted twice, as a negative number, and surely missed."""
@@ -98,19 +106,29 @@ class SelfAudit:
 
     _accounts: dict[int, _Account] = field(default_factory=dict)
     _gone: Span = _NOTHING
+    _before_gone: int = 0
 
-    def attached(self, interfaces: Iterable[Interface]) -> bool:
-        """Hold these from the next reading on; whether any of them is new."""
+    @property
+    def before(self) -> int:
+        """Packets that had passed interfaces made since when the program was attached to them."""
+        return self._before_gone + sum(account.before() for account in self._accounts.values())
+
+    def attached(self, interfaces: Iterable[Interface], older: Container[int] = ()) -> bool:
+        """Hold these from the next reading on; whether any of them is new.
+
+        `older` are those, by ifindex, that were there before the agent.
+        """
         fresh = [each for each in interfaces if each.ifindex not in self._accounts]
         for interface in fresh:
             self._accounts[interface.ifindex] = _Account(
-                interface, {each: _Side() for each in Hook}
+                interface, {each: _Side() for each in Hook}, interface.ifindex in older
             )
         return bool(fresh)
 
     def detached(self, ifindex: int) -> None:
         """The interface is counted no more; what was wrong with it stays in the totals."""
         if account := self._accounts.pop(ifindex, None):
+            self._before_gone += account.before()
             wrong = account.wrong()
             self._gone = Span(self._gone.least + wrong.least, self._gone.most + wrong.most)
 

@@ -1,7 +1,7 @@
 """What passed this node's interfaces and what was dropped on it, one interval at a time."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,13 @@ from ringfence.agent.owners import SocketOwners
 from ringfence.agent.pods import Pod, places
 from ringfence.agent.resolved import Resolved
 from ringfence.flows.orient import Orientations, conversations
+from ringfence.flows.slices import slices
 from ringfence.kernel import counters
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.errors import BpfError, NetlinkError
-from ringfence.kernel.interfaces import Interface
+from ringfence.kernel.interfaces import Interface, list_interfaces
 from ringfence.kernel.pins import Pins, on_bpf_file_system
 from ringfence.kernel.tunnel import DecodeAs
 from ringfence.model.address import Address
@@ -68,14 +69,17 @@ class Capture:
         self._dns = dns
         self._resolved = Resolved()
         self._self_audit = SelfAudit()
+        self._older: set[int] = set()
         self._failing: frozenset[int] = frozenset()
         self._failures = 0
         self._tunnels: set[DecodeAs] = set()
         self._orientations = Orientations()
+        self._at_pods: frozenset[int] = frozenset()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
-        """Load the programs, and go on where an agent ended; raises BpfError."""
+        """Load the programs, and go on where an agent ended; raises BpfError, NetlinkError."""
+        self._older.update(interface.ifindex for interface in list_interfaces())
         self._pinned = on_bpf_file_system(self._pin_dir)
         if not self._pinned:
             log.warning("counts end with the agent: no BPF file system", at=str(self._pin_dir))
@@ -105,6 +109,10 @@ class Capture:
         if not self._pinned:
             self.watch(())
 
+    def know(self, pods: Iterable[Pod]) -> None:
+        """Remember which interfaces lead to pods, until what passed there is reported."""
+        self._at_pods |= _interfaces(pods)
+
     def watch(self, interfaces: Collection[Interface]) -> None:
         """Count what passes these interfaces and no others, and look into what their tunnels send.
 
@@ -118,10 +126,11 @@ class Capture:
         for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
             self._self_audit.detached(ifindex)
+            self._older.add(ifindex)  # should it come up again
         before = self._flows.attached
         attached = [each for each in interfaces if each.ifindex in before or self._attach(each)]
         self._failing = wanted - {each.ifindex for each in attached}
-        if self._self_audit.attached(attached):
+        if self._self_audit.attached(attached, self._older):
             self._hold()
 
     def _attach(self, interface: Interface) -> bool:
@@ -161,26 +170,31 @@ class Capture:
         node_addresses: Sequence[Address],
         declared_ports: frozenset[tuple[int, int]],
         mode: Mode,
-    ) -> bytes:
-        """The conversations among records, as an Arrow stream of `columns.FLOWS`.
+    ) -> Iterator[bytes]:
+        """The conversations among a window's records, as Arrow streams of `columns.FLOWS`.
 
-        `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
+        There is at least one, and another for each slice of more records than memory allows for.
+        `pods` are those from when the window ended or before. `declared_ports` are the (protocol,
+        port) pairs on which somebody is said to answer.
         """
-        at_pods = sorted({ifindex for pod in pods for ifindex in pod.interfaces})
+        self.know(pods)
+        at_pods = np.array(sorted(self._at_pods), dtype=np.uint32)
+        self._at_pods = _interfaces(pods)
         listening, owners = self.owners.report(places(pods, node_addresses))
-        found = conversations(
-            records,
-            np.array(at_pods, dtype=np.uint32),
-            listening,
-            declared_ports,
-            self._orientations,
-            mode,
-            owners,
-        )
         self.hear()
         here = {address for pod in pods for address in pod.addresses}.union(node_addresses)
-        found["provider_dns_name"] = self._resolved.names(found, here)
-        return columns.encode(columns.FLOWS, found)
+        for part in slices(records):
+            found = conversations(
+                part,
+                at_pods,
+                listening,
+                declared_ports,
+                self._orientations,
+                mode,
+                owners,
+            )
+            found["provider_dns_name"] = self._resolved.names(found, here)
+            yield columns.encode(columns.FLOWS, found)
 
     def drops(self) -> NDArray[np.void]:
         """What anybody's rules dropped since the last call, on the whole machine (DROP_DTYPE)."""
@@ -201,6 +215,7 @@ class Capture:
                 Loss.DROP_MAP_FULL: drops.full,
                 Loss.DROP_NOT_PARSED: drops.unparsed,
                 Loss.NOT_ATTACHED: self._failures,
+                Loss.BEFORE_ATTACHED: self._self_audit.before,
             },
         )
         self._self_audit.tell(audit)
@@ -217,6 +232,10 @@ class Capture:
         for name in self._departed:
             self._departed[name] += int(rows[name][~staying].sum())
         return rows[staying]
+
+
+def _interfaces(pods: Iterable[Pod]) -> frozenset[int]:
+    return frozenset(ifindex for pod in pods for ifindex in pod.interfaces)
 
 
 def _read(counters_of_kernel: Callable[[], Reading]) -> Reading:

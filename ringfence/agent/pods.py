@@ -12,6 +12,10 @@ from ringfence.model.address import Address, parse_network
 
 NODE_NETNS = Path("/proc/self/ns/net")
 
+_UNTOLD = (
+    "the container runtime does not tell its network namespace; containerd 1.6 or later, or CRI-O, "
+    "is needed"
+)
 _EVERYWHERE = tuple(
     parse_network(text) for text in ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")
 )
@@ -53,6 +57,9 @@ def locate(
     pods: list[Pod] = []
     unreached: dict[str, str] = {}
     for sandbox in sandboxes:
+        if sandbox.netns is None:
+            unreached[sandbox.uid] = _UNTOLD
+            continue
         try:
             known_as = netns_id(sandbox.netns)
             place = Place(sandbox.uid, sandbox.netns, inode(sandbox.netns))

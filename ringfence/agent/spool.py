@@ -11,14 +11,18 @@ import os
 from collections import deque
 from pathlib import Path
 
+import structlog
 from google.protobuf.message import DecodeError
 
 from ringfence.agent.errors import SpoolError
+from ringfence.model.backoff import Backoff
 from ringfence.model.flow import Loss
 from ringfence.wire.generated.agent_pb2 import Batch
 from ringfence.wire.limits import LARGEST_MESSAGE
 
 _SUFFIX = ".batch"
+
+log = structlog.get_logger()
 
 
 class Spool:
@@ -83,7 +87,12 @@ class Spool:
         self._arrival.set()
 
     async def oldest(self) -> tuple[Path, Batch]:
-        """The batch to deliver next and its place, waiting for one; it stays until `done`."""
+        """The batch to deliver next and its place, waiting for one; it stays until `done`.
+
+        One that is damaged or gone is lost; one that cannot be read now, as with too many open
+        files, is tried again.
+        """
+        backoff = Backoff()
         while True:
             while not self._queue:
                 self._arrival.clear()
@@ -91,8 +100,11 @@ class Spool:
             place = self._queue[0][0]
             try:
                 return place, Batch.FromString(place.read_bytes())
-            except (OSError, DecodeError):
+            except (FileNotFoundError, DecodeError):
                 self._lose(Loss.REPORT_UNREADABLE)
+            except OSError as error:
+                log.warning("reports wait", waiting=len(self), problem=str(error))
+                await asyncio.sleep(backoff.delay())
 
     def done(self, place: Path) -> None:
         """Take away a batch that the control plane has; harmless if it was dropped meanwhile."""

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import mmap
+import os
 import socket
 import struct
 import threading
@@ -328,7 +329,7 @@ class FlowCapture:
 def _has_ethernet_header(ifindex: int) -> bool:
     request = array.array("B", bytes(40))  # struct ifreq
     try:
-        name = socket.if_indextoname(ifindex).encode()
+        name = os.fsencode(socket.if_indextoname(ifindex))
         request[: len(name)] = array.array("B", name)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)

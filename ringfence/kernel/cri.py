@@ -1,9 +1,9 @@
 """The door to the container runtime, which alone knows where a pod's network namespace is.
 
 Kubernetes' container runtime interface (runtime.v1) lists the pod sandboxes of the node; asked
-verbosely, the runtime adds a JSON text of its own with the process id and the namespace's path.
-That text is containerd's and CRI-O's: both put a `runtimeSpec` in the form of the OCI runtime
-specification there.
+verbosely, the runtime adds a JSON text of its own with the namespace's path. That text is
+containerd's and CRI-O's: both put a `runtimeSpec` in the form of the OCI runtime specification
+there.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class Sandbox:
     uid: str
     namespace: str
     name: str
-    pid: int
-    netns: Path
+    netns: Path | None
+    """None where the runtime does not tell."""
     addresses: tuple[Address, ...]
 
 
@@ -105,28 +105,22 @@ class ContainerRuntime:
         status = reply.status
         if status.linux.namespaces.options.network == cri_pb2.NODE:
             return None
-        pid, netns = _namespace(sandbox_id, reply.info)
         texts = [status.network.ip, *(extra.ip for extra in status.network.additional_ips)]
         return Sandbox(
             id=sandbox_id,
             uid=status.metadata.uid,
             namespace=status.metadata.namespace,
             name=status.metadata.name,
-            pid=pid,
-            netns=netns,
+            netns=_namespace(reply.info),
             addresses=tuple(parse_address(text) for text in texts if text),
         )
 
 
-def _namespace(sandbox_id: str, info: Mapping[str, str]) -> tuple[int, Path]:
-    """The sandbox's process and network namespace, from the runtime's verbose answer."""
+def _namespace(info: Mapping[str, str]) -> Path | None:
+    """The sandbox's network namespace, from the runtime's verbose answer."""
     try:
         details: dict[str, Any] = msgspec.json.decode(info["info"])
         namespaces = details["runtimeSpec"]["linux"]["namespaces"]
-        path = next(space["path"] for space in namespaces if space["type"] == "network")
-        return int(details["pid"]), Path(path)
-    except (KeyError, TypeError, ValueError, StopIteration, msgspec.DecodeError) as error:
-        raise RuntimeUnavailableError(
-            f"the container runtime does not tell the network namespace of sandbox {sandbox_id}; "
-            "containerd 1.6 or later, or CRI-O, is needed"
-        ) from error
+        return Path(next(space["path"] for space in namespaces if space["type"] == "network"))
+    except (KeyError, TypeError, StopIteration, msgspec.DecodeError):
+        return None

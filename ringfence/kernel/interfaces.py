@@ -155,4 +155,5 @@ def _number(value: bytes) -> int:
 
 
 def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="surrogateescape")
+    """As it can be told to others; a name may have any bytes."""
+    return value.rstrip(b"\0").decode(errors="replace")

@@ -63,6 +63,7 @@ class Loss(StrEnum):
     DROP_MAP_FULL = "drop map full"
     DROP_NOT_PARSED = "drop not parsed"
     NOT_ATTACHED = "interface not attached"
+    BEFORE_ATTACHED = "before attached"
     SPOOL_FULL = "spool full"
     REPORT_TOO_LARGE = "report too large"
     REPORT_NOT_KEPT = "report not kept"

@@ -27,6 +27,7 @@ from ringfence.wire.generated.cri_pb2_grpc import (
     RuntimeServiceServicer,
     add_RuntimeServiceServicer_to_server,
 )
+from ringfence.wire.limits import LARGEST_MESSAGE
 
 PORT = 8444
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -77,8 +78,8 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
         self, request: cri_pb2.PodSandboxStatusRequest, context: Context
     ) -> cri_pb2.PodSandboxStatusResponse:
         pod = self._pods()[request.pod_sandbox_id]
-        spaces = [{"type": "pid"}, {"type": "network", "path": pod["netns"]}]
-        info = {"pid": 1, "runtimeSpec": {"linux": {"namespaces": spaces}}}
+        network = {"type": "network"} | ({"path": pod["netns"]} if pod["netns"] else {})
+        info = {"runtimeSpec": {"linux": {"namespaces": [{"type": "pid"}, network]}}}
         mode = cri_pb2.NODE if pod["host_network"] else cri_pb2.POD
         return cri_pb2.PodSandboxStatusResponse(
             status=cri_pb2.PodSandboxStatus(
@@ -107,7 +108,7 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
 
 
 async def serve(role: str, directory: Path) -> None:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", LARGEST_MESSAGE)])
     if role == "control":
         add_ControlPlaneServicer_to_server(ControlPlane(directory), server)
         key, certificate, ca = (

@@ -21,7 +21,6 @@ from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
-    AgentState,
     DeclaredPort,
     Directive,
 )
@@ -29,7 +28,7 @@ from tests.kernel.frames import A4, B4, ethernet, ipv4, udp
 from tests.kernel.netns import Pod, ip
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.txring import TxRing
-from tests.kernel.world import RINGFENCE, Row, World, judges, policy, sandbox, sandboxes
+from tests.kernel.world import RINGFENCE, Row, World, judges, policy
 
 
 def test_flows_arrive_each_counted_once(world: World) -> None:
@@ -268,62 +267,6 @@ def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> 
     world.direct(5, policy(server, PortRange(8080, 8080)))
     world.await_("revision 5 in force", lambda: world.state().enforced_revision == 5)
     world.await_("no reason any more", lambda: not world.state().stale_reason)
-
-
-def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
-    _, server = world.node.pods
-    first, second = sandboxes(world.node).values()
-    world.run(one=first)
-    world.direct(3, policy(server, PortRange(8080, 8080)))
-    world.start_agent()
-    world.await_("revision 3 in force", lambda: world.state().enforced_revision == 3)
-    assert {p.uid: p.programmed for p in world.state().pods} == {"uid1": False}
-    assert nft.list_table(server.path) is None
-    world.run(one=first, two=second, lost=sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"))
-    world.await_("the new pod's rules", lambda: nft.list_table(server.path))
-    world.await_("word of them", lambda: len(world.state().pods) == 3)
-    world.await_("programmed", lambda: "uid2" in _programmed(world.state()))
-    reasons = {p.uid: p.reason for p in world.state().pods}
-    assert "no network namespace at /run/netns/rf-nowhere" in reasons["uid3"]
-    world.direct(0, None)
-    world.await_("no rules", lambda: nft.list_table(server.path) is None)
-
-
-def test_a_pod_that_could_not_be_entered_is_tried_again(world: World) -> None:
-    _, server = world.node.pods
-    netns = world.directory / "netns"
-    world.run(late=sandbox("uid2", str(netns), server.address))
-    world.direct(3, policy(server, PortRange(8080, 8080)))
-    world.start_agent()
-    world.await_("the reason", lambda: [p for p in world.state().pods if p.reason])
-    netns.symlink_to(server.path)
-    world.await_("its rules", lambda: "uid2" in _programmed(world.state()))
-    assert judges(server)
-
-
-def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: World) -> None:
-    first, second = sandboxes(world.node).values()
-    world.run(one=first)
-    world.start_agent()
-    world.await_("its pod", lambda: len(world.state().pods) == 1)
-    world.stop("runtime", signal.SIGKILL)
-    world.await_("the reason", lambda: "runtime" in world.state().stale_reason)
-    health = world.state_dir / "health"
-    before = health.stat().st_mtime_ns
-    told = world.state().clock_ns
-    world.await_("later word", lambda: world.state().clock_ns > told + 3 * 10**9)
-    assert health.stat().st_mtime_ns == before
-    assert len(world.state().pods) == 1
-    (world.directory / "cri.sock").unlink()
-    world.run(one=first, two=second)
-    world.start_runtime()
-    world.await_("the pod that came meanwhile", lambda: len(world.state().pods) == 2)
-    world.await_("no reason any more", lambda: not world.state().stale_reason)
-    world.await_("health", lambda: health.stat().st_mtime_ns > before)
-
-
-def _programmed(state: AgentState) -> set[str]:
-    return {pod.uid for pod in state.pods if pod.programmed}
 
 
 def test_a_second_agent_is_refused_and_health_tells(world: World) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -10,12 +11,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from ringfence.kernel import nft
+from ringfence.model.address import parse_address
 from ringfence.model.flow import Loss
 from ringfence.model.protocol import UDP, PortRange
-from tests.kernel.frames import ethernet, ipv4, udp
+from ringfence.wire import batch
+from ringfence.wire.generated.agent_pb2 import DETAILED, Directive
+from tests.kernel.frames import B4, ethernet, ipv4, udp
 from tests.kernel.test_pins import doomed, programs_on
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.txring import TxRing
@@ -137,6 +142,67 @@ def test_a_rolling_update_at_full_speed_counts_every_packet_once(world: World) -
     assert unowned > 10
     assert (audit.unaccounted, audit.overcounted) == (0, 0)
     assert not any(audit.losses.values())
+
+
+@pytest.mark.timeout(300)
+def test_a_full_map_that_an_agent_left_is_reported_in_bounded_memory(world: World) -> None:
+    """Each record a conversation of its own, as a port scan makes them."""
+    world.say(Directive(interval_seconds=1, mode=DETAILED))
+    world.start_agent()
+    world.await_("detailed mode", lambda: world.state().mode == DETAILED)
+    world.stop("agent")
+    pod, _ = world.node.pods
+    any_port = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 0))) for i in range(127 * 512)]
+    rounds = 5
+    for port in range(rounds):
+        frames = [frame[:36] + struct.pack("!H", 1 + port) + frame[38:] for frame in any_port]
+        with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
+            ring.send()
+    sent = rounds * len(any_port)
+    assert sent > 262_144
+
+    def told() -> int:
+        tables = [batch.decode(batch.FLOWS, each.flows) for each in world.batches()]
+        sent_to = [table.filter(pc.equal(table["provider"], parse_address(B4))) for table in tables]
+        return sum(pc.sum(table["forward_packets"]).as_py() or 0 for table in sent_to)
+
+    world.start_agent()
+    world.await_("all that had room", lambda: told() >= 262_144, 60)
+    lost = world.state().audit.losses[Loss.FLOW_MAP_FULL]
+    assert told() + lost >= sent
+    status = Path(f"/proc/{world.processes['agent'].pid}/status").read_text()
+    assert int(status.partition("VmHWM:")[2].split()[0]) < 400 << 10, "KiB"
+    assert max(len(each.flows) for each in world.batches()) < 10 << 20
+
+
+def test_a_stop_during_a_report_loses_nothing_where_nothing_is_pinned(
+    world: World, tmp_path: Path
+) -> None:
+    """What passes after a window's records were taken comes with one more report."""
+    client, server = world.node.pods
+    world.say(Directive(interval_seconds=3600, mode=DETAILED))
+    options = ("--pin-dir", str(tmp_path / "nowhere"))
+    world.start_agent(*options)
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    world.await_("its mode", lambda: world.state().mode == DETAILED)
+    scan = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 9))) for i in range(127 * 512)]
+    with contextlib.closing(TxRing(client, "eth0", scan)) as ring:
+        ring.send()
+    window = world.state_dir / "window"
+    before = window.read_bytes() if window.exists() else b""
+    with (
+        open_socket(server, server.address, socket.SOCK_DGRAM) as sink,
+        open_socket(client, server.address, socket.SOCK_DGRAM) as sender,
+    ):
+        sink.bind((server.address, 5300))
+        world.say(Directive(interval_seconds=1, mode=DETAILED))
+        while not window.exists() or window.read_bytes() == before:
+            time.sleep(0.001)
+        time.sleep(0.1)  # the records are taken, and become conversations now
+        sender.sendto(b"x", (server.address, 5300))
+        world.stop("agent")
+    world.start_agent(*options)
+    world.await_("it is told", lambda: world.counted("forward_packets", client, 5300) == 1)
 
 
 def test_what_an_agent_left_is_removed_when_asked_and_not_while_one_runs(world: World) -> None:

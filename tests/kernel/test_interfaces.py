@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
 
 import pytest
 
+from ringfence.kernel.capture import FlowCapture
 from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.interfaces import Interface, list_interfaces, netns_id, watch_interfaces
 from ringfence.kernel.netlink import DUMP, exchange
@@ -40,6 +42,14 @@ def test_a_veth_leads_to_its_pod_and_all_addresses_are_told() -> None:
             map(parse_address, ("10.99.1.1", "192.0.2.1", "fd00:99:1::1", "fe80::1"))
         )
         assert node.call(lambda: netns_id(stranger.path)) is None
+
+
+def test_a_name_of_any_bytes_can_be_told_and_captured(capture: FlowCapture) -> None:
+    with node_with_pods(0) as node:
+        ip("-n", node.name, "link", "add", os.fsdecode(b"x\xff"), "type", "bridge")
+        device = listed(node)["x\ufffd"]
+        node.call(lambda: capture.attach(device.ifindex))
+        assert capture.attached == {device.ifindex}
 
 
 async def follow(changes: list[Callable[[], object]]) -> list[dict[str, Interface]]:

@@ -1,6 +1,7 @@
 """The spool: in order, once each, bounded, and whole again after a crash."""
 
 import asyncio
+import resource
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ async def test_a_damaged_or_half_written_batch_is_passed_over(tmp_path: Path) ->
     _, batch = await again.oldest()
     assert batch.id == "b"
     assert lost(again) == {Loss.REPORT_UNREADABLE: 1}
+
+
+async def test_a_batch_that_cannot_be_read_now_waits(tmp_path: Path) -> None:
+    spool = _open(tmp_path)
+    for each in "ab":
+        spool.put(Batch(id=each))
+    before, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit))  # too many open files
+    try:
+        reading = asyncio.create_task(spool.oldest())
+        await asyncio.sleep(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, limit))
+    assert not reading.done()
+    await reading
+    assert await _drain(spool) == ["a", "b"]
+    assert not any(spool.lost.values())
 
 
 async def test_a_batch_that_is_refused_or_cannot_be_written_is_counted(tmp_path: Path) -> None:
