@@ -252,13 +252,14 @@ class Agent:
         host.give_back_memory()
 
     def _rescue(self, start: int, end: int) -> Iterator[Batch]:
-        """What an agent that was killed had taken, under the id under which it may be known."""
+        """What an agent that was killed had taken, under the id and window it may be known by."""
         records = self._capture.left()
         if not len(records):
             return
         try:
-            known = self._config.window_file.read_text()
-        except OSError as error:
+            known, *window = self._config.window_file.read_text().split()
+            start, end = map(int, window)
+        except (OSError, ValueError) as error:
             log.warning("an interrupted report may come twice", problem=str(error))
             known = uuid.uuid4().hex
         # If it is known, all in it is passed over: drops of now come with the next.
@@ -278,7 +279,7 @@ class Agent:
         self._audit.losses.update(self._spool.lost)
         fresh = uuid.uuid4().hex
         try:
-            write_atomically(self._config.window_file, fresh.encode())
+            write_atomically(self._config.window_file, f"{fresh} {start} {end}".encode())
         except OSError as error:
             log.warning("a kill now would lose a report", problem=str(error))
         # Taken last: what fails before costs no flows.

@@ -68,7 +68,7 @@ class Pairs:
 
 def pair_up(records: NDArray[np.void]) -> Pairs:
     """Records (FLOW_DTYPE) by interface, protocol, both ends and, of ICMP, which of them began."""
-    ports = _ports(records)
+    ports = ports_of(records)
     ends = [
         join(records[address], octets(port, ">u2"))
         for address, port in zip(("src", "dst"), ports, strict=True)
@@ -103,7 +103,7 @@ def _rows(
     return rows.reshape(2, count)
 
 
-def _ports(records: NDArray[np.void]) -> NDArray[np.uint16]:
+def ports_of(records: NDArray[np.void]) -> NDArray[np.uint16]:
     """Source and destination ports, shape (2, n); for ICMP both are type * 256 + code.
 
     The type of an answer is written as that of its request, so that the two make a pair.

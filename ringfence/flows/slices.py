@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.flows.keys import Bytes, join, octets
-from ringfence.flows.pairs import ICMP_REQUEST, ICMPV6_REQUEST
-from ringfence.model.protocol import ICMP, ICMPV6
+from ringfence.flows.pairs import ports_of
 
 SLICE = 32_768
 """Records; some 100 MB while they become conversations that are all different."""
@@ -41,10 +40,7 @@ def _cut(keys: Bytes, most: int) -> list[NDArray[np.int64]]:
 
 def _tuples(records: NDArray[np.void]) -> Bytes:
     """Interface, protocol and both ends, the same for both ways."""
-    sport, dport = records["sport"].copy(), records["dport"].copy()
-    for protocol, request in ((ICMP, ICMP_REQUEST), (ICMPV6, ICMPV6_REQUEST)):
-        at = records["protocol"] == protocol
-        sport[at] = dport[at] = request[sport[at] & 0xFF] * 256 + dport[at]
+    sport, dport = ports_of(records)
     source = join(records["src"], octets(sport, ">u2"))
     target = join(records["dst"], octets(dport, ">u2"))
     low, high = np.where(source > target, [target, source], [source, target])
