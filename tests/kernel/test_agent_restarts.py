@@ -79,7 +79,7 @@ def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world:
                 time.sleep(kill / 4)
                 world.stop("agent", signal.SIGKILL)
                 if kill == 3:  # just when it had taken a window's records
-                    (world.state_dir / "window").write_text("interrupted")
+                    (world.state_dir / "window").write_text("interrupted 7 8")
                     with doomed(world.pin_dir, world.node) as last:
                         last.call("take")
                 world.start_agent()
@@ -90,7 +90,8 @@ def test_an_agent_that_is_killed_again_and_again_counts_every_packet_once(world:
         audit = world.state().audit
         world.stop("agent")
     assert world.counted("forward_packets", server, 5300) == sent > 1000
-    assert "interrupted" in {each.id for each in world.batches()}
+    windows = {each.id: (each.window_start_ns, each.window_end_ns) for each in world.batches()}
+    assert windows["interrupted"] == (7, 8), "repeated as it was"
     assert (audit.unaccounted, audit.overcounted) == (0, 0)
 
 
