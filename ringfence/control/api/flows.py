@@ -21,7 +21,7 @@ from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
 from ringfence.policy.handle import tell_handle
 from ringfence.store.flows.filter import (
-    ATTRIBUTES,
+    FLOW_KEYS,
     ENDS,
     OF_DROP,
     Condition,
@@ -109,7 +109,7 @@ async def list_denied(
 ) -> DeniedResponse:
     """List what was dropped, by whom and why."""
     window = read_window(services, since, until)
-    wanted = parse_filter(filter, ENDS, ATTRIBUTES)
+    wanted = parse_filter(filter, ENDS, FLOW_KEYS)
     api_servers = services.inventory.timeline.api_servers().known
     condition = Condition(wanted, revisions_of(services, window), OF_DROP, api_servers=api_servers)
     rows = await services.flow_store.query(
