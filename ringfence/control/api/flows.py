@@ -21,8 +21,8 @@ from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
 from ringfence.policy.handle import tell_handle
 from ringfence.store.flows.filter import (
-    FLOW_KEYS,
     ENDS,
+    FLOW_KEYS,
     OF_DROP,
     Condition,
 )
