@@ -184,21 +184,36 @@ SUPER_PACKETS = {  # with the headers that each segment repeats: outside, and in
 }
 
 
+def gso(size: int, segments: int) -> bytes:
+    context = bytearray(192)  # struct __sk_buff
+    struct.pack_into("=I8xI", context, 164, segments, size)
+    return bytes(context)
+
+
 @pytest.mark.parametrize("name", SUPER_PACKETS)
 @pytest.mark.parametrize(("size", "segments", "packets"), [(1000, 0, 3), (1000, 3, 3), (0, 0, 1)])
 def test_a_gso_packet_counts_as_its_segments(
     size: int, segments: int, packets: int, name: str, capture: FlowCapture, empty: Namespace
 ) -> None:
     packet, headers = SUPER_PACKETS[name]
-    context = bytearray(192)  # struct __sk_buff: gso_segs at 164, gso_size at 176
-    struct.pack_into("=I", context, 164, segments)
-    struct.pack_into("=I", context, 176, size)
-    run(capture, empty, ethernet(IP4, packet), bytes(context))
+    run(capture, empty, ethernet(IP4, packet), gso(size, segments))
     flows = {int(flow["inner"]): flow for flow in capture.drain()}
     assert set(flows) == set(range(len(headers)))
     for inner, flow in flows.items():
         counted = (packets, 2500 + packets * headers[inner])
         assert (flow["packets"], flow["bytes"]) == counted
+
+
+@pytest.mark.parametrize(("size", "counted"), [(1000, (3, 2500 + 3 * 60)), (0, (1, 2500 + 68))])
+def test_segments_lack_the_header_that_tells_a_super_packets_length(
+    size: int, counted: tuple[int, int], capture: FlowCapture, empty: Namespace
+) -> None:
+    option = b"\0\xc2\4" + struct.pack("!I", 2500 + 20 + 8)
+    packet = bytearray(ipv6(6, SEGMENTED, ((HOP, option),)))
+    packet[4:6] = bytes(2)
+    run(capture, empty, ethernet(IP6, bytes(packet)), gso(size, 0))
+    (flow,) = capture.drain()
+    assert (flow["packets"], flow["bytes"]) == counted
 
 
 def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:
