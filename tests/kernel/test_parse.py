@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,5 +251,27 @@ def test_what_has_no_row_in_the_audit_is_recorded_and_counted_all_the_same(
         assert own["ifindex"]
         assert (rest["ifindex"], rest["skbs"], rest["bytes"]) == (0, 2, 2 * len(frame))
         assert sorted(capture.drain()["packets"].tolist()) == [1, 2]
+    finally:
+        capture.close()
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_a_kernel_without_connection_tracking_counts_all_the_same(
+    replay: bool, empty: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nf_conntrack brings along is asked for under names that no kernel has."""
+    lacking = tmp_path / "flow.bpf.o"
+    built = object_path("flow").read_bytes()
+    for name in (b"bpf_skb_ct_lookup", b"bpf_ct_release"):
+        assert name in built
+        built = built.replace(name, name.upper())
+    lacking.write_bytes(built)
+    monkeypatch.setattr("ringfence.kernel.capture._CONNTRACK", tmp_path / "nf_conntrack")
+    capture = FlowCapture(lacking, replay=replay)
+    capture.open()
+    try:
+        ingress = capture.program_fd("ethernet_ingress")
+        empty.call(lambda: run_on_frame(ingress, ethernet(IP6, ipv6(17, udp(100, 53)))))
+        assert capture.audit()["skbs"].sum() == 1
     finally:
         capture.close()
