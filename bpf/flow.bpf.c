@@ -21,6 +21,7 @@
 struct settings {
 	__u32 replay; /* packets of capture files, by BPF_PROG_TEST_RUN, not an interface's */
 	__u32 dns;    /* keep the answers of DNS servers */
+	__u32 relate; /* ask connection tracking, which is loaded */
 };
 const volatile struct settings settings SEC(".rodata.settings") = {};
 
@@ -243,7 +244,7 @@ static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 	}
 	if (outer && !flow->tunnel)
 		flow->tunnel = tuple_id(skb->ifindex, outer);
-	if (!settings.replay)
+	if (settings.relate)
 		relate(skb, packet, hook, flow);
 	return true;
 }

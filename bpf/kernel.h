@@ -93,7 +93,8 @@ struct bpf_ct_opts {
 	__u8 reserved[2];
 };
 
+/* Weak: they come with nf_conntrack, which may not be loaded. Then nothing may call them. */
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple,
 					 __u32 tuple_size, struct bpf_ct_opts *opts,
-					 __u32 opts_size) __ksym;
-extern void bpf_ct_release(struct nf_conn *ct) __ksym;
+					 __u32 opts_size) __ksym __weak;
+extern void bpf_ct_release(struct nf_conn *ct) __ksym __weak;

@@ -19,6 +19,7 @@
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP6_FRAGMENT_OFFSET 0xfff8 /* RFC 8200: the high 13 bits */
 #define IP6_MORE_FRAGMENTS 0x0001
+#define JUMBO_HEADER 8 /* a hop-by-hop header with RFC 2675's option alone */
 #define SCTP_HEADER 12 /* RFC 9260 */
 #define TCP_FLAGS 0x01ff /* RFC 9293, and AE of RFC 9768; three more bits are reserved */
 
@@ -150,6 +151,16 @@ static __always_inline enum outcome parse_ipv4(const struct source *from, __u32 
 	return parse_transport(from, l3, l3 + ip.ihl * 4, packet);
 }
 
+/*
+ * Before a GSO packet of more than 65,535 bytes (BIG TCP) the stack puts a header that tells its
+ * length, and takes it away again where it cuts the packet: no segment has it.
+ */
+static __always_inline bool has_passing_header(const struct source *from, const struct ipv6hdr *ip)
+{
+	return !ip->payload_len && ip->nexthdr == IPPROTO_HOPOPTS && from->skb &&
+	       from->skb->gso_size;
+}
+
 static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 l3,
 					       struct packet *packet)
 {
@@ -162,6 +173,7 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 		__be32 fragment_id;
 	} extension;
 	__u16 fragment;
+	enum outcome outcome;
 
 	if (load(from, l3, &ip, sizeof(ip)))
 		return TRUNCATED;
@@ -200,5 +212,10 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 		if (packet->later_fragment)
 			break;
 	}
-	return parse_transport(from, l3, at, packet);
+	outcome = parse_transport(from, l3, at, packet);
+	if (outcome == PARSED && has_passing_header(from, &ip)) {
+		packet->bytes -= JUMBO_HEADER;
+		packet->header_bytes -= JUMBO_HEADER;
+	}
+	return outcome;
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from ringfence.flows.record import FLOW_DTYPE, Hook
 from ringfence.kernel import libbpf
@@ -96,11 +97,15 @@ _AUDIT_KEY = np.dtype([("ifindex", "u4"), ("hook", "u4")])
 _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 
 _PINNED = ("flows_0", "flows_1", "flows", "audits", "audit_rest", "datagrams", "made")
+_CONNTRACK = Path("/sys/module/nf_conntrack")
+"""There while connection tracking is loaded, or built in."""
 _PART = 8192
 """Records read at a time: what is read is larger than what is kept of it."""
 _NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_TYPES = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+
+log = structlog.get_logger()
 
 
 class FlowCapture:
@@ -144,7 +149,11 @@ class FlowCapture:
             "audits": self._max_audits,
         }
         unused = _NOT_FOR_FILES if self._replay else ()
-        settings = struct.pack("=II", self._replay, self._dns)  # struct settings
+        tracked = _CONNTRACK.exists()
+        if not (tracked or self._replay):
+            log.warning("translation of addresses is not known: nf_conntrack was not loaded")
+        relate = tracked and not self._replay
+        settings = struct.pack("=III", self._replay, self._dns, relate)  # struct settings
         pinned = {}
         if self._pins:
             self._pins.open(self._path.read_bytes(), repr(sizes).encode())

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,21 +185,36 @@ SUPER_PACKETS = {  # with the headers that each segment repeats: outside, and in
 }
 
 
+def gso(size: int, segments: int) -> bytes:
+    context = bytearray(192)  # struct __sk_buff
+    struct.pack_into("=I8xI", context, 164, segments, size)
+    return bytes(context)
+
+
 @pytest.mark.parametrize("name", SUPER_PACKETS)
 @pytest.mark.parametrize(("size", "segments", "packets"), [(1000, 0, 3), (1000, 3, 3), (0, 0, 1)])
 def test_a_gso_packet_counts_as_its_segments(
     size: int, segments: int, packets: int, name: str, capture: FlowCapture, empty: Namespace
 ) -> None:
     packet, headers = SUPER_PACKETS[name]
-    context = bytearray(192)  # struct __sk_buff: gso_segs at 164, gso_size at 176
-    struct.pack_into("=I", context, 164, segments)
-    struct.pack_into("=I", context, 176, size)
-    run(capture, empty, ethernet(IP4, packet), bytes(context))
+    run(capture, empty, ethernet(IP4, packet), gso(size, segments))
     flows = {int(flow["inner"]): flow for flow in capture.drain()}
     assert set(flows) == set(range(len(headers)))
     for inner, flow in flows.items():
         counted = (packets, 2500 + packets * headers[inner])
         assert (flow["packets"], flow["bytes"]) == counted
+
+
+@pytest.mark.parametrize(("size", "counted"), [(1000, (3, 2500 + 3 * 60)), (0, (1, 2500 + 68))])
+def test_segments_lack_the_header_that_tells_a_super_packets_length(
+    size: int, counted: tuple[int, int], capture: FlowCapture, empty: Namespace
+) -> None:
+    option = b"\0\xc2\4" + struct.pack("!I", 2500 + 20 + 8)
+    packet = bytearray(ipv6(6, SEGMENTED, ((HOP, option),)))
+    packet[4:6] = bytes(2)
+    run(capture, empty, ethernet(IP6, bytes(packet)), gso(size, 0))
+    (flow,) = capture.drain()
+    assert (flow["packets"], flow["bytes"]) == counted
 
 
 def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:
@@ -235,5 +251,27 @@ def test_what_has_no_row_in_the_audit_is_recorded_and_counted_all_the_same(
         assert own["ifindex"]
         assert (rest["ifindex"], rest["skbs"], rest["bytes"]) == (0, 2, 2 * len(frame))
         assert sorted(capture.drain()["packets"].tolist()) == [1, 2]
+    finally:
+        capture.close()
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_a_kernel_without_connection_tracking_counts_all_the_same(
+    replay: bool, empty: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nf_conntrack brings along is asked for under names that no kernel has."""
+    lacking = tmp_path / "flow.bpf.o"
+    built = object_path("flow").read_bytes()
+    for name in (b"bpf_skb_ct_lookup", b"bpf_ct_release"):
+        assert name in built
+        built = built.replace(name, name.upper())
+    lacking.write_bytes(built)
+    monkeypatch.setattr("ringfence.kernel.capture._CONNTRACK", tmp_path / "nf_conntrack")
+    capture = FlowCapture(lacking, replay=replay)
+    capture.open()
+    try:
+        ingress = capture.program_fd("ethernet_ingress")
+        empty.call(lambda: run_on_frame(ingress, ethernet(IP6, ipv6(17, udp(100, 53)))))
+        assert capture.audit()["skbs"].sum() == 1
     finally:
         capture.close()

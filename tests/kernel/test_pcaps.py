@@ -6,6 +6,7 @@ and where we differ.
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ DIFFERENT = {
 Row = tuple[Any, ...]
 
 
-def table(rows: list[dict[str, Any]]) -> set[Row]:
+def table(rows: list[dict[str, Any]]) -> Counter[Row]:
     columns = ("proto", "src", "sport", "dst", "dport", "packets", "ip_bytes", "tcp_flags_or")
-    return {tuple(row.get(name) for name in columns) for row in rows}
+    return Counter(tuple(row.get(name) for name in columns) for row in rows)
 
 
 @pytest.mark.skipif(not CASES, reason=f"no captures at {CORPUS}: set RINGFENCE_CORPORA")
