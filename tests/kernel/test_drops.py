@@ -1,5 +1,6 @@
 """Drops by rules that are not ours, as the kernel tells of them."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.netns import inode
-from tests.kernel.frames import packed
+from tests.kernel.frames import ethernet, packed
 from tests.kernel.netns import Namespace, Node, node_with_pods
 from tests.kernel.traffic import open_socket, ping
 
@@ -76,6 +77,25 @@ def test_a_drop_is_told_with_its_namespace_and_tuple(
         ]
     assert set(found[found["netns"] == inode(node.path)]["sport"]) == {5555}
     assert not any(of(drops.drain(), where) for where in (node, client, server))
+
+
+def test_what_cannot_be_parsed_is_a_loss_of_the_namespace_that_dropped_it(
+    node: Node, drops: DropCapture
+) -> None:
+    """Whether it is ours: the kernel tells the drops of the whole machine."""
+    pod, other = node.pods
+    pod.nft("add table netdev t; add chain netdev t c "
+            "{ type filter hook egress device eth0 priority 0; }; "
+            "add rule netdev t c ether type 0x88b5 drop")  # fmt: skip
+    with pod.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as sender:
+        pod.call(lambda: sender.bind(("eth0", 0)))
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                sender.send(ethernet(0x88B5, bytes(60)))
+    time.sleep(0.1)
+    assert of(drops.drain(), pod) == []
+    assert drops.losses({inode(pod.path)}).unparsed == 3
+    assert drops.losses({inode(node.path), inode(other.path)}).unparsed == 0
 
 
 def test_drops_beyond_the_room_are_counted(node: Node) -> None:
