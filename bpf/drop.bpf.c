@@ -9,6 +9,7 @@
 #define SKB_DST_PTRMASK (~7UL)
 #define OUR_DROP 0x52464452 /* DROP_MARK in ringfence/policy/backends/nftables.py */
 
+/* Of a packet that could not be parsed, all but `netns` and `reason` is zero. */
 struct drop_key {
 	struct address src, dst;
 	__u32 netns; /* the inode number of the network namespace */
@@ -36,17 +37,13 @@ struct {
 	__array(values, struct drop_map);
 } drops SEC(".maps") = {.values = {&drops_0}};
 
-/* What netfilter dropped and `drops` does not hold: packets without room, packets not parsed. */
-struct losses {
-	__u64 full, unparsed;
-};
-
+/* How many packets netfilter dropped for which `drops` had no room. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct losses);
-} losses SEC(".maps");
+	__type(value, __u64);
+} full SEC(".maps");
 
 /* On the way out the device is not set until after the output hook; the route has it. */
 static __always_inline __u32 netns_of(struct sk_buff *skb)
@@ -89,7 +86,7 @@ int count_drop(struct bpf_raw_tracepoint_args *arguments)
 	struct sk_buff *skb = (struct sk_buff *)arguments->args[0];
 	__u32 reason = arguments->args[2];
 	__u32 first = 0;
-	struct losses *lost = bpf_map_lookup_elem(&losses, &first);
+	__u64 *lost = bpf_map_lookup_elem(&full, &first);
 	void *map = bpf_map_lookup_elem(&drops, &first);
 	struct packet packet = {};
 	struct drop_key key = {};
@@ -99,21 +96,19 @@ int count_drop(struct bpf_raw_tracepoint_args *arguments)
 	if (reason != bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP) ||
 	    !map || !lost || BPF_CORE_READ(skb, mark) == OUR_DROP)
 		return 0;
-	if (parse_skb(skb, &packet) != PARSED) {
-		__sync_fetch_and_add(&lost->unparsed, 1);
-		return 0;
-	}
-	key.src = packet.src;
-	key.dst = packet.dst;
 	key.netns = netns_of(skb);
-	key.sport = packet.sport;
-	key.dport = packet.dport;
 	key.reason = reason;
-	key.proto = packet.proto;
+	if (parse_skb(skb, &packet) == PARSED) {
+		key.src = packet.src;
+		key.dst = packet.dst;
+		key.sport = packet.sport;
+		key.dport = packet.dport;
+		key.proto = packet.proto;
+	}
 	bpf_map_update_elem(map, &key, &none, BPF_NOEXIST);
 	drop = bpf_map_lookup_elem(map, &key);
 	if (!drop) {
-		__sync_fetch_and_add(&lost->full, 1);
+		__sync_fetch_and_add(lost, 1);
 		return 0;
 	}
 	__sync_fetch_and_add(&drop->packets, 1);

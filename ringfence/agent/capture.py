@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ringfence.agent.audit import Reading, SelfAudit
 from ringfence.agent.owners import SocketOwners
-from ringfence.agent.pods import Pod, places
+from ringfence.agent.pods import Pod, node, places
 from ringfence.agent.resolved import Resolved
 from ringfence.flows.orient import Orientations, conversations
 from ringfence.flows.slices import slices
@@ -75,11 +75,13 @@ class Capture:
         self._tunnels: set[DecodeAs] = set()
         self._orientations = Orientations()
         self._at_pods: frozenset[int] = frozenset()
+        self._namespaces: set[int] = set()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
 
     def open(self) -> None:
         """Load the programs, and go on where an agent ended; raises BpfError, NetlinkError."""
         self._older.update(interface.ifindex for interface in list_interfaces())
+        self._namespaces.add(node().inode)
         self._pinned = on_bpf_file_system(self._pin_dir)
         if not self._pinned:
             log.warning("counts end with the agent: no BPF file system", at=str(self._pin_dir))
@@ -110,8 +112,12 @@ class Capture:
             self.watch(())
 
     def know(self, pods: Iterable[Pod]) -> None:
-        """Remember which interfaces lead to pods, until what passed there is reported."""
+        """Remember which interfaces lead to pods, until what passed there is reported.
+
+        Of drops in others' network namespaces nothing is this node's loss.
+        """
         self._at_pods |= _interfaces(pods)
+        self._namespaces.update(pod.place.inode for pod in pods)
 
     def watch(self, interfaces: Collection[Interface]) -> None:
         """Count what passes these interfaces and no others, and look into what their tunnels send.
@@ -205,7 +211,7 @@ class Capture:
         rows = self._hold()
         totals = {name: int(rows[name].sum()) + gone for name, gone in self._departed.items()}
         unrecorded = totals["non_ip"] + sum(totals[name] for name in _UNRECORDED.values())
-        drops = self._drops.losses()
+        drops = self._drops.losses(self._namespaces)
         audit = Audit(
             skbs=totals["skbs"],
             recorded=totals["skbs"] - unrecorded,

@@ -6,6 +6,7 @@ tracking, it is judged anew, as the middle of a connection that nobody opened.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from ringfence.model.protocol import TCP
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
 from ringfence.policy.recheck import Opened, denied
 
+_AT_ONCE = 16_384
+"""Tracked connections, of which a pod may have as many as it likes: some 4 MB."""
 _EPHEMERAL = 32768
 """The first port that Linux gives to who dials (ip-sysctl.rst, ip_local_port_range)."""
 
@@ -33,12 +36,16 @@ def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBindin
     """
     listening = {(held.protocol, held.port) for held in sockets.listening(netns)}
     own = frozenset(binding.addresses)
-    seen = ((entry, as_opened(entry, own, listening)) for entry in conntrack.entries(netns))
-    known = [(entry, opened) for entry, opened in seen if opened is not None]
-    mask = denied(policy, binding, _columns([opened for _, opened in known]))
-    unwanted = [known[row][0] for row in np.flatnonzero(mask)]
-    if not unwanted:
-        return
+    tracked = conntrack.entries(netns)
+    while some := list(islice(tracked, _AT_ONCE)):
+        seen = ((entry, as_opened(entry, own, listening)) for entry in some)
+        known = [(entry, opened) for entry, opened in seen if opened is not None]
+        mask = denied(policy, binding, _columns([opened for _, opened in known]))
+        if mask.any():
+            _cut(netns, [known[row][0] for row in np.flatnonzero(mask)])
+
+
+def _cut(netns: Path, unwanted: Sequence[Entry]) -> None:
     # Sockets first: their resets are still those of an established connection, and pass.
     ends = {end for entry in unwanted if entry.protocol == TCP for end in _ends(entry)}
     cut = [_destroy(netns, end) for end in ends & sockets.connections(netns)]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ringfence.flows.keys import Bytes, join, octets
 from ringfence.flows.pairs import ports_of
 
-SLICE = 32_768
-"""Records; some 100 MB while they become conversations that are all different."""
+SLICE = 16_384
+"""Records; some 60 MB while they become conversations, each of them another."""
 
 
 def slices(records: NDArray[np.void], most: int = SLICE) -> Iterator[NDArray[np.void]]:

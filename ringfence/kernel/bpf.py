@@ -32,6 +32,22 @@ def object_path(name: str) -> Path:
     )
 
 
+def map_layouts(path: Path, names: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Type, flags, and sizes of a key and a value, of maps of an object that is not loaded."""
+    handle = _open(path)
+    try:
+        found = {name: _find(handle, "map", name, path.name) for name in names}
+        return {
+            name: tuple(
+                libbpf.call(f"bpf_map__{what}", held, doing=f"read the layout of the map {name}")
+                for what in ("type", "map_flags", "key_size", "value_size")
+            )
+            for name, held in found.items()
+        }
+    finally:
+        libbpf.close_object(handle)
+
+
 class BpfObject:
     """One loaded object file. Its maps and programs live until `close`, or with their links."""
 
@@ -55,9 +71,7 @@ class BpfObject:
                 "use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
             )
         self._name = path.name
-        self._handle = libbpf.call(
-            "bpf_object__open_file", bytes(path), None, doing=f"open the BPF object {path}"
-        )
+        self._handle = _open(path)
         try:
             for name, entries in max_entries.items():
                 libbpf.call(
@@ -99,10 +113,20 @@ class BpfObject:
         )
 
     def _find(self, kind: str, name: str) -> int:
-        return libbpf.call(
-            f"bpf_object__find_{kind}_by_name", self._handle, name.encode(),
-            doing=f"find the {kind} {name} in {self._name}",
-        )  # fmt: skip
+        return _find(self._handle, kind, name, self._name)
+
+
+def _open(path: Path) -> int:
+    return libbpf.call(
+        "bpf_object__open_file", bytes(path), None, doing=f"open the BPF object {path}"
+    )
+
+
+def _find(handle: int, kind: str, name: str, file: str) -> int:
+    return libbpf.call(
+        f"bpf_object__find_{kind}_by_name", handle, name.encode(),
+        doing=f"find the {kind} {name} in {file}",
+    )  # fmt: skip
 
 
 class _TestRun(ctypes.Structure):

@@ -24,7 +24,13 @@ import structlog
 from ringfence.flows.record import FLOW_DTYPE, Hook
 from ringfence.kernel import libbpf
 from ringfence.kernel.answers import Answer, Answers
-from ringfence.kernel.bpf import BpfObject, DoubleBuffer, possible_processors, read_all
+from ringfence.kernel.bpf import (
+    BpfObject,
+    DoubleBuffer,
+    map_layouts,
+    possible_processors,
+    read_all,
+)
 from ringfence.kernel.clock import boot_ns
 from ringfence.kernel.errors import BpfError
 from ringfence.kernel.pins import Pins
@@ -99,6 +105,8 @@ _AUDIT_COUNTERS = AUDIT_DTYPE.names[2:] if AUDIT_DTYPE.names else ()
 _PINNED = ("flows_0", "flows_1", "flows", "audits", "audit_rest", "datagrams", "made")
 _CONNTRACK = Path("/sys/module/nf_conntrack")
 """There while connection tracking is loaded, or built in."""
+_MIRRORED = [each.descr for each in (_KEY, _VALUE, _AUDIT_KEY, AUDIT_DTYPE)]
+"""What the bytes of pinned maps mean."""
 _PART = 8192
 """Records read at a time: what is read is larger than what is kept of it."""
 _NOT_FOR_FILES = ("ethernet_egress", "ip_ingress", "ip_egress")
@@ -156,7 +164,8 @@ class FlowCapture:
         settings = struct.pack("=III", self._replay, self._dns, relate)  # struct settings
         pinned = {}
         if self._pins:
-            self._pins.open(self._path.read_bytes(), repr(sizes).encode())
+            layouts = map_layouts(self._path, _PINNED)
+            self._pins.open(repr((sizes, layouts, _MIRRORED)).encode())
             pinned = {name: self._pins.map(name) for name in _PINNED}
         if not self._dns:
             sizes["answers"] = mmap.PAGESIZE  # the least there is

@@ -8,7 +8,7 @@ dropping rule an entry is made for every socket that is open.
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,15 +119,14 @@ def adopt_open_sockets(netns_path: Path) -> int:
     return len(found)
 
 
-def entries(netns_path: Path) -> list[Entry]:
-    """All tracked connections of a namespace."""
+def entries(netns_path: Path) -> Iterator[Entry]:
+    """All tracked connections of a namespace; raises NetlinkError, NamespaceError.
 
-    def dump() -> list[bytes]:
-        with connect(_NETLINK_NETFILTER) as netlink:
-            every = _GENERIC.pack(socket.AF_UNSPEC, 0, 0)
-            return list(exchange(netlink, _GET, DUMP, every))
-
-    return [_parse(payload) for payload in run_in(netns_path, dump)]
+    One by one, for a pod chooses how many there are. Some may be deleted meanwhile.
+    """
+    with run_in(netns_path, lambda: connect(_NETLINK_NETFILTER)) as netlink:
+        for payload in exchange(netlink, _GET, DUMP, _GENERIC.pack(socket.AF_UNSPEC, 0, 0)):
+            yield _parse(payload)
 
 
 def delete(netns_path: Path, unwanted: Iterable[Entry]) -> None:

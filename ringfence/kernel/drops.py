@@ -8,6 +8,8 @@ own as well, and knows them by the mark that our rules put on what they drop.
 import ctypes
 import os
 import threading
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ class DropLosses:
     """Dropped packets that no record holds, since `DropCapture.open`."""
 
     full: int
-    """The map had no room."""
+    """The map had no room; whose packets it was is not known."""
     unparsed: int
     """Neither IPv4 nor IPv6, cut short, or with headers outside of the packet's first piece."""
 
@@ -65,6 +67,7 @@ class DropCapture:
         self._path = object_path
         self._max_drops = max_drops
         self._lock = threading.Lock()
+        self._unparsed: Counter[int] = Counter()
 
     def open(self) -> None:
         """Load the program and listen. Raises BpfError when the kernel refuses."""
@@ -84,7 +87,7 @@ class DropCapture:
             self._object.close()
 
     def drain(self) -> np.ndarray[Any, Any]:
-        """All records (DROP_DTYPE) counted since the last drain."""
+        """All records (DROP_DTYPE) counted since the last drain, of packets that were parsed."""
         with self._lock:
             keys, values = self._drops.drain()
         drops = np.empty(len(keys), DROP_DTYPE)
@@ -92,13 +95,20 @@ class DropCapture:
             for name in source.dtype.names or ():
                 if name != "zero":
                     drops[name] = source[name]
-        return drops
+        parsed = drops["src"].any(1) | drops["dst"].any(1)
+        for netns, packets in drops[["netns", "packets"]][~parsed].tolist():
+            self._unparsed[netns] += packets
+        return drops[parsed]
 
-    def losses(self) -> DropLosses:
-        """What could not be recorded."""
-        counters = (ctypes.c_uint64 * 2)()
+    def losses(self, namespaces: Collection[int] | None = None) -> DropLosses:
+        """What could not be recorded; of the unparsed as of the last drain.
+
+        `namespaces`, by inode, are those whose unparsed packets count; None: all on the machine.
+        """
+        counter = ctypes.c_uint64()
         libbpf.call(
-            "bpf_map_lookup_elem", self._object.map_fd("losses"),
-            ctypes.byref(ctypes.c_uint32(0)), ctypes.byref(counters), doing="read drop losses",
+            "bpf_map_lookup_elem", self._object.map_fd("full"),
+            ctypes.byref(ctypes.c_uint32(0)), ctypes.byref(counter), doing="read drop losses",
         )  # fmt: skip
-        return DropLosses(full=counters[0], unparsed=counters[1])
+        counted = self._unparsed if namespaces is None else self._unparsed.keys() & namespaces
+        return DropLosses(counter.value, sum(self._unparsed[netns] for netns in counted))

@@ -3,8 +3,9 @@
     DIRECTORY/DIGEST/flows_0            a map, by its name
     DIRECTORY/DIGEST/link_7_ingress     a program's link to one side of interface 7
 
-DIGEST is of all that makes pins useless to another loader. Whoever opens the directory next takes
-over what is in it: programs go on counting into the same maps all the while.
+DIGEST is of all that makes pins useless to another loader: how its maps are laid out, and not its
+programs, which take the place of those before. Whoever opens the directory next takes over what is
+in it: programs go on counting into the same maps all the while.
 """
 
 import fcntl
@@ -32,12 +33,12 @@ class Pins:
     def __init__(self, directory: Path) -> None:
         self._root = directory
 
-    def open(self, *contents: bytes) -> None:
-        """Take over the pins of a predecessor with the same contents, and remove all others.
+    def open(self, layout: bytes) -> None:
+        """Take over the pins of a predecessor with the same layout, and remove all others.
 
         Raises BpfError where one is still alive.
         """
-        digest = hashlib.sha256(b"\0".join(contents)).hexdigest()[:_DIGEST_LENGTH]
+        digest = hashlib.sha256(layout).hexdigest()[:_DIGEST_LENGTH]
         self._own = self._root / digest
         try:
             self._root.mkdir(mode=0o700, exist_ok=True)

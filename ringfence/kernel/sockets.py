@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from ringfence.kernel.errors import NetlinkError
@@ -61,6 +62,10 @@ SOCKET_DTYPE = np.dtype(
 )
 
 _MOST_SOCKETS = 16_384
+_MOST_CONNECTIONS = 131_072
+"""Of a protocol and family, some 300 bytes each: how many there are is the pod's choice."""
+
+log = structlog.get_logger()
 
 _ANY_V6 = np.zeros(16, np.uint8)
 _ANY_V4 = np.frombuffer(V4_MAPPED + bytes(4), np.uint8)
@@ -102,11 +107,11 @@ def sockets(netns_path: Path) -> NDArray[np.void]:
 
 
 def listening(netns_path: Path) -> frozenset[Listener]:
-    """TCP sockets that listen and UDP sockets without a peer.
+    """TCP sockets that listen and UDP sockets without a peer, 131,072 of a protocol and family.
 
     A socket that listens on :: for both families counts once for each.
     """
-    found = run_in(netns_path, lambda: _dump(_LISTENING))
+    found = run_in(netns_path, lambda: _dump(_LISTENING, _MOST_CONNECTIONS))
     return frozenset(
         Listener(int(row["protocol"]), Address(row["local"].tobytes()), int(row["local_port"]))
         for row in found
@@ -114,8 +119,14 @@ def listening(netns_path: Path) -> frozenset[Listener]:
 
 
 def connections(netns_path: Path) -> frozenset[Connection]:
-    """TCP connections that still carry data in some direction, and connected UDP sockets."""
-    return frozenset(_connection(row) for row in run_in(netns_path, lambda: _dump(_OPEN)))
+    """TCP connections that still carry data in some direction, and connected UDP sockets.
+
+    Of a protocol and family 131,072; that there are more is logged.
+    """
+    found = run_in(netns_path, lambda: _dump(_OPEN, _MOST_CONNECTIONS))
+    if len(found) >= _MOST_CONNECTIONS:
+        log.warning("open connections not all read", netns=str(netns_path), read=len(found))
+    return frozenset(_connection(row) for row in found)
 
 
 def destroy(netns_path: Path, connection: Connection) -> bool:
@@ -151,9 +162,7 @@ def _destroy(wanted: Connection) -> bool:
     return True
 
 
-def _dump(
-    states_by_protocol: Mapping[int, tuple[int, ...]], most: int | None = None
-) -> NDArray[np.void]:
+def _dump(states_by_protocol: Mapping[int, tuple[int, ...]], most: int) -> NDArray[np.void]:
     """Every socket in one of the states (SOCKET_DTYPE), `most` of a protocol and family."""
     found = []
     for protocol, states in states_by_protocol.items():

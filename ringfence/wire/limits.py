@@ -4,7 +4,7 @@ PROTOCOL = 1
 """The version of the agent protocol, checked at enrolment and at the start of each session."""
 
 LARGEST_MESSAGE = 256 << 20
-"""Bytes of one gRPC message. A report has 10 MiB of flows at most, a million drops make 220."""
+"""Bytes of one gRPC message. A report has some 5 MiB of flows, a million drops make 220."""
 
 LARGEST_SKEW_SECONDS = 300
 """How far the clocks of a client and the control plane may be apart; beyond, nothing that either

@@ -167,13 +167,16 @@ def test_a_full_map_that_an_agent_left_is_reported_in_bounded_memory(world: Worl
         sent_to = [table.filter(pc.equal(table["provider"], parse_address(B4))) for table in tables]
         return sum(pc.sum(table["forward_packets"]).as_py() or 0 for table in sent_to)
 
+    def lost() -> int:
+        return world.state().audit.losses[Loss.FLOW_MAP_FULL]
+
     world.start_agent()
-    world.await_("all that had room", lambda: told() >= 262_144, 60)
-    lost = world.state().audit.losses[Loss.FLOW_MAP_FULL]
-    assert told() + lost >= sent
+    world.await_("each told or lost", lambda: told() + lost() >= sent, 90)
+    assert told() > 262_000
     status = Path(f"/proc/{world.processes['agent'].pid}/status").read_text()
-    assert int(status.partition("VmHWM:")[2].split()[0]) < 400 << 10, "KiB"
-    assert max(len(each.flows) for each in world.batches()) < 10 << 20
+    peak = int(status.partition("VmHWM:")[2].split()[0])
+    assert peak < 350 << 10, "KiB"
+    assert max(len(each.flows) for each in world.batches()) < 5 << 20
 
 
 def test_a_stop_during_a_report_loses_nothing_where_nothing_is_pinned(

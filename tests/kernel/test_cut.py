@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ from ringfence.policy.program import (
     SetId,
 )
 from tests.golden import shop
-from tests.kernel.netns import Namespace, Node, Pod, node_with_pods
+from tests.kernel.netns import Namespace, Node, Pod, namespace, node_with_pods
 from tests.kernel.traffic import open_socket
 
 FRIENDS, IN, OUT = SetId("friends"), ProgramId("in"), ProgramId("out")
@@ -292,3 +293,20 @@ def test_a_redirected_connection_is_tracked_already(node: Node, talk: Talk) -> N
     (entry,) = conntrack.entries(pod.path)
     assert (entry.destination_port, entry.translated, entry.guessed) == (80, True, False)
     assert one.lives()
+
+
+def test_many_tracked_connections_are_read_in_little_memory() -> None:
+    with namespace("pod") as pod:
+        pod.run("ip", "link", "set", "lo", "up")
+        conntrack.start_tracking(pod.path)
+        with pod.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+            for port in range(1, 10_001):
+                sender.sendto(b"x", ("127.0.0.1", port))
+        tracemalloc.start()
+        try:
+            tracked = sum(1 for _ in conntrack.entries(pod.path))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert tracked >= 10_000
+    assert peak < 1 << 20

@@ -94,6 +94,25 @@ def test_ports_that_stand_outside_of_the_first_piece_are_not_made_up(
     assert drops.losses().unparsed >= 512
 
 
+def test_what_cannot_be_parsed_is_a_loss_of_the_namespace_that_dropped_it(
+    node: Node, drops: DropCapture
+) -> None:
+    """Whether it is ours: the kernel tells the drops of the whole machine."""
+    pod, other = node.pods
+    pod.nft("add table netdev t; add chain netdev t c "
+            "{ type filter hook egress device eth0 priority 0; }; "
+            "add rule netdev t c ether type 0x88b5 drop")  # fmt: skip
+    with pod.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as sender:
+        pod.call(lambda: sender.bind(("eth0", 0)))
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                sender.send(ethernet(0x88B5, bytes(60)))
+    time.sleep(0.1)
+    assert of(drops.drain(), pod) == []
+    assert drops.losses({inode(pod.path)}).unparsed == 3
+    assert drops.losses({inode(node.path), inode(other.path)}).unparsed == 0
+
+
 def test_drops_beyond_the_room_are_counted(node: Node) -> None:
     drops = DropCapture(object_path("drop"), max_drops=32)
     drops.open()

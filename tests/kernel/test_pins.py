@@ -83,8 +83,10 @@ def doomed(pin_dir: Path, node: Node) -> Iterator[Doomed]:
 
 
 @contextlib.contextmanager
-def successor(pin_dir: Path, node: Node, **sizes: Any) -> Iterator[FlowCapture]:
-    capture = FlowCapture(object_path("flow"), pins=Pins(pin_dir), **sizes)
+def successor(
+    pin_dir: Path, node: Node, path: Path | None = None, **sizes: Any
+) -> Iterator[FlowCapture]:
+    capture = FlowCapture(path or object_path("flow"), pins=Pins(pin_dir), **sizes)
     node.call(capture.open)
     try:
         yield capture
@@ -207,6 +209,25 @@ def test_while_one_lives_another_is_refused_and_disturbs_nothing(pin_dir: Path) 
             first.call("take")
         with successor(pin_dir, node) as capture:
             assert echoes(capture.left(), node.pods[0]) == 2
+
+
+def test_another_release_of_the_program_goes_on_with_the_same_maps(
+    pin_dir: Path, tmp_path: Path
+) -> None:
+    """As a compiler's next release would make it, and switched to read DNS servers' answers."""
+    rebuilt = tmp_path / "flow.bpf.o"
+    rebuilt.write_bytes(object_path("flow").read_bytes() + bytes(8))
+    with node_with_pods(2) as node:
+        client = node.pods[0]
+        with doomed(pin_dir, node):
+            send(node, 2)
+            before = programs_on(node, client.host_ifindex)
+        send(node, 3)
+        with successor(pin_dir, node, rebuilt, dns=True) as capture:
+            (ours,) = programs_on(node, client.host_ifindex)
+            assert [ours] != before
+            send(node, 4)
+            assert echoes(capture.drain(), client) == 2 + 3 + 4
 
 
 def test_pins_of_a_loader_with_other_maps_are_removed(pin_dir: Path) -> None:
