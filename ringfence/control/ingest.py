@@ -43,6 +43,7 @@ class FlowIngest:
         self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
         self._waiting: dict[BatchKey, tuple[Report, asyncio.Future[bool]]] = {}
+        self._unfinished: set[BatchKey] = set()
         self._writer: asyncio.Task[None] | None = None
         self.arrivals = Arrivals()
 
@@ -85,8 +86,6 @@ class FlowIngest:
         duplicate = await self._stored(Report(key, flows, drops))
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
-        if not duplicate:
-            self.arrivals.tell(agent.tenant, window)
         return duplicate
 
     async def _stored(self, report: Report) -> bool:
@@ -125,15 +124,29 @@ class FlowIngest:
         return group
 
     async def _store_group(self, reports: list[Report]) -> set[BatchKey]:
-        """Store what is not known yet; the keys of what is."""
+        """Store what is not known yet, and announce it; the keys of what was announced before."""
         known = await self._store.known([report.key for report in reports])
+        # An insertion that had failed may have been finished since: nobody has heard of its rows.
+        late = [report for report in reports if report.key in known & self._unfinished]
+        if late:
+            self._announce(late, label(late, self._inventory.timeline)[0])
         fresh = [report for report in reports if report.key not in known]
         if fresh:
+            keys = [report.key for report in fresh]
+            self._unfinished.update(keys)
             flows, drops = label(fresh, self._inventory.timeline)
-            await self._store.insert([report.key for report in fresh], flows, drops)
-            if self._exports:
-                self._export(fresh, flows)
-        return known
+            await self._store.insert(keys, flows, drops)
+            self._announce(fresh, flows)
+        return known - {report.key for report in late}
+
+    def _announce(self, reports: list[Report], flows: pa.Table) -> None:
+        """Tell of reports that are stored; their rows follow each other in `flows`."""
+        for report in reports:
+            key = report.key
+            self._unfinished.discard(key)
+            self.arrivals.tell(key.tenant, Window(key.start_ns, key.end_ns))
+        if self._exports:
+            self._export(reports, flows)
 
     def _export(self, reports: list[Report], flows: pa.Table) -> None:
         """Hand on the rows of reports, which follow each other in `flows`."""
