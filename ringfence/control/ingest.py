@@ -42,16 +42,17 @@ class FlowIngest:
         self._store, self._inventory, self._exports = store, inventory, exports
         self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
+        self._heard: dict[tuple[ClusterId, str], int] = {}
         self._waiting: dict[BatchKey, tuple[Report, asyncio.Future[bool]]] = {}
         self._unfinished: set[BatchKey] = set()
         self._writer: asyncio.Task[None] | None = None
         self.arrivals = Arrivals()
 
     async def start(self) -> None:
-        """Learn from the store who reported lately."""
-        since = {"since": self._clock() - SILENT_NS}
-        for row in (await self._store.query(THROUGH, since)).to_pylist():
+        """Learn from the store who reported last."""
+        for row in (await self._store.query(THROUGH, {"silent": SILENT_NS})).to_pylist():
             self._through[ClusterId(row["kubernetes_cluster"]), row["node"]] = row["through_ns"]
+        self._heard = dict.fromkeys(self._through, self._clock())
 
     async def stop(self) -> None:
         """Store what is waiting."""
@@ -82,11 +83,24 @@ class FlowIngest:
             raise NotYetError(f"the inventory of {cluster} is awaited from its connector")
         ahead_ns = window.end_ns + NEWS_NS - self._clock()
         await asyncio.sleep(min(max(ahead_ns, 0), NEWS_NS) / 10**9)
+        self._hear((cluster, node))
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
         duplicate = await self._stored(Report(key, flows, drops))
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
         return duplicate
+
+    def _hear(self, node: tuple[ClusterId, str]) -> None:
+        """Note that a node's agent is there.
+
+        Where nobody was heard the network was away, or we were: agents come back one by one, with
+        what they have kept, and those not heard yet will tell their part.
+        """
+        now_ns, before_ns = self._clock(), max(self._heard.values(), default=0)
+        if now_ns - before_ns > SILENT_NS:
+            alive = [one for one, at in self._heard.items() if before_ns - at <= SILENT_NS]
+            self._heard = dict.fromkeys(alive, now_ns)
+        self._heard[node] = now_ns
 
     async def _stored(self, report: Report) -> bool:
         """Wait for its turn; one that comes again meanwhile waits for the first."""
@@ -150,9 +164,11 @@ class FlowIngest:
 
     def _export(self, reports: list[Report], flows: pa.Table) -> None:
         """Hand on the rows of reports, which follow each other in `flows`."""
+        silent = self._clock() - SILENT_NS
         agents: dict[str, set[str]] = {}
-        for cluster, node in self.through():
-            agents.setdefault(cluster, set()).add(node)
+        for (cluster, node), at in self._heard.items():
+            if at >= silent:
+                agents.setdefault(cluster, set()).add(node)
         start = 0
         for report in reports:
             known = agents.get(report.key.kubernetes_cluster, set())

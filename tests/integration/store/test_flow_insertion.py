@@ -31,6 +31,7 @@ from tests.integration.store.observed import (
     WINDOW,
     keep,
     packets,
+    pod_to_pod_across,
     pod_to_pod_same_node,
     pod_to_service,
     rows,
@@ -39,6 +40,7 @@ from tests.integration.world import (
     CARTS,
     CARTS2,
     CLUSTER,
+    DB,
     FRONT,
     ITEMS,
     OUTSIDE,
@@ -140,6 +142,25 @@ async def test_what_a_failed_insertion_stored_after_all_is_told_once(
         assert await listener.windows(0) == {Window(START, START + 15 * SECOND)}
     assert await intake.exported() == [(FRONT, CARTS)]
     assert (await rows(store, "flows"), await rows(store, "drops")) == (2, 1)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_whoever_comes_back_first_from_an_outage_tells_its_own_part_alone(
+    store: FlowStore, intake: Intake, restarted: bool
+) -> None:
+    one, two = pod_to_pod_across()
+    before = [Agent(agent.node).report(f"before-{agent.node}") for agent in (one, two)]
+    if restarted:
+        await keep(store, *before)
+    await intake.ingest.start()
+    if not restarted:
+        for report in before:
+            await intake.send(report)
+    intake.now_ns = START + 3600 * SECOND
+    await intake.send(two.report("two"))
+    intake.now_ns += SECOND
+    await intake.send(one.report("one"))
+    assert await intake.exported() == [(FRONT, DB)]
 
 
 @pytest.mark.parametrize("table", ["flows", "flows_hourly", "batches"])
