@@ -53,7 +53,7 @@ async def test_questions_that_were_abandoned_make_way_for_others(
     for _ in range(2):
         with pytest.raises(StoreError, match="ask for a shorter time"):
             await asyncio.gather(store.query(endless, {}), store.query(endless, {}))
-    answers = []
+    answers: list[int] = []
     while not answers:
         with suppress(StoreError):
             answers += (await store.query("SELECT 1 AS one", {}))["one"].to_pylist()
