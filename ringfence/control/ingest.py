@@ -42,15 +42,17 @@ class FlowIngest:
         self._store, self._inventory, self._exports = store, inventory, exports
         self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
+        self._heard: dict[tuple[ClusterId, str], int] = {}
         self._waiting: dict[BatchKey, tuple[Report, asyncio.Future[bool]]] = {}
+        self._unfinished: set[BatchKey] = set()
         self._writer: asyncio.Task[None] | None = None
         self.arrivals = Arrivals()
 
     async def start(self) -> None:
-        """Learn from the store who reported lately."""
-        since = {"since": self._clock() - SILENT_NS}
-        for row in (await self._store.query(THROUGH, since)).to_pylist():
+        """Learn from the store who reported last."""
+        for row in (await self._store.query(THROUGH, {"silent": SILENT_NS})).to_pylist():
             self._through[ClusterId(row["kubernetes_cluster"]), row["node"]] = row["through_ns"]
+        self._heard = dict.fromkeys(self._through, self._clock())
 
     async def stop(self) -> None:
         """Store what is waiting."""
@@ -81,13 +83,24 @@ class FlowIngest:
             raise NotYetError(f"the inventory of {cluster} is awaited from its connector")
         ahead_ns = window.end_ns + NEWS_NS - self._clock()
         await asyncio.sleep(min(max(ahead_ns, 0), NEWS_NS) / 10**9)
+        self._hear((cluster, node))
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
         duplicate = await self._stored(Report(key, flows, drops))
         last = self._through.get((cluster, node), 0)
         self._through[cluster, node] = max(last, window.end_ns)
-        if not duplicate:
-            self.arrivals.tell(agent.tenant, window)
         return duplicate
+
+    def _hear(self, node: tuple[ClusterId, str]) -> None:
+        """Note that a node's agent is there.
+
+        Where nobody was heard the network was away, or we were: agents come back one by one, with
+        what they have kept, and those not heard yet will tell their part.
+        """
+        now_ns, before_ns = self._clock(), max(self._heard.values(), default=0)
+        if now_ns - before_ns > SILENT_NS:
+            alive = [one for one, at in self._heard.items() if before_ns - at <= SILENT_NS]
+            self._heard = dict.fromkeys(alive, now_ns)
+        self._heard[node] = now_ns
 
     async def _stored(self, report: Report) -> bool:
         """Wait for its turn; one that comes again meanwhile waits for the first."""
@@ -125,21 +138,37 @@ class FlowIngest:
         return group
 
     async def _store_group(self, reports: list[Report]) -> set[BatchKey]:
-        """Store what is not known yet; the keys of what is."""
+        """Store what is not known yet, and announce it; the keys of what was announced before."""
         known = await self._store.known([report.key for report in reports])
+        # An insertion that had failed may have been finished since: nobody has heard of its rows.
+        late = [report for report in reports if report.key in known & self._unfinished]
+        if late:
+            self._announce(late, label(late, self._inventory.timeline)[0])
         fresh = [report for report in reports if report.key not in known]
         if fresh:
+            keys = [report.key for report in fresh]
+            self._unfinished.update(keys)
             flows, drops = label(fresh, self._inventory.timeline)
-            await self._store.insert([report.key for report in fresh], flows, drops)
-            if self._exports:
-                self._export(fresh, flows)
-        return known
+            await self._store.insert(keys, flows, drops)
+            self._announce(fresh, flows)
+        return known - {report.key for report in late}
+
+    def _announce(self, reports: list[Report], flows: pa.Table) -> None:
+        """Tell of reports that are stored; their rows follow each other in `flows`."""
+        for report in reports:
+            key = report.key
+            self._unfinished.discard(key)
+            self.arrivals.tell(key.tenant, Window(key.start_ns, key.end_ns))
+        if self._exports:
+            self._export(reports, flows)
 
     def _export(self, reports: list[Report], flows: pa.Table) -> None:
         """Hand on the rows of reports, which follow each other in `flows`."""
+        silent = self._clock() - SILENT_NS
         agents: dict[str, set[str]] = {}
-        for cluster, node in self.through():
-            agents.setdefault(cluster, set()).add(node)
+        for (cluster, node), at in self._heard.items():
+            if at >= silent:
+                agents.setdefault(cluster, set()).add(node)
         start = 0
         for report in reports:
             known = agents.get(report.key.kubernetes_cluster, set())

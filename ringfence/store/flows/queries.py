@@ -66,22 +66,40 @@ _BEST = [
 ]
 
 # Elsewhere than on its consumer's own node a tuple may be a translated one without its being
-# known. Where that node has an agent, what others saw is evidence of arrival and no more.
-_LATE_NS = 300 * 10**9
-_REMOTE = f"""
-consumer_node != node AND (kubernetes_cluster, consumer_node) IN (
-    SELECT kubernetes_cluster, node FROM batches
-    WHERE tenant = {{tenant:String}} AND window_start_ns < {{until:Int64}}
-        AND window_end_ns >= {{since:Int64}} - {_LATE_NS}
+# known. While that node has an agent, what others saw is evidence of arrival and no more. An agent
+# is there for the slots of time that its windows touch, and the one after: its reports may be late.
+_SLOT_NS = 300 * 10**9
+_HOUR_NS = 3600 * 10**9
+_LONGEST_NS = 24 * _HOUR_NS
+"""How far back from its end a window counts."""
+_SLOT = f"intDiv(window_end_ns - 1, {_SLOT_NS})"
+_HOUR = f"intDiv(toUnixTimestamp(hour) * 1000000000, {_HOUR_NS})"
+
+
+def _remote(slot: str, slot_ns: int) -> str:
+    """Whether a row was seen elsewhere while its consumer's node had an agent."""
+    return f"""
+consumer_node != node AND (kubernetes_cluster, consumer_node, {slot}) IN (
+    SELECT DISTINCT kubernetes_cluster, node, arrayJoin(range(
+        intDiv(greatest(window_start_ns, window_end_ns - {_LONGEST_NS}), {slot_ns}),
+        intDiv(window_end_ns - 1 + {_SLOT_NS}, {slot_ns}) + 1
+    ))
+    FROM batches
+    WHERE tenant = {{tenant:String}} AND window_start_ns < {{until:Int64}} + {slot_ns}
+        AND window_end_ns >= {{since:Int64}} - {slot_ns + _SLOT_NS}
 )
 """
+
+
+_REMOTE = _remote(_SLOT, _SLOT_NS)
+_REMOTE_IN_HOURS = _remote(_HOUR, _HOUR_NS)
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 TUNNEL_COLUMNS = ("tunnel_protocol", "tunnel_consumer", "tunnel_provider", "tunnel_port")
 """The own tuple of the tunnel that carries a hop, the protocol being 0 where none does."""
 
 _OBSERVED = f"""
 SELECT hop, {_SAME}, node, interface,
-    min(rank) AS rank, min({_REMOTE}) AS remote, toUInt64(0) AS dropped,
+    min(rank) AS rank, {_REMOTE} AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
     minIf(rtt_min_ns, rtt_samples > 0) AS rtt_min_ns,
@@ -95,7 +113,7 @@ SELECT hop, {_SAME}, node, interface,
     max(carries) AS carries, {_LEAST_HOLDERS},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM flows WHERE {_BETWEEN}
-GROUP BY hop, node, interface
+GROUP BY hop, node, interface, remote
 """
 
 _DROPPED = f"""
@@ -177,7 +195,7 @@ def hourly(question: str) -> str:
         question = question.replace(
             f"FROM {table} WHERE {_BETWEEN}", f"FROM {table}_hourly WHERE {_IN_HOURS}"
         )
-    return question
+    return question.replace(_REMOTE, _REMOTE_IN_HOURS)
 
 
 _DENIED = f"""
@@ -200,9 +218,10 @@ ORDER BY last_ns DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
 
 THROUGH = """
 SELECT tenant, kubernetes_cluster, node, max(window_end_ns) AS through_ns FROM batches
-WHERE window_end_ns >= {since:Int64}
+WHERE window_end_ns >= (SELECT max(window_end_ns) FROM batches) - {silent:Int64}
 GROUP BY tenant, kubernetes_cluster, node ORDER BY kubernetes_cluster, node
 """
+"""The end of each node's last window, of nodes that were not silent when the last one ended."""
 
 WINDOWS = """
 SELECT DISTINCT window_start_ns, window_end_ns FROM batches

@@ -47,6 +47,8 @@ from tests.integration.world import (
     timeline,
 )
 
+HOUR = 3600 * SECOND
+
 
 def told(hops: pa.Table) -> set[tuple[str, str, int]]:
     return {
@@ -205,6 +207,27 @@ async def test_ranges_side_by_side_share_no_report(store: FlowStore) -> None:
         (hop,) = (await store.query(HOPS, within)).to_pylist()
         seen.append((hop["forward_packets"], hop["dropped"]))
     assert seen == [(5, 1)] * 4
+
+
+@pytest.mark.parametrize("question", [HOPS, hourly(HOPS)])
+async def test_a_later_agent_leaves_what_others_told_before_it(
+    store: FlowStore, question: str
+) -> None:
+    """One takes the consumer's node five hours later, and tells the translated hop itself."""
+    one, two = pod_to_service(CARTS2)
+    times = {"before": (two, 0), "with": (two, 5 * HOUR), "own": (one, 5 * HOUR)}
+    for name, (agent, later) in times.items():
+        report = agent.report(name)
+        key = replace(report.key, start_ns=START + later, end_ns=START + later + 15 * SECOND)
+        await keep(store, replace(report, key=key))
+    for until, packets in ((HOUR, [5]), (6 * HOUR, [5, 5, 5])):
+        found = await store.query(question, WINDOW | {"until": START + until})
+        assert found["forward_packets"].to_pylist() == packets
+    within = {"since": START + 5 * HOUR, "until": START + 6 * HOUR}
+    assert told(await store.query(question, WINDOW | within)) == {
+        (FRONT, CARTS_IP, 80),
+        (FRONT, CARTS2, 8080),
+    }
 
 
 async def test_other_tenants_see_nothing(store: FlowStore) -> None:

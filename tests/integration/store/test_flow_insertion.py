@@ -1,6 +1,9 @@
 """A batch is stored once, whatever happens on the way."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.labelling import Report, label
 from ringfence.control.metrics import Metrics
 from ringfence.control.services import Window
+from ringfence.export.jsonl import JsonLines
+from ringfence.export.url import parse_url
 from ringfence.model.client import ClientKind
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.store.errors import StoreError
@@ -26,11 +31,23 @@ from tests.integration.store.observed import (
     WINDOW,
     keep,
     packets,
+    pod_to_pod_across,
     pod_to_pod_same_node,
     pod_to_service,
     rows,
 )
-from tests.integration.world import CARTS, CARTS2, CLUSTER, FRONT, ITEMS, SECOND, START, Agent
+from tests.integration.world import (
+    CARTS,
+    CARTS2,
+    CLUSTER,
+    DB,
+    FRONT,
+    ITEMS,
+    OUTSIDE,
+    SECOND,
+    START,
+    Agent,
+)
 
 
 async def test_windows_add_up_and_what_is_stored_is_known(store: FlowStore) -> None:
@@ -51,34 +68,99 @@ async def test_windows_add_up_and_what_is_stored_is_known(store: FlowStore) -> N
         assert {name: hop[name] for name in rtt} == rtt | {"rtt_samples": 4, "rtt_sum_ns": 180}
 
 
-async def test_what_is_reported_again_in_other_company_is_stored_once(
-    store: FlowStore, tmp_path: Path
-) -> None:
+@dataclass
+class Intake:
+    """An ingest, and a file that it exports to."""
+
+    ingest: FlowIngest
+    exports: Exports
+    file: Path
+    now_ns: int = START
+
+    async def send(self, report: Report) -> bool:
+        """Report as an agent does."""
+        agent = ClientIdentity(ClientKind.AGENT, report.key.node, CLUSTER, DEFAULT_TENANT)
+        window = Window(report.key.start_ns, report.key.end_ns)
+        return await self.ingest.ingest(agent, report.key.id, window, report.flows, report.drops)
+
+    async def exported(self) -> list[tuple[str, str]]:
+        """Who was said to have connected where, in all."""
+        await self.exports.stop()
+        told = map(json.loads, self.file.read_text().splitlines())
+        return [(one["consumer"]["address"], one["provider"]["address"]) for one in told]
+
+
+@pytest.fixture
+async def intake(store: FlowStore, tmp_path: Path) -> AsyncIterator[Intake]:
     database = Database(f"sqlite:///{tmp_path / 'control.db'}")
     await database.start()
     inventory = Inventory(database, DEFAULT_TENANT, Metrics())
     inventory.timeline.replace(START - 60 * SECOND, CLUSTER, ITEMS)
-    ingest = FlowIngest(store, inventory, Exports({}, inventory.timeline), lambda: START)
-    await ingest.start()
+    file = tmp_path / "flows.jsonl"
+    exports = Exports({"file": JsonLines(parse_url(f"jsonl://{file}"))}, inventory.timeline)
+    await exports.start()
+    ingest = FlowIngest(store, inventory, exports, lambda: made.now_ns)
+    made = Intake(ingest, exports, file)
+    yield made
+    await ingest.stop()
+    await exports.stop()
+    await database.stop()
+
+
+async def test_what_is_reported_again_in_other_company_is_stored_once(
+    store: FlowStore, intake: Intake
+) -> None:
+    await intake.ingest.start()
     one, two = pod_to_service(CARTS2)
-
-    async def send(report: Report) -> bool:
-        agent = ClientIdentity(ClientKind.AGENT, report.key.node, CLUSTER, DEFAULT_TENANT)
-        window = Window(report.key.start_ns, report.key.end_ns)
-        return await ingest.ingest(agent, report.key.id, window, report.flows, report.drops)
-
+    send = intake.send
     first = [send(one.report("a")), send(two.report("b")), send(one.report("a"))]
     assert await asyncio.gather(*first) == [False, False, True]
     again = [send(one.report("c")), send(two.report("b")), send(one.report("a"))]
     assert await asyncio.gather(*again) == [False, True, True]
     assert await rows(store, "flows") == 2 * len(one.flows) + len(two.flows)
     assert await rows(store, "batches") == 3
-    assert ingest.through() == {
+    assert intake.ingest.through() == {
         (CLUSTER, "node1"): START + 15 * SECOND,
         (CLUSTER, "node2"): START + 15 * SECOND,
     }
-    await ingest.stop()
-    await database.stop()
+
+
+async def test_what_a_failed_insertion_stored_after_all_is_told_once(
+    store: FlowStore, intake: Intake
+) -> None:
+    await intake.ingest.start()
+    (agent,) = pod_to_pod_same_node()
+    agent.dropped(OUTSIDE, (FRONT, 8079))
+    with intake.ingest.arrivals.listen(DEFAULT_TENANT) as listener:
+        await store._run(store._writer, methodcaller("command", "RENAME TABLE drops TO gone"))
+        with pytest.raises(StoreError):
+            await intake.send(agent.report("a"))
+        await store._run(store._writer, methodcaller("command", "RENAME TABLE gone TO drops"))
+        assert not await listener.windows(0)
+        sent = [await intake.send(agent.report("a")) for _ in range(2)]
+        assert sent == [False, True]
+        assert await listener.windows(0) == {Window(START, START + 15 * SECOND)}
+    assert await intake.exported() == [(FRONT, CARTS)]
+    assert (await rows(store, "flows"), await rows(store, "drops")) == (2, 1)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_whoever_comes_back_first_from_an_outage_tells_its_own_part_alone(
+    store: FlowStore, intake: Intake, restarted: bool
+) -> None:
+    one, two = pod_to_pod_across()
+    before = [Agent(agent.node).report(f"before-{agent.node}") for agent in (one, two)]
+    if restarted:
+        await keep(store, *before)
+    await intake.ingest.start()
+    if not restarted:
+        for report in before:
+            await intake.send(report)
+    intake.now_ns = START + 3600 * SECOND
+    await intake.send(two.report("two"))
+    intake.now_ns += SECOND
+    await intake.send(one.report("one"))
+    assert await intake.exported() == [(FRONT, DB)]
 
 
 @pytest.mark.parametrize("table", ["flows", "flows_hourly", "batches"])
