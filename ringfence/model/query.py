@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 import re2
-from lark import Lark, Token, Transformer
+from lark import Lark, Token, Transformer, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken, VisitError
 
 from ringfence.model.address import Network, parse_address, parse_network
@@ -148,6 +148,10 @@ NUMBER: /-?[0-9]+(\.[0-9]+)?/
 %ignore /\s+/
 """
 
+_MOST_LETTERS = 65_536
+_MOST_LEVELS = 100
+"""Within this all that walks a query may recurse, and the store reads what is made of it."""
+
 _EXPECTED = {
     "KEY": "a label key",
     "OPERATOR": "an operator (= != in contains matches < <= > >= subnet exists)",
@@ -231,14 +235,27 @@ def _parser() -> Lark:
 
 def parse(text: str) -> Query:
     """Read a filter; `parse(str(query)) == query`. Raises QueryError with line and column."""
+    if len(text) > _MOST_LETTERS:
+        raise QueryError(f"longer than {_MOST_LETTERS} letters")
     try:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
         raise QueryError(_explain(error, text), max(error.line, 1), max(error.column, 1)) from error
+    if _levels(tree) > _MOST_LEVELS:
+        raise QueryError(f"more than {_MOST_LEVELS} levels of `not` and parentheses")
     try:
         return _Build().transform(tree)
     except VisitError as error:
         raise error.orig_exc from None
+
+
+def _levels(tree: Tree[Token]) -> int:
+    """How deep a parse tree is."""
+    level, levels = [tree], 0
+    while level:
+        level = [child for node in level for child in node.children if isinstance(child, Tree)]
+        levels += 1
+    return levels
 
 
 def _explain(error: UnexpectedInput, text: str) -> str:
@@ -246,7 +263,7 @@ def _explain(error: UnexpectedInput, text: str) -> str:
         found = "the end" if error.token.type == "$END" else repr(str(error.token))
         names = set(error.expected)
     else:
-        found = repr(text.splitlines()[error.line - 1][error.column - 1])
+        found = repr(text.split("\n")[error.line - 1][error.column - 1])
         names = set(getattr(error, "allowed", None) or ())
     wanted = sorted(_EXPECTED.get(name, f"'{name.lower()}'") for name in names)
     return f"found {found}, expected {' or '.join(wanted)}"

@@ -43,6 +43,10 @@ def test_matches_and_prints_back(text: str, expected: bool) -> None:
         ('a = "\\ud800"', 1, 5, "an escape"),
         ('a >= "high"', 1, 6, "compares numbers"),
         ("a in ()", 1, 7, "found ')'"),
+        ('a = "x" \u2028 ?', 1, 11, "found '?'"),
+        ("not " * 1_500 + "everything", 1, 1, "levels"),
+        ("a = 1 and (" * 500 + "a = 1" + ")" * 500, 1, 1, "levels"),
+        ("a = " + "1" * 70_000, 1, 1, "longer than"),
     ],
 )
 def test_refusals_name_the_place(text: str, line: int, column: int, said: str) -> None:
