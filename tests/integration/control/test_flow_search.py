@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from ringfence.control.api import flow_search
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, report, through_service
@@ -71,6 +72,16 @@ async def test_answers_are_made_beside_the_event_loop(
     assert threading.current_thread() not in threads
     bad = await seen.http.get("/api/v1/flows", params={"limit": 1_001})
     assert bad.status_code == 422
+
+
+async def test_dispositions_of_too_many_flows_are_refused(
+    seen: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = {"filter": 'disposition = "dropped"'}
+    await seen.ok("GET", "/flows", params=query)
+    monkeypatch.setattr(flow_search, "_MOST_HOPS", 3)
+    bad = await seen.http.get("/api/v1/flows", params=query)
+    assert (bad.status_code, "take a shorter time" in bad.json()["detail"]) == (422, True)
 
 
 async def test_long_ranges_are_added_up_from_whole_hours(seen: World) -> None:
