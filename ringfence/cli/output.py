@@ -51,6 +51,9 @@ AnswerOption = Annotated[
 ]
 """-o of a command whose result is no list of rows."""
 
+_MARKDOWN = str.maketrans({"|": "\\|", "\\": "&#92;", "<": "&lt;"})
+"""What a cell of Markdown may not have as it is; a backslash could undo that before a bar."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -76,7 +79,7 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
     elif form is Format.MD:
         bars = ["--:" if column.right else "---" for column in shown]
         for line in [headings, bars, *cells]:
-            print("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
+            print("| " + " | ".join(cell.translate(_MARKDOWN) for cell in line) + " |")
     elif cells:
         _print_aligned(headings, cells, [column.right for column in shown])
     else:
@@ -84,16 +87,16 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
 
 
 def emit_data(data: Any, form: Format) -> None:
-    """Print data as JSON, YAML, or a JSON document a line."""
+    """Print data as JSON, YAML, or a JSON document a line, in ASCII: names may be hostile."""
     if form is Format.YAML:
         import yaml  # noqa: PLC0415
 
-        sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        sys.stdout.write(yaml.safe_dump(data, sort_keys=False))
     elif form is Format.JSONL:
         for row in data if isinstance(data, list) else [data]:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(row) + "\n")
     else:
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool]) -> None:
