@@ -344,13 +344,18 @@ def matches(query: Query, labels: Mapping[str, tuple[str, ...]]) -> bool:
 
 def keys(query: Query) -> Iterator[str]:
     """Every key that a query compares, in the order written."""
+    return (compare.key for compare in comparisons(query))
+
+
+def comparisons(query: Query) -> Iterator[Compare]:
+    """Every comparison of a query, in the order written."""
     match query:
-        case Compare(key):
-            yield key
+        case Compare():
+            yield query
         case And(queries) | Or(queries):
             for part in queries:
-                yield from keys(part)
+                yield from comparisons(part)
         case Not(inner):
-            yield from keys(inner)
+            yield from comparisons(inner)
         case Everything():
             return

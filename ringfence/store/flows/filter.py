@@ -18,7 +18,7 @@ from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
 from ringfence.model.labels import ADDRESS, ADDRESS_TYPE
-from ringfence.model.protocol import parse_protocol
+from ringfence.model.protocol import parse_one_protocol
 from ringfence.model.query import (
     And,
     Compare,
@@ -144,7 +144,7 @@ class Condition:
             )
         columns = self._columns.attributes[compare.key]
         if compare.key == "protocol":
-            numbers = tuple(str(parse_protocol(value)) for value in _words(compare))
+            numbers = tuple(str(parse_one_protocol(value)) for value in _words(compare))
             compare = Compare(compare.key, Operator.IN, numbers)
         if compare.key == "method":
             return f"method IN {self._bind('Array(String)', list(_words(compare)))}"
