@@ -32,7 +32,7 @@ def _parse_rfc3339(text: str) -> int:
     except ValueError as error:
         raise InputError(
             f"{text!r} is neither a time such as 2030-01-31T12:00:00Z "
-            "nor a duration back from now such as 5m"
+            "nor a duration back from now: a number and s, m, h or d"
         ) from error
     if moment.tzinfo is None:
         raise InputError(f"{text!r} names no time zone: end it with Z for UTC")
