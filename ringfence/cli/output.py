@@ -3,8 +3,8 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -57,12 +57,20 @@ _MARKDOWN = str.maketrans({"|": "\\|", "\\": "&#92;", "<": "&lt;"})
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its heading, its text for a row, and whether only -o wide has it."""
+    """One column of a table: its heading, its text for a row, and whether only -o wide has it.
+
+    `csv` has the columns, by heading, that stand for it where each should hold one plain value.
+    """
 
     heading: str
     text: Callable[[Row], object]
     wide: bool = False
     right: bool = False
+    csv: Mapping[str, Callable[[Row], object]] = field(default_factory=dict)
+
+    def plain(self) -> "list[Column]":
+        """The columns of CSV."""
+        return [Column(heading, text) for heading, text in self.csv.items()] or [self]
 
 
 def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: str = "none") -> None:
@@ -70,6 +78,8 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
     if form in (Format.JSON, Format.YAML, Format.JSONL):
         emit_data(list(rows), form)
         return
+    if form is Format.CSV:
+        columns = [plain for column in columns for plain in column.plain()]
     shown = [column for column in columns if form is not Format.TABLE or not column.wide]
     cells = [[printable(column.text(row)) for column in shown] for row in rows]
     headings = [column.heading for column in shown]
