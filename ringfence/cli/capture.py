@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ringfence.cli.flows.columns import two_way
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, human_bytes
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.flows.pcap import Bytes, CaptureFileError, read_frames
@@ -28,6 +29,14 @@ _MALFORMED = (
 _FLAGS = "FSRPAUECN"  # from the lowest bit, RFC 9293 section 3.1; N is AE, once NS
 _PORT_MAX = 65535
 
+
+def _both(row: Row, name: str) -> str:
+    forward, reverse = row["forward"][name], row["reverse"][name]
+    if name == "bytes":
+        return f"{human_bytes(forward)} / {human_bytes(reverse)}"
+    return f"{forward} / {reverse}" if forward or reverse else ""
+
+
 _ONE_WAY = [
     Column("LAYER", lambda row: row["layer"]),
     Column("PROTOCOL", lambda row: format_protocol(row["proto"])),
@@ -45,8 +54,8 @@ _TWO_WAY = [
     Column("PROVIDER", lambda row: row["provider"]),
     Column("PROTOCOL", lambda row: format_protocol(row["proto"])),
     Column("PORT", lambda row: row.get("icmp_type_code", row["port"]), right=True),
-    Column("BYTES", lambda row: _both(row, "bytes"), right=True),
-    Column("PACKETS", lambda row: _both(row, "packets"), right=True),
+    two_way("bytes", _both),
+    two_way("packets", _both),
     Column("FLAGS", lambda row: _both(row, "flags")),
     Column("OPENED", lambda row: row["opened"], right=True),
     Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
@@ -251,10 +260,3 @@ def _address(octets: Any) -> str:
 
 def _letters(flags: int) -> str:
     return "".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1)
-
-
-def _both(row: Row, name: str) -> str:
-    forward, reverse = row["forward"][name], row["reverse"][name]
-    if name == "bytes":
-        return f"{human_bytes(forward)} / {human_bytes(reverse)}"
-    return f"{forward} / {reverse}" if forward or reverse else ""

@@ -3,8 +3,8 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -51,15 +51,26 @@ AnswerOption = Annotated[
 ]
 """-o of a command whose result is no list of rows."""
 
+_MARKDOWN = str.maketrans({"|": "\\|", "\\": "&#92;", "<": "&lt;"})
+"""What a cell of Markdown may not have as it is; a backslash could undo that before a bar."""
+
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its heading, its text for a row, and whether only -o wide has it."""
+    """One column of a table: its heading, its text for a row, and whether only -o wide has it.
+
+    `csv` has the columns, by heading, that stand for it where each should hold one plain value.
+    """
 
     heading: str
     text: Callable[[Row], object]
     wide: bool = False
     right: bool = False
+    csv: Mapping[str, Callable[[Row], object]] = field(default_factory=dict)
+
+    def plain(self) -> "list[Column]":
+        """The columns of CSV."""
+        return [Column(heading, text) for heading, text in self.csv.items()] or [self]
 
 
 def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: str = "none") -> None:
@@ -67,6 +78,8 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
     if form in (Format.JSON, Format.YAML, Format.JSONL):
         emit_data(list(rows), form)
         return
+    if form is Format.CSV:
+        columns = [plain for column in columns for plain in column.plain()]
     shown = [column for column in columns if form is not Format.TABLE or not column.wide]
     cells = [[printable(column.text(row)) for column in shown] for row in rows]
     headings = [column.heading for column in shown]
@@ -76,7 +89,7 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
     elif form is Format.MD:
         bars = ["--:" if column.right else "---" for column in shown]
         for line in [headings, bars, *cells]:
-            print("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
+            print("| " + " | ".join(cell.translate(_MARKDOWN) for cell in line) + " |")
     elif cells:
         _print_aligned(headings, cells, [column.right for column in shown])
     else:
@@ -84,16 +97,16 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
 
 
 def emit_data(data: Any, form: Format) -> None:
-    """Print data as JSON, YAML, or a JSON document a line."""
+    """Print data as JSON, YAML, or a JSON document a line, in ASCII: names may be hostile."""
     if form is Format.YAML:
         import yaml  # noqa: PLC0415
 
-        sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        sys.stdout.write(yaml.safe_dump(data, sort_keys=False))
     elif form is Format.JSONL:
         for row in data if isinstance(data, list) else [data]:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(row) + "\n")
     else:
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool]) -> None:

@@ -78,7 +78,8 @@ class Agents:
             if agent.key[1] == node and cluster in {None, agent.key[0]}
         ]
         if not found:
-            raise NotFoundError(f"no agent of a node {node!r} has been heard of")
+            where = "" if cluster is None else f" in the Kubernetes cluster {cluster!r}"
+            raise NotFoundError(f"no agent of a node {node!r}{where} has been heard of")
         if len(found) > 1:
             clusters = ", ".join(agent.key[0] or "none" for agent in found)
             raise ConflictError(f"several nodes are named {node!r}, in the clusters {clusters}")

@@ -5,7 +5,9 @@ from difflib import get_close_matches
 
 from ringfence.model import labels
 from ringfence.model.errors import InputError
-from ringfence.model.query import Query, keys, parse
+from ringfence.model.flow import Method
+from ringfence.model.query import Compare, Operator, Query, comparisons, keys, parse
+from ringfence.model.workload import ItemKind
 
 FIXED = (
     labels.ADDRESS,
@@ -25,6 +27,8 @@ OPEN = (
     labels.USER_PREFIX,
 )
 """What may be followed by any name."""
+_WORDS = {labels.KIND: ItemKind, "method": Method}
+"""The keys with few values, which are these."""
 OF_ENDS = (labels.ADDRESS_TYPE,)
 """What the ends of flows have, and items do not."""
 
@@ -32,13 +36,25 @@ OF_ENDS = (labels.ADDRESS_TYPE,)
 def parse_filter(text: str, ends: Iterable[str] = (), attributes: Iterable[str] = ()) -> Query:
     """Read a filter whose keys must be labels, those of one of `ends` (END.KEY), or `attributes`.
 
-    Raises InputError for any other key, with the nearest one that there is.
+    Raises InputError for any other key, with the nearest one that there is, and for a value that
+    the key never has.
     """
     query = parse(text)
     prefixes = [f"{end}." for end in ends]
     others = [*attributes, *of_ends(["", *prefixes])] if prefixes else [*attributes]
     check_keys("filter", keys(query), ["", *prefixes], others)
+    for compare in comparisons(query):
+        _check_values(compare, prefixes)
     return query
+
+
+def _check_values(compare: Compare, prefixes: Iterable[str]) -> None:
+    if compare.operator not in (Operator.EQ, Operator.NE, Operator.IN):
+        return
+    key = _split(compare.key, prefixes)[1]
+    unknown = set(compare.values) - set(_WORDS[key]) if key in _WORDS else None
+    if unknown:
+        raise InputError(f"{min(unknown)!r} is no {key}: write {', '.join(_WORDS[key])}")
 
 
 def of_ends(prefixes: Iterable[str]) -> list[str]:
@@ -55,9 +71,24 @@ def check_keys(
     """
     for key in wanted:
         if key not in others and not any(_is_label(key, prefix) for prefix in prefixes):
-            near = get_close_matches(key, [*others, *_candidates(key, prefixes)], 1)
+            near = _longer(key, prefixes) or get_close_matches(
+                key, [*others, *_candidates(key, prefixes)], 1
+            )
             mend = f"did you mean {near[0]}?" if near else f"known are {_known(prefixes, others)}"
             raise InputError(f"{where}: there is no key {key!r}; {mend}")
+
+
+def _split(key: str, prefixes: Iterable[str]) -> tuple[str, str]:
+    """The prefix of a key, empty where it has none of these, and what follows."""
+    prefix = next((one for one in prefixes if one and key.startswith(one)), "")
+    return prefix, key.removeprefix(prefix)
+
+
+def _longer(key: str, prefixes: Iterable[str]) -> list[str]:
+    """The keys of which somebody wrote the last part alone."""
+    prefix, bare = _split(key, prefixes)
+    known = [one + fixed for one in prefixes for fixed in FIXED]
+    return [one for one in known if one.startswith(prefix) and one.endswith(f".{bare}")]
 
 
 def _is_label(key: str, prefix: str) -> bool:
@@ -79,4 +110,7 @@ def _candidates(key: str, prefixes: Iterable[str]) -> Iterator[str]:
 
 def _known(prefixes: Iterable[str], others: Iterable[str]) -> str:
     ends = [f"{prefix}KEY" for prefix in prefixes if prefix]
-    return ", ".join((*FIXED, *(f"{start}NAME" for start in OPEN), *ends, *others))
+    labelled = [*FIXED, *(f"{start}NAME" for start in OPEN)]
+    if "" in prefixes:
+        return ", ".join((*labelled, *ends, *others))
+    return f"{', '.join((*ends, *others))}; KEY is one of {', '.join(labelled)}"

@@ -23,13 +23,20 @@ def format_port(protocol: int | None, port: int) -> str:
 
 def parse_protocol(text: str | int) -> int | None:
     """Read a name, a number, or `any` (None); raises InputError."""
+    return None if str(text).lower() == "any" else _number(text, "a number or any")
+
+
+def parse_one_protocol(text: str | int) -> int:
+    """Read a name or a number; raises InputError."""
+    return _number(text, "or a number")
+
+
+def _number(text: str | int, others: str) -> int:
     word = str(text).lower()
-    if word == "any":
-        return None
     number = _NUMBERS.get(word, int(word) if word.isdecimal() else -1)
     if not 0 <= number <= _MAX_PROTOCOL:
         known = ", ".join(NAMES.values())
-        raise InputError(f"{text!r} is not a protocol: write {known}, a number or any")
+        raise InputError(f"{text!r} is not a protocol: write {known}, {others}")
     return number
 
 

@@ -6,19 +6,20 @@
 `not` binds tighter than `and`, `and` tighter than `or`. Keys match case-insensitively, values
 exactly. A key may carry several values: a comparison holds if one of them satisfies it, and
 `!=` is the negation of `=`, so it holds for an item without the key. `contains` looks for a
-substring, `matches` for a regular expression over the whole value, `< <= > >=` compare numbers
-(a value that is no number never matches), `subnet` tests an address. `everything` matches all.
+substring, `matches` for a regular expression (RE2) over the whole value, `< <= > >=` compare
+numbers (a value that is no number never matches), `subnet` tests an address. `everything` matches
+all.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from lark import Lark, Token, Transformer
+import re2
+from lark import Lark, Token, Transformer, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken, VisitError
 
 from ringfence.model.address import Network, parse_address, parse_network
@@ -147,6 +148,10 @@ NUMBER: /-?[0-9]+(\.[0-9]+)?/
 %ignore /\s+/
 """
 
+_MOST_LETTERS = 65_536
+_MOST_LEVELS = 100
+"""Within this all that walks a query may recurse, and the store reads what is made of it."""
+
 _EXPECTED = {
     "KEY": "a label key",
     "OPERATOR": "an operator (= != in contains matches < <= > >= subnet exists)",
@@ -182,7 +187,9 @@ class _Build(Transformer[Token, Query]):
         if token.type == "NUMBER":
             return token
         try:
-            return token.update(value=json.loads(token))
+            text = json.loads(token)
+            text.encode()  # half a surrogate pair is no text
+            return token.update(value=text)
         except ValueError as error:
             raise _at(token, "a string with an escape that JSON does not know") from error
 
@@ -215,9 +222,10 @@ def _check_operand(operator: Operator, value: Token) -> None:
             raise _at(value, str(error)) from error
     if operator is Operator.MATCHES:
         try:
-            re.compile(value)
-        except re.error as error:
-            raise _at(value, f"not a regular expression: {error}") from error
+            _pattern(value)
+        except re2.error as error:
+            message = f"not a regular expression of RE2, which has no look-around: {error}"
+            raise _at(value, message) from error
 
 
 @lru_cache(maxsize=1)
@@ -227,14 +235,27 @@ def _parser() -> Lark:
 
 def parse(text: str) -> Query:
     """Read a filter; `parse(str(query)) == query`. Raises QueryError with line and column."""
+    if len(text) > _MOST_LETTERS:
+        raise QueryError(f"longer than {_MOST_LETTERS} letters")
     try:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
         raise QueryError(_explain(error, text), max(error.line, 1), max(error.column, 1)) from error
+    if _levels(tree) > _MOST_LEVELS:
+        raise QueryError(f"more than {_MOST_LEVELS} levels of `not` and parentheses")
     try:
         return _Build().transform(tree)
     except VisitError as error:
         raise error.orig_exc from None
+
+
+def _levels(tree: Tree[Token]) -> int:
+    """How deep a parse tree is."""
+    level, levels = [tree], 0
+    while level:
+        level = [child for node in level for child in node.children if isinstance(child, Tree)]
+        levels += 1
+    return levels
 
 
 def _explain(error: UnexpectedInput, text: str) -> str:
@@ -242,7 +263,7 @@ def _explain(error: UnexpectedInput, text: str) -> str:
         found = "the end" if error.token.type == "$END" else repr(str(error.token))
         names = set(error.expected)
     else:
-        found = repr(text.splitlines()[error.line - 1][error.column - 1])
+        found = repr(text.split("\n")[error.line - 1][error.column - 1])
         names = set(getattr(error, "allowed", None) or ())
     wanted = sorted(_EXPECTED.get(name, f"'{name.lower()}'") for name in names)
     return f"found {found}, expected {' or '.join(wanted)}"
@@ -269,8 +290,11 @@ def _network(text: str) -> Network:
 
 
 @lru_cache(maxsize=4096)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text)
+def _pattern(text: str) -> Any:
+    """A regular expression in time linear in the text (RE2), for filters may be hostile."""
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(text, options)
 
 
 def _in_subnet(have: str, want: str) -> bool:
@@ -291,7 +315,7 @@ def value_matches(compare: Compare, have: str) -> bool:
         case Operator.CONTAINS:
             return want[0] in have
         case Operator.MATCHES:
-            return _pattern(want[0]).fullmatch(have) is not None
+            return bool(_pattern(want[0]).fullmatch(have))
         case Operator.SUBNET:
             return _in_subnet(have, want[0])
         case Operator.LT | Operator.LE | Operator.GT | Operator.GE:
@@ -320,13 +344,18 @@ def matches(query: Query, labels: Mapping[str, tuple[str, ...]]) -> bool:
 
 def keys(query: Query) -> Iterator[str]:
     """Every key that a query compares, in the order written."""
+    return (compare.key for compare in comparisons(query))
+
+
+def comparisons(query: Query) -> Iterator[Compare]:
+    """Every comparison of a query, in the order written."""
     match query:
-        case Compare(key):
-            yield key
+        case Compare():
+            yield query
         case And(queries) | Or(queries):
             for part in queries:
-                yield from keys(part)
+                yield from comparisons(part)
         case Not(inner):
-            yield from keys(inner)
+            yield from comparisons(inner)
         case Everything():
             return

@@ -39,8 +39,14 @@ def test_matches_and_prints_back(text: str, expected: bool) -> None:
         ("", 1, 1, "a label key"),
         ('address subnet "10.0.0.1/8"', 1, 16, "host bits"),
         ('a matches "("', 1, 11, "regular expression"),
+        ('a matches "(?=x)"', 1, 11, "no look-around"),
+        ('a = "\\ud800"', 1, 5, "an escape"),
         ('a >= "high"', 1, 6, "compares numbers"),
         ("a in ()", 1, 7, "found ')'"),
+        ('a = "x" \u2028 ?', 1, 11, "found '?'"),
+        ("not " * 1_500 + "everything", 1, 1, "levels"),
+        ("a = 1 and (" * 500 + "a = 1" + ")" * 500, 1, 1, "levels"),
+        ("a = " + "1" * 70_000, 1, 1, "longer than"),
     ],
 )
 def test_refusals_name_the_place(text: str, line: int, column: int, said: str) -> None:
@@ -48,3 +54,7 @@ def test_refusals_name_the_place(text: str, line: int, column: int, said: str) -
         parse(text)
     assert (caught.value.line, caught.value.column) == (line, column)
     assert said in str(caught.value)
+
+
+def test_no_regular_expression_takes_for_ever() -> None:
+    assert not matches(parse('a matches "(.|.)*X"'), {"a": ("a" * 200,)})

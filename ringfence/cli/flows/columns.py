@@ -6,6 +6,7 @@ from ringfence.cli.output import Column, Row, human_bytes
 from ringfence.model.protocol import format_port, parse_protocol
 
 _WAYS = ("forward", "reverse")
+_RTT = ("min_ns", "mean_ns")
 
 
 def end_name(end: Row) -> str:
@@ -50,38 +51,11 @@ def _flags(row: Row) -> str:
 def _rtt(row: Row) -> str:
     """The least and the mean time from SYN to SYN-ACK."""
     rtt = row["rtt"]
-    return " / ".join(f"{rtt[name] / 1e6:.2f} ms" for name in ("min_ns", "mean_ns")) if rtt else ""
+    return " / ".join(f"{rtt[name] / 1e6:.2f} ms" for name in _RTT) if rtt else ""
 
 
-FLOW_COLUMNS = [
-    Column("CONSUMER", lambda row: end_name(row["consumer"])),
-    Column("PROVIDER", provider_name),
-    Column("PROTOCOL", lambda row: row["protocol"]),
-    Column("PORT", port, right=True),
-    Column("CONSUMER PROCESS", lambda row: process_name(row["consumer"]), wide=True),
-    Column("PROVIDER PROCESS", lambda row: process_name(row["provider"]), wide=True),
-    Column("BYTES", lambda row: both(row, "bytes"), right=True),
-    Column("PACKETS", lambda row: both(row, "packets"), right=True),
-    Column("FLAGS", _flags),
-    Column("OPENED", lambda row: row["opened"], right=True),
-    Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
-    Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
-    Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
-    Column("DNS NAME", lambda row: row["provider"]["dns_name"], wide=True),
-    Column("CARRIES", lambda row: row["carries"] or "", right=True, wide=True),
-    Column("SYN", lambda row: _of_tcp(row, "syn"), right=True, wide=True),
-    Column("FIN", lambda row: _of_tcp(row, "fin"), right=True, wide=True),
-    Column("RST", lambda row: _of_tcp(row, "rst"), right=True, wide=True),
-    Column("RETRANSMITTED", lambda row: _of_tcp(row, "retransmitted"), right=True, wide=True),
-    Column("RTT MIN / MEAN", _rtt, right=True, wide=True),
-    Column("CONSUMER LABELS", _labels("consumer"), wide=True),
-    Column("PROVIDER LABELS", _labels("provider"), wide=True),
-    Column("DIRECTION BY", lambda row: row["method"]),
-    Column("DISPOSITION", lambda row: row["disposition"]),
-    Column("FIRST", lambda row: row["first"], wide=True),
-    Column("LAST", lambda row: row["last"], wide=True),
-    Column("CONNECTION", lambda row: row["connection"], wide=True),
-]
+def _rtt_of(name: str) -> Callable[[Row], object]:
+    return lambda row: row["rtt"] and row["rtt"][name]
 
 
 def both(row: Row, count: str) -> str:
@@ -94,6 +68,54 @@ def both(row: Row, count: str) -> str:
 
 def _of_tcp(row: Row, count: str) -> str:
     return both(row, count) if row["protocol"] == "TCP" else ""
+
+
+def two_way(count: str, text: Callable[[Row, str], str] = both, *, wide: bool = False) -> Column:
+    """The column of a count of both ways; of CSV two."""
+
+    def of(way: str) -> Callable[[Row], object]:
+        return lambda row: row[way][count]
+
+    heading = count.upper()
+    csv = {f"{way.upper()} {heading}": of(way) for way in _WAYS}
+    return Column(heading, lambda row: text(row, count), wide, right=True, csv=csv)
+
+
+FLOW_COLUMNS = [
+    Column("CONSUMER", lambda row: end_name(row["consumer"])),
+    Column("PROVIDER", provider_name),
+    Column("PROTOCOL", lambda row: row["protocol"]),
+    Column("PORT", port, right=True),
+    Column("CONSUMER PROCESS", lambda row: process_name(row["consumer"]), wide=True),
+    Column("PROVIDER PROCESS", lambda row: process_name(row["provider"]), wide=True),
+    two_way("bytes"),
+    two_way("packets"),
+    Column("FLAGS", _flags),
+    Column("OPENED", lambda row: row["opened"], right=True),
+    Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
+    Column("REFUSED", lambda row: row["refused"], right=True, wide=True),
+    Column("DROPPED", lambda row: row["dropped"], right=True, wide=True),
+    Column("DNS NAME", lambda row: row["provider"]["dns_name"], wide=True),
+    Column("CARRIES", lambda row: row["carries"] or "", right=True, wide=True),
+    two_way("syn", _of_tcp, wide=True),
+    two_way("fin", _of_tcp, wide=True),
+    two_way("rst", _of_tcp, wide=True),
+    two_way("retransmitted", _of_tcp, wide=True),
+    Column(
+        "RTT MIN / MEAN",
+        _rtt,
+        right=True,
+        wide=True,
+        csv={f"RTT {name.upper().replace('_', ' ')}": _rtt_of(name) for name in _RTT},
+    ),
+    Column("CONSUMER LABELS", _labels("consumer"), wide=True),
+    Column("PROVIDER LABELS", _labels("provider"), wide=True),
+    Column("DIRECTION BY", lambda row: row["method"]),
+    Column("DISPOSITION", lambda row: row["disposition"]),
+    Column("FIRST", lambda row: row["first"], wide=True),
+    Column("LAST", lambda row: row["last"], wide=True),
+    Column("CONNECTION", lambda row: row["connection"], wide=True),
+]
 
 
 def with_related(rows: list[Row]) -> list[Row]:

@@ -1,5 +1,6 @@
 """`ringfence flows export`: all flows of a time as a file."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,14 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
-from ringfence.model.errors import InputError
+from ringfence.model.errors import InputError, RingfenceError
 
 _PATIENCE_SECONDS = 3600
 """The store adds up all of a long time before it has the first row."""
+
+
+class WriteError(RingfenceError):
+    """The flows cannot be written where they were to go."""
 
 
 class ExportFormat(StrEnum):
@@ -65,17 +70,20 @@ def export(
 
 @contextmanager
 def _opened(file: Path | None) -> Iterator[BinaryIO]:
-    """The file to write to, which gets its name once it is whole."""
-    if file is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    partial = file.with_name(f"{file.name}.partial")
+    """Stdout, or a file, which gets its name once it is whole."""
     try:
-        with partial.open("wb") as sink:
-            yield sink
-        partial.replace(file)
+        if file is None:
+            with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) as sink:
+                yield sink
+            return
+        partial = file.with_name(f"{file.name}.partial")
+        try:
+            with partial.open("wb") as sink:
+                yield sink
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise WriteError(f"cannot write {file or 'stdout'}: {error.strerror or error}") from error

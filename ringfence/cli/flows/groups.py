@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows.columns import both
+from ringfence.cli.flows.columns import two_way
 from ringfence.cli.flows.drawing import dot, edge_name, mermaid, node_names
 from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
@@ -37,8 +37,8 @@ MergeOption = Annotated[
 
 SUMS_COLUMNS = [
     Column("CONNECTIONS", lambda row: row["connections"], right=True),
-    Column("BYTES", lambda row: both(row, "bytes"), right=True),
-    Column("PACKETS", lambda row: both(row, "packets"), right=True),
+    two_way("bytes"),
+    two_way("packets"),
     Column("OPENED", lambda row: row["opened"], right=True),
     Column("ANSWERED", lambda row: row["answered"], right=True, wide=True),
     Column("REFUSED", lambda row: row["refused"], right=True),

@@ -8,10 +8,10 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.flows.columns import FLOW_COLUMNS, end_name, port, with_related
-from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, UntilOption
+from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 
-_PAGE = 5_000
+_PAGE = 1_000
 
 
 class ListSort(StrEnum):
@@ -75,7 +75,7 @@ def denied(
     filter_: FilterOption = None,
     since: SinceOption = "5m",
     until: UntilOption = None,
-    limit: LimitOption = 200,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most this many.")] = 200,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List dropped connections with the policy that dropped them, from the agents' drop reports.

@@ -12,7 +12,7 @@ from ringfence.cli.output import AnswerOption, Format, Row, emit_data, printable
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import format_connection, parse_connection
-from ringfence.model.protocol import WITH_PORTS, parse_protocol
+from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 
 
 def related(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -58,9 +58,7 @@ def related(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 def _between(source: str, destination: str, dialled: int | None, protocol: str) -> str:
     """The filter of connections between two ends."""
-    number = parse_protocol(protocol)
-    if number is None:
-        raise InputError("protocol: name one, for a connection has just one")
+    number = parse_one_protocol(protocol)
     parts = [_end("consumer", source), _end("provider", destination), f'protocol = "{number}"']
     if dialled is not None and number in WITH_PORTS:
         parts.append(f"port = {dialled}")

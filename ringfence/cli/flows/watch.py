@@ -76,7 +76,7 @@ def _followed(filter_: str | None, since: str | None) -> Iterator[Row]:
             if not heard:
                 raise
             sys.stderr.write(f"{error}; trying again\n")
-        since = recent.horizon or since or f"{time.monotonic() - began + 1:.0f}s"
+        since = recent.go_on() or since or f"{time.monotonic() - began + 1:.0f}s"
         time.sleep(backoff.delay())
 
 
@@ -92,22 +92,30 @@ class _Recent:
     """The lines of the last minutes, so that after a break none is told twice."""
 
     def __init__(self) -> None:
-        self._told: dict[str, dict[str, int]] = {}
-        self.horizon = ""
-        """From when on lines are known, and the time from which to go on."""
+        self._told: dict[datetime, dict[str, int]] = {}
+        self._first: datetime | None = None
+        self._since: datetime | None = None
+
+    def go_on(self) -> str | None:
+        """The time from which to ask after a break, None where nothing was told yet.
+
+        From here on no interval before it is news: it was told, or lies before what was followed.
+        """
+        if self._first is None:
+            return None
+        self._since = max(self._first, max(self._told) - _LATE)
+        return self._since.isoformat(timespec="milliseconds")
 
     def is_news(self, line: Row, text: bytes) -> bool:
         """Whether the line was not told yet as it is."""
-        start, connection = line["start"], line["flow"]["connection"]
+        start, connection = datetime.fromisoformat(line["start"]), line["flow"]["connection"]
+        if self._since and start < self._since:
+            return False
+        self._first = self._first or start
         if start not in self._told:
             self._told[start] = {}
-            newest = datetime.fromisoformat(max(self._told))
-            self.horizon = (newest - _LATE).isoformat(timespec="milliseconds")
-            self._told = {
-                one: lines
-                for one, lines in self._told.items()
-                if newest - datetime.fromisoformat(one) <= _LATE
-            }
+            oldest = max(self._told) - _LATE
+            self._told = {one: lines for one, lines in self._told.items() if one >= oldest}
         told = self._told.setdefault(start, {})
         known, told[connection] = told.get(connection), hash(text)
         return known != told[connection]

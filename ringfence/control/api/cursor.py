@@ -6,7 +6,10 @@ from typing import Self
 
 import msgspec
 
+from ringfence.control.api.times import END_NS
 from ringfence.model.errors import InputError
+
+_FOREIGN = "cursor: not one that an answer gave as `next`"
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -32,7 +35,10 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
             padded = text + "=" * (-len(text) % 4)
             cursor = msgspec.json.decode(urlsafe_b64decode(padded), type=cls)
         except (ValueError, msgspec.MsgspecError) as error:
-            raise InputError("cursor: not one that an answer gave as `next`") from error
+            raise InputError(_FOREIGN) from error
+        times = 0 <= cursor.since_ns <= cursor.until_ns < END_NS
+        if not times or not 0 <= cursor.weight < 2**63 or not 0 <= cursor.connection < 2**64:
+            raise InputError(_FOREIGN)
         if cursor.question != question:
             raise InputError("cursor: given for another filter or sort; ask again without one")
         return cursor

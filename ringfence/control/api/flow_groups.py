@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.answers import answered
 from ringfence.control.api.flow_search import condition_on, read_window
 from ringfence.control.api.flow_views import item_of
 from ringfence.control.api.times import format_time
@@ -144,26 +145,28 @@ class GraphQuery(GroupQuery):
     limit: int = Field(default=1_000, ge=1, le=10_000)
 
 
-@router.get("/flows/top")
+@router.get("/flows/top", response_model=TopResponse)
 async def top(
     services: ServicesDep, principal: PrincipalDep, asked: Annotated[TopQuery, Query()]
-) -> TopResponse:
+) -> Response:
     """Add up conversations by labels of their ends; the greatest groups first."""
     keys = parse_group_keys(asked.by)
     window = _window(services, asked)
     groups = await _groups(services, principal, asked, keys, window)
     shown = await asyncio.to_thread(ranked, groups, asked.sort, asked.limit)
-    return TopResponse(
-        items=[_group_view(row, keys) for row in shown.to_pylist()],
-        total=len(groups),
-        **_range(window),
+    return await answered(
+        lambda: TopResponse(
+            items=[_group_view(row, keys) for row in shown.to_pylist()],
+            total=len(groups),
+            **_range(window),
+        )
     )
 
 
-@router.get("/flows/graph")
+@router.get("/flows/graph", response_model=GraphResponse)
 async def graph(
     services: ServicesDep, principal: PrincipalDep, asked: Annotated[GraphQuery, Query()]
-) -> GraphResponse:
+) -> Response:
     """Add up conversations to a graph of who talks to whom."""
     labels = parse_end_keys(asked.by)
     ends = [GroupKey(end, label) for end in ("consumer", "provider") for label in labels]
@@ -171,7 +174,7 @@ async def graph(
     window = _window(services, asked)
     groups = await _groups(services, principal, asked, keys, window)
     drawn = await asyncio.to_thread(draw, groups, labels, asked.sort, asked.limit)
-    return _graph_view(drawn, window)
+    return await answered(lambda: _graph_view(drawn, window))
 
 
 def _window(services: Services, asked: GroupQuery) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Connections with their hops, a page at a time."""
 
+import asyncio
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
@@ -61,7 +62,8 @@ async def read_page(
     hops = rows.to_pylist()
     end = Place(hops[-1]["weight"], hops[-1]["connection"]) if more else None
     tunnels = await _tunnels(services, {"tenant": principal.tenant, **window}, hops)
-    return Page(Views(services.inventory.timeline).flows(hops, dispositions, tunnels), end)
+    views = Views(services.inventory.timeline)
+    return Page(await asyncio.to_thread(views.flows, hops, dispositions, tunnels), end)
 
 
 async def _tunnels(services: Services, window: dict[str, Any], hops: list[Row]) -> list[Row]:

@@ -22,7 +22,10 @@ from ringfence.store.flows.filter import (
     Condition,
     Revisions,
 )
-from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.queries import SOME_HOPS
+
+_MOST_HOPS = 250_000
+"""Hops of which it can be told what became of them, for they are held in memory."""
 
 
 async def condition_on(
@@ -32,7 +35,13 @@ async def condition_on(
     wanted = parse_filter(written, ENDS, FLOW_KEYS)
     connections = {}
     if DISPOSITION in keys(wanted):
-        hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
+        parameters = {"tenant": principal.tenant, **window, "limit": _MOST_HOPS + 1}
+        hops = await services.flow_store.query(SOME_HOPS, parameters)
+        if len(hops) > _MOST_HOPS:
+            raise InputError(
+                f"disposition: more than {_MOST_HOPS:,} hops were seen then; take a shorter time,"
+                " or leave it to `ringfence flows export`, which has no such limit"
+            )
         connections = await disposed_of(services, hops)
     api_servers = services.inventory.timeline.api_servers().known
     return Condition(wanted, revisions_of(services, window), OF_HOP, connections, api_servers)

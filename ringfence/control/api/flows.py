@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.answers import answered
 from ringfence.control.api.cursor import Cursor, question
 from ringfence.control.api.flow_pages import Place, read_page
 from ringfence.control.api.flow_search import (
@@ -30,7 +31,7 @@ from ringfence.store.flows.queries import denied
 
 router = APIRouter(tags=["flows"])
 
-Limit = Annotated[int, Query(ge=1, le=10_000)]
+Limit = Annotated[int, Query(ge=1, le=1_000)]
 
 
 class FlowsQuery(BaseModel):
@@ -39,7 +40,7 @@ class FlowsQuery(BaseModel):
     filter: str = "everything"
     since: str = "5m"
     until: str | None = None
-    limit: int = Field(default=200, ge=1, le=10_000)
+    limit: int = Field(default=200, ge=1, le=1_000)
     sort: Literal["last", "first", "bytes", "packets", "opened", "dropped"] = "last"
     cursor: str | None = Field(
         default=None,
@@ -81,10 +82,10 @@ class DeniedResponse(BaseModel):
     items: list[DeniedView]
 
 
-@router.get("/flows")
+@router.get("/flows", response_model=FlowsResponse)
 async def list_flows(
     services: ServicesDep, principal: PrincipalDep, asked: Annotated[FlowsQuery, Query()]
-) -> FlowsResponse:
+) -> Response:
     """List connections of which a hop satisfies the filter, the greatest by `sort` first."""
     asked_for = question(asked.filter, asked.sort)
     window, after = read_window(services, asked.since, asked.until), None
@@ -95,7 +96,9 @@ async def list_flows(
     condition = await condition_on(services, principal, asked.filter, window)
     page = await read_page(services, principal, condition, window, asked.sort, asked.limit, after)
     next_ = page.end and Cursor(asked_for, window["since"], window["until"], *page.end)
-    return FlowsResponse(items=page.flows, next=str(next_) if next_ else None)
+    return await answered(
+        lambda: FlowsResponse(items=page.flows, next=str(next_) if next_ else None)
+    )
 
 
 @router.get("/flows/denied")

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from ringfence.model.errors import InputError
 
 _UNITS_NS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
-_DURATION = re.compile(r"(\d+)([smhd])")
+_DURATION = re.compile(r"(\d{1,12})([smhd])")
+END_NS = 2**63 - _UNITS_NS["d"]
+"""What lies before it stays in the store's 64 bits also when made up to a whole hour, epoch ns."""
 
 
 def format_time(at_ns: int) -> str:
@@ -18,14 +20,19 @@ def format_time(at_ns: int) -> str:
 def parse_time(text: str, now_ns: int) -> int:
     """Epoch ns of an RFC 3339 time, or of a duration back from now; raises InputError."""
     duration = _DURATION.fullmatch(text)
-    if duration:
-        return now_ns - int(duration[1]) * _UNITS_NS[duration[2]]
+    at_ns = now_ns - int(duration[1]) * _UNITS_NS[duration[2]] if duration else _parse_rfc3339(text)
+    if not 0 <= at_ns < END_NS:
+        raise InputError(f"{text!r} is not a time from 1970 to 2261")
+    return at_ns
+
+
+def _parse_rfc3339(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(
             f"{text!r} is neither a time such as 2030-01-31T12:00:00Z "
-            "nor a duration back from now such as 5m"
+            "nor a duration back from now: a number and s, m, h or d"
         ) from error
     if moment.tzinfo is None:
         raise InputError(f"{text!r} names no time zone: end it with Z for UTC")

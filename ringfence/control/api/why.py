@@ -12,7 +12,7 @@ from ringfence.control.policies import load_enforced, load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.model.errors import InputError
 from ringfence.model.policy import Action, Direction
-from ringfence.model.protocol import WITH_PORTS, parse_protocol
+from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
 from ringfence.policy.order import PolicySet
 
@@ -69,9 +69,7 @@ async def why(
     protocol: str = "TCP",
 ) -> WhyResponse:
     """Name the policies that decide, by what is enforced now."""
-    number = parse_protocol(protocol)
-    if number is None:
-        raise InputError("protocol: name one, for a connection has just one")
+    number = parse_one_protocol(protocol)
     if (number in WITH_PORTS) != bool(port):
         raise InputError(f"port: {protocol} needs {'one' if number in WITH_PORTS else 'none'}")
     async with services.database.read() as connection:

@@ -12,16 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from ringfence.flows.told import TOLD, TOLD_OF_EITHER
 from ringfence.inventory.outside import TYPES, ApiServer
 from ringfence.model.address import format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
 from ringfence.model.labels import ADDRESS, ADDRESS_TYPE
-from ringfence.model.protocol import parse_protocol
+from ringfence.model.protocol import parse_one_protocol
 from ringfence.model.query import (
     And,
     Compare,
@@ -147,7 +144,7 @@ class Condition:
             )
         columns = self._columns.attributes[compare.key]
         if compare.key == "protocol":
-            numbers = tuple(str(parse_protocol(value)) for value in _words(compare))
+            numbers = tuple(str(parse_one_protocol(value)) for value in _words(compare))
             compare = Compare(compare.key, Operator.IN, numbers)
         if compare.key == "method":
             return f"method IN {self._bind('Array(String)', list(_words(compare)))}"
@@ -214,7 +211,7 @@ class Condition:
             case Operator.CONTAINS:
                 return f"position({column}, {self._bind('String', compare.values[0])}) > 0"
             case Operator.MATCHES:
-                whole = f"^(?s:{_regex(compare.values[0])})$"
+                whole = f"^(?s:{compare.values[0]})$"
                 return f"match({column}, {self._bind('String', whole)})"
         raise InputError(
             f"{compare.key!r} is text: compare it with = != in contains matches exists"
@@ -237,15 +234,6 @@ class Condition:
         name = f"f{len(self.parameters)}"
         self.parameters[name] = value
         return f"{{{name}:{kind}}}"
-
-
-def _regex(pattern: str) -> str:
-    """A regular expression that the store's engine knows as well: RE2, as Arrow's is."""
-    try:
-        pc.match_substring_regex(pa.array([""]), pattern)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{pattern!r} is too much here: no look-around, no references") from error
-    return pattern
 
 
 def assuming(query: Query, disposition: Disposition) -> Query:

@@ -181,6 +181,10 @@ WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 Parameters: tenant, since, until (epoch ns).
 """
 
+SOME_HOPS = f"""
+SELECT * FROM ({HOPS}) LIMIT {{limit:UInt64}}
+"""
+"""At most `limit` of HOPS."""
 
 TUNNELS = f"""
 SELECT * FROM ({HOPS}) WHERE (protocol, consumer, provider, provider_port)

@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+import threading
 import time
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from ringfence.control.api import flow_search
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, report, through_service
@@ -50,6 +53,35 @@ async def test_the_greatest_groups(seen: World) -> None:
     assert only["group"] == {"dialled.name": "carts", "dialled_port": 80, "port": 8080}
     bad = await seen.http.get("/api/v1/flows/top", params={"by": "consumer.colour"})
     assert (bad.status_code, "no key 'consumer.colour'" in bad.json()["detail"]) == (422, True)
+
+
+async def test_answers_are_made_beside_the_event_loop(
+    seen: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    encode = BaseModel.model_dump_json
+
+    def watched(self: BaseModel) -> str:
+        threads.append(threading.current_thread())
+        return encode(self)
+
+    monkeypatch.setattr(BaseModel, "model_dump_json", watched)
+    for path in ("flows", "flows/top", "flows/graph"):
+        await seen.ok("GET", f"/{path}", params={"limit": 1_000})
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads
+    bad = await seen.http.get("/api/v1/flows", params={"limit": 1_001})
+    assert bad.status_code == 422
+
+
+async def test_dispositions_of_too_many_flows_are_refused(
+    seen: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = {"filter": 'disposition = "dropped"'}
+    await seen.ok("GET", "/flows", params=query)
+    monkeypatch.setattr(flow_search, "_MOST_HOPS", 3)
+    bad = await seen.http.get("/api/v1/flows", params=query)
+    assert (bad.status_code, "take a shorter time" in bad.json()["detail"]) == (422, True)
 
 
 async def test_long_ranges_are_added_up_from_whole_hours(seen: World) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.cli.main import FAILED, FOUND, UNAUTHENTICATED, USAGE
+from ringfence.cli.main import FAILED, FOUND, OK, UNAUTHENTICATED, USAGE
 from ringfence.control.agents import TOLERATED_SKEW_NS
 from ringfence.control.identity import Role
 from ringfence.link.enrolment import enrol
@@ -57,6 +57,8 @@ async def test_bad_yaml_names_file_line_and_field(world: World, tmp_path: Path) 
         (["discover", "nowhere"], FAILED, "there is no scope 'nowhere'"),
         (["why", "nobody", "10.0.0.1", "80"], FAILED, "'nobody' is no pod"),
         (["get", "nothing"], FAILED, "nothing"),
+        (["agents", "mode", "n", "detailed", "--kubernetes-cluster", "x"], FAILED, "cluster 'x'"),
+        (["flows", "related", "sock-shop/nobody", "carts", "80"], OK, "no flow matches"),
     ],
 )
 async def test_what_is_the_command_line_and_what_the_cluster(

@@ -1,9 +1,12 @@
 """What the tables of flows and drops say in words."""
 
+import csv
+
 import pytest
 
 from ringfence.cli.flows.columns import FLOW_COLUMNS
 from ringfence.cli.flows.listing import DENIED_COLUMNS
+from ringfence.cli.output import Format, emit
 
 ROW = {"direction": "outbound", "at": {"pod": "sock-shop/carts-1"}, "policy": "shop/p@p1"}
 
@@ -30,6 +33,20 @@ def test_what_tcp_showed_stands_in_wide_columns() -> None:
     assert wide["RTT MIN / MEAN"].text(row) == "0.42 ms / 12.35 ms"
     assert wide["RETRANSMITTED"].text(row | {"protocol": "UDP"}) == ""
     assert wide["RTT MIN / MEAN"].text(row | {"rtt": None}) == ""
+
+
+def test_csv_has_one_plain_value_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    way = {"bytes": 1536, "packets": 7, "retransmitted": 3}
+    row = {"protocol": "TCP", "forward": way, "reverse": way, "rtt": None}
+    told = {"BYTES", "PACKETS", "RETRANSMITTED", "RTT MIN / MEAN"}
+    emit([row], [one for one in FLOW_COLUMNS if one.heading in told], Format.CSV)
+    headings, values = csv.reader(capsys.readouterr().out.splitlines())
+    assert dict(zip(headings, values, strict=True)) == {
+        "FORWARD BYTES": "1536", "REVERSE BYTES": "1536",
+        "FORWARD PACKETS": "7", "REVERSE PACKETS": "7",
+        "FORWARD RETRANSMITTED": "3", "REVERSE RETRANSMITTED": "3",
+        "RTT MIN NS": "", "RTT MEAN NS": "",
+    }  # fmt: skip
 
 
 def test_a_drop_says_where_and_by_which_policy() -> None:

@@ -42,9 +42,17 @@ def test_data_forms_keep_everything(form: Format, capsys: pytest.CaptureFixture[
     assert read == ROWS
 
 
-def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    emit([{"name": "a\x1b[2Jb\n", "count": 1, "more": ""}], COLUMNS, Format.TABLE)
-    assert "\x1b" not in capsys.readouterr().out
+@pytest.mark.parametrize("form", Format)
+def test_control_characters_never_reach_the_terminal(
+    form: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit([{"name": "a\x1b[2Jb\n\x9b\u202e", "count": 1, "more": ""}], COLUMNS, form)
+    assert not set("\x1b\x9b\u202e") & set(capsys.readouterr().out)
+
+
+def test_markdown_cells_stay_one_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    emit([{"name": "x\\|<b>y", "count": 1, "more": ""}], COLUMNS, Format.MD)
+    assert "| x&#92;\\|&lt;b>y | 1 |" in capsys.readouterr().out
 
 
 def test_nothing_to_show_is_said_beside_the_data(capsys: pytest.CaptureFixture[str]) -> None:
