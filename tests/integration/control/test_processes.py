@@ -90,7 +90,7 @@ async def test_a_key_that_says_nothing_of_processes_is_refused(seen: World) -> N
         ("flows", {"filter": "process.name > 1"}, "= != in contains matches"),
         ("flows", {"filter": 'process.name matches "(?=x)"'}, "RE2"),
         ("flows", {"filter": 'process.pid = "x"'}, "is a number"),
-        ("flows/denied", {"filter": 'process.name = "x"'}, "no key 'process.name'"),
+        ("flows/denied", {"filter": 'process.name = "x"'}, "drops have no process.name"),
         ("flows/top", {"by": "dialled.process.name"}, "no key 'dialled.process.name'"),
         ("inventory", {"filter": 'process.name = "x"'}, "no key 'process.name'"),
     ):
