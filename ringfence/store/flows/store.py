@@ -28,6 +28,8 @@ from ringfence.store.flows.tables import Retention
 _T = TypeVar("_T")
 _READERS = 2
 """More at once would need more memory, and end no sooner."""
+_LONGEST_SECONDS = 50
+"""How long one question may take: who asked may have gone, and others wait for the reader."""
 _MIB = 1 << 20
 _AT_REST = 320 * _MIB
 """What the embedded engine is larger by than it counts: its code, and what it has freed."""
@@ -132,8 +134,16 @@ class FlowStore:
         await self._run(self._writer, lambda client: self._insert(client, token, held))
 
     async def query(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
-        """The rows of a query; raises StoreError."""
-        return await self._run(self._readers, partial(_query, sql, parameters))
+        """The rows of a query; raises StoreError, also where others keep the readers busy."""
+        limit = {"max_execution_time": _LONGEST_SECONDS}
+        try:
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                return await self._run(self._readers, partial(_query, sql, parameters, limit))
+        except TimeoutError as error:
+            raise StoreError(
+                f"the flow store did not answer within {_LONGEST_SECONDS} s: ask for a shorter"
+                " time, or again later, when it is less busy"
+            ) from error
 
     async def _run(self, pool: ThreadPoolExecutor | None, call: Callable[[Any], _T]) -> _T:
         if pool is None:
@@ -155,7 +165,7 @@ class FlowStore:
 
     def _known(self, client: Any, told: Mapping[str, Any]) -> pa.Table:
         self._finish(client)
-        return _query(queries.KNOWN_BATCHES, told, client)
+        return _query(queries.KNOWN_BATCHES, told, {}, client)
 
     def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
         self._journal.add(token, tables)
@@ -184,8 +194,10 @@ class FlowStore:
         )
 
 
-def _query(sql: str, parameters: Mapping[str, Any], client: Any) -> pa.Table:
-    return client.query_arrow(sql, parameters=dict(parameters))
+def _query(
+    sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], client: Any
+) -> pa.Table:
+    return client.query_arrow(sql, parameters=dict(parameters), settings=dict(settings))
 
 
 def _within(memory: int) -> dict[str, int]:

@@ -1,10 +1,17 @@
 """What the embedded flow store takes of memory, and what it does where there is no more disk."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
+
+from ringfence.store.errors import StoreError
+from ringfence.store.flows import FlowStore
 
 MEMORY_MIB = 1024
 
@@ -36,3 +43,18 @@ def test_a_disk_that_is_full_refuses_and_loses_nothing(tmp_path: Path) -> None:
         "whole": True,
         "kept after a restart": True,
     }
+
+
+async def test_questions_that_were_abandoned_make_way_for_others(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.store.flows.store._LONGEST_SECONDS", 1)
+    endless = "SELECT count() FROM numbers(30000000000) WHERE sipHash64(number) % 7 = 3"
+    for _ in range(2):
+        with pytest.raises(StoreError, match="ask for a shorter time"):
+            await asyncio.gather(store.query(endless, {}), store.query(endless, {}))
+    answers: list[int] = []
+    while not answers:
+        with suppress(StoreError):
+            answers += (await store.query("SELECT 1 AS one", {}))["one"].to_pylist()
+    assert answers == [1]
