@@ -32,14 +32,18 @@ MOST_ASIDE_NS = 24 * 3600 * 10**9
 """How far from its window's end a row may be: clocks are set, but not by days."""
 
 
-def own_times(flows: pa.Table, window: Window) -> None:
+def own_times(flows: pa.Table, window: Window, kept_ns: int) -> None:
     """Hold the rows of a batch (`wire.batch.FLOWS`) to its window; raises InputError.
 
-    Every day has files of its own in the flow store, which a client could make very many of.
+    What was counted while no agent ran begins long before its window, but not before what is kept.
     """
-    aside = np.abs(np.asarray(flows["last_ns"]) - window.end_ns)
-    if aside.max(initial=0) > MOST_ASIDE_NS:
+    first_ns, last_ns = (np.asarray(flows[name]) for name in ("first_ns", "last_ns"))
+    end_ns = window.end_ns
+    aside = (last_ns < end_ns - MOST_ASIDE_NS) | (last_ns > end_ns + MOST_ASIDE_NS)
+    if aside.any():
         raise InputError("a batch has rows that are more than a day away from its window")
+    if ((first_ns < end_ns - kept_ns) | (first_ns > end_ns + MOST_ASIDE_NS)).any():
+        raise InputError("a batch has rows that begin far from its window; is a clock wrong?")
 
 
 def short_names(flows: pa.Table) -> None:

@@ -30,6 +30,8 @@ from ringfence.wire.limits import PROTOCOL
 
 _LOG = structlog.get_logger(__name__)
 
+_DAY_NS = 24 * 3600 * 10**9
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -92,7 +94,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             window = self._window(identity, request)
             flows = batch.decode(batch.FLOWS, request.flows)
             drops = batch.decode(batch.DROPS, request.drops)
-            own_times(flows, window)
+            own_times(flows, window, self._services.flow_store.kept_days * _DAY_NS)
             short_names(flows)
         except (InputError, batch.BatchError) as error:
             services.metrics.batches.labels("refused").inc()
@@ -197,6 +199,12 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         ahead = request.window_end_ns - self._services.clock()
         if ahead > TOLERATED_SKEW_NS:
             raise InputError(skew_text(identity.name, ahead))
+        kept_days = self._services.flow_store.kept_days
+        if -ahead > kept_days * _DAY_NS:
+            raise InputError(
+                f"the report is older than the {kept_days} days for which flows are kept; if the"
+                f" clock of {identity.name} is behind, synchronise it with NTP"
+            )
         if not request.id or not request.window_start_ns <= request.window_end_ns:
             raise InputError("a batch needs an id and a window that does not end before it starts")
         return Window(request.window_start_ns, request.window_end_ns)

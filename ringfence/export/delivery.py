@@ -76,7 +76,7 @@ class Delivery:
         if left:
             self.dropped["stopped"] += sum(map(len, left))
             _LOG.warning("export cut short", exporter=self.name, lost=self.dropped["stopped"])
-        await self._exporter.close()
+        await self._close()
 
     def offer(self, batch: pa.RecordBatch) -> None:
         """Queue CONVERSATIONS; what has waited longest makes room for them."""
@@ -121,7 +121,7 @@ class Delivery:
             if self.up:
                 _LOG.warning("export waits", exporter=self.name, problem=str(error))
             self.up = False
-            await self._exporter.close()
+            await self._close()
             return error.after
         except Exception as error:  # noqa: BLE001 - exporting must outlive a bug
             self._lose(batch, len(batch), "failed", error)
@@ -132,6 +132,12 @@ class Delivery:
             _LOG.info("export goes on", exporter=self.name)
         self.up = True
         return None
+
+    async def _close(self) -> None:
+        try:
+            await self._exporter.close()
+        except Exception as error:  # noqa: BLE001 - exporting must outlive a bug
+            _LOG.warning("export not closed", exporter=self.name, exc_info=error)
 
     def _lose(self, batch: pa.RecordBatch, records: int, cause: str, error: Exception) -> None:
         """Count what is lost, and tell of a problem once while it lasts."""

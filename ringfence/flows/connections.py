@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import ICMP, ICMPV6
 from ringfence.model.workload import Item, ItemKind
 from ringfence.wire import batch
@@ -105,20 +106,25 @@ class ServiceSockets:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._services: dict[tuple[bytes, int, int], Item] = {}
-        nodes = [item for item in snapshot.items if item.kind is ItemKind.NODE]
+        self._node_ports: dict[tuple[ClusterId, int, int], Item] = {}
+        self._clusters: dict[bytes, set[ClusterId]] = {}
+        """Of the nodes that hold an address."""
+        for item in snapshot.items:
+            for address in item.addresses if item.kind is ItemKind.NODE else ():
+                self._clusters.setdefault(address, set()).add(item.cluster)
         for position in snapshot.services:
             item = snapshot.items[position]
-            for port in item.service.ports if item.service else ():
-                fronts = (
-                    *item.addresses,
-                    *(item.service.external_addresses if item.service else ()),
-                )
-                for address in fronts:
+            if item.service is None:
+                continue
+            for port in item.service.ports:
+                for address in (*item.addresses, *item.service.external_addresses):
                     self._services[address, port.protocol, port.port] = item
-                for node in nodes if port.node_port else ():
-                    for address in node.addresses if node.cluster == item.cluster else ():
-                        self._services[address, port.protocol, port.node_port] = item
+                if port.node_port:
+                    self._node_ports[item.cluster, port.protocol, port.node_port] = item
 
     def at(self, address: bytes, protocol: int, port: int) -> Item | None:
         """The Service that is dialled so, None where none is."""
-        return self._services.get((Address(address), protocol, port))
+        item = self._services.get((Address(address), protocol, port))
+        for cluster in () if item else self._clusters.get(Address(address), ()):
+            item = item or self._node_ports.get((cluster, protocol, port))
+        return item

@@ -21,6 +21,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
 from ringfence.flows.label import Rank
+from ringfence.model.errors import InputError
 from ringfence.model.flow import DropSource, parse_connection
 from ringfence.model.protocol import format_protocol
 from ringfence.policy.handle import tell_handle
@@ -124,10 +125,15 @@ async def related(
         "tenant": principal.tenant,
         **window,
         "connections": ids,
-        "limit": _MOST_OBSERVATIONS,
+        "limit": _MOST_OBSERVATIONS + 1,
     }
     seen = (await services.flow_store.query(OBSERVATIONS, parameters)).to_pylist()
     drops = (await services.flow_store.query(DROP_REPORTS, parameters)).to_pylist()
+    if max(len(seen), len(drops)) > _MOST_OBSERVATIONS:
+        raise InputError(
+            f"over {_MOST_OBSERVATIONS:,} observations of these connections: ask for fewer with a"
+            " lower limit or another filter"
+        )
     paths = _Paths(Views(services.inventory.timeline), seen, drops)
     return RelatedResponse(
         items=[

@@ -86,6 +86,11 @@ class FlowStore:
         self.streams = Streams(self._connect)
         """For answers that are larger than memory."""
 
+    @property
+    def kept_days(self) -> int:
+        """For how long observations are kept, the longest."""
+        return self._config.retention.longest
+
     async def start(self) -> None:
         """Bring the schema up to date, and finish what was cut short; raises StoreError."""
         self._journal.open()

@@ -24,6 +24,11 @@ class Retention:
     conversations: int = 90
     hourly: int = 400
 
+    @property
+    def longest(self) -> int:
+        """For how many days anything is kept at all."""
+        return max(self.detailed, self.conversations, self.hourly)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -138,7 +143,7 @@ def tables(retention: Retention) -> list[Table]:
             "toDate(fromUnixTimestamp64Nano(window_end_ns))",
             # Whether a node had an agent is asked for as long as anything is kept.
             "toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + "
-            f"toIntervalDay({max(retention.conversations, retention.hourly)})",
+            f"toIntervalDay({retention.longest})",
         ),
     ]
 

@@ -80,6 +80,20 @@ async def test_a_batch_of_other_columns_is_refused_and_counted(world: World) -> 
     assert await stored(world) == 1
 
 
+@pytest.mark.parametrize("end_ns", [-(2**63), 15 * SECOND])
+async def test_a_report_of_before_anything_that_is_kept_is_refused_and_counted(
+    world: World, end_ns: int
+) -> None:
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    stub = await world.enrol("agent", "node1")
+    old = wire.Batch(id="old", window_start_ns=end_ns, window_end_ns=end_ns)
+    code, told = await refusal(stub.Report(old))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "older than the 400 days" in told
+    assert "the clock of node1" in told
+    assert await outcomes(world) == {"refused": 1}
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 async def test_a_clock_that_goes_off_by_an_hour(
     start: Callable[..., Awaitable[World]], sign: int

@@ -213,6 +213,16 @@ async def test_related_records_say_why_they_belong_together(seen: World) -> None
     assert (code, out, "not a connection's id" in said) == (3, "", True)
 
 
+async def test_more_observations_than_are_told_are_refused_and_not_cut(
+    seen: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, status in ((5, 200), (4, 422)):
+        monkeypatch.setattr("ringfence.control.api.flow_related._MOST_OBSERVATIONS", most)
+        answer = await seen.http.get("/api/v1/flows/related")
+        assert answer.status_code == status, answer.text
+    assert answer.json()["detail"].startswith("over 4 observations of these connections: ask")
+
+
 async def test_a_direct_call_to_the_same_pod_is_another_connection(world: World) -> None:
     await publish(await world.enrol("connector", "c"), ITEMS)
     one, two = through_service(now())

@@ -64,6 +64,22 @@ async def test_a_receiver_that_comes_back_gets_everything_once_and_in_order() ->
     assert not delivery.dropped.total()
 
 
+async def test_a_receiver_that_cannot_even_be_closed_is_tried_again() -> None:
+    class Broken(Receiver):
+        async def close(self) -> None:
+            raise OSError("the connection is gone already")
+
+    receiver = Broken()
+    receiver.answers = [ExportError("away")]
+    delivery = Delivery("x", receiver, SOON)
+    await delivery.start()
+    delivery.offer(numbered(1))
+    await until(lambda: not delivery.up)
+    await until(lambda: delivery.up)
+    await delivery.stop()
+    assert receiver.taken == [1]
+
+
 async def test_a_full_queue_drops_its_oldest_and_counts_them() -> None:
     receiver = Receiver()
     receiver.gate.clear()

@@ -13,11 +13,14 @@ from ringfence.wire import batch
 WINDOW = Window(1_900_000_000 * 10**9, 1_900_000_015 * 10**9)
 
 
-def flows(*last_ns: int | None) -> pa.Table:
+KEPT_NS = 400 * 86_400 * 10**9
+
+
+def flows(*last_ns: int | None, first_ns: int = WINDOW.start_ns) -> pa.Table:
     """Rows that differ in their time alone, None for one without."""
     blanks = {pa.binary(16): b"\0" * 16, pa.string(): ""}
     row: dict[str, Any] = {field.name: blanks.get(field.type, 0) for field in batch.FLOWS}
-    rows = [row | {"last_ns": last} for last in last_ns]
+    rows = [row | {"first_ns": first_ns, "last_ns": last} for last in last_ns]
     return pa.Table.from_pylist(rows, schema=batch.FLOWS)
 
 
@@ -29,12 +32,19 @@ def test_a_value_that_is_missing_is_refused() -> None:
         batch.decode(batch.FLOWS, bytes(stream.getvalue()))
 
 
-@pytest.mark.parametrize("aside", [-(2**62), -2 * 86_400 * 10**9, 2 * 86_400 * 10**9])
+@pytest.mark.parametrize("aside", [-(2**63), -(2**62), -2 * 86_400 * 10**9, 2 * 86_400 * 10**9])
 def test_rows_of_other_days_than_their_windows_are_refused(aside: int) -> None:
-    own_times(flows(WINDOW.start_ns, WINDOW.end_ns), WINDOW)
-    own_times(flows(), WINDOW)
+    own_times(flows(WINDOW.start_ns, WINDOW.end_ns), WINDOW, KEPT_NS)
+    own_times(flows(), WINDOW, KEPT_NS)
     with pytest.raises(InputError, match="a day away"):
-        own_times(flows(WINDOW.end_ns, WINDOW.end_ns + aside), WINDOW)
+        own_times(flows(WINDOW.end_ns, WINDOW.end_ns + aside), WINDOW, KEPT_NS)
+
+
+@pytest.mark.parametrize("first_ns", [-(2**63), 0, WINDOW.end_ns - KEPT_NS - 1, 2**63 - 1])
+def test_rows_that_began_before_anything_that_is_kept_are_refused(first_ns: int) -> None:
+    own_times(flows(WINDOW.end_ns, first_ns=WINDOW.end_ns - KEPT_NS), WINDOW, KEPT_NS)
+    with pytest.raises(InputError, match="begin far from its window"):
+        own_times(flows(WINDOW.end_ns, first_ns=first_ns), WINDOW, KEPT_NS)
 
 
 def test_names_that_no_dns_could_have_told_are_refused() -> None:
