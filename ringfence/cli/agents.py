@@ -21,6 +21,17 @@ def _enforcement(row: Row) -> str:
     return "in force" if row["enforced_revision"] else "off"
 
 
+def _pods(row: Row) -> str:
+    """How many pods have their rules in force; and of the others one, where rules are wanted."""
+    pods = row["pods"]
+    counted = f"{pods['programmed']}/{pods['total']}"
+    if not row["desired_revision"] or not pods["reasons"]:
+        return counted
+    (name, reason), *others = pods["reasons"].items()
+    more = f", {len(others)} more in -o json" if others else ""
+    return f"{counted}, not {name}: {reason}{more}"
+
+
 def _losses(row: Row) -> str:
     losses = row["audit"]["losses"]
     return " ".join(f"{cause}={count}" for cause, count in sorted(losses.items()) if count) or "0"
@@ -56,7 +67,7 @@ COLUMNS = [
     Column("KUBERNETES CLUSTER", lambda row: row["kubernetes_cluster"]),
     Column("CONNECTED", lambda row: "yes" if row["connected"] else f"no, {row['last_seen']}"),
     Column("ENFORCEMENT", _enforcement),
-    Column("PODS", lambda row: f"{row['pods']['programmed']}/{row['pods']['total']}", right=True),
+    Column("PODS", _pods),
     Column("MODE", _mode),
     Column("SKBS", lambda row: row["audit"]["skbs"], right=True),
     Column("AUDIT", _audit),

@@ -1,6 +1,8 @@
 """`ringfence capture`: what the agents' flow program makes of packets, without an agent."""
 
 import mmap
+import os
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +74,7 @@ def _capture() -> None:
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="A pcap or pcapng file.")],
+    file: Annotated[Path, typer.Argument(help="A pcap or pcapng file; - is stdin.")],
     decode_as: Annotated[
         list[str] | None,
         typer.Option(help="A tunnel on a port of its own: udp.port==N,vxlan or …,geneve."),
@@ -90,6 +92,8 @@ def replay(
     Example: ringfence capture replay trace.pcap --decode-as udp.port==8472,vxlan
     """
     replayed, error = _replay(file, [_decode_as(text) for text in decode_as or []])
+    if error and not replayed.frames:
+        raise CaptureFileError(f"{file}: {error}") from error
     layers = {
         layer: replayed.records[replayed.records["inner"] == inner]
         for inner, layer in enumerate(_LAYERS)
@@ -148,9 +152,10 @@ def _feed(replay: Replay, file: Bytes) -> CaptureFileError | None:
 
 def _map(path: Path) -> Bytes:
     try:
-        with path.open("rb") as file:
-            if not path.stat().st_size:
-                return b""
+        with Path("/dev/stdin" if str(path) == "-" else path).open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or not status.st_size:
+                return file.read()
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error

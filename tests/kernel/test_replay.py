@@ -253,3 +253,12 @@ def test_the_table_names_what_is_not_in_it(tmp_path: Path) -> None:
         "LAYER", "PROTOCOL", "SOURCE", "PORT", "DESTINATION", "PORT", "PACKETS", "BYTES", "FLAGS",
     ]  # fmt: skip
     assert lines[2].split() == ["outer", "TCP", A6, "3", B6, "4", "1", "60", "SA"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no capture at all"])
+def test_of_what_is_no_capture_file_that_alone_is_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "capture"
+    path.write_bytes(content)
+    result = CliRunner().invoke(app, ["replay", str(path), "-o", "json"])
+    assert isinstance(result.exception, CaptureFileError)
+    assert ("frames" in str(result.exception), result.stdout) == (False, "")

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ringfence.control.agents import Agent
+from ringfence.control.api.flow_views import pod_name
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.services import Services, ServicesDep
@@ -17,12 +18,17 @@ from ringfence.wire.limits import AUDITED_INTERFACES
 router = APIRouter(tags=["agents"])
 
 
+_UNTOLD = "no rules are in force for it"
+
+
 class PodCounts(BaseModel):
     """Pods on the agent's node, and those of them whose rules are in force."""
 
     total: int
     programmed: int
-    reasons: dict[str, str] = Field(description="Why not, by the uid of each pod that is not.")
+    reasons: dict[str, str] = Field(
+        description="Why not, by the namespace and name of each pod that is not, its uid once gone."
+    )
 
 
 class SideResponse(BaseModel):
@@ -133,7 +139,11 @@ def _response(services: Services, agent: Agent, interfaces: int) -> AgentRespons
         pods=PodCounts(
             total=len(state.pods),
             programmed=sum(pod.programmed for pod in state.pods),
-            reasons={pod.uid: pod.reason for pod in state.pods if not pod.programmed},
+            reasons={
+                pod_name(services.inventory.timeline, cluster, pod.uid): pod.reason or _UNTOLD
+                for pod in state.pods
+                if not pod.programmed
+            },
         ),
         mode=Mode.DETAILED if state.mode == wire.DETAILED else Mode.CONVERSATION,
         desired_mode=services.modes.of(agent.key),

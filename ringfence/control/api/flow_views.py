@@ -119,6 +119,13 @@ def item_of(timeline: Timeline, revision: int) -> Item | None:
         return None
 
 
+def pod_name(timeline: Timeline, cluster: ClusterId, uid: str) -> str:
+    """The pod's namespace and name, its uid once it is gone."""
+    snapshot = timeline.latest()
+    at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
+    return uid if at == NOWHERE else snapshot.items[at].display
+
+
 class Views:
     """Renders hops, looking names up as of the flow's own time."""
 
@@ -198,12 +205,6 @@ class Views:
                 "key": item.key,
             }
         )
-
-    def pod_name(self, cluster: ClusterId, uid: str) -> str:
-        """The pod's namespace and name, its uid once it is gone."""
-        snapshot = self._timeline.latest()
-        at = snapshot.position(item_key(cluster, ItemKind.POD, uid))
-        return uid if at == NOWHERE else snapshot.items[at].display
 
     def _flow(
         self, hops: list[Row], disposition: str, tunnels: Mapping[tuple[Any, ...], Row]

@@ -13,10 +13,11 @@ from ringfence.control.api.flow_search import (
     read_window,
     revisions_of,
 )
-from ringfence.control.api.flow_views import EndView, FlowView, Views
+from ringfence.control.api.flow_views import EndView, FlowView, Views, pod_name
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.flow import DropSource
 from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import format_protocol
@@ -119,11 +120,12 @@ async def list_denied(
         denied(condition.sql),
         {"tenant": principal.tenant, **window, "limit": limit, **condition.parameters},
     )
-    views = Views(services.inventory.timeline)
-    return DeniedResponse(items=[_denied(views, row) for row in rows.to_pylist()])
+    timeline = services.inventory.timeline
+    views = Views(timeline)
+    return DeniedResponse(items=[_denied(timeline, views, row) for row in rows.to_pylist()])
 
 
-def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
+def _denied(timeline: Timeline, views: Views, row: dict[str, Any]) -> DeniedView:
     ours = row["source"] == DropSource.RINGFENCE
     uid, cluster = row["pod"], row["kubernetes_cluster"]
     return DeniedView(
@@ -132,7 +134,7 @@ def _denied(views: Views, row: dict[str, Any]) -> DeniedView:
         protocol=format_protocol(row["protocol"]),
         port=row["provider_port"],
         direction=row["direction"],
-        at={"pod": views.pod_name(cluster, uid)} if uid else {"node": row["node"]},
+        at={"pod": pod_name(timeline, cluster, uid)} if uid else {"node": row["node"]},
         source="ringfence" if ours else "other",
         rule=row["rule"],
         policy=tell_handle(row["rule"]) if ours else "",

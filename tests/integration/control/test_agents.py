@@ -72,6 +72,20 @@ async def test_an_agents_audit_is_shown_whole_in_json_and_in_a_word_in_the_table
                 pass
 
 
+async def test_pods_without_their_rules_are_told_by_name(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT])
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    without = [wire.PodState(uid="front"), wire.PodState(uid="gone", reason="no namespace")]
+    await agent.tell(pods=[*without, wire.PodState(uid="db", programmed=True)])
+    await agent.directive()
+    (seen,) = (await world.ok("GET", "/agents"))["items"]
+    assert seen["pods"] == {
+        "total": 3,
+        "programmed": 1,
+        "reasons": {"shop/front": "no rules are in force for it", "gone": "no namespace"},
+    }
+
+
 async def test_prometheus_reads_a_few_series_of_each_node(world: World) -> None:
     agent = FakeNode(await world.enrol("agent", "n1"))
     await agent.tell(audit=audit(unaccounted=37, interfaces=[interface(9, 37)] * 100))
