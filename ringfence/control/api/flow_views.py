@@ -190,7 +190,8 @@ class Views:
             for key, values in labels_of(item, address, api_server=api_server).items()
             if key == ADDRESS_TYPE or key.startswith(USER_PREFIX)
         }
-        dns_name = row.get(f"{column}_dns_name", "")  # a drop report has none
+        # A drop report has no name; what was dialled is known by the provider's.
+        dns_name = "" if column.endswith("consumer") else row.get("provider_dns_name", "")
         known = EndView(
             address=format_address(address), process=process, labels=labels, dns_name=dns_name
         )
