@@ -113,24 +113,25 @@ def test_declared_ports_tell_the_provider_where_nobody_listens(world: World) -> 
 def test_a_vxlan_on_a_port_of_its_own_is_looked_into_once_it_is_there(world: World) -> None:
     world.start_agent()
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
-    near, far = world.node.pods
-    inside = bytes(8) + ethernet(0x0800, ipv4(UDP, udp(1000, 53)))
+    inside = bytes(8) + ethernet(0x0800, ipv4(UDP, udp(1001, 53)))
+    frame = ethernet(0x0800, ipv4(UDP, udp(1000, 8472, inside)))
+    ip("-n", world.node.name, "link", "add", "near", "type", "veth", "peer", "name", "far")
+    for name in ("near", "far"):
+        ip("-n", world.node.name, "link", "set", name, "addrgenmode", "none", "up")
     ip("-n", world.node.name, "link", "add", "flannel", "type", "vxlan",
        "dstport", "8472", "external")  # fmt: skip
     ip("-n", world.node.name, "link", "set", "flannel", "up")
 
     def carried() -> list[Row]:
-        return [row for row in world.flows() if row["consumer"] == parse_address(A4)]
+        return [row for row in world.flows() if row["provider_port"] == 53]
 
-    with (
-        open_socket(far, far.address, socket.SOCK_DGRAM) as receiver,
-        open_socket(near, far.address, socket.SOCK_DGRAM) as sender,
-    ):
-        receiver.bind((far.address, 8472))
-        sender.connect((far.address, 8472))
-        world.await_("what it carries", lambda: sender.send(inside) and carried())
+    def send() -> None:
+        with contextlib.closing(TxRing(world.node, "far", [frame] * 512)) as ring:
+            ring.send()
+
+    world.await_("what it carries", lambda: send() or carried())
     tunnel = ("protocol", "consumer", "provider", "port")
-    ends = (parse_address(near.address), parse_address(far.address))
+    ends = (parse_address(A4), parse_address(B4))
     for row in carried():
         assert (row["provider"], row["provider_port"]) == (parse_address(B4), 53)
         assert tuple(row[f"tunnel_{part}"] for part in tunnel) == (UDP, *ends, 8472)

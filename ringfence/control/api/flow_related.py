@@ -179,6 +179,8 @@ class _Paths:
         )
         own = dict(self._socket(first, "consumer", "provider", "provider_port"))
         ends = {end: own[end].model_copy(update=_process(on_the_way, end)) for end in ENDS}
+        names = (row["provider_dns_name"] for row in on_the_way)
+        ends["provider"].dns_name = next(filter(None, names), "")
         return HopPathView(
             **{**own, **ends},
             protocol=format_protocol(first["protocol"]),

@@ -55,7 +55,7 @@ def keep(tmp_path: Path, ca: str = "") -> None:
         (["flows", "list", "--limit", "0"], 3, "greater than or equal to 1"),
         (["flows", "denied", "--limit", "0"], 3, "greater than or equal to 1"),
         (["flows", "related", "carts"], 3, "not a connection's id"),
-        (["flows", "related", "a", "b", "--protocol", "any"], 3, "name one"),
+        (["flows", "related", "a", "b", "--protocol", "any"], 3, "is not a protocol"),
         (["flows", "top", "--sort", "size"], 3, "'connections'"),
         (["flows", "graph", "-o", "svg"], 3, "'mermaid'"),
         (["flows", "export", "-o", "xlsx"], 3, "'parquet'"),
