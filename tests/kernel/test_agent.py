@@ -123,13 +123,11 @@ def test_a_vxlan_on_a_port_of_its_own_is_looked_into_once_it_is_there(world: Wor
     ip("-n", world.node.name, "link", "set", "flannel", "up")
 
     def carried() -> list[Row]:
-        return [row for row in world.flows() if row["provider_port"] == 53]
-
-    def send() -> None:
         with contextlib.closing(TxRing(world.node, "far", [frame] * 512)) as ring:
             ring.send()
+        return [row for row in world.flows() if row["provider_port"] == 53]
 
-    world.await_("what it carries", lambda: send() or carried())
+    world.await_("what it carries", carried)
     tunnel = ("protocol", "consumer", "provider", "port")
     ends = (parse_address(A4), parse_address(B4))
     for row in carried():
