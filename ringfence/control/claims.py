@@ -28,22 +28,20 @@ MOST_NODE_ADDRESSES = 1024
 _ADDRESS_BYTES = 16
 
 
-MOST_ASIDE_NS = 24 * 3600 * 10**9
-"""How far from its window's end a row may be: clocks are set, but not by days."""
+_MOST_AHEAD_NS = 24 * 3600 * 10**9
+"""How far behind its window's end a row may be: clocks are set, but not by days."""
 
 
 def own_times(flows: pa.Table, window: Window, kept_ns: int) -> None:
     """Hold the rows of a batch (`wire.batch.FLOWS`) to its window; raises InputError.
 
-    What was counted while no agent ran begins long before its window, but not before what is kept.
+    What was counted while no agent ran may be long before its window, but not before what is kept.
     """
-    first_ns, last_ns = (np.asarray(flows[name]) for name in ("first_ns", "last_ns"))
-    end_ns = window.end_ns
-    aside = (last_ns < end_ns - MOST_ASIDE_NS) | (last_ns > end_ns + MOST_ASIDE_NS)
-    if aside.any():
-        raise InputError("a batch has rows that are more than a day away from its window")
-    if ((first_ns < end_ns - kept_ns) | (first_ns > end_ns + MOST_ASIDE_NS)).any():
-        raise InputError("a batch has rows that begin far from its window; is a clock wrong?")
+    for name in ("first_ns", "last_ns"):
+        at_ns = np.asarray(flows[name])
+        early, late = at_ns < window.end_ns - kept_ns, at_ns > window.end_ns + _MOST_AHEAD_NS
+        if (early | late).any():
+            raise InputError("a batch has rows far away from its window; is a clock wrong?")
 
 
 def short_names(flows: pa.Table) -> None:

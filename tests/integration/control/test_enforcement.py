@@ -322,6 +322,7 @@ async def test_reports_are_stored_once_and_future_ones_refused(world: World) -> 
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "ahead" in said
     assert "NTP" in said
-    broken = wire.Batch(id="two", flows=b"nonsense")
+    broken = report(now_ns)
+    broken.id, broken.flows = "two", b"nonsense"
     code, said = await refusal(agent.Report(broken))
     assert "not an Arrow stream" in said
