@@ -64,9 +64,9 @@ def conversations(
 
     There is at most one record for each interface, hook and tuple. `pod_interfaces` are the
     host sides of pods' veths: what a tunnel's packet carries there is only a pod's word, and left
-    out. `service_ports` are (protocol, port) pairs that Services or
-    container specifications declare. Updates `orientations`. In detailed mode a row stands for
-    one port of the consumer, else for all of them. `owners` are the processes of this node.
+    out. `service_ports` are (protocol, port) pairs that Services or container specifications
+    declare. Updates `orientations`. In detailed mode a row stands for one port of the consumer,
+    else for all of them. `owners` are the processes of this node.
     """
     claimed = (records["inner"] == 1) & np.isin(records["ifindex"], pod_interfaces)
     pairs = pair_up(records[~claimed] if claimed.any() else records)

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ringfence.model.flow import Loss
 from tests.kernel.netns import Namespace, bpf_file_system, node_with_pods
 from tests.kernel.observe import attach
 from tests.kernel.test_pins import doomed, successor
-from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
+from tests.kernel.traffic import open_socket, serving, tcp_echo, tcp_exchange
 from tests.kernel.world import World
 
 Reply = Callable[[dns.message.Message], bytes]
@@ -45,15 +44,8 @@ def resolver(where: Namespace, address: str, reply: Reply) -> Iterator[None]:
                 while asked := (received := server.recvfrom(1 << 16))[0]:
                     server.sendto(reply(dns.message.from_wire(asked)), received[1])
 
-        server.settimeout(None)
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
+        with serving(server, serve):
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            thread.join(3)
 
 
 def told(asked: dns.message.Message, *records: str) -> bytes:

@@ -17,7 +17,7 @@ from ringfence.kernel.capture import FlowCapture
 from tests.kernel.frames import ethernet, ipv4, tcp
 from tests.kernel.netns import Namespace, Node, Pod, ip, namespace, node_with_pods
 from tests.kernel.observe import TCP, attach, only, pick
-from tests.kernel.traffic import open_socket
+from tests.kernel.traffic import on_one_processor, open_socket
 from tests.kernel.tun import open_tun
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
@@ -125,17 +125,6 @@ def lose(node: Node, what: str) -> None:
             }}
         }}
     """)
-
-
-@contextlib.contextmanager
-def on_one_processor() -> Iterator[None]:
-    """On two, a veth hands packets on out of order, and even a retransmission may be overtaken."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize("offload", ["on", "off"])

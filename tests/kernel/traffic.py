@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.kernel.netns import Namespace
 
@@ -31,6 +31,13 @@ def in_order(*ends: Namespace) -> Iterator[None]:
     """
     for end in ends:
         end.run("sysctl", "-qw", "net.ipv4.tcp_sack=0", "net.ipv4.tcp_early_retrans=0")
+    with on_one_processor():
+        yield
+
+
+@contextlib.contextmanager
+def on_one_processor() -> Iterator[None]:
+    """On two, a veth hands packets on out of order, and even a retransmission may be overtaken."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
@@ -55,15 +62,22 @@ def tcp_echo(where: Namespace, address: str, port: int) -> Iterator[None]:
                         while data := connection.recv(1 << 16):
                             connection.sendall(data)
 
-        listener.settimeout(None)
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
+        with serving(listener, serve):
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            thread.join(3)
+
+
+@contextlib.contextmanager
+def serving(held: socket.socket, serve: Callable[[], None]) -> Iterator[None]:
+    """Run `serve` in a thread until the block ends, which makes its calls on `held` fail."""
+    held.settimeout(None)
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            held.shutdown(socket.SHUT_RDWR)
+        thread.join(3)
 
 
 def tcp_exchange(where: Namespace, address: str, port: int, payload: bytes) -> int:

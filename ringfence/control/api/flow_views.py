@@ -192,19 +192,16 @@ class Views:
         }
         # A drop report has no name; what was dialled is known by the provider's.
         dns_name = "" if column.endswith("consumer") else row.get("provider_dns_name", "")
-        known = EndView(
-            address=format_address(address), process=process, labels=labels, dns_name=dns_name
-        )
-        if item is None:
-            return known
-        return known.model_copy(
-            update={
-                "name": item.name,
-                "kind": item.kind,
-                "namespace": item.namespace,
-                "owner": item.workload_name,
-                "key": item.key,
-            }
+        return EndView(
+            address=format_address(address),
+            name=item.name if item else "",
+            kind=item.kind if item else "",
+            namespace=item.namespace if item else "",
+            owner=item.workload_name if item else "",
+            key=item.key if item else "",
+            process=process,
+            labels=labels,
+            dns_name=dns_name,
         )
 
     def _flow(
