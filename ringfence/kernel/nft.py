@@ -4,6 +4,7 @@ A transaction goes through whole or not at all. Nothing but our own table is eve
 """
 
 import ctypes
+import os
 import threading
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ FAMILY, TABLE = "inet", "ringfence"
 _JSON, _NUMERIC_PROTOCOL, _TERSE = 1 << 4, 1 << 7, 1 << 11
 # libnftables promises nothing about contexts in several threads.
 _lock = threading.Lock()
+# libnftables waits by select(2), and the C library ends the process for a descriptor from
+# FD_SETSIZE on. The rest is for what other threads open meanwhile.
+_HIGHEST_FD = 1024 - 64
 
 
 class NftError(KernelError):
@@ -151,6 +155,7 @@ def _run(commands: str, flags: int) -> str:
     """Run commands in the calling thread's namespace and return what they print."""
     library = _library()
     with _lock:
+        _check_room()
         # The context opens its netlink socket at once: here is where the namespace is chosen.
         context = library.nft_ctx_new(0)
         if not context:
@@ -167,6 +172,15 @@ def _run(commands: str, flags: int) -> str:
             return printed.decode(errors="replace")
         finally:
             library.nft_ctx_free(context)
+
+
+def _check_room() -> None:
+    with Path(os.devnull).open() as lowest_free:
+        if lowest_free.fileno() > _HIGHEST_FD:
+            raise NftError(
+                f"more than {_HIGHEST_FD} files are open in this process, and nftables' library"
+                " works with no more: find out what opens them, and restart it"
+            )
 
 
 @cache

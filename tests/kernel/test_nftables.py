@@ -1,8 +1,10 @@
 """Policy as nftables rules, on real packets between pods."""
 
+import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,6 +229,18 @@ def test_a_refused_transaction_changes_nothing_and_says_why(node: Node) -> None:
     before = pod.run("nft", "-s", "list", "ruleset")
     with pytest.raises(nft.NftError, match="No such file or directory"):
         nft.apply(pod.path, "delete table inet ringfence\nadd rule inet nowhere c accept\n")
+    assert pod.run("nft", "-s", "list", "ruleset") == before
+
+
+def test_many_open_files_are_refused_before_the_library_ends_the_process(node: Node) -> None:
+    pod = node.pods[0]
+    load(pod, inbound(pod))
+    before = pod.run("nft", "-s", "list", "ruleset")
+    with ExitStack() as held:
+        for _ in range(1024):
+            held.enter_context(Path(os.devnull).open())
+        with pytest.raises(nft.NftError, match="files are open"):
+            nft.remove(pod.path)
     assert pod.run("nft", "-s", "list", "ruleset") == before
 
 
