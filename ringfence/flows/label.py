@@ -140,8 +140,9 @@ class _Ends:
         count = len(addresses)
         times = np.tile(first_ns, count), np.tile(last_ns, count)
         held = timeline.resolve(np.concatenate(addresses), *times)
-        self._revisions, which = np.unique(held, return_inverse=True)
-        self._which = which.reshape(count, len(first_ns))
+        found = pa.array(held).dictionary_encode()  # by hashes: sorting takes most of the time
+        self._revisions = found.dictionary.to_numpy()
+        self._which = found.indices.to_numpy().reshape(count, len(first_ns))
         self._items = [
             timeline.revision(RevisionId(revision))[0] if revision else None
             for revision in self._revisions.tolist()

@@ -73,7 +73,7 @@ def _take_in(client: Any, ddl: Ddl, table: Table, names: str, rows: str, *, take
 
 
 def _adapt(client: Any, ddl: Ddl, table: Table) -> None:
-    """Add columns that are missing, keep rows for as long as they are to be, and save memory."""
+    """Add columns that are missing, keep rows for as long as they are to be, and tune."""
     known = _columns(client, ddl.stored(table.name))
     for column in table.columns:
         if column not in known:
@@ -85,8 +85,7 @@ def _adapt(client: Any, ddl: Ddl, table: Table) -> None:
     ).first_row
     if f" TTL {table.ttl} " not in engine:
         _run(client, ddl.modify_ttl(table))
-    if "max_compress_block_size" not in engine:
-        _run(client, ddl.modify_buffers(table))
+    _run(client, ddl.modify_settings(table, engine))
 
 
 def _columns(client: Any, table: str) -> list[str]:

@@ -40,6 +40,8 @@ _SESSION = {
     "max_partitions_per_insert_block": 0,
     # What was inserted, but not rolled up any more, is rolled up when it is inserted again.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # The rows of a roll-up come grouped from their view: to merge them once more changes nothing.
+    "optimize_on_insert": 0,
     # On a cluster an insertion is done when every shard has its piece.
     "distributed_foreground_insert": 1,
 }

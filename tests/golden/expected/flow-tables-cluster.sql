@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS flows_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, interface, window_end_ns)
 PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))), consumer_port != 0)
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7))
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS flows ON CLUSTER 'flows-prod' AS flows_local
@@ -104,7 +104,7 @@ CREATE TABLE IF NOT EXISTS drops_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, window_end_ns)
 PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(90)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS drops ON CLUSTER 'flows-prod' AS drops_local
@@ -121,7 +121,7 @@ CREATE TABLE IF NOT EXISTS batches_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS batches ON CLUSTER 'flows-prod' AS batches_local
@@ -191,7 +191,7 @@ CREATE TABLE IF NOT EXISTS flows_hourly_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connection, hop, node, interface)
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS flows_hourly ON CLUSTER 'flows-prod' AS flows_hourly_local
@@ -336,7 +336,7 @@ CREATE TABLE IF NOT EXISTS drops_hourly_local ON CLUSTER 'flows-prod' (
 ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connection, hop, rule)
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
-SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS drops_hourly ON CLUSTER 'flows-prod' AS drops_hourly_local

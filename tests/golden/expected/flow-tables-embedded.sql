@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS flows (
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, interface, window_end_ns)
 PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))), consumer_port != 0)
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7))
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS drops (
@@ -101,7 +101,7 @@ CREATE TABLE IF NOT EXISTS drops (
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, window_end_ns)
 PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(90)
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS batches (
@@ -115,7 +115,7 @@ CREATE TABLE IF NOT EXISTS batches (
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
 TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE TABLE IF NOT EXISTS flows_hourly (
@@ -182,7 +182,7 @@ CREATE TABLE IF NOT EXISTS flows_hourly (
 ENGINE = AggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connection, hop, node, interface)
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly TO flows_hourly AS SELECT
@@ -324,7 +324,7 @@ CREATE TABLE IF NOT EXISTS drops_hourly (
 ENGINE = AggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connection, hop, rule)
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 3';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS drops_to_hourly TO drops_hourly AS SELECT
