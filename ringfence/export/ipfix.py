@@ -130,7 +130,7 @@ class Ipfix(Exporter):
         """`clock` gives epoch seconds."""
         if url.path not in ("", "/"):
             raise InputError(f"export {url}: nothing may follow the port")
-        self._address = url.host_port(_PORT)
+        self._address = url.host(_PORT)
         self._udp = url.scheme == "ipfix+udp"
         self._clock = clock
         self._socket: socket.socket | None = None

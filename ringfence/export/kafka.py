@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ringfence.export.errors import ExportError
 from ringfence.export.interface import Exporter
 from ringfence.export.lines import lines
-from ringfence.export.url import ExportUrl, host_port
+from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
 
 _PORT = 9092
@@ -33,7 +33,7 @@ class Kafka(Exporter):
     options = frozenset({"ca-file", "username", "password-file", "mechanism"})
 
     def __init__(self, url: ExportUrl) -> None:
-        brokers = [host_port(place, _PORT) for place in url.place.split(",")]
+        brokers = url.hosts(_PORT)
         self._topic = url.path.removeprefix("/")
         if not self._topic or "/" in self._topic:
             raise InputError(f"export {url}: write kafka://HOST:PORT/TOPIC")

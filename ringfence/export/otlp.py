@@ -75,7 +75,7 @@ class Otlp(Exporter):
 
     def __init__(self, url: ExportUrl) -> None:
         scheme = url.scheme.removeprefix("otlp+")
-        host, port = url.host_port(443 if scheme == "https" else 4318)
+        host, port = url.host(443 if scheme == "https" else 4318)
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._url = f"{scheme}://{place}{url.path.removesuffix(_PATH).rstrip('/')}{_PATH}"
         self._headers = {"content-type": "application/x-protobuf", **dict(_headers(url))}

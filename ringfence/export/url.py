@@ -22,9 +22,19 @@ class ExportUrl:
         """Without the options, as logs and metrics name the exporter."""
         return f"{self.scheme}:{f'//{self.place}' if self.place else ''}{self.path}"
 
-    def host_port(self, default: int) -> tuple[str, int]:
-        """The one receiver that `place` names; raises InputError."""
-        return host_port(self.place, default)
+    def hosts(self, default: int) -> list[tuple[str, int]]:
+        """The receivers that `place` names, between commas, with their ports; raises InputError."""
+        try:
+            return [_host_port(one, default) for one in self.place.split(",")]
+        except InputError as error:
+            raise InputError(f"export {self}: {error}") from error
+
+    def host(self, default: int) -> tuple[str, int]:
+        """The one receiver that `place` names, and its port; raises InputError."""
+        first, *more = self.hosts(default)
+        if more:
+            raise InputError(f"export {self}: give one HOST only")
+        return first
 
     def whole(self, option: str, default: int) -> int:
         """An option that is a number from 1 on; raises InputError."""
@@ -44,7 +54,7 @@ class ExportUrl:
             raise InputError(f"export {self}: {option}={str(path)!r} cannot be read") from error
 
 
-def host_port(text: str, default: int) -> tuple[str, int]:
+def _host_port(text: str, default: int) -> tuple[str, int]:
     """Read `host`, `host:port` or `[IPv6]:port`; raises InputError."""
     host, port = text, str(default)
     if text.startswith("["):
