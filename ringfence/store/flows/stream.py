@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from ringfence.store.errors import StoreError
 
 _AT_ONCE = 2
+_PATIENCE_SECONDS = 60
+"""How long a stream that nobody reads on may keep others out."""
 _PART_ROWS = 32_768
 
 
@@ -28,23 +31,30 @@ class Streams:
     ) -> AsyncGenerator[NDArray[Any], None]:
         """The rows of a query whose columns have the fixed widths of `row`, part by part.
 
-        The engine waits while nobody asks for more. Raises StoreError.
+        The engine waits while nobody asks for more, but not for long. Raises StoreError.
         """
-        async with self._free:
+        await self._free.acquire()
+        with ExitStack() as held:
+            held.callback(self._free.release)
             # A stream belongs to the thread that opened it.
             thread = ThreadPoolExecutor(1, thread_name_prefix="flow-stream")
             self._threads.add(thread)
             reader = _Reader(self._connect, sql, dict(parameters), row)
+            held.callback(self._close, thread, reader)
             loop = asyncio.get_running_loop()
-            try:
-                while len(rows := await loop.run_in_executor(thread, reader.read)):
+            while len(rows := await loop.run_in_executor(thread, reader.read)):
+                given_up = loop.call_later(_PATIENCE_SECONDS, held.close)
+                try:
                     yield rows
-            finally:
-                # Nothing is awaited here, for this may be a cancellation.
-                thread.submit(reader.close).add_done_callback(
-                    lambda _: self._threads.discard(thread)
-                )
-                thread.shutdown(wait=False)
+                finally:
+                    given_up.cancel()
+                if loop.time() >= given_up.when():
+                    raise StoreError(f"nobody read on for {_PATIENCE_SECONDS} s: ask again")
+
+    def _close(self, thread: ThreadPoolExecutor, reader: "_Reader") -> None:
+        # Nothing is awaited here, for this may be a cancellation.
+        thread.submit(reader.close).add_done_callback(lambda _: self._threads.discard(thread))
+        thread.shutdown(wait=False)
 
     async def stop(self) -> None:
         """Let those that were left end."""

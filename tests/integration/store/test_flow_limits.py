@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ringfence.store.errors import StoreError
@@ -58,3 +59,17 @@ async def test_questions_that_were_abandoned_make_way_for_others(
         with suppress(StoreError):
             answers += (await store.query("SELECT 1 AS one", {}))["one"].to_pylist()
     assert answers == [1]
+
+
+async def test_streams_that_nobody_reads_on_make_way_for_others(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.store.flows.stream._PATIENCE_SECONDS", 2)
+    numbers, row = "SELECT number FROM numbers(1000000)", np.dtype([("number", "u8")])
+    left = [store.streams.rows(numbers, {}, row) for _ in range(2)]
+    for parts in left:
+        assert len(await anext(parts))
+    assert sum([len(part) async for part in store.streams.rows(numbers, {}, row)]) == 1_000_000
+    for parts in left:
+        with pytest.raises(StoreError, match="nobody read on"):
+            await anext(parts)
