@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -33,6 +33,7 @@ _LOG = structlog.get_logger(__name__)
 _DAY_NS = 24 * 3600 * 10**9
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_T = TypeVar("_T")
 
 
 class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, not typed
@@ -40,6 +41,11 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the conversations that clients hold for ever; nobody need wait for them."""
+        self._stopping.set()
 
     async def Renew(  # noqa: N802
         self, request: wire.RenewRequest, context: Context
@@ -58,14 +64,15 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     ) -> AsyncIterator[wire.Directive]:
         """Take in an agent's states, and send a directive whenever its desired state changes."""
         identity = await self._peer(context, ClientKind.AGENT)
-        first = await anext(aiter(request_iterator), None)
+        states = self._until_stopped(request_iterator)
+        first = await anext(states, None)
         if first is None:
             return
         if first.protocol != PROTOCOL:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, protocol_text(first.protocol))
         agent = self._heard(identity, first)
         session = agent.latest = object()
-        reader = asyncio.create_task(self._read_states(identity, session, request_iterator))
+        reader = asyncio.create_task(self._read_states(identity, session, states))
         reader.add_done_callback(lambda _: agent.news.set())
         agent.sessions += 1
         _LOG.info("agent connected", node=identity.name, cluster=identity.kubernetes_cluster)
@@ -121,7 +128,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         identity = await self._peer(context, ClientKind.CONNECTOR)
         timeline, inventory = self._services.inventory.timeline, self._services.inventory
         snapshot: list[Item] | None = None
-        async for event in request_iterator:
+        async for event in self._until_stopped(request_iterator):
             try:
                 self._check_event(identity, event)
                 kind = event.WhichOneof("event")
@@ -146,6 +153,23 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             inventory.record(changes)
             if snapshot is None:
                 yield wire.InventoryReply(through_ns=event.at_ns)
+
+    async def _until_stopped(self, messages: AsyncIterator[_T]) -> AsyncIterator[_T]:
+        """What a client says, until it or we have no more to say."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        said = aiter(messages)
+        waited: set[asyncio.Task[Any]] = {stopping}
+        try:
+            while True:
+                following = asyncio.create_task(_next(said))
+                waited = {stopping, following}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done() or (message := following.result()) is None:
+                    return
+                yield message
+        finally:
+            for task in waited:
+                task.cancel()
 
     async def _peer(self, context: Context, *kinds: ClientKind) -> ClientIdentity:
         """The caller, who must be of one of these kinds."""
@@ -226,6 +250,10 @@ def protocol_text(spoken: int) -> str:
         f"the client speaks protocol {spoken}, the control plane {PROTOCOL}; "
         "install the same release of Ringfence on both"
     )
+
+
+async def _next(messages: AsyncIterator[_T]) -> _T | None:
+    return await anext(messages, None)
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, error: RingfenceError) -> NoReturn:

@@ -12,6 +12,7 @@ import grpc
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
@@ -145,9 +146,11 @@ class ControlPlane:
             metrics=metrics,
             grpc_port=self.grpc_port,
         )
-        add_ControlPlaneServicer_to_server(AgentService(services), grpc_server)
+        agent_service = AgentService(services)
+        add_ControlPlaneServicer_to_server(agent_service, grpc_server)
         await grpc_server.start()
         self._opened.push_async_callback(grpc_server.stop, _GRACE_SECONDS)
+        self._opened.callback(agent_service.stop)
         await self._serve_http(services, http_socket, certificate, key)
         # Last: a token that a failed start had made would be shown to nobody, and made never again.
         await self._make_administrator(database)
@@ -167,6 +170,7 @@ class ControlPlane:
                 self.app,
                 ssl_certfile=str(certificate_file),
                 ssl_keyfile=key_file,
+                http="h11",
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -249,6 +253,18 @@ class _HttpServer(uvicorn.Server):
         """Listen, and say so."""
         await super().startup(sockets)
         self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish answers; clients that are owed none are not waited for.
+
+        TLS would have each say goodbye, and who keeps a connection for later does not listen.
+        """
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, H11Protocol):
+                answered = getattr(connection.cycle, "response_complete", True)
+                if answered and not connection.transport.get_write_buffer_size():
+                    connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 def _bind(listen: Listen, option: str) -> socket.socket:

@@ -43,7 +43,9 @@ def prepare(client: Any, retention: Retention, cluster: str) -> None:
         _run(client, ddl.create(table))
         _adapt(client, ddl, table)
     for roll_up in rolled:
-        if ddl.stored(roll_up.table.name) not in versions:
+        if not versions:  # and so no rows to add up
+            _run(client, ddl.create(roll_up.table))
+        elif ddl.stored(roll_up.table.name) not in versions:
             rows = roll_up.select.format(source=roll_up.source)
             names = ", ".join(_inserted(roll_up.table))
             _take_in(client, ddl, roll_up.table, names, rows, taken=False)

@@ -18,12 +18,30 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ringfence.control.config import ControlConfig, Listen
+from ringfence.control.ingest import NEWS_NS
 from ringfence.control.server import ControlPlane
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 from ringfence.wire.limits import PROTOCOL
 from tests.unit.control.shop import CLUSTER
 
 COMMAND = Path(sys.executable).with_name("ringfence")
+
+
+@dataclass
+class Clock:
+    """The control plane's: so far ahead that the news of a window that ends now has come."""
+
+    ahead_ns: int = NEWS_NS
+
+    def __call__(self) -> int:
+        """Epoch ns."""
+        return time.time_ns() + self.ahead_ns
+
+    def end_window(self) -> int:
+        """When a window ends that knows all that is known by now; the news of it has come."""
+        end_ns = self()
+        self.ahead_ns += NEWS_NS
+        return end_ns
 
 
 @dataclass
@@ -107,12 +125,18 @@ def make_config(data_dir: Path, **more: Any) -> ControlConfig:
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[World]]]:
+def clock() -> Clock:
+    """The clock of each control plane that a test starts."""
+    return Clock()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[..., Awaitable[World]]]:
     """Starts a control plane on one data directory, again and again if asked to."""
     running: list[World] = []
     token_file = tmp_path / "admin-token"
 
-    async def run(clock: Callable[[], int] = time.time_ns, **more: Any) -> World:
+    async def run(clock: Callable[[], int] = clock, **more: Any) -> World:
         for world in running:
             await stop(world)
         running.clear()

@@ -1,7 +1,6 @@
 """What the ends of flows are by their address alone, in every answer about flows."""
 
 import json
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from ringfence.model.protocol import TCP
 from ringfence.model.workload import ServicePort
-from tests.integration.control.conftest import World
+from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, report
 from tests.integration.world import CARTS, FRONT, ITEMS, NODE1, NODE2, OUTSIDE, Agent, service
@@ -32,16 +31,16 @@ TYPES = {
 
 
 @pytest.fixture
-async def seen(world: World) -> World:
+async def seen(world: World, clock: Clock) -> World:
     """The front end calls one address of each type, and is denied another."""
     await publish(await world.enrol("connector", "c"), (*ITEMS, KUBERNETES))
     items = [{"address": "10.9.0.0/16", "name": "hq", "labels": {"site": "berlin"}}]
     await world.ok("POST", "/labels", json={"items": items})
-    agent, now_ns = Agent("node1"), time.time_ns()
+    agent, now_ns = Agent("node1"), clock.end_window()
     for provider in TYPES:
         agent.saw(POD, 7, FRONT, (provider, 6443), first_ns=now_ns, last_ns=now_ns)
     agent.dropped(FRONT, (DENIED, 443))
-    assert not await report(await world.enrol("agent", "node1"), agent, "one")
+    assert not await report(await world.enrol("agent", "node1"), agent, "one", now_ns)
     return world
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ringfence.model.flow import Observer
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
-from tests.integration.control.conftest import World
+from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import FakeNode, publish, refusal
 from tests.integration.control.test_flows_api import report
 from tests.integration.world import CARTS2, CLUSTER, FRONT, ITEMS, SECOND, Agent
@@ -95,16 +94,12 @@ async def test_a_report_of_before_anything_that_is_kept_is_refused_and_counted(
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-async def test_a_clock_that_goes_off_by_an_hour(
-    start: Callable[..., Awaitable[World]], sign: int
-) -> None:
+async def test_a_clock_that_goes_off_by_an_hour(world: World, clock: Clock, sign: int) -> None:
     """The agent's own here is right, and the control plane's is set; each sees the other off."""
-    off = 0
-    world = await start(clock=lambda: time.time_ns() - off)
     await publish(await world.enrol("connector", "c"), ITEMS)
     stub = await world.enrol("agent", "node1")
     await report(stub, seen(time.time_ns()), "before")
-    off = sign * HOUR
+    clock.ahead_ns = -sign * HOUR
     agent = FakeNode(stub)
     await agent.tell()
     await agent.directive()
@@ -116,7 +111,7 @@ async def test_a_clock_that_goes_off_by_an_hour(
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert "the clock of node1 is 3600 s ahead of the control plane's" in told
         assert await outcomes(world) == {"stored": 1, "refused": 1}
-        off = 0
+        clock.ahead_ns = 0
     else:  # just as what waited in a spool for an hour
         assert not await report(stub, seen(time.time_ns()), "behind")
         assert await outcomes(world) == {"stored": 2}
@@ -124,10 +119,8 @@ async def test_a_clock_that_goes_off_by_an_hour(
 
 
 async def test_a_second_agent_of_a_name_is_not_enrolled_while_the_first_is_alive(
-    start: Callable[..., Awaitable[World]], tmp_path: Path
+    world: World, clock: Clock, tmp_path: Path
 ) -> None:
-    passed = 0
-    world = await start(clock=lambda: time.time_ns() + passed)
     first = FakeNode(await world.enrol("agent", "node1"))
     await first.tell()
     await first.directive()
@@ -139,7 +132,7 @@ async def test_a_second_agent_of_a_name_is_not_enrolled_while_the_first_is_alive
     config.token_file.write_text(await world.enrolment_token("agent"))
     with pytest.raises(RefusedError, match=r"'node1' is connected already; .* another --node"):
         await enrol(config)
-    passed = 90 * SECOND  # a machine that went away without a word, and is set up anew
+    clock.ahead_ns += 90 * SECOND  # a machine that went away without a word, and is set up anew
     config.token_file.write_text(await world.enrolment_token("agent"))
     assert (await enrol(config)).certificate
 

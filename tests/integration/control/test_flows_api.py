@@ -98,7 +98,10 @@ async def test_a_cluster_without_a_connector_is_seen_in_the_end(world: World) ->
     assert not await report(node1, late, "late", at)
 
 
-async def test_a_window_waits_for_the_news_of_its_pods(world: World) -> None:
+async def test_a_window_waits_for_the_news_of_its_pods(
+    start: Callable[..., Awaitable[World]],
+) -> None:
+    world = await start(clock=time.time_ns)
     connector, node1 = await world.enrol("connector", "c"), await world.enrol("agent", "node1")
     await publish(connector, ITEMS[:1])
     began, new = time.time_ns() - SECOND, Agent("node1")

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents
 from ringfence.store.relational import tables
 from ringfence.store.relational.database import Database
-from tests.integration.control.conftest import World
+from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, apply, report
 from tests.integration.world import CARTS, CLUSTER, FRONT, ITEMS, NODE1, OUTSIDE, Agent
@@ -28,11 +27,11 @@ OFFICES = f"""address,name,site,Owner
 """
 
 
-def called(*providers: str) -> Agent:
-    """The front end calls addresses, now."""
-    agent, now_ns = Agent("node1"), time.time_ns()
+def called(at_ns: int, *providers: str) -> Agent:
+    """The front end calls addresses."""
+    agent = Agent("node1")
     for provider in providers:
-        agent.saw(POD, 7, FRONT, (provider, 443), first_ns=now_ns, last_ns=now_ns)
+        agent.saw(POD, 7, FRONT, (provider, 443), first_ns=at_ns, last_ns=at_ns)
     return agent
 
 
@@ -51,14 +50,15 @@ async def sites(world: World, **query: str) -> list[str]:
 
 
 @pytest.fixture
-async def labelled(world: World, tmp_path: Path) -> World:
+async def labelled(world: World, clock: Clock, tmp_path: Path) -> World:
     """Offices are known when the front end calls them, the Internet and a pod."""
     await publish(await world.enrol("connector", "c"), ITEMS)
     (tmp_path / "offices.csv").write_text(OFFICES)
     code, out, said = await world.run("labels", "upload", str(tmp_path / "offices.csv"))
     assert (code, out, said) == (0, "", "labels of 3 addresses: 3 added, 0 changed, 0 removed\n")
-    agent = called(OUTSIDE, "203.0.113.77", "198.51.100.1", CARTS)
-    assert not await report(await world.enrol("agent", "node1"), agent, "one")
+    at_ns = clock.end_window()
+    agent = called(at_ns, OUTSIDE, "203.0.113.77", "198.51.100.1", CARTS)
+    assert not await report(await world.enrol("agent", "node1"), agent, "one", at_ns)
     return world
 
 
@@ -90,19 +90,22 @@ async def test_a_file_names_the_ends_of_flows(labelled: World) -> None:
 
 
 async def test_flows_keep_the_labels_of_their_time(
-    labelled: World, start: Callable[[], Awaitable[World]], tmp_path: Path
+    labelled: World, clock: Clock, start: Callable[[], Awaitable[World]], tmp_path: Path
 ) -> None:
-    before, late = datetime.now(UTC).isoformat(), called(OUTSIDE)
+    early_ns = clock.end_window()
+    before = datetime.fromtimestamp(early_ns / 10**9, UTC).isoformat()
     (tmp_path / "moved.csv").write_text(f"address,name,site\n{OUTSIDE},bonn-1,bonn\n")
     code, _, said = await labelled.run("labels", "upload", str(tmp_path / "moved.csv"))
     assert (code, said) == (0, "labels of 1 address: 0 added, 1 changed, 0 removed\n")
     stub = await labelled.enrol("agent", "node1")
-    await report(stub, called(OUTSIDE), "two")
-    await report(stub, late, "late")
+    at_ns = clock.end_window()
+    await report(stub, called(at_ns, OUTSIDE), "two", at_ns)
+    await report(stub, called(early_ns, OUTSIDE), "late", early_ns)
     await labelled.ok("POST", "/labels", json={"items": [], "replace": False})  # says nothing
     code, _, said = await labelled.run("labels", "remove", OUTSIDE, "203.0.113.0/24")
     assert (code, said) == (0, "")
-    await report(stub, called(OUTSIDE), "three")
+    at_ns = clock.end_window()
+    await report(stub, called(at_ns, OUTSIDE), "three", at_ns)
 
     world = await start()
     names = [one["name"] for one in (await listed(world))[OUTSIDE]]

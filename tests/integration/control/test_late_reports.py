@@ -1,12 +1,11 @@
 """A report that comes minutes after its window is merged into what others told of it."""
 
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from ringfence.model.flow import Observer
-from tests.integration.control.conftest import World
+from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import report
 from tests.integration.world import CARTS2, CARTS_IP, FRONT, ITEMS, SECOND, Agent
@@ -16,10 +15,8 @@ FIVE_MINUTES = 300 * SECOND
 
 
 async def test_the_consumers_report_comes_five_minutes_after_the_providers(
-    start: Callable[..., Awaitable[World]],
+    world: World, clock: Clock
 ) -> None:
-    passed = 0
-    world = await start(clock=lambda: time.time_ns() + passed)
     window_end = time.time_ns()
     at: dict[str, Any] = {"first_ns": window_end - 2 * SECOND, "last_ns": window_end - SECOND}
     items = [replace(item, since_ns=window_end - 60 * SECOND) for item in ITEMS]
@@ -37,7 +34,7 @@ async def test_the_consumers_report_comes_five_minutes_after_the_providers(
     assert told(before) == ("front-end-1", "carts-2", 8080, 7, 50)
     assert (before["service"], before["related"]) == (None, [])
 
-    passed = FIVE_MINUTES
+    clock.ahead_ns += FIVE_MINUTES
     assert not await report(agents["node1"], one, "node1-1", window_end)
     (after,) = await flows(world)
     assert told(after) == ("front-end-1", "carts", 80, 9, 70)

@@ -46,26 +46,24 @@ async def test_bad_yaml_names_file_line_and_field(world: World, tmp_path: Path) 
         assert said.startswith(f"error: {bad}:{line}: spec.policies[0].protocol: ")
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "says"),
-    [
-        (["inventory", "-f", 'kubernetes.namespce = "x"'], USAGE, "mean kubernetes.namespace?"),
-        (["flows", "list", "-f", 'consumr.name = "x"'], USAGE, "mean consumer.name?"),
-        (["flows", "list", "-f", "port = 80 and and"], USAGE, "line 1, column 15"),
-        (["flows", "denied", "--since", "abc"], USAGE, "'abc' is neither a time"),
-        (["flows", "list", "--since", "1m", "--until", "5m"], USAGE, "comes after until '5m'"),
-        (["discover", "nowhere"], FAILED, "there is no scope 'nowhere'"),
-        (["why", "nobody", "10.0.0.1", "80"], FAILED, "'nobody' is no pod"),
-        (["get", "nothing"], FAILED, "nothing"),
-        (["agents", "mode", "n", "detailed", "--kubernetes-cluster", "x"], FAILED, "cluster 'x'"),
-        (["flows", "related", "sock-shop/nobody", "carts", "80"], OK, "no flow matches"),
-    ],
-)
-async def test_what_is_the_command_line_and_what_the_cluster(
-    world: World, words: list[str], code: int, says: str
-) -> None:
-    found, said = await refused(world, *words)
-    assert (found, says in said) == (code, True), said
+REFUSALS: list[tuple[list[str], int, str]] = [
+    (["inventory", "-f", 'kubernetes.namespce = "x"'], USAGE, "mean kubernetes.namespace?"),
+    (["flows", "list", "-f", 'consumr.name = "x"'], USAGE, "mean consumer.name?"),
+    (["flows", "list", "-f", "port = 80 and and"], USAGE, "line 1, column 15"),
+    (["flows", "denied", "--since", "abc"], USAGE, "'abc' is neither a time"),
+    (["flows", "list", "--since", "1m", "--until", "5m"], USAGE, "comes after until '5m'"),
+    (["discover", "nowhere"], FAILED, "there is no scope 'nowhere'"),
+    (["why", "nobody", "10.0.0.1", "80"], FAILED, "'nobody' is no pod"),
+    (["get", "nothing"], FAILED, "nothing"),
+    (["agents", "mode", "n", "detailed", "--kubernetes-cluster", "x"], FAILED, "cluster 'x'"),
+    (["flows", "related", "sock-shop/nobody", "carts", "80"], OK, "no flow matches"),
+]
+
+
+async def test_what_is_the_command_line_and_what_the_cluster(world: World) -> None:
+    for words, code, says in REFUSALS:
+        found, said = await refused(world, *words)
+        assert (found, says in said) == (code, True), said
 
 
 async def test_a_proposal_from_nothing_warns(world: World, tmp_path: Path) -> None:

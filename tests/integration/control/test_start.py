@@ -1,15 +1,20 @@
 """What stands in the way of a start is said, with what to do; and nothing stays behind."""
 
+import asyncio
 import contextlib
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
+from ringfence.control import server
 from ringfence.control.config import Listen
 from ringfence.control.errors import StartError
 from ringfence.control.server import ControlPlane
@@ -17,7 +22,10 @@ from ringfence.link.enrolment import find_port
 from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
 from ringfence.store.errors import StoreError
+from ringfence.wire.generated import agent_pb2 as wire
 from tests.integration.control.conftest import World, make_config
+from tests.integration.control.test_enforcement import FakeNode
+from tests.unit.control.shop import CLUSTER
 
 
 async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
@@ -54,6 +62,25 @@ async def test_a_directory_that_others_use_is_left_as_it_is(tmp_path: Path) -> N
             await ControlPlane(make_config(directory)).start()
         assert directory.stat().st_mode & 0o7777 == mode
         assert [path.name for path in directory.iterdir()] == ["letter"]
+
+
+async def test_who_only_listens_is_not_waited_for_at_the_end(
+    start: Callable[[], Awaitable[World]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_GRACE_SECONDS", 3600)
+    world = await start()
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    await agent.directive()
+    publishing = (await world.enrol("connector", "c")).Publish()
+    at_ns = time.time_ns()
+    gone = wire.InventoryEvent(kubernetes_cluster=CLUSTER, at_ns=at_ns, gone=f"{CLUSTER}/pod/x")
+    await publishing.write(gone)
+    assert (await publishing.read()).through_ns == at_ns
+    async with asyncio.timeout(60):
+        await world.plane.stop()
+    assert await agent.call.read() is grpc.aio.EOF
+    assert await publishing.read() is grpc.aio.EOF
 
 
 async def test_nothing_is_ready_before_there_is_an_administrator(world: World) -> None:
