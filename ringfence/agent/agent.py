@@ -205,8 +205,10 @@ class Agent:
         try:
             if self._runtime:
                 self._sandboxes = await self._runtime.sandboxes()
-                if await self._in_kernel(self._capture.owners.unnamed):
-                    self._capture.owners.name(await self._runtime.containers())
+                owners = self._capture.owners
+                if asked := await self._in_kernel(owners.unnamed):
+                    names = await self._runtime.containers()
+                    await self._in_kernel(partial(owners.name, asked, names))
         except RuntimeUnavailableError as error:
             problem = str(error)
         if problem != self._runtime_problem:

@@ -4,8 +4,8 @@
     python -m tests.kernel.peers runtime DIR    a container runtime: CRI on DIR/cri.sock
 
 Both live by files in DIR, so that a restarted one goes on: `directive` is sent to agents whenever
-it changes, `pods.json` is what runs; each call of Report adds a file to `batches/`, and `state` is
-the last AgentState.
+it changes, `pods.json` and `containers.json` are what runs; each call of Report adds a file to
+`batches/`, `state` is the last AgentState, and `asked` has a line for each call of ListContainers.
 """
 
 import asyncio
@@ -97,6 +97,8 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
     async def ListContainers(  # noqa: N802
         self, request: cri_pb2.ListContainersRequest, context: Context
     ) -> cri_pb2.ListContainersResponse:
+        with (self._directory / "asked").open("a") as asked:
+            print("containers", file=asked)
         path = self._directory / "containers.json"
         named = json.loads(path.read_text()) if path.exists() else {}
         return cri_pb2.ListContainersResponse(
