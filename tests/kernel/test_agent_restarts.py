@@ -24,7 +24,7 @@ from tests.kernel.frames import B4, ethernet, ipv4, udp
 from tests.kernel.test_pins import doomed, programs_on
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.txring import TxRing
-from tests.kernel.world import RINGFENCE, World, judges, policy
+from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
 
 
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
@@ -231,6 +231,34 @@ def test_what_an_agent_left_is_removed_when_asked_and_not_while_one_runs(world: 
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
     assert (world.state_dir / "identity.json").exists()
+
+
+def test_what_cannot_be_reached_to_remove_its_rules_is_told_and_keeps_no_others(
+    world: World,
+) -> None:
+    _, server = world.node.pods
+    first, second = sandboxes(world.node).values()
+    world.run(lost=sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"), one=first, two=second,
+              untold=sandbox("uid4", "", "10.0.0.10"))  # fmt: skip
+    for where in (server, world.node):
+        where.nft("add table inet ringfence")
+    done = _remove(world)
+    assert done.returncode == 1
+    assert "rules may be left" in done.stderr
+    assert "uid3: no network namespace at /run/netns/rf-nowhere" in done.stderr
+    assert "uid4: the container runtime does not tell" in done.stderr
+    assert "uid2" not in done.stderr
+    assert not nft.exists(server.path)
+    assert not nft.exists(world.node.path)
+
+    for where in (server, world.node):
+        where.nft("add table inet ringfence")
+    world.stop("runtime", signal.SIGKILL)
+    done = _remove(world)
+    assert done.returncode == 1
+    assert "pods: the container runtime at" in done.stderr
+    assert nft.exists(server.path)
+    assert not nft.exists(world.node.path)
 
 
 def test_a_disk_that_is_full_costs_the_reports_that_found_no_room_and_no_others(
