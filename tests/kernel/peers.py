@@ -78,6 +78,7 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
         self, request: cri_pb2.PodSandboxStatusRequest, context: Context
     ) -> cri_pb2.PodSandboxStatusResponse:
         pod = self._pods()[request.pod_sandbox_id]
+        await asyncio.sleep(pod.get("seconds", 0))
         network = {"type": "network"} | ({"path": pod["netns"]} if pod["netns"] else {})
         info = {"runtimeSpec": {"linux": {"namespaces": [{"type": "pid"}, network]}}}
         mode = cri_pb2.NODE if pod["host_network"] else cri_pb2.POD
