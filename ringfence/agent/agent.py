@@ -1,8 +1,8 @@
 """One node's agent: looks which pods there are, reports what passes, enforces what it is told.
 
-Five loops, none of which waits for another: news of interfaces, a look at the pods, a report each
-interval, the conversation with the control plane, and the delivery of reports. What touches the
-kernel runs in one worker thread, so one thing at a time.
+Six loops, none of which waits for another: news of interfaces, what the kernel keeps for but a
+moment, a look at the pods, a report each interval, the conversation with the control plane, and the
+delivery of reports. What touches the kernel runs in one worker thread, so one thing at a time.
 """
 
 import asyncio
@@ -79,9 +79,8 @@ class Agent:
         self._declared_ports: frozenset[tuple[int, int]] = frozenset()
         self._enforced = 0
         self._unreadable = ""
-        self._stale_reason = ""
         self._runtime_problem = ""
-        self._outcome: Outcome | None = None
+        self._outcome = Outcome(0, frozenset(), {})
         self._audit = Audit()
         self._stopping = asyncio.Event()
         self._reporter: asyncio.Task[None] | None = None
@@ -108,7 +107,7 @@ class Agent:
             stack.push_async_callback(self._link.stop)
             self._resources = stack.pop_all()
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
-            self._watch, self._look, self._session.run,
+            self._watch, self._keep_up, self._look, self._session.run,
             lambda: deliver(self._link, self._spool),
         )  # fmt: skip
         self._reporter = asyncio.create_task(self._report())
@@ -156,11 +155,24 @@ class Agent:
         if self._interfaces and not self._stopping.is_set():
             await self._in_kernel(partial(self._capture.watch, wanted))
 
+    async def _keep_up(self) -> None:
+        """Be there before the kernel has no more room, or forgets; waits for nobody but it."""
+        while not self._stopping.is_set():
+            try:
+                if await self._in_kernel(self._capture.crowded):
+                    self._cut_short.set()
+                await self._in_kernel(self._capture.hear)
+                await self._attach()  # again, where it failed
+                here = places(self._pods, node_addresses(self._interfaces))
+                await self._in_kernel(partial(self._capture.owners.look_again, here))
+            except KernelError as error:
+                log.warning("cannot keep up with the kernel", problem=str(error))
+            await asyncio.sleep(self._config.poll_seconds)
+
     async def _look(self) -> None:
-        """Follow pods and interfaces as they come and go, and keep rules and capture with them."""
+        """Follow pods as they come and go, and keep their rules with them."""
         seen: tuple[tuple[Sandbox, ...], tuple[Interface, ...]] | None = None
         applied: tuple[Order | None, tuple[Pod, ...]] | None = None
-        # Before Python 3.12 `wait_for` forgets to be cancelled where its time comes just then.
         while not self._stopping.is_set():
             self._look_now.clear()
             await self._list_pods()
@@ -171,18 +183,12 @@ class Agent:
                     self._pods, self._unreached = locate(*found)
                     changed |= before != (self._pods, self._unreached)
                     await self._in_kernel(partial(self._capture.know, self._pods))
-                await self._attach()  # again, where it failed
-                await self._in_kernel(self._capture.hear)
-                if await self._in_kernel(self._capture.crowded):
-                    self._cut_short.set()
-                here = places(self._pods, node_addresses(self._interfaces))
-                await self._in_kernel(partial(self._capture.owners.look_again, here))
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
                     self._session.tell()
                 current = self._order, self._pods
-                if current != applied or self._stale_reason or self._enforcer.tampered:
+                if current != applied or self._outcome.problem or self._enforcer.tampered:
                     await self._enforce()
                     applied = current
                 if not self._runtime_problem:
@@ -205,8 +211,10 @@ class Agent:
         try:
             if self._runtime:
                 self._sandboxes = await self._runtime.sandboxes()
-                if await self._in_kernel(self._capture.owners.unnamed):
-                    self._capture.owners.name(await self._runtime.containers())
+                owners = self._capture.owners
+                if asked := await self._in_kernel(owners.unnamed):
+                    names = await self._runtime.containers()
+                    await self._in_kernel(partial(owners.name, asked, names))
         except RuntimeUnavailableError as error:
             problem = str(error)
         if problem != self._runtime_problem:
@@ -263,7 +271,7 @@ class Agent:
             log.warning("an interrupted report may come twice", problem=str(error))
             known = uuid.uuid4().hex
         # If it is known, all in it is passed over: drops of now come with the next.
-        yield from self._batches(known, start, end, records, self._pods, DropLedger().take())
+        yield from self._batches(known, start, end, records, self._pods, DropLedger())
 
     def _gather(self, start: int, end: int, last: bool) -> Iterator[Batch]:
         pods = self._pods
@@ -284,7 +292,7 @@ class Agent:
             log.warning("a kill now would lose a report", problem=str(error))
         # Taken last: what fails before costs no flows.
         records = self._capture.take()
-        yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger.take())
+        yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger)
 
     def _batches(
         self,
@@ -293,7 +301,7 @@ class Agent:
         end: int,
         records: NDArray[np.void],
         pods: Collection[Pod],
-        drops: bytes,
+        ledger: DropLedger,
     ) -> Iterator[Batch]:
         """A window's batches, most often one; the same records come under the same ids again."""
         here = node_addresses(self._interfaces)
@@ -304,7 +312,7 @@ class Agent:
                 window_start_ns=start,
                 window_end_ns=end,
                 flows=flows,
-                drops=DropLedger().take() if number else drops,
+                drops=(DropLedger() if number else ledger).take(),  # where they outlive a failure
             )
 
     # Enforcing
@@ -357,26 +365,19 @@ class Agent:
         if order is None:
             return
         outcome = await self._in_kernel(lambda: self._enforcer.apply(order, [*places, node()]))
-        reason = ""
-        if outcome.problems:
-            problems = "; ".join(sorted(set(outcome.problems.values())))
-            count = len(outcome.problems)
-            reason = f"revision {order.revision} is not in force in {count} places: {problems}"
-        else:
+        if not outcome.problem:
             self._enforced = order.revision
-        if reason != self._stale_reason:
-            log.error("rules", problem=reason or "none any more")
-        self._outcome, self._stale_reason = outcome, reason
+        if outcome.problem != self._outcome.problem:
+            log.error("rules", problem=outcome.problem or "none any more")
+        self._outcome = outcome
         self._session.tell()
 
     # Telling
 
     def _state(self) -> AgentState:
         """What the control plane should know now."""
-        outcome = self._outcome
-        programmed = outcome.programmed if outcome else frozenset[str]()
-        problems = {place.uid: why for place, why in outcome.problems.items()} if outcome else {}
-        problems |= self._unreached
+        problems = {p.uid: why for p, why in self._outcome.problems.items()} | self._unreached
+        programmed = self._outcome.programmed
         return AgentState(
             protocol=PROTOCOL,
             kubernetes_cluster=self._config.link.kubernetes_cluster,
@@ -391,7 +392,7 @@ class Agent:
             ],
             audit=self._audit,
             mode=DETAILED if self._mode is Mode.DETAILED else CONVERSATION,
-            stale_reason=self._unreadable or self._stale_reason or self._runtime_problem,
+            stale_reason=self._unreadable or self._outcome.problem or self._runtime_problem,
         )
 
     async def _in_kernel(self, function: Callable[[], T]) -> T:

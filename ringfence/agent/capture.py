@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ringfence.agent.audit import Reading, SelfAudit
 from ringfence.agent.owners import SocketOwners
-from ringfence.agent.pods import Pod, node, places
+from ringfence.agent.pods import Pod, at_pods, node, places
 from ringfence.agent.resolved import Resolved
 from ringfence.flows.orient import Orientations, conversations
 from ringfence.flows.slices import slices
@@ -74,6 +74,7 @@ class Capture:
         self._failures = 0
         self._tunnels: set[DecodeAs] = set()
         self._orientations = Orientations()
+        self._leading_away: frozenset[int] = frozenset()
         self._at_pods: frozenset[int] = frozenset()
         self._namespaces: set[int] = set()
         self._departed = dict.fromkeys(("skbs", "non_ip", *_LOSSES.values()), 0)
@@ -122,12 +123,15 @@ class Capture:
     def watch(self, interfaces: Collection[Interface]) -> None:
         """Count what passes these interfaces and no others, and look into what their tunnels send.
 
-        Those that cannot be attached to are tried again at each call.
+        Those that cannot be attached to are tried again at each call. Which of them may lead to
+        pods is remembered as in `know`.
         """
         tunnels = {interface.tunnel for interface in interfaces if interface.tunnel}
         if tunnels != self._tunnels:
             self._flows.decode_as(sorted(tunnels))
             self._tunnels = tunnels
+        self._leading_away = at_pods(interfaces)
+        self._at_pods |= self._leading_away
         wanted = frozenset(interface.ifindex for interface in interfaces)
         for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
@@ -184,15 +188,15 @@ class Capture:
         port) pairs on which somebody is said to answer.
         """
         self.know(pods)
-        at_pods = np.array(sorted(self._at_pods), dtype=np.uint32)
-        self._at_pods = _interfaces(pods)
+        pod_interfaces = np.array(sorted(self._at_pods), dtype=np.uint32)
+        self._at_pods = _interfaces(pods) | self._leading_away
         listening, owners = self.owners.report(places(pods, node_addresses))
         self.hear()
         here = {address for pod in pods for address in pod.addresses}.union(node_addresses)
         for part in slices(records):
             found = conversations(
                 part,
-                at_pods,
+                pod_interfaces,
                 listening,
                 declared_ports,
                 self._orientations,

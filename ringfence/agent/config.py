@@ -20,7 +20,7 @@ class AgentConfig:
     dns: bool = False
     """Whether to read answers of DNS servers, for the names of addresses."""
     poll_seconds: float = 1.0
-    """Between looks for pods and interfaces that came or went."""
+    """Between looks for pods that came or went, and at what the kernel keeps for but a moment."""
     spool_bytes: int = 256 * 1024 * 1024
     """How much disk undelivered reports may take."""
 

@@ -53,6 +53,14 @@ class Outcome:
     programmed: frozenset[str]
     problems: Mapping[Place, str]
 
+    @property
+    def problem(self) -> str:
+        """Why the order is not in force everywhere; empty where it is."""
+        if not self.problems:
+            return ""
+        told = "; ".join(sorted(set(self.problems.values())))
+        return f"revision {self.revision} is not in force in {len(self.problems)} places: {told}"
+
 
 def read_order(directive: Directive) -> Order:
     """Read a directive; raises InputError."""

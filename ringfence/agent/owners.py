@@ -7,6 +7,7 @@ after, for a connection's last packets may come behind its socket's end.
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import structlog
@@ -25,7 +26,9 @@ Places = Collection[tuple[Place, Sequence[Address]]]
 _SHARE = 0.01
 """Of one processor, for looks between reports."""
 _MOST_SOCKETS = 32_768
-"""Remembered of one window; some 200 bytes each."""
+"""Remembered of one window, some 200 bytes each; `_level` says whose."""
+_Seen = dict[str, dict[bytes, processes.Process]]
+"""The processes that hold sockets (`socket_keys`), by the pod, as `Place.uid`."""
 _WILDCARDS = (V4_MAPPED + bytes(4), bytes(16))
 
 log = structlog.get_logger()
@@ -36,21 +39,20 @@ class SocketOwners:
 
     def __init__(self) -> None:
         self._processes = processes.Processes()
-        self._seen: dict[bytes, tuple[str, processes.Process]] = {}
-        self._seen_before: dict[bytes, tuple[str, processes.Process]] = {}
+        self._seen: _Seen = {}
+        self._seen_before: _Seen = {}
         self._containers: frozenset[str] = frozenset()
-        self._asked: frozenset[str] = frozenset()
         self._names: Mapping[str, str] = {}
         self._rest_until = 0.0
         self._sighted = self._warned = False
 
-    def unnamed(self) -> bool:
-        """Whether there are containers that the runtime was not asked about."""
-        return not self._containers <= self._asked
+    def unnamed(self) -> frozenset[str]:
+        """All containers as of the last look, if one of them is to be asked about."""
+        return frozenset() if self._containers <= self._names.keys() else self._containers
 
-    def name(self, names: Mapping[str, str]) -> None:
-        """Know the names of all containers, by id."""
-        self._names, self._asked = names, self._containers
+    def name(self, asked: frozenset[str], names: Mapping[str, str]) -> None:
+        """Know what the runtime told, names by id, when it was asked about these containers."""
+        self._names = {**dict.fromkeys(asked, ""), **names}
 
     def look_again(self, places: Places) -> None:
         """Look between two reports, unless the look before was too short a time ago."""
@@ -60,15 +62,16 @@ class SocketOwners:
     def report(self, places: Places) -> tuple[Listening, Owners]:
         """Who listens now, and whose the sockets are that were there since the report before."""
         listening = self._look(places)
-        seen = self._seen_before | self._seen
-        self._seen_before, self._seen = self._seen, {}
         holds = {address: place.uid for place, addresses in places for address in addresses}
         # An address may have gone to another pod, which has no part in what was seen before.
         current = {
             key: process
-            for key, (uid, process) in seen.items()
+            for seen in (self._seen_before, self._seen)
+            for uid, mine in seen.items()
+            for key, process in mine.items()
             if holds.get(Address(key[1:17]), uid) == uid
         }
+        self._seen_before, self._seen = self._seen, {}
         keys = np.array(list(current), dtype="S40")
         return listening, Owners(keys, [self._told(process) for process in current.values()])
 
@@ -80,10 +83,12 @@ class SocketOwners:
         inodes = {place.inode: set(table["inode"].tolist()) - {0} for place, table in tables}
         holders = self._processes.holders(inodes)
         for place, table in tables:
-            for key, inode in zip(_keys(table).tolist(), table["inode"].tolist(), strict=True):
-                if inode in holders and len(self._seen) < _MOST_SOCKETS:
-                    self._seen[key] = place.uid, holders[inode]
-                    self._sighted |= bool(place.uid)
+            held = zip(_keys(table).tolist(), table["inode"].tolist(), strict=True)
+            mine = self._seen.setdefault(place.uid, {})
+            mine.update((key, holders[inode]) for key, inode in held if inode in holders)
+            self._sighted |= bool(place.uid and mine)
+        share = _level(map(len, self._seen.values()), _MOST_SOCKETS)
+        self._seen = {uid: dict(islice(mine.items(), share)) for uid, mine in self._seen.items()}
         self._containers = frozenset(
             name for process in set(holders.values()) for name in process.containers
         )
@@ -102,8 +107,19 @@ class SocketOwners:
         )
 
     def _told(self, process: processes.Process) -> Process:
-        names = (self._names[one] for one in process.containers if one in self._names)
-        return Process(process.pid, process.name, next(names, ""))
+        names = (self._names.get(one) for one in process.containers)
+        return Process(process.pid, process.name, next(filter(None, names), ""))
+
+
+def _level(wants: Iterable[int], room: int) -> int:
+    """The most that each may have for all to have room: who wants less has all (max-min fair)."""
+    ascending = sorted(wants)
+    for rank, want in enumerate(ascending):
+        share = room // (len(ascending) - rank)
+        if want > share:
+            return share
+        room -= want
+    return max(ascending, default=0)
 
 
 def _read(place: Place, addresses: Sequence[Address]) -> Iterable[NDArray[np.void]]:

@@ -16,6 +16,7 @@ _UNTOLD = (
     "the container runtime does not tell its network namespace; containerd 1.6 or later, or CRI-O, "
     "is needed"
 )
+_PAIRED = ("veth", "netkit")
 _EVERYWHERE = tuple(
     parse_network(text) for text in ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")
 )
@@ -69,6 +70,21 @@ def locate(
         mine = ends.get(known_as, set()) if known_as is not None else set()
         pods.append(Pod(place, sandbox.addresses, frozenset(mine)))
     return tuple(pods), unreached
+
+
+def at_pods(interfaces: Iterable[Interface]) -> frozenset[int]:
+    """Interfaces whose other end may be a pod's, though none that is known yet, by ifindex.
+
+    That by which the node is in a network itself is another's: of a node that is a container the
+    uplink is a veth too.
+    """
+    return frozenset(
+        interface.ifindex
+        for interface in interfaces
+        if interface.kind in _PAIRED
+        and interface.peer_netns_id is not None
+        and not interface.in_network
+    )
 
 
 def node() -> Place:

@@ -1,6 +1,7 @@
 """Taking off a node what an agent leaves there for its successor, when there is to be none."""
 
 import os
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.enforce import Enforcer, Order
 from ringfence.agent.errors import AgentError
-from ringfence.agent.pods import locate, node
-from ringfence.kernel.cri import ContainerRuntime
+from ringfence.agent.pods import Place, locate, node
+from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError
 from ringfence.kernel.interfaces import list_interfaces
 from ringfence.policy.backends.nftables import Nftables
 
@@ -20,7 +21,8 @@ async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) ->
     """Detach the programs, forget their counts, and take every namespace's rules away.
 
     The state directory keeps what is in it. What is away already is no error. Raises HostError
-    while an agent runs, KernelError, and AgentError with what is left.
+    while an agent runs, KernelError, and AgentError where rules are left, or may be: what can be
+    reached is free of them all the same.
     """
     host.check()
     async with AsyncExitStack() as stack:
@@ -32,14 +34,22 @@ async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) ->
         # Filters of kernels before 6.6 are found by their names, in whose place ours are put.
         capture.watch(interfaces)
         capture.remove()
-        places = [node()]
+        problems = _clear([node()])
         if runtime_socket:
             runtime = ContainerRuntime(runtime_socket)
             await runtime.start()
             stack.push_async_callback(runtime.stop)
-            pods, _ = locate(await runtime.sandboxes(), interfaces)
-            places += [pod.place for pod in pods]
-        problems = Enforcer(Nftables()).apply(_NOTHING, places).problems
+            try:
+                pods, unreached = locate(await runtime.sandboxes(), interfaces)
+                problems |= unreached | _clear(pod.place for pod in pods)
+            except RuntimeUnavailableError as error:
+                problems["pods"] = str(error)
         if problems:
-            told = "; ".join(f"{place.uid or 'node'}: {why}" for place, why in problems.items())
-            raise AgentError(f"rules are left in {len(problems)} places: {told}")
+            told = "; ".join(f"{where}: {why}" for where, why in problems.items())
+            raise AgentError(f"rules may be left on this node: {told}")
+
+
+def _clear(places: Iterable[Place]) -> dict[str, str]:
+    """Take every rule away; where that failed, by the pod's uid, and why."""
+    outcome = Enforcer(Nftables()).apply(_NOTHING, places)
+    return {place.uid or "node": why for place, why in outcome.problems.items()}

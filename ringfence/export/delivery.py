@@ -69,7 +69,9 @@ class Delivery:
         if self._task is None:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), FLUSH_SECONDS if self.up else 0)
+            # Python 3.11's wait_for may lose a cancellation that comes just then.
+            async with asyncio.timeout(FLUSH_SECONDS if self.up else 0):
+                await self._idle.wait()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         left = [*self._queue, *([] if self._held is None else [self._held])]

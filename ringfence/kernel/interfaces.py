@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _PORT_OF = {Tunnel.VXLAN: 15, Tunnel.GENEVE: 5}  # IFLA_VXLAN_PORT, IFLA_GENEVE_PORT
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_F_PERMANENT = 0x80
+_RT_SCOPE_UNIVERSE = 0
 _GENERIC = struct.Struct("=Bxxx")  # rtgenmsg
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NUMBER = struct.Struct("=I")
@@ -50,20 +52,29 @@ class Interface:
     peer_netns_id: int | None
     """The namespace of `peer_ifindex` by its local id (`netns_id`); None if it is this one."""
     addresses: frozenset[Address]
+    in_network: bool = False
+    """Whether an address that was given to it has others of its network around it.
+
+    Link-local ones do not count, nor those that whoever is at the other end advertised (RFC 4862).
+    """
     tunnel: DecodeAs | None = None
     """Of a VXLAN or Geneve device, the UDP port of the packets outside."""
 
 
 def list_interfaces() -> tuple[Interface, ...]:
     """Every interface of the calling thread's namespace, by ifindex. Raises NetlinkError."""
-    addresses = defaultdict(set)
+    addresses, in_network = defaultdict(set), set()
     for answer in _list(_RTM_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
-        *_, ifindex = _ADDRESS.unpack_from(answer)
+        _, prefix_length, flags, scope, ifindex = _ADDRESS.unpack_from(answer)
         told = attributes(answer[_ADDRESS.size :])
         local = told.get(_IFA_LOCAL) or told[_IFA_ADDRESS]
-        addresses[ifindex].add(Address(V4_MAPPED + local if len(local) == _IPV4_SIZE else local))
+        v4 = len(local) == _IPV4_SIZE
+        addresses[ifindex].add(Address(V4_MAPPED + local if v4 else local))
+        given = v4 or flags & _IFA_F_PERMANENT
+        if given and scope == _RT_SCOPE_UNIVERSE and prefix_length < 8 * len(local):
+            in_network.add(ifindex)
     interfaces = [
-        _interface(answer, addresses)
+        _interface(answer, addresses, in_network)
         for answer in _list(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
     ]
     return tuple(sorted(interfaces, key=lambda interface: interface.ifindex))
@@ -124,7 +135,9 @@ def _list(kind: int, request: bytes) -> Iterator[bytes]:
     return ask(socket.NETLINK_ROUTE, kind, DUMP, request, steady=True)
 
 
-def _interface(answer: bytes, addresses: Mapping[int, set[Address]]) -> Interface:
+def _interface(
+    answer: bytes, addresses: Mapping[int, set[Address]], in_network: Collection[int]
+) -> Interface:
     _, _, ifindex, flags, _ = _LINK.unpack_from(answer)
     told = attributes(answer[_LINK.size :])
     details = attributes(told.get(_IFLA_LINKINFO, b""))
@@ -138,6 +151,7 @@ def _interface(answer: bytes, addresses: Mapping[int, set[Address]]) -> Interfac
         peer_ifindex=_number(peer) if peer else None,
         peer_netns_id=_number(netns) if netns else None,
         addresses=frozenset(addresses.get(ifindex, ())),
+        in_network=ifindex in in_network,
         tunnel=_tunnel(kind, attributes(details.get(_IFLA_INFO_DATA, b""))),
     )
 

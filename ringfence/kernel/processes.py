@@ -10,16 +10,17 @@ CAP_SYS_PTRACE (ptrace(2), PTRACE_MODE_READ). Without either there is no answer,
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 _PROC = "/proc"
 _SOCKET = "socket:["
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
-_MOST_LINKS = 16_384
-"""Read of one namespace's processes in one go: what a pod can cost by its open files."""
+_MOST_FILES = 16_384
+"""Looked at of one namespace's processes in one go: what a pod can cost by its open files."""
 
 
 class Process(NamedTuple):
@@ -79,16 +80,18 @@ def _by_namespace(wanted: Collection[int]) -> dict[int, list[int]]:
 
 def _search(pids: Collection[int], wanted: Collection[int]) -> dict[int, Process]:
     """The first of the processes that holds each of the wanted sockets."""
-    missing, left = set(wanted), _MOST_LINKS
+    missing, left = set(wanted), _MOST_FILES
     found: dict[int, Process] = {}
     for pid in pids:
         held = set()
-        for inode in _sockets(pid):
-            left -= 1
-            if inode in missing:
-                held.add(inode)
-            if not left or len(held) == len(missing):
-                break
+        with suppress(OSError), _directory(f"{_PROC}/{pid}/fd") as files:
+            descriptors = _names(files, left)
+            left -= len(descriptors)
+            for inode in _sockets(files, descriptors):
+                if inode in missing:
+                    held.add(inode)
+                if len(held) == len(missing):
+                    break
         if held and (process := _process(pid)):
             found |= dict.fromkeys(held, process)
             missing -= held
@@ -97,14 +100,14 @@ def _search(pids: Collection[int], wanted: Collection[int]) -> dict[int, Process
     return found
 
 
-def _sockets(pid: int) -> Iterator[int]:
-    """For each open file of a process the inode if it is a socket, else 0."""
-    with suppress(OSError), _directory(f"{_PROC}/{pid}/fd") as files:
-        # The newest sockets most often have the highest descriptors.
-        for descriptor in reversed(_names(files)):
-            with suppress(OSError):  # closed meanwhile
-                link = os.readlink(descriptor, dir_fd=files)
-                yield int(link[len(_SOCKET) : -1]) if link.startswith(_SOCKET) else 0
+def _sockets(files: int, descriptors: Sequence[str]) -> Iterator[int]:
+    """The inodes of the sockets among some open files, in the directory `files`."""
+    # The newest sockets most often have the highest descriptors.
+    for descriptor in reversed(descriptors):
+        with suppress(OSError):  # closed meanwhile
+            link = os.readlink(descriptor, dir_fd=files)
+            if link.startswith(_SOCKET):
+                yield int(link[len(_SOCKET) : -1])
 
 
 @contextmanager
@@ -116,9 +119,10 @@ def _directory(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _names(directory: int) -> list[str]:
+def _names(directory: int, most: int | None = None) -> list[str]:
+    """What is in a directory; to list it costs more than to read its links."""
     with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
+        return [entry.name for entry in islice(entries, most)]
 
 
 def _process(pid: int) -> Process | None:

@@ -44,6 +44,8 @@ _ID = np.dtype(  # inet_diag_sockid
 _ESTABLISHED, _SYN_SENT, _FIN_WAIT1, _FIN_WAIT2, _CLOSE, _CLOSE_WAIT, _LISTEN = 1, 2, 4, 5, 7, 8, 10
 _PICKED = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the reader's namespace
 _GONE = {errno.ENOENT, errno.ESTALE}
+_States = Mapping[int, tuple[int, ...]]
+"""By protocol."""
 _LISTENING = {TCP: (_LISTEN,), UDP: (_CLOSE,)}
 _OPEN = {TCP: (_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT), UDP: (_ESTABLISHED,)}
 _HELD = {TCP: (_LISTEN, _SYN_SENT, *_OPEN[TCP]), UDP: (_CLOSE, _ESTABLISHED)}
@@ -98,7 +100,7 @@ def sockets(netns_path: Path) -> NDArray[np.void]:
 
     def look() -> NDArray[np.void]:
         first, last = map(int, _PICKED.read_text().split())
-        found = _dump(_HELD, _MOST_SOCKETS)
+        found, _ = _dump(_HELD, _MOST_SOCKETS)
         picked = (first <= found["local_port"]) & (found["local_port"] <= last)
         found["serves"] = found["listens"] & ~(picked & (found["protocol"] == UDP))
         return found
@@ -107,14 +109,14 @@ def sockets(netns_path: Path) -> NDArray[np.void]:
 
 
 def listening(netns_path: Path) -> frozenset[Listener]:
-    """TCP sockets that listen and UDP sockets without a peer, 131,072 of a protocol and family.
+    """TCP sockets that listen and UDP sockets without a peer.
 
-    A socket that listens on :: for both families counts once for each.
+    A socket that listens on :: for both families counts once for each. Of a protocol and family
+    131,072; that there are more is logged.
     """
-    found = run_in(netns_path, lambda: _dump(_LISTENING, _MOST_CONNECTIONS))
     return frozenset(
         Listener(int(row["protocol"]), Address(row["local"].tobytes()), int(row["local_port"]))
-        for row in found
+        for row in _whole(netns_path, _LISTENING)
     )
 
 
@@ -123,10 +125,7 @@ def connections(netns_path: Path) -> frozenset[Connection]:
 
     Of a protocol and family 131,072; that there are more is logged.
     """
-    found = run_in(netns_path, lambda: _dump(_OPEN, _MOST_CONNECTIONS))
-    if len(found) >= _MOST_CONNECTIONS:
-        log.warning("open connections not all read", netns=str(netns_path), read=len(found))
-    return frozenset(_connection(row) for row in found)
+    return frozenset(_connection(row) for row in _whole(netns_path, _OPEN))
 
 
 def destroy(netns_path: Path, connection: Connection) -> bool:
@@ -162,15 +161,27 @@ def _destroy(wanted: Connection) -> bool:
     return True
 
 
-def _dump(states_by_protocol: Mapping[int, tuple[int, ...]], most: int) -> NDArray[np.void]:
-    """Every socket in one of the states (SOCKET_DTYPE), `most` of a protocol and family."""
-    found = []
+def _whole(netns_path: Path, states_by_protocol: _States) -> NDArray[np.void]:
+    """What rules are made by: that not all of it was read is worth a word."""
+    found, more = run_in(netns_path, lambda: _dump(states_by_protocol, _MOST_CONNECTIONS))
+    if more:
+        log.warning("sockets not all read", netns=str(netns_path), read=len(found))
+    return found
+
+
+def _dump(states_by_protocol: _States, most: int) -> tuple[NDArray[np.void], bool]:
+    """The sockets in one of the states (SOCKET_DTYPE), `most` of a protocol and family.
+
+    Also whether there are more.
+    """
+    found, more = [], False
     for protocol, states in states_by_protocol.items():
         for family in (socket.AF_INET, socket.AF_INET6):
             request = _request(family, protocol, states, bytes(_TUPLE.size) + _ANY_SOCKET)
             answers = ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, DUMP, request)
             found.append(_read(protocol, list(islice(answers, most))))
-    return np.concatenate(found)
+            more |= next(answers, None) is not None
+    return np.concatenate(found), more
 
 
 def _request(family: int, protocol: int, states: tuple[int, ...], socket_id: bytes) -> bytes:

@@ -4,8 +4,8 @@
     python -m tests.kernel.peers runtime DIR    a container runtime: CRI on DIR/cri.sock
 
 Both live by files in DIR, so that a restarted one goes on: `directive` is sent to agents whenever
-it changes, `pods.json` is what runs; each call of Report adds a file to `batches/`, and `state` is
-the last AgentState.
+it changes, `pods.json` and `containers.json` are what runs; each call of Report adds a file to
+`batches/`, `state` is the last AgentState, and `asked` has a line for each call of ListContainers.
 """
 
 import asyncio
@@ -78,6 +78,7 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
         self, request: cri_pb2.PodSandboxStatusRequest, context: Context
     ) -> cri_pb2.PodSandboxStatusResponse:
         pod = self._pods()[request.pod_sandbox_id]
+        await asyncio.sleep(pod.get("seconds", 0))
         network = {"type": "network"} | ({"path": pod["netns"]} if pod["netns"] else {})
         info = {"runtimeSpec": {"linux": {"namespaces": [{"type": "pid"}, network]}}}
         mode = cri_pb2.NODE if pod["host_network"] else cri_pb2.POD
@@ -97,6 +98,8 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
     async def ListContainers(  # noqa: N802
         self, request: cri_pb2.ListContainersRequest, context: Context
     ) -> cri_pb2.ListContainersResponse:
+        with (self._directory / "asked").open("a") as asked:
+            print("containers", file=asked)
         path = self._directory / "containers.json"
         named = json.loads(path.read_text()) if path.exists() else {}
         return cri_pb2.ListContainersResponse(

@@ -28,7 +28,7 @@ from tests.kernel.frames import A4, B4, ethernet, ipv4, udp
 from tests.kernel.netns import Pod, ip
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.txring import TxRing
-from tests.kernel.world import RINGFENCE, Row, World, judges, policy
+from tests.kernel.world import RINGFENCE, Row, World, judges, policy, sandbox, sandboxes
 
 
 def test_flows_arrive_each_counted_once(world: World) -> None:
@@ -162,10 +162,15 @@ def test_a_switch_of_the_mode_under_traffic_loses_no_count(world: World) -> None
 
 
 def test_a_flow_map_that_fills_up_ends_the_window(world: World) -> None:
-    """Half as many tuples again as there is room for, in a window of an hour."""
+    """Half as many tuples again as there is room for, in a window of an hour.
+
+    Meanwhile the runtime takes minutes to tell of many new pods.
+    """
     world.say(Directive(interval_seconds=3600))
     world.start_agent()
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    slow = {f"slow{i}": sandbox(f"slow{i}", "", "") | {"seconds": 4} for i in range(100)}
+    world.run(**sandboxes(world.node), **slow)
     pod, _ = world.node.pods
 
     def seen() -> int:

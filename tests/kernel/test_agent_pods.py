@@ -4,16 +4,18 @@ import contextlib
 import signal
 import socket
 
+import pytest
+
 from ringfence.kernel import nft
 from ringfence.model.flow import Loss, Observer
 from ringfence.model.protocol import UDP, PortRange
 from ringfence.wire.generated.agent_pb2 import AgentState, Directive
 from tests.kernel.frames import ethernet, ipv4, udp
-from tests.kernel.netns import ip
+from tests.kernel.netns import ip, namespace
 from tests.kernel.test_pins import programs_on
 from tests.kernel.traffic import open_socket
 from tests.kernel.txring import TxRing
-from tests.kernel.world import World, judges, policy, sandbox, sandboxes
+from tests.kernel.world import Row, World, judges, policy, sandbox, sandboxes
 
 
 def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: World) -> None:
@@ -70,6 +72,10 @@ def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: Wo
     world.await_("health", lambda: health.stat().st_mtime_ns > before)
 
 
+def flows_to(world: World, port: int) -> list[Row]:
+    return [row for row in world.flows() if row["provider_port"] == port]
+
+
 def _programmed(state: AgentState) -> set[str]:
     return {pod.uid for pod in state.pods if pod.programmed}
 
@@ -94,6 +100,32 @@ def test_what_reached_a_pod_that_has_ended_is_told_from_its_own_interface(world:
     world.await_("the report", lambda: world.counted("forward_packets", server, 5300) == 1)
     seen = [row["observer"] for row in world.flows() if row["provider_port"] == 5300]
     assert seen == [Observer.POD, Observer.POD]
+
+
+@pytest.mark.parametrize(("address", "believed"), [("192.0.2.1/32", False), ("192.0.2.1/24", True)])
+def test_what_a_tunnel_carries_is_believed_of_the_nodes_network_and_of_no_pod_that_nobody_told_of(
+    world: World, address: str, believed: bool
+) -> None:
+    """The node's end of a pod's veth has no network around its address, an uplink's has."""
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    inside = bytes(8) + ethernet(0x0800, ipv4(UDP, udp(1001, 53)))
+    frame = ethernet(0x0800, ipv4(UDP, udp(1000, 4789, inside)))
+    with namespace("stranger") as stranger:
+        ip("-n", world.node.name, "link", "add", "near", "type", "veth",
+           "peer", "name", "far", "netns", stranger.name)  # fmt: skip
+        ip("-n", world.node.name, "addr", "add", address, "dev", "near")
+        for where, name in ((world.node, "near"), (stranger, "far")):
+            ip("-n", where.name, "link", "set", name, "addrgenmode", "none", "up")
+        ifindex = world.node.ifindex("near")
+        world.await_("the program", lambda: programs_on(world.node, ifindex))
+        with contextlib.closing(TxRing(stranger, "far", [frame] * 512)) as ring:
+            ring.send()
+        world.await_("the tunnel", lambda: flows_to(world, 4789))
+    assert {row["interface"] for row in flows_to(world, 4789)} == {ifindex}
+    assert bool(flows_to(world, 53)) == believed
+    observers = {row["observer"] for row in flows_to(world, 4789)}
+    assert observers == {Observer.NODE if believed else Observer.POD}
 
 
 def test_a_new_interface_is_captured_though_the_runtime_hangs_and_what_came_first_is_counted(

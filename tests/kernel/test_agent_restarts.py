@@ -21,10 +21,11 @@ from ringfence.model.protocol import UDP, PortRange
 from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import DETAILED, Directive
 from tests.kernel.frames import B4, ethernet, ipv4, udp
+from tests.kernel.netns import Pod
 from tests.kernel.test_pins import doomed, programs_on
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 from tests.kernel.txring import TxRing
-from tests.kernel.world import RINGFENCE, World, judges, policy
+from tests.kernel.world import RINGFENCE, World, judges, policy, sandbox, sandboxes
 
 
 def test_an_outage_and_a_crash_lose_nothing_and_repeat_nothing(world: World) -> None:
@@ -153,13 +154,7 @@ def test_a_full_map_that_an_agent_left_is_reported_in_bounded_memory(world: Worl
     world.await_("detailed mode", lambda: world.state().mode == DETAILED)
     world.stop("agent")
     pod, _ = world.node.pods
-    any_port = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 0))) for i in range(127 * 512)]
-    rounds = 5
-    for port in range(rounds):
-        frames = [frame[:36] + struct.pack("!H", 1 + port) + frame[38:] for frame in any_port]
-        with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
-            ring.send()
-    sent = rounds * len(any_port)
+    sent = scan_ports(pod, 5)
     assert sent > 262_144
 
     def told() -> int:
@@ -179,34 +174,56 @@ def test_a_full_map_that_an_agent_left_is_reported_in_bounded_memory(world: Worl
     assert max(len(each.flows) for each in world.batches()) < 5 << 20
 
 
+def scan_ports(pod: Pod, rounds: int) -> int:
+    """Send as many packets to B4, each a conversation of its own in detailed mode."""
+    any_port = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 0))) for i in range(127 * 512)]
+    for port in range(rounds):
+        frames = [frame[:36] + struct.pack("!H", 1 + port) + frame[38:] for frame in any_port]
+        with contextlib.closing(TxRing(pod, "eth0", frames)) as ring:
+            ring.send()
+    return rounds * len(any_port)
+
+
+@pytest.mark.timeout(300)
 def test_a_stop_during_a_report_loses_nothing_where_nothing_is_pinned(
     world: World, tmp_path: Path
 ) -> None:
-    """What passes after a window's records were taken comes with one more report."""
+    """What passes after a window's records were taken comes with one more report.
+
+    Half of the flow map ends a window; it comes in eight batches or more.
+    """
     client, server = world.node.pods
     world.say(Directive(interval_seconds=3600, mode=DETAILED))
     options = ("--pin-dir", str(tmp_path / "nowhere"))
     world.start_agent(*options)
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
     world.await_("its mode", lambda: world.state().mode == DETAILED)
-    scan = [ethernet(0x0800, ipv4(UDP, udp(1 + i, 9))) for i in range(127 * 512)]
-    with contextlib.closing(TxRing(client, "eth0", scan)) as ring:
-        ring.send()
-    window = world.state_dir / "window"
-    before = window.read_bytes() if window.exists() else b""
+    world.stop("control", signal.SIGKILL)  # batches stay in the spool
+    waiting = _spooled(world)
+    scan_ports(client, 3)
+    agent = world.processes["agent"]
     with (
         open_socket(server, server.address, socket.SOCK_DGRAM) as sink,
         open_socket(client, server.address, socket.SOCK_DGRAM) as sender,
     ):
         sink.bind((server.address, 5300))
-        world.say(Directive(interval_seconds=1, mode=DETAILED))
-        while not window.exists() or window.read_bytes() == before:
+        while _spooled(world) < waiting + 2:  # one may be of the window before
             time.sleep(0.001)
-        time.sleep(0.1)  # the records are taken, and become conversations now
+        agent.send_signal(signal.SIGSTOP)
         sender.sendto(b"x", (server.address, 5300))
+        assert _spooled(world) < waiting + 8, "the report is under way"
+        agent.send_signal(signal.SIGTERM)
+        agent.send_signal(signal.SIGCONT)
         world.stop("agent")
+    world.start_control()
     world.start_agent(*options)
-    world.await_("it is told", lambda: world.counted("forward_packets", client, 5300) == 1)
+
+    def told() -> int:
+        tables = [batch.decode(batch.FLOWS, each.flows) for each in world.batches()]
+        ours = [table.filter(pc.equal(table["provider_port"], 5300)) for table in tables]
+        return sum(pc.sum(table["forward_packets"]).as_py() or 0 for table in ours)
+
+    world.await_("it is told, as both interfaces saw it", lambda: told() == 2, 90)
 
 
 def test_what_an_agent_left_is_removed_when_asked_and_not_while_one_runs(world: World) -> None:
@@ -231,6 +248,34 @@ def test_what_an_agent_left_is_removed_when_asked_and_not_while_one_runs(world: 
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
     assert (world.state_dir / "identity.json").exists()
+
+
+def test_what_cannot_be_reached_to_remove_its_rules_is_told_and_keeps_no_others(
+    world: World,
+) -> None:
+    _, server = world.node.pods
+    first, second = sandboxes(world.node).values()
+    world.run(lost=sandbox("uid3", "/run/netns/rf-nowhere", "10.0.0.9"), one=first, two=second,
+              untold=sandbox("uid4", "", "10.0.0.10"))  # fmt: skip
+    for where in (server, world.node):
+        where.nft("add table inet ringfence")
+    done = _remove(world)
+    assert done.returncode == 1
+    assert "rules may be left" in done.stderr
+    assert "uid3: no network namespace at /run/netns/rf-nowhere" in done.stderr
+    assert "uid4: the container runtime does not tell" in done.stderr
+    assert "uid2" not in done.stderr
+    assert not nft.exists(server.path)
+    assert not nft.exists(world.node.path)
+
+    for where in (server, world.node):
+        where.nft("add table inet ringfence")
+    world.stop("runtime", signal.SIGKILL)
+    done = _remove(world)
+    assert done.returncode == 1
+    assert "pods: the container runtime at" in done.stderr
+    assert nft.exists(server.path)
+    assert not nft.exists(world.node.path)
 
 
 def test_a_disk_that_is_full_costs_the_reports_that_found_no_room_and_no_others(

@@ -44,6 +44,30 @@ def test_a_veth_leads_to_its_pod_and_all_addresses_are_told() -> None:
         assert node.call(lambda: netns_id(stranger.path)) is None
 
 
+@pytest.mark.parametrize(
+    ("address", "in_network"),
+    [
+        ("192.0.2.1/24", True),
+        ("192.0.2.1/24 valid_lft 1000 preferred_lft 1000", True),
+        ("2001:db8::1/64", True),
+        ("192.0.2.1/32", False),
+        ("2001:db8::1/128", False),
+        ("fe80::1/64", False),
+        ("2001:db8::1/64 valid_lft 1000 preferred_lft 1000", False),
+    ],
+)
+def test_an_interface_is_in_a_network_by_what_was_given_to_it(
+    address: str, in_network: bool
+) -> None:
+    with node_with_pods(0) as node:
+        link = ("-n", node.name, "link")
+        ip(*link, "add", "v0", "type", "veth", "peer", "name", "v1")
+        ip("-n", node.name, "addr", "add", *address.split(), "dev", "v0")
+        found = listed(node)
+    assert found["v0"].in_network == in_network
+    assert not found["v1"].in_network
+
+
 def test_a_name_of_any_bytes_can_be_told_and_captured(capture: FlowCapture) -> None:
     with node_with_pods(0) as node:
         ip("-n", node.name, "link", "add", os.fsdecode(b"x\xff"), "type", "bridge")

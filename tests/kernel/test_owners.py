@@ -3,14 +3,13 @@
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ringfence.agent.owners import SocketOwners
+from ringfence.agent.owners import Places, SocketOwners
 from ringfence.agent.pods import Place
 from ringfence.flows.keys import join, octets
 from ringfence.flows.owners import Owners
@@ -18,13 +17,15 @@ from ringfence.kernel.netns import inode
 from ringfence.model.address import parse_address
 from ringfence.model.protocol import TCP, UDP
 from ringfence.wire.generated.agent_pb2 import DETAILED, Directive
-from tests.kernel.netns import namespace
+from tests.kernel.netns import Namespace, namespace
 from tests.kernel.test_processes import running
 from tests.kernel.world import Row, World
 
 SERVER = """
 call_me(b"parent")
-address = sys.argv[1]
+address, *container = sys.argv[1:]
+for cgroup in container:
+    open(cgroup, "w").write("0")
 listener, datagrams = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
 listener.bind(("0.0.0.0", 8080)); listener.listen()
 datagrams.bind((address, 5300))
@@ -47,27 +48,39 @@ with socket.create_connection((address, 8080)) as connection:
     connection.sendall(b"x")
     assert connection.recv(1) == b"x"
     print("answered", flush=True)
-    time.sleep(float(sys.argv[2]))
+    signal.pause()
 """
-CONTAINER = "7e" * 32
+LISTENER = """
+open(sys.argv[1], "w").write("0")
+listener = socket.socket()
+listener.bind(("127.0.0.1", 1)); listener.listen()
+print(flush=True)
+signal.pause()
+"""
+GREEDY = """
+held = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(40)]
+for port, each in enumerate(held, 1):
+    each.bind(("127.0.0.1", port))
+print(flush=True)
+signal.pause()
+"""
+WEB, BATCH = "7e" * 32, "8f" * 32
 
 
 @contextlib.contextmanager
-def contained(pid: int) -> Iterator[None]:
-    """A process in a cgroup such as a container runtime makes."""
+def container(name: str) -> Iterator[str]:
+    """A cgroup such as a container runtime makes: the file by which processes join it."""
     pids = Path("/sys/fs/cgroup/pids")
     top = pids if pids.is_dir() else Path("/sys/fs/cgroup")
-    group, other = top / f"test-{os.getpid()}", Path(f"/proc/{pid}/cgroup").read_text()
-    line = next(one for one in other.splitlines() if top != pids or ":pids:" in one)
+    group, ours = top / f"test-{os.getpid()}-{name}", Path("/proc/self/cgroup").read_text()
+    line = next(one for one in ours.splitlines() if top != pids or ":pids:" in one)
     before = top / line.rpartition(":")[2].strip("/")
-    (group / CONTAINER).mkdir(parents=True)
+    group.mkdir()
     try:
-        (group / CONTAINER / "cgroup.procs").write_text(str(pid))
-        yield
+        yield str(group / "cgroup.procs")
     finally:
-        for left in (group / CONTAINER / "cgroup.procs").read_text().split():
+        for left in (group / "cgroup.procs").read_text().split():  # killed, and not gone yet
             (before / "cgroup.procs").write_text(left)
-        (group / CONTAINER).rmdir()
         group.rmdir()
 
 
@@ -96,43 +109,109 @@ def ends(rows: list[Row]) -> set[tuple[object, ...]]:
 
 @pytest.mark.timeout(120)
 def test_both_ends_are_named_though_the_client_is_gone_when_its_window_ends(world: World) -> None:
-    (world.directory / "containers.json").write_text(json.dumps({CONTAINER: "web"}))
+    """An agent that asks what a container is called has looked: it saw a socket in one."""
+    (world.directory / "containers.json").write_text(json.dumps({WEB: "web"}))
     world.say(Directive(interval_seconds=3600, mode=DETAILED))
-    world.start_agent()
-    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
-    world.await_("a long window", lambda: world.state().mode == DETAILED)
     client, server = world.node.pods
-    with running(server, SERVER, server.address) as (parent, worker), contained(parent):
-        with running(client, CLIENT, server.address, "8") as (pid, answered):
+    with (
+        container(WEB) as web,
+        container(BATCH) as batch,
+        running(server, SERVER, server.address, web) as (parent, worker),
+    ):
+        world.start_agent()
+        world.await_("the containers that are there", lambda: asked(world) == 1)
+        world.await_("a long window", lambda: world.state().mode == DETAILED)
+        with running(client, CLIENT, server.address) as (pid, answered):
             assert answered == "answered"
-            time.sleep(8)  # the agent looks once a second, or less often on a busy machine
+            with running(client, LISTENER, batch):
+                world.await_("a look at the client's pod", lambda: asked(world) == 2)
         report_now(world)
         rows = {protocol: told(world, protocol) for protocol in (TCP, UDP)}
     consumer = ("short�lived", pid, "")
-    assert ends(rows[TCP]) == {(*consumer, "worker", int(worker), "")}
+    assert ends(rows[TCP]) == {(*consumer, "worker", int(worker), "web")}
     assert ends(rows[UDP]) == {(*consumer, "parent", parent, "web")}
     assert {row["interface"] for row in rows[TCP]} == {client.host_ifindex, server.host_ifindex}
+
+
+def asked(world: World) -> int:
+    """How many times the runtime was asked for its containers."""
+    path = world.directory / "asked"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def provider(owners: Owners, address: str) -> tuple[str, str]:
+    """Who answers TCP on port 8080: process and container."""
+    end = join(np.array([list(parse_address(address))], np.uint8), octets(np.array([8080]), ">u2"))
+    wire = np.stack([end, end])
+    _, choice = owners.of(np.array([TCP], np.uint8), wire, wire)
+    found = owners.columns("provider", choice)
+    return found["provider_process"][0], found["provider_container"][0]
+
+
+def place(where: Namespace) -> Place:
+    return Place(where.name, where.path, inode(where.path))
 
 
 def test_an_address_that_went_to_another_pod_takes_no_process_along() -> None:
     address = parse_address("127.0.0.1")
 
-    def provider(owners: Owners) -> object:
-        end = join(np.array([list(address)], np.uint8), octets(np.array([8080]), ">u2"))
-        wire = np.stack([end, end])
-        _, choice = owners.of(np.array([TCP], np.uint8), wire, wire)
-        return owners.columns("provider", choice)["provider_process"].tolist()
+    def process(looks: SocketOwners, places: Places) -> str:
+        return provider(looks.report(places)[1], "127.0.0.1")[0]
 
     with namespace("one") as one, namespace("other") as other:
-        old, new = (Place(at.name, at.path, inode(at.path)) for at in (one, other))
+        old, new = place(one), place(other)
         looks = SocketOwners()
         with running(one, SERVER, "127.0.0.1"):
-            assert provider(looks.report([(old, [address])])[1]) == ["parent"]
-        assert provider(looks.report([])[1]) == ["parent"], "its last packets may be told late"
+            assert process(looks, [(old, [address])]) == "parent"
+        assert process(looks, []) == "parent", "its last packets may be told late"
         with running(one, SERVER, "127.0.0.1"):
             looks.report([(old, [address])])
-        assert provider(looks.report([(new, [address])])[1]) == [""]
-        assert provider(looks.report([(new, [address])])[1]) == [""]
+        assert process(looks, [(new, [address])]) == ""
+        assert process(looks, [(new, [address])]) == ""
+
+
+def test_a_pod_with_more_sockets_than_are_kept_costs_no_other_pod_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ringfence.agent.owners._MOST_SOCKETS", 16)
+    with namespace("greedy") as greedy, namespace("modest") as modest:
+        places = [
+            (place(greedy), [parse_address("127.0.0.1")]),
+            (place(modest), [parse_address("127.0.0.2")]),
+        ]
+        looks = SocketOwners()
+        with running(greedy, GREEDY):
+            looks.look_again(places)
+            with running(modest, SERVER, "127.0.0.2"):
+                _, owners = looks.report(places)
+    assert provider(owners, "127.0.0.2") == ("parent", "")
+
+
+def test_a_container_that_a_look_finds_while_the_runtime_is_asked_is_asked_about_as_well() -> None:
+    places = []
+    looks = SocketOwners()
+    with (
+        namespace("one") as one,
+        namespace("other") as other,
+        container(WEB) as web,
+        container(BATCH) as batch,
+    ):
+        places.append((place(one), [parse_address("127.0.0.1")]))
+        with running(one, SERVER, "127.0.0.1", web):
+            looks.report(places)
+            asked = looks.unnamed()
+            assert WEB in asked
+            places.append((place(other), [parse_address("127.0.0.2")]))
+            with running(other, SERVER, "127.0.0.2", batch):
+                looks.report(places)
+                looks.name(asked, {WEB: "web"})
+                asked = looks.unnamed()
+                assert BATCH in asked
+                looks.name(asked, {WEB: "web", BATCH: "batch"})
+                assert not looks.unnamed()
+                _, owners = looks.report(places)
+    assert provider(owners, "127.0.0.1") == ("parent", "web")
+    assert provider(owners, "127.0.0.2") == ("parent", "batch")
 
 
 @pytest.mark.timeout(120)
@@ -146,7 +225,7 @@ def test_without_the_right_to_look_nobody_is_named_and_the_log_says_so_once(
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
     client, server = world.node.pods
     log = world.directory / "agent.log"
-    with running(server, SERVER, server.address), running(client, CLIENT, server.address, "3"):
+    with running(server, SERVER, server.address), running(client, CLIENT, server.address):
         world.await_("a report", lambda: told(world, TCP) and told(world, UDP))
         world.await_("a line in the log", lambda: "will not name processes" in log.read_text())
         shown = len(world.batches())

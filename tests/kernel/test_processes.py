@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import pytest
+
 from ringfence.kernel.netns import inode
 from ringfence.kernel.processes import Process, Processes
 from ringfence.kernel.sockets import sockets
@@ -89,3 +91,19 @@ def test_sockets_of_a_namespace_without_a_visible_process_are_nobodys() -> None:
         elsewhere = Processes()
         assert elsewhere.holders({1: numbers}) == {}, "processes of other namespaces are left alone"
         assert elsewhere.unseen == {1}
+
+
+@pytest.mark.parametrize("most", [1000, 100])
+def test_no_more_open_files_are_listed_than_may_be(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is behind all others, where a look would find it first if it listed them all."""
+    monkeypatch.setattr("ringfence.kernel.processes._MOST_FILES", most)
+    script = (
+        "call_me(b'hoarder'); others = [os.open('/dev/null', 0) for _ in range(200)]\n"
+        "it = socket.socket(); it.bind(('127.0.0.1', 80)); it.listen()\n"
+        "print(flush=True); signal.pause()"
+    )
+    with namespace("files") as where, running(where, script) as (pid, _):
+        reached = {(80, 0): Process(pid, "hoarder", ())} if most > 200 else {}
+        assert holders(where, Processes()) == reached

@@ -4,6 +4,7 @@ import contextlib
 import socket
 
 import pytest
+from structlog.testing import capture_logs
 
 from ringfence.kernel.sockets import (
     Connection,
@@ -99,3 +100,22 @@ def test_a_connected_udp_socket_is_a_connection() -> None:
         port = sender.getsockname()[1]
         assert connections(where.path) == {Connection(UDP, LOOP6, port, LOOP6, 9)}
         assert listening(where.path) == set()
+
+
+def test_that_not_all_connections_were_read_is_told_and_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ringfence.kernel.sockets._MOST_CONNECTIONS", 2)
+    with namespace("many") as where, contextlib.ExitStack() as stack, capture_logs() as told:
+
+        def connect(address: str) -> None:
+            sender = stack.enter_context(open_socket(where, address, socket.SOCK_DGRAM))
+            sender.connect((address, 9))
+
+        for address in ("127.0.0.1", "127.0.0.1", "::1", "::1"):
+            connect(address)
+        assert len(connections(where.path)) == 4
+        assert not told, "two of each family are all that there are"
+        connect("::1")
+        assert len(connections(where.path)) == 4
+        assert [line["event"] for line in told] == ["sockets not all read"]

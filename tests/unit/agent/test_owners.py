@@ -1,8 +1,9 @@
 """Sockets of namespaces, before anybody's connections are held against them."""
 
 import numpy as np
+import pytest
 
-from ringfence.agent.owners import expand
+from ringfence.agent.owners import _level, expand
 from ringfence.kernel.processes import container_ids
 from ringfence.kernel.sockets import SOCKET_DTYPE
 from ringfence.model.address import format_address, parse_address
@@ -33,3 +34,13 @@ def test_a_cgroup_names_containers_in_every_runtimes_way() -> None:
         ("0::/\n", ()),
     ):
         assert container_ids(line) == ids
+
+
+@pytest.mark.parametrize(
+    ("wants", "level"),
+    [([3, 40, 50], 8), ([20, 1, 1], 18), ([3, 9, 8], 9), ([9, 9, 9], 6), ([], 0)],
+)
+def test_of_twenty_places_who_wants_less_than_the_rest_gets_all(
+    wants: list[int], level: int
+) -> None:
+    assert _level(wants, 20) == level

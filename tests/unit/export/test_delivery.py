@@ -141,3 +141,21 @@ async def test_what_a_stop_leaves_behind_is_counted(
     await delivery.stop()
     assert delivery.dropped["stopped"] == 3
     assert receiver.taken == []
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_stop_that_is_cancelled_says_so_at_whatever_moment(steps: int) -> None:
+    receiver = Receiver()
+    receiver.gate.clear()
+    delivery = Delivery("x", receiver, SOON)
+    await delivery.start()
+    delivery.offer(numbered(1))
+    stopping = asyncio.create_task(delivery.stop())
+    await until(lambda: delivery.queued_bytes == 0)
+    receiver.gate.set()
+    for _ in range(steps):  # while it hears that all is delivered
+        await asyncio.sleep(0)
+    cancelled = stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    assert stopping.cancelled() == cancelled
+    await delivery.stop()
