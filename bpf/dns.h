@@ -3,22 +3,48 @@
  * Copies answers of DNS servers for user space to read: names are parsed there, not here. The
  * layout of `struct answer` is mirrored in ringfence/kernel/answers.py.
  *
- * Only what was asked for is an answer, for anybody can send from port 53. It is taken where it
- * gets to the one who asked: on its way out of the node's stack to a pod, when translation is
- * undone already, and on its way in if the node itself asked.
+ * Anybody can send from port 53, so only what was asked for is an answer. A question is noted where
+ * whoever asks it sends it: on its way in from a pod, or on its way out if the node itself asks.
+ * Its answer is taken there on its way back, to a pod when translation is undone already. So what
+ * the node forwards for others is neither noted nor taken.
  */
 #pragma once
 
 #include "flow.h"
 
 #define DNS_PORT 53
-#define DNS_HEADER 12	   /* bytes: RFC 1035, section 4.1.1 */
+#define DNS_HEADER 12	   /* bytes: RFC 1035, section 4.1.1; the message's id comes first */
 #define DNS_RESPONSE 0x80  /* in its third byte */
 #define DNS_ANSWER_COUNT 6 /* where it stands, in two bytes */
 #define MAX_DNS_MESSAGE 1472 /* what fits an Ethernet frame */
 
 #define AF_INET 2
 #define AF_INET6 10
+
+/* What an answer has in common with its question (RFC 5452, section 4), and where both pass. */
+struct question {
+	struct address resolver, client;
+	__u32 ifindex;
+	__u16 client_port;
+	__u16 id; /* in network order */
+};
+
+/* The oldest go when it is full; their answers are then `dns_unasked`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct question);
+	__type(value, __u8);
+} questions SEC(".maps");
+
+/* Interfaces that have a pod at their other end, by ifindex. Memory as it is needed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u8);
+} pod_interfaces SEC(".maps");
 
 struct answer {
 	struct address resolver, client;
@@ -41,7 +67,20 @@ struct {
 	__type(value, struct answer);
 } answer_rooms SEC(".maps");
 
-/* Whether a packet that comes in goes no further than to this node. */
+static __always_inline bool is_dns(const struct packet *packet)
+{
+	return packet->proto == IPPROTO_UDP && !packet->later_fragment &&
+	       (packet->sport == DNS_PORT || packet->dport == DNS_PORT);
+}
+
+static __always_inline bool leads_to_pod(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+
+	return bpf_map_lookup_elem(&pod_interfaces, &ifindex);
+}
+
+/* Whether a packet that comes in is routed no further than to this node. */
 static __noinline bool ends_here(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_fib_lookup route = {
@@ -61,40 +100,72 @@ static __noinline bool ends_here(struct __sk_buff *skb, const struct packet *pac
 	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
-static __always_inline bool is_from_dns(const struct packet *packet)
+/* Whether translation will give a packet, which is for this node as yet, to another. */
+static __always_inline bool is_masqueraded(const struct packet *packet, const struct flow *flow)
 {
-	return packet->proto == IPPROTO_UDP && packet->sport == DNS_PORT && !packet->later_fragment;
+	__u32 differ = 0;
+
+	if (!flow || flow->nat != NAT_TRANSLATED)
+		return false;
+	for (int i = 0; i < 4; i++)
+		differ |= flow->original_src.words[i] ^ packet->dst.words[i];
+	return differ;
 }
 
-/*
- * Have user space read a packet for which `is_from_dns` holds, if it answers with some record. Not
- * static, so that it is verified once.
- */
-__noinline int keep_answer(struct __sk_buff *skb, const struct packet *packet, enum hook hook,
-			   struct audit *audit)
+/* Whether a packet gets to a pod, or to the node itself, with no other interface in between. */
+static __always_inline bool arrives(struct __sk_buff *skb, const struct packet *packet,
+				    enum hook hook, const struct flow *flow)
 {
-	__u32 length, first = 0;
-	struct answer *answer = bpf_map_lookup_elem(&answer_rooms, &first);
-	__u8 *message;
+	if (hook == EGRESS)
+		return leads_to_pod(skb);
+	return ends_here(skb, packet) && !is_masqueraded(packet, flow);
+}
 
-	if (!answer || !packet || !audit)
-		return 0;
-	length = packet->bytes - packet->header_bytes;
-	message = answer->message;
-	if (length < DNS_HEADER ||
-	    bpf_skb_load_bytes(skb, packet->payload, message, DNS_HEADER))
-		return 0;
-	if (!(message[2] & DNS_RESPONSE) ||
-	    !(message[DNS_ANSWER_COUNT] | message[DNS_ANSWER_COUNT + 1]))
-		return 0;
-	if (hook == INGRESS && !ends_here(skb, packet))
-		return 0;
+static __always_inline void note_question(struct __sk_buff *skb, const struct packet *packet,
+					  enum hook hook, __u16 id)
+{
+	struct question question = {
+		.resolver = packet->dst,
+		.client = packet->src,
+		.ifindex = skb->ifindex,
+		.client_port = packet->sport,
+		.id = id,
+	};
+	__u8 noted = 1;
+
+	/* What the node forwards came in by some interface. */
+	if (hook == INGRESS ? leads_to_pod(skb) : !skb->ingress_ifindex)
+		bpf_map_update_elem(&questions, &question, &noted, BPF_ANY);
+}
+
+static __always_inline bool was_asked_for(struct __sk_buff *skb, const struct packet *packet,
+					  __u16 id)
+{
+	struct question question = {
+		.resolver = packet->src,
+		.client = packet->dst,
+		.ifindex = skb->ifindex,
+		.client_port = packet->dport,
+		.id = id,
+	};
+
+	return bpf_map_lookup_elem(&questions, &question);
+}
+
+static __noinline void keep_answer(struct __sk_buff *skb, const struct packet *packet,
+				   struct audit *audit)
+{
+	__u32 length = packet->bytes - packet->header_bytes, first = 0;
+	struct answer *answer = bpf_map_lookup_elem(&answer_rooms, &first);
+
+	if (!answer || length < DNS_HEADER)
+		return;
 	if (length > MAX_DNS_MESSAGE || packet->first_fragment) {
 		audit->dns_overlong += 1;
-		return 0;
+		return;
 	}
-	if (bpf_skb_load_bytes(skb, packet->payload, message, length))
-		return 0;
+	if (bpf_skb_load_bytes(skb, packet->payload, answer->message, length))
+		return;
 	answer->resolver = packet->src;
 	answer->client = packet->dst;
 	answer->at_ns = bpf_ktime_get_boot_ns();
@@ -104,5 +175,34 @@ __noinline int keep_answer(struct __sk_buff *skb, const struct packet *packet, e
 	if (bpf_ringbuf_output(&answers, answer, offsetof(struct answer, message) + length,
 			       BPF_RB_NO_WAKEUP))
 		audit->dns_full += 1;
+}
+
+/*
+ * Note a packet for which `is_dns` holds if it asks, and have user space read it if it answers with
+ * some record; `flow` is the one that it counts in, or NULL. Not static, so that it is verified
+ * once.
+ */
+__noinline int follow_dns(struct __sk_buff *skb, const struct packet *packet, enum hook hook,
+			  const struct flow *flow, struct audit *audit)
+{
+	__u8 header[DNS_HEADER];
+	__u16 id;
+
+	if (!packet || !audit || packet->bytes - packet->header_bytes < DNS_HEADER ||
+	    bpf_skb_load_bytes(skb, packet->payload, header, sizeof(header)))
+		return 0;
+	__builtin_memcpy(&id, header, sizeof(id));
+	if (!(header[2] & DNS_RESPONSE)) {
+		if (packet->dport == DNS_PORT)
+			note_question(skb, packet, hook, id);
+		return 0;
+	}
+	if (packet->sport != DNS_PORT ||
+	    !(header[DNS_ANSWER_COUNT] | header[DNS_ANSWER_COUNT + 1]))
+		return 0;
+	if (was_asked_for(skb, packet, id))
+		keep_answer(skb, packet, audit);
+	else if (arrives(skb, packet, hook, flow))
+		audit->dns_unasked += 1;
 	return 0;
 }

@@ -152,17 +152,6 @@ static __noinline struct flow *opposite_of(void *map, const struct packet *packe
 	return bpf_map_lookup_elem(map, &key);
 }
 
-/*
- * Whether the one that a packet goes to was seen to send to where it comes from. That may have
- * been before the maps were swapped.
- */
-static __always_inline bool was_asked_for(struct __sk_buff *skb, const struct packet *packet,
-					  enum hook hook)
-{
-	return opposite_of(&flows_0, packet, skb->ifindex, hook, false) ||
-	       opposite_of(&flows_1, packet, skb->ifindex, hook, false);
-}
-
 /* How many packets the skb is on the wire: a GSO skb is cut into segments after this hook. */
 static __always_inline __u32 segments_of(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -210,9 +199,13 @@ static __always_inline __u64 tuple_id(__u32 ifindex, const struct packet *packet
 	return mix(id, (__u32)packet->sport << 16 | packet->dport);
 }
 
-/* Count a packet into its flow, if there is room; `outer` is the one that carried it, or NULL. */
-static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
-				  const struct packet *outer, enum hook hook, struct audit *audit)
+/*
+ * Count a packet into its flow, NULL if there is no room; `outer` is the one that carried it, or
+ * NULL.
+ */
+static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *packet,
+					  const struct packet *outer, enum hook hook,
+					  struct audit *audit)
 {
 	__u32 segments = segments_of(skb, packet);
 	__u32 bytes = packet->bytes + (segments - 1) * packet->header_bytes;
@@ -225,12 +218,12 @@ static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 		audit->unplaced += 1;
 	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
 	if (!flow && outer)
-		return false;
+		return NULL;
 	if (!flow) {
 		audit->full_skbs += 1;
 		audit->full_packets += segments;
 		audit->full_bytes += bytes;
-		return false;
+		return NULL;
 	}
 	__sync_fetch_and_add(&flow->packets, segments);
 	__sync_fetch_and_add(&flow->bytes, bytes);
@@ -246,7 +239,7 @@ static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 		flow->tunnel = tuple_id(skb->ifindex, outer);
 	if (settings.relate)
 		relate(skb, packet, hook, flow);
-	return true;
+	return flow;
 }
 
 /* Not inlined, so that it takes stack and time of no other packet. */
@@ -309,6 +302,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	struct audit *audit = audit_of(skb, hook);
 	struct packet packet = {}, *inner = NULL;
 	enum outcome outcome = parse_from(&from, &step, &packet);
+	struct flow *flow;
 
 	if (!audit)
 		return PASS_ON;
@@ -328,9 +322,9 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
 	if (inner && skb->gso_size)
 		packet.header_bytes += inner->payload - packet.payload;
-	count(skb, &packet, NULL, hook, audit);
-	if (settings.dns && is_from_dns(&packet) && was_asked_for(skb, &packet, hook))
-		keep_answer(skb, &packet, hook, audit);
+	flow = count(skb, &packet, NULL, hook, audit);
+	if (settings.dns && is_dns(&packet))
+		follow_dns(skb, &packet, hook, flow, audit);
 	if (inner && !count_inner(skb, inner, &packet, hook, audit))
 		audit->inner_full += 1;
 	return PASS_ON;

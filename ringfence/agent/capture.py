@@ -41,6 +41,7 @@ _MISPLACED = {
     Loss.INNER_FULL: "inner_full",
     Loss.DNS_FULL: "dns_full",
     Loss.DNS_OVERLONG: "dns_overlong",
+    Loss.DNS_UNASKED: "dns_unasked",
 }
 """In a record, which lacks their ports, or what they carry or answer."""
 _LOSSES = _UNRECORDED | _MISPLACED
@@ -128,6 +129,10 @@ class Capture:
         if tunnels != self._tunnels:
             self._flows.decode_as(sorted(tunnels))
             self._tunnels = tunnels
+        # Before it is attached to: a pod asks as soon as it can.
+        self._flows.lead_to_pods(
+            [each.ifindex for each in interfaces if each.peer_netns_id is not None]
+        )
         wanted = frozenset(interface.ifindex for interface in interfaces)
         for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
