@@ -5,8 +5,8 @@
  *
  * Anybody can send from port 53, so only what was asked for is an answer. A question is noted where
  * whoever asks it sends it: on its way in from a pod, or on its way out if the node itself asks.
- * Its answer is taken there on its way back, to a pod when translation is undone already. So what
- * the node forwards for others is neither noted nor taken.
+ * Its answer is taken there on its way back, to a pod when translation is undone already. What the
+ * node forwards for others is not taken.
  */
 #pragma once
 
@@ -34,7 +34,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct question);
-	__type(value, __u8);
+	__type(value, __u8); /* 1 if it was asked here, 0 if it was forwarded */
 } questions SEC(".maps");
 
 /* Interfaces that have a pod at their other end, by ifindex. Memory as it is needed. */
@@ -80,47 +80,27 @@ static __always_inline bool leads_to_pod(struct __sk_buff *skb)
 	return bpf_map_lookup_elem(&pod_interfaces, &ifindex);
 }
 
-/* Whether a packet that comes in is routed no further than to this node. */
-static __noinline bool ends_here(struct __sk_buff *skb, const struct packet *packet)
+/* Whether an address is the node's own, as a packet finds that comes in by the skb's interface. */
+static __noinline bool is_of_node(struct __sk_buff *skb, const struct address *address, bool is_v4)
 {
 	struct bpf_fib_lookup route = {
-		.family = packet->family == 4 ? AF_INET : AF_INET6,
+		.family = is_v4 ? AF_INET : AF_INET6,
 		.ifindex = skb->ifindex,
 	};
 	long found;
 
-	if (packet->family == 4) {
-		route.ipv4_src = packet->src.words[3];
-		route.ipv4_dst = packet->dst.words[3];
-	} else {
-		__builtin_memcpy(route.ipv6_src, &packet->src, sizeof(route.ipv6_src));
-		__builtin_memcpy(route.ipv6_dst, &packet->dst, sizeof(route.ipv6_dst));
-	}
+	if (is_v4)
+		route.ipv4_dst = address->words[3];
+	else
+		__builtin_memcpy(route.ipv6_dst, address, sizeof(route.ipv6_dst));
 	found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
-/* Whether translation will give a packet, which is for this node as yet, to another. */
-static __always_inline bool is_masqueraded(const struct packet *packet, const struct flow *flow)
-{
-	__u32 differ = 0;
-
-	if (!flow || flow->nat != NAT_TRANSLATED)
-		return false;
-	for (int i = 0; i < 4; i++)
-		differ |= flow->original_src.words[i] ^ packet->dst.words[i];
-	return differ;
-}
-
-/* Whether a packet gets to a pod, or to the node itself, with no other interface in between. */
-static __always_inline bool arrives(struct __sk_buff *skb, const struct packet *packet,
-				    enum hook hook, const struct flow *flow)
-{
-	if (hook == EGRESS)
-		return leads_to_pod(skb);
-	return ends_here(skb, packet) && !is_masqueraded(packet, flow);
-}
-
+/*
+ * Note a question that a pod or the node asks here, and one that the node forwards under its own
+ * address (masquerading): that one's answer seems to be the node's, too.
+ */
 static __always_inline void note_question(struct __sk_buff *skb, const struct packet *packet,
 					  enum hook hook, __u16 id)
 {
@@ -131,15 +111,16 @@ static __always_inline void note_question(struct __sk_buff *skb, const struct pa
 		.client_port = packet->sport,
 		.id = id,
 	};
-	__u8 noted = 1;
-
 	/* What the node forwards came in by some interface. */
-	if (hook == INGRESS ? leads_to_pod(skb) : !skb->ingress_ifindex)
-		bpf_map_update_elem(&questions, &question, &noted, BPF_ANY);
+	__u8 own = hook == INGRESS ? leads_to_pod(skb) : !skb->ingress_ifindex;
+
+	if (own || (hook == EGRESS && is_of_node(skb, &packet->src, packet->family == 4)))
+		bpf_map_update_elem(&questions, &question, &own, BPF_ANY);
 }
 
-static __always_inline bool was_asked_for(struct __sk_buff *skb, const struct packet *packet,
-					  __u16 id)
+/* Whether the question of an answer was asked here, or forwarded; NULL if neither. */
+static __always_inline const __u8 *was_asked_here(struct __sk_buff *skb,
+						  const struct packet *packet, __u16 id)
 {
 	struct question question = {
 		.resolver = packet->src,
@@ -150,6 +131,14 @@ static __always_inline bool was_asked_for(struct __sk_buff *skb, const struct pa
 	};
 
 	return bpf_map_lookup_elem(&questions, &question);
+}
+
+/* Whether a packet gets to a pod, or to the node itself, by this interface. */
+static __always_inline bool arrives(struct __sk_buff *skb, const struct packet *packet,
+				    enum hook hook)
+{
+	return hook == EGRESS ? leads_to_pod(skb)
+			      : is_of_node(skb, &packet->dst, packet->family == 4);
 }
 
 static __noinline void keep_answer(struct __sk_buff *skb, const struct packet *packet,
@@ -179,13 +168,13 @@ static __noinline void keep_answer(struct __sk_buff *skb, const struct packet *p
 
 /*
  * Note a packet for which `is_dns` holds if it asks, and have user space read it if it answers with
- * some record; `flow` is the one that it counts in, or NULL. Not static, so that it is verified
- * once.
+ * some record. Not static, so that it is verified once.
  */
 __noinline int follow_dns(struct __sk_buff *skb, const struct packet *packet, enum hook hook,
-			  const struct flow *flow, struct audit *audit)
+			  struct audit *audit)
 {
 	__u8 header[DNS_HEADER];
+	const __u8 *asked_here;
 	__u16 id;
 
 	if (!packet || !audit || packet->bytes - packet->header_bytes < DNS_HEADER ||
@@ -200,9 +189,10 @@ __noinline int follow_dns(struct __sk_buff *skb, const struct packet *packet, en
 	if (packet->sport != DNS_PORT ||
 	    !(header[DNS_ANSWER_COUNT] | header[DNS_ANSWER_COUNT + 1]))
 		return 0;
-	if (was_asked_for(skb, packet, id))
+	asked_here = was_asked_here(skb, packet, id);
+	if (asked_here && *asked_here)
 		keep_answer(skb, packet, audit);
-	else if (arrives(skb, packet, hook, flow))
+	else if (!asked_here && arrives(skb, packet, hook))
 		audit->dns_unasked += 1;
 	return 0;
 }

@@ -199,13 +199,9 @@ static __always_inline __u64 tuple_id(__u32 ifindex, const struct packet *packet
 	return mix(id, (__u32)packet->sport << 16 | packet->dport);
 }
 
-/*
- * Count a packet into its flow, NULL if there is no room; `outer` is the one that carried it, or
- * NULL.
- */
-static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *packet,
-					  const struct packet *outer, enum hook hook,
-					  struct audit *audit)
+/* Count a packet into its flow, if there is room; `outer` is the one that carried it, or NULL. */
+static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
+				  const struct packet *outer, enum hook hook, struct audit *audit)
 {
 	__u32 segments = segments_of(skb, packet);
 	__u32 bytes = packet->bytes + (segments - 1) * packet->header_bytes;
@@ -218,12 +214,12 @@ static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *
 		audit->unplaced += 1;
 	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
 	if (!flow && outer)
-		return NULL;
+		return false;
 	if (!flow) {
 		audit->full_skbs += 1;
 		audit->full_packets += segments;
 		audit->full_bytes += bytes;
-		return NULL;
+		return false;
 	}
 	__sync_fetch_and_add(&flow->packets, segments);
 	__sync_fetch_and_add(&flow->bytes, bytes);
@@ -239,7 +235,7 @@ static __always_inline struct flow *count(struct __sk_buff *skb, struct packet *
 		flow->tunnel = tuple_id(skb->ifindex, outer);
 	if (settings.relate)
 		relate(skb, packet, hook, flow);
-	return flow;
+	return true;
 }
 
 /* Not inlined, so that it takes stack and time of no other packet. */
@@ -302,7 +298,6 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	struct audit *audit = audit_of(skb, hook);
 	struct packet packet = {}, *inner = NULL;
 	enum outcome outcome = parse_from(&from, &step, &packet);
-	struct flow *flow;
 
 	if (!audit)
 		return PASS_ON;
@@ -322,9 +317,9 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
 	if (inner && skb->gso_size)
 		packet.header_bytes += inner->payload - packet.payload;
-	flow = count(skb, &packet, NULL, hook, audit);
+	count(skb, &packet, NULL, hook, audit);
 	if (settings.dns && is_dns(&packet))
-		follow_dns(skb, &packet, hook, flow, audit);
+		follow_dns(skb, &packet, hook, audit);
 	if (inner && !count_inner(skb, inner, &packet, hook, audit))
 		audit->inner_full += 1;
 	return PASS_ON;
