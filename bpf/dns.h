@@ -21,10 +21,11 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-/* What an answer has in common with its question (RFC 5452, section 4), and where both pass. */
+/* What an answer has in common with its question (RFC 5452, section 4), and where that passed. */
 struct question {
 	struct address resolver, client;
 	__u32 ifindex;
+	__u32 hook;
 	__u16 client_port;
 	__u16 id; /* in network order */
 };
@@ -108,6 +109,7 @@ static __always_inline void note_question(struct __sk_buff *skb, const struct pa
 		.resolver = packet->dst,
 		.client = packet->src,
 		.ifindex = skb->ifindex,
+		.hook = hook,
 		.client_port = packet->sport,
 		.id = id,
 	};
@@ -120,12 +122,14 @@ static __always_inline void note_question(struct __sk_buff *skb, const struct pa
 
 /* Whether the question of an answer was asked here, or forwarded; NULL if neither. */
 static __always_inline const __u8 *was_asked_here(struct __sk_buff *skb,
-						  const struct packet *packet, __u16 id)
+						  const struct packet *packet, enum hook hook,
+						  __u16 id)
 {
 	struct question question = {
 		.resolver = packet->src,
 		.client = packet->dst,
 		.ifindex = skb->ifindex,
+		.hook = !hook,
 		.client_port = packet->dport,
 		.id = id,
 	};
@@ -189,7 +193,7 @@ __noinline int follow_dns(struct __sk_buff *skb, const struct packet *packet, en
 	if (packet->sport != DNS_PORT ||
 	    !(header[DNS_ANSWER_COUNT] | header[DNS_ANSWER_COUNT + 1]))
 		return 0;
-	asked_here = was_asked_here(skb, packet, id);
+	asked_here = was_asked_here(skb, packet, hook, id);
 	if (asked_here && *asked_here)
 		keep_answer(skb, packet, audit);
 	else if (!asked_here && arrives(skb, packet, hook))

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import dns.message
@@ -11,12 +12,13 @@ import pytest
 
 from ringfence.flows.dns import read_answer
 from ringfence.kernel.answers import Answer, Answers
-from ringfence.kernel.bpf import object_path
+from ringfence.kernel.bpf import object_path, run_on_frame
 from ringfence.kernel.capture import FlowCapture
 from ringfence.model.address import format_address, parse_address
 from ringfence.model.flow import Loss
 from tests.kernel import observe
-from tests.kernel.netns import Namespace, Node, bpf_file_system, node_with_pods
+from tests.kernel.frames import ethernet, ipv4, udp
+from tests.kernel.netns import Namespace, Node, bpf_file_system, namespace, node_with_pods
 from tests.kernel.test_pins import doomed, successor
 from tests.kernel.traffic import open_socket, serving, tcp_echo, tcp_exchange
 from tests.kernel.world import World
@@ -148,6 +150,22 @@ def test_only_answers_with_records_are_taken(listening: FlowCapture) -> None:
             assert victim.recv(100)
         assert _lost(listening) == (0, 0, 2)
         assert listening.answers(100) == []
+
+
+def test_nobody_answers_himself_in_anothers_name(listening: FlowCapture) -> None:
+    """A pod that sends both, a question from the node's address and an answer to it."""
+    asked = dns.message.make_query("a.", "A")
+    there = ipv4(17, udp(5300, 53, asked.to_wire()))
+    back = ipv4(17, udp(53, 5300, told(asked, "a. 7 A 192.0.2.1")))
+    back = back[:12] + back[16:20] + back[12:16] + back[20:]
+    with namespace("node") as node:
+        listening.lead_to_pods([node.ifindex("lo")])  # where frames are run
+        comes_in, goes_out = map(listening.program_fd, ("ethernet_ingress", "ethernet_egress"))
+        for program, packet in ((comes_in, there), (comes_in, back)):
+            node.call(partial(run_on_frame, program, ethernet(0x0800, packet)))
+        assert listening.answers(100) == []
+        node.call(partial(run_on_frame, goes_out, ethernet(0x0800, back)))
+        assert len(listening.answers(100)) == 1
 
 
 def test_what_the_node_forwards_for_others_is_neither_taken_nor_counted(
