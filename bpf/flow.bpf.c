@@ -152,17 +152,6 @@ static __noinline struct flow *opposite_of(void *map, const struct packet *packe
 	return bpf_map_lookup_elem(map, &key);
 }
 
-/*
- * Whether the one that a packet goes to was seen to send to where it comes from. That may have
- * been before the maps were swapped.
- */
-static __always_inline bool was_asked_for(struct __sk_buff *skb, const struct packet *packet,
-					  enum hook hook)
-{
-	return opposite_of(&flows_0, packet, skb->ifindex, hook, false) ||
-	       opposite_of(&flows_1, packet, skb->ifindex, hook, false);
-}
-
 /* How many packets the skb is on the wire: a GSO skb is cut into segments after this hook. */
 static __always_inline __u32 segments_of(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -329,8 +318,8 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	if (inner && skb->gso_size)
 		packet.header_bytes += inner->payload - packet.payload;
 	count(skb, &packet, NULL, hook, audit);
-	if (settings.dns && is_from_dns(&packet) && was_asked_for(skb, &packet, hook))
-		keep_answer(skb, &packet, hook, audit);
+	if (settings.dns && is_dns(&packet))
+		follow_dns(skb, &packet, hook, audit);
 	if (inner && !count_inner(skb, inner, &packet, hook, audit))
 		audit->inner_full += 1;
 	return PASS_ON;

@@ -70,5 +70,5 @@ struct audit {
 	__u64 overlong; /* longer than their frame, which a capture file may have cut: in a flow */
 	__u64 unplaced; /* later fragments whose first was not seen: in a flow without ports */
 	__u64 full_skbs, full_packets, full_bytes; /* no room in the flow map */
-	__u64 dns_full, dns_overlong; /* answers of DNS servers that user space does not get */
+	__u64 dns_full, dns_overlong, dns_unasked; /* DNS answers that user space does not get */
 };

@@ -41,6 +41,7 @@ _MISPLACED = {
     Loss.INNER_FULL: "inner_full",
     Loss.DNS_FULL: "dns_full",
     Loss.DNS_OVERLONG: "dns_overlong",
+    Loss.DNS_UNASKED: "dns_unasked",
 }
 """In a record, which lacks their ports, or what they carry or answer."""
 _LOSSES = _UNRECORDED | _MISPLACED
@@ -117,7 +118,7 @@ class Capture:
 
         Of drops in others' network namespaces nothing is this node's loss.
         """
-        self._at_pods |= _interfaces(pods)
+        self._lead_to_pods(_interfaces(pods))
         self._namespaces.update(pod.place.inode for pod in pods)
 
     def watch(self, interfaces: Collection[Interface]) -> None:
@@ -131,7 +132,8 @@ class Capture:
             self._flows.decode_as(sorted(tunnels))
             self._tunnels = tunnels
         self._leading_away = at_pods(interfaces)
-        self._at_pods |= self._leading_away
+        # Before it is attached to: a pod asks DNS servers as soon as it can.
+        self._lead_to_pods(self._leading_away)
         wanted = frozenset(interface.ifindex for interface in interfaces)
         for ifindex in self._flows.attached - wanted:
             self._flows.detach(ifindex)
@@ -152,6 +154,10 @@ class Capture:
                 log.warning("interface not captured", interface=interface.name, problem=str(error))
             return False
         return True
+
+    def _lead_to_pods(self, ifindexes: frozenset[int]) -> None:
+        self._at_pods |= ifindexes
+        self._flows.lead_to_pods(self._at_pods)
 
     def hear(self) -> None:
         """Take note of what DNS servers answered since the last call."""

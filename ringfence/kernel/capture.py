@@ -60,6 +60,7 @@ AUDIT_DTYPE = np.dtype(
         ("full_bytes", "u8"),
         ("dns_full", "u8"),
         ("dns_overlong", "u8"),
+        ("dns_unasked", "u8"),
     ]
 )
 """What passed one side of one interface since it was attached, and what of it is in no record.
@@ -73,7 +74,8 @@ for one of these reasons or for want of room in the flow map.
 `unplaced` are later fragments whose first was not seen, in a record without ports; `full_*` found
 the flow map full. `dns_*` are answers of DNS servers, in a record like all packets, that `answers`
 does not give: no room for them was left, or they were in fragments or longer than an Ethernet
-frame. A row of interface 0 stands for all those together that there was no room to count one by
+frame, or nobody is known to have asked, so that they are forged or their question was long ago or
+not seen. A row of interface 0 stands for all those together that there was no room to count one by
 one.
 """
 
@@ -144,6 +146,7 @@ class FlowCapture:
         self._lock = threading.Lock()
         self._attachments: dict[int, Attachment] = {}
         self._departed: list[np.ndarray[Any, Any]] = []
+        self._pod_interfaces: frozenset[int] = frozenset()
         self._taken: np.ndarray[Any, Any] = np.empty(0, _KEY)
 
     def open(self) -> None:
@@ -168,7 +171,7 @@ class FlowCapture:
             self._pins.open(repr((sizes, layouts, _MIRRORED)).encode())
             pinned = {name: self._pins.map(name) for name in _PINNED}
         if not self._dns:
-            sizes["answers"] = mmap.PAGESIZE  # the least there is
+            sizes |= {"answers": mmap.PAGESIZE, "questions": 1}  # the least there is
         self._object = BpfObject(self._path, sizes, settings, unused, pinned)
         self._answers = Answers(self._object) if self._dns else None
         self._flows = DoubleBuffer(self._object, "flows", _KEY, _VALUE, self._max_flows)
@@ -231,6 +234,25 @@ class FlowCapture:
             "bpf_map_update_elem", self._object.map_fd(".data.decode_as"),
             ctypes.byref(ctypes.c_uint32(0)), encode(ports), 0, doing="name the tunnels' ports",
         )  # fmt: skip
+
+    def lead_to_pods(self, ifindexes: Collection[int]) -> None:
+        """Take the answers that leave by these interfaces, and no others, as their pods' answers.
+
+        Those that the node itself asked for are taken at every interface; either needs `dns`.
+        """
+        with self._lock:
+            pod_interfaces, wanted = self._object.map_fd("pod_interfaces"), frozenset(ifindexes)
+            for ifindex in wanted - self._pod_interfaces:
+                libbpf.call(
+                    "bpf_map_update_elem", pod_interfaces, ctypes.byref(ctypes.c_uint32(ifindex)),
+                    ctypes.byref(ctypes.c_uint8(1)), 0, doing="note a pod's interface",
+                )  # fmt: skip
+            for ifindex in self._pod_interfaces - wanted:
+                libbpf.call(
+                    "bpf_map_delete_elem", pod_interfaces, ctypes.byref(ctypes.c_uint32(ifindex)),
+                    doing="forget a pod's interface", accept=(errno.ENOENT,),
+                )  # fmt: skip
+            self._pod_interfaces = wanted
 
     def drain(self) -> np.ndarray[Any, Any]:
         """All records (FLOW_DTYPE) counted since the last drain; the kernel forgets them."""

@@ -58,6 +58,7 @@ class Loss(StrEnum):
     INNER_FULL = "inner flow map full"
     DNS_FULL = "dns ring full"
     DNS_OVERLONG = "dns answer too long"
+    DNS_UNASKED = "dns answer unasked"
     DNS_NOT_PARSED = "dns answer not parsed"
     DNS_FORGOTTEN = "dns name forgotten"
     DROP_MAP_FULL = "drop map full"
