@@ -42,6 +42,8 @@ _SESSION = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # On a cluster an insertion is done when every shard has its piece.
     "distributed_foreground_insert": 1,
+    # Of what a question asks within a question each shard needs the answers of all shards.
+    "distributed_product_mode": "global",
 }
 
 
