@@ -58,7 +58,8 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.Option(
             envvar="RINGFENCE_CLICKHOUSE",
             help="clickhouse://USER:PASSWORD@HOST:8123/NAME, to keep flows there instead of "
-            "embedded. Keep a password in the variable.",
+            "embedded. Keep a password in the variable. One control plane writes there: of two "
+            "some batches would be stored twice.",
         ),
     ] = None,
     clickhouse_cluster: Annotated[

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import structlog
 
@@ -15,7 +16,8 @@ from ringfence.store.relational.revisions import load_revisions, put_revisions
 _LOG = structlog.get_logger(__name__)
 _WRITE_EVERY_SECONDS = 0.2
 _RETRY_SECONDS = 2.0
-_AT_ONCE = 5000
+_AT_ONCE = 500
+"""More would hold up others: they become rows on the event loop."""
 
 
 class Inventory:
@@ -27,6 +29,7 @@ class Inventory:
         self._on_change: list[Callable[[], None]] = []
         self._unwritten: dict[RevisionId, Change] = {}
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -40,7 +43,8 @@ class Inventory:
         """Write what is left."""
         if self._writer is None:
             return
-        self._writer.cancel()
+        async with self._writing:  # cut short, a write would hold the database for a moment more
+            self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
         self._writer = None
         while self._unwritten:
@@ -75,8 +79,8 @@ class Inventory:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _write(self) -> None:
-        batch = dict(list(self._unwritten.items())[:_AT_ONCE])
-        async with self._database.write() as connection:
+        batch = dict(islice(self._unwritten.items(), _AT_ONCE))
+        async with self._writing, self._database.write() as connection:
             await put_revisions(connection, self._tenant, batch.values())
         for revision, change in batch.items():
             if self._unwritten.get(revision) is change:

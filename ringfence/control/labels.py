@@ -1,7 +1,7 @@
 """Labels that people upload for addresses: kept in the database, and items of the inventory."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -10,10 +10,19 @@ from ringfence.control.errors import NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.services import Clock
 from ringfence.inventory.timeline import Change
-from ringfence.inventory.uploaded import MOST_NETWORKS, Upload, is_address, item_of, written
+from ringfence.inventory.uploaded import (
+    MOST_BYTES,
+    MOST_NETWORKS,
+    Upload,
+    is_address,
+    item_of,
+    written,
+    written_bytes,
+)
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId
+from ringfence.model.parts import parts
 from ringfence.model.words import named
 from ringfence.model.workload import Item, ItemKind
 from ringfence.store.relational.database import Database
@@ -75,20 +84,9 @@ class UploadedLabels:
         """
         async with self._one_at_a_time:
             given = {one.network: one for one in uploads}
-            before = {network: one.upload for network, one in self._held.items()}
-            outcome = Outcome(
-                added=given.keys() - before.keys(),
-                changed={n for n in given.keys() & before.keys() if given[n] != before[n]},
-                removed=before.keys() - given.keys() if replace else frozenset(),
-            )
-            total = len(before) + len(outcome.added) - len(outcome.removed)
-            if total > MOST_NETWORKS:
-                raise InputError(
-                    f"{total:,} addresses and networks are more than the {MOST_NETWORKS:,} that"
-                    " may have labels: write networks in place of single addresses"
-                )
+            outcome = await asyncio.to_thread(_compare, self._held, given, replace)
             new = [given[network] for network in outcome.added | outcome.changed]
-            await self._change(new, outcome.removed, author, _told(outcome))
+            await self._change(new, outcome, author)
             return outcome
 
     async def remove(self, networks: Collection[Network], author: Author) -> None:
@@ -98,7 +96,7 @@ class UploadedLabels:
             if unknown:
                 raise NotFoundError(f"no labels are uploaded for {named(unknown)}")
             outcome = Outcome(frozenset(), frozenset(), frozenset(networks))
-            await self._change([], outcome.removed, author, _told(outcome))
+            await self._change([], outcome, author)
 
     def shadowed(self, networks: Iterable[Network]) -> list[str]:
         """Of single addresses those that items hold, and whose labels count therefore."""
@@ -113,28 +111,59 @@ class UploadedLabels:
             for network in _ordered(held)
         ]
 
-    async def _change(
-        self, new: Collection[Upload], removed: Collection[Network], author: Author, what: str
-    ) -> None:
+    async def _change(self, new: Collection[Upload], outcome: Outcome, author: Author) -> None:
+        removed = outcome.removed
         if not (new or removed):
             return
         now_ns, actor = self._clock(), author.principal.actor
         fresh = {one.network: Uploaded(one, actor, now_ns) for one in new}
-        ended = [self._held[one].upload for one in (*removed, *fresh) if one in self._held]
-        before, after = await asyncio.to_thread(_items, ended), await asyncio.to_thread(_items, new)
+        ended = [self._held[network] for network in removed | outcome.changed]
+        before = await asyncio.to_thread(_items, [one.upload for one in ended])
+        after = await asyncio.to_thread(_items, new)
+        what = await asyncio.to_thread(_told, outcome)
         async with self._database.write() as connection:
             await remove_uploads(connection, self._tenant, removed)
             await put_uploads(connection, self._tenant, fresh.values())
             await author.note(connection, now_ns, what)
-        timeline, changes = self._inventory.timeline, list[Change]()
-        for item in before:
-            changes += timeline.gone(now_ns, item.key)
-        for item in after:
-            changes += timeline.observe(now_ns, item)
         for network in removed:
             del self._held[network]
         self._held |= fresh
-        self._inventory.record(changes)
+        # In parts, so that others are served in between: all at once would take long.
+        timeline = self._inventory.timeline
+        for ending in parts(before):
+            self._inventory.record(
+                [change for item in ending for change in timeline.gone(now_ns, item.key)]
+            )
+            await asyncio.sleep(0)
+        for beginning in parts(after):
+            self._inventory.record(
+                [change for item in beginning for change in timeline.observe(now_ns, item)]
+            )
+            await asyncio.sleep(0)
+
+
+def _compare(
+    held: Mapping[Network, Uploaded], given: Mapping[Network, Upload], replace: bool
+) -> Outcome:
+    """What uploads change; raises InputError where there would be too much."""
+    outcome = Outcome(
+        added=given.keys() - held.keys(),
+        changed={n for n in given.keys() & held.keys() if given[n] != held[n].upload},
+        removed=held.keys() - given.keys() if replace else frozenset(),
+    )
+    kept = [one.upload for n, one in held.items() if n not in given and n not in outcome.removed]
+    left = [*kept, *given.values()]
+    if len(left) > MOST_NETWORKS:
+        raise InputError(
+            f"{len(left):,} addresses and networks are more than the {MOST_NETWORKS:,} that"
+            " may have labels: write networks in place of single addresses"
+        )
+    if (size := written_bytes(left)) > MOST_BYTES:
+        raise InputError(
+            f"{size:,} bytes are more than the {MOST_BYTES:,} that all addresses with labels may"
+            " take together: leave out what is not needed"
+        )
+    return outcome
 
 
 def _ordered(networks: Iterable[Network]) -> list[Network]:

@@ -33,7 +33,7 @@ LATE_NS = 300 * 10**9
 _EXACT_NS = 3 * 10**9
 """How much later than its `since_ns` an item may have come to its addresses."""
 _NEVER_HELD = segments(())
-_SEGMENT = 4096
+_SEGMENT = 1024
 _CACHED = 16
 
 
@@ -187,10 +187,6 @@ class Timeline:
 
     def select_revisions(self, query: Query, since_ns: int, until_ns: int) -> NDArray[np.uint64]:
         """The revisions that satisfy the query and lived within [since_ns, until_ns), sorted."""
-        while len(self._items) - len(self._sealed) * _SEGMENT >= _SEGMENT:
-            first = len(self._sealed) * _SEGMENT
-            rows = self._items[first : first + _SEGMENT]
-            self._sealed.append(LabelIndex(item.labels for item in rows))
         begins, ends = self._bounds()
         chosen = np.zeros(len(begins), dtype=bool)
         for number, index in enumerate(self._sealed):
@@ -320,6 +316,8 @@ class Timeline:
         self._items.append(item)
         self._revisions.append(revision)
         self._row[revision] = row
+        if len(self._items) % _SEGMENT == 0:
+            self._sealed.append(LabelIndex(item.labels for item in self._items[-_SEGMENT:]))
         self._clusters.add(item.cluster)
         if from_ns < to_ns:
             insort(self._lives.setdefault(item.key, []), row, key=self._from.__getitem__)

@@ -16,8 +16,10 @@ from ringfence.model.spreadsheet import spreadsheet_plain
 from ringfence.model.words import named
 from ringfence.model.workload import Item, ItemKind
 
-MOST_NETWORKS = 50_000
+MOST_NETWORKS = 10_000
 """How many addresses and networks may have labels."""
+MOST_BYTES = 4 << 20
+"""What they and their labels may take all together: `written_bytes`."""
 MOST_LABELS = 32
 MOST_VALUE_BYTES = 256
 _KEY = re.compile(r"[a-z0-9_][a-z0-9_./-]{0,127}")
@@ -83,6 +85,21 @@ def check_together(uploads: Iterable[tuple[str, Upload]]) -> list[Upload]:
             raise InputError(f"{place}: {upload.address} stands in {before} already; keep one")
         chosen.append(upload)
     return chosen
+
+
+def written_bytes(uploads: Iterable[Upload]) -> int:
+    """What uploads take as JSON without white space, as the API takes them in, UTF-8."""
+    return sum(
+        len(
+            json.dumps(
+                {"address": one.address, "name": one.name, "labels": dict(one.labels)},
+                ensure_ascii=False,
+                separators=(",", ":"),
+            ).encode()
+        )
+        + len(",")
+        for one in uploads
+    )
 
 
 def read_csv(text: str) -> list[Upload]:

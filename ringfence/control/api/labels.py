@@ -1,15 +1,18 @@
 """Labels that people upload for addresses and networks."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Response, status
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
+from ringfence.control.api.answers import answered
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.services import ServicesDep
 from ringfence.inventory.uploaded import (
+    MOST_BYTES,
     MOST_NETWORKS,
     Upload,
     check_together,
@@ -19,6 +22,9 @@ from ringfence.model.address import parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.words import named
 from ringfence.store.relational.uploads import Uploaded
+
+LARGEST_BODY = MOST_BYTES + 4096
+"""Bytes of a request's body: all that may be uploaded, and what stands around it."""
 
 router = APIRouter(prefix="/labels", tags=["labels"])
 
@@ -51,7 +57,8 @@ class LabelsResponse(BaseModel):
 class LabelsRequest(BaseModel):
     """Labels in the place of those that these addresses had; others keep theirs."""
 
-    items: list[AddressLabels] = Field(max_length=MOST_NETWORKS)
+    # Checked beside the event loop: `_checked`.
+    items: list[SkipValidation[AddressLabels]] = Field(max_length=MOST_NETWORKS)
     replace: bool = Field(default=False, description="Remove the labels of all other addresses.")
 
 
@@ -66,13 +73,14 @@ class UploadResponse(BaseModel):
     )
 
 
-@router.get("")
-async def list_labels(services: ServicesDep) -> LabelsResponse:
+@router.get("", response_model=LabelsResponse)
+async def list_labels(services: ServicesDep) -> Response:
     """List the labels that are uploaded now."""
-    return LabelsResponse(items=[_response(one) for one in services.labels.all()])
+    held = services.labels.all()
+    return await answered(lambda: LabelsResponse(items=[_response(one) for one in held]))
 
 
-@router.post("")
+@router.post("", max_body_size=LARGEST_BODY)
 async def upload_labels(
     request: LabelsRequest, services: ServicesDep, author: AuthorDep
 ) -> UploadResponse:
@@ -98,13 +106,20 @@ async def remove_labels(
     await services.labels.remove(networks, author)
 
 
-def _checked(items: list[AddressLabels]) -> list[Upload]:
+def _checked(items: Iterable[object]) -> list[Upload]:
     uploads, wrong = [], []
     for number, item in enumerate(items):
+        place = f"items.{number}"
         try:
-            uploads.append((f"items.{number}", make_upload(item.address, item.name, item.labels)))
+            given = AddressLabels.model_validate(item)
+            uploads.append((place, make_upload(given.address, given.name, given.labels)))
+        except ValidationError as error:
+            wrong += [
+                f"{'.'.join(map(str, (place, *one['loc'])))}: {one['msg']}"
+                for one in error.errors(include_input=False)
+            ]
         except InputError as error:
-            wrong.append(f"items.{number}: {error}")
+            wrong.append(f"{place}: {error}")
     if wrong:
         raise InputError(named(wrong, "; "))
     return check_together(uploads)

@@ -14,9 +14,9 @@ from ringfence.store.errors import StoreError
 from ringfence.store.flows.ddl import COMMENT, Ddl
 from ringfence.store.flows.tables import Retention, Table, roll_ups, tables
 
-VERSION = 3
+VERSION = 4
 """1 had rows in order of time, no roll-ups, and no version in the comment; 2 did not tell when the
-window of a row ended."""
+window of a row ended; 3 had the hours and days of the server's time zone, and those hours stay."""
 _NEXT = "_next"
 
 

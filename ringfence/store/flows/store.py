@@ -44,6 +44,8 @@ _SESSION = {
     "optimize_on_insert": 0,
     # On a cluster an insertion is done when every shard has its piece.
     "distributed_foreground_insert": 1,
+    # Of what a question asks within a question each shard needs the answers of all shards.
+    "distributed_product_mode": "global",
 }
 
 

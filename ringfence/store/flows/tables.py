@@ -84,6 +84,7 @@ _FOLDED = {
     "consumer_node": "max",
     "provider_node": "max",
     "carries": "max",
+    "node": "min",
 } | dict.fromkeys(_REVISIONS, "max")
 _VALUES = {"rtt_min_ns": "if(one.rtt_samples > 0, one.rtt_min_ns, toUInt64(-1))"}
 """What is folded, where it is not the column itself: no time is not the shortest."""
@@ -110,7 +111,8 @@ _HOLDER_PARTS = {
 }
 
 _HOUR = "intDiv(window_end_ns - 1, 3600000000000)"
-_LAST = "toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))"
+# Hours and days are UTC's on a server in any time zone: those that HOPS reckons with.
+_LAST = "toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')"
 
 _WINDOW_END = {"window_end_ns": "Int64 DEFAULT last_ns + 1 CODEC(Delta, ZSTD)"}
 """Rows of before it was told are taken for the end of their windows."""
@@ -140,9 +142,9 @@ def tables(retention: Retention) -> list[Table]:
             "batches",
             _columns(BATCH_ROWS),
             "tenant, kubernetes_cluster, node, window_end_ns",
-            "toDate(fromUnixTimestamp64Nano(window_end_ns))",
+            "toDate(fromUnixTimestamp64Nano(window_end_ns, 'UTC'))",
             # Whether a node had an agent is asked for as long as anything is kept.
-            "toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + "
+            "toDateTime(fromUnixTimestamp64Nano(window_end_ns), 'UTC') + "
             f"toIntervalDay({retention.longest})",
         ),
     ]
@@ -185,7 +187,7 @@ def _hourly(
     left_out = left_out.union(*(_HOLDERS[name] for name in holders))
     key = ["tenant", "kubernetes_cluster", "hour", "connection", "hop", *key]
     kinds = _columns(rows) | {
-        "hour": "DateTime CODEC(ZSTD)",
+        "hour": "DateTime('UTC') CODEC(ZSTD)",
         "connection": "UInt64 CODEC(ZSTD)",
         "hop": "UInt64 CODEC(ZSTD)",
     }

@@ -1,6 +1,6 @@
 """The labels that people uploaded for addresses, as they are now, and who said so."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, insert, select
@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ringfence.inventory.uploaded import Upload
 from ringfence.model.address import Network, parse_network
 from ringfence.model.ids import TenantId
+from ringfence.model.parts import parts
 from ringfence.store.relational.tables import uploaded_labels as held
 
 
@@ -34,22 +35,22 @@ async def load_uploads(connection: AsyncConnection, tenant: TenantId) -> dict[Ne
 
 
 async def put_uploads(
-    connection: AsyncConnection, tenant: TenantId, uploads: Collection[Uploaded]
+    connection: AsyncConnection, tenant: TenantId, uploads: Iterable[Uploaded]
 ) -> None:
     """Write uploads down, each in the place of what was said of its network before."""
-    rows = [
-        {
-            "tenant": tenant,
-            "network": str(one.upload.network),
-            "name": one.upload.name,
-            "labels": dict(one.upload.labels),
-            "actor": one.actor,
-            "changed_ns": one.changed_ns,
-        }
-        for one in uploads
-    ]
-    if rows:
-        await remove_uploads(connection, tenant, [one.upload.network for one in uploads])
+    for some in parts(uploads):
+        rows = [
+            {
+                "tenant": tenant,
+                "network": str(one.upload.network),
+                "name": one.upload.name,
+                "labels": dict(one.upload.labels),
+                "actor": one.actor,
+                "changed_ns": one.changed_ns,
+            }
+            for one in some
+        ]
+        await remove_uploads(connection, tenant, [one.upload.network for one in some])
         await connection.execute(insert(held), rows)
 
 
@@ -58,6 +59,5 @@ async def remove_uploads(
 ) -> None:
     """Take away what is said of networks."""
     old = delete(held).where(held.c.tenant == tenant, held.c.network == bindparam("old"))
-    given = [{"old": str(network)} for network in networks]
-    if given:
-        await connection.execute(old, given)
+    for some in parts(networks):
+        await connection.execute(old, [{"old": str(network)} for network in some])

@@ -67,10 +67,10 @@ CREATE TABLE IF NOT EXISTS flows_local ON CLUSTER 'flows-prod' (
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, interface, window_end_ns)
-PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))), consumer_port != 0)
-TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7))
+PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')), consumer_port != 0)
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDay(if(consumer_port = 0, 90, 7))
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS flows ON CLUSTER 'flows-prod' AS flows_local
 ENGINE = Distributed('flows-prod', currentDatabase(), flows_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -102,10 +102,10 @@ CREATE TABLE IF NOT EXISTS drops_local ON CLUSTER 'flows-prod' (
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, window_end_ns)
-PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)))
-TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(90)
+PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC'))
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDay(90)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS drops ON CLUSTER 'flows-prod' AS drops_local
 ENGINE = Distributed('flows-prod', currentDatabase(), drops_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -119,10 +119,10 @@ CREATE TABLE IF NOT EXISTS batches_local ON CLUSTER 'flows-prod' (
     window_end_ns Int64 CODEC(Delta, ZSTD)
 )
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
-PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
-TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
+PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns, 'UTC'))
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns), 'UTC') + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS batches ON CLUSTER 'flows-prod' AS batches_local
 ENGINE = Distributed('flows-prod', currentDatabase(), batches_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -130,7 +130,7 @@ ENGINE = Distributed('flows-prod', currentDatabase(), batches_local, sipHash64(t
 CREATE TABLE IF NOT EXISTS flows_hourly_local ON CLUSTER 'flows-prod' (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
-    hour DateTime CODEC(ZSTD),
+    hour DateTime('UTC') CODEC(ZSTD),
     connection UInt64 CODEC(ZSTD),
     hop UInt64 CODEC(ZSTD),
     node LowCardinality(String),
@@ -192,7 +192,7 @@ ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, ho
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS flows_hourly ON CLUSTER 'flows-prod' AS flows_hourly_local
 ENGINE = Distributed('flows-prod', currentDatabase(), flows_hourly_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -200,7 +200,7 @@ ENGINE = Distributed('flows-prod', currentDatabase(), flows_hourly_local, sipHas
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly ON CLUSTER 'flows-prod' TO flows_hourly_local AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     node,
@@ -257,7 +257,7 @@ FROM flows_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, h
 ALTER TABLE flows_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     node,
@@ -314,11 +314,11 @@ FROM flows_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, h
 CREATE TABLE IF NOT EXISTS drops_hourly_local ON CLUSTER 'flows-prod' (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
-    hour DateTime CODEC(ZSTD),
+    hour DateTime('UTC') CODEC(ZSTD),
     connection UInt64 CODEC(ZSTD),
     hop UInt64 CODEC(ZSTD),
     rule LowCardinality(String),
-    node SimpleAggregateFunction(any, LowCardinality(String)),
+    node SimpleAggregateFunction(min, LowCardinality(String)),
     direction SimpleAggregateFunction(any, LowCardinality(String)),
     protocol SimpleAggregateFunction(any, UInt8),
     consumer SimpleAggregateFunction(any, IPv6) CODEC(ZSTD),
@@ -337,7 +337,7 @@ ENGINE = ReplicatedAggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, ho
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS drops_hourly ON CLUSTER 'flows-prod' AS drops_hourly_local
 ENGINE = Distributed('flows-prod', currentDatabase(), drops_hourly_local, sipHash64(tenant, kubernetes_cluster, node));
@@ -345,11 +345,11 @@ ENGINE = Distributed('flows-prod', currentDatabase(), drops_hourly_local, sipHas
 CREATE MATERIALIZED VIEW IF NOT EXISTS drops_to_hourly ON CLUSTER 'flows-prod' TO drops_hourly_local AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     rule,
-    any(one.node) AS node,
+    min(one.node) AS node,
     any(one.direction) AS direction,
     any(one.protocol) AS protocol,
     any(one.consumer) AS consumer,
@@ -368,11 +368,11 @@ FROM drops_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, h
 ALTER TABLE drops_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     rule,
-    any(one.node) AS node,
+    min(one.node) AS node,
     any(one.direction) AS direction,
     any(one.protocol) AS protocol,
     any(one.consumer) AS consumer,
@@ -388,7 +388,7 @@ ALTER TABLE drops_to_hourly ON CLUSTER 'flows-prod' MODIFY QUERY SELECT
     max(one.last_ns) AS last_ns
 FROM drops_local AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, rule;
 
-ALTER TABLE flows_local ON CLUSTER 'flows-prod' MODIFY TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7));
+ALTER TABLE flows_local ON CLUSTER 'flows-prod' MODIFY TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDay(if(consumer_port = 0, 90, 7));
 
 ALTER TABLE flows_local ON CLUSTER 'flows-prod' ADD COLUMN IF NOT EXISTS opened UInt64 CODEC(T64, ZSTD);
 

@@ -67,10 +67,10 @@ CREATE TABLE IF NOT EXISTS flows (
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, interface, window_end_ns)
-PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))), consumer_port != 0)
-TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7))
+PARTITION BY (toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')), consumer_port != 0)
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDay(if(consumer_port = 0, 90, 7))
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS drops (
     tenant LowCardinality(String),
@@ -99,10 +99,10 @@ CREATE TABLE IF NOT EXISTS drops (
     hop UInt64 MATERIALIZED sipHash64(connection, consumer, consumer_item, provider, provider_item, provider_port) CODEC(ZSTD)
 )
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, intDiv(window_end_ns - 1, 3600000000000), connection, hop, node, window_end_ns)
-PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)))
-TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(90)
+PARTITION BY toDate(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC'))
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDay(90)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS batches (
     tenant LowCardinality(String),
@@ -113,15 +113,15 @@ CREATE TABLE IF NOT EXISTS batches (
     window_end_ns Int64 CODEC(Delta, ZSTD)
 )
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
-PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns))
-TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns)) + toIntervalDay(400)
+PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns, 'UTC'))
+TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns), 'UTC') + toIntervalDay(400)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE TABLE IF NOT EXISTS flows_hourly (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
-    hour DateTime CODEC(ZSTD),
+    hour DateTime('UTC') CODEC(ZSTD),
     connection UInt64 CODEC(ZSTD),
     hop UInt64 CODEC(ZSTD),
     node LowCardinality(String),
@@ -183,12 +183,12 @@ ENGINE = AggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connec
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly TO flows_hourly AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     node,
@@ -245,7 +245,7 @@ FROM flows AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, no
 ALTER TABLE flows_to_hourly MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     node,
@@ -302,11 +302,11 @@ FROM flows AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, no
 CREATE TABLE IF NOT EXISTS drops_hourly (
     tenant LowCardinality(String),
     kubernetes_cluster LowCardinality(String),
-    hour DateTime CODEC(ZSTD),
+    hour DateTime('UTC') CODEC(ZSTD),
     connection UInt64 CODEC(ZSTD),
     hop UInt64 CODEC(ZSTD),
     rule LowCardinality(String),
-    node SimpleAggregateFunction(any, LowCardinality(String)),
+    node SimpleAggregateFunction(min, LowCardinality(String)),
     direction SimpleAggregateFunction(any, LowCardinality(String)),
     protocol SimpleAggregateFunction(any, UInt8),
     consumer SimpleAggregateFunction(any, IPv6) CODEC(ZSTD),
@@ -325,16 +325,16 @@ ENGINE = AggregatingMergeTree ORDER BY (tenant, kubernetes_cluster, hour, connec
 PARTITION BY toMonday(hour)
 TTL hour + toIntervalDay(400)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
-COMMENT 'schema 3';
+COMMENT 'schema 4';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS drops_to_hourly TO drops_hourly AS SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     rule,
-    any(one.node) AS node,
+    min(one.node) AS node,
     any(one.direction) AS direction,
     any(one.protocol) AS protocol,
     any(one.consumer) AS consumer,
@@ -353,11 +353,11 @@ FROM drops AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, ru
 ALTER TABLE drops_to_hourly MODIFY QUERY SELECT
     tenant,
     kubernetes_cluster,
-    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1))) AS hour,
+    toStartOfHour(toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC')) AS hour,
     connection,
     hop,
     rule,
-    any(one.node) AS node,
+    min(one.node) AS node,
     any(one.direction) AS direction,
     any(one.protocol) AS protocol,
     any(one.consumer) AS consumer,
@@ -373,7 +373,7 @@ ALTER TABLE drops_to_hourly MODIFY QUERY SELECT
     max(one.last_ns) AS last_ns
 FROM drops AS one GROUP BY tenant, kubernetes_cluster, hour, connection, hop, rule;
 
-ALTER TABLE flows MODIFY TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1)) + toIntervalDay(if(consumer_port = 0, 90, 7));
+ALTER TABLE flows MODIFY TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDay(if(consumer_port = 0, 90, 7));
 
 ALTER TABLE flows ADD COLUMN IF NOT EXISTS opened UInt64 CODEC(T64, ZSTD);
 

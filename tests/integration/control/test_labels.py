@@ -1,5 +1,6 @@
 """Labels uploaded for addresses, from a file to flows, filters and other uploads."""
 
+import asyncio
 import csv
 import io
 import json
@@ -11,6 +12,15 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
+from ringfence.inventory.uploaded import (
+    MOST_BYTES,
+    MOST_LABELS,
+    MOST_NETWORKS,
+    MOST_VALUE_BYTES,
+    make_upload,
+    written_bytes,
+)
+from ringfence.model.parts import PART
 from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents
 from ringfence.store.relational import tables
@@ -215,7 +225,7 @@ async def test_a_bad_file_changes_nothing(labelled: World, tmp_path: Path) -> No
         [{"address": "10.0.0.1", "labels": {f"k{n}": "x" for n in range(33)}}],
         [{"address": "10.0.0.1"}, {"address": "10.0.0.1/32"}],
         [{"address": "10.0.0.1", "labels": {"kubernetes namespace": "x"}}],
-        [{"address": f"10.{n >> 8 & 255}.{n & 255}.0/24"} for n in range(50_001)],
+        [{"address": f"10.{n >> 8 & 255}.{n & 255}.0/24"} for n in range(10_001)],
     ):
         answer = await labelled.http.post("/api/v1/labels", json={"items": wrong}, timeout=60)
         assert answer.status_code == 422
@@ -223,3 +233,78 @@ async def test_a_bad_file_changes_nothing(labelled: World, tmp_path: Path) -> No
     code, _, said = await labelled.run("labels", "remove", OUTSIDE, "192.0.2.200")
     assert (code, said) == (1, "error: no labels are uploaded for 192.0.2.200\n")
     assert await labelled.ok("GET", "/labels") == kept
+
+
+def most_labels(value: str) -> list[dict[str, Any]]:
+    """As many networks as may have labels, which take all the bytes that they may."""
+    items: list[dict[str, Any]] = [
+        {"address": f"198.51.{n >> 8}.{n & 255}", "name": "", "labels": {"site": value}}
+        for n in range(MOST_NETWORKS)
+    ]
+    most = {f"{key:0128}": value * MOST_VALUE_BYTES for key in range(MOST_LABELS)}
+    left = MOST_BYTES - size_of(items)
+    for item in items:
+        labels = most if left >= size_of([item | {"labels": most}]) else {"site": value * 20}
+        left -= size_of([item | {"labels": labels}]) - size_of([item])
+        if left < 0:
+            break
+        item["labels"] = labels
+    return items
+
+
+def size_of(items: list[dict[str, Any]]) -> int:
+    return written_bytes(make_upload(one["address"], one["name"], one["labels"]) for one in items)
+
+
+async def test_as_much_as_may_be_uploaded_is_taken_changed_listed_and_known(world: World) -> None:
+    items = most_labels("x")
+    assert MOST_BYTES - 300 < size_of(items) <= MOST_BYTES
+    assert max(len(one["labels"]) for one in items) == MOST_LABELS
+
+    async def send(items: list[dict[str, Any]]) -> tuple[int, str]:
+        body = {"items": items, "replace": True}
+        answer = await world.http.post("/api/v1/labels", json=body, timeout=60)
+        return answer.status_code, answer.text
+
+    assert (await send(items))[0] == 200
+    changed = most_labels("y")
+    told = f'{{"added":0,"changed":{MOST_NETWORKS},"removed":0,"notes":[]}}'
+    assert await send(changed) == (200, told)
+    kept = (await world.ok("GET", "/labels", timeout=60))["items"]
+    assert {one["address"]: one["labels"] for one in kept} == {
+        one["address"]: one["labels"] for one in changed
+    }
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    await report(await world.enrol("agent", "node1"), called(changed[-1]["address"]), "now")
+    (found,) = (await listed(world, 'provider.user.site = "y"'))[changed[-1]["address"]]
+    assert found["name"] == changed[-1]["address"]
+    one_more = {"address": "192.0.2.1", "name": "", "labels": {}}
+    longer = {**changed[-1], "name": "n" * 256}, {**changed[-2], "name": "n" * 256}
+    for wrong, why in (
+        ([*changed, one_more], f"at most {MOST_NETWORKS} items"),
+        ([*changed[:-2], *longer], f"more than the {MOST_BYTES:,}"),
+    ):
+        status, problem = await send(wrong)
+        assert (status, why in problem) == (422, True), problem
+    status, _ = await send([{**one, "name": "n" * 250} for one in changed])
+    assert status == 413
+
+
+async def test_others_have_their_turn_while_labels_change(world: World) -> None:
+    """Each change of the inventory comes in a turn of its own of the event loop."""
+    turns, changes = 0, list[int]()
+    services = world.plane.app.state.services  # type: ignore[union-attr]
+    services.inventory.subscribe(lambda: changes.append(turns))
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    for value in ("x", "y"):
+        await world.ok("POST", "/labels", json={"items": most_labels(value)}, timeout=60)
+    counting.cancel()
+    assert len(changes) >= 3 * MOST_NETWORKS // PART
+    assert len(set(changes)) == len(changes)

@@ -21,6 +21,7 @@ from tests.unit.control.shop import DOCUMENTS
         ),
         ("/analysis", {"workspace": "shop"}, "ringfence.control.api.analysis.records"),
         ("/flows", {}, "ringfence.control.api.flow_search.disposed"),
+        ("/labels", {}, "ringfence.control.api.labels._response"),
     ],
 )
 async def test_others_are_served_meanwhile(
@@ -28,6 +29,7 @@ async def test_others_are_served_meanwhile(
 ) -> None:
     files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
     await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/labels", json={"items": [{"address": "192.0.2.0/24"}]})
     module, _, name = work.rpartition(".")
     real = getattr(importlib.import_module(module), name)
     begun, served = threading.Event(), threading.Event()

@@ -94,6 +94,32 @@ async def test_rows_of_the_first_schema_are_still_there(tmp_path: Path) -> None:
         assert len(await store.query(hourly(HOPS), WINDOW)) == 4
 
 
+async def test_hours_and_days_of_the_third_schema_become_those_of_utc(tmp_path: Path) -> None:
+    tables = ("flows", "drops", "batches", "flows_hourly", "drops_hourly")
+    one, two = pod_to_service(CARTS2)
+    two.dropped(FRONT, (DB, 3306))
+    async with started(tmp_path) as store:
+        await keep(store, one.report("one"), two.report("two"))
+        expected = [told(await store.query(question, WINDOW)) for question in (HOPS, hourly(HOPS))]
+        await command(store, "DROP VIEW flows_to_hourly", "DROP VIEW drops_to_hourly")
+        for table in tables:
+            (made,) = (await store.query(f"SHOW CREATE TABLE {table}", {}))["statement"].to_pylist()
+            third = made.replace(", 'UTC'", "").replace("('UTC')", "")
+            assert third != made
+            third = third.replace(f"schema {VERSION}", "schema 3").replace(table, "third", 1)
+            rows = f"SELECT * FROM {table}"
+            await command(store, third, f"INSERT INTO third {rows}", f"DROP TABLE {table}")
+            await command(store, f"RENAME TABLE third TO {table}")
+    async with started(tmp_path) as store:
+        await keep(store, pod_to_pod_same_node()[0].report("more"))
+        for question, before in zip((HOPS, hourly(HOPS)), expected, strict=True):
+            found = told(await store.query(question, WINDOW))
+            assert len(found) == len(before) + 1
+            assert all(hop in found for hop in before)
+        made = f"name IN {tables} AND create_table_query LIKE '%''UTC''%'"
+        assert await count(store, "system.tables", made) == len(tables)
+
+
 async def test_a_migration_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
     agents = pod_to_service(CARTS2)
     async with started(tmp_path / "today") as store:
