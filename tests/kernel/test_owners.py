@@ -120,7 +120,8 @@ def test_an_address_that_went_to_another_pod_takes_no_process_along() -> None:
     def provider(owners: Owners) -> object:
         end = join(np.array([list(address)], np.uint8), octets(np.array([8080]), ">u2"))
         wire = np.stack([end, end])
-        _, choice = owners.of(np.array([TCP], np.uint8), wire, wire)
+        of_one = np.array([TCP], np.uint8), wire, wire, np.zeros(1, np.bool_)
+        _, choice = owners.of(*of_one)
         return owners.columns("provider", choice)["provider_process"].tolist()
 
     with namespace("one") as one, namespace("other") as other:

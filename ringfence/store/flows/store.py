@@ -70,6 +70,8 @@ class BatchKey:
     id: str
     start_ns: int
     end_ns: int
+    more: bool = False
+    """Whether the window goes on in another batch."""
 
 
 class FlowStore:
@@ -226,6 +228,7 @@ def _rows(batches: Sequence[BatchKey]) -> pa.Table:
                 "id": batch.id,
                 "window_start_ns": batch.start_ns,
                 "window_end_ns": batch.end_ns,
+                "more": batch.more,
             }
             for batch in batches
         ],
