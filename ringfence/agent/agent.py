@@ -99,6 +99,8 @@ class Agent:
             self._spool.open()
             await self._in_kernel(self._capture.open)
             stack.callback(self._capture.close)
+            if not len(await self._in_kernel(self._capture.left)):
+                self._spool.release()
             if self._runtime:
                 await self._runtime.start()
                 stack.push_async_callback(self._runtime.stop)
@@ -250,17 +252,18 @@ class Agent:
             self._session.tell()
 
     async def _keep(self, batches: Iterator[Batch]) -> None:
-        """Put batches into the spool one by one; then the kernel forgets what is in all of them."""
+        """Put batches into the spool one by one; they go out when the kernel forgot their part."""
         while batch := await self._in_kernel(partial(next, batches, None)):
             try:
                 self._spool.put(batch)
             except SpoolError as error:
                 log.warning("no report for this interval", problem=str(error))
         await self._in_kernel(self._capture.done)
+        self._spool.release()
         host.give_back_memory()
 
     def _rescue(self, start: int, end: int) -> Iterator[Batch]:
-        """What an agent that was killed had taken, under the id and window it may be known by."""
+        """What was taken for a report that was cut short, here or by an agent that was killed."""
         records = self._capture.left()
         if not len(records):
             return
@@ -270,8 +273,8 @@ class Agent:
         except (OSError, ValueError) as error:
             log.warning("an interrupted report may come twice", problem=str(error))
             known = uuid.uuid4().hex
-        # If it is known, all in it is passed over: drops of now come with the next.
-        yield from self._batches(known, start, end, records, self._pods, DropLedger())
+        if not self._spool.holds(known):  # Drops of now come with the next.
+            yield from self._batches(known, start, end, records, self._pods, DropLedger())
 
     def _gather(self, start: int, end: int, last: bool) -> Iterator[Batch]:
         pods = self._pods
@@ -303,16 +306,18 @@ class Agent:
         pods: Collection[Pod],
         ledger: DropLedger,
     ) -> Iterator[Batch]:
-        """A window's batches, most often one; the same records come under the same ids again."""
+        """A window's batches, most often one."""
         here = node_addresses(self._interfaces)
         slices = self._capture.flows(records, pods, here, self._declared_ports, self._mode)
-        for number, flows in enumerate(slices):
+        for number, (flows, more) in enumerate(slices):
             yield Batch(
                 id=f"{window_id}-{number}" if number else window_id,
                 window_start_ns=start,
                 window_end_ns=end,
                 flows=flows,
-                drops=(DropLedger() if number else ledger).take(),  # where they outlive a failure
+                # With the last: what fails before it loses none.
+                drops=(DropLedger() if more else ledger).take(),
+                more=more,
             )
 
     # Enforcing

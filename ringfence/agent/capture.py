@@ -13,7 +13,6 @@ from ringfence.agent.owners import SocketOwners
 from ringfence.agent.pods import Pod, at_pods, node, places
 from ringfence.agent.resolved import Resolved
 from ringfence.flows.orient import Orientations, conversations
-from ringfence.flows.slices import slices
 from ringfence.kernel import counters
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
@@ -186,12 +185,12 @@ class Capture:
         node_addresses: Sequence[Address],
         declared_ports: frozenset[tuple[int, int]],
         mode: Mode,
-    ) -> Iterator[bytes]:
+    ) -> Iterator[tuple[bytes, bool]]:
         """The conversations among a window's records, as Arrow streams of `columns.FLOWS`.
 
-        There is at least one, and another for each slice of more records than memory allows for.
-        `pods` are those from when the window ended or before. `declared_ports` are the (protocol,
-        port) pairs on which somebody is said to answer.
+        There is at least one, and another for each slice of more rows than memory allows for; each
+        comes with whether another follows. `pods` are those from when the window ended or before.
+        `declared_ports` are the (protocol, port) pairs on which somebody is said to answer.
         """
         self.know(pods)
         pod_interfaces = np.array(sorted(self._at_pods), dtype=np.uint32)
@@ -199,18 +198,14 @@ class Capture:
         listening, owners = self.owners.report(places(pods, node_addresses))
         self.hear()
         here = {address for pod in pods for address in pod.addresses}.union(node_addresses)
-        for part in slices(records):
-            found = conversations(
-                part,
-                pod_interfaces,
-                listening,
-                declared_ports,
-                self._orientations,
-                mode,
-                owners,
-            )
-            found["provider_dns_name"] = self._resolved.names(found, here)
-            yield columns.encode(columns.FLOWS, found)
+        found = conversations(
+            records, pod_interfaces, listening, declared_ports, self._orientations, mode, owners
+        )
+        parts = found.cut()
+        for part in parts:
+            rows = found.columns(part)
+            rows["provider_dns_name"] = self._resolved.names(rows, here)
+            yield columns.encode(columns.FLOWS, rows), part is not parts[-1]
 
     def drops(self) -> NDArray[np.void]:
         """What anybody's rules dropped since the last call, on the whole machine (DROP_DTYPE)."""

@@ -4,6 +4,9 @@ Every batch goes through here, whether or not the control plane answers, so that
 only: it is written once, delivered in order, and taken away when the control plane has said so.
 A batch that was delivered just before a crash is delivered again under the same id, which the
 control plane knows. When there is no more room the oldest goes, and is counted.
+
+A window may have several batches. They go out once the kernel has forgotten what is in them: until
+then a successor may have to make them anew, and what it knows would cut the window elsewhere.
 """
 
 import asyncio
@@ -32,6 +35,8 @@ class Spool:
         self._directory = directory
         self._limit = limit_bytes
         self._queue: deque[tuple[Path, int]] = deque()
+        self._released = 0
+        """How many of the queue may go out."""
         self._bytes = 0
         self._arrival = asyncio.Event()
         self._next = 0
@@ -48,7 +53,10 @@ class Spool:
         """Batches since the start, by cause."""
 
     def open(self) -> None:
-        """Take up what an earlier run left; raises SpoolError."""
+        """Take up what an earlier run left; raises SpoolError.
+
+        The last window in it may be one that has to be made anew: it waits for `release`.
+        """
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in self._directory.glob("*.partial"):
@@ -58,16 +66,24 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"cannot use the spool {self._directory}: {error}") from error
         self._bytes = sum(size for _, size in self._queue)
-        self._next = int(found[-1].stem) + 1 if found else 0
         if found:
-            self._arrival.set()
+            number, _, newest = found[-1].stem.partition("-")
+            self._next = int(number) + 1
+            self._released = sum(_window_of(path) != newest for path in found)
 
     def __len__(self) -> int:
         """How many batches wait."""
         return len(self._queue)
 
     def put(self, batch: Batch) -> None:
-        """Add a batch at the end; raises SpoolError, and counts it, when it cannot be kept."""
+        """Add a batch at the end, to go out after `release`.
+
+        Its id is WINDOW, or WINDOW-NUMBER after the first: that takes the place of what was put of
+        its window and not released. Raises SpoolError, and counts it, when it cannot be kept.
+        """
+        window, number, _ = batch.id.partition("-")
+        if not number:
+            self._withdraw(window)
         data = batch.SerializeToString()
         largest = min(self._limit, LARGEST_MESSAGE)
         if len(data) > largest:
@@ -75,7 +91,7 @@ class Spool:
             raise SpoolError(f"a report of {len(data)} bytes is lost: {largest} is the most")
         while self._queue and self._bytes + len(data) > self._limit:
             self._lose(Loss.SPOOL_FULL)
-        path = self._directory / f"{self._next:016d}{_SUFFIX}"
+        path = self._directory / f"{self._next:016d}-{window}{_SUFFIX}"
         try:
             write_atomically(path, data)
         except OSError as error:
@@ -84,7 +100,20 @@ class Spool:
         self._next += 1
         self._queue.append((path, len(data)))
         self._bytes += len(data)
+
+    def release(self) -> None:
+        """What is in the spool will not be made anew, and may go out."""
+        self._released = len(self._queue)
         self._arrival.set()
+
+    def holds(self, window: str) -> bool:
+        """Whether the window that was put last is this one, and all of it is there."""
+        if not self._queue or _window_of(self._queue[-1][0]) != window:
+            return False
+        try:
+            return not Batch.FromString(self._queue[-1][0].read_bytes()).more
+        except (OSError, DecodeError):
+            return False
 
     async def oldest(self) -> tuple[Path, Batch]:
         """The batch to deliver next and its place, waiting for one; it stays until `done`.
@@ -94,7 +123,7 @@ class Spool:
         """
         backoff = Backoff()
         while True:
-            while not self._queue:
+            while not self._released:
                 self._arrival.clear()
                 await self._arrival.wait()
             place = self._queue[0][0]
@@ -116,14 +145,25 @@ class Spool:
         if self._queue and self._queue[0][0] == place:
             self._lose(Loss.REPORT_REFUSED)
 
+    def _withdraw(self, window: str) -> None:
+        while len(self._queue) > self._released and _window_of(self._queue[-1][0]) == window:
+            path, size = self._queue.pop()
+            self._bytes -= size
+            path.unlink(missing_ok=True)
+
     def _lose(self, cause: Loss) -> None:
         self.lost[cause] += 1
         self._remove()
 
     def _remove(self) -> None:
         path, size = self._queue.popleft()
+        self._released = max(self._released - 1, 0)
         self._bytes -= size
         path.unlink(missing_ok=True)
+
+
+def _window_of(path: Path) -> str:
+    return path.stem.partition("-")[2]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

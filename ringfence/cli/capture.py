@@ -223,7 +223,7 @@ def _two_way(records: Records) -> list[Row]:
     )  # fmt: skip
     columns = conversations(
         records, np.empty(0, np.uint32), nobody, frozenset(), Orientations(len(records))
-    )
+    ).columns()
     return [
         {
             "proto": int(columns["protocol"][i]),

@@ -44,11 +44,27 @@ def own_times(flows: pa.Table, window: Window, kept_ns: int) -> None:
             raise InputError("a batch has rows far away from its window; is a clock wrong?")
 
 
+_LONGEST = {"provider_dns_name": LONGEST_NAME} | {
+    f"{end}_{what}": longest
+    for end in ("consumer", "provider")
+    # The kernel's TASK_COMM_LEN with room to spare, and Kubernetes' longest name of anything.
+    for what, longest in (("process", 64), ("container", 253))
+}
+"""Bytes of each column of names."""
+
+
 def short_names(flows: pa.Table) -> None:
-    """Hold the rows of a batch to names that DNS could have told; raises InputError."""
-    lengths = pc.binary_length(flows["provider_dns_name"])
-    if (pc.max(lengths).as_py() or 0) > LONGEST_NAME:
-        raise InputError(f"a batch has names in DNS of more than {LONGEST_NAME} characters")
+    """Hold the rows of a batch to names that DNS, the kernel or Kubernetes could have told.
+
+    Raises InputError.
+    """
+    for name, longest in _LONGEST.items():
+        if (pc.max(pc.binary_length(flows[name])).as_py() or 0) > longest:
+            raise InputError(f"a batch has a {name} of more than {longest} bytes")
+    for end in ("consumer", "provider"):
+        # Which is what sets a container's name off from its process's, where they are stored.
+        if pc.any(pc.match_substring(flows[f"{end}_container"], "/")).as_py():
+            raise InputError(f"a batch has a {end}_container with a slash, which no name has")
 
 
 def own_key(cluster: ClusterId, key: str) -> ItemKey:

@@ -107,7 +107,9 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             services.metrics.batches.labels("refused").inc()
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         try:
-            duplicate = await services.ingest.ingest(identity, request.id, window, flows, drops)
+            duplicate = await services.ingest.ingest(
+                identity, request.id, window, flows, drops, more=request.more
+            )
         except NotYetError as error:
             services.metrics.batches.labels("early").inc()
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)

@@ -60,7 +60,7 @@ class FlowIngest:
             await self._writer
 
     def through(self) -> dict[tuple[ClusterId, str], int]:
-        """For each node with an agent the end of its last window, epoch ns."""
+        """For each node with an agent the end of its last whole window, epoch ns."""
         alive = self._clock() - SILENT_NS
         return {key: end for key, end in self._through.items() if end >= alive}
 
@@ -71,9 +71,13 @@ class FlowIngest:
         window: Window,
         flows: pa.Table,
         drops: pa.Table,
+        *,
+        more: bool = False,
     ) -> bool:
         """Store one batch, with the schemas of `wire.batch`; True if it was there already.
 
+        `more` says that its window goes on in another batch: until that is stored nothing follows
+        from what the window's rows do not tell.
         Raises NotYetError, for a while, where nobody has said yet who holds its addresses, and
         StoreError.
         """
@@ -84,10 +88,11 @@ class FlowIngest:
         ahead_ns = window.end_ns + NEWS_NS - self._clock()
         await asyncio.sleep(min(max(ahead_ns, 0), NEWS_NS) / 10**9)
         self._hear((cluster, node))
-        key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns)
+        key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns, more)
         duplicate = await self._stored(Report(key, flows, drops))
-        last = self._through.get((cluster, node), 0)
-        self._through[cluster, node] = max(last, window.end_ns)
+        if not more:
+            last = self._through.get((cluster, node), 0)
+            self._through[cluster, node] = max(last, window.end_ns)
         return duplicate
 
     def _hear(self, node: tuple[ClusterId, str]) -> None:

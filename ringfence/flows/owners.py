@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.flows.keys import Bytes, join, octets, spots
+from ringfence.flows.keys import Bytes, group, join, octets, spots
 from ringfence.flows.pairs import end_octets
 from ringfence.model.protocol import UDP
 
@@ -36,12 +36,17 @@ class Owners:
         self._places = np.array([places[holder] for holder in holders], dtype=np.int64)[order]
 
     def of(
-        self, protocol: NDArray[np.uint8], wire: Bytes, before: Bytes
+        self,
+        protocol: NDArray[np.uint8],
+        wire: Bytes,
+        before: Bytes,
+        turned: NDArray[np.bool_],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """A choice of the holder at the consumer's and at the provider's end of n tuples.
 
         `wire` are the consumers' and the providers' ends, shape (2, n), as in `Pairs.ends`;
-        `before` those before translation, the same where there was none. Of choices for one
+        `before` those before translation, the same where there was none; `turned` says which of
+        the window's tuples this node turned to another address (`turned`). Of choices for one
         conversation the least is the best: a socket of its own goes before one that only listened,
         a low PID before a high one.
         """
@@ -56,10 +61,7 @@ class Owners:
         consumers = np.minimum(consumers, np.where(protocol == UDP, of_udp, unknown))
         providers = self._held(join(protocol, provider, consumer))
         listeners = self._held(join(protocol, provider, nobody)) + len(self._processes)
-        # What this node turned to another address did not reach who listens at the first.
-        tuples = join(protocol, consumer, provider)
-        originals = join(protocol, first_consumer, dialled)
-        turned = np.isin(tuples, originals[originals != tuples])
+        # What was turned to another address did not reach who listens at the first.
         providers = np.minimum(providers, np.where(turned, unknown, listeners))
         return np.minimum(consumers, unknown), np.minimum(providers, unknown)
 
@@ -78,6 +80,23 @@ class Owners:
         """The place of each socket's holder, twice the number of processes where it has none."""
         spot = spots(sockets, self._sockets)
         return np.where(spot >= 0, self._places[spot], 2 * len(self._processes))
+
+
+def turned(protocol: NDArray[np.uint8], wire: Bytes, before: Bytes) -> NDArray[np.bool_]:
+    """Which of a window's n tuples another of them had before translation.
+
+    `wire` and `before` as for `Owners.of`.
+    """
+    moved = np.asarray((wire != before).any(axis=0))
+    if not moved.any():
+        return moved
+    tuples = join(protocol, *map(end_octets, wire))
+    originals = join(protocol[moved], *map(end_octets, before[:, moved]))
+    groups = group(np.concatenate([tuples, originals]))
+    which = groups.which
+    dialled = np.zeros(len(groups.starts), dtype=np.bool_)
+    dialled[which[len(tuples) :]] = True
+    return np.asarray(dialled[which[: len(tuples)]])
 
 
 def socket_keys(

@@ -26,12 +26,19 @@ class Pairs:
     """
 
     records: NDArray[np.void]
-    keys: Bytes
     ends: Bytes
     rows: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.rows[0])
+
+    def take(self, pairs: NDArray[np.int64]) -> "Pairs":
+        """Some of them, with a copy of their own records."""
+        rows = self.rows[:, pairs]
+        there = rows >= 0
+        places = np.full(rows.shape, -1, dtype=np.int64)
+        places[there] = np.arange(np.count_nonzero(there))
+        return Pairs(self.records[rows[there]], self.ends[:, pairs], places)
 
     def field(self, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
         """A field of the records in `rows`, zero where there is none."""
@@ -66,8 +73,11 @@ class Pairs:
         return np.asarray(np.maximum(low, high))
 
 
-def pair_up(records: NDArray[np.void]) -> Pairs:
-    """Records (FLOW_DTYPE) by interface, protocol, both ends and, of ICMP, which of them began."""
+def pair_up(records: NDArray[np.void]) -> tuple[Pairs, Bytes]:
+    """Records (FLOW_DTYPE) by interface, protocol, both ends and, of ICMP, which of them began.
+
+    Those together are the key of each pair.
+    """
     ports = ports_of(records)
     ends = [
         join(records[address], octets(port, ">u2"))
@@ -82,7 +92,7 @@ def pair_up(records: NDArray[np.void]) -> Pairs:
     groups = group(keys)
     one = groups.one
     rows = _rows(records, backward, groups.which, len(one))
-    return Pairs(records, keys[one], np.stack([end[one] for end in ends]), rows)
+    return Pairs(records, np.stack([end[one] for end in ends]), rows), keys[one]
 
 
 def _rows(

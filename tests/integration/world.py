@@ -143,10 +143,10 @@ class Agent:
     def rows(self, history: Timeline) -> tuple[pa.Table, pa.Table]:
         return label([self.report("")], history)
 
-    def report(self, batch_id: str) -> Report:
-        """What it sends for the window from START on."""
+    def report(self, batch_id: str, *, more: bool = False) -> Report:
+        """What it sends for the window from START on; `more` if it goes on in another batch."""
         return Report(
-            BatchKey("default", CLUSTER, self.node, batch_id, START, START + 15 * SECOND),
+            BatchKey("default", CLUSTER, self.node, batch_id, START, START + 15 * SECOND, more),
             pa.Table.from_pylist(self.flows, schema=batch.FLOWS),
             pa.Table.from_pylist(self.drops, schema=batch.DROPS),
         )

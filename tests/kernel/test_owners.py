@@ -143,7 +143,8 @@ def provider(owners: Owners, address: str) -> tuple[str, str]:
     """Who answers TCP on port 8080: process and container."""
     end = join(np.array([list(parse_address(address))], np.uint8), octets(np.array([8080]), ">u2"))
     wire = np.stack([end, end])
-    _, choice = owners.of(np.array([TCP], np.uint8), wire, wire)
+    of_one = np.array([TCP], np.uint8), wire, wire, np.zeros(1, np.bool_)
+    _, choice = owners.of(*of_one)
     found = owners.columns("provider", choice)
     return found["provider_process"][0], found["provider_container"][0]
 

@@ -71,7 +71,7 @@ def rows(capture: FlowCapture, node: Node) -> dict[tuple[Tuple, Tuple], int]:
     interfaces = np.array([pod.host_ifindex for pod in node.pods], np.uint32)
     records = capture.drain()
     tcp = records[records["protocol"] == 6]
-    columns = conversations(tcp, interfaces, NOTHING_LISTENS, frozenset(), Orientations())
+    columns = conversations(tcp, interfaces, NOTHING_LISTENS, frozenset(), Orientations()).columns()
     assert {*columns["observer"].tolist()} == {Observer.POD}
     ends = [
         [

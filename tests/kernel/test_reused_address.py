@@ -126,7 +126,8 @@ def test_no_flow_carries_the_name_of_another_pod(capture: FlowCapture) -> None:
             if number % 20 == 19:
                 records = capture.drain()
                 at_pods = np.unique(records["ifindex"])
-                windows.append(conversations(records, at_pods, nothing, frozenset(), orientations))
+                found = conversations(records, at_pods, nothing, frozenset(), orientations)
+                windows.append(found.columns())
         host = pod(PODS, client.address)
     timeline = told(lives, host)
     seen = dict.fromkeys((FROM_POD, TO_POD, TO_NOBODY), 0)

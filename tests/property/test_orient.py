@@ -62,7 +62,8 @@ def ways(drawn: list[tuple[int, ...]]) -> NDArray[np.void]:
 
 
 def told(records: NDArray[np.void], state: Orientations) -> set[tuple[Any, ...]]:
-    columns = conversations(records, np.array([1], np.uint32), NOTHING_LISTENS, frozenset(), state)
+    at_pods = np.array([1], np.uint32)
+    columns = conversations(records, at_pods, NOTHING_LISTENS, frozenset(), state).columns()
     names = ("interface", "provider_port", "forward_packets", "reverse_packets", "opened")
     ends = [columns[name][:, 15].tolist() for name in ("consumer", "provider")]
     return set(zip(*ends, *(columns[name].tolist() for name in names), strict=True))

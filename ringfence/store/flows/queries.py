@@ -222,10 +222,10 @@ ORDER BY last_ns DESC, consumer, provider, provider_port LIMIT {{limit:UInt32}}
 
 THROUGH = """
 SELECT tenant, kubernetes_cluster, node, max(window_end_ns) AS through_ns FROM batches
-WHERE window_end_ns >= (SELECT max(window_end_ns) FROM batches) - {silent:Int64}
+WHERE NOT more AND window_end_ns >= (SELECT max(window_end_ns) FROM batches) - {silent:Int64}
 GROUP BY tenant, kubernetes_cluster, node ORDER BY kubernetes_cluster, node
 """
-"""The end of each node's last window, of nodes that were not silent when the last one ended."""
+"""The end of each node's last whole window, of nodes not silent when the last one ended."""
 
 WINDOWS = """
 SELECT DISTINCT window_start_ns, window_end_ns FROM batches

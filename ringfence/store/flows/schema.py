@@ -66,5 +66,6 @@ BATCH_ROWS = pa.schema(
         ("id", pa.string()),
         ("window_start_ns", pa.int64()),
         ("window_end_ns", pa.int64()),
+        ("more", pa.bool_()),  # the window goes on in another batch
     ]
 )

@@ -74,6 +74,8 @@ class BatchKey:
     id: str
     start_ns: int
     end_ns: int
+    more: bool = False
+    """Whether the window goes on in another batch."""
 
 
 class FlowStore:
@@ -230,6 +232,7 @@ def _rows(batches: Sequence[BatchKey]) -> pa.Table:
                 "id": batch.id,
                 "window_start_ns": batch.start_ns,
                 "window_end_ns": batch.end_ns,
+                "more": batch.more,
             }
             for batch in batches
         ],

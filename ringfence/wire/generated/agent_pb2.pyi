@@ -372,6 +372,7 @@ class Batch(_message.Message):
     WINDOW_END_NS_FIELD_NUMBER: _builtins.int
     FLOWS_FIELD_NUMBER: _builtins.int
     DROPS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """unique over all agents and restarts"""
     window_start_ns: _builtins.int
@@ -381,6 +382,8 @@ class Batch(_message.Message):
     """Arrow IPC stream, schema FLOWS of ringfence.wire.batch"""
     drops: _builtins.bytes
     """Arrow IPC stream, schema DROPS"""
+    more: _builtins.bool
+    """the window goes on in another batch"""
     def __init__(
         self,
         *,
@@ -389,10 +392,11 @@ class Batch(_message.Message):
         window_end_ns: _builtins.int = ...,
         flows: _builtins.bytes = ...,
         drops: _builtins.bytes = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drops", b"drops", "flows", b"flows", "id", b"id", "window_end_ns", b"window_end_ns", "window_start_ns", b"window_start_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drops", b"drops", "flows", b"flows", "id", b"id", "more", b"more", "window_end_ns", b"window_end_ns", "window_start_ns", b"window_start_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,7 +116,8 @@ CREATE TABLE IF NOT EXISTS batches_local ON CLUSTER 'flows-prod' (
     node LowCardinality(String),
     id String CODEC(ZSTD),
     window_start_ns Int64 CODEC(Delta, ZSTD),
-    window_end_ns Int64 CODEC(Delta, ZSTD)
+    window_end_ns Int64 CODEC(Delta, ZSTD),
+    more Bool
 )
 ENGINE = ReplicatedMergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns, 'UTC'))

@@ -110,7 +110,8 @@ CREATE TABLE IF NOT EXISTS batches (
     node LowCardinality(String),
     id String CODEC(ZSTD),
     window_start_ns Int64 CODEC(Delta, ZSTD),
-    window_end_ns Int64 CODEC(Delta, ZSTD)
+    window_end_ns Int64 CODEC(Delta, ZSTD),
+    more Bool
 )
 ENGINE = MergeTree ORDER BY (tenant, kubernetes_cluster, node, window_end_ns)
 PARTITION BY toDate(fromUnixTimestamp64Nano(window_end_ns, 'UTC'))

@@ -49,6 +49,7 @@ async def agent(world: World, directory: Path) -> AsyncIterator[Spool]:
     """As much of an agent as talks to the control plane; its state outlives it."""
     spool = Spool(directory / "spool", LIMIT)
     spool.open()
+    spool.release()
     link = Link(
         LinkConfig(
             server=str(world.http.base_url),
@@ -96,12 +97,14 @@ async def test_a_long_outage_costs_what_found_no_room_and_no_more(
     (directory / "token").write_text(await world.enrolment_token("agent"))
     async with agent(world, directory) as spool:
         spool.put(report(0))
+        spool.release()
         await delivered(spool)
         assert await opened(world) == 1
 
         await world.plane.stop()
         for number in range(1, 1 + LOST + KEPT):
             spool.put(report(number))
+            spool.release()
             await asyncio.sleep(0)  # meanwhile the oldest is tried again and again
         assert (len(spool), spool.lost[Loss.SPOOL_FULL]) == (KEPT, LOST)
         files = list((directory / "spool").iterdir())
@@ -113,6 +116,7 @@ async def test_a_long_outage_costs_what_found_no_room_and_no_more(
         await delivered(spool)
         assert await opened(world) == 1 + KEPT
         spool.put(report(LOST + KEPT))  # its answer was lost, say
+        spool.release()
         await delivered(spool)
         assert not any(spool.lost.values())
         assert await opened(world) == 1 + KEPT

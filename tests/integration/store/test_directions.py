@@ -63,7 +63,7 @@ async def test_no_reconnect_makes_a_service_of_an_ephemeral_port(store: FlowStor
                 shop_hour.listening(name, random),
                 shop_hour.DECLARED if window >= DIRECTED else frozenset(),
                 orientations[name],
-            )
+            ).columns()
             key = BatchKey("default", CLUSTER, name, f"{window}", start, start + WINDOW_NS)
             flows = batch.table(batch.FLOWS, columns)
             waiting.append(Report(key, flows, batch.DROPS.empty_table()))

@@ -65,7 +65,7 @@ def run(
         state if state is not None else Orientations(),
         mode,
         owners,
-    )
+    ).columns()
     rows = []
     for at in range(len(columns["protocol"])):
         row = {name: values[at] for name, values in columns.items()}

@@ -49,10 +49,26 @@ def test_rows_that_began_before_anything_that_is_kept_are_refused(first_ns: int)
         own_times(flows(WINDOW.end_ns, first_ns=first_ns), WINDOW, KEPT_NS)
 
 
-def test_names_that_no_dns_could_have_told_are_refused() -> None:
-    short_names(flows(1, 2))
-    short_names(flows())
-    long = pa.array(["a" * 253, "a" * 254])
-    at = batch.FLOWS.get_field_index("provider_dns_name")
-    with pytest.raises(InputError, match="more than 253 characters"):
-        short_names(flows(1, 2).set_column(at, "provider_dns_name", long))
+@pytest.mark.parametrize(
+    ("column", "longest"),
+    [
+        ("provider_dns_name", "a" * 253),
+        ("consumer_process", "kworker/0:" + "x" * 54),
+        ("provider_process", "x" * 64),
+        ("consumer_container", "x" * 253),
+        ("provider_container", "x" * 253),
+    ],
+)
+def test_names_that_are_too_long_are_refused(column: str, longest: str) -> None:
+    def named(*names: str) -> pa.Table:
+        field = batch.FLOWS.field(column)
+        at = batch.FLOWS.get_field_index(column)
+        return flows(*range(len(names))).set_column(at, field, pa.array(names, field.type))
+
+    short_names(named())
+    short_names(named("a", longest))
+    with pytest.raises(InputError, match=f"{column} of more than {len(longest)} bytes"):
+        short_names(named("a", longest + "a"))
+    if "container" in column:
+        with pytest.raises(InputError, match="slash"):
+            short_names(named("a", "web/sh"))
