@@ -171,6 +171,7 @@ class FlowStore:
             raise StoreError(f"the flow store failed: {error}") from error
 
     def _prepare(self, client: Any) -> None:
+        pa.array([0])  # imports pandas, which takes a second: here no answer waits for it
         migrations.prepare(client, self._config.retention, self._config.cluster)
         self._finish(client)
 
