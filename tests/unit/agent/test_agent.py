@@ -28,11 +28,11 @@ def test_drops_of_a_window_whose_flows_cannot_be_told_come_with_the_next(
     told: list[np.ndarray[Any, Any]] = [dropped, np.empty(0, DROP_DTYPE)]
     failures = [KernelError("no more files")]
 
-    def flows(*_: object) -> Iterator[bytes]:
+    def flows(*_: object) -> Iterator[tuple[bytes, bool]]:
+        yield b"of the first slice", True
         if failures:
             raise failures.pop()
-        yield b"of the first slice"
-        yield b"of the second"
+        yield b"of the second", False
 
     monkeypatch.setattr(Capture, "drops", lambda _: told.pop(0))
     monkeypatch.setattr(Capture, "audit", lambda _: Audit())
@@ -41,7 +41,7 @@ def test_drops_of_a_window_whose_flows_cannot_be_told_come_with_the_next(
     link = LinkConfig("https://127.0.0.1:1", tmp_path, tmp_path, tmp_path, ClientKind.AGENT, "n1")
     agent = Agent(AgentConfig(link, runtime_socket=None))
     with pytest.raises(KernelError):
-        next(agent._gather(0, 1, last=False))
+        list(agent._gather(0, 1, last=False))
     batches = list(agent._gather(1, 2, last=False))
     drops = [batch.decode(batch.DROPS, each.drops) for each in batches]
-    assert [table["packets"].to_pylist() for table in drops] == [[7], []]
+    assert [table["packets"].to_pylist() for table in drops] == [[], [7]]
