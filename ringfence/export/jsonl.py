@@ -31,8 +31,6 @@ class JsonLines(Exporter):
         if url.place or not (url.path == _STDOUT or url.path.startswith("/")):
             raise InputError(f"export {url}: write jsonl:- for stdout, or jsonl:///PATH for a file")
         self._path = None if url.path == _STDOUT else Path(url.path)
-        if self._path and not self._path.parent.is_dir():
-            raise InputError(f"export {url}: there is no directory {self._path.parent}; make it")
         self._most = url.whole("max-mb", 100) * _MEBIBYTE
         self._keep = url.whole("keep", 5)
 

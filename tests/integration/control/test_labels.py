@@ -256,7 +256,9 @@ def size_of(items: list[dict[str, Any]]) -> int:
     return written_bytes(make_upload(one["address"], one["name"], one["labels"]) for one in items)
 
 
-async def test_as_much_as_may_be_uploaded_is_taken_changed_listed_and_known(world: World) -> None:
+async def test_as_much_as_may_be_uploaded_is_taken_changed_listed_and_known(
+    world: World, clock: Clock
+) -> None:
     items = most_labels("x")
     assert MOST_BYTES - 300 < size_of(items) <= MOST_BYTES
     assert max(len(one["labels"]) for one in items) == MOST_LABELS
@@ -275,7 +277,9 @@ async def test_as_much_as_may_be_uploaded_is_taken_changed_listed_and_known(worl
         one["address"]: one["labels"] for one in changed
     }
     await publish(await world.enrol("connector", "c"), ITEMS)
-    await report(await world.enrol("agent", "node1"), called(changed[-1]["address"]), "now")
+    at_ns = clock.end_window()
+    agent = called(at_ns, changed[-1]["address"])
+    await report(await world.enrol("agent", "node1"), agent, "now", at_ns)
     (found,) = (await listed(world, 'provider.user.site = "y"'))[changed[-1]["address"]]
     assert found["name"] == changed[-1]["address"]
     one_more = {"address": "192.0.2.1", "name": "", "labels": {}}

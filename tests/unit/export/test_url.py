@@ -36,7 +36,6 @@ from ringfence.model.errors import InputError
         ("otlp+https://host?ca-file=/missing", "no file of certificates"),
         ("otlp+http://host?headers-file=/missing", "cannot be read"),
         ("otlp+http://host?headers-file=/proc/version", "not 'Name: value'"),
-        ("jsonl:///missing/file", "no directory /missing"),
         ("ipfix+udp://", "export ipfix+udp:: '': write HOST or HOST:PORT"),
         ("ipfix+udp://host,other", "one HOST only"),
         ("ipfix+udp://host:0", "HOST:PORT"),
