@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,9 +80,14 @@ def container(name: str) -> Iterator[str]:
     try:
         yield str(group / "cgroup.procs")
     finally:
-        for left in (group / "cgroup.procs").read_text().split():  # killed, and not gone yet
-            (before / "cgroup.procs").write_text(left)
-        group.rmdir()
+        until = time.monotonic() + 10
+        while group.exists():
+            with contextlib.suppress(OSError):  # killed, and not gone yet
+                for left in (group / "cgroup.procs").read_text().split():
+                    (before / "cgroup.procs").write_text(left)
+                group.rmdir()
+            assert time.monotonic() < until, "processes stay in the cgroup"
+            time.sleep(0.01)
 
 
 def report_now(world: World) -> None:
