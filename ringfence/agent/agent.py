@@ -292,7 +292,8 @@ class Agent:
         try:
             write_atomically(self._config.window_file, f"{fresh} {start} {end}".encode())
         except OSError as error:
-            log.warning("a kill now would lose a report", problem=str(error))
+            self._config.window_file.unlink(missing_ok=True)  # it names the window before
+            log.warning("a report that is cut short now may come twice", problem=str(error))
         # Taken last: what fails before costs no flows.
         records = self._capture.take()
         yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger)

@@ -108,11 +108,10 @@ class Spool:
 
     def holds(self, window: str) -> bool:
         """Whether the window that was put last is this one, and all of it is there."""
-        if not self._queue or _window_of(self._queue[-1][0]) != window:
-            return False
         try:
-            return not Batch.FromString(self._queue[-1][0].read_bytes()).more
-        except (OSError, DecodeError):
+            newest, _ = self._queue[-1]  # asked in another thread than the one that delivers
+            return _window_of(newest) == window and not Batch.FromString(newest.read_bytes()).more
+        except (IndexError, OSError, DecodeError):
             return False
 
     async def oldest(self) -> tuple[Path, Batch]:
@@ -170,8 +169,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that only its owner reads and that is there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - an open descriptor has no path
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    partial.replace(path)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - an open descriptor has no path
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # the room that it takes is what others lack
+        raise

@@ -59,6 +59,7 @@ class _LinkOptions(ctypes.Structure):
 
 _ATTACH_TYPE = {Hook.INGRESS: 46, Hook.EGRESS: 47}  # enum bpf_attach_type
 _BPF_F_BEFORE = 1 << 3
+_HIGH = 1024
 
 
 class TcxLinks:
@@ -102,9 +103,9 @@ class TcxLinks:
         )  # fmt: skip
         if link < 0:
             raise TcxMissingError("the kernel has no TCX")
-        self._links.append(link)
+        self._links.append(_out_of_the_way(link))
         if pin:
-            libbpf.call("bpf_obj_pin", link, bytes(pin), doing=f"pin a link at {pin}")
+            libbpf.call("bpf_obj_pin", self._links[-1], bytes(pin), doing=f"pin a link at {pin}")
 
     def _take_over(self, pin: Path, program: int) -> bool:
         """Put the program into a predecessor's link; false where its interface is gone."""
@@ -121,8 +122,21 @@ class TcxLinks:
             os.close(link)
             pin.unlink()
             return False
-        self._links.append(link)
+        self._links.append(_out_of_the_way(link))
         return True
+
+
+def _out_of_the_way(link: int) -> int:
+    """The link by a descriptor that libnftables could not work with, where the limit is higher.
+
+    Two of each interface would take the low ones, which that library needs (`nft`).
+    """
+    try:
+        high = fcntl.fcntl(link, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError:
+        return link
+    os.close(link)
+    return high
 
 
 class _TcHook(ctypes.Structure):

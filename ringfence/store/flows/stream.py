@@ -24,6 +24,8 @@ class Streams:
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
         self._free = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+        self._wanted = asyncio.Event()
         self._threads: set[ThreadPoolExecutor] = set()
 
     async def rows(
@@ -31,9 +33,9 @@ class Streams:
     ) -> AsyncGenerator[NDArray[Any], None]:
         """The rows of a query whose columns have the fixed widths of `row`, part by part.
 
-        The engine waits while nobody asks for more, but not for long. Raises StoreError.
+        The engine waits while nobody asks for more, but not long if others wait. Raises StoreError.
         """
-        await self._free.acquire()
+        await self._turn()
         with ExitStack() as held:
             held.callback(self._free.release)
             # A stream belongs to the thread that opened it.
@@ -43,13 +45,31 @@ class Streams:
             held.callback(self._close, thread, reader)
             loop = asyncio.get_running_loop()
             while len(rows := await loop.run_in_executor(thread, reader.read)):
-                given_up = loop.call_later(_PATIENCE_SECONDS, held.close)
+                given_up = asyncio.create_task(self._make_way(held))
                 try:
                     yield rows
                 finally:
                     given_up.cancel()
-                if loop.time() >= given_up.when():
-                    raise StoreError(f"nobody read on for {_PATIENCE_SECONDS} s: ask again")
+                if given_up.done():
+                    raise StoreError(
+                        f"nobody read on for {_PATIENCE_SECONDS} s, and others wait: ask again"
+                    )
+
+    async def _turn(self) -> None:
+        self._waiting += 1
+        self._wanted.set()
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._wanted.clear()
+
+    async def _make_way(self, held: ExitStack) -> None:
+        """Close a stream that nobody reads on, if others wait for it."""
+        await asyncio.sleep(_PATIENCE_SECONDS)
+        await self._wanted.wait()
+        held.close()
 
     def _close(self, thread: ThreadPoolExecutor, reader: "_Reader") -> None:
         # Nothing is awaited here, for this may be a cancellation.

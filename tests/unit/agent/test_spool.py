@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,24 @@ async def test_a_batch_that_cannot_be_read_now_waits(tmp_path: Path) -> None:
     await reading
     assert await _drain(spool) == ["a", "b"]
     assert not any(spool.lost.values())
+
+
+async def test_a_report_that_finds_no_room_takes_none(tmp_path: Path) -> None:
+    spool = _open(tmp_path)
+    before, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limit))
+    try:
+        for each in "abc":
+            with pytest.raises(SpoolError):
+                spool.put(Batch(id=each, flows=bytes(2_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, limit))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert _files(tmp_path) == []
+    assert spool.lost[Loss.REPORT_NOT_KEPT] == 3
+    _put(spool, Batch(id="d"))
+    assert await _drain(spool) == ["d"]
 
 
 async def test_a_batch_that_is_refused_or_cannot_be_written_is_counted(tmp_path: Path) -> None:
