@@ -28,7 +28,7 @@ KUBERNETES_CLUSTER = "lab"
 """The id under which the lab's Kubernetes cluster is known to the control plane."""
 _HTTP_PORT, _GRPC_PORT = 8443, 8444
 _MANIFESTS = ("namespace", "connector", "agent")
-_START_TIMEOUT = 60.0  # seconds
+_START_TIMEOUT = 120.0  # seconds, while images are written to the same disk
 _POLL = 0.2
 
 
@@ -96,7 +96,8 @@ def _wait_ready(record: State, needed: Sequence[Process], where: Installation) -
             _call(where, "GET", "/readyz", authenticated=False)
         except (OSError, LabError) as error:
             if time.monotonic() > deadline:
-                raise LabError(f"the control plane is not ready: {error}") from error
+                told = machine.log_end(record, needed[0])
+                raise LabError(f"the control plane is not ready: {error}; {told}") from error
             time.sleep(_POLL)
         else:
             return

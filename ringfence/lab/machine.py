@@ -66,8 +66,13 @@ def require_alive(state: State, processes: Sequence[Process]) -> None:
     """Raise LabError, with the end of its log, if one of ``processes`` has ended."""
     for process in processes:
         if not process.alive:
-            log = log_path(state.path.parent, process.name)
-            raise LabError(f"{process.name} ended; its log {log} ends with:\n{_tail(log)}")
+            raise LabError(f"{process.name} ended; {log_end(state, process)}")
+
+
+def log_end(state: State, process: Process) -> str:
+    """Where a process logs, and the last lines of it."""
+    log = log_path(state.path.parent, process.name)
+    return f"its log {log} ends with:\n{_tail(log)}"
 
 
 def boot(config: LabConfig, spec: MachineSpec, state: State) -> Machine:
