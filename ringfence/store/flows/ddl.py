@@ -102,8 +102,12 @@ ENGINE = Distributed('{self._cluster}', currentDatabase(), {stored}, {_SHARD})""
         select = roll_up.select.format(source=self.stored(roll_up.source))
         return [
             f"CREATE MATERIALIZED VIEW IF NOT EXISTS {name}{self._on} TO {into} AS {select}",
-            f"ALTER TABLE {name}{self._on} MODIFY QUERY {select}",
+            self.modify_query(name, select),
         ]
+
+    def modify_query(self, view: str, select: str) -> str:
+        """Have a view fill its table by another rule."""
+        return f"ALTER TABLE {view}{self._on} MODIFY QUERY {select}"
 
     def drop_view(self, roll_up: RollUp) -> list[str]:
         """Have a roll-up follow its source no longer."""
