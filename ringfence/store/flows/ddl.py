@@ -44,7 +44,10 @@ class Ddl:
         return f"{name}_local" if self._cluster else name
 
     def create(self, table: Table, suffix: str = "") -> list[str]:
-        """Make a table where there is none; with a suffix, one beside it that is alike."""
+        """Make a table where there is none; with a suffix, one beside it that is alike.
+
+        A `Distributed` table has no rows, and is made anew: its columns are to be the stored ones.
+        """
         name, stored = table.name + suffix, self.stored(table.name + suffix)
         columns = ",\n".join(f"    {column} {kind}" for column, kind in table.columns.items())
         replicated, window = ("Replicated", "") if self._cluster else ("", "non_")
@@ -59,7 +62,7 @@ ttl_only_drop_parts = 1, {", ".join(_SETTINGS)}
 COMMENT '{COMMENT}{self._version}'"""
         if not self._cluster:
             return [made]
-        over = f"""CREATE TABLE IF NOT EXISTS {name}{self._on} AS {stored}
+        over = f"""CREATE OR REPLACE TABLE {name}{self._on} AS {stored}
 ENGINE = Distributed('{self._cluster}', currentDatabase(), {stored}, {_SHARD})"""
         return [made, over]
 
@@ -102,8 +105,12 @@ ENGINE = Distributed('{self._cluster}', currentDatabase(), {stored}, {_SHARD})""
         select = roll_up.select.format(source=self.stored(roll_up.source))
         return [
             f"CREATE MATERIALIZED VIEW IF NOT EXISTS {name}{self._on} TO {into} AS {select}",
-            f"ALTER TABLE {name}{self._on} MODIFY QUERY {select}",
+            self.modify_query(name, select),
         ]
+
+    def modify_query(self, view: str, select: str) -> str:
+        """Have a view fill its table by another rule."""
+        return f"ALTER TABLE {view}{self._on} MODIFY QUERY {select}"
 
     def drop_view(self, roll_up: RollUp) -> list[str]:
         """Have a roll-up follow its source no longer."""

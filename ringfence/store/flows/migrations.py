@@ -2,12 +2,13 @@
 
 A table of an older version is copied into one of today's layout, which then takes its place at
 once; its comment, which says the version, comes with it. Whatever is cut short is done again from
-its start, and finds all rows where they were.
+its start, and finds all rows where they were. The copy does not know again what was inserted into
+the older table, so an insertion in progress is finished before.
 """
 
 # ruff: noqa: S608 -- only names of tables and columns of our own are put together
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ringfence.store.errors import StoreError
@@ -20,8 +21,11 @@ window of a row ended; 3 had the hours and days of the server's time zone, and t
 _NEXT = "_next"
 
 
-def prepare(client: Any, retention: Retention, cluster: str) -> None:
-    """Make what is missing and change what differs; raises StoreError if the store is newer."""
+def prepare(client: Any, retention: Retention, cluster: str, finish: Callable[[Any], None]) -> None:
+    """Make what is missing and change what differs; raises StoreError if the store is newer.
+
+    `finish` is to insert what was cut short, and is called before older tables are copied.
+    """
     ddl = Ddl(cluster, VERSION)
     versions = _versions(client)
     newest = max(versions.values(), default=VERSION)
@@ -31,21 +35,22 @@ def prepare(client: Any, retention: Retention, cluster: str) -> None:
             "run the release that wrote it, or a later one"
         )
     rolled = roll_ups(retention)
-    for table in [*tables(retention), *(roll_up.table for roll_up in rolled)]:
-        if versions.get(ddl.stored(table.name), VERSION) < VERSION:
-            for roll_up in rolled:
-                _run(client, ddl.drop_view(roll_up))
-            kept = [name for name in _columns(client, table.name) if name in _inserted(table)]
-            names = ", ".join(kept)
-            _take_in(client, ddl, table, names, f"SELECT {names} FROM {table.name}", taken=True)
+    every = [*tables(retention), *(roll_up.table for roll_up in rolled)]
+    older = [table for table in every if versions.get(ddl.stored(table.name), VERSION) < VERSION]
+    if older:
+        _run(client, _views_anew(client, ddl))
+        finish(client)
+        for roll_up in rolled:
+            _run(client, ddl.drop_view(roll_up))
+    for table in older:
+        kept = [name for name in _columns(client, table.name) if name in _inserted(table)]
+        names = ", ".join(kept)
+        _take_in(client, ddl, table, names, f"SELECT {names} FROM {table.name}", taken=True)
     for table in tables(retention):
-        _run(client, ddl.drop(table, _NEXT))
-        _run(client, ddl.create(table))
         _adapt(client, ddl, table)
     for roll_up in rolled:
-        if not versions:  # and so no rows to add up
-            _run(client, ddl.create(roll_up.table))
-        elif ddl.stored(roll_up.table.name) not in versions:
+        # In a new store there are no rows to add up.
+        if versions and ddl.stored(roll_up.table.name) not in versions:
             rows = roll_up.select.format(source=roll_up.source)
             names = ", ".join(_inserted(roll_up.table))
             _take_in(client, ddl, roll_up.table, names, rows, taken=False)
@@ -64,6 +69,19 @@ def _versions(client: Any) -> dict[str, int]:
     }
 
 
+def _views_anew(client: Any, ddl: Ddl) -> Iterable[str]:
+    """Have each roll-up follow its source by the rule it has, told anew.
+
+    ClickHouse knows what a view wrote after MODIFY QUERY only from one that was told so again,
+    not from one that is as loaded from disk.
+    """
+    views = client.query(
+        "SELECT name, as_select FROM system.tables"
+        " WHERE database = currentDatabase() AND endsWith(name, '_to_hourly')"
+    ).result_rows
+    return [ddl.modify_query(name, select) for name, select in views]
+
+
 def _take_in(client: Any, ddl: Ddl, table: Table, names: str, rows: str, *, taken: bool) -> None:
     """Make a table of these rows alone; `taken` if there is one of its name already."""
     _run(client, ddl.drop(table, _NEXT))
@@ -71,11 +89,12 @@ def _take_in(client: Any, ddl: Ddl, table: Table, names: str, rows: str, *, take
     client.command(f"INSERT INTO {table.name}{_NEXT} ({names}) {rows}")
     _run(client, ddl.take_place(table, _NEXT, taken=taken))
     _run(client, ddl.drop(table, _NEXT))
-    _run(client, ddl.create(table))
 
 
 def _adapt(client: Any, ddl: Ddl, table: Table) -> None:
-    """Add columns that are missing, keep rows for as long as they are to be, and tune."""
+    """Make what is missing of a table, keep rows for as long as they are to be, and tune."""
+    _run(client, ddl.drop(table, _NEXT))  # which a copy that was cut short may have left
+    _run(client, ddl.create(table))
     known = _columns(client, ddl.stored(table.name))
     for column in table.columns:
         if column not in known:

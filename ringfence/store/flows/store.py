@@ -172,7 +172,7 @@ class FlowStore:
 
     def _prepare(self, client: Any) -> None:
         pa.array([0])  # imports pandas, which takes a second: here no answer waits for it
-        migrations.prepare(client, self._config.retention, self._config.cluster)
+        migrations.prepare(client, self._config.retention, self._config.cluster, self._finish)
         self._finish(client)
 
     def _known(self, client: Any, told: Mapping[str, Any]) -> pa.Table:

@@ -72,7 +72,7 @@ TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDa
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 4';
 
-CREATE TABLE IF NOT EXISTS flows ON CLUSTER 'flows-prod' AS flows_local
+CREATE OR REPLACE TABLE flows ON CLUSTER 'flows-prod' AS flows_local
 ENGINE = Distributed('flows-prod', currentDatabase(), flows_local, sipHash64(tenant, kubernetes_cluster, node));
 
 CREATE TABLE IF NOT EXISTS drops_local ON CLUSTER 'flows-prod' (
@@ -107,7 +107,7 @@ TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns - 1), 'UTC') + toIntervalDa
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 4';
 
-CREATE TABLE IF NOT EXISTS drops ON CLUSTER 'flows-prod' AS drops_local
+CREATE OR REPLACE TABLE drops ON CLUSTER 'flows-prod' AS drops_local
 ENGINE = Distributed('flows-prod', currentDatabase(), drops_local, sipHash64(tenant, kubernetes_cluster, node));
 
 CREATE TABLE IF NOT EXISTS batches_local ON CLUSTER 'flows-prod' (
@@ -125,7 +125,7 @@ TTL toDateTime(fromUnixTimestamp64Nano(window_end_ns), 'UTC') + toIntervalDay(40
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 4';
 
-CREATE TABLE IF NOT EXISTS batches ON CLUSTER 'flows-prod' AS batches_local
+CREATE OR REPLACE TABLE batches ON CLUSTER 'flows-prod' AS batches_local
 ENGINE = Distributed('flows-prod', currentDatabase(), batches_local, sipHash64(tenant, kubernetes_cluster, node));
 
 CREATE TABLE IF NOT EXISTS flows_hourly_local ON CLUSTER 'flows-prod' (
@@ -195,7 +195,7 @@ TTL hour + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 4';
 
-CREATE TABLE IF NOT EXISTS flows_hourly ON CLUSTER 'flows-prod' AS flows_hourly_local
+CREATE OR REPLACE TABLE flows_hourly ON CLUSTER 'flows-prod' AS flows_hourly_local
 ENGINE = Distributed('flows-prod', currentDatabase(), flows_hourly_local, sipHash64(tenant, kubernetes_cluster, node));
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS flows_to_hourly ON CLUSTER 'flows-prod' TO flows_hourly_local AS SELECT
@@ -340,7 +340,7 @@ TTL hour + toIntervalDay(400)
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, max_compress_block_size = 262144, auto_statistics_types = '', min_parts_to_merge_at_once = 8
 COMMENT 'schema 4';
 
-CREATE TABLE IF NOT EXISTS drops_hourly ON CLUSTER 'flows-prod' AS drops_hourly_local
+CREATE OR REPLACE TABLE drops_hourly ON CLUSTER 'flows-prod' AS drops_hourly_local
 ENGINE = Distributed('flows-prod', currentDatabase(), drops_hourly_local, sipHash64(tenant, kubernetes_cluster, node));
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS drops_to_hourly ON CLUSTER 'flows-prod' TO drops_hourly_local AS SELECT

@@ -1,5 +1,7 @@
 """What agents see of connections along each path, and how tests store it and read it back."""
 
+from contextlib import suppress
+from operator import methodcaller
 from typing import Any
 
 from ringfence.control.labelling import Report, label
@@ -8,6 +10,7 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
 from ringfence.model.flow import Observer
 from ringfence.model.protocol import UDP
+from ringfence.store.errors import StoreError
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.queries import HOPS, hourly
 from tests.integration.world import (
@@ -39,6 +42,21 @@ async def keep(store: FlowStore, *reports: Report, history: Timeline = HISTORY) 
     keys = [report.key for report in reports]
     assert not await store.known(keys)
     await store.insert(keys, *label(reports, history))
+
+
+async def cut_short(store: FlowStore, *reports: Report) -> None:
+    """Leave an insertion that has all but its batches in, the last of its tables."""
+    table = "batches_local" if store._config.cluster else "batches"
+    await command(store, f"RENAME TABLE {table} TO gone")
+    with suppress(StoreError):
+        await store.insert([report.key for report in reports], *label(reports, HISTORY))
+    await command(store, f"RENAME TABLE gone TO {table}")
+    assert store._journal.unfinished()
+
+
+async def command(store: FlowStore, *statements: str) -> None:
+    for statement in statements:
+        await store._run(store._writer, methodcaller("command", statement))
 
 
 async def rows(store: FlowStore, table: str) -> int:

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ import clickhouse_connect
 from ringfence.control.labelling import label
 from ringfence.store.errors import StoreError
 from ringfence.store.flows import FlowStore, FlowStoreConfig
+from ringfence.store.flows.migrations import VERSION
 from ringfence.store.flows.store import _SESSION, BatchKey
 from ringfence.store.flows.tables import Retention
-from tests.integration.store.observed import HISTORY, keep, rows
+from tests.integration.store.observed import HISTORY, command, cut_short, keep, rows
 from tests.integration.store.questions import aged_reports, answers, reports
 
 CLUSTER = "two"
@@ -46,14 +46,27 @@ class TwoShards(FlowStore):
         config.write_text(_CONFIG)
         # Whoever reads a table itself reads both shards.
         visible = {f"default.{name}_local": f"shardNum() IN (0, {_SHARD} + 1)" for name in TABLES}
+        # Each shard would copy what it finds in its own table, and here that is all rows.
+        copied = {"parallel_distributed_insert_select": 0}
         client = clickhouse_connect.get_client(
             dsn=f"chdb://{directory}",
-            settings=_SESSION | {"additional_table_filters": str(visible)},
+            settings=_SESSION | copied | {"additional_table_filters": str(visible)},
             chdb_options={"config-file": str(config)},
         )
-        command = client.command
-        client.command = lambda statement: command(_on_one_server(statement))
+        run = client.command
+        client.command = lambda statement: run(self._written(statement))
         return client
+
+    def _written(self, statement: str) -> str:
+        return _on_one_server(statement)
+
+
+class TwoShardsOfSchema3(TwoShards):
+    """One that makes its tables as that release did."""
+
+    def _written(self, statement: str) -> str:
+        statement = statement.replace(", 'UTC'", "").replace("('UTC')", "")
+        return super()._written(statement.replace(f"schema {VERSION}", "schema 3"))
 
 
 def _on_one_server(statement: str) -> str:
@@ -64,8 +77,10 @@ def _on_one_server(statement: str) -> str:
 
 
 @asynccontextmanager
-async def _started(directory: Path, retention: Retention) -> AsyncIterator[FlowStore]:
-    store = TwoShards(FlowStoreConfig(directory / "flows", retention, cluster=CLUSTER))
+async def _started(
+    directory: Path, retention: Retention, release: type[TwoShards] = TwoShards
+) -> AsyncIterator[FlowStore]:
+    store = release(FlowStoreConfig(directory / "flows", retention, cluster=CLUSTER))
     await store.start()
     try:
         yield store
@@ -95,15 +110,27 @@ async def _insert_failing_on_the_way(store: FlowStore, keys: list[BatchKey]) -> 
     """Twice a table is missing, and its rows are the first that are not in."""
     rows_of = label(reports(), HISTORY)
     for table in ("flows_hourly_local", "batches_local"):
-        await _command(store, f"RENAME TABLE {table} TO gone")
+        await command(store, f"RENAME TABLE {table} TO gone")
         try:
             await store.insert(keys, *rows_of)
         except StoreError:
-            await _command(store, f"RENAME TABLE gone TO {table}")
+            await command(store, f"RENAME TABLE gone TO {table}")
 
 
-async def _command(store: FlowStore, statement: str) -> None:
-    await store._run(store._writer, methodcaller("command", statement))
+async def _upgraded(directory: Path) -> dict[str, Any]:
+    """What a store of the third release tells, where an insertion had been cut short."""
+    first, *others = reports()
+    async with _started(directory, Retention(), TwoShardsOfSchema3) as store:
+        for table in ("batches_local", "batches"):
+            await command(store, f"ALTER TABLE {table} DROP COLUMN more")
+        await keep(store, first)
+        await cut_short(store, *others)
+    async with _started(directory, Retention()) as store:
+        return {
+            "answers": await answers(store),
+            "hour": await _column(store, "toTypeName(hour)", "flows_hourly"),
+            "beside": await rows(store, "system.tables WHERE name LIKE '%next%'"),
+        }
 
 
 async def _main(directory: Path) -> dict[str, Any]:
@@ -129,4 +156,9 @@ async def _main(directory: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_main(Path(sys.argv[1])))))
+    scratch = Path(sys.argv[1])
+    today, third = scratch / "today", scratch / "third"
+    for one in (today, third):
+        one.mkdir()
+    told = asyncio.run(_main(today)) | {"upgraded": asyncio.run(_upgraded(third))}
+    print(json.dumps(told))

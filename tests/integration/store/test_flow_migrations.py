@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,18 @@ from tests.integration.store.observed import (
     HISTORY,
     POD,
     WINDOW,
+    command,
+    cut_short,
     keep,
+    packets,
     pod_to_pod_same_node,
     pod_to_service,
 )
 from tests.integration.world import CARTS, CARTS2, DB, FRONT, SECOND, Agent
 
 DAY = 86_400 * SECOND
+TABLES = ("flows", "drops", "batches", "flows_hourly", "drops_hourly")
+VIEWS = ("flows_to_hourly", "drops_to_hourly")
 SCHEMA_1 = (Path(__file__).parent / "schema_1.sql").read_text()
 
 
@@ -47,11 +51,6 @@ async def count(store: FlowStore, table: str, where: str = "true") -> int:
     return int(rows["n"][0].as_py())
 
 
-async def command(store: FlowStore, *statements: str) -> None:
-    for statement in statements:
-        await store._run(store._writer, methodcaller("command", statement))
-
-
 def write_schema_1(directory: Path, *agents: Agent) -> None:
     """A store as the first release left it."""
     client = clickhouse_connect.get_client(dsn=f"chdb://{directory / 'flows'}")
@@ -67,6 +66,21 @@ def write_schema_1(directory: Path, *agents: Agent) -> None:
         row = [key.tenant, key.kubernetes_cluster, key.node, key.id, key.start_ns, key.end_ns]
         client.insert("batches", [row])
     client.close()
+
+
+async def write_schema_3(store: FlowStore) -> None:
+    """Have an empty store be as that release made it."""
+    made = []
+    for name in (*TABLES, *VIEWS):
+        (statement,) = (await store.query(f"SHOW CREATE {name}", {}))["statement"].to_pylist()
+        third = statement.replace(", 'UTC'", "").replace("('UTC')", "")
+        assert third != statement
+        made.append(third.replace(f"schema {VERSION}", "schema 3"))
+    await command(store, *(f"DROP TABLE {name}" for name in (*VIEWS, *TABLES)), *made)
+    await command(store, "ALTER TABLE batches DROP COLUMN more")
+    for name, statement in zip(VIEWS, made[len(TABLES) :], strict=True):
+        select = statement.partition("\nAS ")[2]
+        await command(store, f"ALTER TABLE {name} MODIFY QUERY {select}")
 
 
 def told(hops: pa.Table) -> list[dict[str, object]]:
@@ -95,29 +109,32 @@ async def test_rows_of_the_first_schema_are_still_there(tmp_path: Path) -> None:
 
 
 async def test_hours_and_days_of_the_third_schema_become_those_of_utc(tmp_path: Path) -> None:
-    tables = ("flows", "drops", "batches", "flows_hourly", "drops_hourly")
     one, two = pod_to_service(CARTS2)
     two.dropped(FRONT, (DB, 3306))
     async with started(tmp_path) as store:
+        await write_schema_3(store)
         await keep(store, one.report("one"), two.report("two"))
         expected = [told(await store.query(question, WINDOW)) for question in (HOPS, hourly(HOPS))]
-        await command(store, "DROP VIEW flows_to_hourly", "DROP VIEW drops_to_hourly")
-        for table in tables:
-            (made,) = (await store.query(f"SHOW CREATE TABLE {table}", {}))["statement"].to_pylist()
-            third = made.replace(", 'UTC'", "").replace("('UTC')", "")
-            assert third != made
-            third = third.replace(f"schema {VERSION}", "schema 3").replace(table, "third", 1)
-            rows = f"SELECT * FROM {table}"
-            await command(store, third, f"INSERT INTO third {rows}", f"DROP TABLE {table}")
-            await command(store, f"RENAME TABLE third TO {table}")
     async with started(tmp_path) as store:
         await keep(store, pod_to_pod_same_node()[0].report("more"))
         for question, before in zip((HOPS, hourly(HOPS)), expected, strict=True):
             found = told(await store.query(question, WINDOW))
             assert len(found) == len(before) + 1
             assert all(hop in found for hop in before)
-        made = f"name IN {tables} AND create_table_query LIKE '%''UTC''%'"
-        assert await count(store, "system.tables", made) == len(tables)
+        made = f"name IN {TABLES} AND create_table_query LIKE '%''UTC''%'"
+        assert await count(store, "system.tables", made) == len(TABLES)
+
+
+async def test_an_insertion_that_an_older_release_began_is_finished_once(tmp_path: Path) -> None:
+    report = pod_to_pod_same_node()[0].report("begun")
+    async with started(tmp_path) as store:
+        await write_schema_3(store)
+        await cut_short(store, report)
+        expected = await packets(store)
+        assert await count(store, "batches") == 0
+    async with started(tmp_path) as store:
+        assert await store.known([report.key]) == {report.key}
+        assert await packets(store) == expected
 
 
 async def test_a_migration_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
@@ -136,14 +153,16 @@ async def test_a_migration_that_was_cut_short_is_done_again(tmp_path: Path) -> N
 
 async def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     async with started(tmp_path) as store:
-        await keep(store, pod_to_pod_same_node()[0].report("kept"))
-        await command(store, f"ALTER TABLE drops MODIFY COMMENT 'schema {VERSION + 1}'")
+        await cut_short(store, pod_to_pod_same_node()[0].report("begun"))
+        for table, version in (("drops", VERSION + 1), ("flows", VERSION - 1)):
+            await command(store, f"ALTER TABLE {table} MODIFY COMMENT 'schema {version}'")
     refusal = f"has schema {VERSION + 1}, this program knows {VERSION}"
     with pytest.raises(StoreError, match=refusal):
         async with started(tmp_path):
             pass
     client = clickhouse_connect.get_client(dsn=f"chdb://{tmp_path / 'flows'}")
     assert client.query("SELECT count() FROM flows").first_row == (2,)
+    assert client.query("SELECT count() FROM batches").first_row == (0,), "nothing was written"
     client.close()
 
 

@@ -52,3 +52,10 @@ def test_rows_go_at_their_age_on_every_shard(two_shards: dict[str, Any]) -> None
 def test_hours_and_days_are_those_of_utc_wherever_the_server_is(two_shards: dict[str, Any]) -> None:
     assert two_shards["hours"] == [0]
     assert two_shards["days"] == ["2030-03-17"]
+
+
+def test_a_store_of_the_third_schema_is_upgraded_on_every_shard(two_shards: dict[str, Any]) -> None:
+    upgraded = two_shards["upgraded"]
+    assert upgraded["answers"] == two_shards["answers"]
+    assert upgraded["hour"] == ["DateTime('UTC')"]
+    assert upgraded["beside"] == 0
