@@ -1,16 +1,35 @@
 """`ringfence netpol`: what the policies of Kubernetes mean, with no cluster."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.manifests import ConnectivityFormat, print_edges, read_connectivity
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, printable
 from ringfence.model.errors import InputError
 from ringfence.policy.kubernetes.cases import Answer, Step, answer, read_cases
+from ringfence.policy.kubernetes.difference import changes
+from ringfence.policy.kubernetes.focus import Focus, FocusDirection, parse_connection
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+DirOption = Annotated[
+    Path, typer.Option("--dir", help="A folder of manifests; folders in it are read too.")
+]
+ConnectivityOption = Annotated[
+    ConnectivityFormat, typer.Option("--output", "-o", help="How to print the result.")
+]
+
+
+class DiffFormat(StrEnum):
+    """The forms of -o of a difference."""
+
+    TXT = "txt"
+    JSON = "json"
 
 
 @app.callback()
@@ -50,6 +69,73 @@ def check(
     emit(rows, [Column(name.upper(), _text(name)) for name in _FIELDS], output)
     typer.echo(f"{len(rows)} verdicts, {differences} differ", err=True)
     raise typer.Exit(2 if differences else 0)
+
+
+@app.command()
+def connectivity(
+    directory: DirOption,
+    focus: Annotated[
+        list[str], typer.Option(help="Only what touches this workload: name or namespace/name.")
+    ] = [],  # noqa: B006
+    focus_peer: Annotated[
+        list[str], typer.Option(help="Only what is between a workload in focus and this one.")
+    ] = [],  # noqa: B006
+    focus_direction: Annotated[
+        FocusDirection | None, typer.Option(help="Only to, or from, the workloads in focus.")
+    ] = None,
+    focus_connection: Annotated[
+        str, typer.Option(help="Only who may talk on this, such as tcp-80.")
+    ] = "",
+    output: ConnectivityOption = ConnectivityFormat.TXT,
+) -> None:
+    """Print which workloads may talk on which ports, for a folder of manifests.
+
+    Workloads on both sides are pods' owners, `namespace/name[Kind]`; ranges of addresses are
+    outside the cluster; {ingress-controller} stands for whatever serves Ingress and Route objects.
+
+    Example: ringfence netpol connectivity --dir manifests/ -o json
+    """
+    asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
+    read = read_connectivity(
+        directory, parse_connection(focus_connection) if focus_connection else None
+    )
+    for name in asked.unknown(read.workloads):
+        typer.echo(f"warning: there is no workload {printable(name)}", err=True)
+    edges = asked.select(read.edges(), read.workloads)
+    print_edges(sorted(edges, key=lambda edge: (edge.source, edge.target)), output)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="A folder of manifests.")],
+    new: Annotated[Path, typer.Argument(help="The folder to compare with it.")],
+    output: Annotated[DiffFormat, typer.Option("--output", "-o")] = DiffFormat.TXT,
+) -> None:
+    """Print what two folders of manifests permit differently; exit code 2 if anything.
+
+    Example: ringfence netpol diff before/ after/
+    """
+    found = changes(read_connectivity(old), read_connectivity(new))
+    if output is DiffFormat.JSON:
+        emit_data(
+            [
+                {
+                    "type": one.kind,
+                    "source": one.source,
+                    "destination": one.target,
+                    "before": one.before,
+                    "after": one.after,
+                    "workloads": list(one.workloads),
+                }
+                for one in found
+            ],
+            Format.JSON,
+        )
+    elif found:
+        typer.echo("Connectivity diff:")
+        for one in found:
+            typer.echo(printable(one.line))
+    raise typer.Exit(2 if found else 0)
 
 
 _FIELDS = ("case", "step", "from", "to", "protocol", "port", "ingress", "egress", "allowed")

@@ -68,6 +68,14 @@ def read_policies(manifests: Iterable[Manifest]) -> tuple[KubernetesPolicy, ...]
 
 
 def _read(manifest: Manifest) -> KubernetesPolicy:
+    given = _without_nulls(manifest.object)
     if manifest.kind == "NetworkPolicy":
-        return network_policy(manifest.object)
-    return cluster_policy(manifest.kind, manifest.object)
+        return network_policy(given)
+    return cluster_policy(manifest.kind, given)
+
+
+def _without_nulls(value: Any) -> Any:
+    """The value as the API server reads it, for which null and absent are the same."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,205 @@
+"""Who may open which connections to whom, for all workloads of a folder of manifests at once.
+
+Judged are classes of workloads that no policy can tell apart, ranges of outside addresses and
+ranges of ports, each against each, by the rules and the walk that judge observed connections.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import PortRange
+from ringfence.policy.ends import AddressRange, ResolvedEnd
+from ringfence.policy.errors import PolicyError
+from ringfence.policy.evaluate import walk
+from ringfence.policy.kubernetes.axes import (
+    Mask,
+    PortCells,
+    address_cells,
+    format_range,
+    port_ranges,
+)
+from ringfence.policy.kubernetes.cluster import Cluster, KubernetesLabels, Pod
+from ringfence.policy.kubernetes.ingress import Published
+from ringfence.policy.kubernetes.policies import KubernetesPolicy, Pods
+from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.kubernetes.topology import Workload
+from ringfence.policy.layer import OrderedRule
+from ringfence.policy.match import Rows
+
+INGRESS_CONTROLLER = "{ingress-controller}"
+_CONTROLLER = Pod("ingress-controller-namespace", "ingress-controller", {})
+"""Nobody knows who it is: a pod without labels, in a namespace without labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Connections that are allowed. Ends are workloads, ranges or the ingress controller."""
+
+    source: str
+    target: str
+    connections: str
+
+
+class Connectivity:
+    """What policies permit among workloads, and between them and addresses outside.
+
+    With `focus`, a protocol and ports, only what is permitted on all of it, and no other ports.
+    Raises PolicyError where policies tell pods of one workload apart.
+    """
+
+    def __init__(
+        self,
+        namespaces: Mapping[str, KubernetesLabels],
+        workloads: Mapping[Workload, Sequence[Pod]],
+        policies: Sequence[KubernetesPolicy],
+        published: Published,
+        focus: tuple[int, PortRange] | None = None,
+    ) -> None:
+        self.workloads = sorted(workloads, key=lambda one: one.display)
+        everyone = [pod for pods in workloads.values() for pod in pods]
+        cluster = Cluster(namespaces, [*everyone, _CONTROLLER])
+        _refuse_gaps(cluster, workloads, policies)
+        self.layer = KubernetesLayer(cluster, policies)
+        self.ranges = address_cells(policies, list(Direction))
+        self._told_apart = {
+            direction: {
+                one[0]: f"{format_range(one)}[External]"
+                for one in address_cells(policies, [direction])
+            }
+            for direction in Direction
+        }
+        self._published = published
+        targets = [
+            (protocol, PortRange(port, port))
+            for ports in published.values()
+            for protocol, port in ports
+        ]
+        asked = [focus] if focus else []
+        self.ports = PortCells([*port_ranges(self.layer.rules), *targets, *asked])
+        self._focus = np.packbits(self.ports.mask(focus[0], [focus[1]])) if focus else None
+        self._classify(cluster, workloads)
+        self._judge()
+
+    def _classify(self, cluster: Cluster, workloads: Mapping[Workload, Sequence[Pod]]) -> None:
+        """Give each workload the number of its class, whose first pod stands for all."""
+        numbers: dict[tuple[object, ...], int] = {}
+        self._class: dict[Workload, int] = {}
+        standing = [_CONTROLLER]
+        for workload in self.workloads:
+            pod = workloads[workload][0]
+            told = (pod.namespace, frozenset(pod.labels.items()), frozenset(pod.ports))
+            if told not in numbers:
+                numbers[told] = len(standing)
+                standing.append(pod)
+            self._class[workload] = numbers[told]
+        self._positions = [cluster.position(pod.key) for pod in standing]
+
+    def _judge(self) -> None:
+        """Fill `_outbound` and `_inbound`: [class, peer], the cells of ports that it allows."""
+        self._masks: dict[int, tuple[Mask, Mask]] = {}
+        by_position: dict[tuple[int, Direction], list[tuple[int, OrderedRule]]] = {}
+        standing = BitMap(self._positions)
+        for place, rule in enumerate(self.layer.rules):
+            assert rule.direction is not None
+            for at in rule.members & standing:
+                by_position.setdefault((at, rule.direction), []).append((place, rule))
+        allows = np.array([rule.action is Action.ALLOW for rule in self.layer.rules] + [True])
+        peers, cells = len(self._positions) + len(self.ranges), len(self.ports)
+        self._peer_of, self._cell_of = np.divmod(np.arange(peers * cells), cells)
+
+        def judged(direction: Direction) -> NDArray[np.uint8]:
+            rows = []
+            for at in self._positions:
+                rules = by_position.get((at, direction), [])
+                governed = np.arange(peers * cells)
+                places = walk(rules, peers * cells, governed, self._matching)
+                rows.append(np.packbits(allows[places].reshape(peers, cells), axis=1))
+            return np.stack(rows)
+
+        self._outbound, self._inbound = judged(Direction.OUTBOUND), judged(Direction.INBOUND)
+
+    def _matching(self, rule: OrderedRule, rows: Rows) -> Rows:
+        place = rule.decision.place
+        if place not in self._masks:
+            inbound = rule.direction is Direction.INBOUND
+            end = rule.consumer if inbound else rule.provider
+            self._masks[place] = self._peers(end), self.ports.mask(rule.protocol, rule.ports)
+        peers, cells = self._masks[place]
+        if peers.all() and cells.all():
+            return rows
+        return rows[peers[self._peer_of[rows]] & cells[self._cell_of[rows]]]
+
+    def _peers(self, end: ResolvedEnd) -> Mask:
+        inside = [end.anyone or at in end.items for at in self._positions]
+        return np.array(inside + [end.anyone or _holds(end.ranges, one) for one in self.ranges])
+
+    def edges(self) -> Iterator[Edge]:
+        """Everything that is allowed, but a workload to itself."""
+        texts = [workload.display for workload in self.workloads]
+        classes = np.array([self._class[one] for one in self.workloads], dtype=np.intp)
+        if not len(classes):
+            return
+        inbound = self._inbound[classes]
+        for at, source in enumerate(texts):
+            own = classes[at]
+            allowed = self._outbound[own, classes] & inbound[:, own]
+            yield from self._told(source, texts, allowed, skip=at)
+            outside, allowed = self._outside(own, Direction.OUTBOUND)
+            yield from self._told(source, outside, allowed)
+            outside, allowed = self._outside(own, Direction.INBOUND)
+            for edge in self._told(source, outside, allowed):
+                yield Edge(edge.target, source, edge.connections)
+        for workload, ports in self._published.items():
+            mask = np.zeros(len(self.ports), dtype=np.bool_)
+            for protocol, port in ports:
+                mask |= self.ports.mask(protocol, [PortRange(port, port)])
+            allowed = self._inbound[self._class[workload], :1] & np.packbits(mask)
+            yield from self._told(INGRESS_CONTROLLER, [workload.display], allowed)
+
+    def _outside(self, own: int, direction: Direction) -> tuple[list[str], NDArray[np.uint8]]:
+        """The ranges outside that rules of the direction tell apart, and what is allowed."""
+        judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
+        ranges = self._told_apart[direction]
+        starts = [at for at, one in enumerate(self.ranges) if one[0] in ranges]
+        return list(ranges.values()), judged[own, len(self._positions) :][starts]
+
+    def _told(
+        self, source: str, targets: Sequence[str], allowed: NDArray[np.uint8], skip: int = -1
+    ) -> Iterator[Edge]:
+        if self._focus is not None:
+            allowed = self._focus * ((allowed & self._focus) == self._focus).all(axis=1)[:, None]
+        for at in np.flatnonzero(allowed.any(axis=1)).tolist():
+            if at != skip:
+                yield Edge(source, targets[at], self.ports.text(allowed[at].tobytes()))
+
+
+def _holds(ranges: Iterable[AddressRange], cell: AddressRange) -> bool:
+    return any(first <= cell[0] and cell[1] <= last for first, last in ranges)
+
+
+def _refuse_gaps(
+    cluster: Cluster,
+    workloads: Mapping[Workload, Sequence[Pod]],
+    policies: Iterable[KubernetesPolicy],
+) -> None:
+    """One pod cannot stand for a workload of which a selector takes some pods and not others."""
+    mixed = {
+        workload: BitMap(cluster.position(pod.key) for pod in pods)
+        for workload, pods in workloads.items()
+        if any(pod.labels != pods[0].labels for pod in pods)
+    }
+    for policy in policies if mixed else ():
+        peers = [peer for rule in policy.rules for peer in rule.peers or ()]
+        for selected in [policy.subject, *(peer for peer in peers if isinstance(peer, Pods))]:
+            found = cluster.select(selected)
+            for workload, pods in mixed.items():
+                if found & pods and pods - found:
+                    raise PolicyError(
+                        f"{policy.display} selects some pods of {workload.display} and not others: "
+                        "expected pods of one owner to have the labels that policies ask for alike"
+                    )
