@@ -1,18 +1,26 @@
 """Folders of manifests for `ringfence netpol`, and how their connectivity is printed."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from ringfence.cli.flows.drawing import dot_quoted
-from ringfence.cli.output import Format, emit_data, printable
+from ringfence.cli.output import Format, Row, emit_data, printable
 from ringfence.model.errors import InputError
+from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
+from ringfence.policy.kubernetes.cluster import Cluster
 from ringfence.policy.kubernetes.connectivity import Connectivity, Edge
 from ringfence.policy.kubernetes.documents import Folder
+from ringfence.policy.kubernetes.exposure import (
+    ExposureReport,
+    Representatives,
+    representatives,
+)
 from ringfence.policy.kubernetes.ingress import published
 from ringfence.policy.kubernetes.manifests import read_policies
 from ringfence.policy.kubernetes.topology import read_topology
@@ -29,7 +37,10 @@ class ConnectivityFormat(StrEnum):
 
 
 def read_connectivity(
-    directory: Path, connection: tuple[int, PortRange] | None = None
+    directory: Path,
+    connection: tuple[int, PortRange] | None = None,
+    *,
+    exposure: bool = False,
 ) -> Connectivity:
     """What the manifests of a folder and the folders in it permit; warnings go to stderr."""
     if not directory.is_dir():
@@ -46,24 +57,71 @@ def read_connectivity(
     served = published(folder.manifests, topology)
     for warning in dict.fromkeys([*folder.warnings, *topology.warnings]):
         typer.echo(f"warning: {printable(warning)}", err=True)
-    return Connectivity(topology.namespaces, topology.workloads, policies, served, connection)
+    spaces, workloads = topology.namespaces, topology.workloads
+    beside = Representatives()
+    if exposure:
+        pods = (pod for pods in workloads.values() for pod in pods)
+        beside = representatives(policies, Cluster(spaces, pods))
+    return Connectivity(spaces, workloads, policies, served, beside, connection)
 
 
-def print_edges(edges: Iterable[Edge], form: ConnectivityFormat) -> None:
-    """Print edges to stdout."""
+def print_edges(
+    edges: Sequence[Edge], form: ConnectivityFormat, report: ExposureReport | None = None
+) -> None:
+    """Print edges to stdout, and what the workloads are exposed to."""
     if form is ConnectivityFormat.JSON:
-        emit_data(
-            [{"src": one.source, "dst": one.target, "conn": one.connections} for one in edges],
-            Format.JSON,
-        )
+        told: Any = [_object(one.source, one.target, one.connections) for one in edges]
+        if report is not None:
+            told = {"connlist_results": told, "exposure_results": _exposures(report)}
+        emit_data(told, Format.JSON)
         return
-    lines = (
-        _dot(edges)
-        if form is ConnectivityFormat.DOT
-        else sorted(f"{one.source} => {one.target} : {one.connections}" for one in edges)
-    )
+    if form is ConnectivityFormat.DOT:
+        lines = list(_dot(edges))
+    else:
+        lines = sorted(f"{one.source} => {one.target} : {one.connections}" for one in edges)
+        if report is not None:
+            lines += [*([""] if lines else []), *_report(report)]
     for line in lines:
-        sys.stdout.write(printable(line) + "\n")
+        sys.stdout.write("\t".join(map(printable, line.split("\t"))) + "\n")
+
+
+def _object(source: str, target: str, connections: str) -> Row:
+    return {"src": source, "dst": target, "conn": connections}
+
+
+def _exposures(report: ExposureReport) -> Row:
+    listed = report.exposures
+    return {
+        "egress_exposure": [
+            _object(one.workload, one.peer, one.connections) for one in listed[Direction.OUTBOUND]
+        ],
+        "ingress_exposure": [
+            _object(one.peer, one.workload, one.connections) for one in listed[Direction.INBOUND]
+        ],
+    }
+
+
+def _report(report: ExposureReport) -> Iterator[str]:
+    yield "Exposure Analysis Result:"
+    sections = []
+    for word, direction, arrow in (
+        ("Egress", Direction.OUTBOUND, "=>"),
+        ("Ingress", Direction.INBOUND, "<="),
+    ):
+        told = report.exposures[direction]
+        width = max((len(one.workload) for one in told), default=0)
+        lines = sorted(
+            f"{one.workload:<{width}} \t{arrow} \t{one.peer} : {one.connections}" for one in told
+        )
+        sections += [[f"{word} Exposure:", *lines]] if lines else []
+    words = {Direction.OUTBOUND: "Egress", Direction.INBOUND: "Ingress"}
+    open_ends = sorted(
+        f"{name} is not protected on {words[direction]}" for name, direction in report.unprotected
+    )
+    if open_ends:
+        sections.append(["Workloads not protected by network policies:", *open_ends])
+    for number, section in enumerate(sections):
+        yield from ["", *section] if number else section
 
 
 def _dot(edges: Iterable[Edge]) -> Iterator[str]:

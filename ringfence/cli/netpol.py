@@ -86,6 +86,10 @@ def connectivity(
     focus_connection: Annotated[
         str, typer.Option(help="Only who may talk on this, such as tcp-80.")
     ] = "",
+    exposure: Annotated[
+        bool,
+        typer.Option("--exposure", help="Tell also who might talk that the folder does not have."),
+    ] = False,
     output: ConnectivityOption = ConnectivityFormat.TXT,
 ) -> None:
     """Print which workloads may talk on which ports, for a folder of manifests.
@@ -96,13 +100,14 @@ def connectivity(
     Example: ringfence netpol connectivity --dir manifests/ -o json
     """
     asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
-    read = read_connectivity(
-        directory, parse_connection(focus_connection) if focus_connection else None
-    )
+    connection = parse_connection(focus_connection) if focus_connection else None
+    read = read_connectivity(directory, connection, exposure=exposure)
     for name in asked.unknown(read.workloads):
         typer.echo(f"warning: there is no workload {printable(name)}", err=True)
     edges = asked.select(read.edges(), read.workloads)
-    print_edges(sorted(edges, key=lambda edge: (edge.source, edge.target)), output)
+    told = sorted(edges, key=lambda edge: (edge.source, edge.target))
+    report = asked.expose(read.exposure(), read.workloads) if exposure else None
+    print_edges(told, output, report)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from functools import cache
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId, item_key
 from ringfence.model.workload import ContainerPort, Item, ItemKind
@@ -33,6 +33,8 @@ class Pod:
     node: str = ""
     host_network: bool = False
     ports: tuple[ContainerPort, ...] = ()
+    required: Selector | None = None
+    """Of a pod that stands for all that a selector selects: that selector."""
 
     @property
     def key(self) -> ItemKey:
@@ -55,13 +57,17 @@ class Node:
 
 
 class Cluster:
-    """One moment of a Kubernetes cluster; a namespace that is only named by a pod has no labels."""
+    """One moment of a Kubernetes cluster; a namespace that is only named by a pod has no labels.
+
+    `required` are the selectors of namespaces that stand for all that one selects.
+    """
 
     def __init__(
         self,
         namespaces: Mapping[str, KubernetesLabels],
         pods: Iterable[Pod],
         nodes: Iterable[Node] = (),
+        required: Mapping[str, Selector] | None = None,
     ) -> None:
         self.pods = {pod.key: pod for pod in pods}
         self.nodes = {node.key: node for node in nodes}
@@ -69,26 +75,30 @@ class Cluster:
         self.snapshot = Snapshot((RevisionId(at), item) for at, item in enumerate(items, 1))
         named: dict[str, KubernetesLabels] = {pod.namespace: {} for pod in self.pods.values()}
         named.update(namespaces)
+        selectors = required or {}
         self.namespaces: dict[str, KubernetesLabels] = {
-            name: {**labels, NAMESPACE_NAME: name} for name, labels in named.items()
+            name: labels if name in selectors else {**labels, NAMESPACE_NAME: name}
+            for name, labels in named.items()
         }
         own = self.snapshot.subjects
         self._pods = _LabelBitmaps(
-            (at, self.pods[item.key].labels)
+            (at, self.pods[item.key].labels, self.pods[item.key].required)
             for at, item in enumerate(self.snapshot.items)
             if item.kind is ItemKind.POD and at in own
         )
         self._nodes = _LabelBitmaps(
-            (at, self.nodes[item.key].labels)
+            (at, self.nodes[item.key].labels, None)
             for at, item in enumerate(self.snapshot.items)
             if item.kind is ItemKind.NODE
         )
         names = sorted(self.namespaces)
-        self._spaces = _LabelBitmaps((at, self.namespaces[name]) for at, name in enumerate(names))
+        self._spaces = _LabelBitmaps(
+            (at, self.namespaces[name], selectors.get(name)) for at, name in enumerate(names)
+        )
         self._inside = [BitMap() for _ in names]
-        self._number = {name: at for at, name in enumerate(names)}
+        number = {name: at for at, name in enumerate(names)}
         for at in self._pods.all:
-            self._inside[self._number[self.snapshot.items[at].namespace]].add(at)
+            self._inside[number[self.snapshot.items[at].namespace]].add(at)
         self._in_namespaces = cache(self._select_namespaces)
 
     @property
@@ -108,21 +118,33 @@ class Cluster:
 
     def _select_namespaces(self, wanted: str | Selector) -> BitMap:
         if isinstance(wanted, str):
-            at = self._number.get(wanted, NOWHERE)
-            return self._inside[at] if at != NOWHERE else BitMap()
+            wanted = (Requirement(NAMESPACE_NAME, Requires.EQUALS, (wanted,)),)
         if not wanted:
             return self._pods.all
         return BitMap.union(BitMap(), *(self._inside[at] for at in self._spaces.select(wanted)))
 
 
-class _LabelBitmaps:
-    """Label selectors answered by bitmaps over the keys and values that there are."""
+_Meaning = tuple[str, Requires, frozenset[str]]
 
-    def __init__(self, labelled: Iterable[tuple[int, KubernetesLabels]]) -> None:
+
+class _LabelBitmaps:
+    """Label selectors answered by bitmaps over the keys and values that there are.
+
+    What stands for all that a selector selects meets that selector's own requirements, and others
+    only on keys of which it knows the value.
+    """
+
+    def __init__(self, labelled: Iterable[tuple[int, KubernetesLabels, Selector | None]]) -> None:
         self.all = BitMap()
         self._keys: dict[str, BitMap] = {}
         self._values: dict[tuple[str, str], BitMap] = {}
-        for at, labels in labelled:
+        self._required: dict[_Meaning, BitMap] = {}
+        self._standing = BitMap()
+        for at, labels, required in labelled:
+            if required is not None:
+                self._standing.add(at)
+            for one in required or ():
+                self._required.setdefault(_meaning(one), BitMap()).add(at)
             self.all.add(at)
             for key, value in labels.items():
                 self._keys.setdefault(key, BitMap()).add(at)
@@ -131,7 +153,9 @@ class _LabelBitmaps:
     def select(self, wanted: Selector) -> BitMap:
         found = self.all
         for requirement in wanted:
-            found = found & self._holding(requirement)
+            vague = self._standing - self._keys.get(requirement.key, BitMap())
+            holding = self._holding(requirement) - vague
+            found = found & (holding | self._required.get(_meaning(requirement), BitMap()))
         return found
 
     def _holding(self, one: Requirement) -> BitMap:
@@ -143,7 +167,16 @@ class _LabelBitmaps:
         among = BitMap.union(
             BitMap(), *(self._values.get((one.key, value), BitMap()) for value in one.values)
         )
-        return among if one.operator is Requires.IN else self.all - among
+        return self.all - among if one.operator is Requires.NOT_IN else among
+
+
+def _meaning(one: Requirement) -> _Meaning:
+    return one.key, one.operator, frozenset(one.values)
+
+
+def known_labels(selector: Selector) -> KubernetesLabels:
+    """The labels that everything that the selector selects has."""
+    return {one.key: one.values[0] for one in selector if one.operator is Requires.EQUALS}
 
 
 def _pod_item(pod: Pod) -> Item:

@@ -17,6 +17,7 @@ from ringfence.policy.ends import AddressRange, ResolvedEnd
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.evaluate import walk
 from ringfence.policy.kubernetes.axes import (
+    NOTHING,
     Mask,
     PortCells,
     address_cells,
@@ -24,6 +25,11 @@ from ringfence.policy.kubernetes.axes import (
     port_ranges,
 )
 from ringfence.policy.kubernetes.cluster import Cluster, KubernetesLabels, Pod
+from ringfence.policy.kubernetes.exposure import (
+    Exposure,
+    ExposureReport,
+    Representatives,
+)
 from ringfence.policy.kubernetes.ingress import Published
 from ringfence.policy.kubernetes.policies import KubernetesPolicy, Pods
 from ringfence.policy.kubernetes.rules import KubernetesLayer
@@ -32,6 +38,7 @@ from ringfence.policy.layer import OrderedRule
 from ringfence.policy.match import Rows
 
 INGRESS_CONTROLLER = "{ingress-controller}"
+_NOBODY = Representatives()
 _CONTROLLER = Pod("ingress-controller-namespace", "ingress-controller", {})
 """Nobody knows who it is: a pod without labels, in a namespace without labels."""
 
@@ -49,7 +56,8 @@ class Connectivity:
     """What policies permit among workloads, and between them and addresses outside.
 
     With `focus`, a protocol and ports, only what is permitted on all of it, and no other ports.
-    Raises PolicyError where policies tell pods of one workload apart.
+    Raises PolicyError where policies tell pods of one workload apart, and for two of a tier with
+    one priority.
     """
 
     def __init__(
@@ -58,13 +66,21 @@ class Connectivity:
         workloads: Mapping[Workload, Sequence[Pod]],
         policies: Sequence[KubernetesPolicy],
         published: Published,
+        beside: Representatives = _NOBODY,
         focus: tuple[int, PortRange] | None = None,
     ) -> None:
         self.workloads = sorted(workloads, key=lambda one: one.display)
         everyone = [pod for pods in workloads.values() for pod in pods]
-        cluster = Cluster(namespaces, [*everyone, _CONTROLLER])
+        others = [one.pod for one in beside.pods]
+        cluster = Cluster(
+            {**namespaces, **beside.namespaces},
+            [*everyone, _CONTROLLER, *others],
+            required=beside.required,
+        )
+        self._beside = beside
         _refuse_gaps(cluster, workloads, policies)
         self.layer = KubernetesLayer(cluster, policies)
+        _refuse_ties(self.layer)
         self.ranges = address_cells(policies, list(Direction))
         self._told_apart = {
             direction: {
@@ -87,9 +103,10 @@ class Connectivity:
 
     def _classify(self, cluster: Cluster, workloads: Mapping[Workload, Sequence[Pod]]) -> None:
         """Give each workload the number of its class, whose first pod stands for all."""
+        self._known = 1 + len(self._beside.pods)
         numbers: dict[tuple[object, ...], int] = {}
         self._class: dict[Workload, int] = {}
-        standing = [_CONTROLLER]
+        standing = [_CONTROLLER, *(one.pod for one in self._beside.pods)]
         for workload in self.workloads:
             pod = workloads[workload][0]
             told = (pod.namespace, frozenset(pod.labels.items()), frozenset(pod.ports))
@@ -111,6 +128,12 @@ class Connectivity:
         allows = np.array([rule.action is Action.ALLOW for rule in self.layer.rules] + [True])
         peers, cells = len(self._positions) + len(self.ranges), len(self.ports)
         self._peer_of, self._cell_of = np.divmod(np.arange(peers * cells), cells)
+
+        self._governed = {
+            key
+            for key, rules in by_position.items()
+            if any(rule.decision.policy for _, rule in rules)
+        }
 
         def judged(direction: Direction) -> NDArray[np.uint8]:
             rows = []
@@ -161,6 +184,28 @@ class Connectivity:
             allowed = self._inbound[self._class[workload], :1] & np.packbits(mask)
             yield from self._told(INGRESS_CONTROLLER, [workload.display], allowed)
 
+    def exposure(self) -> ExposureReport:
+        """To whom workloads are exposed of those that are not here: `beside`, and outside."""
+        found: dict[Direction, list[Exposure]] = {direction: [] for direction in Direction}
+        unprotected = []
+        for workload in self.workloads:
+            own, name = self._class[workload], workload.display
+            for direction in Direction:
+                if (self._positions[own], direction) not in self._governed:
+                    unprotected.append((name, direction))
+                judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
+                texts = [self.ports.text(one.tobytes()) for one in judged[own, 1 : self._known]]
+                peers = zip(self._beside.pods, texts, strict=True)
+                told = [
+                    (one.display, text)
+                    for one, text in peers
+                    if text != (NOTHING if one is self._beside.pods[0] else texts[0])
+                ]
+                outside = self._told(name, *self._outside(own, direction))
+                told += ((edge.target, edge.connections) for edge in outside)
+                found[direction] += (Exposure(name, *one) for one in told)
+        return ExposureReport(found, unprotected)
+
     def _outside(self, own: int, direction: Direction) -> tuple[list[str], NDArray[np.uint8]]:
         """The ranges outside that rules of the direction tell apart, and what is allowed."""
         judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
@@ -180,6 +225,12 @@ class Connectivity:
 
 def _holds(ranges: Iterable[AddressRange], cell: AddressRange) -> bool:
     return any(first <= cell[0] and cell[1] <= last for first, last in ranges)
+
+
+def _refuse_ties(layer: KubernetesLayer) -> None:
+    """Upstream leaves open which of two policies of one tier and priority comes first."""
+    for names in layer.ties:
+        raise PolicyError(f"{', '.join(names)}: expected a priority of its own for each")
 
 
 def _refuse_gaps(

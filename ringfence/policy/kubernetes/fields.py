@@ -18,6 +18,7 @@ from ringfence.policy.kubernetes.policies import Requirement, Requires, Selector
 
 T = TypeVar("T")
 PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
+_OPERATORS = [one for one in Requires if one is not Requires.EQUALS]
 _MAX_PORT = 65535
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_VALUE = re.compile(rf"(?:{_NAME})?")
@@ -44,20 +45,20 @@ def selector(given: schema.LabelSelector, path: str) -> Selector:
     for key, value in (given.match_labels or {}).items():
         _check_key(key, f"{path}.matchLabels")
         _check_value(value, f"{path}.matchLabels[{key}]")
-        found.add(Requirement(key, Requires.IN, (value,)))
+        found.add(Requirement(key, Requires.EQUALS, (value,)))
     for at, one in enumerate(given.match_expressions or ()):
         here = f"{path}.matchExpressions[{at}]"
         _check_key(one.key, f"{here}.key")
-        if one.operator not in list(Requires):
-            raise FieldError(f"{here}.operator", f"expected one of {', '.join(Requires)}")
+        if one.operator not in _OPERATORS:
+            raise FieldError(f"{here}.operator", f"expected one of {', '.join(_OPERATORS)}")
         operator = Requires(one.operator)
         if bool(one.values) != (operator in (Requires.IN, Requires.NOT_IN)):
             wanted = "no values" if one.values else "at least one value"
             raise FieldError(f"{here}.values", f"expected {wanted} with the operator {operator}")
         for value in one.values or ():
             _check_value(value, f"{here}.values")
-        found.add(Requirement(one.key, operator, tuple(sorted({*(one.values or ())}))))
-    return tuple(sorted(found, key=lambda one: (one.key, one.operator, one.values)))
+        found.add(Requirement(one.key, operator, tuple(dict.fromkeys(one.values or ()))))
+    return tuple(sorted(found, key=lambda one: (one.operator is not Requires.EQUALS, one)))
 
 
 def network(text: str, path: str) -> Network:

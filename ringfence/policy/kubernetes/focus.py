@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ringfence.model.errors import InputError
+from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange, parse_ports
 from ringfence.policy.kubernetes.connectivity import INGRESS_CONTROLLER, Edge
+from ringfence.policy.kubernetes.exposure import ExposureReport
 from ringfence.policy.kubernetes.fields import PROTOCOLS
 from ringfence.policy.kubernetes.topology import Workload
 
@@ -46,6 +48,28 @@ class Focus:
                 for direction, own, other in ends
             ):
                 yield edge
+
+    def expose(self, report: ExposureReport, workloads: Iterable[Workload]) -> ExposureReport:
+        """The exposures and open ends of the workloads that are asked about."""
+        if not self.workloads:
+            return report
+        wanted = _displays(self.workloads, workloads)
+        word = {
+            Direction.INBOUND: FocusDirection.INGRESS,
+            Direction.OUTBOUND: FocusDirection.EGRESS,
+        }
+        asked = [one for one in Direction if self.direction in (None, word[one])]
+        return ExposureReport(
+            {
+                direction: [
+                    one
+                    for one in report.exposures[direction]
+                    if one.workload in wanted and direction in asked
+                ]
+                for direction in Direction
+            },
+            [one for one in report.unprotected if one[0] in wanted and one[1] in asked],
+        )
 
     def unknown(self, workloads: Iterable[Workload]) -> list[str]:
         """Names in the question that no workload has."""

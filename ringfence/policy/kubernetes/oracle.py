@@ -162,6 +162,7 @@ def _selects(selector: Selector, labels: KubernetesLabels) -> bool:
     for one in selector:
         value = labels.get(one.key)
         held = {
+            Requires.EQUALS: value in one.values,
             Requires.IN: value in one.values,
             Requires.NOT_IN: value not in one.values,
             Requires.EXISTS: value is not None,

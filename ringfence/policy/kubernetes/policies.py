@@ -14,15 +14,16 @@ from ringfence.model.verdict import Stage
 
 
 class Requires(StrEnum):
-    """The operators of a label selector."""
+    """The operators of a label selector; EQUALS is what matchLabels ask."""
 
+    EQUALS = "="
     IN = "In"
     NOT_IN = "NotIn"
     EXISTS = "Exists"
     DOES_NOT_EXIST = "DoesNotExist"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Requirement:
     """One requirement of a label selector; NOT_IN holds also where the key is absent."""
 

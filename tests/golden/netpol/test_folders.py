@@ -1,13 +1,15 @@
 """Folders of manifests mean what others' analysis of them says."""
 
 import json
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ringfence.cli.manifests import read_connectivity
+from ringfence.cli.manifests import ConnectivityFormat, print_edges, read_connectivity
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.kubernetes.connectivity import Edge
 from ringfence.policy.kubernetes.difference import changes
@@ -77,3 +79,46 @@ def test_differences() -> None:
 def test_refusals(case: Case) -> None:
     with pytest.raises(PolicyError):
         read_connectivity(CORPUS / case["dir"])
+
+
+@with_corpus
+def test_exposure() -> None:
+    differ = {
+        case["name"] for case in cases("exposure") if told_of_exposure(case) != wanted_of_it(case)
+    }
+    assert differ == ARGUED
+
+
+ARGUED = {
+    # README.md beside this file says why.
+    "exposure/exposure_test_egress_to_entire_cluster_with_named_ports.json",
+    "exposure/exposure_test_egress_to_entire_cluster_with_named_ports.txt",
+    "exposure/exposure_test_egress_with_named_port.json",
+    "exposure/exposure_test_egress_with_named_port.txt",
+    "exposure/exposure_test_with_anp_11_with_named_port.txt",
+    "exposure/exposure_test_with_anp_14.json",
+    "exposure/exposure_test_with_anp_14.txt",
+}
+
+
+def told_of_exposure(case: Case) -> set[str]:
+    """What is printed, one blank for many; JSON's exposures as lines of text."""
+    with redirect_stdout(StringIO()) as printed:
+        read = read_connectivity(CORPUS / case["dir"], exposure=True)
+        focus = Focus(tuple(case["flags"]["focusworkload"]))
+        report = focus.expose(read.exposure(), read.workloads)
+        form = ConnectivityFormat(case["format"])
+        print_edges(list(focus.select(read.edges(), read.workloads)), form, report)
+    return as_lines(case, printed.getvalue())
+
+
+def wanted_of_it(case: Case) -> set[str]:
+    return as_lines(case, expected(case))
+
+
+def as_lines(case: Case, text: str) -> set[str]:
+    if case["format"] == "txt":
+        return {" ".join(line.split()) for line in text.splitlines()}
+    told = json.loads(text)
+    listed = {"connections": told["connlist_results"], **told["exposure_results"]}
+    return {f"{part} {json.dumps(one)}" for part, ones in listed.items() for one in ones or ()}
