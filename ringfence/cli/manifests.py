@@ -70,19 +70,20 @@ def print_edges(
 ) -> None:
     """Print edges to stdout, and what the workloads are exposed to."""
     if form is ConnectivityFormat.JSON:
-        told: Any = [_object(one.source, one.target, one.connections) for one in edges]
+        told: Any = [_object(*one) for one in sorted(edges)]
         if report is not None:
             told = {"connlist_results": told, "exposure_results": _exposures(report)}
         emit_data(told, Format.JSON)
         return
     if form is ConnectivityFormat.DOT:
-        lines = list(_dot(edges))
+        lines = list(_dot(sorted(edges)))
     else:
-        lines = sorted(f"{one.source} => {one.target} : {one.connections}" for one in edges)
-        if report is not None:
-            lines += [*([""] if lines else []), *_report(report)]
-    for line in lines:
-        sys.stdout.write("\t".join(map(printable, line.split("\t"))) + "\n")
+        lines = sorted(
+            printable(f"{source} => {target} : {text}") for source, target, text in edges
+        )
+    if report is not None and form is ConnectivityFormat.TXT:
+        lines += [*([""] if lines else []), *_report(report)]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def _object(source: str, target: str, connections: str) -> Row:
@@ -111,12 +112,15 @@ def _report(report: ExposureReport) -> Iterator[str]:
         told = report.exposures[direction]
         width = max((len(one.workload) for one in told), default=0)
         lines = sorted(
-            f"{one.workload:<{width}} \t{arrow} \t{one.peer} : {one.connections}" for one in told
+            f"{printable(one.workload):<{width}} \t{arrow} \t"
+            f"{printable(one.peer)} : {one.connections}"
+            for one in told
         )
         sections += [[f"{word} Exposure:", *lines]] if lines else []
     words = {Direction.OUTBOUND: "Egress", Direction.INBOUND: "Ingress"}
     open_ends = sorted(
-        f"{name} is not protected on {words[direction]}" for name, direction in report.unprotected
+        f"{printable(name)} is not protected on {words[direction]}"
+        for name, direction in report.unprotected
     )
     if open_ends:
         sections.append(["Workloads not protected by network policies:", *open_ends])

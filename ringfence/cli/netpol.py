@@ -105,9 +105,8 @@ def connectivity(
     for name in asked.unknown(read.workloads):
         typer.echo(f"warning: there is no workload {printable(name)}", err=True)
     edges = asked.select(read.edges(), read.workloads)
-    told = sorted(edges, key=lambda edge: (edge.source, edge.target))
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
-    print_edges(told, output, report)
+    print_edges(list(edges), output, report)
 
 
 @app.command()
@@ -153,7 +152,7 @@ def _text(name: str) -> Any:
 def _load(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: {error}") from error
 
 

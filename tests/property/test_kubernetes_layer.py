@@ -1,9 +1,11 @@
 """The Kubernetes layer and its oracle agree, whatever the cluster and the policies."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.model.address import parse_address, parse_network
+from ringfence.model.address import Address, parse_address, parse_network
 from ringfence.model.policy import SPOKEN, Action, Direction
 from ringfence.model.protocol import SCTP, TCP, UDP, PortRange
 from ringfence.model.verdict import EndRole, Stage
@@ -12,6 +14,7 @@ from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.explain import explain
 from ringfence.policy.kubernetes.cluster import NAMESPACE_NAME, Cluster, KubernetesLabels, Node, Pod
+from ringfence.policy.kubernetes.connectivity import Connectivity
 from ringfence.policy.kubernetes.oracle import KubernetesOracle
 from ringfence.policy.kubernetes.policies import (
     KubernetesPolicy,
@@ -28,6 +31,7 @@ from ringfence.policy.kubernetes.policies import (
     UnknownPeer,
 )
 from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.kubernetes.topology import Workload
 
 CONNECTIONS = 25
 NAMESPACES: dict[str, KubernetesLabels] = {
@@ -177,3 +181,62 @@ def test_layer_agrees_with_the_oracle(data: st.DataObject) -> None:
             assert end.denies is not expected[end.role]
             place = end.deciding.place if end.deciding else -1
             assert verdicts.deciding(end.role)[row] == place
+
+
+@given(st.data())
+def test_connectivity_agrees_with_the_oracle(data: st.DataObject) -> None:
+    drawn = [
+        replace(pod, host_network=False, node="", addresses=(parse_address(f"fd00::{at}"),))
+        for at, pod in enumerate(data.draw(pods()))
+    ]
+    # Pods of a folder have no addresses that a block could hold: they are IPv6, the blocks IPv4.
+    bound = [
+        replace(data.draw(policies(number).map(only_v4)), priority=number) for number in range(4)
+    ]
+    protocol, port = data.draw(protocols), data.draw(st.sampled_from(PORTS))
+    workloads = {Workload(pod.namespace, pod.name, "Pod"): [pod] for pod in drawn}
+    asked = protocol, PortRange(port, port)
+    edges = {
+        (edge.source, edge.target)
+        for edge in Connectivity(NAMESPACES, workloads, bound, {}, focus=asked).edges()
+    }
+    oracle = KubernetesOracle(NAMESPACES, drawn, [], bound)
+
+    def allows(consumer: Address, provider: Address, *directions: Direction) -> bool:
+        connection = Connection(protocol, consumer, provider, port, provider, port)
+        return all(oracle.allows(connection, direction) for direction in directions)
+
+    outside = parse_address("203.0.113.9")
+    for one, (mine,) in workloads.items():
+        me, address = one.display, mine.addresses[0]
+        out = {target for source, target in edges if source == me and outside_is_in(target)}
+        into = {source for source, target in edges if target == me and outside_is_in(source)}
+        assert bool(out) is allows(address, outside, Direction.OUTBOUND)
+        assert bool(into) is allows(outside, address, Direction.INBOUND)
+        for other, (its,) in workloads.items():
+            if other != one:
+                expected = allows(address, its.addresses[0], *Direction)
+                assert ((me, other.display) in edges) is expected
+
+
+def only_v4(policy: KubernetesPolicy) -> KubernetesPolicy:
+    def narrowed(peer: Peer) -> Peer:
+        if not isinstance(peer, Networks):
+            return peer
+        return Networks(
+            tuple(one for one in peer.networks if one.is_v4),
+            tuple(one for one in peer.exceptions if one.is_v4),
+        )
+
+    rules = [
+        replace(rule, peers=rule.peers and tuple(map(narrowed, rule.peers)))
+        for rule in policy.rules
+    ]
+    return replace(policy, rules=tuple(rules))
+
+
+def outside_is_in(end: str) -> bool:
+    first, dash, last = end.removesuffix("[External]").partition("-")
+    if not dash or not end.endswith("[External]"):
+        return False
+    return parse_address(first) <= parse_address("203.0.113.9") <= parse_address(last)

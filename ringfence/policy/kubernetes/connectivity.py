@@ -4,8 +4,9 @@ Judged are classes of workloads that no policy can tell apart, ranges of outside
 ranges of ports, each against each, by the rules and the walk that judge observed connections.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from pyroaring import BitMap
 
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
-from ringfence.policy.ends import AddressRange, ResolvedEnd
+from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.evaluate import walk
 from ringfence.policy.kubernetes.axes import (
@@ -35,7 +36,7 @@ from ringfence.policy.kubernetes.policies import KubernetesPolicy, Pods
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.kubernetes.topology import Workload
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.match import Rows
+from ringfence.policy.match import Rows, holds
 
 INGRESS_CONTROLLER = "{ingress-controller}"
 _NOBODY = Representatives()
@@ -43,8 +44,7 @@ _CONTROLLER = Pod("ingress-controller-namespace", "ingress-controller", {})
 """Nobody knows who it is: a pod without labels, in a namespace without labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """Connections that are allowed. Ends are workloads, ranges or the ingress controller."""
 
     source: str
@@ -118,48 +118,73 @@ class Connectivity:
 
     def _judge(self) -> None:
         """Fill `_outbound` and `_inbound`: [class, peer], the cells of ports that it allows."""
-        self._masks: dict[int, tuple[Mask, Mask]] = {}
-        by_position: dict[tuple[int, Direction], list[tuple[int, OrderedRule]]] = {}
+        by_position: dict[tuple[int, Direction], list[OrderedRule]] = {}
         standing = BitMap(self._positions)
-        for place, rule in enumerate(self.layer.rules):
+        for rule in self.layer.rules:
             assert rule.direction is not None
             for at in rule.members & standing:
-                by_position.setdefault((at, rule.direction), []).append((place, rule))
-        allows = np.array([rule.action is Action.ALLOW for rule in self.layer.rules] + [True])
-        peers, cells = len(self._positions) + len(self.ranges), len(self.ports)
-        self._peer_of, self._cell_of = np.divmod(np.arange(peers * cells), cells)
-
+                by_position.setdefault((at, rule.direction), []).append(rule)
         self._governed = {
-            key
-            for key, rules in by_position.items()
-            if any(rule.decision.policy for _, rule in rules)
+            key for key, rules in by_position.items() if any(one.decision.policy for one in rules)
         }
+        self._masks: dict[int, tuple[Mask, Mask]] = {}
+        self._outbound, self._inbound = (
+            self._judged([by_position.get((at, direction), []) for at in self._positions])
+            for direction in (Direction.OUTBOUND, Direction.INBOUND)
+        )
 
-        def judged(direction: Direction) -> NDArray[np.uint8]:
-            rows = []
-            for at in self._positions:
-                rules = by_position.get((at, direction), [])
-                governed = np.arange(peers * cells)
-                places = walk(rules, peers * cells, governed, self._matching)
-                rows.append(np.packbits(allows[places].reshape(peers, cells), axis=1))
-            return np.stack(rows)
+    def _judged(self, governing: Iterable[Sequence[OrderedRule]]) -> NDArray[np.uint8]:
+        """What classes allow, each by the rules that govern it; many have the same."""
+        known: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+        found = []
+        for rules in governing:
+            places = tuple(rule.decision.place for rule in rules)
+            if places not in known:
+                known[places] = self._allowed(rules)
+            found.append(known[places])
+        return np.stack(found)
 
-        self._outbound, self._inbound = judged(Direction.OUTBOUND), judged(Direction.INBOUND)
+    def _allowed(self, rules: Sequence[OrderedRule]) -> NDArray[np.uint8]:
+        """What the rules allow: [peer], the cells of ports. Judged is what they tell apart."""
+        if not rules:
+            everything = np.packbits(np.ones(len(self.ports), dtype=np.bool_))
+            return np.tile(everything, (len(self._positions) + len(self.ranges), 1))
+        masks = {rule.decision.place: self._mask(rule) for rule in rules}
+        peers, peer_of = _distinct(np.stack([one[0] for one in masks.values()]))
+        cells, cell_of = _distinct(np.stack([one[1] for one in masks.values()]))
+        row_peer, row_cell = np.divmod(np.arange(len(peers) * len(cells)), len(cells))
 
-    def _matching(self, rule: OrderedRule, rows: Rows) -> Rows:
+        def matching(rule: OrderedRule, rows: Rows) -> Rows:
+            spoken_of, ports = masks[rule.decision.place]
+            return rows[spoken_of[peers][row_peer[rows]] & ports[cells][row_cell[rows]]]
+
+        numbered = [(rule.decision.place, rule) for rule in rules]
+        places = walk(numbered, len(row_peer), np.arange(len(row_peer)), matching)
+        allows = np.array([one.action is Action.ALLOW for one in self.layer.rules] + [True])
+        allowed = allows[places].reshape(len(peers), len(cells))[:, cell_of]
+        packed: NDArray[np.uint8] = np.packbits(allowed, axis=1)[peer_of]
+        return packed
+
+    def _mask(self, rule: OrderedRule) -> tuple[Mask, Mask]:
+        """The peers and the cells of ports that the rule speaks of."""
         place = rule.decision.place
         if place not in self._masks:
             inbound = rule.direction is Direction.INBOUND
             end = rule.consumer if inbound else rule.provider
             self._masks[place] = self._peers(end), self.ports.mask(rule.protocol, rule.ports)
-        peers, cells = self._masks[place]
-        if peers.all() and cells.all():
-            return rows
-        return rows[peers[self._peer_of[rows]] & cells[self._cell_of[rows]]]
+        return self._masks[place]
 
     def _peers(self, end: ResolvedEnd) -> Mask:
-        inside = [end.anyone or at in end.items for at in self._positions]
-        return np.array(inside + [end.anyone or _holds(end.ranges, one) for one in self.ranges])
+        if end.anyone:
+            return np.ones(len(self._positions) + len(self.ranges), dtype=np.bool_)
+        inside = holds(self.layer.snapshot, end.items, np.array(self._positions, dtype=np.int32))
+        outside = np.zeros(len(self.ranges), dtype=np.bool_)
+        for first, last in end.ranges:
+            # Ranges begin and end where cells do.
+            outside[
+                bisect_left(self.ranges, (first, 0)) : bisect_left(self.ranges, (last + 1, 0))
+            ] = True
+        return np.concatenate([inside, outside])
 
     def edges(self) -> Iterator[Edge]:
         """Everything that is allowed, but a workload to itself."""
@@ -218,13 +243,19 @@ class Connectivity:
     ) -> Iterator[Edge]:
         if self._focus is not None:
             allowed = self._focus * ((allowed & self._focus) == self._focus).all(axis=1)[:, None]
+        packed, width = np.ascontiguousarray(allowed).tobytes(), allowed.shape[1]
         for at in np.flatnonzero(allowed.any(axis=1)).tolist():
             if at != skip:
-                yield Edge(source, targets[at], self.ports.text(allowed[at].tobytes()))
+                cells = packed[at * width : (at + 1) * width]
+                yield Edge(source, targets[at], self.ports.text(cells))
 
 
-def _holds(ranges: Iterable[AddressRange], cell: AddressRange) -> bool:
-    return any(first <= cell[0] and cell[1] <= last for first, last in ranges)
+def _distinct(masks: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of [rule, element]: an element for each distinct column, and the one for each element."""
+    columns = np.ascontiguousarray(np.packbits(masks, axis=0).T)
+    keys = columns.view(f"V{columns.shape[1]}").ravel()
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    return first, which
 
 
 def _refuse_ties(layer: KubernetesLayer) -> None:

@@ -4,7 +4,10 @@ A folder of manifests holds more than policies, such as templates and documents 
 only a policy that is not sound is an error, and not found here.
 """
 
+import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,8 @@ MAX_VALUES = 5_000_000
 """Of one document, with every alias written out: a few lines of YAML can stand for billions."""
 _MAX_DEPTH = 100
 _LIST = "List"
+_DEEP_BLOCK = re.compile(rb"^[ \t?:-]{100}", re.MULTILINE)
+"""Blocks nest by what stands before a line's text."""
 
 
 class _Loader(yaml.CSafeLoader):
@@ -54,12 +59,30 @@ class Folder:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}" if mark else f"after document {number}"
-            problem = getattr(error, "problem", None) or type(error).__name__
+            problem = getattr(error, "problem", None) or str(error)[:200]
             self.warnings.append(f"{file}: {where}: not YAML, passed over from here: {problem}")
 
 
 def _load(content: bytes) -> Iterator[Any]:
+    if content.lstrip().startswith(b"{"):
+        with suppress(ValueError):
+            return iter([json.loads(content)])
+    brackets = content.count(b"[") + content.count(b"{")
+    if brackets > _MAX_DEPTH or _DEEP_BLOCK.search(content):
+        _refuse_depth(content)
     return yaml.load_all(content, Loader=_Loader)
+
+
+def _refuse_depth(content: bytes) -> None:
+    """Composing recurses in C, and would end the process; listing events does not."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError("too deep")
 
 
 def _values(value: Any, known: dict[int, int], depth: int) -> int:
