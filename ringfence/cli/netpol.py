@@ -10,6 +10,7 @@ import typer
 from ringfence.cli.manifests import ConnectivityFormat, print_edges, read_connectivity
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, printable
 from ringfence.model.errors import InputError
+from ringfence.policy.errors import FieldError, PolicyError
 from ringfence.policy.kubernetes.cases import Answer, Step, answer, read_cases
 from ringfence.policy.kubernetes.difference import changes
 from ringfence.policy.kubernetes.focus import Focus, FocusDirection, parse_connection
@@ -65,7 +66,9 @@ def check(
                         differences += 1
                         typer.echo(_difference(step, one), err=True)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(f"{file}: not a case: {error!r}") from error
+            raise PolicyError(f"{file}: not a case: {error!r}") from error
+        except FieldError as error:
+            raise PolicyError(f"{file}: {error}") from error
     emit(rows, [Column(name.upper(), _text(name)) for name in _FIELDS], output)
     typer.echo(f"{len(rows)} verdicts, {differences} differ", err=True)
     raise typer.Exit(2 if differences else 0)

@@ -15,12 +15,12 @@ class DocumentError(PolicyError, InputError):
         self.file_name, self.line, self.field = file_name, line, field
 
 
-class FieldError(PolicyError, InputError):
+class FieldError(PolicyError):
     """A field of an object that is not as it must be."""
 
     def __init__(self, field: str, expected: str) -> None:
         super().__init__(f"{field}: {expected}")
 
 
-class ManifestError(PolicyError, InputError):
+class ManifestError(PolicyError):
     """A manifest that upstream would refuse; names file, document (from 1), object and field."""
