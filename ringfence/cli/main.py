@@ -32,6 +32,7 @@ COMMANDS = {
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "why": ("why", "Name the policy that decides a connection at each end."),
+    "netpol": ("netpol", "Evaluate Kubernetes' policies: folders of manifests, recorded cases."),
     "changes": ("changes", "List who changed what, and when."),
     "tokens": (
         "tokens",

@@ -122,6 +122,8 @@ def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool
 def printable(value: object) -> str:
     """A value's text; control characters of hostile names never reach the terminal."""
     text = "" if value is None else str(value)
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 

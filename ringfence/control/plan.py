@@ -14,8 +14,9 @@ from ringfence.model.verdict import EndRole, Stage
 from ringfence.model.words import counted
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import evaluate
+from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import Enforced as EnforcedVersion
-from ringfence.policy.order import OrderedRule, PolicySet
+from ringfence.policy.order import PolicySet
 
 _NAMED = 5
 

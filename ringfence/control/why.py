@@ -88,7 +88,7 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
     for row in range(len(connections)):
         ends = tuple(
             _end(snapshot, compiled, connections, row, end)
-            for end in explain(policy_set, connections, row).ends
+            for end in explain([policy_set], connections, row).ends
         )
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
     idle = () if policy_set.enforced else ("no workspace is enforced",)

@@ -11,10 +11,16 @@ from ringfence.model.query import Query
 
 
 class Action(StrEnum):
-    """What a policy or a catch-all says."""
+    """What a rule says. PASS, on to the next stage, is for rules of Kubernetes' policies only."""
 
     ALLOW = "ALLOW"
     DENY = "DENY"
+    PASS = "PASS"  # noqa: S105
+
+
+SPOKEN = (Action.ALLOW, Action.DENY)
+"""What policies and catch-alls of workspaces say."""
+_SPOKEN = ", ".join(SPOKEN)
 
 
 class Rank(StrEnum):
@@ -106,6 +112,8 @@ class Policy:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if self.action not in SPOKEN:
+            raise InputError(f"policy {self.id!r}: {self.action} is not one of {_SPOKEN}")
         if isinstance(self.consumer, ServiceEnd):
             raise InputError(
                 f"policy {self.id!r}: a Service opens no connections, so it is no consumer; "
@@ -131,6 +139,10 @@ class CatchAll:
 
     inbound: Action
     outbound: Action
+
+    def __post_init__(self) -> None:
+        if not {self.inbound, self.outbound} <= {*SPOKEN}:
+            raise InputError(f"a catch-all says one of {_SPOKEN}")
 
     def of(self, direction: Direction) -> Action:
         """The action of that direction."""

@@ -35,7 +35,12 @@ class EndRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One rule that matched. `policy` is None for a catch-all; `place` counts from 0 in order."""
+    """One rule that matched. `policy` is None for what no policy says; `place` counts from 0.
+
+    In the Kubernetes layer `policy` is `kind/namespace/name`, `rule` the rule of it that matched,
+    such as `ingress[0]`, empty where the policy decides as a whole, and there is no scope,
+    workspace or version.
+    """
 
     layer: Layer
     stage: Stage
@@ -45,12 +50,14 @@ class Decision:
     policy: PolicyId | None
     place: int
     action: Action
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EndVerdict:
-    """What one end decides: every matching rule in order; the first one counts.
+    """What one end decides: every matching rule in order, layer after layer.
 
+    Of a layer the first one counts, but PASS leaves the matter to the first of a later stage.
     An end that nothing governs has no decisions and does not decide.
     """
 
@@ -61,13 +68,27 @@ class EndVerdict:
 
     @property
     def deciding(self) -> Decision | None:
-        """The rule that counts, None for an end that is not governed."""
-        return self.matching[0] if self.matching else None
+        """The rule that counts, one that denies before others; None for an end not governed."""
+        counting = [one for one in map(self.deciding_in, Layer) if one]
+        return next((one for one in counting if one.action is Action.DENY), None) or next(
+            iter(counting), None
+        )
 
     @property
     def denies(self) -> bool:
         """Whether this end stops the connection."""
-        return bool(self.matching) and self.matching[0].action is Action.DENY
+        return any(one and one.action is Action.DENY for one in map(self.deciding_in, Layer))
+
+    def deciding_in(self, layer: Layer) -> Decision | None:
+        """The rule of the layer that counts, None if the layer does not govern the end."""
+        passed: set[Stage] = set()
+        for decision in self.matching:
+            if decision.layer is not layer or decision.stage in passed:
+                continue
+            if decision.action is not Action.PASS:
+                return decision
+            passed.add(decision.stage)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

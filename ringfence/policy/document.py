@@ -24,6 +24,7 @@ from ringfence.model.errors import InputError
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
+    SPOKEN,
     Action,
     CatchAll,
     CidrEnd,
@@ -144,7 +145,7 @@ def _distinct(
 def _catch_all(field: Field) -> CatchAll:
     given = field.required(("inbound", "outbound"), "inbound", "outbound")
     return CatchAll(
-        Action(given["inbound"].choice(Action)), Action(given["outbound"].choice(Action))
+        Action(given["inbound"].choice(SPOKEN)), Action(given["outbound"].choice(SPOKEN))
     )
 
 
@@ -160,7 +161,7 @@ def _policy(field: Field, clusters: Sequence[str]) -> Policy:
     protocol = given["protocol"].read(parse_protocol, given["protocol"].word())
     ports = tuple(port.read(parse_ports, port.word()) for port in _listed(given, "ports"))
     said = PolicyId(given["id"].text()), *ends, protocol, ports
-    action = Action(given["action"].choice(Action))
+    action = Action(given["action"].choice(SPOKEN))
     rank = Rank(given["rank"].choice(Rank)) if "rank" in given else Rank.DEFAULT
     priority = given["priority"].integer() if "priority" in given else DEFAULT_PRIORITY
     description = given["description"].text() if "description" in given else ""

@@ -134,8 +134,13 @@ def spans(networks: Iterable[Network]) -> tuple[AddressRange, ...]:
     for network in networks:
         block = ((network.first, network.last),)
         spanned += block if network.is_v4 else subtract(block, ((_V4.first, _V4.last),))
+    return union(spanned)
+
+
+def union(ranges: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
+    """The addresses in any of the ranges, disjoint and sorted."""
     merged: list[AddressRange] = []
-    for first, last in sorted(spanned):
+    for first, last in sorted(ranges):
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = merged[-1][0], max(merged[-1][1], last)
         else:

@@ -13,3 +13,14 @@ class DocumentError(PolicyError, InputError):
     def __init__(self, file_name: str, line: int, field: str, message: str) -> None:
         super().__init__(f"{file_name}:{line}: {field + ': ' if field else ''}{message}")
         self.file_name, self.line, self.field = file_name, line, field
+
+
+class FieldError(PolicyError):
+    """A field of an object that is not as it must be."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: {expected}")
+
+
+class ManifestError(PolicyError):
+    """A manifest that upstream would refuse; names file, document (from 1), object and field."""

@@ -1,6 +1,6 @@
 """The verdict on many connections at once: what analysis and simulation run on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ringfence.model.policy import Action, Direction
 from ringfence.model.verdict import EndRole
 from ringfence.policy.connection import Connections
-from ringfence.policy.match import Matcher, holds
-from ringfence.policy.order import PolicySet
+from ringfence.policy.layer import OrderedRule, RuleLayer
+from ringfence.policy.match import Matcher, Rows, holds
 
 UNGOVERNED = -1
 """Stands for the place of the deciding rule at an end that nothing governs, or that is absent."""
@@ -24,13 +24,13 @@ DIRECTIONS: Mapping[EndRole, Direction] = {
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What becomes of n connections and which rule made it so at each end."""
+    """What a layer makes of n connections and which rule made it so at each end."""
 
     allowed: NDArray[np.bool_]
     places: Mapping[EndRole, NDArray[np.int32]]
 
     def deciding(self, role: EndRole) -> NDArray[np.int32]:
-        """The places in `PolicySet.rules` of the deciding rules, UNGOVERNED where none is."""
+        """The places in the layer's `rules` of the deciding rules, UNGOVERNED where none is."""
         return self.places[role]
 
 
@@ -45,29 +45,64 @@ def end_items(connections: Connections, role: EndRole) -> NDArray[np.int32]:
             return connections.node_item
 
 
-def evaluate(policy_set: PolicySet, connections: Connections) -> Verdicts:
-    """Judge all connections; the first rule that matches decides at each governed end."""
-    matcher = Matcher(policy_set, connections)
-    denies = np.array([rule.action is Action.DENY for rule in policy_set.rules] + [False])
+def evaluate(layer: RuleLayer, connections: Connections) -> Verdicts:
+    """Judge all connections by one layer; the first rule that matches decides at each end."""
+    matcher = Matcher(layer, connections)
+    denies = np.array([rule.action is Action.DENY for rule in layer.rules] + [False])
     allowed = np.ones(len(connections), dtype=np.bool_)
     places: dict[EndRole, NDArray[np.int32]] = {}
     for role in EndRole:
-        places[role] = _first_matches(policy_set, matcher, end_items(connections, role), role)
+        places[role] = _first_matches(layer, matcher, end_items(connections, role), role)
         # UNGOVERNED, -1, finds the last element, which does not deny.
         allowed &= ~denies[places[role]]
     return Verdicts(allowed, places)
 
 
+def all_allow(verdicts: Iterable[Verdicts]) -> NDArray[np.bool_]:
+    """Which connections pass by the verdicts of every layer, of which there is at least one."""
+    allowed: NDArray[np.bool_] = np.logical_and.reduce([one.allowed for one in verdicts])
+    return allowed
+
+
 def _first_matches(
-    policy_set: PolicySet, matcher: Matcher, items: NDArray[np.int32], role: EndRole
+    layer: RuleLayer, matcher: Matcher, items: NDArray[np.int32], role: EndRole
 ) -> NDArray[np.int32]:
-    snapshot = policy_set.snapshot
-    places = np.full(len(items), UNGOVERNED, dtype=np.int32)
-    undecided = np.flatnonzero(holds(snapshot, policy_set.governed, items))
-    for place, rule in enumerate(policy_set.rules):
-        if not rule.decides(DIRECTIONS[role]):
+    def matching(rule: OrderedRule, rows: Rows) -> Rows:
+        return matcher.matching(rule, role, rows[holds(layer.snapshot, rule.members, items[rows])])
+
+    governed = np.flatnonzero(holds(layer.snapshot, layer.governed, items))
+    rules = [one for one in enumerate(layer.rules) if one[1].decides(DIRECTIONS[role])]
+    return walk(rules, len(items), governed, matching)
+
+
+def walk(
+    rules: Iterable[tuple[int, OrderedRule]],
+    count: int,
+    governed: Rows,
+    matching: Callable[[OrderedRule, Rows], Rows],
+) -> NDArray[np.int32]:
+    """For each of `count` rows the place of the rule that decides, UNGOVERNED where none does.
+
+    `rules` stand in order, each with its place. `matching` says which of some rows a rule speaks
+    of; only `governed` rows are asked about, each until it is decided.
+    """
+    places = np.full(count, UNGOVERNED, dtype=np.int32)
+    closed = np.zeros(count, dtype=np.bool_)
+    passed: list[Rows] = []
+    undecided, stage = governed, None
+    for place, rule in rules:
+        if rule.decision.stage is not stage:
+            stage = rule.decision.stage
+            undecided = np.concatenate([undecided, *passed])
+            closed[undecided] = False
+            passed = []
+        rows = matching(rule, undecided)
+        if not len(rows):
             continue
-        rows = undecided[holds(snapshot, rule.members, items[undecided])]
-        places[matcher.matching(rule, role, rows)] = place
-        undecided = undecided[places[undecided] == UNGOVERNED]
+        if rule.action is Action.PASS:
+            passed.append(rows)
+        else:
+            places[rows] = place
+        closed[rows] = True
+        undecided = undecided[~closed[undecided]]
     return places

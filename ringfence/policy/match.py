@@ -25,7 +25,7 @@ from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind, ServicePort
 from ringfence.policy.connection import Connections
 from ringfence.policy.ends import AddressRange, ResolvedEnd
-from ringfence.policy.order import OrderedRule, PolicySet
+from ringfence.policy.layer import OrderedRule, RuleLayer
 
 Rows = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -41,9 +41,9 @@ _SOCKET = "S19"
 class Matcher:
     """The connections as columns that rules are held against, prepared once for all rules."""
 
-    def __init__(self, policy_set: PolicySet, connections: Connections) -> None:
-        self._own_nodes = policy_set.own_nodes
-        self._snapshot = policy_set.snapshot
+    def __init__(self, layer: RuleLayer, connections: Connections) -> None:
+        self._own_nodes = layer.own_nodes
+        self._snapshot = layer.snapshot
         self._given = connections
         self._consumers = connections.consumer_item
         self._providers = connections.provider_item

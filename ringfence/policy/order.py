@@ -1,4 +1,4 @@
-"""The one order of all enforced rules, shared by judging, explaining and translating.
+"""The Ringfence layer: the one order of enforced rules, for judging, explaining, translating.
 
 Three stages, the first match wins: *absolute* policies from the highest-priority scope to the
 lowest, *default* policies from the lowest to the highest, *catch-alls* from the lowest to the
@@ -11,7 +11,6 @@ at least that workspace's catch-all, so only an end that nothing governs is left
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,39 +21,12 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import PolicyId, Version
 from ringfence.model.policy import Action, Direction, Policy, Rank, Workspace
-from ringfence.model.protocol import PortRange
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
-from ringfence.policy.ends import ANYONE, ResolvedEnd, members, own_nodes, resolve
+from ringfence.policy.ends import members, own_nodes, resolve
+from ringfence.policy.layer import OrderedRule
 
 Enforced = tuple[Workspace, Version]
-
-
-@dataclass(frozen=True)
-class OrderedRule:
-    """One rule at its place (`decision.place`) in the order.
-
-    `members` are the positions at which it decides. `direction` is None for a policy, which
-    decides in both: outbound at its consumer, inbound at its provider. `ports` are destination
-    ports, those of the Service where the provider is one.
-    """
-
-    decision: Decision
-    members: BitMap
-    consumer: ResolvedEnd = ANYONE
-    provider: ResolvedEnd = ANYONE
-    protocol: int | None = None
-    ports: tuple[PortRange, ...] = ()
-    direction: Direction | None = None
-
-    @property
-    def action(self) -> Action:
-        """What the rule says."""
-        return self.decision.action
-
-    def decides(self, direction: Direction) -> bool:
-        """Whether the rule takes part in that direction."""
-        return self.direction in (None, direction)
 
 
 class PolicySet:

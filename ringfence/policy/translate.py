@@ -30,7 +30,8 @@ from ringfence.model.workload import Backend, ItemKind
 from ringfence.policy.ends import ResolvedEnd, subtract
 from ringfence.policy.fronts import Front, Fronts, but_ports, fits
 from ringfence.policy.handle import format_handle
-from ringfence.policy.order import OrderedRule, PolicySet
+from ringfence.policy.layer import OrderedRule
+from ringfence.policy.order import PolicySet
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets, of_addresses, within
 from ringfence.policy.who import Ranges, Who

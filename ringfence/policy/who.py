@@ -7,7 +7,8 @@ from ringfence.model.ids import ClusterId
 from ringfence.model.policy import ClusterEnd
 from ringfence.policy.ends import AddressRange, ResolvedEnd
 from ringfence.policy.fronts import Fronts
-from ringfence.policy.order import OrderedRule, PolicySet
+from ringfence.policy.layer import OrderedRule
+from ringfence.policy.order import PolicySet
 from ringfence.policy.program import SetId
 from ringfence.policy.sets import EVERYWHERE, AddressSets, of_addresses, within
 

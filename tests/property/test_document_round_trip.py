@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ringfence.model.address import Address, Network
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
-    Action,
+    SPOKEN,
     CatchAll,
     CidrEnd,
     Cluster,
@@ -76,7 +76,7 @@ def policies(draw: st.DrawFn, clusters: list[str], name: str) -> Policy:
         draw(ends(clusters) | services),
         protocol,
         draw(ports) if protocol in WITH_PORTS else (),
-        draw(st.sampled_from(Action)),
+        draw(st.sampled_from(SPOKEN)),
         draw(st.sampled_from(Rank)),
         draw(st.integers()),
         draw(st.just("") | texts),
@@ -87,7 +87,7 @@ def policies(draw: st.DrawFn, clusters: list[str], name: str) -> Policy:
 def workspaces(draw: st.DrawFn, name: str) -> Workspace:
     clusters = draw(st.lists(texts, unique=True, max_size=2))
     names = draw(st.lists(texts, unique=True, max_size=3))
-    actions = st.sampled_from(Action)
+    actions = st.sampled_from(SPOKEN)
     return Workspace(
         WorkspaceName(name),
         ScopeName(draw(texts)),

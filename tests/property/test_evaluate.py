@@ -19,7 +19,7 @@ from ringfence.model.ids import (
 )
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import (
-    Action,
+    SPOKEN,
     CatchAll,
     CidrEnd,
     Cluster,
@@ -211,7 +211,7 @@ def policies(draw: st.DrawFn, tree: ScopeTree, number: int) -> Policy:
     )
 
 
-actions = st.sampled_from(Action)
+actions = st.sampled_from(SPOKEN)
 
 
 @st.composite
@@ -294,7 +294,7 @@ def test_evaluator_and_explanation_agree_with_the_oracle(data: st.DataObject) ->
     oracle = Oracle(items, tree, bound)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
-        assert explain(policy_set, columns, row) == expected
+        assert explain([policy_set], columns, row) == expected
         assert bool(verdicts.allowed[row]) is expected.allowed
         places = {end.role: end.deciding.place for end in expected.ends if end.deciding}
         for role in EndRole:

@@ -44,11 +44,11 @@ def dot(graph: Row) -> Iterator[str]:
     yield "  rankdir=LR; node [shape=box];"
     for node, name in zip(graph["nodes"], node_names(graph["nodes"]), strict=True):
         style = "" if node["outside"] is None else ", style=dashed"
-        yield f"  n{node['id']} [label={_dot(name)}{style}];"
+        yield f"  n{node['id']} [label={dot_quoted(name)}{style}];"
     for edge in graph["edges"]:
         color = ", color=red" if edge["dropped"] else ""
         ends = f"n{edge['consumer']} -> n{edge['provider']}"
-        yield f"  {ends} [label={_dot(edge_name(edge))}{color}];"
+        yield f"  {ends} [label={dot_quoted(edge_name(edge))}{color}];"
     yield "}"
 
 
@@ -64,7 +64,7 @@ def mermaid(graph: Row) -> Iterator[str]:
         yield f"  n{edge['consumer']} {arrow}|{label}| n{edge['provider']}"
 
 
-def _dot(text: str) -> str:
+def dot_quoted(text: str) -> str:
     """A quoted string; in a label Graphviz reads escapes and HTML's entities besides."""
     safe = printable(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
     return f'"{safe}"'

@@ -1,0 +1,136 @@
+"""Folders of manifests for `ringfence netpol`, and how their connectivity is printed."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ringfence.cli.flows.drawing import dot_quoted
+from ringfence.cli.output import Format, Row, emit_data, printable
+from ringfence.model.errors import InputError
+from ringfence.model.policy import Direction
+from ringfence.model.protocol import PortRange
+from ringfence.policy.kubernetes.cluster import Cluster
+from ringfence.policy.kubernetes.connectivity import Connectivity, Edge
+from ringfence.policy.kubernetes.documents import Folder
+from ringfence.policy.kubernetes.exposure import (
+    ExposureReport,
+    Representatives,
+    representatives,
+)
+from ringfence.policy.kubernetes.ingress import published
+from ringfence.policy.kubernetes.manifests import read_policies
+from ringfence.policy.kubernetes.topology import read_topology
+
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
+class ConnectivityFormat(StrEnum):
+    """The forms of -o."""
+
+    TXT = "txt"
+    JSON = "json"
+    DOT = "dot"
+
+
+def read_connectivity(
+    directory: Path,
+    connection: tuple[int, PortRange] | None = None,
+    *,
+    exposure: bool = False,
+) -> Connectivity:
+    """What the manifests of a folder and the folders in it permit; warnings go to stderr."""
+    if not directory.is_dir():
+        raise InputError(f"{directory} is not a folder")
+    folder = Folder()
+    for file in sorted(directory.rglob("*")):
+        if file.suffix.lower() in _SUFFIXES and file.is_file():
+            try:
+                folder.add(str(file.relative_to(directory)), file.read_bytes())
+            except OSError as error:
+                raise InputError(f"{file}: {error.strerror}") from error
+    policies = read_policies(folder.manifests)
+    topology = read_topology(folder.manifests)
+    served = published(folder.manifests, topology)
+    for warning in dict.fromkeys([*folder.warnings, *topology.warnings]):
+        typer.echo(f"warning: {printable(warning)}", err=True)
+    spaces, workloads = topology.namespaces, topology.workloads
+    beside = Representatives()
+    if exposure:
+        pods = (pod for pods in workloads.values() for pod in pods)
+        beside = representatives(policies, Cluster(spaces, pods))
+    return Connectivity(spaces, workloads, policies, served, beside, connection)
+
+
+def print_edges(
+    edges: Sequence[Edge], form: ConnectivityFormat, report: ExposureReport | None = None
+) -> None:
+    """Print edges to stdout, and what the workloads are exposed to."""
+    if form is ConnectivityFormat.JSON:
+        told: Any = [_object(*one) for one in sorted(edges)]
+        if report is not None:
+            told = {"connlist_results": told, "exposure_results": _exposures(report)}
+        emit_data(told, Format.JSON)
+        return
+    if form is ConnectivityFormat.DOT:
+        lines = list(_dot(sorted(edges)))
+    else:
+        lines = sorted(
+            printable(f"{source} => {target} : {text}") for source, target, text in edges
+        )
+    if report is not None and form is ConnectivityFormat.TXT:
+        lines += [*([""] if lines else []), *_report(report)]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def _object(source: str, target: str, connections: str) -> Row:
+    return {"src": source, "dst": target, "conn": connections}
+
+
+def _exposures(report: ExposureReport) -> Row:
+    listed = report.exposures
+    return {
+        "egress_exposure": [
+            _object(one.workload, one.peer, one.connections) for one in listed[Direction.OUTBOUND]
+        ],
+        "ingress_exposure": [
+            _object(one.peer, one.workload, one.connections) for one in listed[Direction.INBOUND]
+        ],
+    }
+
+
+def _report(report: ExposureReport) -> Iterator[str]:
+    yield "Exposure Analysis Result:"
+    sections = []
+    for word, direction, arrow in (
+        ("Egress", Direction.OUTBOUND, "=>"),
+        ("Ingress", Direction.INBOUND, "<="),
+    ):
+        told = report.exposures[direction]
+        width = max((len(one.workload) for one in told), default=0)
+        lines = sorted(
+            f"{printable(one.workload):<{width}} \t{arrow} \t"
+            f"{printable(one.peer)} : {one.connections}"
+            for one in told
+        )
+        sections += [[f"{word} Exposure:", *lines]] if lines else []
+    words = {Direction.OUTBOUND: "Egress", Direction.INBOUND: "Ingress"}
+    open_ends = sorted(
+        f"{printable(name)} is not protected on {words[direction]}"
+        for name, direction in report.unprotected
+    )
+    if open_ends:
+        sections.append(["Workloads not protected by network policies:", *open_ends])
+    for number, section in enumerate(sections):
+        yield from ["", *section] if number else section
+
+
+def _dot(edges: Iterable[Edge]) -> Iterator[str]:
+    yield "digraph connectivity {"
+    for one in edges:
+        label = dot_quoted(one.connections)
+        yield f"  {dot_quoted(one.source)} -> {dot_quoted(one.target)} [label={label}];"
+    yield "}"

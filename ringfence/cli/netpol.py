@@ -1,0 +1,193 @@
+"""`ringfence netpol`: what the policies of Kubernetes mean, with no cluster."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli.manifests import ConnectivityFormat, print_edges, read_connectivity
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, printable
+from ringfence.model.errors import InputError
+from ringfence.policy.errors import FieldError, PolicyError
+from ringfence.policy.kubernetes.cases import Answer, Step, answer, read_cases
+from ringfence.policy.kubernetes.difference import changes
+from ringfence.policy.kubernetes.focus import Focus, FocusDirection, parse_connection
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+DirOption = Annotated[
+    Path, typer.Option("--dir", help="A folder of manifests; folders in it are read too.")
+]
+ConnectivityOption = Annotated[
+    ConnectivityFormat, typer.Option("--output", "-o", help="How to print the result.")
+]
+
+
+class DiffFormat(StrEnum):
+    """The forms of -o of a difference."""
+
+    TXT = "txt"
+    JSON = "json"
+
+
+@app.callback()
+def _netpol() -> None:
+    """Evaluate NetworkPolicy and ClusterNetworkPolicy without a cluster."""
+
+
+@app.command()
+def check(
+    case: Annotated[
+        list[Path],
+        typer.Option(help="A case of cyclonus, or cases of network-policy-api."),
+    ],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Run recorded cases; exit code 2 if a verdict differs from the expected one.
+
+    Differences are listed on stderr with the policies that decide. A file of network-policy-api
+    needs its cluster.json beside it.
+
+    Example: ringfence netpol check --case cases/001.json -o json
+    """
+    rows: list[Row] = []
+    differences = 0
+    for file in case:
+        beside = file.parent / "cluster.json"
+        cluster = _load(beside) if beside.exists() else None
+        try:
+            for step in read_cases(file.name, _load(file), cluster):
+                for one in answer(step):
+                    rows.append(_row(step, one))
+                    if one.reasons:
+                        differences += 1
+                        typer.echo(_difference(step, one), err=True)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise PolicyError(f"{file}: not a case: {error!r}") from error
+        except FieldError as error:
+            raise PolicyError(f"{file}: {error}") from error
+    emit(rows, [Column(name.upper(), _text(name)) for name in _FIELDS], output)
+    typer.echo(f"{len(rows)} verdicts, {differences} differ", err=True)
+    raise typer.Exit(2 if differences else 0)
+
+
+@app.command()
+def connectivity(
+    directory: DirOption,
+    focus: Annotated[
+        list[str], typer.Option(help="Only what touches this workload: name or namespace/name.")
+    ] = [],  # noqa: B006
+    focus_peer: Annotated[
+        list[str], typer.Option(help="Only what is between a workload in focus and this one.")
+    ] = [],  # noqa: B006
+    focus_direction: Annotated[
+        FocusDirection | None, typer.Option(help="Only to, or from, the workloads in focus.")
+    ] = None,
+    focus_connection: Annotated[
+        str, typer.Option(help="Only who may talk on this, such as tcp-80.")
+    ] = "",
+    exposure: Annotated[
+        bool,
+        typer.Option("--exposure", help="Tell also who might talk that the folder does not have."),
+    ] = False,
+    output: ConnectivityOption = ConnectivityFormat.TXT,
+) -> None:
+    """Print which workloads may talk on which ports, for a folder of manifests.
+
+    Workloads on both sides are pods' owners, `namespace/name[Kind]`; ranges of addresses are
+    outside the cluster; {ingress-controller} stands for whatever serves Ingress and Route objects.
+
+    Example: ringfence netpol connectivity --dir manifests/ -o json
+    """
+    asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
+    connection = parse_connection(focus_connection) if focus_connection else None
+    read = read_connectivity(directory, connection, exposure=exposure)
+    for name in asked.unknown(read.workloads):
+        typer.echo(f"warning: there is no workload {printable(name)}", err=True)
+    edges = asked.select(read.edges(), read.workloads)
+    report = asked.expose(read.exposure(), read.workloads) if exposure else None
+    print_edges(list(edges), output, report)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="A folder of manifests.")],
+    new: Annotated[Path, typer.Argument(help="The folder to compare with it.")],
+    output: Annotated[DiffFormat, typer.Option("--output", "-o")] = DiffFormat.TXT,
+) -> None:
+    """Print what two folders of manifests permit differently; exit code 2 if anything.
+
+    Example: ringfence netpol diff before/ after/
+    """
+    found = changes(read_connectivity(old), read_connectivity(new))
+    if output is DiffFormat.JSON:
+        emit_data(
+            [
+                {
+                    "type": one.kind,
+                    "source": one.source,
+                    "destination": one.target,
+                    "before": one.before,
+                    "after": one.after,
+                    "workloads": list(one.workloads),
+                }
+                for one in found
+            ],
+            Format.JSON,
+        )
+    elif found:
+        typer.echo("Connectivity diff:")
+        for one in found:
+            typer.echo(printable(one.line))
+    raise typer.Exit(2 if found else 0)
+
+
+_FIELDS = ("case", "step", "from", "to", "protocol", "port", "ingress", "egress", "allowed")
+
+
+def _text(name: str) -> Any:
+    return lambda row: row[name]
+
+
+def _load(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _row(step: Step, one: Answer) -> Row:
+    question = one.question
+    values = (
+        step.case,
+        step.number,
+        question.source,
+        question.target,
+        question.protocol,
+        question.connection.provider_port,
+        one.ingress,
+        one.egress,
+        one.allowed,
+    )
+    return dict(zip(_FIELDS, values, strict=True))
+
+
+def _difference(step: Step, one: Answer) -> str:
+    question = one.question
+    reasons = "; ".join(
+        f"{end.direction}: {decision.action} by {decision.policy or 'no policy'} {decision.rule}"
+        for end in (one.reasons.ends if one.reasons else ())
+        if (decision := end.deciding)
+    )
+    return (
+        f"{step.case} step {step.number}: {question.source} -> {question.target} "
+        f"{question.protocol} {question.connection.provider_port}: "
+        f"expected {_word(question.allowed)}, computed {_word(one.allowed)} ({reasons})"
+    )
+
+
+def _word(allowed: bool) -> str:
+    return "allowed" if allowed else "denied"

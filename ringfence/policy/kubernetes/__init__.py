@@ -1,0 +1,1 @@
+"""The Kubernetes layer: NetworkPolicy and ClusterNetworkPolicy, with upstream's semantics."""

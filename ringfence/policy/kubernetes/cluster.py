@@ -1,0 +1,198 @@
+"""A Kubernetes cluster as its policies see it: namespaces, pods and nodes with their labels.
+
+Kubernetes' labels are case-sensitive and those of the inventory are not, so selectors are answered
+here, from the labels as the objects have them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from pyroaring import BitMap
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId, item_key
+from ringfence.model.workload import ContainerPort, Item, ItemKind
+from ringfence.policy.kubernetes.policies import Nodes, Pods, Requirement, Requires, Selector
+
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+"""The label that the API server gives every namespace: its name."""
+_CLUSTER = ClusterId("cluster")
+KubernetesLabels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that has not finished; `node` is the name of the one that runs it, or empty."""
+
+    namespace: str
+    name: str
+    labels: KubernetesLabels
+    addresses: tuple[Address, ...] = ()
+    node: str = ""
+    host_network: bool = False
+    ports: tuple[ContainerPort, ...] = ()
+    required: Selector | None = None
+    """Of a pod that stands for all that a selector selects: that selector."""
+
+    @property
+    def key(self) -> ItemKey:
+        """The pod's key in the cluster's inventory."""
+        return item_key(_CLUSTER, ItemKind.POD, f"{self.namespace}/{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node."""
+
+    name: str
+    labels: KubernetesLabels
+    addresses: tuple[Address, ...] = ()
+
+    @property
+    def key(self) -> ItemKey:
+        """The node's key in the cluster's inventory."""
+        return item_key(_CLUSTER, ItemKind.NODE, self.name)
+
+
+class Cluster:
+    """One moment of a Kubernetes cluster; a namespace that is only named by a pod has no labels.
+
+    `required` are the selectors of namespaces that stand for all that one selects.
+    """
+
+    def __init__(
+        self,
+        namespaces: Mapping[str, KubernetesLabels],
+        pods: Iterable[Pod],
+        nodes: Iterable[Node] = (),
+        required: Mapping[str, Selector] | None = None,
+    ) -> None:
+        self.pods = {pod.key: pod for pod in pods}
+        self.nodes = {node.key: node for node in nodes}
+        items = [*map(_pod_item, self.pods.values()), *map(_node_item, self.nodes.values())]
+        self.snapshot = Snapshot((RevisionId(at), item) for at, item in enumerate(items, 1))
+        named: dict[str, KubernetesLabels] = {pod.namespace: {} for pod in self.pods.values()}
+        named.update(namespaces)
+        selectors = required or {}
+        self.namespaces: dict[str, KubernetesLabels] = {
+            name: labels if name in selectors else {**labels, NAMESPACE_NAME: name}
+            for name, labels in named.items()
+        }
+        own = self.snapshot.subjects
+        self._pods = _LabelBitmaps(
+            (at, self.pods[item.key].labels, self.pods[item.key].required)
+            for at, item in enumerate(self.snapshot.items)
+            if item.kind is ItemKind.POD and at in own
+        )
+        self._nodes = _LabelBitmaps(
+            (at, self.nodes[item.key].labels, None)
+            for at, item in enumerate(self.snapshot.items)
+            if item.kind is ItemKind.NODE
+        )
+        names = sorted(self.namespaces)
+        self._spaces = _LabelBitmaps(
+            (at, self.namespaces[name], selectors.get(name)) for at, name in enumerate(names)
+        )
+        self._inside = [BitMap() for _ in names]
+        number = {name: at for at, name in enumerate(names)}
+        for at in self._pods.all:
+            self._inside[number[self.snapshot.items[at].namespace]].add(at)
+        self._in_namespaces = cache(self._select_namespaces)
+
+    @property
+    def subjects(self) -> BitMap:
+        """The positions of pods with an address of their own."""
+        return self._pods.all
+
+    def position(self, key: ItemKey) -> int:
+        """The position of a pod or node, NOWHERE if it is not there."""
+        return self.snapshot.position(key)
+
+    def select(self, wanted: Pods | Nodes) -> BitMap:
+        """The positions of the pods, those on the host's network apart, or of the nodes."""
+        if isinstance(wanted, Nodes):
+            return self._nodes.select(wanted.nodes)
+        return self._in_namespaces(wanted.namespaces) & self._pods.select(wanted.pods)
+
+    def _select_namespaces(self, wanted: str | Selector) -> BitMap:
+        if isinstance(wanted, str):
+            wanted = (Requirement(NAMESPACE_NAME, Requires.EQUALS, (wanted,)),)
+        if not wanted:
+            return self._pods.all
+        return BitMap.union(BitMap(), *(self._inside[at] for at in self._spaces.select(wanted)))
+
+
+_Meaning = tuple[str, Requires, frozenset[str]]
+
+
+class _LabelBitmaps:
+    """Label selectors answered by bitmaps over the keys and values that there are.
+
+    What stands for all that a selector selects meets that selector's own requirements, and others
+    only on keys of which it knows the value.
+    """
+
+    def __init__(self, labelled: Iterable[tuple[int, KubernetesLabels, Selector | None]]) -> None:
+        self.all = BitMap()
+        self._keys: dict[str, BitMap] = {}
+        self._values: dict[tuple[str, str], BitMap] = {}
+        self._required: dict[_Meaning, BitMap] = {}
+        self._standing = BitMap()
+        for at, labels, required in labelled:
+            if required is not None:
+                self._standing.add(at)
+            for one in required or ():
+                self._required.setdefault(_meaning(one), BitMap()).add(at)
+            self.all.add(at)
+            for key, value in labels.items():
+                self._keys.setdefault(key, BitMap()).add(at)
+                self._values.setdefault((key, value), BitMap()).add(at)
+
+    def select(self, wanted: Selector) -> BitMap:
+        found = self.all
+        for requirement in wanted:
+            vague = self._standing - self._keys.get(requirement.key, BitMap())
+            holding = self._holding(requirement) - vague
+            found = found & (holding | self._required.get(_meaning(requirement), BitMap()))
+        return found
+
+    def _holding(self, one: Requirement) -> BitMap:
+        match one.operator:
+            case Requires.EXISTS:
+                return self._keys.get(one.key, BitMap())
+            case Requires.DOES_NOT_EXIST:
+                return self.all - self._keys.get(one.key, BitMap())
+        among = BitMap.union(
+            BitMap(), *(self._values.get((one.key, value), BitMap()) for value in one.values)
+        )
+        return self.all - among if one.operator is Requires.NOT_IN else among
+
+
+def _meaning(one: Requirement) -> _Meaning:
+    return one.key, one.operator, frozenset(one.values)
+
+
+def known_labels(selector: Selector) -> KubernetesLabels:
+    """The labels that everything that the selector selects has."""
+    return {one.key: one.values[0] for one in selector if one.operator is Requires.EQUALS}
+
+
+def _pod_item(pod: Pod) -> Item:
+    return Item(
+        pod.key,
+        ItemKind.POD,
+        _CLUSTER,
+        pod.namespace,
+        pod.name,
+        pod.addresses,
+        {},
+        node=pod.node,
+        host_network=pod.host_network,
+        containers=pod.ports,
+    )
+
+
+def _node_item(node: Node) -> Item:
+    return Item(node.key, ItemKind.NODE, _CLUSTER, "", node.name, node.addresses, {})
