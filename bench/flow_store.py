@@ -34,7 +34,7 @@ from ringfence.store.flows.queries import HOPS, hourly
 from ringfence.store.relational.database import Database
 from ringfence.wire import batch
 
-IN_FLIGHT = 1000
+IN_FLIGHT = 2000
 ROUNDS = 5
 LEAST_RATE, MOST_BYTES, MOST_MAP_SECONDS = 100_000, 60, 1
 NO_DROPS = batch.DROPS.empty_table()

@@ -1,10 +1,12 @@
 """Takes in what agents report: labels it by the inventory of its time, stores and exports it.
 
 Every insertion has a price of its own, so that reports which come while one is under way wait,
-and go in together with the next.
+and go in together with the next. Where as many wait as may go together, they are labelled
+meanwhile, and the store goes from one insertion to the next without waiting for anybody.
 """
 
 import asyncio
+from collections import deque
 
 import pyarrow as pa
 
@@ -16,6 +18,7 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.labelling import Report, label
 from ringfence.control.services import Clock, Window
 from ringfence.model.ids import ClusterId
+from ringfence.store.errors import UnfinishedError
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.queries import THROUGH
 from ringfence.store.flows.store import BatchKey
@@ -39,25 +42,29 @@ class FlowIngest:
     def __init__(
         self, store: FlowStore, inventory: Inventory, exports: Exports, clock: Clock
     ) -> None:
-        self._store, self._inventory, self._exports = store, inventory, exports
+        self._flows, self._inventory, self._exports = store, inventory, exports
         self._clock = clock
         self._through: dict[tuple[ClusterId, str], int] = {}
         self._heard: dict[tuple[ClusterId, str], int] = {}
-        self._waiting: dict[BatchKey, tuple[Report, asyncio.Future[bool]]] = {}
+        self._waiting: deque[Report] = deque()
+        self._rows = 0
+        """Of those that wait."""
+        self._stored: dict[BatchKey, asyncio.Future[bool]] = {}
+        """Whether each of those that are not stored yet was known."""
         self._unfinished: set[BatchKey] = set()
-        self._writer: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
         self.arrivals = Arrivals()
 
     async def start(self) -> None:
         """Learn from the store who reported last."""
-        for row in (await self._store.query(THROUGH, {"silent": SILENT_NS})).to_pylist():
+        for row in (await self._flows.query(THROUGH, {"silent": SILENT_NS})).to_pylist():
             self._through[ClusterId(row["kubernetes_cluster"]), row["node"]] = row["through_ns"]
         self._heard = dict.fromkeys(self._through, self._clock())
 
     async def stop(self) -> None:
         """Store what is waiting."""
-        if self._writer is not None:
-            await self._writer
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
     def through(self) -> dict[tuple[ClusterId, str], int]:
         """For each node with an agent the end of its last whole window, epoch ns."""
@@ -89,7 +96,7 @@ class FlowIngest:
         await asyncio.sleep(min(max(ahead_ns, 0), NEWS_NS) / 10**9)
         self._hear((cluster, node))
         key = BatchKey(agent.tenant, cluster, node, batch_id, window.start_ns, window.end_ns, more)
-        duplicate = await self._stored(Report(key, flows, drops))
+        duplicate = await self._store(Report(key, flows, drops))
         if not more:
             last = self._through.get((cluster, node), 0)
             self._through[cluster, node] = max(last, window.end_ns)
@@ -107,56 +114,72 @@ class FlowIngest:
             self._heard = dict.fromkeys(alive, now_ns)
         self._heard[node] = now_ns
 
-    async def _stored(self, report: Report) -> bool:
+    async def _store(self, report: Report) -> bool:
         """Wait for its turn; one that comes again meanwhile waits for the first."""
-        again = report.key in self._waiting
+        again = report.key in self._stored
         if not again:
-            stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self._waiting[report.key] = (report, stored)
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
+            self._stored[report.key] = asyncio.get_running_loop().create_future()
+            self._waiting.append(report)
+            self._rows += report.rows
+            self._begin()
         # Who waits may give up, but not for others.
-        known = await asyncio.shield(self._waiting[report.key][1])
+        known = await asyncio.shield(self._stored[report.key])
         return known or again
 
-    async def _write(self) -> None:
-        while self._waiting:
-            group = self._next_group()
-            storing = self._store_group([report for report, _ in group])
-            (known,) = await asyncio.gather(storing, return_exceptions=True)
-            for report, stored in group:
-                del self._waiting[report.key]
-                if isinstance(known, BaseException):
-                    stored.set_exception(known)
-                else:
-                    stored.set_result(report.key in known)
+    def _begin(self) -> None:
+        """Store what waits, unless it does better to wait for more while others are stored."""
+        enough = self._rows >= _ROWS_AT_ONCE
+        if self._waiting and len(self._under_way) < (2 if enough else 1):
+            storing = asyncio.create_task(self._finish(self._next_group()))
+            self._under_way.add(storing)
+            storing.add_done_callback(self._ended)
 
-    def _next_group(self) -> list[tuple[Report, asyncio.Future[bool]]]:
-        """Those that have waited longest, at least one, up to _ROWS_AT_ONCE rows."""
-        group: list[tuple[Report, asyncio.Future[bool]]] = []
-        rows = 0
-        for report, stored in self._waiting.values():
-            rows += len(report.flows) + len(report.drops)
-            if group and rows > _ROWS_AT_ONCE:
-                break
-            group.append((report, stored))
+    def _ended(self, storing: asyncio.Task[None]) -> None:
+        self._under_way.remove(storing)
+        self._begin()
+
+    async def _finish(self, group: list[Report]) -> None:
+        """Store a group and answer those who wait for it."""
+        storing = self._store_group(group)
+        (known,) = await asyncio.gather(storing, return_exceptions=True)
+        for report in group:
+            stored = self._stored.pop(report.key)
+            if isinstance(known, BaseException):
+                stored.set_exception(known)
+            else:
+                stored.set_result(report.key in known)
+
+    def _next_group(self) -> list[Report]:
+        """Take those that have waited longest, at least one, up to _ROWS_AT_ONCE rows."""
+        group = [self._waiting.popleft()]
+        rows = group[0].rows
+        while self._waiting and rows + self._waiting[0].rows <= _ROWS_AT_ONCE:
+            group.append(self._waiting.popleft())
+            rows += group[-1].rows
+        self._rows -= rows
         return group
 
     async def _store_group(self, reports: list[Report]) -> set[BatchKey]:
         """Store what is not known yet, and announce it; the keys of what was announced before."""
-        known = await self._store.known([report.key for report in reports])
-        # An insertion that had failed may have been finished since: nobody has heard of its rows.
-        late = [report for report in reports if report.key in known & self._unfinished]
+        keys = [report.key for report in reports]
+        flows, drops = label(reports, self._inventory.timeline)
+        try:
+            known = await self._flows.insert(keys, flows, drops)
+        except UnfinishedError:
+            self._unfinished.update(keys)
+            raise
+        if not known:
+            self._announce(reports, flows)
+            return known
+        # An insertion that broke off may have been finished since: nobody has heard of its rows.
+        news = known & self._unfinished
+        late = [report for report in reports if report.key in news]
         if late:
             self._announce(late, label(late, self._inventory.timeline)[0])
         fresh = [report for report in reports if report.key not in known]
         if fresh:
-            keys = [report.key for report in fresh]
-            self._unfinished.update(keys)
-            flows, drops = label(fresh, self._inventory.timeline)
-            await self._store.insert(keys, flows, drops)
-            self._announce(fresh, flows)
-        return known - {report.key for report in late}
+            known |= await self._store_group(fresh)
+        return known - news
 
     def _announce(self, reports: list[Report], flows: pa.Table) -> None:
         """Tell of reports that are stored; their rows follow each other in `flows`."""

@@ -23,6 +23,11 @@ class Report:
     flows: pa.Table
     drops: pa.Table
 
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return len(self.flows) + len(self.drops)
+
 
 def label(reports: Sequence[Report], timeline: Timeline) -> tuple[pa.Table, pa.Table]:
     """The rows of reports as FLOW_ROWS and DROP_ROWS."""

@@ -79,7 +79,13 @@ def list_table(netns_path: Path, *, elements: bool = True) -> list[dict[str, Any
     flags = _JSON | _NUMERIC_PROTOCOL | (0 if elements else _TERSE)
 
     def read() -> str:
-        return _run(f"list table {FAMILY} {TABLE}", flags) if _there() else ""
+        try:
+            return _run(f"list table {FAMILY} {TABLE}", flags)
+        except NftError:
+            # Asked afterwards: before, the table might still have gone between the two.
+            if _there():
+                raise
+            return ""
 
     listed = run_in(netns_path, read)
     return _objects(listed) if listed else None

@@ -9,3 +9,7 @@ class StoreError(RingfenceError):
 
 class StaleError(StoreError):
     """Somebody else changed the same thing at the same time; try again."""
+
+
+class UnfinishedError(StoreError):
+    """An insertion broke off halfway; it is written down, and made again before the next."""

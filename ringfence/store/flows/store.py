@@ -18,7 +18,7 @@ import clickhouse_connect
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from ringfence.store.errors import StoreError
+from ringfence.store.errors import StoreError, UnfinishedError
 from ringfence.store.flows import migrations, queries
 from ringfence.store.flows.journal import Journal
 from ringfence.store.flows.schema import BATCH_ROWS
@@ -120,29 +120,18 @@ class FlowStore:
         self._clients.clear()
         self._local = threading.local()
 
-    async def known(self, batches: Sequence[BatchKey]) -> set[BatchKey]:
-        """Those of the batches that are stored, or were to be and now are; raises StoreError."""
-        told = {
-            "tenants": sorted({batch.tenant for batch in batches}),
-            "nodes": sorted({batch.node for batch in batches}),
-            "ends": sorted({batch.end_ns for batch in batches}),
-            "ids": sorted({batch.id for batch in batches}),
-        }
-        found = await self._run(self._writer, lambda client: self._known(client, told))
-        stored = {(row["tenant"], row["id"]) for row in found.to_pylist()}
-        return {batch for batch in batches if (batch.tenant, batch.id) in stored}
+    async def insert(
+        self, batches: Sequence[BatchKey], flows: pa.Table, drops: pa.Table
+    ) -> set[BatchKey]:
+        """Store the rows of batches (FLOW_ROWS, DROP_ROWS), unless one is known: then none.
 
-    async def insert(self, batches: Sequence[BatchKey], flows: pa.Table, drops: pa.Table) -> None:
-        """Store the rows of batches that are not known (FLOW_ROWS, DROP_ROWS); raises StoreError.
-
-        After a failure they are either not stored at all, or will be when `known` is asked next.
+        Gives those that are known. Raises StoreError where nothing is stored, and UnfinishedError
+        where all will be before anything else is.
         """
-        named = " ".join(f"{batch.tenant} {batch.id}" for batch in batches)
-        token = blake2b(named.encode(), digest_size=16).hexdigest()
         # A batch is known once all its rows are in.
         tables = {"flows": flows, "drops": drops, "batches": _rows(batches)}
         held = {name: rows for name, rows in tables.items() if len(rows)}
-        await self._run(self._writer, lambda client: self._insert(client, token, held))
+        return await self._run(self._writer, lambda client: self._insert(client, batches, held))
 
     async def query(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         """The rows of a query; raises StoreError, also where others keep the readers busy."""
@@ -175,13 +164,20 @@ class FlowStore:
         migrations.prepare(client, self._config.retention, self._config.cluster, self._finish)
         self._finish(client)
 
-    def _known(self, client: Any, told: Mapping[str, Any]) -> pa.Table:
+    def _insert(
+        self, client: Any, batches: Sequence[BatchKey], tables: Mapping[str, pa.Table]
+    ) -> set[BatchKey]:
         self._finish(client)
-        return _query(queries.KNOWN_BATCHES, told, {}, client)
-
-    def _insert(self, client: Any, token: str, tables: Mapping[str, pa.Table]) -> None:
-        self._journal.add(token, tables)
-        self._finish(client)
+        known = _known(client, batches)
+        if known:
+            return known
+        named = " ".join(f"{batch.tenant} {batch.id}" for batch in batches)
+        self._journal.add(blake2b(named.encode(), digest_size=16).hexdigest(), tables)
+        try:
+            self._finish(client)
+        except (ClickHouseError, OSError) as error:
+            raise UnfinishedError(f"the flow store failed: {error}") from error
+        return known
 
     def _finish(self, client: Any) -> None:
         """Insert all that is written down."""
@@ -204,6 +200,19 @@ class FlowStore:
             settings=_SESSION | _within(memory),
             chdb_options={"max_server_memory_usage": memory, "mark_cache_size": memory // 32},
         )
+
+
+def _known(client: Any, batches: Sequence[BatchKey]) -> set[BatchKey]:
+    """Those of the batches that are stored."""
+    told = {
+        "tenants": sorted({batch.tenant for batch in batches}),
+        "nodes": sorted({batch.node for batch in batches}),
+        "ends": sorted({batch.end_ns for batch in batches}),
+        "ids": sorted({batch.id for batch in batches}),
+    }
+    found = _query(queries.KNOWN_BATCHES, told, {}, client)
+    stored = {(row["tenant"], row["id"]) for row in found.to_pylist()}
+    return {batch for batch in batches if (batch.tenant, batch.id) in stored}
 
 
 def _query(

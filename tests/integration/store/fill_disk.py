@@ -30,8 +30,7 @@ async def main(directory: Path) -> None:
 
     async def insert(number: int) -> None:
         key = replace(report.key, id=str(number))
-        await store.known([key])
-        await store.insert([key], flows, drops)
+        assert not await store.insert([key], flows, drops)
         stored.append(key)
 
     store = FlowStore(FlowStoreConfig(directory / "flows"))
@@ -49,7 +48,7 @@ async def main(directory: Path) -> None:
         "said": said,
         "stored": len(stored),
         "readable": readable,
-        "kept": await store.known(stored) == set(stored),
+        "kept": await store.insert(stored, flows, drops) == set(stored),
         "whole": await rows(store, "flows") == batches * len(flows),
     }
     await store.stop()

@@ -56,8 +56,7 @@ async def main(directory: Path, memory_mib: int, seconds: float) -> None:
     numbers, counts = itertools.count(), {"inserted": 0, "answered": 0}
 
     async def insert(key: BatchKey) -> None:
-        if not await store.known([key]):
-            await store.insert([key], *rows)
+        await store.insert([key], *rows)
 
     async def write() -> None:
         while time.monotonic() < ends:

@@ -25,10 +25,9 @@ async def main(directory: Path, count: int, at_once: int) -> None:
     left = reports(count)
     while left:
         group, left = left[:at_once], left[at_once:]
-        known = await store.known([report.key for report in group])
-        fresh = [report for report in group if report.key not in known]
-        if fresh:
-            await store.insert([report.key for report in fresh], *label(fresh, HISTORY))
+        while group:
+            known = await store.insert([report.key for report in group], *label(group, HISTORY))
+            group = [report for report in group if known and report.key not in known]
         print(len(left), flush=True)
     await store.stop()
 

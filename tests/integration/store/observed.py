@@ -1,6 +1,7 @@
 """What agents see of connections along each path, and how tests store it and read it back."""
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from operator import methodcaller
 from typing import Any
 
@@ -40,18 +41,28 @@ async def insert(store: FlowStore, *agents: Agent) -> None:
 async def keep(store: FlowStore, *reports: Report, history: Timeline = HISTORY) -> None:
     """Store reports together, none of which is there yet."""
     keys = [report.key for report in reports]
-    assert not await store.known(keys)
-    await store.insert(keys, *label(reports, history))
+    assert not await store.insert(keys, *label(reports, history))
+
+
+async def known(store: FlowStore) -> set[str]:
+    """The ids of the batches that are stored."""
+    return set((await store.query("SELECT id FROM batches", {}))["id"].to_pylist())
 
 
 async def cut_short(store: FlowStore, *reports: Report) -> None:
     """Leave an insertion that has all but its batches in, the last of its tables."""
-    table = "batches_local" if store._config.cluster else "batches"
-    await command(store, f"RENAME TABLE {table} TO gone")
-    with suppress(StoreError):
-        await store.insert([report.key for report in reports], *label(reports, HISTORY))
-    await command(store, f"RENAME TABLE gone TO {table}")
+    async with refusing(store, "batches_local" if store._config.cluster else "batches"):
+        with suppress(StoreError):
+            await store.insert([report.key for report in reports], *label(reports, HISTORY))
     assert store._journal.unfinished()
+
+
+@asynccontextmanager
+async def refusing(store: FlowStore, table: str) -> AsyncIterator[None]:
+    """Within the ``async with`` block the table takes in nothing."""
+    await command(store, f"ALTER TABLE {table} ADD CONSTRAINT closed CHECK 1 = 0")
+    yield
+    await command(store, f"ALTER TABLE {table} DROP CONSTRAINT closed")
 
 
 async def command(store: FlowStore, *statements: str) -> None:

@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringfence.control import ingest
 from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.ingest import FlowIngest
@@ -21,7 +21,7 @@ from ringfence.export.jsonl import JsonLines
 from ringfence.export.url import parse_url
 from ringfence.model.client import ClientKind
 from ringfence.model.ids import DEFAULT_TENANT
-from ringfence.store.errors import StoreError
+from ringfence.store.errors import StoreError, UnfinishedError
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.queries import HOPS, hourly
 from ringfence.store.relational.database import Database
@@ -30,10 +30,12 @@ from tests.integration.store.observed import (
     POD,
     WINDOW,
     keep,
+    known,
     packets,
     pod_to_pod_across,
     pod_to_pod_same_node,
     pod_to_service,
+    refusing,
     rows,
 )
 from tests.integration.world import (
@@ -59,7 +61,9 @@ async def test_windows_add_up_and_what_is_stored_is_known(store: FlowStore) -> N
     for report in reports:
         await keep(store, report)
     keys = [report.key for report in reports]
-    assert await store.known([*keys, agent.report("w4").key]) == set(keys)
+    more = [*reports, agent.report("w4")]
+    assert await store.insert([one.key for one in more], *label(more, HISTORY)) == set(keys)
+    assert await known(store) == {"w1", "w2", "w3"}
     for question in (HOPS, hourly(HOPS)):
         (hop,) = (await store.query(question, WINDOW)).to_pylist()
         assert (hop["forward_packets"], hop["opened"]) == (10, 2)
@@ -128,6 +132,19 @@ async def test_what_is_reported_again_in_other_company_is_stored_once(
     }
 
 
+async def test_more_than_goes_in_together_goes_in_once_group_by_group(
+    store: FlowStore, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (agent,) = pod_to_pod_same_node()
+    monkeypatch.setattr(ingest, "_ROWS_AT_ONCE", 3 * len(agent.flows))
+    reports = [agent.report(f"w{number}") for number in range(20)]
+    await intake.send(reports[7])
+    sent = await asyncio.gather(*(intake.send(one) for one in [*reports, *reports]))
+    assert [at for at, twice in enumerate(sent) if not twice] == [*range(7), *range(8, 20)]
+    assert await known(store) == {one.key.id for one in reports}
+    assert await rows(store, "flows") == 20 * len(agent.flows)
+
+
 async def test_a_window_counts_as_told_once_its_last_batch_is_stored(
     store: FlowStore, intake: Intake
 ) -> None:
@@ -152,10 +169,9 @@ async def test_what_a_failed_insertion_stored_after_all_is_told_once(
     (agent,) = pod_to_pod_same_node()
     agent.dropped(OUTSIDE, (FRONT, 8079))
     with intake.ingest.arrivals.listen(DEFAULT_TENANT) as listener:
-        await store._run(store._writer, methodcaller("command", "RENAME TABLE drops TO gone"))
-        with pytest.raises(StoreError):
-            await intake.send(agent.report("a"))
-        await store._run(store._writer, methodcaller("command", "RENAME TABLE gone TO drops"))
+        async with refusing(store, "drops"):
+            with pytest.raises(StoreError):
+                await intake.send(agent.report("a"))
         assert not await listener.windows(0)
         sent = [await intake.send(agent.report("a")) for _ in range(2)]
         assert sent == [False, True]
@@ -190,12 +206,11 @@ async def test_an_insertion_that_fails_is_finished_before_the_next(
     """The agents hear of a failure, and come again in other company."""
     (agent,) = pod_to_pod_same_node()
     first, second, third = (agent.report(name) for name in ("a", "b", "c"))
-    await store._run(store._writer, methodcaller("command", f"RENAME TABLE {table} TO gone"))
-    with pytest.raises(StoreError):
-        await store.insert([first.key, second.key], *label([first, second], HISTORY))
-    await store._run(store._writer, methodcaller("command", f"RENAME TABLE gone TO {table}"))
-    assert await store.known([first.key, third.key]) == {first.key}
+    async with refusing(store, table):
+        with pytest.raises(UnfinishedError):
+            await store.insert([first.key, second.key], *label([first, second], HISTORY))
+    both = label([first, third], HISTORY)
+    assert await store.insert([first.key, third.key], *both) == {first.key}
     await keep(store, third)
-    keys = [first.key, second.key, third.key]
-    assert await store.known(keys) == set(keys)
+    assert await known(store) == {"a", "b", "c"}
     assert await packets(store) == (15, 15)

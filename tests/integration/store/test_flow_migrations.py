@@ -24,6 +24,7 @@ from tests.integration.store.observed import (
     command,
     cut_short,
     keep,
+    known,
     packets,
     pod_to_pod_same_node,
     pod_to_service,
@@ -100,8 +101,7 @@ async def test_rows_of_the_first_schema_are_still_there(tmp_path: Path) -> None:
         async with started(tmp_path / "old") as store:
             assert told(await store.query(HOPS, WINDOW)) == expected
             assert told(await store.query(hourly(HOPS), WINDOW)) == expected
-            keys = [agent.report(agent.node).key for agent in agents]
-            assert await store.known(keys) == set(keys)
+            assert await known(store) == {agent.node for agent in agents}
     async with started(tmp_path / "old") as store:
         await keep(store, pod_to_pod_same_node()[0].report("more"))
         assert len(await store.query(HOPS, WINDOW)) == 4
@@ -133,7 +133,7 @@ async def test_an_insertion_that_an_older_release_began_is_finished_once(tmp_pat
         expected = await packets(store)
         assert await count(store, "batches") == 0
     async with started(tmp_path) as store:
-        assert await store.known([report.key]) == {report.key}
+        assert await known(store) == {report.key.id}
         assert await packets(store) == expected
 
 
