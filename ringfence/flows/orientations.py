@@ -33,6 +33,7 @@ class Orientations:
         # In the order of their hashes. Of tuples that share one, only the last is found.
         self._hashes = np.empty(0, dtype=np.uint64)
         self._keys: Bytes = np.empty(0, dtype="S48")
+        # Read by `take`, not by index: numpy copies structures field by field then.
         self._known = np.empty(0, dtype=KNOWN)
 
     def __len__(self) -> int:
@@ -45,19 +46,19 @@ class Orientations:
         spot = spots(hashed(keys), self._hashes)
         hit = np.nonzero(spot >= 0)[0]
         hit = hit[self._keys[spot[hit]] == keys[hit]]
-        found[hit] = self._known[spot[hit]]
+        found[hit] = self._known.take(spot[hit])
         return found
 
     def remember(self, keys: Bytes, known: NDArray[np.void]) -> None:
         """Replace what is known of these keys, which are distinct."""
         hashes = hashed(keys)
-        old = spots(self._hashes, np.sort(hashes)) < 0
+        old = np.flatnonzero(spots(self._hashes, np.sort(hashes)) < 0)
         hashes = np.concatenate([hashes, self._hashes[old]])
         keys = np.concatenate([keys, self._keys[old]])
-        known = np.concatenate([known, self._known[old]])
+        known = np.concatenate([known, self._known.take(old)])
         order = np.argsort(hashes)
         if len(order) > self._capacity:
             newest = np.zeros(len(order), dtype=np.bool_)
             newest[np.argpartition(known["last_ns"], -self._capacity)[-self._capacity :]] = True
             order = order[newest[order]]
-        self._hashes, self._keys, self._known = hashes[order], keys[order], known[order]
+        self._hashes, self._keys, self._known = hashes[order], keys[order], known.take(order)

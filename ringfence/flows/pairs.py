@@ -38,7 +38,8 @@ class Pairs:
         there = rows >= 0
         places = np.full(rows.shape, -1, dtype=np.int64)
         places[there] = np.arange(np.count_nonzero(there))
-        return Pairs(self.records[rows[there]], self.ends[:, pairs], places)
+        # Not by index: of structured arrays numpy copies field by field then.
+        return Pairs(self.records.take(rows[there]), self.ends[:, pairs], places)
 
     def field(self, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
         """A field of the records in `rows`, zero where there is none."""
