@@ -21,7 +21,7 @@ WORKSPACE_COLUMNS = [
 
 
 def _ports(row: Row) -> str:
-    ports = ",".join(str(port) for port in row.get("ports") or [])
+    ports = ",".join(row.get("ports") or row.get("icmp") or [])
     return f"{row['protocol']} {ports}".strip()
 
 

@@ -17,6 +17,7 @@ def why(
     destination: Annotated[str, typer.Argument(help="The same, or namespace/service.")],
     port: Annotated[int, typer.Argument(min=0, max=65535, help="The port as dialled.")] = 0,
     protocol: Annotated[str, typer.Option(help="TCP, UDP, ICMP, …")] = "TCP",
+    icmp: Annotated[str, typer.Option(help="Of ICMP, the type, or type/code.")] = "echo-request",
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
@@ -24,7 +25,7 @@ def why(
     Example: ringfence why sock-shop/front-end sock-shop/carts 80
     """
     answer = connect().get(
-        "/why", source=source, destination=destination, port=port, protocol=protocol
+        "/why", source=source, destination=destination, port=port, protocol=protocol, icmp=icmp
     )
     if output is not Format.TABLE:
         emit_data(answer, output)

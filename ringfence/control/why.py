@@ -9,8 +9,9 @@ from ringfence.control.errors import NotFoundError
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
+from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.ids import NodeName
-from ringfence.model.protocol import TCP, format_protocol
+from ringfence.model.protocol import TCP, WITH_PORTS, format_port, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled
@@ -140,11 +141,13 @@ def _fail_safe(
 
 
 def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:
-    protocol = format_protocol(int(connections.protocol[row]))
+    number = int(connections.protocol[row])
+    protocol = format_protocol(number)
     consumer = _name(snapshot, connections.consumer[row])
     provider = _name(snapshot, connections.provider[row])
     port, dialled_port = int(connections.provider_port[row]), int(connections.dialled_port[row])
-    text = f"{consumer} → {provider} {protocol}{f' {port}' if port else ''}"
+    told = f" {format_port(number, port)}" if number in WITH_PORTS | {*ICMP_NAMES} else ""
+    text = f"{consumer} → {provider} {protocol}{told}"
     dialled = _name(snapshot, connections.dialled[row])
     if (dialled, dialled_port) == (provider, port):
         return text

@@ -15,7 +15,7 @@ from operator import attrgetter, itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.model.address import Address, Network, parse_address, parse_network
+from ringfence.model.address import Address, Network, host_network, parse_address, parse_network
 from ringfence.model.ids import ClusterId
 from ringfence.model.labels import ADDRESS_TYPE, Labels
 from ringfence.model.workload import Item, ItemKind
@@ -68,6 +68,12 @@ CLOUDS = _addresses(
     "100.100.100.200",  # Alibaba Cloud (ECS user guide, "Instance metadata")
 )
 """Where clouds' metadata services answer; they are of a kind besides."""
+
+NO_HOSTS = (
+    *(network for kind, networks in KINDS.items() if kind != "private" for network in networks),
+    *map(host_network, CLOUDS),
+)
+"""What is said there stays on the link or the node, goes to groups, or to the cloud itself."""
 
 TYPES = (*KINDS, PUBLIC, CLOUD_METADATA, KUBE_APISERVER)
 

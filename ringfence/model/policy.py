@@ -5,8 +5,9 @@ from enum import StrEnum
 
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
+from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
-from ringfence.model.protocol import WITH_PORTS, PortRange, format_protocol
+from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, Port, format_protocol
 from ringfence.model.query import Query
 
 
@@ -90,14 +91,48 @@ class OwnNodeEnd:
     """The node that runs the other end's pod, from where the kubelet's probes come."""
 
 
-End = ScopeEnd | ClusterEnd | FilterEnd | ServiceEnd | CidrEnd | FqdnEnd | OwnNodeEnd
+@dataclass(frozen=True, slots=True)
+class ApiServerEnd:
+    """The API server of a Kubernetes cluster.
+
+    As a provider it is the Service `kubernetes` in namespace `default`, as a consumer the hosts
+    behind that. `kubernetes_cluster` empty means as a provider that of the consumer, and as a
+    consumer that of the workload which decides.
+    """
+
+    kubernetes_cluster: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideEnd:
+    """Any host outside: every address that no item of the inventory holds.
+
+    Only private and public addresses are hosts' there: what is said of the link, to groups, or to
+    a cloud's metadata service never leaves the node. Those are named as CIDR blocks.
+    """
+
+
+End = (
+    ScopeEnd
+    | ClusterEnd
+    | FilterEnd
+    | ServiceEnd
+    | CidrEnd
+    | FqdnEnd
+    | OwnNodeEnd
+    | ApiServerEnd
+    | OutsideEnd
+)
+_WITHOUT_PORT_NAMES = (CidrEnd, FqdnEnd, OwnNodeEnd, OutsideEnd)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Who may (or may not) open connections to whom.
 
-    `protocol` None is the written `any`; empty `ports` means all ports of the protocol. The
+    `protocol` None is the written `any`; empty `ports` means all ports of the protocol, empty
+    `icmp` all types of ICMP. A port's name means, of each workload of the provider, the number
+    that its containers declare for it, and of a Service the Service's port of that name. The
     smaller `priority` is read first, then the position in the workspace.
     """
 
@@ -105,11 +140,12 @@ class Policy:
     consumer: End
     provider: End
     protocol: int | None
-    ports: tuple[PortRange, ...]
+    ports: tuple[Port, ...]
     action: Action
     rank: Rank = Rank.DEFAULT
     priority: int = 100
     description: str = ""
+    icmp: tuple[IcmpType, ...] = ()
 
     def __post_init__(self) -> None:
         if self.action not in SPOKEN:
@@ -122,6 +158,17 @@ class Policy:
         if self.ports and self.protocol not in WITH_PORTS:
             raise InputError(
                 f"policy {self.id!r}: ports on {format_protocol(self.protocol)}, which has none"
+            )
+        if self.icmp and self.protocol not in (ICMP, ICMPV6):
+            raise InputError(
+                f"policy {self.id!r}: ICMP types on {format_protocol(self.protocol)}, "
+                "which has none"
+            )
+        names = [port for port in self.ports if isinstance(port, str)]
+        if names and isinstance(self.provider, _WITHOUT_PORT_NAMES):
+            raise InputError(
+                f"policy {self.id!r}: nothing says what port {names[0]!r} is at its provider, for "
+                "only workloads and Services name their ports; write a number"
             )
 
 

@@ -1,6 +1,8 @@
 """IP protocol numbers and port ranges (IANA's protocol-numbers registry)."""
 
+import re
 from dataclasses import dataclass
+from typing import NewType
 
 from ringfence.model.errors import InputError
 
@@ -66,3 +68,21 @@ def parse_ports(text: str | int) -> PortRange:
     if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
         raise InputError(f"{text!r} is not a port: write 80 or 8000-8100")
     return PortRange(int(first), int(last or first))
+
+
+PortName = NewType("PortName", str)
+"""The name of a container's port or of a Service's, in which case the number is theirs to say."""
+Port = PortRange | PortName
+
+_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS label (RFC 1123) with a letter: Kubernetes takes no others for ports of either."""
+
+
+def parse_port(text: str | int) -> Port:
+    """Read `80`, `8000-8100` or a port's name; raises InputError."""
+    if _PORT_NAME.fullmatch(str(text)):
+        return PortName(str(text))
+    try:
+        return parse_ports(text)
+    except InputError as error:
+        raise InputError(f"{error}, or a port's name") from error

@@ -12,58 +12,24 @@ own. What does not is refused with file, line and field; there is no default for
 over traffic: a catch-all and a protocol are always written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import yaml
 
-from ringfence.model.address import Network, parse_network
-from ringfence.model.errors import InputError
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import (
-    SPOKEN,
-    Action,
-    CatchAll,
-    CidrEnd,
-    Cluster,
-    ClusterEnd,
-    End,
-    FilterEnd,
-    FqdnEnd,
-    OwnNodeEnd,
-    Policy,
-    Rank,
-    ScopeEnd,
-    ServiceEnd,
-    Workspace,
-)
-from ringfence.model.protocol import format_protocol, parse_ports, parse_protocol
+from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Workspace
 from ringfence.model.scope import Scope
 from ringfence.policy.errors import DocumentError
-from ringfence.policy.fields import TAG, Field, suggest
+from ringfence.policy.fields import Field
+from ringfence.policy.policy_fields import policy_spec, read_policy
+from ringfence.policy.yaml_text import Inline, dump_all
 
 API_VERSION = "ringfence.io/v1alpha1"
-DEFAULT_NAMESPACE = "default"
-"""The namespace of a Service that is named without one, as for kubectl."""
-
 T = TypeVar("T")
-_END_KINDS = ("scope", "cluster", "filter", "service", "cidr", "fqdn", "node")
-_BESIDE = {"kubernetesCluster": "service", "except": "cidr"}
-DEFAULT_PRIORITY = 100
-_POLICY_FIELDS = (
-    "id",
-    "description",
-    "rank",
-    "priority",
-    "action",
-    "consumer",
-    "provider",
-    "protocol",
-    "ports",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +91,7 @@ def _workspace(name: str, spec: Field) -> Workspace:
         given["primary"].boolean() if "primary" in given else True,
         _catch_all(given["catchAll"]),
         clusters,
-        _distinct(given.get("policies"), partial(_policy, clusters=names), lambda one: one.id),
+        _distinct(given.get("policies"), partial(read_policy, clusters=names), lambda one: one.id),
     )
 
 
@@ -154,113 +120,6 @@ def _cluster(field: Field) -> Cluster:
     return Cluster(given["name"].text(), given["query"].read(parse_filter, given["query"].text()))
 
 
-def _policy(field: Field, clusters: Sequence[str]) -> Policy:
-    needed = ("id", "action", "consumer", "provider", "protocol")
-    given = field.required(_POLICY_FIELDS, *needed)
-    ends = _end(given["consumer"], clusters), _end(given["provider"], clusters)
-    protocol = given["protocol"].read(parse_protocol, given["protocol"].word())
-    ports = tuple(port.read(parse_ports, port.word()) for port in _listed(given, "ports"))
-    said = PolicyId(given["id"].text()), *ends, protocol, ports
-    action = Action(given["action"].choice(SPOKEN))
-    rank = Rank(given["rank"].choice(Rank)) if "rank" in given else Rank.DEFAULT
-    priority = given["priority"].integer() if "priority" in given else DEFAULT_PRIORITY
-    description = given["description"].text() if "description" in given else ""
-    try:
-        return Policy(*said, action, rank, priority, description)
-    except InputError as error:
-        raise field.error(str(error)) from error
-
-
-def _listed(given: Mapping[str, Field], name: str) -> list[Field]:
-    """The entries of an optional list; one that is there must not be empty, lest it mean all."""
-    entries = list(given[name].one_or_more()) if name in given else []
-    if name in given and not entries:
-        raise given[name].error("is an empty list; leave it out or name something")
-    return entries
-
-
-def _end(field: Field, clusters: Sequence[str]) -> End:
-    given = field.fields((*_END_KINDS, *_BESIDE))
-    kinds = [kind for kind in _END_KINDS if kind in given]
-    if len(kinds) != 1:
-        raise field.error(f"an end is exactly one of {', '.join(_END_KINDS)}")
-    value = given[kinds[0]]
-    for beside, owner in _BESIDE.items():
-        if beside in given and owner not in given:
-            raise given[beside].error(f"goes with {owner!r} only")
-    match kinds[0]:
-        case "scope":
-            return ScopeEnd(ScopeName(value.text()))
-        case "cluster":
-            return _cluster_end(value, clusters)
-        case "filter":
-            return FilterEnd(value.read(parse_filter, value.text()))
-        case "service":
-            beside_cluster = given.get("kubernetesCluster")
-            return _service(value, beside_cluster.text() if beside_cluster else "")
-        case "cidr":
-            return CidrEnd(_networks(given, "cidr"), _networks(given, "except"))
-        case "fqdn":
-            return FqdnEnd(value.text())
-        case _:
-            value.choice(["own"])
-            return OwnNodeEnd()
-
-
-def _cluster_end(field: Field, clusters: Sequence[str]) -> ClusterEnd:
-    name = field.text()
-    if name not in clusters:
-        raise field.error(f"the workspace has no cluster {name!r}{suggest(name, clusters)}")
-    return ClusterEnd(name)
-
-
-def _networks(given: Mapping[str, Field], name: str) -> tuple[Network, ...]:
-    return tuple(one.read(parse_network, one.text()) for one in _listed(given, name))
-
-
-def _service(field: Field, kubernetes_cluster: str) -> ServiceEnd:
-    namespace, slash, name = field.text().rpartition("/")
-    if not name or "/" in namespace or (slash and not namespace):
-        raise field.error("write a Service as name or namespace/name")
-    return ServiceEnd(namespace or DEFAULT_NAMESPACE, name, kubernetes_cluster)
-
-
-class _Inline(dict[str, Any]):
-    """A mapping that is written on one line."""
-
-
-class _Flow(list[Any]):
-    """A list that is written on one line."""
-
-
-_NO_FOLDING = 2**31 - 1
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes `_Inline` and `_Flow` on one line, and everything else in blocks."""
-
-    def ignore_aliases(self, _data: object) -> bool:
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, indentless=indentless and flow)
-
-
-# In other styles PyYAML folds line breaks such as U+0085 away.
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        f"{TAG}str", text, style=None if text.isprintable() else '"'
-    ),
-)
-_Dumper.add_representer(
-    _Inline, lambda dumper, data: dumper.represent_mapping(f"{TAG}map", data, flow_style=True)
-)
-_Dumper.add_representer(
-    _Flow, lambda dumper, data: dumper.represent_sequence(f"{TAG}seq", data, flow_style=True)
-)
-
-
 def format_documents(documents: Documents) -> str:
     """The one text for what the documents say; `parse_documents` reads it back.
 
@@ -274,15 +133,9 @@ def format_documents(documents: Documents) -> str:
         ("Workspace", workspace.name, workspace_spec(workspace))
         for workspace in sorted(documents.workspaces, key=lambda workspace: workspace.name)
     ]
-    return yaml.dump_all(
-        (
-            {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
-            for kind, name, spec in [*scopes, *workspaces]
-        ),
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=_NO_FOLDING,
+    return dump_all(
+        {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, name, spec in [*scopes, *workspaces]
     )
 
 
@@ -311,52 +164,11 @@ def workspace_spec(workspace: Workspace) -> dict[str, Any]:
         "outbound": str(workspace.catch_all.outbound),
     }
     clusters = [{"name": one.name, "query": str(one.query)} for one in workspace.clusters]
-    policies = [_policy_spec(policy) for policy in workspace.policies]
+    policies = [policy_spec(policy) for policy in workspace.policies]
     return {
         "scope": workspace.scope,
         **primary,
-        "catchAll": _Inline(catch_all),
+        "catchAll": Inline(catch_all),
         **({"clusters": clusters} if clusters else {}),
         **({"policies": policies} if policies else {}),
     }
-
-
-def _policy_spec(policy: Policy) -> dict[str, Any]:
-    ports = _Flow(
-        ports.first if ports.first == ports.last else str(ports) for ports in policy.ports
-    )
-    return {
-        "id": policy.id,
-        **({"description": policy.description} if policy.description else {}),
-        **({"rank": str(policy.rank)} if policy.rank is not Rank.DEFAULT else {}),
-        **({"priority": policy.priority} if policy.priority != DEFAULT_PRIORITY else {}),
-        "action": str(policy.action),
-        "consumer": _end_spec(policy.consumer),
-        "provider": _end_spec(policy.provider),
-        "protocol": format_protocol(policy.protocol),
-        **({"ports": ports} if ports else {}),
-    }
-
-
-def _end_spec(end: End) -> _Inline:
-    match end:
-        case ScopeEnd(scope):
-            return _Inline(scope=scope)
-        case ClusterEnd(name):
-            return _Inline(cluster=name)
-        case FilterEnd(query):
-            return _Inline(filter=str(query))
-        case ServiceEnd(namespace, name, kubernetes_cluster):
-            where = {"kubernetesCluster": kubernetes_cluster} if kubernetes_cluster else {}
-            return _Inline(service=f"{namespace}/{name}", **where)
-        case CidrEnd(networks, exceptions):
-            excepted = {"except": _one_or_list(exceptions)} if exceptions else {}
-            return _Inline(cidr=_one_or_list(networks), **excepted)
-        case FqdnEnd(name):
-            return _Inline(fqdn=name)
-        case OwnNodeEnd():
-            return _Inline(node="own")
-
-
-def _one_or_list(networks: tuple[Network, ...]) -> str | _Flow:
-    return str(networks[0]) if len(networks) == 1 else _Flow(map(str, networks))

@@ -9,24 +9,27 @@ name without DNS answers, matches nothing in an ALLOW and everyone in a DENY.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, summarize_address_range
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from ringfence.inventory.outside import NO_HOSTS
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, Network, parse_network
+from ringfence.model.address import Address, Network, host_network, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, ScopeName
 from ringfence.model.policy import (
     Action,
+    ApiServerEnd,
     CidrEnd,
     ClusterEnd,
     End,
     FilterEnd,
     FqdnEnd,
+    OutsideEnd,
     OwnNodeEnd,
     ScopeEnd,
     ServiceEnd,
@@ -39,6 +42,8 @@ from ringfence.model.workload import ItemKind
 AddressRange = tuple[int, int]
 """First and last address of 128 bits, both included."""
 
+API_SERVICE = ServiceEnd("default", "kubernetes")
+"""Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
 _V4 = parse_network("0.0.0.0/0")
 
 
@@ -61,6 +66,8 @@ class ResolvedEnd:
     """Every address."""
     unknown: bool = False
     """The inventory knows nothing by that name; `anyone` says which way that went."""
+    part: str = ""
+    """What tells it from the other parts of an end that is resolved in several."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -88,24 +95,33 @@ def resolve(
     Raises InputError where it names a scope or a cluster that there is not.
     """
     match end:
-        case ScopeEnd(scope):
-            return ResolvedEnd(items=members(tree, snapshot, scope))
-        case ClusterEnd(name):
-            within = And((tree.full_query(workspace.scope), _cluster_query(workspace, name)))
-            return ResolvedEnd(items=_workloads(snapshot, within))
-        case FilterEnd(query):
-            return ResolvedEnd(items=_workloads(snapshot, query))
-        case ServiceEnd():
-            found = _services(snapshot, end)
-            if not found:
-                return _unknown(action)
-            return ResolvedEnd(services=found, same_cluster=not end.kubernetes_cluster)
+        case ScopeEnd() | ClusterEnd() | FilterEnd():
+            return ResolvedEnd(items=_workloads(snapshot, _query(end, workspace, tree)))
+        case ServiceEnd(kubernetes_cluster=where) | ApiServerEnd(kubernetes_cluster=where):
+            named = end if isinstance(end, ServiceEnd) else API_SERVICE
+            found = _services(snapshot, replace(named, kubernetes_cluster=where))
+            return (
+                ResolvedEnd(services=found, same_cluster=not where) if found else _unknown(action)
+            )
         case CidrEnd(networks, exceptions):
             return ResolvedEnd(ranges=subtract(spans(networks), spans(exceptions)))
+        case OutsideEnd():
+            return ResolvedEnd(ranges=_outside(snapshot))
         case FqdnEnd():
             return _unknown(action)
         case OwnNodeEnd():
             return ResolvedEnd(own_node=True)
+
+
+def _query(end: ScopeEnd | ClusterEnd | FilterEnd, workspace: Workspace, tree: ScopeTree) -> Query:
+    """What the workloads of an end satisfy."""
+    match end:
+        case ScopeEnd(scope):
+            return tree.full_query(scope)
+        case ClusterEnd(name):
+            return And((tree.full_query(workspace.scope), _cluster_query(workspace, name)))
+        case FilterEnd(query):
+            return query
 
 
 def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:
@@ -151,18 +167,26 @@ def union(ranges: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
 def subtract(
     ranges: tuple[AddressRange, ...], holes: tuple[AddressRange, ...]
 ) -> tuple[AddressRange, ...]:
-    """The ranges without the holes, both disjoint and sorted."""
-    for hole_first, hole_last in holes:
-        ranges = tuple(
-            part
-            for first, last in ranges
-            for part in (
-                (first, min(last, hole_first - 1)),
-                (max(first, hole_last + 1), last),
-            )
-            if part[0] <= part[1]
-        )
-    return ranges
+    """The ranges without the holes, disjoint and sorted as `ranges` are."""
+    holes, left, spot = union(holes), list[AddressRange](), 0
+    for start, last in ranges:
+        first = start
+        while spot < len(holes) and holes[spot][1] < first:
+            spot += 1
+        at = spot
+        while at < len(holes) and holes[at][0] <= last:
+            if first < holes[at][0]:
+                left.append((first, holes[at][0] - 1))
+            first = holes[at][1] + 1
+            at += 1
+        if first <= last:
+            left.append((first, last))
+    return tuple(left)
+
+
+def _outside(snapshot: Snapshot) -> tuple[AddressRange, ...]:
+    held = {address for item in snapshot.items for address in item.addresses}
+    return subtract(((0, 2**128 - 1),), spans([*NO_HOSTS, *map(host_network, held)]))
 
 
 def _workloads(snapshot: Snapshot, query: Query) -> BitMap:

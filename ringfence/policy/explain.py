@@ -27,12 +27,13 @@ def explain(layers: Sequence[RuleLayer], connections: Connections, row: int) -> 
         position, snapshot = int(end_items(one, role)[0]), layers[0].snapshot
         if position == NOWHERE or position not in snapshot.workloads:
             continue
-        matching = tuple(
+        # Several rules of one decision may match, and it is told once.
+        matching = dict.fromkeys(
             decision
             for layer, matcher in matchers
             for decision in _matching(layer, matcher, position, role)
         )
-        ends.append(EndVerdict(role, DIRECTIONS[role], snapshot.items[position].key, matching))
+        ends.append(EndVerdict(role, DIRECTIONS[role], snapshot.items[position].key, (*matching,)))
     return Verdict(tuple(ends))
 
 

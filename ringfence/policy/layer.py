@@ -26,7 +26,8 @@ class OrderedRule:
 
     `members` are the positions at which it decides. `direction` is None for a policy, which
     decides in both: outbound at its consumer, inbound at its provider. `ports` are destination
-    ports, those of the Service where the provider is one.
+    ports, those of the Service where the provider is one; of ICMP, type * 256 + code. A policy
+    may come to several rules, next to each other: they share their decision, and so its place.
     """
 
     decision: Decision

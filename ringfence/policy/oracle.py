@@ -7,16 +7,19 @@ marks hold the sentence that a step follows.
 
 from collections.abc import Iterator, Sequence
 
+from ringfence.inventory.outside import address_types
 from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.ids import ScopeName, Version
 from ringfence.model.policy import (
     Action,
+    ApiServerEnd,
     CidrEnd,
     ClusterEnd,
     Direction,
     End,
     FilterEnd,
     FqdnEnd,
+    OutsideEnd,
     OwnNodeEnd,
     Policy,
     Rank,
@@ -72,7 +75,7 @@ class Oracle:
             if isinstance(said, Direction):
                 matched, action, name = said is direction, workspace.catch_all.of(said), None
             else:
-                matched = self._policy_matches(workspace, said, connection, role)
+                matched = self._policy_matches(workspace, said, connection, role, subject)
                 action, name = said.action, said.id
             if matched:
                 yield Decision(
@@ -139,7 +142,12 @@ class Oracle:
     # --- does a policy speak of the connection? ---
 
     def _policy_matches(
-        self, workspace: Workspace, policy: Policy, connection: Connection, role: EndRole
+        self,
+        workspace: Workspace,
+        policy: Policy,
+        connection: Connection,
+        role: EndRole,
+        subject: Item,
     ) -> bool:
         # "`protocol: any` must be written. A protocol without ports means all its ports."
         if policy.protocol not in (None, connection.protocol):
@@ -149,16 +157,35 @@ class Oracle:
         consumer, provider = connection.consumer, connection.provider
         # "The receiving node decides on (consumer, Service)": no pod stands at the other end.
         behind = None if as_receiver else provider
-        if not self._end_matches(workspace, policy.consumer, consumer, behind, policy.action):
+        if isinstance(policy.consumer, ApiServerEnd):
+            if not self._is_api_server(policy.consumer, subject, consumer, policy.action):
+                return False
+        elif not self._end_matches(workspace, policy.consumer, consumer, behind, policy.action):
             return False
-        if isinstance(policy.provider, ServiceEnd) and self._services(policy.provider):
-            return self._service_matches(policy, policy.provider, connection, as_receiver)
+        target = _service_of(policy.provider)
+        if isinstance(target, ServiceEnd) and self._services(target):
+            return self._service_matches(policy, target, connection, as_receiver)
+        if isinstance(target, ServiceEnd) and any(isinstance(port, str) for port in policy.ports):
+            return policy.action is Action.DENY  # what its ports are is not known either
         port = connection.dialled_port if as_receiver else connection.provider_port
-        if policy.ports and not any(port in ports for ports in policy.ports):
+        if not self._port_matches(policy, port, self._holder(provider)):
             return False
         if as_receiver:
-            return self._unknown_matches(policy.provider, policy.action)
-        return self._end_matches(workspace, policy.provider, provider, consumer, policy.action)
+            return self._unknown_matches(target, policy.action)
+        return self._end_matches(workspace, target, provider, consumer, policy.action)
+
+    @staticmethod
+    def _port_matches(policy: Policy, port: int, provider: Item | None) -> bool:
+        """Follows "A port's name means the number that the workload's containers declare"."""
+        if policy.icmp:
+            type_, code = divmod(port, 256)
+            return any(one.type == type_ and one.code in (None, code) for one in policy.icmp)
+        declared = provider.containers if provider else ()
+        held = [(one.name, one.protocol) for one in declared if one.port == port]
+        return not policy.ports or any(
+            (wanted, policy.protocol) in held if isinstance(wanted, str) else port in wanted
+            for wanted in policy.ports
+        )
 
     def _end_matches(
         self,
@@ -173,11 +200,15 @@ class Oracle:
             case CidrEnd(networks, exceptions):
                 # "CIDRs match addresses inside the cluster too."
                 return _in_any(address, networks) and not _in_any(address, exceptions)
-            case FqdnEnd() | ServiceEnd():
+            case FqdnEnd() | ServiceEnd() | ApiServerEnd():
                 return self._unknown_matches(end, action)
             case OwnNodeEnd():
                 pod = None if other is None else self._holder(other)
                 return item is not None and pod is not None and _runs(item, pod)
+            case OutsideEnd():
+                # "Every address that no item of the inventory holds" and that is a host's.
+                kinds = {*address_types(address)}
+                return item is None and kinds in ({"private"}, {"public"})
             case ScopeEnd(scope):
                 return item is not None and self._in_scope(item, scope)
             case ClusterEnd(name):
@@ -192,20 +223,34 @@ class Oracle:
             case FilterEnd(query):
                 return item is not None and self._is_subject(item) and matches(query, item.labels)
 
+    def _is_api_server(
+        self, end: ApiServerEnd, subject: Item, address: Address, action: Action
+    ) -> bool:
+        """Follows "As a consumer the hosts behind that, of the workload which decides"."""
+        known = self._services(_service_of(end))
+        cluster = end.kubernetes_cluster or subject.cluster
+        here = [one.service for one in known if one.service and cluster in ("", one.cluster)]
+        hosts = [self._holder(backend.address) for spec in here for backend in spec.backends]
+        holder = self._holder(address)
+        if not known:
+            return self._unknown_matches(_service_of(end), action)
+        if holder is not None:
+            return holder in hosts
+        return any(address == backend.address for spec in here for backend in spec.backends)
+
     def _unknown_matches(self, end: End, action: Action) -> bool:
         """An end of which nothing is known: nobody for an ALLOW, everybody for a DENY."""
-        known = not isinstance(end, FqdnEnd | ServiceEnd) or (
-            isinstance(end, ServiceEnd) and bool(self._services(end))
-        )
+        known = not isinstance(end, FqdnEnd | ServiceEnd) or bool(self._services(end))
         return not known and action is Action.DENY
 
     # --- Services ---
 
-    def _services(self, end: ServiceEnd) -> list[Item]:
+    def _services(self, end: End) -> list[Item]:
         return [
             item
             for item in self._items
-            if item.kind is ItemKind.SERVICE
+            if isinstance(end, ServiceEnd)
+            and item.kind is ItemKind.SERVICE
             and (item.namespace, item.name) == (end.namespace, end.name)
             and (not end.kubernetes_cluster or item.cluster == end.kubernetes_cluster)
         ]
@@ -221,7 +266,10 @@ class Oracle:
             if not end.kubernetes_cluster and placed and placed != service.cluster:
                 continue
             for port in service.service.ports if service.service else ():
-                if policy.ports and not any(port.port in ports for ports in policy.ports):
+                if policy.ports and not any(
+                    wanted == port.name if isinstance(wanted, str) else port.port in wanted
+                    for wanted in policy.ports
+                ):
                     continue
                 if self._dials(connection, service, port):
                     return True
@@ -254,6 +302,13 @@ def _reaches_directly(connection: Connection, service: Item, port: ServicePort) 
         and backend.protocol == connection.protocol
         for backend in (service.service.backends if service.service else ())
     )
+
+
+def _service_of(end: End) -> End:
+    """An API server, as a provider, is the Service `kubernetes` in namespace `default`."""
+    if isinstance(end, ApiServerEnd):
+        return ServiceEnd("default", "kubernetes", end.kubernetes_cluster)
+    return end
 
 
 def _runs(node: Item, pod: Item) -> bool:

@@ -25,6 +25,7 @@ from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import members, own_nodes, resolve
 from ringfence.policy.layer import OrderedRule
+from ringfence.policy.parts import parts
 
 Enforced = tuple[Workspace, Version]
 
@@ -48,7 +49,9 @@ class PolicySet:
             for workspace, _ in self.enforced
         }
         self.rules: tuple[OrderedRule, ...] = tuple(
-            self._rule(place, *entry) for place, entry in enumerate(self._sequence())
+            rule
+            for place, entry in enumerate(self._sequence())
+            for rule in self._rules(place, *entry)
         )
 
     @cached_property
@@ -83,14 +86,14 @@ class PolicySet:
             for direction in Direction:
                 yield Stage.CATCH_ALL, workspace, version, direction
 
-    def _rule(
+    def _rules(
         self,
         place: int,
         stage: Stage,
         workspace: Workspace,
         version: Version,
         said: Policy | Direction,
-    ) -> OrderedRule:
+    ) -> Iterator[OrderedRule]:
         def decision(policy: PolicyId | None, action: Action) -> Decision:
             scope, name = workspace.scope, workspace.name
             return Decision(Layer.RINGFENCE, stage, scope, name, version, policy, place, action)
@@ -98,19 +101,17 @@ class PolicySet:
         governed = self._members[workspace.scope]
         if isinstance(said, Direction):
             action = workspace.catch_all.of(said)
-            return OrderedRule(decision(None, action), governed, direction=said)
+            yield OrderedRule(decision(None, action), governed, direction=said)
+            return
+        decided = decision(said.id, said.action)
         consumer, provider = (
             resolve(end, said.action, workspace, self.tree, self.snapshot)
             for end in (said.consumer, said.provider)
         )
-        return OrderedRule(
-            decision(said.id, said.action),
-            governed,
-            consumer,
-            provider,
-            said.protocol,
-            said.ports,
-        )
+        for one in parts(said, governed, consumer, provider, self.snapshot):
+            yield OrderedRule(
+                decided, one.members, one.consumer, one.provider, said.protocol, one.ports
+            )
 
 
 def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:

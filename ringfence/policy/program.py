@@ -25,8 +25,9 @@ class Rule:
     """One first-match rule on connections that open.
 
     `peers` is the remote end's addresses and `local` the namespace's own end's, None for any.
-    `ports` are destination ports, empty for all. `handle` names the policy that made the rule:
-    it comes back in drop reports and stands in the kernel rule's comment.
+    `ports` are destination ports, of ICMP type * 256 + code, empty for all. `handle` names the
+    policy that made the rule: it comes back in drop reports and stands in the kernel rule's
+    comment.
     """
 
     handle: str

@@ -128,7 +128,8 @@ class Translator:
         local = self._who.local(rule, rule.consumer, at, consumer=True)
         cluster = self._snapshot.items[at].cluster if end.same_cluster else None
         own = at if end.own_node or rule.consumer.own_node else NOWHERE
-        key = (rule.decision.place, local, cluster, own)
+        part = rule.consumer.part, end.part, rule.ports
+        key = (rule.decision.place, part, local, cluster, own)
         if key not in self._made:
             self._made[key] = list(self._towards(rule, at, local))
         return self._made[key]

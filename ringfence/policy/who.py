@@ -5,7 +5,7 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import ClusterEnd
-from ringfence.policy.ends import AddressRange, ResolvedEnd
+from ringfence.policy.ends import AddressRange, ResolvedEnd, union
 from ringfence.policy.fronts import Fronts
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import PolicySet
@@ -35,7 +35,11 @@ class Who:
     ) -> SetId | None:
         """The workload's own addresses as far as a CIDR holds them, None if it holds them all."""
         addresses = self._snapshot.items[at].addresses
-        if not end.ranges or all(within(address, end.ranges) for address in addresses):
+        if (
+            at in end.items
+            or not end.ranges
+            or all(within(address, end.ranges) for address in addresses)
+        ):
             return None
         return self._sets.name(self._meaning(rule, consumer=consumer), end.ranges)
 
@@ -52,7 +56,7 @@ class Who:
         if end.anyone:
             return "everywhere", EVERYWHERE
         if meaning not in self._ranges:
-            self._ranges[meaning] = end.ranges or self._sets.of_items(end.items)
+            self._ranges[meaning] = union((*end.ranges, *self._sets.of_items(end.items)))
         return meaning, self._ranges[meaning]
 
     def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
@@ -62,7 +66,9 @@ class Who:
             return "everywhere"
         policy = self._policies[decision.workspace, decision.policy]
         end = policy.consumer if consumer else policy.provider
-        return f"{decision.workspace} {end}" if isinstance(end, ClusterEnd) else str(end)
+        where = f"{decision.workspace} " if isinstance(end, ClusterEnd) else ""
+        part = (rule.consumer if consumer else rule.provider).part
+        return f"{where}{end}{f' {part}' if part else ''}"
 
     def named(self, end: ResolvedEnd) -> BitMap:
         """The positions of the workloads that the end names, itself or through a Service."""

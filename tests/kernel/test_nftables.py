@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from ringfence.kernel.bpf import object_path
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.netns import inode
 from ringfence.model.address import format_address, host_network, parse_address
+from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action, ServiceEnd
-from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP, PortRange
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import DROP_SET_SIZE, Nftables
 from ringfence.policy.compile import compile_policies
@@ -47,15 +49,15 @@ def node() -> Iterator[Node]:
         yield made
 
 
-def inbound(pod: Pod, *friends: str) -> Ruleset:
-    """The pod admits TCP 80 from its friends and nothing else."""
+def inbound(pod: Pod, *friends: str, allowed: Rule = ALLOWED) -> Ruleset:
+    """The pod admits TCP 80, or what else is allowed, from its friends and nothing else."""
     own = tuple(map(parse_address, (pod.address, pod.address6)))
     binding = PodBinding("uid", "shop", pod.name, own, PROGRAM, None)
     policy = NodePolicy(
         ClusterId("c1"),
         NodeName("n1"),
         {FRIENDS: tuple(host_network(parse_address(friend)) for friend in friends)},
-        {PROGRAM: Program((ALLOWED, CATCH_ALL))},
+        {PROGRAM: Program((allowed, CATCH_ALL))},
         (binding,),
         NodeBinding((), None, None, None),
         (),
@@ -133,6 +135,19 @@ def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
     load(server, rules)
     assert not ping(stranger, server.address)
     assert drops(server, rules) == {(stranger.address, server.address, 1, 8 << 8): 1}
+
+
+@pytest.mark.parametrize("family", ["address", "address6"])
+def test_icmp_is_admitted_by_type(node: Node, family: str) -> None:
+    stranger, server, _ = node.pods
+    mine, its = getattr(stranger, family), getattr(server, family)
+    protocol, request = (ICMPV6, 128) if ":" in its else (ICMP, 8)
+    for type_, answered in ((request + 1, False), (request, True)):
+        ports = (IcmpType(type_).ports,)
+        load(
+            server, inbound(server, mine, allowed=replace(ALLOWED, protocol=protocol, ports=ports))
+        )
+        assert ping(stranger, its) is answered
 
 
 def test_what_finds_no_room_is_dropped_and_counted_and_nobody_else_is_told(node: Node) -> None:

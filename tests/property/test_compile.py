@@ -38,7 +38,12 @@ def test_rules_deny_nothing_that_the_evaluator_allows(data: st.DataObject) -> No
     bound = data.draw(enforced(tree))
     asked = data.draw(st.lists(connections(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    policy_set = PolicySet(snapshot, tree, bound)
+    hold_against_rules(PolicySet(snapshot, tree, bound), items, asked)
+
+
+def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Connection]) -> None:
+    """What the rules let pass, against the verdict at each end."""
+    snapshot = policy_set.snapshot
     compiled = compile_policies(policy_set, ())
     widened = {widening.workload for widening in compiled.widenings}
     columns = tabulate(snapshot, asked)

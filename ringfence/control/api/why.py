@@ -11,6 +11,8 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_enforced, load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.model.errors import InputError
+from ringfence.model.icmp import NAMES as ICMP_NAMES
+from ringfence.model.icmp import parse_icmp_type
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
@@ -67,11 +69,14 @@ async def why(
     destination: str,
     port: Annotated[int, Query(ge=0, le=65535)] = 0,
     protocol: str = "TCP",
+    icmp: Annotated[str, Query(description="Of ICMP, the type, or type/code.")] = "echo-request",
 ) -> WhyResponse:
     """Name the policies that decide, by what is enforced now."""
     number = parse_one_protocol(protocol)
     if (number in WITH_PORTS) != bool(port):
         raise InputError(f"port: {protocol} needs {'one' if number in WITH_PORTS else 'none'}")
+    if number in ICMP_NAMES:
+        port = parse_icmp_type(number, icmp).ports.first
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)

@@ -11,14 +11,17 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
+from ringfence.model.icmp import format_icmp_type
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.policy import (
     Action,
+    ApiServerEnd,
     CidrEnd,
     ClusterEnd,
     End,
     FilterEnd,
     FqdnEnd,
+    OutsideEnd,
     OwnNodeEnd,
     Policy,
     Rank,
@@ -77,6 +80,7 @@ class PolicyResponse(BaseModel):
     provider: str
     protocol: str
     ports: list[str]
+    icmp: list[str] = Field(description="Types, or type/code; none means all.")
 
 
 class WorkspaceResponse(BaseModel):
@@ -200,6 +204,7 @@ def _policy(policy: Policy) -> PolicyResponse:
         provider=_end(policy.provider),
         protocol=format_protocol(policy.protocol),
         ports=[str(ports) for ports in policy.ports],
+        icmp=[format_icmp_type(policy.protocol, one) for one in policy.icmp],
     )
 
 
@@ -220,3 +225,7 @@ def _end(end: End) -> str:
             return name
         case OwnNodeEnd():
             return "own node"
+        case ApiServerEnd(cluster):
+            return f"API server{f' of {cluster}' if cluster else ''}"
+        case OutsideEnd():
+            return "any host outside"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ringfence.model.address import Address, Network, format_address, is_v4
 from ringfence.model.policy import Action, Direction
-from ringfence.model.protocol import SCTP, TCP, UDP, PortRange, format_protocol
+from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends.interface import DropSet, Ruleset, UnsupportedError
 from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
@@ -40,7 +40,15 @@ OVERFLOW = "overflow"
 DROP_MARK = 0x52464452
 """What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
 
-_PORT_MATCH = {TCP: "tcp dport", UDP: "udp dport", SCTP: "sctp dport"}
+_PORT_MATCH = {
+    TCP: "tcp dport",
+    UDP: "udp dport",
+    SCTP: "sctp dport",
+    ICMP: "icmp type . icmp code",
+    ICMPV6: "icmpv6 type . icmpv6 code",
+}
+_FAMILY_OF = {ICMP: 4, ICMPV6: 6}
+"""Where nftables knows the types of ICMP."""
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 _SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 
@@ -191,6 +199,11 @@ class _Text:
             chain = f"{name}_{family.number}"
             lines = []
             for place, rule in enumerate(rules):
+                if (
+                    rule.ports
+                    and _FAMILY_OF.get(rule.protocol or 0, family.number) != family.number
+                ):
+                    continue
                 denies = f"{chain}_deny{place}" if rule.action is Action.DENY else ""
                 lines.append(self.rule(rule, direction, family, denies))
                 if denies:
@@ -311,7 +324,14 @@ def _by_family(family: _Family, rest: str) -> str:
 def _protocol_match(protocol: int, ports: tuple[PortRange, ...]) -> str:
     if not ports:
         return f"meta l4proto {protocol}"
-    return f"{_PORT_MATCH[protocol]} {{ {', '.join(map(str, ports))} }}"
+    written = map(_messages if protocol in _FAMILY_OF else str, ports)
+    return f"{_PORT_MATCH[protocol]} {{ {', '.join(written)} }}"
+
+
+def _messages(ports: PortRange) -> str:
+    """Messages of one type of ICMP, kept as type * 256 + code."""
+    codes = PortRange(ports.first & 0xFF, ports.last & 0xFF)
+    return f"{ports.first >> 8} . {codes}"
 
 
 def _fail_safes(

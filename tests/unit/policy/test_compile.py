@@ -128,7 +128,7 @@ def test_a_pod_that_may_dial_its_own_service_admits_its_own_node(
     ("rule", "reason"),
     [
         (Rule('x" drop', Action.ALLOW, None, (), None), "handle"),
-        (Rule("x", Action.ALLOW, 1, (DIRECT.ports[0],), None), "no ports for ICMP"),
+        (Rule("x", Action.ALLOW, 47, (PortRange(80, 80),), None), "no ports for 47"),
         (Rule("x", Action.ALLOW, None, (), SetId("a }")), "not a name"),
     ],
 )

@@ -51,6 +51,18 @@ spec:
       consumer: {node: own}
       provider: {cidr: [0.0.0.0/0, '::/0'], except: 10.0.0.0/8}
       protocol: any
+    - id: api
+      action: ALLOW
+      consumer: {apiServer: own}
+      provider: {scope: a-shop}
+      protocol: TCP
+      ports: [webhook, 9443]
+    - id: ping
+      action: DENY
+      consumer: {host: outside}
+      provider: {apiServer: east}
+      protocol: ICMP
+      icmp: [echo-request, 40, destination-unreachable/4]
     - id: names
       action: ALLOW
       consumer: {scope: a-shop}
@@ -127,7 +139,30 @@ spec:
         ("protocol: TCP", "protocol: TCPX", 14, "spec.policies[0].protocol", "not a protocol"),
         ("protocol: TCP", "protocol: ICMP", 10, "spec.policies[0]", "ports on ICMP"),
         ("[80]", "[]", 15, "spec.policies[0].ports", "empty list"),
-        ("[80]", "[80, http]", 15, "spec.policies[0].ports[1]", "not a port"),
+        ("[80]", "[80, Http]", 15, "spec.policies[0].ports[1]", "not a port"),
+        ("[80]", "[80, http]", 10, "spec.policies[0]", "what port 'http' is at its provider"),
+        ("ports: [80]", "icmp: [3]", 15, "spec.policies[0].icmp", "with protocol ICMP or"),
+        (
+            "protocol: TCP\n    ports: [80]",
+            "protocol: ICMP\n    icmp: [ping]",
+            15,
+            "spec.policies[0].icmp[0]",
+            "echo-",
+        ),
+        (
+            "protocol: TCP\n    ports: [80]",
+            "protocol: ICMP\n    icmp: [256]",
+            15,
+            "spec.policies[0].icmp[0]",
+            "to 255",
+        ),
+        (
+            "{cidr: 10.0.0.0/8}",
+            "{host: h1}",
+            13,
+            "spec.policies[0].provider.host",
+            "not one of outside",
+        ),
         ("[80]", "[80\n", 17, "", "not YAML"),
         ("ports: [80]", "priority: high", 15, "spec.policies[0].priority", "whole number"),
     ],

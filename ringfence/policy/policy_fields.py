@@ -1,0 +1,200 @@
+"""A policy and its ends as fields of a document."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ringfence.model.address import Network, parse_network
+from ringfence.model.errors import InputError
+from ringfence.model.icmp import format_icmp_type, parse_icmp_type
+from ringfence.model.ids import PolicyId, ScopeName
+from ringfence.model.keys import parse_filter
+from ringfence.model.policy import (
+    SPOKEN,
+    Action,
+    ApiServerEnd,
+    CidrEnd,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    OutsideEnd,
+    OwnNodeEnd,
+    Policy,
+    Rank,
+    ScopeEnd,
+    ServiceEnd,
+)
+from ringfence.model.protocol import Port, PortRange, format_protocol, parse_port, parse_protocol
+from ringfence.policy.fields import Field, suggest
+from ringfence.policy.yaml_text import Flow, Inline
+
+DEFAULT_NAMESPACE = "default"
+"""The namespace of a Service that is named without one, as for kubectl."""
+OWN = "own"
+"""The node, or the API server, that the other end's place says."""
+OUTSIDE = "outside"
+
+_BESIDE = {"kubernetesCluster": "service", "except": "cidr"}
+DEFAULT_PRIORITY = 100
+_POLICY_FIELDS = (
+    "id",
+    "description",
+    "rank",
+    "priority",
+    "action",
+    "consumer",
+    "provider",
+    "protocol",
+    "ports",
+    "icmp",
+)
+
+
+def read_policy(field: Field, clusters: Sequence[str]) -> Policy:
+    """Read a policy of a workspace with these clusters; raises DocumentError."""
+    needed = ("id", "action", "consumer", "provider", "protocol")
+    given = field.required(_POLICY_FIELDS, *needed)
+    ends = _end(given["consumer"], clusters), _end(given["provider"], clusters)
+    protocol = given["protocol"].read(parse_protocol, given["protocol"].word())
+    ports = tuple(port.read(parse_port, port.word()) for port in _listed(given, "ports"))
+    parse_icmp = partial(parse_icmp_type, protocol)
+    icmp = tuple(one.read(parse_icmp, one.word()) for one in _listed(given, "icmp"))
+    said = PolicyId(given["id"].text()), *ends, protocol, ports
+    action = Action(given["action"].choice(SPOKEN))
+    rank = Rank(given["rank"].choice(Rank)) if "rank" in given else Rank.DEFAULT
+    priority = given["priority"].integer() if "priority" in given else DEFAULT_PRIORITY
+    description = given["description"].text() if "description" in given else ""
+    try:
+        return Policy(*said, action, rank, priority, description, icmp)
+    except InputError as error:
+        raise field.error(str(error)) from error
+
+
+def _listed(given: Mapping[str, Field], name: str) -> list[Field]:
+    """The entries of an optional list; one that is there must not be empty, lest it mean all."""
+    entries = list(given[name].one_or_more()) if name in given else []
+    if name in given and not entries:
+        raise given[name].error("is an empty list; leave it out or name something")
+    return entries
+
+
+def _end(field: Field, clusters: Sequence[str]) -> End:
+    given = field.fields((*_END_KINDS, *_BESIDE))
+    kinds = [kind for kind in _END_KINDS if kind in given]
+    if len(kinds) != 1:
+        raise field.error(f"an end is exactly one of {', '.join(_END_KINDS)}")
+    value = given[kinds[0]]
+    for beside, owner in _BESIDE.items():
+        if beside in given and owner not in given:
+            raise given[beside].error(f"goes with {owner!r} only")
+    return _END_KINDS[kinds[0]](_Written(value, given, clusters))
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An end in the making: its value, what is beside it, and the workspace's clusters."""
+
+    value: Field
+    beside: Mapping[str, Field]
+    clusters: Sequence[str]
+
+    def cluster(self) -> End:
+        name = self.value.text()
+        if name not in self.clusters:
+            mend = suggest(name, self.clusters)
+            raise self.value.error(f"the workspace has no cluster {name!r}{mend}")
+        return ClusterEnd(name)
+
+    def service(self) -> End:
+        namespace, slash, name = self.value.text().rpartition("/")
+        if not name or "/" in namespace or (slash and not namespace):
+            raise self.value.error("write a Service as name or namespace/name")
+        where = self.beside.get("kubernetesCluster")
+        return ServiceEnd(namespace or DEFAULT_NAMESPACE, name, where.text() if where else "")
+
+    def cidr(self) -> End:
+        return CidrEnd(self._networks("cidr"), self._networks("except"))
+
+    def api_server(self) -> End:
+        name = self.value.text()
+        return ApiServerEnd("" if name == OWN else name)
+
+    def node(self) -> End:
+        self.value.choice([OWN])
+        return OwnNodeEnd()
+
+    def host(self) -> End:
+        self.value.choice([OUTSIDE])
+        return OutsideEnd()
+
+    def _networks(self, name: str) -> tuple[Network, ...]:
+        return tuple(one.read(parse_network, one.text()) for one in _listed(self.beside, name))
+
+
+_END_KINDS: Mapping[str, Callable[[_Written], End]] = {
+    "scope": lambda written: ScopeEnd(ScopeName(written.value.text())),
+    "cluster": _Written.cluster,
+    "filter": lambda written: FilterEnd(written.value.read(parse_filter, written.value.text())),
+    "service": _Written.service,
+    "cidr": _Written.cidr,
+    "fqdn": lambda written: FqdnEnd(written.value.text()),
+    "node": _Written.node,
+    "apiServer": _Written.api_server,
+    "host": _Written.host,
+}
+
+
+def policy_spec(policy: Policy) -> dict[str, Any]:
+    """What stands for the policy in its workspace."""
+    ports = Flow(map(_port, policy.ports))
+    icmp = Flow(_number_or_text(format_icmp_type(policy.protocol, one)) for one in policy.icmp)
+    return {
+        "id": policy.id,
+        **({"description": policy.description} if policy.description else {}),
+        **({"rank": str(policy.rank)} if policy.rank is not Rank.DEFAULT else {}),
+        **({"priority": policy.priority} if policy.priority != DEFAULT_PRIORITY else {}),
+        "action": str(policy.action),
+        "consumer": _end_spec(policy.consumer),
+        "provider": _end_spec(policy.provider),
+        "protocol": format_protocol(policy.protocol),
+        **({"ports": ports} if ports else {}),
+        **({"icmp": icmp} if icmp else {}),
+    }
+
+
+def _end_spec(end: End) -> Inline:
+    match end:
+        case ScopeEnd(scope):
+            return Inline(scope=scope)
+        case ClusterEnd(name):
+            return Inline(cluster=name)
+        case FilterEnd(query):
+            return Inline(filter=str(query))
+        case ServiceEnd(namespace, name, kubernetes_cluster):
+            where = {"kubernetesCluster": kubernetes_cluster} if kubernetes_cluster else {}
+            return Inline(service=f"{namespace}/{name}", **where)
+        case CidrEnd(networks, exceptions):
+            excepted = {"except": _one_or_list(exceptions)} if exceptions else {}
+            return Inline(cidr=_one_or_list(networks), **excepted)
+        case FqdnEnd(name):
+            return Inline(fqdn=name)
+        case OwnNodeEnd():
+            return Inline(node=OWN)
+        case ApiServerEnd(kubernetes_cluster):
+            return Inline(apiServer=kubernetes_cluster or OWN)
+        case OutsideEnd():
+            return Inline(host=OUTSIDE)
+
+
+def _port(port: Port) -> str | int:
+    return port.first if isinstance(port, PortRange) and port.first == port.last else str(port)
+
+
+def _number_or_text(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+def _one_or_list(networks: tuple[Network, ...]) -> str | Flow:
+    return str(networks[0]) if len(networks) == 1 else Flow(map(str, networks))
