@@ -4,10 +4,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from ringfence.cli.explained import dot as explained_dot
+from ringfence.cli.explained import rows as explained_rows
+from ringfence.cli.explained import text as explained_text
 from ringfence.cli.flows.drawing import dot_quoted
 from ringfence.cli.output import Format, Row, emit_data, printable
 from ringfence.model.errors import InputError
@@ -16,6 +18,7 @@ from ringfence.model.protocol import PortRange
 from ringfence.policy.kubernetes.cluster import Cluster
 from ringfence.policy.kubernetes.connectivity import Connectivity, Edge
 from ringfence.policy.kubernetes.documents import Folder
+from ringfence.policy.kubernetes.explanation import Explanation
 from ringfence.policy.kubernetes.exposure import (
     ExposureReport,
     Representatives,
@@ -69,20 +72,47 @@ def print_edges(
     edges: Sequence[Edge], form: ConnectivityFormat, report: ExposureReport | None = None
 ) -> None:
     """Print edges to stdout, and what the workloads are exposed to."""
-    if form is ConnectivityFormat.JSON:
-        told: Any = [_object(*one) for one in sorted(edges)]
-        if report is not None:
-            told = {"connlist_results": told, "exposure_results": _exposures(report)}
-        emit_data(told, Format.JSON)
-        return
-    if form is ConnectivityFormat.DOT:
-        lines = list(_dot(sorted(edges)))
-    else:
-        lines = sorted(
-            printable(f"{source} => {target} : {text}") for source, target, text in edges
-        )
-    if report is not None and form is ConnectivityFormat.TXT:
-        lines += [*([""] if lines else []), *_report(report)]
+    match form:
+        case ConnectivityFormat.JSON:
+            _print_data([_object(*one) for one in sorted(edges)], report)
+        case ConnectivityFormat.DOT:
+            _print_lines(_dot(sorted(edges)))
+        case ConnectivityFormat.TXT:
+            _print_text(
+                sorted(
+                    printable(f"{source} => {target} : {text}") for source, target, text in edges
+                ),
+                report,
+            )
+
+
+def print_explanations(
+    explained: Sequence[Explanation],
+    form: ConnectivityFormat,
+    report: ExposureReport | None = None,
+) -> None:
+    """Print to stdout why connections are allowed or denied, and what the workloads expose."""
+    match form:
+        case ConnectivityFormat.JSON:
+            _print_data(explained_rows(explained), report)
+        case ConnectivityFormat.DOT:
+            _print_lines(explained_dot(explained))
+        case ConnectivityFormat.TXT:
+            _print_text(list(explained_text(explained)), report)
+
+
+def _print_data(told: list[Row], report: ExposureReport | None) -> None:
+    whole = {"connlist_results": told, "exposure_results": _exposures(report)} if report else told
+    emit_data(whole, Format.JSON)
+
+
+def _print_text(lines: list[str], report: ExposureReport | None) -> None:
+    if report is not None:
+        lines = [*lines, *([""] if lines else []), *_report(report)]
+    _print_lines(lines)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
@@ -105,12 +135,13 @@ def _exposures(report: ExposureReport) -> Row:
 def _report(report: ExposureReport) -> Iterator[str]:
     yield "Exposure Analysis Result:"
     sections = []
+    named = [one.workload for told in report.exposures.values() for one in told]
+    width = max(map(len, named), default=0)
     for word, direction, arrow in (
         ("Egress", Direction.OUTBOUND, "=>"),
         ("Ingress", Direction.INBOUND, "<="),
     ):
         told = report.exposures[direction]
-        width = max((len(one.workload) for one in told), default=0)
         lines = sorted(
             f"{printable(one.workload):<{width}} \t{arrow} \t"
             f"{printable(one.peer)} : {one.connections}"

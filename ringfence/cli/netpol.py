@@ -7,12 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.manifests import ConnectivityFormat, print_edges, read_connectivity
+from ringfence.cli.explained import ExplainOnly, restrict
+from ringfence.cli.manifests import (
+    ConnectivityFormat,
+    print_edges,
+    print_explanations,
+    read_connectivity,
+)
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, printable
 from ringfence.model.errors import InputError
 from ringfence.policy.errors import FieldError, PolicyError
 from ringfence.policy.kubernetes.cases import Answer, Step, answer, read_cases
 from ringfence.policy.kubernetes.difference import changes
+from ringfence.policy.kubernetes.explanation import Explainer
 from ringfence.policy.kubernetes.focus import Focus, FocusDirection, parse_connection
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -75,7 +82,7 @@ def check(
 
 
 @app.command()
-def connectivity(
+def connectivity(  # noqa: PLR0913, PLR0917 - one parameter for each option
     directory: DirOption,
     focus: Annotated[
         list[str], typer.Option(help="Only what touches this workload: name or namespace/name.")
@@ -93,6 +100,13 @@ def connectivity(
         bool,
         typer.Option("--exposure", help="Tell also who might talk that the folder does not have."),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Tell which policies allow and deny, pair by pair."),
+    ] = False,
+    explain_only: Annotated[
+        ExplainOnly | None, typer.Option(help="Explain allowed, or denied, connections only.")
+    ] = None,
     output: ConnectivityOption = ConnectivityFormat.TXT,
 ) -> None:
     """Print which workloads may talk on which ports, for a folder of manifests.
@@ -100,16 +114,22 @@ def connectivity(
     Workloads on both sides are pods' owners, `namespace/name[Kind]`; ranges of addresses are
     outside the cluster; {ingress-controller} stands for whatever serves Ingress and Route objects.
 
-    Example: ringfence netpol connectivity --dir manifests/ -o json
+    Examples:
+      ringfence netpol connectivity --dir manifests/ -o json
+      ringfence netpol connectivity --dir manifests/ --focus front-end --explain
     """
     asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
     connection = parse_connection(focus_connection) if focus_connection else None
     read = read_connectivity(directory, connection, exposure=exposure)
     for name in asked.unknown(read.workloads):
         typer.echo(f"warning: there is no workload {printable(name)}", err=True)
-    edges = asked.select(read.edges(), read.workloads)
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
-    print_edges(list(edges), output, report)
+    if explain or explain_only:
+        explainer = Explainer(read)
+        pairs = asked.select(read.pairs(), read.workloads)
+        print_explanations(restrict(map(explainer.explain, pairs), explain_only), output, report)
+    else:
+        print_edges(list(asked.select(read.edges(), read.workloads)), output, report)
 
 
 @app.command()

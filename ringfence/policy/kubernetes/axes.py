@@ -61,27 +61,30 @@ class PortCells:
         """What connections of some cells (bits of a mask, packed) are: `TCP 80,90-100,UDP 53`."""
         if packed not in self._texts:
             bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=len(self))
-            self._texts[packed] = self._told(np.flatnonzero(bits).tolist())
+            self._texts[packed] = self._told(bits.astype(np.bool_))
         return self._texts[packed]
 
-    def _told(self, held: list[int]) -> str:
-        if len(held) == len(self.cells):
+    def _told(self, mask: Mask) -> str:
+        if mask.all():
             return ALL
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for protocol, first, last in (self.cells[at] for at in held):
-            listed = ranges.setdefault(protocol, [])
-            if listed and listed[-1][1] + 1 == first:
-                listed[-1] = listed[-1][0], last
-            else:
-                listed.append((first, last))
         return (
             ",".join(
-                f"{format_protocol(protocol)} "
-                + ",".join(str(PortRange(first, last)) for first, last in listed)
-                for protocol, listed in ranges.items()
+                f"{format_protocol(protocol)} {','.join(map(str, listed))}"
+                for protocol, listed in self.ranges(mask).items()
             )
             or NOTHING
         )
+
+    def ranges(self, mask: Mask) -> dict[int, list[PortRange]]:
+        """The ports of some cells: for each protocol of which there are any, the fewest ranges."""
+        found: dict[int, list[PortRange]] = {}
+        for protocol, first, last in (self.cells[at] for at in np.flatnonzero(mask).tolist()):
+            listed = found.setdefault(protocol, [])
+            if listed and listed[-1].last + 1 == first:
+                listed[-1] = PortRange(listed[-1].first, last)
+            else:
+                listed.append(PortRange(first, last))
+        return found
 
 
 def port_ranges(rules: Iterable[OrderedRule]) -> Iterable[tuple[int, PortRange]]:

@@ -106,7 +106,7 @@ def _rule(kind: str, name: str, direction: Direction, given: schema.TieredRule) 
     else:
         _bound(given.ports, f"{path}.ports", least=0)
         ports = tuple(_port(one, f"{path}.ports[{at}]") for at, one in enumerate(given.ports or ()))
-    return PolicyRule(name, direction, action, peers, ports or None)
+    return PolicyRule(name, direction, action, peers, ports or None, given.name)
 
 
 def _bound(listed: list[Any] | None, path: str, least: int = 1) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.model.policy import Action, Direction
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import TCP, PortRange
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.evaluate import walk
@@ -52,6 +52,19 @@ class Edge(NamedTuple):
     connections: str
 
 
+class Pair(NamedTuple):
+    """Two ends, `published` the second where it is an ingress controller that connects to it.
+
+    `consumer` and `provider` are the numbers of their classes, or of ranges after all classes.
+    """
+
+    source: str
+    target: str
+    consumer: int
+    provider: int
+    published: Workload | None = None
+
+
 class Connectivity:
     """What policies permit among workloads, and between them and addresses outside.
 
@@ -69,6 +82,7 @@ class Connectivity:
         beside: Representatives = _NOBODY,
         focus: tuple[int, PortRange] | None = None,
     ) -> None:
+        self.policies = policies
         self.workloads = sorted(workloads, key=lambda one: one.display)
         everyone = [pod for pods in workloads.values() for pod in pods]
         others = [one.pod for one in beside.pods]
@@ -89,15 +103,16 @@ class Connectivity:
             }
             for direction in Direction
         }
-        self._published = published
+        self.published = published
         targets = [
-            (protocol, PortRange(port, port))
-            for ports in published.values()
-            for protocol, port in ports
+            (TCP, PortRange(port, port))
+            for by in published.values()
+            for ports in by.values()
+            for port in ports
         ]
         asked = [focus] if focus else []
         self.ports = PortCells([*port_ranges(self.layer.rules), *targets, *asked])
-        self._focus = np.packbits(self.ports.mask(focus[0], [focus[1]])) if focus else None
+        self.focus = self.ports.mask(*((focus[0], [focus[1]]) if focus else (None, [])))
         self._classify(cluster, workloads)
         self._judge()
 
@@ -118,20 +133,21 @@ class Connectivity:
 
     def _judge(self) -> None:
         """Fill `_outbound` and `_inbound`: [class, peer], the cells of ports that it allows."""
-        by_position: dict[tuple[int, Direction], list[OrderedRule]] = {}
+        self._governing: dict[tuple[int, Direction], list[OrderedRule]] = {}
         standing = BitMap(self._positions)
         for rule in self.layer.rules:
             assert rule.direction is not None
             for at in rule.members & standing:
-                by_position.setdefault((at, rule.direction), []).append(rule)
-        self._governed = {
-            key for key, rules in by_position.items() if any(one.decision.policy for one in rules)
-        }
+                self._governing.setdefault((at, rule.direction), []).append(rule)
         self._masks: dict[int, tuple[Mask, Mask]] = {}
         self._outbound, self._inbound = (
-            self._judged([by_position.get((at, direction), []) for at in self._positions])
+            self._judged([self.governing(own, direction) for own in range(len(self._positions))])
             for direction in (Direction.OUTBOUND, Direction.INBOUND)
         )
+
+    def governing(self, own: int, direction: Direction) -> Sequence[OrderedRule]:
+        """The rules that decide for a class in a direction, in order."""
+        return self._governing.get((self._positions[own], direction), [])
 
     def _judged(self, governing: Iterable[Sequence[OrderedRule]]) -> NDArray[np.uint8]:
         """What classes allow, each by the rules that govern it; many have the same."""
@@ -149,7 +165,7 @@ class Connectivity:
         if not rules:
             everything = np.packbits(np.ones(len(self.ports), dtype=np.bool_))
             return np.tile(everything, (len(self._positions) + len(self.ranges), 1))
-        masks = {rule.decision.place: self._mask(rule) for rule in rules}
+        masks = {rule.decision.place: self.spoken_of(rule) for rule in rules}
         peers, peer_of = _distinct(np.stack([one[0] for one in masks.values()]))
         cells, cell_of = _distinct(np.stack([one[1] for one in masks.values()]))
         row_peer, row_cell = np.divmod(np.arange(len(peers) * len(cells)), len(cells))
@@ -165,16 +181,17 @@ class Connectivity:
         packed: NDArray[np.uint8] = np.packbits(allowed, axis=1)[peer_of]
         return packed
 
-    def _mask(self, rule: OrderedRule) -> tuple[Mask, Mask]:
+    def spoken_of(self, rule: OrderedRule) -> tuple[Mask, Mask]:
         """The peers and the cells of ports that the rule speaks of."""
         place = rule.decision.place
         if place not in self._masks:
             inbound = rule.direction is Direction.INBOUND
             end = rule.consumer if inbound else rule.provider
-            self._masks[place] = self._peers(end), self.ports.mask(rule.protocol, rule.ports)
+            self._masks[place] = self.peers(end), self.ports.mask(rule.protocol, rule.ports)
         return self._masks[place]
 
-    def _peers(self, end: ResolvedEnd) -> Mask:
+    def peers(self, end: ResolvedEnd) -> Mask:
+        """Which classes, and after them which ranges of addresses, the end holds."""
         if end.anyone:
             return np.ones(len(self._positions) + len(self.ranges), dtype=np.bool_)
         inside = holds(self.layer.snapshot, end.items, np.array(self._positions, dtype=np.int32))
@@ -202,12 +219,14 @@ class Connectivity:
             outside, allowed = self._outside(own, Direction.INBOUND)
             for edge in self._told(source, outside, allowed):
                 yield Edge(edge.target, source, edge.connections)
-        for workload, ports in self._published.items():
-            mask = np.zeros(len(self.ports), dtype=np.bool_)
-            for protocol, port in ports:
-                mask |= self.ports.mask(protocol, [PortRange(port, port)])
+        for workload, by in self.published.items():
+            mask = self.single_ports(set().union(*by.values()))
             allowed = self._inbound[self._class[workload], :1] & np.packbits(mask)
             yield from self._told(INGRESS_CONTROLLER, [workload.display], allowed)
+
+    def single_ports(self, ports: Iterable[int]) -> Mask:
+        """The cells of some TCP ports, at least one."""
+        return self.ports.mask(TCP, [PortRange(port, port) for port in ports])
 
     def exposure(self) -> ExposureReport:
         """To whom workloads are exposed of those that are not here: `beside`, and outside."""
@@ -216,7 +235,7 @@ class Connectivity:
         for workload in self.workloads:
             own, name = self._class[workload], workload.display
             for direction in Direction:
-                if (self._positions[own], direction) not in self._governed:
+                if not any(one.decision.policy for one in self.governing(own, direction)):
                     unprotected.append((name, direction))
                 judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
                 texts = [self.ports.text(one.tobytes()) for one in judged[own, 1 : self._known]]
@@ -234,15 +253,40 @@ class Connectivity:
     def _outside(self, own: int, direction: Direction) -> tuple[list[str], NDArray[np.uint8]]:
         """The ranges outside that rules of the direction tell apart, and what is allowed."""
         judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
-        ranges = self._told_apart[direction]
-        starts = [at for at, one in enumerate(self.ranges) if one[0] in ranges]
-        return list(ranges.values()), judged[own, len(self._positions) :][starts]
+        texts, peers = zip(*self._ranges(direction), strict=True)
+        return list(texts), judged[own][list(peers)]
+
+    def _ranges(self, direction: Direction) -> Iterator[tuple[str, int]]:
+        """The ranges outside that rules of the direction tell apart, and which peers they are."""
+        told_apart = self._told_apart[direction]
+        for at, one in enumerate(self.ranges, len(self._positions)):
+            if one[0] in told_apart:
+                yield told_apart[one[0]], at
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every pair of ends whose connections `edges` tells, allowed or not."""
+        for one in self.workloads:
+            own = self._class[one]
+            for other in self.workloads:
+                if other is not one:
+                    yield Pair(one.display, other.display, own, self._class[other])
+            for text, outside in self._ranges(Direction.OUTBOUND):
+                yield Pair(one.display, text, own, outside)
+            for text, outside in self._ranges(Direction.INBOUND):
+                yield Pair(text, one.display, outside, own)
+        for one in self.published:
+            yield Pair(INGRESS_CONTROLLER, one.display, 0, self._class[one], one)
+
+    def is_outside(self, end: int) -> bool:
+        """Whether an end of a pair is a range of addresses, for which nobody decides."""
+        return end >= len(self._positions)
 
     def _told(
         self, source: str, targets: Sequence[str], allowed: NDArray[np.uint8], skip: int = -1
     ) -> Iterator[Edge]:
-        if self._focus is not None:
-            allowed = self._focus * ((allowed & self._focus) == self._focus).all(axis=1)[:, None]
+        if not self.focus.all():
+            wanted = np.packbits(self.focus)
+            allowed = wanted * ((allowed & wanted) == wanted).all(axis=1)[:, None]
         packed, width = np.ascontiguousarray(allowed).tobytes(), allowed.shape[1]
         for at in np.flatnonzero(allowed.any(axis=1)).tolist():
             if at != skip:

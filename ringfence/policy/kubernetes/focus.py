@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from ringfence.model.errors import InputError
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange, parse_ports
-from ringfence.policy.kubernetes.connectivity import INGRESS_CONTROLLER, Edge
+from ringfence.policy.kubernetes.connectivity import INGRESS_CONTROLLER, Edge, Pair
 from ringfence.policy.kubernetes.exposure import ExposureReport
 from ringfence.policy.kubernetes.fields import PROTOCOLS
 from ringfence.policy.kubernetes.topology import Workload
+
+BetweenEnds = TypeVar("BetweenEnds", Edge, Pair)
 
 
 class FocusDirection(StrEnum):
@@ -32,8 +35,10 @@ class Focus:
         if (self.peers or self.direction) and not self.workloads:
             raise InputError("a peer or a direction of which workload? Name it with --focus")
 
-    def select(self, edges: Iterable[Edge], workloads: Iterable[Workload]) -> Iterator[Edge]:
-        """The edges that are asked about."""
+    def select(
+        self, edges: Iterable[BetweenEnds], workloads: Iterable[Workload]
+    ) -> Iterator[BetweenEnds]:
+        """The edges, or other pairs of ends, that are asked about."""
         known = list(workloads)
         wanted, peers = _displays(self.workloads, known), _displays(self.peers, known)
         for edge in edges:

@@ -2,19 +2,31 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
+from ringfence.model.protocol import TCP
 from ringfence.policy.errors import FieldError
 from ringfence.policy.kubernetes.cluster import Pod
-from ringfence.policy.kubernetes.fields import PROTOCOLS, convert
+from ringfence.policy.kubernetes.fields import convert
 from ringfence.policy.kubernetes.manifests import Manifest
 from ringfence.policy.kubernetes.network_policy import DEFAULT_NAMESPACE
 from ringfence.policy.kubernetes.topology import Topology, Workload
 
-Published = dict[Workload, set[tuple[int, int]]]
-"""By workload, the (protocol, port) pairs at which ingress controllers reach it."""
+_VIRTUAL_MACHINE = "VirtualMachine"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Publisher:
+    """An Ingress or Route, `name` with its namespace, and the Service that it names."""
+
+    kind: str
+    name: str
+    service: str
+
+
+Published = dict[Workload, dict[Publisher, set[int]]]
+"""By workload and what publishes it, the TCP ports at which ingress controllers reach it."""
 
 
 class _Part(msgspec.Struct, rename="camel", frozen=True):
@@ -103,11 +115,18 @@ class _Route(_Part, frozen=True):
 class _Reference:
     """A Service that is published, and the port of it by number or name, None for all."""
 
-    namespace: str
+    kind: str
+    metadata: _Metadata
     service: str
     port: int | str | None
-    by_target: bool
-    """The port is what the Service calls its target port, as a Route writes it."""
+
+    @property
+    def namespace(self) -> str:
+        return _namespace(self.metadata)
+
+    @property
+    def publisher(self) -> Publisher:
+        return Publisher(self.kind, f"{self.namespace}/{self.metadata.name}", self.service)
 
 
 def published(manifests: Iterable[Manifest], topology: Topology) -> Published:
@@ -140,9 +159,10 @@ def _resolve(
             continue
         for workload, pods in topology.workloads.items():
             if workload.namespace == reference.namespace:
-                ports = set(_targets(reference, service, pods))
+                ports = set(_targets(reference, service, workload, pods))
                 if ports:
-                    found.setdefault(workload, set()).update(ports)
+                    by = found.setdefault(workload, {}).setdefault(reference.publisher, set())
+                    by |= ports
     return found
 
 
@@ -156,8 +176,8 @@ def _of_ingress(ingress: _Ingress) -> Iterator[_Reference]:
     for backend in [*backends, *([spec.default_backend] if spec.default_backend else [])]:
         if backend.service is not None:
             port = backend.service.port
-            wanted = port.name or port.number
-            yield _Reference(_namespace(ingress.metadata), backend.service.name, wanted, False)
+            wanted = port.name or port.number or None
+            yield _Reference("Ingress", ingress.metadata, backend.service.name, wanted)
 
 
 def _paths(rule: _IngressRule) -> list[_Path]:
@@ -165,31 +185,37 @@ def _paths(rule: _IngressRule) -> list[_Path]:
 
 
 def _of_route(route: _Route) -> Iterator[_Reference]:
-    port = route.spec.port.target_port if route.spec.port else None
+    port = (route.spec.port.target_port if route.spec.port else None) or None
     for target in [route.spec.to, *(route.spec.alternate_backends or ())]:
-        if target.kind in (None, "Service"):
-            yield _Reference(_namespace(route.metadata), target.name, port, True)
+        if target.kind in (None, "", "Service"):
+            yield _Reference("Route", route.metadata, target.name, port)
 
 
 def _targets(
-    reference: _Reference, service: _Service, pods: Iterable[Pod]
-) -> Iterator[tuple[int, int]]:
+    reference: _Reference, service: _Service, workload: Workload, pods: Iterable[Pod]
+) -> Iterator[int]:
+    """The ports of the pods that the reference reaches, of those that their containers declare."""
     selector: Mapping[str, str] = service.spec.selector or {}
+    wanted = list(_service_targets(reference, service))
     for pod in pods:
         if any(pod.labels.get(key) != value for key, value in selector.items()):
             continue
-        for port in service.spec.ports or ():
-            target: Any = port.port if port.target_port is None else port.target_port
-            # An Ingress should name the Service's port; some name the target port, and are served.
-            called = {port.name, target} | (set() if reference.by_target else {port.port})
-            if reference.port is None or reference.port in called:
-                protocol = PROTOCOLS.get(port.protocol or "TCP", PROTOCOLS["TCP"])
-                yield from _numbers(target, protocol, pod)
+        declared = {port.port: port.name for port in pod.ports if port.protocol == TCP}
+        for target in wanted:
+            if isinstance(target, int) and workload.kind == _VIRTUAL_MACHINE:
+                yield target
+            yield from (port for port, name in declared.items() if target in (port, name))
 
 
-def _numbers(target: int | str, protocol: int, pod: Pod) -> Iterator[tuple[int, int]]:
-    if isinstance(target, int):
-        yield protocol, target
-    for port in pod.ports:
-        if port.name == target and port.protocol == protocol:
-            yield protocol, port.port
+def _service_targets(reference: _Reference, service: _Service) -> Iterator[int | str]:
+    """The target of the first port of the Service that is meant, of all where none is named.
+
+    An Ingress should name the Service's port and a Route its target; either is served.
+    """
+    for port in service.spec.ports or ():
+        target = port.target_port or port.port
+        if reference.port is None:
+            yield target
+        elif reference.port in (port.name, port.port, target):
+            yield target
+            return

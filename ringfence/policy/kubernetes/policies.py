@@ -91,7 +91,8 @@ class NamedPort:
 class PolicyRule:
     """A rule of a policy; `name` tells where it stands in it, such as `ingress[0]`.
 
-    `peers` and `ports` None are everyone and everything; `()` is nobody and nothing.
+    `peers` and `ports` None are everyone and everything; `()` is nobody and nothing. `title` is
+    what its author calls it, for the kinds that have a place for that.
     """
 
     name: str
@@ -99,6 +100,7 @@ class PolicyRule:
     action: Action
     peers: tuple[Peer, ...] | None
     ports: tuple[Ports | NamedPort, ...] | None
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,14 +107,15 @@ class KubernetesLayer:
         action = rule.action
         if rule.peers and any(isinstance(peer, UnknownPeer) for peer in rule.peers):
             action = Action.ALLOW if action is Action.ALLOW else Action.DENY
-        end = self._resolve(rule.peers, action)
+        end = self.resolve(rule.peers, action)
         for members, peers, ports in self._narrowed(rule, subjects, end):
             inbound = rule.direction is Direction.INBOUND
             ends = (peers, ANYONE) if inbound else (ANYONE, peers)
             decision = self._decision(policy.stage, policy, rule.name, action)
             self._rules.append(OrderedRule(decision, members, *ends, *ports, rule.direction))
 
-    def _resolve(self, peers: tuple[Peer, ...] | None, action: Action) -> ResolvedEnd:
+    def resolve(self, peers: tuple[Peer, ...] | None, action: Action) -> ResolvedEnd:
+        """Who the peers of a rule with that action are in the cluster."""
         if peers is None:
             return ANYONE
         items = BitMap()

@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from ringfence.cli.manifests import ConnectivityFormat, print_edges, read_connectivity
+from ringfence.cli.explained import restrict
+from ringfence.cli.manifests import (
+    ConnectivityFormat,
+    print_edges,
+    print_explanations,
+    read_connectivity,
+)
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.kubernetes.connectivity import Edge
 from ringfence.policy.kubernetes.difference import changes
+from ringfence.policy.kubernetes.explanation import Explainer
 from ringfence.policy.kubernetes.focus import Focus, FocusDirection, parse_connection
 from tests.golden.netpol.corpora import corpus
 
@@ -60,6 +67,22 @@ def test_connections() -> None:
             same = set(text.splitlines()) - {""} == lines(found)
         if not same:
             differ.append(case["name"])
+    assert differ == []
+
+
+@with_corpus
+@pytest.mark.parametrize("suite", ["explain", "explain_exposure"])
+def test_explanations(suite: str) -> None:
+    differ = []
+    for case in cases(suite):
+        with redirect_stdout(StringIO()) as printed:
+            read = read_connectivity(CORPUS / case["dir"], exposure=case["flags"]["exposure"])
+            explained = restrict(map(Explainer(read).explain, read.pairs()), None)
+            report = read.exposure() if case["flags"]["exposure"] else None
+            print_explanations(explained, ConnectivityFormat.TXT, report)
+        if printed.getvalue().strip("\n") != expected(case).strip("\n"):
+            differ.append(case["name"])
+    assert cases(suite)
     assert differ == []
 
 
