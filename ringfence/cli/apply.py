@@ -32,7 +32,9 @@ def apply(
     Example: ringfence apply -f policies/
     """
     documents = read_documents(file)
-    answer = send_documents(connect(), documents, dry_run=dry_run, override=override or [])
+    answer = send_documents(
+        connect(), "/apply", documents, dry_run=dry_run, override=override or []
+    )
     if output is Format.TABLE:
         print_changes(answer["changes"])
     else:

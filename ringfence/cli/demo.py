@@ -117,7 +117,7 @@ def _policies(folder: Path, told: Told) -> None:
         proposal = _run("discover", workspace, "--since", "10m")
         (folder / f"{workspace}.yaml").write_text(proposal)
     _run("apply", "-f", str(folder))
-    _run("get", NAMESPACE)
+    _run("get", "policies", NAMESPACE)
     listed = connect().get("/workspaces")["items"]
     told.facts["policies proposed"] = str(sum(row["policies"] for row in listed))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli.client import ApiError, Client
+from ringfence.cli.output import printable
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted, named
 
@@ -31,11 +32,13 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
     return found
 
 
-def send_documents(client: Client, documents: list[tuple[str, str]], **more: Any) -> dict[str, Any]:
-    """Have the control plane apply them; what is wrong in a file is no mistake in the command."""
+def send_documents(
+    client: Client, path: str, documents: list[tuple[str, str]], **more: Any
+) -> dict[str, Any]:
+    """Send them to the control plane; what is wrong in a file is no mistake in the command."""
     files = [{"name": name, "documents": text} for name, text in documents]
     try:
-        return dict(client.post("/apply", {"files": files, **more}))
+        return dict(client.post(path, {"files": files, **more}))
     except InputError as error:
         raise ApiError(str(error)) from error
 
@@ -55,8 +58,10 @@ def print_changes(changes: list[dict[str, Any]]) -> None:
 
 
 def tell_governance(answer: dict[str, Any]) -> None:
-    """Say on stderr for whom changed scopes change the rules that are in force."""
+    """Say on stderr what changed scopes do to the rules in force, and what is odd about them."""
     names = answer["workloads"]
     if names:
         workloads = f"{counted(len(names), 'workload')}: {named(names)}"
         sys.stderr.write(f"other enforced rules decide at {workloads}\n")
+    for warning in answer["warnings"]:
+        sys.stderr.write(f"warning: {printable(warning)}\n")

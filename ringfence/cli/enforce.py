@@ -15,6 +15,10 @@ from ringfence.model.words import counted, named
 
 app = typer.Typer(add_completion=False)
 
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+WaitOption = Annotated[bool, typer.Option(help="Wait until every connected agent has it in force.")]
+TimeoutOption = Annotated[float, typer.Option(min=0, help="Seconds to wait.")]
+
 
 @app.command()
 def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -22,16 +26,14 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str] | None, typer.Argument(help="Workspaces to enforce, each as name or name@p2.")
     ] = None,
     off: Annotated[bool, typer.Option("--off", help="Take every rule away everywhere.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
     override: Annotated[
         list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
     ] = None,
-    wait: Annotated[
-        bool, typer.Option(help="Wait until every connected agent has it in force.")
-    ] = True,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait.")] = 60.0,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60.0,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Show what would change and for whom, ask, then enforce these workspaces, and no others.
@@ -49,22 +51,31 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
         )
     client = connect()
-    plan = _send(client, body, off=off, dry_run=True)
-    if output is Format.TABLE:
-        _print_plan(plan)
-    else:
-        emit_data(plan, output)
-    if plan.get("refused"):
-        raise RingfenceError(plan["refused"])
     if dry_run:
-        return
+        _show_plan(_send(client, body, off=off, dry_run=True), output)
+    elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
+        raise typer.Exit(2)
+
+
+def carry_out(
+    client: Client,
+    body: dict[str, Any],
+    *,
+    off: bool = False,
+    yes: bool,
+    wait: bool,
+    timeout: float,
+    output: Format = Format.TABLE,
+) -> bool:
+    """Show the plan, ask, and enforce what was shown; whether it is in force, where waited for."""
+    plan = _send(client, body, off=off, dry_run=True)
+    _show_plan(plan, output)
     if not yes and not typer.confirm("Go ahead?", err=True):
         raise RingfenceError("nothing was changed")
     # The versions that were shown, even if there are newer ones by now.
-    body["workspaces"] = plan["workspaces"]
-    revision = _send(client, body, off=off, dry_run=False)["revision"]
-    if wait and not _wait(client, revision, timeout):
-        raise typer.Exit(2)
+    shown = {**body, "workspaces": plan["workspaces"]}
+    revision = _send(client, shown, off=off, dry_run=False)["revision"]
+    return not wait or _wait(client, revision, timeout)
 
 
 def _workspace(text: str) -> dict[str, Any]:
@@ -78,6 +89,16 @@ def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> 
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
     return dict(answer)
+
+
+def _show_plan(plan: dict[str, Any], output: Format) -> None:
+    """Print a plan; raises RingfenceError where it is refused."""
+    if output is Format.TABLE:
+        _print_plan(plan)
+    else:
+        emit_data(plan, output)
+    if plan.get("refused"):
+        raise RingfenceError(plan["refused"])
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

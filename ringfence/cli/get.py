@@ -1,4 +1,4 @@
-"""`ringfence get`: workspaces, and the policies of one."""
+"""`ringfence get`: workspaces, their versions, and the policies of one."""
 
 from typing import Annotated
 
@@ -6,10 +6,11 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.model.ids import parse_version
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-WORKSPACE_COLUMNS = [
+WORKSPACES = [
     Column("WORKSPACE", lambda row: row["name"]),
     Column("SCOPE", lambda row: row["scope"]),
     Column("PRIMARY", lambda row: "yes" if row["primary"] else "no"),
@@ -25,7 +26,7 @@ def _ports(row: Row) -> str:
     return f"{row['protocol']} {ports}".strip()
 
 
-POLICY_COLUMNS = [
+POLICIES = [
     Column("POLICY", lambda row: row["id"]),
     Column("RANK", lambda row: row["rank"]),
     Column("PRIORITY", lambda row: row["priority"], right=True),
@@ -37,19 +38,67 @@ POLICY_COLUMNS = [
 ]
 
 
+def _mark(name: str) -> Column:
+    """Who and when; csv has both apart."""
+
+    def text(row: Row) -> str:
+        mark = row[name]
+        if not mark:
+            return ""
+        until = mark.get("until")
+        return f"{mark['actor']}, {mark['at']}{f' to {until}' if until else ''}"
+
+    fields = ("actor", "at", "until") if name == "enforced" else ("actor", "at")
+    csv = {
+        f"{name.upper()} {field.upper()}": lambda row, field=field: (row[name] or {}).get(field)
+        for field in fields
+    }
+    return Column(name.upper(), text, csv=csv)
+
+
+VERSIONS = [
+    Column("VERSION", lambda row: f"p{row['version']}"),
+    Column("SCOPE", lambda row: row["scope"], wide=True),
+    Column("POLICIES", lambda row: row["policies"], right=True),
+    _mark("proposed"),
+    _mark("analysed"),
+    _mark("enforced"),
+]
+
+
 @app.command()
-def get(
-    workspace: Annotated[str | None, typer.Argument(help="Show this one's policies.")] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="An older version.")] = None,
+def workspaces(output: OutputOption = Format.TABLE) -> None:
+    """List the workspaces: which version is the latest, and which one is enforced.
+
+    Example: ringfence get workspaces
+    """
+    emit(connect().get("/workspaces")["items"], WORKSPACES, output, "no workspace yet")
+
+
+@app.command()
+def policies(
+    workspace: Annotated[str, typer.Argument(help="A workspace, or workspace@p2 for a version.")],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List workspaces, or the policies of one in the order they are read.
+    """List the policies of a workspace in the order they are read.
 
-    Example: ringfence get sock-shop
+    Example: ringfence get policies sock-shop
     """
-    client = connect()
-    if workspace is None:
-        emit(client.get("/workspaces")["items"], WORKSPACE_COLUMNS, output, "no workspace yet")
-    else:
-        answer = client.get(f"/workspaces/{workspace}", version=version)
-        emit(answer["policies"], POLICY_COLUMNS, output, "the workspace has no policy")
+    name, version = parse_version(workspace)
+    answer = connect().get(f"/workspaces/{name}", version=version)
+    emit(answer["policies"], POLICIES, output, "the workspace has no policy")
+
+
+@app.command()
+def versions(
+    workspace: Annotated[str, typer.Argument(help="A workspace.")],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List the versions of a workspace, the newest first: who proposed, analysed, enforced it.
+
+    Analysed tells the first time, enforced the last one, and until when.
+
+    Example: ringfence get versions sock-shop
+    """
+    rows = connect().get(f"/workspaces/{workspace}/versions")["items"]
+    emit(rows, VERSIONS, output)

@@ -57,12 +57,12 @@ async def judge(
         for row, deciding in zip(rows.tolist(), _deciding(policy_set, verdicts), strict=True):
             judged.deciding[row] = deciding
 
-    for part in _by_inventory(records, timeline, until_ns):
+    for part in by_inventory(records, timeline, until_ns):
         await asyncio.to_thread(work, *part)
     return judged
 
 
-def _by_inventory(
+def by_inventory(
     records: Records, timeline: Timeline, until_ns: int
 ) -> Iterator[tuple[NDArray[np.intp], Snapshot]]:
     """Split the connections by inventories that hold all their ends as they were then.

@@ -19,10 +19,16 @@ class Author:
     source: str
 
     async def note(
-        self, connection: AsyncConnection, now_ns: int, what: str, difference: str = ""
+        self,
+        connection: AsyncConnection,
+        now_ns: int,
+        what: str,
+        difference: str = "",
+        *,
+        about: str,
     ) -> None:
-        """Add one change to the audit trail."""
-        change = Change(now_ns, self.principal.actor, self.source, what, difference)
+        """Add one change of `about`, KIND/NAME, to the audit trail."""
+        change = Change(now_ns, self.principal.actor, self.source, about, what, difference)
         await add_change(connection, self.principal.tenant, change)
 
 

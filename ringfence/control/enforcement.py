@@ -160,7 +160,8 @@ class Enforcement:
                 async with self._database.write() as connection:
                     fresh = Enforced(plan.revision, pairs, actor, now_ns)
                     await enforce(connection, self._tenant, fresh)
-                    await author.note(connection, now_ns, what, "\n".join(plan.changes))
+                    told = "\n".join(plan.changes)
+                    await author.note(connection, now_ns, what, told, about="enforcement")
             await self._recompute()
         return plan
 

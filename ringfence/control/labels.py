@@ -124,7 +124,7 @@ class UploadedLabels:
         async with self._database.write() as connection:
             await remove_uploads(connection, self._tenant, removed)
             await put_uploads(connection, self._tenant, fresh.values())
-            await author.note(connection, now_ns, what)
+            await author.note(connection, now_ns, what, about="labels")
         for network in removed:
             del self._held[network]
         self._held |= fresh

@@ -51,7 +51,8 @@ class Modes:
         now_ns, actor = self._clock(), author.principal.actor
         async with self._database.write() as connection:
             await set_agent_mode(connection, self._tenant, node, mode, actor, now_ns)
-            await author.note(connection, now_ns, f"{mode} mode for the agent of {node[1]}")
+            what = f"{mode} mode for the agent of {node[1]}"
+            await author.note(connection, now_ns, what, about=f"agent/{node[1]}")
         self._modes[node] = mode
         self._agents.notify([node])
 

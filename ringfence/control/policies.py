@@ -8,11 +8,11 @@ from ringfence.control.errors import NotFoundError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
-from ringfence.policy.document import parse_documents
+from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.scopes import all_scopes
-from ringfence.store.relational.workspaces import find_version
+from ringfence.store.relational.workspaces import find_version, heads
 
 
 async def load_tree(connection: AsyncConnection, tenant: TenantId) -> ScopeTree:
@@ -45,6 +45,20 @@ async def load_enforced(
             for name, version in enforced.workspaces
         ]
     )
+
+
+async def load_documents(
+    connection: AsyncConnection, tenant: TenantId
+) -> tuple[Documents, dict[WorkspaceName, Version]]:
+    """Everything as of its latest version, and which those are."""
+    tree = await load_tree(connection, tenant)
+    found = [
+        await load_workspace(connection, tenant, head.name)
+        for head in await heads(connection, tenant)
+    ]
+    workspaces = tuple(workspace for workspace, _ in found)
+    latest = {workspace.name: version for workspace, version in found}
+    return Documents(tree.preorder(), workspaces), latest
 
 
 @lru_cache(maxsize=256)

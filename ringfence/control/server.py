@@ -213,7 +213,7 @@ class ControlPlane:
             )
             await add_token(connection, made)
             what = "made the administrator's token"
-            change = Change(now_ns, _FIRST_ADMINISTRATOR, "first start", what, "")
+            change = Change(now_ns, _FIRST_ADMINISTRATOR, "first start", "token", what, "")
             await add_change(connection, DEFAULT_TENANT, change)
             if self._config.admin_token_file is not None:
                 write_private(self._config.admin_token_file, f"{token}\n".encode())

@@ -1,13 +1,23 @@
 """What changes from one set of documents to another, part by part."""
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ringfence.model.policy import Workspace
 from ringfence.policy.document import Documents, scope_spec, workspace_spec
 
 Spec = Mapping[str, Any]
+_POLICY = "policy "
+
+
+class DocumentKind(StrEnum):
+    """The kinds of documents."""
+
+    SCOPE = "Scope"
+    WORKSPACE = "Workspace"
 
 
 class ChangeKind(StrEnum):
@@ -19,18 +29,57 @@ class ChangeKind(StrEnum):
     DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of one scope or workspace.
+class PartChange(StrEnum):
+    """What became of a part."""
 
-    `lines` tell each part of it that differs: `+` what is new, `-` what goes, `~` what reads
-    otherwise.
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class PartDifference:
+    """One thing that differs: a field, a cluster, a policy, or a field of one of these.
+
+    `part` is `scope`, `catchAll`, `cluster NAME`, `policy ID` and so on; `field` is empty where the
+    part as a whole is meant. `old` and `new` are values as documents write them, None for what is
+    not written; of a policy that MOVED they are its places in the list, from 1.
     """
 
-    kind: str
+    part: str
+    field: str
+    change: PartChange
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        """One line: `+` what is new, `-` what goes, `~` what reads otherwise."""
+        name = f"{self.part}, {self.field}" if self.field else self.part
+        match self.change:
+            case PartChange.ADDED:
+                return f"+ {name}: {_write(self.new)}"
+            case PartChange.REMOVED:
+                return f"- {name}: {_write(self.old)}"
+            case PartChange.CHANGED:
+                return f"~ {name}: {_write(self.old)} → {_write(self.new)}"
+            case PartChange.MOVED:
+                return f"~ {name}: moved from place {self.old} to {self.new}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one scope or workspace, and each part of it that differs."""
+
+    kind: DocumentKind
     name: str
     change: ChangeKind
-    lines: tuple[str, ...]
+    parts: tuple[PartDifference, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each part that differs."""
+        return tuple(map(str, self.parts))
 
 
 def difference(old: Documents, new: Documents) -> list[Change]:
@@ -39,8 +88,8 @@ def difference(old: Documents, new: Documents) -> list[Change]:
     What only `old` has counts as deleted: hand over only what is meant to be compared.
     """
     return [
-        *_changes("Scope", _scopes(old), _scopes(new)),
-        *_changes("Workspace", _workspaces(old), _workspaces(new)),
+        *_changes(DocumentKind.SCOPE, _scopes(old), _scopes(new)),
+        *_changes(DocumentKind.WORKSPACE, _workspaces(old), _workspaces(new)),
     ]
 
 
@@ -52,16 +101,23 @@ def _workspaces(documents: Documents) -> dict[str, Spec]:
     return {one.name: _by_name(workspace_spec(one)) for one in documents.workspaces}
 
 
-def _changes(kind: str, old: Mapping[str, Spec], new: Mapping[str, Spec]) -> Iterator[Change]:
+def workspace_difference(old: Workspace, new: Workspace) -> tuple[PartDifference, ...]:
+    """What differs between two workspaces or two versions of one, their names aside."""
+    return tuple(_differences(*(_by_name(workspace_spec(one)) for one in (old, new))))
+
+
+def _changes(
+    kind: DocumentKind, old: Mapping[str, Spec], new: Mapping[str, Spec]
+) -> Iterator[Change]:
     for name in sorted({*old, *new}):
-        lines = tuple(_lines(old.get(name, {}), new.get(name, {})))
+        parts = tuple(_differences(old.get(name, {}), new.get(name, {})))
         if name not in old:
-            yield Change(kind, name, ChangeKind.CREATED, lines)
+            yield Change(kind, name, ChangeKind.CREATED, parts)
         elif name not in new:
-            yield Change(kind, name, ChangeKind.DELETED, lines)
+            yield Change(kind, name, ChangeKind.DELETED, parts)
         else:
-            change = ChangeKind.CHANGED if lines else ChangeKind.UNCHANGED
-            yield Change(kind, name, change, lines)
+            change = ChangeKind.CHANGED if parts else ChangeKind.UNCHANGED
+            yield Change(kind, name, change, parts)
 
 
 def _by_name(spec: Spec) -> Spec:
@@ -70,25 +126,58 @@ def _by_name(spec: Spec) -> Spec:
     for cluster in spec.get("clusters", ()):
         flat[f"cluster {cluster['name']}"] = cluster["query"]
     for policy in spec.get("policies", ()):
-        flat[f"policy {policy['id']}"] = {key: policy[key] for key in policy if key != "id"}
+        flat[f"{_POLICY}{policy['id']}"] = {key: policy[key] for key in policy if key != "id"}
     return flat
 
 
-def _lines(old: Spec, new: Spec) -> Iterator[str]:
-    for part in [*new, *(part for part in old if part not in new)]:
-        if part not in old:
-            yield f"+ {part}: {_write(new[part])}"
-        elif part not in new:
-            yield f"- {part}: {_write(old[part])}"
-        elif isinstance(old[part], Mapping) and isinstance(new[part], Mapping):
-            for line in _lines(old[part], new[part]):
-                yield f"{line[:2]}{part}, {line[2:]}"
-        elif old[part] != new[part]:
-            yield f"~ {part}: {_write(old[part])} → {_write(new[part])}"
+def _differences(old: Spec, new: Spec) -> Iterator[PartDifference]:
+    for part in _either(old, new):
+        was, will = old.get(part), new.get(part)
+        if isinstance(was, Mapping) and isinstance(will, Mapping):
+            for field in _either(was, will):
+                yield from _difference(part, field, was.get(field), will.get(field))
+        else:
+            yield from _difference(part, "", was, will)
     # Of two policies with one priority the first decides, so their order is part of the meaning.
-    kept = [part for part in new if part in old and part.startswith("policy ")]
-    if kept != [part for part in old if part in kept]:
-        yield f"~ order of policies: {', '.join(part.removeprefix('policy ') for part in kept)}"
+    before, after = ([part for part in one if part.startswith(_POLICY)] for one in (old, new))
+    for part in moved(
+        [part for part in before if part in new], [part for part in after if part in old]
+    ):
+        places = before.index(part) + 1, after.index(part) + 1
+        yield PartDifference(part, "", PartChange.MOVED, *places)
+
+
+def _either(old: Spec, new: Spec) -> list[str]:
+    return [*new, *(part for part in old if part not in new)]
+
+
+def _difference(part: str, field: str, old: object, new: object) -> Iterator[PartDifference]:
+    if old is None:
+        yield PartDifference(part, field, PartChange.ADDED, old, new)
+    elif new is None:
+        yield PartDifference(part, field, PartChange.REMOVED, old, new)
+    elif old != new:
+        yield PartDifference(part, field, PartChange.CHANGED, old, new)
+
+
+def moved(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """The fewest names that, put elsewhere, turn one order of the same names into the other."""
+    place = {name: number for number, name in enumerate(before)}
+    # Those that stay are a longest increasing run of the old places: patience sorting.
+    lowest: list[int] = []
+    ends: list[str] = []
+    behind: dict[str, str | None] = {}
+    for name in after:
+        at = bisect_left(lowest, place[name])
+        behind[name] = ends[at - 1] if at else None
+        lowest[at : at + 1] = [place[name]]
+        ends[at : at + 1] = [name]
+    stays: set[str] = set()
+    last = ends[-1] if ends else None
+    while last is not None:
+        stays.add(last)
+        last = behind[last]
+    return [name for name in after if name not in stays]
 
 
 def _write(value: object) -> str:

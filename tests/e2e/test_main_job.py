@@ -217,7 +217,7 @@ def test_discovery_proposes_what_the_shop_needs(installed: Lab, folder: Path) ->
     assert run("diff", "-f", str(folder)).returncode == 2
     ringfence("apply", "-f", str(folder))
     ringfence("diff", "-f", str(folder))  # no difference is left
-    policies = answer("get", "sock-shop")
+    policies = answer("get", "policies", "sock-shop")
     assert all(row["action"] == "ALLOW" for row in policies)
     beside = {row["id"] for row in policies} - needed
     probes = {policy for policy in beside if policy.startswith("probes-to-")}

@@ -1,6 +1,7 @@
 """What a policy version says to live traffic."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,14 +12,17 @@ from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.flow_views import FlowView, Views
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.identity import Principal
 from ringfence.control.policies import load_enforced, load_tree, load_workspace
-from ringfence.control.services import ServicesDep
+from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
 from ringfence.model.flow import Category
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.verdict import EndRole
+from ringfence.store.errors import StaleError
 from ringfence.store.flows.queries import HOPS
+from ringfence.store.relational.workspaces import Analysed, analysed, mark_analysed
 
 router = APIRouter(tags=["analysis"])
 
@@ -99,6 +103,21 @@ async def analyse(
                 for role in EndRole
             }
             shown.append(RecordView(category=category, flow=flow, deciding=deciding))
+    await _mark(services, principal, wanted[0].name, wanted[1])
     return AnalysisResponse(
         workspace=asked.workspace, version=wanted[1], counts=counts, records=shown
     )
+
+
+async def _mark(
+    services: Services, principal: Principal, workspace: WorkspaceName, version: Version
+) -> None:
+    """Keep who was the first to analyse the version."""
+    tenant = principal.tenant
+    async with services.database.read() as connection:
+        if version in await analysed(connection, tenant, workspace):
+            return
+    mark = Analysed(principal.actor, services.clock())
+    with suppress(StaleError):  # somebody else is the first
+        async with services.database.write() as connection:
+            await mark_analysed(connection, tenant, workspace, version, mark)

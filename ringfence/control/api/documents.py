@@ -1,8 +1,7 @@
 """Scopes and workspaces as YAML documents: apply them, and export them."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,31 +9,30 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.apply import decide, read_files, tree_with
-from ringfence.control.audit import Author, AuthorDep
+from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.plan import affected, refusal
-from ringfence.control.policies import load_enforced, load_tree, load_workspace
+from ringfence.control.policies import (
+    load_documents,
+    load_enforced,
+    load_tree,
+    load_workspace,
+)
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.writing import next_versions, write_changes
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
+from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import Scope, ScopeTree
-from ringfence.policy.difference import Change, ChangeKind
+from ringfence.policy.difference import ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
 from ringfence.policy.order import PolicySet
-from ringfence.store.relational.scopes import put_scopes
-from ringfence.store.relational.workspaces import WorkspaceHead, add_version, heads
+from ringfence.policy.scope_checks import divided_clusters
+from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(tags=["documents"])
-
-
-class DocumentKind(StrEnum):
-    """The kinds of documents."""
-
-    SCOPE = "Scope"
-    WORKSPACE = "Workspace"
 
 
 class File(BaseModel):
@@ -70,6 +68,7 @@ class ApplyResponse(BaseModel):
 
     changes: list[DocumentChangeResponse]
     workloads: list[str]
+    warnings: list[str] = Field(description="What is worth knowing about the scopes given.")
     refused: str
 
 
@@ -89,26 +88,27 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
     given = read_files((file.name, file.documents) for file in request.files)
     tenant = author.principal.tenant
     async with services.database.write() as connection:
-        held, latest = await _held(connection, tenant)
+        held, latest = await load_documents(connection, tenant)
         changes = decide(held, given)
-        versions = {**latest, **_next_versions(latest, changes)}
+        versions = {**latest, **next_versions(latest, changes)}
+        tree = tree_with(held, given)
         workloads, refused = await _governance(
             connection,
             services,
             tenant,
-            (ScopeTree(held.scopes), tree_with(held, given)),
+            (ScopeTree(held.scopes), tree),
             request.override,
         )
         if not request.dry_run:
             if refused:
                 raise ConflictError(refused)
-            await _write(connection, services.clock(), given, changes, versions, author)
+            await write_changes(connection, services.clock(), given, changes, versions, author)
     if not request.dry_run:
         services.enforcement.touch()
     return ApplyResponse(
         changes=[
             DocumentChangeResponse(
-                kind=DocumentKind(change.kind),
+                kind=change.kind,
                 name=change.name,
                 change=change.change,
                 diff=list(change.lines),
@@ -119,8 +119,14 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             for change in changes
         ],
         workloads=list(workloads),
+        warnings=await _warnings(services, tree) if given.scopes else [],
         refused=refused,
     )
+
+
+async def _warnings(services: Services, tree: ScopeTree) -> list[str]:
+    snapshot = services.inventory.timeline.latest()
+    return [str(one) for one in await asyncio.to_thread(divided_clusters, snapshot, tree)]
 
 
 async def _governance(
@@ -140,58 +146,6 @@ async def _governance(
         return workloads, refusal(after, overrides) if workloads else ""
 
     return await asyncio.to_thread(work) if enforced else ((), "")
-
-
-async def _held(
-    connection: AsyncConnection, tenant: TenantId
-) -> tuple[Documents, dict[WorkspaceName, Version]]:
-    """Everything as of its latest version, and which those are."""
-    tree = await load_tree(connection, tenant)
-    found = [
-        await load_workspace(connection, tenant, head.name)
-        for head in await heads(connection, tenant)
-    ]
-    workspaces = tuple(workspace for workspace, _ in found)
-    latest = {workspace.name: version for workspace, version in found}
-    return Documents(tree.preorder(), workspaces), latest
-
-
-def _next_versions(
-    latest: Mapping[WorkspaceName, Version], changes: Iterable[Change]
-) -> dict[WorkspaceName, Version]:
-    return {
-        name: Version(latest.get(name, 0) + 1)
-        for change in changes
-        if change.kind == DocumentKind.WORKSPACE and change.change is not ChangeKind.UNCHANGED
-        for name in [WorkspaceName(change.name)]
-    }
-
-
-async def _write(
-    connection: AsyncConnection,
-    now_ns: int,
-    given: Documents,
-    changes: Iterable[Change],
-    versions: Mapping[WorkspaceName, Version],
-    author: Author,
-) -> None:
-    tenant, actor = author.principal.tenant, author.principal.actor
-    scopes = {scope.name: scope for scope in given.scopes}
-    workspaces = {workspace.name: workspace for workspace in given.workspaces}
-    for change in changes:
-        if change.change is ChangeKind.UNCHANGED:
-            continue
-        if change.kind == DocumentKind.SCOPE:
-            scope = scopes[ScopeName(change.name)]
-            await put_scopes(connection, tenant, [scope], actor, now_ns)
-        else:
-            one = workspaces[WorkspaceName(change.name)]
-            version = versions[one.name]
-            head = WorkspaceHead(one.name, one.scope, one.primary, version, actor, now_ns)
-            text = format_documents(Documents(workspaces=(one,)))
-            await add_version(connection, tenant, head, text)
-        what = f"{change.change} {change.kind} {change.name}"
-        await author.note(connection, now_ns, what, "\n".join(change.lines))
 
 
 @router.get("/export")

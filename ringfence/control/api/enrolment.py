@@ -94,7 +94,7 @@ async def create_enrolment_token(
     )
     async with services.database.write() as connection:
         await add_enrolment_token(connection, made)
-        await author.note(connection, now_ns, what)
+        await author.note(connection, now_ns, what, about="enrolment-token")
     return EnrolmentTokenResponse(token=token, expires_at=format_time(expires_ns))
 
 
@@ -127,7 +127,8 @@ async def enrol(
             Principal(f"{asked.kind}/{asked.name}", used.tenant, Role.VIEWER, None),
             source_of(request),
         )
-        await author.note(connection, now_ns, f"enrolled {asked.kind} {asked.name}")
+        about = f"{asked.kind}/{asked.name}"
+        await author.note(connection, now_ns, f"enrolled {asked.kind} {asked.name}", about=about)
     return EnrolResponse(
         certificate_pem=signed.decode(),
         ca_pem=services.authority.certificate_pem.decode(),

@@ -7,9 +7,17 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.policy.ends import members
+from ringfence.policy.scope_checks import divided_clusters, overlaps
 from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(tags=["scopes"])
+
+
+class SharedResponse(BaseModel):
+    """A sibling with workloads in common, and how many they are."""
+
+    scope: str
+    workloads: int
 
 
 class ScopeResponse(BaseModel):
@@ -22,12 +30,14 @@ class ScopeResponse(BaseModel):
     full_query: str
     workloads: int = Field(description="How many workloads match the full query now.")
     workspace: str | None = Field(description="The scope's primary workspace.")
+    overlaps: list[SharedResponse]
 
 
 class ScopesResponse(BaseModel):
     """Scopes from the highest priority to the lowest: parents before their children."""
 
     items: list[ScopeResponse]
+    warnings: list[str] = Field(description="Kubernetes clusters that unrelated scopes divide.")
 
 
 @router.get("/scopes")
@@ -38,6 +48,7 @@ async def list_scopes(services: ServicesDep, principal: PrincipalDep) -> ScopesR
         workspaces = await heads(connection, principal.tenant)
     primary = {one.scope: one.name for one in workspaces if one.primary}
     snapshot = services.inventory.timeline.latest()
+    shared = overlaps(snapshot, tree)
     return ScopesResponse(
         items=[
             ScopeResponse(
@@ -48,7 +59,14 @@ async def list_scopes(services: ServicesDep, principal: PrincipalDep) -> ScopesR
                 full_query=str(tree.full_query(scope.name)),
                 workloads=len(members(tree, snapshot, scope.name)),
                 workspace=primary.get(scope.name),
+                overlaps=[
+                    SharedResponse(scope=other, workloads=len(one.workloads))
+                    for one in shared
+                    for mine, other in ((one.first, one.second), (one.second, one.first))
+                    if mine == scope.name
+                ],
             )
             for scope in tree.preorder()
-        ]
+        ],
+        warnings=[str(one) for one in divided_clusters(snapshot, tree)],
     )

@@ -62,7 +62,8 @@ async def create_token(
     made = Token(digest(text), tenant, request.actor, Role.ADMIN, now_ns, ends)
     async with services.database.write() as connection:
         await add_token(connection, made)
-        await author.note(connection, now_ns, f"made token {_id(made)} for {made.actor}")
+        what = f"made token {_id(made)} for {made.actor}"
+        await author.note(connection, now_ns, what, about=f"token/{_id(made)}")
     return NewTokenResponse(**dict(_response(made)), token=text)
 
 
@@ -79,7 +80,8 @@ async def revoke_token(id: str, services: ServicesDep, author: AuthorDep) -> Non
         if not any(token.expires_ns is None or token.expires_ns > now_ns for token in others):
             raise ConflictError("without this token nobody could log in: make another one first")
         await remove_token(connection, chosen.digest)
-        await author.note(connection, now_ns, f"revoked token {id} of {chosen.actor}")
+        what = f"revoked token {id} of {chosen.actor}"
+        await author.note(connection, now_ns, what, about=f"token/{id}")
 
 
 def _response(token: Token) -> TokenResponse:

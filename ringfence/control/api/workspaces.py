@@ -6,9 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.model.icmp import format_icmp_type
@@ -31,7 +29,7 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import format_protocol
 from ringfence.store.relational.enforcement import enforced_now
-from ringfence.store.relational.workspaces import heads, versions
+from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
 
@@ -96,20 +94,6 @@ class WorkspaceResponse(BaseModel):
     policies: list[PolicyResponse]
 
 
-class VersionResponse(BaseModel):
-    """Who made a version of a workspace, and when."""
-
-    version: int
-    actor: str
-    created_at: str
-
-
-class VersionsResponse(BaseModel):
-    """Versions, the newest first."""
-
-    items: list[VersionResponse]
-
-
 @router.get("")
 async def list_workspaces(services: ServicesDep, principal: PrincipalDep) -> WorkspacesResponse:
     """List the workspaces by name."""
@@ -148,25 +132,6 @@ async def show_workspace(
             for cluster in workspace.clusters
         ],
         policies=[_policy(policy) for policy in _in_order(workspace.policies)],
-    )
-
-
-@router.get("/{name}/versions")
-async def list_versions(
-    name: str, services: ServicesDep, principal: PrincipalDep
-) -> VersionsResponse:
-    """List the versions of a workspace, the newest first."""
-    async with services.database.read() as connection:
-        found = await versions(connection, principal.tenant, WorkspaceName(name))
-    if not found:
-        raise NotFoundError(f"there is no workspace {name!r}")
-    return VersionsResponse(
-        items=[
-            VersionResponse(
-                version=one.version, actor=one.actor, created_at=format_time(one.created_ns)
-            )
-            for one in found
-        ]
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.model.ids import TenantId
@@ -11,13 +11,30 @@ from ringfence.store.relational import tables
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change; `source` is the address the request came from."""
+    """One change; `source` is the address the request came from.
+
+    `object` is what was changed, as KIND/NAME: `workspace/shop`.
+    """
 
     at_ns: int
     actor: str
     source: str
+    object: str
     what: str
     difference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which changes: those that fit all that is given. Times are epoch ns, [since, until)."""
+
+    object: str = ""
+    """KIND/NAME, or a name of whatever kind."""
+    actor: str = ""
+    since_ns: int | None = None
+    until_ns: int | None = None
+    before: int | None = None
+    """Older than the change of this number."""
 
 
 async def add_change(connection: AsyncConnection, tenant: TenantId, change: Change) -> None:
@@ -28,16 +45,35 @@ async def add_change(connection: AsyncConnection, tenant: TenantId, change: Chan
             at_ns=change.at_ns,
             actor=change.actor,
             source=change.source,
+            object=change.object,
             what=change.what,
             difference=change.difference,
         )
     )
 
 
-async def recent_changes(connection: AsyncConnection, tenant: TenantId, limit: int) -> list[Change]:
-    """The latest changes, the newest first."""
+async def find_changes(
+    connection: AsyncConnection, tenant: TenantId, sought: Sought, limit: int
+) -> list[tuple[int, Change]]:
+    """The latest changes that are sought, each with its number, the newest first."""
     held = tables.changes
-    rows = await connection.execute(
-        select(held).where(held.c.tenant == tenant).order_by(held.c.id.desc()).limit(limit)
-    )
-    return [Change(row.at_ns, row.actor, row.source, row.what, row.difference) for row in rows]
+    wanted = select(held).where(held.c.tenant == tenant)
+    if sought.object:
+        named = held.c.object.endswith(f"/{sought.object}", autoescape=True)
+        wanted = wanted.where(or_(held.c.object == sought.object, named))
+    if sought.actor:
+        wanted = wanted.where(held.c.actor == sought.actor)
+    if sought.since_ns is not None:
+        wanted = wanted.where(held.c.at_ns >= sought.since_ns)
+    if sought.until_ns is not None:
+        wanted = wanted.where(held.c.at_ns < sought.until_ns)
+    if sought.before is not None:
+        wanted = wanted.where(held.c.id < sought.before)
+    rows = await connection.execute(wanted.order_by(held.c.id.desc()).limit(limit))
+    return [
+        (
+            row.id,
+            Change(row.at_ns, row.actor, row.source, row.object, row.what, row.difference),
+        )
+        for row in rows
+    ]

@@ -1,6 +1,6 @@
 """Which workspace versions are enforced; earlier sets are kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,15 @@ class Enforced:
     since_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A time in which a version was enforced; `until_ns` None: it is."""
+
+    actor: str
+    since_ns: int
+    until_ns: int | None
+
+
 NEVER = Enforced(0, (), "", 0)
 
 
@@ -29,6 +38,28 @@ async def enforced_now(connection: AsyncConnection, tenant: TenantId) -> Enforce
     found = await connection.execute(wanted.order_by(held.c.revision.desc()).limit(1))
     row = found.one_or_none()
     return _enforced(row) if row else NEVER
+
+
+async def last_enforced(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
+) -> dict[Version, Period]:
+    """When each version of a workspace that ever was enforced last was."""
+    held = tables.enforcement
+    rows = await connection.execute(
+        select(held).where(held.c.tenant == tenant).order_by(held.c.revision)
+    )
+    periods: dict[Version, Period] = {}
+    before: Version | None = None
+    for one in map(_enforced, rows):
+        version = dict(one.workspaces).get(workspace)
+        if version == before:
+            continue
+        if before is not None:
+            periods[before] = replace(periods[before], until_ns=one.since_ns)
+        if version is not None:
+            periods[version] = Period(one.actor, one.since_ns, None)
+        before = version
+    return periods
 
 
 async def enforce(connection: AsyncConnection, tenant: TenantId, enforced: Enforced) -> None:

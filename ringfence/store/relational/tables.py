@@ -85,6 +85,20 @@ workspace_versions = Table(
     ForeignKeyConstraint(["tenant", "workspace"], ["workspaces.tenant", "workspaces.name"]),
 )
 
+analysed_versions = Table(
+    "analysed_versions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workspace", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),  # the first time
+    ForeignKeyConstraint(
+        ["tenant", "workspace", "version"],
+        [f"workspace_versions.{name}" for name in ("tenant", "workspace", "version")],
+    ),
+)
+
 enforcement = Table(
     "enforcement",
     metadata,
@@ -125,6 +139,7 @@ changes = Table(
     Column("at_ns", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Column("source", Text, nullable=False),  # the address the request came from
+    Column("object", Text, nullable=False),  # KIND/NAME of what changed
     Column("what", Text, nullable=False),
     Column("difference", Text, nullable=False),
     Index("ix_changes_tenant_at_ns", "tenant", "at_ns"),

@@ -21,6 +21,14 @@ class WorkspaceVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Analysed:
+    """Who first held a version against live traffic, and when."""
+
+    actor: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceHead:
     """A workspace as of its latest version."""
 
@@ -106,5 +114,35 @@ async def add_version(
             document=document,
             actor=head.actor,
             created_ns=head.changed_ns,
+        )
+    )
+
+
+async def analysed(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
+) -> dict[Version, Analysed]:
+    """The versions of a workspace that were analysed."""
+    held = tables.analysed_versions
+    rows = await connection.execute(
+        select(held).where(held.c.tenant == tenant, held.c.workspace == workspace)
+    )
+    return {Version(row.version): Analysed(row.actor, row.at_ns) for row in rows}
+
+
+async def mark_analysed(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    workspace: WorkspaceName,
+    version: Version,
+    mark: Analysed,
+) -> None:
+    """Mark a version that has no such mark; fails on one that has (StaleError)."""
+    await connection.execute(
+        insert(tables.analysed_versions).values(
+            tenant=tenant,
+            workspace=workspace,
+            version=version,
+            actor=mark.actor,
+            at_ns=mark.at_ns,
         )
     )

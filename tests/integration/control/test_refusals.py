@@ -54,7 +54,7 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     (["flows", "list", "--since", "1m", "--until", "5m"], USAGE, "comes after until '5m'"),
     (["discover", "nowhere"], FAILED, "there is no scope 'nowhere'"),
     (["why", "nobody", "10.0.0.1", "80"], FAILED, "'nobody' is no pod"),
-    (["get", "nothing"], FAILED, "nothing"),
+    (["get", "policies", "nothing"], FAILED, "nothing"),
     (["agents", "mode", "n", "detailed", "--kubernetes-cluster", "x"], FAILED, "cluster 'x'"),
     (["flows", "related", "sock-shop/nobody", "carts", "80"], OK, "no flow matches"),
 ]

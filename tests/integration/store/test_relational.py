@@ -4,6 +4,7 @@ import asyncio
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -136,7 +137,7 @@ async def test_what_is_enforced(database: Database) -> None:
 
 
 async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
-    change = changes.Change(1, "ann", "192.0.2.1", "tried", "+ a\n- b")
+    change = changes.Change(1, "ann", "192.0.2.1", "workspace/shop", "tried", "+ a\n- b")
 
     async def fail() -> None:
         async with database.write() as connection:
@@ -146,13 +147,42 @@ async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError):
         await fail()
     async with database.read() as connection:
-        assert await changes.recent_changes(connection, DEFAULT_TENANT, 10) == []
+        assert await changes.find_changes(connection, DEFAULT_TENANT, changes.Sought(), 10) == []
     for number in (1, 2):
         async with database.write() as connection:
             await changes.add_change(connection, DEFAULT_TENANT, replace(change, at_ns=number))
     async with database.read() as connection:
-        found = await changes.recent_changes(connection, DEFAULT_TENANT, 1)
-        assert found == [replace(change, at_ns=2)]
+        found = await changes.find_changes(connection, DEFAULT_TENANT, changes.Sought(), 1)
+        assert [one for _, one in found] == [replace(change, at_ns=2)]
+
+
+async def test_changes_are_found_by_what_is_known_of_them(database: Database) -> None:
+    made = [
+        changes.Change(1, "ann", "192.0.2.1", "workspace/shop", "one", ""),
+        changes.Change(2, "bob", "192.0.2.1", "scope/shop", "two", ""),
+        changes.Change(3, "ann", "192.0.2.1", "scope/my_shop", "three", ""),
+        changes.Change(4, "ann", "192.0.2.1", "scope/myxshop", "four", ""),
+    ]
+    async with database.write() as connection:
+        for one in made:
+            await changes.add_change(connection, DEFAULT_TENANT, one)
+
+    async def find(limit: int = 10, **sought: Any) -> list[int]:
+        async with database.read() as connection:
+            found = await changes.find_changes(
+                connection, DEFAULT_TENANT, changes.Sought(**sought), limit
+            )
+            assert await changes.find_changes(connection, OTHER, changes.Sought(), limit) == []
+        return [change.at_ns for _, change in found]
+
+    assert await find(object="shop") == [2, 1]
+    assert await find(object="scope/shop") == [2]
+    assert await find(object="my_shop") == [3]
+    assert await find(object="%") == []
+    assert await find(actor="ann", since_ns=1, until_ns=4) == [3, 1]
+    async with database.read() as connection:
+        (last, _), *_ = await changes.find_changes(connection, DEFAULT_TENANT, changes.Sought(), 1)
+    assert await find(before=last, limit=2) == [3, 2]
 
 
 async def test_a_timeline_comes_back_whole(database: Database) -> None:

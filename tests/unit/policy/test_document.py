@@ -5,7 +5,12 @@ import pytest
 from ringfence.model.ids import ClusterId
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.design import single, split
-from ringfence.policy.difference import ChangeKind, difference
+from ringfence.policy.difference import (
+    ChangeKind,
+    difference,
+    moved,
+    workspace_difference,
+)
 from ringfence.policy.document import Documents, format_documents, parse_documents
 from ringfence.policy.errors import DocumentError
 
@@ -229,7 +234,20 @@ def test_the_order_of_policies_is_a_difference() -> None:
         parse_documents(text, "") for text in (head + first + second, head + second + first)
     )
     (change,) = difference(old, new)
-    assert change.lines == ("~ order of policies: b, a",)
+    assert change.lines == ("~ policy b: moved from place 2 to 1",)
+    assert change.parts == workspace_difference(old.workspaces[0], new.workspaces[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [("abcd", "abcd", ""), ("abcd", "dabc", "d"), ("abcd", "bcda", "a"), ("abcd", "dcba", "dcb"),
+     ("", "", ""), ("abcde", "acbed", "be")],
+)  # fmt: skip
+def test_the_fewest_policies_are_told_to_have_moved(before: str, after: str, told: str) -> None:
+    found = moved(before, after)
+    assert len(found) == len(told)
+    rest = [name for name in after if name not in found]
+    assert rest == [name for name in before if name not in found]
 
 
 def test_scope_designs() -> None:

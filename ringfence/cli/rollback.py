@@ -1,0 +1,55 @@
+"""`ringfence rollback`: make what a workspace once said its latest version again."""
+
+import re
+import sys
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect
+from ringfence.cli.enforce import TimeoutOption, WaitOption, YesOption, carry_out
+from ringfence.cli.output import printable
+from ringfence.model.errors import InputError
+
+app = typer.Typer(add_completion=False)
+
+_VERSION = re.compile("p?([1-9][0-9]{0,8})")
+
+
+@app.command()
+def rollback(
+    workspace: Annotated[str, typer.Argument(help="The workspace.")],
+    version: Annotated[str, typer.Argument(help="The version to go back to, such as p1.")],
+    enforce: Annotated[
+        bool, typer.Option("--enforce", help="Enforce the new version, beside what is enforced.")
+    ] = False,
+    yes: YesOption = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Make a new version with the content of an older one. Versions are never taken away.
+
+    What is enforced stays as it is, unless --enforce is given; then the plan is shown and asked
+    about, as `ringfence enforce` does.
+
+    Example: ringfence rollback sock-shop p1
+    """
+    number = _VERSION.fullmatch(version)
+    if not number:
+        raise InputError(f"{version!r} is not a version: write p1")
+    if enforce and not (yes or sys.stdin.isatty()):
+        raise InputError("nobody can answer here: pass --yes to go ahead, or leave --enforce out")
+    client = connect()
+    made = client.post(f"/workspaces/{workspace}/rollback", {"version": int(number[1])})
+    if made["differences"]:
+        print(printable(f"{workspace} p{made['version']}: as p{number[1]}"))
+        for line in made["differences"]:
+            print(f"  {printable(line)}")
+    else:
+        print(printable(f"{workspace} p{made['version']} is as p{number[1]} already"))
+    if enforce:
+        wanted = {one["name"]: one for one in client.get("/enforcement")["workspaces"]}
+        wanted[workspace] = {"name": workspace, "version": made["version"]}
+        body = {"workspaces": list(wanted.values()), "override": []}
+        if not carry_out(client, body, yes=yes, wait=wait, timeout=timeout):
+            raise typer.Exit(2)
