@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
+from ringfence.cli.enforce import tell_quarantined
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 
 app = typer.Typer(add_completion=False)
@@ -50,6 +51,7 @@ def get(
     client = connect()
     if workspace is None:
         emit(client.get("/workspaces")["items"], WORKSPACE_COLUMNS, output, "no workspace yet")
+        tell_quarantined([one["workload"] for one in client.get("/quarantines")["items"]])
     else:
         answer = client.get(f"/workspaces/{workspace}", version=version)
         emit(answer["policies"], POLICY_COLUMNS, output, "the workspace has no policy")

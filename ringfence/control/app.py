@@ -24,6 +24,7 @@ from ringfence.control.api import (
     flows,
     inventory,
     labels,
+    quarantines,
     scopes,
     tokens,
     whoami,
@@ -54,6 +55,7 @@ GUARDED = (
     discover.router,
     analysis.router,
     enforcement.router,
+    quarantines.router,
     why.router,
     changes.router,
 )
