@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
+from ringfence.cli.enforce import tell_quarantined
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 from ringfence.model.flow import Mode
 from ringfence.wire.limits import AUDITED_INTERFACES
@@ -95,8 +96,10 @@ def agents(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
     whole = output in (Format.JSON, Format.JSONL, Format.YAML)
     listed = client.get("/agents", interfaces=AUDITED_INTERFACES if whole else 1)
     emit(listed["items"], COLUMNS, output, "no agent has enrolled yet")
-    for warning in client.get("/enforcement")["warnings"]:
+    state = client.get("/enforcement")
+    for warning in state["warnings"]:
         typer.echo(f"note: {warning}", err=True)
+    tell_quarantined(state["quarantined"])
 
 
 @app.command("mode")

@@ -10,6 +10,7 @@ from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
+from ringfence.model.quarantine import QUARANTINE
 
 app = typer.Typer(add_completion=False)
 
@@ -18,6 +19,9 @@ def decided_by(decision: Row | None) -> str:
     """`ACTION workspace/policy@pN (stage)`; empty for an end that does not decide."""
     if not decision:
         return ""
+    if decision["workspace"] == QUARANTINE:
+        said = f", {decision['policy']}" if decision["policy"] else ""
+        return f"{decision['action']} quarantine of {decision['scope']}{said} (absolute)"
     name = decision["policy"] or "catch-all"
     return (
         f"{decision['action']} {decision['workspace']}/{name}@p{decision['version']}"

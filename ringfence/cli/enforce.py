@@ -25,7 +25,9 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     workspaces: Annotated[
         list[str] | None, typer.Argument(help="Workspaces to enforce, each as name or name@p2.")
     ] = None,
-    off: Annotated[bool, typer.Option("--off", help="Take every rule away everywhere.")] = False,
+    off: Annotated[
+        bool, typer.Option("--off", help="Take every rule away, but quarantines.")
+    ] = False,
     yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
     override: Annotated[
@@ -75,7 +77,7 @@ def carry_out(
     # The versions that were shown, even if there are newer ones by now.
     shown = {**body, "workspaces": plan["workspaces"]}
     revision = _send(client, shown, off=off, dry_run=False)["revision"]
-    return not wait or _wait(client, revision, timeout)
+    return not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
 
 
 def _workspace(text: str) -> dict[str, Any]:
@@ -114,8 +116,8 @@ def _print_plan(plan: dict[str, Any]) -> None:
         print(f"note: {warning}")
 
 
-def _wait(client: Client, revision: int, timeout: float) -> bool:
-    """Until every connected agent reports the revision in force; whether every node has it."""
+def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
+    """Until every connected agent has what is desired in force; whether every node has it."""
     deadline = time.monotonic() + timeout
     while True:
         state = client.get("/enforcement")
@@ -125,14 +127,21 @@ def _wait(client: Client, revision: int, timeout: float) -> bool:
             break
         time.sleep(0.2)
     nodes = counted(len(agents) - len(behind), "node")
-    typer.echo(f"in force on {nodes} (revision {revision})", err=True)
+    typer.echo(f"in force on {nodes}{what}", err=True)
     for agent in behind:
         typer.echo(
             f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}", err=True
         )
     for node in state["unreached"]:
         typer.echo(f"not known to be in force on {node}: no agent is connected there", err=True)
+    tell_quarantined(state["quarantined"])
     return not behind and not state["unreached"]
+
+
+def tell_quarantined(names: list[str]) -> None:
+    """Say on stderr who is cut off, whatever is enforced."""
+    if names:
+        typer.echo(f"quarantined: {named(names)}; see `ringfence quarantine list`", err=True)
 
 
 def _in_force(agent: dict[str, Any]) -> bool:

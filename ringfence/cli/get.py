@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
+from ringfence.cli.enforce import tell_quarantined
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 from ringfence.model.ids import parse_version
 
@@ -72,7 +73,9 @@ def workspaces(output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence get workspaces
     """
-    emit(connect().get("/workspaces")["items"], WORKSPACES, output, "no workspace yet")
+    client = connect()
+    emit(client.get("/workspaces")["items"], WORKSPACES, output, "no workspace yet")
+    tell_quarantined([one["workload"] for one in client.get("/quarantines")["items"]])
 
 
 @app.command()

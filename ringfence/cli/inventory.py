@@ -33,6 +33,9 @@ COLUMNS = [
     Column("SINCE", lambda row: row.get("since"), wide=True),
 ]
 
+QUARANTINE = Column("QUARANTINE", lambda row: row["quarantine"])
+"""Shown where anything is in one."""
+
 
 @app.command()
 def inventory(
@@ -53,4 +56,6 @@ def inventory(
     Example: ringfence inventory --kind pod --filter 'kubernetes.namespace = "sock-shop"'
     """
     answer = connect().get("/inventory", filter=filter_, kind=kind, at=at)
-    emit(answer["items"], COLUMNS, output, "nothing matches")
+    items = answer["items"]
+    cut_off = any(one["quarantine"] for one in items)
+    emit(items, [*COLUMNS, *([QUARANTINE] if cut_off else [])], output, "nothing matches")

@@ -32,6 +32,7 @@ COMMANDS = {
     "discover": ("discover", "Propose the policies that the observed flows need."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
+    "quarantine": ("quarantine", "Cut a workload off at once; list and lift quarantines."),
     "why": ("why", "Name the policy that decides a connection at each end."),
     "netpol": ("netpol", "Evaluate Kubernetes' policies: folders of manifests, recorded cases."),
     "changes": ("changes", "List who changed what, and when."),

@@ -1,7 +1,7 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import ScopeName, Version
 from ringfence.model.policy import Workspace
+from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import ItemKind
@@ -39,8 +40,9 @@ async def judge(
     tree: ScopeTree,
     enforced: Iterable[tuple[Workspace, Version]],
     scope: ScopeName,
+    quarantines: Collection[Quarantine] = (),
 ) -> Judged:
-    """Judge each connection by the inventory of its own first packet.
+    """Judge each connection by the inventory, and the quarantines, of its own first packet.
 
     A thread judges; the timeline is asked here, for it changes on the event loop.
     """
@@ -48,8 +50,8 @@ async def judge(
     count = len(records)
     judged = Judged(np.zeros(count, bool), np.ones(count, bool), [{} for _ in range(count)])
 
-    def work(rows: NDArray[np.intp], snapshot: Snapshot) -> None:
-        policy_set = PolicySet(snapshot, tree, enforced)
+    def work(rows: NDArray[np.intp], snapshot: Snapshot, apart: Iterable[Quarantine]) -> None:
+        policy_set = PolicySet(snapshot, tree, enforced, apart)
         connections = connections_of(records.take(rows), snapshot)
         verdicts = evaluate(policy_set, connections)
         judged.allowed[rows] = verdicts.allowed
@@ -57,9 +59,22 @@ async def judge(
         for row, deciding in zip(rows.tolist(), _deciding(policy_set, verdicts), strict=True):
             judged.deciding[row] = deciding
 
-    for part in by_inventory(records, timeline, until_ns):
-        await asyncio.to_thread(work, *part)
+    first_ns = records.column("first_ns")
+    for rows, snapshot in by_inventory(records, timeline, until_ns):
+        for some, apart in _by_quarantines(rows, first_ns[rows], quarantines):
+            await asyncio.to_thread(work, some, snapshot, apart)
     return judged
+
+
+def _by_quarantines(
+    rows: NDArray[np.intp], first_ns: NDArray[np.int64], quarantines: Collection[Quarantine]
+) -> Iterator[tuple[NDArray[np.intp], list[Quarantine]]]:
+    """Split the rows by the quarantines that held when their connections began."""
+    begun = np.array(sorted(one.since_ns for one in quarantines), dtype=np.int64)
+    count = np.searchsorted(begun, first_ns, side="right")
+    for held in np.unique(count):
+        apart = [one for one in quarantines if np.searchsorted(begun, one.since_ns) < held]
+        yield rows[count == held], apart
 
 
 def by_inventory(

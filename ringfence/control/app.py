@@ -24,6 +24,7 @@ from ringfence.control.api import (
     flows,
     inventory,
     labels,
+    quarantines,
     scope_preview,
     scopes,
     tokens,
@@ -58,6 +59,7 @@ GUARDED = (
     discover.router,
     analysis.router,
     enforcement.router,
+    quarantines.router,
     why.router,
     changes.router,
 )

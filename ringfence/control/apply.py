@@ -6,6 +6,7 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Workspace
+from ringfence.model.quarantine import QUARANTINE
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.difference import Change, difference
 from ringfence.policy.document import Documents, parse_documents
@@ -55,6 +56,11 @@ def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:
     nothing = Snapshot([])
     primary: dict[ScopeName, WorkspaceName] = {}
     for workspace in workspaces:
+        if workspace.name == QUARANTINE:
+            raise InputError(
+                f"a workspace called {QUARANTINE!r}: decisions of `ringfence quarantine` are told "
+                "under that name, so choose another"
+            )
         if workspace.scope not in tree:
             raise InputError(
                 f"workspace {workspace.name!r} is bound to scope {workspace.scope!r}, which is none"

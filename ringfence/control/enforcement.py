@@ -1,8 +1,8 @@
 """What is enforced, and what each node has to do for it.
 
-The desired state of a node is a function of the inventory, the scopes and the enforced versions.
-It is worked out again, a moment after any of them changes, and sent to the nodes for which it
-came out different. The ports that its Kubernetes cluster declares go with it.
+The desired state of a node is a function of the inventory, the scopes, the enforced versions and
+the quarantines. It is worked out again, a moment after any of them changes, and sent to the nodes
+for which it came out different. The ports that its Kubernetes cluster declares go with it.
 """
 
 import asyncio
@@ -22,15 +22,13 @@ from ringfence.control.plan import Plan, affected, describe_changes, refusal
 from ringfence.control.policies import load_enforced, load_tree, load_workspace
 from ringfence.control.services import Clock
 from ringfence.inventory.ports import PortSet, declared_ports
-from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
-from ringfence.model.scope import ScopeTree
-from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import Enforced, enforce, enforced_now
+from ringfence.store.relational.quarantines import load_quarantines
 from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive
 
 _LOG = structlog.get_logger(__name__)
@@ -84,8 +82,7 @@ class Enforcement:
     async def start(self) -> None:
         """Work out the desired state, and keep it up to date."""
         self._inventory.subscribe(self.touch)
-        async with self._lock:
-            await self._recompute()
+        await self.refresh()
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -98,6 +95,11 @@ class Enforcement:
     def touch(self) -> None:
         """Something that the desired state depends on has changed."""
         self._dirty.set()
+
+    async def refresh(self) -> None:
+        """Work the desired state out now."""
+        async with self._lock:
+            await self._recompute()
 
     def directive(self, node: NodeKey) -> Directive | None:
         """What a node is to do; None where it is not known yet, so that it keeps what it has.
@@ -170,6 +172,7 @@ class Enforcement:
             tree = await load_tree(connection, self._tenant)
             current = await enforced_now(connection, self._tenant)
             old = await load_enforced(connection, self._tenant)
+            apart = await load_quarantines(connection, self._tenant)
             new = tuple(
                 [
                     await load_workspace(connection, self._tenant, name, version)
@@ -177,7 +180,7 @@ class Enforcement:
                 ]
             )
         snapshot = self._inventory.timeline.latest()
-        before, after = PolicySet(snapshot, tree, old), PolicySet(snapshot, tree, new)
+        before, after = (PolicySet(snapshot, tree, some, apart) for some in (old, new))
         compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
         changes = tuple(describe_changes(old, new))
         plan = Plan(
@@ -215,14 +218,21 @@ class Enforcement:
             async with self._database.read() as connection:
                 tree = await load_tree(connection, self._tenant)
                 enforced = await load_enforced(connection, self._tenant)
-            compilation = await self._compile(snapshot, tree, enforced)
+                apart = await load_quarantines(connection, self._tenant)
+            any_rules = bool(enforced or apart)
+            policy_set = PolicySet(snapshot, tree, enforced, apart)
+            compilation = (
+                await asyncio.to_thread(compile_nodes, policy_set, self.surroundings)
+                if any_rules
+                else Compilation({}, ())
+            )
         except RingfenceError as error:
             self._fail(str(error))
             return
         nodes = compilation.nodes
         self.problem, self.warnings = "", compilation.warnings
-        for_all = self._enforcing != bool(enforced) or self._ports != before
-        self._enforcing = bool(enforced)
+        for_all = self._enforcing != any_rules or self._ports != before
+        self._enforcing = any_rules
         changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
         self._desired = {key: self._desired[key] for key in nodes}
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
@@ -231,14 +241,6 @@ class Enforcement:
         self.problem = f"the enforced policies cannot be turned into rules: {reason}"
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
-
-    async def _compile(
-        self, snapshot: Snapshot, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]
-    ) -> Compilation:
-        def work() -> Compilation:
-            return compile_nodes(PolicySet(snapshot, tree, enforced), self.surroundings)
-
-        return await asyncio.to_thread(work) if enforced else Compilation({}, ())
 
     def _renew(self, key: NodeKey, policy: bytes) -> bool:
         held = self._desired.get(key)

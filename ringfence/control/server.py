@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import grpc
 import structlog
@@ -32,6 +33,7 @@ from ringfence.control.labels import UploadedLabels
 from ringfence.control.metrics import Metrics
 from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
+from ringfence.control.quarantine import Quarantines
 from ringfence.control.services import Clock, Services
 from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
@@ -47,6 +49,12 @@ from ringfence.wire.limits import LARGEST_MESSAGE
 _LOG = structlog.get_logger(__name__)
 _GRACE_SECONDS = 3
 _FIRST_ADMINISTRATOR = "admin"
+
+
+class _Component(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 class ControlPlane:
@@ -88,8 +96,7 @@ class ControlPlane:
         authority = Authority.load(config.data_dir, now_ns)
         certificate, key = authority.server_certificate(self._names(), now_ns)
         database = Database(config.database_url or f"sqlite:///{config.data_dir / 'control.db'}")
-        await database.start()
-        self._opened.push_async_callback(database.stop)
+        await self._run(database)
 
         http_socket = _bind(config.http_listen, "--http-listen")
         self._opened.callback(http_socket.close)
@@ -100,11 +107,9 @@ class ControlPlane:
         agents = Agents(metrics)
         metrics.registry.register(AgentMetrics(agents.all))
         inventory = Inventory(database, DEFAULT_TENANT, metrics)
-        await inventory.start()
-        self._opened.push_async_callback(inventory.stop)
+        await self._run(inventory)
         labels = UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory)
-        await labels.start()
-        self._opened.push_async_callback(labels.stop)
+        await self._run(labels)
         flow_store = FlowStore(
             FlowStoreConfig(
                 config.data_dir / "flows",
@@ -114,30 +119,28 @@ class ControlPlane:
                 config.clickhouse_cluster,
             )
         )
-        await flow_store.start()
-        self._opened.push_async_callback(flow_store.stop)
+        await self._run(flow_store)
         exports = Exports(exporters, inventory.timeline)
         metrics.registry.register(exports)
-        await exports.start()
-        self._opened.push_async_callback(exports.stop)
+        await self._run(exports)
         ingest = FlowIngest(flow_store, inventory, exports, self._clock)
-        await ingest.start()
-        self._opened.push_async_callback(ingest.stop)
+        await self._run(ingest)
         modes = Modes(self._clock, database, DEFAULT_TENANT, agents, config.report_interval_seconds)
-        await modes.start()
-        self._opened.push_async_callback(modes.stop)
+        await self._run(modes)
         surroundings = Surroundings(await self._reached_at(), NodeAccess(config.ssh_networks))
         enforcement = Enforcement(
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
         )
-        await enforcement.start()
-        self._opened.push_async_callback(enforcement.stop)
+        await self._run(enforcement)
+        quarantines = Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement)
+        await self._run(quarantines)
         services = Services(
             clock=self._clock,
             database=database,
             inventory=inventory,
             labels=labels,
             enforcement=enforcement,
+            quarantines=quarantines,
             agents=agents,
             modes=modes,
             flow_store=flow_store,
@@ -192,6 +195,10 @@ class ControlPlane:
             ready.cancel()
             await task
             raise StartError("the HTTP server ended while it started; its log says why")
+
+    async def _run(self, component: _Component) -> None:
+        await component.start()
+        self._opened.push_async_callback(component.stop)
 
     def _names(self) -> list[str]:
         listened = [

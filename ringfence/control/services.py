@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ringfence.control.metrics import Metrics
     from ringfence.control.modes import Modes
     from ringfence.control.pki import Authority
+    from ringfence.control.quarantine import Quarantines
     from ringfence.store.flows import FlowStore
     from ringfence.store.relational.database import Database
 
@@ -48,6 +49,8 @@ class Services:
     """What people say of addresses."""
     enforcement: Enforcement
     """What is enforced, and what each node has to do for it."""
+    quarantines: Quarantines
+    """Which workloads are cut off."""
     agents: Agents
     """Who is connected and in what state."""
     modes: Modes

@@ -1,5 +1,6 @@
 """Why a connection that somebody names would pass or not, by the rules that are enforced."""
 
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy
+from ringfence.policy.quarantine import quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,16 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
         )
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
     idle = () if policy_set.enforced else ("no workspace is enforced",)
-    return Answer(tuple(explained), (*idle, *assumed))
+    held = {end.verdict.workload for connection in explained for end in connection.ends}
+    apart = _quarantined(policy_set, {snapshot.position(key) for key in held})
+    return Answer(tuple(explained), (*idle, *apart, *assumed))
+
+
+def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:
+    for one in policy_set.quarantines:
+        if not ends.isdisjoint(quarantined(policy_set.snapshot, one)):
+            cause = f": {one.reason}" if one.reason else ""
+            yield f"{one.name} is quarantined by {one.actor}{cause}"
 
 
 def _end(

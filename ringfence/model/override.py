@@ -8,3 +8,7 @@ class Override(StrEnum):
 
     PROBES = "probes"
     """Cut kubelet probes off."""
+    NODE = "node"
+    """Quarantine a node or host, of which only the fail-safes are left."""
+    CONTROL_PLANE = "control-plane"
+    """Quarantine the workload at whose address the control plane is reached."""

@@ -9,6 +9,7 @@ and a name that is too long is cut and closed with `~` and a digest.
 import hashlib
 from urllib.parse import quote, unquote
 
+from ringfence.model.quarantine import QUARANTINE
 from ringfence.model.verdict import Decision
 
 MID_STREAM = "mid-stream"
@@ -29,12 +30,14 @@ def format_handle(decision: Decision, *, widened: bool = False) -> str:
 def tell_handle(handle: str) -> str:
     """A handle as people write the policy: `workspace/policy@pVERSION`, `catch-all` for none.
 
+    A quarantine has no versions and is `quarantine/policy`.
     What is no handle of a decision, and a name's cut and digest, stay as they are.
     """
     match handle.removesuffix(_WIDENED).split("/"):
         case [_, workspace, version, *policy] if len(policy) <= 1:
             name = policy[0] if policy else "catch-all"
-            return f"{unquote(workspace)}/{unquote(name)}@{version}"
+            at = "" if workspace == QUARANTINE else f"@{version}"
+            return f"{unquote(workspace)}/{unquote(name)}{at}"
     return handle
 
 

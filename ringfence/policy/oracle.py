@@ -1,8 +1,8 @@
 """The meaning of policy once more, slow and obvious: one connection, one rule at a time.
 
 It exists to be read beside the definition and to be compared with the fast evaluator. It shares
-no code with it, only the domain types and the filter language's `matches`. Quotation
-marks hold the sentence that a step follows.
+no code with it, only the domain types, the filter language's `matches` and the policies that the
+words of a quarantine stand for. Quotation marks hold the sentence that a step follows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,13 @@ from ringfence.model.policy import (
     ServiceEnd,
     Workspace,
 )
+from ringfence.model.quarantine import QUARANTINE, Quarantine
 from ringfence.model.query import matches
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, EndRole, EndVerdict, Layer, Stage, Verdict
 from ringfence.model.workload import Item, ItemKind, ServicePort
 from ringfence.policy.connection import Connection
+from ringfence.policy.quarantine import as_workspace
 
 
 class Oracle:
@@ -42,10 +44,12 @@ class Oracle:
         items: Sequence[Item],
         tree: ScopeTree,
         enforced: Sequence[tuple[Workspace, Version]],
+        quarantines: Sequence[Quarantine] = (),
     ) -> None:
         self._items = items
         self._tree = tree
         self._enforced = enforced
+        self._quarantines = quarantines
 
     def judge(self, connection: Connection) -> Verdict:
         """Follows "Each governed end decides for itself: consumer outbound, provider inbound"."""
@@ -70,7 +74,7 @@ class Oracle:
         for place, (stage, workspace, version, said) in enumerate(self._order()):
             # "A workload is governed by every enforced workspace whose scope's full query it
             # matches, ancestors included."
-            if not self._in_scope(subject, workspace.scope):
+            if not self._governs(workspace, subject):
                 continue
             if isinstance(said, Direction):
                 matched, action, name = said is direction, workspace.catch_all.of(said), None
@@ -92,6 +96,13 @@ class Oracle:
     # --- the order ---
 
     def _order(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
+        # "A quarantine stands ahead of every workspace, the latest first; it denies the rest."
+        for quarantine in sorted(self._quarantines, key=lambda one: (-one.since_ns, one.name)):
+            apart = as_workspace(quarantine)
+            for policy in apart.policies:
+                yield Stage.ABSOLUTE, apart, Version(0), policy
+            for direction in Direction:
+                yield Stage.ABSOLUTE, apart, Version(0), direction
         # "Scope priority is pre-order, parents before children." Of one scope's workspaces, which
         # only an analysis brings together, the primary comes first.
         scopes = self._tree.preorder()
@@ -127,6 +138,12 @@ class Oracle:
         holders = [item for item in self._items if address in item.addresses]
         own = [item for item in holders if not item.host_network]
         return next(iter(own + holders), None)
+
+    def _governs(self, workspace: Workspace, item: Item) -> bool:
+        if workspace.name != QUARANTINE:
+            return self._in_scope(item, workspace.scope)
+        query = next(one.query for one in self._quarantines if one.name == workspace.scope)
+        return self._is_subject(item) and matches(query, item.labels)
 
     def _in_scope(self, item: Item, scope: ScopeName) -> bool:
         """Follows "A scope's full query is its own query AND all its ancestors'"."""

@@ -2,8 +2,9 @@
 
 Three stages, the first match wins: *absolute* policies from the highest-priority scope to the
 lowest, *default* policies from the lowest to the highest, *catch-alls* from the lowest to the
-highest. Priority of scopes is pre-order, parents before children; inside a workspace the smaller
-priority number comes first, then the position.
+highest. Quarantines stand ahead of all others, the latest first. Priority of scopes is pre-order,
+parents before children; inside a workspace the smaller priority number comes first, then the
+position.
 
 A rule decides only at members of its workspace's scope: outbound where the consumer is one,
 inbound where the provider is. A workload that is a member of any enforced workspace always meets
@@ -19,44 +20,62 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
-from ringfence.model.ids import PolicyId, Version
+from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, Direction, Policy, Rank, Workspace
+from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import members, own_nodes, resolve
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.parts import parts
+from ringfence.policy.quarantine import as_workspace, quarantined
 
 Enforced = tuple[Workspace, Version]
+UNVERSIONED = Version(0)
+"""Stands for the version of a quarantine."""
 
 
 class PolicySet:
-    """What a set of enforced workspaces means for one inventory.
+    """What a set of enforced workspaces, and of quarantines, means for one inventory.
 
-    Independent of the order in which the workspaces are given. Raises InputError for a workspace
-    given twice, and for a policy that names a scope or a cluster that there is not.
+    Independent of the order in which they are given. Raises InputError for a workspace given
+    twice, and for a policy that names a scope or a cluster that there is not.
     """
 
-    def __init__(self, snapshot: Snapshot, tree: ScopeTree, enforced: Iterable[Enforced]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        tree: ScopeTree,
+        enforced: Iterable[Enforced],
+        quarantines: Iterable[Quarantine] = (),
+    ) -> None:
         self.snapshot = snapshot
         self.tree = tree
         self.enforced = tuple(enforced)
+        self.quarantines = tuple(sorted(quarantines, key=lambda one: (-one.since_ns, one.name)))
         names = [workspace.name for workspace, _ in self.enforced]
         if len(set(names)) < len(names):
             raise InputError(f"a workspace is given twice: {', '.join(sorted(names))}")
+        apart = [(as_workspace(one), quarantined(snapshot, one)) for one in self.quarantines]
+        self._quarantines = [workspace for workspace, _ in apart]
         self._members = {
-            workspace.scope: members(tree, snapshot, workspace.scope)
+            _place_of(workspace): members(tree, snapshot, workspace.scope)
             for workspace, _ in self.enforced
-        }
+        } | {_place_of(workspace): held for workspace, held in apart}
         self.rules: tuple[OrderedRule, ...] = tuple(
             rule
             for place, entry in enumerate(self._sequence())
             for rule in self._rules(place, *entry)
         )
 
+    @property
+    def workspaces(self) -> tuple[Workspace, ...]:
+        """All that the rules come from: the enforced ones, and the quarantines'."""
+        return (*(workspace for workspace, _ in self.enforced), *self._quarantines)
+
     @cached_property
     def governed(self) -> BitMap:
-        """The positions of the workloads that any enforced workspace governs."""
+        """The positions of the workloads that any enforced workspace or quarantine governs."""
         return BitMap.union(BitMap(), *self._members.values())
 
     @cached_property
@@ -65,7 +84,7 @@ class PolicySet:
         return own_nodes(self.snapshot)
 
     def _sequence(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
-        """All rules in order, unresolved: a policy, or the direction of a catch-all."""
+        """All rules in order, unresolved: a policy, or a direction, of which all is meant."""
         priority = {scope.name: place for place, scope in enumerate(self.tree.preorder())}
 
         def in_order(sign: int) -> list[Enforced]:
@@ -75,6 +94,7 @@ class PolicySet:
                 key=lambda one: (sign * priority[one[0].scope], not one[0].primary, one[0].name),
             )
 
+        yield from self._apart()
         highest_first, lowest_first = in_order(1), in_order(-1)
         for workspace, version in highest_first:
             for policy in _by_priority(workspace, Rank.ABSOLUTE):
@@ -85,6 +105,14 @@ class PolicySet:
         for workspace, version in lowest_first:
             for direction in Direction:
                 yield Stage.CATCH_ALL, workspace, version, direction
+
+    def _apart(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
+        """The rules of quarantines, in order."""
+        for workspace in self._quarantines:
+            for policy in workspace.policies:
+                yield Stage.ABSOLUTE, workspace, UNVERSIONED, policy
+            for direction in Direction:
+                yield Stage.ABSOLUTE, workspace, UNVERSIONED, direction
 
     def _rules(
         self,
@@ -98,7 +126,7 @@ class PolicySet:
             scope, name = workspace.scope, workspace.name
             return Decision(Layer.RINGFENCE, stage, scope, name, version, policy, place, action)
 
-        governed = self._members[workspace.scope]
+        governed = self._members[_place_of(workspace)]
         if isinstance(said, Direction):
             action = workspace.catch_all.of(said)
             yield OrderedRule(decision(None, action), governed, direction=said)
@@ -112,6 +140,11 @@ class PolicySet:
             yield OrderedRule(
                 decided, one.members, one.consumer, one.provider, said.protocol, one.ports
             )
+
+
+def _place_of(workspace: Workspace) -> tuple[WorkspaceName, ScopeName]:
+    """What tells it from others: a scope may be called as a quarantined workload is."""
+    return workspace.name, workspace.scope
 
 
 def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:

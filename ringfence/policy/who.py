@@ -25,8 +25,8 @@ class Who:
         self._fronts = fronts
         self._ranges: dict[str, Ranges] = {}
         self._policies = {
-            (workspace.name, policy.id): policy
-            for workspace, _ in policy_set.enforced
+            (workspace.name, workspace.scope, policy.id): policy
+            for workspace in policy_set.workspaces
             for policy in workspace.policies
         }
 
@@ -64,7 +64,7 @@ class Who:
         decision = rule.decision
         if decision.policy is None:
             return "everywhere"
-        policy = self._policies[decision.workspace, decision.policy]
+        policy = self._policies[decision.workspace, decision.scope, decision.policy]
         end = policy.consumer if consumer else policy.provider
         where = f"{decision.workspace} " if isinstance(end, ClusterEnd) else ""
         part = (rule.consumer if consumer else rule.provider).part

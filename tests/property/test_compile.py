@@ -24,6 +24,7 @@ from tests.property.test_evaluate import (
     connections,
     enforced,
     pods_and_nodes,
+    quarantines,
     services,
     trees,
 )
@@ -35,10 +36,10 @@ def test_rules_deny_nothing_that_the_evaluator_allows(data: st.DataObject) -> No
     pods = [one for one in workloads if one.kind is ItemKind.POD]
     items = workloads + data.draw(services(pods))
     tree = data.draw(trees())
-    bound = data.draw(enforced(tree))
+    bound, apart = data.draw(enforced(tree)), data.draw(quarantines())
     asked = data.draw(st.lists(connections(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    hold_against_rules(PolicySet(snapshot, tree, bound), items, asked)
+    hold_against_rules(PolicySet(snapshot, tree, bound, apart), items, asked)
 
 
 def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Connection]) -> None:
@@ -52,7 +53,7 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
         for row, (at, place) in enumerate(
             zip(end_items(columns, role), verdicts.deciding(role), strict=True)
         ):
-            if place == -1 or not _happens(items, asked[row], snapshot):
+            if place == -1 or not happens(items, asked[row], snapshot):
                 continue
             item = snapshot.items[at]
             allowed = policy_set.rules[place].action is Action.ALLOW
@@ -79,7 +80,7 @@ def test_the_order_of_inputs_changes_nothing(data: st.DataObject) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-def _happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
+def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     """Whether the cluster's network could bring the connection about."""
     reached, dialled = (asked.provider, asked.provider_port), (asked.dialled, asked.dialled_port)
     if snapshot.at(asked.consumer) == snapshot.at(asked.provider) != NOWHERE:

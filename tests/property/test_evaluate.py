@@ -35,6 +35,7 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import ICMP, TCP, UDP, PortRange
+from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import Query, parse
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.verdict import EndRole
@@ -237,6 +238,24 @@ def enforced(draw: st.DrawFn, tree: ScopeTree) -> list[Enforced]:
 
 
 @st.composite
+def quarantines(draw: st.DrawFn) -> list[Quarantine]:
+    """Up to two, which may hold the same workloads and be as old as each other."""
+    words = ["dns", "probes", "shop/carts", "10.1.0.0/16", "fd00::/64"]
+    return [
+        Quarantine(
+            ClusterId(""),
+            f"q{number}",
+            draw(st.sampled_from(QUERIES)),
+            tuple(draw(st.lists(st.sampled_from(words), unique=True, max_size=3))),
+            "",
+            "",
+            draw(st.integers(1, 2)),
+        )
+        for number in range(draw(st.integers(0, 2)))
+    ]
+
+
+@st.composite
 def connections(draw: st.DrawFn, items: list[Item]) -> Connection:
     """Ones between anybody, ones to a backend by every way there is, and ones of no sense."""
     held = [address for one in items for address in one.addresses] + OUTSIDE
@@ -283,15 +302,15 @@ def test_evaluator_and_explanation_agree_with_the_oracle(data: st.DataObject) ->
     pods = [one for one in workloads if one.kind is ItemKind.POD]
     items = workloads + data.draw(services(pods))
     tree = data.draw(trees())
-    bound = data.draw(enforced(tree))
+    bound, apart = data.draw(enforced(tree)), data.draw(quarantines())
     asked = data.draw(st.lists(connections(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
 
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    policy_set = PolicySet(snapshot, tree, bound)
-    assert policy_set.rules == PolicySet(snapshot, tree, bound[::-1]).rules
+    policy_set = PolicySet(snapshot, tree, bound, apart)
+    assert policy_set.rules == PolicySet(snapshot, tree, bound[::-1], apart[::-1]).rules
     columns = tabulate(snapshot, asked)
     verdicts = evaluate(policy_set, columns)
-    oracle = Oracle(items, tree, bound)
+    oracle = Oracle(items, tree, bound, apart)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
         assert explain([policy_set], columns, row) == expected

@@ -22,6 +22,7 @@ from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.verdict import EndRole
 from ringfence.store.errors import StaleError
 from ringfence.store.flows.queries import HOPS
+from ringfence.store.relational.quarantines import load_quarantines
 from ringfence.store.relational.workspaces import Analysed, analysed, mark_analysed
 
 router = APIRouter(tags=["analysis"])
@@ -79,11 +80,14 @@ async def analyse(
             await load_workspace(connection, tenant, *parse_version(text)) for text in asked.with_
         ]
         enforced = await load_enforced(connection, tenant)
+        apart = await load_quarantines(connection, tenant)
     replaced = {held.name: (held, number) for held, number in (*enforced, *also, wanted)}
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
-    judged = await judge(seen, timeline, window["until"], tree, replaced.values(), wanted[0].scope)
+    judged = await judge(
+        seen, timeline, window["until"], tree, replaced.values(), wanted[0].scope, apart
+    )
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()

@@ -30,6 +30,7 @@ from ringfence.policy.difference import ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
 from ringfence.policy.order import PolicySet
 from ringfence.policy.scope_checks import divided_clusters
+from ringfence.store.relational.quarantines import load_quarantines
 from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(tags=["documents"])
@@ -138,10 +139,11 @@ async def _governance(
 ) -> tuple[tuple[str, ...], str]:
     """For whom other enforced rules decide in the second tree, and why that ought not to be."""
     enforced = await load_enforced(connection, tenant)
+    apart = await load_quarantines(connection, tenant)
     snapshot = services.inventory.timeline.latest()
 
     def work() -> tuple[tuple[str, ...], str]:
-        before, after = (PolicySet(snapshot, tree, enforced) for tree in trees)
+        before, after = (PolicySet(snapshot, tree, enforced, apart) for tree in trees)
         workloads = affected(before, after)
         return workloads, refusal(after, overrides) if workloads else ""
 

@@ -37,6 +37,7 @@ class EnforcementResponse(BaseModel):
     warnings: list[str] = Field(
         description="Where the rules of now admit more than their policies say."
     )
+    quarantined: list[str] = Field(description="Workloads that are cut off, whatever is enforced.")
 
 
 class WantedWorkspace(BaseModel):
@@ -75,6 +76,7 @@ async def show_enforcement(services: ServicesDep) -> EnforcementResponse:
         agents=agent_responses(services),
         unreached=["/".join(node) for node in sorted(_unreached(services))],
         warnings=list(services.enforcement.warnings),
+        quarantined=[one.name for one in await services.quarantines.all()],
     )
 
 

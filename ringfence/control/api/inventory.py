@@ -14,6 +14,7 @@ from ringfence.model.labels import OWNER_KIND, OWNER_NAME
 from ringfence.model.protocol import format_protocol
 from ringfence.model.query import Everything
 from ringfence.model.workload import Item, ItemKind, ServiceSpec
+from ringfence.policy.quarantine import quarantined
 
 router = APIRouter(tags=["inventory"])
 
@@ -48,7 +49,7 @@ class ServiceResponse(BaseModel):
 
 
 class ItemResponse(BaseModel):
-    """One item; `since` is when it became as it is."""
+    """One item; `since` is when it became as it is. Quarantines are those of now."""
 
     key: str
     kind: ItemKind
@@ -59,6 +60,7 @@ class ItemResponse(BaseModel):
     labels: dict[str, list[str]]
     node: str
     owner: str
+    quarantine: str | None = Field(description="The quarantine that holds it, null for none.")
     since: str
     service: ServiceResponse | None
 
@@ -81,6 +83,11 @@ async def list_items(
     """List items that satisfy a filter."""
     timeline = services.inventory.timeline
     snapshot = timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
+    held = {
+        position: one.name
+        for one in reversed(await services.quarantines.all())
+        for position in quarantined(snapshot, one)
+    }
     wanted = parse_filter(filter_text) if filter_text else Everything()
     chosen = [
         position
@@ -91,7 +98,7 @@ async def list_items(
     items = []
     for position in chosen[:limit]:
         _, since_ns, _ = timeline.revision(RevisionId(int(snapshot.revisions[position])))
-        items.append(_item(snapshot.items[position], since_ns))
+        items.append(_item(snapshot.items[position], since_ns, held.get(position)))
     return InventoryResponse(items=items, total=len(chosen))
 
 
@@ -99,7 +106,7 @@ def _place(item: Item) -> tuple[str, str, str, str]:
     return item.kind, item.namespace, item.name, item.key
 
 
-def _item(item: Item, since_ns: int) -> ItemResponse:
+def _item(item: Item, since_ns: int, quarantine: str | None) -> ItemResponse:
     owner = [*item.labels.get(OWNER_KIND, ())[:1], *item.labels.get(OWNER_NAME, ())[:1]]
     return ItemResponse(
         key=item.key,
@@ -113,6 +120,7 @@ def _item(item: Item, since_ns: int) -> ItemResponse:
         labels={key: list(values) for key, values in item.labels.items()},
         node=item.node,
         owner="/".join(owner),
+        quarantine=quarantine,
         since=format_time(since_ns),
         service=_service(item.service) if item.service else None,
     )

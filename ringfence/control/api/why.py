@@ -17,6 +17,7 @@ from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
 from ringfence.policy.order import PolicySet
+from ringfence.store.relational.quarantines import load_quarantines
 
 router = APIRouter(tags=["why"])
 
@@ -80,11 +81,12 @@ async def why(
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
+        apart = await load_quarantines(connection, principal.tenant)
     snapshot = services.inventory.timeline.latest()
     question = explanation.Question(source, destination, number, port)
 
     def work() -> explanation.Answer:
-        policy_set = PolicySet(snapshot, tree, enforced)
+        policy_set = PolicySet(snapshot, tree, enforced, apart)
         compiled = services.enforcement.surroundings.compile(policy_set)
         return explanation.why(policy_set, compiled, question)
 

@@ -109,6 +109,20 @@ enforcement = Table(
     Column("since_ns", BigInteger, nullable=False),
 )
 
+quarantines = Table(
+    "quarantines",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("kubernetes_cluster", Text, primary_key=True),  # empty outside Kubernetes
+    Column("workload", Text, primary_key=True),  # as people name it
+    Column("query", Text, nullable=False),  # in the filter language
+    Column("allow", JSON, nullable=False),  # words of `policy.quarantine`
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger),  # null: never
+)
+
 agent_modes = Table(
     "agent_modes",
     metadata,

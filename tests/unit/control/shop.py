@@ -37,7 +37,9 @@ spec:
 def item(kind: ItemKind, name: str, address: str, probe: int = 0) -> Item:
     """An item of the cluster; pods are in namespace shop on node n1."""
     pod = kind is ItemKind.POD
-    labels = [("name", name), ("kind", kind), *([("kubernetes.namespace", "shop")] if pod else [])]
+    labels = [("name", name), ("kind", kind), ("kubernetes.cluster", CLUSTER)]
+    if pod:
+        labels += [("kubernetes.namespace", "shop")]
     return Item(
         key=item_key(ClusterId(CLUSTER), kind, name),
         kind=kind,

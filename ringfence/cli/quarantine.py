@@ -1,0 +1,164 @@
+"""`ringfence quarantine`: cut a workload off at once, and let it go again."""
+
+import re
+from typing import Annotated
+
+import typer
+from typer._click import Context
+from typer.core import TyperGroup
+
+from ringfence.cli.client import connect
+from ringfence.cli.enforce import wait_until_in_force
+from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.override import Override
+from ringfence.model.words import counted, named
+
+
+class _SetByDefault(TyperGroup):
+    """Takes what is no command for the workload that is meant."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the arguments as those of `set` where they begin with no other command."""
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["set", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_SetByDefault,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Cut a workload off at once, ahead of every policy; list quarantines, lift one.
+
+    `ringfence quarantine WORKLOAD` is short for `ringfence quarantine set WORKLOAD`.
+
+    Example: ringfence quarantine sock-shop/carts --allow dns --for 2h --reason "odd scans"
+    """,
+)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+ClusterOption = Annotated[
+    str | None, typer.Option(help="Where several clusters have a workload of that name.")
+]
+WaitOption = Annotated[bool, typer.Option(help="Wait until every connected agent has it in force.")]
+TimeoutOption = Annotated[float, typer.Option(min=0, help="Seconds to wait.")]
+
+
+@app.command("set")
+def set_quarantine(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    workload: Annotated[
+        str,
+        typer.Argument(help="namespace/name of a pod or of what owns pods; a node or host."),
+    ],
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What still passes, by commas or repeated: dns, probes, namespace/name of a "
+            "Service, an address or a CIDR block."
+        ),
+    ] = None,
+    for_: Annotated[
+        str | None,
+        typer.Option("--for", help="How long, such as 30m, 2h or 7d; else until lifted."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for those who find it later.")] = "",
+    kubernetes_cluster: ClusterOption = None,
+    override: Annotated[
+        list[Override] | None,
+        typer.Option(help="Go ahead despite a refusal that names this word; repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show whom it would hold only.")] = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60.0,
+    output: AnswerOption = Format.TABLE,
+) -> None:
+    """Let nothing pass to or from a workload but what is allowed, and cut what is open.
+
+    namespace/name means the pod of that name and the pods of the owner of that name, also those
+    that come later. A pod that is quarantined by its own name does not take the other pods of its
+    owner along, nor one that replaces it under another name. Setting it again replaces it.
+
+    Exit code 2 if it is not in force on every node by the end of the wait.
+
+    Example: ringfence quarantine sock-shop/carts --allow dns,probes --for 2h
+    """
+    client = connect()
+    body = {
+        "workload": workload,
+        "kubernetes_cluster": kubernetes_cluster,
+        "allow": [word for text in allow or [] for word in text.split(",") if word],
+        "for_seconds": _seconds(for_) if for_ is not None else None,
+        "reason": reason,
+        "override": override or [],
+    }
+    plan = client.post("/quarantines", {**body, "dry_run": dry_run})
+    if output is Format.TABLE:
+        verb = "would be quarantined" if dry_run else "quarantined"
+        print(f"{verb}, {_until(plan)}, allowed: {_allowed(plan)}")
+        print(f"{counted(len(plan['workloads']), 'workload')}: {named(plan['workloads'])}")
+    else:
+        emit_data(plan, output)
+    for note in plan["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    if plan["refused"]:
+        raise RingfenceError(plan["refused"])
+    if wait and not dry_run and not wait_until_in_force(client, timeout):
+        raise typer.Exit(2)
+
+
+@app.command("list")
+def list_quarantines(output: OutputOption = Format.TABLE) -> None:
+    """List who is quarantined since when, by whom, until when and why.
+
+    Example: ringfence quarantine list -o json
+    """
+    emit(connect().get("/quarantines")["items"], COLUMNS, output, "nothing is quarantined")
+
+
+@app.command("lift")
+def lift(
+    workload: Annotated[str, typer.Argument(help="As it was quarantined.")],
+    kubernetes_cluster: ClusterOption = None,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Let a workload go: the policies that are enforced decide again.
+
+    Example: ringfence quarantine lift sock-shop/carts
+    """
+    client = connect()
+    client.delete("/quarantines", workload=workload, kubernetes_cluster=kubernetes_cluster)
+    print(f"lifted: {workload}")
+    if wait and not wait_until_in_force(client, timeout):
+        raise typer.Exit(2)
+
+
+def _until(row: Row) -> str:
+    return f"until {row['expires']}" if row["expires"] else "until lifted"
+
+
+def _allowed(row: Row) -> str:
+    return ", ".join(row["allow"]) or "nothing"
+
+
+COLUMNS = [
+    Column("WORKLOAD", lambda row: row["workload"]),
+    Column("KUBERNETES CLUSTER", lambda row: row["kubernetes_cluster"]),
+    Column("NOW", lambda row: len(row["workloads"]), right=True),
+    Column("ALLOWED", _allowed),
+    Column("BY", lambda row: row["actor"]),
+    Column("SINCE", lambda row: row["since"]),
+    Column("UNTIL", lambda row: row["expires"] or "lifted"),
+    Column("REASON", lambda row: row["reason"]),
+    Column("WORKLOADS", lambda row: ", ".join(row["workloads"]), wide=True),
+]
+
+
+def _seconds(text: str) -> int:
+    read = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    if read is None:
+        raise InputError(f"--for {text!r}: write a number and s, m, h or d, such as 2h")
+    return int(read[1]) * _UNITS[read[2]]
