@@ -11,7 +11,7 @@
 struct datagram_key {
 	struct address src, dst;
 	__u32 id;
-	__u8 proto; /* of IPv4; with IPv6 only the first fragment's counts */
+	__u8 proto;
 	__u8 zero[3];
 };
 
@@ -37,7 +37,7 @@ static __always_inline bool place_fragment(struct packet *packet, __u64 now)
 		.src = packet->src,
 		.dst = packet->dst,
 		.id = packet->fragment_id,
-		.proto = packet->family == 4 ? packet->proto : IPPROTO_FRAGMENT,
+		.proto = packet->fragment_proto,
 	};
 	struct datagram first = {
 		.seen_ns = now,

@@ -48,6 +48,7 @@ struct packet {
 	bool later_fragment; /* no transport header: the ports are 0 */
 	__u16 tcp_flags;
 	__u32 tcp_seq;
+	__u8 fragment_proto; /* of IPv4; with IPv6 only the first fragment's counts */
 	__u32 fragment_id;
 	__u32 bytes;	    /* from the IP header on, segments not counted apart */
 	__u32 header_bytes; /* the IP and transport headers, which every segment repeats */
@@ -130,6 +131,8 @@ static __always_inline enum outcome parse_ipv4(const struct source *from, __u32 
 {
 	struct iphdr ip;
 	__u16 fragment;
+	__u8 ah[2]; /* the next header, and its own length in 4 bytes, less 2: RFC 4302 */
+	__u32 l4;
 
 	if (load(from, l3, &ip, sizeof(ip)))
 		return TRUNCATED;
@@ -143,12 +146,20 @@ static __always_inline enum outcome parse_ipv4(const struct source *from, __u32 
 	packet->later_fragment = (fragment & IP_FRAGMENT_OFFSET) != 0;
 	packet->first_fragment = !packet->later_fragment && (fragment & IP_MORE_FRAGMENTS);
 	packet->fragment_id = ip.id;
+	packet->fragment_proto = ip.protocol;
 	/* Length 0 means more than 65,535 bytes in one GSO packet (BIG TCP). */
 	packet->bytes = ip.tot_len ? bpf_ntohs(ip.tot_len) : from->len - l3;
 	packet->overlong = l3 + packet->bytes > from->len;
 	if (packet->overlong && !from->cut)
 		return BAD_LENGTH;
-	return parse_transport(from, l3, l3 + ip.ihl * 4, packet);
+	l4 = l3 + ip.ihl * 4;
+	if (packet->proto == IPPROTO_AH && !packet->later_fragment) {
+		if (load(from, l4, ah, sizeof(ah)))
+			return TRUNCATED;
+		packet->proto = ah[0];
+		l4 += (ah[1] + 2) * 4;
+	}
+	return parse_transport(from, l3, l4, packet);
 }
 
 /*
@@ -203,6 +214,7 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 			packet->first_fragment =
 				!packet->later_fragment && (fragment & IP6_MORE_FRAGMENTS);
 			packet->fragment_id = extension.fragment_id;
+			packet->fragment_proto = IPPROTO_FRAGMENT;
 		} else if (packet->proto == IPPROTO_AH) {
 			at += (extension.length + 2) * 4;
 		} else {

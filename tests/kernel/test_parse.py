@@ -40,6 +40,7 @@ PARSED = {
     "vlan": (ethernet(IP4, ipv4(17, udp(1, 2)), (5,)), 17, 1, 2, 28),
     "vlan in vlan": (ethernet(IP6, ipv6(17, udp(1, 2)), (5, 6)), 17, 1, 2, 48),
     "ip options": (ethernet(IP4, ipv4(17, udp(1, 2), b"\x01" * 40)), 17, 1, 2, 68),
+    "ah": (ethernet(IP4, ipv4(AH, b"\x06\x04" + bytes(22) + tcp(1, 2, SYN))), 6, 1, 2, 64),
     "first fragment": (ethernet(IP4, ipv4(17, udp(1, 2), fragment=0x2000)), 17, 1, 2, 28),
     "later fragment": (ethernet(IP4, ipv4(17, bytes(24), fragment=3)), 17, 0, 0, 44),
     "802.2 SNAP": (ethernet(60, bytes.fromhex("aaaa030000000800") + ipv4(17, udp(1, 2))),
@@ -89,6 +90,10 @@ UNPARSED = {
     "tcp offset below 5 words": (
         ethernet(IP4, ipv4(6, tcp(1, 2, SYN)[:12] + b"\x40" + bytes(7))), "bad_header",
     ),
+    "ah cut off": (ethernet(IP4, ipv4(AH, b"\x06")), "truncated"),
+    "ah longer than the packet": (
+        ethernet(IP4, ipv4(AH, b"\x32\xff" + bytes(22))), "bad_length",
+    ),
     "version 5": (ethernet(IP4, b"\x55" + ipv4(17, udp(1, 2))[1:]), "bad_header"),
     "extension cut off": (ethernet(IP6, ipv6(17, b"", ((HOP, b"\x09"),))), "truncated"),
 }  # fmt: skip
@@ -121,9 +126,15 @@ def test_what_is_no_record_is_counted_with_its_reason(
     assert {name: row[name] for name in reasons} == {name: name == reason for name in reasons}
 
 
-def fragments(family: int, number: int) -> list[bytes]:
+def fragments(kind: str, number: int) -> list[bytes]:
     """A datagram's first fragment and its later one."""
-    if family == 4:
+    if kind == "ah":
+        headers = b"\x11\x04" + bytes(22) + udp(1, 2)
+        return [
+            ethernet(IP4, ipv4(AH, headers, fragment=0x2000, identification=number)),
+            ethernet(IP4, ipv4(AH, bytes(24), fragment=4, identification=number)),
+        ]
+    if kind == "ipv4":
         return [
             ethernet(IP4, ipv4(17, udp(1, 2, bytes(8)), fragment=0x2000, identification=number)),
             ethernet(IP4, ipv4(17, bytes(24), fragment=2, identification=number)),
@@ -135,12 +146,12 @@ def fragments(family: int, number: int) -> list[bytes]:
     return [ethernet(IP6, packet) for packet in packets]
 
 
-@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("kind", ["ipv4", "ah", "ipv6"])
 def test_a_later_fragment_counts_in_the_flow_of_its_first(
-    family: int, capture: FlowCapture, empty: Namespace
+    kind: str, capture: FlowCapture, empty: Namespace
 ) -> None:
-    first, later = fragments(family, 1)
-    _, stranger = fragments(family, 2)
+    first, later = fragments(kind, 1)
+    _, stranger = fragments(kind, 2)
     for frame in (first, later, later, stranger):
         run(capture, empty, frame)
     flows = {int(flow["sport"]): flow for flow in capture.drain()}

@@ -69,6 +69,7 @@ OF4 = {(17, A4, 1, 2, 1, 31)}
 OF6 = {(6, A6, 3, 4, 1, 60)}
 TUNNELS = {
     "ipip": (ipv4(4, INNER4), OF4),
+    "ipip behind ah": (ipv4(51, b"\x04\x04" + bytes(22) + INNER4), OF4),
     "6in4": (ipv4(41, INNER6), OF6),
     "4in6": (ipv6(4, INNER4), OF4),
     "6in6 behind extension headers": (ipv6(41, INNER6, ((0, bytes(7)), (60, bytes(7)))), OF6),
