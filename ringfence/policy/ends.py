@@ -91,7 +91,7 @@ def resolve(
         case ScopeEnd(scope):
             return ResolvedEnd(items=members(tree, snapshot, scope))
         case ClusterEnd(name):
-            within = And((tree.full_query(workspace.scope), _cluster_query(workspace, name)))
+            within = And((tree.full_query(workspace.scope), cluster_query(workspace, name)))
             return ResolvedEnd(items=_workloads(snapshot, within))
         case FilterEnd(query):
             return ResolvedEnd(items=_workloads(snapshot, query))
@@ -169,7 +169,8 @@ def _workloads(snapshot: Snapshot, query: Query) -> BitMap:
     return snapshot.select(query) & snapshot.subjects
 
 
-def _cluster_query(workspace: Workspace, name: str) -> Query:
+def cluster_query(workspace: Workspace, name: str) -> Query:
+    """The query of a cluster of the workspace; raises InputError where it has none so named."""
     for cluster in workspace.clusters:
         if cluster.name == name:
             return cluster.query

@@ -48,7 +48,7 @@ class PolicySet:
             for workspace, _ in self.enforced
         }
         self.rules: tuple[OrderedRule, ...] = tuple(
-            self._rule(place, *entry) for place, entry in enumerate(self._sequence())
+            self._rule(place, *entry) for place, entry in enumerate(sequence(tree, self.enforced))
         )
 
     @cached_property
@@ -60,28 +60,6 @@ class PolicySet:
     def own_nodes(self) -> NDArray[np.int32]:
         """For each position that of its node; see `ends.own_nodes`."""
         return own_nodes(self.snapshot)
-
-    def _sequence(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
-        """All rules in order, unresolved: a policy, or the direction of a catch-all."""
-        priority = {scope.name: place for place, scope in enumerate(self.tree.preorder())}
-
-        def in_order(sign: int) -> list[Enforced]:
-            """Workspaces by scope priority; of one scope's, the primary first."""
-            return sorted(
-                self.enforced,
-                key=lambda one: (sign * priority[one[0].scope], not one[0].primary, one[0].name),
-            )
-
-        highest_first, lowest_first = in_order(1), in_order(-1)
-        for workspace, version in highest_first:
-            for policy in _by_priority(workspace, Rank.ABSOLUTE):
-                yield Stage.ABSOLUTE, workspace, version, policy
-        for workspace, version in lowest_first:
-            for policy in _by_priority(workspace, Rank.DEFAULT):
-                yield Stage.DEFAULT, workspace, version, policy
-        for workspace, version in lowest_first:
-            for direction in Direction:
-                yield Stage.CATCH_ALL, workspace, version, direction
 
     def _rule(
         self,
@@ -111,6 +89,32 @@ class PolicySet:
             said.protocol,
             said.ports,
         )
+
+
+def sequence(
+    tree: ScopeTree, enforced: Iterable[Enforced]
+) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
+    """All rules in order, unresolved: a policy, or the direction of a catch-all."""
+    given = tuple(enforced)
+    priority = {scope.name: place for place, scope in enumerate(tree.preorder())}
+
+    def in_order(sign: int) -> list[Enforced]:
+        """Workspaces by scope priority; of one scope's, the primary first."""
+        return sorted(
+            given,
+            key=lambda one: (sign * priority[one[0].scope], not one[0].primary, one[0].name),
+        )
+
+    highest_first, lowest_first = in_order(1), in_order(-1)
+    for workspace, version in highest_first:
+        for policy in _by_priority(workspace, Rank.ABSOLUTE):
+            yield Stage.ABSOLUTE, workspace, version, policy
+    for workspace, version in lowest_first:
+        for policy in _by_priority(workspace, Rank.DEFAULT):
+            yield Stage.DEFAULT, workspace, version, policy
+    for workspace, version in lowest_first:
+        for direction in Direction:
+            yield Stage.CATCH_ALL, workspace, version, direction
 
 
 def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:
