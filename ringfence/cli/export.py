@@ -1,11 +1,23 @@
-"""`ringfence export`: what the control plane holds, as YAML for git."""
+"""`ringfence export`: scopes and workspaces as YAML for git, or as policies of Kubernetes."""
 
+import sys
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ringfence.cli.client import connect
+from ringfence.cli.documents import read_documents
+from ringfence.cli.output import printable
+from ringfence.model.errors import InputError
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.document import Documents, parse_documents
+from ringfence.policy.errors import InexpressibleError
+from ringfence.policy.kubernetes.export import Form, Target
+from ringfence.policy.kubernetes.export import export as to_kubernetes
+from ringfence.policy.kubernetes.writing import manifest
 
 app = typer.Typer(add_completion=False)
 
@@ -24,10 +36,62 @@ def export(
     version: Annotated[
         int | None, typer.Option(min=1, help="An older version of a workspace.")
     ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option("--as", help="As policies of Kubernetes that mean the same to pods."),
+    ] = None,
+    file: Annotated[
+        list[Path],
+        typer.Option("--file", "-f", help="With --as: these files in place of the control plane."),
+    ] = [],  # noqa: B006
+    cluster: Annotated[
+        str, typer.Option(help="With --as: the Kubernetes cluster that they are for.")
+    ] = "",
+    namespace: Annotated[
+        list[str], typer.Option(help="With --as: a namespace that the cluster has; name all.")
+    ] = [],  # noqa: B006
 ) -> None:
-    """Print scopes and workspaces in the form that `apply` reads.
+    """Print scopes and workspaces in the form that `apply` reads, or policies of Kubernetes.
 
-    Example: ringfence export --kind Workspace --name sock-shop > sock-shop.yaml
+    With --as the primary workspaces are printed as they are if all of them are enforced. Where one
+    of their policies cannot be said so, each such is named on stderr and nothing is printed.
+
+    Examples:
+      ringfence export --kind Workspace --name sock-shop > sock-shop.yaml
+      ringfence export --as networkpolicy --name sock-shop | kubectl diff -f -
+      ringfence export --as clusternetworkpolicy -f policies/ --cluster east
     """
-    answer = connect().get("/export", kind=kind, name=name, version=version)
-    typer.echo(answer["documents"], nl=False)
+    if form is None:
+        if file or cluster or namespace:
+            raise InputError("--file, --cluster and --namespace are for --as")
+        answer = connect().get("/export", kind=kind, name=name, version=version)
+        typer.echo(answer["documents"], nl=False)
+        return
+    if kind or version:
+        raise InputError("--kind and --version are not for --as")
+    texts = read_documents(file) or [("the control plane", connect().get("/export")["documents"])]
+    _print(_joined(texts), name, form, Target(cluster, tuple(namespace)))
+
+
+def _joined(texts: Iterable[tuple[str, str]]) -> Documents:
+    read = [parse_documents(text, where) for where, text in texts]
+    return Documents(
+        tuple(scope for one in read for scope in one.scopes),
+        tuple(workspace for one in read for workspace in one.workspaces),
+    )
+
+
+def _print(documents: Documents, name: str | None, form: Form, target: Target) -> None:
+    import yaml  # noqa: PLC0415
+
+    chosen = [one for one in documents.workspaces if one.primary and name in (None, one.name)]
+    if not chosen:
+        raise InputError(f"there is no primary workspace {name!r}" if name else "no workspace")
+    found = to_kubernetes(ScopeTree(documents.scopes), chosen, form, target)
+    for note in dict.fromkeys(found.notes):
+        typer.echo(f"note: {printable(note)}", err=True)
+    if found.refusals:
+        for refusal in dict.fromkeys(found.refusals):
+            typer.echo(printable(refusal), err=True)
+        raise InexpressibleError(f"nothing is exported as {form}: see above what cannot be said")
+    yaml.safe_dump_all(map(manifest, found.policies), sys.stdout, sort_keys=False)

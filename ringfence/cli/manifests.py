@@ -55,6 +55,8 @@ def read_connectivity(
                 folder.add(str(file.relative_to(directory)), file.read_bytes())
             except OSError as error:
                 raise InputError(f"{file}: {error.strerror}") from error
+    if not any(one.kind for one in folder.manifests):
+        raise InputError(f"{directory}: expected .yaml, .yml or .json files with objects in them")
     policies = read_policies(folder.manifests)
     topology = read_topology(folder.manifests)
     served = published(folder.manifests, topology)
@@ -69,46 +71,57 @@ def read_connectivity(
 
 
 def print_edges(
-    edges: Sequence[Edge], form: ConnectivityFormat, report: ExposureReport | None = None
+    edges: Sequence[Edge],
+    form: ConnectivityFormat,
+    report: ExposureReport | None = None,
+    focus: str = "",
 ) -> None:
-    """Print edges to stdout, and what the workloads are exposed to."""
+    """Print edges to stdout, and what the workloads are exposed to.
+
+    With `focus`, the connections that all of them are, these are told once.
+    """
+    ends = sorted(edges)
     match form:
         case ConnectivityFormat.JSON:
-            _print_data([_object(*one) for one in sorted(edges)], report)
+            _print_data([_object(*one, focus=focus) for one in ends], report, focus)
         case ConnectivityFormat.DOT:
-            _print_lines(_dot(sorted(edges)))
+            _print_lines(_dot(ends))
         case ConnectivityFormat.TXT:
-            _print_text(
-                sorted(
-                    printable(f"{source} => {target} : {text}") for source, target, text in edges
-                ),
-                report,
-            )
+            lines = [
+                printable(f"{source} => {target}" + ("" if focus else f" : {text}"))
+                for source, target, text in ends
+            ]
+            title = [f"Permitted connections on {focus}:"] if focus else []
+            _print_text([*title, *sorted(lines)], report, focus)
 
 
 def print_explanations(
     explained: Sequence[Explanation],
     form: ConnectivityFormat,
     report: ExposureReport | None = None,
+    focus: str = "",
 ) -> None:
     """Print to stdout why connections are allowed or denied, and what the workloads expose."""
     match form:
         case ConnectivityFormat.JSON:
-            _print_data(explained_rows(explained), report)
+            _print_data(explained_rows(explained), report, focus)
         case ConnectivityFormat.DOT:
             _print_lines(explained_dot(explained))
         case ConnectivityFormat.TXT:
-            _print_text(list(explained_text(explained)), report)
+            _print_text(list(explained_text(explained)), report, focus)
 
 
-def _print_data(told: list[Row], report: ExposureReport | None) -> None:
-    whole = {"connlist_results": told, "exposure_results": _exposures(report)} if report else told
+def _print_data(told: list[Row], report: ExposureReport | None, focus: str) -> None:
+    if report is None:
+        emit_data(told, Format.JSON)
+        return
+    whole = {"connlist_results": told, "exposure_results": _exposures(report, focus)}
     emit_data(whole, Format.JSON)
 
 
-def _print_text(lines: list[str], report: ExposureReport | None) -> None:
+def _print_text(lines: list[str], report: ExposureReport | None, focus: str) -> None:
     if report is not None:
-        lines = [*lines, *([""] if lines else []), *_report(report)]
+        lines = [*lines, *([""] if lines else []), *_report(report, focus)]
     _print_lines(lines)
 
 
@@ -116,23 +129,26 @@ def _print_lines(lines: Iterable[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
-def _object(source: str, target: str, connections: str) -> Row:
-    return {"src": source, "dst": target, "conn": connections}
+def _object(source: str, target: str, connections: str, *, focus: str) -> Row:
+    ends = {"src": source, "dst": target}
+    return ends if focus else {**ends, "conn": connections}
 
 
-def _exposures(report: ExposureReport) -> Row:
+def _exposures(report: ExposureReport, focus: str) -> Row:
     listed = report.exposures
     return {
         "egress_exposure": [
-            _object(one.workload, one.peer, one.connections) for one in listed[Direction.OUTBOUND]
+            _object(one.workload, one.peer, one.connections, focus=focus)
+            for one in listed[Direction.OUTBOUND]
         ],
         "ingress_exposure": [
-            _object(one.peer, one.workload, one.connections) for one in listed[Direction.INBOUND]
+            _object(one.peer, one.workload, one.connections, focus=focus)
+            for one in listed[Direction.INBOUND]
         ],
     }
 
 
-def _report(report: ExposureReport) -> Iterator[str]:
+def _report(report: ExposureReport, focus: str) -> Iterator[str]:
     yield "Exposure Analysis Result:"
     sections = []
     named = [one.workload for told in report.exposures.values() for one in told]
@@ -144,7 +160,8 @@ def _report(report: ExposureReport) -> Iterator[str]:
         told = report.exposures[direction]
         lines = sorted(
             f"{printable(one.workload):<{width}} \t{arrow} \t"
-            f"{printable(one.peer)} : {one.connections}"
+            + printable(one.peer)
+            + ("" if focus else f" : {one.connections}")
             for one in told
         )
         sections += [[f"{word} Exposure:", *lines]] if lines else []

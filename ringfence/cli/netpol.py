@@ -120,16 +120,23 @@ def connectivity(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """
     asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
     connection = parse_connection(focus_connection) if focus_connection else None
+    if exposure and (focus_peer or explain_only):
+        typer.echo("warning: exposure is not told with --focus-peer or --explain-only", err=True)
+        exposure = False
     read = read_connectivity(directory, connection, exposure=exposure)
     for name in asked.unknown(read.workloads):
         typer.echo(f"warning: there is no workload {printable(name)}", err=True)
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
+    about = read.in_focus if connection else ""
     if explain or explain_only:
         explainer = Explainer(read)
         pairs = asked.select(read.pairs(), read.workloads)
-        print_explanations(restrict(map(explainer.explain, pairs), explain_only), output, report)
+        print_explanations(
+            restrict(map(explainer.explain, pairs), explain_only), output, report, about
+        )
     else:
-        print_edges(list(asked.select(read.edges(), read.workloads)), output, report)
+        edges = list(asked.select(read.edges(), read.workloads))
+        print_edges(edges, output, report, about)
 
 
 @app.command()

@@ -119,7 +119,7 @@ def _query(end: ScopeEnd | ClusterEnd | FilterEnd, workspace: Workspace, tree: S
         case ScopeEnd(scope):
             return tree.full_query(scope)
         case ClusterEnd(name):
-            return And((tree.full_query(workspace.scope), _cluster_query(workspace, name)))
+            return And((tree.full_query(workspace.scope), cluster_query(workspace, name)))
         case FilterEnd(query):
             return query
 
@@ -193,7 +193,8 @@ def _workloads(snapshot: Snapshot, query: Query) -> BitMap:
     return snapshot.select(query) & snapshot.subjects
 
 
-def _cluster_query(workspace: Workspace, name: str) -> Query:
+def cluster_query(workspace: Workspace, name: str) -> Query:
+    """The query of a cluster of the workspace; raises InputError where it has none so named."""
     for cluster in workspace.clusters:
         if cluster.name == name:
             return cluster.query

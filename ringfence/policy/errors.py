@@ -24,3 +24,7 @@ class FieldError(PolicyError):
 
 class ManifestError(PolicyError):
     """A manifest that upstream would refuse; names file, document (from 1), object and field."""
+
+
+class InexpressibleError(PolicyError):
+    """What a policy says cannot be said in the form that is asked for."""

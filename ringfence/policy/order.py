@@ -31,6 +31,8 @@ from ringfence.policy.parts import parts
 from ringfence.policy.quarantine import as_workspace, quarantined
 
 Enforced = tuple[Workspace, Version]
+Entry = tuple[Stage, Workspace, Version, Policy | Direction]
+"""A rule, unresolved: a policy, or a direction, of which all is meant."""
 UNVERSIONED = Version(0)
 """Stands for the version of a quarantine."""
 
@@ -64,7 +66,7 @@ class PolicySet:
         } | {_place_of(workspace): held for workspace, held in apart}
         self.rules: tuple[OrderedRule, ...] = tuple(
             rule
-            for place, entry in enumerate(self._sequence())
+            for place, entry in enumerate((*self._apart(), *sequence(tree, self.enforced)))
             for rule in self._rules(place, *entry)
         )
 
@@ -83,30 +85,7 @@ class PolicySet:
         """For each position that of its node; see `ends.own_nodes`."""
         return own_nodes(self.snapshot)
 
-    def _sequence(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
-        """All rules in order, unresolved: a policy, or a direction, of which all is meant."""
-        priority = {scope.name: place for place, scope in enumerate(self.tree.preorder())}
-
-        def in_order(sign: int) -> list[Enforced]:
-            """Workspaces by scope priority; of one scope's, the primary first."""
-            return sorted(
-                self.enforced,
-                key=lambda one: (sign * priority[one[0].scope], not one[0].primary, one[0].name),
-            )
-
-        yield from self._apart()
-        highest_first, lowest_first = in_order(1), in_order(-1)
-        for workspace, version in highest_first:
-            for policy in _by_priority(workspace, Rank.ABSOLUTE):
-                yield Stage.ABSOLUTE, workspace, version, policy
-        for workspace, version in lowest_first:
-            for policy in _by_priority(workspace, Rank.DEFAULT):
-                yield Stage.DEFAULT, workspace, version, policy
-        for workspace, version in lowest_first:
-            for direction in Direction:
-                yield Stage.CATCH_ALL, workspace, version, direction
-
-    def _apart(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
+    def _apart(self) -> Iterator[Entry]:
         """The rules of quarantines, in order."""
         for workspace in self._quarantines:
             for policy in workspace.policies:
@@ -145,6 +124,30 @@ class PolicySet:
 def _place_of(workspace: Workspace) -> tuple[WorkspaceName, ScopeName]:
     """What tells it from others: a scope may be called as a quarantined workload is."""
     return workspace.name, workspace.scope
+
+
+def sequence(tree: ScopeTree, enforced: Iterable[Enforced]) -> Iterator[Entry]:
+    """All rules of workspaces in order."""
+    given = tuple(enforced)
+    priority = {scope.name: place for place, scope in enumerate(tree.preorder())}
+
+    def in_order(sign: int) -> list[Enforced]:
+        """Workspaces by scope priority; of one scope's, the primary first."""
+        return sorted(
+            given,
+            key=lambda one: (sign * priority[one[0].scope], not one[0].primary, one[0].name),
+        )
+
+    highest_first, lowest_first = in_order(1), in_order(-1)
+    for workspace, version in highest_first:
+        for policy in _by_priority(workspace, Rank.ABSOLUTE):
+            yield Stage.ABSOLUTE, workspace, version, policy
+    for workspace, version in lowest_first:
+        for policy in _by_priority(workspace, Rank.DEFAULT):
+            yield Stage.DEFAULT, workspace, version, policy
+    for workspace, version in lowest_first:
+        for direction in Direction:
+            yield Stage.CATCH_ALL, workspace, version, direction
 
 
 def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:

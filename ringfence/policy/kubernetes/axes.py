@@ -65,15 +65,20 @@ class PortCells:
         return self._texts[packed]
 
     def _told(self, mask: Mask) -> str:
+        return self.text_with_names(mask, [])
+
+    def text_with_names(self, mask: Mask, names: Iterable[tuple[int | None, str]]) -> str:
+        """The text of some cells, and of ports of which the name is known, perhaps the protocol."""
         if mask.all():
             return ALL
-        return (
-            ",".join(
-                f"{format_protocol(protocol)} {','.join(map(str, listed))}"
-                for protocol, listed in self.ranges(mask).items()
-            )
-            or NOTHING
-        )
+        found = {
+            format_protocol(protocol): [str(one) for one in listed]
+            for protocol, listed in self.ranges(mask).items()
+        }
+        for protocol, name in sorted(names, key=lambda one: one[1]):
+            word = "" if protocol is None else format_protocol(protocol)
+            found.setdefault(word, []).append(name)
+        return ",".join(f"{word} {','.join(found[word])}" for word in sorted(found)) or NOTHING
 
     def ranges(self, mask: Mask) -> dict[int, list[PortRange]]:
         """The ports of some cells: for each protocol of which there are any, the fewest ranges."""

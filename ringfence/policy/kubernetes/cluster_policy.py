@@ -28,7 +28,7 @@ ADMIN_NETWORK_POLICY = "AdminNetworkPolicy"
 BASELINE_ADMIN_NETWORK_POLICY = "BaselineAdminNetworkPolicy"
 _ONLY_BASELINE = "default"
 _TIERS = {"Admin": Stage.ADMIN, "Baseline": Stage.BASELINE}
-_MAX_PRIORITY = 1000
+MAX_PRIORITY = 1000
 _MAX_ITEMS = 100
 """Of rules, peers and ports; v1alpha2 has 25."""
 _ALLOW = {CLUSTER_NETWORK_POLICY: "Accept"}
@@ -76,8 +76,8 @@ def _stage(kind: str, spec: schema.TieredSpec) -> Stage:
 def _priority(kind: str, spec: schema.TieredSpec) -> int:
     if kind == BASELINE_ADMIN_NETWORK_POLICY:
         return 0
-    if spec.priority is None or not 0 <= spec.priority <= _MAX_PRIORITY:
-        raise FieldError("spec.priority", f"expected a number from 0 to {_MAX_PRIORITY}")
+    if spec.priority is None or not 0 <= spec.priority <= MAX_PRIORITY:
+        raise FieldError("spec.priority", f"expected a number from 0 to {MAX_PRIORITY}")
     return spec.priority
 
 

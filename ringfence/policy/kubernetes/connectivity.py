@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import TCP, PortRange
+from ringfence.model.verdict import Stage
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.evaluate import walk
@@ -32,7 +33,14 @@ from ringfence.policy.kubernetes.exposure import (
     Representatives,
 )
 from ringfence.policy.kubernetes.ingress import Published
-from ringfence.policy.kubernetes.policies import KubernetesPolicy, Pods
+from ringfence.policy.kubernetes.policies import (
+    KubernetesPolicy,
+    NamedPort,
+    Networks,
+    Pods,
+    PolicyRule,
+)
+from ringfence.policy.kubernetes.port_names import allowed_names, outbound_names
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.kubernetes.topology import Workload
 from ringfence.policy.layer import OrderedRule
@@ -92,7 +100,9 @@ class Connectivity:
             required=beside.required,
         )
         self._beside = beside
+        self._outbound_names = outbound_names(policies)
         _refuse_gaps(cluster, workloads, policies)
+        _refuse_names_outside(policies)
         self.layer = KubernetesLayer(cluster, policies)
         _refuse_ties(self.layer)
         self.ranges = address_cells(policies, list(Direction))
@@ -118,7 +128,6 @@ class Connectivity:
 
     def _classify(self, cluster: Cluster, workloads: Mapping[Workload, Sequence[Pod]]) -> None:
         """Give each workload the number of its class, whose first pod stands for all."""
-        self._known = 1 + len(self._beside.pods)
         numbers: dict[tuple[object, ...], int] = {}
         self._class: dict[Workload, int] = {}
         standing = [_CONTROLLER, *(one.pod for one in self._beside.pods)]
@@ -228,27 +237,64 @@ class Connectivity:
         """The cells of some TCP ports, at least one."""
         return self.ports.mask(TCP, [PortRange(port, port) for port in ports])
 
+    def _focused(self, allowed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Of each row of cells those in focus, none where one of these is not allowed."""
+        if self.focus.all():
+            return allowed
+        wanted = np.packbits(self.focus)
+        focused: NDArray[np.uint8] = wanted * ((allowed & wanted) == wanted).all(axis=1)[:, None]
+        return focused
+
+    @property
+    def in_focus(self) -> str:
+        """The connections in focus, as text."""
+        return self.ports.text(np.packbits(self.focus).tobytes())
+
     def exposure(self) -> ExposureReport:
-        """To whom workloads are exposed of those that are not here: `beside`, and outside."""
+        """To whom workloads are exposed of those that are not here: `beside`, and outside.
+
+        Left out are workloads that are protected and exposed to nobody of the cluster.
+        """
         found: dict[Direction, list[Exposure]] = {direction: [] for direction in Direction}
         unprotected = []
         for workload in self.workloads:
             own, name = self._class[workload], workload.display
-            for direction in Direction:
-                if not any(one.decision.policy for one in self.governing(own, direction)):
-                    unprotected.append((name, direction))
-                judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
-                texts = [self.ports.text(one.tobytes()) for one in judged[own, 1 : self._known]]
-                peers = zip(self._beside.pods, texts, strict=True)
-                told = [
-                    (one.display, text)
-                    for one, text in peers
-                    if text != (NOTHING if one is self._beside.pods[0] else texts[0])
-                ]
+            absent = {one: list(self._exposed(name, own, one)) for one in Direction}
+            open_ends = [one for one in Direction if not self._is_protected(own, one)]
+            unprotected += [(name, direction) for direction in open_ends]
+            for direction in Direction if open_ends or any(absent.values()) else ():
                 outside = self._told(name, *self._outside(own, direction))
-                told += ((edge.target, edge.connections) for edge in outside)
-                found[direction] += (Exposure(name, *one) for one in told)
+                found[direction] += absent[direction]
+                found[direction] += (
+                    Exposure(name, edge.target, edge.connections) for edge in outside
+                )
         return ExposureReport(found, unprotected)
+
+    def _is_protected(self, own: int, direction: Direction) -> bool:
+        return any(one.decision.policy for one in self.governing(own, direction))
+
+    def _exposed(self, name: str, own: int, direction: Direction) -> Iterator[Exposure]:
+        """The whole cluster, and whoever of it is exposed to otherwise."""
+        peers = range(1, 1 + len(self._beside.pods))
+        texts = [self._exposed_ports(own, peer, direction) for peer in peers]
+        for at, (one, text) in enumerate(zip(self._beside.pods, texts, strict=True)):
+            differs = text != (texts[0] if at else NOTHING)
+            if differs and (text != NOTHING or self.focus.all()):
+                yield Exposure(name, one.display, text)
+
+    def _exposed_ports(self, own: int, peer: int, direction: Direction) -> str:
+        judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
+        (allowed,) = self._focused(judged[own, peer : peer + 1])
+        names = self._outbound_names if direction is Direction.OUTBOUND else frozenset()
+        if not names or not self.focus.all():
+            return self.ports.text(allowed.tobytes())
+        cells = np.unpackbits(allowed, count=len(self.ports)).astype(np.bool_)
+
+        def names_peer(rule: PolicyRule) -> bool:
+            return bool(self.peers(self.layer.resolve(rule.peers, rule.action))[peer])
+
+        told = allowed_names(self.layer, self._positions[own], names_peer, names)
+        return self.ports.text_with_names(cells, told)
 
     def _outside(self, own: int, direction: Direction) -> tuple[list[str], NDArray[np.uint8]]:
         """The ranges outside that rules of the direction tell apart, and what is allowed."""
@@ -284,9 +330,7 @@ class Connectivity:
     def _told(
         self, source: str, targets: Sequence[str], allowed: NDArray[np.uint8], skip: int = -1
     ) -> Iterator[Edge]:
-        if not self.focus.all():
-            wanted = np.packbits(self.focus)
-            allowed = wanted * ((allowed & wanted) == wanted).all(axis=1)[:, None]
+        allowed = self._focused(allowed)
         packed, width = np.ascontiguousarray(allowed).tobytes(), allowed.shape[1]
         for at in np.flatnonzero(allowed.any(axis=1)).tolist():
             if at != skip:
@@ -306,6 +350,18 @@ def _refuse_ties(layer: KubernetesLayer) -> None:
     """Upstream leaves open which of two policies of one tier and priority comes first."""
     for names in layer.ties:
         raise PolicyError(f"{', '.join(names)}: expected a priority of its own for each")
+
+
+def _refuse_names_outside(policies: Iterable[KubernetesPolicy]) -> None:
+    """A NetworkPolicy that names a port of addresses, where no pod says its number, is mistaken."""
+    for policy in policies:
+        for rule in policy.rules if policy.stage is Stage.NETWORK_POLICY else ():
+            outside = any(isinstance(one, Networks) for one in rule.peers or ())
+            named = any(isinstance(one, NamedPort) for one in rule.ports or ())
+            if rule.direction is Direction.OUTBOUND and outside and named:
+                raise PolicyError(
+                    f"{policy.display}: {rule.name}: expected ports of an ipBlock by number"
+                )
 
 
 def _refuse_gaps(

@@ -99,11 +99,21 @@ def exactly_one(given: Sequence[object], names: str, path: str) -> None:
         raise FieldError(path, f"expected exactly one of {names}")
 
 
+def is_label_key(key: str) -> bool:
+    """Whether a label may have the key."""
+    return len(key) <= _MAX_LABEL_KEY and _LABEL_KEY.fullmatch(key) is not None
+
+
+def is_label_value(value: str) -> bool:
+    """Whether a label may have the value."""
+    return _LABEL_VALUE.fullmatch(value) is not None
+
+
 def _check_key(key: str, path: str) -> None:
-    if len(key) > _MAX_LABEL_KEY or not _LABEL_KEY.fullmatch(key):
+    if not is_label_key(key):
         raise FieldError(path, f"expected a label's key, not {key[:64]!r}")
 
 
 def _check_value(value: str, path: str) -> None:
-    if not _LABEL_VALUE.fullmatch(value):
+    if not is_label_value(value):
         raise FieldError(path, f"expected a label's value, not {value[:64]!r}")

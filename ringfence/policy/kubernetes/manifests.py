@@ -11,11 +11,11 @@ from ringfence.policy.kubernetes.cluster_policy import (
     CLUSTER_NETWORK_POLICY,
     cluster_policy,
 )
-from ringfence.policy.kubernetes.network_policy import network_policy
+from ringfence.policy.kubernetes.network_policy import NETWORK_POLICY, network_policy
 from ringfence.policy.kubernetes.policies import KubernetesPolicy
 
 _GROUPS = {
-    "NetworkPolicy": "networking.k8s.io/v1",
+    NETWORK_POLICY: "networking.k8s.io/v1",
     CLUSTER_NETWORK_POLICY: "policy.networking.k8s.io/v1alpha2",
     ADMIN_NETWORK_POLICY: "policy.networking.k8s.io/v1alpha1",
     BASELINE_ADMIN_NETWORK_POLICY: "policy.networking.k8s.io/v1alpha1",
@@ -69,7 +69,7 @@ def read_policies(manifests: Iterable[Manifest]) -> tuple[KubernetesPolicy, ...]
 
 def _read(manifest: Manifest) -> KubernetesPolicy:
     given = _without_nulls(manifest.object)
-    if manifest.kind == "NetworkPolicy":
+    if manifest.kind == NETWORK_POLICY:
         return network_policy(given)
     return cluster_policy(manifest.kind, given)
 

@@ -19,6 +19,7 @@ from ringfence.policy.kubernetes.policies import (
     Ports,
 )
 
+NETWORK_POLICY = "NetworkPolicy"
 DEFAULT_NAMESPACE = "default"
 _TYPES = {"Ingress": Direction.INBOUND, "Egress": Direction.OUTBOUND}
 
@@ -38,7 +39,7 @@ def network_policy(manifest: Any) -> KubernetesPolicy:
     isolates = _isolates(spec)
     return KubernetesPolicy(
         Stage.NETWORK_POLICY,
-        "NetworkPolicy",
+        NETWORK_POLICY,
         namespace,
         given.metadata.name,
         Pods(namespace, fields.selector(spec.pod_selector, "spec.podSelector")),

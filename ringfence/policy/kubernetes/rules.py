@@ -53,7 +53,7 @@ class KubernetesLayer:
         self.snapshot = cluster.snapshot
         self.governed = cluster.subjects
         in_order = sorted(policies, key=lambda one: (one.priority, one.kind, one.display))
-        self._tiers = {
+        self.tiers = {
             stage: [policy for policy in in_order if policy.stage is stage]
             for stage in (Stage.ADMIN, Stage.NETWORK_POLICY, Stage.BASELINE)
         }
@@ -76,20 +76,20 @@ class KubernetesLayer:
         """Policies of one tier and priority, which upstream leaves undefined: the name decides."""
         found = []
         for stage in (Stage.ADMIN, Stage.BASELINE):
-            for _, group in groupby(self._tiers[stage], key=lambda policy: policy.priority):
+            for _, group in groupby(self.tiers[stage], key=lambda policy: policy.priority):
                 names = tuple(policy.display for policy in group)
                 found += [names] if len(names) > 1 else []
         return tuple(found)
 
     def _tier(self, stage: Stage) -> None:
-        for policy in self._tiers[stage]:
+        for policy in self.tiers[stage]:
             subjects = self.cluster.select(policy.subject)
             for rule in policy.rules if subjects else ():
                 self._policy_rule(policy, rule, subjects)
 
     def _network_policies(self) -> None:
         """The pod's own node, all that policies allow, and then what each of them isolates."""
-        stage, policies = Stage.NETWORK_POLICY, self._tiers[Stage.NETWORK_POLICY]
+        stage, policies = Stage.NETWORK_POLICY, self.tiers[Stage.NETWORK_POLICY]
         decision, nodes = (
             self._decision(stage, None, OWN_NODE, Action.ALLOW),
             ResolvedEnd(own_node=True),

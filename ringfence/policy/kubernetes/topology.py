@@ -102,13 +102,21 @@ class Topology:
 
 
 def read_topology(manifests: Iterable[Manifest]) -> Topology:
-    """The workloads of the manifests; those that cannot be read are passed over."""
+    """The workloads of the manifests; those that cannot be read are passed over.
+
+    Raises ManifestError for a namespace's second manifest.
+    """
     found = Topology()
     for manifest in manifests:
+        known = len(found.namespaces)
         try:
             _add(found, manifest.kind, manifest.object)
         except FieldError as error:
             found.warnings.append(f"{manifest.refusal(error)}; passed over")
+            continue
+        if manifest.kind == "Namespace" and len(found.namespaces) == known:
+            second = FieldError("metadata.name", "expected one manifest of the namespace")
+            raise manifest.refusal(second)
     return found
 
 

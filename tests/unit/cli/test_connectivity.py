@@ -1,0 +1,125 @@
+"""What a folder of manifests permits: what the corpus of others has few cases of."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ringfence.cli.netpol import app
+from ringfence.model.errors import InputError
+from ringfence.policy.errors import PolicyError
+
+WEB = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: c, ports: [{name: http, containerPort: 8080}, {containerPort: 9090}]}]}
+---
+"""
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Egress, Ingress], %s}
+"""
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [%s]}
+---
+"""
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec: {defaultBackend: {service: {name: web, port: %s}}}
+"""
+ROUTE = """
+apiVersion: route.openshift.io/v1
+kind: Route
+metadata: {name: web, namespace: shop}
+spec: {to: {kind: Service, name: web}, port: {targetPort: %s}}
+"""
+
+
+def run(folder: Path, manifests: str, *options: str) -> Result:
+    (folder / "all.yaml").write_text(WEB + manifests)
+    return CliRunner().invoke(app, ["connectivity", "--dir", str(folder), *options])
+
+
+def exposed(folder: Path, rules: str, *options: str) -> list[dict[str, str]]:
+    done = run(folder, POLICY % rules, "--exposure", "-o", "json", *options)
+    egress: list[dict[str, str]] = json.loads(done.stdout)["exposure_results"]["egress_exposure"]
+    return egress
+
+
+@pytest.mark.parametrize(
+    ("ports", "told"),
+    [
+        ("{port: http}", "TCP http"),
+        ("{port: http}, {port: 80}, {port: dns, protocol: UDP}", "TCP 80,http,UDP dns"),
+        ("{port: http}, {}", "TCP 1-65535,http"),
+    ],
+)
+def test_names_of_ports_that_absent_pods_may_have(tmp_path: Path, ports: str, told: str) -> None:
+    rules = f"egress: [{{to: [{{namespaceSelector: {{}}}}], ports: [{ports}]}}]"
+    (only,) = exposed(tmp_path, rules)
+    assert (only["dst"], only["conn"]) == ("entire-cluster", told)
+
+
+def test_exposure_on_one_connection(tmp_path: Path) -> None:
+    rules = "egress: [{to: [{podSelector: {matchLabels: {app: db}}}], ports: [{port: 80}]}]"
+    (only,) = exposed(tmp_path, rules, "--focus-connection", "tcp-80")
+    assert only == {"src": "shop/web[Pod]", "dst": "shop/[pod with {app=db}]"}
+    assert exposed(tmp_path, rules, "--focus-connection", "tcp-81") == []
+
+
+def test_one_connection_in_focus_is_told_once(tmp_path: Path) -> None:
+    done = run(tmp_path, "", "--focus-connection", "udp-53")
+    assert done.stdout == (
+        "Permitted connections on UDP 53:\n"
+        "0.0.0.0-255.255.255.255[External] => shop/web[Pod]\n"
+        "shop/web[Pod] => 0.0.0.0-255.255.255.255[External]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifests", "conn"),
+    [
+        (SERVICE % "{port: 80, targetPort: http}" + INGRESS % "{number: 80}", "TCP 8080"),
+        (SERVICE % "{name: a, port: 9090}" + INGRESS % "{name: a}", "TCP 9090"),
+        (SERVICE % "{port: 80, targetPort: http}" + INGRESS % "{number: 8080}", None),
+        (SERVICE % "{port: 80, targetPort: 8080}" + INGRESS % "{number: 8080}", "TCP 8080"),
+        (SERVICE % "{port: 80, targetPort: 7070}" + INGRESS % "{number: 80}", None),
+        (SERVICE % "{port: 80, targetPort: http}" + ROUTE % "http", "TCP 8080"),
+        (SERVICE % "{port: 80, targetPort: 8080}, {port: 9090}" + ROUTE % "80", "TCP 8080"),
+        (SERVICE % "{port: 80, targetPort: 8080}, {port: 9090}" + ROUTE % "0", "TCP 8080,9090"),
+    ],
+)
+def test_what_ingress_controllers_reach(tmp_path: Path, manifests: str, conn: str | None) -> None:
+    done = run(tmp_path, manifests, "--focus", "ingress-controller", "-o", "json")
+    assert [one["conn"] for one in json.loads(done.stdout)] == ([conn] if conn else [])
+
+
+@pytest.mark.parametrize(
+    ("manifests", "told"),
+    [
+        (2 * "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n", "one manifest of"),
+        (
+            POLICY % "egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: http}]}]",
+            "egress[0]: expected ports of an ipBlock by number",
+        ),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, manifests: str, told: str) -> None:
+    done = run(tmp_path, manifests)
+    assert isinstance(done.exception, PolicyError)
+    assert told in str(done.exception)
+
+
+def test_a_folder_without_manifests(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text(WEB)
+    done = CliRunner().invoke(app, ["connectivity", "--dir", str(tmp_path)])
+    assert isinstance(done.exception, InputError)
