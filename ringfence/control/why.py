@@ -88,11 +88,8 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
     except InputError as error:
         raise NotFoundError(str(error)) from error
     explained = []
-    for row in range(len(connections)):
-        ends = tuple(
-            _end(snapshot, compiled, connections, row, end)
-            for end in explain([policy_set], connections, row).ends
-        )
+    for row, verdict in enumerate(explain([policy_set], connections)):
+        ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
     idle = () if policy_set.enforced else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}

@@ -1,7 +1,7 @@
 """Connections to be judged, many at a time, as columns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ class Connections:
     def __len__(self) -> int:
         """The number of connections."""
         return len(self.protocol)
+
+    def take(self, rows: NDArray[np.intp] | Sequence[int]) -> "Connections":
+        """Some of the connections."""
+        return Connections(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from ringfence.policy.yaml_text import Inline, dump_all
 
 API_VERSION = "ringfence.io/v1alpha1"
 T = TypeVar("T")
+_MOST_LEVELS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,24 @@ def parse_documents(text: str, file_name: str) -> Documents:
     return Documents(tuple(scopes.values()), tuple(workspaces.values()))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what nests so deeply that walking it would exhaust the stack."""
+
+    _level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._level += 1
+        if self._level > _MOST_LEVELS:
+            mark = parent.start_mark if parent else None
+            raise yaml.MarkedYAMLError(problem=f"over {_MOST_LEVELS} levels", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        return node
+
+
 def _compose(text: str, file_name: str) -> list[yaml.Node]:
     try:
-        return list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        return list(yaml.compose_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)

@@ -1,19 +1,24 @@
 """The verdict on many connections at once: what analysis and simulation run on."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.model.policy import Action, Direction
-from ringfence.model.verdict import EndRole
+from ringfence.model.verdict import EndRole, Stage
+from ringfence.policy import bits
+from ringfence.policy.bits import Bits
 from ringfence.policy.connection import Connections
 from ringfence.policy.layer import OrderedRule, RuleLayer
-from ringfence.policy.match import Matcher, Rows, holds
+from ringfence.policy.match import Matcher
 
-UNGOVERNED = -1
+UNGOVERNED = bits.NONE
 """Stands for the place of the deciding rule at an end that nothing governs, or that is absent."""
+
+_AT_ONCE = 4096
+"""Combinations of classes judged at once: their rules then stay in the processor's cache."""
 
 DIRECTIONS: Mapping[EndRole, Direction] = {
     EndRole.CONSUMER: Direction.OUTBOUND,
@@ -47,15 +52,15 @@ def end_items(connections: Connections, role: EndRole) -> NDArray[np.int32]:
 
 def evaluate(layer: RuleLayer, connections: Connections) -> Verdicts:
     """Judge all connections by one layer; the first rule that matches decides at each end."""
-    matcher = Matcher(layer, connections)
-    denies = np.array([rule.action is Action.DENY for rule in layer.rules] + [False])
-    allowed = np.ones(len(connections), dtype=np.bool_)
-    places: dict[EndRole, NDArray[np.int32]] = {}
-    for role in EndRole:
-        places[role] = _first_matches(layer, matcher, end_items(connections, role), role)
-        # UNGOVERNED, -1, finds the last element, which does not deny.
-        allowed &= ~denies[places[role]]
-    return Verdicts(allowed, places)
+    matcher, order = Matcher(layer), Order(layer.rules)
+    distinct, which = matcher.classify(connections).distinct()
+    judged = {role: np.empty(len(distinct), dtype=np.int32) for role in EndRole}
+    for start in range(0, len(distinct), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        for role, matching in matcher.matching(distinct.take(rows)).items():
+            judged[role][rows] = order.deciding(matching)
+    allowed = ~np.logical_or.reduce([order.denies[judged[role]] for role in EndRole])
+    return Verdicts(allowed[which], {role: judged[role][which] for role in EndRole})
 
 
 def all_allow(verdicts: Iterable[Verdicts]) -> NDArray[np.bool_]:
@@ -64,45 +69,28 @@ def all_allow(verdicts: Iterable[Verdicts]) -> NDArray[np.bool_]:
     return allowed
 
 
-def _first_matches(
-    layer: RuleLayer, matcher: Matcher, items: NDArray[np.int32], role: EndRole
-) -> NDArray[np.int32]:
-    def matching(rule: OrderedRule, rows: Rows) -> Rows:
-        return matcher.matching(rule, role, rows[holds(layer.snapshot, rule.members, items[rows])])
+class Order:
+    """What the first of some matching rules says, where PASS leaves it to the next stage."""
 
-    governed = np.flatnonzero(holds(layer.snapshot, layer.governed, items))
-    rules = [one for one in enumerate(layer.rules) if one[1].decides(DIRECTIONS[role])]
-    return walk(rules, len(items), governed, matching)
+    def __init__(self, rules: tuple[OrderedRule, ...]) -> None:
+        # One element more than there are rules: UNGOVERNED, -1, neither denies nor passes.
+        self.denies = np.array([one.action is Action.DENY for one in rules] + [False])
+        self._passes = np.array([one.action is Action.PASS for one in rules] + [False])
+        stages: dict[Stage, int] = {}
+        numbers = [stages.setdefault(one.decision.stage, len(stages)) for one in rules]
+        self._stage = np.array(numbers, dtype=np.intp)
+        self._later = bits.table(len(stages), len(rules))
+        for place, number in enumerate(numbers):
+            bits.mark(self._later, slice(number), place)
 
-
-def walk(
-    rules: Iterable[tuple[int, OrderedRule]],
-    count: int,
-    governed: Rows,
-    matching: Callable[[OrderedRule, Rows], Rows],
-) -> NDArray[np.int32]:
-    """For each of `count` rows the place of the rule that decides, UNGOVERNED where none does.
-
-    `rules` stand in order, each with its place. `matching` says which of some rows a rule speaks
-    of; only `governed` rows are asked about, each until it is decided.
-    """
-    places = np.full(count, UNGOVERNED, dtype=np.int32)
-    closed = np.zeros(count, dtype=np.bool_)
-    passed: list[Rows] = []
-    undecided, stage = governed, None
-    for place, rule in rules:
-        if rule.decision.stage is not stage:
-            stage = rule.decision.stage
-            undecided = np.concatenate([undecided, *passed])
-            closed[undecided] = False
-            passed = []
-        rows = matching(rule, undecided)
-        if not len(rows):
-            continue
-        if rule.action is Action.PASS:
-            passed.append(rows)
-        else:
-            places[rows] = place
-        closed[rows] = True
-        undecided = undecided[~closed[undecided]]
-    return places
+    def deciding(self, matching: Bits) -> NDArray[np.int32]:
+        """The place of the rule that decides among those in each row, UNGOVERNED for none."""
+        places = bits.first(matching)
+        left = np.flatnonzero(self._passes[places])
+        matching = matching[left]
+        while len(left):
+            matching = matching & self._later[self._stage[places[left]]]
+            places[left] = found = bits.first(matching)
+            passed = self._passes[found]
+            left, matching = left[passed], matching[passed]
+        return places

@@ -1,200 +1,222 @@
-"""Which connections a rule speaks of, for many connections at once.
+"""Which rules speak of a connection, for many connections at once.
+
+Whatever a rule looks at is cut into classes that no rule tells apart: workloads that the same
+rules name and govern, stretches of addresses, protocols, ports, sockets of Services. A table has
+the rules of each class as a row of bits, so that the rules of a connection are an AND of few rows,
+and connections of the same classes meet the same rules.
 
 A connection meets a rule in two ways. Its own ends meet it as (consumer, provider), the consumer
 before source NAT and the provider after destination NAT. The node that receives it for a
 NodePort, a load balancer or a hostPort meets it as (consumer, Service): only rules whose provider
-is that Service, or anyone, reach it.
-
-A policy on a Service speaks of the Service's ports: with port 80 it matches port 80 of each
-address of the Service, the node port of port 80 on every node, and the target port of port 80 at
-a serving backend that is dialled directly. On anything else ports are the provider's own.
+is that Service, or anyone, reach it. On anything but a Service ports are the provider's own.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address
-from ringfence.model.ids import ClusterId
-from ringfence.model.protocol import PortRange
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.policy import Direction
 from ringfence.model.verdict import EndRole
-from ringfence.model.workload import Item, ItemKind, ServicePort
+from ringfence.policy import bits
+from ringfence.policy.bits import Bits
+from ringfence.policy.cells import AddressCells, PortCells
 from ringfence.policy.connection import Connections
-from ringfence.policy.ends import AddressRange, ResolvedEnd
-from ringfence.policy.layer import OrderedRule, RuleLayer
+from ringfence.policy.layer import RuleLayer
+from ringfence.policy.sockets import SocketRules, backends, fronts
 
-Rows = NDArray[np.intp]
-Mask = NDArray[np.bool_]
-Positions = NDArray[np.int32]
-Keys = NDArray[np.bytes_]
+Numbers = NDArray[np.intp]
+_MOST = 1 << 62
+_PROTOCOLS = 256
 
-_ADDRESS = "S16"
-# Address, protocol and port in one key. numpy ignores trailing zero bytes of such keys; as all
-# have one width, distinct ones stay distinct and their order is that of the whole bytes.
-_SOCKET = "S19"
+
+@dataclass(frozen=True)
+class Classes:
+    """n connections, each as the numbers of the classes that it is of."""
+
+    consumer: Numbers
+    provider: Numbers
+    node: Numbers
+    """Classes of workloads; addresses that no item holds are a class too."""
+    consumer_range: Numbers
+    provider_range: Numbers
+    protocol: Numbers
+    port: Numbers
+    received_port: Numbers
+    """The port dialled at the receiving node, 0 where there is none."""
+    front: Numbers
+    backend: Numbers
+    """Kinds of sockets: the one dialled, and the one reached if there was no translation."""
+    runs: Numbers
+    """Bit 0: the consumer is the provider's own node; bit 1: the provider the consumer's."""
+
+    def __len__(self) -> int:
+        """The number of connections."""
+        return len(self.protocol)
+
+    def take(self, rows: Numbers | slice) -> "Classes":
+        """Some of the connections."""
+        return Classes(*(column[rows] for column in self._columns))
+
+    def distinct(self) -> tuple["Classes", Numbers]:
+        """One connection for each combination of classes, and which of them each row is."""
+        keys, room = np.zeros(len(self), dtype=np.int64), 1
+        for column in self._columns:
+            size = int(column.max(initial=0)) + 1
+            if room * size > _MOST:
+                distinct, keys = np.unique(keys, return_inverse=True)
+                room = len(distinct)
+            if size > 1:
+                keys = keys * size + column
+                room *= size
+        distinct, which = np.unique(keys, return_inverse=True)
+        rows = np.empty(len(distinct), dtype=np.intp)
+        rows[which] = np.arange(len(self))
+        return self.take(rows), which
+
+    @property
+    def _columns(self) -> list[Numbers]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 class Matcher:
-    """The connections as columns that rules are held against, prepared once for all rules."""
+    """The tables of one layer's rules."""
 
-    def __init__(self, layer: RuleLayer, connections: Connections) -> None:
-        self._own_nodes = layer.own_nodes
-        self._snapshot = layer.snapshot
-        self._given = connections
-        self._consumers = connections.consumer_item
-        self._providers = connections.provider_item
-        self._consumer = _Column(np.ascontiguousarray(connections.consumer).view(_ADDRESS))
-        self._provider = _Column(np.ascontiguousarray(connections.provider).view(_ADDRESS))
-        protocol = connections.protocol
-        dialled = _sockets(connections.dialled, protocol, connections.dialled_port)
-        reached = _sockets(connections.provider, protocol, connections.provider_port)
-        self._dialled_socket, self._reached_socket = _Column(dialled), _Column(reached)
-        self._direct: Mask = (dialled == reached).ravel()
+    def __init__(self, layer: RuleLayer) -> None:
+        self._layer = layer
+        self._count = len(layer.rules)
+        self.fronts = SocketRules(layer.rules, layer.snapshot, fronts(layer.snapshot))
+        self.backends = SocketRules(layer.rules, layer.snapshot, backends)
+        self._workloads()
+        self._ranges()
+        self._destinations()
+        self._special()
 
-    def matching(self, rule: OrderedRule, role: EndRole, rows: Rows) -> Rows:
-        """Those of the rows that the rule speaks of, as the end in that role meets it."""
-        # Each step tests only what the one before it has left.
-        if rule.protocol is not None:
-            rows = rows[self._given.protocol[rows] == rule.protocol]
-        if role is EndRole.NODE:
-            rows = rows[self._named(rule.consumer, self._consumer, self._consumers[rows], rows)]
-            return rows[self._is_received(rule, rows)]
-        rows = rows[self._is_from(rule.consumer, rows)]
-        return rows[self._is_to(rule, rows)]
+    def _table(self, rows: int) -> Bits:
+        return bits.table(rows, self._count)
 
-    def _is_from(self, end: ResolvedEnd, rows: Rows) -> Mask:
-        consumers = self._consumers[rows]
-        found = self._named(end, self._consumer, consumers, rows)
-        return found | self._runs_on(self._providers[rows], consumers) if end.own_node else found
+    def _workloads(self) -> None:
+        """Rows by class of workload: who is governed in a direction, and named at an end."""
+        items = self._layer.snapshot.items
+        # The last row is that of NOWHERE, -1.
+        outbound, inbound, consumer, provider = (self._table(len(items) + 1) for _ in range(4))
+        for place, rule in enumerate(self._layer.rules):
+            members = rule.members.to_array()
+            for table, direction in ((outbound, Direction.OUTBOUND), (inbound, Direction.INBOUND)):
+                if rule.decides(direction):
+                    bits.mark(table, members, place)
+            for table, end in ((consumer, rule.consumer), (provider, rule.provider)):
+                bits.mark(table, slice(None) if end.anyone else end.items.to_array(), place)
+        clusters = {item.cluster: None for item in items} | {"": None}
+        self.clusters = {name: number for number, name in enumerate(clusters)}
+        cluster = np.array([self.clusters[item.cluster] for item in items] + [self.clusters[""]])
+        told = np.hstack([outbound, inbound, consumer, provider, cluster[:, None].astype("<u8")])
+        chosen, self.workload_class = bits.distinct(told)
+        """The class of each position, and of NOWHERE."""
+        self.cluster = cluster[chosen]
+        self.consumer, self.provider = consumer[chosen], provider[chosen]
+        self.governed = {
+            EndRole.CONSUMER: outbound[chosen],
+            EndRole.PROVIDER: inbound[chosen],
+            EndRole.NODE: inbound[chosen],
+        }
 
-    def _is_to(self, rule: OrderedRule, rows: Rows) -> Mask:
-        end, providers = rule.provider, self._providers[rows]
-        found = self._named(end, self._provider, providers, rows)
-        if end.own_node:
-            found |= self._runs_on(self._consumers[rows], providers)
-        found &= _in_ports(rule.ports, self._given.provider_port[rows])
-        if end.services:
-            found |= self._service(rule, self._dialled_socket, self._fronts, rows)
-            direct = self._service(rule, self._reached_socket, self._backends, rows)
-            found |= direct & self._direct[rows]
-        return found
+    def _ranges(self) -> None:
+        """Rows by class of address: whose ranges hold it."""
+        ends = [(rule.consumer.ranges, rule.provider.ranges) for rule in self._layer.rules]
+        points = self.fronts.addresses | self.backends.addresses
+        spans = [one for pair in ends for ranges in pair for one in ranges]
+        self.cells = AddressCells([*spans, *((point, point) for point in points)])
+        consumer, provider = (self._table(len(self.cells)) for _ in range(2))
+        for place, pair in enumerate(ends):
+            for table, ranges in zip((consumer, provider), pair, strict=True):
+                for one in ranges:
+                    bits.mark(table, self.cells.within(one), place)
+        chosen, self.range_class = bits.distinct(np.hstack([consumer, provider]))
+        self.consumer_range, self.provider_range = consumer[chosen], provider[chosen]
 
-    def _is_received(self, rule: OrderedRule, rows: Rows) -> Mask:
-        if rule.provider.anyone:
-            return _in_ports(rule.ports, self._given.dialled_port[rows])
-        return self._service(rule, self._dialled_socket, self._fronts, rows)
+    def _destinations(self) -> None:
+        """Rows by protocol, by cell of ports, and by kind of socket."""
+        rules = self._layer.rules
+        self._port_cells = PortCells(ports for rule in rules for ports in rule.ports)
+        protocols, self._ports = self._table(_PROTOCOLS), self._table(len(self._port_cells))
+        for place, rule in enumerate(rules):
+            bits.mark(protocols, slice(None) if rule.protocol is None else rule.protocol, place)
+            for cells in map(self._port_cells.within, rule.ports):
+                bits.mark(self._ports, cells, place)
+            if not rule.ports:
+                bits.mark(self._ports, slice(None), place)
+        chosen, self._protocol_class = bits.distinct(protocols)
+        self._protocols = protocols[chosen]
+        self._front_sockets = self.fronts.placed(self.cells)
+        self._backend_sockets = self.backends.placed(self.cells)
+        self._by_front = self.fronts.table(self.clusters, self._count)
+        self.by_backend = self.backends.table(self.clusters, self._count)
 
-    def _named(self, end: ResolvedEnd, column: "_Column", items: Positions, rows: Rows) -> Mask:
-        """Where the end names the item at hand, or its address."""
-        if end.anyone:
-            return np.ones(len(rows), dtype=np.bool_)
-        found = holds(self._snapshot, end.items, items)
-        return found | column.within(end.ranges)[rows] if end.ranges else found
+    def _special(self) -> None:
+        """Rows for the node that runs the other end's pod, and for rules towards anyone."""
+        self.runs, self._anyone = self._table(2), self._table(1)
+        for place, rule in enumerate(self._layer.rules):
+            for row, end in enumerate((rule.consumer, rule.provider)):
+                if end.own_node:
+                    bits.mark(self.runs, row, place)
+            if rule.provider.anyone:
+                bits.mark(self._anyone, 0, place)
 
-    def _runs_on(self, pods: Positions, nodes: Positions) -> Mask:
-        own = self._own_nodes[pods]
-        found: Mask = (own == nodes) & (own != NOWHERE)
-        return found
+    def classify(self, connections: Connections) -> Classes:
+        """The classes that each connection is of."""
+        given, own_nodes = connections, self._layer.own_nodes
+        consumer_cell = self.cells.of(given.consumer)
+        provider_cell = self.cells.of(given.provider)
+        front = backend = np.zeros(len(given), dtype=np.intp)
+        if self.fronts.addresses or self.backends.addresses:
+            dialled_cell = self.cells.of(given.dialled)
+            # The cell of a socket's address holds no other address.
+            direct = (dialled_cell == provider_cell) & (given.dialled_port == given.provider_port)
+            front = self._front_sockets.of(dialled_cell, given.protocol, given.dialled_port)
+            backend = self._backend_sockets.of(provider_cell, given.protocol, given.provider_port)
+            backend *= direct
+        from_own, to_own = (
+            (own_nodes[pods] == nodes) & (nodes != NOWHERE)
+            for pods, nodes in (
+                (given.provider_item, given.consumer_item),
+                (given.consumer_item, given.provider_item),
+            )
+        )
+        received = given.node_item != NOWHERE
+        return Classes(
+            self.workload_class[given.consumer_item],
+            self.workload_class[given.provider_item],
+            self.workload_class[given.node_item],
+            self.range_class[consumer_cell],
+            self.range_class[provider_cell],
+            self._protocol_class[given.protocol],
+            self._port_cells.of[given.provider_port],
+            self._port_cells.of[given.dialled_port] * received,
+            front,
+            backend,
+            from_own + 2 * to_own,
+        )
 
-    def _service(
-        self,
-        rule: OrderedRule,
-        column: "_Column",
-        sockets: Callable[[Item, ServicePort], Iterator[bytes]],
-        rows: Rows,
-    ) -> Mask:
-        """Where the column holds one of the `sockets` of the Services that the rule provides."""
-        by_cluster: dict[ClusterId, set[bytes]] = {}
-        for position in rule.provider.services:
-            item = self._snapshot.items[position]
-            keys = by_cluster.setdefault(item.cluster, set())
-            for port in item.service.ports if item.service else ():
-                if not rule.ports or any(port.port in ports for ports in rule.ports):
-                    keys.update(sockets(item, port))
-        found = np.zeros(len(rows), dtype=np.bool_)
-        for cluster, keys in by_cluster.items():
-            hit = column.among(keys)[rows]
-            found |= hit & self._may_mean(cluster)[rows] if rule.provider.same_cluster else hit
-        return found
-
-    def _may_mean(self, cluster: ClusterId) -> Mask:
-        """Where the consumer is in that Kubernetes cluster or in none."""
-        fits = np.array([item.cluster in (cluster, "") for item in self._snapshot.items] + [True])
-        found: Mask = fits[self._consumers]
-        return found
-
-    def _fronts(self, service: Item, port: ServicePort) -> Iterator[bytes]:
-        """The sockets at which the port of a Service is dialled."""
-        if service.service is None:
-            return
-        for address in (*service.addresses, *service.service.external_addresses):
-            yield _socket(address, port.protocol, port.port)
-        if port.node_port:
-            for address in self._node_addresses.get(service.cluster, ()):
-                yield _socket(address, port.protocol, port.node_port)
-
-    @staticmethod
-    def _backends(service: Item, port: ServicePort) -> Iterator[bytes]:
-        """The sockets of the pods that serve the port of a Service."""
-        for backend in service.service.backends if service.service else ():
-            if backend.serving and backend.service_port == port.name:
-                yield _socket(backend.address, backend.protocol, backend.port)
-
-    @cached_property
-    def _node_addresses(self) -> dict[ClusterId, list[Address]]:
-        held: dict[ClusterId, list[Address]] = {}
-        for item in self._snapshot.items:
-            if item.kind is ItemKind.NODE:
-                held.setdefault(item.cluster, []).extend(item.addresses)
-        return held
-
-
-class _Column:
-    """Keys of n connections, tested once per distinct key."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._distinct, self._which = np.unique(keys.ravel(), return_inverse=True)
-
-    def among(self, wanted: Iterable[bytes]) -> Mask:
-        """Where the key is one of the wanted."""
-        found: Mask = np.isin(self._distinct, np.array(list(wanted), dtype=self._distinct.dtype))
-        return found[self._which]
-
-    def within(self, ranges: tuple[AddressRange, ...]) -> Mask:
-        """Where the key, an address, lies in one of the ranges, disjoint and sorted."""
-        starts = np.array([first.to_bytes(16) for first, _ in ranges], dtype=_ADDRESS)
-        ends = np.array([last.to_bytes(16) for _, last in ranges], dtype=_ADDRESS)
-        spot = np.searchsorted(starts, self._distinct, side="right") - 1
-        found: Mask = (spot >= 0) & (self._distinct <= ends[spot])
-        return found[self._which]
-
-
-def holds(snapshot: Snapshot, bitmap: BitMap, positions: Positions) -> Mask:
-    """Which of the positions the bitmap holds; NOWHERE is in none."""
-    # One element more than there are items: the last is where NOWHERE, -1, points.
-    held = np.zeros(len(snapshot.items) + 1, dtype=np.bool_)
-    held[np.array(bitmap.to_array(), dtype=np.intp)] = True
-    found: Mask = held[positions]
-    return found
-
-
-def _in_ports(ports: tuple[PortRange, ...], port: NDArray[np.uint16]) -> Mask:
-    found = np.full(len(port), not ports)
-    for allowed in ports:
-        found |= (port >= allowed.first) & (port <= allowed.last)
-    return found
-
-
-def _socket(address: Address, protocol: int, port: int) -> bytes:
-    return address + protocol.to_bytes(1) + port.to_bytes(2)
-
-
-def _sockets(
-    addresses: NDArray[np.uint8], protocol: NDArray[np.uint8], port: NDArray[np.uint16]
-) -> Keys:
-    ports = np.ascontiguousarray(port.astype(">u2")[:, None]).view(np.uint8)
-    return np.ascontiguousarray(np.hstack([addresses, protocol[:, None], ports])).view(_SOCKET)
+    def matching(self, classes: Classes) -> Mapping[EndRole, Bits]:
+        """The rules that speak of each connection and decide at the end in each role."""
+        one = classes
+        named = self.consumer[one.consumer] | self.consumer_range[one.consumer_range]
+        provider = self.provider[one.provider] | self.provider_range[one.provider_range]
+        runs = one.runs[:, None].astype(np.uint64)
+        consumer = named | self.runs[0] * (runs & np.uint64(1))
+        provider |= self.runs[1] * (runs >> np.uint64(1))
+        provider &= self._ports[one.port]
+        clusters = self.cluster[one.consumer]
+        front = self._by_front[clusters * len(self.fronts) + one.front]
+        provider |= front | self.by_backend[clusters * len(self.backends) + one.backend]
+        spoken = self._protocols[one.protocol]
+        met = spoken & consumer & provider
+        received = spoken & named & (self._anyone & self._ports[one.received_port] | front)
+        return {
+            EndRole.CONSUMER: met & self.governed[EndRole.CONSUMER][one.consumer],
+            EndRole.PROVIDER: met & self.governed[EndRole.PROVIDER][one.provider],
+            EndRole.NODE: received & self.governed[EndRole.NODE][one.node],
+        }

@@ -5,7 +5,6 @@ And what it denies they allow only where a widening is reported of that workload
 
 import numpy as np
 from hypothesis import given
-from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
@@ -19,27 +18,13 @@ from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy, ProgramId, encode
 from ringfence.policy.recheck import Opened, first_match
-from tests.property.test_evaluate import (
-    CONNECTIONS,
-    connections,
-    enforced,
-    pods_and_nodes,
-    quarantines,
-    services,
-    trees,
-)
+from tests.property.policy_world import Dialling, World, numbers, worlds
 
 
-@given(st.data())
-def test_rules_deny_nothing_that_the_evaluator_allows(data: st.DataObject) -> None:
-    workloads = data.draw(pods_and_nodes())
-    pods = [one for one in workloads if one.kind is ItemKind.POD]
-    items = workloads + data.draw(services(pods))
-    tree = data.draw(trees())
-    bound, apart = data.draw(enforced(tree)), data.draw(quarantines())
-    asked = data.draw(st.lists(connections(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
-    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    hold_against_rules(PolicySet(snapshot, tree, bound, apart), items, asked)
+@given(worlds(), numbers(20))
+def test_rules_deny_nothing_that_the_evaluator_allows(world: World, drawn: list[int]) -> None:
+    asked = list(map(Dialling(world.items).connection, drawn))
+    hold_against_rules(world.policy_set(), world.items, asked)
 
 
 def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Connection]) -> None:
@@ -65,16 +50,13 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
                     assert item.key in widened, (role, asked[row], item.key)
 
 
-@given(st.data())
-def test_the_order_of_inputs_changes_nothing(data: st.DataObject) -> None:
-    workloads = data.draw(pods_and_nodes())
-    items = workloads + data.draw(services(workloads[:6]))
-    tree = data.draw(trees())
-    bound = data.draw(enforced(tree))
+@given(worlds())
+def test_the_order_of_inputs_changes_nothing(world: World) -> None:
+    items, bound = world.items, world.enforced
     outcomes = []
     for given_items, given_bound in ((items, bound), (items[::-1], bound[::-1])):
         snapshot = Snapshot((RevisionId(1), one) for one in given_items)
-        compiled = compile_policies(PolicySet(snapshot, tree, given_bound), ())
+        compiled = compile_policies(PolicySet(snapshot, world.tree, given_bound), ())
         encoded = {name: encode(policy) for name, policy in compiled.policies.items()}
         outcomes.append((encoded, compiled.widenings))
     assert outcomes[0] == outcomes[1]

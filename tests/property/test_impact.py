@@ -6,23 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.ids import RevisionId
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole
-from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import tabulate
 from ringfence.policy.evaluate import UNGOVERNED, end_items, evaluate
 from ringfence.policy.impact import impact
 from ringfence.policy.order import PolicySet
-from tests.property.test_evaluate import (
-    CONNECTIONS,
-    QUERIES,
-    connections,
-    enforced,
-    pods_and_nodes,
-    services,
-    trees,
-)
+from tests.property.policy_world import QUERIES, Dialling, World, numbers, worlds
 
 
 @st.composite
@@ -35,20 +25,14 @@ def edited(draw: st.DrawFn, tree: ScopeTree) -> ScopeTree:
     return ScopeTree(scopes)
 
 
-@given(st.data())
-def test_whoever_is_not_named_keeps_every_verdict(data: st.DataObject) -> None:
-    workloads = data.draw(pods_and_nodes())
-    pods = [one for one in workloads if one.kind is ItemKind.POD]
-    items = workloads + data.draw(services(pods))
-    tree = data.draw(trees())
-    bound = data.draw(enforced(tree))
-    new = data.draw(edited(tree))
-    asked = data.draw(st.lists(connections(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
-
-    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    sets = [PolicySet(snapshot, one, bound) for one in (tree, new)]
+@given(worlds(), numbers(), st.data())
+def test_whoever_is_not_named_keeps_every_verdict(
+    world: World, drawn: list[int], data: st.DataObject
+) -> None:
+    trees = world.tree, data.draw(edited(world.tree))
+    sets = [PolicySet(world.snapshot, tree, world.enforced, world.quarantines) for tree in trees]
     named = impact(*sets).workloads
-    columns = tabulate(snapshot, asked)
+    columns = tabulate(world.snapshot, list(map(Dialling(world.items).connection, drawn)))
     verdicts = [evaluate(one, columns) for one in sets]
     for role in EndRole:
         places = [one.deciding(role).tolist() for one in verdicts]

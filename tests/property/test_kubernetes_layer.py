@@ -169,15 +169,15 @@ def test_layer_agrees_with_the_oracle(data: st.DataObject) -> None:
     columns = tabulate(layer.snapshot, asked)
     verdicts = evaluate(layer, columns)
     oracle = KubernetesOracle(NAMESPACES, drawn, NODES, bound)
+    explanations = explain([layer], columns)
     for row, connection in enumerate(asked):
         outbound, inbound = (
             oracle.allows(connection, direction)
             for direction in (Direction.OUTBOUND, Direction.INBOUND)
         )
         assert bool(verdicts.allowed[row]) is (outbound and inbound)
-        explained = explain([layer], columns, row)
         expected = {EndRole.CONSUMER: outbound, EndRole.PROVIDER: inbound}
-        for end in explained.ends:
+        for end in explanations[row].ends:
             assert end.denies is not expected[end.role]
             place = end.deciding.place if end.deciding else -1
             assert verdicts.deciding(end.role)[row] == place

@@ -45,8 +45,7 @@ from ringfence.policy.evaluate import evaluate
 from ringfence.policy.explain import explain
 from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import Enforced, PolicySet
-from tests.property.test_compile import hold_against_rules
-from tests.property.test_evaluate import (
+from tests.property.policy_world import (
     CLUSTERS,
     CONNECTIONS,
     PORTS,
@@ -58,6 +57,7 @@ from tests.property.test_evaluate import (
     services,
     trees,
 )
+from tests.property.test_compile import hold_against_rules
 
 PING, ANY_ERROR = IcmpType(8, 0), IcmpType(3)
 MESSAGES = [8 << 8, 3 << 8, 3 << 8 | 4, 11 << 8]
@@ -186,11 +186,11 @@ def test_all_who_judge_agree(data: st.DataObject) -> None:
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
     policy_set = PolicySet(snapshot, tree, bound)
     columns = tabulate(snapshot, asked)
-    verdicts = evaluate(policy_set, columns)
+    verdicts, explanations = evaluate(policy_set, columns), explain([policy_set], columns)
     oracle = Oracle(items, tree, bound)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
-        assert explain([policy_set], columns, row) == expected
+        assert explanations[row] == expected
         assert bool(verdicts.allowed[row]) is expected.allowed
         deciding = {end.role: end.deciding for end in expected.ends}
         for role in EndRole:

@@ -127,7 +127,7 @@ def answer(step: Step) -> Iterator[Answer]:
             expected is not None and expected != computed
             for expected, computed in ((question.ingress, into), (question.egress, out))
         )
-        reasons = explain([step.layer], columns, row) if differs else None
+        reasons = explain([step.layer], columns.take([row]))[0] if differs else None
         yield Answer(question, into, out, reasons)
 
 

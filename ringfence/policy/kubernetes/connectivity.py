@@ -17,7 +17,6 @@ from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.verdict import Stage
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.errors import PolicyError
-from ringfence.policy.evaluate import walk
 from ringfence.policy.kubernetes.axes import (
     NOTHING,
     Mask,
@@ -43,8 +42,8 @@ from ringfence.policy.kubernetes.policies import (
 from ringfence.policy.kubernetes.port_names import allowed_names, outbound_names
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.kubernetes.topology import Workload
+from ringfence.policy.kubernetes.walk import Rows, walk
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.match import Rows, holds
 
 INGRESS_CONTROLLER = "{ingress-controller}"
 _NOBODY = Representatives()
@@ -203,7 +202,7 @@ class Connectivity:
         """Which classes, and after them which ranges of addresses, the end holds."""
         if end.anyone:
             return np.ones(len(self._positions) + len(self.ranges), dtype=np.bool_)
-        inside = holds(self.layer.snapshot, end.items, np.array(self._positions, dtype=np.int32))
+        inside = np.isin(self._positions, end.items.to_array())
         outside = np.zeros(len(self.ranges), dtype=np.bool_)
         for first, last in end.ranges:
             # Ranges begin and end where cells do.

@@ -15,19 +15,21 @@ from typing import TypeVar
 from ringfence.model.ids import Version
 from ringfence.model.policy import (
     Action,
+    ApiServerEnd,
     CidrEnd,
     ClusterEnd,
     Direction,
     End,
     FilterEnd,
     FqdnEnd,
+    OutsideEnd,
     OwnNodeEnd,
     Policy,
     ScopeEnd,
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import format_protocol
+from ringfence.model.protocol import PortRange, format_protocol
 from ringfence.model.query import And, Not, Or, Query
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Stage
@@ -38,6 +40,7 @@ from ringfence.policy.kubernetes.fields import PROTOCOLS
 from ringfence.policy.kubernetes.network_policy import NETWORK_POLICY
 from ringfence.policy.kubernetes.policies import (
     KubernetesPolicy,
+    NamedPort,
     Networks,
     Peer,
     Pods,
@@ -281,6 +284,8 @@ _KINDS: dict[type, str] = {
     FqdnEnd: "a name of DNS",
     OwnNodeEnd: "the pod's own node",
     ServiceEnd: "a Service",
+    ApiServerEnd: "the API server",
+    OutsideEnd: "every host outside",
 }
 
 
@@ -309,17 +314,20 @@ def _with_holes(end: CidrEnd) -> Iterator[Networks]:
             yield Networks((whole,), tuple(dict.fromkeys(holes)))
 
 
-def _ports(policy: Policy) -> tuple[Ports, ...] | None:
+def _ports(policy: Policy) -> tuple[Ports | NamedPort, ...] | None:
     if policy.protocol is None:
         return None
     if policy.protocol not in PROTOCOLS.values():
         name = format_protocol(policy.protocol)
         raise InexpressibleError(f"{name} is none of {', '.join(PROTOCOLS)}")
-    if any(one.first == 0 for one in policy.ports):
+    if any(isinstance(one, PortRange) and one.first == 0 for one in policy.ports):
         raise InexpressibleError("port 0 is none of Kubernetes' ports")
-    return tuple(Ports(policy.protocol, (one,)) for one in policy.ports) or (
-        Ports(policy.protocol),
-    )
+    return tuple(
+        Ports(policy.protocol, (one,))
+        if isinstance(one, PortRange)
+        else NamedPort(policy.protocol, one)
+        for one in policy.ports
+    ) or (Ports(policy.protocol),)
 
 
 def _bounded(what: str, items: tuple[T, ...]) -> tuple[T, ...]:

@@ -91,7 +91,7 @@ def test_the_latest_of_two_counts_and_says_its_name() -> None:
         ([wide, strict], [(Action.ALLOW, "from 10.244.1.10"), (Action.DENY, "")]),
     ):
         rules = PolicySet(base.snapshot, base.tree, base.enforced, quarantines)
-        verdict = explain([rules], tabulate(base.snapshot, [asked]), 0)
+        (verdict,) = explain([rules], tabulate(base.snapshot, [asked]))
         assert verdict == Oracle(ITEMS, base.tree, base.enforced, quarantines).judge(asked)
         decided = [end.deciding for end in verdict.ends]
         assert [(one.action, one.policy or "") for one in decided if one] == deciding

@@ -338,7 +338,7 @@ def told(verdict: Verdict) -> dict[str, str]:
 def test_scenario(scenario: Scenario) -> None:
     policy_set = PolicySet(SNAPSHOT, TREE, scenario.enforced)
     columns = tabulate(SNAPSHOT, [scenario.connection])
-    verdict = explain([policy_set], columns, 0)
+    verdict = explain([policy_set], columns)[0]
     assert verdict == Oracle(ITEMS, TREE, scenario.enforced).judge(scenario.connection)
     assert told(verdict) == scenario.deciding
     assert verdict.allowed is scenario.allowed
@@ -354,7 +354,7 @@ def test_every_matching_rule_is_told_in_order() -> None:
     first = replace(policy(DENY, POD_A, ANY, 443), priority=1)
     bound = workspace("a", ALLOW, policy(ALLOW, POD_A, ANY), first)
     policy_set = PolicySet(SNAPSHOT, TREE, [bound, workspace("root", DENY)])
-    (end,) = explain([policy_set], tabulate(SNAPSHOT, [direct(A, OUTSIDE, 443)]), 0).ends
+    (end,) = explain([policy_set], tabulate(SNAPSHOT, [direct(A, OUTSIDE, 443)]))[0].ends
     assert [(one.policy, one.scope) for one in end.matching] == [
         ("DENY 443", "a"),
         ("ALLOW 0", "a"),
