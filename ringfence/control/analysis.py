@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import ScopeName, Version
@@ -19,17 +20,23 @@ from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import Connections
 from ringfence.policy.ends import members
 from ringfence.policy.evaluate import UNGOVERNED, Verdicts, end_items, evaluate
+from ringfence.policy.logged import logged
+from ringfence.policy.moment import Moment, expiries, moment, patterns
 from ringfence.policy.order import PolicySet
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdicts on n connections. `deciding` has the rule of each end that decided."""
+    """The verdicts on n connections.
+
+    `deciding` has the rule of each end that decided, `logged` those that log the connection.
+    """
 
     in_view: NDArray[np.bool_]
     """Which connections have an end in the scope at hand."""
     allowed: NDArray[np.bool_]
     deciding: list[dict[EndRole, Decision]]
+    logged: list[list[Decision]]
 
 
 async def judge(
@@ -39,27 +46,52 @@ async def judge(
     tree: ScopeTree,
     enforced: Iterable[tuple[Workspace, Version]],
     scope: ScopeName,
+    names: Resolutions,
 ) -> Judged:
-    """Judge each connection by the inventory of its own first packet.
+    """Judge each connection by the inventory, the names and the policies of its own first packet.
 
-    A thread judges; the timeline is asked here, for it changes on the event loop.
+    A thread judges; timeline and names are asked here, for they change on the event loop.
     """
     enforced = tuple(enforced)
     count = len(records)
-    judged = Judged(np.zeros(count, bool), np.ones(count, bool), [{} for _ in range(count)])
+    judged = Judged(
+        np.zeros(count, bool),
+        np.ones(count, bool),
+        [{} for _ in range(count)],
+        [[] for _ in range(count)],
+    )
 
-    def work(rows: NDArray[np.intp], snapshot: Snapshot) -> None:
-        policy_set = PolicySet(snapshot, tree, enforced)
+    def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
+        policy_set = PolicySet(snapshot, tree, enforced, then)
         connections = connections_of(records.take(rows), snapshot)
         verdicts = evaluate(policy_set, connections)
         judged.allowed[rows] = verdicts.allowed
         judged.in_view[rows] = _in_view(connections, members(tree, snapshot, scope))
         for row, deciding in zip(rows.tolist(), _deciding(policy_set, verdicts), strict=True):
             judged.deciding[row] = deciding
+        for decision, hits in logged(policy_set, connections):
+            for row in rows[hits].tolist():
+                if decision not in judged.logged[row]:
+                    judged.logged[row].append(decision)
 
-    for part in _by_inventory(records, timeline, until_ns):
-        await asyncio.to_thread(work, *part)
+    first_ns = records.column("first_ns")
+    instants = _instants(enforced, names)
+    for rows, snapshot in _by_inventory(records, timeline, until_ns):
+        epochs = np.searchsorted(instants, first_ns[rows], side="right")
+        for epoch in np.unique(epochs).tolist():
+            some = rows[epochs == epoch]
+            then = moment(names, int(first_ns[some].min()))
+            await asyncio.to_thread(work, some, snapshot, then)
     return judged
+
+
+def _instants(
+    enforced: Iterable[tuple[Workspace, Version]], names: Resolutions
+) -> NDArray[np.int64]:
+    """When what the policies mean changed by time alone, sorted."""
+    enforced = tuple(enforced)
+    changes = {*expiries(enforced), *names.instants(patterns(enforced))}
+    return np.array(sorted(changes), dtype=np.int64)
 
 
 def _by_inventory(

@@ -1,13 +1,14 @@
 """What is enforced, and what each node has to do for it.
 
 The desired state of a node is a function of the inventory, the scopes and the enforced versions.
-It is worked out again, a moment after any of them changes, and sent to the nodes for which it
+It is worked out again, a moment after any of them changes, when a policy expires, and when a name
+in a policy gets or loses an address, and sent to the nodes for which it
 came out different. The ports that its Kubernetes cluster declares go with it.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -24,9 +25,11 @@ from ringfence.control.services import Clock
 from ringfence.inventory.ports import PortSet, declared_ports
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import RingfenceError
+from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.scope import ScopeTree
+from ringfence.policy.moment import Moment, expiries, patterns
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
@@ -70,6 +73,8 @@ class Enforcement:
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
         self.surroundings = surroundings
         self._enforcing: bool | None = None
+        self._patterns: frozenset[str] = frozenset()
+        self._timer: asyncio.TimerHandle | None = None
         self._desired: dict[NodeKey, _Desired] = {}
         self._ports: dict[ClusterId, PortSet] = {}
         self._revision = 0
@@ -84,12 +89,15 @@ class Enforcement:
     async def start(self) -> None:
         """Work out the desired state, and keep it up to date."""
         self._inventory.subscribe(self.touch)
+        self._inventory.names.subscribe(self._hear_names)
         async with self._lock:
             await self._recompute()
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Work nothing out any more; agents keep what they have."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -98,6 +106,10 @@ class Enforcement:
     def touch(self) -> None:
         """Something that the desired state depends on has changed."""
         self._dirty.set()
+
+    def _hear_names(self, names: frozenset[str]) -> None:
+        if any(fqdn_matches(pattern, name) for pattern in self._patterns for name in names):
+            self.touch()
 
     def directive(self, node: NodeKey) -> Directive | None:
         """What a node is to do; None where it is not known yet, so that it keeps what it has.
@@ -176,7 +188,8 @@ class Enforcement:
                 ]
             )
         snapshot = self._inventory.timeline.latest()
-        before, after = PolicySet(snapshot, tree, old), PolicySet(snapshot, tree, new)
+        moment = self._inventory.names.now()
+        before, after = (PolicySet(snapshot, tree, some, moment) for some in (old, new))
         compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
         changes = tuple(describe_changes(old, new))
         plan = Plan(
@@ -207,14 +220,17 @@ class Enforcement:
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
-        snapshot = self._inventory.timeline.latest()
+        snapshot, moment = self._inventory.timeline.latest(), self._inventory.names.now()
         before = self._ports
         self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:
             async with self._database.read() as connection:
                 tree = await load_tree(connection, self._tenant)
                 enforced = await load_enforced(connection, self._tenant)
-            compilation = await self._compile(snapshot, tree, enforced)
+            self._patterns = frozenset(patterns(enforced))
+            named = self._inventory.names.resolutions.instants(self._patterns)
+            self._wait_for((*expiries(enforced), *named), moment.at_ns)
+            compilation = await self._compile(snapshot, tree, enforced, moment)
         except RingfenceError as error:
             self._fail(str(error))
             return
@@ -231,11 +247,24 @@ class Enforcement:
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
 
+    def _wait_for(self, instants: Iterable[int], now_ns: int) -> None:
+        """Work it all out again at the next of the instants, for time alone changes something."""
+        if self._timer is not None:
+            self._timer.cancel()
+        next_ns = min((one for one in instants if one > now_ns), default=None)
+        if next_ns is not None:
+            seconds = (next_ns - now_ns) / 10**9
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.touch)
+
     async def _compile(
-        self, snapshot: Snapshot, tree: ScopeTree, enforced: tuple[EnforcedVersion, ...]
+        self,
+        snapshot: Snapshot,
+        tree: ScopeTree,
+        enforced: tuple[EnforcedVersion, ...],
+        moment: Moment,
     ) -> Compilation:
         def work() -> Compilation:
-            return compile_nodes(PolicySet(snapshot, tree, enforced), self.surroundings)
+            return compile_nodes(PolicySet(snapshot, tree, enforced, moment), self.surroundings)
 
         return await asyncio.to_thread(work) if enforced else Compilation({}, ())
 

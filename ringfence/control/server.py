@@ -99,7 +99,7 @@ class ControlPlane:
         metrics = Metrics()
         agents = Agents(metrics)
         metrics.registry.register(AgentMetrics(agents.all))
-        inventory = Inventory(database, DEFAULT_TENANT, metrics)
+        inventory = Inventory(self._clock, database, DEFAULT_TENANT, metrics)
         await inventory.start()
         self._opened.push_async_callback(inventory.stop)
         labels = UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory)

@@ -71,7 +71,11 @@ def _first_matches(
         return matcher.matching(rule, role, rows[holds(layer.snapshot, rule.members, items[rows])])
 
     governed = np.flatnonzero(holds(layer.snapshot, layer.governed, items))
-    rules = [one for one in enumerate(layer.rules) if one[1].decides(DIRECTIONS[role])]
+    rules = [
+        (place, rule)
+        for place, rule in enumerate(layer.rules)
+        if rule.decides(DIRECTIONS[role]) and rule.action is not Action.LOG
+    ]
     return walk(rules, len(items), governed, matching)
 
 

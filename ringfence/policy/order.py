@@ -25,20 +25,28 @@ from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import members, own_nodes, resolve
 from ringfence.policy.layer import OrderedRule
+from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.parts import parts
 
 Enforced = tuple[Workspace, Version]
 
 
 class PolicySet:
-    """What a set of enforced workspaces means for one inventory.
+    """What a set of enforced workspaces means for one inventory, at one moment.
 
     Independent of the order in which the workspaces are given. Raises InputError for a workspace
     given twice, and for a policy that names a scope or a cluster that there is not.
     """
 
-    def __init__(self, snapshot: Snapshot, tree: ScopeTree, enforced: Iterable[Enforced]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        tree: ScopeTree,
+        enforced: Iterable[Enforced],
+        moment: Moment = UNTOLD,
+    ) -> None:
         self.snapshot = snapshot
+        self.moment = moment
         self.tree = tree
         self.enforced = tuple(enforced)
         names = [workspace.name for workspace, _ in self.enforced]
@@ -77,10 +85,10 @@ class PolicySet:
 
         highest_first, lowest_first = in_order(1), in_order(-1)
         for workspace, version in highest_first:
-            for policy in _by_priority(workspace, Rank.ABSOLUTE):
+            for policy in self._by_priority(workspace, Rank.ABSOLUTE):
                 yield Stage.ABSOLUTE, workspace, version, policy
         for workspace, version in lowest_first:
-            for policy in _by_priority(workspace, Rank.DEFAULT):
+            for policy in self._by_priority(workspace, Rank.DEFAULT):
                 yield Stage.DEFAULT, workspace, version, policy
         for workspace, version in lowest_first:
             for direction in Direction:
@@ -105,7 +113,7 @@ class PolicySet:
             return
         decided = decision(said.id, said.action)
         consumer, provider = (
-            resolve(end, said.action, workspace, self.tree, self.snapshot)
+            resolve(end, said.action, workspace, self.tree, self.snapshot, self.moment.names)
             for end in (said.consumer, said.provider)
         )
         for one in parts(said, governed, consumer, provider, self.snapshot):
@@ -113,8 +121,8 @@ class PolicySet:
                 decided, one.members, one.consumer, one.provider, said.protocol, one.ports
             )
 
-
-def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:
-    """Policies of one rank, the smaller priority first, then by position (sorting is stable)."""
-    chosen = [policy for policy in workspace.policies if policy.rank is rank]
-    return sorted(chosen, key=lambda policy: policy.priority)
+    def _by_priority(self, workspace: Workspace, rank: Rank) -> list[Policy]:
+        """What has not expired of a rank, the smaller priority first, then by position."""
+        chosen = [policy for policy in workspace.policies if policy.rank is rank]
+        counting = [policy for policy in chosen if not policy.is_expired(self.moment.at_ns)]
+        return sorted(counting, key=lambda policy: policy.priority)

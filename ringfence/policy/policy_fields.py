@@ -7,11 +7,12 @@ from typing import Any
 
 from ringfence.model.address import Network, parse_network
 from ringfence.model.errors import InputError
+from ringfence.model.fqdn import parse_fqdn
 from ringfence.model.icmp import format_icmp_type, parse_icmp_type
 from ringfence.model.ids import PolicyId, ScopeName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
-    SPOKEN,
+    SPOKEN_BY_POLICIES,
     Action,
     ApiServerEnd,
     CidrEnd,
@@ -27,7 +28,7 @@ from ringfence.model.policy import (
     ServiceEnd,
 )
 from ringfence.model.protocol import Port, PortRange, format_protocol, parse_port, parse_protocol
-from ringfence.policy.fields import Field, suggest
+from ringfence.policy.fields import Field, format_instant, suggest
 from ringfence.policy.yaml_text import Flow, Inline
 
 DEFAULT_NAMESPACE = "default"
@@ -41,6 +42,10 @@ DEFAULT_PRIORITY = 100
 _POLICY_FIELDS = (
     "id",
     "description",
+    "owner",
+    "ticket",
+    "expires",
+    "approved",
     "rank",
     "priority",
     "action",
@@ -62,12 +67,17 @@ def read_policy(field: Field, clusters: Sequence[str]) -> Policy:
     parse_icmp = partial(parse_icmp_type, protocol)
     icmp = tuple(one.read(parse_icmp, one.word()) for one in _listed(given, "icmp"))
     said = PolicyId(given["id"].text()), *ends, protocol, ports
-    action = Action(given["action"].choice(SPOKEN))
+    action = Action(given["action"].choice(SPOKEN_BY_POLICIES))
     rank = Rank(given["rank"].choice(Rank)) if "rank" in given else Rank.DEFAULT
     priority = given["priority"].integer() if "priority" in given else DEFAULT_PRIORITY
-    description = given["description"].text() if "description" in given else ""
+    description, owner, ticket = (
+        given[name].text() if name in given else "" for name in ("description", "owner", "ticket")
+    )
+    expires_ns = given["expires"].instant() if "expires" in given else None
+    approved = "approved" in given and given["approved"].boolean()
+    told = owner, ticket, expires_ns, approved
     try:
-        return Policy(*said, action, rank, priority, description, icmp)
+        return Policy(*said, action, rank, priority, description, icmp, *told)
     except InputError as error:
         raise field.error(str(error)) from error
 
@@ -139,7 +149,7 @@ _END_KINDS: Mapping[str, Callable[[_Written], End]] = {
     "filter": lambda written: FilterEnd(written.value.read(parse_filter, written.value.text())),
     "service": _Written.service,
     "cidr": _Written.cidr,
-    "fqdn": lambda written: FqdnEnd(written.value.text()),
+    "fqdn": lambda written: FqdnEnd(written.value.read(parse_fqdn, written.value.text())),
     "node": _Written.node,
     "apiServer": _Written.api_server,
     "host": _Written.host,
@@ -153,6 +163,10 @@ def policy_spec(policy: Policy) -> dict[str, Any]:
     return {
         "id": policy.id,
         **({"description": policy.description} if policy.description else {}),
+        **({"owner": policy.owner} if policy.owner else {}),
+        **({"ticket": policy.ticket} if policy.ticket else {}),
+        **({} if policy.expires_ns is None else {"expires": format_instant(policy.expires_ns)}),
+        **({"approved": True} if policy.approved else {}),
         **({"rank": str(policy.rank)} if policy.rank is not Rank.DEFAULT else {}),
         **({"priority": policy.priority} if policy.priority != DEFAULT_PRIORITY else {}),
         "action": str(policy.action),

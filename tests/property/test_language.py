@@ -16,6 +16,7 @@ from ringfence.model.ids import PolicyId, RevisionId, Version, WorkspaceName, it
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import (
     SPOKEN,
+    SPOKEN_BY_POLICIES,
     ApiServerEnd,
     CatchAll,
     CidrEnd,
@@ -43,12 +44,13 @@ from ringfence.model.workload import (
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.explain import explain
+from ringfence.policy.moment import Moment
 from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import Enforced, PolicySet
 from tests.property.test_compile import hold_against_rules
 from tests.property.test_evaluate import (
     CLUSTERS,
-    CONNECTIONS,
+    OUTSIDE,
     PORTS,
     QUERIES,
     connections,
@@ -62,6 +64,7 @@ from tests.property.test_evaluate import (
 PING, ANY_ERROR = IcmpType(8, 0), IcmpType(3)
 MESSAGES = [8 << 8, 3 << 8, 3 << 8 | 4, 11 << 8]
 ELSEWHERE = [parse_address(text) for text in ("169.254.169.254", "224.0.0.1", "fe80::7")]
+ASKED = 8
 NAMES = [PortName("p80"), PortName("p443"), PortName("metrics")]
 
 
@@ -114,7 +117,18 @@ def api_services(draw: st.DrawFn, workloads: list[Item]) -> list[Item]:
 special = st.one_of(
     st.builds(ApiServerEnd, st.sampled_from(["", "", "west"])),
     st.builds(OutsideEnd),
+    st.builds(FqdnEnd, st.sampled_from(["api.example.org", "*.example.org"])),
 )
+NAMED = ["api.example.org", "www.example.org", "a.b.example.org", "example.org"]
+NOW_NS = 10
+
+
+@st.composite
+def moments(draw: st.DrawFn, items: list[Item]) -> Moment:
+    """Names with addresses outside, and some that no answer may speak of."""
+    held = [address for one in items for address in one.addresses]
+    addresses = st.frozensets(st.sampled_from([*OUTSIDE, *OUTSIDE, *ELSEWHERE, *held]), max_size=3)
+    return Moment(NOW_NS, draw(st.dictionaries(st.sampled_from(NAMED), addresses)))
 
 
 @st.composite
@@ -135,10 +149,11 @@ def policies(draw: st.DrawFn, tree: ScopeTree, number: int) -> Policy:
         provider,
         protocol,
         tuple(given_ports),
-        draw(st.sampled_from(SPOKEN)),
+        draw(st.sampled_from(SPOKEN_BY_POLICIES)),
         draw(st.sampled_from(Rank)),
         draw(st.integers(1, 3)),
         icmp=tuple(types) if protocol == ICMP else (),
+        expires_ns=draw(st.sampled_from([None, None, NOW_NS, NOW_NS + 1])),
     )
 
 
@@ -182,12 +197,13 @@ def test_all_who_judge_agree(data: st.DataObject) -> None:
     items = data.draw(worlds())
     tree = data.draw(trees())
     bound = data.draw(enforced(tree))
-    asked = data.draw(st.lists(asked_of(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
+    moment = data.draw(moments(items))
+    asked = data.draw(st.lists(asked_of(items), min_size=ASKED, max_size=ASKED))
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    policy_set = PolicySet(snapshot, tree, bound)
+    policy_set = PolicySet(snapshot, tree, bound, moment)
     columns = tabulate(snapshot, asked)
     verdicts = evaluate(policy_set, columns)
-    oracle = Oracle(items, tree, bound)
+    oracle = Oracle(items, tree, bound, moment)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
         assert explain([policy_set], columns, row) == expected

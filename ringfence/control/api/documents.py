@@ -133,9 +133,10 @@ async def _governance(
     """For whom other enforced rules decide in the second tree, and why that ought not to be."""
     enforced = await load_enforced(connection, tenant)
     snapshot = services.inventory.timeline.latest()
+    moment = services.inventory.names.now()
 
     def work() -> tuple[tuple[str, ...], str]:
-        before, after = (PolicySet(snapshot, tree, enforced) for tree in trees)
+        before, after = (PolicySet(snapshot, tree, enforced, moment) for tree in trees)
         workloads = affected(before, after)
         return workloads, refusal(after, overrides) if workloads else ""
 

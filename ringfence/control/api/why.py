@@ -81,10 +81,11 @@ async def why(
         tree = await load_tree(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
     snapshot = services.inventory.timeline.latest()
+    moment = services.inventory.names.now()
     question = explanation.Question(source, destination, number, port)
 
     def work() -> explanation.Answer:
-        policy_set = PolicySet(snapshot, tree, enforced)
+        policy_set = PolicySet(snapshot, tree, enforced, moment)
         compiled = services.enforcement.surroundings.compile(policy_set)
         return explanation.why(policy_set, compiled, question)
 

@@ -80,6 +80,10 @@ class PolicyResponse(BaseModel):
     provider: str
     protocol: str
     ports: list[str]
+    owner: str
+    ticket: str
+    expires_at: str | None
+    approved: bool
     icmp: list[str] = Field(description="Types, or type/code; none means all.")
 
 
@@ -204,6 +208,10 @@ def _policy(policy: Policy) -> PolicyResponse:
         provider=_end(policy.provider),
         protocol=format_protocol(policy.protocol),
         ports=[str(ports) for ports in policy.ports],
+        owner=policy.owner,
+        ticket=policy.ticket,
+        expires_at=None if policy.expires_ns is None else format_time(policy.expires_ns),
+        approved=policy.approved,
         icmp=[format_icmp_type(policy.protocol, one) for one in policy.icmp],
     )
 

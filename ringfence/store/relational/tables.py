@@ -117,6 +117,17 @@ uploaded_labels = Table(
     Column("changed_ns", BigInteger, nullable=False),
 )
 
+dns_names = Table(
+    "dns_names",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),  # in lower case, without the last dot
+    Column("address", Text, primary_key=True),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
+    Column("teller", Text, nullable=False),  # the node whose agent said so
+)
+
 changes = Table(
     "changes",
     metadata,

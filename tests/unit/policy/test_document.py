@@ -45,6 +45,10 @@ spec:
       ports: [80, 8000-8100]
     - id: probes
       description: 'Kubelets: on their own node only'
+      owner: team-shop
+      ticket: SEC-7
+      expires: '2027-01-31T18:00:00Z'
+      approved: true
       rank: absolute
       priority: 5
       action: DENY
@@ -64,7 +68,7 @@ spec:
       protocol: ICMP
       icmp: [echo-request, 40, destination-unreachable/4]
     - id: names
-      action: ALLOW
+      action: LOG
       consumer: {scope: a-shop}
       provider: {fqdn: '*.example.org'}
       protocol: '47'
@@ -164,6 +168,11 @@ spec:
             "not one of outside",
         ),
         ("[80]", "[80\n", 17, "", "not YAML"),
+        ("{cidr: 10.0.0.0/8}", "{fqdn: a.*.org}", 13, "spec.policies[0].provider.fqdn", "DNS"),
+        ("ports: [80]", "expires: soon", 15, "spec.policies[0].expires", "not a time"),
+        ("ports: [80]", "expires: 2027-01-31T18:00:00", 15, "spec.policies[0].expires", "zone"),
+        ("ports: [80]", "approved: ok", 15, "spec.policies[0].approved", "true or false"),
+        ("inbound: DENY", "inbound: LOG", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
         ("ports: [80]", "priority: high", 15, "spec.policies[0].priority", "whole number"),
     ],
 )
@@ -188,6 +197,20 @@ def test_a_name_is_given_once(twice: str) -> None:
         parse_documents(WORKSPACE + policy, "shop.yaml")
 
 
+@pytest.mark.parametrize(
+    ("written", "expires_ns"),
+    [
+        ("2027-01-31", 1_801_353_600 * 10**9),
+        ("2027-01-31T18:00:00+01:00", 1_801_414_800 * 10**9),
+        ("'2027-01-31T17:00:00Z'", 1_801_414_800 * 10**9),
+    ],
+)
+def test_a_time_has_a_zone_or_is_a_date(written: str, expires_ns: int) -> None:
+    text = WORKSPACE.replace("ports: [80]", f"expires: {written}")
+    (workspace,) = parse_documents(text, "").workspaces
+    assert workspace.policies[0].expires_ns == expires_ns
+
+
 def test_difference_tells_each_part() -> None:
     old = parse_documents(CANONICAL, "old.yaml")
     new = parse_documents(
@@ -198,7 +221,8 @@ def test_difference_tells_each_part() -> None:
         "new.yaml",
     )
     probes = (
-        "description Kubelets: on their own node only, rank absolute, priority 5, action DENY, "
+        "description Kubelets: on their own node only, owner team-shop, ticket SEC-7, "
+        "expires 2027-01-31T18:00:00Z, approved True, rank absolute, priority 5, action DENY, "
         "consumer node own, provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any"
     )
     scope, untouched, workspace = difference(old, new)

@@ -1,0 +1,26 @@
+"""The addresses that DNS told for names."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.create_table(
+        "dns_names",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("from_ns", sa.BigInteger(), nullable=False),
+        sa.Column("until_ns", sa.BigInteger(), nullable=False),
+        sa.Column("teller", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "name", "address", name=op.f("pk_dns_names")),
+    )
+
+
+def downgrade() -> None:
+    """Take back."""
+    op.drop_table("dns_names")
