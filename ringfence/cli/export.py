@@ -14,18 +14,19 @@ class Kind(StrEnum):
     """The kinds of documents."""
 
     SCOPE = "Scope"
+    FILTER = "Filter"
     WORKSPACE = "Workspace"
 
 
 @app.command()
 def export(
-    kind: Annotated[Kind | None, typer.Option(help="Both kinds if left out.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="All kinds if left out.")] = None,
     name: Annotated[str | None, typer.Option(help="This one only.")] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="An older version of a workspace.")
     ] = None,
 ) -> None:
-    """Print scopes and workspaces in the form that `apply` reads.
+    """Print scopes, named filters and workspaces in the form that `apply` reads.
 
     Example: ringfence export --kind Workspace --name sock-shop > sock-shop.yaml
     """

@@ -6,7 +6,7 @@ from enum import StrEnum
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, Port, format_protocol
 from ringfence.model.query import Query
 
@@ -62,6 +62,13 @@ class FilterEnd:
     """Every workload that matches a filter."""
 
     query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFilterEnd:
+    """Every workload of a filter that has a name, a `model.scope.InventoryFilter`."""
+
+    filter: FilterName
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,7 @@ End = (
     ScopeEnd
     | ClusterEnd
     | FilterEnd
+    | NamedFilterEnd
     | ServiceEnd
     | CidrEnd
     | FqdnEnd

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ringfence.policy.document import Documents, scope_spec, workspace_spec
+from ringfence.policy.document import Documents, filter_spec, scope_spec, workspace_spec
 
 Spec = Mapping[str, Any]
 
 
 class ChangeKind(StrEnum):
-    """What became of a scope or a workspace."""
+    """What became of a scope, a filter or a workspace."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -21,7 +21,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one scope or workspace.
+    """What became of one scope, filter or workspace.
 
     `lines` tell each part of it that differs: `+` what is new, `-` what goes, `~` what reads
     otherwise.
@@ -34,18 +34,23 @@ class Change:
 
 
 def difference(old: Documents, new: Documents) -> list[Change]:
-    """One change for each scope, then each workspace, of either side, by name.
+    """One change for each scope, then each filter and workspace, of either side, by name.
 
     What only `old` has counts as deleted: hand over only what is meant to be compared.
     """
     return [
         *_changes("Scope", _scopes(old), _scopes(new)),
+        *_changes("Filter", _filters(old), _filters(new)),
         *_changes("Workspace", _workspaces(old), _workspaces(new)),
     ]
 
 
 def _scopes(documents: Documents) -> dict[str, Spec]:
     return {scope.name: scope_spec(scope) for scope in documents.scopes}
+
+
+def _filters(documents: Documents) -> dict[str, Spec]:
+    return {one.name: filter_spec(one) for one in documents.filters}
 
 
 def _workspaces(documents: Documents) -> dict[str, Spec]:

@@ -32,6 +32,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     ScopeEnd,
@@ -100,10 +101,10 @@ def resolve(
 ) -> ResolvedEnd:
     """Who `end` of a policy with `action` in `workspace` is.
 
-    Raises InputError where it names a scope or a cluster that there is not.
+    Raises InputError where it names a scope, a cluster or a filter that there is not.
     """
     match end:
-        case ScopeEnd() | ClusterEnd() | FilterEnd():
+        case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
             return ResolvedEnd(items=_workloads(snapshot, _query(end, workspace, tree)))
         case ServiceEnd(kubernetes_cluster=where) | ApiServerEnd(kubernetes_cluster=where):
             named = end if isinstance(end, ServiceEnd) else API_SERVICE
@@ -122,7 +123,9 @@ def resolve(
             return ResolvedEnd(own_node=True)
 
 
-def _query(end: ScopeEnd | ClusterEnd | FilterEnd, workspace: Workspace, tree: ScopeTree) -> Query:
+def _query(
+    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd, workspace: Workspace, tree: ScopeTree
+) -> Query:
     """What the workloads of an end satisfy."""
     match end:
         case ScopeEnd(scope):
@@ -131,6 +134,8 @@ def _query(end: ScopeEnd | ClusterEnd | FilterEnd, workspace: Workspace, tree: S
             return And((tree.full_query(workspace.scope), _cluster_query(workspace, name)))
         case FilterEnd(query):
             return query
+        case NamedFilterEnd(filter_name):
+            return tree.filter_query(filter_name)
 
 
 def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:

@@ -13,6 +13,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -130,6 +131,14 @@ class Meaning:
                     item is not None
                     and self.in_scope(item, workspace.scope)
                     and matches(query, item.labels)
+                )
+            case NamedFilterEnd(filter_name):
+                # "`restricted` leaves of it only members of the scope."
+                named = self._tree.filters[filter_name]
+                inside = item is not None and self.in_scope(item, named.scope)
+                end = FilterEnd(named.query)
+                return (inside or not named.restricted) and self._end_matches(
+                    workspace, end, address, other, action
                 )
             case FilterEnd(query):
                 return item is not None and self._is_subject(item) and matches(query, item.labels)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ringfence.model.address import Address, Network
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     SPOKEN,
     SPOKEN_BY_POLICIES,
@@ -17,6 +17,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -27,7 +28,7 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortName, PortRange
 from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
-from ringfence.model.scope import Scope
+from ringfence.model.scope import InventoryFilter, PublicPorts, Scope
 from ringfence.policy.document import Documents, format_documents, parse_documents
 
 texts = st.text(min_size=1, max_size=12) | st.sampled_from(["no", "12", "~", "a: b", "- x", "#"])
@@ -65,6 +66,7 @@ def ends(clusters: list[str]) -> st.SearchStrategy[End]:
         st.builds(FqdnEnd, st.sampled_from(["a", "api.example.org", "*.example.org"])),
         st.builds(OwnNodeEnd),
         st.builds(OutsideEnd),
+        st.builds(NamedFilterEnd, texts.map(FilterName)),
         st.builds(ApiServerEnd, st.just("") | texts),
     ]
     return st.one_of(kinds + ([st.builds(ClusterEnd, st.sampled_from(clusters))] * bool(clusters)))
@@ -124,7 +126,21 @@ def documents(draw: st.DrawFn) -> Documents:
         parent = draw(st.sampled_from([None, *(scope.name for scope in scopes)]))
         scopes.append(Scope(ScopeName(name), parent, draw(queries), draw(st.integers(-9, 9))))
     names = draw(st.lists(texts, unique=True, max_size=2))
-    return Documents(tuple(scopes), tuple(draw(workspaces(name)) for name in names))
+    return Documents(
+        tuple(scopes),
+        tuple(draw(workspaces(name)) for name in names),
+        tuple(draw(filters(name)) for name in draw(st.lists(texts, unique=True, max_size=2))),
+    )
+
+
+@st.composite
+def filters(draw: st.DrawFn, name: str) -> InventoryFilter:
+    protocols = st.sampled_from(sorted(WITH_PORTS))
+    ports = st.lists(st.builds(PortRange, st.just(1), st.integers(1, 65535)), max_size=2)
+    provided = st.builds(PublicPorts, protocols, ports.map(tuple))
+    public = tuple(draw(st.lists(provided, max_size=2)))
+    scope = ScopeName(draw(texts))
+    return InventoryFilter(FilterName(name), scope, draw(queries), draw(st.booleans()), public)
 
 
 @given(documents())
@@ -132,5 +148,6 @@ def test_documents_round_trip(said: Documents) -> None:
     text = format_documents(said)
     read = parse_documents(text, "said.yaml")
     assert set(read.scopes) == set(said.scopes)
+    assert set(read.filters) == set(said.filters)
     assert set(read.workspaces) == set(said.workspaces)
     assert format_documents(read) == text

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_address
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import PolicyId, RevisionId, Version, WorkspaceName, item_key
+from ringfence.model.ids import (
+    FilterName,
+    PolicyId,
+    RevisionId,
+    ScopeName,
+    Version,
+    WorkspaceName,
+    item_key,
+)
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import (
     SPOKEN,
@@ -23,6 +31,7 @@ from ringfence.model.policy import (
     Cluster,
     End,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -30,7 +39,7 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import ICMP, TCP, UDP, Port, PortName, PortRange
-from ringfence.model.scope import ScopeTree
+from ringfence.model.scope import InventoryFilter, ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import (
     Backend,
@@ -117,6 +126,7 @@ def api_services(draw: st.DrawFn, workloads: list[Item]) -> list[Item]:
 special = st.one_of(
     st.builds(ApiServerEnd, st.sampled_from(["", "", "west"])),
     st.builds(OutsideEnd),
+    st.builds(NamedFilterEnd, st.sampled_from([FilterName("free"), FilterName("held")])),
     st.builds(FqdnEnd, st.sampled_from(["api.example.org", "*.example.org"])),
 )
 NAMED = ["api.example.org", "www.example.org", "a.b.example.org", "example.org"]
@@ -129,6 +139,17 @@ def moments(draw: st.DrawFn, items: list[Item]) -> Moment:
     held = [address for one in items for address in one.addresses]
     addresses = st.frozensets(st.sampled_from([*OUTSIDE, *OUTSIDE, *ELSEWHERE, *held]), max_size=3)
     return Moment(NOW_NS, draw(st.dictionaries(st.sampled_from(NAMED), addresses)))
+
+
+@st.composite
+def filters(draw: st.DrawFn, scopes: list[ScopeName]) -> list[InventoryFilter]:
+    """One that is restricted to its scope, one that is not."""
+    return [
+        InventoryFilter(
+            FilterName(name), draw(st.sampled_from(scopes)), draw(st.sampled_from(QUERIES)), held
+        )
+        for name, held in (("free", False), ("held", True))
+    ]
 
 
 @st.composite
@@ -195,7 +216,8 @@ def asked_of(draw: st.DrawFn, items: list[Item]) -> Connection:
 @given(st.data())
 def test_all_who_judge_agree(data: st.DataObject) -> None:
     items = data.draw(worlds())
-    tree = data.draw(trees())
+    scopes = data.draw(trees()).preorder()
+    tree = ScopeTree(scopes, data.draw(filters([scope.name for scope in scopes])))
     bound = data.draw(enforced(tree))
     moment = data.draw(moments(items))
     asked = data.draw(st.lists(asked_of(items), min_size=ASKED, max_size=ASKED))

@@ -1,4 +1,4 @@
-"""Scopes and workspaces as YAML documents: apply them, and export them."""
+"""Scopes, named filters and workspaces as YAML documents: apply them, and export them."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
@@ -20,10 +20,11 @@ from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
-from ringfence.model.scope import Scope, ScopeTree
+from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy.difference import Change, ChangeKind
 from ringfence.policy.document import Documents, format_documents
 from ringfence.policy.order import PolicySet
+from ringfence.store.relational.filters import put_filters
 from ringfence.store.relational.scopes import put_scopes
 from ringfence.store.relational.workspaces import WorkspaceHead, add_version, heads
 
@@ -34,6 +35,7 @@ class DocumentKind(StrEnum):
     """The kinds of documents."""
 
     SCOPE = "Scope"
+    FILTER = "Filter"
     WORKSPACE = "Workspace"
 
 
@@ -81,10 +83,10 @@ class ExportResponse(BaseModel):
 
 @router.post("/apply")
 async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
-    """Make scopes and workspaces as the documents say; a changed workspace gets a new version.
+    """Make all as the documents say; a changed workspace gets a new version.
 
-    What is enforced stays the same versions; a changed scope changes at once whom they govern,
-    and is refused where enforcing that would be.
+    What is enforced stays the same versions; a changed scope or filter changes at once whom they
+    govern and name, and is refused where enforcing that would be.
     """
     given = read_files((file.name, file.documents) for file in request.files)
     tenant = author.principal.tenant
@@ -96,7 +98,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             connection,
             services,
             tenant,
-            (ScopeTree(held.scopes), tree_with(held, given)),
+            (ScopeTree(held.scopes, held.filters), tree_with(held, given)),
             request.override,
         )
         if not request.dry_run:
@@ -154,7 +156,7 @@ async def _held(
     ]
     workspaces = tuple(workspace for workspace, _ in found)
     latest = {workspace.name: version for workspace, version in found}
-    return Documents(tree.preorder(), workspaces), latest
+    return Documents(tree.preorder(), workspaces, tuple(tree.filters.values())), latest
 
 
 def _next_versions(
@@ -185,6 +187,9 @@ async def _write(
         if change.kind == DocumentKind.SCOPE:
             scope = scopes[ScopeName(change.name)]
             await put_scopes(connection, tenant, [scope], actor, now_ns)
+        elif change.kind == DocumentKind.FILTER:
+            filters = [one for one in given.filters if one.name == change.name]
+            await put_filters(connection, tenant, filters, actor, now_ns)
         else:
             one = workspaces[WorkspaceName(change.name)]
             version = versions[one.name]
@@ -203,24 +208,28 @@ async def export(
     name: str | None = None,
     version: Annotated[int | None, Query(ge=1)] = None,
 ) -> ExportResponse:
-    """Give scopes and workspaces as YAML; `version` asks for an older one of a workspace."""
+    """Give documents as YAML; `version` asks for an older one of a workspace."""
     if version is not None and (kind is not DocumentKind.WORKSPACE or name is None):
         raise InputError("a version belongs to one workspace: give kind=Workspace and its name")
     scopes: list[Scope] = []
+    filters: list[InventoryFilter] = []
     workspaces: list[Workspace] = []
     async with services.database.read() as connection:
-        if kind is not DocumentKind.WORKSPACE:
-            tree = await load_tree(connection, principal.tenant)
+        tree = await load_tree(connection, principal.tenant)
+        if kind in (None, DocumentKind.SCOPE):
             scopes = [scope for scope in tree.preorder() if name in (None, scope.name)]
-        if kind is not DocumentKind.SCOPE:
+        if kind in (None, DocumentKind.FILTER):
+            filters = [one for one in tree.filters.values() if name in (None, one.name)]
+        if kind in (None, DocumentKind.WORKSPACE):
             workspaces = [
                 await _workspace(connection, principal.tenant, head.name, version)
                 for head in await heads(connection, principal.tenant)
                 if name in (None, head.name)
             ]
-    if name is not None and not scopes and not workspaces:
-        raise NotFoundError(f"there is no {kind or 'scope or workspace'} {name!r}")
-    return ExportResponse(documents=format_documents(Documents(tuple(scopes), tuple(workspaces))))
+    if name is not None and not scopes and not filters and not workspaces:
+        raise NotFoundError(f"there is no {kind or 'scope, filter or workspace'} {name!r}")
+    held = Documents(tuple(scopes), tuple(workspaces), tuple(filters))
+    return ExportResponse(documents=format_documents(held))
 
 
 async def _workspace(

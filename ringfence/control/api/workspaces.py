@@ -21,6 +21,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -218,22 +219,30 @@ def _policy(policy: Policy) -> PolicyResponse:
 
 def _end(end: End) -> str:
     match end:
-        case ScopeEnd(scope):
-            return f"scope {scope}"
-        case ClusterEnd(name):
-            return f"cluster {name}"
-        case FilterEnd(query):
-            return str(query)
         case ServiceEnd(namespace, name, cluster):
             return f"service {namespace}/{name}{f' of {cluster}' if cluster else ''}"
         case CidrEnd(networks, exceptions):
             text = ", ".join(map(str, networks))
             return f"{text} except {', '.join(map(str, exceptions))}" if exceptions else text
-        case FqdnEnd(name):
-            return name
         case OwnNodeEnd():
             return "own node"
         case ApiServerEnd(cluster):
             return f"API server{f' of {cluster}' if cluster else ''}"
         case OutsideEnd():
             return "any host outside"
+        case _:
+            return _named(end)
+
+
+def _named(end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | FqdnEnd) -> str:
+    match end:
+        case ScopeEnd(scope):
+            return f"scope {scope}"
+        case ClusterEnd(name):
+            return f"cluster {name}"
+        case FilterEnd(query):
+            return str(query)
+        case NamedFilterEnd(filter_name):
+            return f"filter {filter_name}"
+        case FqdnEnd(name):
+            return name

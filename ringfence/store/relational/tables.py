@@ -61,6 +61,19 @@ scopes = Table(
     Column("changed_ns", BigInteger, nullable=False),
 )
 
+filters = Table(
+    "filters",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("query", Text, nullable=False),  # in the filter language
+    Column("restricted", Boolean, nullable=False),
+    Column("public", JSON, nullable=False),  # `model.scope.PublicPorts`
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
 workspaces = Table(
     "workspaces",
     metadata,

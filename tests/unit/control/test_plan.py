@@ -61,7 +61,7 @@ def policy_set(items: list[Item], *enforced: Documents) -> PolicySet:
                 "  policies:\n  - {id: p, action: ALLOW, consumer: {scope: nowhere},"
                 " provider: {scope: all}, protocol: any}\n",
             ),
-            "workspace 'w': there is no scope 'nowhere'",
+            "consumer.scope: there is no scope 'nowhere'",
         ),
     ],
 )

@@ -27,6 +27,26 @@ spec:
   order: 2
 ---
 apiVersion: ringfence.io/v1alpha1
+kind: Filter
+metadata:
+  name: dns
+spec:
+  scope: east
+  query: kubernetes.label.k8s-app = "kube-dns"
+  restricted: true
+  public:
+    - {protocol: UDP, ports: [53, 5353-5354]}
+    - {protocol: ICMP}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Filter
+metadata:
+  name: plain
+spec:
+  scope: a-shop
+  query: everything
+---
+apiVersion: ringfence.io/v1alpha1
 kind: Workspace
 metadata:
   name: shop
@@ -69,7 +89,7 @@ spec:
       icmp: [echo-request, 40, destination-unreachable/4]
     - id: names
       action: LOG
-      consumer: {scope: a-shop}
+      consumer: {namedFilter: dns}
       provider: {fqdn: '*.example.org'}
       protocol: '47'
 """
@@ -102,7 +122,7 @@ spec:
     ("old", "new", "line", "field", "said"),
     [
         ("v1alpha1", "v1", 1, "apiVersion", "not one of ringfence.io/v1alpha1"),
-        ("kind: Workspace", "kind: Workspce", 2, "kind", "not one of Scope, Workspace"),
+        ("kind: Workspace", "kind: Workspce", 2, "kind", "not one of Scope, Filter, Workspace"),
         ("{name: shop}", "{name: 12}", 3, "metadata.name", "text is wanted"),
         ("{name: shop}", "{}", 3, "metadata", "field 'name' is missing"),
         ("  scope: shop\n", "", 5, "spec", "field 'scope' is missing"),
@@ -188,6 +208,37 @@ def test_refusals_name_file_line_and_field(
     assert str(caught.value).startswith(f"shop.yaml:{line}: {field}")
 
 
+FILTER = """\
+apiVersion: ringfence.io/v1alpha1
+kind: Filter
+metadata: {name: dns}
+spec:
+  scope: east
+  query: everything
+  public:
+  - {protocol: UDP, ports: [53]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "said"),
+    [
+        ("  scope: east\n", "", "5: spec:", "'scope' is missing"),
+        ("everything", "name =", "6: spec.query:", "column 7"),
+        ("protocol: UDP", "protocol: any", "8: spec.public[0].protocol:", "not a protocol"),
+        ("protocol: UDP", "protocol: ICMP", "8: spec.public[0]:", "ports on ICMP"),
+        ("[53]", "[dns]", "8: spec.public[0].ports[0]:", "not a port"),
+        ("[53]", "[]", "8: spec.public[0].ports:", "empty list"),
+    ],
+)
+def test_refusals_of_filters(old: str, new: str, where: str, said: str) -> None:
+    assert parse_documents(FILTER, "").filters
+    with pytest.raises(DocumentError) as caught:
+        parse_documents(FILTER.replace(old, new), "filter.yaml")
+    assert str(caught.value).startswith(f"filter.yaml:{where}")
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize("twice", [WORKSPACE, CANONICAL])
 def test_a_name_is_given_once(twice: str) -> None:
     with pytest.raises(DocumentError, match=r"metadata.name: there are two"):
@@ -225,7 +276,8 @@ def test_difference_tells_each_part() -> None:
         "expires 2027-01-31T18:00:00Z, approved True, rank absolute, priority 5, action DENY, "
         "consumer node own, provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any"
     )
-    scope, untouched, workspace = difference(old, new)
+    scope, untouched, *filters, workspace = difference(old, new)
+    assert {(one.kind, one.change) for one in filters} == {("Filter", "unchanged")}
     assert (scope.name, scope.change, scope.lines) == (
         "a-shop",
         ChangeKind.CHANGED,
