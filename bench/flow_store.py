@@ -121,7 +121,7 @@ async def map_figure(store: FlowStore) -> Figure:
 
 async def measure(directory: Path) -> list[Figure]:
     database = Database(f"sqlite:///{directory / 'control.db'}")
-    inventory = Inventory(database, DEFAULT_TENANT, Metrics())
+    inventory = Inventory(time.time_ns, database, DEFAULT_TENANT, Metrics())
     inventory.timeline.replace(
         flow_day.START - flow_day.SECOND, flow_day.CLUSTER, flow_day.inventory()
     )

@@ -1,8 +1,9 @@
 """One node's agent: looks which pods there are, reports what passes, enforces what it is told.
 
-Six loops, none of which waits for another: news of interfaces, what the kernel keeps for but a
-moment, a look at the pods, a report each interval, the conversation with the control plane, and the
-delivery of reports. What touches the kernel runs in one worker thread, so one thing at a time.
+Loops, none of which waits for another: news of interfaces, what the kernel keeps for but a
+moment, a look at the pods, a report each interval, the conversation with the control plane, the
+delivery of reports, and of DNS answers. What touches the kernel runs in one worker thread, so one
+thing at a time.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from ringfence.agent.drops import DropLedger
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
 from ringfence.agent.errors import AgentError, SpoolError
 from ringfence.agent.pods import Pod, locate, node, node_addresses, places
-from ringfence.agent.session import Session, deliver
+from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
@@ -110,7 +111,7 @@ class Agent:
             self._resources = stack.pop_all()
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self._watch, self._keep_up, self._look, self._session.run,
-            lambda: deliver(self._link, self._spool),
+            lambda: deliver(self._link, self._spool), *([self._tell_answers] * self._config.dns),
         )  # fmt: skip
         self._reporter = asyncio.create_task(self._report())
         self._tasks = [self._reporter, *(asyncio.create_task(loop()) for loop in loops)]
@@ -378,6 +379,10 @@ class Agent:
         self._session.tell()
 
     # Telling
+
+    async def _tell_answers(self) -> None:
+        news = partial(self._in_kernel, self._capture.answers)
+        await tell_answers(self._link, news, self._config.poll_seconds)
 
     def _state(self) -> AgentState:
         """What the control plane should know now."""

@@ -24,7 +24,7 @@ from ringfence.kernel.tunnel import DecodeAs
 from ringfence.model.address import Address
 from ringfence.model.flow import Loss, Mode
 from ringfence.wire import columns
-from ringfence.wire.generated.agent_pb2 import Audit
+from ringfence.wire.generated.agent_pb2 import Audit, DnsAnswer
 
 _UNRECORDED = {
     Loss.TRUNCATED: "truncated",
@@ -161,6 +161,10 @@ class Capture:
     def hear(self) -> None:
         """Take note of what DNS servers answered since the last call."""
         self._resolved.hear(self._flows.answers(_MOST_ANSWERS))
+
+    def answers(self) -> list[DnsAnswer]:
+        """What DNS servers answered that nobody has been told yet."""
+        return self._resolved.news()
 
     def crowded(self) -> bool:
         """Whether there may soon be no room for more records."""

@@ -12,6 +12,8 @@ from ringfence.flows.names import Names
 from ringfence.kernel.answers import Answer
 from ringfence.model.address import Address
 from ringfence.model.flow import Loss
+from ringfence.wire.generated.agent_pb2 import DnsAnswer
+from ringfence.wire.limits import MOST_DNS_ANSWERS
 
 
 class Resolved:
@@ -19,7 +21,8 @@ class Resolved:
 
     def __init__(self) -> None:
         self._names = Names()
-        self._refused = 0
+        self._refused = self._untold = 0
+        self._news: dict[tuple[str, tuple[Address, ...]], DnsAnswer] = {}
 
     def hear(self, answers: Iterable[Answer]) -> None:
         """Take note of answers; those that are none are counted."""
@@ -31,6 +34,21 @@ class Resolved:
                 continue
             if resolved is not None:
                 self._names.learn(answer.client, answer.at_ns, resolved)
+                self._news[resolved.name, resolved.addresses] = DnsAnswer(
+                    name=resolved.name,
+                    addresses=resolved.addresses,
+                    ttl_seconds=resolved.ttl,
+                    at_ns=answer.at_ns,
+                    resolver=answer.resolver,
+                )
+                if len(self._news) > MOST_DNS_ANSWERS:
+                    self._news.pop(next(iter(self._news)))
+                    self._untold += 1
+
+    def news(self) -> list[DnsAnswer]:
+        """The answers since the last call, of equal ones the latest."""
+        news, self._news = [*self._news.values()], {}
+        return news
 
     def names(self, columns: Mapping[str, Any], here: Collection[Address]) -> NDArray[np.object_]:
         """The name by which each conversation's consumer knew its provider, empty for none.
@@ -47,4 +65,5 @@ class Resolved:
 
     def losses(self) -> dict[str, int]:
         """What of the answers is not in the names, by cause."""
-        return {Loss.DNS_NOT_PARSED: self._refused, Loss.DNS_FORGOTTEN: self._names.forgotten}
+        forgotten = self._names.forgotten + self._untold
+        return {Loss.DNS_NOT_PARSED: self._refused, Loss.DNS_FORGOTTEN: forgotten}

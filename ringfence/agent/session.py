@@ -5,7 +5,7 @@ in force and reports gather in the spool.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import grpc
 import structlog
@@ -14,10 +14,12 @@ from ringfence.agent.spool import Spool
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.backoff import Backoff
-from ringfence.wire.generated.agent_pb2 import AgentState, Directive
+from ringfence.wire.generated.agent_pb2 import AgentState, Directive, DnsAnswer, DnsAnswers
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
+from ringfence.wire.limits import MOST_DNS_ANSWERS
 
 _REPORT_TIMEOUT_SECONDS = 60.0
+_ANSWERS_TIMEOUT_SECONDS = 10.0
 _REFUSED = grpc.StatusCode.INVALID_ARGUMENT
 """The answer to a report that no second try will change."""
 
@@ -75,3 +77,28 @@ async def deliver(link: Link, spool: Spool) -> None:
             link.heard()
             spool.done(place)
             backoff.reset()
+
+
+async def tell_answers(
+    link: Link, news: Callable[[], Awaitable[Iterable[DnsAnswer]]], seconds: float
+) -> None:
+    """Tell what DNS servers answered, each `seconds` what is new, until cancelled.
+
+    What the control plane did not hear is told again, unless there are MOST_DNS_ANSWERS later ones.
+    """
+    backoff = Backoff()
+    waiting: list[DnsAnswer] = []
+    while True:
+        waiting = [*waiting, *await news()][-MOST_DNS_ANSWERS:]
+        pause = seconds
+        try:
+            if waiting:
+                await link.stub.Resolve(
+                    DnsAnswers(answers=waiting), timeout=_ANSWERS_TIMEOUT_SECONDS
+                )
+                waiting = []
+                backoff.reset()
+        except (grpc.aio.AioRpcError, LinkError) as error:
+            log.info("DNS answers wait", waiting=len(waiting), problem=str(error))
+            pause = backoff.delay()
+        await asyncio.sleep(pause)

@@ -38,6 +38,7 @@ COLUMNS = [
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
     Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),
     Column("NODE", lambda row: decided_by(row["deciding"].get("node")), wide=True),
+    Column("LOGGED BY", lambda row: ", ".join(map(decided_by, row["logged"])), wide=True),
 ]
 
 
@@ -56,6 +57,7 @@ def analyze(
 
     permitted: passed, and the policy allows it. escaped: passed, but the policy denies it.
     rejected: dropped, and the policy denies it. misdropped: dropped, but the policy allows it.
+    Log-only policies are told with the number of connections that each matches.
 
     Example: ringfence analyze sock-shop --since 10m --category escaped
     """
@@ -74,4 +76,6 @@ def analyze(
         return
     counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
     typer.echo(f"{answer['workspace']} p{answer['version']}: {counts}", err=True)
+    for one in answer["logged"]:
+        typer.echo(f"{decided_by(one['decision'])}: {one['connections']}", err=True)
     emit(answer["records"], COLUMNS, output, "no connection in view")

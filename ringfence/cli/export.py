@@ -26,12 +26,13 @@ class Kind(StrEnum):
     """The kinds of documents."""
 
     SCOPE = "Scope"
+    FILTER = "Filter"
     WORKSPACE = "Workspace"
 
 
 @app.command()
 def export(
-    kind: Annotated[Kind | None, typer.Option(help="Both kinds if left out.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="All kinds if left out.")] = None,
     name: Annotated[str | None, typer.Option(help="This one only.")] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="An older version of a workspace.")
@@ -51,7 +52,7 @@ def export(
         list[str], typer.Option(help="With --as: a namespace that the cluster has; name all.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Print scopes and workspaces in the form that `apply` reads, or policies of Kubernetes.
+    """Print scopes, named filters and workspaces as `apply` reads them, or Kubernetes' policies.
 
     With --as the primary workspaces are printed as they are if all of them are enforced. Where one
     of their policies cannot be said so, each such is named on stderr and nothing is printed.
@@ -78,6 +79,7 @@ def _joined(texts: Iterable[tuple[str, str]]) -> Documents:
     return Documents(
         tuple(scope for one in read for scope in one.scopes),
         tuple(workspace for one in read for workspace in one.workspaces),
+        tuple(held for one in read for held in one.filters),
     )
 
 
@@ -87,7 +89,7 @@ def _print(documents: Documents, name: str | None, form: Form, target: Target) -
     chosen = [one for one in documents.workspaces if one.primary and name in (None, one.name)]
     if not chosen:
         raise InputError(f"there is no primary workspace {name!r}" if name else "no workspace")
-    found = to_kubernetes(ScopeTree(documents.scopes), chosen, form, target)
+    found = to_kubernetes(ScopeTree(documents.scopes, documents.filters), chosen, form, target)
     for note in dict.fromkeys(found.notes):
         typer.echo(f"note: {printable(note)}", err=True)
     if found.refusals:

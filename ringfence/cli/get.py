@@ -35,6 +35,10 @@ POLICIES = [
     Column("CONSUMER", lambda row: row["consumer"]),
     Column("PROVIDER", lambda row: row["provider"]),
     Column("TRAFFIC", _ports),
+    Column("OWNER", lambda row: row["owner"], wide=True),
+    Column("TICKET", lambda row: row["ticket"], wide=True),
+    Column("EXPIRES", lambda row: row.get("expires_at"), wide=True),
+    Column("APPROVED", lambda row: "yes" if row["approved"] else "no", wide=True),
     Column("DESCRIPTION", lambda row: row.get("description"), wide=True),
 ]
 

@@ -7,6 +7,7 @@ import typer
 from ringfence.cli.analyze import decided_by
 from ringfence.cli.client import connect
 from ringfence.cli.output import AnswerOption, Format, emit_data
+from ringfence.model.policy import Action
 
 app = typer.Typer(add_completion=False)
 
@@ -38,8 +39,10 @@ def why(
             if end.get("fail_safe"):
                 print(f"{head}ALLOW fail-safe: {end['fail_safe']}")
             print(head + (decided_by(end["deciding"]) or "not governed"))
-            for other in end["matching"][1:]:
-                print(f"      then {decided_by(other)}")
+            for other in end["matching"]:
+                if other != end["deciding"]:
+                    word = "told by" if other["action"] == Action.LOG else "then"
+                    print(f"      {word} {decided_by(other)}")
     for note in answer["notes"]:
         print(f"note: {note}")
     raise typer.Exit(0 if answer["allowed"] else 2)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import ScopeName, Version
@@ -20,61 +21,88 @@ from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import Connections
 from ringfence.policy.ends import members
 from ringfence.policy.evaluate import UNGOVERNED, Verdicts, end_items, evaluate
+from ringfence.policy.logged import logged
+from ringfence.policy.moment import Moment, expiries, moment, patterns
 from ringfence.policy.order import PolicySet
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdicts on n connections. `deciding` has the rule of each end that decided."""
+    """The verdicts on n connections.
+
+    `deciding` has the rule of each end that decided, `logged` those that log the connection.
+    """
 
     in_view: NDArray[np.bool_]
     """Which connections have an end in the scope at hand."""
     allowed: NDArray[np.bool_]
     deciding: list[dict[EndRole, Decision]]
+    logged: list[list[Decision]]
+
+
+@dataclass(frozen=True)
+class History:
+    """What held over time."""
+
+    timeline: Timeline
+    names: Resolutions
+    quarantines: Collection[Quarantine] = ()
 
 
 async def judge(
     records: Records,
-    timeline: Timeline,
+    history: History,
     until_ns: int,
     tree: ScopeTree,
     enforced: Iterable[tuple[Workspace, Version]],
     scope: ScopeName,
-    quarantines: Collection[Quarantine] = (),
 ) -> Judged:
-    """Judge each connection by the inventory, and the quarantines, of its own first packet.
+    """Judge each connection by all that held when its own first packet was seen.
 
-    A thread judges; the timeline is asked here, for it changes on the event loop.
+    A thread judges; timeline and names are asked here, for they change on the event loop.
     """
     enforced = tuple(enforced)
     count = len(records)
-    judged = Judged(np.zeros(count, bool), np.ones(count, bool), [{} for _ in range(count)])
+    judged = Judged(
+        np.zeros(count, bool),
+        np.ones(count, bool),
+        [{} for _ in range(count)],
+        [[] for _ in range(count)],
+    )
 
-    def work(rows: NDArray[np.intp], snapshot: Snapshot, apart: Iterable[Quarantine]) -> None:
-        policy_set = PolicySet(snapshot, tree, enforced, apart)
+    def work(
+        rows: NDArray[np.intp], snapshot: Snapshot, then: Moment, apart: Iterable[Quarantine]
+    ) -> None:
+        policy_set = PolicySet(snapshot, tree, enforced, then, apart)
         connections = connections_of(records.take(rows), snapshot)
         verdicts = evaluate(policy_set, connections)
         judged.allowed[rows] = verdicts.allowed
         judged.in_view[rows] = _in_view(connections, members(tree, snapshot, scope))
         for row, deciding in zip(rows.tolist(), _deciding(policy_set, verdicts), strict=True):
             judged.deciding[row] = deciding
+        for decision, hits in logged(policy_set, connections):
+            for row in rows[hits].tolist():
+                if decision not in judged.logged[row]:
+                    judged.logged[row].append(decision)
 
     first_ns = records.column("first_ns")
-    for rows, snapshot in by_inventory(records, timeline, until_ns):
-        for some, apart in _by_quarantines(rows, first_ns[rows], quarantines):
-            await asyncio.to_thread(work, some, snapshot, apart)
+    instants = _instants(enforced, history)
+    for rows, snapshot in by_inventory(records, history.timeline, until_ns):
+        epochs = np.searchsorted(instants, first_ns[rows], side="right")
+        for epoch in np.unique(epochs).tolist():
+            some = rows[epochs == epoch]
+            then = moment(history.names, int(first_ns[some].min()))
+            apart = [one for one in history.quarantines if one.since_ns <= then.at_ns]
+            await asyncio.to_thread(work, some, snapshot, then, apart)
     return judged
 
 
-def _by_quarantines(
-    rows: NDArray[np.intp], first_ns: NDArray[np.int64], quarantines: Collection[Quarantine]
-) -> Iterator[tuple[NDArray[np.intp], list[Quarantine]]]:
-    """Split the rows by the quarantines that held when their connections began."""
-    begun = np.array(sorted(one.since_ns for one in quarantines), dtype=np.int64)
-    count = np.searchsorted(begun, first_ns, side="right")
-    for held in np.unique(count):
-        apart = [one for one in quarantines if np.searchsorted(begun, one.since_ns) < held]
-        yield rows[count == held], apart
+def _instants(enforced: Iterable[tuple[Workspace, Version]], history: History) -> NDArray[np.int64]:
+    """When what is enforced changed its meaning by time alone, or somebody was cut off; sorted."""
+    enforced = tuple(enforced)
+    begun = (one.since_ns for one in history.quarantines)
+    changes = {*expiries(enforced), *history.names.instants(patterns(enforced)), *begun}
+    return np.array(sorted(changes), dtype=np.int64)
 
 
 def by_inventory(

@@ -1,6 +1,6 @@
 """What applying documents would change, decided without doing it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
@@ -10,6 +10,7 @@ from ringfence.model.quarantine import QUARANTINE
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.difference import Change, difference
 from ringfence.policy.document import Documents, parse_documents
+from ringfence.policy.fields import suggest
 from ringfence.policy.order import PolicySet
 
 
@@ -19,8 +20,11 @@ def read_files(files: Iterable[tuple[str, str]]) -> Documents:
     documents = Documents(
         tuple(scope for one in read for scope in one.scopes),
         tuple(workspace for one in read for workspace in one.workspaces),
+        tuple(held for one in read for held in one.filters),
+        tuple(reference for one in read for reference in one.references),
     )
     named = [
+        *(f"filter {held.name!r}" for held in documents.filters),
         *(f"scope {scope.name!r}" for scope in documents.scopes),
         *(f"workspace {workspace.name!r}" for workspace in documents.workspaces),
     ]
@@ -36,19 +40,37 @@ def decide(held: Documents, given: Documents) -> list[Change]:
     Raises InputError where the outcome would be unsound.
     """
     workspaces = {one.name: one for one in (*held.workspaces, *given.workspaces)}
-    _check(tree_with(held, given), workspaces.values())
+    tree = tree_with(held, given)
+    _check_references(tree, given)
+    _check(tree, workspaces.values())
     scope_names = {scope.name for scope in given.scopes}
     workspace_names = {workspace.name for workspace in given.workspaces}
+    filter_names = {one.name for one in given.filters}
     touched = Documents(
         tuple(scope for scope in held.scopes if scope.name in scope_names),
         tuple(one for one in held.workspaces if one.name in workspace_names),
+        tuple(one for one in held.filters if one.name in filter_names),
     )
     return difference(touched, given)
 
 
 def tree_with(held: Documents, given: Documents) -> ScopeTree:
-    """The scopes that are held, with those that are given in their place."""
-    return ScopeTree({scope.name: scope for scope in (*held.scopes, *given.scopes)}.values())
+    """The scopes and filters that are held, with those that are given in their place."""
+    scopes = {scope.name: scope for scope in (*held.scopes, *given.scopes)}
+    filters = {one.name: one for one in (*held.filters, *given.filters)}
+    return ScopeTree(scopes.values(), filters.values())
+
+
+def _check_references(tree: ScopeTree, given: Documents) -> None:
+    """What policies name must be there; the complaint says where they name it."""
+    known: dict[str, Sequence[str]] = {
+        "scope": [scope.name for scope in tree.preorder()],
+        "filter": [*tree.filters],
+    }
+    for one in given.references:
+        names = known[one.kind]
+        if one.name not in names:
+            raise one.field.error(f"there is no {one.kind} {one.name!r}{suggest(one.name, names)}")
 
 
 def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:

@@ -41,7 +41,11 @@ def compile_nodes(policy_set: PolicySet, surroundings: Surroundings) -> Compilat
     """The policy of every node in the inventory; the same for the same inputs."""
     compiled = surroundings.compile(policy_set)
     nodes = {node: encode(policy) for node, policy in compiled.policies.items()}
-    notes = (*_unknown(policy_set), *_tell(policy_set.snapshot, compiled.widenings))
+    notes = (
+        *_unknown(policy_set),
+        *_expired(policy_set),
+        *_tell(policy_set.snapshot, compiled.widenings),
+    )
     return Compilation(nodes, notes)
 
 
@@ -53,6 +57,14 @@ def _unknown(policy_set: PolicySet) -> Iterator[str]:
                 who = "everybody" if end.anyone else "nobody"
                 handle = format_handle(rule.decision)
                 yield f"{handle}: nothing is known of its {role}, which stands for {who}"
+
+
+def _expired(policy_set: PolicySet) -> Iterator[str]:
+    """One line for each policy that counts no more."""
+    for workspace, version in policy_set.enforced:
+        for policy in workspace.policies:
+            if policy.is_expired(policy_set.moment.at_ns):
+                yield f"{workspace.name}/{policy.id}@p{version}: expired, and counts no more"
 
 
 def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """What is enforced, and what each node has to do for it.
 
 The desired state of a node is a function of the inventory, the scopes, the enforced versions and
-the quarantines. It is worked out again, a moment after any of them changes, and sent to the nodes
-for which it came out different. The ports that its Kubernetes cluster declares go with it.
+the quarantines. It is worked out again, a moment after any of them changes, when a policy expires,
+and when a name in a policy gets or loses an address, and sent to the nodes for which it came out
+different. The ports that its Kubernetes cluster declares go with it.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -23,8 +24,10 @@ from ringfence.control.policies import load_enforced, load_tree, load_workspace
 from ringfence.control.services import Clock
 from ringfence.inventory.ports import PortSet, declared_ports
 from ringfence.model.errors import RingfenceError
+from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
+from ringfence.policy.moment import expiries, patterns
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import Enforced, enforce, enforced_now
@@ -68,6 +71,8 @@ class Enforcement:
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
         self.surroundings = surroundings
         self._enforcing: bool | None = None
+        self._patterns: frozenset[str] = frozenset()
+        self._timer: asyncio.TimerHandle | None = None
         self._desired: dict[NodeKey, _Desired] = {}
         self._ports: dict[ClusterId, PortSet] = {}
         self._revision = 0
@@ -82,11 +87,14 @@ class Enforcement:
     async def start(self) -> None:
         """Work out the desired state, and keep it up to date."""
         self._inventory.subscribe(self.touch)
+        self._inventory.names.subscribe(self._hear_names)
         await self.refresh()
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Work nothing out any more; agents keep what they have."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -100,6 +108,10 @@ class Enforcement:
         """Work the desired state out now."""
         async with self._lock:
             await self._recompute()
+
+    def _hear_names(self, names: frozenset[str]) -> None:
+        if any(fqdn_matches(pattern, name) for pattern in self._patterns for name in names):
+            self.touch()
 
     def directive(self, node: NodeKey) -> Directive | None:
         """What a node is to do; None where it is not known yet, so that it keeps what it has.
@@ -180,7 +192,8 @@ class Enforcement:
                 ]
             )
         snapshot = self._inventory.timeline.latest()
-        before, after = (PolicySet(snapshot, tree, some, apart) for some in (old, new))
+        moment = self._inventory.names.now()
+        before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
         compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
         changes = tuple(describe_changes(old, new))
         plan = Plan(
@@ -211,7 +224,7 @@ class Enforcement:
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
-        snapshot = self._inventory.timeline.latest()
+        snapshot, moment = self._inventory.timeline.latest(), self._inventory.names.now()
         before = self._ports
         self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:
@@ -219,8 +232,11 @@ class Enforcement:
                 tree = await load_tree(connection, self._tenant)
                 enforced = await load_enforced(connection, self._tenant)
                 apart = await load_quarantines(connection, self._tenant)
+            self._patterns = frozenset(patterns(enforced))
+            named = self._inventory.names.resolutions.instants(self._patterns)
+            self._wait_for((*expiries(enforced), *named), moment.at_ns)
             any_rules = bool(enforced or apart)
-            policy_set = PolicySet(snapshot, tree, enforced, apart)
+            policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
             compilation = (
                 await asyncio.to_thread(compile_nodes, policy_set, self.surroundings)
                 if any_rules
@@ -241,6 +257,15 @@ class Enforcement:
         self.problem = f"the enforced policies cannot be turned into rules: {reason}"
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
+
+    def _wait_for(self, instants: Iterable[int], now_ns: int) -> None:
+        """Work it all out again at the next of the instants, for time alone changes something."""
+        if self._timer is not None:
+            self._timer.cancel()
+        next_ns = min((one for one in instants if one > now_ns), default=None)
+        if next_ns is not None:
+            seconds = (next_ns - now_ns) / 10**9
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.touch)
 
     def _renew(self, key: NodeKey, policy: bytes) -> bool:
         held = self._desired.get(key)

@@ -119,9 +119,21 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
         services.metrics.batches.labels("duplicate" if duplicate else "stored").inc()
         if not duplicate:
+            services.inventory.names.seen(flows, window.end_ns)
             services.metrics.rows.labels("flows").inc(flows.num_rows)
             services.metrics.rows.labels("drops").inc(drops.num_rows)
         return wire.BatchReply(duplicate=duplicate)
+
+    async def Resolve(  # noqa: N802
+        self, request: wire.DnsAnswers, context: Context
+    ) -> wire.DnsAnswersReply:
+        """Take in what DNS servers answered on an agent's node."""
+        identity = await self._peer(context, ClientKind.AGENT)
+        try:
+            self._services.inventory.names.hear(identity.name, request.answers)
+        except InputError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return wire.DnsAnswersReply()
 
     async def Publish(  # noqa: N802
         self, request_iterator: AsyncIterator[wire.InventoryEvent], context: Context

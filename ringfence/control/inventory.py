@@ -7,6 +7,8 @@ from itertools import islice
 import structlog
 
 from ringfence.control.metrics import Metrics
+from ringfence.control.names import DnsNames
+from ringfence.control.services import Clock
 from ringfence.inventory.timeline import Change, Timeline
 from ringfence.model.ids import RevisionId, TenantId
 from ringfence.store.errors import StoreError
@@ -23,8 +25,12 @@ _AT_ONCE = 500
 class Inventory:
     """Owns the timeline. What a crash loses of the last moments, connectors tell again."""
 
-    def __init__(self, database: Database, tenant: TenantId, metrics: Metrics) -> None:
+    def __init__(
+        self, clock: Clock, database: Database, tenant: TenantId, metrics: Metrics
+    ) -> None:
         self.timeline = Timeline()
+        self.names = DnsNames(clock, database, tenant, self.timeline)
+        """What DNS answered."""
         self._database, self._tenant, self._metrics = database, tenant, metrics
         self._on_change: list[Callable[[], None]] = []
         self._unwritten: dict[RevisionId, Change] = {}
@@ -36,6 +42,7 @@ class Inventory:
         """Take up the stored history."""
         async with self._database.read() as connection:
             self.timeline.load(await load_revisions(connection, self._tenant))
+        await self.names.start()
         self._metrics.items.set_function(lambda: len(self.timeline.latest().items))
         self._writer = asyncio.create_task(self._write_behind())
 
@@ -43,6 +50,7 @@ class Inventory:
         """Write what is left."""
         if self._writer is None:
             return
+        await self.names.stop()
         async with self._writing:  # cut short, a write would hold the database for a moment more
             self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)

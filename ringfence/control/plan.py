@@ -9,7 +9,7 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.override import Override
-from ringfence.model.policy import Workspace
+from ringfence.model.policy import Action, Policy, Workspace
 from ringfence.model.verdict import EndRole, Stage
 from ringfence.model.words import counted
 from ringfence.policy.connection import Connection, tabulate
@@ -39,7 +39,7 @@ def describe_changes(
 ) -> Iterator[str]:
     """One line for each workspace that changes, and one for each of its policies that does.
 
-    Descriptions change no rule.
+    What is said to people alone changes no rule.
     """
     before, after = _by_name(old), _by_name(new)
     for name in sorted({*before, *after}):
@@ -69,10 +69,12 @@ def _policy_changes(old: Workspace, new: Workspace) -> Iterator[str]:
             yield f"  policy {identifier}: added"
         elif identifier not in after:
             yield f"  policy {identifier}: removed"
-        elif replace(before[identifier], description="") != replace(
-            after[identifier], description=""
-        ):
+        elif _rule_of(before[identifier]) != _rule_of(after[identifier]):
             yield f"  policy {identifier}: changed"
+
+
+def _rule_of(policy: Policy) -> Policy:
+    return replace(policy, description="", owner="", ticket="", approved=False)
 
 
 def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:
@@ -103,6 +105,7 @@ def _by_identity(policy_set: PolicySet) -> dict[Hashable, OrderedRule]:
             rule.provider.part,
         ): rule
         for rule in policy_set.rules
+        if rule.action is not Action.LOG
     }
 
 

@@ -11,13 +11,14 @@ from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.enforcement import enforced_now
+from ringfence.store.relational.filters import all_filters
 from ringfence.store.relational.scopes import all_scopes
 from ringfence.store.relational.workspaces import find_version, heads
 
 
 async def load_tree(connection: AsyncConnection, tenant: TenantId) -> ScopeTree:
-    """The tenant's scopes."""
-    return ScopeTree(await all_scopes(connection, tenant))
+    """The tenant's scopes and named filters."""
+    return ScopeTree(await all_scopes(connection, tenant), await all_filters(connection, tenant))
 
 
 async def load_workspace(

@@ -44,7 +44,7 @@ class Services:
     database: Database
     """What people decide: tokens, scopes, workspaces, enforcement, changes."""
     inventory: Inventory
-    """What exists: `inventory.timeline`, kept in the database."""
+    """What exists: `inventory.timeline`, and `inventory.names`; kept in the database."""
     labels: UploadedLabels
     """What people say of addresses."""
     enforcement: Enforcement

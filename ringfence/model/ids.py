@@ -14,6 +14,7 @@ RevisionId = NewType("RevisionId", int)
 NodeName = NewType("NodeName", str)
 ScopeName = NewType("ScopeName", str)
 WorkspaceName = NewType("WorkspaceName", str)
+FilterName = NewType("FilterName", str)
 PolicyId = NewType("PolicyId", str)
 Version = NewType("Version", int)
 """A workspace's policies as of one commit, counted from 1 and written p1, p2, …"""

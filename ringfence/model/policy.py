@@ -6,22 +6,27 @@ from enum import StrEnum
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, Port, format_protocol
 from ringfence.model.query import Query
 
 
 class Action(StrEnum):
-    """What a rule says. PASS, on to the next stage, is for rules of Kubernetes' policies only."""
+    """What a rule says. PASS, on to the next stage, is for rules of Kubernetes' policies only.
+
+    LOG decides nothing: what it matches is told, and judged by the other rules.
+    """
 
     ALLOW = "ALLOW"
     DENY = "DENY"
     PASS = "PASS"  # noqa: S105
+    LOG = "LOG"
 
 
 SPOKEN = (Action.ALLOW, Action.DENY)
-"""What policies and catch-alls of workspaces say."""
-_SPOKEN = ", ".join(SPOKEN)
+"""What catch-alls of workspaces say."""
+SPOKEN_BY_POLICIES = (*SPOKEN, Action.LOG)
+"""What policies of workspaces say."""
 
 
 class Rank(StrEnum):
@@ -60,6 +65,13 @@ class FilterEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFilterEnd:
+    """Every workload of a filter that has a name, a `model.scope.InventoryFilter`."""
+
+    filter: FilterName
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceEnd:
     """A Service: any of its addresses, and a serving backend's target port dialled directly.
 
@@ -81,7 +93,11 @@ class CidrEnd:
 
 @dataclass(frozen=True, slots=True)
 class FqdnEnd:
-    """The addresses that DNS answered for a name; `*` may stand for the first label."""
+    """The hosts outside that DNS answered for a name, as `model.fqdn` writes names.
+
+    Whoever answers for a name chooses the addresses, so they never mean what the inventory holds,
+    nor what no host has: no answer opens or closes the way to a workload or a metadata service.
+    """
 
     name: str
 
@@ -116,6 +132,7 @@ End = (
     ScopeEnd
     | ClusterEnd
     | FilterEnd
+    | NamedFilterEnd
     | ServiceEnd
     | CidrEnd
     | FqdnEnd
@@ -133,7 +150,9 @@ class Policy:
     `protocol` None is the written `any`; empty `ports` means all ports of the protocol, empty
     `icmp` all types of ICMP. A port's name means, of each workload of the provider, the number
     that its containers declare for it, and of a Service the Service's port of that name. The
-    smaller `priority` is read first, then the position in the workspace.
+    smaller `priority` is read first, then the position in the workspace. From `expires_ns`, epoch
+    ns, on it is as if the policy were not there, an ALLOW as well as a DENY. `owner`, `ticket` and
+    `approved` are for people.
     """
 
     id: PolicyId
@@ -146,10 +165,15 @@ class Policy:
     priority: int = 100
     description: str = ""
     icmp: tuple[IcmpType, ...] = ()
+    owner: str = ""
+    ticket: str = ""
+    expires_ns: int | None = None
+    approved: bool = False
 
     def __post_init__(self) -> None:
-        if self.action not in SPOKEN:
-            raise InputError(f"policy {self.id!r}: {self.action} is not one of {_SPOKEN}")
+        if self.action not in SPOKEN_BY_POLICIES:
+            known = ", ".join(SPOKEN_BY_POLICIES)
+            raise InputError(f"policy {self.id!r}: {self.action} is not one of {known}")
         if isinstance(self.consumer, ServiceEnd):
             raise InputError(
                 f"policy {self.id!r}: a Service opens no connections, so it is no consumer; "
@@ -171,6 +195,10 @@ class Policy:
                 "only workloads and Services name their ports; write a number"
             )
 
+    def is_expired(self, at_ns: int) -> bool:
+        """Whether the policy counts no more."""
+        return self.expires_ns is not None and self.expires_ns <= at_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -189,7 +217,7 @@ class CatchAll:
 
     def __post_init__(self) -> None:
         if not {self.inbound, self.outbound} <= {*SPOKEN}:
-            raise InputError(f"a catch-all says one of {_SPOKEN}")
+            raise InputError(f"a catch-all says one of {', '.join(SPOKEN)}")
 
     def of(self, direction: Direction) -> Action:
         """The action of that direction."""

@@ -240,7 +240,7 @@ def parse(text: str) -> Query:
     try:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
-        raise QueryError(_explain(error, text), max(error.line, 1), max(error.column, 1)) from error
+        raise QueryError(_explain(error, text), *_where(error, text)) from error
     if _levels(tree) > _MOST_LEVELS:
         raise QueryError(f"more than {_MOST_LEVELS} levels of `not` and parentheses")
     try:
@@ -267,6 +267,14 @@ def _explain(error: UnexpectedInput, text: str) -> str:
         names = set(getattr(error, "allowed", None) or ())
     wanted = sorted(_EXPECTED.get(name, f"'{name.lower()}'") for name in names)
     return f"found {found}, expected {' or '.join(wanted)}"
+
+
+def _where(error: UnexpectedInput, text: str) -> tuple[int, int]:
+    """Line and column of what was found; the end is behind the last letter."""
+    if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+        lines = text.split("\n")
+        return len(lines), len(lines[-1]) + 1
+    return max(error.line, 1), max(error.column, 1)
 
 
 def _number(text: str) -> float | None:

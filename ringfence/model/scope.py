@@ -1,10 +1,14 @@
-"""Scopes: a tree of queries; a workload belongs to every scope whose full query it matches."""
+"""Scopes: a tree of queries; a workload belongs to every scope whose full query it matches.
+
+Named filters hang in the tree: each belongs to a scope, whose people look after it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ScopeName
+from ringfence.model.ids import FilterName, ScopeName
+from ringfence.model.protocol import PortRange
 from ringfence.model.query import And, Query
 
 
@@ -18,10 +22,33 @@ class Scope:
     order: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PublicPorts:
+    """A protocol, and ports of it, that somebody provides to everybody; no ports means all."""
+
+    protocol: int
+    ports: tuple[PortRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryFilter:
+    """A query that policies of any workspace name.
+
+    `restricted` leaves of it only members of the scope. `public` is what its members provide as a
+    public service of the scope: it tells whoever asks for a policy, and decides nothing.
+    """
+
+    name: FilterName
+    scope: ScopeName
+    query: Query
+    restricted: bool = False
+    public: tuple[PublicPorts, ...] = ()
+
+
 class ScopeTree:
     """Every scope of a tenant, checked to be one tree; raises InputError where it is not."""
 
-    def __init__(self, scopes: Iterable[Scope]) -> None:
+    def __init__(self, scopes: Iterable[Scope], filters: Iterable[InventoryFilter] = ()) -> None:
         self._scopes: dict[ScopeName, Scope] = {}
         for scope in scopes:
             if scope.name in self._scopes:
@@ -40,6 +67,15 @@ class ScopeTree:
         if len(self._preorder) != len(self._scopes):
             lost = sorted(set(self._scopes) - {scope.name for scope in self._preorder})
             raise InputError(f"scopes {', '.join(lost)} are their own ancestors")
+        self.filters: dict[FilterName, InventoryFilter] = {}
+        for one in filters:
+            if one.name in self.filters:
+                raise InputError(f"filter {one.name!r} is given twice")
+            if one.scope not in self._scopes:
+                raise InputError(
+                    f"filter {one.name!r} belongs to scope {one.scope!r}, which is none"
+                )
+            self.filters[one.name] = one
 
     def _walk(self, scope: Scope) -> list[Scope]:
         walked = [scope]
@@ -72,3 +108,10 @@ class ScopeTree:
         """The scope's own query and all its ancestors'."""
         queries = tuple(scope.query for scope in self.path(name))
         return queries[0] if len(queries) == 1 else And(queries)
+
+    def filter_query(self, name: FilterName) -> Query:
+        """What a named filter means; raises InputError where there is none of the name."""
+        if name not in self.filters:
+            raise InputError(f"there is no filter {name!r}")
+        one = self.filters[name]
+        return And((self.full_query(one.scope), one.query)) if one.restricted else one.query

@@ -57,7 +57,8 @@ class Decision:
 class EndVerdict:
     """What one end decides: every matching rule in order, layer after layer.
 
-    Of a layer the first one counts, but PASS leaves the matter to the first of a later stage.
+    Of a layer the first one counts, but PASS leaves the matter to the first of a later stage, and
+    LOG is told only.
     An end that nothing governs has no decisions and does not decide.
     """
 
@@ -84,6 +85,8 @@ class EndVerdict:
         passed: set[Stage] = set()
         for decision in self.matching:
             if decision.layer is not layer or decision.stage in passed:
+                continue
+            if decision.action is Action.LOG:
                 continue
             if decision.action is not Action.PASS:
                 return decision

@@ -35,6 +35,13 @@ def first(rows: Bits) -> NDArray[np.int32]:
     return np.where(word != 0, at * _WORD + below, NONE).astype(np.int32)
 
 
+def holding(rows: Bits, rule: int) -> NDArray[np.bool_]:
+    """Which rows hold the rule."""
+    word, bit = divmod(rule, _WORD)
+    held: NDArray[np.bool_] = rows[:, word] & np.uint64(1 << bit) != 0
+    return held
+
+
 def places(row: Bits) -> list[int]:
     """All places in one row, in order."""
     held: list[int] = np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")).tolist()

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from ringfence.model.policy import Workspace
-from ringfence.policy.document import Documents, scope_spec, workspace_spec
+from ringfence.policy.document import Documents, filter_spec, scope_spec, workspace_spec
 
 Spec = Mapping[str, Any]
 _POLICY = "policy "
@@ -17,11 +17,12 @@ class DocumentKind(StrEnum):
     """The kinds of documents."""
 
     SCOPE = "Scope"
+    FILTER = "Filter"
     WORKSPACE = "Workspace"
 
 
 class ChangeKind(StrEnum):
-    """What became of a scope or a workspace."""
+    """What became of a scope, a filter or a workspace."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -69,7 +70,7 @@ class PartDifference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one scope or workspace, and each part of it that differs."""
+    """What became of one scope, filter or workspace, and each part of it that differs."""
 
     kind: DocumentKind
     name: str
@@ -83,18 +84,23 @@ class Change:
 
 
 def difference(old: Documents, new: Documents) -> list[Change]:
-    """One change for each scope, then each workspace, of either side, by name.
+    """One change for each scope, then each filter and workspace, of either side, by name.
 
     What only `old` has counts as deleted: hand over only what is meant to be compared.
     """
     return [
         *_changes(DocumentKind.SCOPE, _scopes(old), _scopes(new)),
+        *_changes(DocumentKind.FILTER, _filters(old), _filters(new)),
         *_changes(DocumentKind.WORKSPACE, _workspaces(old), _workspaces(new)),
     ]
 
 
 def _scopes(documents: Documents) -> dict[str, Spec]:
     return {scope.name: scope_spec(scope) for scope in documents.scopes}
+
+
+def _filters(documents: Documents) -> dict[str, Spec]:
+    return {one.name: filter_spec(one) for one in documents.filters}
 
 
 def _workspaces(documents: Documents) -> dict[str, Spec]:

@@ -1,4 +1,4 @@
-"""Scopes and workspaces as YAML text, the form that people keep in git.
+"""Scopes, named filters and workspaces as YAML text, the form that people keep in git.
 
     apiVersion: ringfence.io/v1alpha1
     kind: Scope
@@ -19,14 +19,26 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ringfence.model.ids import ScopeName, WorkspaceName
+from ringfence.model.ids import FilterName, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Workspace
-from ringfence.model.scope import Scope
+from ringfence.model.protocol import (
+    WITH_PORTS,
+    format_protocol,
+    parse_one_protocol,
+    parse_ports,
+)
+from ringfence.model.scope import InventoryFilter, PublicPorts, Scope
 from ringfence.policy.errors import DocumentError
 from ringfence.policy.fields import Field
-from ringfence.policy.policy_fields import policy_spec, read_policy
-from ringfence.policy.yaml_text import Inline, dump_all
+from ringfence.policy.policy_fields import (
+    Reference,
+    format_ports,
+    listed,
+    policy_spec,
+    read_policy,
+)
+from ringfence.policy.yaml_text import Flow, Inline, dump_all
 
 API_VERSION = "ringfence.io/v1alpha1"
 T = TypeVar("T")
@@ -39,26 +51,37 @@ class Documents:
 
     scopes: tuple[Scope, ...] = ()
     workspaces: tuple[Workspace, ...] = ()
+    filters: tuple[InventoryFilter, ...] = ()
+    references: tuple[Reference, ...] = ()
+    """What policies name of the others, and where."""
 
 
 def parse_documents(text: str, file_name: str) -> Documents:
     """Read YAML documents; raises DocumentError for the first thing that is not sound."""
-    scopes: dict[str, Scope] = {}
-    workspaces: dict[str, Workspace] = {}
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in ("Scope", "Filter", "Workspace")}
+    references: list[Reference] = []
+    readers: dict[str, Callable[[str, Field], Any]] = {
+        "Scope": _scope,
+        "Filter": _filter,
+        "Workspace": partial(_workspace, references=references),
+    }
     for node in _compose(text, file_name):
         document = Field(file_name, "", node)
         given = document.required(
             ("apiVersion", "kind", "metadata", "spec"), "apiVersion", "kind", "metadata", "spec"
         )
         given["apiVersion"].choice([API_VERSION])
-        kind = given["kind"].choice(["Scope", "Workspace"])
+        kind = given["kind"].choice(found)
         name = given["metadata"].required(["name"], "name")["name"]
-        known: dict[str, Any] = scopes if kind == "Scope" else workspaces
-        if name.text() in known:
+        if name.text() in found[kind]:
             raise name.error(f"there are two {kind}s of the name {name.text()!r}")
-        read = _scope if kind == "Scope" else _workspace
-        known[name.text()] = read(name.text(), given["spec"])
-    return Documents(tuple(scopes.values()), tuple(workspaces.values()))
+        found[kind][name.text()] = readers[kind](name.text(), given["spec"])
+    return Documents(
+        scopes=tuple(found["Scope"].values()),
+        workspaces=tuple(found["Workspace"].values()),
+        filters=tuple(found["Filter"].values()),
+        references=tuple(references),
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -96,18 +119,39 @@ def _scope(name: str, spec: Field) -> Scope:
     )
 
 
-def _workspace(name: str, spec: Field) -> Workspace:
+def _filter(name: str, spec: Field) -> InventoryFilter:
+    given = spec.required(("scope", "query", "restricted", "public"), "scope", "query")
+    return InventoryFilter(
+        FilterName(name),
+        ScopeName(given["scope"].text()),
+        given["query"].read(parse_filter, given["query"].text()),
+        "restricted" in given and given["restricted"].boolean(),
+        tuple(map(_public, listed(given, "public"))),
+    )
+
+
+def _public(field: Field) -> PublicPorts:
+    given = field.required(("protocol", "ports"), "protocol")
+    protocol = given["protocol"].read(parse_one_protocol, given["protocol"].word())
+    ports = tuple(port.read(parse_ports, port.word()) for port in listed(given, "ports"))
+    if ports and protocol not in WITH_PORTS:
+        raise field.error(f"ports on {format_protocol(protocol)}, which has none")
+    return PublicPorts(protocol, ports)
+
+
+def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace:
     known = ("scope", "primary", "catchAll", "clusters", "policies")
     given = spec.required(known, "scope", "catchAll")
     clusters = _distinct(given.get("clusters"), _cluster, lambda cluster: cluster.name)
     names = [cluster.name for cluster in clusters]
+    read = partial(read_policy, clusters=names, references=references)
     return Workspace(
         WorkspaceName(name),
         ScopeName(given["scope"].text()),
         given["primary"].boolean() if "primary" in given else True,
         _catch_all(given["catchAll"]),
         clusters,
-        _distinct(given.get("policies"), partial(read_policy, clusters=names), lambda one: one.id),
+        _distinct(given.get("policies"), read, lambda one: one.id),
     )
 
 
@@ -139,11 +183,15 @@ def _cluster(field: Field) -> Cluster:
 def format_documents(documents: Documents) -> str:
     """The one text for what the documents say; `parse_documents` reads it back.
 
-    Scopes stand with parents before their children, then workspaces by name. What has its
-    default is left out.
+    Scopes stand with parents before their children, then filters and workspaces by name. What has
+    its default is left out.
     """
     scopes = [
         ("Scope", scope.name, scope_spec(scope)) for scope in _parents_first(documents.scopes)
+    ]
+    filters = [
+        ("Filter", one.name, filter_spec(one))
+        for one in sorted(documents.filters, key=lambda one: one.name)
     ]
     workspaces = [
         ("Workspace", workspace.name, workspace_spec(workspace))
@@ -151,7 +199,7 @@ def format_documents(documents: Documents) -> str:
     ]
     return dump_all(
         {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
-        for kind, name, spec in [*scopes, *workspaces]
+        for kind, name, spec in [*scopes, *filters, *workspaces]
     )
 
 
@@ -170,6 +218,23 @@ def scope_spec(scope: Scope) -> dict[str, Any]:
     parent = {"parent": scope.parent} if scope.parent is not None else {}
     order = {"order": scope.order} if scope.order else {}
     return {**parent, "query": str(scope.query), **order}
+
+
+def filter_spec(one: InventoryFilter) -> dict[str, Any]:
+    """What stands under `spec` of a named filter."""
+    public = [
+        Inline(
+            protocol=format_protocol(provided.protocol),
+            **({"ports": Flow(map(format_ports, provided.ports))} if provided.ports else {}),
+        )
+        for provided in one.public
+    ]
+    return {
+        "scope": one.scope,
+        "query": str(one.query),
+        **({"restricted": True} if one.restricted else {}),
+        **({"public": public} if public else {}),
+    }
 
 
 def workspace_spec(workspace: Workspace) -> dict[str, Any]:

@@ -4,8 +4,9 @@ A policy names its ends in words (a filter, a Service, a CIDR); judging and tran
 positions and addresses. Both take them from here, so they cannot differ on who is meant.
 
 A host-network pod is its node: it never stands for itself, so a filter that matches only such
-pods matches nothing. An end that nothing is known of, a Service that the inventory lacks or a
-name without DNS answers, matches nothing in an ALLOW and everyone in a DENY.
+pods matches nothing. A Service that the inventory lacks matches nothing in an ALLOW and everyone in
+a DENY. A name without an address at the time matches nothing in both: names come and go with the
+questions that are asked, and a DENY by name keeps nobody from the addresses behind it anyway.
 """
 
 from collections.abc import Iterable
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.inventory.outside import NO_HOSTS
+from ringfence.inventory.resolutions import Names
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, Network, host_network, parse_network
 from ringfence.model.errors import InputError
+from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, ScopeName
 from ringfence.model.policy import (
     Action,
@@ -29,6 +32,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     ScopeEnd,
@@ -88,32 +92,40 @@ def members(tree: ScopeTree, snapshot: Snapshot, scope: ScopeName) -> BitMap:
 
 
 def resolve(
-    end: End, action: Action, workspace: Workspace, tree: ScopeTree, snapshot: Snapshot
+    end: End,
+    action: Action,
+    workspace: Workspace,
+    tree: ScopeTree,
+    snapshot: Snapshot,
+    names: Names,
 ) -> ResolvedEnd:
     """Who `end` of a policy with `action` in `workspace` is.
 
-    Raises InputError where it names a scope or a cluster that there is not.
+    Raises InputError where it names a scope, a cluster or a filter that there is not.
     """
     match end:
-        case ScopeEnd() | ClusterEnd() | FilterEnd():
+        case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
             return ResolvedEnd(items=_workloads(snapshot, _query(end, workspace, tree)))
         case ServiceEnd(kubernetes_cluster=where) | ApiServerEnd(kubernetes_cluster=where):
             named = end if isinstance(end, ServiceEnd) else API_SERVICE
-            found = _services(snapshot, replace(named, kubernetes_cluster=where))
-            return (
-                ResolvedEnd(services=found, same_cluster=not where) if found else _unknown(action)
-            )
+            services = _services(snapshot, replace(named, kubernetes_cluster=where))
+            if not services:
+                return ResolvedEnd(anyone=action is Action.DENY, unknown=True)
+            return ResolvedEnd(services=services, same_cluster=not where)
         case CidrEnd(networks, exceptions):
             return ResolvedEnd(ranges=subtract(spans(networks), spans(exceptions)))
         case OutsideEnd():
             return ResolvedEnd(ranges=_outside(snapshot))
-        case FqdnEnd():
-            return _unknown(action)
+        case FqdnEnd(pattern):
+            found = _answered(pattern, names, snapshot)
+            return ResolvedEnd(ranges=found, unknown=not found)
         case OwnNodeEnd():
             return ResolvedEnd(own_node=True)
 
 
-def _query(end: ScopeEnd | ClusterEnd | FilterEnd, workspace: Workspace, tree: ScopeTree) -> Query:
+def _query(
+    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd, workspace: Workspace, tree: ScopeTree
+) -> Query:
     """What the workloads of an end satisfy."""
     match end:
         case ScopeEnd(scope):
@@ -122,6 +134,8 @@ def _query(end: ScopeEnd | ClusterEnd | FilterEnd, workspace: Workspace, tree: S
             return And((tree.full_query(workspace.scope), cluster_query(workspace, name)))
         case FilterEnd(query):
             return query
+        case NamedFilterEnd(filter_name):
+            return tree.filter_query(filter_name)
 
 
 def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:
@@ -184,6 +198,14 @@ def subtract(
     return tuple(left)
 
 
+def _answered(pattern: str, names: Names, snapshot: Snapshot) -> tuple[AddressRange, ...]:
+    """The hosts outside among the addresses of the names that a pattern means."""
+    meant = (addresses for name, addresses in names.items() if fqdn_matches(pattern, name))
+    told = {address for addresses in meant for address in addresses}
+    free = spans(host_network(one) for one in told if snapshot.at(one) == NOWHERE)
+    return subtract(free, spans(NO_HOSTS))
+
+
 def _outside(snapshot: Snapshot) -> tuple[AddressRange, ...]:
     held = {address for item in snapshot.items for address in item.addresses}
     return subtract(((0, 2**128 - 1),), spans([*NO_HOSTS, *map(host_network, held)]))
@@ -209,7 +231,3 @@ def _services(snapshot: Snapshot, end: ServiceEnd) -> BitMap:
         and item.name == end.name
         and end.kubernetes_cluster in ("", item.cluster)
     )
-
-
-def _unknown(action: Action) -> ResolvedEnd:
-    return ResolvedEnd(anyone=action is Action.DENY, unknown=True)

@@ -80,11 +80,15 @@ class Order:
         numbers = [stages.setdefault(one.decision.stage, len(stages)) for one in rules]
         self._stage = np.array(numbers, dtype=np.intp)
         self._later = bits.table(len(stages), len(rules))
+        self._deciding = bits.table(1, len(rules))
         for place, number in enumerate(numbers):
             bits.mark(self._later, slice(number), place)
+            if rules[place].action is not Action.LOG:
+                bits.mark(self._deciding, 0, place)
 
     def deciding(self, matching: Bits) -> NDArray[np.int32]:
         """The place of the rule that decides among those in each row, UNGOVERNED for none."""
+        matching = matching & self._deciding
         places = bits.first(matching)
         left = np.flatnonzero(self._passes[places])
         matching = matching[left]

@@ -1,6 +1,7 @@
 """Typed reading of YAML nodes: every complaint carries the file, the line and the field."""
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from ringfence.policy.errors import DocumentError
 
 T = TypeVar("T")
 TAG = "tag:yaml.org,2002:"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_FORM = "write 2026-12-31T18:00:00Z, with a time zone, or a date, whose midnight is in UTC"
 
 
 class Field:
@@ -83,6 +86,12 @@ class Field:
             return str(self._node.value)
         return self.text()
 
+    def instant(self) -> int:
+        """The value as a time (RFC 3339) or a date, its midnight in UTC: epoch ns."""
+        if isinstance(self._node, ScalarNode) and self._node.tag == f"{TAG}timestamp":
+            return self.read(parse_instant, str(self._node.value))
+        return self.read(parse_instant, self.text())
+
     def choice(self, choices: Iterable[str]) -> str:
         """The value as one of the choices."""
         value, allowed = self.text(), list(choices)
@@ -104,6 +113,24 @@ class Field:
 
     def _with(self, node: Node) -> "Field":
         return Field(self._file_name, self._path, node)
+
+
+def parse_instant(text: str) -> int:
+    """Read `2026-12-31T18:00:00Z` or `2026-12-31`, in UTC, as epoch ns; raises InputError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"{text!r} is not a time: {_TIME_FORM}") from error
+    if len(text) == len("2026-12-31"):
+        at = at.replace(tzinfo=UTC)
+    if at.tzinfo is None or at.microsecond or at < _EPOCH:
+        raise InputError(f"{text!r} is not a time of this kind: {_TIME_FORM}")
+    return int(at.timestamp()) * 10**9
+
+
+def format_instant(at_ns: int) -> str:
+    """The whole second, in UTC, as `parse_instant` reads it."""
+    return datetime.fromtimestamp(at_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

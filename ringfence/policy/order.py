@@ -27,6 +27,7 @@ from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import members, own_nodes, resolve
 from ringfence.policy.layer import OrderedRule
+from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.parts import parts
 from ringfence.policy.quarantine import as_workspace, quarantined
 
@@ -38,7 +39,7 @@ UNVERSIONED = Version(0)
 
 
 class PolicySet:
-    """What a set of enforced workspaces, and of quarantines, means for one inventory.
+    """What a set of enforced workspaces, and of quarantines, means for one inventory and moment.
 
     Independent of the order in which they are given. Raises InputError for a workspace given
     twice, and for a policy that names a scope or a cluster that there is not.
@@ -49,9 +50,11 @@ class PolicySet:
         snapshot: Snapshot,
         tree: ScopeTree,
         enforced: Iterable[Enforced],
+        moment: Moment = UNTOLD,
         quarantines: Iterable[Quarantine] = (),
     ) -> None:
         self.snapshot = snapshot
+        self.moment = moment
         self.tree = tree
         self.enforced = tuple(enforced)
         self.quarantines = tuple(sorted(quarantines, key=lambda one: (-one.since_ns, one.name)))
@@ -66,7 +69,7 @@ class PolicySet:
         } | {_place_of(workspace): held for workspace, held in apart}
         self.rules: tuple[OrderedRule, ...] = tuple(
             rule
-            for place, entry in enumerate((*self._apart(), *sequence(tree, self.enforced)))
+            for place, entry in enumerate(self._sequence())
             for rule in self._rules(place, *entry)
         )
 
@@ -84,6 +87,10 @@ class PolicySet:
     def own_nodes(self) -> NDArray[np.int32]:
         """For each position that of its node; see `ends.own_nodes`."""
         return own_nodes(self.snapshot)
+
+    def _sequence(self) -> Iterator[Entry]:
+        yield from self._apart()
+        yield from sequence(self.tree, self.enforced, self.moment.at_ns)
 
     def _apart(self) -> Iterator[Entry]:
         """The rules of quarantines, in order."""
@@ -112,7 +119,7 @@ class PolicySet:
             return
         decided = decision(said.id, said.action)
         consumer, provider = (
-            resolve(end, said.action, workspace, self.tree, self.snapshot)
+            resolve(end, said.action, workspace, self.tree, self.snapshot, self.moment.names)
             for end in (said.consumer, said.provider)
         )
         for one in parts(said, governed, consumer, provider, self.snapshot):
@@ -126,8 +133,10 @@ def _place_of(workspace: Workspace) -> tuple[WorkspaceName, ScopeName]:
     return workspace.name, workspace.scope
 
 
-def sequence(tree: ScopeTree, enforced: Iterable[Enforced]) -> Iterator[Entry]:
-    """All rules of workspaces in order."""
+def sequence(
+    tree: ScopeTree, enforced: Iterable[Enforced], at_ns: int = UNTOLD.at_ns
+) -> Iterator[Entry]:
+    """All rules of workspaces, of policies that have not expired by then, in order."""
     given = tuple(enforced)
     priority = {scope.name: place for place, scope in enumerate(tree.preorder())}
 
@@ -140,17 +149,18 @@ def sequence(tree: ScopeTree, enforced: Iterable[Enforced]) -> Iterator[Entry]:
 
     highest_first, lowest_first = in_order(1), in_order(-1)
     for workspace, version in highest_first:
-        for policy in _by_priority(workspace, Rank.ABSOLUTE):
+        for policy in _by_priority(workspace, Rank.ABSOLUTE, at_ns):
             yield Stage.ABSOLUTE, workspace, version, policy
     for workspace, version in lowest_first:
-        for policy in _by_priority(workspace, Rank.DEFAULT):
+        for policy in _by_priority(workspace, Rank.DEFAULT, at_ns):
             yield Stage.DEFAULT, workspace, version, policy
     for workspace, version in lowest_first:
         for direction in Direction:
             yield Stage.CATCH_ALL, workspace, version, direction
 
 
-def _by_priority(workspace: Workspace, rank: Rank) -> list[Policy]:
-    """Policies of one rank, the smaller priority first, then by position (sorting is stable)."""
+def _by_priority(workspace: Workspace, rank: Rank, at_ns: int) -> list[Policy]:
+    """What has not expired of a rank, the smaller priority first, then by position."""
     chosen = [policy for policy in workspace.policies if policy.rank is rank]
-    return sorted(chosen, key=lambda policy: policy.priority)
+    counting = [policy for policy in chosen if not policy.is_expired(at_ns)]
+    return sorted(counting, key=lambda policy: policy.priority)

@@ -7,11 +7,12 @@ from typing import Any
 
 from ringfence.model.address import Network, parse_network
 from ringfence.model.errors import InputError
+from ringfence.model.fqdn import parse_fqdn
 from ringfence.model.icmp import format_icmp_type, parse_icmp_type
-from ringfence.model.ids import PolicyId, ScopeName
+from ringfence.model.ids import FilterName, PolicyId, ScopeName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
-    SPOKEN,
+    SPOKEN_BY_POLICIES,
     Action,
     ApiServerEnd,
     CidrEnd,
@@ -19,6 +20,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -27,7 +29,7 @@ from ringfence.model.policy import (
     ServiceEnd,
 )
 from ringfence.model.protocol import Port, PortRange, format_protocol, parse_port, parse_protocol
-from ringfence.policy.fields import Field, suggest
+from ringfence.policy.fields import Field, format_instant, suggest
 from ringfence.policy.yaml_text import Flow, Inline
 
 DEFAULT_NAMESPACE = "default"
@@ -41,6 +43,10 @@ DEFAULT_PRIORITY = 100
 _POLICY_FIELDS = (
     "id",
     "description",
+    "owner",
+    "ticket",
+    "expires",
+    "approved",
     "rank",
     "priority",
     "action",
@@ -52,27 +58,46 @@ _POLICY_FIELDS = (
 )
 
 
-def read_policy(field: Field, clusters: Sequence[str]) -> Policy:
-    """Read a policy of a workspace with these clusters; raises DocumentError."""
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name in a document, of a scope or a filter that must be somewhere."""
+
+    kind: str
+    name: str
+    field: Field
+
+
+def read_policy(field: Field, clusters: Sequence[str], references: list[Reference]) -> Policy:
+    """Read a policy of a workspace with these clusters, noting its references.
+
+    Raises DocumentError.
+    """
     needed = ("id", "action", "consumer", "provider", "protocol")
     given = field.required(_POLICY_FIELDS, *needed)
-    ends = _end(given["consumer"], clusters), _end(given["provider"], clusters)
+    consumer, provider = (
+        _end(given[end], clusters, references) for end in ("consumer", "provider")
+    )
     protocol = given["protocol"].read(parse_protocol, given["protocol"].word())
-    ports = tuple(port.read(parse_port, port.word()) for port in _listed(given, "ports"))
+    ports = tuple(port.read(parse_port, port.word()) for port in listed(given, "ports"))
     parse_icmp = partial(parse_icmp_type, protocol)
-    icmp = tuple(one.read(parse_icmp, one.word()) for one in _listed(given, "icmp"))
-    said = PolicyId(given["id"].text()), *ends, protocol, ports
-    action = Action(given["action"].choice(SPOKEN))
+    icmp = tuple(one.read(parse_icmp, one.word()) for one in listed(given, "icmp"))
+    said = PolicyId(given["id"].text()), consumer, provider, protocol, ports
+    action = Action(given["action"].choice(SPOKEN_BY_POLICIES))
     rank = Rank(given["rank"].choice(Rank)) if "rank" in given else Rank.DEFAULT
     priority = given["priority"].integer() if "priority" in given else DEFAULT_PRIORITY
-    description = given["description"].text() if "description" in given else ""
+    description, owner, ticket = (
+        given[name].text() if name in given else "" for name in ("description", "owner", "ticket")
+    )
+    expires_ns = given["expires"].instant() if "expires" in given else None
+    approved = "approved" in given and given["approved"].boolean()
+    told = owner, ticket, expires_ns, approved
     try:
-        return Policy(*said, action, rank, priority, description, icmp)
+        return Policy(*said, action, rank, priority, description, icmp, *told)
     except InputError as error:
         raise field.error(str(error)) from error
 
 
-def _listed(given: Mapping[str, Field], name: str) -> list[Field]:
+def listed(given: Mapping[str, Field], name: str) -> list[Field]:
     """The entries of an optional list; one that is there must not be empty, lest it mean all."""
     entries = list(given[name].one_or_more()) if name in given else []
     if name in given and not entries:
@@ -80,7 +105,7 @@ def _listed(given: Mapping[str, Field], name: str) -> list[Field]:
     return entries
 
 
-def _end(field: Field, clusters: Sequence[str]) -> End:
+def _end(field: Field, clusters: Sequence[str], references: list[Reference]) -> End:
     given = field.fields((*_END_KINDS, *_BESIDE))
     kinds = [kind for kind in _END_KINDS if kind in given]
     if len(kinds) != 1:
@@ -89,7 +114,7 @@ def _end(field: Field, clusters: Sequence[str]) -> End:
     for beside, owner in _BESIDE.items():
         if beside in given and owner not in given:
             raise given[beside].error(f"goes with {owner!r} only")
-    return _END_KINDS[kinds[0]](_Written(value, given, clusters))
+    return _END_KINDS[kinds[0]](_Written(value, given, clusters, references))
 
 
 @dataclass(frozen=True)
@@ -99,6 +124,18 @@ class _Written:
     value: Field
     beside: Mapping[str, Field]
     clusters: Sequence[str]
+    references: list[Reference]
+
+    def scope(self) -> End:
+        return ScopeEnd(ScopeName(self._refer("scope")))
+
+    def named_filter(self) -> End:
+        return NamedFilterEnd(FilterName(self._refer("filter")))
+
+    def _refer(self, kind: str) -> str:
+        name = self.value.text()
+        self.references.append(Reference(kind, name, self.value))
+        return name
 
     def cluster(self) -> End:
         name = self.value.text()
@@ -130,16 +167,17 @@ class _Written:
         return OutsideEnd()
 
     def _networks(self, name: str) -> tuple[Network, ...]:
-        return tuple(one.read(parse_network, one.text()) for one in _listed(self.beside, name))
+        return tuple(one.read(parse_network, one.text()) for one in listed(self.beside, name))
 
 
 _END_KINDS: Mapping[str, Callable[[_Written], End]] = {
-    "scope": lambda written: ScopeEnd(ScopeName(written.value.text())),
+    "scope": _Written.scope,
     "cluster": _Written.cluster,
     "filter": lambda written: FilterEnd(written.value.read(parse_filter, written.value.text())),
+    "namedFilter": _Written.named_filter,
     "service": _Written.service,
     "cidr": _Written.cidr,
-    "fqdn": lambda written: FqdnEnd(written.value.text()),
+    "fqdn": lambda written: FqdnEnd(written.value.read(parse_fqdn, written.value.text())),
     "node": _Written.node,
     "apiServer": _Written.api_server,
     "host": _Written.host,
@@ -148,11 +186,15 @@ _END_KINDS: Mapping[str, Callable[[_Written], End]] = {
 
 def policy_spec(policy: Policy) -> dict[str, Any]:
     """What stands for the policy in its workspace."""
-    ports = Flow(map(_port, policy.ports))
+    ports = Flow(map(format_ports, policy.ports))
     icmp = Flow(_number_or_text(format_icmp_type(policy.protocol, one)) for one in policy.icmp)
     return {
         "id": policy.id,
         **({"description": policy.description} if policy.description else {}),
+        **({"owner": policy.owner} if policy.owner else {}),
+        **({"ticket": policy.ticket} if policy.ticket else {}),
+        **({} if policy.expires_ns is None else {"expires": format_instant(policy.expires_ns)}),
+        **({"approved": True} if policy.approved else {}),
         **({"rank": str(policy.rank)} if policy.rank is not Rank.DEFAULT else {}),
         **({"priority": policy.priority} if policy.priority != DEFAULT_PRIORITY else {}),
         "action": str(policy.action),
@@ -166,29 +208,40 @@ def policy_spec(policy: Policy) -> dict[str, Any]:
 
 def _end_spec(end: End) -> Inline:
     match end:
-        case ScopeEnd(scope):
-            return Inline(scope=scope)
-        case ClusterEnd(name):
-            return Inline(cluster=name)
-        case FilterEnd(query):
-            return Inline(filter=str(query))
         case ServiceEnd(namespace, name, kubernetes_cluster):
             where = {"kubernetesCluster": kubernetes_cluster} if kubernetes_cluster else {}
             return Inline(service=f"{namespace}/{name}", **where)
         case CidrEnd(networks, exceptions):
             excepted = {"except": _one_or_list(exceptions)} if exceptions else {}
             return Inline(cidr=_one_or_list(networks), **excepted)
-        case FqdnEnd(name):
-            return Inline(fqdn=name)
         case OwnNodeEnd():
             return Inline(node=OWN)
         case ApiServerEnd(kubernetes_cluster):
             return Inline(apiServer=kubernetes_cluster or OWN)
         case OutsideEnd():
             return Inline(host=OUTSIDE)
+        case _:
+            return _named_spec(end)
 
 
-def _port(port: Port) -> str | int:
+def _named_spec(
+    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | FqdnEnd,
+) -> Inline:
+    match end:
+        case ScopeEnd(scope):
+            return Inline(scope=scope)
+        case ClusterEnd(name):
+            return Inline(cluster=name)
+        case FilterEnd(query):
+            return Inline(filter=str(query))
+        case NamedFilterEnd(filter_name):
+            return Inline(namedFilter=filter_name)
+        case FqdnEnd(name):
+            return Inline(fqdn=name)
+
+
+def format_ports(port: Port) -> str | int:
+    """Ports as they stand in a document."""
     return port.first if isinstance(port, PortRange) and port.first == port.last else str(port)
 
 

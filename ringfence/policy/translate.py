@@ -13,6 +13,9 @@ every such widening is reported:
   the pod at both ends admits those;
 - a policy on a Service meets at a backend whatever reaches the same target port, so a DENY is
   left to the consumers if another Service shares that port.
+
+A LOG decides nothing and becomes no rule: what it matches is found among the flows that agents
+report, whatever becomes of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -81,7 +84,7 @@ class Translator:
         """The rules of each governed workload's own namespace, by its position."""
         found: dict[int, list[Rule]] = {at: [] for at in self._policy_set.governed}
         for rule in self._policy_set.rules:
-            if not rule.decides(direction):
+            if not rule.decides(direction) or rule.action is Action.LOG:
                 continue
             outbound = direction is Direction.OUTBOUND
             for at in rule.members & self._meant(rule, outbound=outbound):
@@ -96,7 +99,9 @@ class Translator:
             if self._snapshot.items[at].kind is ItemKind.NODE:
                 found[at] = []
         for rule in self._policy_set.rules:
-            if rule.decides(Direction.INBOUND) and (rule.provider.services or rule.provider.anyone):
+            if rule.action is Action.LOG or not rule.decides(Direction.INBOUND):
+                continue
+            if rule.provider.services or rule.provider.anyone:
                 for at in rule.members & BitMap(found):
                     found[at] += self._keep(rule, at, self._received(rule, at))
         return found
@@ -371,10 +376,10 @@ class Translator:
 
     def _peers(self, rule: OrderedRule, at: int, cluster: ClusterId | None = None) -> SetId | None:
         """The consumers as a set, None for anyone; only those of one cluster if one is given."""
-        if _everyone(rule.consumer, rule.provider):
+        foreign = self._who.foreign(cluster)
+        if _everyone(rule.consumer, rule.provider) and not foreign:
             return None
         meaning, ranges = self._who.side(rule, at, consumer=True)
-        foreign = self._who.foreign(cluster)
         if foreign:
             meaning, ranges = f"{meaning} in {cluster}", subtract(ranges, foreign)
         return self.sets.name(meaning, ranges)

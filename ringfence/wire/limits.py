@@ -21,3 +21,6 @@ says of times is believed, and certificates mean nothing."""
 
 AUDITED_INTERFACES = 256
 """Interfaces that an agent's audit tells one by one, about 40 bytes each; its totals hold all."""
+
+MOST_DNS_ANSWERS = 1024
+"""Answers of DNS servers that one message tells."""

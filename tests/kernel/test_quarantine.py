@@ -49,7 +49,7 @@ def policies(node: Node, *quarantines: Quarantine) -> NodePolicy:
     pods = [shop.pod(name, name, "n1", pod.address) for name, pod in named(node).items()]
     home = shop.node("n1", *(pod.gateway for pod in node.pods))
     idle = shop.policy_set(items=(home, *pods, dns_service(pods[-1])))
-    rules = PolicySet(idle.snapshot, idle.tree, [], quarantines)
+    rules = PolicySet(idle.snapshot, idle.tree, [], quarantines=quarantines)
     (policy,) = compile_policies(rules, ()).policies.values()
     return policy
 

@@ -270,7 +270,7 @@ class World:
 
     def policy_set(self, bound: list[Enforced] | None = None) -> PolicySet:
         enforced = self.enforced if bound is None else bound
-        return PolicySet(self.snapshot, self.tree, enforced, self.quarantines)
+        return PolicySet(self.snapshot, self.tree, enforced, quarantines=self.quarantines)
 
 
 @st.composite

@@ -67,6 +67,8 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     reached, dialled = (asked.provider, asked.provider_port), (asked.dialled, asked.dialled_port)
     if snapshot.at(asked.consumer) == snapshot.at(asked.provider) != NOWHERE:
         return False  # a workload to itself is a fail-safe
+    if any(asked.consumer in _fronts(one) for one in items):
+        return False  # a Service opens no connections
     if asked.consumer[:10] != asked.dialled[:10]:
         return False  # one family to the other
     fronts = {

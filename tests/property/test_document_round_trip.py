@@ -4,9 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.model.address import Address, Network
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.icmp import IcmpType
+from ringfence.model.ids import FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     SPOKEN,
+    SPOKEN_BY_POLICIES,
+    ApiServerEnd,
     CatchAll,
     CidrEnd,
     Cluster,
@@ -14,6 +17,8 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
+    OutsideEnd,
     OwnNodeEnd,
     Policy,
     Rank,
@@ -21,9 +26,9 @@ from ringfence.model.policy import (
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import WITH_PORTS, PortRange
+from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortName, PortRange
 from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
-from ringfence.model.scope import Scope
+from ringfence.model.scope import InventoryFilter, PublicPorts, Scope
 from ringfence.policy.document import Documents, format_documents, parse_documents
 
 texts = st.text(min_size=1, max_size=12) | st.sampled_from(["no", "12", "~", "a: b", "- x", "#"])
@@ -58,29 +63,45 @@ def ends(clusters: list[str]) -> st.SearchStrategy[End]:
         st.builds(ScopeEnd, texts.map(ScopeName)),
         st.builds(FilterEnd, queries),
         st.builds(CidrEnd, blocks, st.just(()) | blocks),
-        st.builds(FqdnEnd, texts),
+        st.builds(FqdnEnd, st.sampled_from(["a", "api.example.org", "*.example.org"])),
         st.builds(OwnNodeEnd),
+        st.builds(OutsideEnd),
+        st.builds(NamedFilterEnd, texts.map(FilterName)),
+        st.builds(ApiServerEnd, st.just("") | texts),
     ]
     return st.one_of(kinds + ([st.builds(ClusterEnd, st.sampled_from(clusters))] * bool(clusters)))
 
 
 @st.composite
 def policies(draw: st.DrawFn, clusters: list[str], name: str) -> Policy:
-    protocol = draw(st.none() | st.integers(0, 255) | st.sampled_from(sorted(WITH_PORTS)))
+    protocol = draw(st.none() | st.integers(0, 255) | st.sampled_from([*WITH_PORTS, ICMP, ICMPV6]))
     bounds = st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted)
-    ports = st.lists(bounds.map(lambda pair: PortRange(*pair)), max_size=3).map(tuple)
+    ports = st.lists(bounds.map(lambda pair: PortRange(*pair)) | names_of_ports, max_size=3)
+    types = st.builds(IcmpType, st.integers(0, 255), st.none() | st.integers(0, 255))
     services = st.builds(ServiceEnd, labels, labels, st.just("") | texts)
+    provider = draw(ends(clusters) | services)
+    given_ports = tuple(draw(ports)) if protocol in WITH_PORTS else ()
+    if not isinstance(provider, ScopeEnd | FilterEnd | ClusterEnd | ServiceEnd | ApiServerEnd):
+        given_ports = tuple(port for port in given_ports if isinstance(port, PortRange))
     return Policy(
         PolicyId(name),
         draw(ends(clusters)),
-        draw(ends(clusters) | services),
+        provider,
         protocol,
-        draw(ports) if protocol in WITH_PORTS else (),
-        draw(st.sampled_from(SPOKEN)),
+        given_ports,
+        draw(st.sampled_from(SPOKEN_BY_POLICIES)),
         draw(st.sampled_from(Rank)),
         draw(st.integers()),
         draw(st.just("") | texts),
+        tuple(draw(st.lists(types, max_size=2))) if protocol in (ICMP, ICMPV6) else (),
+        draw(st.just("") | texts),
+        draw(st.just("") | texts),
+        draw(st.none() | st.integers(0, 2**33).map(lambda seconds: seconds * 10**9)),
+        draw(st.booleans()),
     )
+
+
+names_of_ports = st.sampled_from([PortName("http"), PortName("a-1"), PortName("9p")])
 
 
 @st.composite
@@ -105,7 +126,21 @@ def documents(draw: st.DrawFn) -> Documents:
         parent = draw(st.sampled_from([None, *(scope.name for scope in scopes)]))
         scopes.append(Scope(ScopeName(name), parent, draw(queries), draw(st.integers(-9, 9))))
     names = draw(st.lists(texts, unique=True, max_size=2))
-    return Documents(tuple(scopes), tuple(draw(workspaces(name)) for name in names))
+    return Documents(
+        tuple(scopes),
+        tuple(draw(workspaces(name)) for name in names),
+        tuple(draw(filters(name)) for name in draw(st.lists(texts, unique=True, max_size=2))),
+    )
+
+
+@st.composite
+def filters(draw: st.DrawFn, name: str) -> InventoryFilter:
+    protocols = st.sampled_from(sorted(WITH_PORTS))
+    ports = st.lists(st.builds(PortRange, st.just(1), st.integers(1, 65535)), max_size=2)
+    provided = st.builds(PublicPorts, protocols, ports.map(tuple))
+    public = tuple(draw(st.lists(provided, max_size=2)))
+    scope = ScopeName(draw(texts))
+    return InventoryFilter(FilterName(name), scope, draw(queries), draw(st.booleans()), public)
 
 
 @given(documents())
@@ -113,5 +148,6 @@ def test_documents_round_trip(said: Documents) -> None:
     text = format_documents(said)
     read = parse_documents(text, "said.yaml")
     assert set(read.scopes) == set(said.scopes)
+    assert set(read.filters) == set(said.filters)
     assert set(read.workspaces) == set(said.workspaces)
     assert format_documents(read) == text

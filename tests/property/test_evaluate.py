@@ -19,7 +19,7 @@ def test_evaluator_and_explanation_agree_with_the_oracle(world: World, drawn: li
     policy_set = world.policy_set()
     columns = tabulate(world.snapshot, asked)
     verdicts, explanations = evaluate(policy_set, columns), explain([policy_set], columns)
-    oracle = Oracle(world.items, world.tree, world.enforced, world.quarantines)
+    oracle = Oracle(world.items, world.tree, world.enforced, quarantines=world.quarantines)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
         assert explanations[row] == expected

@@ -30,7 +30,10 @@ def test_whoever_is_not_named_keeps_every_verdict(
     world: World, drawn: list[int], data: st.DataObject
 ) -> None:
     trees = world.tree, data.draw(edited(world.tree))
-    sets = [PolicySet(world.snapshot, tree, world.enforced, world.quarantines) for tree in trees]
+    sets = [
+        PolicySet(world.snapshot, tree, world.enforced, quarantines=world.quarantines)
+        for tree in trees
+    ]
     named = impact(*sets).workloads
     columns = tabulate(world.snapshot, list(map(Dialling(world.items).connection, drawn)))
     verdicts = [evaluate(one, columns) for one in sets]

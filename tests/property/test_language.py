@@ -12,16 +12,26 @@ from hypothesis import strategies as st
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_address
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import PolicyId, RevisionId, Version, WorkspaceName, item_key
+from ringfence.model.ids import (
+    FilterName,
+    PolicyId,
+    RevisionId,
+    ScopeName,
+    Version,
+    WorkspaceName,
+    item_key,
+)
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import (
     SPOKEN,
+    SPOKEN_BY_POLICIES,
     ApiServerEnd,
     CatchAll,
     CidrEnd,
     Cluster,
     End,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -29,7 +39,7 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import ICMP, TCP, UDP, Port, PortName, PortRange
-from ringfence.model.scope import ScopeTree
+from ringfence.model.scope import InventoryFilter, ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import (
     Backend,
@@ -43,11 +53,12 @@ from ringfence.model.workload import (
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.explain import explain
+from ringfence.policy.moment import Moment
 from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import Enforced, PolicySet
 from tests.property.policy_world import (
     CLUSTERS,
-    CONNECTIONS,
+    OUTSIDE,
     PORTS,
     QUERIES,
     connections,
@@ -62,6 +73,7 @@ from tests.property.test_compile import hold_against_rules
 PING, ANY_ERROR = IcmpType(8, 0), IcmpType(3)
 MESSAGES = [8 << 8, 3 << 8, 3 << 8 | 4, 11 << 8]
 ELSEWHERE = [parse_address(text) for text in ("169.254.169.254", "224.0.0.1", "fe80::7")]
+ASKED = 8
 NAMES = [PortName("p80"), PortName("p443"), PortName("metrics")]
 
 
@@ -114,7 +126,30 @@ def api_services(draw: st.DrawFn, workloads: list[Item]) -> list[Item]:
 special = st.one_of(
     st.builds(ApiServerEnd, st.sampled_from(["", "", "west"])),
     st.builds(OutsideEnd),
+    st.builds(NamedFilterEnd, st.sampled_from([FilterName("free"), FilterName("held")])),
+    st.builds(FqdnEnd, st.sampled_from(["api.example.org", "*.example.org"])),
 )
+NAMED = ["api.example.org", "www.example.org", "a.b.example.org", "example.org"]
+NOW_NS = 10
+
+
+@st.composite
+def moments(draw: st.DrawFn, items: list[Item]) -> Moment:
+    """Names with addresses outside, and some that no answer may speak of."""
+    held = [address for one in items for address in one.addresses]
+    addresses = st.frozensets(st.sampled_from([*OUTSIDE, *OUTSIDE, *ELSEWHERE, *held]), max_size=3)
+    return Moment(NOW_NS, draw(st.dictionaries(st.sampled_from(NAMED), addresses)))
+
+
+@st.composite
+def filters(draw: st.DrawFn, scopes: list[ScopeName]) -> list[InventoryFilter]:
+    """One that is restricted to its scope, one that is not."""
+    return [
+        InventoryFilter(
+            FilterName(name), draw(st.sampled_from(scopes)), draw(st.sampled_from(QUERIES)), held
+        )
+        for name, held in (("free", False), ("held", True))
+    ]
 
 
 @st.composite
@@ -135,10 +170,11 @@ def policies(draw: st.DrawFn, tree: ScopeTree, number: int) -> Policy:
         provider,
         protocol,
         tuple(given_ports),
-        draw(st.sampled_from(SPOKEN)),
+        draw(st.sampled_from(SPOKEN_BY_POLICIES)),
         draw(st.sampled_from(Rank)),
         draw(st.integers(1, 3)),
         icmp=tuple(types) if protocol == ICMP else (),
+        expires_ns=draw(st.sampled_from([None, None, NOW_NS, NOW_NS + 1])),
     )
 
 
@@ -180,14 +216,16 @@ def asked_of(draw: st.DrawFn, items: list[Item]) -> Connection:
 @given(st.data())
 def test_all_who_judge_agree(data: st.DataObject) -> None:
     items = data.draw(worlds())
-    tree = data.draw(trees())
+    scopes = data.draw(trees()).preorder()
+    tree = ScopeTree(scopes, data.draw(filters([scope.name for scope in scopes])))
     bound = data.draw(enforced(tree))
-    asked = data.draw(st.lists(asked_of(items), min_size=CONNECTIONS, max_size=CONNECTIONS))
+    moment = data.draw(moments(items))
+    asked = data.draw(st.lists(asked_of(items), min_size=ASKED, max_size=ASKED))
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
-    policy_set = PolicySet(snapshot, tree, bound)
+    policy_set = PolicySet(snapshot, tree, bound, moment)
     columns = tabulate(snapshot, asked)
     verdicts, explanations = evaluate(policy_set, columns), explain([policy_set], columns)
-    oracle = Oracle(items, tree, bound)
+    oracle = Oracle(items, tree, bound, moment)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
         assert explanations[row] == expected

@@ -1,13 +1,14 @@
 """What a policy version says to live traffic."""
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from ringfence.control.analysis import judge
+from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.flow_views import FlowView, Views
 from ringfence.control.api.why import DecisionResponse, decision_response
@@ -34,6 +35,14 @@ class RecordView(BaseModel):
     category: Category
     flow: FlowView
     deciding: dict[EndRole, DecisionResponse | None]
+    logged: list[DecisionResponse] = Field(description="The log-only policies that it matches.")
+
+
+class LoggedResponse(BaseModel):
+    """How many of the connections in view a log-only policy matches."""
+
+    decision: DecisionResponse
+    connections: int
 
 
 class AnalysisQuery(BaseModel):
@@ -56,6 +65,7 @@ class AnalysisResponse(BaseModel):
     workspace: str
     version: int
     counts: dict[Category, int]
+    logged: list[LoggedResponse]
     records: list[RecordView]
 
 
@@ -85,9 +95,8 @@ async def analyse(
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
-    judged = await judge(
-        seen, timeline, window["until"], tree, replaced.values(), wanted[0].scope, apart
-    )
+    history = History(timeline, services.inventory.names.resolutions, apart)
+    judged = await judge(seen, history, window["until"], tree, replaced.values(), wanted[0].scope)
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()
@@ -106,10 +115,15 @@ async def analyse(
                 role: decision_response(decided[role]) if role in decided else None
                 for role in EndRole
             }
-            shown.append(RecordView(category=category, flow=flow, deciding=deciding))
+            notes = [decision_response(one) for one in judged.logged[at]]
+            shown.append(RecordView(category=category, flow=flow, deciding=deciding, logged=notes))
     await _mark(services, principal, wanted[0].name, wanted[1])
     return AnalysisResponse(
-        workspace=asked.workspace, version=wanted[1], counts=counts, records=shown
+        workspace=asked.workspace,
+        version=wanted[1],
+        counts=counts,
+        logged=_logged(judged),
+        records=shown,
     )
 
 
@@ -125,3 +139,13 @@ async def _mark(
     with suppress(StaleError):  # somebody else is the first
         async with services.database.write() as connection:
             await mark_analysed(connection, tenant, workspace, version, mark)
+
+
+def _logged(judged: Judged) -> list[LoggedResponse]:
+    """By place in the order, the log-only policies that match a connection in view."""
+    in_view = judged.in_view.nonzero()[0].tolist()
+    found = Counter(decision for at in in_view for decision in judged.logged[at])
+    return [
+        LoggedResponse(decision=decision_response(decision), connections=found[decision])
+        for decision in sorted(found, key=lambda one: one.place)
+    ]

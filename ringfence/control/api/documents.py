@@ -1,4 +1,4 @@
-"""Scopes and workspaces as YAML documents: apply them, and export them."""
+"""Scopes, named filters and workspaces as YAML documents: apply them, and export them."""
 
 import asyncio
 from collections.abc import Collection
@@ -25,7 +25,7 @@ from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
-from ringfence.model.scope import Scope, ScopeTree
+from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy.difference import ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
 from ringfence.policy.order import PolicySet
@@ -81,10 +81,10 @@ class ExportResponse(BaseModel):
 
 @router.post("/apply")
 async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
-    """Make scopes and workspaces as the documents say; a changed workspace gets a new version.
+    """Make all as the documents say; a changed workspace gets a new version.
 
-    What is enforced stays the same versions; a changed scope changes at once whom they govern,
-    and is refused where enforcing that would be.
+    What is enforced stays the same versions; a changed scope or filter changes at once whom they
+    govern and name, and is refused where enforcing that would be.
     """
     given = read_files((file.name, file.documents) for file in request.files)
     tenant = author.principal.tenant
@@ -97,7 +97,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             connection,
             services,
             tenant,
-            (ScopeTree(held.scopes), tree),
+            (ScopeTree(held.scopes, held.filters), tree),
             request.override,
         )
         if not request.dry_run:
@@ -141,9 +141,10 @@ async def _governance(
     enforced = await load_enforced(connection, tenant)
     apart = await load_quarantines(connection, tenant)
     snapshot = services.inventory.timeline.latest()
+    moment = services.inventory.names.now()
 
     def work() -> tuple[tuple[str, ...], str]:
-        before, after = (PolicySet(snapshot, tree, enforced, apart) for tree in trees)
+        before, after = (PolicySet(snapshot, tree, enforced, moment, apart) for tree in trees)
         workloads = affected(before, after)
         return workloads, refusal(after, overrides) if workloads else ""
 
@@ -158,24 +159,28 @@ async def export(
     name: str | None = None,
     version: Annotated[int | None, Query(ge=1)] = None,
 ) -> ExportResponse:
-    """Give scopes and workspaces as YAML; `version` asks for an older one of a workspace."""
+    """Give documents as YAML; `version` asks for an older one of a workspace."""
     if version is not None and (kind is not DocumentKind.WORKSPACE or name is None):
         raise InputError("a version belongs to one workspace: give kind=Workspace and its name")
     scopes: list[Scope] = []
+    filters: list[InventoryFilter] = []
     workspaces: list[Workspace] = []
     async with services.database.read() as connection:
-        if kind is not DocumentKind.WORKSPACE:
-            tree = await load_tree(connection, principal.tenant)
+        tree = await load_tree(connection, principal.tenant)
+        if kind in (None, DocumentKind.SCOPE):
             scopes = [scope for scope in tree.preorder() if name in (None, scope.name)]
-        if kind is not DocumentKind.SCOPE:
+        if kind in (None, DocumentKind.FILTER):
+            filters = [one for one in tree.filters.values() if name in (None, one.name)]
+        if kind in (None, DocumentKind.WORKSPACE):
             workspaces = [
                 await _workspace(connection, principal.tenant, head.name, version)
                 for head in await heads(connection, principal.tenant)
                 if name in (None, head.name)
             ]
-    if name is not None and not scopes and not workspaces:
-        raise NotFoundError(f"there is no {kind or 'scope or workspace'} {name!r}")
-    return ExportResponse(documents=format_documents(Documents(tuple(scopes), tuple(workspaces))))
+    if name is not None and not scopes and not filters and not workspaces:
+        raise NotFoundError(f"there is no {kind or 'scope, filter or workspace'} {name!r}")
+    held = Documents(tuple(scopes), tuple(workspaces), tuple(filters))
+    return ExportResponse(documents=format_documents(held))
 
 
 async def _workspace(

@@ -83,10 +83,11 @@ async def why(
         enforced = await load_enforced(connection, principal.tenant)
         apart = await load_quarantines(connection, principal.tenant)
     snapshot = services.inventory.timeline.latest()
+    moment = services.inventory.names.now()
     question = explanation.Question(source, destination, number, port)
 
     def work() -> explanation.Answer:
-        policy_set = PolicySet(snapshot, tree, enforced, apart)
+        policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
         compiled = services.enforcement.surroundings.compile(policy_set)
         return explanation.why(policy_set, compiled, question)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
@@ -19,6 +20,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NamedFilterEnd,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -78,6 +80,10 @@ class PolicyResponse(BaseModel):
     provider: str
     protocol: str
     ports: list[str]
+    owner: str
+    ticket: str
+    expires_at: str | None
+    approved: bool
     icmp: list[str] = Field(description="Types, or type/code; none means all.")
 
 
@@ -169,11 +175,32 @@ def _policy(policy: Policy) -> PolicyResponse:
         provider=_end(policy.provider),
         protocol=format_protocol(policy.protocol),
         ports=[str(ports) for ports in policy.ports],
+        owner=policy.owner,
+        ticket=policy.ticket,
+        expires_at=None if policy.expires_ns is None else format_time(policy.expires_ns),
+        approved=policy.approved,
         icmp=[format_icmp_type(policy.protocol, one) for one in policy.icmp],
     )
 
 
 def _end(end: End) -> str:
+    match end:
+        case ServiceEnd(namespace, name, cluster):
+            return f"service {namespace}/{name}{f' of {cluster}' if cluster else ''}"
+        case CidrEnd(networks, exceptions):
+            text = ", ".join(map(str, networks))
+            return f"{text} except {', '.join(map(str, exceptions))}" if exceptions else text
+        case OwnNodeEnd():
+            return "own node"
+        case ApiServerEnd(cluster):
+            return f"API server{f' of {cluster}' if cluster else ''}"
+        case OutsideEnd():
+            return "any host outside"
+        case _:
+            return _named(end)
+
+
+def _named(end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | FqdnEnd) -> str:
     match end:
         case ScopeEnd(scope):
             return f"scope {scope}"
@@ -181,16 +208,7 @@ def _end(end: End) -> str:
             return f"cluster {name}"
         case FilterEnd(query):
             return str(query)
-        case ServiceEnd(namespace, name, cluster):
-            return f"service {namespace}/{name}{f' of {cluster}' if cluster else ''}"
-        case CidrEnd(networks, exceptions):
-            text = ", ".join(map(str, networks))
-            return f"{text} except {', '.join(map(str, exceptions))}" if exceptions else text
+        case NamedFilterEnd(filter_name):
+            return f"filter {filter_name}"
         case FqdnEnd(name):
             return name
-        case OwnNodeEnd():
-            return "own node"
-        case ApiServerEnd(cluster):
-            return f"API server{f' of {cluster}' if cluster else ''}"
-        case OutsideEnd():
-            return "any host outside"

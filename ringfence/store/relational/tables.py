@@ -61,6 +61,19 @@ scopes = Table(
     Column("changed_ns", BigInteger, nullable=False),
 )
 
+filters = Table(
+    "filters",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("query", Text, nullable=False),  # in the filter language
+    Column("restricted", Boolean, nullable=False),
+    Column("public", JSON, nullable=False),  # `model.scope.PublicPorts`
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
 workspaces = Table(
     "workspaces",
     metadata,
@@ -143,6 +156,17 @@ uploaded_labels = Table(
     Column("labels", JSON, nullable=False),  # {key: value}, keys without `user.`
     Column("actor", Text, nullable=False),
     Column("changed_ns", BigInteger, nullable=False),
+)
+
+dns_names = Table(
+    "dns_names",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),  # in lower case, without the last dot
+    Column("address", Text, primary_key=True),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
+    Column("teller", Text, nullable=False),  # the node whose agent said so
 )
 
 changes = Table(

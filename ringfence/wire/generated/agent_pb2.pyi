@@ -422,6 +422,79 @@ class BatchReply(_message.Message):
 Global___BatchReply: _TypeAlias = BatchReply  # noqa: Y015
 
 @_typing.final
+class DnsAnswers(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___DnsAnswer]: ...
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___DnsAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DnsAnswers: _TypeAlias = DnsAnswers  # noqa: Y015
+
+@_typing.final
+class DnsAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """as it was asked, a ringfence.flows.dns.Resolved"""
+    ttl_seconds: _builtins.int
+    """the least of all records that led to the addresses"""
+    at_ns: _builtins.int
+    """epoch ns"""
+    resolver: _builtins.bytes
+    """the address that answered, 16 bytes"""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """16 bytes each"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+        ttl_seconds: _builtins.int = ...,
+        at_ns: _builtins.int = ...,
+        resolver: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "at_ns", b"at_ns", "name", b"name", "resolver", b"resolver", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DnsAnswer: _TypeAlias = DnsAnswer  # noqa: Y015
+
+@_typing.final
+class DnsAnswersReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DnsAnswersReply: _TypeAlias = DnsAnswersReply  # noqa: Y015
+
+@_typing.final
 class InventoryEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

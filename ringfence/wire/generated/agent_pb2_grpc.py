@@ -49,6 +49,11 @@ class ControlPlaneStub:
                 request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Batch.SerializeToString,
                 response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.BatchReply.FromString,
                 _registered_method=True)
+        self.Resolve = channel.unary_unary(
+                '/ringfence.v1.ControlPlane/Resolve',
+                request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.DnsAnswers.SerializeToString,
+                response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.DnsAnswersReply.FromString,
+                _registered_method=True)
         self.Publish = channel.stream_stream(
                 '/ringfence.v1.ControlPlane/Publish',
                 request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.InventoryEvent.SerializeToString,
@@ -80,6 +85,13 @@ class ControlPlaneServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Resolve(self, request, context):
+        """What DNS servers answered on the agent's node; what fails is sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Publish(self, request_iterator, context):
         """A connector's inventory: one snapshot after connecting, then changes.
         """
@@ -104,6 +116,11 @@ def add_ControlPlaneServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Batch.FromString,
                     response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.BatchReply.SerializeToString,
+            ),
+            'Resolve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resolve,
+                    request_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.DnsAnswers.FromString,
+                    response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.DnsAnswersReply.SerializeToString,
             ),
             'Publish': grpc.stream_stream_rpc_method_handler(
                     servicer.Publish,
@@ -192,6 +209,33 @@ class ControlPlane:
             '/ringfence.v1.ControlPlane/Report',
             ringfence_dot_wire_dot_generated_dot_agent__pb2.Batch.SerializeToString,
             ringfence_dot_wire_dot_generated_dot_agent__pb2.BatchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resolve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ringfence.v1.ControlPlane/Resolve',
+            ringfence_dot_wire_dot_generated_dot_agent__pb2.DnsAnswers.SerializeToString,
+            ringfence_dot_wire_dot_generated_dot_agent__pb2.DnsAnswersReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from ringfence.control.analysis import judge
+from ringfence.control.analysis import History, judge
 from ringfence.control.discover import Discovery, discover
 from ringfence.discovery.noise import SCAN_TARGETS, Reason
 from ringfence.flows.connections import records
+from ringfence.inventory.resolutions import Resolutions
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, CidrEnd, ClusterEnd, End, OwnNodeEnd, ServiceEnd
@@ -140,7 +141,9 @@ async def test_the_proposal_reads_back_and_allows_what_it_came_from(hops: object
     assert parse_documents(text, "proposal.yaml").workspaces == (nodes, shop)
     connections = records(hops)
     enforced = [(shop, Version(1)), (nodes, Version(1))]
-    judged = await judge(connections, HISTORY, START + 60 * SECOND, TREE, enforced, SHOP)
+    judged = await judge(
+        connections, History(HISTORY, Resolutions()), START + 60 * SECOND, TREE, enforced, SHOP
+    )
     assert judged.in_view.all()
     answered = connections.column("answered") > 0
     assert (judged.allowed == answered).all(), "the scan and the refused one are not allowed"
@@ -154,6 +157,11 @@ async def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
     history.observe(START + 31 * SECOND, replace(gone, name="other-1", labels={}))
     shop = proposed(hops).workspace
     judged = await judge(
-        records(hops), history, START + 60 * SECOND, TREE, [(shop, Version(1))], SHOP
+        records(hops),
+        History(history, Resolutions()),
+        START + 60 * SECOND,
+        TREE,
+        [(shop, Version(1))],
+        SHOP,
     )
     assert (judged.allowed == (records(hops).column("answered") > 0)).all()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ class Intake:
 async def intake(store: FlowStore, tmp_path: Path) -> AsyncIterator[Intake]:
     database = Database(f"sqlite:///{tmp_path / 'control.db'}")
     await database.start()
-    inventory = Inventory(database, DEFAULT_TENANT, Metrics())
+    inventory = Inventory(time.time_ns, database, DEFAULT_TENANT, Metrics())
     inventory.timeline.replace(START - 60 * SECOND, CLUSTER, ITEMS)
     file = tmp_path / "flows.jsonl"
     exports = Exports({"file": JsonLines(parse_url(f"jsonl://{file}"))}, inventory.timeline)

@@ -61,7 +61,7 @@ def policy_set(items: list[Item], *enforced: Documents) -> PolicySet:
                 "  policies:\n  - {id: p, action: ALLOW, consumer: {scope: nowhere},"
                 " provider: {scope: all}, protocol: any}\n",
             ),
-            "workspace 'w': there is no scope 'nowhere'",
+            "consumer.scope: there is no scope 'nowhere'",
         ),
     ],
 )
@@ -181,8 +181,15 @@ def test_probes_that_only_a_catch_all_denies(documents: Documents, cut_off: list
     assert refusal(chosen, [Override.PROBES]) == ""
 
 
-@pytest.mark.parametrize(("action", "who"), [("ALLOW", "nobody"), ("DENY", "everybody")])
-@pytest.mark.parametrize("end", ["service: shop/gone", "fqdn: example.org"])
+@pytest.mark.parametrize(
+    ("action", "who", "end"),
+    [
+        ("ALLOW", "nobody", "service: shop/gone"),
+        ("DENY", "everybody", "service: shop/gone"),
+        ("ALLOW", "nobody", "fqdn: example.org"),
+        ("DENY", "nobody", "fqdn: example.org"),
+    ],
+)
 def test_an_end_of_which_nothing_is_known_is_noted(action: str, who: str, end: str) -> None:
     documents = workspace(
         "w",

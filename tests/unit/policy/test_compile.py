@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ringfence.model.ids import PolicyId
-from ringfence.model.policy import Action, End, FilterEnd, FqdnEnd, ServiceEnd
+from ringfence.model.policy import Action, End, FilterEnd, ServiceEnd
 from ringfence.model.protocol import TCP, PortRange
 from ringfence.policy.backends.interface import UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
@@ -43,11 +43,11 @@ def test_a_new_pod_changes_only_set_elements_elsewhere() -> None:
 def test_rules_that_cannot_be_reached_are_dropped() -> None:
     again = replace(DIRECT, id=PolicyId("again"), action=Action.DENY)
     assert node("node1", DIRECT, again).programs == node("node1", DIRECT).programs
-    # Nobody knows what the name stands for, so denying it denies everyone.
+    # Nobody knows what the Service is, so denying it denies everyone.
     unknown = replace(
         DIRECT,
         id=PolicyId("unknown"),
-        provider=FqdnEnd("example.org"),
+        provider=ServiceEnd("sock-shop", "gone"),
         protocol=None,
         ports=(),
         action=Action.DENY,

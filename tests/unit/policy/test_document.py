@@ -32,6 +32,26 @@ spec:
   order: 2
 ---
 apiVersion: ringfence.io/v1alpha1
+kind: Filter
+metadata:
+  name: dns
+spec:
+  scope: east
+  query: kubernetes.label.k8s-app = "kube-dns"
+  restricted: true
+  public:
+    - {protocol: UDP, ports: [53, 5353-5354]}
+    - {protocol: ICMP}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Filter
+metadata:
+  name: plain
+spec:
+  scope: a-shop
+  query: everything
+---
+apiVersion: ringfence.io/v1alpha1
 kind: Workspace
 metadata:
   name: shop
@@ -50,6 +70,10 @@ spec:
       ports: [80, 8000-8100]
     - id: probes
       description: 'Kubelets: on their own node only'
+      owner: team-shop
+      ticket: SEC-7
+      expires: '2027-01-31T18:00:00Z'
+      approved: true
       rank: absolute
       priority: 5
       action: DENY
@@ -69,8 +93,8 @@ spec:
       protocol: ICMP
       icmp: [echo-request, 40, destination-unreachable/4]
     - id: names
-      action: ALLOW
-      consumer: {scope: a-shop}
+      action: LOG
+      consumer: {namedFilter: dns}
       provider: {fqdn: '*.example.org'}
       protocol: '47'
 """
@@ -103,7 +127,7 @@ spec:
     ("old", "new", "line", "field", "said"),
     [
         ("v1alpha1", "v1", 1, "apiVersion", "not one of ringfence.io/v1alpha1"),
-        ("kind: Workspace", "kind: Workspce", 2, "kind", "not one of Scope, Workspace"),
+        ("kind: Workspace", "kind: Workspce", 2, "kind", "not one of Scope, Filter, Workspace"),
         ("{name: shop}", "{name: 12}", 3, "metadata.name", "text is wanted"),
         ("{name: shop}", "{}", 3, "metadata", "field 'name' is missing"),
         ("  scope: shop\n", "", 5, "spec", "field 'scope' is missing"),
@@ -169,6 +193,11 @@ spec:
             "not one of outside",
         ),
         ("[80]", "[80\n", 17, "", "not YAML"),
+        ("{cidr: 10.0.0.0/8}", "{fqdn: a.*.org}", 13, "spec.policies[0].provider.fqdn", "DNS"),
+        ("ports: [80]", "expires: soon", 15, "spec.policies[0].expires", "not a time"),
+        ("ports: [80]", "expires: 2027-01-31T18:00:00", 15, "spec.policies[0].expires", "zone"),
+        ("ports: [80]", "approved: ok", 15, "spec.policies[0].approved", "true or false"),
+        ("inbound: DENY", "inbound: LOG", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
         ("ports: [80]", "priority: high", 15, "spec.policies[0].priority", "whole number"),
     ],
 )
@@ -184,6 +213,37 @@ def test_refusals_name_file_line_and_field(
     assert str(caught.value).startswith(f"shop.yaml:{line}: {field}")
 
 
+FILTER = """\
+apiVersion: ringfence.io/v1alpha1
+kind: Filter
+metadata: {name: dns}
+spec:
+  scope: east
+  query: everything
+  public:
+  - {protocol: UDP, ports: [53]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "said"),
+    [
+        ("  scope: east\n", "", "5: spec:", "'scope' is missing"),
+        ("everything", "name =", "6: spec.query:", "column 7"),
+        ("protocol: UDP", "protocol: any", "8: spec.public[0].protocol:", "not a protocol"),
+        ("protocol: UDP", "protocol: ICMP", "8: spec.public[0]:", "ports on ICMP"),
+        ("[53]", "[dns]", "8: spec.public[0].ports[0]:", "not a port"),
+        ("[53]", "[]", "8: spec.public[0].ports:", "empty list"),
+    ],
+)
+def test_refusals_of_filters(old: str, new: str, where: str, said: str) -> None:
+    assert parse_documents(FILTER, "").filters
+    with pytest.raises(DocumentError) as caught:
+        parse_documents(FILTER.replace(old, new), "filter.yaml")
+    assert str(caught.value).startswith(f"filter.yaml:{where}")
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize("twice", [WORKSPACE, CANONICAL])
 def test_a_name_is_given_once(twice: str) -> None:
     with pytest.raises(DocumentError, match=r"metadata.name: there are two"):
@@ -191,6 +251,20 @@ def test_a_name_is_given_once(twice: str) -> None:
     policy = WORKSPACE[WORKSPACE.index("  - id: one") :]
     with pytest.raises(DocumentError, match=r"shop.yaml:16: spec.policies\[1\]: 'one'"):
         parse_documents(WORKSPACE + policy, "shop.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "expires_ns"),
+    [
+        ("2027-01-31", 1_801_353_600 * 10**9),
+        ("2027-01-31T18:00:00+01:00", 1_801_414_800 * 10**9),
+        ("'2027-01-31T17:00:00Z'", 1_801_414_800 * 10**9),
+    ],
+)
+def test_a_time_has_a_zone_or_is_a_date(written: str, expires_ns: int) -> None:
+    text = WORKSPACE.replace("ports: [80]", f"expires: {written}")
+    (workspace,) = parse_documents(text, "").workspaces
+    assert workspace.policies[0].expires_ns == expires_ns
 
 
 def test_difference_tells_each_part() -> None:
@@ -203,10 +277,12 @@ def test_difference_tells_each_part() -> None:
         "new.yaml",
     )
     probes = (
-        "description Kubelets: on their own node only, rank absolute, priority 5, action DENY, "
+        "description Kubelets: on their own node only, owner team-shop, ticket SEC-7, "
+        "expires 2027-01-31T18:00:00Z, approved True, rank absolute, priority 5, action DENY, "
         "consumer node own, provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any"
     )
-    scope, untouched, workspace = difference(old, new)
+    scope, untouched, *filters, workspace = difference(old, new)
+    assert {(one.kind, one.change) for one in filters} == {("Filter", "unchanged")}
     assert (scope.name, scope.change, scope.lines) == (
         "a-shop",
         ChangeKind.CHANGED,

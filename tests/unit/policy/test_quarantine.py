@@ -90,9 +90,11 @@ def test_the_latest_of_two_counts_and_says_its_name() -> None:
         ([wide], [(Action.ALLOW, "from 10.244.1.10"), (Action.ALLOW, "from 10.244.1.10")]),
         ([wide, strict], [(Action.ALLOW, "from 10.244.1.10"), (Action.DENY, "")]),
     ):
-        rules = PolicySet(base.snapshot, base.tree, base.enforced, quarantines)
+        rules = PolicySet(base.snapshot, base.tree, base.enforced, quarantines=quarantines)
         (verdict,) = explain([rules], tabulate(base.snapshot, [asked]))
-        assert verdict == Oracle(ITEMS, base.tree, base.enforced, quarantines).judge(asked)
+        assert verdict == Oracle(ITEMS, base.tree, base.enforced, quarantines=quarantines).judge(
+            asked
+        )
         decided = [end.deciding for end in verdict.ends]
         assert [(one.action, one.policy or "") for one in decided if one] == deciding
         assert decided[1]

@@ -1,0 +1,139 @@
+"""What DNS answered, as agents tell it: kept over restarts, and told to who depends on it.
+
+An answer counts only from a resolver that the inventory holds: the cluster's own DNS, or one that
+runs on a node. Whoever answers from elsewhere could give any name any address.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from ringfence.control.services import Clock
+from ringfence.flows.dns import LONGEST_NAME, LONGEST_TTL
+from ringfence.inventory.resolutions import KEPT_NS, LINGER_NS, Resolution, Resolutions
+from ringfence.inventory.timeline import Timeline
+from ringfence.model.address import Address
+from ringfence.model.errors import InputError
+from ringfence.model.ids import TenantId
+from ringfence.policy.moment import Moment, moment
+from ringfence.store.errors import StoreError
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.dns_names import load_names, put_names, remove_names
+from ringfence.wire.generated.agent_pb2 import DnsAnswer
+from ringfence.wire.limits import MOST_DNS_ANSWERS
+
+_LOG = structlog.get_logger(__name__)
+_WRITE_EVERY_SECONDS = 5.0
+_MOST_ADDRESSES = 128
+"""Of one answer; a UDP message holds fewer."""
+_ADDRESS_BYTES = 16
+
+
+class DnsNames:
+    """Owns what names mean."""
+
+    def __init__(
+        self, clock: Clock, database: Database, tenant: TenantId, timeline: Timeline
+    ) -> None:
+        self._clock, self._database, self._tenant = clock, database, tenant
+        self._timeline = timeline
+        self.resolutions = Resolutions()
+        self._on_change: list[Callable[[frozenset[str]], None]] = []
+        self._unwritten: dict[tuple[str, Address], Resolution] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up what was told before."""
+        async with self._database.read() as connection:
+            for one in await load_names(connection, self._tenant):
+                self.resolutions.learn(one)
+        self._writer = asyncio.create_task(self._write_behind())
+
+    async def stop(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
+            await self._write()
+
+    def subscribe(self, on_change: Callable[[frozenset[str]], None]) -> None:
+        """Have a quick function called with the names that got an address."""
+        self._on_change.append(on_change)
+
+    def now(self) -> Moment:
+        """What policies mean now."""
+        return moment(self.resolutions, self._clock())
+
+    def hear(self, node: str, answers: Collection[DnsAnswer]) -> None:
+        """Take in what a node's agent tells; raises InputError for what none would."""
+        if len(answers) > MOST_DNS_ANSWERS:
+            raise InputError(
+                f"{len(answers)} answers at once; at most {MOST_DNS_ANSWERS} are taken"
+            )
+        now_ns = self._clock()
+        told = [one for answer in answers for one in self._read(node, answer, now_ns)]
+        self._tell(filter(None, map(self.resolutions.learn, told)))
+
+    def seen(self, flows: pa.Table, at_ns: int) -> None:
+        """Flows (`wire.batch.FLOWS`) that were seen until then keep the names that they used."""
+        names = np.asarray(flows["provider_dns_name"])
+        rows = np.flatnonzero(names != "")
+        if not len(rows):
+            return
+        used = (
+            flows.select(["provider_dns_name", "provider"])
+            .take(rows)
+            .group_by(["provider_dns_name", "provider"])
+            .aggregate([])
+        )
+        for row in used.to_pylist():
+            name, address = row["provider_dns_name"], Address(row["provider"])
+            if one := self.resolutions.used(name, address, at_ns):
+                self._unwritten[one.name, one.address] = one
+
+    def _read(self, node: str, answer: DnsAnswer, now_ns: int) -> list[Resolution]:
+        """The pairs that an answer tells, none where its resolver is a stranger."""
+        addresses = [Address(bytes(address)) for address in answer.addresses]
+        wrong = {len(one) for one in (*addresses, answer.resolver)} != {_ADDRESS_BYTES}
+        if wrong or len(addresses) > _MOST_ADDRESSES or len(answer.name) > LONGEST_NAME:
+            raise InputError("no answer of a DNS server is like that")
+        if not self._timeline.holders(Address(answer.resolver)):
+            return []
+        at_ns = min(answer.at_ns, now_ns)
+        until_ns = at_ns + min(answer.ttl_seconds, LONGEST_TTL) * 10**9 + LINGER_NS
+        if until_ns + KEPT_NS <= now_ns:
+            return []
+        return [Resolution(answer.name, one, at_ns, until_ns, node) for one in addresses]
+
+    def _tell(self, changed: Iterable[Resolution]) -> None:
+        fresh = {(one.name, one.address): one for one in changed}
+        self._unwritten.update(fresh)
+        if fresh:
+            names = frozenset(name for name, _ in fresh)
+            for callback in self._on_change:
+                callback(names)
+
+    async def _write_behind(self) -> None:
+        while True:
+            await asyncio.sleep(_WRITE_EVERY_SECONDS)
+            try:
+                await self._write()
+            except StoreError as error:
+                _LOG.error("names not written", reason=str(error))
+
+    async def _write(self) -> None:
+        over, fresh = self.resolutions.forget(self._clock()), self._unwritten
+        if not over and not fresh:
+            return
+        self._unwritten = {}
+        try:
+            async with self._database.write() as connection:
+                await put_names(connection, self._tenant, fresh.values())
+                await remove_names(connection, self._tenant, over)
+        except StoreError:
+            self._unwritten = fresh | self._unwritten
+            raise
