@@ -310,14 +310,13 @@ class Agent:
         """A window's batches, most often one."""
         here = node_addresses(self._interfaces)
         slices = self._capture.flows(records, pods, here, self._declared_ports, self._mode)
-        for number, (flows, more) in enumerate(slices):
+        for number, (flows, drops, more) in enumerate(ledger.beside(slices)):
             yield Batch(
                 id=f"{window_id}-{number}" if number else window_id,
                 window_start_ns=start,
                 window_end_ns=end,
                 flows=flows,
-                # With the last: what fails before it loses none.
-                drops=(DropLedger() if more else ledger).take(),
+                drops=drops,
                 more=more,
             )
 

@@ -4,7 +4,7 @@ Our own denying rules count in sets that `kernel.nft` reads; the drops of others
 kernel's tracepoint.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,18 @@ from ringfence.model.policy import Direction
 from ringfence.model.protocol import ICMP, ICMPV6
 from ringfence.policy.backends.interface import DropSet
 from ringfence.wire import columns
+from ringfence.wire.limits import MOST_ROWS
 
 Columns = dict[str, NDArray[Any]]
 """Columns of `columns.DROPS`."""
 
 REASON = "NETFILTER_DROP"
 """The only one of the kernel's drop reasons (enum skb_drop_reason) that is captured."""
+
+
+_NONE: Columns = columns.empty(columns.DROPS)
+_NO_DROPS = columns.encode(columns.DROPS, _NONE)
+_NO_FLOWS = columns.encode(columns.FLOWS, columns.empty(columns.FLOWS))
 
 
 class DropLedger:
@@ -100,17 +106,30 @@ class DropLedger:
                 )
             )  # fmt: skip
 
-    def take(self) -> bytes:
-        """All that was gathered since the last call, as an Arrow stream of `columns.DROPS`."""
+    def take(self) -> Iterator[tuple[bytes, bool]]:
+        """All that was gathered since the last call, as Arrow streams of `columns.DROPS`.
+
+        There is at least one, and another for each MOST_ROWS; each comes with whether another
+        follows.
+        """
         gathered, self._gathered = self._gathered, []
-        empty = {name: _empty(name) for name in columns.DROPS}
-        return columns.encode(
-            columns.DROPS,
-            {
-                name: np.concatenate([part[name] for part in (empty, *gathered)])
-                for name in columns.DROPS
-            },
-        )
+        parts = (_NONE, *gathered)
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in columns.DROPS}
+        count = len(rows["packets"])
+        for start in range(0, max(count, 1), MOST_ROWS):
+            end = start + MOST_ROWS
+            part = {name: column[start:end] for name, column in rows.items()}
+            yield columns.encode(columns.DROPS, part), end < count
+
+    def beside(self, slices: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[bytes, bytes, bool]]:
+        """Slices of flows (`Capture.flows`), each with drops and with whether another follows.
+
+        Drops come with the last flows, so that what fails before loses none, and after them.
+        """
+        for flows, more in slices:
+            parts = [(_NO_DROPS, False)] if more else self.take()
+            for number, (drops, further) in enumerate(parts):
+                yield _NO_FLOWS if number else flows, drops, more or further
 
 
 def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns:
@@ -118,8 +137,7 @@ def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns
     rows = len(given["direction"])
     observer = Observer.POD if place.uid else Observer.NODE
     reason = REASON if source is DropSource.OTHER else ""
-    zeros = {name: np.zeros((rows, *_empty(name).shape[1:]), _empty(name).dtype)
-             for name in columns.DROPS}  # fmt: skip
+    zeros = {name: np.zeros((rows, *none.shape[1:]), none.dtype) for name, none in _NONE.items()}
     return {
         **zeros,
         "source": np.full(rows, source, dtype=np.uint8),
@@ -132,15 +150,6 @@ def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns
 
 _SET_NAME = "S64"
 """One width for all set names, so that a key is the same at each reading."""
-
-
-def _empty(name: str) -> NDArray[Any]:
-    kind = columns.DROPS[name]
-    if kind == columns.TEXT:
-        return np.empty(0, dtype=object)
-    if kind == columns.ADDRESS:
-        return np.empty((0, 16), dtype=np.uint8)
-    return np.empty(0, dtype=kind)
 
 
 def _tuple(drops: Drops) -> tuple[NDArray[np.uint8], ...]:

@@ -26,7 +26,7 @@ from ringfence.model.workload import Item
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneServicer
-from ringfence.wire.limits import PROTOCOL
+from ringfence.wire.limits import MOST_ID_BYTES, PROTOCOL
 
 _LOG = structlog.get_logger(__name__)
 
@@ -233,6 +233,8 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             )
         if not request.id or not request.window_start_ns <= request.window_end_ns:
             raise InputError("a batch needs an id and a window that does not end before it starts")
+        if len(request.id.encode()) > MOST_ID_BYTES:
+            raise InputError(f"a batch has an id of more than {MOST_ID_BYTES} bytes")
         return Window(request.window_start_ns, request.window_end_ns)
 
     def _check_event(self, identity: ClientIdentity, event: wire.InventoryEvent) -> None:

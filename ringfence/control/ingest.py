@@ -22,6 +22,7 @@ from ringfence.store.errors import UnfinishedError
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.queries import THROUGH
 from ringfence.store.flows.store import BatchKey
+from ringfence.wire.limits import MOST_ROWS
 
 SILENT_NS = 300 * 10**9
 """A node whose agent has sent nothing for so long counts as one without an agent."""
@@ -32,8 +33,7 @@ NEWS_NS = 2 * 10**9
 PATIENCE_NS = 60 * 10**9
 """How long a report waits for the first inventory of its Kubernetes cluster."""
 
-_ROWS_AT_ONCE = 65_536
-"""As many as one report may have."""
+_ROWS_AT_ONCE = MOST_ROWS
 
 
 class FlowIngest:

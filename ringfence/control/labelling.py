@@ -25,8 +25,8 @@ class Report:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
-        return len(self.flows) + len(self.drops)
+        """How many rows it comes to, with the one that tells of itself."""
+        return len(self.flows) + len(self.drops) + 1
 
 
 def label(reports: Sequence[Report], timeline: Timeline) -> tuple[pa.Table, pa.Table]:

@@ -1,13 +1,17 @@
 """The reports of agents as Arrow tables (columns.py has what the columns mean)."""
 
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ringfence.model.errors import RingfenceError
 from ringfence.wire import columns
+from ringfence.wire.limits import LONGEST_TEXT, MOST_ROWS
+from ringfence.wire.message import announced
 
 _ADDRESS = pa.binary(16)
 _ARROW = {columns.ADDRESS: _ADDRESS, columns.TEXT: pa.string()}
@@ -32,18 +36,44 @@ def table(schema: pa.Schema, columns: Mapping[str, NDArray[np.generic] | pa.Arra
 
 
 def decode(schema: pa.Schema, data: bytes) -> pa.Table:
-    """Read what `columns.encode` wrote; raises BatchError."""
+    """Read what `columns.encode` wrote; raises BatchError.
+
+    That is one record batch, not compressed, of MOST_ROWS and texts of LONGEST_TEXT at most: no
+    memory is taken for more, and the flow store has room for as much.
+    """
     try:
-        table = pa.ipc.open_stream(data).read_all()
+        table = _read(schema, data)
         table.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise BatchError(f"not an Arrow stream: {error}") from error
-    if not table.schema.equals(schema):
-        raise BatchError(_unlike(table.schema, schema))
-    lacking = [name for name in schema.names if table[name].null_count]
-    if lacking:
-        raise BatchError(f"a batch has rows without {', '.join(lacking)}")
+    for name in schema.names:
+        if table[name].null_count:
+            raise BatchError(f"a batch has rows without {name}")
+        if table[name].type == pa.string() and _longest(table[name]) > LONGEST_TEXT:
+            raise BatchError(f"a batch has a {name} of more than {LONGEST_TEXT} bytes")
     return table
+
+
+def _read(schema: pa.Schema, data: bytes) -> pa.Table:
+    """The table in a stream, of which nothing is copied."""
+    stream = pa.ipc.open_stream(data)
+    if not stream.schema.equals(schema):
+        raise BatchError(_unlike(stream.schema, schema))
+    messages = islice(pa.ipc.MessageReader.open_stream(pa.py_buffer(data)), 1, 3)
+    for number, message in enumerate(messages):
+        if number or message.type != "record batch":
+            raise BatchError("a batch has something else than its rows in one part")
+        rows, compressed = announced(message)
+        if compressed:
+            raise BatchError("a batch is compressed")
+        if rows > MOST_ROWS:
+            raise BatchError(f"a batch has {rows} rows: {MOST_ROWS} is the most")
+    return stream.read_all()
+
+
+def _longest(texts: pa.ChunkedArray) -> int:
+    """The most bytes of a text."""
+    return pc.max(pc.binary_length(texts)).as_py() or 0
 
 
 def _unlike(found: pa.Schema, expected: pa.Schema) -> str:

@@ -110,6 +110,14 @@ def encode(schema: Columns, columns: Mapping[str, NDArray[np.generic]]) -> bytes
     return sink.getvalue()
 
 
+def empty(schema: Columns) -> dict[str, NDArray[np.generic]]:
+    """Columns without rows, as `encode` takes them."""
+    kinds = {TEXT: np.empty(0, dtype=object), ADDRESS: np.empty((0, 16), dtype=np.uint8)}
+    return {
+        name: kinds[kind] if kind in kinds else np.empty(0, kind) for name, kind in schema.items()
+    }
+
+
 def _array(values: NDArray[np.generic], kind: str) -> Any:
     if kind == TEXT:
         return na.c_array(values.tolist(), na.string())

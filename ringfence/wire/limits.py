@@ -3,8 +3,17 @@
 PROTOCOL = 1
 """The version of the agent protocol, checked at enrolment and at the start of each session."""
 
-LARGEST_MESSAGE = 256 << 20
-"""Bytes of one gRPC message. A report has some 5 MiB of flows, a million drops make 220."""
+LARGEST_MESSAGE = 64 << 20
+"""Bytes of one gRPC message. A report has some 5 MiB of flows, and 14 MiB of drops at most."""
+
+MOST_ROWS = 65_536
+"""Of flows, and of drops, in one report: as many as the flow store takes in at once."""
+
+LONGEST_TEXT = 255
+"""Bytes of a text in a report: Kubernetes and DNS have no longer names."""
+
+MOST_ID_BYTES = 64
+"""Of a report's id."""
 
 LARGEST_SKEW_SECONDS = 300
 """How far the clocks of a client and the control plane may be apart; beyond, nothing that either

@@ -60,7 +60,8 @@ def test_what_a_pod_writes_into_our_table_goes_and_the_agent_stays(
     with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"denied", (pod.address, 53))
     assert not _changed(enforcer)
-    (row,) = batch.decode(batch.DROPS, enforcer.ledger.take()).to_pylist()
+    ((drops, _),) = enforcer.ledger.take()
+    (row,) = batch.decode(batch.DROPS, drops).to_pylist()
     assert (row["provider_port"], row["packets"]) == (53, 1)
 
 

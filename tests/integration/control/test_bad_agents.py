@@ -79,6 +79,26 @@ async def test_a_batch_of_other_columns_is_refused_and_counted(world: World) -> 
     assert await stored(world) == 1
 
 
+async def test_a_batch_without_bounds_is_refused_and_counted(world: World) -> None:
+    stub = await world.enrol("agent", "node1")
+    flows, drops = stream(batch.FLOWS), stream(batch.DROPS)
+    rows = seen(time.time_ns()).report("b").flows
+    packed = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(packed, batch.FLOWS, options=options) as writer:
+        writer.write_table(rows)
+    cases = [
+        ("packed", bytes(packed.getvalue()), "compressed"),
+        ("x" * 65, flows, "an id of more than 64 bytes"),
+    ]
+    for name, told, said in cases:
+        bad = wire.Batch(id=name, window_end_ns=time.time_ns(), flows=told, drops=drops)
+        code, why = await refusal(stub.Report(bad))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert said in why
+    assert await outcomes(world) == {"refused": len(cases)}
+
+
 @pytest.mark.parametrize("end_ns", [-(2**63), 15 * SECOND])
 async def test_a_report_of_before_anything_that_is_kept_is_refused_and_counted(
     world: World, end_ns: int

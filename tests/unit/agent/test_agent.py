@@ -16,8 +16,15 @@ from ringfence.kernel.drops import DROP_DTYPE
 from ringfence.kernel.errors import KernelError
 from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
-from ringfence.wire import batch
+from ringfence.wire import batch, columns
 from ringfence.wire.generated.agent_pb2 import Audit
+from ringfence.wire.limits import MOST_ROWS
+
+
+def made(directory: Path) -> Agent:
+    server, name = "https://127.0.0.1:1", "n1"
+    link = LinkConfig(server, directory, directory, directory, ClientKind.AGENT, name)
+    return Agent(AgentConfig(link, runtime_socket=None))
 
 
 def test_drops_of_a_window_whose_flows_cannot_be_told_come_with_the_next(
@@ -38,10 +45,29 @@ def test_drops_of_a_window_whose_flows_cannot_be_told_come_with_the_next(
     monkeypatch.setattr(Capture, "audit", lambda _: Audit())
     monkeypatch.setattr(Capture, "take", lambda _: np.empty(0, FLOW_DTYPE))
     monkeypatch.setattr(Capture, "flows", flows)
-    link = LinkConfig("https://127.0.0.1:1", tmp_path, tmp_path, tmp_path, ClientKind.AGENT, "n1")
-    agent = Agent(AgentConfig(link, runtime_socket=None))
+    agent = made(tmp_path)
     with pytest.raises(KernelError):
         list(agent._gather(0, 1, last=False))
     batches = list(agent._gather(1, 2, last=False))
     drops = [batch.decode(batch.DROPS, each.drops) for each in batches]
     assert [table["packets"].to_pylist() for table in drops] == [[], [7]]
+
+
+def test_more_drops_than_one_report_may_have_come_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control plane refuses a report with more; a node has a set of drops for each rule."""
+    dropped = np.zeros(2 * MOST_ROWS + 1, DROP_DTYPE)
+    dropped["netns"], dropped["packets"] = node().inode, 1
+    flows = columns.encode(columns.FLOWS, columns.empty(columns.FLOWS))
+    monkeypatch.setattr(Capture, "drops", lambda _: dropped)
+    monkeypatch.setattr(Capture, "audit", lambda _: Audit())
+    monkeypatch.setattr(Capture, "take", lambda _: np.empty(0, FLOW_DTYPE))
+    monkeypatch.setattr(Capture, "flows", lambda *_: iter([(flows, False)]))
+    agent = made(tmp_path)
+    batches = list(agent._gather(0, 1, last=False))
+    assert [each.more for each in batches] == [True, True, False]
+    assert len({each.id for each in batches}) == 3
+    told = [len(batch.decode(batch.DROPS, each.drops)) for each in batches]
+    assert told == [MOST_ROWS, MOST_ROWS, 1]
+    assert [len(batch.decode(batch.FLOWS, each.flows)) for each in batches] == [0, 0, 0]

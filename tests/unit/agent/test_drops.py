@@ -1,6 +1,7 @@
 """Drop reports: what was added since the last reading, and where it was dropped."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,16 @@ def _drops(*rows: tuple[str, Address, Address, int, int], **overflow: int) -> Dr
     )
 
 
+def _taken(ledger: DropLedger) -> list[dict[str, Any]]:
+    (part,) = ledger.take()
+    drops, more = part
+    assert not more
+    rows: list[dict[str, Any]] = batch.decode(batch.DROPS, drops).to_pylist()
+    return rows
+
+
 def _seen(ledger: DropLedger) -> list[tuple[str, str, int, int, int]]:
-    rows = batch.decode(batch.DROPS, ledger.take()).to_pylist()
+    rows = _taken(ledger)
     return [
         (r["rule"], r["direction"], r["provider_port"], r["packets"], r["overflow"]) for r in rows
     ]
@@ -82,7 +91,7 @@ def test_drops_of_others_are_placed() -> None:
         row["netns"], row["protocol"], row["dport"], row["packets"] = inode, TCP, port, 2
         row["src"], row["dst"] = (np.frombuffer(end, np.uint8) for end in (source, destination))
     ledger.read_others(records, {POD: (B,), NODE: (B,)})
-    rows = batch.decode(batch.DROPS, ledger.take()).to_pylist()
+    rows = _taken(ledger)
     assert [
         (r["source"], r["observer"], r["pod"], r["direction"], r["provider_port"], r["reason"])
         for r in rows
