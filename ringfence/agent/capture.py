@@ -243,10 +243,10 @@ class Capture:
         rows = self._flows.audit()
         time.sleep(_UNDER_WAY_SECONDS)
         self._self_audit.hold(before, backlog, rows, _read(counters.at_most))
-        staying = np.isin(rows["ifindex"], [0, *self._flows.attached])
+        departed = self._flows.departed()
         for name in self._departed:
-            self._departed[name] += int(rows[name][~staying].sum())
-        return rows[staying]
+            self._departed[name] += int(departed[name].sum())
+        return rows
 
 
 def _interfaces(pods: Iterable[Pod]) -> frozenset[int]:

@@ -220,7 +220,7 @@ class FlowCapture:
             return frozenset(self._attachments)
 
     def detach(self, ifindex: int) -> None:
-        """Stop counting an interface, which may be gone; its last counters stay in `audit`."""
+        """Stop counting an interface, which may be gone; `departed` has its last totals."""
         with self._lock:
             attachment = self._attachments.pop(ifindex, None)
             if attachment is None:
@@ -309,13 +309,18 @@ class FlowCapture:
             return self._answers.take(most) if self._answers else []
 
     def audit(self) -> np.ndarray[Any, Any]:
-        """Totals (AUDIT_DTYPE) of each attached interface and direction since it was attached.
+        """Totals (AUDIT_DTYPE) of each attached interface and direction since it was attached."""
+        with self._lock:
+            return self._read_audit()
 
-        An interface that was detached since the last call is in it for the last time.
+    def departed(self) -> np.ndarray[Any, Any]:
+        """The last totals (AUDIT_DTYPE) of what was detached since the last call of this.
+
+        An interface may be among them several times, and be attached again.
         """
         with self._lock:
             departed, self._departed = self._departed, []
-            return np.concatenate([self._read_audit(), *departed])
+            return np.concatenate([np.empty(0, AUDIT_DTYPE), *departed])
 
     def program_fd(self, name: str) -> int:
         """A program's descriptor, to run it on a packet of one's own (BPF_PROG_TEST_RUN)."""

@@ -56,24 +56,19 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
 
 def _read(schema: pa.Schema, data: bytes) -> pa.Table:
     """The table in a stream, of which nothing is copied."""
-    messages = list(islice(pa.ipc.MessageReader.open_stream(pa.py_buffer(data)), 3))
-    if not messages:
-        raise BatchError("a batch is empty")
-    found = pa.ipc.read_schema(messages[0])
-    if not found.equals(schema):
-        raise BatchError(_unlike(found, schema))
-    if len(messages) > 2:  # noqa: PLR2004 - the schema and its rows
-        raise BatchError("a batch has its rows in several parts")
-    for message in messages[1:]:
-        if message.type != "record batch":
-            raise BatchError(f"a batch has a {message.type} for its rows")
+    stream = pa.ipc.open_stream(data)
+    if not stream.schema.equals(schema):
+        raise BatchError(_unlike(stream.schema, schema))
+    messages = islice(pa.ipc.MessageReader.open_stream(pa.py_buffer(data)), 1, 3)
+    for number, message in enumerate(messages):
+        if number or message.type != "record batch":
+            raise BatchError("a batch has something else than its rows in one part")
         rows, compressed = announced(message)
         if compressed:
             raise BatchError("a batch is compressed")
         if rows > MOST_ROWS:
             raise BatchError(f"a batch has {rows} rows: {MOST_ROWS} is the most")
-    batches = [pa.ipc.read_record_batch(message, schema) for message in messages[1:]]
-    return pa.Table.from_batches(batches, schema=schema)
+    return stream.read_all()
 
 
 def _longest(texts: pa.ChunkedArray) -> int:

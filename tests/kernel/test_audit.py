@@ -111,6 +111,27 @@ def test_under_load_the_count_is_bracketed_and_afterwards_exact(capture: Capture
         assert (each.unaccounted, each.overcounted) == (0, 0)
 
 
+def test_an_interface_that_goes_down_and_comes_up_keeps_its_totals(capture: Capture) -> None:
+    """It is detached and attached under the same number, between two readings."""
+    with node_with_pods(2) as node:
+        client, server = node.pods
+        assert ping(client, server.address)  # the neighbours know each other
+        node.call(lambda: capture.watch(veths(node)))
+        with open_socket(client, server.address, socket.SOCK_DGRAM) as sender:
+            for _ in range(300):
+                sender.sendto(b"x", (server.address, 9))
+        before = audit_when(node, capture, exact)
+        assert before.skbs >= 600, "which is each packet at either veth"
+        others = [each for each in veths(node) if each.ifindex != client.host_ifindex]
+        node.call(lambda: capture.watch(others))
+        node.call(lambda: capture.watch(veths(node)))
+        assert node.call(capture.audit).skbs >= before.skbs
+        assert ping(client, server.address)
+        after = audit_when(node, capture, exact)
+        assert after.skbs > before.skbs
+        assert of(after, client).ingress.counted < 300, "since it was attached again"
+
+
 def link_at(pod: Pod, attach_type: str) -> str:
     """The id of the link that this process holds at one side of a pod's interface (proc(5))."""
     wanted = {"link_type": "tcx", "ifindex": str(pod.host_ifindex), "attach_type": attach_type}

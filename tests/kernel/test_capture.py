@@ -229,8 +229,9 @@ def test_nothing_is_counted_after_detach_and_the_last_audit_survives_once(
         assert ping(client, server.address)
         capture.detach(client.host_ifindex)
         assert ping(client, server.address)
-        assert client.host_ifindex in capture.audit()["ifindex"]
         assert client.host_ifindex not in capture.audit()["ifindex"]
+        assert client.host_ifindex in capture.departed()["ifindex"]
+        assert client.host_ifindex not in capture.departed()["ifindex"]
         flows = capture.drain()
     assert only(flows, client, Hook.INGRESS, sport=8)["packets"] == 1
     assert only(flows, server, Hook.EGRESS, sport=8)["packets"] == 2

@@ -195,8 +195,8 @@ def test_interfaces_that_vanished_meanwhile_are_told_for_the_last_time(pin_dir: 
             assert capture.attached == {pod.host_ifindex for pod in node.pods}
             assert len(programs_on(node, gone.host_ifindex)) == 1
             node.call(lambda: capture.detach(gone.host_ifindex))
-            assert gone.host_ifindex in capture.audit()["ifindex"]
-            assert gone.host_ifindex not in capture.audit()["ifindex"]
+            assert gone.host_ifindex in capture.departed()["ifindex"]
+            assert gone.host_ifindex not in capture.departed()["ifindex"]
 
 
 def test_while_one_lives_another_is_refused_and_disturbs_nothing(pin_dir: Path) -> None:
