@@ -149,6 +149,12 @@ def test_frames_that_were_cut_count_as_long_as_they_were(tmp_path: Path) -> None
     assert silent["malformed"]["overlong"] == 1
 
 
+def test_a_frame_of_any_length_that_a_damaged_file_tells_is_counted(tmp_path: Path) -> None:
+    answer = replay(tmp_path, pcap([INNER4], 101, lengths=[2**32 - 1]))
+    assert tuples(answer["outer"]) == OF4
+    assert answer["frame_bytes"] == 2**32 - 1
+
+
 def test_a_later_fragment_may_come_before_its_first(tmp_path: Path) -> None:
     first = ipv4(17, udp(1, 2, bytes(8)), fragment=0x2000, identification=7)
     later = ipv4(17, bytes(24), fragment=2, identification=7)
