@@ -17,14 +17,6 @@
 
 #define MAX_TUNNELS 4 /* one inside the other */
 
-/* Set when the object is loaded: the verifier takes out what is then dead. */
-struct settings {
-	__u32 replay; /* packets of capture files, by BPF_PROG_TEST_RUN, not an interface's */
-	__u32 dns;    /* keep the answers of DNS servers */
-	__u32 relate; /* ask connection tracking, which is loaded */
-};
-const volatile struct settings settings SEC(".rodata.settings") = {};
-
 /* What comes with a packet of a capture file, in skb->cb; the skb is cut or padded. */
 enum { REPLAY_CAPTURED, REPLAY_LENGTH, REPLAY_TIME_LOW, REPLAY_TIME_HIGH };
 
@@ -253,7 +245,7 @@ __noinline int parse_inner(struct __sk_buff *skb, const struct packet *outer,
 	struct step step = {};
 	int outcome;
 
-	if (!outer || !packet)
+	if (!outer || !packet || !looks_into(outer))
 		return NOT_IP;
 	*packet = (struct packet){};
 	outcome = enter(&from, outer, &step);
@@ -312,7 +304,7 @@ static __always_inline int observe(struct __sk_buff *skb, enum hook hook, bool e
 	}
 	if (packet.overlong)
 		audit->overlong += 1;
-	if (settings.replay || (is_tunnel(&packet) && !is_forwarded(skb, hook)))
+	if (looks_into(&packet) && !is_forwarded(skb, hook))
 		inner = innermost(skb, &packet, audit);
 	/* A GSO skb of a tunnel is cut inside of it: segments repeat the headers there as well. */
 	if (inner && skb->gso_size)

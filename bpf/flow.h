@@ -10,6 +10,14 @@
 
 #define REASONS (OUTCOMES - TRUNCATED) /* to call a packet malformed */
 
+/* Set when the object is loaded: the verifier takes out what is then dead. */
+struct settings {
+	__u32 replay; /* packets of capture files, by BPF_PROG_TEST_RUN, not an interface's */
+	__u32 dns;    /* keep the answers of DNS servers */
+	__u32 relate; /* ask connection tracking, which is loaded */
+};
+const volatile struct settings settings SEC(".rodata.settings") = {};
+
 enum hook {
 	INGRESS, /* from the interface into the node's stack */
 	EGRESS,	 /* from the node's stack out of the interface */

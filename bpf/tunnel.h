@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "flow.h"
 #include "link.h"
 
 #define VXLAN_PORT 4789 /* RFC 7348 */
@@ -37,7 +38,7 @@
 #define TEREDO_AUTHENTICATION 1
 
 /* The numbers are those of ringfence/kernel/tunnel.py. */
-enum tunnel { NO_TUNNEL, VXLAN, GENEVE };
+enum tunnel { NO_TUNNEL, VXLAN, GENEVE, GRE, GTP, TEREDO, AYIYA };
 
 #define MAX_DECODE_AS 8
 
@@ -122,7 +123,7 @@ static __always_inline enum outcome enter_gtp(const struct source *from, struct 
 
 static __always_inline enum outcome enter_teredo(const struct source *from, struct step *step)
 {
-	__u8 header[4];
+	__u8 header[4], version;
 
 	step->protocol = ETH_P_IPV6;
 	for (int i = 0; i < 2; i++) {
@@ -135,7 +136,24 @@ static __always_inline enum outcome enter_teredo(const struct source *from, stru
 		else
 			break;
 	}
-	return guess_version(from, step);
+	if (load(from, step->at, &version, sizeof(version)))
+		return TRUNCATED;
+	return version >> 4 == 6 ? PARSED : NOT_IP;
+}
+
+/*
+ * Clients of Teredo send to each other from any port to any: what tells it is an IPv6 packet that
+ * ends where its own packet does.
+ */
+static __always_inline enum outcome guess_teredo(const struct source *from,
+						 const struct packet *packet, struct step *step)
+{
+	__u32 end = packet->payload + packet->bytes - packet->header_bytes;
+	__u16 length;
+
+	if (enter_teredo(from, step) != PARSED || !load_be16(from, step->at + 4, &length))
+		return NOT_IP;
+	return step->at + sizeof(struct ipv6hdr) + length == end ? PARSED : NOT_IP;
 }
 
 /* Four bytes, a time, then an identity and a signature of the lengths that the first two tell. */
@@ -157,41 +175,56 @@ static __always_inline bool either_port(const struct packet *packet, __u16 port)
 	return packet->sport == port || packet->dport == port;
 }
 
+static __always_inline enum tunnel registered(const struct packet *packet)
+{
+	switch (packet->dport) {
+	case VXLAN_PORT:
+	case VXLAN_GPE_PORT:
+		return VXLAN;
+	case GENEVE_PORT:
+		return GENEVE;
+	case GRE_PORT:
+		return GRE;
+	case GTP_PORT:
+	case GTP_0_PORT:
+		return GTP;
+	}
+	if (either_port(packet, TEREDO_PORT)) /* these answer from it */
+		return TEREDO;
+	return either_port(packet, AYIYA_PORT) ? AYIYA : NO_TUNNEL;
+}
+
+static __always_inline enum tunnel tunnel_of(const struct packet *packet)
+{
+	for (int i = 0; i < MAX_DECODE_AS && decode_as[i].port; i++)
+		if (either_port(packet, decode_as[i].port))
+			return decode_as[i].tunnel;
+	return registered(packet);
+}
+
 static __always_inline enum outcome enter_udp(const struct source *from,
 					      const struct packet *packet,
 					      struct step *step)
 {
-	for (int i = 0; i < MAX_DECODE_AS && decode_as[i].port; i++) {
-		if (!either_port(packet, decode_as[i].port))
-			continue;
-		if (decode_as[i].tunnel == VXLAN)
-			return enter_vxlan(from, step);
-		if (decode_as[i].tunnel == GENEVE)
-			return enter_geneve(from, step);
-	}
-	switch (packet->dport) {
-	case VXLAN_PORT:
-	case VXLAN_GPE_PORT:
+	switch (tunnel_of(packet)) {
+	case VXLAN:
 		return enter_vxlan(from, step);
-	case GENEVE_PORT:
+	case GENEVE:
 		return enter_geneve(from, step);
-	case GRE_PORT:
+	case GRE:
 		return enter_gre(from, step);
-	case GTP_PORT:
-	case GTP_0_PORT:
+	case GTP:
 		return enter_gtp(from, step);
-	}
-	if (either_port(packet, TEREDO_PORT)) /* these answer from it */
+	case TEREDO:
 		return enter_teredo(from, step);
-	if (either_port(packet, AYIYA_PORT))
+	case AYIYA:
 		return enter_ayiya(from, step);
-	return NOT_IP;
+	default:
+		return guess_teredo(from, packet, step);
+	}
 }
 
-/*
- * Whether an agent looks into the packet: what a node's own tunnels look like. The rest of what
- * `enter` knows is too often something else when only a port tells.
- */
+/* What a node's own tunnels look like. */
 static __always_inline bool is_tunnel(const struct packet *packet)
 {
 	if (packet->proto == IPPROTO_IPIP || packet->proto == IPPROTO_IPV6 ||
@@ -205,6 +238,15 @@ static __always_inline bool is_tunnel(const struct packet *packet)
 		if (packet->dport == decode_as[i].port)
 			return true;
 	return false;
+}
+
+/*
+ * An agent looks into no more than that, not in a tunnel either: the rest of what `enter` knows is
+ * too often something else, or a pod's own word.
+ */
+static __always_inline bool looks_into(const struct packet *packet)
+{
+	return settings.replay || is_tunnel(packet);
 }
 
 /* The step into what `packet` carries; NOT_IP where it is no tunnel's. */

@@ -77,7 +77,9 @@ def replay(
     file: Annotated[Path, typer.Argument(help="A pcap or pcapng file; - is stdin.")],
     decode_as: Annotated[
         list[str] | None,
-        typer.Option(help="A tunnel on a port of its own: udp.port==N,vxlan or …,geneve."),
+        typer.Option(
+            help="A tunnel on a port of its own: udp.port==N,vxlan, or …,geneve, gre, gtp, teredo."
+        ),
     ] = None,
     flows: Annotated[
         bool, typer.Option("--flows", help="Print two-way flows, from consumer to provider.")

@@ -11,6 +11,7 @@ _NULL, _ETHERNET, _PPP, _FDDI, _PPP_HDLC, _RAW, _LOOP = 0, 1, 9, 10, 50, 101, 10
 _LINUX_COOKED, _IPV4, _IPV6, _LINUX_COOKED_2 = 113, 228, 229, 276
 
 _IP4, _IP6, _NONE = 0x0800, 0x86DD, 0xFFFF  # Ethernet types; the last is reserved
+_LONGEST = 2**32 - 1  # that a capture file, and the flow program, can tell
 _FAMILIES = {2: _IP4, 10: _IP6, 24: _IP6, 28: _IP6, 30: _IP6}
 """AF_INET, and AF_INET6 as the systems number it that write loopback captures."""
 _PPP_PROTOCOLS = {0x0021: _IP4, 0x0057: _IP6}
@@ -59,8 +60,8 @@ def is_known(link_type: int) -> bool:
 def as_ethernet(frame: Frame, limit: int) -> tuple[bytes, int]:
     """What was captured of the frame under an Ethernet header, at most `limit` bytes.
 
-    And how many bytes there were on the wire. Of a frame that ends within its link header
-    nothing is left.
+    And how many bytes there were on the wire, at most 2^32 - 1: what a damaged file tells may be
+    any number below. Of a frame that ends within its link header nothing is left.
     """
     if frame.link_type == _ETHERNET:
         return bytes(frame.data[:limit]), frame.length
@@ -71,4 +72,5 @@ def as_ethernet(frame: Frame, limit: int) -> tuple[bytes, int]:
     if start > len(frame.data):
         return b"", frame.length
     header = bytes(12) + kind.to_bytes(2, "big")
-    return header + frame.data[start:][: limit - 14], 14 + max(frame.length - start, 0)
+    length = min(14 + max(frame.length - start, 0), _LONGEST)
+    return header + frame.data[start:][: limit - 14], length

@@ -13,6 +13,9 @@ class Tunnel(IntEnum):
 
     VXLAN = 1
     GENEVE = 2
+    GRE = 3
+    GTP = 4
+    TEREDO = 5
 
 
 class DecodeAs(NamedTuple):

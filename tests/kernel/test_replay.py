@@ -98,6 +98,9 @@ TUNNELS = {
     "teredo with authentication and origin": (
         ipv4(17, udp(3544, 9, b"\0\1\0\0" + bytes(9) + bytes(8) + INNER6)), OF6,
     ),
+    "teredo between clients": (ipv4(17, udp(3797, 32900, bytes(8) + INNER6)), OF6),
+    "ipv6 that does not fill its datagram": (ipv4(17, udp(3797, 32900, INNER6 + b"x")), set()),
+    "no ipv6 on teredo's port": (ipv4(17, udp(9, 3544, INNER4)), set()),
     "ayiya": (ipv4(17, udp(9, 5072, b"\x44\x52\x11\x29" + bytes(4 + 16 + 20) + INNER6)), OF6),
     "an icmp error's quote is no tunnel": (ipv4(1, icmp(3, 3) + INNER4), set()),
     "a later fragment is not looked into": (ipv4(4, INNER4, fragment=9), set()),
@@ -116,16 +119,24 @@ def test_decode_as_names_tunnels_on_ports_of_their_own(tmp_path: Path) -> None:
     file = pcap(
         [
             ethernet(IP4, vxlan(ethernet(IP4, INNER4), 8472)),
-            ethernet(IP4, ipv4(17, udp(7000, 9, bytes.fromhex("000086dd00000000") + INNER6))),
+            ethernet(IP4, ipv4(17, udp(7000, 9, bytes.fromhex("0000080000000000") + INNER4))),
+            ethernet(IP4, ipv4(17, udp(9, 7001, bytes.fromhex("00000800") + INNER4))),
+            ethernet(IP4, ipv4(17, udp(9, 7002, bytes.fromhex("30ff000000000000") + INNER6))),
+            ethernet(IP4, ipv4(17, udp(9, 7003, INNER6 + b"x"))),
         ]
     )
-    options = ("--decode-as", "udp.port==8472,vxlan", "--decode-as", "udp.port == 7000, geneve")
+    named = (
+        "udp.port==8472,vxlan", "udp.port == 7000, geneve", "udp.port==7001,gre",
+        "udp.port==7002,gtp", "udp.port==7003,teredo",
+    )  # fmt: skip
+    options = [word for text in named for word in ("--decode-as", text)]
     assert replay(tmp_path, file)["inner"] == []
-    assert tuples(replay(tmp_path, file, *options)["inner"]) == OF4 | OF6
+    inner = {row[:-2]: row[-2] for row in tuples(replay(tmp_path, file, *options)["inner"])}
+    assert inner == {(17, A4, 1, 2): 3, (6, A6, 3, 4): 2}
 
 
 @pytest.mark.parametrize(
-    "text", ["tcp.port==1,vxlan", "udp.port==0,vxlan", "udp.port==70000,vxlan", "udp.port==1,gre"]
+    "text", ["tcp.port==1,vxlan", "udp.port==0,vxlan", "udp.port==70000,vxlan", "udp.port==1,tcp"]
 )
 def test_a_wrong_decode_as_says_what_to_write(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"write udp\.port==N"):
@@ -147,6 +158,12 @@ def test_frames_that_were_cut_count_as_long_as_they_were(tmp_path: Path) -> None
     silent = replay(tmp_path, pcap([whole[1][:62]]))
     assert tuples(silent["outer"]) == {(17, A6, 3, 4, 1, 108)}
     assert silent["malformed"]["overlong"] == 1
+
+
+def test_a_frame_of_any_length_that_a_damaged_file_tells_is_counted(tmp_path: Path) -> None:
+    answer = replay(tmp_path, pcap([INNER4], 101, lengths=[2**32 - 1]))
+    assert tuples(answer["outer"]) == OF4
+    assert answer["frame_bytes"] == 2**32 - 1
 
 
 def test_a_later_fragment_may_come_before_its_first(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringfence.flows.linktype import as_ethernet, is_known
@@ -101,3 +101,14 @@ def test_a_damaged_file_is_read_or_refused(
         if is_known(frame.link_type):
             data, length = as_ethernet(frame, LIMIT)
             assert len(data) <= min(LIMIT, length)
+
+
+@given(link_types.filter(is_known), st.binary(max_size=40), st.integers(0, 2**32 - 1))
+@example(101, b"\x45", 2**32 - 1)
+def test_any_length_that_a_file_can_tell_can_be_passed_on(
+    link_type: int, data: bytes, told: int
+) -> None:
+    frame = Frame(link_type, 0, data, max(told, len(data)))
+    _, length = as_ethernet(frame, LIMIT)
+    assert abs(length - frame.length) <= LIMIT
+    struct.pack("=I", length)  # as the flow program takes it
