@@ -104,6 +104,14 @@ def _root(
     """
 
 
+def _say(error: RingfenceError) -> None:
+    """Errors tell names as others chose them, which a terminal may not obey."""
+    from ringfence.cli.output import printable  # noqa: PLC0415
+
+    lines = "\n".join(map(printable, str(error).split("\n")))
+    sys.stderr.write(f"error: {lines}\n")
+
+
 def main() -> None:
     """Run the command line; every expected failure is one line on stderr and an exit code."""
     from ringfence.cli.client import UnauthenticatedError  # noqa: PLC0415
@@ -119,13 +127,13 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("stopped\n")
     except UnauthenticatedError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(error)
         code = UNAUTHENTICATED
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(error)
         code = USAGE
     except RingfenceError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(error)
     except BrokenPipeError:
         sys.stderr.close()
     sys.exit(code if isinstance(code, int) else OK)

@@ -80,16 +80,15 @@ def print_edges(
 
     With `focus`, the connections that all of them are, these are told once.
     """
-    ends = sorted(edges)
     match form:
         case ConnectivityFormat.JSON:
-            _print_data([_object(*one, focus=focus) for one in ends], report, focus)
+            _print_data([_object(*one, focus=focus) for one in sorted(edges)], report, focus)
         case ConnectivityFormat.DOT:
-            _print_lines(_dot(ends))
+            _print_lines(_dot(sorted(edges)))
         case ConnectivityFormat.TXT:
             lines = [
                 printable(f"{source} => {target}" + ("" if focus else f" : {text}"))
-                for source, target, text in ends
+                for source, target, text in edges
             ]
             title = [f"Permitted connections on {focus}:"] if focus else []
             _print_text([*title, *sorted(lines)], report, focus)

@@ -39,6 +39,9 @@ class Focus:
         self, edges: Iterable[BetweenEnds], workloads: Iterable[Workload]
     ) -> Iterator[BetweenEnds]:
         """The edges, or other pairs of ends, that are asked about."""
+        if not self.workloads:
+            yield from edges
+            return
         known = list(workloads)
         wanted, peers = _displays(self.workloads, known), _displays(self.peers, known)
         for edge in edges:
@@ -46,7 +49,7 @@ class Focus:
                 (FocusDirection.EGRESS, edge.source, edge.target),
                 (FocusDirection.INGRESS, edge.target, edge.source),
             ]
-            if not self.workloads or any(
+            if any(
                 own in wanted
                 and (not self.peers or other in peers)
                 and self.direction in (None, direction)

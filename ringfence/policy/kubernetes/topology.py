@@ -30,6 +30,7 @@ _TEMPLATES = frozenset(
         "VirtualMachine",
     }
 )
+_NODE = "Node"
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -40,6 +41,7 @@ class _Part(msgspec.Struct, rename="camel", frozen=True):
 class _Owner(_Part, frozen=True):
     name: str
     kind: str = "Pod"
+    controller: bool | None = None
 
 
 class _Metadata(_Part, frozen=True):
@@ -127,8 +129,13 @@ def _add(found: Topology, kind: str, manifest: Mapping[str, Any]) -> None:
     elif kind in ("Pod", "VirtualMachineInstance"):
         pod = convert(manifest, _Pod, "")
         if pod.status is None or pod.status.phase not in _FINISHED:
-            owner = next(iter(pod.metadata.owner_references or ()), None)
-            named = owner or _Owner(pod.metadata.name, kind)
+            # A static pod is controlled by its node, and is a workload of its own.
+            owners = (
+                one
+                for one in pod.metadata.owner_references or ()
+                if one.controller and one.kind != _NODE
+            )
+            named = next(owners, _Owner(pod.metadata.name, kind))
             _add_pod(found, pod.metadata.namespace, named, pod, pod.metadata.name)
     elif kind in _TEMPLATES or kind == "CronJob":
         metadata = convert(manifest, _Object, "").metadata

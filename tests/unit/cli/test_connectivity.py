@@ -1,11 +1,13 @@
 """What a folder of manifests permits: what the corpus of others has few cases of."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from ringfence.cli.main import FAILED, main
 from ringfence.cli.netpol import app
 from ringfence.model.errors import InputError
 from ringfence.policy.errors import PolicyError
@@ -104,6 +106,22 @@ def test_what_ingress_controllers_reach(tmp_path: Path, manifests: str, conn: st
 
 
 @pytest.mark.parametrize(
+    ("owner", "told"),
+    [
+        ("{kind: ReplicaSet, name: web-1, controller: true}", "shop/web-1[ReplicaSet]"),
+        ("{kind: ReplicaSet, name: web-1}", "shop/web[Pod]"),
+        ("{kind: Node, name: n1, controller: true}", "shop/web[Pod]"),
+    ],
+)
+def test_who_owns_a_pod(tmp_path: Path, owner: str, told: str) -> None:
+    (tmp_path / "all.yaml").write_text(
+        WEB.replace("labels:", f"ownerReferences: [{owner}], labels:").rstrip("-\n")
+    )
+    done = CliRunner().invoke(app, ["connectivity", "--dir", str(tmp_path)])
+    assert done.stdout.startswith(f"0.0.0.0-255.255.255.255[External] => {told} :")
+
+
+@pytest.mark.parametrize(
     ("manifests", "told"),
     [
         (2 * "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n", "one manifest of"),
@@ -117,6 +135,20 @@ def test_what_is_refused(tmp_path: Path, manifests: str, told: str) -> None:
     done = run(tmp_path, manifests)
     assert isinstance(done.exception, PolicyError)
     assert told in str(done.exception)
+
+
+def test_a_refusal_does_not_reach_the_terminal_as_others_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = POLICY.replace("name: p", 'name: "\\e]0;a"') % "ingress: [{from: [{}]}]"
+    (tmp_path / "all.yaml").write_text(hostile)
+    arguments = ["ringfence", "netpol", "connectivity", "--dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = capsys.readouterr().err
+    assert stop.value.code == FAILED
+    assert "NetworkPolicy/shop/�]0;a: spec.ingress[0].from[0]" in told
 
 
 def test_a_folder_without_manifests(tmp_path: Path) -> None:
