@@ -19,6 +19,11 @@ FIXED = (
     labels.SERVICE_ACCOUNT,
     labels.OWNER_KIND,
     labels.OWNER_NAME,
+    labels.CVE,
+    labels.CVSS,
+    labels.KEV,
+    labels.PACKAGE_NAME,
+    labels.PACKAGE_VERSION,
 )
 OPEN = (
     labels.LABEL_PREFIX,

@@ -25,6 +25,13 @@ OWNER_NAME = "kubernetes.owner.name"
 LABEL_PREFIX = "kubernetes.label."
 NAMESPACE_LABEL_PREFIX = "kubernetes.namespace.label."
 ANNOTATION_PREFIX = "kubernetes.annotation."
+CVE = "vuln.cve"
+CVSS = "vuln.cvss"
+KEV = "vuln.kev"
+"""Whether a vulnerability is in CISA's catalogue of exploited ones."""
+PACKAGE_NAME = "package.name"
+PACKAGE_VERSION = "package.version"
+"""What is in a workload's image; each comparison holds for any of its packages."""
 
 
 def make_labels(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:

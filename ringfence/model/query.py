@@ -7,11 +7,13 @@
 exactly. A key may carry several values: a comparison holds if one of them satisfies it, and
 `!=` is the negation of `=`, so it holds for an item without the key. `contains` looks for a
 substring, `matches` for a regular expression (RE2) over the whole value, `< <= > >=` compare
-numbers (a value that is no number never matches), `subnet` tests an address. `everything` matches
-all.
+numbers (a value that is no number never matches), and versions where the key is
+`package.version`, `subnet` tests an address. `everything` matches all.
 """
 
 import json
+import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +26,8 @@ from lark.exceptions import UnexpectedInput, UnexpectedToken, VisitError
 
 from ringfence.model.address import Network, parse_address, parse_network
 from ringfence.model.errors import InputError
+from ringfence.model.labels import PACKAGE_VERSION
+from ringfence.model.versions import version_key
 
 
 class QueryError(InputError):
@@ -62,7 +66,8 @@ class Compare:
         """The comparison in the filter language."""
         if self.operator is Operator.EXISTS:
             return f"{self.key} exists"
-        written = [_write_value(self.operator, value) for value in self.values]
+        plain = self.operator in _ORDERED and self.key not in VERSIONS
+        written = [value if plain else _quoted(value) for value in self.values]
         operand = f"({', '.join(written)})" if self.operator is Operator.IN else written[0]
         return f"{self.key} {self.operator} {operand}"
 
@@ -119,11 +124,15 @@ class Everything:
 
 Query = Compare | Not | And | Or | Everything
 
-_NUMERIC = frozenset({Operator.LT, Operator.LE, Operator.GT, Operator.GE})
+_ORDERED = frozenset({Operator.LT, Operator.LE, Operator.GT, Operator.GE})
+VERSIONS = frozenset(end + PACKAGE_VERSION for end in ("", "consumer.", "provider.", "dialled."))
+"""The keys whose values are versions, of items and of the ends of flows."""
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+"""What is a number in a label as well as in a filter; `float` alone reads more, such as `nan`."""
 
 
-def _write_value(operator: Operator, value: str) -> str:
-    return value if operator in _NUMERIC else json.dumps(value, ensure_ascii=False)
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _bracketed(query: Query, loose: Any) -> str:
@@ -196,7 +205,7 @@ class _Build(Transformer[Token, Query]):
     def compare(self, parts: list[Token]) -> Query:
         key, operator, value = parts
         kind = Operator(operator.lower())
-        _check_operand(kind, value)
+        _check_operand(key.lower(), kind, value)
         return Compare(str(key).lower(), kind, (str(value),))
 
     def in_(self, parts: list[Token]) -> Query:
@@ -211,9 +220,9 @@ def _at(token: Token, message: str) -> QueryError:
     return QueryError(message, token.line or 1, token.column or 1)
 
 
-def _check_operand(operator: Operator, value: Token) -> None:
+def _check_operand(key: str, operator: Operator, value: Token) -> None:
     """Refuse an operand that could never match, where the person who wrote it still sees it."""
-    if operator in _NUMERIC and _number(value) is None:
+    if operator in _ORDERED and key not in VERSIONS and _number(value) is None:
         raise _at(value, f"'{operator}' compares numbers, and {value!s} is none")
     if operator is Operator.SUBNET:
         try:
@@ -278,17 +287,14 @@ def _where(error: UnexpectedInput, text: str) -> tuple[int, int]:
 
 
 def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
-_ORDERS: dict[Operator, Callable[[float, float], bool]] = {
-    Operator.LT: lambda have, want: have < want,
-    Operator.LE: lambda have, want: have <= want,
-    Operator.GT: lambda have, want: have > want,
-    Operator.GE: lambda have, want: have >= want,
+_ORDERS: dict[Operator, Callable[[Any, Any], bool]] = {
+    Operator.LT: operator.lt,
+    Operator.LE: operator.le,
+    Operator.GT: operator.gt,
+    Operator.GE: operator.ge,
 }
 
 
@@ -314,8 +320,8 @@ def _in_subnet(have: str, want: str) -> bool:
 
 def value_matches(compare: Compare, have: str) -> bool:
     """Whether one value of a label satisfies the comparison; not for NE, which negates EQ."""
-    operator, want = compare.operator, compare.values
-    match operator:
+    want = compare.values
+    match compare.operator:
         case Operator.EXISTS:
             return True
         case Operator.EQ | Operator.IN:
@@ -327,8 +333,11 @@ def value_matches(compare: Compare, have: str) -> bool:
         case Operator.SUBNET:
             return _in_subnet(have, want[0])
         case Operator.LT | Operator.LE | Operator.GT | Operator.GE:
+            holds = _ORDERS[compare.operator]
+            if compare.key in VERSIONS:
+                return holds(version_key(have), version_key(want[0]))
             number, bound = _number(have), _number(want[0])
-            return number is not None and bound is not None and _ORDERS[operator](number, bound)
+            return number is not None and bound is not None and holds(number, bound)
         case Operator.NE:
             raise InputError("'!=' is judged on all values together, as the negation of '='")
 

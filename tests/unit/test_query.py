@@ -2,6 +2,7 @@
 
 import pytest
 
+from ringfence.model.labels import make_labels
 from ringfence.model.query import QueryError, matches, parse
 
 LABELS = {"env": ("prod",), "cve": ("CVE-1", "CVE-2"), "cvss": ("9.8",), "address": ("10.1.2.3",)}
@@ -58,3 +59,39 @@ def test_refusals_name_the_place(text: str, line: int, column: int, said: str) -
 
 def test_no_regular_expression_takes_for_ever() -> None:
     assert not matches(parse('a matches "(.|.)*X"'), {"a": ("a" * 200,)})
+
+
+def test_versions_compare_as_versions() -> None:
+    order = ["0.9", "1.0~rc1", "1.0", "1.0a", "1.0.1", "1.0.9", "1.0.10", "1.00.11", "2", "1:0.1"]
+    for place, version in enumerate(order):
+        labels = {"package.version": (version,)}
+        for other, written in enumerate(order):
+            query = parse(f'package.version >= "{written}"')
+            assert parse(str(query)) == query
+            assert matches(query, labels) is (place >= other), (version, written)
+    assert str(parse("consumer.package.version < 2")) == 'consumer.package.version < "2"'
+    assert matches(parse('package.version > "1"'), {"package.version": ("9" * 10_000,)})
+    assert not matches(parse("kubernetes.label.package.version >= 2"), {"x": ("2",)})
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e3", "1_000", " 5", "\u0665"])
+def test_what_only_looks_like_a_number_is_none(value: str) -> None:
+    assert not matches(parse("vuln.cvss >= 0"), {"vuln.cvss": (value,)})
+    with pytest.raises(QueryError, match="compares numbers"):
+        parse(f'vuln.cvss >= "{value}"')
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"), [("a =", 1, 4), ("a = 1 and\n", 2, 1), ("", 1, 1), ("(a = 1", 1, 7)]
+)
+def test_what_ends_too_soon_is_told_where_it_ends(text: str, line: int, column: int) -> None:
+    with pytest.raises(QueryError, match="found the end") as caught:
+        parse(text)
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+def test_labels_that_differ_in_case_alone_are_one_with_both_values() -> None:
+    labels = make_labels([("kubernetes.label.App", "a"), ("kubernetes.label.app", "b")])
+    assert labels == {"kubernetes.label.app": ("a", "b")}
+    for value in "ab":
+        assert matches(parse(f'kubernetes.label.APP = "{value}"'), labels)
