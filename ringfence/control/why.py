@@ -1,4 +1,4 @@
-"""Why a connection that somebody names would pass or not, by the rules that are enforced."""
+"""Why a connection, observed or only named, passes or not, by the rules that are enforced."""
 
 from dataclasses import dataclass
 
@@ -84,12 +84,20 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
         )
     except InputError as error:
         raise NotFoundError(str(error)) from error
+    return explain_all(policy_set, compiled, connections, assumed)
+
+
+def explain_all(
+    policy_set: PolicySet, compiled: Compiled, connections: Connections, notes: tuple[str, ...]
+) -> Answer:
+    """Explain connections of the policy set's inventory; `notes` are what was assumed of them."""
+    snapshot = policy_set.snapshot
     explained = []
     for row, verdict in enumerate(explain([policy_set], connections)):
         ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
     idle = () if policy_set.enforced else ("no workspace is enforced",)
-    return Answer(tuple(explained), (*idle, *assumed))
+    return Answer(tuple(explained), (*idle, *notes))
 
 
 def _end(
