@@ -24,6 +24,7 @@ from ringfence.control.api import (
     flows,
     inventory,
     labels,
+    reach,
     scopes,
     tokens,
     whoami,
@@ -55,6 +56,7 @@ GUARDED = (
     analysis.router,
     enforcement.router,
     why.router,
+    reach.router,
     changes.router,
 )
 """Every router here demands an API token; a new noun's router goes here."""
