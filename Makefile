@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: setup demo demo-down check test bench-flows fmt wire
+.PHONY: setup demo demo-down check test test-long fuzz bench-flows bench-policy fmt wire
 
 setup:
 	@scripts/setup
@@ -28,6 +28,18 @@ test: setup check
 	.venv/bin/pytest tests/property tests/integration
 	.venv/bin/pytest tests/kernel
 	.venv/bin/pytest tests/e2e
+
+# A million connections by the evaluator and the oracle, and a million broken inputs.
+test-long: .venv fuzz
+	RINGFENCE_EXAMPLES=4000 .venv/bin/pytest --timeout=0 tests/property/test_evaluate.py
+	RINGFENCE_EXAMPLES=1000 .venv/bin/pytest --timeout=0 tests/property/test_order.py tests/property/test_reach.py
+
+fuzz: .venv
+	$(PY) -m tests.fuzz filters 1000000
+	$(PY) -m tests.fuzz documents 100000
+
+bench-policy: .venv
+	@$(PY) -m bench.policy
 
 bench-flows: .venv
 	$(MAKE) -s -C bpf bench

@@ -19,8 +19,8 @@ from ringfence.model.query import matches, parse
 from ringfence.policy.document import format_documents, parse_documents
 
 SLOW_S = 2.0
-"""An input that takes longer counts as a hang."""
-_STUCK_S = 120
+"""An input that takes more of the processor counts as a hang."""
+_STUCK_S = 300
 
 FILTERS = (
     'kubernetes.namespace = "shop" and kubernetes.label.app in ("carts", "orders")',
@@ -143,7 +143,7 @@ def run(target: Target, count: int, seed: int) -> Counter[str]:
     for _ in range(count):
         text = mutate(chance, target.seeds)
         faulthandler.dump_traceback_later(_STUCK_S, exit=True)
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             printed = target.read(text)
         except InputError as error:
@@ -154,7 +154,7 @@ def run(target: Target, count: int, seed: int) -> Counter[str]:
         else:
             assert target.read(printed) == printed, repr(text[:3000])
             outcomes["read"] += 1
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         assert took < SLOW_S, f"{took:.1f} s for {text[:3000]!r} of {len(text)} letters"
     faulthandler.cancel_dump_traceback_later()
     return outcomes

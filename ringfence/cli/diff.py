@@ -8,6 +8,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.documents import print_changes, read_documents, send_documents, tell_governance
 from ringfence.cli.output import AnswerOption, Format, emit_data, printable
+from ringfence.cli.reach import print_difference
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -24,19 +25,30 @@ def diff(
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="A file, a folder, or -.")
     ] = None,
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Of two versions: the connections gained and lost.")
+    ] = False,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Show what `apply` would change, or what differs between two versions of workspaces.
 
-    Exit code 2 if there is a difference, 0 if there is none.
+    With --reach, compare what two versions let through, each within what is enforced. Exit code 2
+    if there is a difference, 0 if there is none.
 
     Examples: ringfence diff -f policies/
 
     ringfence diff sock-shop@p1 sock-shop@p2
+
+    ringfence diff --reach sock-shop@p1 sock-shop@p2
     """
     if bool(versions) == bool(file):
         raise InputError("name two versions, or files with -f")
-    differs = _diff_files(file, output) if file else _diff_versions(versions or [], output)
+    if file and reach:
+        raise InputError("--reach compares two versions: name them in place of files")
+    if file:
+        differs = _diff_files(file, output)
+    else:
+        differs = (print_difference if reach else _diff_versions)(*_two(versions or []), output)
     raise typer.Exit(2 if differs else 0)
 
 
@@ -54,10 +66,13 @@ def _diff_files(files: list[Path], output: Format) -> bool:
     return bool(differing)
 
 
-def _diff_versions(versions: list[str], output: Format) -> bool:
+def _two(versions: list[str]) -> tuple[str, str]:
     if len(versions) != 2:  # noqa: PLR2004
         raise InputError("name two versions, such as shop@p1 shop@p2")
-    old, new = versions
+    return versions[0], versions[1]
+
+
+def _diff_versions(old: str, new: str, output: Format) -> bool:
     answer = connect().get("/versions/difference", old=old, new=new)
     differences = answer["differences"]
     if output is Format.TABLE:

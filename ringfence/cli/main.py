@@ -34,6 +34,7 @@ COMMANDS = {
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "quarantine": ("quarantine", "Cut a workload off at once; list and lift quarantines."),
     "why": ("why", "Name the policy that decides a connection at each end."),
+    "reach": ("reach", "List what a workload can reach, and what can reach it."),
     "netpol": ("netpol", "Evaluate Kubernetes' policies: folders of manifests, recorded cases."),
     "changes": ("changes", "List who changed what, and when."),
     "tokens": (

@@ -6,6 +6,7 @@ import typer
 
 from ringfence.cli.analyze import decided_by
 from ringfence.cli.client import connect
+from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import AnswerOption, Format, emit_data
 from ringfence.model.policy import Action
 
@@ -13,20 +14,48 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def why(
-    source: Annotated[str, typer.Argument(help="An address, namespace/pod, or a node.")],
-    destination: Annotated[str, typer.Argument(help="The same, or namespace/service.")],
+def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    source: Annotated[
+        str | None, typer.Argument(help="An address, namespace/pod, or a node.")
+    ] = None,
+    destination: Annotated[
+        str | None, typer.Argument(help="The same, or namespace/service.")
+    ] = None,
     port: Annotated[int, typer.Argument(min=0, max=65535, help="The port as dialled.")] = 0,
     protocol: Annotated[str, typer.Option(help="TCP, UDP, ICMP, …")] = "TCP",
     icmp: Annotated[str, typer.Option(help="Of ICMP, the type, or type/code.")] = "echo-request",
+    flow: Annotated[
+        str | None, typer.Option(help="Instead of all these: an observed connection's id.")
+    ] = None,
+    since: SinceOption = "1h",
+    until: UntilOption = None,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
 
-    Example: ringfence why sock-shop/front-end sock-shop/carts 80
+    `ringfence flows related` and `ringfence flows list -o json` tell the ids of connections.
+
+    Examples:
+
+    ringfence why sock-shop/front-end sock-shop/carts 80
+
+    ringfence why --flow 6f1c0a94d2e8b371 --since 10m
     """
-    answer = connect().get(
-        "/why", source=source, destination=destination, port=port, protocol=protocol, icmp=icmp
+    if flow is None and (source is None or destination is None):
+        raise typer.BadParameter("write SOURCE and DESTINATION, or --flow ID")
+    if flow is not None and source is not None:
+        raise typer.BadParameter("--flow stands for SOURCE and DESTINATION: write either")
+    named = {
+        "source": source,
+        "destination": destination,
+        "port": port,
+        "protocol": protocol,
+        "icmp": icmp,
+    }
+    answer = (
+        connect().get("/why/flow", connection=flow, since=since, until=until)
+        if flow is not None
+        else connect().get("/why", **named)
     )
     if output is not Format.TABLE:
         emit_data(answer, output)

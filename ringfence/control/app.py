@@ -25,6 +25,7 @@ from ringfence.control.api import (
     inventory,
     labels,
     quarantines,
+    reach,
     scope_preview,
     scopes,
     tokens,
@@ -61,6 +62,7 @@ GUARDED = (
     enforcement.router,
     quarantines.router,
     why.router,
+    reach.router,
     changes.router,
 )
 """Every router here demands an API token; a new noun's router goes here."""

@@ -1,4 +1,4 @@
-"""Why a connection that somebody names would pass or not, by the rules that are enforced."""
+"""Why a connection, observed or only named, passes or not, by the rules that are enforced."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -87,6 +87,14 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
         )
     except InputError as error:
         raise NotFoundError(str(error)) from error
+    return explain_all(policy_set, compiled, connections, assumed)
+
+
+def explain_all(
+    policy_set: PolicySet, compiled: Compiled, connections: Connections, notes: tuple[str, ...]
+) -> Answer:
+    """Explain connections of the policy set's inventory; `notes` are what was assumed of them."""
+    snapshot = policy_set.snapshot
     explained = []
     for row, verdict in enumerate(explain([policy_set], connections)):
         ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
@@ -94,7 +102,7 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
     idle = () if policy_set.enforced else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}
     apart = _quarantined(policy_set, {snapshot.position(key) for key in held})
-    return Answer(tuple(explained), (*idle, *apart, *assumed))
+    return Answer(tuple(explained), (*idle, *apart, *notes))
 
 
 def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:

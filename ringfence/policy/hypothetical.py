@@ -37,6 +37,19 @@ def hypothetical(
     return tabulate(snapshot, found), tuple(notes)
 
 
+def find_workload(snapshot: Snapshot, text: str) -> tuple[int, tuple[str, ...]]:
+    """The position of the workload that an end of `hypothetical` names, and notes.
+
+    Raises InputError for a name that is none, and for an address that no workload holds.
+    """
+    notes: list[str] = []
+    addresses, _ = _find(snapshot, text, notes, services=False)
+    position = snapshot.at(addresses[0]) if addresses else NOWHERE
+    if position == NOWHERE or position not in snapshot.subjects:
+        raise InputError(f"{text!r} is no workload with an address of its own")
+    return position, tuple(notes)
+
+
 def _find(
     snapshot: Snapshot, text: str, notes: list[str], *, services: bool
 ) -> tuple[tuple[Address, ...], Item | None]:

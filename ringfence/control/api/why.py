@@ -1,29 +1,41 @@
 """Which policy decides a connection, at each end."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ringfence.control import why as explanation
+from ringfence.control.analysis import connections_of
+from ringfence.control.api.flow_pages import SORTS
+from ringfence.control.api.flow_search import condition_on, read_window
+from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_enforced, load_tree
 from ringfence.control.services import ServicesDep
+from ringfence.flows.connections import records
 from ringfence.model.errors import InputError
+from ringfence.model.flow import format_connection, parse_connection
 from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.icmp import parse_icmp_type
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
 from ringfence.policy.order import PolicySet
+from ringfence.store.flows.queries import listed
 from ringfence.store.relational.quarantines import load_quarantines
 
 router = APIRouter(tags=["why"])
 
 
 class DecisionResponse(BaseModel):
-    """One rule that matched; `policy` is null for a catch-all, `place` its place in the order."""
+    """One rule that matched; `policy` is null for a catch-all, `place` its place in the order.
+
+    `rule` is the rule of a Kubernetes policy, empty where a policy decides as a whole.
+    """
 
     layer: Layer
     stage: Stage
@@ -33,6 +45,7 @@ class DecisionResponse(BaseModel):
     policy: str | None
     place: int
     action: Action
+    rule: str
 
 
 class EndResponse(BaseModel):
@@ -91,7 +104,53 @@ async def why(
         compiled = services.enforcement.surroundings.compile(policy_set)
         return explanation.why(policy_set, compiled, question)
 
-    answer = await asyncio.to_thread(work)
+    return _response(await asyncio.to_thread(work))
+
+
+class FlowQuery(BaseModel):
+    """Which observed connection, by its id, and when it was seen."""
+
+    connection: str
+    since: str = "1h"
+    until: str | None = None
+
+
+@router.get("/why/flow")
+async def why_flow(
+    services: ServicesDep, principal: PrincipalDep, asked: Annotated[FlowQuery, Query()]
+) -> WhyResponse:
+    """Name the policies that decide an observed connection.
+
+    Its ends are who they were when it was first seen; the policies are those enforced now.
+    """
+    window = read_window(services, asked.since, asked.until)
+    number = parse_connection(asked.connection)
+    written = f'connection = "{format_connection(number)}"'
+    condition = await condition_on(services, principal, written, window)
+    parameters = {"tenant": principal.tenant, **window, **condition.parameters, "limit": 1}
+    hops = await services.flow_store.query(listed(condition.sql, SORTS["last"]), parameters)
+    seen = await asyncio.to_thread(partial(records, hops, attendant=True))
+    if not len(seen):
+        raise NotFoundError(f"connection {asked.connection!r} was not seen in that time")
+    async with services.database.read() as connection:
+        tree = await load_tree(connection, principal.tenant)
+        enforced = await load_enforced(connection, principal.tenant)
+        apart = await load_quarantines(connection, principal.tenant)
+    moment = services.inventory.names.now()
+    first_ns = int(seen.column("first_ns").min())
+    snapshot = services.inventory.timeline.at(first_ns)
+
+    def work() -> explanation.Answer:
+        policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
+        compiled = services.enforcement.surroundings.compile(policy_set)
+        note = f"ends as of {format_time(first_ns)}, policies as enforced now"
+        observed = connections_of(seen, snapshot)
+        return explanation.explain_all(policy_set, compiled, observed, (note,))
+
+    return _response(await asyncio.to_thread(work))
+
+
+def _response(answer: explanation.Answer) -> WhyResponse:
     return WhyResponse(
         allowed=answer.allowed,
         connections=[
@@ -115,6 +174,7 @@ def decision_response(decision: Decision) -> DecisionResponse:
         policy=decision.policy,
         place=decision.place,
         action=decision.action,
+        rule=decision.rule,
     )
 
 

@@ -242,3 +242,18 @@ async def test_a_direct_call_to_the_same_pod_is_another_connection(world: World)
         80: [[("node1", 7)], [("node1", 2), ("node2", 2), ("node2", 9)]],
         8080: [[("node1", 7), ("node2", 2), ("node2", 9)]],
     }
+
+
+async def test_why_of_an_observed_connection(seen: World) -> None:
+    flows = (await seen.ok("GET", "/flows"))["items"]
+    (through,) = (flow for flow in flows if flow["service"])
+    code, out, said = await seen.run("why", "--flow", through["connection"])
+    assert code == 0, said
+    first, consumer, *_, note = out.splitlines()
+    assert first.startswith("sock-shop/front-end")
+    assert first.endswith("TCP 80: allowed")
+    assert "sock-shop/carts" in first
+    assert consumer.endswith("outbound: not governed")
+    assert note.endswith("policies as enforced now")
+    code, _, said = await seen.run("why", "--flow", "0123456789abcdef")
+    assert (code, "was not seen in that time" in said) == (1, True)

@@ -1,0 +1,95 @@
+"""What is told of reach is what the evaluator says of each connection."""
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.model.address import Address, is_v4
+from ringfence.model.protocol import ICMP, TCP, UDP
+from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.evaluate import evaluate
+from ringfence.policy.reach import Reach, Survey
+from ringfence.policy.reachable import gained
+from tests.property.policy_world import OUTSIDE, World, enforced, worlds
+
+DESTINATIONS = [(TCP, 80), (TCP, 8079), (TCP, 65535), (UDP, 443), (ICMP, 0), (99, 0)]
+Peer = int | Address
+"""The position of a workload, or an address outside."""
+
+
+def allowed(reach: Reach, consumer: Peer, provider: Peer, cell: int) -> bool:
+    """By the ends of the consumer and the provider."""
+    consumers, providers = ends(reach.survey, consumer), ends(reach.survey, provider)
+    own_nodes = reach.survey.layers[0].own_nodes
+    own = (
+        isinstance(consumer, int)
+        and isinstance(provider, int)
+        and (own_nodes[consumer] == provider or own_nodes[provider] == consumer)
+    )
+    found = (
+        reach.own.get(pair, reach.allowed[pair]) if own else reach.allowed[pair]
+        for pair in product(consumers, providers)
+    )
+    return any(one[cell // 8] >> (7 - cell % 8) & 1 for one in found)
+
+
+def ends(survey: Survey, peer: Peer) -> list[int]:
+    if isinstance(peer, int):
+        return [at for at, end in enumerate(survey.ends) if peer in end.workloads]
+    number = int.from_bytes(peer)
+    return [
+        at
+        for at, end in enumerate(survey.ends)
+        if any(first <= number <= last for first, last in end.ranges)
+    ]
+
+
+@given(worlds())
+def test_reach_agrees_with_the_evaluator(world: World) -> None:
+    policy_set = world.policy_set()
+    reach = Survey([policy_set]).judge(0)
+    cells = {
+        (protocol, port): at
+        for at, cell in enumerate(reach.survey.cells)
+        for protocol, port in DESTINATIONS
+        if cell.first <= port <= cell.last
+        and cell.protocol == (reach.survey.other_protocol if protocol == 99 else protocol)
+    }
+    items = world.snapshot.items
+    peers: list[tuple[Peer, tuple[Address, ...]]] = [
+        *((at, items[at].addresses) for at in world.snapshot.subjects),
+        *((address, (address,)) for address in OUTSIDE),
+    ]
+    asked, meant = [], []
+    for (consumer, mine), (provider, its) in product(peers, peers):
+        for (protocol, port), one, other in product(DESTINATIONS, mine, its):
+            if is_v4(one) == is_v4(other):
+                asked.append(Connection(protocol, one, other, port, other, port))
+                meant.append((consumer, provider, cells[protocol, port]))
+    verdicts = evaluate(policy_set, tabulate(world.snapshot, asked)).allowed
+    expected: dict[tuple[Peer, Peer, int], bool] = {}
+    for key, verdict in zip(meant, verdicts.tolist(), strict=True):
+        expected[key] = expected.get(key, False) or verdict
+    for key, verdict in expected.items():
+        if key[0] != key[1]:
+            assert allowed(reach, *key) is verdict
+
+
+@given(worlds(), st.data())
+def test_nothing_is_gained_exactly_where_nothing_more_is_allowed(
+    world: World, data: st.DataObject
+) -> None:
+    layers = [world.policy_set(), world.policy_set(data.draw(enforced(world.tree)))]
+    survey = Survey(layers)
+    old, new = survey.judge(0), survey.judge(1)
+    assert not gained(old, old)
+    more = new.allowed & ~old.allowed
+    alone = [at for at, end in enumerate(survey.ends) if len(end.workloads) == 1]
+    more[alone, alone] = 0
+    own = any(
+        np.any(new.own.get(pair, new.allowed[pair]) & ~old.own.get(pair, old.allowed[pair]))
+        for pair in {*old.own, *new.own}
+    )
+    assert bool(gained(old, new)) == bool(more.any() or own)
