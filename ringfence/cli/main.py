@@ -27,6 +27,8 @@ COMMANDS = {
     "apply": ("apply", "Make scopes and workspaces as the YAML files say."),
     "diff": ("diff", "Show what apply would change, or what differs between two versions."),
     "rollback": ("rollback", "Make what a workspace once said its latest version again."),
+    "fmt": ("fmt", "Rewrite YAML files in canonical form."),
+    "schema": ("schema", "Print the JSON Schema of scopes and workspaces, for editors."),
     "get": ("get", "Show workspaces, their versions and policies."),
     "export": ("export", "Print scopes and workspaces as YAML."),
     "discover": ("discover", "Propose the policies that the observed flows need."),
