@@ -29,6 +29,7 @@ COMMANDS = {
     "rollback": ("rollback", "Make what a workspace once said its latest version again."),
     "fmt": ("fmt", "Rewrite YAML files in canonical form."),
     "schema": ("schema", "Print the JSON Schema of scopes and workspaces, for editors."),
+    "lint": ("lint", "Find policies that are shadowed, redundant, too broad, unused or of nobody."),
     "get": ("get", "Show workspaces, their versions and policies."),
     "export": ("export", "Print scopes and workspaces as YAML."),
     "discover": ("discover", "Propose the policies that the observed flows need."),

@@ -58,6 +58,7 @@ class ItemResponse(BaseModel):
     addresses: list[str]
     labels: dict[str, list[str]]
     node: str
+    host_network: bool
     owner: str
     since: str
     service: ServiceResponse | None
@@ -112,6 +113,7 @@ def _item(item: Item, since_ns: int) -> ItemResponse:
         else [format_address(address) for address in item.addresses],
         labels={key: list(values) for key, values in item.labels.items()},
         node=item.node,
+        host_network=item.host_network,
         owner="/".join(owner),
         since=format_time(since_ns),
         service=_service(item.service) if item.service else None,

@@ -1,0 +1,105 @@
+"""What lint calls shadowed or redundant changes no verdict when it goes, alone or all at once."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.errors import InputError
+from ringfence.model.ids import RevisionId, Version
+from ringfence.model.scope import ScopeTree
+from ringfence.model.verdict import EndRole
+from ringfence.model.workload import ItemKind
+from ringfence.policy.connection import tabulate
+from ringfence.policy.document import Documents
+from ringfence.policy.evaluate import UNGOVERNED, evaluate
+from ringfence.policy.needless import Needless, needless
+from ringfence.policy.order import Enforced, PolicySet
+from ringfence.policy.universe import universe
+from tests.property.test_evaluate import (
+    CONNECTIONS,
+    connections,
+    enforced,
+    pods_and_nodes,
+    services,
+    trees,
+)
+
+
+def without(bound: list[Enforced], gone: Collection[Needless]) -> list[Enforced]:
+    names = {(one.rule.decision.workspace, one.rule.decision.policy) for one in gone}
+    return [
+        (
+            replace(
+                workspace,
+                policies=tuple(
+                    policy
+                    for policy in workspace.policies
+                    if (workspace.name, policy.id) not in names
+                ),
+            ),
+            version,
+        )
+        for workspace, version in bound
+    ]
+
+
+@given(st.data())
+def test_no_verdict_needs_a_needless_policy(data: st.DataObject) -> None:
+    workloads = data.draw(pods_and_nodes())
+    pods = [one for one in workloads if one.kind is ItemKind.POD]
+    items = workloads + data.draw(services(pods))
+    tree = data.draw(trees())
+    bound = data.draw(enforced(tree))
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    layer = PolicySet(snapshot, tree, bound)
+    found = needless(layer, range(len(layer.rules)))
+    event("some" if found else "none")
+    for one in found:
+        event("shadowed" if one.shadowed else "redundant")
+    if not found:
+        return
+    asked = data.draw(
+        st.lists(connections(items), min_size=CONNECTIONS * 3, max_size=CONNECTIONS * 3)
+    )
+    columns = tabulate(snapshot, asked)
+    before = evaluate(layer, columns)
+    shadowed = {one.rule.decision.place for one in found if one.shadowed}
+    for role in EndRole:
+        assert not shadowed & set(before.deciding(role).tolist())
+    for gone in (found, *([one] for one in found)):
+        after = evaluate(PolicySet(snapshot, tree, without(bound, gone)), columns)
+        assert (before.allowed == after.allowed).all()
+
+
+@given(st.data())
+def test_what_is_shadowed_in_every_inventory_is_in_any(data: st.DataObject) -> None:
+    workloads = data.draw(pods_and_nodes())
+    pods = [one for one in workloads if one.kind is ItemKind.POD]
+    items = workloads + data.draw(services(pods))
+    tree = data.draw(trees())
+    bound = data.draw(enforced(tree))
+    given = Documents(tree.preorder(), tuple(workspace for workspace, _ in bound))
+    try:
+        rewritten, made = universe(given)
+    except InputError:
+        event("too large")
+        return
+    versions = [(one, Version(1)) for one in rewritten.workspaces]
+    imagined = Snapshot((RevisionId(number), one) for number, one in enumerate(made, 1))
+    layer = PolicySet(imagined, ScopeTree(rewritten.scopes), versions)
+    found = [one for one in needless(layer, range(len(layer.rules))) if one.shadowed]
+    event("some" if found else "none")
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    real = PolicySet(snapshot, tree, bound)
+    asked = data.draw(
+        st.lists(connections(items), min_size=CONNECTIONS * 2, max_size=CONNECTIONS * 2)
+    )
+    verdicts = evaluate(real, tabulate(snapshot, asked))
+    gone = {(one.rule.decision.workspace, one.rule.decision.policy) for one in found}
+    for role in EndRole:
+        for place in {*verdicts.deciding(role).tolist()} - {UNGOVERNED}:
+            decision = real.rules[place].decision
+            assert (decision.workspace, decision.policy) not in gone
