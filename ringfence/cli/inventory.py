@@ -10,6 +10,9 @@ from ringfence.model.workload import ItemKind
 
 app = typer.Typer(add_completion=False)
 
+_ALL = 100_000
+"""The most that the control plane lists at once."""
+
 
 def _labels(row: Row) -> str:
     """The labels that people set: the built-in ones have columns of their own."""
@@ -55,7 +58,7 @@ def inventory(
 
     Example: ringfence inventory --kind pod --filter 'kubernetes.namespace = "sock-shop"'
     """
-    answer = connect().get("/inventory", filter=filter_, kind=kind, at=at)
+    answer = connect().get("/inventory", filter=filter_, kind=kind, at=at, limit=_ALL)
     items = answer["items"]
     cut_off = any(one["quarantine"] for one in items)
     emit(items, [*COLUMNS, *([QUARANTINE] if cut_off else [])], output, "nothing matches")

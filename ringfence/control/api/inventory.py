@@ -59,6 +59,7 @@ class ItemResponse(BaseModel):
     addresses: list[str]
     labels: dict[str, list[str]]
     node: str
+    host_network: bool
     owner: str
     quarantine: str | None = Field(description="The quarantine that holds it, null for none.")
     since: str
@@ -119,6 +120,7 @@ def _item(item: Item, since_ns: int, quarantine: str | None) -> ItemResponse:
         else [format_address(address) for address in item.addresses],
         labels={key: list(values) for key, values in item.labels.items()},
         node=item.node,
+        host_network=item.host_network,
         owner="/".join(owner),
         quarantine=quarantine,
         since=format_time(since_ns),

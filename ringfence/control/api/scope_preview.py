@@ -20,8 +20,9 @@ from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Stage
 from ringfence.policy.ends import members
 from ringfence.policy.impact import impact
-from ringfence.policy.order import Enforced, PolicySet
+from ringfence.policy.order import PolicySet
 from ringfence.policy.scope_checks import divided_clusters, overlaps
+from ringfence.store.relational.quarantines import load_quarantines
 
 router = APIRouter(tags=["scopes"])
 
@@ -110,24 +111,22 @@ async def preview_scopes(
     async with services.database.read() as connection:
         held, _ = await load_documents(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
+        apart = await load_quarantines(connection, principal.tenant)
     decide(held, given)
-    return await asyncio.to_thread(
-        _preview,
-        services.inventory.timeline.latest(),
-        (ScopeTree(held.scopes), tree_with(held, given)),
-        enforced,
-        request.override,
-    )
+    snapshot, moment = services.inventory.timeline.latest(), services.inventory.names.now()
+    trees = ScopeTree(held.scopes, held.filters), tree_with(held, given)
+
+    def work() -> PreviewResponse:
+        before, after = (PolicySet(snapshot, tree, enforced, moment, apart) for tree in trees)
+        return _preview(before, after, request.override)
+
+    return await asyncio.to_thread(work)
 
 
 def _preview(
-    snapshot: Snapshot,
-    trees: tuple[ScopeTree, ScopeTree],
-    enforced: tuple[Enforced, ...],
-    override: Collection[Override],
+    before: PolicySet, after: PolicySet, override: Collection[Override]
 ) -> PreviewResponse:
-    old, new = trees
-    before, after = (PolicySet(snapshot, tree, enforced) for tree in trees)
+    snapshot, old, new = after.snapshot, before.tree, after.tree
     found = impact(before, after)
     refused = refusal(after, override) if found.workloads else ""
 

@@ -1,0 +1,20 @@
+"""`ringfence schema`: what editors need to complete and check documents."""
+
+import json
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scopes and workspaces. Needs no server.
+
+    For yaml-language-server, begin a file with: # yaml-language-server: $schema=ringfence.json
+
+    Example: ringfence schema > ringfence.json
+    """
+    from ringfence.policy.schema import document_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(document_schema(), indent=2))

@@ -1,0 +1,108 @@
+"""What is odd about the policies that the control plane holds."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.flow_search import read_window
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.errors import NotFoundError
+from ringfence.control.identity import Principal
+from ringfence.control.policies import load_documents
+from ringfence.control.services import Services, ServicesDep
+from ringfence.control.usage import usage
+from ringfence.flows.connections import records
+from ringfence.inventory.resolutions import Names
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.ids import WorkspaceName
+from ringfence.model.scope import ScopeTree
+from ringfence.policy.lint import Finding, Oddity, lint, lint_sets, unused
+from ringfence.policy.moment import Moment
+from ringfence.policy.order import Enforced, PolicySet
+from ringfence.store.flows.queries import HOPS
+
+router = APIRouter(tags=["policies"])
+
+
+class FindingResponse(BaseModel):
+    """Something odd about a policy; `others`, as WORKSPACE/POLICY, make it so."""
+
+    kind: Oddity
+    workspace: str
+    policy: str
+    why: str
+    others: list[str]
+
+
+class LintQuery(BaseModel):
+    """Which workspaces, and over which time to look for policies that nothing used."""
+
+    workspace: list[str] = Field(default=[], description="These only; all if left out.")
+    unused: str | None = Field(default=None, description="A duration back from now, such as 30d.")
+
+
+class LintResponse(BaseModel):
+    """Findings by workspace, in the order in which each lists its policies."""
+
+    items: list[FindingResponse]
+
+
+@router.get("/lint")
+async def lint_policies(
+    services: ServicesDep, principal: PrincipalDep, asked: Annotated[LintQuery, Query()]
+) -> LintResponse:
+    """Judge the latest version of each workspace among those that stand beside it."""
+    async with services.database.read() as connection:
+        held, latest = await load_documents(connection, principal.tenant)
+    for name in asked.workspace:
+        if name not in latest:
+            raise NotFoundError(f"there is no workspace {name!r}")
+    about = {WorkspaceName(name) for name in asked.workspace} or set(latest)
+    tree = ScopeTree(held.scopes, held.filters)
+    names = services.inventory.names.now().names
+    snapshot = services.inventory.timeline.latest()
+    found: list[Finding] = []
+    for bound, judged in lint_sets(held.workspaces, latest, about):
+        found += await asyncio.to_thread(_lint, snapshot, tree, bound, judged, names)
+        if asked.unused is not None:
+            found += await _unused(services, principal, asked.unused, tree, bound, judged)
+    return LintResponse(
+        items=[
+            FindingResponse(
+                kind=one.kind,
+                workspace=one.workspace,
+                policy=one.policy,
+                why=one.why,
+                others=list(one.others),
+            )
+            for one in sorted(found, key=lambda one: one.workspace)
+        ]
+    )
+
+
+def _lint(
+    snapshot: Snapshot,
+    tree: ScopeTree,
+    bound: list[Enforced],
+    judged: set[WorkspaceName],
+    names: Names,
+) -> list[Finding]:
+    # Before anything expires: what is odd about a policy is so as long as it counts.
+    return lint(PolicySet(snapshot, tree, bound, Moment(names=names)), judged)
+
+
+async def _unused(
+    services: Services,
+    principal: Principal,
+    since: str,
+    tree: ScopeTree,
+    bound: list[Enforced],
+    judged: set[WorkspaceName],
+) -> list[Finding]:
+    window = read_window(services, since, None)
+    hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
+    seen = await asyncio.to_thread(records, hops)
+    counts = await usage(seen, services.inventory.timeline, window["until"], tree, bound)
+    return [one for one in unused(bound, counts, since) if one.workspace in judged]

@@ -1,0 +1,74 @@
+"""Lint of files, with no control plane: findings with the file and the line of their policy."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.errors import InputError
+from ringfence.model.ids import RevisionId, Version, WorkspaceName
+from ringfence.model.policy import Workspace
+from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
+from ringfence.model.workload import Item
+from ringfence.policy.comments import Path, places
+from ringfence.policy.document import Documents, parse_documents
+from ringfence.policy.lint import Finding, lint, lint_sets
+from ringfence.policy.order import PolicySet
+from ringfence.policy.universe import universe
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a policy stands; `line` counts from 1."""
+
+    file: str
+    line: int
+
+
+def lint_documents(
+    files: Iterable[tuple[str, str]],
+    items: Iterable[Item] | None,
+    workspaces: Collection[str] = (),
+) -> list[tuple[Place, Finding]]:
+    """What is odd about the workspaces of files, (name, text), by place.
+
+    Without items they are held against every inventory that there may be, and told is what any of
+    them bears out. Raises InputError where the files are not sound, or `workspaces`, which limits
+    what is judged, names none of theirs.
+    """
+    scopes: list[Scope] = []
+    found: list[Workspace] = []
+    filters: list[InventoryFilter] = []
+    where: dict[Path, Place] = {}
+    for name, text in files:
+        read = parse_documents(text, name)
+        scopes += read.scopes
+        found += read.workspaces
+        filters += read.filters
+        for index, path in places(text):
+            where[path] = Place(name, text.count("\n", 0, index) + 1)
+    documents = Documents(tuple(scopes), tuple(found), tuple(filters))
+    names = {one.name for one in documents.workspaces}
+    for wanted in workspaces:
+        if wanted not in names:
+            raise InputError(f"there is no workspace {wanted!r} in these files")
+    about = {WorkspaceName(name) for name in workspaces} or names
+    known = items is not None
+    if items is None:
+        documents, items = universe(documents)
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    tree = ScopeTree(documents.scopes, documents.filters)
+    versions = {name: Version(1) for name in names}
+    odd = [
+        one
+        for bound, judged in lint_sets(documents.workspaces, versions, about)
+        for one in lint(PolicySet(snapshot, tree, bound), judged, known=known)
+    ]
+    positions = {
+        (one.name, policy.id): at for one in found for at, policy in enumerate(one.policies)
+    }
+    told = [
+        (where["Workspace", one.workspace, "spec", "policies", at], one)
+        for one in odd
+        for at in [positions[one.workspace, one.policy]]
+    ]
+    return sorted(told, key=lambda pair: (pair[0].file, pair[0].line))

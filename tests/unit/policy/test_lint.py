@@ -1,0 +1,122 @@
+"""Each kind of finding, for files with an inventory and without one."""
+
+from dataclasses import replace
+
+import pytest
+
+from ringfence.model.errors import InputError
+from ringfence.model.ids import Version
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.document import parse_documents
+from ringfence.policy.lint import Oddity, unused
+from ringfence.policy.offline import lint_documents
+from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
+from tests.unit.policy.test_needless import HEAD, SERVICE, SERVICE_80, SHOP, policy
+
+AGENT = replace(item(ItemKind.POD, "agent", "192.0.2.1"), host_network=True)
+ITEMS = [NODE, FRONT, DB, AGENT, SERVICE]
+EVERYBODY = "cidr: [0.0.0.0/0, '::/0']"
+
+
+def told(text: str, items: list[Item] | None) -> list[tuple[int, str, str]]:
+    """Line, policy and kind of each finding."""
+    found = lint_documents([("shop.yaml", text)], items)
+    return [(place.line, one.policy, one.kind) for place, one in found]
+
+
+@pytest.mark.parametrize(
+    ("policies", "kinds"),
+    [
+        ((policy("a"), policy("b")), [("b", Oddity.SHADOWED)]),
+        ((policy("a", SHOP, action="DENY"), policy("b")), [("b", Oddity.CONTRADICTORY)]),
+        ((policy("a"), policy("b", ports="3306-3307")), [("a", Oddity.REDUNDANT)]),
+        ((policy("a", "filter: 'name = \"gone\"'"),), [("a", Oddity.MATCHES_NOTHING)]),
+        ((policy("a", "filter: 'name = \"agent\"'"),), [("a", Oddity.MATCHES_NOTHING)]),
+        ((policy("a", consumer="{cidr: 203.0.113.9}", provider="filter: 'kind = \"node\"'"),),
+         [("a", Oddity.MATCHES_NOTHING)]),
+        ((policy("a", "service: shop/gone"),), [("a", Oddity.NO_SUCH_SERVICE)]),
+        ((policy("a", ports="", consumer=f"{{{EVERYBODY}}}"),), [("a", Oddity.TOO_BROAD)]),
+        ((policy("a", ports="1-65535", consumer=f"{{{EVERYBODY}}}"),), [("a", Oddity.TOO_BROAD)]),
+        ((policy("a", ports="", protocol="any", consumer="{scope: all}"),),
+         [("a", Oddity.TOO_BROAD)]),
+        ((policy("a", consumer=f"{{{EVERYBODY}}}"), policy("b", SERVICE_80, "80")), []),
+        ((policy("a", SERVICE_80, "", consumer=f"{{{EVERYBODY}}}"),
+          policy("b", ports="", protocol="ICMP", consumer=f"{{{EVERYBODY}}}")), []),
+    ],
+)  # fmt: skip
+def test_findings(policies: tuple[str, ...], kinds: list[tuple[str, Oddity]]) -> None:
+    found = told(HEAD + "".join(policies), ITEMS)
+    assert [(policy, kind) for _, policy, kind in found] == kinds
+    text = HEAD + "".join(policies)
+    for line, name, _ in found:
+        assert text.splitlines()[line - 1] == f"  - id: {name}"
+
+
+def test_reasons_name_what_makes_it_so() -> None:
+    text = HEAD + policy("a", SHOP, action="DENY") + policy("b")
+    ((_, one),) = lint_documents([("f", text)], ITEMS)
+    assert one.others == ("shop/a",)
+    assert one.why == "shop/a decides all its connections before it, and says DENY, not ALLOW"
+    hosts = HEAD + policy("a", "filter: 'name = \"agent\"'")
+    ((_, one),) = lint_documents([("f", hosts)], ITEMS)
+    assert one.why == (
+        "provider: it matches only host-network pods (1 pod), each of which is its node"
+    )
+
+
+APP = 'kubernetes.label.app = "x"'
+
+
+@pytest.mark.parametrize(
+    ("policies", "kinds"),
+    [
+        ((policy("a"), policy("b")), ["b"]),
+        ((policy("a", f"filter: '{APP}'"), policy("b", f"filter: '{APP} and kind = \"pod\"'")),
+         ["b"]),
+        ((policy("a", f"filter: '{APP} and kind = \"pod\"'"), policy("b", f"filter: '{APP}'")),
+         []),
+        ((policy("a", "filter: 'kind = \"pod\"'"), policy("c", "filter: 'not kind = \"pod\"'"),
+          policy("b", f"filter: '{APP}'")), ["b"]),
+        ((policy("a", "filter: 'name matches \"d.*\"'"), policy("b")), []),
+        ((policy("a", "filter: 'name matches \"d.*\"'"),
+          policy("b", f"filter: 'name matches \"d.*\" and {APP}'")), ["b"]),
+        # Whatever there is, an address in the smaller block is one in the larger.
+        ((policy("a", "cidr: 10.0.0.0/8"), policy("b", "cidr: 10.1.0.0/16")), ["b"]),
+        ((policy("a", "cidr: 10.0.0.0/8, except: 10.1.2.0/24"),
+          policy("b", "cidr: 10.1.0.0/16")), []),
+        # A pod may have any address, and none of a filter's need have it.
+        ((policy("a", "cidr: 10.0.0.0/30"), policy("b")), []),
+        ((policy("a", "scope: shop"), policy("b", SHOP)), ["b"]),
+        ((policy("a", SERVICE_80, "80-90"), policy("b", SERVICE_80, "85")), ["b"]),
+        ((policy("a", SERVICE_80, "80-90"), policy("b", SERVICE_80, "85-91")), []),
+        ((policy("a", "fqdn: example.org"), policy("b", "fqdn: example.org")), []),
+    ],
+)  # fmt: skip
+def test_shadows_in_every_inventory(policies: tuple[str, ...], kinds: list[str]) -> None:
+    found = told(HEAD + "".join(policies), None)
+    assert [(name, kind) for _, name, kind in found] == [(one, "shadowed") for one in kinds]
+
+
+def test_a_secondary_workspace_is_judged_in_its_place() -> None:
+    second = (
+        HEAD[HEAD.rindex("---") :]
+        .replace("{name: shop}", "{name: try}")
+        .replace("scope: shop", "scope: shop\n  primary: false")
+    )
+    text = HEAD + policy("a") + second + policy("a")
+    assert told(text, ITEMS) == []
+    assert told(text + policy("b"), ITEMS)[0][1:] == ("b", "shadowed")
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(InputError, match="no workspace 'x'"):
+        lint_documents([("f", DOCUMENTS)], None, ["x"])
+    many = "".join(policy(f"p{n}", f"filter: 'kubernetes.label.l{n} = \"x\"'") for n in range(16))
+    with pytest.raises(InputError, match="give an inventory"):
+        lint_documents([("f", HEAD + many)], None)
+
+
+def test_policies_that_decided_nothing_are_unused() -> None:
+    (shop,) = parse_documents(HEAD + policy("a") + policy("b"), "f").workspaces
+    (found,) = unused([(shop, Version(1))], {(shop.name, shop.policies[0].id): 3}, "7d")
+    assert (found.policy, found.kind) == ("b", Oddity.UNUSED)
