@@ -6,7 +6,7 @@ would decide in its place says the same. Both are worked out on sets of connecti
 rules, it counts as needed: what is told here can be relied on, but there may be more.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,9 @@ from ringfence.model.verdict import EndRole, Stage
 from ringfence.policy.evaluate import DIRECTIONS
 from ringfence.policy.layer import OrderedRule, RuleLayer
 from ringfence.policy.space import Region, Space, without
+
+_FEW = 256
+"""Atoms of providers up to which rules are found by each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,17 @@ def needless(layer: RuleLayer, judged: Iterable[int]) -> list[Needless]:
 
     All of them may go at once. A policy that speaks of no connection at all is not among them.
     """
-    order = _Order(layer)
+    order, gone = _Order(layer), BitMap()
     found: dict[int, Needless] = {}
     for shadowed in (True, False):
         for place in judged:
             rule = layer.rules[place]
-            if rule.decision.stage is Stage.CATCH_ALL or place in found:
+            if rule.decision.stage is Stage.CATCH_ALL or place in gone:
                 continue
-            others = order.shadowing(place, found) if shadowed else order.same(place, found)
+            others = order.shadowing(place, gone) if shadowed else order.same(place, gone)
             if others:
                 found[place] = Needless(rule, shadowed, others)
+                gone.add(place)
     return [found[place] for place in sorted(found)]
 
 
@@ -65,9 +69,9 @@ class _Order:
             for role in EndRole
         }
 
-    def shadowing(self, place: int, gone: Container[int]) -> tuple[OrderedRule, ...]:
+    def shadowing(self, place: int, gone: BitMap) -> tuple[OrderedRule, ...]:
         """The rules before that leave nothing to the one at the place; none if they do not."""
-        before = [other for other in range(place) if other not in gone]
+        before = BitMap(range(place)) - gone
         covering: set[int] = set()
         speaks = False
         for role in EndRole:
@@ -86,10 +90,10 @@ class _Order:
                 return (self._rules[other],)
         return tuple(self._rules[other] for other in sorted(covering))
 
-    def same(self, place: int, gone: Container[int]) -> tuple[OrderedRule, ...]:
+    def same(self, place: int, gone: BitMap) -> tuple[OrderedRule, ...]:
         """The rules that would decide in place of this one, if each says the same; else none."""
-        before = [other for other in range(place) if other not in gone]
-        after = [other for other in range(place + 1, len(self._rules)) if other not in gone]
+        before = BitMap(range(place)) - gone
+        after = BitMap(range(place + 1, len(self._rules))) - gone
         instead: set[int] = set()
         for role in EndRole:
             left, _ = self._taken(role, self._regions[role][place], before)
@@ -109,7 +113,7 @@ class _Order:
         return tuple(self._rules[other] for other in sorted(instead))
 
     def _taken(
-        self, role: EndRole, regions: Sequence[Region], others: Sequence[int]
+        self, role: EndRole, regions: Sequence[Region], others: BitMap
     ) -> tuple[list[Region], set[int]]:
         """What other rules leave of regions, and which of them take something."""
         left, used = list(regions), set()
@@ -121,22 +125,28 @@ class _Order:
                 break
         return left, used
 
-    def _near(
-        self, role: EndRole, regions: Sequence[Region], others: Sequence[int]
-    ) -> Iterator[int]:
-        """Those of the places whose rules may meet the regions, told apart by one of the sides."""
-        if not regions:
-            return iter(())
-        reach = BitMap.union(*(region.sides[1] for region in regions))
-        sides = self._providers[role]
-        return (other for other in others if sides[other].intersect(reach))
+    def _near(self, role: EndRole, regions: Sequence[Region], others: BitMap) -> BitMap:
+        """Those of the places whose rules may meet the regions, told apart by their providers."""
+        reach = BitMap.union(BitMap(), *(region.sides[1] for region in regions))
+        if len(reach) > _FEW:
+            return others
+        wide, at = self._providing[role]
+        return others & BitMap.union(wide, *(at[atom] for atom in reach if atom in at))
 
     @cached_property
-    def _providers(self) -> dict[EndRole, list[BitMap]]:
-        return {
-            role: [BitMap.union(BitMap(), *(one.sides[1] for one in regions)) for regions in rules]
-            for role, rules in self._regions.items()
-        }
+    def _providing(self) -> dict[EndRole, tuple[BitMap, dict[int, BitMap]]]:
+        """The places of rules with many providers, and for each atom those of the other rules."""
+        found: dict[EndRole, tuple[BitMap, dict[int, BitMap]]] = {}
+        for role, rules in self._regions.items():
+            wide, at = found[role] = BitMap(), {}
+            for place, regions in enumerate(rules):
+                reach = BitMap.union(BitMap(), *(one.sides[1] for one in regions))
+                if len(reach) > _FEW:
+                    wide.add(place)
+                else:
+                    for atom in reach:
+                        at.setdefault(atom, BitMap()).add(place)
+        return found
 
 
 def _take(left: list[Region], others: Sequence[Region]) -> tuple[list[Region], bool]:
