@@ -44,6 +44,7 @@ class Inventory:
             self.timeline.load(await load_revisions(connection, self._tenant))
         await self.names.start()
         self._metrics.items.set_function(lambda: len(self.timeline.latest().items))
+        self._metrics.names_refused.set_function(lambda: self.names.resolutions.refused)
         self._writer = asyncio.create_task(self._write_behind())
 
     async def stop(self) -> None:

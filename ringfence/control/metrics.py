@@ -31,6 +31,11 @@ class Metrics:
             "Changes of the inventory that are not in the database yet.",
             registry=self.registry,
         )
+        self.names_refused = Gauge(
+            "ringfence_dns_names_refused",
+            "Addresses of names that DNS told and for which there was no room, since the start.",
+            registry=self.registry,
+        )
         self.compile_failures = Counter(
             "ringfence_compile_failures",
             "Times that the enforced set could not be turned into rules.",

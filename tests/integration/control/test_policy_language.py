@@ -3,11 +3,18 @@
 import asyncio
 import time
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import dns.message
+import dns.rrset
 import pytest
 
+from ringfence.agent.resolved import Resolved
+from ringfence.agent.session import tell_answers
 from ringfence.inventory.resolutions import LINGER_NS
+from ringfence.kernel.answers import Answer
+from ringfence.link.channel import Link
 from ringfence.model.address import Network, parse_address
 from ringfence.model.protocol import UDP
 from ringfence.model.workload import Item, ItemKind, ServicePort, ServiceSpec, ServiceType
@@ -118,6 +125,35 @@ async def test_a_name_means_what_dns_answered_for_as_long_as_it_said(
     await publish(connector, [NODE, FRONT, DB, resolver(), other])
     assert not allowed_to(await node.directive())
     assert not (await world.ok("GET", "/why", params=question))["allowed"]
+
+
+async def test_an_agent_tells_what_it_heard_until_it_is_known(world: World) -> None:
+    """As the kernel hands answers to the agent, and from there by its own way."""
+    node = await enforced(world, DOCUMENTS)
+    await node.directive()
+    asked = dns.message.make_query("API.example.org.", "A")
+    reply = dns.message.make_response(asked)
+    reply.answer.append(dns.rrset.from_text("API.example.org.", 300, "IN", "A", API))
+    heard = Answer(
+        time.time_ns(), parse_address(RESOLVER), FRONT.addresses[0], 4000, reply.to_wire()
+    )
+    resolved = Resolved()
+    resolved.hear([heard, heard])
+    # The first try is refused, and so is told again.
+    stubs = [await world.enrol("connector", "c3"), await world.enrol("agent", "n2")]
+    link = SimpleNamespace(stub=None)
+
+    async def news() -> list[wire.DnsAnswer]:
+        link.stub = stubs.pop(0)
+        return resolved.news()
+
+    telling = asyncio.create_task(tell_answers(cast("Link", link), news, 60))
+    try:
+        told = await node.directive()
+    finally:
+        telling.cancel()
+    assert {str(one) for one in allowed_to(told)} == {f"{API}/32"}
+    assert not resolved.news()
 
 
 async def test_answers_that_nobody_gives_are_refused(world: World) -> None:

@@ -49,7 +49,7 @@ async def test_bad_yaml_names_file_line_and_field(world: World, tmp_path: Path) 
 REFUSALS: list[tuple[list[str], int, str]] = [
     (["inventory", "-f", 'kubernetes.namespce = "x"'], USAGE, "mean kubernetes.namespace?"),
     (["flows", "list", "-f", 'consumr.name = "x"'], USAGE, "mean consumer.name?"),
-    (["flows", "list", "-f", "port = 80 and and"], USAGE, "line 1, column 15"),
+    (["flows", "list", "-f", "port = 80 and and"], USAGE, "line 1, column 18"),
     (["flows", "denied", "--since", "abc"], USAGE, "'abc' is neither a time"),
     (["flows", "list", "--since", "1m", "--until", "5m"], USAGE, "comes after until '5m'"),
     (["discover", "nowhere"], FAILED, "there is no scope 'nowhere'"),
