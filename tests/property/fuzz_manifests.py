@@ -237,7 +237,10 @@ def _late(*_: object) -> None:
 
 
 def fuzz(seeds: range, defect: Callable[[int, BaseException], None]) -> Counter[str]:
-    """How the inputs of the seeds fared, by word; `defect` is told of those that are one."""
+    """How the inputs of the seeds fared, by word; `defect` is told of those that are one.
+
+    An interrupt ends it early.
+    """
     counts: Counter[str] = Counter()
     before = signal.signal(signal.SIGALRM, _late)
     try:
@@ -245,6 +248,8 @@ def fuzz(seeds: range, defect: Callable[[int, BaseException], None]) -> Counter[
             signal.alarm(MOST_SECONDS)
             try:
                 counts[run(make(seed))] += 1
+            except KeyboardInterrupt:
+                break
             except Exception as error:  # noqa: BLE001
                 counts["defects"] += 1
                 defect(seed, error)
@@ -267,7 +272,7 @@ def main() -> None:
 
     counts = fuzz(range(asked.seed, asked.seed + asked.inputs), tell)
     took = time.monotonic() - begun
-    print(f"{asked.inputs} inputs in {took:.0f} s: {dict(counts)}")
+    print(f"{counts.total()} inputs in {took:.0f} s: {dict(counts)}")
     sys.exit(1 if counts["defects"] else 0)
 
 
