@@ -55,7 +55,7 @@ def changed(
     return bound
 
 
-@given(worlds(), numbers(), st.data())
+@given(worlds(), numbers(100), st.data())
 def test_a_policy_never_changes_what_is_decided_above_it(
     world: World, drawn: list[int], data: st.DataObject
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_policy_never_changes_what_is_decided_above_it(
             assert name == was or (was is not None and place < places[was])
 
 
-@given(worlds(), numbers(), st.randoms(use_true_random=False))
+@given(worlds(), numbers(100), st.randoms(use_true_random=False))
 def test_the_order_of_inputs_says_nothing(world: World, drawn: list[int], chance: Random) -> None:
     def shuffled(given: list[T]) -> list[T]:
         return chance.sample(given, len(given))
@@ -88,7 +88,7 @@ def test_the_order_of_inputs_says_nothing(world: World, drawn: list[int], chance
     assert verdicts.tolist() == Judged(world, drawn).verdicts.allowed[order].tolist()
 
 
-@given(worlds(), numbers())
+@given(worlds(), numbers(100))
 def test_policies_that_decide_nothing_change_nothing(world: World, drawn: list[int]) -> None:
     before = Judged(world, drawn)
     deciding = {name for role in EndRole for name in before.deciding(role)}
@@ -109,7 +109,7 @@ def test_policies_that_decide_nothing_change_nothing(world: World, drawn: list[i
     assert [before.deciding(role) for role in EndRole] == [after.deciding(role) for role in EndRole]
 
 
-@given(worlds(), numbers(), st.data())
+@given(worlds(), numbers(100), st.data())
 def test_a_coarser_allow_never_removes_a_connection(
     world: World, drawn: list[int], data: st.DataObject
 ) -> None:

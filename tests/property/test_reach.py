@@ -3,7 +3,7 @@
 from itertools import product
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.model.address import Address, is_v4
@@ -15,6 +15,8 @@ from ringfence.policy.reachable import gained
 from tests.property.policy_world import OUTSIDE, World, enforced, worlds
 
 DESTINATIONS = [(TCP, 80), (TCP, 8079), (TCP, 65535), (UDP, 443), (ICMP, 0), (99, 0)]
+FEWER = settings(max_examples=settings().max_examples // 4 or 1)
+"""For each world is tried with all its pairs."""
 Peer = int | Address
 """The position of a workload, or an address outside."""
 
@@ -46,6 +48,7 @@ def ends(survey: Survey, peer: Peer) -> list[int]:
     ]
 
 
+@FEWER
 @given(worlds())
 def test_reach_agrees_with_the_evaluator(world: World) -> None:
     policy_set = world.policy_set()
@@ -77,6 +80,7 @@ def test_reach_agrees_with_the_evaluator(world: World) -> None:
             assert allowed(reach, *key) is verdict
 
 
+@FEWER
 @given(worlds(), st.data())
 def test_nothing_is_gained_exactly_where_nothing_more_is_allowed(
     world: World, data: st.DataObject
