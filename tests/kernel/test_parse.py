@@ -35,6 +35,7 @@ PARSED = {
     "tcp options": (ethernet(IP4, ipv4(6, tcp(1, 2, SYN, b"abc", bytes(12)))), 6, 1, 2, 55),
     "udp": (ethernet(IP4, ipv4(17, udp(53, 5353, b"xy"))), 17, 53, 5353, 30),
     "sctp": (ethernet(IP4, ipv4(132, udp(7, 9, bytes(4)))), 132, 7, 9, 32),
+    "udp-lite's ports are left alone": (ethernet(IP4, ipv4(136, udp(7, 9))), 136, 0, 0, 28),
     "icmp": (ethernet(IP4, ipv4(1, icmp(3, 4))), 1, 3, 4, 28),
     "gre has no ports": (ethernet(IP4, ipv4(47, bytes(8))), 47, 0, 0, 28),
     "vlan": (ethernet(IP4, ipv4(17, udp(1, 2)), (5,)), 17, 1, 2, 28),
