@@ -22,6 +22,7 @@
 #define JUMBO_HEADER 8 /* a hop-by-hop header with RFC 2675's option alone */
 #define SCTP_HEADER 12 /* RFC 9260 */
 #define DCCP_HEADER 12 /* RFC 4340: the generic header, with short sequence numbers */
+#define LEAST_FRAGMENT 8 /* RFC 791: bytes of what follows the IP header */
 #define TCP_FLAGS 0x01ff /* RFC 9293, and AE of RFC 9768; three more bits are reserved */
 
 enum outcome {
@@ -89,12 +90,21 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 	struct tcphdr tcp;
 	struct udphdr udp;
 	__u8 icmp[4]; /* type, code, checksum */
-	__u32 length = 0;
+	__u32 length = 0, rest = packet->bytes - (l4 - l3);
 
 	if (packet->later_fragment)
 		goto done;
 	switch (packet->proto) {
 	case IPPROTO_TCP:
+		/* RFC 791 lets a fragment end in the header, but behind the ports: the rest is not read. */
+		if (packet->first_fragment && rest >= LEAST_FRAGMENT && rest < sizeof(tcp)) {
+			if (load(from, l4, &tcp, LEAST_FRAGMENT))
+				return TRUNCATED;
+			length = rest;
+			packet->sport = bpf_ntohs(tcp.source);
+			packet->dport = bpf_ntohs(tcp.dest);
+			break;
+		}
 		if (load(from, l4, &tcp, sizeof(tcp)))
 			return TRUNCATED;
 		if (tcp.doff < 5)
