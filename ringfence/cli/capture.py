@@ -88,7 +88,8 @@ def replay(
     decode_as: Annotated[
         list[str] | None,
         typer.Option(
-            help="A tunnel on a port of its own: udp.port==N,vxlan, or …,geneve, gre, gtp, teredo."
+            help="A tunnel on a port of its own: udp.port==N,vxlan, or …,vxlan_gpe, geneve, gre, "
+            "gtp, teredo."
         ),
     ] = None,
     flows: Annotated[

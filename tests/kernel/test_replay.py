@@ -88,6 +88,16 @@ TUNNELS = {
     "vxlan-gpe with nsh": (
         vxlan(bytes.fromhex("00020101") + bytes(4) + INNER4, 4790, b"\x0c\0\0\4" + bytes(4)), OF4,
     ),
+    "vxlan-gpe of ethernet": (vxlan(ethernet(IP4, INNER4), 4790), OF4),
+    "the same flag on vxlan's port means nothing": (
+        vxlan(ethernet(IP4, INNER4), 4789, b"\x0c\0\0\1" + bytes(4)), OF4,
+    ),
+    "vxlan from its port": (
+        ipv4(17, udp(4789, 50_000, bytes(8) + ethernet(IP4, INNER4))), OF4,
+    ),
+    "a question from vxlan's port": (
+        ipv4(17, udp(4789, 53, bytes(8) + ethernet(IP4, INNER4))), set(),
+    ),
     "vxlan three deep": (
         vxlan(ethernet(IP4, vxlan(ethernet(IP4, vxlan(ethernet(IP4, INNER4)))))), OF4,
     ),
@@ -96,7 +106,7 @@ TUNNELS = {
     "gtp": (gtp(0x30, b"", INNER4), OF4),
     "gtp with an extension header": (gtp(0x34, b"\0\0\0\x85" + b"\1\0\0\0", INNER6), OF6),
     "teredo with authentication and origin": (
-        ipv4(17, udp(3544, 9, b"\0\1\0\0" + bytes(9) + bytes(8) + INNER6)), OF6,
+        ipv4(17, udp(3544, 1024, b"\0\1\0\0" + bytes(17) + INNER6)), OF6,
     ),
     "teredo between clients": (ipv4(17, udp(3797, 32900, bytes(8) + INNER6)), OF6),
     "ipv6 that does not fill its datagram": (ipv4(17, udp(3797, 32900, INNER6 + b"x")), set()),
