@@ -120,6 +120,8 @@ static __always_inline struct flow *flow_of(void *map, struct __sk_buff *skb,
 		.hook = hook,
 		.proto = packet->proto,
 		.inner = inner,
+		.family = packet->family,
+		.unplaced = packet->unplaced,
 	};
 	struct flow *flow = bpf_map_lookup_elem(map, &key);
 
@@ -139,6 +141,7 @@ static __noinline struct flow *opposite_of(void *map, const struct packet *packe
 		.hook = settings.replay ? hook : !hook, /* a capture file has one side only */
 		.proto = packet->proto,
 		.inner = inner,
+		.family = packet->family,
 	};
 
 	return bpf_map_lookup_elem(map, &key);
@@ -163,7 +166,7 @@ static __always_inline struct source source_of(struct __sk_buff *skb)
 	if (settings.replay) {
 		from.len = skb->cb[REPLAY_LENGTH];
 		from.captured = skb->cb[REPLAY_CAPTURED];
-		from.cut = true;
+		from.replay = true;
 	}
 	return from;
 }
@@ -202,8 +205,10 @@ static __always_inline bool count(struct __sk_buff *skb, struct packet *packet,
 	void *map = bpf_map_lookup_elem(&flows, &first);
 	struct flow *flow, *opposite;
 
-	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet, now))
+	if ((packet->first_fragment || packet->later_fragment) && !place_fragment(packet, now)) {
+		packet->unplaced = true;
 		audit->unplaced += 1;
+	}
 	flow = map ? flow_of(map, skb, packet, hook, outer, now) : NULL;
 	if (!flow && outer)
 		return false;

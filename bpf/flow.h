@@ -36,7 +36,9 @@ struct flow_key {
 	__u8 hook;
 	__u8 proto;
 	__u8 inner; /* 1: the innermost packet of a tunnel's packet */
-	__u8 zero; /* a key is compared as bytes: no padding may stay undefined */
+	__u8 family; /* 4 or 6: an IPv6 packet can have addresses that look like IPv4's */
+	__u8 unplaced; /* 1: later fragments whose ports are not known, rather than 0 */
+	__u8 zero[3]; /* a key is compared as bytes: no padding may stay undefined */
 };
 
 /* What most packets touch stands first, within one cache line. */

@@ -21,6 +21,8 @@
 #define IP6_MORE_FRAGMENTS 0x0001
 #define JUMBO_HEADER 8 /* a hop-by-hop header with RFC 2675's option alone */
 #define SCTP_HEADER 12 /* RFC 9260 */
+#define DCCP_HEADER 12 /* RFC 4340: the generic header, with short sequence numbers */
+#define LEAST_FRAGMENT 8 /* RFC 791: bytes of what follows the IP header */
 #define TCP_FLAGS 0x01ff /* RFC 9293, and AE of RFC 9768; three more bits are reserved */
 
 enum outcome {
@@ -46,6 +48,7 @@ struct packet {
 	bool overlong; /* it does not fit into what carries it */
 	bool first_fragment;
 	bool later_fragment; /* no transport header: the ports are 0 */
+	bool unplaced;	     /* a later fragment whose first is not known */
 	__u16 tcp_flags;
 	__u32 tcp_seq;
 	__u8 fragment_proto; /* of IPv4; with IPv6 only the first fragment's counts */
@@ -61,7 +64,7 @@ struct source {
 	const void *base;
 	__u32 len;	/* of the packet on the wire */
 	__u32 captured; /* as much of it as there is to read */
-	bool cut;	/* perhaps shorter than it was, and `len` does not tell */
+	bool replay;	/* of a capture file: perhaps shorter than it was, and `len` does not tell */
 };
 
 static __always_inline long load(const struct source *from, __u32 offset, void *to, __u32 size)
@@ -87,12 +90,21 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 	struct tcphdr tcp;
 	struct udphdr udp;
 	__u8 icmp[4]; /* type, code, checksum */
-	__u32 length = 0;
+	__u32 length = 0, rest = packet->bytes - (l4 - l3);
 
 	if (packet->later_fragment)
 		goto done;
 	switch (packet->proto) {
 	case IPPROTO_TCP:
+		/* RFC 791 lets a fragment end in the header, but behind the ports: the rest is not read. */
+		if (packet->first_fragment && rest >= LEAST_FRAGMENT && rest < sizeof(tcp)) {
+			if (load(from, l4, &tcp, LEAST_FRAGMENT))
+				return TRUNCATED;
+			length = rest;
+			packet->sport = bpf_ntohs(tcp.source);
+			packet->dport = bpf_ntohs(tcp.dest);
+			break;
+		}
 		if (load(from, l4, &tcp, sizeof(tcp)))
 			return TRUNCATED;
 		if (tcp.doff < 5)
@@ -103,9 +115,15 @@ static __always_inline enum outcome parse_transport(const struct source *from, _
 		packet->tcp_flags = bpf_ntohs(((__be16 *)&tcp)[6]) & TCP_FLAGS;
 		packet->tcp_seq = bpf_ntohl(tcp.seq);
 		break;
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP: /* its ports stand where UDP has them */
-		length = packet->proto == IPPROTO_SCTP ? SCTP_HEADER : sizeof(udp);
+	case IPPROTO_UDPLITE:
+	case IPPROTO_DCCP:
+		if (!from->replay) /* no rule on a node, and no report of its drops, has these */
+			break;
+	case IPPROTO_UDP: /* their ports stand where UDP has them */
+	case IPPROTO_SCTP:
+		length = packet->proto == IPPROTO_SCTP	 ? SCTP_HEADER
+			 : packet->proto == IPPROTO_DCCP ? DCCP_HEADER
+							 : sizeof(udp);
 		if (l4 + length > from->captured || load(from, l4, &udp, sizeof(udp)))
 			return TRUNCATED;
 		packet->sport = bpf_ntohs(udp.source);
@@ -150,7 +168,7 @@ static __always_inline enum outcome parse_ipv4(const struct source *from, __u32 
 	/* Length 0 means more than 65,535 bytes in one GSO packet (BIG TCP). */
 	packet->bytes = ip.tot_len ? bpf_ntohs(ip.tot_len) : from->len - l3;
 	packet->overlong = l3 + packet->bytes > from->len;
-	if (packet->overlong && !from->cut)
+	if (packet->overlong && !from->replay)
 		return BAD_LENGTH;
 	l4 = l3 + ip.ihl * 4;
 	if (packet->proto == IPPROTO_AH && !packet->later_fragment) {
@@ -197,7 +215,7 @@ static __always_inline enum outcome parse_ipv6(const struct source *from, __u32 
 	/* Length 0 means a jumbogram, or one GSO packet of more than 65,535 bytes. */
 	packet->bytes = ip.payload_len ? sizeof(ip) + bpf_ntohs(ip.payload_len) : from->len - l3;
 	packet->overlong = l3 + packet->bytes > from->len;
-	if (packet->overlong && !from->cut)
+	if (packet->overlong && !from->replay)
 		return BAD_LENGTH;
 
 	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {

@@ -16,8 +16,7 @@
 #define GTP_0_PORT 3386	 /* 3GPP TS 09.60 */
 #define TEREDO_PORT 3544 /* RFC 4380 */
 #define AYIYA_PORT 5072	 /* draft-massar-v6ops-ayiya */
-
-#define VXLAN_NEXT_PROTOCOL 0x04 /* the P flag of VXLAN-GPE: the fourth byte names what follows */
+#define FIRST_USER_PORT 1024 /* RFC 6335: those below are assigned to services */
 
 #define GRE_CHECKSUM 0x8000 /* RFC 2784, RFC 2890 */
 #define GRE_ROUTING 0x4000
@@ -38,7 +37,7 @@
 #define TEREDO_AUTHENTICATION 1
 
 /* The numbers are those of ringfence/kernel/tunnel.py. */
-enum tunnel { NO_TUNNEL, VXLAN, GENEVE, GRE, GTP, TEREDO, AYIYA };
+enum tunnel { NO_TUNNEL, VXLAN, GENEVE, GRE, GTP, TEREDO, VXLAN_GPE, AYIYA };
 
 #define MAX_DECODE_AS 8
 
@@ -67,14 +66,16 @@ static __always_inline enum outcome enter_gre(const struct source *from, struct 
 	return PARSED;
 }
 
-static __always_inline enum outcome enter_vxlan(const struct source *from, struct step *step)
+/* Of VXLAN-GPE the fourth byte names what follows; 0 is Ethernet, as in VXLAN. */
+static __always_inline enum outcome enter_vxlan(const struct source *from, struct step *step,
+						bool gpe)
 {
 	__u8 header[8];
 
 	if (load(from, step->at, header, sizeof(header)))
 		return TRUNCATED;
 	step->at += sizeof(header);
-	step->protocol = header[0] & VXLAN_NEXT_PROTOCOL ? nsh_protocol(header[3]) : ETH_P_TEB;
+	step->protocol = gpe && header[3] ? nsh_protocol(header[3]) : ETH_P_TEB;
 	return PARSED;
 }
 
@@ -175,12 +176,13 @@ static __always_inline bool either_port(const struct packet *packet, __u16 port)
 	return packet->sport == port || packet->dport == port;
 }
 
-static __always_inline enum tunnel registered(const struct packet *packet)
+static __always_inline enum tunnel registered(__u16 port)
 {
-	switch (packet->dport) {
+	switch (port) {
 	case VXLAN_PORT:
-	case VXLAN_GPE_PORT:
 		return VXLAN;
+	case VXLAN_GPE_PORT:
+		return VXLAN_GPE;
 	case GENEVE_PORT:
 		return GENEVE;
 	case GRE_PORT:
@@ -188,18 +190,26 @@ static __always_inline enum tunnel registered(const struct packet *packet)
 	case GTP_PORT:
 	case GTP_0_PORT:
 		return GTP;
-	}
-	if (either_port(packet, TEREDO_PORT)) /* these answer from it */
+	case TEREDO_PORT:
 		return TEREDO;
-	return either_port(packet, AYIYA_PORT) ? AYIYA : NO_TUNNEL;
+	case AYIYA_PORT:
+		return AYIYA;
+	}
+	return NO_TUNNEL;
 }
 
+/* Some answer from the registered port, but a client of a service may have it by chance. */
 static __always_inline enum tunnel tunnel_of(const struct packet *packet)
 {
+	enum tunnel tunnel;
+
 	for (int i = 0; i < MAX_DECODE_AS && decode_as[i].port; i++)
 		if (either_port(packet, decode_as[i].port))
 			return decode_as[i].tunnel;
-	return registered(packet);
+	tunnel = registered(packet->dport);
+	if (!tunnel && packet->dport >= FIRST_USER_PORT)
+		tunnel = registered(packet->sport);
+	return tunnel;
 }
 
 static __always_inline enum outcome enter_udp(const struct source *from,
@@ -208,7 +218,9 @@ static __always_inline enum outcome enter_udp(const struct source *from,
 {
 	switch (tunnel_of(packet)) {
 	case VXLAN:
-		return enter_vxlan(from, step);
+		return enter_vxlan(from, step, false);
+	case VXLAN_GPE:
+		return enter_vxlan(from, step, true);
 	case GENEVE:
 		return enter_geneve(from, step);
 	case GRE:

@@ -17,9 +17,17 @@ from ringfence.flows.pcap import Bytes, CaptureFileError, read_frames
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.replay import Records, Replay, Replayed
 from ringfence.kernel.tunnel import MAX_DECODE_AS, DecodeAs, Tunnel
-from ringfence.model.address import Address, format_address
+from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.errors import InputError
-from ringfence.model.protocol import ICMP, ICMPV6, TCP, WITH_PORTS, format_protocol
+from ringfence.model.protocol import (
+    DCCP,
+    ICMP,
+    ICMPV6,
+    TCP,
+    UDPLITE,
+    WITH_PORTS,
+    format_protocol,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -28,8 +36,10 @@ _MALFORMED = (
     "truncated", "bad_header", "bad_length", "overlong",
     "inner_truncated", "inner_bad_header", "inner_bad_length",
 )  # fmt: skip
+_WITH_PORTS = WITH_PORTS | {DCCP, UDPLITE}
 _FLAGS = "FSRPAUECN"  # from the lowest bit, RFC 9293 section 3.1; N is AE, once NS
 _PORT_MAX = 65535
+_IPV6 = 6
 
 
 def _both(row: Row, name: str) -> str:
@@ -78,7 +88,8 @@ def replay(
     decode_as: Annotated[
         list[str] | None,
         typer.Option(
-            help="A tunnel on a port of its own: udp.port==N,vxlan, or …,geneve, gre, gtp, teredo."
+            help="A tunnel on a port of its own: udp.port==N,vxlan, or …,vxlan_gpe, geneve, gre, "
+            "gtp, teredo."
         ),
     ] = None,
     flows: Annotated[
@@ -198,8 +209,9 @@ def _one_way(records: Records) -> list[Row]:
     kinds: dict[tuple[Any, ...], Counter[str]] = {}
     for record in records:
         proto, sport, dport = (int(record[name]) for name in ("protocol", "sport", "dport"))
-        src, dst = _address(record["src"]), _address(record["dst"])
-        ports = (sport, dport) if proto in WITH_PORTS and (sport or dport) else (None, None)
+        src, dst = (_address(record[end], record["family"]) for end in ("src", "dst"))
+        known = proto in _WITH_PORTS and not record["unplaced"]
+        ports = (sport, dport) if known else (None, None)
         key = (proto, src, ports[0], dst, ports[1])
         row = rows.setdefault(
             key,
@@ -246,7 +258,7 @@ def _two_way(records: Records) -> list[Row]:
 def _service(proto: int, port: int) -> Row:
     if proto in (ICMP, ICMPV6):
         return {"port": None, "icmp_type_code": f"{port >> 8}/{port & 0xFF}"}
-    return {"port": port if proto in WITH_PORTS else None}
+    return {"port": port if proto in _WITH_PORTS else None}
 
 
 def _way(columns: dict[str, Any], way: str, row: int) -> Row:
@@ -261,8 +273,11 @@ def _way(columns: dict[str, Any], way: str, row: int) -> Row:
     }
 
 
-def _address(octets: Any) -> str:
-    return format_address(Address(octets.tobytes()))
+def _address(octets: Any, family: int = 4) -> str:
+    """Of an IPv6 packet that has one like IPv4's, in the mixed notation (RFC 5952, section 5)."""
+    address = Address(octets.tobytes())
+    mapped = family == _IPV6 and is_v4(address)
+    return f"::ffff:{format_address(address)}" if mapped else format_address(address)
 
 
 def _letters(flags: int) -> str:

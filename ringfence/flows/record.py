@@ -27,6 +27,8 @@ FLOW_DTYPE = np.dtype(
         ("hook", "u1"),  # Hook
         ("protocol", "u1"),
         ("inner", "u1"),  # 1: the innermost packet of a tunnel's packet
+        ("family", "u1"),  # 4 or 6: addresses of IPv6 packets can look like IPv4's
+        ("unplaced", "u1"),  # 1: later fragments whose ports are not known
         ("nat", "u1"),  # Nat
         ("reply", "u1"),  # 1 where the record runs in its conntrack entry's reply direction
         ("src", "u1", 16),

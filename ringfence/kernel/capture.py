@@ -84,7 +84,8 @@ one.
 _KEY = np.dtype(
     [
         ("src", "u1", 16), ("dst", "u1", 16), ("ifindex", "u4"), ("sport", "u2"),
-        ("dport", "u2"), ("hook", "u1"), ("protocol", "u1"), ("inner", "u1"), ("zero", "V1"),
+        ("dport", "u2"), ("hook", "u1"), ("protocol", "u1"), ("inner", "u1"), ("family", "u1"),
+        ("unplaced", "u1"), ("zero", "V3"),
     ]
 )  # fmt: skip
 _VALUE = np.dtype(

@@ -24,6 +24,7 @@ _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, chang
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _PORT_OF = {Tunnel.VXLAN: 15, Tunnel.GENEVE: 5}  # IFLA_VXLAN_PORT, IFLA_GENEVE_PORT
+_IFLA_VXLAN_GPE = 27
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_PERMANENT = 0x80
@@ -159,7 +160,9 @@ def _interface(
 def _tunnel(kind: str, data: Mapping[int, bytes]) -> DecodeAs | None:
     for tunnel, attribute in _PORT_OF.items():
         if kind == tunnel.name.lower() and attribute in data:
-            return DecodeAs(int.from_bytes(data[attribute], "big"), tunnel)
+            gpe = tunnel is Tunnel.VXLAN and _IFLA_VXLAN_GPE in data
+            port = int.from_bytes(data[attribute], "big")
+            return DecodeAs(port, Tunnel.VXLAN_GPE if gpe else tunnel)
     return None
 
 

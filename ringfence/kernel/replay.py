@@ -25,7 +25,7 @@ from ringfence.kernel.tunnel import DecodeAs
 _LIMIT = 2048  # bytes of a frame: more than all its headers have
 _LEAST = 64
 _FRAMES_AT_ONCE = 16_384
-_TUPLE = ["protocol", "inner", "src", "dst", "sport", "dport"]
+_TUPLE = ["protocol", "inner", "family", "unplaced", "src", "dst", "sport", "dport"]
 _COUNTS = [
     "packets", "bytes", "syn", "synack", "syn_packets", "fin", "rst", "retransmitted",
     "rtt_samples", "rtt_sum_ns",

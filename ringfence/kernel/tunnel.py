@@ -16,6 +16,7 @@ class Tunnel(IntEnum):
     GRE = 3
     GTP = 4
     TEREDO = 5
+    VXLAN_GPE = 6
 
 
 class DecodeAs(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NewType
 
 from ringfence.model.errors import InputError
 
-ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
 NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ICMPV6: "ICMPv6", SCTP: "SCTP"}
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
 _NUMBERS = {name.lower(): number for number, name in NAMES.items()}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ringfence.cli.capture import app
 from ringfence.flows.pcap import CaptureFileError
 from ringfence.model.errors import InputError
-from tests.kernel.frames import A4, A6, B4, B6, ethernet, icmp, ipv4, ipv6, tcp, udp
+from tests.kernel.frames import A4, A6, B4, B6, ethernet, icmp, ipv4, ipv6, packed, tcp, udp
 
 IP4, IP6, TEB = 0x0800, 0x86DD, 0x6558
 INNER4, INNER6 = ipv4(17, udp(1, 2, b"xyz")), ipv6(6, tcp(3, 4, 0x12))
@@ -88,6 +88,16 @@ TUNNELS = {
     "vxlan-gpe with nsh": (
         vxlan(bytes.fromhex("00020101") + bytes(4) + INNER4, 4790, b"\x0c\0\0\4" + bytes(4)), OF4,
     ),
+    "vxlan-gpe of ethernet": (vxlan(ethernet(IP4, INNER4), 4790), OF4),
+    "the same flag on vxlan's port means nothing": (
+        vxlan(ethernet(IP4, INNER4), 4789, b"\x0c\0\0\1" + bytes(4)), OF4,
+    ),
+    "vxlan from its port": (
+        ipv4(17, udp(4789, 50_000, bytes(8) + ethernet(IP4, INNER4))), OF4,
+    ),
+    "a question from vxlan's port": (
+        ipv4(17, udp(4789, 53, bytes(8) + ethernet(IP4, INNER4))), set(),
+    ),
     "vxlan three deep": (
         vxlan(ethernet(IP4, vxlan(ethernet(IP4, vxlan(ethernet(IP4, INNER4)))))), OF4,
     ),
@@ -96,7 +106,7 @@ TUNNELS = {
     "gtp": (gtp(0x30, b"", INNER4), OF4),
     "gtp with an extension header": (gtp(0x34, b"\0\0\0\x85" + b"\1\0\0\0", INNER6), OF6),
     "teredo with authentication and origin": (
-        ipv4(17, udp(3544, 9, b"\0\1\0\0" + bytes(9) + bytes(8) + INNER6)), OF6,
+        ipv4(17, udp(3544, 1024, b"\0\1\0\0" + bytes(17) + INNER6)), OF6,
     ),
     "teredo between clients": (ipv4(17, udp(3797, 32900, bytes(8) + INNER6)), OF6),
     "ipv6 that does not fill its datagram": (ipv4(17, udp(3797, 32900, INNER6 + b"x")), set()),
@@ -173,6 +183,20 @@ def test_a_later_fragment_may_come_before_its_first(tmp_path: Path) -> None:
     answer = replay(tmp_path, pcap([later, stranger, first, later], 228))
     assert tuples(answer["outer"]) == {(17, A4, 1, 2, 3, 36 + 2 * 44), (17, A4, None, None, 1, 44)}
     assert (answer["frames"], answer["unplaced_fragments"]) == (4, 1)
+
+
+def test_what_looks_alike_stays_apart(tmp_path: Path) -> None:
+    """Port 0 and a port that is not known; an IPv6 packet from what looks like IPv4's address."""
+    mapped = bytearray(ipv6(17, udp(1, 2)))
+    mapped[8:40] = packed(A4) + packed(B4)
+    packets = [
+        ipv4(17, udp(0, 0)), ipv4(17, bytes(24), fragment=2), bytes(mapped), ipv4(17, udp(1, 2)),
+        ipv4(136, udp(0, 0)), ipv4(33, udp(0, 9, bytes(4))),
+    ]  # fmt: skip
+    assert tuples(replay(tmp_path, pcap(packets, 101))["outer"]) == {
+        (17, A4, 0, 0, 1, 28), (17, A4, None, None, 1, 44), (17, f"::ffff:{A4}", 1, 2, 1, 48),
+        (17, A4, 1, 2, 1, 28), (136, A4, 0, 0, 1, 28), (33, A4, 0, 9, 1, 32),
+    }  # fmt: skip
 
 
 def test_a_later_fragment_is_of_no_datagram_that_is_long_gone(tmp_path: Path) -> None:
