@@ -115,6 +115,7 @@ class ControlPlane:
             )
         )
         await flow_store.start()
+        metrics.flow_files_aside.set_function(flow_store.aside)
         self._opened.push_async_callback(flow_store.stop)
         exports = Exports(exporters, inventory.timeline)
         metrics.registry.register(exports)
