@@ -81,6 +81,7 @@ class Agent:
         self._enforced = 0
         self._unreadable = ""
         self._runtime_problem = ""
+        self._health_problem = ""
         self._outcome = Outcome(0, frozenset(), {})
         self._audit = Audit()
         self._stopping = asyncio.Event()
@@ -195,13 +196,24 @@ class Agent:
                     await self._enforce()
                     applied = current
                 if not self._runtime_problem:
-                    host.health_file(self._config.link.state_dir).touch()
+                    self._tell_health()
             except KernelError as error:
                 log.warning("cannot look after the node's pods", problem=str(error))
             # Python 3.11's wait_for may lose the cancellation that ends this loop.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_seconds):
                     await self._look_now.wait()
+
+    def _tell_health(self) -> None:
+        """Leave a sign of life for `ringfence agent health`, while the disk takes one."""
+        problem = ""
+        try:
+            host.health_file(self._config.link.state_dir).touch()
+        except OSError as error:
+            problem = str(error)
+        if problem != self._health_problem:
+            log.warning("health not told on this node", problem=problem or "none any more")
+            self._health_problem = problem
 
     def _log_unreached(self, before: dict[str, str]) -> None:
         for uid, problem in self._unreached.items():
@@ -293,8 +305,9 @@ class Agent:
         try:
             write_atomically(self._config.window_file, f"{fresh} {start} {end}".encode())
         except OSError as error:
-            self._config.window_file.unlink(missing_ok=True)  # it names the window before
-            log.warning("a report that is cut short now may come twice", problem=str(error))
+            with suppress(OSError):  # as on a disk that is read-only now
+                self._config.window_file.unlink()  # it names the window before
+            log.warning("a report cut short now may be lost or come twice", problem=str(error))
         # Taken last: what fails before costs no flows.
         records = self._capture.take()
         yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger)

@@ -4,7 +4,8 @@ Our own denying rules count in sets that `kernel.nft` reads; the drops of others
 kernel's tracepoint.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ REASON = "NETFILTER_DROP"
 """The only one of the kernel's drop reasons (enum skb_drop_reason) that is captured."""
 
 
+_WHOLE_SECONDS = 1
+"""By what a time may be longer than nftables tells it."""
+_LONGEST_READING_SECONDS = 60
+
 _NONE: Columns = columns.empty(columns.DROPS)
 _NO_DROPS = columns.encode(columns.DROPS, _NONE)
 _NO_FLOWS = columns.encode(columns.FLOWS, columns.empty(columns.FLOWS))
@@ -35,8 +40,11 @@ _NO_FLOWS = columns.encode(columns.FLOWS, columns.empty(columns.FLOWS))
 class DropLedger:
     """Remembers each counter's last value, and gathers what was added."""
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
         self._seen: dict[Place, dict[bytes, int]] = {}
+        self._ends: dict[Place, dict[bytes, float]] = {}
+        """When each tuple is forgotten, unless it is dropped again before."""
         self._gathered: list[Columns] = []
 
     def read(self, place: Place, sets: Iterable[DropSet], drops: Drops) -> None:
@@ -45,13 +53,20 @@ class DropLedger:
         keys = _join(_text(drops.set_name), *_tuple(drops))
         counted = dict(zip(keys, drops.packets.tolist(), strict=True))
         counted |= {name.encode(): lost for name, lost in drops.overflow.items()}
-        before = self._seen.get(place, {})
-        # A counter that fell began anew: its tuple had timed out.
+        before, moment = self._seen.get(place, {}), self._timer()
+        ends = dict(zip(keys, (moment + drops.expires + _WHOLE_SECONDS).tolist(), strict=True))
+        # A counter that fell began anew: its tuple had timed out. So did one that is as it was,
+        # though its time was over and begins again: another packet would have been counted.
+        over = {
+            key
+            for key, end in self._ends.get(place, {}).items()
+            if end < min(moment, ends.get(key, 0) - _LONGEST_READING_SECONDS)
+        }
         added = {
-            key: count - before.get(key, 0) if count >= before.get(key, 0) else count
+            key: count if count < before.get(key, 0) + (key in over) else count - before.get(key, 0)
             for key, count in counted.items()
         }
-        self._seen[place] = counted
+        self._seen[place], self._ends[place] = counted, ends
         packets = np.array([added[key] for key in keys], dtype=np.uint64)
         held = [by_name[name] for name in drops.set_name.tolist()]
         now = packets > 0
@@ -78,6 +93,7 @@ class DropLedger:
     def forget(self, place: Place) -> None:
         """The counters of this namespace are gone, or begin at zero again."""
         self._seen.pop(place, None)
+        self._ends.pop(place, None)
 
     def read_others(
         self, records: NDArray[np.void], places: Mapping[Place, Iterable[Address]]

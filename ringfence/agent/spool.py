@@ -148,7 +148,7 @@ class Spool:
         while len(self._queue) > self._released and _window_of(self._queue[-1][0]) == window:
             path, size = self._queue.pop()
             self._bytes -= size
-            path.unlink(missing_ok=True)
+            _take_away(path)
 
     def _lose(self, cause: Loss) -> None:
         self.lost[cause] += 1
@@ -158,7 +158,15 @@ class Spool:
         path, size = self._queue.popleft()
         self._released = max(self._released - 1, 0)
         self._bytes -= size
+        _take_away(path)
+
+
+def _take_away(path: Path) -> None:
+    """Remove a file; one that stays, as on a read-only disk, is known when it comes again."""
+    try:
         path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("a report stays in the spool", file=str(path), problem=str(error))
 
 
 def _window_of(path: Path) -> str:

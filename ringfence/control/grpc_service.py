@@ -103,13 +103,12 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             drops = batch.decode(batch.DROPS, request.drops)
             own_times(flows, window, self._services.flow_store.kept_days * _DAY_NS)
             short_names(flows)
-        except (InputError, batch.BatchError) as error:
-            services.metrics.batches.labels("refused").inc()
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
-        try:
             duplicate = await services.ingest.ingest(
                 identity, request.id, window, flows, drops, more=request.more
             )
+        except (InputError, batch.BatchError) as error:
+            services.metrics.batches.labels("refused").inc()
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except NotYetError as error:
             services.metrics.batches.labels("early").inc()
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
@@ -117,6 +116,9 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             services.metrics.batches.labels("failed").inc()
             _LOG.error("batch not stored", batch=request.id, reason=str(error))
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
+        except Exception:
+            services.metrics.batches.labels("failed").inc()
+            raise
         services.metrics.batches.labels("duplicate" if duplicate else "stored").inc()
         if not duplicate:
             services.inventory.names.seen(flows, window.end_ns)

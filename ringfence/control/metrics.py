@@ -41,6 +41,11 @@ class Metrics:
             "Times that the enforced set could not be turned into rules.",
             registry=self.registry,
         )
+        self.flow_files_aside = Gauge(
+            "ringfence_flow_files_aside",
+            "Files of rows that were damaged before they were stored, kept beside the flow store.",
+            registry=self.registry,
+        )
         self.latency = Histogram(
             "ringfence_request_seconds",
             "Time to answer an API request.",

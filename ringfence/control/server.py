@@ -120,6 +120,7 @@ class ControlPlane:
             )
         )
         await self._run(flow_store)
+        metrics.flow_files_aside.set_function(flow_store.aside)
         exports = Exports(exporters, inventory.timeline)
         metrics.registry.register(exports)
         await self._run(exports)

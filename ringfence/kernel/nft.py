@@ -52,6 +52,8 @@ class Drops:
     """Shape (n, 16)."""
     port: NDArray[np.uint16]
     packets: NDArray[np.uint64]
+    expires: NDArray[np.uint32]
+    """Seconds until the tuple is forgotten, unless another packet of it is dropped."""
     overflow: dict[str, int]
     """Packets that found no room, by set name, since the table was loaded; zeros left out."""
 
@@ -117,6 +119,7 @@ def _read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Dro
     names: list[str] = []
     keys: list[list[Any]] = []
     packets: list[int] = []
+    expires: list[int] = []
     overflow: dict[str, int] = {}
     for found in objects:
         if (held := found.get("set")) and held["name"] in sets:
@@ -124,6 +127,7 @@ def _read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Dro
             names += [held["name"]] * len(counted)
             keys += [element["val"]["concat"] for element in counted]
             packets += [element["counter"]["packets"] for element in counted]
+            expires += [element["expires"] for element in counted]
         rule = found.get("rule", {})
         ours = rule.get("comment") == "overflow" and rule["chain"] in sets
         if ours and (lost := _packets(rule)):
@@ -135,6 +139,7 @@ def _read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Dro
         destination=_addresses(key[1] for key in keys),
         port=np.array([key[3] if len(key) > 3 else 0 for key in keys], dtype=np.uint16),  # noqa: PLR2004
         packets=np.array(packets, dtype=np.uint64),
+        expires=np.array(expires, dtype=np.uint32),
         overflow=overflow,
     )
 

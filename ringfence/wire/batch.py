@@ -44,7 +44,7 @@ def decode(schema: pa.Schema, data: bytes) -> pa.Table:
     try:
         table = _read(schema, data)
         table.validate(full=True)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         raise BatchError(f"not an Arrow stream: {error}") from error
     for name in schema.names:
         if table[name].null_count:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ringfence.store.errors import StoreError
 
-_PARTIAL = ".partial"
+_PARTIAL, _ASIDE = ".partial", ".aside"
 _SUFFIX = ".arrows"
 
 
@@ -35,6 +35,10 @@ class Entry:
         """Tables in the order of insertion, each with its rows as an Arrow stream."""
         for file in sorted(self.path.glob(f"*{_SUFFIX}")):
             yield file.stem.partition("-")[2], file
+
+    def set_aside(self, file: Path) -> Path:
+        """Take a table's file out, which is not inserted any more; where it is kept."""
+        return file.rename(self.path.with_name(f"{self.token}-{file.stem}{_ASIDE}"))
 
     def finish(self) -> None:
         """Forget it: all its rows are in."""
@@ -58,8 +62,14 @@ class Journal:
 
     def unfinished(self) -> list[Entry]:
         """What is still to be inserted."""
-        found = (path for path in self._directory.iterdir() if path.suffix != _PARTIAL)
+        found = (
+            path for path in self._directory.iterdir() if path.suffix not in (_PARTIAL, _ASIDE)
+        )
         return [Entry(path) for path in sorted(found)]
+
+    def aside(self) -> int:
+        """How many files are kept that could not be read."""
+        return len(list(self._directory.glob(f"*{_ASIDE}")))
 
     def add(self, token: str, tables: Mapping[str, pa.Table]) -> Entry:
         """Write down an insertion, its tables in order, whole or not at all; raises StoreError."""

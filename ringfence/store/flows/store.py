@@ -16,14 +16,17 @@ from typing import Any, TypeVar
 
 import clickhouse_connect
 import pyarrow as pa
+import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from ringfence.store.errors import StoreError, UnfinishedError
 from ringfence.store.flows import migrations, queries
-from ringfence.store.flows.journal import Journal
+from ringfence.store.flows.journal import Entry, Journal
 from ringfence.store.flows.schema import BATCH_ROWS
 from ringfence.store.flows.stream import Streams
 from ringfence.store.flows.tables import Retention
+
+_LOG = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 _READERS = 2
@@ -33,6 +36,8 @@ _LONGEST_SECONDS = 50
 _MIB = 1 << 20
 _AT_REST = 320 * _MIB
 """What the embedded engine is larger by than it counts: its code, and what it has freed."""
+_UNREADABLE = frozenset({33, 50, 117})
+"""What ClickHouse says of damaged rows: CANNOT_READ_ALL_DATA, UNKNOWN_TYPE, INCORRECT_DATA."""
 _SESSION = {
     "prefer_column_name_to_alias": 1,
     "max_threads": 2,
@@ -96,6 +101,10 @@ class FlowStore:
     def kept_days(self) -> int:
         """For how long observations are kept, the longest."""
         return self._config.retention.longest
+
+    def aside(self) -> int:
+        """How many files of rows that could not be read are kept beside the store."""
+        return self._journal.aside()
 
     async def start(self) -> None:
         """Bring the schema up to date, and finish what was cut short; raises StoreError."""
@@ -162,7 +171,10 @@ class FlowStore:
     def _prepare(self, client: Any) -> None:
         pa.array([0])  # imports pandas, which takes a second: here no answer waits for it
         migrations.prepare(client, self._config.retention, self._config.cluster, self._finish)
-        self._finish(client)
+        try:
+            self._finish(client)
+        except StoreError as error:  # as with a full disk, on which questions are answered
+            _LOG.error("nothing is stored yet", reason=str(error))
 
     def _insert(
         self, client: Any, batches: Sequence[BatchKey], tables: Mapping[str, pa.Table]
@@ -175,20 +187,21 @@ class FlowStore:
         self._journal.add(blake2b(named.encode(), digest_size=16).hexdigest(), tables)
         try:
             self._finish(client)
-        except (ClickHouseError, OSError) as error:
-            raise UnfinishedError(f"the flow store failed: {error}") from error
+        except StoreError as error:
+            raise UnfinishedError(str(error)) from error
         return known
 
     def _finish(self, client: Any) -> None:
-        """Insert all that is written down."""
+        """Insert all that is written down; raises StoreError where it has to wait."""
         for entry in self._journal.unfinished():
-            settings = {"insert_deduplication_token": entry.token}
-            for table, path in entry.tables():
-                with path.open("rb") as rows:
-                    client.raw_insert(
-                        table, insert_block=rows, fmt="ArrowStream", settings=settings
-                    )
-            entry.finish()
+            try:
+                for table, file in entry.tables():
+                    _insert_file(client, entry, table, file)
+                entry.finish()
+            except (ClickHouseError, OSError) as error:
+                raise StoreError(
+                    f"the flow store failed, and all wait for {entry.path}: {error}"
+                ) from error
 
     def _connect(self) -> Any:
         config = self._config
@@ -200,6 +213,23 @@ class FlowStore:
             settings=_SESSION | _within(memory),
             chdb_options={"max_server_memory_usage": memory, "mark_cache_size": memory // 32},
         )
+
+
+def _insert_file(client: Any, entry: Entry, table: str, file: Path) -> None:
+    """Insert the rows of a table, or set them aside if they cannot be read.
+
+    The rest of the entry goes in all the same: were its batches not known, what had gone in of it
+    would go in again.
+    """
+    settings = {"insert_deduplication_token": entry.token}
+    try:
+        with file.open("rb") as rows:
+            client.raw_insert(table, insert_block=rows, fmt="ArrowStream", settings=settings)
+    except ClickHouseError as error:
+        if getattr(error, "code", None) not in _UNREADABLE:
+            raise
+        kept = entry.set_aside(file)
+        _LOG.error("rows lost to a damaged file", table=table, kept=str(kept), reason=str(error))
 
 
 def _known(client: Any, batches: Sequence[BatchKey]) -> set[BatchKey]:

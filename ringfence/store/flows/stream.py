@@ -56,19 +56,26 @@ class Streams:
                     )
 
     async def _turn(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
         self._waiting += 1
         self._wanted.set()
         try:
             await self._free.acquire()
         finally:
             self._waiting -= 1
-            if not self._waiting:
+            if self._waiting:
+                self._wanted.set()
+            else:
                 self._wanted.clear()
 
     async def _make_way(self, held: ExitStack) -> None:
-        """Close a stream that nobody reads on, if others wait for it."""
+        """Close a stream that nobody reads on, once another waits for its place."""
         await asyncio.sleep(_PATIENCE_SECONDS)
-        await self._wanted.wait()
+        while not self._wanted.is_set():
+            await self._wanted.wait()
+        self._wanted.clear()  # one makes way for one
         held.close()
 
     def _close(self, thread: ThreadPoolExecutor, reader: "_Reader") -> None:

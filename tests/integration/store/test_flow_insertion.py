@@ -215,3 +215,42 @@ async def test_an_insertion_that_fails_is_finished_before_the_next(
     await keep(store, third)
     assert await known(store) == {"a", "b", "c"}
     assert await packets(store) == (15, 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("empty", b""), ("zeros", bytes(4096)), ("cut", b"\xff\xff\xff\xff\x00\x10\x00\x00")],
+)
+async def test_a_damaged_file_keeps_nobody_waiting(
+    store: FlowStore, capsys: pytest.CaptureFixture[str], name: str, damage: bytes
+) -> None:
+    """What a disk that fails makes of it. The rest of its insertion goes in, and that once."""
+    (agent,) = pod_to_pod_same_node()
+    agent.dropped(OUTSIDE, (FRONT, 8079))
+    first, second = agent.report(name), agent.report("b")
+    async with refusing(store, "flows"):
+        with pytest.raises(UnfinishedError):
+            await store.insert([first.key], *label([first], HISTORY))
+    (entry,) = store._journal.unfinished()
+    (drops,) = (file for table, file in entry.tables() if table == "drops")
+    drops.write_bytes(damage)
+    kept = store.aside()
+    await keep(store, second)
+    assert await store.insert([first.key], *label([first], HISTORY)) == {first.key}
+    assert (await rows(store, "flows"), await rows(store, "drops")) == (4, 1)
+    assert store.aside() == kept + 1
+    assert "rows lost to a damaged file" in capsys.readouterr().out
+
+
+async def test_a_start_does_not_wait_for_what_cannot_be_stored_yet(store: FlowStore) -> None:
+    (agent,) = pod_to_pod_same_node()
+    first, second = agent.report("a"), agent.report("b")
+    async with refusing(store, "batches"):
+        with pytest.raises(UnfinishedError):
+            await store.insert([first.key], *label([first], HISTORY))
+        await store.stop()
+        await store.start()
+        with pytest.raises(StoreError, match=r"all wait for .*flows-unfinished"):
+            await keep(store, second)
+    await keep(store, second)
+    assert await packets(store) == (10, 10)

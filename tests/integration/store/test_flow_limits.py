@@ -13,6 +13,7 @@ import pytest
 
 from ringfence.store.errors import StoreError
 from ringfence.store.flows import FlowStore
+from ringfence.store.flows.stream import Streams
 
 MEMORY_MIB = 1024
 
@@ -74,3 +75,25 @@ async def test_streams_that_nobody_reads_on_make_way_for_others(
     with pytest.raises(StoreError, match="nobody read on"):
         await anext(first)
     assert read[1] + sum([len(part) async for part in second]) == 1_000_000
+
+
+async def test_one_stream_makes_way_and_only_where_there_is_no_other_place(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.store.flows.stream._PATIENCE_SECONDS", 0.2)
+    streams = Streams(store._connect)  # which belong to the event loop
+    numbers, row = "SELECT number FROM numbers(200000)", np.dtype([("number", "u8")])
+    slow = [streams.rows(numbers, {}, row)]
+    await anext(slow[0])
+    await asyncio.sleep(0.5)
+    slow.append(streams.rows(numbers, {}, row))  # there is a place for it
+    await anext(slow[1])
+    await asyncio.sleep(0.5)
+    assert sum([len(part) async for part in streams.rows(numbers, {}, row)]) == 200_000
+    kept = 0
+    for parts in slow:
+        with suppress(StoreError):
+            kept += len(await anext(parts)) > 0
+            await parts.aclose()
+    assert kept == 1
+    await streams.stop()

@@ -16,6 +16,7 @@ from ringfence.kernel.drops import DROP_DTYPE
 from ringfence.kernel.errors import KernelError
 from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
+from ringfence.model.flow import Loss
 from ringfence.wire import batch, columns
 from ringfence.wire.generated.agent_pb2 import Audit
 from ringfence.wire.limits import MOST_ROWS
@@ -71,3 +72,20 @@ def test_more_drops_than_one_report_may_have_come_in_several(
     told = [len(batch.decode(batch.DROPS, each.drops)) for each in batches]
     assert told == [MOST_ROWS, MOST_ROWS, 1]
     assert [len(batch.decode(batch.FLOWS, each.flows)) for each in batches] == [0, 0, 0]
+
+
+async def test_a_disk_that_takes_nothing_ends_no_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows = columns.encode(columns.FLOWS, columns.empty(columns.FLOWS))
+    monkeypatch.setattr(Capture, "drops", lambda _: np.empty(0, DROP_DTYPE))
+    monkeypatch.setattr(Capture, "audit", lambda _: Audit())
+    monkeypatch.setattr(Capture, "take", lambda _: np.empty(0, FLOW_DTYPE))
+    monkeypatch.setattr(Capture, "flows", lambda *_: iter([(flows, False)]))
+    monkeypatch.setattr(Capture, "done", lambda _: None)
+    agent = made(tmp_path / "state")  # which is not there, so that nothing can be written
+    agent._tell_health()
+    await agent._keep(agent._gather(0, 1, last=False))
+    (tmp_path / "state" / "window").mkdir(parents=True)  # nor can what is there be taken away
+    await agent._keep(agent._gather(1, 2, last=False))
+    assert agent._spool.lost[Loss.REPORT_NOT_KEPT] == 2

@@ -25,7 +25,9 @@ SETS = (
 A, B = parse_address("10.0.0.1"), parse_address("10.0.0.2")
 
 
-def _drops(*rows: tuple[str, Address, Address, int, int], **overflow: int) -> Drops:
+def _drops(
+    *rows: tuple[str, Address, Address, int, int], expires: int = 600, **overflow: int
+) -> Drops:
     names, sources, destinations, ports, packets = zip(*rows, strict=True) if rows else [()] * 5
     return Drops(
         set_name=np.array(names, dtype=np.str_),
@@ -34,6 +36,7 @@ def _drops(*rows: tuple[str, Address, Address, int, int], **overflow: int) -> Dr
         destination=np.frombuffer(b"".join(destinations), np.uint8).reshape(-1, 16),
         port=np.array(ports, dtype=np.uint16),
         packets=np.array(packets, dtype=np.uint64),
+        expires=np.full(len(rows), expires, dtype=np.uint32),
         overflow=overflow,
     )
 
@@ -71,6 +74,23 @@ def test_a_reading_reports_what_was_added_since_the_one_before() -> None:
     ledger.forget(POD)
     ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 1)))
     assert _seen(ledger) == [("w/catch-all", "inbound", 80, 1, 0)]
+
+
+def test_what_recurs_as_soon_as_it_is_forgotten_is_counted_each_time() -> None:
+    """Three SYNs every ten minutes and a bit, of which the counter tells three each time."""
+    times = iter([0, 15, 30, 45])
+    ledger = DropLedger(lambda: next(times))
+    three, four = (("rf_input_4_deny0", A, B, 80, count) for count in (3, 4))
+    told = []
+    for drops in (
+        _drops(three, expires=595),
+        _drops(three, expires=10),  # it is held all the time
+        _drops(three, expires=590),  # its ten seconds were over when it came again
+        _drops(four, expires=600),
+    ):
+        ledger.read(POD, SETS, drops)
+        told.append([row[3] for row in _seen(ledger)])
+    assert told == [[3], [], [3], [1]]
 
 
 def test_overflow_is_counted_once() -> None:

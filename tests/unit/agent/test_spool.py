@@ -160,6 +160,20 @@ async def test_a_batch_that_is_refused_or_cannot_be_written_is_counted(tmp_path:
     assert len(spool) == 0
 
 
+async def test_what_cannot_be_taken_away_keeps_nothing_waiting(tmp_path: Path) -> None:
+    """As on a disk that is read-only now; it is delivered again after a restart, and known."""
+    spool = _open(tmp_path, limit=150)
+    _put(spool, Batch(id="a"), Batch(id="b", flows=bytes(50)))
+    place, _ = await spool.oldest()
+    for path in _files(tmp_path):
+        path.unlink()
+        path.mkdir()  # which unlink(2) refuses, even to root
+    spool.done(place)
+    _put(spool, Batch(id="c", flows=bytes(100)), Batch(id="d"))
+    assert lost(spool) == {Loss.SPOOL_FULL: 1}
+    assert await _out(spool) == ["c", "d"]
+
+
 async def test_the_reader_waits_for_a_batch(tmp_path: Path) -> None:
     spool = _open(tmp_path)
     waiting = asyncio.create_task(spool.oldest())
