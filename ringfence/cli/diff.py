@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import print_changes, read_documents, send_documents, tell_governance
+from ringfence.cli.documents import (
+    print_changes,
+    read_documents,
+    send_documents,
+    tell_governance,
+    tell_requests,
+)
 from ringfence.cli.output import AnswerOption, Format, emit_data
 
 app = typer.Typer(add_completion=False)
@@ -30,6 +36,7 @@ def diff(
     else:
         emit_data(changes, output)
     tell_governance(answer)
+    tell_requests(answer)
     if answer["refused"]:
         typer.echo(f"apply would refuse this: {answer['refused']}", err=True)
     raise typer.Exit(2 if differs else 0)

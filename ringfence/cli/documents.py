@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli.client import ApiError, Client
+from ringfence.cli.requests import told
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted, named
 
@@ -60,3 +61,10 @@ def tell_governance(answer: dict[str, Any]) -> None:
     if names:
         workloads = f"{counted(len(names), 'workload')}: {named(names)}"
         sys.stderr.write(f"other enforced rules decide at {workloads}\n")
+
+
+def tell_requests(answer: dict[str, Any]) -> None:
+    """Say on stderr what the applied workspaces need of those of other scopes."""
+    for request in answer["requests"]:
+        for line in told(request):
+            sys.stderr.write(f"{line}\n")

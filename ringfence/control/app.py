@@ -25,6 +25,7 @@ from ringfence.control.api import (
     inventory,
     labels,
     quarantines,
+    requests,
     scopes,
     tokens,
     whoami,
@@ -56,6 +57,7 @@ GUARDED = (
     analysis.router,
     enforcement.router,
     quarantines.router,
+    requests.router,
     why.router,
     changes.router,
 )

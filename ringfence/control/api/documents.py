@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control.api.requests import RequestResponse, request_response
 from ringfence.control.apply import decide, read_files, tree_with
 from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
@@ -66,11 +67,13 @@ class DocumentChangeResponse(BaseModel):
 class ApplyResponse(BaseModel):
     """A change for each document, and for whom changed scopes change what is enforced.
 
+    `requests` are what the workspaces then need of those of other scopes.
     `refused` is why it ought not to be done, empty for nothing.
     """
 
     changes: list[DocumentChangeResponse]
     workloads: list[str]
+    requests: list[RequestResponse]
     refused: str
 
 
@@ -106,6 +109,8 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             await _write(connection, services.clock(), given, changes, versions, author)
     if not request.dry_run:
         services.enforcement.touch()
+        await services.requests.refresh()
+    requests = await services.requests.foresee(tree_with(held, given), held, given)
     return ApplyResponse(
         changes=[
             DocumentChangeResponse(
@@ -120,6 +125,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             for change in changes
         ],
         workloads=list(workloads),
+        requests=[request_response(one) for one in requests],
         refused=refused,
     )
 
