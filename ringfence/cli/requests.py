@@ -1,6 +1,5 @@
 """`ringfence requests`: what policies need of workspaces of other scopes."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from ringfence.cli.output import (
     emit_data,
     printable,
 )
+from ringfence.model.approval import State
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 rule_app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -25,17 +25,9 @@ RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="As `lis
 ReasonOption = Annotated[str, typer.Option(help="Why, for those who asked.")]
 
 
-class _State(StrEnum):
-    """What became of a request."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-
-
 @app.command("list")
 def list_requests(
-    state: Annotated[_State | None, typer.Option(help="Those in this state only.")] = None,
+    state: Annotated[State | None, typer.Option(help="Those in this state only.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List what policies need of workspaces of other scopes, and what was answered.

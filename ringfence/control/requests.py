@@ -14,13 +14,14 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import Clock
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.protocol import PortRange
 from ringfence.model.query import Query
 from ringfence.model.scope import Scope, ScopeTree
-from ringfence.policy.approval import Answers, ApprovalRule, Approvals, State
+from ringfence.policy.approval import Answers, Approvals
 from ringfence.policy.difference import Change as DocumentChange
 from ringfence.policy.difference import difference
 from ringfence.policy.document import Documents, format_documents

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.policy import Action, CatchAll, FilterEnd, Workspace
 from ringfence.model.protocol import PortRange
@@ -21,33 +21,6 @@ _NAMELESS = Workspace(
     WorkspaceName(""), ScopeName(""), False, CatchAll(Action.DENY, Action.DENY), (), ()
 )
 """What requests ask for names no cluster, so no workspace is needed to resolve it."""
-
-
-class State(StrEnum):
-    """What became of a request."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalRule:
-    """Approves what workspaces of `scope`, and below it, ask of a workspace.
-
-    Only for their own workloads, and only where a catch-all denies: what a policy of the provider
-    denies is for a person to decide. `provider` None means every workload; `protocol` None means
-    any, empty `ports` all ports.
-    """
-
-    id: str
-    provider_workspace: WorkspaceName
-    scope: ScopeName
-    provider: Query | None
-    protocol: int | None
-    ports: tuple[PortRange, ...]
-    actor: str
-    created_ns: int
 
 
 @dataclass(frozen=True, slots=True)

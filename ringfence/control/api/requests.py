@@ -7,11 +7,11 @@ from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.services import ServicesDep
+from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.protocol import WITH_PORTS, format_protocol, parse_ports, parse_protocol
-from ringfence.policy.approval import ApprovalRule, State
 from ringfence.store.relational.requests import HeldRequest
 
 router = APIRouter(tags=["requests"])

@@ -7,9 +7,9 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.model import query
+from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.ids import PolicyId, ScopeName, TenantId, WorkspaceName
 from ringfence.model.protocol import PortRange
-from ringfence.policy.approval import ApprovalRule, State
 from ringfence.store.relational.tables import approval_rules, requests
 
 

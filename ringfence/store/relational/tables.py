@@ -114,7 +114,7 @@ requests = Table(
     metadata,
     Column("tenant", Text, primary_key=True),
     Column("id", Text, primary_key=True),  # a digest of what is requested
-    Column("state", Text, nullable=False),  # a `policy.approval.State`
+    Column("state", Text, nullable=False),  # a `model.approval.State`
     Column("workspace", Text, nullable=False),  # that asks
     Column("policy", Text, nullable=False),
     Column("provider_workspace", Text, nullable=False),  # that is asked

@@ -6,6 +6,7 @@ import pytest
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_network
+from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.ids import PolicyId, RevisionId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     Action,
@@ -24,7 +25,7 @@ from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.query import parse
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.policy import requests
-from ringfence.policy.approval import ApprovalRule, Approvals, State
+from ringfence.policy.approval import Approvals
 from ringfence.policy.document import Documents, format_documents, parse_documents
 from ringfence.policy.requests import Needed, Request, grant, needed
 from tests.golden.shop import DENY_ALL, ITEMS, NAMESPACE, NODE1, allow, app
