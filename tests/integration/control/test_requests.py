@@ -202,8 +202,6 @@ async def test_the_command(world: World, tmp_path: Path) -> None:
     code, out, _ = await world.run("requests", "approve", raised["id"], "-o", "json")
     assert (code, '"state": "approved"' in out) == (0, True)
     words = ("requests", "rule", "add", "db", "--from-scope", "front", "--ports", "1,2-3")
-    code, _, said = await world.run(*words)
-    assert (code, "any has none" in said) == (3, True)
     code, out, _ = await world.run(*words, "--protocol", "TCP")
     assert code == 0
     assert "TCP 1,2-3" in out
@@ -211,5 +209,4 @@ async def test_the_command(world: World, tmp_path: Path) -> None:
     code, out, _ = await world.run("requests", "rule", "list")
     assert rule in out
     assert (await world.run("requests", "rule", "remove", rule))[0] == 0
-    assert (await world.run("requests", "rule", "remove", rule))[0] == 1
-    assert (await world.run("requests", "approve", "nothing"))[0] == 1
+    assert (await world.ok("GET", "/approval-rules"))["items"] == []
