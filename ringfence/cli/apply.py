@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import print_changes, read_documents, send_documents, tell_governance
+from ringfence.cli.documents import (
+    print_changes,
+    read_documents,
+    send_documents,
+    tell_governance,
+    tell_requests,
+)
 from ringfence.cli.output import AnswerOption, Format, emit_data
 from ringfence.model.errors import RingfenceError
 from ringfence.model.override import Override
@@ -40,5 +46,6 @@ def apply(
     else:
         emit_data(answer["changes"], output)
     tell_governance(answer)
+    tell_requests(answer)
     if answer["refused"]:
         raise RingfenceError(answer["refused"])

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import print_changes, read_documents, send_documents, tell_governance
+from ringfence.cli.documents import (
+    print_changes,
+    read_documents,
+    send_documents,
+    tell_governance,
+    tell_requests,
+)
 from ringfence.cli.output import AnswerOption, Format, emit_data, printable
 from ringfence.cli.reach import print_difference
 from ringfence.model.errors import InputError
@@ -61,6 +67,7 @@ def _diff_files(files: list[Path], output: Format) -> bool:
     else:
         emit_data(changes, output)
     tell_governance(answer)
+    tell_requests(answer)
     if answer["refused"]:
         typer.echo(f"apply would refuse this: {answer['refused']}", err=True)
     return bool(differing)

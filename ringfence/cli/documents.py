@@ -7,6 +7,7 @@ from typing import Any
 
 from ringfence.cli.client import ApiError, Client
 from ringfence.cli.output import printable
+from ringfence.cli.requests import told
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted, named
 
@@ -65,3 +66,10 @@ def tell_governance(answer: dict[str, Any]) -> None:
         sys.stderr.write(f"other enforced rules decide at {workloads}\n")
     for warning in answer["warnings"]:
         sys.stderr.write(f"warning: {printable(warning)}\n")
+
+
+def tell_requests(answer: dict[str, Any]) -> None:
+    """Say on stderr what the applied workspaces need of those of other scopes."""
+    for request in answer["requests"]:
+        for line in told(request):
+            sys.stderr.write(f"{line}\n")

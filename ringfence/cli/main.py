@@ -34,6 +34,7 @@ COMMANDS = {
     "export": ("export", "Print scopes and workspaces as YAML."),
     "discover": ("discover", "Propose the policies that the observed flows need."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
+    "requests": ("requests", "Approve or reject what policies need of other scopes' workspaces."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "quarantine": ("quarantine", "Cut a workload off at once; list and lift quarantines."),
     "why": ("why", "Name the policy that decides a connection at each end."),

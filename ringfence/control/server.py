@@ -34,6 +34,7 @@ from ringfence.control.metrics import Metrics
 from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
 from ringfence.control.quarantine import Quarantines
+from ringfence.control.requests import Requests
 from ringfence.control.services import Clock, Services
 from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
@@ -135,6 +136,8 @@ class ControlPlane:
         await self._run(enforcement)
         quarantines = Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement)
         await self._run(quarantines)
+        requests = Requests(self._clock, database, DEFAULT_TENANT, inventory)
+        await self._run(requests)
         services = Services(
             clock=self._clock,
             database=database,
@@ -142,6 +145,7 @@ class ControlPlane:
             labels=labels,
             enforcement=enforcement,
             quarantines=quarantines,
+            requests=requests,
             agents=agents,
             modes=modes,
             flow_store=flow_store,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ringfence.control.modes import Modes
     from ringfence.control.pki import Authority
     from ringfence.control.quarantine import Quarantines
+    from ringfence.control.requests import Requests
     from ringfence.store.flows import FlowStore
     from ringfence.store.relational.database import Database
 
@@ -51,6 +52,8 @@ class Services:
     """What is enforced, and what each node has to do for it."""
     quarantines: Quarantines
     """Which workloads are cut off."""
+    requests: Requests
+    """What workspaces ask of each other."""
     agents: Agents
     """Who is connected and in what state."""
     modes: Modes

@@ -350,6 +350,14 @@ class Dialling:
                 return Connection(protocol, consumer, *reached, dialled, at, some_node)
 
 
+def consumer_ends(tree: ScopeTree) -> st.SearchStrategy[End]:
+    return st.integers(0, 2**40).map(lambda number: _consumer(tree, _Digits(number)))
+
+
+def provider_ends(tree: ScopeTree) -> st.SearchStrategy[End]:
+    return st.integers(0, 2**40).map(lambda number: _provider(tree, _Digits(number)))
+
+
 def connections(items: list[Item]) -> st.SearchStrategy[Connection]:
     """What `Dialling` makes of some number, among these items."""
     return st.integers(0, 2**40).map(Dialling(items).connection)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control.api.requests import RequestResponse, request_response
 from ringfence.control.apply import decide, read_files, tree_with
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
@@ -64,12 +65,14 @@ class DocumentChangeResponse(BaseModel):
 class ApplyResponse(BaseModel):
     """A change for each document, and for whom changed scopes change what is enforced.
 
+    `requests` are what the workspaces then need of those of other scopes.
     `refused` is why it ought not to be done, empty for nothing.
     """
 
     changes: list[DocumentChangeResponse]
     workloads: list[str]
     warnings: list[str] = Field(description="What is worth knowing about the scopes given.")
+    requests: list[RequestResponse]
     refused: str
 
 
@@ -106,6 +109,8 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             await write_changes(connection, services.clock(), given, changes, versions, author)
     if not request.dry_run:
         services.enforcement.touch()
+        await services.requests.refresh()
+    requests = await services.requests.foresee(tree_with(held, given), held, given)
     return ApplyResponse(
         changes=[
             DocumentChangeResponse(
@@ -121,6 +126,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
         ],
         workloads=list(workloads),
         warnings=await _warnings(services, tree) if given.scopes else [],
+        requests=[request_response(one) for one in requests],
         refused=refused,
     )
 

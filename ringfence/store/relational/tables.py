@@ -136,6 +136,36 @@ quarantines = Table(
     Column("expires_ns", BigInteger),  # null: never
 )
 
+requests = Table(
+    "requests",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),  # a digest of what is requested
+    Column("state", Text, nullable=False),  # a `model.approval.State`
+    Column("workspace", Text, nullable=False),  # that asks
+    Column("policy", Text, nullable=False),
+    Column("provider_workspace", Text, nullable=False),  # that is asked
+    Column("text", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("raised_ns", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
+approval_rules = Table(
+    "approval_rules",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),  # a digest of what is approved
+    Column("provider_workspace", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("provider", Text),  # in the filter language; null: every workload
+    Column("protocol", Integer),  # null: any
+    Column("ports", JSON, nullable=False),  # [[first, last], …]
+    Column("actor", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+)
+
 agent_modes = Table(
     "agent_modes",
     metadata,

@@ -14,6 +14,8 @@ from ringfence.inventory.resolutions import Resolutions
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, CidrEnd, ClusterEnd, End, OwnNodeEnd, ServiceEnd
+from ringfence.model.quarantine import QUARANTINE, Quarantine
+from ringfence.model.query import Everything
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.design import split
 from ringfence.policy.document import Documents, format_documents, parse_documents
@@ -165,3 +167,16 @@ async def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
         SHOP,
     )
     assert (judged.allowed == (records(hops).column("answered") > 0)).all()
+
+
+async def test_a_quarantine_counts_for_what_began_in_it(hops: object) -> None:
+    shop, seen = proposed(hops).workspace, records(hops)
+    began = seen.column("first_ns")
+    asked = START + 60 * SECOND, TREE, [(shop, Version(1))], SHOP
+    free = await judge(seen, History(HISTORY, Resolutions()), *asked)
+    for since_ns in sorted({START - 1, *began.tolist(), int(began.max()) + 1}):
+        everybody = Quarantine(CLUSTER, "all", Everything(), (), "", "", since_ns)
+        judged = await judge(seen, History(HISTORY, Resolutions(), [everybody]), *asked)
+        assert (judged.allowed == (free.allowed & (began < since_ns))).all()
+        decided = [one.workspace for row in judged.deciding for one in row.values()]
+        assert decided.count(QUARANTINE) >= (began >= since_ns).sum()

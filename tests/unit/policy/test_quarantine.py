@@ -6,13 +6,14 @@ import pytest
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, RevisionId, item_key
+from ringfence.model.ids import ClusterId, NodeName, RevisionId, item_key
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import parse
 from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.compile import compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.explain import explain
 from ringfence.policy.handle import format_handle, tell_handle
@@ -101,3 +102,22 @@ def test_the_latest_of_two_counts_and_says_its_name() -> None:
         assert decided[1].scope == quarantines[-1].name
     assert decided[1]
     assert tell_handle(format_handle(decided[1])) == "quarantine/catch-all"
+
+
+def test_a_node_keeps_its_fail_safes_and_nothing_else() -> None:
+    base = policy_set()
+    there = Quarantine(CLUSTER, "node1", parse('name = "node1"'), (), "", "", 1)
+    rules = PolicySet(base.snapshot, base.tree, [], quarantines=[there])
+    compiled = compile_policies(rules, [(NODE1.addresses[0], 8443)])
+    assert compiled.widenings == ()
+    node1, node2 = (compiled.policies[CLUSTER, NodeName(name)] for name in ("node1", "node2"))
+    binding = node1.binding
+    assert {rule.handle for rule in binding.fail_safes_in} == {
+        f"fail-safe/{name}" for name in ("kubelet", "etcd", "tunnel", "api-server")
+    }
+    for bound in (binding.inbound, binding.outbound, binding.received):
+        assert bound
+        (only,) = node1.programs[bound].rules
+        assert (only.action, only.handle) == (Action.DENY, "absolute/quarantine/p0")
+    assert (node1.pods, node2.pods) == ((), ()), "its pods are not quarantined with it"
+    assert (node2.binding.inbound, node2.binding.outbound) == (None, None)

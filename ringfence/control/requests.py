@@ -1,0 +1,351 @@
+"""Keeps requests between workspaces: raises and closes them, and writes down what is answered."""
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.control.audit import Author
+from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.control.inventory import Inventory
+from ringfence.control.policies import load_tree, load_workspace
+from ringfence.control.services import Clock
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.approval import ApprovalRule, State
+from ringfence.model.errors import RingfenceError
+from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
+from ringfence.model.policy import Workspace
+from ringfence.model.protocol import PortRange
+from ringfence.model.query import Query
+from ringfence.model.scope import Scope, ScopeTree
+from ringfence.policy.approval import Answers, Approvals
+from ringfence.policy.difference import Change as DocumentChange
+from ringfence.policy.difference import difference
+from ringfence.policy.document import Documents, format_documents
+from ringfence.policy.requests import Needed, Request, grant, needed
+from ringfence.store.relational.changes import Change, add_change
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.requests import (
+    HeldRequest,
+    add_approval_rule,
+    load_approval_rules,
+    load_requests,
+    put_requests,
+    remove_approval_rule,
+    remove_requests,
+)
+from ringfence.store.relational.workspaces import WorkspaceHead, add_version, heads
+
+_LOG = structlog.get_logger(__name__)
+_SETTLE_SECONDS = 60.0
+_ID_DIGITS = 10
+_NOBODY = "ringfence"
+_Asked = tuple[tuple[Scope, ...], tuple[Workspace, ...]]
+Versions = Sequence[tuple[Workspace, Version]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    """Who changes something, and from where."""
+
+    name: str
+    source: str
+
+
+_ITSELF = _Actor(_NOBODY, "policies and inventory")
+
+
+class Requests:
+    """Owns the requests and the rules that approve them.
+
+    Needed is what the latest versions of all primary workspaces ask of each other. It is worked
+    out again when one of them is applied or the inventory has changed.
+    """
+
+    def __init__(
+        self, clock: Clock, database: Database, tenant: TenantId, inventory: Inventory
+    ) -> None:
+        self._clock, self._database, self._tenant = clock, database, tenant
+        self._inventory = inventory
+        self._dirty = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._last: tuple[Snapshot, _Asked, Needed] | None = None
+
+    async def start(self) -> None:
+        """Look at what is needed, and again whenever the inventory has changed."""
+        self._dirty.set()
+        self._inventory.subscribe(self._dirty.set)
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Follow it no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def all(self) -> list[HeldRequest]:
+        """Every request, the latest first."""
+        async with self._database.read() as connection:
+            return await load_requests(connection, self._tenant)
+
+    async def rules(self) -> list[ApprovalRule]:
+        """Every rule, the oldest first."""
+        async with self._database.read() as connection:
+            return await load_approval_rules(connection, self._tenant)
+
+    async def foresee(
+        self, tree: ScopeTree, held: Documents, given: Documents
+    ) -> list[HeldRequest]:
+        """What the given workspaces would need, or have been answered; changes nothing."""
+        known = {one.id: one for one in await self.all()}
+        after = {one.name: one for one in (*held.workspaces, *given.workspaces)}
+        primaries = [one for one in after.values() if one.primary]
+        found = await self._needed(tree, primaries)
+        asking = {one.name for one in given.workspaces}
+        its = [one for one in found.requests if one.workspace in asking]
+        return [
+            known.get(one.id, one) for one in self._raised(its, primaries, State.PENDING, _ITSELF)
+        ]
+
+    async def refresh(self) -> None:
+        """Raise, grant by rules and close what is to be; raises StoreError."""
+        async with self._lock:
+            async with self._database.read() as connection:
+                tree = await load_tree(connection, self._tenant)
+                latest = await self._latest(connection)
+                rules = await load_approval_rules(connection, self._tenant)
+                known = {one.id: one for one in await load_requests(connection, self._tenant)}
+            found = await self._needed(tree, [one for one, _ in latest])
+            approvals = Approvals(self._inventory.timeline.latest(), tree, rules)
+            states = {one.id: one.state for one in known.values()}
+            answers = await asyncio.to_thread(approvals.decide, states, found)
+            if answers != Answers((), (), ()):
+                async with self._database.write() as connection:
+                    await self._answer(connection, answers, latest)
+
+    async def approve(self, identifier: str, reason: str, author: Author) -> HeldRequest:
+        """Add a new version, with what is requested, to the workspace that was asked.
+
+        Raises NotFoundError for no such request, ConflictError where it is needed no longer.
+        """
+        async with self._lock:
+            held = await self._find(identifier)
+            if held.state is State.APPROVED:
+                return held
+            async with self._database.read() as connection:
+                tree = await load_tree(connection, self._tenant)
+                latest = await self._latest(connection)
+            found = await self._needed(tree, [one for one, _ in latest])
+            request = next((one for one in found.requests if one.id == identifier), None)
+            if request is None:
+                raise ConflictError(f"request {identifier} is needed no longer")
+            actor = _Actor(author.principal.actor, author.source)
+            async with self._database.write() as connection:
+                await self._grant(connection, [request], latest, actor, reason)
+        await self.refresh()
+        return await self._find(identifier)
+
+    async def reject(self, identifier: str, reason: str, author: Author) -> HeldRequest:
+        """Refuse a request, now and when it is raised again; raises NotFoundError, ConflictError.
+
+        What was approved is in a version of the workspace: there it is to be taken out.
+        """
+        async with self._lock:
+            held = await self._find(identifier)
+            if held.state is State.APPROVED:
+                raise ConflictError(
+                    f"request {identifier} is approved: apply workspace "
+                    f"{held.provider_workspace} without the policy instead"
+                )
+            now_ns, actor = self._clock(), author.principal.actor
+            refused = replace(
+                held, state=State.REJECTED, reason=reason, actor=actor, changed_ns=now_ns
+            )
+            async with self._database.write() as connection:
+                await put_requests(connection, self._tenant, [refused])
+                await author.note(
+                    connection, now_ns, f"rejected {_name(held)}", reason, about=_about(held.id)
+                )
+        return refused
+
+    async def add_rule(
+        self,
+        workspace: WorkspaceName,
+        scope: ScopeName,
+        provider: Query | None,
+        traffic: tuple[int | None, tuple[PortRange, ...]],
+        author: Author,
+    ) -> ApprovalRule:
+        """Have requests to a workspace approved at once, pending ones too.
+
+        Raises InputError or NotFoundError for a scope or workspace that there is not.
+        """
+        protocol, ports = traffic
+        now_ns, actor = self._clock(), author.principal.actor
+        meaning = repr((workspace, scope, str(provider), protocol, ports))
+        identifier = hashlib.sha256(meaning.encode()).hexdigest()[:_ID_DIGITS]
+        rule = ApprovalRule(identifier, workspace, scope, provider, protocol, ports, actor, now_ns)
+        async with self._database.write() as connection:
+            (await load_tree(connection, self._tenant))[scope]
+            await load_workspace(connection, self._tenant, workspace)
+            for one in await load_approval_rules(connection, self._tenant):
+                if one.id == identifier:
+                    return one
+            await add_approval_rule(connection, self._tenant, rule)
+            what = f"workspace {workspace} approves requests of scope {scope} (rule {identifier})"
+            await author.note(connection, now_ns, what, about=f"workspace/{workspace}")
+        await self.refresh()
+        return rule
+
+    async def remove_rule(self, identifier: str, author: Author) -> None:
+        """Take a rule away; what it approved stays. Raises NotFoundError."""
+        async with self._database.write() as connection:
+            held = await load_approval_rules(connection, self._tenant)
+            if identifier not in {one.id for one in held}:
+                raise NotFoundError(f"there is no rule {identifier!r}")
+            await remove_approval_rule(connection, self._tenant, identifier)
+            what, about = f"removed approval rule {identifier}", f"rule/{identifier}"
+            await author.note(connection, self._clock(), what, about=about)
+
+    async def _find(self, identifier: str) -> HeldRequest:
+        for one in await self.all():
+            if one.id == identifier:
+                return one
+        raise NotFoundError(f"there is no request {identifier!r}; see `ringfence requests list`")
+
+    async def _latest(self, connection: AsyncConnection) -> list[tuple[Workspace, Version]]:
+        """The primary workspaces as of their latest versions."""
+        return [
+            await load_workspace(connection, self._tenant, head.name)
+            for head in await heads(connection, self._tenant)
+            if head.primary
+        ]
+
+    async def _needed(self, tree: ScopeTree, workspaces: Iterable[Workspace]) -> Needed:
+        """What is needed; a question that is asked again at once is not worked out again."""
+        snapshot = self._inventory.timeline.latest()
+        ordered = tuple(sorted(workspaces, key=lambda one: one.name))
+        asked = (tree.preorder(), ordered)
+        if self._last is None or self._last[0] is not snapshot or self._last[1] != asked:
+            found = await asyncio.to_thread(needed, snapshot, tree, ordered)
+            self._last = snapshot, asked, found
+        return self._last[2]
+
+    async def _answer(
+        self, connection: AsyncConnection, answers: Answers, latest: Versions
+    ) -> None:
+        now_ns = self._clock()
+        workspaces = [one for one, _ in latest]
+        raised = self._raised(answers.raised, workspaces, State.PENDING, _ITSELF)
+        await put_requests(connection, self._tenant, raised)
+        await remove_requests(connection, self._tenant, answers.closed)
+        for identifier, what in (
+            *((one.id, f"raised {_name(one)}") for one in raised),
+            *((one, f"closed request {one}: it is needed no longer") for one in answers.closed),
+        ):
+            about = _about(identifier)
+            change = Change(now_ns, _ITSELF.name, _ITSELF.source, about, what, "")
+            await add_change(connection, self._tenant, change)
+        by_rule: dict[str, tuple[ApprovalRule, list[Request]]] = {}
+        for request, rule in answers.granted:
+            by_rule.setdefault(rule.id, (rule, []))[1].append(request)
+        for rule, some in by_rule.values():
+            reason = f"by rule {rule.id}"
+            actor = _Actor(rule.actor, reason)
+            latest = await self._grant(connection, some, latest, actor, reason)
+
+    async def _grant(
+        self,
+        connection: AsyncConnection,
+        granted: Collection[Request],
+        latest: Versions,
+        actor: _Actor,
+        reason: str,
+    ) -> Versions:
+        """Write new versions of the workspaces that are asked, and return the latest ones."""
+        now_ns, after = self._clock(), list[tuple[Workspace, Version]]()
+        workspaces = [one for one, _ in latest]
+        held = self._raised(granted, workspaces, State.APPROVED, actor, reason)
+        await put_requests(connection, self._tenant, held)
+        for workspace, version in latest:
+            its = [one for one in granted if one.provider_workspace == workspace.name]
+            fresh = grant(workspace, its)
+            after.append((fresh, Version(version + (fresh != workspace))))
+            if fresh == workspace:
+                continue
+            (change,) = _compare(workspace, fresh)
+            head = WorkspaceHead(
+                fresh.name, fresh.scope, fresh.primary, after[-1][1], actor.name, now_ns
+            )
+            text = format_documents(Documents(workspaces=(fresh,)))
+            await add_version(connection, self._tenant, head, text)
+            what = f"approved requests to workspace {fresh.name}: {', '.join(o.id for o in its)}"
+            about = f"workspace/{fresh.name}"
+            told = "\n".join((*change.lines, reason) if reason else change.lines)
+            noted = Change(now_ns, actor.name, actor.source, about, what, told)
+            await add_change(connection, self._tenant, noted)
+        return after
+
+    def _raised(
+        self,
+        requests: Iterable[Request],
+        workspaces: Iterable[Workspace],
+        state: State,
+        actor: _Actor,
+        reason: str = "",
+    ) -> list[HeldRequest]:
+        """The requests as they are kept."""
+        held = {one.name: one for one in workspaces}
+        now_ns = self._clock()
+        return [
+            HeldRequest(
+                one.id,
+                state,
+                one.workspace,
+                one.policy,
+                one.provider_workspace,
+                "\n".join(_told(held[one.provider_workspace], one)),
+                reason,
+                actor.name,
+                now_ns,
+                now_ns,
+            )
+            for one in requests
+        ]
+
+    async def _follow(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            self._dirty.clear()
+            try:
+                await self.refresh()
+            except RingfenceError as error:
+                _LOG.warning("requests not looked at", problem=str(error))
+
+
+def _compare(old: Workspace, new: Workspace) -> list[DocumentChange]:
+    return difference(Documents(workspaces=(old,)), Documents(workspaces=(new,)))
+
+
+def _told(workspace: Workspace, request: Request) -> Iterable[str]:
+    """What granting the request adds to the workspace, and despite what."""
+    yield from _compare(workspace, grant(workspace, [request]))[0].lines
+    if request.denied_by:
+        yield f"ahead of its {', '.join(request.denied_by)}, which denies"
+
+
+def _about(identifier: str) -> str:
+    return f"request/{identifier}"
+
+
+def _name(held: HeldRequest) -> str:
+    return (
+        f"request {held.id} of {held.workspace}/{held.policy} "
+        f"to workspace {held.provider_workspace}"
+    )

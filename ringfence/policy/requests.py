@@ -1,0 +1,249 @@
+"""What policies need of workspaces of other scopes: requests to those who own them.
+
+A consumer's ALLOW opens nothing where the provider's workspace, or that of the nodes that receive
+for a NodePort or load balancer, denies. Such a policy raises a request to the workspace whose rule
+denies: granted, it has the same policy too. Here is decided which requests are needed; nothing
+remembers what became of them.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model import labels
+from ringfence.model.address import Network
+from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
+from ringfence.model.policy import (
+    Action,
+    CidrEnd,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    Policy,
+    Rank,
+    ScopeEnd,
+    ServiceEnd,
+    Workspace,
+)
+from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
+from ringfence.model.scope import ScopeTree
+from ringfence.model.verdict import EndRole
+from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.evaluate import UNGOVERNED, evaluate
+from ringfence.policy.layer import OrderedRule
+from ringfence.policy.order import PolicySet
+from ringfence.policy.representatives import Representatives
+
+MOST_CONNECTIONS = 100_000
+"""Connections that are judged at once; of what is left over, nothing is requested."""
+MOST_EACH = 5_000
+"""Of these, for one policy."""
+MOST_REQUESTS = 1_000
+_ID_DIGITS = 10
+
+_Place = int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A workspace's policy that another workspace denies, and what would allow it there.
+
+    `id` is the same as long as the policy's ends, protocol and ports are. `wanted` is what the
+    provider's workspace is to have. `denied_by` are the ids of its policies that deny, empty for a
+    catch-all alone. `anybody` is whether it allows consumers outside the asking scope too.
+    """
+
+    id: str
+    workspace: WorkspaceName
+    scope: ScopeName
+    policy: PolicyId
+    provider_workspace: WorkspaceName
+    wanted: Policy
+    denied_by: tuple[PolicyId, ...]
+    anybody: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """The requests by workspace and policy; `whole` is whether every policy was looked at."""
+
+    requests: tuple[Request, ...]
+    whole: bool
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a workspace denies of one policy."""
+
+    rules: set[_Place]
+    anybody: bool
+
+
+class _Held:
+    """The workspaces and policies that rules come from."""
+
+    def __init__(self, policy_set: PolicySet) -> None:
+        self.workspaces = {one.name: one for one in policy_set.workspaces}
+        self._policies = {
+            (one.name, policy.id): policy
+            for one in policy_set.workspaces
+            for policy in one.policies
+        }
+
+    def policy(self, rule: OrderedRule) -> Policy | None:
+        """The policy that the rule comes from, None for a catch-all."""
+        decision = rule.decision
+        if decision.policy is None:
+            return None
+        return self._policies[decision.workspace, decision.policy]
+
+
+def needed(snapshot: Snapshot, tree: ScopeTree, workspaces: Iterable[Workspace]) -> Needed:
+    """The requests that these workspaces need of each other, were all of them enforced."""
+    policy_set = PolicySet(snapshot, tree, [(one, Version(0)) for one in workspaces])
+    held = _Held(policy_set)
+    asking, connections, whole = _connections(policy_set, held)
+    found = _denied(policy_set, asking, connections)
+    requests = [
+        _request(policy_set, held, place, name, denied)
+        for (place, name), denied in sorted(found.items())
+    ]
+    distinct = {request.id: request for request in requests}
+    ordered = sorted(distinct.values(), key=lambda one: (one.workspace, one.policy, one.id))
+    return Needed(tuple(ordered[:MOST_REQUESTS]), whole and len(ordered) <= MOST_REQUESTS)
+
+
+def _connections(policy_set: PolicySet, held: _Held) -> tuple[list[_Place], list[Connection], bool]:
+    """For each ALLOW the connections to be judged, each with the place of its rule."""
+    representatives = Representatives(policy_set)
+    asking: list[_Place] = []
+    connections: list[Connection] = []
+    whole = True
+    for place, rule in enumerate(policy_set.rules):
+        policy = held.policy(rule)
+        if policy is None or policy.action is not Action.ALLOW:
+            continue
+        received = isinstance(policy.provider, ServiceEnd)
+        room = min(MOST_EACH, MOST_CONNECTIONS - len(connections))
+        some = [*representatives.connections(rule, outside=received, limit=room + 1)]
+        whole &= len(some) <= room
+        connections += some[:room]
+        asking += [place] * len(some[:room])
+    return asking, connections, whole
+
+
+def _denied(
+    policy_set: PolicySet, asking: Sequence[_Place], connections: Sequence[Connection]
+) -> dict[tuple[_Place, WorkspaceName], _Found]:
+    """By asking rule and denying workspace, what denies."""
+    found: dict[tuple[_Place, WorkspaceName], _Found] = {}
+    columns = tabulate(policy_set.snapshot, connections)
+    verdicts = evaluate(policy_set, columns)
+    places = {role: verdicts.deciding(role).tolist() for role in EndRole}
+    consumers = columns.consumer_item.tolist()
+    for row, place in enumerate(asking):
+        rule = policy_set.rules[place]
+        deciding = {role: places[role][row] for role in EndRole}
+        asks = {
+            EndRole.PROVIDER: deciding[EndRole.CONSUMER] == place,
+            # Who provides a Service asks as well for what its nodes receive.
+            EndRole.NODE: bool(rule.provider.services)
+            and place in (deciding[EndRole.CONSUMER], deciding[EndRole.PROVIDER]),
+        }
+        for role, wants in asks.items():
+            if not wants or deciding[role] == UNGOVERNED:
+                continue
+            denying = policy_set.rules[deciding[role]]
+            name = denying.decision.workspace
+            if denying.action is Action.DENY and name != rule.decision.workspace:
+                one = found.setdefault((place, name), _Found(set(), anybody=False))
+                one.rules.add(deciding[role])
+                at = consumers[row]
+                one.anybody |= at == NOWHERE or at not in rule.members
+    return found
+
+
+def _request(
+    policy_set: PolicySet,
+    held: _Held,
+    place: _Place,
+    provider: WorkspaceName,
+    denied: _Found,
+) -> Request:
+    rule = policy_set.rules[place]
+    workspace, policy = held.workspaces[rule.decision.workspace], held.policy(rule)
+    assert policy is not None
+    scope = None if denied.anybody else policy_set.tree.full_query(workspace.scope)
+    consumer = _end(policy.consumer, policy_set.tree, workspace, scope)
+    wanted_provider = _end(policy.provider, policy_set.tree, workspace, None)
+    denying = [
+        one for at in sorted(denied.rules) if (one := held.policy(policy_set.rules[at])) is not None
+    ]
+    rank = min((one.rank for one in denying), default=Rank.DEFAULT)  # absolute goes before default
+    said = (workspace.name, policy.id, provider, consumer, wanted_provider)
+    meaning = repr((*map(str, said), policy.protocol, policy.ports))
+    identifier = hashlib.sha256(meaning.encode()).hexdigest()[:_ID_DIGITS]
+    wanted = Policy(
+        PolicyId(f"{workspace.name}-{policy.id}-{identifier}"),
+        consumer,
+        wanted_provider,
+        policy.protocol,
+        policy.ports,
+        Action.ALLOW,
+        rank,
+        min((one.priority for one in denying if one.rank is rank), default=100),
+        f"requested by workspace {workspace.name} for its policy {policy.id}",
+    )
+    return Request(
+        identifier,
+        workspace.name,
+        workspace.scope,
+        policy.id,
+        provider,
+        wanted,
+        tuple(sorted(one.id for one in denying)),
+        denied.anybody,
+    )
+
+
+def grant(workspace: Workspace, requests: Iterable[Request]) -> Workspace:
+    """The workspace with what is requested of it, ahead of the policies that deny it."""
+    held = {policy.id for policy in workspace.policies}
+    fresh = [one for one in requests if one.wanted.id not in held]
+    first = tuple(one.wanted for one in fresh if one.denied_by)
+    last = tuple(one.wanted for one in fresh if not one.denied_by)
+    return replace(workspace, policies=(*first, *workspace.policies, *last))
+
+
+def _end(end: End, tree: ScopeTree, workspace: Workspace, within: Query | None) -> End:
+    """The end in words that mean the same in another workspace, and within a scope if given."""
+    scope = () if within is None else (within,)
+    match end:
+        case ClusterEnd(name):
+            named = next(one.query for one in workspace.clusters if one.name == name)
+            return FilterEnd(_all_of(tree.full_query(workspace.scope), named))
+        case FilterEnd(query):
+            return FilterEnd(_all_of(*scope, query)) if scope else end
+        case ScopeEnd(name):
+            return FilterEnd(_all_of(*scope, tree.full_query(name))) if scope else end
+        case CidrEnd(networks, exceptions) if scope:
+            outside = (Not(_subnet(one)) for one in exceptions)
+            return FilterEnd(_all_of(*scope, _any_of(map(_subnet, networks)), *outside))
+    return end
+
+
+def _subnet(network: Network) -> Query:
+    return Compare(labels.ADDRESS, Operator.SUBNET, (str(network),))
+
+
+def _any_of(queries: Iterable[Query]) -> Query:
+    given = tuple(queries)
+    return given[0] if len(given) == 1 else Or(given)
+
+
+def _all_of(*queries: Query) -> Query:
+    """The conjunction, each part once, as it is read again from what it is written as."""
+    flat = [part for one in queries for part in (one.queries if isinstance(one, And) else (one,))]
+    parts = tuple(dict.fromkeys(one for one in flat if not isinstance(one, Everything)))
+    return And(parts) if len(parts) > 1 else next(iter(parts), Everything())
