@@ -107,7 +107,10 @@ class FlowStore:
         return self._journal.aside()
 
     async def start(self) -> None:
-        """Bring the schema up to date, and finish what was cut short; raises StoreError."""
+        """Bring the schema up to date, and finish what was cut short; raises StoreError.
+
+        What has to wait, as for room on the disk, is left to the insertions to come.
+        """
         self._journal.open()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="flow-store-reader")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="flow-store-writer")
