@@ -5,11 +5,13 @@
  */
 #pragma once
 
-#include "parse.h"
+#include "flow.h"
 
 #define MAX_LINK_HEADERS 8
 #define MAX_LLC_LENGTH 1500 /* IEEE 802.3: up to here the type is a length, and LLC follows */
 #define ETH_P_VNTAG 0x8926  /* IEEE 802.1BR */
+#define ETH_P_PBB 0x88e7    /* IEEE 802.1ah: an I-TAG of 4 bytes, then the customer's frame */
+#define ETH_P_FABRICPATH 0x8903 /* Cisco's: a tag of 2 bytes, then the frame */
 #define ETH_P_PPP 0x880b    /* RFC 2637 */
 #define PPP_ADDRESS_CONTROL 0xff03
 #define PPP_IP 0x0021
@@ -144,6 +146,10 @@ static __always_inline enum outcome skip_header(const struct source *from, struc
 		return skip_fixed(from, step, 4);
 	case ETH_P_VNTAG:
 		return skip_fixed(from, step, 6);
+	case ETH_P_PBB:
+		return settings.replay ? skip_fixed(from, step, 4 + ETH_HLEN) : NOT_IP;
+	case ETH_P_FABRICPATH:
+		return settings.replay ? skip_fixed(from, step, 2 + ETH_HLEN) : NOT_IP;
 	case ETH_P_MPLS_UC:
 	case ETH_P_MPLS_MC:
 		return skip_label(from, step);

@@ -16,6 +16,9 @@
 #define GTP_0_PORT 3386	 /* 3GPP TS 09.60 */
 #define TEREDO_PORT 3544 /* RFC 4380 */
 #define AYIYA_PORT 5072	 /* draft-massar-v6ops-ayiya */
+#define MPLS_PORT 6635	 /* RFC 7510 */
+#define PIM_HEADER 8
+#define PIM_REGISTER 0x21 /* RFC 7761, section 4.9: version and type */
 #define FIRST_USER_PORT 1024 /* RFC 6335: those below are assigned to services */
 
 #define GRE_CHECKSUM 0x8000 /* RFC 2784, RFC 2890 */
@@ -37,7 +40,7 @@
 #define TEREDO_AUTHENTICATION 1
 
 /* The numbers are those of ringfence/kernel/tunnel.py. */
-enum tunnel { NO_TUNNEL, VXLAN, GENEVE, GRE, GTP, TEREDO, VXLAN_GPE, AYIYA };
+enum tunnel { NO_TUNNEL, VXLAN, GENEVE, GRE, GTP, TEREDO, VXLAN_GPE, AYIYA, MPLS };
 
 #define MAX_DECODE_AS 8
 
@@ -171,6 +174,19 @@ static __always_inline enum outcome enter_ayiya(const struct source *from, struc
 	return PARSED;
 }
 
+/* A multicast packet on its way to the rendezvous point. */
+static __always_inline enum outcome enter_pim(const struct source *from, struct step *step)
+{
+	__u8 kind;
+
+	if (load(from, step->at, &kind, sizeof(kind)))
+		return TRUNCATED;
+	if (kind != PIM_REGISTER)
+		return NOT_IP;
+	step->at += PIM_HEADER;
+	return guess_version(from, step);
+}
+
 static __always_inline bool either_port(const struct packet *packet, __u16 port)
 {
 	return packet->sport == port || packet->dport == port;
@@ -194,6 +210,8 @@ static __always_inline enum tunnel registered(__u16 port)
 		return TEREDO;
 	case AYIYA_PORT:
 		return AYIYA;
+	case MPLS_PORT:
+		return MPLS;
 	}
 	return NO_TUNNEL;
 }
@@ -231,6 +249,9 @@ static __always_inline enum outcome enter_udp(const struct source *from,
 		return enter_teredo(from, step);
 	case AYIYA:
 		return enter_ayiya(from, step);
+	case MPLS:
+		step->protocol = ETH_P_MPLS_UC;
+		return PARSED;
 	default:
 		return guess_teredo(from, packet, step);
 	}
@@ -283,6 +304,8 @@ static __always_inline enum outcome enter(const struct source *from, const struc
 		return PARSED;
 	case IPPROTO_GRE:
 		return enter_gre(from, step);
+	case IPPROTO_PIM:
+		return enter_pim(from, step);
 	case IPPROTO_UDP:
 		return enter_udp(from, packet, step);
 	}

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from ringfence.flows.pcap import Bytes, Frame
 
-_NULL, _ETHERNET, _PPP, _FDDI, _PPP_HDLC, _RAW, _LOOP = 0, 1, 9, 10, 50, 101, 108
+_NULL, _ETHERNET, _PPP, _FDDI, _PPP_HDLC, _RAW, _CISCO_HDLC, _LOOP = 0, 1, 9, 10, 50, 101, 104, 108
+_DLT_RAW = 12, 14  # what some systems wrote for raw IP
 _LINUX_COOKED, _IPV4, _IPV6, _LINUX_COOKED_2 = 113, 228, 229, 276
 
 _IP4, _IP6, _NONE = 0x0800, 0x86DD, 0xFFFF  # Ethernet types; the last is reserved
@@ -42,8 +43,9 @@ _HEADERS: dict[int, Callable[[Bytes], tuple[int, int]]] = {
     _NULL: _null,
     _LOOP: _null,
     _RAW: _raw,
-    _IPV4: lambda _: (_IP4, 0),
+    **dict.fromkeys((*_DLT_RAW, _IPV4), _raw),
     _IPV6: lambda _: (_IP6, 0),
+    _CISCO_HDLC: lambda data: (_be16(data, 2), 4),
     _LINUX_COOKED: lambda data: (_be16(data, 14), 16),
     _LINUX_COOKED_2: lambda data: (_be16(data, 0), 20),
     _PPP: _ppp,

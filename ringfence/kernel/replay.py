@@ -24,7 +24,10 @@ from ringfence.kernel.tunnel import DecodeAs
 
 _LIMIT = 2048  # bytes of a frame: more than all its headers have
 _LEAST = 64
+_MAX_FLOWS = 2**20
 _FRAMES_AT_ONCE = 16_384
+_CROWDED = 1 - 2 * _FRAMES_AT_ONCE / _MAX_FLOWS
+"""How full the flow map may be before so many frames more: each makes two records at most."""
 _TUPLE = ["protocol", "inner", "family", "unplaced", "src", "dst", "sport", "dport"]
 _COUNTS = [
     "packets", "bytes", "syn", "synack", "syn_packets", "fin", "rst", "retransmitted",
@@ -56,8 +59,7 @@ class Replay:
 
     def __init__(self, object_path: Path, decode_as: Sequence[DecodeAs] = ()) -> None:
         """At most MAX_DECODE_AS of `decode_as` are heeded. Raises BpfError."""
-        # A frame makes two records at most, so the map is never full when it is drained.
-        self._capture = FlowCapture(object_path, 2 * _FRAMES_AT_ONCE, replay=True)
+        self._capture = FlowCapture(object_path, _MAX_FLOWS, replay=True)
         self._capture.open()
         self._capture.decode_as(decode_as)
         self._program = self._capture.program_fd("ethernet_ingress")
@@ -89,7 +91,8 @@ class Replay:
         context = struct.pack("=48x4I", len(data), length, low, high)  # struct __sk_buff: cb
         run_on_frame(self._program, data.ljust(_LEAST, b"\0"), context)
         self._fed += 1
-        if self._fed % _FRAMES_AT_ONCE == 0:
+        # What is drained is forgotten: of a connection that goes on, what TCP showed before.
+        if self._fed % _FRAMES_AT_ONCE == 0 and self._capture.fill() > _CROWDED:
             self._drained.append(self._capture.drain())
 
     def result(self) -> Replayed:
