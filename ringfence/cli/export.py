@@ -96,4 +96,5 @@ def _print(documents: Documents, name: str | None, form: Form, target: Target) -
         for refusal in dict.fromkeys(found.refusals):
             typer.echo(printable(refusal), err=True)
         raise InexpressibleError(f"nothing is exported as {form}: see above what cannot be said")
-    yaml.safe_dump_all(map(manifest, found.policies), sys.stdout, sort_keys=False)
+    manifests = list(map(manifest, found.policies))
+    yaml.safe_dump_all(manifests, sys.stdout, sort_keys=False)

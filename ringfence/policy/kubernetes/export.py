@@ -111,6 +111,8 @@ class _Exporter:
     def add(self, direction: Direction, ordered: Sequence[_Said]) -> None:
         """Everything that is said of one direction."""
         policies = [(one[1], one[3]) for one in ordered if isinstance(one[3], Policy)]
+        # What only logs decides nothing, so nothing is lost without it.
+        policies = [pair for pair in policies if pair[1].action is not Action.LOG]
         denying = [at for at, (_, one) in enumerate(policies) if one.action is Action.DENY]
         in_order = max(denying, default=-1) + 1
         denied = self._denied(direction, ordered)
@@ -169,6 +171,8 @@ class _Exporter:
             if policy.action is Action.DENY:
                 raise InexpressibleError("a NetworkPolicy cannot deny")
             raise InexpressibleError("it comes before a DENY, and NetworkPolicies have no order")
+        if any(isinstance(one, str) for one in policy.ports):
+            raise InexpressibleError("a ClusterNetworkPolicy names a port without its protocol")
         own, peer = _ends(policy, direction)
         subject = self._subject(workspace, policy, own, direction)
         subjects = terms(subject, self._target.cluster) if subject is not None else []
@@ -203,6 +207,8 @@ class _Exporter:
         self, workspace: Workspace, policy: Policy, own: End, direction: Direction
     ) -> Query | None:
         """Of which workloads the policy decides that direction; None if of no pod."""
+        if policy.expires_ns is not None:
+            raise InexpressibleError("it expires, and Kubernetes' policies do not")
         if isinstance(own, OwnNodeEnd):
             return None
         if isinstance(own, CidrEnd) and policy.action is Action.ALLOW:

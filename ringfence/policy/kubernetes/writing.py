@@ -70,6 +70,9 @@ def _peer(peer: Peer) -> dict[str, Any]:
 
 def _ports(ports: Iterable[Ports | NamedPort]) -> Iterable[dict[str, Any]]:
     for one in ports:
+        if isinstance(one, NamedPort):
+            yield {"protocol": format_protocol(one.protocol), "port": one.name}
+            continue
         protocol, ranges = _numbered(one)
         yield from (
             {"protocol": protocol, "port": first} | ({"endPort": last} if last > first else {})
@@ -130,7 +133,7 @@ def _namespaced(selected: Pods) -> dict[str, Any]:
 
 def _numbered(ports: Ports | NamedPort) -> tuple[str, Sequence[tuple[int, int]]]:
     if isinstance(ports, NamedPort):
-        raise InexpressibleError("ports are written by number")
+        raise InexpressibleError("a ClusterNetworkPolicy names a port without its protocol")
     return format_protocol(ports.protocol), [(one.first, one.last) for one in ports.ranges]
 
 

@@ -80,3 +80,27 @@ def test_a_refusal_names_each_policy(tmp_path: Path) -> None:
     assert isinstance(done.exception, InexpressibleError)
     assert done.stdout == ""
     assert "workspace shop: policy probes: ingress: a NetworkPolicy cannot deny" in done.stderr
+
+
+def test_a_ports_name_stays_a_name_and_what_only_logs_is_left_out(tmp_path: Path) -> None:
+    more = """
+    - {id: metrics, action: ALLOW, provider: {scope: shop}, protocol: TCP, ports: [metrics],
+       consumer: {filter: kubernetes.namespace = "ops" and kind = "pod"}}
+    - {id: seen, action: LOG, consumer: {host: outside}, provider: {scope: shop}, protocol: any}
+"""
+    done = export(tmp_path, more, "networkpolicy")
+    written = {one["metadata"]["name"]: one for one in yaml.safe_load_all(done.stdout)}
+    assert sorted(written) == ["shop-front-ingress", "shop-ingress", "shop-metrics-ingress"]
+    (rule,) = written["shop-metrics-ingress"]["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": "metrics"}]
+
+
+def test_what_expires_is_refused(tmp_path: Path) -> None:
+    more = """
+    - {id: lent, action: ALLOW, consumer: {filter: kind = "pod"}, provider: {scope: shop},
+       protocol: TCP, expires: 2999-01-01}
+"""
+    done = export(tmp_path, more, "networkpolicy")
+    assert isinstance(done.exception, InexpressibleError)
+    assert done.stdout == ""
+    assert "policy lent: ingress: it expires" in done.stderr
