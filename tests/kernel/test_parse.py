@@ -239,6 +239,15 @@ def test_segments_lack_the_header_that_tells_a_super_packets_length(
     assert (flow["packets"], flow["bytes"]) == counted
 
 
+def test_what_only_a_port_tells_is_not_looked_into_within_a_tunnel_either(
+    capture: FlowCapture, empty: Namespace
+) -> None:
+    gtp = bytes.fromhex("30ff000000000000") + ipv4(17, udp(3, 4))
+    run(capture, empty, ethernet(IP4, ipv4(4, ipv4(17, udp(9, 2152, gtp)))))
+    (inner,) = (flow for flow in capture.drain() if flow["inner"])
+    assert (inner["sport"], inner["dport"]) == (9, 2152)
+
+
 def test_a_full_map_loses_nothing_silently(empty: Namespace) -> None:
     capture = FlowCapture(object_path("flow"), max_flows=64)
     capture.open()
