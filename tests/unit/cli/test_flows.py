@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from ringfence.cli.flows.columns import FLOW_COLUMNS
+from ringfence.cli.flows.groups import _value, _with_protocol
 from ringfence.cli.flows.listing import DENIED_COLUMNS
 from ringfence.cli.output import Format, emit
 
@@ -19,6 +20,24 @@ def test_an_icmp_port_is_type_and_code(protocol: str, port: int, said: str) -> N
     for columns in (FLOW_COLUMNS, DENIED_COLUMNS):
         (column,) = (one for one in columns if one.heading == "PORT")
         assert column.text({"protocol": protocol, "port": port}) == said
+
+
+@pytest.mark.parametrize(
+    ("by", "asked"),
+    [
+        ("consumer.workload,port", "consumer.workload,protocol,port"),
+        ("Dialled_Port, protocol", "dialled_port,protocol"),
+        ("consumer.workload", "consumer.workload"),
+    ],
+)
+def test_groups_by_port_tell_the_protocol(by: str, asked: str) -> None:
+    assert _with_protocol(by) == asked
+
+
+@pytest.mark.parametrize("key", ["port", "dialled_port"])
+def test_a_group_by_port_has_icmp_type_and_code(key: str) -> None:
+    row = {"group": {"protocol": "ICMPv6", key: 34048}, "outside": {}}
+    assert _value(key)(row) == "133/0"
 
 
 def test_what_tcp_showed_stands_in_wide_columns() -> None:
