@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from ringfence.cli.flows.columns import FLOW_COLUMNS
+from ringfence.cli.flows.columns import FLOW_COLUMNS, with_related
 from ringfence.cli.flows.groups import _value, _with_protocol
 from ringfence.cli.flows.listing import DENIED_COLUMNS
 from ringfence.cli.output import Format, emit
@@ -66,6 +66,29 @@ def test_csv_has_one_plain_value_a_column(capsys: pytest.CaptureFixture[str]) ->
         "FORWARD RETRANSMITTED": "3", "REVERSE RETRANSMITTED": "3",
         "RTT MIN NS": "", "RTT MEAN NS": "",
     }  # fmt: skip
+
+
+def test_csv_tells_a_hop_from_its_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    carts = {"name": "carts-1", "namespace": "sock-shop", "address": "10.0.0.1"}
+    outside = {"name": "", "namespace": "", "address": "192.0.2.1"}
+    hop = {"consumer": outside, "provider": carts, "carries": 0}
+    service = {"name": "carts", "namespace": "sock-shop"}
+    row = {"consumer": carts, "provider": carts, "service": service, "related": [hop]}
+    rows = with_related([row, row | {"related": [hop | {"carries": 2}]}])
+    ends = FLOW_COLUMNS[:2]
+    emit(rows, ends, Format.CSV)
+    headings, connection, under, _, tunnel = csv.reader(capsys.readouterr().out.splitlines())
+    assert headings == [
+        "LEVEL", "CONSUMER", "CONSUMER NAMESPACE", "CONSUMER ADDRESS",
+        "PROVIDER", "PROVIDER NAMESPACE", "PROVIDER ADDRESS", "SERVICE",
+    ]  # fmt: skip
+    told = ["carts-1", "sock-shop", "10.0.0.1"]
+    assert connection == ["connection", *told, *told, "carts"]
+    assert under == ["hop", "", "", "192.0.2.1", *told, ""]
+    assert tunnel[0] == "tunnel"
+    assert [ends[0].text(one) for one in rows] == [
+        "carts-1 (10.0.0.1)", "  └ 192.0.2.1", "carts-1 (10.0.0.1)", "  └ in 192.0.2.1"
+    ]  # fmt: skip
 
 
 def test_a_drop_says_where_and_by_which_policy() -> None:
