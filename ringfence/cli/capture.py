@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ringfence.cli.files import unreadable
 from ringfence.cli.flows.columns import two_way
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, human_bytes
 from ringfence.flows.orient import Listening, Orientations, conversations
@@ -49,13 +50,22 @@ def _both(row: Row, name: str) -> str:
     return f"{forward} / {reverse}" if forward or reverse else ""
 
 
+def _port(end: str, name: str) -> Column:
+    """The port of an end; in a table it stands beside the end, CSV has each heading once."""
+
+    def text(row: Row) -> object:
+        return row[name]
+
+    return Column("PORT", text, right=True, csv={f"{end} PORT": text})
+
+
 _ONE_WAY = [
     Column("LAYER", lambda row: row["layer"]),
     Column("PROTOCOL", lambda row: format_protocol(row["proto"])),
     Column("SOURCE", lambda row: row["src"]),
-    Column("PORT", lambda row: row["sport"], right=True),
+    _port("SOURCE", "sport"),
     Column("DESTINATION", lambda row: row["dst"]),
-    Column("PORT", lambda row: row["dport"], right=True),
+    _port("DESTINATION", "dport"),
     Column("PACKETS", lambda row: row["packets"], right=True),
     Column("BYTES", lambda row: row["ip_bytes"], right=True),
     Column("FLAGS", lambda row: _letters(row.get("tcp_flags_or", 0))),
@@ -170,8 +180,8 @@ def _map(path: Path) -> Bytes:
             if not stat.S_ISREG(status.st_mode) or not status.st_size:
                 return file.read()
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _summary(replayed: Replayed) -> dict[str, Any]:

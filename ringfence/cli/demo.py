@@ -7,6 +7,7 @@ the same API that the commands use.
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -202,13 +203,13 @@ def _heading(title: str) -> None:
 def _run(*words: str, expect: int = 0, show: bool = True) -> str:
     """Run a command of ours; print it, and what it says as it says it; return its stdout."""
     if show:
-        print(f"$ ringfence {' '.join(words)}", flush=True)
+        print(f"$ {shlex.join(('ringfence', *words))}", flush=True)
     done = subprocess.run([COMMAND, *words], stdout=subprocess.PIPE, text=True, check=False)
     if show:
         sys.stdout.write(done.stdout)
         sys.stdout.flush()
     if done.returncode != expect:
-        raise DemoError(f"`ringfence {' '.join(words)}` ended with {done.returncode}")
+        raise DemoError(f"`{shlex.join(('ringfence', *words))}` ended with {done.returncode}")
     return done.stdout
 
 

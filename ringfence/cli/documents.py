@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli.client import ApiError, Client
+from ringfence.cli.files import unreadable
 from ringfence.cli.output import printable
 from ringfence.cli.requests import told
 from ringfence.model.errors import InputError
@@ -29,7 +30,7 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
             try:
                 found.append((str(file), file.read_text()))
             except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"cannot read {file}: {error}") from error
+                raise unreadable(file, error) from error
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import ApiError, connect
+from ringfence.cli.files import unreadable
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
@@ -56,10 +57,8 @@ def upload(
 def _read(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ApiError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ApiError(f"{file} is not UTF-8: save it as such; nothing was changed") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
 
 
 def _listed(text: str) -> list[dict[str, Any]]:

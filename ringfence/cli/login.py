@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import Client, Context, save_context
+from ringfence.cli.files import unreadable
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -26,7 +27,7 @@ def login(
     try:
         token = token_file.read_text().strip()
     except OSError as error:
-        raise InputError(f"cannot read {token_file}: {error.strerror}") from error
+        raise unreadable(token_file, error) from error
     context = Context(server, token, str(ca.resolve()))
     identity = Client(context).get("/whoami")
     path = save_context(context)

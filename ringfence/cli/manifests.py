@@ -10,6 +10,7 @@ import typer
 from ringfence.cli.explained import dot as explained_dot
 from ringfence.cli.explained import rows as explained_rows
 from ringfence.cli.explained import text as explained_text
+from ringfence.cli.files import FileError, unreadable
 from ringfence.cli.flows.drawing import dot_quoted
 from ringfence.cli.output import Format, Row, emit_data, printable
 from ringfence.model.errors import InputError
@@ -47,14 +48,15 @@ def read_connectivity(
 ) -> Connectivity:
     """What the manifests of a folder and the folders in it permit; warnings go to stderr."""
     if not directory.is_dir():
-        raise InputError(f"{directory} is not a folder")
+        absent = not directory.exists()
+        raise FileError(f"no folder {directory}" if absent else f"{directory} is not a folder")
     folder = Folder()
     for file in sorted(directory.rglob("*")):
         if file.suffix.lower() in _SUFFIXES and file.is_file():
             try:
                 folder.add(str(file.relative_to(directory)), file.read_bytes())
             except OSError as error:
-                raise InputError(f"{file}: {error.strerror}") from error
+                raise unreadable(file, error) from error
     if not any(one.kind for one in folder.manifests):
         raise InputError(f"{directory}: expected .yaml, .yml or .json files with objects in them")
     policies = read_policies(folder.manifests)

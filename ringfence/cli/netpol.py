@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.explained import ExplainOnly, restrict
+from ringfence.cli.files import unreadable
 from ringfence.cli.manifests import (
     ConnectivityFormat,
     print_edges,
@@ -182,7 +183,9 @@ def _text(name: str) -> Any:
 def _load(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: {error}") from error
 
 

@@ -80,6 +80,10 @@ def parse_group_keys(text: str) -> tuple[GroupKey, ...]:
 def parse_end_keys(text: str) -> tuple[str, ...]:
     """Read labels that both ends are grouped by; raises InputError."""
     names = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
+    for name in names:
+        side, _, own = name.partition(".")
+        if side in SIDES:
+            raise InputError(f"by: {name!r}: both ends are grouped alike here; write {own}")
     check_keys("by", names, ("",), (WORKLOAD, *of_ends([""])))
     return names
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.flows.group import parse_group_keys
+from ringfence.flows.group import parse_end_keys, parse_group_keys
 from ringfence.model.errors import InputError
 from ringfence.model.keys import parse_filter
 from ringfence.store.flows.filter import ATTRIBUTES, ENDS, OF_HOP, Condition
@@ -62,6 +62,11 @@ def test_groups_are_by_labels_of_an_end(by: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_group_keys(by)
     assert said in str(caught.value)
+
+
+def test_a_graph_takes_no_side() -> None:
+    with pytest.raises(InputError, match=r"'consumer\.workload': .* write workload$"):
+        parse_end_keys("kubernetes.cluster,consumer.workload")
 
 
 @pytest.mark.parametrize("word", ["FOO", "any"])

@@ -7,12 +7,32 @@ from ringfence.model.protocol import format_port, parse_protocol
 
 _WAYS = ("forward", "reverse")
 _RTT = ("min_ns", "mean_ns")
+_MARKS = {"connection": "", "hop": "  └ ", "tunnel": "  └ in "}
 
 
 def end_name(end: Row) -> str:
     """The name of a flow's end, else its name in DNS, and its address; the address for neither."""
     name, address = end.get("name") or end.get("dns_name"), end["address"]
     return f"{name} ({address})" if name not in {None, "", address} else str(address)
+
+
+def end_cells(end: str) -> dict[str, Callable[[Row], object]]:
+    """The columns of CSV that tell an end: its name, namespace and address, each by itself."""
+
+    def of(key: str) -> Callable[[Row], object]:
+        return lambda row: row[end].get(key)
+
+    heading = end.upper()
+    return {
+        heading: lambda row: row[end].get("name") or row[end].get("dns_name"),
+        f"{heading} NAMESPACE": of("namespace"),
+        f"{heading} ADDRESS": of("address"),
+    }
+
+
+def _level(row: Row) -> str:
+    """What a row of `with_related` is; the packets of hops and tunnels are the connection's."""
+    return str(row.get("level", "connection"))
 
 
 def process_name(end: Row) -> str:
@@ -82,8 +102,16 @@ def two_way(count: str, text: Callable[[Row, str], str] = both, *, wide: bool = 
 
 
 FLOW_COLUMNS = [
-    Column("CONSUMER", lambda row: end_name(row["consumer"])),
-    Column("PROVIDER", provider_name),
+    Column(
+        "CONSUMER",
+        lambda row: _MARKS[_level(row)] + end_name(row["consumer"]),
+        csv={"LEVEL": _level, **end_cells("consumer")},
+    ),
+    Column(
+        "PROVIDER",
+        provider_name,
+        csv={**end_cells("provider"), "SERVICE": lambda row: (row["service"] or {}).get("name")},
+    ),
     Column("PROTOCOL", lambda row: row["protocol"]),
     Column("PORT", port, right=True),
     Column("CONSUMER PROCESS", lambda row: process_name(row["consumer"]), wide=True),
@@ -119,12 +147,11 @@ FLOW_COLUMNS = [
 
 
 def with_related(rows: list[Row]) -> list[Row]:
-    """Each flow, and under it, marked, the related records: other hops, and its tunnels."""
+    """Each flow, and under it, with their `level`, its related records: other hops, and tunnels."""
     spread: list[Row] = []
     for row in rows:
         spread.append(row)
         for hop in row.get("related") or []:
-            mark = "  └ in " if hop["carries"] else "  └ "
-            marked = {**hop["consumer"], "name": mark + (hop["consumer"].get("name") or "")}
-            spread.append({**row, "service": None, **hop, "consumer": marked})
+            level = "tunnel" if hop["carries"] else "hop"
+            spread.append({**row, "service": None, **hop, "level": level})
     return spread

@@ -13,6 +13,7 @@ from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, 
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
 from ringfence.flows.told import TOLD
 from ringfence.model.flow import Sort
+from ringfence.model.protocol import format_port, parse_protocol
 
 
 class GraphFormat(StrEnum):
@@ -35,6 +36,8 @@ MergeOption = Annotated[
     typer.Option("--merge-outside", help="Show all addresses outside the inventory as one."),
 ]
 
+_PORTS = ("port", "dialled_port")
+
 SUMS_COLUMNS = [
     Column("CONNECTIONS", lambda row: row["connections"], right=True),
     two_way("bytes"),
@@ -52,7 +55,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     by: Annotated[
         str,
         typer.Option(help="Keys joined by commas: consumer.KEY, provider.KEY, or see below."),
-    ] = "consumer.workload,provider.workload,port",
+    ] = "consumer.workload,provider.workload,protocol,port",
     filter_: FilterOption = None,
     since: SinceOption = "5m",
     until: UntilOption = None,
@@ -68,8 +71,8 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     private, public, cloud-metadata, kube-apiserver and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
     dialled_port and method, provider.dns.name, and process.name, process.pid and process.container
-    of the consumer and the provider. A label that an end lacks is shown empty, an empty one as "".
-    Six hours and more are added up from whole hours.
+    of the consumer and the provider. A port brings its protocol along. A label that an end lacks
+    is shown empty, an empty one as "". Six hours and more are added up from whole hours.
 
     Examples:
 
@@ -80,12 +83,12 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ringfence flows top --by dialled.name,dialled_port -f 'provider.kind = "service"'
     """
     answer = connect().get(
-        "/flows/top", by=by, filter=filter_, since=since, until=until, sort=sort, limit=limit,
-        outside="merged" if merge_outside else None,
+        "/flows/top", by=_with_protocol(by), filter=filter_, since=since, until=until, sort=sort,
+        limit=limit, outside="merged" if merge_outside else None,
     )  # fmt: skip
     rows = answer["items"]
     keys = list(rows[0]["group"]) if rows else []
-    columns = [Column(key.upper(), _value(key), right=key == "port") for key in keys]
+    columns = [Column(key.upper(), _value(key), right=key in _PORTS) for key in keys]
     emit(rows, [*columns, *SUMS_COLUMNS], output, "no flow matches")
     if answer["total"] > len(rows):
         sys.stderr.write(f"{len(rows)} of {answer['total']} groups; more with --limit\n")
@@ -139,11 +142,22 @@ def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
         sys.stderr.write(f"{shown} of {answer['total']} edges; more with --limit\n")
 
 
+def _with_protocol(by: str) -> str:
+    """Keys joined by commas, with the protocol before the first port: alone it says nothing."""
+    keys = [key.strip().lower() for key in by.split(",")]
+    ports = [number for number, key in enumerate(keys) if key in _PORTS]
+    if ports and "protocol" not in keys:
+        keys.insert(ports[0], "protocol")
+    return ",".join(keys)
+
+
 def _value(key: str) -> Any:
     end = key.partition(".")[0]
 
     def text(row: Row) -> object:
         value = row["group"][key]
+        if key in _PORTS:
+            return format_port(parse_protocol(row["group"]["protocol"]), value)
         if value is None and end in row["outside"] and key not in TOLD:
             return row["outside"][end] or "outside"
         return '""' if value == "" else value

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows.columns import FLOW_COLUMNS, end_name, port, with_related
+from ringfence.cli.flows.columns import FLOW_COLUMNS, end_cells, end_name, port, with_related
 from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
 
@@ -60,8 +60,8 @@ def list_flows(
 
 
 DENIED_COLUMNS = [
-    Column("CONSUMER", lambda row: end_name(row["consumer"])),
-    Column("PROVIDER", lambda row: end_name(row["provider"])),
+    Column("CONSUMER", lambda row: end_name(row["consumer"]), csv=end_cells("consumer")),
+    Column("PROVIDER", lambda row: end_name(row["provider"]), csv=end_cells("provider")),
     Column("PROTOCOL", lambda row: row["protocol"]),
     Column("PORT", port, right=True),
     Column("DROPPED", lambda row: f"{row['direction']} at {' '.join(*row['at'].items())}"),

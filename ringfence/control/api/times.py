@@ -7,6 +7,7 @@ from ringfence.model.errors import InputError
 
 _UNITS_NS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _DURATION = re.compile(r"(\d{1,12})([smhd])")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 END_NS = 2**63 - _UNITS_NS["d"]
 """What lies before it stays in the store's 64 bits also when made up to a whole hour, epoch ns."""
 
@@ -18,7 +19,10 @@ def format_time(at_ns: int) -> str:
 
 
 def parse_time(text: str, now_ns: int) -> int:
-    """Epoch ns of an RFC 3339 time, or of a duration back from now; raises InputError."""
+    """Epoch ns of an RFC 3339 time, of a date's midnight in UTC, or of a duration back from now.
+
+    Raises InputError.
+    """
     duration = _DURATION.fullmatch(text)
     at_ns = now_ns - int(duration[1]) * _UNITS_NS[duration[2]] if duration else _parse_rfc3339(text)
     if not 0 <= at_ns < END_NS:
@@ -28,10 +32,10 @@ def parse_time(text: str, now_ns: int) -> int:
 
 def _parse_rfc3339(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
     except ValueError as error:
         raise InputError(
-            f"{text!r} is neither a time such as 2030-01-31T12:00:00Z "
+            f"{text!r} is neither a time such as 2030-01-31T12:00:00Z, nor a date, "
             "nor a duration back from now: a number and s, m, h or d"
         ) from error
     if moment.tzinfo is None:

@@ -67,7 +67,11 @@ def keep(tmp_path: Path, ca: str = "") -> None:
         (["enforce", "shop", "--override", "foo"], 3, "'probes'"),
         (["enforce", "shop"], 3, "nobody can answer here: pass --yes"),
         (["login", "127.0.0.1:1", "--token-file", "t", "--ca", "c"], 3, "begin with https://"),
-        (["apply", "-f", "/nonexistent.yaml"], 3, "cannot read"),
+        (["apply", "-f", "/nonexistent.yaml"], 1, "no file /nonexistent.yaml"),
+        (["labels", "upload", "/nonexistent.csv"], 1, "no file /nonexistent.csv"),
+        (["labels", "upload", "/usr"], 1, "/usr is a folder; name a file"),
+        (["capture", "replay", "/nonexistent.pcap"], 1, "no file /nonexistent.pcap"),
+        (["netpol", "connectivity", "--dir", "/nonexistent"], 1, "no folder /nonexistent"),
     ],
 )
 def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> None:

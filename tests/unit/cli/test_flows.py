@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from ringfence.cli.flows.columns import FLOW_COLUMNS
+from ringfence.cli.flows.columns import FLOW_COLUMNS, with_related
+from ringfence.cli.flows.groups import _value, _with_protocol
 from ringfence.cli.flows.listing import DENIED_COLUMNS
 from ringfence.cli.output import Format, emit
 
@@ -19,6 +20,24 @@ def test_an_icmp_port_is_type_and_code(protocol: str, port: int, said: str) -> N
     for columns in (FLOW_COLUMNS, DENIED_COLUMNS):
         (column,) = (one for one in columns if one.heading == "PORT")
         assert column.text({"protocol": protocol, "port": port}) == said
+
+
+@pytest.mark.parametrize(
+    ("by", "asked"),
+    [
+        ("consumer.workload,port", "consumer.workload,protocol,port"),
+        ("Dialled_Port, protocol", "dialled_port,protocol"),
+        ("consumer.workload", "consumer.workload"),
+    ],
+)
+def test_groups_by_port_tell_the_protocol(by: str, asked: str) -> None:
+    assert _with_protocol(by) == asked
+
+
+@pytest.mark.parametrize("key", ["port", "dialled_port"])
+def test_a_group_by_port_has_icmp_type_and_code(key: str) -> None:
+    row = {"group": {"protocol": "ICMPv6", key: 34048}, "outside": {}}
+    assert _value(key)(row) == "133/0"
 
 
 def test_what_tcp_showed_stands_in_wide_columns() -> None:
@@ -47,6 +66,29 @@ def test_csv_has_one_plain_value_a_column(capsys: pytest.CaptureFixture[str]) ->
         "FORWARD RETRANSMITTED": "3", "REVERSE RETRANSMITTED": "3",
         "RTT MIN NS": "", "RTT MEAN NS": "",
     }  # fmt: skip
+
+
+def test_csv_tells_a_hop_from_its_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    carts = {"name": "carts-1", "namespace": "sock-shop", "address": "10.0.0.1"}
+    outside = {"name": "", "namespace": "", "address": "192.0.2.1"}
+    hop = {"consumer": outside, "provider": carts, "carries": 0}
+    service = {"name": "carts", "namespace": "sock-shop"}
+    row = {"consumer": carts, "provider": carts, "service": service, "related": [hop]}
+    rows = with_related([row, row | {"related": [hop | {"carries": 2}]}])
+    ends = FLOW_COLUMNS[:2]
+    emit(rows, ends, Format.CSV)
+    headings, connection, under, _, tunnel = csv.reader(capsys.readouterr().out.splitlines())
+    assert headings == [
+        "LEVEL", "CONSUMER", "CONSUMER NAMESPACE", "CONSUMER ADDRESS",
+        "PROVIDER", "PROVIDER NAMESPACE", "PROVIDER ADDRESS", "SERVICE",
+    ]  # fmt: skip
+    told = ["carts-1", "sock-shop", "10.0.0.1"]
+    assert connection == ["connection", *told, *told, "carts"]
+    assert under == ["hop", "", "", "192.0.2.1", *told, ""]
+    assert tunnel[0] == "tunnel"
+    assert [ends[0].text(one) for one in rows] == [
+        "carts-1 (10.0.0.1)", "  └ 192.0.2.1", "carts-1 (10.0.0.1)", "  └ in 192.0.2.1"
+    ]  # fmt: skip
 
 
 def test_a_drop_says_where_and_by_which_policy() -> None:

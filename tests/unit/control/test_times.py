@@ -14,6 +14,7 @@ NOW = 1_900_000_000 * 10**9
     [
         ("5m", "2030-03-17T17:41:40.000Z"),
         ("2030-01-31T12:00:00+02:00", "2030-01-31T10:00:00.000Z"),
+        ("2030-01-31", "2030-01-31T00:00:00.000Z"),
         ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
     ],
 )
@@ -30,6 +31,8 @@ def test_times_that_there_are(text: str, at: str) -> None:
         ("9" * 5000 + "s", "neither a time"),
         ("5", "a number and s, m, h or d"),
         ("2030-01-31T12:00:00", "names no time zone"),
+        ("2030-01-31Z", "nor a date"),
+        ("2030-02-30", "neither a time"),
     ],
 )
 def test_times_that_mean_nothing_are_refused(text: str, said: str) -> None:
