@@ -37,7 +37,8 @@ class Needless:
 def needless(layer: RuleLayer, judged: Iterable[int]) -> list[Needless]:
     """Those of the policies at the places `judged` that are not needed, in order.
 
-    All of them may go at once. A policy that speaks of no connection at all is not among them.
+    Each may go alone, and all of them at once. A policy that speaks of no connection at all is not
+    among them.
     """
     order, gone = _Order(layer), BitMap()
     found: dict[int, Needless] = {}
@@ -46,8 +47,8 @@ def needless(layer: RuleLayer, judged: Iterable[int]) -> list[Needless]:
             rule = layer.rules[place]
             if rule.decision.stage is Stage.CATCH_ALL or place in gone:
                 continue
-            others = order.shadowing(place, gone) if shadowed else order.same(place, gone)
-            if others:
+            others = order.shadowing(place, gone) if shadowed else order.same(place, BitMap())
+            if others and (shadowed or order.same(place, gone)):
                 found[place] = Needless(rule, shadowed, others)
                 gone.add(place)
     return [found[place] for place in sorted(found)]

@@ -80,7 +80,8 @@ def test_the_order_of_inputs_says_nothing(world: World, drawn: list[int], chance
     revised = list(enumerate(world.items, 1))
     snapshot = Snapshot((RevisionId(number), item) for number, item in shuffled(revised))
     tree = ScopeTree(shuffled(list(world.tree.preorder())))
-    policy_set = PolicySet(snapshot, tree, shuffled(world.enforced))
+    apart = shuffled(world.quarantines)
+    policy_set = PolicySet(snapshot, tree, shuffled(world.enforced), quarantines=apart)
     assert policy_set.rules == world.policy_set().rules
     order = shuffled(list(range(len(drawn))))
     columns = tabulate(snapshot, [Dialling(world.items).connection(drawn[at]) for at in order])
