@@ -37,9 +37,11 @@ test-long: .venv fuzz
 fuzz: .venv
 	$(PY) -m tests.fuzz filters 1000000
 	$(PY) -m tests.fuzz documents 100000
+	$(PY) -m tests.property.fuzz_manifests --inputs 1000000
 
 bench-policy: .venv
 	@$(PY) -m bench.policy
+	@$(PY) -m bench.impact
 
 bench-flows: .venv
 	$(MAKE) -s -C bpf bench
