@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.model.errors import InputError, RingfenceError
+
+_CODES = re.compile(r"\[(Errno|SSL)[^]]*\] | \(_ssl\.c:\d+\)")
+"""What Python says besides of why a connection failed."""
 
 
 class ApiError(RingfenceError):
@@ -149,7 +153,9 @@ class Client:
                 yield answer.iter_bytes()
         except self._httpx.TransportError as error:
             if begun:
-                raise ApiError(f"the answer of the control plane broke off: {error}") from error
+                raise ApiError(
+                    f"the answer of the control plane broke off: {_CODES.sub('', str(error))}"
+                ) from error
             raise self._unreached(error) from error
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -178,7 +184,7 @@ class Client:
 
     def _unreached(self, error: Exception) -> ApiError:
         return ApiError(
-            f"cannot reach the control plane at {self._server}: {error}."
+            f"cannot reach the control plane at {self._server}: {_CODES.sub('', str(error))}."
             " Is it running, and is this its address?"
         )
 

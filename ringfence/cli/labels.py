@@ -119,3 +119,5 @@ def remove(
     Example: ringfence labels remove 203.0.113.9 198.51.100.0/24
     """
     connect().delete("/labels", address=addresses)
+    removed = counted(len(set(addresses)), "address", "addresses")
+    typer.echo(f"labels of {removed} removed", err=True)

@@ -127,6 +127,7 @@ def main() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except ClickException as error:
+        error.message = error.message.removeprefix("Value error, ")  # Pydantic's, of choices
         error.show()
         code = USAGE
     except (typer.Abort, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -284,9 +285,11 @@ def _bind(listen: Listen, option: str) -> socket.socket:
     try:
         return socket.create_server((listen.host, listen.port), family=family)
     except OSError as error:
+        why = f"{os.strerror(error.errno or 0)}; stop what uses it, or"
+        if error.errno == errno.EADDRNOTAVAIL:
+            why = "no interface of this machine has that address;"
         raise StartError(
-            f"cannot listen on {listen}: {os.strerror(error.errno or 0)}; "
-            f"stop what uses it, or choose another with {option}"
+            f"cannot listen on {listen}: {why} choose another with {option}"
         ) from error
 
 
@@ -306,7 +309,5 @@ def _bind_grpc(
     try:
         return server, server.add_secure_port(str(listen), credentials)
     except RuntimeError as error:
-        raise StartError(
-            f"cannot listen on {listen} for agents; "
-            "stop what uses it, or choose another with --grpc-listen"
-        ) from error
+        _bind(listen, "--grpc-listen").close()  # raises with the reason, which gRPC does not tell
+        raise StartError(f"cannot listen on {listen}; choose another with --grpc-listen") from error

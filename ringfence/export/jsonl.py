@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 
 from ringfence.export.errors import ExportError, reason
 from ringfence.export.interface import Exporter
 from ringfence.export.lines import lines
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
+
+_LOG = structlog.get_logger(__name__)
 
 _STDOUT = "-"
 _MEBIBYTE = 1 << 20
@@ -31,6 +34,9 @@ class JsonLines(Exporter):
         if url.place or not (url.path == _STDOUT or url.path.startswith("/")):
             raise InputError(f"export {url}: write jsonl:- for stdout, or jsonl:///PATH for a file")
         self._path = None if url.path == _STDOUT else Path(url.path)
+        if self._path and not self._path.parent.is_dir():
+            folder = str(self._path.parent)
+            _LOG.warning("export waits for its folder to be made", exporter=str(url), folder=folder)
         self._most = url.whole("max-mb", 100) * _MEBIBYTE
         self._keep = url.whole("keep", 5)
 

@@ -233,7 +233,8 @@ def _check_operand(key: str, operator: Operator, value: Token) -> None:
         try:
             _pattern(value)
         except re2.error as error:
-            message = f"not a regular expression of RE2, which has no look-around: {error}"
+            why = error.args[0].decode(errors="replace")
+            message = f"not a regular expression of RE2, which has no look-around: {why}"
             raise _at(value, message) from error
 
 

@@ -41,6 +41,7 @@ def test_matches_and_prints_back(text: str, expected: bool) -> None:
         ('address subnet "10.0.0.1/8"', 1, 16, "host bits"),
         ('a matches "("', 1, 11, "regular expression"),
         ('a matches "(?=x)"', 1, 11, "no look-around"),
+        ('a matches "("', 1, 11, "look-around: missing ): ("),
         ('a = "\\ud800"', 1, 5, "an escape"),
         ('a >= "high"', 1, 6, "compares numbers"),
         ("a in ()", 1, 7, "found ')'"),

@@ -10,6 +10,7 @@ from ringfence.cli.client import connect
 from ringfence.cli.flows.columns import FLOW_COLUMNS, end_cells, end_name, port, with_related
 from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.model.words import counted
 
 _PAGE = 1_000
 
@@ -25,6 +26,15 @@ class ListSort(StrEnum):
     DROPPED = "dropped"
 
 
+def _form(text: str) -> Format:
+    if text.lower() == "parquet":
+        raise typer.BadParameter("Parquet is what `ringfence flows export -o parquet` writes")
+    if text.lower() not in set(Format):
+        known = ", ".join(map(repr, map(str, Format)))
+        raise typer.BadParameter(f"{text!r} is not one of {known}")
+    return Format(text.lower())
+
+
 def list_flows(
     filter_: FilterOption = None,
     since: SinceOption = "5m",
@@ -33,7 +43,16 @@ def list_flows(
         ListSort.LAST
     ),
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 200,
-    output: OutputOption = Format.TABLE,
+    output: Annotated[
+        Format,
+        typer.Option(
+            "--output",
+            "-o",
+            help="How to print the result.",
+            metavar=f"[{'|'.join(Format)}]",
+            parser=_form,
+        ),
+    ] = Format.TABLE,
 ) -> None:
     """List connections with their names, volume, flags and how their direction was known.
 
@@ -56,7 +75,7 @@ def list_flows(
     tabular = output not in (Format.JSON, Format.JSONL, Format.YAML)
     emit(with_related(rows) if tabular else rows, FLOW_COLUMNS, output, "no flow matches")
     if cursor is not None:
-        sys.stderr.write(f"the first {limit} connections; more with --limit\n")
+        sys.stderr.write(f"{counted(limit, 'connection')} shown; more with --limit\n")
 
 
 DENIED_COLUMNS = [

@@ -24,7 +24,7 @@ def related(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     dialled: Annotated[
         int | None,
-        typer.Argument(metavar="[PORT]", min=0, max=65535, help="The port, before or after NAT."),
+        typer.Argument(metavar="PORT", min=0, max=65535, help="The port, before or after NAT."),
     ] = None,
     protocol: Annotated[str, typer.Option(help="TCP, UDP, ICMP, …")] = "TCP",
     since: SinceOption = "5m",

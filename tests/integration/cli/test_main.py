@@ -57,8 +57,10 @@ def keep(tmp_path: Path, ca: str = "") -> None:
         (["flows", "related", "carts"], 3, "not a connection's id"),
         (["flows", "related", "a", "b", "--protocol", "any"], 3, "is not a protocol"),
         (["flows", "top", "--sort", "size"], 3, "'connections'"),
-        (["flows", "graph", "-o", "svg"], 3, "'mermaid'"),
+        (["flows", "graph", "-o", "svg"], 3, "'-o': 'svg' is not one of 'table'"),
         (["flows", "export", "-o", "xlsx"], 3, "'parquet'"),
+        (["flows", "list", "-o", "parquet"], 3, "`ringfence flows export -o parquet` writes"),
+        (["flows", "list", "-o", "svg"], 3, "'svg' is not one of 'table'"),
         (["flows", "watch", "-o", "csv"], 3, "'jsonl'"),
         (["why", "a", "b", "99999"], 3, "less than or equal to 65535"),
         (["why", "a", "b", "-o", "csv"], 3, "table, json, yaml or jsonl"),
@@ -91,7 +93,7 @@ def test_an_unreachable_control_plane_says_so(tmp_path: Path) -> None:
     keep(tmp_path)
     done = run(tmp_path, "agents")
     assert done.returncode == 1
-    assert "cannot reach the control plane at https://127.0.0.1:1" in done.stderr
+    assert "cannot reach the control plane at https://127.0.0.1:1: Connection" in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -100,6 +100,13 @@ async def test_a_failed_start_lets_go_of_everything(tmp_path: Path) -> None:
     await plane.stop()
 
 
+@pytest.mark.parametrize("option", ["http_listen", "grpc_listen"])
+async def test_an_address_that_is_not_here_is_said(tmp_path: Path, option: str) -> None:
+    elsewhere = Listen("192.0.2.1", 0)  # for documentation (RFC 5737), so nobody's
+    with pytest.raises(StartError, match="no interface of this machine has that address"):
+        await ControlPlane(make_config(tmp_path, **{option: elsewhere})).start()
+
+
 def test_the_command_prints_the_token_once_and_ends_on_a_signal(tmp_path: Path) -> None:
     free = ["--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"]
     ringfence = Path(sys.executable).with_name("ringfence")

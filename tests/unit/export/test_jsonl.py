@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ringfence.export.errors import ExportError
 from ringfence.export.jsonl import JsonLines
@@ -59,3 +60,10 @@ async def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path) -> 
         await exporter.send(batch(conversation(opened=2)))
     await exporter.send(batch(conversation(opened=3)))
     assert opened(path) == [1, 3]
+
+
+def test_a_missing_folder_is_told_at_the_start(tmp_path: Path) -> None:
+    for folder, told in ((tmp_path, []), (tmp_path / "none", [str(tmp_path / "none")])):
+        with capture_logs() as logs:
+            JsonLines(parse_url(f"jsonl://{folder}/flows.jsonl"))
+        assert [line["folder"] for line in logs] == told
