@@ -56,7 +56,7 @@ async def test_findings_of_files_have_their_place(world: World, tmp_path: Path) 
         line = place["region"]["startLine"]
         assert place["artifactLocation"]["uri"] == str(file)
         assert TWICE.splitlines()[line - 1] == "  - id: front-to-db"
-    file.write_text(DOCUMENTS.replace("3306", "x"))
+    file.write_text(DOCUMENTS.replace("3306", "X"))
     code, _, said = await world.run("lint", str(file))
     line = DOCUMENTS.splitlines().index("    ports: [3306]") + 1
     assert (code, said.split(" ")[1]) == (1, f"{file}:{line}:")
@@ -90,4 +90,4 @@ async def test_files_are_formatted_in_place(world: World, tmp_path: Path) -> Non
     await world.ok("POST", "/apply", json={"files": [{"name": "f", "documents": DOCUMENTS}]})
     assert (await world.run("diff", "-f", str(file)))[0] == 0
     code, out, _ = await world.run("schema")
-    assert (code, json.loads(out)["title"]) == (0, "Ringfence scope or workspace")
+    assert (code, json.loads(out)["title"]) == (0, "Ringfence scope, filter or workspace")

@@ -230,7 +230,7 @@ async def test_policies_name_filters_and_follow_them(world: World) -> None:
     assert {str(one) for one in allowed_to(await node.directive())} == {"10.0.0.2/32"}
     code, out, _ = await world.run("export", "--kind", "Filter")
     assert (code, out) == (0, FILTER)
-    _, out, _ = await world.run("get", "shop")
+    _, out, _ = await world.run("get", "policies", "shop")
     assert "filter databases" in out
     other = {"files": [{"name": "f.yaml", "documents": FILTER.replace('"db"', '"front"')}]}
     (change,) = (await world.ok("POST", "/apply", json=other))["changes"]

@@ -118,7 +118,7 @@ async def test_the_provider_s_owner_answers(world: World) -> None:
     changes = (await world.ok("GET", "/changes"))["items"]
     (approval,) = (one for one in changes if one["what"].startswith("approved"))
     assert approval["actor"] == "admin"
-    assert f"+ policy front-to-db-{raised['id']}" in approval["difference"]
+    assert approval["difference"][0].startswith(f"+ policy front-to-db-{raised['id']}: ")
     whats = [one["what"] for one in changes]
     assert f"rejected request {raised['id']} of front/to-db to workspace db" in whats
     assert f"raised request {raised['id']} of front/to-db to workspace db" in whats
