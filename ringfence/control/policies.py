@@ -59,7 +59,7 @@ async def load_documents(
     ]
     workspaces = tuple(workspace for workspace, _ in found)
     latest = {workspace.name: version for workspace, version in found}
-    return Documents(tree.preorder(), workspaces), latest
+    return Documents(tree.preorder(), workspaces, tuple(tree.filters.values())), latest
 
 
 @lru_cache(maxsize=256)
