@@ -1,6 +1,6 @@
 """The verdict on many connections at once: what analysis and simulation run on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,12 +61,6 @@ def evaluate(layer: RuleLayer, connections: Connections) -> Verdicts:
             judged[role][rows] = order.deciding(matching)
     allowed = ~np.logical_or.reduce([order.denies[judged[role]] for role in EndRole])
     return Verdicts(allowed[which], {role: judged[role][which] for role in EndRole})
-
-
-def all_allow(verdicts: Iterable[Verdicts]) -> NDArray[np.bool_]:
-    """Which connections pass by the verdicts of every layer, of which there is at least one."""
-    allowed: NDArray[np.bool_] = np.logical_and.reduce([one.allowed for one in verdicts])
-    return allowed
 
 
 class Order:
