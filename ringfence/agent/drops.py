@@ -17,7 +17,7 @@ from ringfence.model.address import Address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import ICMP, ICMPV6
-from ringfence.policy.backends.interface import DropSet
+from ringfence.policy.backends.interface import Denial
 from ringfence.wire import columns
 from ringfence.wire.limits import MOST_ROWS
 
@@ -47,12 +47,11 @@ class DropLedger:
         """When each tuple is forgotten, unless it is dropped again before."""
         self._gathered: list[Columns] = []
 
-    def read(self, place: Place, sets: Iterable[DropSet], drops: Drops) -> None:
-        """Take in what the drop sets of a namespace hold now."""
-        by_name = {held.name: held for held in sets}
-        keys = _join(_text(drops.set_name), *_tuple(drops))
+    def read(self, place: Place, denials: Mapping[int, Denial], drops: Drops) -> None:
+        """Take in what the drop sets of a namespace hold now; `denials` tells by marks whose."""
+        keys = _join(*_tuple(drops))
         counted = dict(zip(keys, drops.packets.tolist(), strict=True))
-        counted |= {name.encode(): lost for name, lost in drops.overflow.items()}
+        counted |= {_full(mark): packets for mark, packets in drops.overflow.items()}
         before, moment = self._seen.get(place, {}), self._timer()
         ends = dict(zip(keys, (moment + drops.expires + _WHOLE_SECONDS).tolist(), strict=True))
         # A counter that fell began anew: its tuple had timed out. So did one that is as it was,
@@ -68,14 +67,13 @@ class DropLedger:
         }
         self._seen[place], self._ends[place] = counted, ends
         packets = np.array([added[key] for key in keys], dtype=np.uint64)
-        held = [by_name[name] for name in drops.set_name.tolist()]
-        now = packets > 0
-        lost = [(by_name[name], added[name.encode()]) for name in drops.overflow]
+        # A mark that is not ours a privileged pod has put there.
+        now = (packets > 0) & np.isin(drops.mark, list(denials))
+        lost = [mark for mark in drops.overflow if mark in denials and added[_full(mark)]]
         self._gathered += [
             _columns(
                 DropSource.RINGFENCE, place,
-                direction=np.array([each.direction for each in held], dtype=object)[now],
-                rule=np.array([each.handle for each in held], dtype=object)[now],
+                **_whose(denials, drops.mark[now].tolist()),
                 protocol=drops.protocol[now],
                 consumer=drops.source[now],
                 provider=drops.destination[now],
@@ -84,9 +82,8 @@ class DropLedger:
             ),
             _columns(
                 DropSource.RINGFENCE, place,
-                direction=np.array([each.direction for each, _ in lost], dtype=object),
-                rule=np.array([each.handle for each, _ in lost], dtype=object),
-                overflow=np.array([count for _, count in lost], dtype=np.uint64),
+                **_whose(denials, lost),
+                overflow=np.array([added[_full(mark)] for mark in lost], dtype=np.uint64),
             ),
         ]  # fmt: skip
 
@@ -164,16 +161,22 @@ def _columns(source: DropSource, place: Place, **given: NDArray[Any]) -> Columns
     }
 
 
-_SET_NAME = "S64"
-"""One width for all set names, so that a key is the same at each reading."""
+def _whose(denials: Mapping[int, Denial], marks: Iterable[int]) -> Columns:
+    found = [denials[mark] for mark in marks]
+    return {
+        "direction": np.array([denial.direction for denial in found], dtype=object),
+        "rule": np.array([denial.handle for denial in found], dtype=object),
+    }
 
 
 def _tuple(drops: Drops) -> tuple[NDArray[np.uint8], ...]:
-    return drops.protocol[:, None], drops.source, drops.destination, _octets(drops.port)
+    ends = drops.protocol[:, None], drops.source, drops.destination
+    return *ends, _octets(drops.port), _octets(drops.mark)
 
 
-def _text(values: NDArray[np.str_]) -> NDArray[np.uint8]:
-    return _octets(values.astype(_SET_NAME))
+def _full(mark: int) -> bytes:
+    """The key of what one rule denied and no set had room for."""
+    return f"{mark}".encode()
 
 
 def _octets(values: NDArray[Any]) -> NDArray[np.uint8]:

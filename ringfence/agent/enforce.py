@@ -22,7 +22,7 @@ from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.kernel.nft import NftError
 from ringfence.model.address import Address
 from ringfence.policy import program
-from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
+from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
 from ringfence.wire.generated.agent_pb2 import Directive
 
@@ -105,6 +105,8 @@ class _Held:
     """Fingerprint of the table but for what its sets hold."""
     whole: bytes = b""
     """Fingerprint of the table with the elements of its sets."""
+    denials: Mapping[int, Denial] = field(default_factory=dict)
+    """By the marks in drop sets, those too that there were since the last reading."""
 
 
 @dataclass
@@ -183,12 +185,13 @@ class Enforcer:
         nft.apply(place.netns, commands)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
-        fingerprints = [
+        frame, whole = (
             _fingerprint(nft.list_table(place.netns, elements=elements) or [])
             for elements in (False, True)
-        ]
+        )
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
-        self._held[place] = _Held(ruleset, *fingerprints)
+        denials = {**(held.denials if held else {}), **ruleset.denials}
+        self._held[place] = _Held(ruleset, frame, whole, denials)
 
     def _count(self, place: Place, held: _Held) -> bool:
         """Read the counters; returns whether the table is what it was made.
@@ -203,11 +206,12 @@ class Enforcer:
             return False
         table = nft.list_table(place.netns) or []
         try:
-            drops = nft.read_drops(table, {each.name for each in held.ruleset.drop_sets})
+            drops = nft.read_drops(table, held.ruleset.drop_sets)
         except NftError as error:
             log.warning("drops not counted", pod=place.uid, problem=str(error))
             return False
-        self.ledger.read(place, held.ruleset.drop_sets, drops)
+        self.ledger.read(place, held.denials, drops)
+        held.denials = held.ruleset.denials
         return _fingerprint(table) == held.whole
 
     def _harvest(self, place: Place, held: _Held | None) -> None:

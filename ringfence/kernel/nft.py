@@ -30,6 +30,8 @@ _lock = threading.Lock()
 # libnftables waits by select(2), and the C library ends the process for a descriptor from
 # FD_SETSIZE on. The rest is for what other threads open meanwhile.
 _HIGHEST_FD = 1024 - 64
+_WITH_PORT = 5
+"""Parts of a dropped tuple with a port: source, destination, protocol, port, mark."""
 
 
 class NftError(KernelError):
@@ -40,11 +42,11 @@ class NftError(KernelError):
 class Drops:
     """What the drop sets of one namespace hold, n rows. Counters grow while a tuple is held.
 
-    `set_name` tells the denying rule. `port` is the destination port, for ICMP
-    type * 256 + code, 0 for protocols that have neither.
+    `mark` tells the denying rule. `port` is the destination port, for ICMP type * 256 + code, 0
+    for protocols that have neither.
     """
 
-    set_name: NDArray[np.str_]
+    mark: NDArray[np.uint32]
     protocol: NDArray[np.uint8]
     source: NDArray[np.uint8]
     """Shape (n, 16)."""
@@ -54,12 +56,12 @@ class Drops:
     packets: NDArray[np.uint64]
     expires: NDArray[np.uint32]
     """Seconds until the tuple is forgotten, unless another packet of it is dropped."""
-    overflow: dict[str, int]
-    """Packets that found no room, by set name, since the table was loaded; zeros left out."""
+    overflow: dict[int, int]
+    """Packets that found no room, by mark, since the table was loaded."""
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self.set_name)
+        return len(self.mark)
 
 
 def apply(netns_path: Path, commands: str) -> None:
@@ -116,37 +118,30 @@ def read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drop
 
 
 def _read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drops:
-    names: list[str] = []
     keys: list[list[Any]] = []
     packets: list[int] = []
     expires: list[int] = []
-    overflow: dict[str, int] = {}
+    overflow: dict[int, int] = {}
     for found in objects:
-        if (held := found.get("set")) and held["name"] in sets:
-            counted = [element["elem"] for element in held.get("elem", ())]
-            names += [held["name"]] * len(counted)
-            keys += [element["val"]["concat"] for element in counted]
-            packets += [element["counter"]["packets"] for element in counted]
-            expires += [element["expires"] for element in counted]
-        rule = found.get("rule", {})
-        ours = rule.get("comment") == "overflow" and rule["chain"] in sets
-        if ours and (lost := _packets(rule)):
-            overflow[rule["chain"]] = lost
+        held = found.get("set", {})
+        for element in held.get("elem", ()) if held.get("name") in sets else ():
+            counted = element["elem"]
+            if isinstance(mark := counted["val"], int):
+                overflow[mark] = counted["counter"]["packets"]
+                continue
+            keys.append(counted["val"]["concat"])
+            packets.append(counted["counter"]["packets"])
+            expires.append(counted["expires"])
     return Drops(
-        set_name=np.array(names, dtype=np.str_),
+        mark=np.array([key[-1] for key in keys], dtype=np.uint32),
         protocol=np.array([int(key[2]) for key in keys], dtype=np.uint8),
         source=_addresses(key[0] for key in keys),
         destination=_addresses(key[1] for key in keys),
-        port=np.array([key[3] if len(key) > 3 else 0 for key in keys], dtype=np.uint16),  # noqa: PLR2004
+        port=np.array([key[3] if len(key) == _WITH_PORT else 0 for key in keys], dtype=np.uint16),
         packets=np.array(packets, dtype=np.uint64),
         expires=np.array(expires, dtype=np.uint32),
         overflow=overflow,
     )
-
-
-def _packets(rule: dict[str, Any]) -> int:
-    counted: int = next(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
-    return counted
 
 
 def _addresses(texts: Iterable[str]) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ def node() -> Iterator[Node]:
     [
         "add set inet ringfence foreign { type ipv4_addr; timeout 1h; elements = { 192.0.2.1 }; }",
         "table inet ringfence { chain foreign { counter accept comment overflow; }; }",
-        "add element inet ringfence rf_input_4_deny1 { 192.0.2.1 . 192.0.2.2 . tcp . 80 }",
+        "add element inet ringfence rf_drop_4 { 192.0.2.1 . 192.0.2.2 . tcp . 80 . 1 }",
         "add element inet ringfence rf_friends_4 { 192.0.2.1 }",
         "insert rule inet ringfence rf_input accept",
         "add map inet ringfence foreign { type ipv4_addr : verdict; }",
@@ -69,7 +69,7 @@ def test_a_change_of_policy_is_not_held_up_by_what_a_pod_wrote(node: Node) -> No
     friend, pod = node.pods
     enforcer = Enforcer(Nftables())
     enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
-    pod.nft("add element inet ringfence rf_input_4_deny1 { 192.0.2.1 . 192.0.2.2 . tcp . 80 }")
+    pod.nft("add element inet ringfence rf_drop_4 { 192.0.2.1 . 192.0.2.2 . tcp . 80 . 1 }")
     enforce(enforcer, policy_of(pod, ANYTHING, ANYTHING, friend), uid=pod)
     with tcp_echo(pod, pod.address, 81):
         tcp_exchange(friend, pod.address, 81, b"hello")

@@ -21,8 +21,10 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action, ServiceEnd
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP, PortRange
 from ringfence.policy.backends.interface import Ruleset
-from ringfence.policy.backends.nftables import DROP_SET_SIZE, Nftables
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.backends.nftables_table import DROP_SET_SIZE
 from ringfence.policy.compile import compile_policies
+from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
     Exposure,
     NodeBinding,
@@ -72,7 +74,7 @@ def load(where: Namespace, desired: Ruleset, previous: Ruleset | None = None) ->
 def read_drops(where: Namespace, loaded: Ruleset) -> nft.Drops:
     listed = nft.list_table(where.path)
     assert listed is not None
-    return nft.read_drops(listed, {held.name for held in loaded.drop_sets})
+    return nft.read_drops(listed, loaded.drop_sets)
 
 
 def drops(where: Namespace, loaded: Ruleset) -> dict[tuple[str, str, int, int], int]:
@@ -90,6 +92,11 @@ def drops(where: Namespace, loaded: Ruleset) -> dict[tuple[str, str, int, int], 
             found.source, found.destination, found.protocol, found.port, found.packets, strict=True
         )
     }
+
+
+def mark_of(loaded: Ruleset, handle: str) -> int:
+    (mark,) = (mark for mark, denial in loaded.denials.items() if denial.handle == handle)
+    return mark
 
 
 def rules(where: Namespace) -> list[dict[str, Any]]:
@@ -126,7 +133,8 @@ def test_allowed_passes_denied_is_dropped_and_reported(node: Node, family: str) 
     assert reported.pop((of_stranger, address, UDP, 53)) == 5
     assert set(reported) == {(of_stranger, address, TCP, 80), (of_friend, address, TCP, 81)}
     assert all(packets >= 1 for packets in reported.values())
-    assert {d.handle for d in rules.drop_sets} == {"catch-all/shop/p1", "mid-stream"}
+    marks = read_drops(server, rules).mark.tolist()
+    assert {rules.denials[mark].handle for mark in marks} == {"catch-all/shop/p1"}
 
 
 def test_icmp_is_reported_by_type_and_code(node: Node) -> None:
@@ -162,7 +170,7 @@ def test_what_finds_no_room_is_dropped_and_counted_and_nobody_else_is_told(node:
         assert not (others.drain()["netns"] == inode(server.path)).any()
     found = read_drops(server, rules)
     assert len(found) == DROP_SET_SIZE
-    assert found.overflow == {"rf_input_4_deny1": 50}
+    assert found.overflow == {mark_of(rules, CATCH_ALL.handle): 50}
 
 
 def test_connections_older_than_the_rules_live_on(node: Node) -> None:
@@ -189,7 +197,7 @@ def test_connections_older_than_the_rules_live_on(node: Node) -> None:
         with pytest.raises(TimeoutError):
             client.recv(3)
         found = read_drops(server, rules)
-        (row,) = np.flatnonzero(found.set_name == "rf_input_4_mid_stream")
+        (row,) = np.flatnonzero(found.mark == mark_of(rules, MID_STREAM))
         assert found.source[row].tobytes() == parse_address(friend.address)
         assert (found.protocol[row], found.port[row]) == (TCP, 80)
         conntrack.delete(server.path, [entry])

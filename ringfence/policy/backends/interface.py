@@ -18,25 +18,24 @@ class UnsupportedError(PolicyError):
 
 
 @dataclass(frozen=True, slots=True)
-class DropSet:
-    """A set in the kernel that collects what one rule drops.
+class Denial:
+    """What drops: a rule of a program, or one of the back end's own, by its handle."""
 
-    `handle` is the rule's, that of a program or the back end's own. Drops that found no room are
-    counted under `name` as overflow.
-    """
-
-    name: str
     handle: str
     direction: Direction
 
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The rules of one namespace: `frame` is all but the elements of `sets`, by set name."""
+    """The rules of one namespace: `frame` is all but the elements of `sets`, by set name.
+
+    Tuples that it drops are collected in `drop_sets`, each with the mark of what dropped it.
+    """
 
     frame: str
     sets: Mapping[str, frozenset[str]]
-    drop_sets: tuple[DropSet, ...]
+    drop_sets: tuple[str, ...]
+    denials: Mapping[int, Denial]
 
 
 class Backend(Protocol):

@@ -13,31 +13,35 @@ from ringfence.model.address import Address, parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import TCP
-from ringfence.policy.backends.interface import DropSet
+from ringfence.policy.backends.interface import Denial
 from ringfence.wire import batch
 
 POD = Place("uid1", Path("/run/netns/pod"), 41)
 NODE = Place("", Path("/proc/self/ns/net"), 42)
-SETS = (
-    DropSet("rf_input_4_deny0", "w/catch-all", Direction.INBOUND),
-    DropSet("rf_output_4_deny3_other", "w/p1", Direction.OUTBOUND),
-)
+CATCH_ALL, P1 = 7, 8
+DENIALS = {
+    CATCH_ALL: Denial("w/catch-all", Direction.INBOUND),
+    P1: Denial("w/p1", Direction.OUTBOUND),
+}
 A, B = parse_address("10.0.0.1"), parse_address("10.0.0.2")
 
 
 def _drops(
-    *rows: tuple[str, Address, Address, int, int], expires: int = 600, **overflow: int
+    *rows: tuple[int, Address, Address, int, int],
+    expires: int = 600,
+    overflow: dict[int, int] | None = None,
 ) -> Drops:
-    names, sources, destinations, ports, packets = zip(*rows, strict=True) if rows else [()] * 5
+    columns = zip(*rows, strict=True) if rows else [()] * 5
+    marks, sources, destinations, ports, packets = columns
     return Drops(
-        set_name=np.array(names, dtype=np.str_),
+        mark=np.array(marks, dtype=np.uint32),
         protocol=np.full(len(rows), TCP, dtype=np.uint8),
         source=np.frombuffer(b"".join(sources), np.uint8).reshape(-1, 16),
         destination=np.frombuffer(b"".join(destinations), np.uint8).reshape(-1, 16),
         port=np.array(ports, dtype=np.uint16),
         packets=np.array(packets, dtype=np.uint64),
         expires=np.full(len(rows), expires, dtype=np.uint32),
-        overflow=overflow,
+        overflow=overflow or {},
     )
 
 
@@ -58,21 +62,26 @@ def _seen(ledger: DropLedger) -> list[tuple[str, str, int, int, int]]:
 
 def test_a_reading_reports_what_was_added_since_the_one_before() -> None:
     ledger = DropLedger()
-    first = ("rf_input_4_deny0", A, B, 80, 3)
-    ledger.read(POD, SETS, _drops(first))
-    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 5)))
+    first = (CATCH_ALL, A, B, 80, 3)
+    ledger.read(POD, DENIALS, _drops(first))
+    ledger.read(POD, DENIALS, _drops((CATCH_ALL, A, B, 80, 5)))
     assert _seen(ledger) == [
         ("w/catch-all", "inbound", 80, 3, 0),
         ("w/catch-all", "inbound", 80, 2, 0),
     ]
-    other = ("rf_output_4_deny3_other", A, B, 0, 1)  # a longer name beside the same tuple
-    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 5), other))
+    other = (P1, A, B, 0, 1)
+    ledger.read(POD, DENIALS, _drops((CATCH_ALL, A, B, 80, 5), other))
     assert _seen(ledger) == [("w/p1", "outbound", 0, 1, 0)]
     # The tuple timed out and came back: its counter began anew.
-    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 1)))
+    ledger.read(POD, DENIALS, _drops((CATCH_ALL, A, B, 80, 1)))
     assert _seen(ledger) == [("w/catch-all", "inbound", 80, 1, 0)]
+    # Another rule denies the same tuple now.
+    ledger.read(POD, DENIALS, _drops((P1, A, B, 80, 1)))
+    assert _seen(ledger) == [("w/p1", "outbound", 80, 1, 0)]
+    ledger.read(POD, DENIALS, _drops((99, A, B, 80, 1)))  # a mark that nobody of us sets
+    assert not _seen(ledger)
     ledger.forget(POD)
-    ledger.read(POD, SETS, _drops(("rf_input_4_deny0", A, B, 80, 1)))
+    ledger.read(POD, DENIALS, _drops((CATCH_ALL, A, B, 80, 1)))
     assert _seen(ledger) == [("w/catch-all", "inbound", 80, 1, 0)]
 
 
@@ -80,7 +89,7 @@ def test_what_recurs_as_soon_as_it_is_forgotten_is_counted_each_time() -> None:
     """Three SYNs every ten minutes and a bit, of which the counter tells three each time."""
     times = iter([0, 15, 30, 45])
     ledger = DropLedger(lambda: next(times))
-    three, four = (("rf_input_4_deny0", A, B, 80, count) for count in (3, 4))
+    three, four = ((CATCH_ALL, A, B, 80, count) for count in (3, 4))
     told = []
     for drops in (
         _drops(three, expires=595),
@@ -88,16 +97,16 @@ def test_what_recurs_as_soon_as_it_is_forgotten_is_counted_each_time() -> None:
         _drops(three, expires=590),  # its ten seconds were over when it came again
         _drops(four, expires=600),
     ):
-        ledger.read(POD, SETS, drops)
+        ledger.read(POD, DENIALS, drops)
         told.append([row[3] for row in _seen(ledger)])
     assert told == [[3], [], [3], [1]]
 
 
 def test_overflow_is_counted_once() -> None:
     ledger = DropLedger()
-    ledger.read(POD, SETS, _drops(rf_input_4_deny0=7))
-    ledger.read(POD, SETS, _drops(rf_input_4_deny0=9))
-    assert [row[4] for row in _seen(ledger)] == [7, 2]
+    ledger.read(POD, DENIALS, _drops(overflow={P1: 7, 99: 1}))
+    ledger.read(POD, DENIALS, _drops(overflow={P1: 9}))
+    assert [(row[0], row[4]) for row in _seen(ledger)] == [("w/p1", 7), ("w/p1", 2)]
 
 
 def test_drops_of_others_are_placed() -> None:

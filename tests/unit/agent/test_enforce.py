@@ -36,10 +36,10 @@ class Recorder:
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         if binding.uid == "odd":
             raise UnsupportedError("cannot be said")
-        return Ruleset(f"chain {binding.uid}", {}, ())
+        return Ruleset(f"chain {binding.uid}", {}, (), {})
 
     def render_node(self, policy: NodePolicy) -> Ruleset:
-        return Ruleset("chain node" if policy.binding.inbound else "", {}, ())
+        return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         raise NotImplementedError
@@ -82,7 +82,7 @@ def test_a_namespace_whose_counters_cannot_be_read_costs_nothing_else(
 
     monkeypatch.setattr(nft, "list_table", refuse)
     enforcer = Enforcer(Recorder())
-    enforcer._held[POD] = _Held(Ruleset("chain pod", {}, ()))
+    enforcer._held[POD] = _Held(Ruleset("chain pod", {}, (), {}))
     others = np.zeros(1, DROP_DTYPE)
     others["netns"] = NODE.inode
     enforcer.read_drops(others, {POD: (), NODE: ()})

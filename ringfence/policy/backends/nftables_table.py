@@ -1,0 +1,262 @@
+"""The text of one nftables table: chains, the sets that they ask, and what they drop.
+
+Whatever is denied goes to one chain, which remembers the tuple in a bounded set with counters.
+Which rule it was is told by the packet's mark, set on the way there; the packet dies with a mark
+of ours, so that who listens to drops knows it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from ringfence.model.address import Address, Network, format_address
+from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
+from ringfence.policy.backends.groups import Box, Lookup, Shape, grouped
+from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
+from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
+
+TABLE = "inet ringfence"
+DROP_SET_SIZE = 4096
+"""Distinct tuples that a namespace remembers at a time, of each family."""
+DROP_TIMEOUT = "10m"
+"""A tuple that no packet hits for so long makes room; many times the interval of reports."""
+DROP_MARK = 0x52464452
+"""What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
+
+_MOST_DENIALS = 65536
+_DROP = "rf_drop"
+_PORT_MATCH = {
+    TCP: "tcp dport",
+    UDP: "udp dport",
+    SCTP: "sctp dport",
+    ICMP: "icmp type . icmp code",
+    ICMPV6: "icmpv6 type . icmpv6 code",
+}
+_FAMILY_OF = {ICMP: 4, ICMPV6: 6}
+"""Where nftables knows the types of ICMP."""
+_HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
+_SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
+_MARK_DROP = f"meta mark set {DROP_MARK:#x} drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """IPv4 or IPv6, as nftables calls them."""
+
+    number: int
+    header: str
+    type: str
+
+
+FAMILIES = (Family(4, "ip", "ipv4_addr"), Family(6, "ip6", "ipv6_addr"))
+
+
+@dataclass
+class Table:
+    """A table in the making."""
+
+    policy: NodePolicy
+    _chains: list[str] = field(default_factory=list)
+    _shared: dict[SetId, None] = field(default_factory=dict)
+    _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    """What one lookup asks: declaration and elements, by set name."""
+    _marks: dict[Denial, int] = field(default_factory=dict)
+
+    def chain(self, name: str, lines: Iterable[str]) -> None:
+        """A chain that holds the lines."""
+        body = "".join(f"\t\t{line}\n" for line in lines)
+        self._chains.append(f"\tchain rf_{name} {{\n{body}\t}}\n")
+
+    def program(self, name: str, direction: Direction, program: ProgramId) -> None:
+        """The chains that judge by the program, one for each family."""
+        rules = self.policy.programs[program].rules
+        for family in FAMILIES:
+            chain = f"{name}_{family.number}"
+            known = [rule for rule in rules if _of_family(rule, family)]
+            for rule in known:
+                _check(rule)
+            groups = grouped(known, self.policy.sets, v4=family.number == FAMILIES[0].number)
+            lines = [
+                self.rule(group, direction, family)
+                if isinstance(group, Rule)
+                else self._lookup(group, f"rf_{chain}_{place}", known, direction, family)
+                for place, group in enumerate(groups)
+            ]
+            self.chain(chain, lines)
+
+    def rule(self, rule: Rule, direction: Direction, family: Family) -> str:
+        """One rule as text."""
+        _check(rule)
+        inbound = direction is Direction.INBOUND
+        words = [
+            f"{family.header} {side} @{self.set_name(held, family)}"
+            for side, held in (
+                ("saddr" if inbound else "daddr", rule.peers),
+                ("daddr" if inbound else "saddr", rule.local),
+            )
+            if held is not None
+        ]
+        if rule.protocol is not None:
+            words.append(protocol_match(rule.protocol, rule.ports))
+        denies = rule.action is Action.DENY
+        verdict = self.denied(rule.handle, direction) if denies else "counter accept"
+        return " ".join([*words, verdict, f'comment "{rule.handle}"'])
+
+    def denied(self, handle: str, direction: Direction) -> str:
+        """The words that send a packet to be dropped and reported."""
+        return f"meta mark set {self._mark(handle, direction):#x} counter goto {_DROP}"
+
+    def set_name(self, held: SetId, family: Family) -> str:
+        """The name of a set of the policy, which the table then holds."""
+        self._shared[held] = None
+        return f"rf_{held}_{family.number}"
+
+    def _lookup(
+        self,
+        lookup: Lookup,
+        name: str,
+        rules: Sequence[Rule],
+        direction: Direction,
+        family: Family,
+    ) -> str:
+        """A rule that stands for many: a set of what is allowed, a map to marks of the denied."""
+        peer = f"{family.header} {'saddr' if direction is Direction.INBOUND else 'daddr'}"
+        key = " . ".join(_by_shape(lookup.shape, peer, ("meta l4proto", "th dport")))
+        type_ = " . ".join(_by_shape(lookup.shape, family.type, ("inet_proto", "inet_service")))
+        if lookup.action is Action.ALLOW:
+            declared = f"set {name} {{ type {type_}; flags interval; }}"
+            self._own[name] = declared, frozenset(map(_box, lookup.boxes))
+            return f"{key} @{name} counter accept"
+        declared = f"map {name} {{ type {type_} : mark; flags interval; }}"
+        marked = (
+            f"{_box(box)} : {self._mark(rules[box.rule].handle, direction):#x}"
+            for box in lookup.boxes
+        )
+        self._own[name] = declared, frozenset(marked)
+        return f"meta mark set {key} map @{name} counter goto {_DROP}"
+
+    def _mark(self, handle: str, direction: Direction) -> int:
+        """A mark that stands for a denial, the same whatever others there are, but by accident."""
+        denial = Denial(handle, direction)
+        if denial not in self._marks:
+            taken = {0, DROP_MARK, *self._marks.values()}
+            mark = crc32(f"{direction} {handle}".encode())
+            while mark in taken:
+                mark = (mark + 1) % 2**32
+            self._marks[denial] = mark
+        return self._marks[denial]
+
+    def ruleset(self) -> Ruleset:
+        """The table as it stands."""
+        shared = {
+            self.set_name(held, family): (family, held)
+            for held in sorted(self._shared)
+            for family in FAMILIES
+        }
+        declared = [
+            *(f"set {n} {{ type {f.type}; flags interval; }}" for n, (f, _) in shared.items()),
+            *(text for text, _ in self._own.values()),
+        ]
+        if self._marks:
+            self.chain("drop", _drop_lines())
+            declared += (f"set {name} {{ {text} }}" for name, text in _DROP_SETS.items())
+        sets = "".join(f"\t{text}\n" for text in declared)
+        elements = {
+            name: _elements_of(self.policy.sets[held], family)
+            for name, (family, held) in shared.items()
+        }
+        return Ruleset(
+            frame=f"table {TABLE} {{\n{sets}{''.join(self._chains)}}}\n",
+            sets=elements | {name: held for name, (_, held) in self._own.items()},
+            drop_sets=tuple(_DROP_SETS) if self._marks else (),
+            denials={mark: denial for denial, mark in self._marks.items()},
+        )
+
+
+def _drop_sets() -> dict[str, str]:
+    """The sets that denied tuples are remembered in, by name, as they are declared."""
+    forgets = f"size {DROP_SET_SIZE}; flags dynamic,timeout; timeout {DROP_TIMEOUT};"
+    found = {f"{_DROP}_lost": f"type mark; size {_MOST_DENIALS}; flags dynamic;"}
+    for family in FAMILIES:
+        name, kind = f"{_DROP}_{family.number}", f"{family.type} . {family.type} . inet_proto"
+        found[name] = f"type {kind} . inet_service . mark; {forgets}"
+        found[f"{name}_other"] = f"type {kind} . mark; {forgets}"
+    return found
+
+
+_DROP_SETS = _drop_sets()
+
+
+def _drop_lines() -> Iterator[str]:
+    """The chain that remembers a denied tuple and drops; an ICMP type stands as a port."""
+    for family in FAMILIES:
+        ip, name = family.header, f"{_DROP}_{family.number}"
+        key = f"{ip} saddr . {ip} daddr . meta l4proto"
+        for protocols, suffix, port in (
+            ("{ tcp, udp, sctp }", "", " . th dport"),
+            # The first two bytes: type and code.
+            ("{ icmp, ipv6-icmp }", "", " . @th,0,16"),
+            ("!= { icmp, tcp, udp, ipv6-icmp, sctp }", "_other", ""),
+        ):
+            yield (
+                f"meta nfproto ipv{family.number} meta l4proto {protocols}"
+                f" update @{name}{suffix} {{ {key}{port} . meta mark counter }} {_MARK_DROP}"
+            )
+    yield f"update @{_DROP}_lost {{ meta mark counter }} {_MARK_DROP}"
+    yield _MARK_DROP
+
+
+def protocol_match(protocol: int, ports: tuple[PortRange, ...]) -> str:
+    """What matches packets of the protocol to one of the ports, to any if there are none."""
+    if not ports:
+        return f"meta l4proto {protocol}"
+    written = map(_messages if protocol in _FAMILY_OF else str, ports)
+    return f"{_PORT_MATCH[protocol]} {{ {', '.join(written)} }}"
+
+
+def _check(rule: Rule) -> None:
+    """Raise UnsupportedError for what nftables could not say, or would misread."""
+    if not _HANDLE.fullmatch(rule.handle):
+        raise UnsupportedError(f"rule {rule.handle!r}: not a handle that nftables can show")
+    if rule.ports and rule.protocol not in _PORT_MATCH:
+        name = format_protocol(rule.protocol)
+        raise UnsupportedError(f"rule {rule.handle}: nftables has no ports for {name}")
+    for held in filter(None, (rule.peers, rule.local)):
+        if not _SET_ID.fullmatch(held):
+            raise UnsupportedError(f"set {held!r}: not a name that nftables takes")
+
+
+def _of_family(rule: Rule, family: Family) -> bool:
+    return not rule.ports or _FAMILY_OF.get(rule.protocol or 0, family.number) == family.number
+
+
+def _messages(ports: PortRange) -> str:
+    """Messages of one type of ICMP, kept as type * 256 + code."""
+    codes = PortRange(ports.first & 0xFF, ports.last & 0xFF)
+    return f"{ports.first >> 8} . {codes}"
+
+
+def _by_shape(shape: Shape, peer: str, ports: tuple[str, str]) -> tuple[str, ...]:
+    return {Shape.PEERS: (peer,), Shape.PORTS: ports, Shape.BOTH: (peer, *ports)}[shape]
+
+
+def _box(box: Box) -> str:
+    parts = []
+    if box.first is not None and box.last is not None:
+        first, last = (format_address(Address(one.to_bytes(16))) for one in (box.first, box.last))
+        parts.append(first if first == last else f"{first}-{last}")
+    if box.protocol is not None:
+        parts += [format_protocol(box.protocol).lower(), str(box.ports)]
+    return " . ".join(parts)
+
+
+def _elements_of(networks: Iterable[Network], family: Family) -> frozenset[str]:
+    v4 = family.header == "ip"
+    return frozenset(_element(network) for network in networks if network.is_v4 == v4)
+
+
+def _element(network: Network) -> str:
+    whole = network.prefix == 128  # noqa: PLR2004
+    return format_address(network.address) if whole else str(network)
