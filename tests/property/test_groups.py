@@ -87,7 +87,9 @@ def _rules(random: Random) -> Iterator[Rule]:
 def _rule(random: Random, name: str, action: Action, kind: Shape | None) -> Rule:
     protocol = random.choice(PROTOCOLS if kind is None else HAS_PORTS)
     first = random.choice(PORTS)
-    ports = (PortRange(first, random.choice([one for one in PORTS if one >= first])),)
+    ports: tuple[PortRange, ...] = (
+        PortRange(first, random.choice([one for one in PORTS if one >= first])),
+    )
     peers = SetId(f"s{random.randint(0, 5)}")
     if protocol == 47 or random.random() < 0.2:
         ports = ()
@@ -120,6 +122,7 @@ def _decided(group: Rule | Lookup, rules: list[Rule], policy: NodePolicy) -> dic
         places = first_match(policy, [group], Direction.INBOUND, _opened())
         return dict.fromkeys(np.flatnonzero(places == 0).tolist(), group)
     found: dict[int, Rule] = {}
+    named = {rule.handle: rule for rule in rules}
     for row, (source, protocol, port) in enumerate(OPENED):
         address = int.from_bytes(source)
         held = [
@@ -131,5 +134,5 @@ def _decided(group: Rule | Lookup, rules: list[Rule], policy: NodePolicy) -> dic
         ]
         assert len(held) <= 1, "boxes overlap"
         if held:
-            found[row] = ALLOWED if group.action is Action.ALLOW else rules[held[0].rule]
+            found[row] = named.get(held[0].handle, ALLOWED)
     return found

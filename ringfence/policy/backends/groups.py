@@ -38,15 +38,15 @@ class Shape(Enum):
 class Box:
     """Packets of one part of a lookup; what its shape does not look at is None.
 
-    `first` and `last` are addresses as numbers of 128 bits. `rule` is the place of the rule that
-    decides, 0 in a lookup that allows.
+    `first` and `last` are addresses as numbers of 128 bits. `handle` is that of the rule that
+    decides, empty in a lookup that allows.
     """
 
     first: int | None
     last: int | None
     protocol: int | None
     ports: PortRange | None
-    rule: int
+    handle: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class _Blocks:
 
 
 _Placed = Sequence[tuple[int, Rule]]
-_Part = tuple[int | None, PortRange | None, int]
-"""A protocol, some of its ports and the place of the rule that decides."""
+_Part = tuple[int | None, PortRange | None, str]
+"""A protocol, some of its ports and the handle of the rule that decides."""
 
 
 def _boxes(shape: Shape, action: Action, rules: _Placed, blocks: _Blocks) -> Iterator[Box]:
@@ -154,8 +154,9 @@ def _joined(spans: Iterable[tuple[int, int, _Told]]) -> Iterator[tuple[int, int,
 def _parts(shape: Shape, action: Action, rules: _Placed) -> Iterator[_Part]:
     """The ports of which each rule is the first, of any rule if which one does not matter."""
     if shape is Shape.PEERS:
-        yield None, None, 0 if action is Action.ALLOW else rules[0][0]
+        yield None, None, "" if action is Action.ALLOW else rules[0][1].handle
         return
+    whose = dict(rules)
     for protocol in HAS_PORTS:
         spans = [
             (ports.first, ports.last, place)
@@ -164,8 +165,8 @@ def _parts(shape: Shape, action: Action, rules: _Placed) -> Iterator[_Part]:
             for ports in rule.ports or _ALL_PORTS
         ]
         deciding = (
-            (first, last, 0 if action is Action.ALLOW else min(places))
+            (first, last, "" if action is Action.ALLOW else whose[min(places)].handle)
             for first, last, places in _atoms(spans)
         )
-        for first, last, place in _joined(deciding):
-            yield protocol, PortRange(first, last), place
+        for first, last, handle in _joined(deciding):
+            yield protocol, PortRange(first, last), handle

@@ -19,6 +19,7 @@ from ringfence.policy.backends.nftables_table import (
     FAMILIES,
     TABLE,
     Family,
+    Programs,
     Table,
     protocol_match,
 )
@@ -64,9 +65,12 @@ _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 class Nftables:
     """The back end for kernels with nftables' inet family."""
 
+    def __init__(self) -> None:
+        self._programs: Programs | None = None
+
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
-        table = Table(policy)
+        table = self._table(policy)
         for hook, direction, program in (
             ("input", Direction.INBOUND, binding.inbound),
             ("output", Direction.OUTBOUND, binding.outbound),
@@ -78,7 +82,7 @@ class Nftables:
 
     def render_node(self, policy: NodePolicy) -> Ruleset:
         """The rules of the node's own namespace; raises UnsupportedError."""
-        table, binding = Table(policy), policy.binding
+        table, binding = self._table(policy), policy.binding
         for hook, direction, program, rules in (
             ("input", Direction.INBOUND, binding.inbound, binding.fail_safes_in),
             ("output", Direction.OUTBOUND, binding.outbound, binding.fail_safes_out),
@@ -103,6 +107,11 @@ class Nftables:
         changed = [(name, previous.sets[name], held) for name, held in desired.sets.items()]
         gone = "".join(_change("delete", name, old - new) for name, old, new in changed)
         return gone + "".join(_change("add", name, new - old) for name, old, new in changed)
+
+    def _table(self, policy: NodePolicy) -> Table:
+        if self._programs is None or self._programs.policy is not policy:
+            self._programs = Programs(policy)
+        return Table(self._programs)
 
 
 def _own_end(

@@ -6,14 +6,14 @@ of ours, so that who listens to drops knows it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from zlib import crc32
 
 from ringfence.model.address import Address, Network, format_address
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
-from ringfence.policy.backends.groups import Box, Lookup, Shape, grouped
+from ringfence.policy.backends.groups import Box, Shape, grouped
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
 
@@ -53,11 +53,48 @@ class Family:
 FAMILIES = (Family(4, "ip", "ipv4_addr"), Family(6, "ip6", "ipv6_addr"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A lookup with its boxes as text, each with the handle of the rule that denies it."""
+
+    shape: Shape
+    action: Action
+    boxes: tuple[tuple[str, str], ...]
+
+
+class Programs:
+    """The programs of a policy in groups, worked out once for all namespaces that share them."""
+
+    def __init__(self, policy: NodePolicy) -> None:
+        self.policy = policy
+        self._groups: dict[tuple[ProgramId, Family], tuple[Rule | _Written, ...]] = {}
+
+    def groups(self, program: ProgramId, family: Family) -> tuple[Rule | _Written, ...]:
+        """The groups for packets of one family; raises UnsupportedError."""
+        key = program, family
+        if key not in self._groups:
+            rules = [r for r in self.policy.programs[program].rules if _of_family(r, family)]
+            for rule in rules:
+                _check(rule)
+            found = grouped(rules, self.policy.sets, v4=family.number == FAMILIES[0].number)
+            self._groups[key] = tuple(
+                group
+                if isinstance(group, Rule)
+                else _Written(
+                    group.shape,
+                    group.action,
+                    tuple((_box(box), box.handle) for box in group.boxes),
+                )
+                for group in found
+            )
+        return self._groups[key]
+
+
 @dataclass
 class Table:
     """A table in the making."""
 
-    policy: NodePolicy
+    programs: Programs
     _chains: list[str] = field(default_factory=list)
     _shared: dict[SetId, None] = field(default_factory=dict)
     _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
@@ -71,18 +108,13 @@ class Table:
 
     def program(self, name: str, direction: Direction, program: ProgramId) -> None:
         """The chains that judge by the program, one for each family."""
-        rules = self.policy.programs[program].rules
         for family in FAMILIES:
             chain = f"{name}_{family.number}"
-            known = [rule for rule in rules if _of_family(rule, family)]
-            for rule in known:
-                _check(rule)
-            groups = grouped(known, self.policy.sets, v4=family.number == FAMILIES[0].number)
             lines = [
                 self.rule(group, direction, family)
                 if isinstance(group, Rule)
-                else self._lookup(group, f"rf_{chain}_{place}", known, direction, family)
-                for place, group in enumerate(groups)
+                else self._lookup(group, f"rf_{chain}_{place}", direction, family)
+                for place, group in enumerate(self.programs.groups(program, family))
             ]
             self.chain(chain, lines)
 
@@ -113,27 +145,17 @@ class Table:
         self._shared[held] = None
         return f"rf_{held}_{family.number}"
 
-    def _lookup(
-        self,
-        lookup: Lookup,
-        name: str,
-        rules: Sequence[Rule],
-        direction: Direction,
-        family: Family,
-    ) -> str:
+    def _lookup(self, lookup: _Written, name: str, direction: Direction, family: Family) -> str:
         """A rule that stands for many: a set of what is allowed, a map to marks of the denied."""
         peer = f"{family.header} {'saddr' if direction is Direction.INBOUND else 'daddr'}"
         key = " . ".join(_by_shape(lookup.shape, peer, ("meta l4proto", "th dport")))
         type_ = " . ".join(_by_shape(lookup.shape, family.type, ("inet_proto", "inet_service")))
         if lookup.action is Action.ALLOW:
             declared = f"set {name} {{ type {type_}; flags interval; }}"
-            self._own[name] = declared, frozenset(map(_box, lookup.boxes))
+            self._own[name] = declared, frozenset(text for text, _ in lookup.boxes)
             return f"{key} @{name} counter accept"
         declared = f"map {name} {{ type {type_} : mark; flags interval; }}"
-        marked = (
-            f"{_box(box)} : {self._mark(rules[box.rule].handle, direction):#x}"
-            for box in lookup.boxes
-        )
+        marked = (f"{text} : {self._mark(whose, direction):#x}" for text, whose in lookup.boxes)
         self._own[name] = declared, frozenset(marked)
         return f"meta mark set {key} map @{name} counter goto {_DROP}"
 
@@ -164,7 +186,7 @@ class Table:
             declared += (f"set {name} {{ {text} }}" for name, text in _DROP_SETS.items())
         sets = "".join(f"\t{text}\n" for text in declared)
         elements = {
-            name: _elements_of(self.policy.sets[held], family)
+            name: _elements_of(self.programs.policy.sets[held], family)
             for name, (family, held) in shared.items()
         }
         return Ruleset(
