@@ -9,28 +9,25 @@ thing at a time.
 import asyncio
 import os
 import time
-import uuid
-from collections.abc import Callable, Collection, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import structlog
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
 from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
-from ringfence.agent.drops import DropLedger
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
-from ringfence.agent.errors import AgentError, SpoolError
-from ringfence.agent.pods import Pod, locate, node, node_addresses, places
+from ringfence.agent.errors import AgentError
+from ringfence.agent.pods import Here, Pod, locate, node, places
+from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool, write_atomically
+from ringfence.agent.worker import KernelThread
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
@@ -42,14 +39,10 @@ from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
     AgentState,
-    Audit,
-    Batch,
     Directive,
     PodState,
 )
 from ringfence.wire.limits import PROTOCOL
-
-T = TypeVar("T")
 
 _LOOPBACK = "lo"
 
@@ -61,31 +54,28 @@ class Agent:
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
-        self._interval = config.interval_seconds
-        self._mode = Mode.CONVERSATION
-        self._cut_short = asyncio.Event()
         self._link = Link(config.link)
         self._spool = Spool(config.spool_dir, config.spool_bytes)
         self._session = Session(self._link, self._state, self._hear)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
         self._capture = Capture(config.pin_dir, dns=config.dns)
         self._enforcer = Enforcer(Nftables())
-        self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+        self._kernel = KernelThread()
         self._look_now = asyncio.Event()
-        self._interfaces: tuple[Interface, ...] = ()
+        self._here = Here()
         self._sandboxes: tuple[Sandbox, ...] = ()
-        self._pods: tuple[Pod, ...] = ()
         self._unreached: dict[str, str] = {}
         self._order: Order | None = None
-        self._declared_ports: frozenset[tuple[int, int]] = frozenset()
         self._enforced = 0
         self._unreadable = ""
         self._runtime_problem = ""
         self._health_problem = ""
         self._outcome = Outcome(0, frozenset(), {})
-        self._audit = Audit()
         self._stopping = asyncio.Event()
-        self._reporter: asyncio.Task[None] | None = None
+        self._reporter = Reporter(
+            config, self._here, self._capture, self._enforcer, self._spool, self._kernel,
+            self._session.tell,
+        )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
         self._resources = AsyncExitStack()
 
@@ -99,9 +89,9 @@ class Agent:
             lock = host.lock(self._config.link.state_dir)
             stack.callback(os.close, lock)
             self._spool.open()
-            await self._in_kernel(self._capture.open)
+            await self._kernel.run(self._capture.open)
             stack.callback(self._capture.close)
-            if not len(await self._in_kernel(self._capture.left)):
+            if not len(await self._kernel.run(self._capture.left)):
                 self._spool.release()
             if self._runtime:
                 await self._runtime.start()
@@ -111,11 +101,10 @@ class Agent:
             stack.push_async_callback(self._link.stop)
             self._resources = stack.pop_all()
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
-            self._watch, self._keep_up, self._look, self._session.run,
+            self._reporter.run, self._watch, self._keep_up, self._look, self._session.run,
             lambda: deliver(self._link, self._spool), *([self._tell_answers] * self._config.dns),
         )  # fmt: skip
-        self._reporter = asyncio.create_task(self._report())
-        self._tasks = [self._reporter, *(asyncio.create_task(loop()) for loop in loops)]
+        self._tasks = [asyncio.create_task(loop()) for loop in loops]
         log.info("agent started", node=self._config.link.name, release=__version__)
 
     async def stop(self) -> None:
@@ -124,13 +113,13 @@ class Agent:
         Rules stay: an agent's absence is no reason to open up. So do programs and what they count.
         """
         self._stopping.set()
-        self._cut_short.set()
-        if self._reporter:
-            await asyncio.wait([self._reporter])
+        self._reporter.end()
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1])  # the reporter's
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._kernel.shutdown()
+        self._kernel.stop()
         await self._resources.aclose()
 
     async def wait(self) -> None:
@@ -146,7 +135,7 @@ class Agent:
         while True:
             try:
                 async for interfaces in watch_interfaces():
-                    self._interfaces = interfaces
+                    self._here.interfaces = interfaces
                     await self._attach()
                     self._look_now.set()
             except KernelError as error:  # such as a listing that a change came in between
@@ -155,20 +144,20 @@ class Agent:
 
     async def _attach(self) -> None:
         """Capture at the interfaces that there are; waits for nobody but the kernel."""
-        wanted = [one for one in self._interfaces if one.up and one.name != _LOOPBACK]
-        if self._interfaces and not self._stopping.is_set():
-            await self._in_kernel(partial(self._capture.watch, wanted))
+        wanted = [one for one in self._here.interfaces if one.up and one.name != _LOOPBACK]
+        if self._here.interfaces and not self._stopping.is_set():
+            await self._kernel.run(partial(self._capture.watch, wanted))
 
     async def _keep_up(self) -> None:
         """Be there before the kernel has no more room, or forgets; waits for nobody but it."""
         while not self._stopping.is_set():
             try:
-                if await self._in_kernel(self._capture.crowded):
-                    self._cut_short.set()
-                await self._in_kernel(self._capture.hear)
+                if await self._kernel.run(self._capture.crowded):
+                    self._reporter.cut_short()
+                await self._kernel.run(self._capture.hear)
                 await self._attach()  # again, where it failed
-                here = places(self._pods, node_addresses(self._interfaces))
-                await self._in_kernel(partial(self._capture.owners.look_again, here))
+                held = places(self._here.pods, self._here.addresses)
+                await self._kernel.run(partial(self._capture.owners.look_again, held))
             except KernelError as error:
                 log.warning("cannot keep up with the kernel", problem=str(error))
             await asyncio.sleep(self._config.poll_seconds)
@@ -181,17 +170,18 @@ class Agent:
             self._look_now.clear()
             await self._list_pods()
             try:
-                found, before = (self._sandboxes, self._interfaces), (self._pods, self._unreached)
+                found = self._sandboxes, self._here.interfaces
+                before = self._here.pods, self._unreached
                 changed = found != seen
                 if changed or self._unreached:
-                    self._pods, self._unreached = locate(*found)
-                    changed |= before != (self._pods, self._unreached)
-                    await self._in_kernel(partial(self._capture.know, self._pods))
+                    self._here.pods, self._unreached = locate(*found)
+                    changed |= before != (self._here.pods, self._unreached)
+                    await self._kernel.run(partial(self._capture.know, self._here.pods))
                 if changed:
                     seen = found
                     self._log_unreached(before[1])
                     self._session.tell()
-                current = self._order, self._pods
+                current = self._order, self._here.pods
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
                     await self._enforce()
                     applied = current
@@ -227,112 +217,15 @@ class Agent:
             if self._runtime:
                 self._sandboxes = await self._runtime.sandboxes()
                 owners = self._capture.owners
-                if asked := await self._in_kernel(owners.unnamed):
+                if asked := await self._kernel.run(owners.unnamed):
                     names = await self._runtime.containers()
-                    await self._in_kernel(partial(owners.name, asked, names))
+                    await self._kernel.run(partial(owners.name, asked, names))
         except RuntimeUnavailableError as error:
             problem = str(error)
         if problem != self._runtime_problem:
             log.warning("container runtime", problem=problem or "none any more")
             self._runtime_problem = problem
             self._session.tell()
-
-    # Reporting
-
-    async def _report(self) -> None:
-        """Put a batch into the spool for each window; they end at multiples of the interval.
-
-        A new pace, a flow map that fills up, or the end cuts the window under way short.
-        """
-        start, last = time.time_ns(), False
-        while not last:
-            width, now = self._interval * 10**9, time.time_ns()
-            if start > now + width:  # the clock was set back
-                start = now
-            end = (max(start, now) // width + 1) * width
-            with suppress(TimeoutError):
-                async with asyncio.timeout((end - now) / 10**9):
-                    await self._cut_short.wait()
-                self._cut_short.clear()
-                end = max(start, time.time_ns())
-            last = self._stopping.is_set()
-            try:
-                await self._keep(self._rescue(start, end))
-                await self._keep(self._gather(start, end, last))
-            except RingfenceError as error:
-                log.warning("no report for this interval", problem=str(error))
-            start = end
-            self._session.tell()
-
-    async def _keep(self, batches: Iterator[Batch]) -> None:
-        """Put batches into the spool one by one; they go out when the kernel forgot their part."""
-        while batch := await self._in_kernel(partial(next, batches, None)):
-            try:
-                self._spool.put(batch)
-            except SpoolError as error:
-                log.warning("no report for this interval", problem=str(error))
-        await self._in_kernel(self._capture.done)
-        self._spool.release()
-        host.give_back_memory()
-
-    def _rescue(self, start: int, end: int) -> Iterator[Batch]:
-        """What was taken for a report that was cut short, here or by an agent that was killed."""
-        records = self._capture.left()
-        if not len(records):
-            return
-        try:
-            known, *window = self._config.window_file.read_text().split()
-            start, end = map(int, window)
-        except (OSError, ValueError) as error:
-            log.warning("an interrupted report may come twice", problem=str(error))
-            known = uuid.uuid4().hex
-        if not self._spool.holds(known):  # Drops of now come with the next.
-            yield from self._batches(known, start, end, records, self._pods, DropLedger())
-
-    def _gather(self, start: int, end: int, last: bool) -> Iterator[Batch]:
-        pods = self._pods
-        addresses = {pod.place: pod.addresses for pod in pods}
-        addresses[node()] = node_addresses(self._interfaces)
-        try:
-            self._enforcer.read_drops(self._capture.drops(), addresses)
-        except KernelError as error:
-            log.warning("drops not reported", problem=str(error))
-        if last:
-            self._capture.retire()
-        self._audit = self._capture.audit()
-        self._audit.losses.update(self._spool.lost)
-        fresh = uuid.uuid4().hex
-        try:
-            write_atomically(self._config.window_file, f"{fresh} {start} {end}".encode())
-        except OSError as error:
-            with suppress(OSError):  # as on a disk that is read-only now
-                self._config.window_file.unlink()  # it names the window before
-            log.warning("a report cut short now may be lost or come twice", problem=str(error))
-        # Taken last: what fails before costs no flows.
-        records = self._capture.take()
-        yield from self._batches(fresh, start, end, records, pods, self._enforcer.ledger)
-
-    def _batches(
-        self,
-        window_id: str,
-        start: int,
-        end: int,
-        records: NDArray[np.void],
-        pods: Collection[Pod],
-        ledger: DropLedger,
-    ) -> Iterator[Batch]:
-        """A window's batches, most often one."""
-        here = node_addresses(self._interfaces)
-        slices = self._capture.flows(records, pods, here, self._declared_ports, self._mode)
-        for number, (flows, drops, more) in enumerate(ledger.beside(slices)):
-            yield Batch(
-                id=f"{window_id}-{number}" if number else window_id,
-                window_start_ns=start,
-                window_end_ns=end,
-                flows=flows,
-                drops=drops,
-                more=more,
-            )
 
     # Enforcing
 
@@ -354,12 +247,8 @@ class Agent:
         self._look_now.set()
 
     def _pace(self, directive: Directive) -> None:
-        """Report as told from now on: where that changes, the window under way ends here."""
         mode = Mode.DETAILED if directive.mode == DETAILED else Mode.CONVERSATION
-        interval = directive.interval_seconds or self._interval
-        if (mode, interval) != (self._mode, self._interval):
-            self._mode, self._interval = mode, interval
-            self._cut_short.set()
+        self._reporter.pace(mode, directive.interval_seconds)
 
     def _recall(self) -> None:
         """Take up the directive of the run before, if there was one."""
@@ -376,14 +265,15 @@ class Agent:
     def _take(self, directive: Directive) -> None:
         """Know a directive from now on; raises InputError."""
         self._order = read_order(directive)
-        self._declared_ports = frozenset((p.protocol, p.port) for p in directive.declared_ports)
+        declared = frozenset((p.protocol, p.port) for p in directive.declared_ports)
+        self._reporter.declared_ports = declared
 
     async def _enforce(self) -> None:
         """Bring every namespace to the order; without one ever heard, rules stay as found."""
-        order, places = self._order, [pod.place for pod in self._pods]
+        order, places = self._order, [pod.place for pod in self._here.pods]
         if order is None:
             return
-        outcome = await self._in_kernel(lambda: self._enforcer.apply(order, [*places, node()]))
+        outcome = await self._kernel.run(lambda: self._enforcer.apply(order, [*places, node()]))
         if not outcome.problem:
             self._enforced = order.revision
         if outcome.problem != self._outcome.problem:
@@ -394,7 +284,7 @@ class Agent:
     # Telling
 
     async def _tell_answers(self) -> None:
-        news = partial(self._in_kernel, self._capture.answers)
+        news = partial(self._kernel.run, self._capture.answers)
         await tell_answers(self._link, news, self._config.poll_seconds)
 
     def _state(self) -> AgentState:
@@ -407,16 +297,13 @@ class Agent:
             node=self._config.link.name,
             release=__version__,
             clock_ns=time.time_ns(),
-            node_addresses=node_addresses(self._interfaces),
+            node_addresses=self._here.addresses,
             enforced_revision=self._enforced,
             pods=[
                 PodState(uid=uid, programmed=uid in programmed, reason=problems.get(uid, ""))
-                for uid in (*(pod.place.uid for pod in self._pods), *self._unreached)
+                for uid in (*(pod.place.uid for pod in self._here.pods), *self._unreached)
             ],
-            audit=self._audit,
-            mode=DETAILED if self._mode is Mode.DETAILED else CONVERSATION,
+            audit=self._reporter.audit,
+            mode=DETAILED if self._reporter.mode is Mode.DETAILED else CONVERSATION,
             stale_reason=self._unreadable or self._outcome.problem or self._runtime_problem,
         )
-
-    async def _in_kernel(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._kernel, function)

@@ -43,6 +43,19 @@ class Pod:
     """The node's ends of its veths, by ifindex."""
 
 
+@dataclass
+class Here:
+    """What an agent's node was last seen to have."""
+
+    interfaces: tuple[Interface, ...] = ()
+    pods: tuple[Pod, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The node's own addresses."""
+        return node_addresses(self.interfaces)
+
+
 def locate(
     sandboxes: Iterable[Sandbox], interfaces: Iterable[Interface]
 ) -> tuple[tuple[Pod, ...], dict[str, str]]:

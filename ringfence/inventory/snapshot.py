@@ -49,6 +49,15 @@ class Snapshot:
         """The positions of Services."""
         return BitMap(at for at, item in enumerate(self.items) if item.kind is ItemKind.SERVICE)
 
+    @cached_property
+    def services_called(self) -> dict[tuple[str, str], list[int]]:
+        """The positions of Services by namespace and name, one for each Kubernetes cluster."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for at in self.services:
+            item = self.items[at]
+            found.setdefault((item.namespace, item.name), []).append(at)
+        return found
+
     def select(self, query: Query) -> BitMap:
         """The positions of all items, workloads or not, that satisfy the query."""
         return self.index.select(query)
@@ -59,7 +68,7 @@ class Snapshot:
 
     def at(self, address: Address) -> int:
         """The position of the item that holds the address, NOWHERE if none does."""
-        return int(self.locate(np.frombuffer(address, dtype=np.uint8).reshape(1, 16))[0])
+        return self._holders.get(address, NOWHERE)
 
     def locate(self, addresses: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Positions of the holders of addresses, shape (n, 16), NOWHERE where there is none.
@@ -81,17 +90,23 @@ class Snapshot:
         return found
 
     @cached_property
-    def _by_address(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
-        """Held addresses as sorted (high, low) words, and the position of each one's holder."""
-        holder: dict[Address, int] = {}
+    def _holders(self) -> dict[Address, int]:
+        """The position of each held address's holder."""
+        found: dict[Address, int] = {}
         for position, item in enumerate(self.items):
             for address in item.addresses:
-                if address not in holder or not item.host_network:
-                    holder[address] = position
-        packed = np.frombuffer(b"".join(holder), dtype=np.uint8).reshape(len(holder), 16)
+                if address not in found or not item.host_network:
+                    found[address] = position
+        return found
+
+    @cached_property
+    def _by_address(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
+        """Held addresses as sorted (high, low) words, and the position of each one's holder."""
+        holders = self._holders
+        packed = np.frombuffer(b"".join(holders), dtype=np.uint8).reshape(len(holders), 16)
         high, low = _words(packed)
         order = np.lexsort((high, low))
-        positions = np.fromiter(holder.values(), dtype=np.int32, count=len(holder))
+        positions = np.fromiter(holders.values(), dtype=np.int32, count=len(holders))
         return high[order], low[order], positions[order]
 
 

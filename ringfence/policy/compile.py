@@ -108,7 +108,7 @@ class _Compiler:
 
     def _node(self, at: int, item: Item, pods: tuple[PodBinding, ...]) -> NodePolicy:
         received = self._received.get(at)
-        safe_in, safe_out = fail_safes(self._snapshot, item, self._access, self.translator.sets)
+        safe_in, safe_out = fail_safes(self._snapshot, item, self._access, self.translator.who.sets)
         governed = at in self._inbound or at in self._outbound
         binding = NodeBinding(
             addresses=item.addresses,
@@ -133,14 +133,14 @@ class _Compiler:
     def _exposures(self, cluster: ClusterId) -> tuple[Exposure, ...]:
         node_ports: dict[int, set[int]] = {}
         exposures = []
-        for front in self.translator.fronts.all:
+        for front in self.translator.who.fronts.all:
             port = front.port
             if front.service.cluster != cluster:
                 continue
             if port.node_port:
                 node_ports.setdefault(port.protocol, set()).add(port.node_port)
             if front.external_addresses:
-                local = self.translator.balancer(front)
+                local = self.translator.who.balancer(front)
                 ports = (PortRange(port.port, port.port),)
                 exposures.append(Exposure(port.protocol, ports, local))
         own = [
@@ -161,7 +161,7 @@ class _Compiler:
         rules += [*node.fail_safes_in, *node.fail_safes_out]
         used = {held for rule in rules for held in (rule.peers, rule.local) if held}
         used |= {exposure.local for exposure in node.exposures if exposure.local}
-        return {name: self.translator.sets.networks(name) for name in sorted(used)}
+        return {name: self.translator.who.sets.networks(name) for name in sorted(used)}
 
 
 def _effective(rules: Iterable[Rule]) -> tuple[Rule, ...]:

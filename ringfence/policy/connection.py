@@ -61,7 +61,7 @@ def tabulate(snapshot: Snapshot, connections: Sequence[Connection]) -> Connectio
     """The connections as columns, their items found by address. For few: it walks them all."""
 
     def addresses(held: list[Address]) -> NDArray[np.uint8]:
-        return np.array([list(address) for address in held], dtype=np.uint8).reshape(-1, 16)
+        return np.frombuffer(b"".join(held), dtype=np.uint8).reshape(-1, 16)
 
     consumer = addresses([one.consumer for one in connections])
     provider = addresses([one.provider for one in connections])

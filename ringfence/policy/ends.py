@@ -226,8 +226,6 @@ def cluster_query(workspace: Workspace, name: str) -> Query:
 def _services(snapshot: Snapshot, end: ServiceEnd) -> BitMap:
     return BitMap(
         position
-        for position in snapshot.services
-        if (item := snapshot.items[position]).namespace == end.namespace
-        and item.name == end.name
-        and end.kubernetes_cluster in ("", item.cluster)
+        for position in snapshot.services_called.get((end.namespace, end.name), ())
+        if end.kubernetes_cluster in ("", snapshot.items[position].cluster)
     )

@@ -2,23 +2,30 @@
 
 It exists to be read beside the definition and to be compared with the fast evaluator. It shares
 no code with it, only the domain types, the filter language's `matches` and the policies that the
-words of a quarantine stand for. Quotation marks hold the sentence that a step follows. Here is the
-order, in `oracle_ends` whom it speaks of.
+words of a quarantine stand for. Quotation marks hold the sentence that a step follows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from ringfence.inventory.outside import address_types
+from ringfence.model import policy as ends
+from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.ids import ScopeName, Version
-from ringfence.model.policy import Direction, Policy, Rank, Workspace
-from ringfence.model.quarantine import QUARANTINE, Quarantine
-from ringfence.model.query import matches
+from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
+from ringfence.model.quarantine import Quarantine
+from ringfence.model.query import Query, matches
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, EndRole, EndVerdict, Layer, Stage, Verdict
-from ringfence.model.workload import Item
+from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connection
 from ringfence.policy.moment import UNTOLD, Moment
-from ringfence.policy.oracle_ends import Meaning
 from ringfence.policy.quarantine import as_workspace
+
+Bound = tuple[Workspace, Version, list[Query]]
+"""A workspace, its version, and the queries that a workload matches which it governs."""
+Service = ends.ServiceEnd | ends.ApiServerEnd
+Socket = tuple[Address, int, int]
+"""Address, protocol, port."""
 
 
 class Oracle:
@@ -32,96 +39,250 @@ class Oracle:
         moment: Moment = UNTOLD,
         quarantines: Sequence[Quarantine] = (),
     ) -> None:
-        self._tree = tree
-        self._enforced = enforced
-        self._quarantines = quarantines
-        self._at_ns = moment.at_ns
-        self._meaning = Meaning(items, tree, moment)
+        self._items, self._tree, self._moment = items, tree, moment
+        self._enforced, self._quarantines = enforced, quarantines
 
     def judge(self, connection: Connection) -> Verdict:
         """Follows "Each governed end decides for itself: consumer outbound, provider inbound"."""
-        ends = [
+        deciding = [
             (EndRole.CONSUMER, Direction.OUTBOUND, connection.consumer),
             (EndRole.PROVIDER, Direction.INBOUND, connection.provider),
         ]
         # "The receiving node, if governed, decides inbound as a third end."
         if connection.node is not None:
-            ends.append((EndRole.NODE, Direction.INBOUND, connection.node))
+            deciding.append((EndRole.NODE, Direction.INBOUND, connection.node))
         verdicts = []
-        for role, direction, address in ends:
-            item = self._meaning.holder(address)
+        for role, direction, address in deciding:
+            item = self._holder(address)
             if item is not None and item.is_workload:
-                matching = tuple(self._decisions(connection, item, role, direction))
-                verdicts.append(EndVerdict(role, direction, item.key, matching))
+                matching = self._decisions(connection, role, direction, item)
+                verdicts.append(EndVerdict(role, direction, item.key, tuple(matching)))
         return Verdict(tuple(verdicts))
 
     def _decisions(
-        self, connection: Connection, subject: Item, role: EndRole, direction: Direction
+        self, connection: Connection, role: EndRole, direction: Direction, subject: Item
     ) -> Iterator[Decision]:
-        for place, (stage, workspace, version, said) in enumerate(self._order()):
+        for place, (stage, (workspace, version, queries), said) in enumerate(self._order()):
             # "A workload is governed by every enforced workspace whose scope's full query it
             # matches, ancestors included."
-            if not self._governs(workspace, subject):
+            if not _is_member(subject, queries):
                 continue
             if isinstance(said, Direction):
                 matched, action, name = said is direction, workspace.catch_all.of(said), None
             else:
-                matched = self._meaning.policy_matches(workspace, said, connection, role, subject)
+                matched = self._matches(workspace, said, connection, role, subject)
                 action, name = said.action, said.id
             if matched:
-                yield Decision(
-                    Layer.RINGFENCE,
-                    stage,
-                    workspace.scope,
-                    workspace.name,
-                    version,
-                    name,
-                    place,
-                    action,
-                )
+                rule = workspace.scope, workspace.name, version, name
+                yield Decision(Layer.RINGFENCE, stage, *rule, place, action)
 
     # --- the order ---
 
-    def _order(self) -> Iterator[tuple[Stage, Workspace, Version, Policy | Direction]]:
+    def _order(self) -> Iterator[tuple[Stage, Bound, Policy | Direction]]:
         # "A quarantine stands ahead of every workspace, the latest first; it denies the rest."
         for quarantine in sorted(self._quarantines, key=lambda one: (-one.since_ns, one.name)):
             apart = as_workspace(quarantine)
-            for policy in apart.policies:
-                yield Stage.ABSOLUTE, apart, Version(0), policy
-            for direction in Direction:
-                yield Stage.ABSOLUTE, apart, Version(0), direction
+            for said in (*apart.policies, *Direction):
+                yield Stage.ABSOLUTE, (apart, Version(0), [quarantine.query]), said
         # "Scope priority is pre-order, parents before children." Of one scope's workspaces, which
         # only an analysis brings together, the primary comes first.
-        scopes = self._tree.preorder()
-        down = [one for scope in scopes for one in self._workspaces_of(scope.name)]
-        up = [one for scope in reversed(scopes) for one in self._workspaces_of(scope.name)]
+        scopes = [scope.name for scope in self._tree.preorder()]
+        down = [bound for scope in scopes for bound in self._bound_to(scope)]
+        up = [bound for scope in reversed(scopes) for bound in self._bound_to(scope)]
         # 1. "absolute policies, from the highest-priority scope to the lowest"
-        for workspace, version in down:
-            for policy in self._sorted(workspace, Rank.ABSOLUTE):
-                yield Stage.ABSOLUTE, workspace, version, policy
+        for bound in down:
+            for policy in self._policies(bound[0], Rank.ABSOLUTE):
+                yield Stage.ABSOLUTE, bound, policy
         # 2. "default policies, from the lowest-priority scope to the highest"
-        for workspace, version in up:
-            for policy in self._sorted(workspace, Rank.DEFAULT):
-                yield Stage.DEFAULT, workspace, version, policy
+        for bound in up:
+            for policy in self._policies(bound[0], Rank.DEFAULT):
+                yield Stage.DEFAULT, bound, policy
         # 3. "catch-alls, from the lowest-priority scope to the highest; one per direction"
-        for workspace, version in up:
-            yield Stage.CATCH_ALL, workspace, version, Direction.INBOUND
-            yield Stage.CATCH_ALL, workspace, version, Direction.OUTBOUND
+        for bound in up:
+            for direction in Direction:
+                yield Stage.CATCH_ALL, bound, direction
 
-    def _workspaces_of(self, scope: ScopeName) -> list[tuple[Workspace, Version]]:
-        bound = [one for one in self._enforced if one[0].scope == scope]
-        return sorted(bound, key=lambda one: (not one[0].primary, one[0].name))
+    def _bound_to(self, scope: ScopeName) -> list[Bound]:
+        found = [one for one in self._enforced if one[0].scope == scope]
+        found.sort(key=lambda one: (not one[0].primary, one[0].name))
+        return [(*one, self._full_query(scope)) for one in found]
 
-    def _sorted(self, workspace: Workspace, rank: Rank) -> list[Policy]:
+    def _full_query(self, scope: ScopeName) -> list[Query]:
+        """Follows "A scope's full query is its own query AND all its ancestors'"."""
+        return [above.query for above in self._tree.path(scope)]
+
+    def _policies(self, workspace: Workspace, rank: Rank) -> list[Policy]:
         """Follows "The smaller priority number comes first, then position"."""
+        at_ns, ranked = self._moment.at_ns, [one for one in workspace.policies if one.rank is rank]
         # "From `expires_ns` on it is as if the policy were not there."
-        at_ns, policies = self._at_ns, workspace.policies
-        numbered = enumerate(p for p in policies if p.expires_ns is None or at_ns < p.expires_ns)
-        ranked = [(p.priority, at, p) for at, p in numbered if p.rank is rank]
-        return [policy for _, _, policy in sorted(ranked, key=lambda entry: entry[:2])]
+        lasting = [one for one in ranked if one.expires_ns is None or at_ns < one.expires_ns]
+        return sorted(lasting, key=lambda one: one.priority)
 
-    def _governs(self, workspace: Workspace, item: Item) -> bool:
-        if workspace.name != QUARANTINE:
-            return self._meaning.in_scope(item, workspace.scope)
-        query = next(one.query for one in self._quarantines if one.name == workspace.scope)
-        return self._meaning.is_subject(item) and matches(query, item.labels)
+    # --- what a policy speaks of ---
+
+    def _matches(
+        self,
+        workspace: Workspace,
+        policy: Policy,
+        connection: Connection,
+        role: EndRole,
+        subject: Item,
+    ) -> bool:
+        """Whether a policy speaks of the connection as `subject`, which decides, meets it."""
+        # "`protocol: any` must be written."
+        if policy.protocol not in (None, connection.protocol):
+            return False
+        # "The receiving node decides on (consumer, Service)": no pod stands at the other end.
+        received = role is EndRole.NODE
+        # "Other ends match the consumer before SNAT and the provider after DNAT."
+        consumer, provider = connection.consumer, connection.provider
+        if isinstance(policy.consumer, ends.ApiServerEnd):
+            opened = self._is_api_server(policy, policy.consumer, consumer, subject)
+        else:
+            behind = None if received else provider
+            opened = self._means(policy.consumer, workspace, consumer, behind)
+        if not opened:
+            return False
+        if isinstance(policy.provider, Service):
+            return self._service_matches(policy, policy.provider, connection, received)
+        port = connection.provider_port
+        names = self._port_names(provider, connection.protocol, port)
+        means = self._means(policy.provider, workspace, provider, consumer)
+        return not received and means and _asks_for(policy, port, names)
+
+    def _means(
+        self, end: End, workspace: Workspace, address: Address, other: Address | None
+    ) -> bool:
+        """Whether an end that is no Service is the address, with the other end's beside it."""
+        item = self._holder(address)
+        match end:
+            case ends.CidrEnd(networks, exceptions):
+                # "CIDRs match addresses inside the cluster too."
+                return _in_any(address, networks) and not _in_any(address, exceptions)
+            case ends.OutsideEnd():
+                return self._is_outside(address)
+            case ends.FqdnEnd(pattern):
+                # "`*` may stand for the first label."
+                called = [name for name, held in self._moment.names.items() if address in held]
+                meant = [one for one in called if pattern in (one, "*." + one.partition(".")[2])]
+                return self._is_outside(address) and bool(meant)
+            case ends.OwnNodeEnd():
+                pod = self._holder(other) if other else None
+                return item is not None and pod is not None and _runs(item, pod)
+            case ends.ScopeEnd(scope):
+                queries = self._full_query(scope)
+            case ends.ClusterEnd(name):
+                own = next(one.query for one in workspace.clusters if one.name == name)
+                queries = [*self._full_query(workspace.scope), own]
+            case ends.NamedFilterEnd(filter_name):
+                named = self._tree.filters[filter_name]
+                # "`restricted` leaves of it only members of the scope."
+                within = self._full_query(named.scope) if named.restricted else []
+                queries = [*within, named.query]
+            case ends.FilterEnd(query):
+                queries = [query]
+            case ends.ServiceEnd() | ends.ApiServerEnd():
+                raise AssertionError("a Service holds no end's address: see below")
+        return _is_member(item, queries)
+
+    def _holder(self, address: Address) -> Item | None:
+        """Follows "A host-network pod is its node"."""
+        holders = [item for item in self._items if address in item.addresses]
+        return min(holders, key=lambda item: item.host_network, default=None)
+
+    def _is_outside(self, address: Address) -> bool:
+        """Follows "Every address that no item of the inventory holds", and that is a host's."""
+        host = address_types(address) in (("private",), ("public",))
+        return host and self._holder(address) is None
+
+    def _port_names(self, provider: Address, protocol: int, port: int) -> list[str]:
+        """Follows "A port's name means the number that the workload's containers declare"."""
+        holder = self._holder(provider)
+        declared = holder.containers if holder else ()
+        return [one.name for one in declared if (one.protocol, one.port) == (protocol, port)]
+
+    # --- Services ---
+
+    def _services(self, end: Service) -> list[Item]:
+        # An API server is "as a provider the Service `kubernetes` in namespace `default`".
+        named = "default", "kubernetes"
+        if isinstance(end, ends.ServiceEnd):
+            named = end.namespace, end.name
+        called = [item for item in self._items if (item.namespace, item.name) == named]
+        here = [item for item in called if end.kubernetes_cluster in ("", item.cluster)]
+        return [item for item in here if item.kind is ItemKind.SERVICE]
+
+    def _service_matches(
+        self, policy: Policy, end: Service, connection: Connection, received: bool
+    ) -> bool:
+        services, consumer = self._services(end), self._holder(connection.consumer)
+        if not services:
+            # "A Service that is not there is nobody in an ALLOW and everybody in a DENY", and what
+            # the names of its ports mean is not known either.
+            named = any(isinstance(port, str) for port in policy.ports)
+            port = connection.dialled_port if received else connection.provider_port
+            return policy.action is Action.DENY and (named or _asks_for(policy, port, []))
+        dialled = connection.dialled, connection.protocol, connection.dialled_port
+        reached = connection.provider, connection.protocol, connection.provider_port
+        direct = dialled == reached and not received
+        # No Kubernetes cluster named: "in whichever Kubernetes cluster the other end is".
+        near = consumer.cluster if consumer and not end.kubernetes_cluster else ""
+        here = [service for service in services if near in ("", service.cluster)]
+        return any(dialled in self._sockets(policy, service, direct) for service in here)
+
+    def _sockets(self, policy: Policy, service: Item, direct: bool) -> Iterator[Socket]:
+        """Follows "any of its addresses, and a direct one to a serving backend's target port"."""
+        beside = [item for item in self._items if item.cluster == service.cluster]
+        nodes = [at for item in beside if item.kind is ItemKind.NODE for at in item.addresses]
+        spec = service.service
+        if spec is None:
+            return
+        for front in spec.ports:
+            if not _asks_for(policy, front.port, [front.name]):
+                continue
+            for address in (*service.addresses, *spec.external_addresses):
+                yield address, front.protocol, front.port
+            for address in nodes if front.node_port else ():
+                yield address, front.protocol, front.node_port
+            for backend in spec.backends if direct else ():
+                if backend.serving and backend.service_port == front.name:
+                    yield backend.address, backend.protocol, backend.port
+
+    def _is_api_server(
+        self, policy: Policy, end: ends.ApiServerEnd, address: Address, subject: Item
+    ) -> bool:
+        """Follows "As a consumer the hosts behind that, of the workload which decides"."""
+        services, holder = self._services(end), self._holder(address)
+        near = end.kubernetes_cluster or subject.cluster
+        here = [one.service for one in services if one.service and near in ("", one.cluster)]
+        hosts = [backend.address for spec in here for backend in spec.backends]
+        if not services:
+            return policy.action is Action.DENY
+        return address in hosts or (holder is not None and holder in map(self._holder, hosts))
+
+
+def _is_member(item: Item | None, queries: Iterable[Query]) -> bool:
+    # "A filter that matches only host-network pods matches nothing."
+    if item is None or item.host_network or not item.is_workload:
+        return False
+    return all(matches(query, item.labels) for query in queries)
+
+
+def _runs(node: Item, pod: Item) -> bool:
+    kinds = node.kind is ItemKind.NODE and pod.kind is ItemKind.POD
+    return kinds and (pod.cluster, pod.node) == (node.cluster, node.name)
+
+
+def _asks_for(policy: Policy, port: int, names: list[str]) -> bool:
+    if policy.icmp:
+        type_, code = divmod(port, 256)
+        return any(one.type == type_ and one.code in (None, code) for one in policy.icmp)
+    # "A protocol without ports means all its ports."
+    return not policy.ports or any(
+        wanted in names if isinstance(wanted, str) else port in wanted for wanted in policy.ports
+    )
+
+
+def _in_any(address: Address, networks: tuple[Network, ...]) -> bool:
+    """Whether a block of the address's own family holds it."""
+    return any(network.is_v4 == is_v4(address) and address in network for network in networks)

@@ -5,7 +5,7 @@ class holds for all. An inventory of many thousand workloads has few classes.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from itertools import islice, product
 
 import numpy as np
@@ -14,12 +14,14 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, is_v4
+from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
 from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import Connection
 from ringfence.policy.ends import AddressRange, ResolvedEnd
 from ringfence.policy.fronts import MAX_PORT, Front, Fronts, fits
 from ringfence.policy.layer import OrderedRule
+from ringfence.policy.match import Matcher, Numbers
 from ringfence.policy.order import PolicySet
 
 _ADDRESS = "S16"
@@ -30,6 +32,8 @@ _EACH = 2
 
 Entity = tuple[int, Address]
 """The position of a workload and one of its addresses; NOWHERE for an address outside."""
+Way = tuple[Address, int, Address | None]
+"""What is dialled, address and port, and the node that receives it."""
 
 
 class Representatives:
@@ -42,7 +46,9 @@ class Representatives:
         self._held = [(at, one) for at in self._snapshot.subjects for one in items[at].addresses]
         self._positions = np.array([at for at, _ in self._held], dtype=np.int32)
         self._packed = np.array([one for _, one in self._held], dtype=_ADDRESS)
-        self._classes = self._classify()
+        self._classes = self._classify(Matcher(policy_set))
+        self._known_ways: dict[int, list[Way]] = {}
+        self._receiving: dict[ClusterId, list[Address]] = {}
         named = {rule.protocol for rule in policy_set.rules if rule.protocol is not None}
         self._protocols = sorted(named | {*WITH_PORTS, ICMP, ICMPV6, _UNASSIGNED})
         self._cuts = sorted(set(self._port_cuts()))
@@ -106,53 +112,52 @@ class Representatives:
         self, consumer: Entity, front: Front, *, direct: bool, only: Address | None = None
     ) -> Iterator[Connection]:
         """By every way that leads through a Service: its addresses, its node ports."""
-        nodes = self._nodes(front)
+        v4 = is_v4(consumer[1])
+        ways = self._ways(front)
         for backend in front.backends:
             reached = backend.address, backend.port
             holder = self._snapshot.at(backend.address)
             if only not in (None, backend.address) or holder == consumer[0]:
                 continue
-            ways: list[tuple[Address, int, Address | None]] = [
-                (address, front.port.port, None) for address in front.addresses
-            ]
-            ways += [
-                (address, front.port.port, node)
-                for address, node in product(front.external_addresses, nodes)
-            ]
-            if front.port.node_port:
-                ways += [(node, front.port.node_port, node) for node in nodes]
-            if direct:
-                ways.append((*reached, None))
-            for dialled, port, node in ways:
-                if is_v4(consumer[1]) == is_v4(dialled):
+            for dialled, port, node in (*ways, (*reached, None)) if direct else ways:
+                if v4 == is_v4(dialled):
                     yield Connection(backend.protocol, consumer[1], *reached, dialled, port, node)
+
+    def _ways(self, front: Front) -> list[Way]:
+        if id(front) not in self._known_ways:
+            port, nodes = front.port, self._nodes(front)
+            ways: list[Way] = [(address, port.port, None) for address in front.addresses]
+            received = product(front.external_addresses, nodes)
+            ways += [(address, port.port, node) for address, node in received]
+            ways += [(node, port.node_port, node) for node in nodes if port.node_port]
+            self._known_ways[id(front)] = ways
+        return self._known_ways[id(front)]
 
     def _nodes(self, front: Front) -> list[Address]:
         """Addresses of the nodes that may receive for a Service, one for each class."""
         if not (front.port.node_port or front.external_addresses):
             return []
-        items = self._snapshot.items
-        nodes = BitMap(
-            at
-            for at in self._snapshot.subjects
-            if items[at].kind is ItemKind.NODE and items[at].cluster == front.service.cluster
-        )
-        return [address for _, address in self._of(ResolvedEnd(items=nodes), nodes)]
+        cluster = front.service.cluster
+        if cluster not in self._receiving:
+            nodes = BitMap(
+                at
+                for at in self._snapshot.subjects
+                if (item := self._snapshot.items[at]).kind is ItemKind.NODE
+                and item.cluster == cluster
+            )
+            found = self._of(ResolvedEnd(items=nodes), nodes)
+            self._receiving[cluster] = [address for _, address in found]
+        return self._receiving[cluster]
 
     def _of(self, end: ResolvedEnd, among: BitMap) -> list[Entity]:
         """Members of each class that the end names, among workloads at those positions."""
-        if not self._held:
-            return []
-        named = self._among(among) & self._named(end)
-        taken: dict[int, set[int]] = {}
-        found = []
-        for row in np.flatnonzero(named).tolist():
-            at = self._held[row][0]
-            held = taken.setdefault(int(self._classes[row]), set())
-            if len(held) < _EACH and at not in held:
-                held.add(at)
-                found.append(self._held[row])
-        return found
+        rows = np.flatnonzero(self._among(among) & self._named(end))
+        rows = rows[np.argsort(self._classes[rows], kind="stable")]
+        # A workload's addresses stand together: of those of one class, the first.
+        rows = rows[_changes(self._classes[rows]) | _changes(self._positions[rows])]
+        starts = np.flatnonzero(_changes(self._classes[rows]))
+        nth = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+        return [self._held[row] for row in np.sort(rows[nth < _EACH]).tolist()]
 
     def _strangers(self, ranges: tuple[AddressRange, ...]) -> list[Entity]:
         """Addresses that nobody holds, one for each part of the ranges that rules tell apart."""
@@ -197,40 +202,40 @@ class Representatives:
             found |= (spot >= 0) & (self._packed <= ends[spot])
         return found
 
-    def _classify(self) -> NDArray[np.uint64]:
-        """A number for each entity, equal where rules tell no difference.
-
-        Each fact has a random number of 64 bits; those of the facts that hold are folded by XOR.
-        """
-        numbers = np.random.default_rng(0)
-
-        def fact() -> np.uint64:
-            return numbers.integers(2**64, dtype=np.uint64)
-
-        classes = np.zeros(len(self._held), dtype=np.uint64)
-        for rule in self._policy_set.rules:
-            facts = [self._among(rule.members)]
-            facts += [self._named(end) for end in (rule.consumer, rule.provider)]
-            for held in facts:
-                classes ^= np.where(held, fact(), np.uint64(0))
-        v4 = np.array([is_v4(one) for _, one in self._held], dtype=np.bool_)
-        classes ^= np.where(v4, fact(), np.uint64(0))
-        clusters = sorted({item.cluster for item in self._snapshot.items})
-        of_cluster = {cluster: fact() for cluster in clusters}
-        of_front = {id(front): fact() for front in self._fronts.all}
-        by_item: dict[int, np.uint64] = {}
-        for row, (at, _) in enumerate(self._held):
-            classes[row] ^= of_cluster[self._snapshot.items[at].cluster]
-            for front, backend in self._fronts.served_by(at):
-                if backend.address == self._held[row][1]:
-                    classes[row] ^= of_front[id(front)]
-            by_item[at] = by_item.get(at, np.uint64(0)) ^ classes[row]
-        # Rules may name the node that runs a pod: pods are alike if their nodes are, too.
-        nodes = self._policy_set.own_nodes[self._positions]
-        return np.array(
-            [
-                hash((int(own), int(by_item.get(node, np.uint64(0))))) & (2**64 - 1)
-                for own, node in zip(classes, nodes.tolist(), strict=True)
-            ],
-            dtype=np.uint64,
+    def _classify(self, matcher: Matcher) -> Numbers:
+        """A number for each entity, equal where rules tell no difference."""
+        packed = np.frombuffer(b"".join(one for _, one in self._held), np.uint8).reshape(-1, 16)
+        own = _numbered(
+            matcher.workload_class[self._positions],
+            matcher.range_class[matcher.cells.of(packed)],
+            _distinct(self._serves(*entity) for entity in self._held),
+            np.array([is_v4(address) for _, address in self._held], dtype=np.intp),
         )
+        by_item: dict[int, list[int]] = {}
+        for (at, _), number in zip(self._held, own.tolist(), strict=True):
+            by_item.setdefault(at, []).append(number)
+        # Rules may name the node that runs a pod: pods are alike if their nodes are, too.
+        nodes = self._policy_set.own_nodes[self._positions].tolist()
+        return _numbered(own, _distinct(tuple(by_item.get(node, ())) for node in nodes))
+
+    def _serves(self, at: int, address: Address) -> tuple[int, ...]:
+        """The fronts behind which an entity stands."""
+        served = self._fronts.served_by(at)
+        return tuple(id(front) for front, backend in served if backend.address == address)
+
+
+def _changes(numbers: NDArray[np.signedinteger]) -> NDArray[np.bool_]:
+    """Where another number stands than before; numbers are not negative."""
+    found: NDArray[np.bool_] = np.diff(numbers, prepend=-1) != 0
+    return found
+
+
+def _distinct(things: Iterable[Hashable]) -> Numbers:
+    """A number for each thing, equal for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(one, len(numbers)) for one in things], dtype=np.intp)
+
+
+def _numbered(*columns: Numbers) -> Numbers:
+    """A number for each row, equal for equal ones."""
+    return np.unique(np.stack(columns), axis=1, return_inverse=True)[1].reshape(-1)

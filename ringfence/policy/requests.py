@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model import labels
 from ringfence.model.address import Network
@@ -30,7 +32,7 @@ from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Q
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.policy.connection import Connection, tabulate
-from ringfence.policy.evaluate import UNGOVERNED, evaluate
+from ringfence.policy.evaluate import evaluate
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import PolicySet
 from ringfence.policy.representatives import Representatives
@@ -138,28 +140,26 @@ def _denied(
 ) -> dict[tuple[_Place, WorkspaceName], _Found]:
     """By asking rule and denying workspace, what denies."""
     found: dict[tuple[_Place, WorkspaceName], _Found] = {}
-    columns = tabulate(policy_set.snapshot, connections)
-    verdicts = evaluate(policy_set, columns)
-    places = {role: verdicts.deciding(role).tolist() for role in EndRole}
-    consumers = columns.consumer_item.tolist()
-    for row, place in enumerate(asking):
-        rule = policy_set.rules[place]
-        deciding = {role: places[role][row] for role in EndRole}
-        asks = {
-            EndRole.PROVIDER: deciding[EndRole.CONSUMER] == place,
-            # Who provides a Service asks as well for what its nodes receive.
-            EndRole.NODE: bool(rule.provider.services)
-            and place in (deciding[EndRole.CONSUMER], deciding[EndRole.PROVIDER]),
-        }
-        for role, wants in asks.items():
-            if not wants or deciding[role] == UNGOVERNED:
-                continue
-            denying = policy_set.rules[deciding[role]]
-            name = denying.decision.workspace
-            if denying.action is Action.DENY and name != rule.decision.workspace:
+    columns, asks = tabulate(policy_set.snapshot, connections), np.array(asking, dtype=np.int32)
+    verdicts, rules = evaluate(policy_set, columns), policy_set.rules
+    consumer, provider = map(verdicts.deciding, (EndRole.CONSUMER, EndRole.PROVIDER))
+    # Who provides a Service asks as well for what its nodes receive.
+    of_service = np.array([bool(rule.provider.services) for rule in rules], dtype=np.bool_)
+    asked = {
+        EndRole.PROVIDER: consumer == asks,
+        EndRole.NODE: of_service[asks] & ((consumer == asks) | (provider == asks)),
+    }
+    # One element more than there are rules: UNGOVERNED, -1, denies nothing.
+    denies = np.array([rule.action is Action.DENY for rule in rules] + [False])
+    for role, wanted in asked.items():
+        deciding = verdicts.deciding(role)
+        for row in np.flatnonzero(wanted & denies[deciding]).tolist():
+            place, denying = asking[row], int(deciding[row])
+            rule, name = rules[place], rules[denying].decision.workspace
+            if name != rule.decision.workspace:
                 one = found.setdefault((place, name), _Found(set(), anybody=False))
-                one.rules.add(deciding[role])
-                at = consumers[row]
+                one.rules.add(denying)
+                at = int(columns.consumer_item[row])
                 one.anybody |= at == NOWHERE or at not in rule.members
     return found
 

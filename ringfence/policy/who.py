@@ -6,7 +6,7 @@ from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import ClusterEnd
 from ringfence.policy.ends import AddressRange, ResolvedEnd, union
-from ringfence.policy.fronts import Fronts
+from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import SetId
@@ -18,11 +18,11 @@ Ranges = tuple[AddressRange, ...]
 class Who:
     """Names and addresses of the ends of one policy set's rules."""
 
-    def __init__(self, policy_set: PolicySet, sets: AddressSets, fronts: Fronts) -> None:
+    def __init__(self, policy_set: PolicySet) -> None:
+        self.snapshot = policy_set.snapshot
+        self.sets = AddressSets(self.snapshot)
+        self.fronts = Fronts(self.snapshot)
         self._policy_set = policy_set
-        self._snapshot = policy_set.snapshot
-        self._sets = sets
-        self._fronts = fronts
         self._ranges: dict[str, Ranges] = {}
         self._policies = {
             (workspace.name, workspace.scope, policy.id): policy
@@ -34,29 +34,29 @@ class Who:
         self, rule: OrderedRule, end: ResolvedEnd, at: int, *, consumer: bool
     ) -> SetId | None:
         """The workload's own addresses as far as a CIDR holds them, None if it holds them all."""
-        addresses = self._snapshot.items[at].addresses
+        addresses = self.snapshot.items[at].addresses
         if (
             at in end.items
             or not end.ranges
             or all(within(address, end.ranges) for address in addresses)
         ):
             return None
-        return self._sets.name(self._meaning(rule, consumer=consumer), end.ranges)
+        return self.sets.name(self._meaning(rule, consumer=consumer), end.ranges)
 
     def side(self, rule: OrderedRule, at: int, *, consumer: bool) -> tuple[str, Ranges]:
         """What one end of the rule means to the workload at the other: a name, and addresses."""
         end, other = (rule.consumer, rule.provider) if consumer else (rule.provider, rule.consumer)
-        items = self._snapshot.items
+        items = self.snapshot.items
         if end.own_node:
             return self.own_node(at)
         meaning = self._meaning(rule, consumer=consumer)
         if other.own_node:
             pods = [pod for pod in self.named(end) if self._policy_set.own_nodes[pod] == at]
-            return f"{meaning} on {items[at].key}", self._sets.of_items(pods)
+            return f"{meaning} on {items[at].key}", self.sets.of_items(pods)
         if end.anyone:
             return "everywhere", EVERYWHERE
         if meaning not in self._ranges:
-            self._ranges[meaning] = union((*end.ranges, *self._sets.of_items(end.items)))
+            self._ranges[meaning] = union((*end.ranges, *self.sets.of_items(end.items)))
         return meaning, self._ranges[meaning]
 
     def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
@@ -73,10 +73,10 @@ class Who:
     def named(self, end: ResolvedEnd) -> BitMap:
         """The positions of the workloads that the end names, itself or through a Service."""
         if end.anyone:
-            return self._snapshot.subjects
-        found = end.items | self._sets.holders(end.ranges)
-        for front in self._fronts.of_services(end.services, None, ()):
-            found |= self._sets.holders(of_addresses(b.address for b in front.backends))
+            return self.snapshot.subjects
+        found = end.items | self.sets.holders(end.ranges)
+        for front in self.fronts.of_services(end.services, None, ()):
+            found |= self.sets.holders(of_addresses(b.address for b in front.backends))
         return found
 
     def nodes_of(self, end: ResolvedEnd) -> BitMap:
@@ -86,24 +86,29 @@ class Who:
 
     def nodes(self, cluster: ClusterId) -> SetId:
         """The set of all addresses of a Kubernetes cluster's nodes."""
-        return self._sets.name(*self.nodes_in(cluster))
+        return self.sets.name(*self.nodes_in(cluster))
 
     def nodes_in(self, cluster: ClusterId) -> tuple[str, Ranges]:
         """A Kubernetes cluster's nodes: a name, and addresses."""
-        addresses = self._fronts.node_addresses.get(cluster, [])
+        addresses = self.fronts.node_addresses.get(cluster, [])
         return f"nodes of {cluster}", of_addresses(addresses)
+
+    def balancer(self, front: Front) -> SetId:
+        """The set of a Service's load-balancer addresses."""
+        meaning = f"load balancer of {front.service.key}"
+        return self.sets.name(meaning, of_addresses(front.external_addresses))
 
     def own_node(self, at: int) -> tuple[str, Ranges]:
         """The node that runs the pod at the position: a name, and addresses."""
         node = int(self._policy_set.own_nodes[at])
         if node == NOWHERE:
             return "nobody", ()
-        return f"node {self._snapshot.items[node].key}", self._sets.of_items([node])
+        return f"node {self.snapshot.items[node].key}", self.sets.of_items([node])
 
     def foreign(self, cluster: ClusterId | None) -> Ranges:
         """The addresses of the workloads of other clusters than that one; none for None."""
         if cluster is None:
             return ()
-        items = self._snapshot.items
-        others = (at for at in self._snapshot.subjects if items[at].cluster not in (cluster, ""))
-        return self._sets.of_items(others)
+        items = self.snapshot.items
+        others = (at for at in self.snapshot.subjects if items[at].cluster not in (cluster, ""))
+        return self.sets.of_items(others)

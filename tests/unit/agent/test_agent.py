@@ -48,8 +48,8 @@ def test_drops_of_a_window_whose_flows_cannot_be_told_come_with_the_next(
     monkeypatch.setattr(Capture, "flows", flows)
     agent = made(tmp_path)
     with pytest.raises(KernelError):
-        list(agent._gather(0, 1, last=False))
-    batches = list(agent._gather(1, 2, last=False))
+        list(agent._reporter.gather(0, 1, last=False))
+    batches = list(agent._reporter.gather(1, 2, last=False))
     drops = [batch.decode(batch.DROPS, each.drops) for each in batches]
     assert [table["packets"].to_pylist() for table in drops] == [[], [7]]
 
@@ -66,7 +66,7 @@ def test_more_drops_than_one_report_may_have_come_in_several(
     monkeypatch.setattr(Capture, "take", lambda _: np.empty(0, FLOW_DTYPE))
     monkeypatch.setattr(Capture, "flows", lambda *_: iter([(flows, False)]))
     agent = made(tmp_path)
-    batches = list(agent._gather(0, 1, last=False))
+    batches = list(agent._reporter.gather(0, 1, last=False))
     assert [each.more for each in batches] == [True, True, False]
     assert len({each.id for each in batches}) == 3
     told = [len(batch.decode(batch.DROPS, each.drops)) for each in batches]
@@ -85,7 +85,7 @@ async def test_a_disk_that_takes_nothing_ends_no_agent(
     monkeypatch.setattr(Capture, "done", lambda _: None)
     agent = made(tmp_path / "state")  # which is not there, so that nothing can be written
     agent._tell_health()
-    await agent._keep(agent._gather(0, 1, last=False))
+    await agent._reporter.keep(agent._reporter.gather(0, 1, last=False))
     (tmp_path / "state" / "window").mkdir(parents=True)  # nor can what is there be taken away
-    await agent._keep(agent._gather(1, 2, last=False))
+    await agent._reporter.keep(agent._reporter.gather(1, 2, last=False))
     assert agent._spool.lost[Loss.REPORT_NOT_KEPT] == 2
