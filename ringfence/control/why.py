@@ -15,10 +15,12 @@ from ringfence.model.ids import NodeName
 from ringfence.model.protocol import TCP, WITH_PORTS, format_port, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict
 from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.admitted import admits
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
 from ringfence.policy.failsafe import CONTROL_PLANE
+from ringfence.policy.handle import format_handle
 from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy
@@ -96,13 +98,17 @@ def explain_all(
     """Explain connections of the policy set's inventory; `notes` are what was assumed of them."""
     snapshot = policy_set.snapshot
     explained = []
+    wider: dict[str, None] = {}
     for row, verdict in enumerate(explain([policy_set], connections)):
         ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
+        for end in ends:
+            if end.denies:
+                wider |= dict.fromkeys(_wider(snapshot, compiled, connections, row, end))
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
     idle = () if policy_set.enforced else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}
     apart = _quarantined(policy_set, {snapshot.position(key) for key in held})
-    return Answer(tuple(explained), (*idle, *apart, *notes))
+    return Answer(tuple(explained), (*idle, *apart, *notes, *wider))
 
 
 def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:
@@ -110,6 +116,17 @@ def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:
         if not ends.isdisjoint(quarantined(policy_set.snapshot, one)):
             cause = f": {one.reason}" if one.reason else ""
             yield f"{one.name} is quarantined by {one.actor}{cause}"
+
+
+def _wider(
+    snapshot: Snapshot, compiled: Compiled, connections: Connections, row: int, end: ExplainedEnd
+) -> Iterator[str]:
+    """A note where the kernel lets through what the end's policies deny."""
+    handle = admits(snapshot, compiled, connections, row, end.verdict)
+    for one in compiled.widenings if handle else ():
+        same = format_handle(one.decision, widened=True) == handle
+        if same and one.workload == end.verdict.workload:
+            yield f"the kernel lets it through at {end.workload}: {handle} {one.text}"
 
 
 def _end(

@@ -105,7 +105,7 @@ class Inbound:
             cause = "nodes masquerade what pods send themselves through"
         else:
             return
-        if not subtract(nodes, ranges):
+        if not ranges or not subtract(nodes, ranges):
             return
         service = front.service.display
         text = f"admits node addresses to port {backend.port}: {cause} Service {service}"

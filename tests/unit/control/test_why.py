@@ -50,3 +50,23 @@ def test_fail_safes_are_those_of_the_kernels_chains(
     (connection,) = why(policy_set, compiled, Question(source, destination, TCP, port)).connections
     assert {end.verdict.role: end.fail_safe for end in connection.ends} == expected
     assert connection.allowed is all(expected.values())
+
+
+def test_a_denial_tells_where_the_kernel_is_wider() -> None:
+    """Who comes in by a node port has a node's address by then, and that a policy may admit."""
+    policy_set = shop.policy_set(
+        shop.allow("web", shop.app("front"), shop.app("web"), 8080), items=ITEMS
+    )
+    compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
+    ungoverned_port = Question("198.51.100.1", "192.0.2.2", TCP, 22)
+    denied, direct = (
+        why(policy_set, compiled, asked)
+        for asked in (ungoverned_port, Question("198.51.100.1", "10.244.1.10", TCP, 8080))
+    )
+    (note,) = denied.notes
+    assert note.startswith(
+        "the kernel lets it through at sock-shop/web: default/sock-shop/p3/web+w"
+    )
+    assert not denied.allowed
+    assert not direct.allowed
+    assert not direct.notes

@@ -98,6 +98,17 @@ def test_pods_behind_a_masquerading_node_port_admit_node_addresses_and_say_so() 
     assert "default/sock-shop/p3/shop+widened" in handles
 
 
+def test_an_allow_of_nobody_admits_nobody() -> None:
+    """Nor nodes, which masquerade for whom a policy names."""
+    nobody = allow("nobody", app("nobody"), app("front-end"), 8079)
+    compiled = compile_policies(policy_set(nobody), ())
+    assert not compiled.widenings
+    for policy in compiled.policies.values():
+        rules = [rule for program in policy.programs.values() for rule in program.rules]
+        sets = [policy.sets[r.peers] for r in rules if r.peers and r.handle.endswith("nobody")]
+        assert not any(sets)
+
+
 @pytest.mark.parametrize("consumer", [app("carts"), app("front-end")])
 @pytest.mark.parametrize("provider", [ServiceEnd("sock-shop", "carts"), app("carts")])
 def test_a_pod_that_may_dial_its_own_service_admits_its_own_node(
