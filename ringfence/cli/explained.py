@@ -147,7 +147,7 @@ def _end_lines(way: str, end: End, own: str, peer: str) -> Iterator[str]:
         yield f"{head} due to {_DEFAULT}"
         return
     yield head
-    for kind in dict.fromkeys(one.kind for one in end.reasons):
+    for kind in sorted({one.kind for one in end.reasons}):
         sentences = sorted(
             _sentence(one, way, own, peer) for one in end.reasons if one.kind == kind
         )

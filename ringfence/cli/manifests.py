@@ -69,7 +69,14 @@ def read_connectivity(
     if exposure:
         pods = (pod for pods in workloads.values() for pod in pods)
         beside = representatives(policies, Cluster(spaces, pods))
-    return Connectivity(spaces, workloads, policies, served, beside, connection)
+    read = Connectivity(spaces, workloads, policies, served, beside, connection)
+    for workload in read.blocked():
+        typer.echo(
+            f"warning: {printable(workload.display)}: is published, and policies deny connections "
+            "from pods of which nothing is known, as ingress controllers are here; not shown",
+            err=True,
+        )
+    return read
 
 
 def print_edges(
@@ -116,7 +123,8 @@ def _print_data(told: list[Row], report: ExposureReport | None, focus: str) -> N
     if report is None:
         emit_data(told, Format.JSON)
         return
-    whole = {"connlist_results": told, "exposure_results": _exposures(report, focus)}
+    kind = "conn_focus_results" if focus else "results"
+    whole = {f"connlist_{kind}": told, f"exposure_{kind}": _exposures(report, focus)}
     emit_data(whole, Format.JSON)
 
 
@@ -150,7 +158,7 @@ def _exposures(report: ExposureReport, focus: str) -> Row:
 
 
 def _report(report: ExposureReport, focus: str) -> Iterator[str]:
-    yield "Exposure Analysis Result:"
+    yield f"Exposure Analysis Result On {focus}:" if focus else "Exposure Analysis Result:"
     sections = []
     named = [one.workload for told in report.exposures.values() for one in told]
     width = max(map(len, named), default=0)
@@ -171,7 +179,7 @@ def _report(report: ExposureReport, focus: str) -> Iterator[str]:
         f"{printable(name)} is not protected on {words[direction]}"
         for name, direction in report.unprotected
     )
-    if open_ends:
+    if open_ends and not focus:
         sections.append(["Workloads not protected by network policies:", *open_ends])
     for number, section in enumerate(sections):
         yield from ["", *section] if number else section

@@ -16,7 +16,6 @@ from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.verdict import Stage
 from ringfence.policy.ends import ResolvedEnd
-from ringfence.policy.errors import PolicyError
 from ringfence.policy.kubernetes.axes import (
     NOTHING,
     Mask,
@@ -32,15 +31,10 @@ from ringfence.policy.kubernetes.exposure import (
     Representatives,
 )
 from ringfence.policy.kubernetes.ingress import Published
-from ringfence.policy.kubernetes.policies import (
-    KubernetesPolicy,
-    NamedPort,
-    Networks,
-    Pods,
-    PolicyRule,
-)
+from ringfence.policy.kubernetes.policies import KubernetesPolicy, PolicyRule
 from ringfence.policy.kubernetes.port_names import allowed_names, outbound_names
 from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.kubernetes.soundness import refuse_gaps, refuse_names_outside, refuse_ties
 from ringfence.policy.kubernetes.topology import Workload
 from ringfence.policy.kubernetes.walk import Rows, walk
 from ringfence.policy.layer import OrderedRule
@@ -100,10 +94,10 @@ class Connectivity:
         )
         self._beside = beside
         self._outbound_names = outbound_names(policies)
-        _refuse_gaps(cluster, workloads, policies)
-        _refuse_names_outside(policies)
+        refuse_gaps(cluster, workloads, policies)
+        refuse_names_outside(policies)
         self.layer = KubernetesLayer(cluster, policies)
-        _refuse_ties(self.layer)
+        refuse_ties(self.layer)
         self.ranges = address_cells(policies, list(Direction))
         self._told_apart = {
             direction: {
@@ -142,10 +136,14 @@ class Connectivity:
     def _judge(self) -> None:
         """Fill `_outbound` and `_inbound`: [class, peer], the cells of ports that it allows."""
         self._governing: dict[tuple[int, Direction], list[OrderedRule]] = {}
-        standing = BitMap(self._positions)
+        absent = self._positions[1 : 1 + len(self._beside.pods)]
+        present = BitMap(self._positions) - BitMap(absent)
+        selectable = present | BitMap(absent[1:])
         for rule in self.layer.rules:
             assert rule.direction is not None
-            for at in rule.members & standing:
+            # Absent pods may come with NetworkPolicies of their own; administrators' are there.
+            of_namespace = rule.decision.stage is Stage.NETWORK_POLICY
+            for at in rule.members & (present if of_namespace else selectable):
                 self._governing.setdefault((at, rule.direction), []).append(rule)
         self._masks: dict[int, tuple[Mask, Mask]] = {}
         self._outbound, self._inbound = (
@@ -227,10 +225,19 @@ class Connectivity:
             outside, allowed = self._outside(own, Direction.INBOUND)
             for edge in self._told(source, outside, allowed):
                 yield Edge(edge.target, source, edge.connections)
-        for workload, by in self.published.items():
-            mask = self.single_ports(set().union(*by.values()))
-            allowed = self._inbound[self._class[workload], :1] & np.packbits(mask)
+        for workload in self.published:
+            allowed = self._from_controllers(workload)
             yield from self._told(INGRESS_CONTROLLER, [workload.display], allowed)
+
+    def _from_controllers(self, workload: Workload) -> NDArray[np.uint8]:
+        """What ingress controllers may open to a workload that is published: [1, cells]."""
+        mask = self.single_ports(set().union(*self.published[workload].values()))
+        own = self._class[workload]
+        return self._inbound[own, :1] & self._outbound[:1, own] & np.packbits(mask)
+
+    def blocked(self) -> list[Workload]:
+        """Workloads that are published and that policies let nobody reach who is not known."""
+        return [one for one in self.published if not self._from_controllers(one).any()]
 
     def single_ports(self, ports: Iterable[int]) -> Mask:
         """The cells of some TCP ports, at least one."""
@@ -282,8 +289,10 @@ class Connectivity:
                 yield Exposure(name, one.display, text)
 
     def _exposed_ports(self, own: int, peer: int, direction: Direction) -> str:
-        judged = self._outbound if direction is Direction.OUTBOUND else self._inbound
-        (allowed,) = self._focused(judged[own, peer : peer + 1])
+        judged, of_peer = self._outbound, self._inbound
+        if direction is Direction.INBOUND:
+            judged, of_peer = of_peer, judged
+        (allowed,) = self._focused(judged[own, peer : peer + 1] & of_peer[peer : peer + 1, own])
         names = self._outbound_names if direction is Direction.OUTBOUND else frozenset()
         if not names or not self.focus.all():
             return self.ports.text(allowed.tobytes())
@@ -309,7 +318,7 @@ class Connectivity:
                 yield told_apart[one[0]], at
 
     def pairs(self) -> Iterator[Pair]:
-        """Every pair of ends whose connections `edges` tells, allowed or not."""
+        """Every pair of ends whose connections `edges` tells, allowed or not; none is `blocked`."""
         for one in self.workloads:
             own = self._class[one]
             for other in self.workloads:
@@ -320,7 +329,8 @@ class Connectivity:
             for text, outside in self._ranges(Direction.INBOUND):
                 yield Pair(text, one.display, outside, own)
         for one in self.published:
-            yield Pair(INGRESS_CONTROLLER, one.display, 0, self._class[one], one)
+            if self._from_controllers(one).any():
+                yield Pair(INGRESS_CONTROLLER, one.display, 0, self._class[one], one)
 
     def is_outside(self, end: int) -> bool:
         """Whether an end of a pair is a range of addresses, for which nobody decides."""
@@ -343,44 +353,3 @@ def _distinct(masks: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.in
     keys = columns.view(f"V{columns.shape[1]}").ravel()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     return first, which
-
-
-def _refuse_ties(layer: KubernetesLayer) -> None:
-    """Upstream leaves open which of two policies of one tier and priority comes first."""
-    for names in layer.ties:
-        raise PolicyError(f"{', '.join(names)}: expected a priority of its own for each")
-
-
-def _refuse_names_outside(policies: Iterable[KubernetesPolicy]) -> None:
-    """A NetworkPolicy that names a port of addresses, where no pod says its number, is mistaken."""
-    for policy in policies:
-        for rule in policy.rules if policy.stage is Stage.NETWORK_POLICY else ():
-            outside = any(isinstance(one, Networks) for one in rule.peers or ())
-            named = any(isinstance(one, NamedPort) for one in rule.ports or ())
-            if rule.direction is Direction.OUTBOUND and outside and named:
-                raise PolicyError(
-                    f"{policy.display}: {rule.name}: expected ports of an ipBlock by number"
-                )
-
-
-def _refuse_gaps(
-    cluster: Cluster,
-    workloads: Mapping[Workload, Sequence[Pod]],
-    policies: Iterable[KubernetesPolicy],
-) -> None:
-    """One pod cannot stand for a workload of which a selector takes some pods and not others."""
-    mixed = {
-        workload: BitMap(cluster.position(pod.key) for pod in pods)
-        for workload, pods in workloads.items()
-        if any(pod.labels != pods[0].labels for pod in pods)
-    }
-    for policy in policies if mixed else ():
-        peers = [peer for rule in policy.rules for peer in rule.peers or ()]
-        for selected in [policy.subject, *(peer for peer in peers if isinstance(peer, Pods))]:
-            found = cluster.select(selected)
-            for workload, pods in mixed.items():
-                if found & pods and pods - found:
-                    raise PolicyError(
-                        f"{policy.display} selects some pods of {workload.display} and not others: "
-                        "expected pods of one owner to have the labels that policies ask for alike"
-                    )

@@ -31,7 +31,6 @@ _TEMPLATES = frozenset(
     }
 )
 _NODE = "Node"
-_FINISHED = frozenset({"Succeeded", "Failed"})
 
 
 class _Part(msgspec.Struct, rename="camel", frozen=True):
@@ -52,7 +51,7 @@ class _Metadata(_Part, frozen=True):
 
 
 class _Port(_Part, frozen=True):
-    container_port: int
+    container_port: int | None = None
     name: str | None = None
     protocol: str | None = None
 
@@ -66,14 +65,9 @@ class _PodSpec(_Part, frozen=True):
     host_network: bool | None = None
 
 
-class _Status(_Part, frozen=True):
-    phase: str | None = None
-
-
 class _Pod(_Part, frozen=True):
     metadata: _Metadata = _Metadata()
     spec: _PodSpec | None = None
-    status: _Status | None = None
 
 
 class _Object(_Part, frozen=True):
@@ -128,15 +122,14 @@ def _add(found: Topology, kind: str, manifest: Mapping[str, Any]) -> None:
         found.namespaces[metadata.name] = metadata.labels or {}
     elif kind in ("Pod", "VirtualMachineInstance"):
         pod = convert(manifest, _Pod, "")
-        if pod.status is None or pod.status.phase not in _FINISHED:
-            # A static pod is controlled by its node, and is a workload of its own.
-            owners = (
-                one
-                for one in pod.metadata.owner_references or ()
-                if one.controller and one.kind != _NODE
-            )
-            named = next(owners, _Owner(pod.metadata.name, kind))
-            _add_pod(found, pod.metadata.namespace, named, pod, pod.metadata.name)
+        # A static pod is controlled by its node, and is a workload of its own.
+        owners = (
+            one
+            for one in pod.metadata.owner_references or ()
+            if one.controller and one.kind != _NODE
+        )
+        named = next(owners, _Owner(pod.metadata.name, kind))
+        _add_pod(found, pod.metadata.namespace, named, pod, pod.metadata.name)
     elif kind in _TEMPLATES or kind == "CronJob":
         metadata = convert(manifest, _Object, "").metadata
         path = "spec.jobTemplate.spec.template" if kind == "CronJob" else "spec.template"
@@ -157,6 +150,7 @@ def _add_pod(found: Topology, namespace: str | None, owner: _Owner, pod: _Pod, n
         )
         for container in containers
         for port in container.ports or ()
+        if port.container_port is not None
     )
     pods = found.workloads.setdefault(workload, [])
     if pod.spec and pod.spec.host_network:

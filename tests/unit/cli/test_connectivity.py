@@ -53,7 +53,9 @@ def run(folder: Path, manifests: str, *options: str) -> Result:
 
 def exposed(folder: Path, rules: str, *options: str) -> list[dict[str, str]]:
     done = run(folder, POLICY % rules, "--exposure", "-o", "json", *options)
-    egress: list[dict[str, str]] = json.loads(done.stdout)["exposure_results"]["egress_exposure"]
+    told = json.loads(done.stdout)
+    results = told.get("exposure_results") or told["exposure_conn_focus_results"]
+    egress: list[dict[str, str]] = results["egress_exposure"]
     return egress
 
 
@@ -76,6 +78,54 @@ def test_exposure_on_one_connection(tmp_path: Path) -> None:
     (only,) = exposed(tmp_path, rules, "--focus-connection", "tcp-80")
     assert only == {"src": "shop/web[Pod]", "dst": "shop/[pod with {app=db}]"}
     assert exposed(tmp_path, rules, "--focus-connection", "tcp-81") == []
+
+
+def test_exposure_on_one_connection_is_headed_by_it(tmp_path: Path) -> None:
+    done = run(tmp_path, "", "--exposure", "--focus-connection", "tcp-80")
+    _, told = done.stdout.split("\n\n", 1)
+    assert [" ".join(line.split()) for line in told.splitlines()] == [
+        "Exposure Analysis Result On TCP 80:",
+        "Egress Exposure:",
+        "shop/web[Pod] => 0.0.0.0-255.255.255.255[External]",
+        "shop/web[Pod] => entire-cluster",
+        "",
+        "Ingress Exposure:",
+        "shop/web[Pod] <= 0.0.0.0-255.255.255.255[External]",
+        "shop/web[Pod] <= entire-cluster",
+    ]
+
+
+ADMIN = """
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: %s}
+spec: {priority: %d, subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: %s}}}, %s}
+---
+"""
+
+
+def test_what_administrators_say_of_absent_pods_counts(tmp_path: Path) -> None:
+    bank = "{namespaces: {matchLabels: {kubernetes.io/metadata.name: bank}}}"
+    ours = (
+        f"egress: [{{action: Allow, to: [{bank}], ports: [{{portRange: {{start: 1, end: 99}}}}]}}]"
+    )
+    theirs = (
+        "ingress: [{action: Deny, from: [{namespaces: {}}], ports: [{portNumber: {port: 80}}]}]"
+    )
+    manifests = ADMIN % ("ours", 1, "shop", ours) + ADMIN % ("theirs", 2, "bank", theirs)
+    done = run(tmp_path, manifests + POLICY % "egress: []", "--exposure", "-o", "json")
+    (only,) = json.loads(done.stdout)["exposure_results"]["egress_exposure"]
+    assert (only["dst"], only["conn"]) == ("bank/[all pods]", "TCP 1-79,81-99")
+
+
+def test_ingress_controllers_are_governed_too(tmp_path: Path) -> None:
+    everyone = (
+        "egress: [{action: Deny, to: [{namespaces: {}}], ports: [{portNumber: {port: 8080}}]}]"
+    )
+    admin = ADMIN.replace("{matchLabels: {kubernetes.io/metadata.name: %s}}", "{}")
+    manifests = SERVICE % "{port: 80, targetPort: 8080}, {port: 9090}" + ROUTE % "0" + "---"
+    done = run(tmp_path, manifests + admin % ("a", 1, everyone), "--focus", "ingress-controller")
+    assert done.stdout == "{ingress-controller} => shop/web[Pod] : TCP 9090\n"
 
 
 def test_one_connection_in_focus_is_told_once(tmp_path: Path) -> None:
@@ -119,6 +169,19 @@ def test_who_owns_a_pod(tmp_path: Path, owner: str, told: str) -> None:
     )
     done = CliRunner().invoke(app, ["connectivity", "--dir", str(tmp_path)])
     assert done.stdout.startswith(f"0.0.0.0-255.255.255.255[External] => {told} :")
+
+
+def test_pods_that_have_finished_and_ports_without_number(tmp_path: Path) -> None:
+    job = WEB.replace(
+        "labels:", "ownerReferences: [{kind: Job, name: once, controller: true}], labels:"
+    )
+    finished = job.replace("{name: http, containerPort: 8080}", "{name: http}")
+    (tmp_path / "all.yaml").write_text(finished.replace("---", "status: {phase: Succeeded}"))
+    done = CliRunner().invoke(app, ["connectivity", "--dir", str(tmp_path)])
+    assert done.stderr == ""
+    assert done.stdout.endswith(
+        "\nshop/once[Job] => 0.0.0.0-255.255.255.255[External] : All Connections\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,21 @@ def test_what_is_published_has_to_be_allowed_too(tmp_path: Path) -> None:
     assert [one["effect"] for one in by_port["TCP:[9090]"]] == ["allows", "publishes_other_ports"]
 
 
+def test_reasons_are_told_kind_by_kind(tmp_path: Path) -> None:
+    told = explain(tmp_path, PUBLISHED, "--focus", "ingress-controller", "--explain-only", "allow")
+    ingress = told.partition("Ingress (Allowed)\n")[2].strip().splitlines()
+    assert [line.split()[0] for line in ingress] == ["Ingress", "NetworkPolicy"]
+
+
+def test_who_is_published_and_not_reached_at_all(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(
+        PODS + PUBLISHED.replace("ingress: [{ports", "egress: [{ports")
+    )
+    done = CliRunner().invoke(app, ["connectivity", "--dir", str(tmp_path), "--explain"])
+    assert "ingress-controller" not in done.stdout
+    assert "warning: shop/web[Pod]: is published, and policies deny connections" in done.stderr
+
+
 def test_one_connection_in_focus(tmp_path: Path) -> None:
     told = explain(tmp_path, PUBLISHED, "--focus", "db", "--focus-connection", "tcp-80")
     assert "Allowed TCP:[80] due to the system default (Allow all)\n" in told
