@@ -16,6 +16,7 @@ from ringfence.cli.output import Format, Row, emit_data, printable
 from ringfence.model.errors import InputError
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
+from ringfence.policy.errors import FieldError
 from ringfence.policy.kubernetes.cluster import Cluster
 from ringfence.policy.kubernetes.connectivity import Connectivity, Edge
 from ringfence.policy.kubernetes.documents import Folder
@@ -59,6 +60,11 @@ def read_connectivity(
                 raise unreadable(file, error) from error
     if not any(one.kind for one in folder.manifests):
         raise InputError(f"{directory}: expected .yaml, .yml or .json files with objects in them")
+    folder.warnings += [
+        f"{one.refusal(FieldError('apiVersion', 'is not read here'))}; passed over"
+        for one in folder.manifests
+        if one.is_unread_policy
+    ]
     policies = read_policies(folder.manifests)
     topology = read_topology(folder.manifests)
     served = published(folder.manifests, topology)
@@ -70,12 +76,18 @@ def read_connectivity(
         pods = (pod for pods in workloads.values() for pod in pods)
         beside = representatives(policies, Cluster(spaces, pods))
     read = Connectivity(spaces, workloads, policies, served, beside, connection)
-    for workload in read.blocked():
-        typer.echo(
-            f"warning: {printable(workload.display)}: is published, and policies deny connections "
-            "from pods of which nothing is known, as ingress controllers are here; not shown",
-            err=True,
-        )
+    blocked = (
+        f"{workload.display}: is published, and policies deny connections from pods of which "
+        "nothing is known, as ingress controllers are here; not shown"
+        for workload in read.blocked()
+    )
+    ties = (
+        f"{', '.join(names)}: have one priority; which comes first is not defined, and here "
+        "it is the order of their names"
+        for names in read.layer.ties
+    )
+    for warning in (*blocked, *ties):
+        typer.echo(f"warning: {printable(warning)}", err=True)
     return read
 
 

@@ -1,6 +1,6 @@
 """Reads policies that stand above and below NetworkPolicy (policy.networking.k8s.io).
 
-ClusterNetworkPolicy (v1alpha2) and its older forms AdminNetworkPolicy and
+ClusterNetworkPolicy (v1alpha2, v1beta1) and its older forms AdminNetworkPolicy and
 BaselineAdminNetworkPolicy (v1alpha1) mean the same: subjects, and rules in order.
 """
 
@@ -98,7 +98,7 @@ def _rule(kind: str, name: str, direction: Direction, given: schema.TieredRule) 
     )
     ports: tuple[Ports | NamedPort, ...] | None
     if kind == CLUSTER_NETWORK_POLICY:
-        _bound(given.protocols, f"{path}.protocols", least=0)
+        _bound(given.protocols, f"{path}.protocols", least=0 if given.protocols is None else 1)
         ports = tuple(
             _protocol(one, f"{path}.protocols[{at}]")
             for at, one in enumerate(given.protocols or ())

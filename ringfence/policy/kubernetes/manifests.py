@@ -14,11 +14,14 @@ from ringfence.policy.kubernetes.cluster_policy import (
 from ringfence.policy.kubernetes.network_policy import NETWORK_POLICY, network_policy
 from ringfence.policy.kubernetes.policies import KubernetesPolicy
 
-_GROUPS = {
-    NETWORK_POLICY: "networking.k8s.io/v1",
-    CLUSTER_NETWORK_POLICY: "policy.networking.k8s.io/v1alpha2",
-    ADMIN_NETWORK_POLICY: "policy.networking.k8s.io/v1alpha1",
-    BASELINE_ADMIN_NETWORK_POLICY: "policy.networking.k8s.io/v1alpha1",
+_VERSIONS = {
+    NETWORK_POLICY: ("networking.k8s.io/v1",),
+    CLUSTER_NETWORK_POLICY: (
+        "policy.networking.k8s.io/v1alpha2",
+        "policy.networking.k8s.io/v1beta1",
+    ),
+    ADMIN_NETWORK_POLICY: ("policy.networking.k8s.io/v1alpha1",),
+    BASELINE_ADMIN_NETWORK_POLICY: ("policy.networking.k8s.io/v1alpha1",),
 }
 
 
@@ -39,7 +42,12 @@ class Manifest:
     @property
     def is_policy(self) -> bool:
         """Whether the object is a policy of a kind and version that is read here."""
-        return self.kind in _GROUPS and self.object.get("apiVersion") == _GROUPS[self.kind]
+        return self.object.get("apiVersion") in _VERSIONS.get(self.kind, ())
+
+    @property
+    def is_unread_policy(self) -> bool:
+        """Whether the object is a policy of such a kind, of an API or version not read here."""
+        return self.kind in _VERSIONS and not self.is_policy
 
     def refusal(self, error: Exception) -> ManifestError:
         """The error with the place of the object."""

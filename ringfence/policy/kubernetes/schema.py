@@ -1,7 +1,8 @@
 """The fields of Kubernetes' policy objects that are read, as their APIs name and type them.
 
-networking.k8s.io/v1, policy.networking.k8s.io/v1alpha1 and v1alpha2. Peers of the latter two stay
-untyped: one of a kind that is not known here is told from one that says nothing.
+networking.k8s.io/v1; policy.networking.k8s.io/v1alpha1, v1alpha2 and v1beta1, which has the fields
+of v1alpha2. Peers of the latter group stay untyped: one of a kind that is not known here is told
+from one that says nothing.
 """
 
 from typing import Any

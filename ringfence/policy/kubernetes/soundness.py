@@ -12,15 +12,17 @@ from ringfence.model.policy import Direction
 from ringfence.model.verdict import Stage
 from ringfence.policy.errors import PolicyError
 from ringfence.policy.kubernetes.cluster import Cluster, Pod
+from ringfence.policy.kubernetes.cluster_policy import ADMIN_NETWORK_POLICY
 from ringfence.policy.kubernetes.policies import KubernetesPolicy, NamedPort, Networks, Pods
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.kubernetes.topology import Workload
 
 
 def refuse_ties(layer: KubernetesLayer) -> None:
-    """Upstream leaves open which of two policies of one tier and priority comes first."""
+    """An AdminNetworkPolicy may not share its priority with another policy of its tier."""
     for names in layer.ties:
-        raise PolicyError(f"{', '.join(names)}: expected a priority of its own for each")
+        if any(one.startswith(f"{ADMIN_NETWORK_POLICY}/") for one in names):
+            raise PolicyError(f"{', '.join(names)}: expected a priority of its own for each")
 
 
 def refuse_names_outside(policies: Iterable[KubernetesPolicy]) -> None:

@@ -171,6 +171,25 @@ def test_who_owns_a_pod(tmp_path: Path, owner: str, told: str) -> None:
     assert done.stdout.startswith(f"0.0.0.0-255.255.255.255[External] => {told} :")
 
 
+CLUSTER = """
+apiVersion: policy.networking.k8s.io/%s
+kind: ClusterNetworkPolicy
+metadata: {name: %s}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: %s, to: [%s]}]}
+---
+"""
+
+
+def test_versions_and_ties_of_cluster_policies(tmp_path: Path) -> None:
+    bank = "networks: [10.0.0.0/8]"
+    first, second = CLUSTER % ("v1beta1", "a", "Deny", bank), CLUSTER % ("v1", "b", "Deny", bank)
+    done = run(tmp_path, first + second + CLUSTER % ("v1alpha2", "c", "Accept", bank))
+    assert "shop/web[Pod] => 10." not in done.stdout
+    unread, tie = done.stderr.splitlines()
+    assert "ClusterNetworkPolicy/b: apiVersion: is not read here; passed over" in unread
+    assert "ClusterNetworkPolicy/a, ClusterNetworkPolicy/c: have one priority" in tie
+
+
 def test_pods_that_have_finished_and_ports_without_number(tmp_path: Path) -> None:
     job = WEB.replace(
         "labels:", "ownerReferences: [{kind: Job, name: once, controller: true}], labels:"

@@ -101,6 +101,10 @@ def read(*texts: str) -> tuple[KubernetesPolicy, ...]:
             cluster("egress: [{action: Deny, to: [{domainNames: [example.org]}]}]"),
             "spec.egress[0].to[0].domainNames",
         ),
+        (
+            cluster("egress: [{action: Deny, to: [{namespaces: {}}], protocols: []}]"),
+            "spec.egress[0].protocols",
+        ),
         (V1 + "metadata: {}", "metadata"),
     ],
 )
