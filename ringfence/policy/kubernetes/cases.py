@@ -4,7 +4,7 @@ Two forms: cyclonus' conversations (steps that change a cluster, each with truth
 pods) and the conformance tests of network-policy-api (probes, each step by itself).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ringfence.policy.kubernetes.cluster import Cluster, KubernetesLabels, Node,
 from ringfence.policy.kubernetes.fields import convert
 from ringfence.policy.kubernetes.fields import protocol as read_protocol
 from ringfence.policy.kubernetes.manifests import Manifest, read_policies
+from ringfence.policy.kubernetes.policies import KubernetesPolicy
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import RuleLayer
 
@@ -170,7 +171,7 @@ def _conversation(name: str, case: Any) -> Iterator[Step]:
             _act(action, namespaces, pods, policies)
         layer = KubernetesLayer(
             Cluster(namespaces, (one.pod() for one in pods.values())),
-            read_policies(Manifest(name, number, one) for one in policies.values()),
+            _policies(Manifest(name, number, one) for one in policies.values()),
         )
         yield Step(str(_field(case, "name")), number, layer, _tables(step, pods))
 
@@ -253,7 +254,16 @@ def _probes(file: str, case: str, number: int, step: Any, given: CaseCluster) ->
         )
         for probe in _field(step, "probes")
     ]
-    return Step(case, number, KubernetesLayer(cluster, read_policies(manifests)), questions)
+    return Step(case, number, KubernetesLayer(cluster, _policies(manifests)), questions)
+
+
+def _policies(manifests: Iterable[Manifest]) -> tuple[KubernetesPolicy, ...]:
+    """All of the manifests: a case without one of its policies would be another case."""
+    listed = list(manifests)
+    for one in listed:
+        if not one.is_policy:
+            raise one.refusal(FieldError("apiVersion", "expected a policy that is read here"))
+    return read_policies(listed)
 
 
 def _direct(source: Address, target: Address, protocol: str, port: int) -> Connection:

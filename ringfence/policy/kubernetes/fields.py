@@ -26,6 +26,8 @@ _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _LABEL_KEY = re.compile(rf"(?:{_DNS_LABEL}(?:\.{_DNS_LABEL})*/)?{_NAME}")
 _MAX_LABEL_KEY = 253 + 1 + 63
 _PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9](?:[-a-z0-9]{0,13}[a-z0-9])?")
+_CIDR = re.compile(r"[0-9a-fA-F:.]+/[0-9]{1,3}")
+"""Neither masks in place of lengths nor zones, which Python would read."""
 _LEADING_ZEROS = re.compile(r"(?<![0-9a-fA-F:])0+(?=[0-9])")
 
 
@@ -64,7 +66,7 @@ def selector(given: schema.LabelSelector, path: str) -> Selector:
 def network(text: str, path: str) -> Network:
     """A CIDR block. As for the API server, host bits may be set and numbers have leading zeros."""
     wrong = FieldError(path, f"expected a CIDR block such as 10.0.0.0/8, not {text[:64]!r}")
-    if "/" not in text:
+    if not _CIDR.fullmatch(text):
         raise wrong
     try:
         return parse_network(str(ipaddress.ip_network(_LEADING_ZEROS.sub("", text), strict=False)))

@@ -180,6 +180,16 @@ spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: %s
 """
 
 
+def test_a_case_with_a_policy_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    policy = {"apiVersion": "extensions/v1beta1", "kind": "NetworkPolicy"}
+    step = {"namespaces": {}, "policies": [policy], "probes": []}
+    (tmp_path / "cases.json").write_text(json.dumps([{"name": "one", "steps": [step]}]))
+    (tmp_path / "cluster.json").write_text('{"namespaces": {}, "pods": []}')
+    done = CliRunner().invoke(app, ["check", "--case", str(tmp_path / "cases.json")])
+    assert isinstance(done.exception, PolicyError)
+    assert "document 1: NetworkPolicy: apiVersion: expected a policy" in str(done.exception)
+
+
 def test_versions_and_ties_of_cluster_policies(tmp_path: Path) -> None:
     bank = "networks: [10.0.0.0/8]"
     first, second = CLUSTER % ("v1beta1", "a", "Deny", bank), CLUSTER % ("v1", "b", "Deny", bank)

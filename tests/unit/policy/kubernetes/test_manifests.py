@@ -46,6 +46,14 @@ def read(*texts: str) -> tuple[KubernetesPolicy, ...]:
             "spec.ingress[0].from[0].ipBlock.cidr",
         ),
         (
+            network_policy("ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/255.0.0.0}}]}]"),
+            "spec.ingress[0].from[0].ipBlock.cidr",
+        ),
+        (
+            network_policy("ingress: [{from: [{ipBlock: {cidr: 'fe80::%eth0/64'}}]}]"),
+            "spec.ingress[0].from[0].ipBlock.cidr",
+        ),
+        (
             network_policy(
                 "egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]}]"
             ),
