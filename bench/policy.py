@@ -1,4 +1,4 @@
-"""What policy costs: judging connections, filters, and reach, on a made company.
+"""What policy costs: judging connections, filters, reach, and advice, on a made company.
 
     make bench-policy
 
@@ -21,10 +21,12 @@ from ringfence.model.ids import Version
 from ringfence.model.labels import make_labels
 from ringfence.model.query import parse
 from ringfence.policy.evaluate import evaluate
+from ringfence.policy.lint import lint
 from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import PolicySet
 from ringfence.policy.reach import Survey
 from ringfence.policy.reachable import gained, outbound
+from ringfence.policy.requests import needed
 
 T = TypeVar("T")
 FLOWS, IDENTITIES, OF_ORACLE = 1_000_000, 50_000, 200
@@ -38,6 +40,7 @@ def main() -> None:
     evaluator(company)
     filters()
     reach()
+    advice()
     if "RINGFENCE_CORPORA" in os.environ:
         netpol.main()
 
@@ -116,6 +119,25 @@ def reach() -> None:
 
     took, lines = seconds(compare)
     print(f"difference in reach of two versions: {took:.1f} s, {lines} lines")
+
+
+def advice() -> None:
+    """What is odd about policies, and which requests they need, for 10,000 pods.
+
+    Beside each, as a measure of the machine, how long reading the same policies takes.
+    """
+    company = found(10_000, 4_000)
+    read, policy_set = seconds(company.policy_set)
+    names = {workspace.name for workspace, _ in company.enforced}
+    took, told = seconds(lambda: lint(policy_set, names))
+    print(f"lint of 4,000 policies, 10,000 pods: {took:.1f} s, {len(told):,} findings")
+    print(f"  {took / read:.0f} times as long as reading them")
+    company = found(10_000, 1_000)
+    read, _ = seconds(company.policy_set)
+    workspaces = [workspace for workspace, _ in company.enforced]
+    took, asked = seconds(lambda: needed(company.snapshot, company.tree, workspaces))
+    print(f"requests of 1,000 policies, 10,000 pods: {took:.2f} s (target 1 s),")
+    print(f"  {len(asked.requests)} needed; {took / read:.0f} times as long as reading them")
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ rules, it counts as needed: what is told here can be relied on, but there may be
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+import numpy as np
 from pyroaring import BitMap
 
 from ringfence.model.policy import Action
 from ringfence.model.verdict import EndRole, Stage
+from ringfence.policy import bits
 from ringfence.policy.evaluate import DIRECTIONS
 from ringfence.policy.layer import OrderedRule, RuleLayer
 from ringfence.policy.space import Region, Space, without
-
-_FEW = 256
-"""Atoms of providers up to which rules are found by each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,12 @@ class _Order:
     def __init__(self, layer: RuleLayer) -> None:
         self._rules = layer.rules
         space = Space(layer)
-        self._regions: dict[EndRole, list[list[Region]]] = {
-            role: [
-                space.regions(rule, role)
-                if rule.decides(DIRECTIONS[role]) and rule.action is not Action.LOG
-                else []
-                for rule in layer.rules
-            ]
-            for role in EndRole
-        }
+        self._regions: dict[EndRole, list[list[Region]]] = {role: [] for role in EndRole}
+        for rule in layer.rules:
+            met = {} if rule.action is Action.LOG else space.regions(rule)
+            for role, listed in self._regions.items():
+                listed.append(met[role] if met and rule.decides(DIRECTIONS[role]) else [])
+        self._index = {role: _Index(rules, len(space)) for role, rules in self._regions.items()}
 
     def shadowing(self, place: int, gone: BitMap) -> tuple[OrderedRule, ...]:
         """The rules before that leave nothing to the one at the place; none if they do not."""
@@ -98,7 +93,7 @@ class _Order:
         instead: set[int] = set()
         for role in EndRole:
             left, _ = self._taken(role, self._regions[role][place], before)
-            for other in self._near(role, left, after):
+            for other in self._near(role, left, after) if left else ():
                 regions = self._regions[role][other]
                 if not any(mine.meets(its) for mine in left for its in regions):
                     continue
@@ -127,27 +122,27 @@ class _Order:
         return left, used
 
     def _near(self, role: EndRole, regions: Sequence[Region], others: BitMap) -> BitMap:
-        """Those of the places whose rules may meet the regions, told apart by their providers."""
-        reach = BitMap.union(BitMap(), *(region.sides[1] for region in regions))
-        if len(reach) > _FEW:
-            return others
-        wide, at = self._providing[role]
-        return others & BitMap.union(wide, *(at[atom] for atom in reach if atom in at))
+        """Those of the places whose rules may meet the regions: no others need be asked."""
+        return others & BitMap.union(BitMap(), *map(self._index[role].near, regions))
 
-    @cached_property
-    def _providing(self) -> dict[EndRole, tuple[BitMap, dict[int, BitMap]]]:
-        """The places of rules with many providers, and for each atom those of the other rules."""
-        found: dict[EndRole, tuple[BitMap, dict[int, BitMap]]] = {}
-        for role, rules in self._regions.items():
-            wide, at = found[role] = BitMap(), {}
-            for place, regions in enumerate(rules):
-                reach = BitMap.union(BitMap(), *(one.sides[1] for one in regions))
-                if len(reach) > _FEW:
-                    wide.add(place)
-                else:
-                    for atom in reach:
-                        at.setdefault(atom, BitMap()).add(place)
-        return found
+
+class _Index:
+    """Which rules have an atom among their consumers, and among their providers."""
+
+    def __init__(self, rules: Sequence[Sequence[Region]], atoms: int) -> None:
+        self._sides = bits.table(atoms, len(rules)), bits.table(atoms, len(rules))
+        for place, regions in enumerate(rules):
+            for at, table in enumerate(self._sides):
+                held = BitMap.union(BitMap(), *(region.sides[at] for region in regions))
+                bits.mark(table, held.to_array(), place)
+
+    def near(self, region: Region) -> BitMap:
+        """The places of rules that share a consumer and a provider with the region."""
+        consumers, providers = (
+            np.bitwise_or.reduce(table[region.sides[at].to_array()], axis=0)
+            for at, table in enumerate(self._sides)
+        )
+        return BitMap(bits.places(consumers & providers))
 
 
 def _take(left: list[Region], others: Sequence[Region]) -> tuple[list[Region], bool]:

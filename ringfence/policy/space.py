@@ -86,22 +86,26 @@ class Space:
         self._snapshot = layer.snapshot
         self._cut_into_atoms()
 
-    def regions(self, rule: OrderedRule, role: EndRole) -> list[Region]:
-        """The connections on which the rule decides at an end in that role, if none before does."""
-        governed = self._holding(rule.members)
-        if role is EndRole.NODE:
-            made: Iterable[Region] = self._received(rule, governed)
-        else:
-            made = self._between(rule)
-            at = 0 if role is EndRole.CONSUMER else 1
-            made = (_narrowed(region, at, governed) for region in made)
-        return [region for region in made if region]
+    def __len__(self) -> int:
+        """The number of atoms of addresses."""
+        return len(self._first)
 
-    def _between(self, rule: OrderedRule) -> Iterator[Region]:
+    def regions(self, rule: OrderedRule) -> dict[EndRole, list[Region]]:
+        """The connections on which the rule decides at an end in each role, if none before does."""
+        governed = self._holding(rule.members)
+        consumers, providers = self._named(rule.consumer), self._named(rule.provider)
+        met = list(self._between(rule, consumers, providers))
+        made = {
+            EndRole.CONSUMER: [_narrowed(region, 0, governed) for region in met],
+            EndRole.PROVIDER: [_narrowed(region, 1, governed) for region in met],
+            EndRole.NODE: list(self._received(rule, consumers, governed)),
+        }
+        return {role: [one for one in regions if one] for role, regions in made.items()}
+
+    def _between(self, rule: OrderedRule, consumers: BitMap, providers: BitMap) -> Iterator[Region]:
         """The regions of the rule as either end of a connection meets it."""
         protocols, ports = _protocols(rule.protocol), _ports(rule.ports)
         consumer, provider = rule.consumer, rule.provider
-        consumers, providers = self._named(consumer), self._named(provider)
         dialled = self._all_dialled
         yield Region((consumers, providers, dialled, protocols, ports))
         if consumer.own_node:
@@ -126,9 +130,9 @@ class Space:
                     sides = (callers, at, BitMap([also]), served, socket)
                     yield Region(sides, pairs, exact=False)
 
-    def _received(self, rule: OrderedRule, nodes: BitMap) -> Iterator[Region]:
+    def _received(self, rule: OrderedRule, consumers: BitMap, nodes: BitMap) -> Iterator[Region]:
         """The regions of the rule as the node meets it that receives for a Service."""
-        protocols, consumers = _protocols(rule.protocol), self._named(rule.consumer)
+        protocols = _protocols(rule.protocol)
         if rule.provider.anyone:
             yield Region(
                 (consumers, nodes, self._all_dialled, protocols, _ports(rule.ports))
@@ -148,9 +152,12 @@ class Space:
 
     def _holding(self, positions: BitMap) -> BitMap:
         """The atoms that the items at the positions hold."""
-        held = np.zeros(len(self._snapshot.items) + 1, dtype=np.bool_)
-        held[positions.to_array()] = True
-        return BitMap(np.flatnonzero(held[self._holders]).astype(np.uint32))
+        at = np.array(positions.to_array(), dtype=np.intp)
+        starts = self._starts[at]
+        counts = self._starts[at + 1] - starts
+        # Each position's stretch of `_by_holder`, one after the other.
+        stretches = np.repeat(starts + counts - counts.cumsum(), counts) + np.arange(counts.sum())
+        return BitMap(self._by_holder[stretches])
 
     def _within(self, first: int, last: int) -> BitMap:
         spans = self._first, self._last
@@ -190,7 +197,11 @@ class Space:
         packed = np.frombuffer(
             b"".join(first.to_bytes(16) for first, _ in spans), dtype=np.uint8
         ).reshape(len(spans), 16)
-        self._holders = self._snapshot.locate(packed)
+        holders = self._snapshot.locate(packed)
+        self._by_holder = np.argsort(holders, kind="stable").astype(np.uint32)
+        """The atoms, those of nobody first, then those of each position."""
+        positions = np.arange(len(self._snapshot.items) + 1)
+        self._starts = np.searchsorted(holders[self._by_holder], positions)
 
     @cached_property
     def _named_services(self) -> list[Item]:

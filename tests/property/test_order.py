@@ -108,6 +108,7 @@ def test_policies_that_decide_nothing_change_nothing(world: World, drawn: list[i
     ]
     after = Judged(world, drawn, bound)
     assert [before.deciding(role) for role in EndRole] == [after.deciding(role) for role in EndRole]
+    assert (before.verdicts.allowed == after.verdicts.allowed).all()
 
 
 @given(worlds(), numbers(100), st.data())
