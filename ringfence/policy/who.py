@@ -24,6 +24,7 @@ class Who:
         self.fronts = Fronts(self.snapshot)
         self._policy_set = policy_set
         self._ranges: dict[str, Ranges] = {}
+        self._foreign: dict[ClusterId, Ranges] = {}
         self._policies = {
             (workspace.name, workspace.scope, policy.id): policy
             for workspace in policy_set.workspaces
@@ -109,6 +110,8 @@ class Who:
         """The addresses of the workloads of other clusters than that one; none for None."""
         if cluster is None:
             return ()
-        items = self.snapshot.items
-        others = (at for at in self.snapshot.subjects if items[at].cluster not in (cluster, ""))
-        return self.sets.of_items(others)
+        if cluster not in self._foreign:
+            items = self.snapshot.items
+            others = (at for at in self.snapshot.subjects if items[at].cluster not in (cluster, ""))
+            self._foreign[cluster] = self.sets.of_items(others)
+        return self._foreign[cluster]
