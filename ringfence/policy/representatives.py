@@ -155,8 +155,8 @@ class Representatives:
         rows = rows[np.argsort(self._classes[rows], kind="stable")]
         # A workload's addresses stand together: of those of one class, the first.
         rows = rows[_changes(self._classes[rows]) | _changes(self._positions[rows])]
-        starts = np.flatnonzero(_changes(self._classes[rows]))
-        nth = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+        first = np.where(_changes(self._classes[rows]), np.arange(len(rows)), 0)
+        nth = np.arange(len(rows)) - np.maximum.accumulate(first)
         return [self._held[row] for row in np.sort(rows[nth < _EACH]).tolist()]
 
     def _strangers(self, ranges: tuple[AddressRange, ...]) -> list[Entity]:
@@ -225,8 +225,9 @@ class Representatives:
 
 
 def _changes(numbers: NDArray[np.signedinteger]) -> NDArray[np.bool_]:
-    """Where another number stands than before; numbers are not negative."""
-    found: NDArray[np.bool_] = np.diff(numbers, prepend=-1) != 0
+    """Where another number stands than before; at the first one too."""
+    found = np.ones(len(numbers), dtype=np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=found[1:])
     return found
 
 
