@@ -9,7 +9,6 @@ a DENY. A name without an address at the time matches nothing in both: names com
 questions that are asked, and a DENY by name keeps nobody from the addresses behind it anyway.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, summarize_address_range
 
@@ -20,7 +19,7 @@ from pyroaring import BitMap
 from ringfence.inventory.outside import NO_HOSTS
 from ringfence.inventory.resolutions import Names
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, Network, host_network, parse_network
+from ringfence.model.address import Address, Network, host_network
 from ringfence.model.errors import InputError
 from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, ScopeName
@@ -40,15 +39,12 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.query import And, Query
+from ringfence.model.ranges import AddressRange, spans, subtract
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import ItemKind
 
-AddressRange = tuple[int, int]
-"""First and last address of 128 bits, both included."""
-
 API_SERVICE = ServiceEnd("default", "kubernetes")
 """Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
-_V4 = parse_network("0.0.0.0/0")
 
 
 @dataclass(frozen=True)
@@ -153,49 +149,6 @@ def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:
         for item in snapshot.items
     )
     return np.array([*running, NOWHERE], dtype=np.int32)
-
-
-def spans(networks: Iterable[Network]) -> tuple[AddressRange, ...]:
-    """The addresses in any of the blocks, disjoint and sorted.
-
-    An IPv6 block never holds an IPv4 address: `::/0` is every IPv6 address and no other.
-    """
-    spanned: list[AddressRange] = []
-    for network in networks:
-        block = ((network.first, network.last),)
-        spanned += block if network.is_v4 else subtract(block, ((_V4.first, _V4.last),))
-    return union(spanned)
-
-
-def union(ranges: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
-    """The addresses in any of the ranges, disjoint and sorted."""
-    merged: list[AddressRange] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = merged[-1][0], max(merged[-1][1], last)
-        else:
-            merged.append((first, last))
-    return tuple(merged)
-
-
-def subtract(
-    ranges: tuple[AddressRange, ...], holes: tuple[AddressRange, ...]
-) -> tuple[AddressRange, ...]:
-    """The ranges without the holes, disjoint and sorted as `ranges` are."""
-    holes, left, spot = union(holes), list[AddressRange](), 0
-    for start, last in ranges:
-        first = start
-        while spot < len(holes) and holes[spot][1] < first:
-            spot += 1
-        at = spot
-        while at < len(holes) and holes[at][0] <= last:
-            if first < holes[at][0]:
-                left.append((first, holes[at][0] - 1))
-            first = holes[at][1] + 1
-            at += 1
-        if first <= last:
-            left.append((first, last))
-    return tuple(left)
 
 
 def _answered(pattern: str, names: Names, snapshot: Snapshot) -> tuple[AddressRange, ...]:

@@ -16,9 +16,10 @@ from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, is_v4
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
+from ringfence.model.ranges import AddressRange
 from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import Connection
-from ringfence.policy.ends import AddressRange, ResolvedEnd
+from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fronts import MAX_PORT, Front, Fronts, fits
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.match import Matcher, Numbers

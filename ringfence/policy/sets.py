@@ -13,7 +13,8 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, Network, host_network, parse_network
-from ringfence.policy.ends import AddressRange, ResolvedEnd, spans, subtract
+from ringfence.model.ranges import AddressRange, spans, subtract
+from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.program import SetId
 
 _DIGEST = 16

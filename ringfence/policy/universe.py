@@ -33,6 +33,7 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import WITH_PORTS, PortRange
 from ringfence.model.query import And, Compare, Not, Operator, Or, Query
+from ringfence.model.ranges import AddressRange, spans, subtract
 from ringfence.model.workload import (
     WORKLOAD_KINDS,
     Item,
@@ -42,7 +43,6 @@ from ringfence.model.workload import (
     ServiceType,
 )
 from ringfence.policy.document import Documents
-from ringfence.policy.ends import AddressRange, spans, subtract
 
 LARGEST = 50_000
 """Addresses of workloads; documents that tell more apart are refused."""
