@@ -6,11 +6,11 @@ positions and addresses. Both take them from here, so they cannot differ on who 
 A host-network pod is its node: it never stands for itself, so a filter that matches only such
 pods matches nothing. A Service that the inventory lacks matches nothing in an ALLOW and everyone in
 a DENY. A name without an address at the time matches nothing in both: names come and go with the
-questions that are asked, and a DENY by name keeps nobody from the addresses behind it anyway.
+questions that are asked, and a DENY by name keeps nobody from the addresses behind it anyway. So
+does an address set that never held anything: a list that nobody could fetch is not everybody.
 """
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address, summarize_address_range
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,13 @@ from pyroaring import BitMap
 from ringfence.inventory.outside import NO_HOSTS
 from ringfence.inventory.resolutions import Names
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, Network, host_network
+from ringfence.model.address import Network, host_network
 from ringfence.model.errors import InputError
 from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, ScopeName
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
@@ -39,9 +40,10 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.query import And, Query
-from ringfence.model.ranges import AddressRange, spans, subtract
+from ringfence.model.ranges import AddressRange, blocks, spans, subtract
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import ItemKind
+from ringfence.policy.moment import Moment
 
 API_SERVICE = ServiceEnd("default", "kubernetes")
 """Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
@@ -72,11 +74,7 @@ class ResolvedEnd:
     @property
     def networks(self) -> tuple[Network, ...]:
         """The ranges as the fewest CIDR blocks, sorted."""
-        return tuple(
-            Network(Address(block.network_address.packed), block.prefixlen)
-            for first, last in self.ranges
-            for block in summarize_address_range(IPv6Address(first), IPv6Address(last))
-        )
+        return tuple(block for span in self.ranges for block in blocks(span))
 
 
 ANYONE = ResolvedEnd(anyone=True)
@@ -93,11 +91,11 @@ def resolve(
     workspace: Workspace,
     tree: ScopeTree,
     snapshot: Snapshot,
-    names: Names,
+    moment: Moment,
 ) -> ResolvedEnd:
     """Who `end` of a policy with `action` in `workspace` is.
 
-    Raises InputError where it names a scope, a cluster or a filter that there is not.
+    Raises InputError where it names a scope, a cluster, a filter or an address set that is none.
     """
     match end:
         case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
@@ -112,8 +110,11 @@ def resolve(
             return ResolvedEnd(ranges=subtract(spans(networks), spans(exceptions)))
         case OutsideEnd():
             return ResolvedEnd(ranges=_outside(snapshot))
+        case AddressSetEnd(set_name):
+            held = moment.held_by(set_name)
+            return ResolvedEnd(ranges=held, unknown=not held)
         case FqdnEnd(pattern):
-            found = _answered(pattern, names, snapshot)
+            found = _answered(pattern, moment.names, snapshot)
             return ResolvedEnd(ranges=found, unknown=not found)
         case OwnNodeEnd():
             return ResolvedEnd(own_node=True)

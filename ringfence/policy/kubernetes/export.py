@@ -15,6 +15,7 @@ from typing import TypeVar
 from ringfence.model.ids import Version
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
@@ -288,6 +289,7 @@ class _Exporter:
 
 _KINDS: dict[type, str] = {
     CidrEnd: "an address",
+    AddressSetEnd: "an address set, whose content changes",
     FqdnEnd: "a name of DNS",
     OwnNodeEnd: "the pod's own node",
     ServiceEnd: "a Service",
