@@ -61,6 +61,7 @@ from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import Enforced, PolicySet
 from tests.property.policy_world import (
     CLUSTERS,
+    EMPTY,
     LISTED,
     OUTSIDE,
     PORTS,
@@ -146,7 +147,7 @@ def moments(draw: st.DrawFn, items: list[Item]) -> Moment:
     addresses = st.frozensets(st.sampled_from([*OUTSIDE, *OUTSIDE, *ELSEWHERE, *held]), max_size=3)
     names = draw(st.dictionaries(st.sampled_from(NAMED), addresses))
     listed = draw(st.lists(st.sampled_from(LISTS), max_size=3))
-    return Moment(NOW_NS, names, {LISTED: union(map(parse_range, listed))})
+    return Moment(NOW_NS, names, {LISTED: union(map(parse_range, listed)), EMPTY: ()})
 
 
 @st.composite

@@ -14,7 +14,7 @@ from tests.integration.control.test_enforcement import FakeNode, publish
 from tests.integration.control.test_flows_api import POD, categories, report
 from tests.integration.control.test_policy_language import allowed_to
 from tests.integration.world import FRONT as FRONT_IP
-from tests.integration.world import ITEMS, OUTSIDE, Agent
+from tests.integration.world import ITEMS, Agent
 from tests.unit.control.shop import DB, FRONT, NODE
 
 LOOPBACK = (parse_network("127.0.0.0/8"),)
@@ -226,10 +226,11 @@ async def test_analysis_judges_by_what_a_set_held_then(world: World, clock: Cloc
     await publish(await world.enrol("connector", "c"), ITEMS)
     await apply(world, SCOPE + address_set("{uploaded: true}") + WORKSPACE)
     agent = await world.enrol("agent", "node1")
-    for number, text in enumerate((f"{OUTSIDE}\n", "192.0.2.0/24\n")):
+    for number, text in enumerate(("203.0.113.0/24\n", "192.0.2.0/24\n")):
         await world.ok("POST", "/address-sets/partners/upload", json={"text": text})
         seen, now_ns = Agent("node1"), clock()
-        seen.saw(POD, 7, FRONT_IP, (OUTSIDE, 443), first_ns=now_ns, last_ns=now_ns)
+        provider = f"203.0.113.{number}"  # another one, for a conversation is judged as it began
+        seen.saw(POD, 7, FRONT_IP, (provider, 443), first_ns=now_ns, last_ns=now_ns)
         await report(agent, seen, f"node1-{number}", clock.end_window())
     asked = {"workspace": "shop", "since": "1d"}
     answer = await world.ok("GET", "/analysis", params=asked)
