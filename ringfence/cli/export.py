@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
     SCOPE = "Scope"
     FILTER = "Filter"
+    ADDRESS_SET = "AddressSet"
     WORKSPACE = "Workspace"
 
 
@@ -52,7 +53,7 @@ def export(
         list[str], typer.Option(help="With --as: a namespace that the cluster has; name all.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Print scopes, named filters and workspaces as `apply` reads them, or Kubernetes' policies.
+    """Print what was decided as YAML that `apply` reads, or as Kubernetes' policies.
 
     With --as the primary workspaces are printed as they are if all of them are enforced. Where one
     of their policies cannot be said so, each such is named on stderr and nothing is printed.
@@ -80,6 +81,7 @@ def _joined(texts: Iterable[tuple[str, str]]) -> Documents:
         tuple(scope for one in read for scope in one.scopes),
         tuple(workspace for one in read for workspace in one.workspaces),
         tuple(held for one in read for held in one.filters),
+        tuple(held for one in read for held in one.address_sets),
     )
 
 

@@ -1,4 +1,4 @@
-"""`ringfence get`: workspaces, their versions, and the policies of one."""
+"""`ringfence get`: workspaces, their versions, policies; named filters, and address sets."""
 
 from typing import Annotated
 
@@ -6,8 +6,9 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.enforce import tell_quarantined
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable
 from ringfence.model.ids import parse_version
+from ringfence.model.words import named
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -69,6 +70,54 @@ VERSIONS = [
     _mark("analysed"),
     _mark("enforced"),
 ]
+
+
+def _public(row: Row) -> str:
+    return "; ".join(f"{one['protocol']} {','.join(one['ports'])}".strip() for one in row["public"])
+
+
+FILTERS = [
+    Column("FILTER", lambda row: row["name"]),
+    Column("SCOPE", lambda row: row["scope"]),
+    Column("QUERY", lambda row: row["query"]),
+    Column("RESTRICTED", lambda row: "yes" if row["restricted"] else "no"),
+    Column("PUBLIC", _public, wide=True),
+    Column("WORKLOADS", lambda row: row["workloads"], right=True),
+]
+
+ADDRESS_SETS = [
+    Column("ADDRESS SET", lambda row: row["name"]),
+    Column("SOURCE", lambda row: row["source"]),
+    Column("EVERY", lambda row: row["every"]),
+    Column("RANGES", lambda row: row["ranges"], right=True),
+    Column("REFRESHED", lambda row: row.get("refreshed_at")),
+    Column("HELD SINCE", lambda row: row.get("held_since"), wide=True),
+    Column("TRIED", lambda row: row.get("tried_at"), wide=True),
+    Column("PROBLEM", lambda row: row["problem"]),
+]
+
+
+@app.command()
+def filters(output: OutputOption = Format.TABLE) -> None:
+    """List the named filters, and how many workloads are in each now.
+
+    Example: ringfence get filters
+    """
+    emit(connect().get("/filters")["items"], FILTERS, output, "no named filter yet")
+
+
+@app.command("address-sets")
+def address_sets(output: OutputOption = Format.TABLE) -> None:
+    """List the address sets: when the list of each was last read, and why it could not be since.
+
+    Example: ringfence get address-sets -o wide
+    """
+    rows = connect().get("/address-sets")["items"]
+    emit(rows, ADDRESS_SETS, output, "no address set yet")
+    failing = [row["name"] for row in rows if row["problem"]]
+    if failing:
+        told = printable(named(failing))
+        typer.echo(f"warning: not refreshed, and as they were: {told}", err=True)
 
 
 @app.command()

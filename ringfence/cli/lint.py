@@ -1,5 +1,6 @@
 """`ringfence lint`: what is odd about policies, in files or as the control plane holds them."""
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.documents import read_documents
 from ringfence.cli.output import Column, Format, Row, emit, emit_data
+from ringfence.model.duration import parse_duration
 from ringfence.model.errors import InputError, RingfenceError
 
 app = typer.Typer(add_completion=False)
@@ -47,11 +49,14 @@ def lint(
         str | None,
         typer.Option(help="Find policies that nothing used in this time, such as 30d; no files."),
     ] = None,
+    expiring: Annotated[
+        str | None, typer.Option(help="Find policies that expire within this time, such as 14d.")
+    ] = None,
     output: Annotated[
         LintFormat, typer.Option("--output", "-o", help="How to print the findings.")
     ] = LintFormat.TABLE,
 ) -> None:
-    """Find policies that are shadowed, contradictory, redundant, too broad, unused or of nobody.
+    """Find policies that are shadowed, redundant, too broad, unused, expired or of nobody.
 
     Primary workspaces are judged together, for policies of one may decide before those of another.
     With files no server is needed. Without --inventory they are judged for any inventory: told is
@@ -66,10 +71,10 @@ def lint(
     if inventory and not files:
         raise InputError("--inventory goes with files")
     if files:
-        rows = _lint_files(files, inventory, workspace or [])
+        rows = _lint_files(files, inventory, workspace or [], expiring)
     else:
         query = {"workspace": workspace} if workspace else {}
-        rows = connect().get("/lint", unused=unused, **query)["items"]
+        rows = connect().get("/lint", unused=unused, expiring=expiring, **query)["items"]
     if output is LintFormat.SARIF:
         emit_data(_sarif(rows), Format.JSON)
     else:
@@ -78,15 +83,24 @@ def lint(
     raise typer.Exit(2 if rows else 0)
 
 
-def _lint_files(files: list[Path], inventory: Path | None, workspaces: list[str]) -> list[Row]:
+def _lint_files(
+    files: list[Path], inventory: Path | None, workspaces: list[str], expiring: str | None
+) -> list[Row]:
     from ringfence.inventory.recorded import read_items  # noqa: PLC0415
     from ringfence.policy.offline import lint_documents  # noqa: PLC0415
 
+    within_ns = parse_duration(expiring) * 10**9 if expiring else 0
     texts = read_documents(files)
     recorded = read_documents([inventory]) if inventory else []
     try:
         items = [one for name, text in recorded for one in read_items(text, name)]
-        found = lint_documents(texts, items if inventory else None, workspaces)
+        found = lint_documents(
+            texts,
+            items if inventory else None,
+            workspaces,
+            now_ns=time.time_ns(),
+            within_ns=within_ns,
+        )
     except InputError as error:  # what is wrong in a file is no mistake in the command
         raise RingfenceError(str(error)) from error
     return [

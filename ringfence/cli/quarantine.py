@@ -1,6 +1,5 @@
 """`ringfence quarantine`: cut a workload off at once, and let it go again."""
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,7 +9,8 @@ from typer.core import TyperGroup
 from ringfence.cli.client import connect
 from ringfence.cli.enforce import wait_until_in_force
 from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, Row, emit, emit_data
-from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.duration import parse_duration
+from ringfence.model.errors import RingfenceError
 from ringfence.model.override import Override
 from ringfence.model.words import counted, named
 
@@ -38,7 +38,6 @@ app = typer.Typer(
     """,
 )
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 ClusterOption = Annotated[
     str | None, typer.Option(help="Where several clusters have a workload of that name.")
@@ -90,7 +89,7 @@ def set_quarantine(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "workload": workload,
         "kubernetes_cluster": kubernetes_cluster,
         "allow": [word for text in allow or [] for word in text.split(",") if word],
-        "for_seconds": _seconds(for_) if for_ is not None else None,
+        "for_seconds": parse_duration(for_) if for_ is not None else None,
         "reason": reason,
         "override": override or [],
     }
@@ -155,10 +154,3 @@ COLUMNS = [
     Column("REASON", lambda row: row["reason"]),
     Column("WORKLOADS", lambda row: ", ".join(row["workloads"]), wide=True),
 ]
-
-
-def _seconds(text: str) -> int:
-    read = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
-    if read is None:
-        raise InputError(f"--for {text!r}: write a number and s, m, h or d, such as 2h")
-    return int(read[1]) * _UNITS[read[2]]

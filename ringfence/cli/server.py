@@ -65,6 +65,13 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
     clickhouse_cluster: Annotated[
         str, typer.Option(help="Spread flows over this cluster of the ClickHouse server's.")
     ] = "",
+    fetch_network: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A CIDR block in which URLs of address sets may lead, besides public addresses; "
+            "repeatable."
+        ),
+    ] = None,
     export: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,6 +104,7 @@ def server(  # noqa: PLR0913, PLR0917 - one parameter for each option
         flow_memory_mib=flow_memory_mib,
         clickhouse_url=clickhouse,
         clickhouse_cluster=clickhouse_cluster,
+        fetch_networks=tuple(parse_network(text) for text in fetch_network or ()),
         exports=tuple(parse_url(text) for text in export or ()),
     )
     asyncio.run(_run(config))

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.contents import Contents
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
@@ -22,7 +23,7 @@ from ringfence.policy.connection import Connections
 from ringfence.policy.ends import members
 from ringfence.policy.evaluate import UNGOVERNED, Verdicts, end_items, evaluate
 from ringfence.policy.logged import logged
-from ringfence.policy.moment import Moment, expiries, moment, patterns
+from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
 from ringfence.policy.order import PolicySet
 
 
@@ -47,6 +48,7 @@ class History:
     timeline: Timeline
     names: Resolutions
     quarantines: Collection[Quarantine] = ()
+    sets: Contents = field(default_factory=Contents)
 
 
 async def judge(
@@ -91,7 +93,7 @@ async def judge(
         epochs = np.searchsorted(instants, first_ns[rows], side="right")
         for epoch in np.unique(epochs).tolist():
             some = rows[epochs == epoch]
-            then = moment(history.names, int(first_ns[some].min()))
+            then = moment(history.names, history.sets, int(first_ns[some].min()))
             apart = [one for one in history.quarantines if one.since_ns <= then.at_ns]
             await asyncio.to_thread(work, some, snapshot, then, apart)
     return judged
@@ -101,7 +103,9 @@ def _instants(enforced: Iterable[tuple[Workspace, Version]], history: History) -
     """When what is enforced changed its meaning by time alone, or somebody was cut off; sorted."""
     enforced = tuple(enforced)
     begun = (one.since_ns for one in history.quarantines)
-    changes = {*expiries(enforced), *history.names.instants(patterns(enforced)), *begun}
+    named = history.names.instants(patterns(enforced))
+    held = history.sets.instants(sets_named(enforced))
+    changes = {*expiries(enforced), *named, *held, *begun}
     return np.array(sorted(changes), dtype=np.int64)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from ringfence import __version__
 from ringfence.control import problems
 from ringfence.control.api import (
+    address_sets,
     agents,
     analysis,
     changes,
@@ -17,6 +18,7 @@ from ringfence.control.api import (
     documents,
     enforcement,
     enrolment,
+    filters,
     flow_export,
     flow_groups,
     flow_related,
@@ -27,6 +29,7 @@ from ringfence.control.api import (
     lint,
     quarantines,
     reach,
+    removal,
     requests,
     scope_preview,
     scopes,
@@ -56,10 +59,13 @@ GUARDED = (
     flow_related.router,
     scopes.router,
     scope_preview.router,
+    filters.router,
+    address_sets.router,
     workspaces.router,
     versions.router,
     lint.router,
     documents.router,
+    removal.router,
     discover.router,
     analysis.router,
     enforcement.router,

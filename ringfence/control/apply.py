@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
@@ -11,6 +12,7 @@ from ringfence.model.scope import ScopeTree
 from ringfence.policy.difference import Change, difference
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.fields import suggest
+from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
 
 
@@ -21,10 +23,12 @@ def read_files(files: Iterable[tuple[str, str]]) -> Documents:
         tuple(scope for one in read for scope in one.scopes),
         tuple(workspace for one in read for workspace in one.workspaces),
         tuple(held for one in read for held in one.filters),
+        tuple(held for one in read for held in one.address_sets),
         tuple(reference for one in read for reference in one.references),
     )
     named = [
         *(f"filter {held.name!r}" for held in documents.filters),
+        *(f"address set {held.name!r}" for held in documents.address_sets),
         *(f"scope {scope.name!r}" for scope in documents.scopes),
         *(f"workspace {workspace.name!r}" for workspace in documents.workspaces),
     ]
@@ -41,15 +45,18 @@ def decide(held: Documents, given: Documents) -> list[Change]:
     """
     workspaces = {one.name: one for one in (*held.workspaces, *given.workspaces)}
     tree = tree_with(held, given)
-    _check_references(tree, given)
-    _check(tree, workspaces.values())
+    sets = sets_with({one.name: () for one in held.address_sets}, given.address_sets)
+    _check_references(tree, sets, given)
+    _check(tree, sets, workspaces.values())
     scope_names = {scope.name for scope in given.scopes}
     workspace_names = {workspace.name for workspace in given.workspaces}
     filter_names = {one.name for one in given.filters}
+    set_names = {one.name for one in given.address_sets}
     touched = Documents(
         tuple(scope for scope in held.scopes if scope.name in scope_names),
         tuple(one for one in held.workspaces if one.name in workspace_names),
         tuple(one for one in held.filters if one.name in filter_names),
+        tuple(one for one in held.address_sets if one.name in set_names),
     )
     return difference(touched, given)
 
@@ -61,11 +68,12 @@ def tree_with(held: Documents, given: Documents) -> ScopeTree:
     return ScopeTree(scopes.values(), filters.values())
 
 
-def _check_references(tree: ScopeTree, given: Documents) -> None:
+def _check_references(tree: ScopeTree, sets: Sets, given: Documents) -> None:
     """What policies name must be there; the complaint says where they name it."""
     known: dict[str, Sequence[str]] = {
         "scope": [scope.name for scope in tree.preorder()],
         "filter": [*tree.filters],
+        "address set": [*sets],
     }
     for one in given.references:
         names = known[one.kind]
@@ -73,9 +81,9 @@ def _check_references(tree: ScopeTree, given: Documents) -> None:
             raise one.field.error(f"there is no {one.kind} {one.name!r}{suggest(one.name, names)}")
 
 
-def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:
+def _check(tree: ScopeTree, sets: Sets, workspaces: Iterable[Workspace]) -> None:
     """Every name that a workspace uses must mean something in the tree."""
-    nothing = Snapshot([])
+    nothing, moment = Snapshot([]), Moment(sets=sets)
     primary: dict[ScopeName, WorkspaceName] = {}
     for workspace in workspaces:
         if workspace.name == QUARANTINE:
@@ -88,7 +96,7 @@ def _check(tree: ScopeTree, workspaces: Iterable[Workspace]) -> None:
                 f"workspace {workspace.name!r} is bound to scope {workspace.scope!r}, which is none"
             )
         try:
-            PolicySet(nothing, tree, [(workspace, Version(0))])
+            PolicySet(nothing, tree, [(workspace, Version(0))], moment)
         except InputError as error:
             raise InputError(f"workspace {workspace.name!r}: {error}") from error
         if workspace.primary:

@@ -41,10 +41,11 @@ class ControlConfig:
 
     `advertise` are the names and addresses by which clients reach it. Without `database_url`
     people's decisions are kept in the data directory; it may hold a password. `ssh_networks` may
-    always open SSH to nodes, whatever is enforced. Without `clickhouse_url`, which may hold a
-    password too, what agents observe is kept in the data directory, by an engine within this
-    process that takes `flow_memory_mib` at most. `clickhouse_cluster` names a cluster of that
-    server's to keep it on. `retention` says for how long. Conversations go to each of `exports`.
+    always open SSH to nodes, whatever is enforced. URLs of address sets may lead to public
+    addresses and to `fetch_networks`. Without `clickhouse_url`, which may hold a password too, what
+    agents observe is kept in the data directory, by an engine within this process that takes
+    `flow_memory_mib` at most. `clickhouse_cluster` names a cluster of that server's to keep it on.
+    `retention` says for how long. Conversations go to each of `exports`.
     """
 
     data_dir: Path
@@ -59,4 +60,5 @@ class ControlConfig:
     clickhouse_cluster: str = ""
     flow_memory_mib: int = 2048
     retention: Retention = field(default_factory=Retention)
+    fetch_networks: tuple[Network, ...] = ()
     exports: tuple[ExportUrl, ...] = ()

@@ -2,8 +2,9 @@
 
 The desired state of a node is a function of the inventory, the scopes, the enforced versions and
 the quarantines. It is worked out again, a moment after any of them changes, when a policy expires,
-and when a name in a policy gets or loses an address, and sent to the nodes for which it came out
-different. The ports that its Kubernetes cluster declares go with it.
+when a name in a policy gets or loses an address and when an address set holds something else, and
+sent to the nodes for which it came out different. The ports that its Kubernetes cluster declares
+go with it.
 """
 
 import asyncio
@@ -88,6 +89,7 @@ class Enforcement:
         """Work out the desired state, and keep it up to date."""
         self._inventory.subscribe(self.touch)
         self._inventory.names.subscribe(self._hear_names)
+        self._inventory.address_sets.subscribe(self.touch)
         await self.refresh()
         self._task = asyncio.create_task(self._follow())
 
@@ -192,7 +194,7 @@ class Enforcement:
                 ]
             )
         snapshot = self._inventory.timeline.latest()
-        moment = self._inventory.names.now()
+        moment = self._inventory.now()
         before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
         compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
         changes = tuple(describe_changes(old, new))
@@ -224,7 +226,7 @@ class Enforcement:
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
-        snapshot, moment = self._inventory.timeline.latest(), self._inventory.names.now()
+        snapshot, moment = self._inventory.timeline.latest(), self._inventory.now()
         before = self._ports
         self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:

@@ -6,11 +6,14 @@ from itertools import islice
 
 import structlog
 
+from ringfence.control.address_sets import AddressSetKeeper
 from ringfence.control.metrics import Metrics
 from ringfence.control.names import DnsNames
 from ringfence.control.services import Clock
 from ringfence.inventory.timeline import Change, Timeline
+from ringfence.model.address import Network
 from ringfence.model.ids import RevisionId, TenantId
+from ringfence.policy.moment import Moment, moment
 from ringfence.store.errors import StoreError
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.revisions import load_revisions, put_revisions
@@ -26,11 +29,19 @@ class Inventory:
     """Owns the timeline. What a crash loses of the last moments, connectors tell again."""
 
     def __init__(
-        self, clock: Clock, database: Database, tenant: TenantId, metrics: Metrics
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        metrics: Metrics,
+        fetch_networks: tuple[Network, ...] = (),
     ) -> None:
+        self._clock = clock
         self.timeline = Timeline()
         self.names = DnsNames(clock, database, tenant, self.timeline)
         """What DNS answered."""
+        self.address_sets = AddressSetKeeper(clock, database, tenant, fetch_networks)
+        """What address sets hold."""
         self._database, self._tenant, self._metrics = database, tenant, metrics
         self._on_change: list[Callable[[], None]] = []
         self._unwritten: dict[RevisionId, Change] = {}
@@ -43,14 +54,17 @@ class Inventory:
         async with self._database.read() as connection:
             self.timeline.load(await load_revisions(connection, self._tenant))
         await self.names.start()
+        await self.address_sets.start()
         self._metrics.items.set_function(lambda: len(self.timeline.latest().items))
         self._metrics.names_refused.set_function(lambda: self.names.resolutions.refused)
+        self._metrics.address_sets_failing.set_function(self.address_sets.failing)
         self._writer = asyncio.create_task(self._write_behind())
 
     async def stop(self) -> None:
         """Write what is left."""
         if self._writer is None:
             return
+        await self.address_sets.stop()
         await self.names.stop()
         async with self._writing:  # cut short, a write would hold the database for a moment more
             self._writer.cancel()
@@ -58,6 +72,10 @@ class Inventory:
         self._writer = None
         while self._unwritten:
             await self._write()
+
+    def now(self) -> Moment:
+        """What policies mean now, besides what exists."""
+        return moment(self.names.resolutions, self.address_sets.contents, self._clock())
 
     def subscribe(self, on_change: Callable[[], None]) -> None:
         """Have a quick function called after every change."""

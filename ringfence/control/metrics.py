@@ -36,6 +36,11 @@ class Metrics:
             "Addresses of names that DNS told and for which there was no room, since the start.",
             registry=self.registry,
         )
+        self.address_sets_failing = Gauge(
+            "ringfence_address_sets_failing",
+            "Address sets whose list could not be read when it was last asked for.",
+            registry=self.registry,
+        )
         self.compile_failures = Counter(
             "ringfence_compile_failures",
             "Times that the enforced set could not be turned into rules.",

@@ -18,7 +18,6 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId
-from ringfence.policy.moment import Moment, moment
 from ringfence.store.errors import StoreError
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.dns_names import load_names, put_names, remove_names
@@ -63,10 +62,6 @@ class DnsNames:
     def subscribe(self, on_change: Callable[[frozenset[str]], None]) -> None:
         """Have a quick function called with the names that got an address."""
         self._on_change.append(on_change)
-
-    def now(self) -> Moment:
-        """What policies mean now."""
-        return moment(self.resolutions, self._clock())
 
     def hear(self, node: str, answers: Collection[DnsAnswer]) -> None:
         """Take in what a node's agent tells; raises InputError for what none would."""

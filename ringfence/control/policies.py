@@ -10,6 +10,7 @@ from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.order import Enforced as EnforcedVersion
+from ringfence.store.relational.address_sets import all_address_sets
 from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.filters import all_filters
 from ringfence.store.relational.scopes import all_scopes
@@ -59,7 +60,8 @@ async def load_documents(
     ]
     workspaces = tuple(workspace for workspace, _ in found)
     latest = {workspace.name: version for workspace, version in found}
-    return Documents(tree.preorder(), workspaces, tuple(tree.filters.values())), latest
+    sets = tuple(one.address_set for one in await all_address_sets(connection, tenant))
+    return Documents(tree.preorder(), workspaces, tuple(tree.filters.values()), sets), latest
 
 
 @lru_cache(maxsize=256)

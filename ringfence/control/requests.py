@@ -13,7 +13,9 @@ from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import Clock
+from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address_set import AddressSet
 from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
@@ -25,6 +27,7 @@ from ringfence.policy.approval import Answers, Approvals
 from ringfence.policy.difference import Change as DocumentChange
 from ringfence.policy.difference import difference
 from ringfence.policy.document import Documents, format_documents
+from ringfence.policy.moment import Moment
 from ringfence.policy.requests import Needed, Request, grant, needed
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
@@ -43,7 +46,7 @@ _LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 60.0
 _ID_DIGITS = 10
 _NOBODY = "ringfence"
-_Asked = tuple[tuple[Scope, ...], tuple[Workspace, ...]]
+_Asked = tuple[tuple[Scope, ...], tuple[Workspace, ...], Sets]
 Versions = Sequence[tuple[Workspace, Version]]
 
 
@@ -79,6 +82,7 @@ class Requests:
         """Look at what is needed, and again whenever the inventory has changed."""
         self._dirty.set()
         self._inventory.subscribe(self._dirty.set)
+        self._inventory.address_sets.subscribe(self._dirty.set)
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -105,7 +109,7 @@ class Requests:
         known = {one.id: one for one in await self.all()}
         after = {one.name: one for one in (*held.workspaces, *given.workspaces)}
         primaries = [one for one in after.values() if one.primary]
-        found = await self._needed(tree, primaries)
+        found = await self._needed(tree, primaries, given.address_sets)
         asking = {one.name for one in given.workspaces}
         its = [one for one in found.requests if one.workspace in asking]
         return [
@@ -226,13 +230,16 @@ class Requests:
             if head.primary
         ]
 
-    async def _needed(self, tree: ScopeTree, workspaces: Iterable[Workspace]) -> Needed:
+    async def _needed(
+        self, tree: ScopeTree, workspaces: Iterable[Workspace], given: Iterable[AddressSet] = ()
+    ) -> Needed:
         """What is needed; a question that is asked again at once is not worked out again."""
         snapshot = self._inventory.timeline.latest()
         ordered = tuple(sorted(workspaces, key=lambda one: one.name))
-        asked = (tree.preorder(), ordered)
+        sets = sets_with(self._inventory.now().sets, given)
+        asked = (tree.preorder(), ordered, sets)
         if self._last is None or self._last[0] is not snapshot or self._last[1] != asked:
-            found = await asyncio.to_thread(needed, snapshot, tree, ordered)
+            found = await asyncio.to_thread(needed, snapshot, tree, ordered, Moment(sets=sets))
             self._last = snapshot, asked, found
         return self._last[2]
 

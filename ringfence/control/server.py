@@ -108,7 +108,7 @@ class ControlPlane:
         metrics = Metrics()
         agents = Agents(metrics)
         metrics.registry.register(AgentMetrics(agents.all))
-        inventory = Inventory(self._clock, database, DEFAULT_TENANT, metrics)
+        inventory = Inventory(self._clock, database, DEFAULT_TENANT, metrics, config.fetch_networks)
         await self._run(inventory)
         labels = UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory)
         await self._run(labels)

@@ -14,6 +14,7 @@ from ringfence.model.ids import PolicyId, WorkspaceName
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.policy.evaluate import UNGOVERNED, evaluate
+from ringfence.policy.moment import Moment
 from ringfence.policy.order import Enforced, PolicySet
 
 Usage = Counter[tuple[WorkspaceName, PolicyId]]
@@ -25,12 +26,16 @@ async def usage(
     until_ns: int,
     tree: ScopeTree,
     bound: Iterable[Enforced],
+    moment: Moment,
 ) -> Usage:
-    """For each policy the ends of connections at which it decides, each by its own inventory."""
+    """For each policy the ends of connections at which it decides, each by its own inventory.
+
+    What else it means is what it means at one moment.
+    """
     bound = tuple(bound)
 
     def count(part: Records, snapshot: Snapshot) -> Usage:
-        policies = PolicySet(snapshot, tree, bound)
+        policies = PolicySet(snapshot, tree, bound, moment)
         verdicts = evaluate(policies, connections_of(part, snapshot))
         counts: Usage = Counter()
         for role in EndRole:

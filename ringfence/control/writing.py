@@ -8,6 +8,7 @@ from ringfence.control.audit import Author
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
 from ringfence.policy.difference import Change, ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
+from ringfence.store.relational.address_sets import put_address_sets
 from ringfence.store.relational.filters import put_filters
 from ringfence.store.relational.scopes import put_scopes
 from ringfence.store.relational.workspaces import WorkspaceHead, add_version
@@ -51,6 +52,9 @@ async def write_changes(
         elif change.kind is DocumentKind.FILTER:
             filters = [one for one in given.filters if one.name == change.name]
             await put_filters(connection, tenant, filters, actor, now_ns)
+        elif change.kind is DocumentKind.ADDRESS_SET:
+            sets = [one for one in given.address_sets if one.name == change.name]
+            await put_address_sets(connection, tenant, sets, actor, now_ns)
         else:
             one = workspaces[WorkspaceName(change.name)]
             version = versions[one.name]

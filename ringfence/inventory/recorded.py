@@ -8,7 +8,15 @@ from ringfence.model.address import parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.protocol import parse_one_protocol
-from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
+from ringfence.model.workload import (
+    Backend,
+    ContainerPort,
+    Item,
+    ItemKind,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+)
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -36,6 +44,12 @@ class _Service(msgspec.Struct):
     external_addresses: list[str]
 
 
+class _ContainerPort(msgspec.Struct):
+    name: str
+    protocol: str
+    port: _Port
+
+
 class _Item(msgspec.Struct):
     key: str
     kind: ItemKind
@@ -46,6 +60,7 @@ class _Item(msgspec.Struct):
     labels: dict[str, list[str]]
     node: str
     host_network: bool
+    containers: list[_ContainerPort]
     service: _Service | None
 
 
@@ -71,6 +86,10 @@ def _read(one: _Item) -> Item:
         labels={key: tuple(values) for key, values in one.labels.items()},
         node=one.node,
         host_network=one.host_network,
+        containers=tuple(
+            ContainerPort(port.name, parse_one_protocol(port.protocol), port.port)
+            for port in one.containers
+        ),
         service=_service(one.service) if one.service else None,
         network=parse_network(one.addresses[0]) if is_network and one.addresses else None,
     )

@@ -37,6 +37,11 @@ def format_address(address: Address) -> str:
     return str(ipaddress.IPv6Address(address))
 
 
+def int_address(number: int) -> Address:
+    """The address that an integer of 128 bits is."""
+    return Address(number.to_bytes(16))
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Network:
     """A CIDR block: `address` with its host bits clear, `prefix` in 0..128 over the 16 bytes."""

@@ -15,6 +15,7 @@ NodeName = NewType("NodeName", str)
 ScopeName = NewType("ScopeName", str)
 WorkspaceName = NewType("WorkspaceName", str)
 FilterName = NewType("FilterName", str)
+AddressSetName = NewType("AddressSetName", str)
 PolicyId = NewType("PolicyId", str)
 Version = NewType("Version", int)
 """A workspace's policies as of one commit, counted from 1 and written p1, p2, …"""

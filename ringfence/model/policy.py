@@ -6,7 +6,7 @@ from enum import StrEnum
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import FilterName, PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import AddressSetName, FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, Port, format_protocol
 from ringfence.model.query import Query
 
@@ -92,6 +92,16 @@ class CidrEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressSetEnd:
+    """Every address of a set that has a name, a `model.address_set.AddressSet`.
+
+    As of a CIDR block, addresses inside Kubernetes clusters are meant too.
+    """
+
+    name: AddressSetName
+
+
+@dataclass(frozen=True, slots=True)
 class FqdnEnd:
     """The hosts outside that DNS answered for a name, as `model.fqdn` writes names.
 
@@ -135,12 +145,13 @@ End = (
     | NamedFilterEnd
     | ServiceEnd
     | CidrEnd
+    | AddressSetEnd
     | FqdnEnd
     | OwnNodeEnd
     | ApiServerEnd
     | OutsideEnd
 )
-_WITHOUT_PORT_NAMES = (CidrEnd, FqdnEnd, OwnNodeEnd, OutsideEnd)
+_WITHOUT_PORT_NAMES = (CidrEnd, AddressSetEnd, FqdnEnd, OwnNodeEnd, OutsideEnd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.ends import resolve
 from ringfence.policy.fronts import Fronts
+from ringfence.policy.moment import UNTOLD
 from ringfence.policy.requests import Needed, Request
 from ringfence.policy.sets import AddressSets, of_addresses
 
@@ -78,7 +79,7 @@ class Approvals:
         if query is None:
             return True
         wanted = request.wanted
-        end = resolve(wanted.provider, wanted.action, _NAMELESS, self._tree, self._snapshot, {})
+        end = resolve(wanted.provider, wanted.action, _NAMELESS, self._tree, self._snapshot, UNTOLD)
         ports = [one for one in wanted.ports if isinstance(one, PortRange)]
         if end.own_node or len(ports) < len(wanted.ports):
             return False  # which nodes those are, or which ports, depends on the consumers

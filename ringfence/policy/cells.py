@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ringfence.model.address import V4_MAPPED
 from ringfence.model.protocol import PortRange
-from ringfence.policy.ends import AddressRange
+from ringfence.model.ranges import AddressRange
 
 PORTS = 65536
 _ADDRESSES = 1 << 128

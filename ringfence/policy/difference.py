@@ -7,7 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 from ringfence.model.policy import Workspace
-from ringfence.policy.document import Documents, filter_spec, scope_spec, workspace_spec
+from ringfence.policy.document import (
+    Documents,
+    address_set_spec,
+    filter_spec,
+    scope_spec,
+    workspace_spec,
+)
 
 Spec = Mapping[str, Any]
 _POLICY = "policy "
@@ -18,11 +24,12 @@ class DocumentKind(StrEnum):
 
     SCOPE = "Scope"
     FILTER = "Filter"
+    ADDRESS_SET = "AddressSet"
     WORKSPACE = "Workspace"
 
 
 class ChangeKind(StrEnum):
-    """What became of a scope, a filter or a workspace."""
+    """What became of a document."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -70,7 +77,7 @@ class PartDifference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one scope, filter or workspace, and each part of it that differs."""
+    """What became of one document, and each part of it that differs."""
 
     kind: DocumentKind
     name: str
@@ -84,13 +91,16 @@ class Change:
 
 
 def difference(old: Documents, new: Documents) -> list[Change]:
-    """One change for each scope, then each filter and workspace, of either side, by name.
+    """One change for each scope, then each filter, address set and workspace of either side.
+
+    Each kind by name.
 
     What only `old` has counts as deleted: hand over only what is meant to be compared.
     """
     return [
         *_changes(DocumentKind.SCOPE, _scopes(old), _scopes(new)),
         *_changes(DocumentKind.FILTER, _filters(old), _filters(new)),
+        *_changes(DocumentKind.ADDRESS_SET, _address_sets(old), _address_sets(new)),
         *_changes(DocumentKind.WORKSPACE, _workspaces(old), _workspaces(new)),
     ]
 
@@ -101,6 +111,10 @@ def _scopes(documents: Documents) -> dict[str, Spec]:
 
 def _filters(documents: Documents) -> dict[str, Spec]:
     return {one.name: filter_spec(one) for one in documents.filters}
+
+
+def _address_sets(documents: Documents) -> dict[str, Spec]:
+    return {one.name: address_set_spec(one) for one in documents.address_sets}
 
 
 def _workspaces(documents: Documents) -> dict[str, Spec]:

@@ -1,4 +1,4 @@
-"""Scopes, named filters and workspaces as YAML text, the form that people keep in git.
+"""What people decide as YAML text, the form that they keep in git.
 
     apiVersion: ringfence.io/v1alpha1
     kind: Scope
@@ -12,14 +12,28 @@ own. What does not is refused with file, line and field; there is no default for
 over traffic: a catch-all and a protocol are always written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import yaml
 
-from ringfence.model.ids import FilterName, ScopeName, WorkspaceName
+from ringfence.model.address_set import (
+    AddressSet,
+    Fetched,
+    Source,
+    Uploaded,
+    Written,
+    check_ranges,
+    format_range,
+    parse_every,
+    parse_range,
+    parse_url,
+)
+from ringfence.model.duration import format_duration
+from ringfence.model.errors import InputError
+from ringfence.model.ids import AddressSetName, FilterName, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Workspace
 from ringfence.model.protocol import (
@@ -41,6 +55,8 @@ from ringfence.policy.policy_fields import (
 from ringfence.policy.yaml_text import Flow, Inline, dump_all
 
 API_VERSION = "ringfence.io/v1alpha1"
+KINDS = ("Scope", "Filter", "AddressSet", "Workspace")
+"""Of documents, in the order in which they stand."""
 T = TypeVar("T")
 _MOST_LEVELS = 50
 
@@ -52,17 +68,19 @@ class Documents:
     scopes: tuple[Scope, ...] = ()
     workspaces: tuple[Workspace, ...] = ()
     filters: tuple[InventoryFilter, ...] = ()
+    address_sets: tuple[AddressSet, ...] = ()
     references: tuple[Reference, ...] = ()
     """What policies name of the others, and where."""
 
 
 def parse_documents(text: str, file_name: str) -> Documents:
     """Read YAML documents; raises DocumentError for the first thing that is not sound."""
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in ("Scope", "Filter", "Workspace")}
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     references: list[Reference] = []
     readers: dict[str, Callable[[str, Field], Any]] = {
         "Scope": _scope,
         "Filter": _filter,
+        "AddressSet": _address_set,
         "Workspace": partial(_workspace, references=references),
     }
     for node in _compose(text, file_name):
@@ -80,6 +98,7 @@ def parse_documents(text: str, file_name: str) -> Documents:
         scopes=tuple(found["Scope"].values()),
         workspaces=tuple(found["Workspace"].values()),
         filters=tuple(found["Filter"].values()),
+        address_sets=tuple(found["AddressSet"].values()),
         references=tuple(references),
     )
 
@@ -139,6 +158,33 @@ def _public(field: Field) -> PublicPorts:
     return PublicPorts(protocol, ports)
 
 
+def _address_set(name: str, spec: Field) -> AddressSet:
+    given = spec.fields(("addresses", "url", "every", "uploaded"))
+    kinds = [kind for kind in ("addresses", "url", "uploaded") if kind in given]
+    if len(kinds) != 1:
+        raise spec.error("an address set has exactly one of addresses, url, uploaded")
+    if ("every" in given) != ("url" in given):
+        raise spec.error("`url` and `every`, how often it is asked, go together: every: 12h")
+    return AddressSet(AddressSetName(name), _source(kinds[0], given))
+
+
+def _source(kind: str, given: Mapping[str, Field]) -> Source:
+    if kind == "url":
+        every = given["every"]
+        url = given["url"].read(parse_url, given["url"].text())
+        return Fetched(url, every.read(parse_every, every.text()))
+    if kind == "uploaded":
+        if not given["uploaded"].boolean():
+            raise given["uploaded"].error("write true, or name another source")
+        return Uploaded()
+    ranges = tuple(one.read(parse_range, one.text()) for one in listed(given, "addresses"))
+    try:
+        check_ranges(ranges)
+    except InputError as error:
+        raise given["addresses"].error(str(error)) from error
+    return Written(ranges)
+
+
 def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace:
     known = ("scope", "primary", "catchAll", "clusters", "policies")
     given = spec.required(known, "scope", "catchAll")
@@ -183,7 +229,8 @@ def _cluster(field: Field) -> Cluster:
 def format_documents(documents: Documents) -> str:
     """The one text for what the documents say; `parse_documents` reads it back.
 
-    Scopes stand with parents before their children, then filters and workspaces by name. What has
+    Scopes stand with parents before their children, then filters, address sets and workspaces, each
+    by name. What has
     its default is left out.
     """
     scopes = [
@@ -193,13 +240,17 @@ def format_documents(documents: Documents) -> str:
         ("Filter", one.name, filter_spec(one))
         for one in sorted(documents.filters, key=lambda one: one.name)
     ]
+    address_sets = [
+        ("AddressSet", one.name, address_set_spec(one))
+        for one in sorted(documents.address_sets, key=lambda one: one.name)
+    ]
     workspaces = [
         ("Workspace", workspace.name, workspace_spec(workspace))
         for workspace in sorted(documents.workspaces, key=lambda workspace: workspace.name)
     ]
     return dump_all(
         {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
-        for kind, name, spec in [*scopes, *filters, *workspaces]
+        for kind, name, spec in [*scopes, *filters, *address_sets, *workspaces]
     )
 
 
@@ -235,6 +286,17 @@ def filter_spec(one: InventoryFilter) -> dict[str, Any]:
         **({"restricted": True} if one.restricted else {}),
         **({"public": public} if public else {}),
     }
+
+
+def address_set_spec(one: AddressSet) -> dict[str, Any]:
+    """What stands under `spec` of an address set."""
+    match one.source:
+        case Written(ranges):
+            return {"addresses": [format_range(span) for span in ranges]}
+        case Fetched(url, every_seconds):
+            return {"url": url, "every": format_duration(every_seconds)}
+        case Uploaded():
+            return {"uploaded": True}
 
 
 def workspace_spec(workspace: Workspace) -> dict[str, Any]:

@@ -6,12 +6,11 @@ positions and addresses. Both take them from here, so they cannot differ on who 
 A host-network pod is its node: it never stands for itself, so a filter that matches only such
 pods matches nothing. A Service that the inventory lacks matches nothing in an ALLOW and everyone in
 a DENY. A name without an address at the time matches nothing in both: names come and go with the
-questions that are asked, and a DENY by name keeps nobody from the addresses behind it anyway.
+questions that are asked, and a DENY by name keeps nobody from the addresses behind it anyway. So
+does an address set that never held anything: a list that nobody could fetch is not everybody.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address, summarize_address_range
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,13 @@ from pyroaring import BitMap
 from ringfence.inventory.outside import NO_HOSTS
 from ringfence.inventory.resolutions import Names
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, Network, host_network, parse_network
+from ringfence.model.address import Network, host_network
 from ringfence.model.errors import InputError
 from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, ScopeName
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
@@ -40,15 +40,13 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.query import And, Query
+from ringfence.model.ranges import AddressRange, blocks, spans, subtract
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import ItemKind
-
-AddressRange = tuple[int, int]
-"""First and last address of 128 bits, both included."""
+from ringfence.policy.moment import Moment
 
 API_SERVICE = ServiceEnd("default", "kubernetes")
 """Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
-_V4 = parse_network("0.0.0.0/0")
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,7 @@ class ResolvedEnd:
     @property
     def networks(self) -> tuple[Network, ...]:
         """The ranges as the fewest CIDR blocks, sorted."""
-        return tuple(
-            Network(Address(block.network_address.packed), block.prefixlen)
-            for first, last in self.ranges
-            for block in summarize_address_range(IPv6Address(first), IPv6Address(last))
-        )
+        return tuple(block for span in self.ranges for block in blocks(span))
 
 
 ANYONE = ResolvedEnd(anyone=True)
@@ -97,11 +91,11 @@ def resolve(
     workspace: Workspace,
     tree: ScopeTree,
     snapshot: Snapshot,
-    names: Names,
+    moment: Moment,
 ) -> ResolvedEnd:
     """Who `end` of a policy with `action` in `workspace` is.
 
-    Raises InputError where it names a scope, a cluster or a filter that there is not.
+    Raises InputError where it names a scope, a cluster, a filter or an address set that is none.
     """
     match end:
         case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
@@ -116,8 +110,11 @@ def resolve(
             return ResolvedEnd(ranges=subtract(spans(networks), spans(exceptions)))
         case OutsideEnd():
             return ResolvedEnd(ranges=_outside(snapshot))
+        case AddressSetEnd(set_name):
+            held = moment.held_by(set_name)
+            return ResolvedEnd(ranges=held, unknown=not held)
         case FqdnEnd(pattern):
-            found = _answered(pattern, names, snapshot)
+            found = _answered(pattern, moment.names, snapshot)
             return ResolvedEnd(ranges=found, unknown=not found)
         case OwnNodeEnd():
             return ResolvedEnd(own_node=True)
@@ -153,49 +150,6 @@ def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:
         for item in snapshot.items
     )
     return np.array([*running, NOWHERE], dtype=np.int32)
-
-
-def spans(networks: Iterable[Network]) -> tuple[AddressRange, ...]:
-    """The addresses in any of the blocks, disjoint and sorted.
-
-    An IPv6 block never holds an IPv4 address: `::/0` is every IPv6 address and no other.
-    """
-    spanned: list[AddressRange] = []
-    for network in networks:
-        block = ((network.first, network.last),)
-        spanned += block if network.is_v4 else subtract(block, ((_V4.first, _V4.last),))
-    return union(spanned)
-
-
-def union(ranges: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
-    """The addresses in any of the ranges, disjoint and sorted."""
-    merged: list[AddressRange] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = merged[-1][0], max(merged[-1][1], last)
-        else:
-            merged.append((first, last))
-    return tuple(merged)
-
-
-def subtract(
-    ranges: tuple[AddressRange, ...], holes: tuple[AddressRange, ...]
-) -> tuple[AddressRange, ...]:
-    """The ranges without the holes, disjoint and sorted as `ranges` are."""
-    holes, left, spot = union(holes), list[AddressRange](), 0
-    for start, last in ranges:
-        first = start
-        while spot < len(holes) and holes[spot][1] < first:
-            spot += 1
-        at = spot
-        while at < len(holes) and holes[at][0] <= last:
-            if first < holes[at][0]:
-                left.append((first, holes[at][0] - 1))
-            first = holes[at][1] + 1
-            at += 1
-        if first <= last:
-            left.append((first, last))
-    return tuple(left)
 
 
 def _answered(pattern: str, names: Names, snapshot: Snapshot) -> tuple[AddressRange, ...]:

@@ -11,8 +11,8 @@ from ringfence.model.address import Address, Network
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.model.ranges import spans
 from ringfence.model.workload import Item, ItemKind
-from ringfence.policy.ends import spans
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets, of_addresses
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange
+from ringfence.model.ranges import subtract
 from ringfence.model.workload import Backend, ItemKind
-from ringfence.policy.ends import subtract
 from ringfence.policy.fronts import Front, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule

@@ -11,6 +11,7 @@ from enum import StrEnum
 from ringfence.model.ids import PolicyId, Version, WorkspaceName
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     ClusterEnd,
     End,
     FilterEnd,
@@ -26,6 +27,7 @@ from ringfence.model.protocol import WITH_PORTS, PortRange
 from ringfence.model.query import And
 from ringfence.model.words import counted
 from ringfence.policy.ends import ResolvedEnd
+from ringfence.policy.fields import format_instant
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.needless import Needless, needless
 from ringfence.policy.order import Enforced, PolicySet
@@ -40,6 +42,8 @@ class Oddity(StrEnum):
     REDUNDANT = "redundant"
     TOO_BROAD = "too-broad"
     UNUSED = "unused"
+    EXPIRED = "expired"
+    EXPIRING = "expiring"
     MATCHES_NOTHING = "matches-nothing"
     NO_SUCH_SERVICE = "no-such-service"
 
@@ -50,6 +54,8 @@ ODDITIES = {
     Oddity.REDUNDANT: "What would decide in its place says the same.",
     Oddity.TOO_BROAD: "It allows any port to or from everybody.",
     Oddity.UNUSED: "No connection was observed that it decides.",
+    Oddity.EXPIRED: "It counts no more.",
+    Oddity.EXPIRING: "Soon it counts no more.",
     Oddity.MATCHES_NOTHING: "One of its ends is nobody.",
     Oddity.NO_SUCH_SERVICE: "The inventory has no such Service.",
 }
@@ -123,8 +129,8 @@ def _nobody(
         ("consumer", policy.consumer, rule.consumer),
         ("provider", policy.provider, rule.provider),
     ):
-        if isinstance(end, FqdnEnd):
-            continue  # DNS tells, and not the inventory
+        if isinstance(end, FqdnEnd | AddressSetEnd):
+            continue  # DNS or a list tells, and not the inventory
         if isinstance(end, ServiceEnd) and resolved.unknown:
             where = f" in {end.kubernetes_cluster}" if end.kubernetes_cluster else ""
             reach = "everybody" if resolved.anyone else "nobody"
@@ -239,6 +245,29 @@ def lint_sets(
         if not one.primary and one.name in about:
             others = [pair for pair in primary if pair[0].scope != one.scope]
             yield [*others, (one, version)], {one.name}
+
+
+def expiring(workspaces: Iterable[Workspace], now_ns: int, within_ns: int) -> list[Finding]:
+    """The policies that have expired, and those that do so within a time from now."""
+    return [
+        Finding(
+            Oddity.EXPIRED if policy.is_expired(now_ns) else Oddity.EXPIRING,
+            workspace.name,
+            policy.id,
+            f"it {verb} on {format_instant(policy.expires_ns)}{_whose(policy)}",
+        )
+        for workspace in workspaces
+        for policy in workspace.policies
+        if policy.expires_ns is not None and policy.is_expired(now_ns + within_ns)
+        for verb in ["expired" if policy.is_expired(now_ns) else "expires"]
+    ]
+
+
+def _whose(policy: Policy) -> str:
+    """Whom to ask, and by what, as far as the policy says."""
+    said = {"owner": policy.owner, "ticket": policy.ticket}
+    told = ", ".join(f"{what} {value}" for what, value in said.items() if value)
+    return f" ({told})" if told else ""
 
 
 def unused(

@@ -3,7 +3,9 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from ringfence.inventory.contents import sets_with
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address_set import AddressSet
 from ringfence.model.errors import InputError
 from ringfence.model.ids import RevisionId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
@@ -11,7 +13,8 @@ from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.model.workload import Item
 from ringfence.policy.comments import Path, places
 from ringfence.policy.document import Documents, parse_documents
-from ringfence.policy.lint import Finding, lint, lint_sets
+from ringfence.policy.lint import Finding, expiring, lint, lint_sets
+from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
 from ringfence.policy.universe import universe
 
@@ -28,25 +31,31 @@ def lint_documents(
     files: Iterable[tuple[str, str]],
     items: Iterable[Item] | None,
     workspaces: Collection[str] = (),
+    *,
+    now_ns: int = 0,
+    within_ns: int = 0,
 ) -> list[tuple[Place, Finding]]:
     """What is odd about the workspaces of files, (name, text), by place.
 
     Without items they are held against every inventory that there may be, and told is what any of
-    them bears out. Raises InputError where the files are not sound, or `workspaces`, which limits
-    what is judged, names none of theirs.
+    them bears out. Policies are told that have expired at `now_ns`, epoch ns, or do so within a
+    time of it. Raises InputError where the files are not sound, or `workspaces`, which limits what
+    is judged, names none of theirs.
     """
     scopes: list[Scope] = []
     found: list[Workspace] = []
     filters: list[InventoryFilter] = []
+    address_sets: list[AddressSet] = []
     where: dict[Path, Place] = {}
     for name, text in files:
         read = parse_documents(text, name)
         scopes += read.scopes
         found += read.workspaces
         filters += read.filters
+        address_sets += read.address_sets
         for index, path in places(text):
             where[path] = Place(name, text.count("\n", 0, index) + 1)
-    documents = Documents(tuple(scopes), tuple(found), tuple(filters))
+    documents = Documents(tuple(scopes), tuple(found), tuple(filters), tuple(address_sets))
     names = {one.name for one in documents.workspaces}
     for wanted in workspaces:
         if wanted not in names:
@@ -57,12 +66,14 @@ def lint_documents(
         documents, items = universe(documents)
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
     tree = ScopeTree(documents.scopes, documents.filters)
+    moment = Moment(sets=sets_with({}, address_sets))
     versions = {name: Version(1) for name in names}
     odd = [
         one
         for bound, judged in lint_sets(documents.workspaces, versions, about)
-        for one in lint(PolicySet(snapshot, tree, bound), judged, known=known)
+        for one in lint(PolicySet(snapshot, tree, bound, moment), judged, known=known)
     ]
+    odd += expiring([one for one in found if one.name in about], now_ns, within_ns)
     positions = {
         (one.name, policy.id): at for one in found for at, policy in enumerate(one.policies)
     }

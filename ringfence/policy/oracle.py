@@ -156,9 +156,8 @@ class Oracle:
         """Whether an end that is no Service is the address, with the other end's beside it."""
         item = self._holder(address)
         match end:
-            case ends.CidrEnd(networks, exceptions):
-                # "CIDRs match addresses inside the cluster too."
-                return _in_any(address, networks) and not _in_any(address, exceptions)
+            case ends.CidrEnd() | ends.AddressSetEnd():
+                return self._lists(end, address)
             case ends.OutsideEnd():
                 return self._is_outside(address)
             case ends.FqdnEnd(pattern):
@@ -189,6 +188,13 @@ class Oracle:
         """Follows "A host-network pod is its node"."""
         holders = [item for item in self._items if address in item.addresses]
         return min(holders, key=lambda item: item.host_network, default=None)
+
+    def _lists(self, end: ends.CidrEnd | ends.AddressSetEnd, address: Address) -> bool:
+        """Follows "CIDRs match addresses inside the cluster too", and address sets as they do."""
+        if isinstance(end, ends.CidrEnd):
+            return _in_any(address, end.networks) and not _in_any(address, end.exceptions)
+        held, number = self._moment.sets[end.name], int.from_bytes(address)
+        return any(first <= number <= last for first, last in held)
 
     def _is_outside(self, address: Address) -> bool:
         """Follows "Every address that no item of the inventory holds", and that is a host's."""

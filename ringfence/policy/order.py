@@ -42,7 +42,7 @@ class PolicySet:
     """What a set of enforced workspaces, and of quarantines, means for one inventory and moment.
 
     Independent of the order in which they are given. Raises InputError for a workspace given
-    twice, and for a policy that names a scope or a cluster that there is not.
+    twice, and for a policy that names a scope, a cluster, a filter or an address set that is none.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class PolicySet:
             return
         decided = decision(said.id, said.action)
         consumer, provider = (
-            resolve(end, said.action, workspace, self.tree, self.snapshot, self.moment.names)
+            resolve(end, said.action, workspace, self.tree, self.snapshot, self.moment)
             for end in (said.consumer, said.provider)
         )
         for one in parts(said, governed, consumer, provider, self.snapshot):

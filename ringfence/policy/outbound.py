@@ -7,7 +7,7 @@ from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange
-from ringfence.policy.ends import subtract
+from ringfence.model.ranges import subtract
 from ringfence.policy.fronts import Front, but_ports, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule

@@ -14,7 +14,8 @@ from ringfence.model.address import host_network
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Policy
 from ringfence.model.protocol import PortName, PortRange
-from ringfence.policy.ends import ResolvedEnd, spans
+from ringfence.model.ranges import spans
+from ringfence.policy.ends import ResolvedEnd
 
 
 @dataclass(frozen=True)

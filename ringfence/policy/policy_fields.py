@@ -9,11 +9,12 @@ from ringfence.model.address import Network, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.fqdn import parse_fqdn
 from ringfence.model.icmp import format_icmp_type, parse_icmp_type
-from ringfence.model.ids import FilterName, PolicyId, ScopeName
+from ringfence.model.ids import AddressSetName, FilterName, PolicyId, ScopeName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
     SPOKEN_BY_POLICIES,
     Action,
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
@@ -60,7 +61,7 @@ _POLICY_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name in a document, of a scope or a filter that must be somewhere."""
+    """A name in a document, of a scope, a filter or an address set that must be somewhere."""
 
     kind: str
     name: str
@@ -132,6 +133,9 @@ class _Written:
     def named_filter(self) -> End:
         return NamedFilterEnd(FilterName(self._refer("filter")))
 
+    def address_set(self) -> End:
+        return AddressSetEnd(AddressSetName(self._refer("address set")))
+
     def _refer(self, kind: str) -> str:
         name = self.value.text()
         self.references.append(Reference(kind, name, self.value))
@@ -177,6 +181,7 @@ _END_KINDS: Mapping[str, Callable[[_Written], End]] = {
     "namedFilter": _Written.named_filter,
     "service": _Written.service,
     "cidr": _Written.cidr,
+    "addressSet": _Written.address_set,
     "fqdn": lambda written: FqdnEnd(written.value.read(parse_fqdn, written.value.text())),
     "node": _Written.node,
     "apiServer": _Written.api_server,
@@ -225,7 +230,7 @@ def _end_spec(end: End) -> Inline:
 
 
 def _named_spec(
-    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | FqdnEnd,
+    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | AddressSetEnd | FqdnEnd,
 ) -> Inline:
     match end:
         case ScopeEnd(scope):
@@ -236,6 +241,8 @@ def _named_spec(
             return Inline(filter=str(query))
         case NamedFilterEnd(filter_name):
             return Inline(namedFilter=filter_name)
+        case AddressSetEnd(set_name):
+            return Inline(addressSet=set_name)
         case FqdnEnd(name):
             return Inline(fqdn=name)
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, is_v4
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange
+from ringfence.model.ranges import AddressRange, union
 from ringfence.model.verdict import EndRole
 from ringfence.policy import bits
 from ringfence.policy.cells import AddressCells, PortCells
-from ringfence.policy.ends import AddressRange, union
 from ringfence.policy.evaluate import Order
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.match import Matcher

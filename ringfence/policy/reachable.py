@@ -12,9 +12,10 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.protocol import WITH_PORTS, PortRange, format_port, format_protocol
+from ringfence.model.ranges import AddressRange, union
 from ringfence.model.workload import ItemKind
 from ringfence.policy.cells import PORTS
-from ringfence.policy.ends import AddressRange, ResolvedEnd, union
+from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.reach import Allowed, PortCell, Reach, Survey
 
 OWN_NODE = "its own node"

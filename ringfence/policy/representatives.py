@@ -16,9 +16,10 @@ from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, is_v4
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
+from ringfence.model.ranges import AddressRange
 from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import Connection
-from ringfence.policy.ends import AddressRange, ResolvedEnd
+from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fronts import MAX_PORT, Front, Fronts, fits
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.match import Matcher, Numbers
@@ -161,9 +162,9 @@ class Representatives:
 
     def _strangers(self, ranges: tuple[AddressRange, ...]) -> list[Entity]:
         """Addresses that nobody holds, one for each part of the ranges that rules tell apart."""
-        starts = {first for first, _ in ranges} | {
-            cut for cut in self._address_cuts for first, last in ranges if first < cut <= last
-        }
+        cuts, starts = self._address_cuts, {first for first, _ in ranges}
+        for first, last in ranges:
+            starts.update(cuts[bisect_right(cuts, first) : bisect_right(cuts, last)])
         addresses = [Address(start.to_bytes(16)) for start in sorted(starts)]
         return [(NOWHERE, one) for one in addresses if self._snapshot.at(one) == NOWHERE]
 

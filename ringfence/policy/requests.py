@@ -34,6 +34,7 @@ from ringfence.model.verdict import EndRole
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.layer import OrderedRule
+from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.order import PolicySet
 from ringfence.policy.representatives import Representatives
 
@@ -101,9 +102,15 @@ class _Held:
         return self._policies[decision.workspace, decision.policy]
 
 
-def needed(snapshot: Snapshot, tree: ScopeTree, workspaces: Iterable[Workspace]) -> Needed:
+def needed(
+    snapshot: Snapshot,
+    tree: ScopeTree,
+    workspaces: Iterable[Workspace],
+    moment: Moment = UNTOLD,
+) -> Needed:
     """The requests that these workspaces need of each other, were all of them enforced."""
-    policy_set = PolicySet(snapshot, tree, [(one, Version(0)) for one in workspaces])
+    versions = [(one, Version(0)) for one in workspaces]
+    policy_set = PolicySet(snapshot, tree, versions, moment)
     held = _Held(policy_set)
     asking, connections, whole = _connections(policy_set, held)
     found = _denied(policy_set, asking, connections)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ringfence.model.policy import SPOKEN, SPOKEN_BY_POLICIES, Rank
 from ringfence.model.protocol import NAMES, WITH_PORTS
-from ringfence.policy.document import API_VERSION
+from ringfence.policy.document import API_VERSION, KINDS
 from ringfence.policy.policy_fields import DEFAULT_NAMESPACE, DEFAULT_PRIORITY, OUTSIDE, OWN
 
 Schema = dict[str, Any]
@@ -22,20 +22,21 @@ def document_schema() -> Schema:
     """The schema of one document (JSON Schema draft 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Ringfence scope, filter or workspace",
+        "title": "Ringfence scope, filter, address set or workspace",
         "type": "object",
         "required": ["apiVersion", "kind", "metadata", "spec"],
         "properties": {
             "apiVersion": {"const": API_VERSION},
-            "kind": {"enum": ["Scope", "Filter", "Workspace"]},
+            "kind": {"enum": [*KINDS]},
             "metadata": _object({"name": _text("The name.")}, "name"),
             "spec": {"type": "object"},
         },
         "additionalProperties": False,
-        "allOf": [_where("Scope"), _where("Filter"), _where("Workspace")],
+        "allOf": [*map(_where, KINDS)],
         "$defs": {
             "Scope": _scope(),
             "Filter": _filter(),
+            "AddressSet": _address_set(),
             "Workspace": _workspace(),
             "Policy": _policy(),
             "Consumer": _end(_consumer_ends()),
@@ -74,6 +75,17 @@ def _filter() -> Schema:
         "scope",
         "query",
     )
+
+
+def _address_set() -> Schema:
+    address = _text("An address, a CIDR block, or a range FIRST-LAST.")
+    every = _text("How often it is asked for, from 5m to 7d.") | {"pattern": "^[1-9][0-9]*[mhd]$"}
+    sources: dict[str, dict[str, Schema]] = {
+        "addresses": {"addresses": _one_or_more(address)},
+        "url": {"url": _text("Where a list is, http or https."), "every": every},
+        "uploaded": {"uploaded": {"const": True, "description": "Somebody uploads a list."}},
+    }
+    return {"type": "object", "oneOf": [_object(one, *one) for one in sources.values()]}
 
 
 def _workspace() -> Schema:
@@ -156,6 +168,7 @@ def _consumer_ends() -> dict[str, dict[str, Schema]]:
         "cluster": {"cluster": _text("Every workload of this cluster of the workspace.")},
         "filter": {"filter": _text(f"Every workload that matches. {_FILTER}")},
         "cidr": {"cidr": networks, "except": networks},
+        "addressSet": {"addressSet": _text("Every address of this address set.")},
         "fqdn": {"fqdn": _text("A name in DNS; * may stand for its first label.")},
         "namedFilter": {"namedFilter": _text("Every workload of this named filter.")},
         "node": {"node": {"const": OWN, "description": "The node of the other end's pod."}},

@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, Network, host_network, parse_network
-from ringfence.policy.ends import AddressRange, ResolvedEnd, spans, subtract
+from ringfence.model.ranges import AddressRange, blocks, spans, subtract
 from ringfence.policy.program import SetId
 
 _DIGEST = 16
@@ -29,6 +29,7 @@ class AddressSets:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._ranges: dict[SetId, tuple[AddressRange, ...]] = {}
+        self._networks: dict[SetId, tuple[Network, ...]] = {}
 
     def name(self, meaning: str, ranges: tuple[AddressRange, ...]) -> SetId:
         """The set that stands for `meaning`; equal meanings must come with equal ranges."""
@@ -43,12 +44,9 @@ class AddressSets:
         ::/0 stands for all IPv6 addresses, as it does on the wire, though its 16 bytes hold
         the mapped IPv4 ones.
         """
-        ranges = self._ranges[name]
-        v4 = subtract(ranges, _NOT_V4)
-        v6 = subtract(ranges, _V4)
-        if v6 == _NOT_V4:
-            v6 = EVERYWHERE
-        return ResolvedEnd(ranges=v4).networks + ResolvedEnd(ranges=v6).networks
+        if name not in self._networks:  # each node that has it asks
+            self._networks[name] = _networks(self._ranges[name])
+        return self._networks[name]
 
     def of_items(self, positions: Iterable[int]) -> tuple[AddressRange, ...]:
         """All addresses of the items at the positions."""
@@ -83,3 +81,10 @@ def within(address: Address, ranges: tuple[AddressRange, ...]) -> bool:
     number = int.from_bytes(address)
     spot = bisect_right(ranges, (number, 2**128)) - 1
     return spot >= 0 and number <= ranges[spot][1]
+
+
+def _networks(ranges: tuple[AddressRange, ...]) -> tuple[Network, ...]:
+    v4, v6 = subtract(ranges, _NOT_V4), subtract(ranges, _V4)
+    if v6 == _NOT_V4:
+        v6 = EVERYWHERE
+    return tuple(block for span in (*v4, *v6) for block in blocks(span))

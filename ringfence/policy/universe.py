@@ -20,6 +20,7 @@ from ringfence.model.address import Address, Network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.policy import (
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     Cluster,
@@ -33,6 +34,7 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import WITH_PORTS, PortRange
 from ringfence.model.query import And, Compare, Not, Operator, Or, Query
+from ringfence.model.ranges import AddressRange, spans, subtract
 from ringfence.model.workload import (
     WORKLOAD_KINDS,
     Item,
@@ -42,7 +44,6 @@ from ringfence.model.workload import (
     ServiceType,
 )
 from ringfence.policy.document import Documents
-from ringfence.policy.ends import AddressRange, spans, subtract
 
 LARGEST = 50_000
 """Addresses of workloads; documents that tell more apart are refused."""
@@ -57,9 +58,9 @@ _BLOCK = 64
 def universe(documents: Documents) -> tuple[Documents, list[Item]]:
     """The documents, rewritten, and the inventory that stands for all; raises InputError.
 
-    Left out are policies of which nothing can be said without an inventory: those with names in
-    DNS or of ports, with Services of one Kubernetes cluster among several, API servers, and hosts
-    outside.
+    Left out are policies of which nothing can be said without an inventory: those with address
+    sets, names in DNS or of ports, with Services of one Kubernetes cluster among several, API
+    servers, and hosts outside.
     """
     kept = tuple(
         replace(one, policies=tuple(filter(_is_sayable, one.policies)))
@@ -77,7 +78,7 @@ def universe(documents: Documents) -> tuple[Documents, list[Item]]:
 
 def _is_sayable(policy: Policy) -> bool:
     ends = policy.consumer, policy.provider
-    untold = FqdnEnd | ApiServerEnd | OutsideEnd
+    untold = FqdnEnd | AddressSetEnd | ApiServerEnd | OutsideEnd
     return all(isinstance(port, PortRange) for port in policy.ports) and not any(
         isinstance(end, untold) or (isinstance(end, ServiceEnd) and end.kubernetes_cluster)
         for end in ends

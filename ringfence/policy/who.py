@@ -5,7 +5,8 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import ClusterEnd
-from ringfence.policy.ends import AddressRange, ResolvedEnd, union
+from ringfence.model.ranges import AddressRange, union
+from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import PolicySet

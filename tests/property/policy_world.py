@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, parse_address, parse_network
+from ringfence.model.address_set import parse_range
 from ringfence.model.ids import (
+    AddressSetName,
     ClusterId,
     PolicyId,
     RevisionId,
@@ -23,6 +25,7 @@ from ringfence.model.ids import (
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import (
     SPOKEN,
+    AddressSetEnd,
     CatchAll,
     CidrEnd,
     Cluster,
@@ -40,9 +43,11 @@ from ringfence.model.policy import (
 from ringfence.model.protocol import ICMP, TCP, UDP, PortRange
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import Query, parse
+from ringfence.model.ranges import union
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
 from ringfence.policy.connection import Connection
+from ringfence.policy.moment import Moment
 from ringfence.policy.order import Enforced, PolicySet
 
 CONNECTIONS = 250
@@ -68,6 +73,14 @@ NETWORKS = [
 ]
 PORTS = [80, 443, 8079, 27017, 31095]
 CLUSTERS = [ClusterId("east"), ClusterId("west")]
+LISTED, EMPTY = AddressSetName("listed"), AddressSetName("empty")
+MOMENT = Moment(
+    sets={
+        LISTED: union(map(parse_range, ("10.1.1.2-10.1.2.2", "203.0.113.0/24", "fd00::1:0/112"))),
+        EMPTY: (),
+    }
+)
+"""What address sets hold in every world."""
 T = TypeVar("T")
 OUTSIDE = [parse_address(text) for text in ("203.0.113.9", "2001:db8::9")]
 
@@ -205,11 +218,15 @@ def _provider(tree: ScopeTree, digits: "_Digits") -> End:
 
 
 def _consumer(tree: ScopeTree, digits: "_Digits") -> End:
-    match digits.choose(["all", "own", "scope", "cluster", "filter", "blocks", "name", "own"]):
+    match digits.choose(
+        ["all", "own", "scope", "cluster", "filter", "blocks", "name", "own", "set"]
+    ):
         case "all":
             return CidrEnd((NETWORKS[0], NETWORKS[1]))
         case "own":
             return OwnNodeEnd()
+        case "set":
+            return AddressSetEnd(digits.choose([LISTED, LISTED, EMPTY]))
         case "scope":
             return ScopeEnd(digits.choose(tree.preorder()).name)
         case "cluster":
@@ -284,7 +301,7 @@ class World:
 
     def policy_set(self, bound: list[Enforced] | None = None) -> PolicySet:
         enforced = self.enforced if bound is None else bound
-        return PolicySet(self.snapshot, self.tree, enforced, quarantines=self.quarantines)
+        return PolicySet(self.snapshot, self.tree, enforced, MOMENT, self.quarantines)
 
 
 @st.composite

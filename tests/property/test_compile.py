@@ -18,7 +18,7 @@ from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy, ProgramId, encode
 from ringfence.policy.recheck import Opened, first_match
-from tests.property.policy_world import Dialling, World, numbers, worlds
+from tests.property.policy_world import MOMENT, Dialling, World, numbers, worlds
 
 
 @given(worlds(), numbers(20))
@@ -56,7 +56,7 @@ def test_the_order_of_inputs_changes_nothing(world: World) -> None:
     outcomes = []
     for given_items, given_bound in ((items, bound), (items[::-1], bound[::-1])):
         snapshot = Snapshot((RevisionId(1), one) for one in given_items)
-        compiled = compile_policies(PolicySet(snapshot, world.tree, given_bound), ())
+        compiled = compile_policies(PolicySet(snapshot, world.tree, given_bound, MOMENT), ())
         encoded = {name: encode(policy) for name, policy in compiled.policies.items()}
         outcomes.append((encoded, compiled.widenings))
     assert outcomes[0] == outcomes[1]

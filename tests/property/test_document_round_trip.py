@@ -3,12 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.model.address import Address, Network
+from ringfence.model.address import Address, Network, parse_address
+from ringfence.model.address_set import AddressSet, Fetched, Uploaded, Written
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import FilterName, PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import AddressSetName, FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     SPOKEN,
     SPOKEN_BY_POLICIES,
+    AddressSetEnd,
     ApiServerEnd,
     CatchAll,
     CidrEnd,
@@ -28,6 +30,7 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortName, PortRange
 from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
+from ringfence.model.ranges import AddressRange
 from ringfence.model.scope import InventoryFilter, PublicPorts, Scope
 from ringfence.policy.document import Documents, format_documents, parse_documents
 
@@ -67,6 +70,7 @@ def ends(clusters: list[str]) -> st.SearchStrategy[End]:
         st.builds(OwnNodeEnd),
         st.builds(OutsideEnd),
         st.builds(NamedFilterEnd, texts.map(FilterName)),
+        st.builds(AddressSetEnd, texts.map(AddressSetName)),
         st.builds(ApiServerEnd, st.just("") | texts),
     ]
     return st.one_of(kinds + ([st.builds(ClusterEnd, st.sampled_from(clusters))] * bool(clusters)))
@@ -130,7 +134,30 @@ def documents(draw: st.DrawFn) -> Documents:
         tuple(scopes),
         tuple(draw(workspaces(name)) for name in names),
         tuple(draw(filters(name)) for name in draw(st.lists(texts, unique=True, max_size=2))),
+        tuple(
+            AddressSet(AddressSetName(name), draw(sources))
+            for name in draw(st.lists(texts, unique=True, max_size=2))
+        ),
     )
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> AddressRange:
+    """A range of either family, a block and a single address among them."""
+    start = int.from_bytes(parse_address(draw(st.sampled_from(["1.2.3.0", "2001:db8::"]))))
+    first, more = draw(st.integers(0, 255)), draw(st.sampled_from([0, 1, 3, 255, 4095]))
+    return start + first, start + first + more
+
+
+sources = st.one_of(
+    st.builds(Written, st.lists(ranges(), min_size=1, max_size=3).map(tuple)),
+    st.builds(
+        Fetched,
+        st.sampled_from(["https://lists.example.org/drop.txt?a=b", "http://[2001:db8::1]:8080/"]),
+        st.sampled_from([300, 5400, 3600, 86400, 7 * 86400]),
+    ),
+    st.builds(Uploaded),
+)
 
 
 @st.composite
@@ -149,5 +176,6 @@ def test_documents_round_trip(said: Documents) -> None:
     read = parse_documents(text, "said.yaml")
     assert set(read.scopes) == set(said.scopes)
     assert set(read.filters) == set(said.filters)
+    assert set(read.address_sets) == set(said.address_sets)
     assert set(read.workspaces) == set(said.workspaces)
     assert format_documents(read) == text

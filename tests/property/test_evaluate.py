@@ -10,7 +10,7 @@ from ringfence.policy.connection import tabulate
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.explain import explain
 from ringfence.policy.oracle import Oracle
-from tests.property.policy_world import Dialling, World, numbers, worlds
+from tests.property.policy_world import MOMENT, Dialling, World, numbers, worlds
 
 
 @given(worlds(), numbers())
@@ -19,7 +19,7 @@ def test_evaluator_and_explanation_agree_with_the_oracle(world: World, drawn: li
     policy_set = world.policy_set()
     columns = tabulate(world.snapshot, asked)
     verdicts, explanations = evaluate(policy_set, columns), explain([policy_set], columns)
-    oracle = Oracle(world.items, world.tree, world.enforced, quarantines=world.quarantines)
+    oracle = Oracle(world.items, world.tree, world.enforced, MOMENT, world.quarantines)
     for row, connection in enumerate(asked):
         expected = oracle.judge(connection)
         assert explanations[row] == expected

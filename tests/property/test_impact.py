@@ -12,7 +12,7 @@ from ringfence.policy.connection import tabulate
 from ringfence.policy.evaluate import UNGOVERNED, end_items, evaluate
 from ringfence.policy.impact import impact
 from ringfence.policy.order import PolicySet
-from tests.property.policy_world import QUERIES, Dialling, World, numbers, worlds
+from tests.property.policy_world import MOMENT, QUERIES, Dialling, World, numbers, worlds
 
 
 @st.composite
@@ -31,8 +31,7 @@ def test_whoever_is_not_named_keeps_every_verdict(
 ) -> None:
     trees = world.tree, data.draw(edited(world.tree))
     sets = [
-        PolicySet(world.snapshot, tree, world.enforced, quarantines=world.quarantines)
-        for tree in trees
+        PolicySet(world.snapshot, tree, world.enforced, MOMENT, world.quarantines) for tree in trees
     ]
     named = impact(*sets).workloads
     columns = tabulate(world.snapshot, list(map(Dialling(world.items).connection, drawn)))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_address
+from ringfence.model.address_set import parse_range
 from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import (
     FilterName,
@@ -25,6 +26,7 @@ from ringfence.model.labels import make_labels
 from ringfence.model.policy import (
     SPOKEN,
     SPOKEN_BY_POLICIES,
+    AddressSetEnd,
     ApiServerEnd,
     CatchAll,
     CidrEnd,
@@ -39,6 +41,7 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import ICMP, TCP, UDP, Port, PortName, PortRange
+from ringfence.model.ranges import union
 from ringfence.model.scope import InventoryFilter, ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import (
@@ -58,6 +61,8 @@ from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import Enforced, PolicySet
 from tests.property.policy_world import (
     CLUSTERS,
+    EMPTY,
+    LISTED,
     OUTSIDE,
     PORTS,
     QUERIES,
@@ -128,7 +133,9 @@ special = st.one_of(
     st.builds(OutsideEnd),
     st.builds(NamedFilterEnd, st.sampled_from([FilterName("free"), FilterName("held")])),
     st.builds(FqdnEnd, st.sampled_from(["api.example.org", "*.example.org"])),
+    st.builds(AddressSetEnd, st.just(LISTED)),
 )
+LISTS = ["0.0.0.0-10.1.1.2", "10.1.1.3-10.1.2.255", "203.0.113.9", "fd00::/9", "192.0.2.6"]
 NAMED = ["api.example.org", "www.example.org", "a.b.example.org", "example.org"]
 NOW_NS = 10
 
@@ -138,7 +145,9 @@ def moments(draw: st.DrawFn, items: list[Item]) -> Moment:
     """Names with addresses outside, and some that no answer may speak of."""
     held = [address for one in items for address in one.addresses]
     addresses = st.frozensets(st.sampled_from([*OUTSIDE, *OUTSIDE, *ELSEWHERE, *held]), max_size=3)
-    return Moment(NOW_NS, draw(st.dictionaries(st.sampled_from(NAMED), addresses)))
+    names = draw(st.dictionaries(st.sampled_from(NAMED), addresses))
+    listed = draw(st.lists(st.sampled_from(LISTS), max_size=3))
+    return Moment(NOW_NS, names, {LISTED: union(map(parse_range, listed)), EMPTY: ()})
 
 
 @st.composite
@@ -160,7 +169,7 @@ def policies(draw: st.DrawFn, tree: ScopeTree, number: int) -> Policy:
     numbers = st.builds(lambda first: PortRange(first, first), ports)
     named: st.SearchStrategy[Port] = st.sampled_from(NAMES)
     choices: list[st.SearchStrategy[Port]] = [numbers]
-    if not isinstance(provider, CidrEnd | FqdnEnd | OwnNodeEnd | OutsideEnd):
+    if not isinstance(provider, CidrEnd | AddressSetEnd | FqdnEnd | OwnNodeEnd | OutsideEnd):
         choices.append(named)
     given_ports = draw(st.lists(st.one_of(choices), max_size=2)) if protocol in (TCP, UDP) else ()
     types = draw(st.lists(st.sampled_from([PING, ANY_ERROR]), max_size=2))

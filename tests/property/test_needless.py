@@ -17,7 +17,7 @@ from ringfence.policy.evaluate import UNGOVERNED, evaluate
 from ringfence.policy.needless import Needless, needless
 from ringfence.policy.order import Enforced, PolicySet
 from ringfence.policy.universe import universe
-from tests.property.policy_world import CONNECTIONS, Dialling, World, numbers, worlds
+from tests.property.policy_world import CONNECTIONS, MOMENT, Dialling, World, numbers, worlds
 
 
 def without(bound: list[Enforced], gone: Collection[Needless]) -> list[Enforced]:
@@ -45,7 +45,7 @@ def asked_of(world: World, drawn: list[int]) -> list[Connection]:
 @given(worlds(), st.data())
 def test_no_verdict_needs_a_needless_policy(world: World, data: st.DataObject) -> None:
     snapshot, tree, bound = world.snapshot, world.tree, world.enforced
-    layer = PolicySet(snapshot, tree, bound)
+    layer = PolicySet(snapshot, tree, bound, MOMENT)
     found = needless(layer, range(len(layer.rules)))
     event("some" if found else "none")
     for one in found:
@@ -58,7 +58,7 @@ def test_no_verdict_needs_a_needless_policy(world: World, data: st.DataObject) -
     for role in EndRole:
         assert not shadowed & set(before.deciding(role).tolist())
     for gone in (found, *([one] for one in found)):
-        after = evaluate(PolicySet(snapshot, tree, without(bound, gone)), columns)
+        after = evaluate(PolicySet(snapshot, tree, without(bound, gone), MOMENT), columns)
         assert (before.allowed == after.allowed).all()
 
 
@@ -76,7 +76,7 @@ def test_what_is_shadowed_in_every_inventory_is_in_any(world: World, drawn: list
     layer = PolicySet(imagined, ScopeTree(rewritten.scopes), versions)
     found = [one for one in needless(layer, range(len(layer.rules))) if one.shadowed]
     event("some" if found else "none")
-    real = PolicySet(world.snapshot, tree, bound)
+    real = PolicySet(world.snapshot, tree, bound, MOMENT)
     verdicts = evaluate(real, tabulate(world.snapshot, asked_of(world, drawn)))
     gone = {(one.rule.decision.workspace, one.rule.decision.policy) for one in found}
     for role in EndRole:

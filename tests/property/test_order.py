@@ -18,7 +18,7 @@ from ringfence.model.verdict import EndRole, Stage
 from ringfence.policy.connection import tabulate
 from ringfence.policy.evaluate import Verdicts, evaluate
 from ringfence.policy.order import Enforced, PolicySet
-from tests.property.policy_world import NETWORKS, Dialling, World, numbers, policies, worlds
+from tests.property.policy_world import MOMENT, NETWORKS, Dialling, World, numbers, policies, worlds
 
 T = TypeVar("T")
 EVERYONE = CidrEnd((NETWORKS[0], NETWORKS[1]))
@@ -82,7 +82,7 @@ def test_the_order_of_inputs_says_nothing(world: World, drawn: list[int], chance
     snapshot = Snapshot((RevisionId(number), item) for number, item in shuffled(revised))
     tree = ScopeTree(shuffled(list(world.tree.preorder())))
     apart = shuffled(world.quarantines)
-    policy_set = PolicySet(snapshot, tree, shuffled(world.enforced), quarantines=apart)
+    policy_set = PolicySet(snapshot, tree, shuffled(world.enforced), MOMENT, apart)
     assert policy_set.rules == world.policy_set().rules
     order = shuffled(list(range(len(drawn))))
     columns = tabulate(snapshot, [Dialling(world.items).connection(drawn[at]) for at in order])

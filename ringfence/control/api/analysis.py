@@ -95,7 +95,8 @@ async def analyse(
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
-    history = History(timeline, services.inventory.names.resolutions, apart)
+    held = services.inventory
+    history = History(timeline, held.names.resolutions, apart, held.address_sets.contents)
     judged = await judge(seen, history, window["until"], tree, replaced.values(), wanted[0].scope)
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)

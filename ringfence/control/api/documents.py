@@ -1,7 +1,8 @@
-"""Scopes, named filters and workspaces as YAML documents: apply them, and export them."""
+"""What people decide as YAML documents: apply them, and export them."""
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -22,6 +23,8 @@ from ringfence.control.policies import (
 )
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.writing import next_versions, write_changes
+from ringfence.inventory.contents import sets_with
+from ringfence.model.address_set import AddressSet
 from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
@@ -31,8 +34,9 @@ from ringfence.policy.difference import ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
 from ringfence.policy.order import PolicySet
 from ringfence.policy.scope_checks import divided_clusters
+from ringfence.store.relational.address_sets import all_address_sets
 from ringfence.store.relational.quarantines import load_quarantines
-from ringfence.store.relational.workspaces import heads
+from ringfence.store.relational.workspaces import heads, last_versions
 
 router = APIRouter(tags=["documents"])
 
@@ -86,21 +90,23 @@ class ExportResponse(BaseModel):
 async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
     """Make all as the documents say; a changed workspace gets a new version.
 
-    What is enforced stays the same versions; a changed scope or filter changes at once whom they
-    govern and name, and is refused where enforcing that would be.
+    What is enforced stays the same versions; a changed scope, filter or address set changes at once
+    whom they govern and name, and is refused where enforcing that would be.
     """
     given = read_files((file.name, file.documents) for file in request.files)
     tenant = author.principal.tenant
     async with services.database.write() as connection:
         held, latest = await load_documents(connection, tenant)
         changes = decide(held, given)
-        versions = {**latest, **next_versions(latest, changes)}
+        numbers = await last_versions(connection, tenant)
+        versions = {**latest, **next_versions(numbers, changes)}
         tree = tree_with(held, given)
         workloads, refused = await _governance(
             connection,
             services,
             tenant,
             (ScopeTree(held.scopes, held.filters), tree),
+            given,
             request.override,
         )
         if not request.dry_run:
@@ -108,6 +114,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
                 raise ConflictError(refused)
             await write_changes(connection, services.clock(), given, changes, versions, author)
     if not request.dry_run:
+        await services.inventory.address_sets.reload()
         services.enforcement.touch()
         await services.requests.refresh()
     requests = await services.requests.foresee(tree_with(held, given), held, given)
@@ -141,16 +148,21 @@ async def _governance(
     services: Services,
     tenant: TenantId,
     trees: tuple[ScopeTree, ScopeTree],
+    given: Documents,
     overrides: Collection[Override],
 ) -> tuple[tuple[str, ...], str]:
-    """For whom other enforced rules decide in the second tree, and why that ought not to be."""
+    """For whom other enforced rules decide with what is given, and why that ought not to be."""
     enforced = await load_enforced(connection, tenant)
     apart = await load_quarantines(connection, tenant)
     snapshot = services.inventory.timeline.latest()
-    moment = services.inventory.names.now()
+    now = services.inventory.now()
+    moments = now, replace(now, sets=sets_with(now.sets, given.address_sets))
 
     def work() -> tuple[tuple[str, ...], str]:
-        before, after = (PolicySet(snapshot, tree, enforced, moment, apart) for tree in trees)
+        before, after = (
+            PolicySet(snapshot, tree, enforced, moment, apart)
+            for tree, moment in zip(trees, moments, strict=True)
+        )
         workloads = affected(before, after)
         return workloads, refusal(after, overrides) if workloads else ""
 
@@ -170,6 +182,7 @@ async def export(
         raise InputError("a version belongs to one workspace: give kind=Workspace and its name")
     scopes: list[Scope] = []
     filters: list[InventoryFilter] = []
+    address_sets: list[AddressSet] = []
     workspaces: list[Workspace] = []
     async with services.database.read() as connection:
         tree = await load_tree(connection, principal.tenant)
@@ -177,15 +190,18 @@ async def export(
             scopes = [scope for scope in tree.preorder() if name in (None, scope.name)]
         if kind in (None, DocumentKind.FILTER):
             filters = [one for one in tree.filters.values() if name in (None, one.name)]
+        if kind in (None, DocumentKind.ADDRESS_SET):
+            sets = [one.address_set for one in await all_address_sets(connection, principal.tenant)]
+            address_sets = [one for one in sets if name in (None, one.name)]
         if kind in (None, DocumentKind.WORKSPACE):
             workspaces = [
                 await _workspace(connection, principal.tenant, head.name, version)
                 for head in await heads(connection, principal.tenant)
                 if name in (None, head.name)
             ]
-    if name is not None and not scopes and not filters and not workspaces:
-        raise NotFoundError(f"there is no {kind or 'scope, filter or workspace'} {name!r}")
-    held = Documents(tuple(scopes), tuple(workspaces), tuple(filters))
+    held = Documents(tuple(scopes), tuple(workspaces), tuple(filters), tuple(address_sets))
+    if name is not None and held == Documents():
+        raise NotFoundError(f"there is no {kind or 'document'} {name!r}")
     return ExportResponse(documents=format_documents(held))
 
 

@@ -48,6 +48,14 @@ class ServiceResponse(BaseModel):
     external_addresses: list[str]
 
 
+class ContainerPortResponse(BaseModel):
+    """A port that a pod's containers declare; the name may be empty."""
+
+    name: str
+    protocol: str
+    port: int
+
+
 class ItemResponse(BaseModel):
     """One item; `since` is when it became as it is. Quarantines are those of now."""
 
@@ -63,6 +71,7 @@ class ItemResponse(BaseModel):
     owner: str
     quarantine: str | None = Field(description="The quarantine that holds it, null for none.")
     since: str
+    containers: list[ContainerPortResponse] = Field(description="The ports that a pod declares.")
     service: ServiceResponse | None
 
 
@@ -124,6 +133,12 @@ def _item(item: Item, since_ns: int, quarantine: str | None) -> ItemResponse:
         owner="/".join(owner),
         quarantine=quarantine,
         since=format_time(since_ns),
+        containers=[
+            ContainerPortResponse(
+                name=port.name, protocol=format_protocol(port.protocol), port=port.port
+            )
+            for port in item.containers
+        ],
         service=_service(item.service) if item.service else None,
     )
 

@@ -1,6 +1,7 @@
 """What is odd about the policies that the control plane holds."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -14,12 +15,12 @@ from ringfence.control.policies import load_documents
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.usage import usage
 from ringfence.flows.connections import records
-from ringfence.inventory.resolutions import Names
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.duration import parse_duration
 from ringfence.model.ids import WorkspaceName
 from ringfence.model.scope import ScopeTree
-from ringfence.policy.lint import Finding, Oddity, lint, lint_sets, unused
-from ringfence.policy.moment import Moment
+from ringfence.policy.lint import Finding, Oddity, expiring, lint, lint_sets, unused
+from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.order import Enforced, PolicySet
 from ringfence.store.flows.queries import HOPS
 
@@ -37,10 +38,11 @@ class FindingResponse(BaseModel):
 
 
 class LintQuery(BaseModel):
-    """Which workspaces, and over which time to look for policies that nothing used."""
+    """Which workspaces, and how far to look for policies that nothing used, or that expire."""
 
     workspace: list[str] = Field(default=[], description="These only; all if left out.")
     unused: str | None = Field(default=None, description="A duration back from now, such as 30d.")
+    expiring: str | None = Field(default=None, description="A duration from now, such as 14d.")
 
 
 class LintResponse(BaseModel):
@@ -61,13 +63,17 @@ async def lint_policies(
             raise NotFoundError(f"there is no workspace {name!r}")
     about = {WorkspaceName(name) for name in asked.workspace} or set(latest)
     tree = ScopeTree(held.scopes, held.filters)
-    names = services.inventory.names.now().names
+    # Before anything expires: what is odd about a policy is so as long as it counts.
+    moment = replace(services.inventory.now(), at_ns=UNTOLD.at_ns)
     snapshot = services.inventory.timeline.latest()
     found: list[Finding] = []
     for bound, judged in lint_sets(held.workspaces, latest, about):
-        found += await asyncio.to_thread(_lint, snapshot, tree, bound, judged, names)
+        found += await asyncio.to_thread(_lint, snapshot, tree, bound, judged, moment)
         if asked.unused is not None:
-            found += await _unused(services, principal, asked.unused, tree, bound, judged)
+            found += await _unused(services, principal, asked.unused, tree, moment, bound, judged)
+    within_ns = parse_duration(asked.expiring) * 10**9 if asked.expiring else 0
+    judged_ones = [one for one in held.workspaces if one.name in about]
+    found += expiring(judged_ones, services.clock(), within_ns)
     return LintResponse(
         items=[
             FindingResponse(
@@ -87,10 +93,9 @@ def _lint(
     tree: ScopeTree,
     bound: list[Enforced],
     judged: set[WorkspaceName],
-    names: Names,
+    moment: Moment,
 ) -> list[Finding]:
-    # Before anything expires: what is odd about a policy is so as long as it counts.
-    return lint(PolicySet(snapshot, tree, bound, Moment(names=names)), judged)
+    return lint(PolicySet(snapshot, tree, bound, moment), judged)
 
 
 async def _unused(
@@ -98,11 +103,12 @@ async def _unused(
     principal: Principal,
     since: str,
     tree: ScopeTree,
+    moment: Moment,
     bound: list[Enforced],
     judged: set[WorkspaceName],
 ) -> list[Finding]:
     window = read_window(services, since, None)
     hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
     seen = await asyncio.to_thread(records, hops)
-    counts = await usage(seen, services.inventory.timeline, window["until"], tree, bound)
+    counts = await usage(seen, services.inventory.timeline, window["until"], tree, bound, moment)
     return [one for one in unused(bound, counts, since) if one.workspace in judged]

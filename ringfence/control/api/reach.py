@@ -121,5 +121,5 @@ async def _layer(
             for text in versions
         ]
     replaced = {workspace.name: (workspace, number) for workspace, number in (*enforced, *wanted)}
-    moment = services.inventory.names.now()
+    moment = services.inventory.now()
     return await asyncio.to_thread(PolicySet, snapshot, tree, replaced.values(), moment, apart)

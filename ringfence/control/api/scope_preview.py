@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.plan import refusal
 from ringfence.control.policies import load_documents, load_enforced
 from ringfence.control.services import ServicesDep
+from ringfence.inventory.contents import sets_with
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.ids import ScopeName
 from ringfence.model.override import Override
@@ -113,11 +115,14 @@ async def preview_scopes(
         enforced = await load_enforced(connection, principal.tenant)
         apart = await load_quarantines(connection, principal.tenant)
     decide(held, given)
-    snapshot, moment = services.inventory.timeline.latest(), services.inventory.names.now()
-    trees = ScopeTree(held.scopes, held.filters), tree_with(held, given)
+    snapshot, now = services.inventory.timeline.latest(), services.inventory.now()
+    then = replace(now, sets=sets_with(now.sets, given.address_sets))
+    sides = (ScopeTree(held.scopes, held.filters), now), (tree_with(held, given), then)
 
     def work() -> PreviewResponse:
-        before, after = (PolicySet(snapshot, tree, enforced, moment, apart) for tree in trees)
+        before, after = (
+            PolicySet(snapshot, tree, enforced, moment, apart) for tree, moment in sides
+        )
         return _preview(before, after, request.override)
 
     return await asyncio.to_thread(work)

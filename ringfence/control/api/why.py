@@ -96,7 +96,7 @@ async def why(
         enforced = await load_enforced(connection, principal.tenant)
         apart = await load_quarantines(connection, principal.tenant)
     snapshot = services.inventory.timeline.latest()
-    moment = services.inventory.names.now()
+    moment = services.inventory.now()
     question = explanation.Question(source, destination, number, port)
 
     def work() -> explanation.Answer:
@@ -136,7 +136,7 @@ async def why_flow(
         tree = await load_tree(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
         apart = await load_quarantines(connection, principal.tenant)
-    moment = services.inventory.names.now()
+    moment = services.inventory.now()
     first_ns = int(seen.column("first_ns").min())
     snapshot = services.inventory.timeline.at(first_ns)
 

@@ -14,6 +14,7 @@ from ringfence.model.icmp import format_icmp_type
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
@@ -200,7 +201,9 @@ def _end(end: End) -> str:
             return _named(end)
 
 
-def _named(end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | FqdnEnd) -> str:
+def _named(
+    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | AddressSetEnd | FqdnEnd,
+) -> str:
     match end:
         case ScopeEnd(scope):
             return f"scope {scope}"
@@ -210,5 +213,7 @@ def _named(end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd | FqdnEnd) ->
             return str(query)
         case NamedFilterEnd(filter_name):
             return f"filter {filter_name}"
+        case AddressSetEnd(set_name):
+            return f"address set {set_name}"
         case FqdnEnd(name):
             return name

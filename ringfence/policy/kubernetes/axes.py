@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ringfence.model.address import V4_MAPPED, Address, format_address
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import SCTP, TCP, UDP, PortRange, format_protocol
-from ringfence.policy.ends import AddressRange, spans, subtract
+from ringfence.model.ranges import AddressRange, spans, subtract
 from ringfence.policy.kubernetes.policies import KubernetesPolicy, Networks
 from ringfence.policy.layer import OrderedRule
 

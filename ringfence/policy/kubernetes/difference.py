@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ringfence.model.address import parse_address
-from ringfence.policy.ends import AddressRange
+from ringfence.model.ranges import AddressRange
 from ringfence.policy.kubernetes.axes import NOTHING, format_range
 from ringfence.policy.kubernetes.connectivity import Connectivity
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from ringfence.model.ids import Version
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
@@ -31,9 +32,10 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import PortRange, format_protocol
 from ringfence.model.query import And, Not, Or, Query
+from ringfence.model.ranges import spans, subtract
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Stage
-from ringfence.policy.ends import ResolvedEnd, cluster_query, spans, subtract
+from ringfence.policy.ends import ResolvedEnd, cluster_query
 from ringfence.policy.errors import InexpressibleError
 from ringfence.policy.kubernetes.cluster_policy import CLUSTER_NETWORK_POLICY, MAX_PRIORITY
 from ringfence.policy.kubernetes.fields import PROTOCOLS
@@ -287,6 +289,7 @@ class _Exporter:
 
 _KINDS: dict[type, str] = {
     CidrEnd: "an address",
+    AddressSetEnd: "an address set, whose content changes",
     FqdnEnd: "a name of DNS",
     OwnNodeEnd: "the pod's own node",
     ServiceEnd: "a Service",

@@ -5,8 +5,8 @@ from typing import Any
 
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
+from ringfence.model.ranges import spans, subtract
 from ringfence.model.verdict import Stage
-from ringfence.policy.ends import spans, subtract
 from ringfence.policy.errors import FieldError
 from ringfence.policy.kubernetes import fields, schema
 from ringfence.policy.kubernetes.policies import (

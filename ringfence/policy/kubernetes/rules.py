@@ -17,16 +17,9 @@ from ringfence.model.address import Address
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
+from ringfence.model.ranges import AddressRange, spans, subtract, union
 from ringfence.model.verdict import Decision, Layer, Stage
-from ringfence.policy.ends import (
-    ANYONE,
-    AddressRange,
-    ResolvedEnd,
-    own_nodes,
-    spans,
-    subtract,
-    union,
-)
+from ringfence.policy.ends import ANYONE, ResolvedEnd, own_nodes
 from ringfence.policy.kubernetes.cluster import Cluster
 from ringfence.policy.kubernetes.policies import (
     KubernetesPolicy,

@@ -11,9 +11,11 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData(
@@ -84,6 +86,8 @@ workspaces = Table(
     Column("latest", Integer, nullable=False),  # version
     Column("actor", Text, nullable=False),
     Column("changed_ns", BigInteger, nullable=False),
+    # Its versions stay, so that no number is used twice: reports of drops name them.
+    Column("deleted", Boolean, nullable=False, server_default=false()),
 )
 
 workspace_versions = Table(
@@ -197,6 +201,28 @@ dns_names = Table(
     Column("from_ns", BigInteger, nullable=False),
     Column("until_ns", BigInteger, nullable=False),
     Column("teller", Text, nullable=False),  # the node whose agent said so
+)
+
+address_sets = Table(
+    "address_sets",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("source", JSON, nullable=False),  # {addresses}, {url, every_seconds}; {}: uploaded
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("refreshed_ns", BigInteger),  # null: never
+    Column("tried_ns", BigInteger),  # null: not since it is as it is
+    Column("problem", Text, nullable=False),  # empty: the last try went well
+)
+
+address_set_contents = Table(
+    "address_set_contents",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("from_ns", BigInteger, primary_key=True),
+    Column("packed", LargeBinary, nullable=False),  # as `inventory.contents.pack` makes it
 )
 
 changes = Table(

@@ -44,7 +44,7 @@ async def heads(connection: AsyncConnection, tenant: TenantId) -> list[Workspace
     """Every workspace of the tenant, by name."""
     held = tables.workspaces
     rows = await connection.execute(
-        select(held).where(held.c.tenant == tenant).order_by(held.c.name)
+        select(held).where(held.c.tenant == tenant, ~held.c.deleted).order_by(held.c.name)
     )
     return [
         WorkspaceHead(row.name, row.scope, row.is_primary, row.latest, row.actor, row.changed_ns)
@@ -58,15 +58,40 @@ async def find_version(
     workspace: WorkspaceName,
     version: Version | None = None,
 ) -> WorkspaceVersion | None:
-    """One version of a workspace, the latest for None; None if there is none."""
-    held = tables.workspace_versions
-    wanted = select(held).where(held.c.tenant == tenant, held.c.workspace == workspace)
+    """One version of a workspace, the latest for None; None if there is none, or no more."""
+    held, head = tables.workspace_versions, tables.workspaces
+    wanted = (
+        select(held)
+        .join(head, (head.c.tenant == held.c.tenant) & (head.c.name == held.c.workspace))
+        .where(held.c.tenant == tenant, held.c.workspace == workspace, ~head.c.deleted)
+    )
     if version is not None:
         wanted = wanted.where(held.c.version == version)
     row = (await connection.execute(wanted.order_by(held.c.version.desc()).limit(1))).one_or_none()
     if row is None:
         return None
     return WorkspaceVersion(row.workspace, row.version, row.document, row.actor, row.created_ns)
+
+
+async def last_versions(
+    connection: AsyncConnection, tenant: TenantId
+) -> dict[WorkspaceName, Version]:
+    """The newest version of every workspace that there is or was."""
+    held = tables.workspaces
+    rows = await connection.execute(
+        select(held.c.name, held.c.latest).where(held.c.tenant == tenant)
+    )
+    return {WorkspaceName(row.name): Version(row.latest) for row in rows}
+
+
+async def delete_workspace(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
+) -> None:
+    """Take a workspace away; its versions stay, for one made again to count on from."""
+    held = tables.workspaces
+    await connection.execute(
+        update(held).where(held.c.tenant == tenant, held.c.name == workspace).values(deleted=True)
+    )
 
 
 async def versions(
@@ -99,6 +124,7 @@ async def add_version(
         "latest": head.latest,
         "actor": head.actor,
         "changed_ns": head.changed_ns,
+        "deleted": False,
     }
     if head.latest == 1:
         await connection.execute(insert(held).values(tenant=tenant, name=head.name, **values))

@@ -1,8 +1,12 @@
 """`ringfence lint`, `fmt` and `schema`: against a real control plane, and without one."""
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
+from ringfence.model.protocol import TCP
+from ringfence.model.workload import ContainerPort
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE
@@ -62,6 +66,44 @@ async def test_findings_of_files_have_their_place(world: World, tmp_path: Path) 
     assert (code, said.split(" ")[1]) == (1, f"{file}:{line}:")
 
 
+async def test_an_inventory_of_a_file_knows_the_names_of_ports(
+    world: World, tmp_path: Path
+) -> None:
+    database = replace(DB, containers=(ContainerPort("mysql", TCP, 3306),))
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, database])
+    file, inventory = tmp_path / "shop.yaml", tmp_path / "inventory.json"
+    inventory.write_text((await world.run("inventory", "-o", "json"))[1])
+    asked = ("lint", str(file), "--inventory", str(inventory), "-o", "json")
+    for name, kinds in (("mysql", ["contradictory"]), ("postgres", [])):
+        file.write_text(TWICE.replace("[3306]", f"[{name}]", 1))
+        code, out, _ = await world.run(*asked)
+        assert [one["kind"] for one in json.loads(out)] == kinds
+        assert code == (2 if kinds else 0)
+
+
+async def test_policies_that_expire_are_found_in_time(world: World, tmp_path: Path) -> None:
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 10 * 86_400))
+    file, inventory = tmp_path / "shop.yaml", tmp_path / "inventory.json"
+    inventory.write_text((await world.run("inventory", "-o", "json"))[1])
+    for expires, more, kinds in (
+        (at, (), []),
+        (at, ("--expiring", "9d"), []),
+        (at, ("--expiring", "11d"), ["expiring"]),
+        ("2026-01-31", (), ["expired"]),
+    ):
+        lent = f"action: ALLOW\n    expires: {expires}\n"
+        file.write_text(DOCUMENTS.replace("action: ALLOW\n", lent))
+        await world.ok("POST", "/apply", json={
+            "files": [{"name": "f", "documents": file.read_text()}]
+        })  # fmt: skip
+        for where in ((), (str(file), "--inventory", str(inventory))):
+            code, out, said = await world.run("lint", *where, *more, "-o", "json")
+            assert [one["kind"] for one in json.loads(out)] == kinds, said
+            assert code == (2 if kinds else 0)
+    assert (await world.run("lint", "--expiring", "soon"))[0] in {1, 3}
+
+
 async def test_lint_is_silent_where_nothing_is_odd(world: World, tmp_path: Path) -> None:
     file, inventory = tmp_path / "shop.yaml", tmp_path / "inventory.json"
     file.write_text(DOCUMENTS)
@@ -90,4 +132,7 @@ async def test_files_are_formatted_in_place(world: World, tmp_path: Path) -> Non
     await world.ok("POST", "/apply", json={"files": [{"name": "f", "documents": DOCUMENTS}]})
     assert (await world.run("diff", "-f", str(file)))[0] == 0
     code, out, _ = await world.run("schema")
-    assert (code, json.loads(out)["title"]) == (0, "Ringfence scope, filter or workspace")
+    assert (code, json.loads(out)["title"]) == (
+        0,
+        "Ringfence scope, filter, address set or workspace",
+    )

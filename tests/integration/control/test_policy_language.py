@@ -239,3 +239,20 @@ async def test_policies_name_filters_and_follow_them(world: World) -> None:
     lost = {"files": [{"name": "f.yaml", "documents": FILTER.replace("scope: all", "scope: gone")}]}
     refused = await world.http.post("/api/v1/apply", json=lost)
     assert "belongs to scope 'gone', which is none" in refused.json()["detail"]
+
+    code, out, _ = await world.run("get", "filters", "-o", "csv")
+    assert (code, out.splitlines()[1]) == (0, 'databases,all,"name = ""front""",yes,TCP 3306,1')
+    code, _, said = await world.run("delete", "filter", "databases")
+    assert (code, said) == (
+        1,
+        "error: Filter 'databases' is used by policy shop/api, policy shop@p1/api\n",
+    )
+    unused = documents.replace("{namedFilter: databases}", "{host: outside}")
+    await apply(world, unused)
+    code, _, said = await world.run("delete", "filter", "databases")
+    assert "is used by policy shop@p1/api" in said, "what is enforced is an older version"
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    assert (await world.run("delete", "filter", "databases"))[0] == 0
+    (change,) = (await world.ok("GET", "/changes", params={"limit": 1}))["items"]
+    assert (change["what"], change["object"]) == ("deleted Filter databases", "filter/databases")
+    assert (await world.run("delete", "filter", "databases"))[0] == 1

@@ -127,7 +127,13 @@ spec:
     ("old", "new", "line", "field", "said"),
     [
         ("v1alpha1", "v1", 1, "apiVersion", "not one of ringfence.io/v1alpha1"),
-        ("kind: Workspace", "kind: Workspce", 2, "kind", "not one of Scope, Filter, Workspace"),
+        (
+            "kind: Workspace",
+            "kind: Workspce",
+            2,
+            "kind",
+            "not one of Scope, Filter, AddressSet, Workspace",
+        ),
         ("{name: shop}", "{name: 12}", 3, "metadata.name", "text is wanted"),
         ("{name: shop}", "{}", 3, "metadata", "field 'name' is missing"),
         ("  scope: shop\n", "", 5, "spec", "field 'scope' is missing"),

@@ -8,6 +8,7 @@ from ringfence.model.errors import InputError
 from ringfence.model.ids import Version
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.document import parse_documents
+from ringfence.policy.fields import parse_instant
 from ringfence.policy.lint import Oddity, unused
 from ringfence.policy.offline import lint_documents
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
@@ -114,6 +115,33 @@ def test_what_is_refused() -> None:
     many = "".join(policy(f"p{n}", f"filter: 'kubernetes.label.l{n} = \"x\"'") for n in range(16))
     with pytest.raises(InputError, match="give an inventory"):
         lint_documents([("f", HEAD + many)], None)
+
+
+def test_policies_that_expire_are_told_in_time() -> None:
+    text = HEAD + policy("a").replace("- id: a", "- id: a\n    owner: me\n    expires: 2026-02-01")
+    day_ns = 24 * 3600 * 10**9
+    at_ns = parse_instant("2026-02-01")
+    for now_ns, within_ns, kinds in (
+        (at_ns - 2 * day_ns, day_ns, []),
+        (at_ns - day_ns, day_ns, [("expiring", "it expires on 2026-02-01T00:00:00Z (owner me)")]),
+        (at_ns, 0, [("expired", "it expired on 2026-02-01T00:00:00Z (owner me)")]),
+    ):
+        found = lint_documents([("f", text)], ITEMS, now_ns=now_ns, within_ns=within_ns)
+        assert [(one.kind, one.why) for _, one in found] == kinds
+
+
+def test_address_sets_of_files_hold_what_stands_in_them() -> None:
+    addresses = """---
+apiVersion: ringfence.io/v1alpha1
+kind: AddressSet
+metadata: {name: partners}
+spec: {addresses: [10.0.0.0/8]}
+"""
+    both = policy("a", "cidr: 10.0.0.0/8"), policy("b", "addressSet: partners")
+    assert told(HEAD + "".join(both) + addresses, ITEMS)[0][1:] == ("b", "shadowed")
+    assert told(HEAD + "".join(both) + addresses, None) == []
+    with pytest.raises(InputError, match="there is no address set 'partners'"):
+        told(HEAD + "".join(both), ITEMS)
 
 
 def test_policies_that_decided_nothing_are_unused() -> None:

@@ -1,0 +1,1 @@
+"""The door to lists and advisories that others publish."""
