@@ -5,7 +5,7 @@ The connections tried are those that a cluster's network could bring about.
 
 from dataclasses import replace
 
-from hypothesis import event, given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import Snapshot
@@ -83,9 +83,7 @@ def test_after_granting_all_requests_what_consumers_allow_passes(data: st.DataOb
     workspaces = [one for one, _ in bound]
     found = needed(snapshot, tree, workspaces, MOMENT)
     assert found == needed(snapshot, tree, workspaces[::-1], MOMENT)
-    event("whole" if found.whole else "more than are looked at")
-    if not found.whole:
-        return
+    assume(found.whole)  # the bound on what is tried is not the law's
 
     columns = tabulate(snapshot, [one for one in asked if happens(items, one, snapshot)])
     before = PolicySet(snapshot, tree, bound, MOMENT)
