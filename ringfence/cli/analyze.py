@@ -11,14 +11,22 @@ from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_d
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
 from ringfence.model.quarantine import QUARANTINE
+from ringfence.model.verdict import Layer
 
 app = typer.Typer(add_completion=False)
 
 
 def decided_by(decision: Row | None) -> str:
-    """`ACTION workspace/policy@pN (stage)`; empty for an end that does not decide."""
+    """`ACTION workspace/policy@pN (stage)`; empty for an end that does not decide.
+
+    Of the Kubernetes layer: `ACTION KIND/NAMESPACE/NAME rule of workspace@pN (stage)`.
+    """
     if not decision:
         return ""
+    if decision["layer"] == Layer.KUBERNETES:
+        said = " ".join(filter(None, (decision["policy"] or "no policy", decision["rule"])))
+        held = f" of {decision['workspace']}@p{decision['version']}" * bool(decision["workspace"])
+        return f"{decision['action']} {said}{held} (Kubernetes, {decision['stage']})"
     if decision["workspace"] == QUARANTINE:
         said = f", {decision['policy']}" if decision["policy"] else ""
         return f"{decision['action']} quarantine of {decision['scope']}{said} (absolute)"

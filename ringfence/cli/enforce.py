@@ -26,7 +26,8 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str] | None, typer.Argument(help="Workspaces to enforce, each as name or name@p2.")
     ] = None,
     off: Annotated[
-        bool, typer.Option("--off", help="Take every rule away, but quarantines.")
+        bool,
+        typer.Option("--off", help="Take all rules away, but of quarantines and netpol."),
     ] = False,
     yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,

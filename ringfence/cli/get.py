@@ -14,12 +14,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 WORKSPACES = [
     Column("WORKSPACE", lambda row: row["name"]),
-    Column("SCOPE", lambda row: row["scope"]),
+    Column("SCOPE", lambda row: row["scope"] or f"Kubernetes cluster {row['kubernetes_cluster']}"),
     Column("PRIMARY", lambda row: "yes" if row["primary"] else "no"),
     Column("VERSION", lambda row: f"p{row['version']}"),
     Column("ENFORCED", lambda row: f"p{row['enforced']}" if row.get("enforced") else "no"),
     Column("POLICIES", lambda row: row["policies"], right=True),
-    Column("CATCH-ALL IN/OUT", lambda row: "/".join(row["catch_all"].values())),
+    Column("CATCH-ALL IN/OUT", lambda row: "/".join((row["catch_all"] or {}).values())),
 ]
 
 
@@ -41,6 +41,15 @@ POLICIES = [
     Column("EXPIRES", lambda row: row.get("expires_at"), wide=True),
     Column("APPROVED", lambda row: "yes" if row["approved"] else "no", wide=True),
     Column("DESCRIPTION", lambda row: row.get("description"), wide=True),
+]
+
+KUBERNETES_POLICIES = [
+    Column("POLICY", lambda row: row["id"]),
+    Column("TIER", lambda row: row["tier"]),
+    Column("PRIORITY", lambda row: row["priority"], right=True),
+    Column("ISOLATES", lambda row: "/".join(row["isolates"])),
+    Column("RULES", lambda row: row["rules"], right=True),
+    Column("PROBLEM", lambda row: row.get("problem")),
 ]
 
 
@@ -142,7 +151,11 @@ def policies(
     """
     name, version = parse_version(workspace)
     answer = connect().get(f"/workspaces/{name}", version=version)
-    emit(answer["policies"], POLICIES, output, "the workspace has no policy")
+    if answer["kubernetes_cluster"]:
+        rows, columns = answer["kubernetes_policies"], KUBERNETES_POLICIES
+    else:
+        rows, columns = answer["policies"], POLICIES
+    emit(rows, columns, output, "the workspace has no policy")
 
 
 @app.command()

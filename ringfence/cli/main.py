@@ -44,7 +44,7 @@ COMMANDS = {
     "quarantine": ("quarantine", "Cut a workload off at once; list and lift quarantines."),
     "why": ("why", "Name the policy that decides a connection at each end."),
     "reach": ("reach", "List what a workload can reach, and what can reach it."),
-    "netpol": ("netpol", "Evaluate Kubernetes' policies: folders of manifests, recorded cases."),
+    "netpol": ("netpol", "Evaluate Kubernetes' policies: of clusters, folders, recorded cases."),
     "changes": ("changes", "List who changed what, and when."),
     "tokens": (
         "tokens",

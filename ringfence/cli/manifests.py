@@ -41,6 +41,22 @@ class ConnectivityFormat(StrEnum):
     DOT = "dot"
 
 
+def manifest_files(directory: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file of a folder, and the folders in it, that may have manifests.
+
+    Raises FileError.
+    """
+    if not directory.is_dir():
+        absent = not directory.exists()
+        raise FileError(f"no folder {directory}" if absent else f"{directory} is not a folder")
+    for file in sorted(directory.rglob("*")):
+        if file.suffix.lower() in _SUFFIXES and file.is_file():
+            try:
+                yield str(file.relative_to(directory)), file.read_bytes()
+            except OSError as error:
+                raise unreadable(file, error) from error
+
+
 def read_connectivity(
     directory: Path,
     connection: tuple[int, PortRange] | None = None,
@@ -48,16 +64,9 @@ def read_connectivity(
     exposure: bool = False,
 ) -> Connectivity:
     """What the manifests of a folder and the folders in it permit; warnings go to stderr."""
-    if not directory.is_dir():
-        absent = not directory.exists()
-        raise FileError(f"no folder {directory}" if absent else f"{directory} is not a folder")
     folder = Folder()
-    for file in sorted(directory.rglob("*")):
-        if file.suffix.lower() in _SUFFIXES and file.is_file():
-            try:
-                folder.add(str(file.relative_to(directory)), file.read_bytes())
-            except OSError as error:
-                raise unreadable(file, error) from error
+    for name, content in manifest_files(directory):
+        folder.add(name, content)
     if not any(one.kind for one in folder.manifests):
         raise InputError(f"{directory}: expected .yaml, .yml or .json files with objects in them")
     folder.warnings += [

@@ -1,22 +1,36 @@
-"""`ringfence netpol`: what the policies of Kubernetes mean, with no cluster."""
+"""`ringfence netpol`: what the policies of Kubernetes mean, in folders and in clusters."""
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ringfence.cli.client import ApiError, connect
+from ringfence.cli.enforce import TimeoutOption, WaitOption, YesOption, wait_until_in_force
 from ringfence.cli.explained import ExplainOnly, restrict
 from ringfence.cli.files import unreadable
 from ringfence.cli.manifests import (
     ConnectivityFormat,
+    manifest_files,
     print_edges,
     print_explanations,
     read_connectivity,
 )
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, printable
-from ringfence.model.errors import InputError
+from ringfence.cli.output import (
+    AnswerOption,
+    Column,
+    Format,
+    OutputOption,
+    Row,
+    emit,
+    emit_data,
+    printable,
+)
+from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.words import counted, named
 from ringfence.policy.errors import FieldError, PolicyError
 from ringfence.policy.kubernetes.cases import Answer, Step, answer, read_cases
 from ringfence.policy.kubernetes.difference import changes
@@ -43,7 +57,7 @@ class DiffFormat(StrEnum):
 
 @app.callback()
 def _netpol() -> None:
-    """Evaluate NetworkPolicy and ClusterNetworkPolicy without a cluster."""
+    """Evaluate NetworkPolicy and ClusterNetworkPolicy, of folders with no cluster needed."""
 
 
 @app.command()
@@ -171,6 +185,102 @@ def diff(
         for one in found:
             typer.echo(printable(one.line))
     raise typer.Exit(2 if found else 0)
+
+
+@app.command("import")
+def import_(
+    workspace: Annotated[str, typer.Argument(help="The read-only workspace to keep them as.")],
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="A folder of manifests; folders in it too.")
+    ] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="The Kubernetes cluster that they are of; without --dir, as it has them."
+        ),
+    ] = "",
+    dry_run: Annotated[bool, typer.Option(help="Show the changes only.")] = False,
+    output: AnswerOption = Format.TABLE,
+) -> None:
+    """Keep Kubernetes' policies as a version of a read-only workspace, if they changed.
+
+    `analyze`, `why --with`, `reach --with` and `diff` take it as they take any other: it is judged
+    beside what is enforced. Of a folder only the policies count, pods are those of the cluster.
+
+    Examples:
+      ringfence netpol import cluster-policies --cluster production
+      ringfence netpol import proposed --dir manifests/ --cluster production
+    """
+    if directory is None and not cluster:
+        raise typer.BadParameter("write --cluster, --dir, or both")
+    asked: dict[str, Any] = {
+        "workspace": workspace,
+        "kubernetes_cluster": cluster,
+        "dry_run": dry_run,
+    }
+    if directory is not None:
+        asked["files"] = [
+            {"name": name, "documents": content.decode(errors="replace")}
+            for name, content in manifest_files(directory)
+        ]
+    try:
+        answer = connect().post("/imports", asked)
+    except InputError as error:  # what is wrong in a file is no mistake in the command
+        raise ApiError(str(error)) from error
+    for warning in answer["warnings"]:
+        typer.echo(f"warning: {printable(warning)}", err=True)
+    if output is not Format.TABLE:
+        emit_data(answer, output)
+        return
+    held = f"{counted(answer['policies'], 'policy', 'policies')} of {answer['kubernetes_cluster']}"
+    changes = counted(len(answer["diff"]), "change") if answer["diff"] else "unchanged"
+    print(printable(f"Workspace {answer['workspace']} (p{answer['version']}): {held}, {changes}"))
+    for line in answer["diff"]:
+        print(f"  {printable(line)}")
+
+
+@app.command()
+def enforce(
+    cluster: Annotated[str, typer.Option(help="The Kubernetes cluster.")],
+    off: Annotated[bool, typer.Option("--off", help="Enforce its policies no more.")] = False,
+    yes: YesOption = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60.0,
+    output: AnswerOption = Format.TABLE,
+) -> None:
+    """Enforce the policies that a Kubernetes cluster has, now and as they change.
+
+    They count beside those of Ringfence: each must allow. Let nobody else, such as the network
+    plug-in, enforce them too. Exit code 2 if it is not in force on every node by the end of the
+    wait.
+
+    Example: ringfence netpol enforce --cluster production
+    """
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise InputError(
+            "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
+        )
+    client = connect()
+    asked = {"kubernetes_cluster": cluster, "off": off}
+    plan = client.post("/enforcement/kubernetes", {**asked, "dry_run": True})
+    if output is Format.TABLE:
+        for line in plan["changes"] or ["it is so already"]:
+            print(printable(line))
+        verb = "is" if len(plan["pods"]) == 1 else "are"
+        pods = f"{counted(len(plan['pods']), 'pod')} {verb} denied something"
+        print(printable(f"{pods}: {named(plan['pods'])}" if plan["pods"] else pods))
+        for warning in plan["warnings"]:
+            print(printable(f"note: {warning}"))
+    else:
+        emit_data(plan, output)
+    if dry_run:
+        return
+    if not yes and not typer.confirm("Go ahead?", err=True):
+        raise RingfenceError("nothing was changed")
+    client.post("/enforcement/kubernetes", asked)
+    if wait and not wait_until_in_force(client, timeout):
+        raise typer.Exit(2)
 
 
 _FIELDS = ("case", "step", "from", "to", "protocol", "port", "ingress", "egress", "allowed")

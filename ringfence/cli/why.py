@@ -27,6 +27,10 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
     flow: Annotated[
         str | None, typer.Option(help="Instead of all these: an observed connection's id.")
     ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="As if this workspace@version were enforced; repeatable."),
+    ] = None,
     since: SinceOption = "1h",
     until: UntilOption = None,
     output: AnswerOption = Format.TABLE,
@@ -52,10 +56,11 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "protocol": protocol,
         "icmp": icmp,
     }
+    also = {"with": with_ or []}
     answer = (
-        connect().get("/why/flow", connection=flow, since=since, until=until)
+        connect().get("/why/flow", connection=flow, since=since, until=until, **also)
         if flow is not None
-        else connect().get("/why", **named)
+        else connect().get("/why", **named, **also)
     )
     if output is not Format.TABLE:
         emit_data(answer, output)

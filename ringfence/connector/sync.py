@@ -17,6 +17,7 @@ from ringfence.kube.objects import (
     node_item,
     owner_of,
     pod_item,
+    policy_item,
     service_item,
 )
 from ringfence.kube.watch import (
@@ -25,6 +26,7 @@ from ringfence.kube.watch import (
     NAMESPACES,
     NODES,
     PODS,
+    POLICIES,
     REPLICA_SETS,
     SERVICES,
     Event,
@@ -44,9 +46,11 @@ WATCHED: tuple[Kind[Any], ...] = (
     PODS,
     SERVICES,
     ENDPOINT_SLICES,
+    *POLICIES,
 )
 """Everything that the inventory is made of; the ClusterRole grants list and watch on just this."""
 
+_POLICIES = {kind.resource.name: kind for kind in POLICIES}
 Place = tuple[str, str]
 """Namespace and name."""
 
@@ -132,6 +136,8 @@ class Join:
                 self._stale.add((ItemKind.NAMESPACE, meta.uid))
                 if old is None or new is None or old.metadata.labels != new.metadata.labels:
                     self._stale.update(self._within(meta.name))
+            case name if name in _POLICIES:
+                self._stale.add((ItemKind.KUBERNETES_POLICY, meta.uid))
             case _:  # ReplicaSets and Jobs: owners that have owners
                 owners = [controller(one.metadata) if one else None for one in (old, new)]
                 if owners[0] != owners[1]:
@@ -172,6 +178,8 @@ class Join:
                     yield kind, uid
 
     def _render(self, kind: ItemKind, uid: str) -> Item | None:
+        if kind is ItemKind.KUBERNETES_POLICY:
+            return self._render_policy(uid)
         held = self._objects[f"{kind}s"].get(uid)
         if held is None:
             return None
@@ -190,6 +198,14 @@ class Join:
                 return node_item(self._cluster, held, self._annotations)
             case _:
                 return namespace_item(self._cluster, held, self._annotations)
+
+    def _render_policy(self, uid: str) -> Item | None:
+        for name, kind in _POLICIES.items():
+            if uid in self._objects[name]:
+                policy = self._objects[name][uid]
+                version = policy.api_version or kind.resource.api_version
+                return policy_item(self._cluster, version, kind.name, policy)
+        return None
 
 
 def _set(held: dict[KeyT, ObjectT], key: KeyT, new: ObjectT | None) -> None:

@@ -1,30 +1,28 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.contents import Contents
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
-from ringfence.model.ids import ScopeName, Version
-from ringfence.model.policy import Workspace
-from ringfence.model.quarantine import Quarantine
-from ringfence.model.scope import ScopeTree
+from ringfence.model.ids import WorkspaceName
+from ringfence.model.policy import Action
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import ItemKind
 from ringfence.policy.connection import Connections
-from ringfence.policy.ends import members
 from ringfence.policy.evaluate import UNGOVERNED, Verdicts, end_items, evaluate
+from ringfence.policy.layer import RuleLayer
 from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
-from ringfence.policy.order import PolicySet
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class History:
 
     timeline: Timeline
     names: Resolutions
-    quarantines: Collection[Quarantine] = ()
     sets: Contents = field(default_factory=Contents)
 
 
@@ -55,15 +52,14 @@ async def judge(
     records: Records,
     history: History,
     until_ns: int,
-    tree: ScopeTree,
-    enforced: Iterable[tuple[Workspace, Version]],
-    scope: ScopeName,
+    judged_by: JudgedBy,
+    workspace: WorkspaceName,
 ) -> Judged:
     """Judge each connection by all that held when its own first packet was seen.
 
-    A thread judges; timeline and names are asked here, for they change on the event loop.
+    In view are the ends that the workspace, one of those judged by, governs. A thread judges;
+    timeline and names are asked here, for they change on the event loop.
     """
-    enforced = tuple(enforced)
     count = len(records)
     judged = Judged(
         np.zeros(count, bool),
@@ -72,37 +68,36 @@ async def judge(
         [[] for _ in range(count)],
     )
 
-    def work(
-        rows: NDArray[np.intp], snapshot: Snapshot, then: Moment, apart: Iterable[Quarantine]
-    ) -> None:
-        policy_set = PolicySet(snapshot, tree, enforced, then, apart)
+    def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
+        policy_set = judged_by.ringfence(snapshot, then)
         connections = connections_of(records.take(rows), snapshot)
-        verdicts = evaluate(policy_set, connections)
-        judged.allowed[rows] = verdicts.allowed
-        judged.in_view[rows] = _in_view(connections, members(tree, snapshot, scope))
-        for row, deciding in zip(rows.tolist(), _deciding(policy_set, verdicts), strict=True):
-            judged.deciding[row] = deciding
+        judged.in_view[rows] = _in_view(connections, judged_by.within(snapshot, workspace))
+        layers: list[RuleLayer] = [policy_set, *judged_by.kubernetes(snapshot)]
+        for layer in layers:
+            verdicts = evaluate(layer, connections)
+            judged.allowed[rows] &= verdicts.allowed
+            for row, deciding in zip(rows.tolist(), _deciding(layer, verdicts), strict=True):
+                _decide(judged.deciding[row], deciding)
         for decision, hits in logged(policy_set, connections):
             for row in rows[hits].tolist():
                 if decision not in judged.logged[row]:
                     judged.logged[row].append(decision)
 
     first_ns = records.column("first_ns")
-    instants = _instants(enforced, history)
+    instants = _instants(judged_by, history)
     for rows, snapshot in by_inventory(records, history.timeline, until_ns):
         epochs = np.searchsorted(instants, first_ns[rows], side="right")
         for epoch in np.unique(epochs).tolist():
             some = rows[epochs == epoch]
             then = moment(history.names, history.sets, int(first_ns[some].min()))
-            apart = [one for one in history.quarantines if one.since_ns <= then.at_ns]
-            await asyncio.to_thread(work, some, snapshot, then, apart)
+            await asyncio.to_thread(work, some, snapshot, then)
     return judged
 
 
-def _instants(enforced: Iterable[tuple[Workspace, Version]], history: History) -> NDArray[np.int64]:
+def _instants(judged_by: JudgedBy, history: History) -> NDArray[np.int64]:
     """When what is enforced changed its meaning by time alone, or somebody was cut off; sorted."""
-    enforced = tuple(enforced)
-    begun = (one.since_ns for one in history.quarantines)
+    enforced = judged_by.workspaces
+    begun = (one.since_ns for one in judged_by.quarantines)
     named = history.names.instants(patterns(enforced))
     held = history.sets.instants(sets_named(enforced))
     changes = {*expiries(enforced), *named, *held, *begun}
@@ -173,11 +168,19 @@ def _in_view(connections: Connections, scope: BitMap) -> NDArray[np.bool_]:
     return found
 
 
-def _deciding(policy_set: PolicySet, verdicts: Verdicts) -> Iterator[dict[EndRole, Decision]]:
+def _decide(decided: dict[EndRole, Decision], by_layer: dict[EndRole, Decision]) -> None:
+    """Add what one more layer decides; at each end a layer that denies counts before others."""
+    for role, decision in by_layer.items():
+        before = decided.setdefault(role, decision)
+        if before.action is Action.ALLOW and decision.action is Action.DENY:
+            decided[role] = decision
+
+
+def _deciding(layer: RuleLayer, verdicts: Verdicts) -> Iterator[dict[EndRole, Decision]]:
     places = {role: verdicts.deciding(role).tolist() for role in EndRole}
     for row in range(len(verdicts.allowed)):
         yield {
-            role: policy_set.rules[places[role][row]].decision
+            role: layer.rules[places[role][row]].decision
             for role in EndRole
             if places[role][row] != UNGOVERNED
         }

@@ -21,7 +21,9 @@ from ringfence.model import labels
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.manifest import Metadata, parse_manifest
 from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.kubernetes.manifests import is_policy
 
 MOST_NODE_ADDRESSES = 1024
 """How many addresses a node may have."""
@@ -87,6 +89,8 @@ def own_item(cluster: ClusterId, data: bytes) -> Item:
     own_key(cluster, item.key)
     if item.kind is ItemKind.NETWORK or item.network is not None:
         raise InputError(f"item {item.key!r}: networks are what people say, not a connector")
+    if item.kind is ItemKind.KUBERNETES_POLICY:
+        item = _own_policy(item)
     if item.cluster != cluster:
         raise InputError(f"item {item.key!r} lies outside {cluster!r}")
     for backend in item.service.backends if item.service else ():
@@ -98,6 +102,17 @@ def own_item(cluster: ClusterId, data: bytes) -> Item:
         if key.startswith(labels.KUBERNETES_PREFIX) and key not in _DERIVED
     }
     return replace(item, labels=claimed | labels.make_labels(_derived(item)))
+
+
+def _own_policy(item: Item) -> Item:
+    """The policy, with a manifest that says in its own place what it says."""
+    if item.addresses or item.service:
+        raise InputError(f"item {item.key!r}: a policy has no addresses")
+    told = parse_manifest(item.manifest)
+    if not is_policy(told.api_version, told.kind):
+        raise InputError(f"item {item.key!r}: {told.kind!r} is no kind of policy")
+    told.metadata = Metadata(item.name, item.namespace)
+    return replace(item, manifest=str(told))
 
 
 _DERIVED = frozenset({labels.CLUSTER, labels.NAMESPACE, labels.NODE})

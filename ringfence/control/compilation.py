@@ -1,6 +1,6 @@
 """From the enforced set to what each node's agent is sent."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.control.agents import NodeKey
@@ -9,6 +9,7 @@ from ringfence.model.address import Address
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.handle import format_handle
+from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import encode
 from ringfence.policy.translate import Widening
@@ -24,9 +25,11 @@ class Surroundings:
     control_plane: tuple[tuple[Address, int], ...]
     access: NodeAccess
 
-    def compile(self, policy_set: PolicySet) -> Compiled:
+    def compile(
+        self, policy_set: PolicySet, kubernetes: Iterable[KubernetesLayer] = ()
+    ) -> Compiled:
         """What every node enforces."""
-        return compile_policies(policy_set, self.control_plane, self.access)
+        return compile_policies(policy_set, self.control_plane, self.access, kubernetes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,13 @@ class Compilation:
     warnings: tuple[str, ...]
 
 
-def compile_nodes(policy_set: PolicySet, surroundings: Surroundings) -> Compilation:
+def compile_nodes(
+    policy_set: PolicySet,
+    surroundings: Surroundings,
+    kubernetes: Iterable[KubernetesLayer] = (),
+) -> Compilation:
     """The policy of every node in the inventory; the same for the same inputs."""
-    compiled = surroundings.compile(policy_set)
+    compiled = surroundings.compile(policy_set, kubernetes)
     nodes = {node: encode(policy) for node, policy in compiled.policies.items()}
     notes = (
         *_unknown(policy_set),

@@ -19,6 +19,7 @@ from ringfence.control.audit import Author
 from ringfence.control.compilation import Compilation, Surroundings, compile_nodes
 from ringfence.control.errors import ConflictError
 from ringfence.control.inventory import Inventory
+from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.plan import Plan, affected, describe_changes, refusal
 from ringfence.control.policies import load_enforced, load_tree, load_workspace
@@ -231,16 +232,19 @@ class Enforcement:
         self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:
             async with self._database.read() as connection:
-                tree = await load_tree(connection, self._tenant)
-                enforced = await load_enforced(connection, self._tenant)
-                apart = await load_quarantines(connection, self._tenant)
+                judged_by = await load_judged_by(connection, self._tenant)
+            enforced = judged_by.workspaces
             self._patterns = frozenset(patterns(enforced))
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._wait_for((*expiries(enforced), *named), moment.at_ns)
-            any_rules = bool(enforced or apart)
-            policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
+            any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
             compilation = (
-                await asyncio.to_thread(compile_nodes, policy_set, self.surroundings)
+                await asyncio.to_thread(
+                    compile_nodes,
+                    judged_by.ringfence(snapshot, moment),
+                    self.surroundings,
+                    judged_by.kubernetes(snapshot),
+                )
                 if any_rules
                 else Compilation({}, ())
             )

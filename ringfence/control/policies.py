@@ -1,25 +1,44 @@
 """Scopes and workspaces as the store keeps them, read back into the words of the domain."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.errors import NotFoundError
-from ringfence.model.ids import TenantId, Version, WorkspaceName
+from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents, parse_documents
+from ringfence.policy.kubernetes.imported import ImportedWorkspace, read_imported
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.address_sets import all_address_sets
 from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.filters import all_filters
 from ringfence.store.relational.scopes import all_scopes
-from ringfence.store.relational.workspaces import find_version, heads
+from ringfence.store.relational.workspaces import WorkspaceVersion, find_version, heads
 
 
 async def load_tree(connection: AsyncConnection, tenant: TenantId) -> ScopeTree:
     """The tenant's scopes and named filters."""
     return ScopeTree(await all_scopes(connection, tenant), await all_filters(connection, tenant))
+
+
+async def load_version(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    name: WorkspaceName,
+    version: Version | None = None,
+) -> tuple[Workspace | ImportedWorkspace, Version]:
+    """A workspace of either sort and which version it is, the latest for None.
+
+    Raises NotFoundError.
+    """
+    found = await find_version(connection, tenant, name, version)
+    if found is None:
+        which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
+        raise NotFoundError(f"there is no {which}")
+    return read_version(found), found.version
 
 
 async def load_workspace(
@@ -28,12 +47,33 @@ async def load_workspace(
     name: WorkspaceName,
     version: Version | None = None,
 ) -> EnforcedVersion:
-    """A workspace and which version it is, the latest for None; raises NotFoundError."""
-    found = await find_version(connection, tenant, name, version)
-    if found is None:
-        which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
-        raise NotFoundError(f"there is no {which}")
-    return read_workspace(found.document, f"{name}@p{found.version}"), found.version
+    """A workspace and which version it is, the latest for None.
+
+    Raises NotFoundError, and ConflictError for one of imported policies, which is read-only.
+    """
+    found, number = await load_version(connection, tenant, name, version)
+    if isinstance(found, ImportedWorkspace):
+        raise read_only(name, found.cluster)
+    return found, number
+
+
+async def refuse_imported(
+    connection: AsyncConnection, tenant: TenantId, names: Iterable[WorkspaceName]
+) -> None:
+    """Raise ConflictError if one of the workspaces is one of imported policies."""
+    wanted = set(names)
+    for head in await heads(connection, tenant):
+        if head.name in wanted and head.kubernetes_cluster is not None:
+            raise read_only(head.name, head.kubernetes_cluster)
+
+
+def read_only(name: WorkspaceName, cluster: ClusterId) -> ConflictError:
+    """Why a workspace of imported policies stays as it is, and what to do instead."""
+    return ConflictError(
+        f"workspace {name!r} holds the policies of Kubernetes cluster {cluster!r} and is "
+        "read-only: change them where they come from, and run `ringfence netpol import` again; "
+        "`ringfence netpol enforce` enforces a cluster's policies as they stand there"
+    )
 
 
 async def load_enforced(
@@ -52,16 +92,24 @@ async def load_enforced(
 async def load_documents(
     connection: AsyncConnection, tenant: TenantId
 ) -> tuple[Documents, dict[WorkspaceName, Version]]:
-    """Everything as of its latest version, and which those are."""
+    """Everything as of its latest version, imported policies aside, and which those are."""
     tree = await load_tree(connection, tenant)
     found = [
         await load_workspace(connection, tenant, head.name)
         for head in await heads(connection, tenant)
+        if head.kubernetes_cluster is None
     ]
     workspaces = tuple(workspace for workspace, _ in found)
     latest = {workspace.name: version for workspace, version in found}
     sets = tuple(one.address_set for one in await all_address_sets(connection, tenant))
     return Documents(tree.preorder(), workspaces, tuple(tree.filters.values()), sets), latest
+
+
+def read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:
+    """A workspace from what is stored of it."""
+    if stored.kubernetes_cluster is not None:
+        return read_imported(stored.workspace, stored.kubernetes_cluster, stored.document)
+    return read_workspace(stored.document, f"{stored.workspace}@p{stored.version}")
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,6 @@
 """Why a connection, observed or only named, passes or not, by the rules that are enforced."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from ringfence.policy.explain import explain
 from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import format_handle
 from ringfence.policy.hypothetical import hypothetical
+from ringfence.policy.layer import RuleLayer
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy
 from ringfence.policy.quarantine import quarantined
@@ -77,7 +78,12 @@ class Question:
     port: int
 
 
-def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer:
+def why(
+    policy_set: PolicySet,
+    kubernetes: Sequence[RuleLayer],
+    compiled: Compiled,
+    question: Question,
+) -> Answer:
     """Explain the traffic by the rules and by the fail-safes that were compiled from them.
 
     Raises NotFoundError for a place that there is not.
@@ -89,23 +95,30 @@ def why(policy_set: PolicySet, compiled: Compiled, question: Question) -> Answer
         )
     except InputError as error:
         raise NotFoundError(str(error)) from error
-    return explain_all(policy_set, compiled, connections, assumed)
+    return explain_all(policy_set, kubernetes, compiled, connections, assumed)
 
 
 def explain_all(
-    policy_set: PolicySet, compiled: Compiled, connections: Connections, notes: tuple[str, ...]
+    policy_set: PolicySet,
+    kubernetes: Sequence[RuleLayer],
+    compiled: Compiled,
+    connections: Connections,
+    notes: tuple[str, ...],
 ) -> Answer:
-    """Explain connections of the policy set's inventory; `notes` are what was assumed of them."""
+    """Explain connections of the policy set's inventory by it and by the Kubernetes layers.
+
+    `notes` are what was assumed of the connections.
+    """
     snapshot = policy_set.snapshot
     explained = []
     wider: dict[str, None] = {}
-    for row, verdict in enumerate(explain([policy_set], connections)):
+    for row, verdict in enumerate(explain([policy_set, *kubernetes], connections)):
         ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
         for end in ends:
             if end.denies:
                 wider |= dict.fromkeys(_wider(snapshot, compiled, connections, row, end))
         explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
-    idle = () if policy_set.enforced else ("no workspace is enforced",)
+    idle = () if policy_set.enforced or kubernetes else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}
     apart = _quarantined(policy_set, {snapshot.position(key) for key in held})
     return Answer(tuple(explained), (*idle, *apart, *notes, *wider))

@@ -11,7 +11,7 @@ import msgspec
 from kubernetes_asyncio import client as kubernetes
 from kubernetes_asyncio import config as kubeconfig
 
-from ringfence.kube.errors import ExpiredError, KubeconfigError, KubeError
+from ringfence.kube.errors import AbsentError, ExpiredError, KubeconfigError, KubeError
 
 CONNECT_TIMEOUT_S = 10.0
 """To open a connection; what a request may then take is the caller's."""
@@ -22,13 +22,20 @@ _OK, _GONE = 200, 410
 class Resource:
     """A kind of object as the API and RBAC name it; `path` lists it over all namespaces.
 
-    Of a `bare` one only the metadata is asked for.
+    Of a `bare` one only the metadata is asked for. An `optional` one may be missing, for its
+    CustomResourceDefinition is not everywhere, or not yet.
     """
 
     group: str
     name: str
     path: str
     bare: bool = False
+    optional: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """As manifests write it, such as `networking.k8s.io/v1`."""
+        return self.path.split("/", 2)[2].rpartition("/")[0]
 
 
 class _Secret(msgspec.Struct):
@@ -78,7 +85,10 @@ class KubeClient:
     async def get(
         self, resource: Resource, query: Mapping[str, str], read_timeout_s: float
     ) -> aiohttp.ClientResponse:
-        """A response with its body still to be read; raises KubeError, ExpiredError.
+        """A response with its body still to be read; raises KubeError.
+
+        ExpiredError says that the version asked for is forgotten, AbsentError that the API has no
+        such resource.
 
         `read_timeout_s` bounds the silence between two reads of the body.
         """
@@ -159,6 +169,8 @@ class KubeClient:
                     f" ClusterRole needs the verb {verb!r} on {resource.name!r} in apiGroup"
                     f" {resource.group!r}"
                 )
+            case 404 if resource.optional:
+                raise AbsentError(f"the Kubernetes API has no {group}{resource.name}")
             case 410:
                 raise ExpiredError(f"{group}{resource.name}: {said}")
             case _:

@@ -13,3 +13,7 @@ class KubeconfigError(KubeError):
 
 class ExpiredError(KubeError):
     """The resource version or list page is too old (410 Gone): list anew."""
+
+
+class AbsentError(KubeError):
+    """The API has no such resource (404 Not Found): its definition may come."""

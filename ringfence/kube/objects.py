@@ -9,6 +9,7 @@ from ringfence.model import labels
 from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
+from ringfence.model.manifest import Metadata, PolicyManifest
 from ringfence.model.protocol import TCP, parse_protocol
 from ringfence.model.workload import (
     Backend,
@@ -99,6 +100,7 @@ def pod_item(
         labels=_made(pairs),
         node=spec.node_name,
         host_network=spec.host_network,
+        exact_labels=labels.inexact(meta.labels or {}),
         containers=tuple(
             ContainerPort(port.name, protocol, port.container_port)
             for container in containers
@@ -128,6 +130,7 @@ def node_item(cluster: ClusterId, node: schema.Node, annotations: Iterable[str] 
         name=meta.name,
         addresses=addresses,
         labels=_made(pairs),
+        exact_labels=labels.inexact(meta.labels or {}),
         node=meta.name,
         workload_name=meta.name,
         since_ns=_epoch_ns(meta.creation_timestamp),
@@ -153,6 +156,28 @@ def namespace_item(
         name=meta.name,
         addresses=(),
         labels=_made(pairs),
+        exact_labels=labels.inexact(meta.labels or {}),
+        workload_name=meta.name,
+    )
+
+
+def policy_item(cluster: ClusterId, api_version: str, kind: str, policy: schema.Policy) -> Item:
+    """A Kubernetes policy, whatever it says."""
+    meta = policy.metadata
+    place = Metadata(meta.name, meta.namespace)
+    pairs = [
+        *_common_labels(cluster, ItemKind.KUBERNETES_POLICY, meta, ()),
+        (labels.POLICY_KIND, kind),
+    ]
+    return Item(
+        key=item_key(cluster, ItemKind.KUBERNETES_POLICY, meta.uid),
+        kind=ItemKind.KUBERNETES_POLICY,
+        cluster=cluster,
+        namespace=meta.namespace,
+        name=meta.name,
+        addresses=(),
+        labels=_made(pairs),
+        manifest=str(PolicyManifest(api_version, kind, place, policy.spec)),
         workload_name=meta.name,
     )
 

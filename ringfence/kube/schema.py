@@ -5,6 +5,7 @@ those of the Kubernetes API reference.
 """
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -227,4 +228,15 @@ class EndpointSlice(_Part, frozen=True):
     ports: list[EndpointPort] | None = None
 
 
-Object = Bare | Pod | Node | Service | EndpointSlice
+class Policy(_Part, frozen=True):
+    """A network policy of any kind: what it says is for others to understand.
+
+    Only those of a definition of their own tell their version wherever they are told.
+    """
+
+    metadata: Metadata
+    api_version: str = ""
+    spec: Any = None
+
+
+Object = Bare | Pod | Node | Service | EndpointSlice | Policy

@@ -7,6 +7,7 @@ the API has forgotten it (410 Gone) everything is listed anew.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,23 +16,30 @@ import msgspec
 
 from ringfence.kube import schema
 from ringfence.kube.client import KubeClient, Resource, status_error
-from ringfence.kube.errors import ExpiredError, KubeError
+from ringfence.kube.errors import AbsentError, ExpiredError, KubeError
 from ringfence.model.backoff import Backoff
 
 PAGE = 500
 _WATCH_S = 240
 """The API ends a watch after so long; a connection that died silently shows soon after."""
 _LIST_TIMEOUT_S = 60.0
+ABSENT_S = 60.0
+"""How often the API is asked for a resource that it does not have."""
 
 ObjectT = TypeVar("ObjectT", bound=schema.Object)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[ObjectT]):
-    """A resource and the type that its objects decode to."""
+    """A resource and the type that its objects decode to; `name` is what manifests call it.
+
+    `others` are other versions of the resource, for an API that does not have this one.
+    """
 
     resource: Resource
     type: type[ObjectT]
+    name: str = ""
+    others: tuple[Resource, ...] = ()
 
 
 PODS = Kind(Resource("", "pods", "/api/v1/pods"), schema.Pod)
@@ -46,6 +54,30 @@ REPLICA_SETS = Kind(
     Resource("apps", "replicasets", "/apis/apps/v1/replicasets", bare=True), schema.Bare
 )
 JOBS = Kind(Resource("batch", "jobs", "/apis/batch/v1/jobs", bare=True), schema.Bare)
+NETWORK_POLICIES = Kind(
+    Resource("networking.k8s.io", "networkpolicies", "/apis/networking.k8s.io/v1/networkpolicies"),
+    schema.Policy,
+    "NetworkPolicy",
+)
+
+
+def _tiered(name: str, kind: str, *versions: str) -> Kind[schema.Policy]:
+    """A kind of policy of the network-policy-api, which comes with a definition of its own."""
+    group = "policy.networking.k8s.io"
+    first, *others = (
+        Resource(group, name, f"/apis/{group}/{version}/{name}", optional=True)
+        for version in versions
+    )
+    return Kind(first, schema.Policy, kind, tuple(others))
+
+
+POLICIES = (
+    NETWORK_POLICIES,
+    _tiered("clusternetworkpolicies", "ClusterNetworkPolicy", "v1beta1", "v1alpha2"),
+    _tiered("adminnetworkpolicies", "AdminNetworkPolicy", "v1alpha1"),
+    _tiered("baselineadminnetworkpolicies", "BaselineAdminNetworkPolicy", "v1alpha1"),
+)
+"""Kubernetes' own policies of every kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +132,22 @@ async def follow(
     """Everything that happens to a resource, for ever; begins with Listed.
 
     `report` hears of each failure, and None once it works again. Failures are tried again after
-    a pause; missing rights too, since somebody may grant them.
+    a pause; missing rights too, since somebody may grant them. That an optional resource is not
+    there is no failure: there are no objects, until it comes.
     """
     version: str | None = None
+    resource = kind.resource
     while True:
         try:
             if version is None:
-                objects, version = await _list(client, kind)
+                resource, objects, version = await _list_any(client, kind)
                 yield Listed(objects)
-            reply = await client.get(kind.resource, _watch_query(version), _WATCH_S + 20)
+            reply = await client.get(resource, _watch_query(version), _WATCH_S + 20)
             report(None)
             async for line in _lines(client, reply):
                 backoff.reset()
                 if line.type == "ERROR":
-                    raise status_error(kind.resource, bytes(line.object))
+                    raise status_error(resource, bytes(line.object))
                 if line.type == "BOOKMARK":
                     version = msgspec.json.decode(line.object, type=_Bookmark).metadata.version
                     continue
@@ -122,6 +156,12 @@ async def follow(
                 yield Removed(seen) if line.type == "DELETED" else Put(seen)
         except ExpiredError:
             version = None
+        except AbsentError:
+            version = None
+            report(None)
+            yield Listed(())
+            await asyncio.sleep(ABSENT_S)
+            continue
         except KubeError as error:
             report(error)
         except msgspec.DecodeError as error:
@@ -129,15 +169,27 @@ async def follow(
         await asyncio.sleep(backoff.delay())
 
 
-async def _list(client: KubeClient, kind: Kind[ObjectT]) -> tuple[tuple[ObjectT, ...], str]:
+async def _list_any(
+    client: KubeClient, kind: Kind[ObjectT]
+) -> tuple[Resource, tuple[ObjectT, ...], str]:
+    """The first of a kind's resources that the API has, and what `_list` says of it."""
+    for resource in (kind.resource, *kind.others):
+        with suppress(AbsentError):
+            return resource, *await _list(client, resource, kind.type)
+    raise AbsentError(f"the Kubernetes API has no {kind.resource.name}")
+
+
+async def _list(
+    client: KubeClient, resource: Resource, type_: type[ObjectT]
+) -> tuple[tuple[ObjectT, ...], str]:
     """All objects, page by page, and the resource version that they are true at."""
     objects: list[ObjectT] = []
     query = {"limit": str(PAGE)}
     while True:
-        reply = await client.get(kind.resource, query, _LIST_TIMEOUT_S)
+        reply = await client.get(resource, query, _LIST_TIMEOUT_S)
         try:
             page = msgspec.json.decode(await reply.read(), type=_Page)
-            objects += [msgspec.json.decode(raw, type=kind.type) for raw in page.items or ()]
+            objects += [msgspec.json.decode(raw, type=type_) for raw in page.items or ()]
         except (TimeoutError, aiohttp.ClientError) as error:
             raise client.unreachable(error) from error
         if not page.metadata.continue_:

@@ -25,6 +25,7 @@ OWNER_NAME = "kubernetes.owner.name"
 LABEL_PREFIX = "kubernetes.label."
 NAMESPACE_LABEL_PREFIX = "kubernetes.namespace.label."
 ANNOTATION_PREFIX = "kubernetes.annotation."
+POLICY_KIND = "kubernetes.policy.kind"
 CVE = "vuln.cve"
 CVSS = "vuln.cvss"
 KEV = "vuln.kev"
@@ -40,3 +41,25 @@ def make_labels(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     for key, value in pairs:
         collected.setdefault(key.lower(), set()).add(value)
     return {key: tuple(sorted(collected[key])) for key in sorted(collected)}
+
+
+def inexact(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Of Kubernetes' labels those that keys in lower case do not tell as they are, sorted.
+
+    To Kubernetes `App` and `app` are two labels: all spellings of a key are among them if one has
+    a capital letter. Hardly any label has, so that most items need none.
+    """
+    folded = {key.lower() for key in given if key != key.lower()}
+    return tuple(sorted(pair for pair in given.items() if pair[0].lower() in folded))
+
+
+def exact(held: Labels, inexact_ones: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """An item's Kubernetes labels as its object has them."""
+    spelled = dict(inexact_ones)
+    folded = {key.lower() for key in spelled}
+    told = {
+        key.removeprefix(LABEL_PREFIX): values[0]
+        for key, values in held.items()
+        if key.startswith(LABEL_PREFIX)
+    }
+    return {key: value for key, value in told.items() if key not in folded} | spelled

@@ -38,8 +38,8 @@ class Decision:
     """One rule that matched. `policy` is None for what no policy says; `place` counts from 0.
 
     In the Kubernetes layer `policy` is `kind/namespace/name`, `rule` the rule of it that matched,
-    such as `ingress[0]`, empty where the policy decides as a whole, and there is no scope,
-    workspace or version.
+    such as `ingress[0]`, empty where the policy decides as a whole. There is no scope, and
+    workspace and version only of policies that were imported.
     """
 
     layer: Layer

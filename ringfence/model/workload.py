@@ -16,6 +16,8 @@ class ItemKind(StrEnum):
     HOST = "host"
     SERVICE = "service"
     NAMESPACE = "namespace"
+    KUBERNETES_POLICY = "kubernetes-policy"
+    """A NetworkPolicy, ClusterNetworkPolicy or an older form of it, as its API has it."""
     NETWORK = "network"
     """Addresses outside Kubernetes that people uploaded labels for."""
 
@@ -89,7 +91,9 @@ class Item:
     its agent has reported them. `node` is the name of the node that runs a pod. A host-network
     pod has its node's addresses. `probe_ports` are the (protocol, port) pairs that the kubelet
     dials. `containers` are the container ports a pod declares. A network has no `addresses`:
-    it holds those of `network` that no other item holds, nor a smaller network.
+    it holds those of `network` that no other item holds, nor a smaller network. `exact_labels`
+    are `model.labels.inexact` of its Kubernetes labels. `manifest` is what a Kubernetes policy
+    says (`model.manifest`).
     """
 
     key: ItemKey
@@ -105,6 +109,8 @@ class Item:
     probe_ports: tuple[tuple[int, int], ...] = ()
     service: ServiceSpec | None = None
     network: Network | None = None
+    exact_labels: tuple[tuple[str, str], ...] = ()
+    manifest: str = ""
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)

@@ -12,7 +12,8 @@ from ringfence.model.verdict import EndRole, EndVerdict
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
-from ringfence.policy.program import NodePolicy, Program
+from ringfence.policy.handle import is_widened
+from ringfence.policy.program import NodePolicy, Program, as_programs
 from ringfence.policy.recheck import Opened, first_match
 
 
@@ -21,13 +22,14 @@ def admits(
 ) -> str:
     """The handle of the rule that lets a denied connection through at its end, empty if none does.
 
+    Of several programs each must let it through; named is a rule that admits more than it says.
     A provider may meet what a node received for a Service under an address of that node.
     """
     item = snapshot.items[snapshot.position(end.workload)]
     node = item.node if item.kind is ItemKind.POD else item.name
     policy = compiled.policies.get((item.cluster, NodeName(node)))
-    program = _program(policy, item, end.role) if policy else None
-    if policy is None or program is None:
+    programs = _programs(policy, item, end.role) if policy else []
+    if policy is None or not programs:
         return ""
     direction = Direction.OUTBOUND if end.role is EndRole.CONSUMER else Direction.INBOUND
     behind = end.role is EndRole.PROVIDER
@@ -42,21 +44,28 @@ def admits(
         port=np.full(count, port, np.uint16),
         translated=np.zeros(count, np.bool_),
     )
-    met = (program.rules[at] for at in first_match(policy, program.rules, direction, opened))
-    return next((rule.handle for rule in met if rule.action is Action.ALLOW), "")
+    met = [
+        [program.rules[at] for at in first_match(policy, program.rules, direction, opened)]
+        for program in programs
+    ]
+    for rules in zip(*met, strict=True):
+        if all(rule.action is Action.ALLOW for rule in rules):
+            handles: list[str] = [rule.handle for rule in rules]
+            return next(filter(is_widened, handles), handles[0])
+    return ""
 
 
-def _program(policy: NodePolicy, item: Item, role: EndRole) -> Program | None:
+def _programs(policy: NodePolicy, item: Item, role: EndRole) -> list[Program]:
     uid = item.key.rpartition("/")[2]
     pods = {pod.uid: pod for pod in policy.pods}
     binding = pods.get(uid) if item.kind is ItemKind.POD else policy.binding
     if role is EndRole.NODE:
-        name = policy.binding.received
+        bound = as_programs(policy.binding.received)
     elif role is EndRole.CONSUMER:
-        name = binding.outbound if binding else None
+        bound = as_programs(binding.outbound if binding else None)
     else:
-        name = binding.inbound if binding else None
-    return policy.programs[name] if name else None
+        bound = as_programs(binding.inbound if binding else None)
+    return [policy.programs[name] for name in bound]
 
 
 def _sources(

@@ -16,6 +16,8 @@ from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.failsafe import NodeAccess, fail_safes
+from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.kubernetes.translate import KubernetesTranslator
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import (
     Exposure,
@@ -44,19 +46,22 @@ def compile_policies(
     policy_set: PolicySet,
     control_plane: Iterable[tuple[Address, int]],
     access: NodeAccess = NodeAccess(),  # noqa: B008 - frozen
+    kubernetes: Iterable[KubernetesLayer] = (),
 ) -> Compiled:
     """Compile for every node and host of the inventory, governed or not.
 
-    `control_plane` is where agents reach it, (address, TCP port).
+    `control_plane` is where agents reach it, (address, TCP port); `kubernetes` the layers of the
+    same inventory that pods must satisfy besides.
     """
-    compiler = _Compiler(policy_set, tuple(sorted(control_plane)), access)
-    return Compiled(compiler.policies(), compiler.translator.widenings)
+    compiler = _Compiler(policy_set, kubernetes, tuple(sorted(control_plane)), access)
+    return Compiled(compiler.policies(), compiler.widenings)
 
 
 class _Compiler:
     def __init__(
         self,
         policy_set: PolicySet,
+        kubernetes: Iterable[KubernetesLayer],
         control_plane: tuple[tuple[Address, int], ...],
         access: NodeAccess,
     ) -> None:
@@ -68,10 +73,22 @@ class _Compiler:
         self._inbound = self._share(self.translator.rules(Direction.INBOUND))
         self._outbound = self._share(self.translator.rules(Direction.OUTBOUND))
         self._received = self._share(self.translator.received())
+        who = self.translator.who
+        layers = [KubernetesTranslator(one, who.sets, who.fronts) for one in kubernetes]
+        self._pods = {
+            direction: [first, *(self._share(layer.rules(direction)) for layer in layers)]
+            for direction, first in (
+                (Direction.INBOUND, self._inbound),
+                (Direction.OUTBOUND, self._outbound),
+            )
+        }
+        """For each direction the programs of pods, layer by layer."""
+        found = (self.translator.widenings, *(layer.widenings for layer in layers))
+        self.widenings = tuple(one for some in found for one in some)
 
     def policies(self) -> dict[tuple[ClusterId, NodeName], NodePolicy]:
         pods: dict[tuple[ClusterId, str], list[PodBinding]] = {}
-        for at in sorted(set(self._inbound) | set(self._outbound)):
+        for at in sorted({at for layers in self._pods.values() for held in layers for at in held}):
             item = self._snapshot.items[at]
             if item.kind is ItemKind.POD:
                 pods.setdefault((item.cluster, item.node), []).append(self._pod(at, item))
@@ -102,9 +119,12 @@ class _Compiler:
             namespace=item.namespace,
             name=item.name,
             addresses=item.addresses,
-            inbound=self._inbound.get(at),
-            outbound=self._outbound.get(at),
+            inbound=self._bound_to(at, Direction.INBOUND),
+            outbound=self._bound_to(at, Direction.OUTBOUND),
         )
+
+    def _bound_to(self, at: int, direction: Direction) -> tuple[ProgramId, ...]:
+        return tuple(held[at] for held in self._pods[direction] if at in held)
 
     def _node(self, at: int, item: Item, pods: tuple[PodBinding, ...]) -> NodePolicy:
         received = self._received.get(at)
@@ -150,7 +170,8 @@ class _Compiler:
         return (*own, *exposures)
 
     def _bound(self, pods: tuple[PodBinding, ...], node: NodeBinding) -> dict[ProgramId, Program]:
-        bound = {program for pod in pods for program in (pod.inbound, pod.outbound)}
+        bound: set[ProgramId | None] = set()
+        bound.update(program for pod in pods for program in (*pod.inbound, *pod.outbound))
         bound |= {node.inbound, node.outbound, node.received}
         return {name: self._programs[name] for name in sorted(filter(None, bound))}
 

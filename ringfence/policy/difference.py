@@ -123,14 +123,14 @@ def _workspaces(documents: Documents) -> dict[str, Spec]:
 
 def workspace_difference(old: Workspace, new: Workspace) -> tuple[PartDifference, ...]:
     """What differs between two workspaces or two versions of one, their names aside."""
-    return tuple(_differences(*(_by_name(workspace_spec(one)) for one in (old, new))))
+    return tuple(differences(*(_by_name(workspace_spec(one)) for one in (old, new))))
 
 
 def _changes(
     kind: DocumentKind, old: Mapping[str, Spec], new: Mapping[str, Spec]
 ) -> Iterator[Change]:
     for name in sorted({*old, *new}):
-        parts = tuple(_differences(old.get(name, {}), new.get(name, {})))
+        parts = tuple(differences(old.get(name, {}), new.get(name, {})))
         if name not in old:
             yield Change(kind, name, ChangeKind.CREATED, parts)
         elif name not in new:
@@ -150,7 +150,8 @@ def _by_name(spec: Spec) -> Spec:
     return flat
 
 
-def _differences(old: Spec, new: Spec) -> Iterator[PartDifference]:
+def differences(old: Spec, new: Spec) -> Iterator[PartDifference]:
+    """What differs between two things by their parts' names; a part may have fields."""
     for part in _either(old, new):
         was, will = old.get(part), new.get(part)
         if isinstance(was, Mapping) and isinstance(will, Mapping):

@@ -1,8 +1,9 @@
 """Names of rules: they say in a kernel listing and in a drop report which policy made a rule.
 
-A handle is `stage/workspace/pVERSION/policy`, without the policy for a catch-all, and ends in
-`+widened` where the rule admits more than the policy says. It is at most 100 characters of a
-harmless alphabet, so that it fits every kernel's rule comments: other characters stand as %XX,
+A handle is `stage/workspace/pVERSION/policy`, without the policy for a catch-all. Of the Kubernetes
+layer it is `kubernetes/KIND/NAMESPACE/NAME/rule`.
+It ends in `+widened` where the rule admits more than the policy says. It is at most 100 characters
+of a harmless alphabet, so that it fits every kernel's rule comments: other characters stand as %XX,
 and a name that is too long is cut and closed with `~` and a digest.
 """
 
@@ -10,30 +11,43 @@ import hashlib
 from urllib.parse import quote, unquote
 
 from ringfence.model.quarantine import QUARANTINE
-from ringfence.model.verdict import Decision
+from ringfence.model.verdict import Decision, Layer
 
 MID_STREAM = "mid-stream"
 """The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
 _WIDENED = "+widened"
 _MAX_NAME = 36
+_MAX_KUBERNETES = 56
 _DIGEST = 12
 
 
 def format_handle(decision: Decision, *, widened: bool = False) -> str:
     """The handle of the rule that made the decision."""
+    if decision.layer is Layer.KUBERNETES:
+        policy = _name(decision.policy or decision.stage, "/", _MAX_KUBERNETES)
+        rule = f"/{_name(decision.rule)}" if decision.rule else ""
+        return f"{Layer.KUBERNETES}/{policy}{rule}" + (_WIDENED if widened else "")
     parts = [decision.stage, _name(decision.workspace), f"p{decision.version}"]
     if decision.policy is not None:
         parts.append(_name(decision.policy))
     return "/".join(parts) + (_WIDENED if widened else "")
 
 
+def is_widened(handle: str) -> bool:
+    """Whether the rule admits more than its policy says."""
+    return handle.endswith(_WIDENED)
+
+
 def tell_handle(handle: str) -> str:
     """A handle as people write the policy: `workspace/policy@pVERSION`, `catch-all` for none.
 
-    A quarantine has no versions and is `quarantine/policy`.
+    A quarantine has no versions and is `quarantine/policy`. Of the Kubernetes layer it is
+    `KIND/NAMESPACE/NAME rule`.
     What is no handle of a decision, and a name's cut and digest, stay as they are.
     """
     match handle.removesuffix(_WIDENED).split("/"):
+        case [Layer.KUBERNETES, *policy, rule]:
+            return " ".join(filter(None, ("/".join(map(unquote, policy)), unquote(rule))))
         case [_, workspace, version, *policy] if len(policy) <= 1:
             name = policy[0] if policy else "catch-all"
             at = "" if workspace == QUARANTINE else f"@{version}"
@@ -41,13 +55,13 @@ def tell_handle(handle: str) -> str:
     return handle
 
 
-def _name(text: str) -> str:
-    safe = quote(text, safe="").replace("~", "%7E")
-    if len(safe) <= _MAX_NAME:
+def _name(text: str, kept_as_is: str = "", most: int = _MAX_NAME) -> str:
+    safe = quote(text, safe=kept_as_is).replace("~", "%7E")
+    if len(safe) <= most:
         return safe
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
     # A cut must not split an escape.
-    kept = safe[: _MAX_NAME - _DIGEST - 1]
+    kept = safe[: most - _DIGEST - 1]
     for tail in (1, 2):
         if kept[-tail] == "%":
             kept = kept[:-tail]

@@ -52,14 +52,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class PodBinding:
-    """The programs of one pod; None for a direction that nothing governs."""
+    """The programs of one pod, in order: each must allow. None for what nothing governs."""
 
     uid: str
     namespace: str
     name: str
     addresses: tuple[Address, ...]
-    inbound: ProgramId | None
-    outbound: ProgramId | None
+    inbound: tuple[ProgramId, ...]
+    outbound: tuple[ProgramId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,11 @@ class NodeBinding:
     exposures: tuple[Exposure, ...] = ()
     fail_safes_in: tuple[Rule, ...] = ()
     fail_safes_out: tuple[Rule, ...] = ()
+
+
+def as_programs(bound: ProgramId | tuple[ProgramId, ...] | None) -> tuple[ProgramId, ...]:
+    """The programs of a direction, a pod's or a node's, in order."""
+    return bound if isinstance(bound, tuple) else (bound,) if bound else ()
 
 
 @dataclass(frozen=True, slots=True)

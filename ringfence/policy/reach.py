@@ -145,9 +145,18 @@ class Survey:
             if self.ends[pod].families & self.ends[node].families
         }
 
-    def judge(self, layer: int) -> "Reach":
-        """What the layer of that number allows between all ends."""
-        return Reach(self, layer)
+    def judge(self, *layers: int) -> "Reach":
+        """What the layers of those numbers, at least one, all allow between all ends."""
+        parts = [_LayerReach(self, layer) for layer in layers]
+        pairs = {pair for part in parts for pair in part.own}
+        return Reach(
+            self,
+            np.bitwise_and.reduce([part.allowed for part in parts]),
+            {
+                pair: np.bitwise_and.reduce([part.between(*pair) for part in parts])
+                for pair in pairs
+            },
+        )
 
 
 def _kinds(matcher: Matcher, positions: Rows, addresses: Sequence[Address]) -> list[Kind]:
@@ -166,11 +175,20 @@ def _kinds(matcher: Matcher, positions: Rows, addresses: Sequence[Address]) -> l
     ]
 
 
+@dataclass(frozen=True)
 class Reach:
-    """What one layer allows: `allowed` [consumer, provider, octet of cells], by ends of a survey.
+    """What is allowed: `allowed` [consumer, provider, octet of cells], by ends of a survey.
 
     A pod and its own node are judged apart: `own` has (consumer, provider) of ends.
     """
+
+    survey: Survey
+    allowed: Allowed
+    own: dict[tuple[int, int], Allowed]
+
+
+class _LayerReach:
+    """What one layer allows, in the form of `Reach`."""
 
     def __init__(self, survey: Survey, layer: int) -> None:
         self.survey = survey
@@ -197,6 +215,12 @@ class Reach:
             for pod, node in survey.own_nodes:
                 self.own[node, pod] = self._pair(node, pod, consuming, nobody)
                 self.own[pod, node] = self._pair(pod, node, nobody, providing)
+
+    def between(self, consumer: int, provider: int) -> Allowed:
+        """What a pod and its own node may."""
+        pair = consumer, provider
+        allowed: Allowed = self.own[pair] if pair in self.own else self.allowed[pair]
+        return allowed
 
     def _held(self, rows: bits.Bits) -> Mask:
         return bits.unpack(rows, len(self._rules))

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from ringfence.model.address import Address, Network
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
-from ringfence.policy.program import Exposure, NodeBinding, NodePolicy, PodBinding, Rule, SetId
+from ringfence.policy.program import (
+    Exposure,
+    NodeBinding,
+    NodePolicy,
+    PodBinding,
+    Rule,
+    SetId,
+    as_programs,
+)
 
 Mask = NDArray[np.bool_]
 _ADDRESS = "S16"
@@ -54,12 +62,12 @@ def denied(policy: NodePolicy, binding: PodBinding | NodeBinding, opened: Opened
         rules = policy.programs[node.received].rules
         found |= exposed & _says_deny(policy, rules, Direction.INBOUND, opened)
         to_here &= ~exposed
-    if binding.inbound:
-        rules = (*(node.fail_safes_in if node else ()), *policy.programs[binding.inbound].rules)
+    for program in as_programs(binding.inbound):
+        rules = (*(node.fail_safes_in if node else ()), *policy.programs[program].rules)
         judged = to_here & ~from_here & ~opened.translated
         found |= judged & _says_deny(policy, rules, Direction.INBOUND, opened)
-    if binding.outbound:
-        rules = (*(node.fail_safes_out if node else ()), *policy.programs[binding.outbound].rules)
+    for program in as_programs(binding.outbound):
+        rules = (*(node.fail_safes_out if node else ()), *policy.programs[program].rules)
         judged = from_here & ~to_here
         found |= judged & _says_deny(policy, rules, Direction.OUTBOUND, opened)
     for address, port in policy.control_plane:

@@ -38,6 +38,16 @@ class AddressSets:
         assert known == ranges, f"two sets for {meaning}"
         return name
 
+    def ranges(self, name: SetId) -> tuple[AddressRange, ...]:
+        """The elements of a set, disjoint and sorted."""
+        return self._ranges[name]
+
+    def both(self, one: SetId, other: SetId) -> SetId:
+        """The set of what is in both sets."""
+        ranges = self._ranges[one]
+        common = subtract(ranges, subtract(ranges, self._ranges[other]))
+        return self.name(f"both {one} and {other}", common)
+
     def networks(self, name: SetId) -> tuple[Network, ...]:
         """The elements of a set as blocks, disjoint within each family.
 

@@ -373,3 +373,52 @@ async def test_refusals_name_what_is_missing(api: Api) -> None:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
         assert expected in reports[0]
+
+
+async def test_policies_whose_definition_comes_and_goes(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "ABSENT_S", 0.1)
+    kind, reports = watch.POLICIES[1], list[str]()
+    resource = kind.resource
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": resource.api_version.split("/")[1], "served": True, "storage": True}
+    definition = {
+        "metadata": {
+            "name": f"{resource.name}.{resource.group}",
+            "annotations": {"api-approved.kubernetes.io": "https://example.org"},
+        },
+        "spec": {
+            "group": resource.group,
+            "scope": "Cluster",
+            "names": {"plural": resource.name, "kind": kind.name},
+            "versions": [version | {"schema": {"openAPIV3Schema": anything}}],
+        },
+    }
+    odd = {"subject": {"namespaces": {}}, "tier": "None such", "list": [None, 1.5]}
+    policy: dict[str, Any] = {"apiVersion": resource.api_version, "kind": kind.name}
+    policy |= {"metadata": {"name": "mine-odd"}, "spec": odd}
+    async with following(api.kubeconfig(), kind, reports) as event:
+        for _ in range(2):
+            assert await event() == watch.Listed(())
+        await asyncio.to_thread(api.call, "POST", definitions, definition)
+        while not kind_is_served(api, resource.path):
+            await event()
+        await asyncio.to_thread(api.call, "POST", resource.path, policy)
+        seen = await event()
+        while isinstance(seen, watch.Listed) and not seen.objects:
+            seen = await event()
+        (held,) = seen.objects if isinstance(seen, watch.Listed) else (seen.object,)
+        assert held.spec == odd
+        gone = f"{definitions}/{resource.name}.{resource.group}"
+        await asyncio.to_thread(api.call, "DELETE", gone)
+        while not isinstance(seen, watch.Removed) and seen != watch.Listed(()):
+            seen = await event()
+    assert set(reports) == {"fine"}
+
+
+def kind_is_served(api: Api, path: str) -> bool:
+    with contextlib.suppress(AssertionError):
+        return bool(api.call("GET", path))
+    return False

@@ -49,11 +49,12 @@ def describe(compiled: Compiled) -> str:
     """The programs of every workload, its sets spelled out, and the widenings."""
     lines = []
     for policy in compiled.policies.values():
-        bound = [(str(policy.node), policy.binding.inbound, policy.binding.outbound)]
-        bound += [(pod.name, pod.inbound, pod.outbound) for pod in policy.pods]
-        for name, inbound, outbound in bound:
-            lines += _program(f"{name} inbound", policy, inbound)
-            lines += _program(f"{name} outbound", policy, outbound)
+        lines += _program(f"{policy.node} inbound", policy, policy.binding.inbound)
+        lines += _program(f"{policy.node} outbound", policy, policy.binding.outbound)
+        for pod in policy.pods:
+            for name, bound in (("inbound", pod.inbound), ("outbound", pod.outbound)):
+                for program in bound or (None,):
+                    lines += _program(f"{pod.name} {name}", policy, program)
         lines += _program(f"{policy.node} received", policy, policy.binding.received)
     lines += [
         f"widening: {widening.workload}: {widening.decision.policy} {widening.text}"

@@ -121,7 +121,7 @@ def enforce(enforcer: Enforcer, policy: NodePolicy, **places: Namespace) -> None
 
 
 def policy_of(pod: Pod, inbound: Program, outbound: Program, *friends: Pod) -> NodePolicy:
-    binding = PodBinding("uid", "shop", pod.name, (parse_address(pod.address),), IN, OUT)
+    binding = PodBinding("uid", "shop", pod.name, (parse_address(pod.address),), (IN,), (OUT,))
     return NodePolicy(
         ClusterId("c1"),
         NodeName("n1"),

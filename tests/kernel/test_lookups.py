@@ -143,7 +143,7 @@ def _inbound(
     server: Pod, sets: dict[SetId, tuple[Network, ...]], rules: list[Rule]
 ) -> tuple[NodePolicy, PodBinding]:
     own = tuple(map(parse_address, (server.address, server.address6)))
-    binding = PodBinding("uid", "shop", server.name, own, PROGRAM, None)
+    binding = PodBinding("uid", "shop", server.name, own, (PROGRAM,), ())
     policy = NodePolicy(
         ClusterId("c1"),
         NodeName("n1"),

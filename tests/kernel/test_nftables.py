@@ -54,7 +54,7 @@ def node() -> Iterator[Node]:
 def inbound(pod: Pod, *friends: str, allowed: Rule = ALLOWED) -> Ruleset:
     """The pod admits TCP 80, or what else is allowed, from its friends and nothing else."""
     own = tuple(map(parse_address, (pod.address, pod.address6)))
-    binding = PodBinding("uid", "shop", pod.name, own, PROGRAM, None)
+    binding = PodBinding("uid", "shop", pod.name, own, (PROGRAM,), ())
     policy = NodePolicy(
         ClusterId("c1"),
         NodeName("n1"),

@@ -198,7 +198,7 @@ def policy(server: Pod, allowed: PortRange) -> NodePolicy:
         node=NodeName("n1"),
         sets={program.SetId("clients"): (host_network(Address(parse_address("10.99.1.2"))),)},
         programs={program.ProgramId("p"): inbound},
-        pods=(PodBinding("uid2", "test", "pod2", (address,), program.ProgramId("p"), None),),
+        pods=(PodBinding("uid2", "test", "pod2", (address,), (program.ProgramId("p"),), ()),),
         binding=NodeBinding((), None, None, None),
         control_plane=((parse_address("127.0.0.1"), PORT),),
     )

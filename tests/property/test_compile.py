@@ -42,7 +42,7 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
                 continue
             item = snapshot.items[at]
             allowed = policy_set.rules[place].action is Action.ALLOW
-            for source in _sources(items, asked[row], role):
+            for source in sources(items, asked[row], role):
                 passes = _passes(compiled, item, role, asked[row], source)
                 if allowed:
                     assert passes, (role, asked[row], item.key)
@@ -113,7 +113,7 @@ def _dialled_at(
     return found
 
 
-def _sources(items: list[Item], asked: Connection, role: EndRole) -> list[Address]:
+def sources(items: list[Item], asked: Connection, role: EndRole) -> list[Address]:
     """The addresses that the end may see the connection come from."""
     if role is not EndRole.PROVIDER or asked.node is None:
         return [asked.consumer]
@@ -147,6 +147,7 @@ def _program(policy: NodePolicy, key: ItemKey, role: EndRole) -> ProgramId:
     if role is EndRole.NODE:
         found = policy.binding.received
     else:
-        found = binding.outbound if role is EndRole.CONSUMER else binding.inbound
+        bound = binding.outbound if role is EndRole.CONSUMER else binding.inbound
+        found = bound[0] if isinstance(bound, tuple) else bound
     assert found is not None
     return found

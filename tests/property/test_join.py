@@ -13,6 +13,7 @@ from ringfence.kube.watch import (
     NAMESPACES,
     NODES,
     PODS,
+    POLICIES,
     REPLICA_SETS,
     SERVICES,
     Kind,
@@ -29,7 +30,7 @@ small = st.sampled_from(("a", "b"))
 def made(kind: Kind[Any], name: str, variant: str) -> Any:
     """An object of the kind, related by name to those around it, in one of two variants."""
     meta: dict[str, Any] = {"name": name, "uid": f"{kind.resource.name}-{name}"}
-    if kind not in (NODES, NAMESPACES):
+    if kind not in (NODES, NAMESPACES, *POLICIES[1:]):
         meta["namespace"] = "a"
     meta["labels"] = {"variant": variant}
     raw: dict[str, Any] = {"metadata": meta}
@@ -45,6 +46,8 @@ def made(kind: Kind[Any], name: str, variant: str) -> Any:
         ]
     if kind is SERVICES:
         raw["spec"] = {"clusterIP": "10.0.0.1"}
+    if kind in POLICIES:
+        raw["spec"] = {"variant": variant}
     if kind is ENDPOINT_SLICES:
         meta["labels"] = {"kubernetes.io/service-name": variant}
         raw["ports"] = [{"name": "", "port": 80}]

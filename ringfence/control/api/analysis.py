@@ -14,7 +14,7 @@ from ringfence.control.api.flow_views import FlowView, Views
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.identity import Principal
-from ringfence.control.policies import load_enforced, load_tree, load_workspace
+from ringfence.control.judged import load_judged_by
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
@@ -23,7 +23,6 @@ from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.verdict import EndRole
 from ringfence.store.errors import StaleError
 from ringfence.store.flows.queries import HOPS
-from ringfence.store.relational.quarantines import load_quarantines
 from ringfence.store.relational.workspaces import Analysed, analysed, mark_analysed
 
 router = APIRouter(tags=["analysis"])
@@ -78,26 +77,18 @@ async def analyse(
     """Judge the connections of a time by the enforced set with this version in it."""
     window = read_window(services, asked.since, asked.until)
     tenant = principal.tenant
+    workspace = WorkspaceName(asked.workspace)
+    wanted = workspace, Version(asked.version) if asked.version is not None else None
+    also = [parse_version(text) for text in asked.with_]
     async with services.database.read() as connection:
-        tree = await load_tree(connection, tenant)
-        wanted = await load_workspace(
-            connection,
-            tenant,
-            WorkspaceName(asked.workspace),
-            Version(asked.version) if asked.version is not None else None,
-        )
-        also = [
-            await load_workspace(connection, tenant, *parse_version(text)) for text in asked.with_
-        ]
-        enforced = await load_enforced(connection, tenant)
-        apart = await load_quarantines(connection, tenant)
-    replaced = {held.name: (held, number) for held, number in (*enforced, *also, wanted)}
+        judged_by = await load_judged_by(connection, tenant, [*also, wanted])
+    version = judged_by.version(workspace)
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
     held = services.inventory
-    history = History(timeline, held.names.resolutions, apart, held.address_sets.contents)
-    judged = await judge(seen, history, window["until"], tree, replaced.values(), wanted[0].scope)
+    history = History(timeline, held.names.resolutions, held.address_sets.contents)
+    judged = await judge(seen, history, window["until"], judged_by, workspace)
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()
@@ -118,10 +109,10 @@ async def analyse(
             }
             notes = [decision_response(one) for one in judged.logged[at]]
             shown.append(RecordView(category=category, flow=flow, deciding=deciding, logged=notes))
-    await _mark(services, principal, wanted[0].name, wanted[1])
+    await _mark(services, principal, workspace, version)
     return AnalysisResponse(
         workspace=asked.workspace,
-        version=wanted[1],
+        version=version,
         counts=counts,
         logged=_logged(judged),
         records=shown,

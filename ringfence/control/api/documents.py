@@ -20,6 +20,7 @@ from ringfence.control.policies import (
     load_enforced,
     load_tree,
     load_workspace,
+    refuse_imported,
 )
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.writing import next_versions, write_changes
@@ -96,6 +97,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
     given = read_files((file.name, file.documents) for file in request.files)
     tenant = author.principal.tenant
     async with services.database.write() as connection:
+        await refuse_imported(connection, tenant, (one.name for one in given.workspaces))
         held, latest = await load_documents(connection, tenant)
         changes = decide(held, given)
         numbers = await last_versions(connection, tenant)
@@ -197,7 +199,7 @@ async def export(
             workspaces = [
                 await _workspace(connection, principal.tenant, head.name, version)
                 for head in await heads(connection, principal.tenant)
-                if name in (None, head.name)
+                if name == head.name or (name is None and head.kubernetes_cluster is None)
             ]
     held = Documents(tuple(scopes), tuple(workspaces), tuple(filters), tuple(address_sets))
     if name is not None and held == Documents():

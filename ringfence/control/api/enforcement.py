@@ -8,12 +8,14 @@ from pydantic import BaseModel, Field
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
 from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import PrincipalDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
 from ringfence.control.services import Services, ServicesDep
 from ringfence.model.ids import NodeName, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.workload import ItemKind
+from ringfence.store.relational.kubernetes import enforced_clusters
 
 router = APIRouter(tags=["enforcement"])
 
@@ -30,6 +32,7 @@ class EnforcementResponse(BaseModel):
 
     revision: int
     workspaces: list[EnforcedWorkspace]
+    kubernetes_clusters: list[str] = Field(description="Whose own policies are enforced.")
     agents: list[AgentResponse]
     unreached: list[str] = Field(
         description="Nodes, as KUBERNETES-CLUSTER/NAME, whose agent is not connected."
@@ -67,12 +70,15 @@ class PlanResponse(BaseModel):
 
 
 @router.get("/enforcement")
-async def show_enforcement(services: ServicesDep) -> EnforcementResponse:
+async def show_enforcement(services: ServicesDep, principal: PrincipalDep) -> EnforcementResponse:
     """Show what is enforced."""
     current = await services.enforcement.current()
+    async with services.database.read() as connection:
+        clusters = await enforced_clusters(connection, principal.tenant)
     return EnforcementResponse(
         revision=current.revision,
         workspaces=_workspaces(current.workspaces),
+        kubernetes_clusters=list(clusters),
         agents=agent_responses(services),
         unreached=["/".join(node) for node in sorted(_unreached(services))],
         warnings=list(services.enforcement.warnings),

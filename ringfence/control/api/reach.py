@@ -11,16 +11,15 @@ from pydantic import BaseModel, Field
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.identity import Principal
-from ringfence.control.policies import load_enforced, load_tree, load_workspace
+from ringfence.control.judged import load_judged_by
 from ringfence.control.services import Services, ServicesDep
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import parse_version
 from ringfence.policy.hypothetical import find_workload
-from ringfence.policy.order import PolicySet
+from ringfence.policy.layer import RuleLayer
 from ringfence.policy.reach import Survey
 from ringfence.policy.reachable import gained, inbound, outbound
-from ringfence.store.relational.quarantines import load_quarantines
 
 router = APIRouter(tags=["reach"])
 
@@ -75,10 +74,10 @@ async def reach(
         position, notes = find_workload(snapshot, asked.workload)
     except InputError as error:
         raise NotFoundError(str(error)) from error
-    layer = await _layer(services, principal, snapshot, asked.with_)
+    layers = await _layers(services, principal, snapshot, asked.with_)
 
     def work() -> ReachResponse:
-        judged = Survey([layer]).judge(0)
+        judged = Survey(layers).judge(*range(len(layers)))
         return ReachResponse(
             workload=snapshot.items[position].display,
             outbound=[PeersView(**asdict(one)) for one in outbound(judged, position)],
@@ -95,11 +94,15 @@ async def difference(
 ) -> DifferenceResponse:
     """List the connections gained and lost between two versions, each within what is enforced."""
     snapshot = services.inventory.timeline.latest()
-    layers = [await _layer(services, principal, snapshot, [one]) for one in (old, new)]
+    was_layers, will_layers = [
+        await _layers(services, principal, snapshot, [one]) for one in (old, new)
+    ]
 
     def work() -> DifferenceResponse:
-        survey = Survey(layers)
-        was, will = survey.judge(0), survey.judge(1)
+        layers = [*was_layers, *will_layers]
+        survey, places = Survey(layers), range(len(layers))
+        was = survey.judge(*places[: len(was_layers)])
+        will = survey.judge(*places[len(was_layers) :])
         return DifferenceResponse(
             gained=[ConnectionsView(**asdict(one)) for one in gained(was, will)],
             lost=[ConnectionsView(**asdict(one)) for one in gained(will, was)],
@@ -108,18 +111,11 @@ async def difference(
     return await asyncio.to_thread(work)
 
 
-async def _layer(
+async def _layers(
     services: Services, principal: Principal, snapshot: Snapshot, versions: Iterable[str]
-) -> PolicySet:
+) -> list[RuleLayer]:
     """What is enforced, with these versions in place of their workspaces' own."""
+    wanted = [parse_version(text) for text in versions]
     async with services.database.read() as connection:
-        tree = await load_tree(connection, principal.tenant)
-        enforced = await load_enforced(connection, principal.tenant)
-        apart = await load_quarantines(connection, principal.tenant)
-        wanted = [
-            await load_workspace(connection, principal.tenant, *parse_version(text))
-            for text in versions
-        ]
-    replaced = {workspace.name: (workspace, number) for workspace, number in (*enforced, *wanted)}
-    moment = services.inventory.now()
-    return await asyncio.to_thread(PolicySet, snapshot, tree, replaced.values(), moment, apart)
+        judged_by = await load_judged_by(connection, principal.tenant, wanted)
+    return await asyncio.to_thread(judged_by.layers, snapshot, services.inventory.now())

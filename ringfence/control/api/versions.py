@@ -10,12 +10,19 @@ from ringfence.control.apply import decide
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
-from ringfence.control.policies import load_documents, load_workspace, read_workspace
+from ringfence.control.policies import (
+    load_documents,
+    load_version,
+    load_workspace,
+    read_version,
+)
 from ringfence.control.services import ServicesDep
 from ringfence.control.writing import next_versions, write_changes
+from ringfence.model.errors import InputError
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.policy.difference import PartChange, workspace_difference
 from ringfence.policy.document import Documents
+from ringfence.policy.kubernetes.imported import ImportedWorkspace, imported_difference
 from ringfence.store.relational.enforcement import Period, last_enforced
 from ringfence.store.relational.workspaces import Analysed, analysed, versions
 
@@ -102,7 +109,7 @@ async def list_versions(
         raise NotFoundError(f"there is no workspace {name!r}")
     items = []
     for one in found:
-        content = read_workspace(one.document, f"{name}@p{one.version}")
+        content = read_version(one)
         analysis, period = seen.get(one.version), enforced.get(one.version)
         items.append(
             VersionResponse(
@@ -125,9 +132,18 @@ async def compare_versions(
     """Tell what differs between two versions, each WORKSPACE, or WORKSPACE@p2 for an older one."""
     async with services.database.read() as connection:
         (before, first), (after, second) = [
-            await load_workspace(connection, principal.tenant, *parse_version(text))
+            await load_version(connection, principal.tenant, *parse_version(text))
             for text in (old, new)
         ]
+    if isinstance(before, ImportedWorkspace) and isinstance(after, ImportedWorkspace):
+        differences = imported_difference(before, after)
+    elif isinstance(before, ImportedWorkspace) or isinstance(after, ImportedWorkspace):
+        raise InputError(
+            "policies of Kubernetes and of Ringfence have no parts in common: compare what they "
+            f"let through, with `ringfence diff --reach {old} {new}`"
+        )
+    else:
+        differences = workspace_difference(before, after)
     return VersionDifferenceResponse(
         old=f"{before.name}@p{first}",
         new=f"{after.name}@p{second}",
@@ -140,7 +156,7 @@ async def compare_versions(
                 new=one.new,
                 text=str(one),
             )
-            for one in workspace_difference(before, after)
+            for one in differences
         ],
     )
 

@@ -14,21 +14,22 @@ from ringfence.control.api.flow_search import condition_on, read_window
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
-from ringfence.control.policies import load_enforced, load_tree
+from ringfence.control.judged import load_judged_by
 from ringfence.control.services import ServicesDep
 from ringfence.flows.connections import records
 from ringfence.model.errors import InputError
 from ringfence.model.flow import format_connection, parse_connection
 from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.icmp import parse_icmp_type
+from ringfence.model.ids import parse_version
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
-from ringfence.policy.order import PolicySet
 from ringfence.store.flows.queries import listed
-from ringfence.store.relational.quarantines import load_quarantines
 
 router = APIRouter(tags=["why"])
+
+_WITH = "Workspaces as if enforced: NAME, or NAME@VERSION."
 
 
 class DecisionResponse(BaseModel):
@@ -75,34 +76,40 @@ class WhyResponse(BaseModel):
     notes: list[str]
 
 
+class WhyQuery(BaseModel):
+    """Traffic that may never have been."""
+
+    source: str
+    destination: str
+    port: int = Field(default=0, ge=0, le=65535)
+    protocol: str = "TCP"
+    icmp: str = Field(default="echo-request", description="Of ICMP, the type, or type/code.")
+    with_: list[str] = Field(default=[], alias="with", description=_WITH)
+
+
 @router.get("/why")
 async def why(
-    services: ServicesDep,
-    principal: PrincipalDep,
-    source: str,
-    destination: str,
-    port: Annotated[int, Query(ge=0, le=65535)] = 0,
-    protocol: str = "TCP",
-    icmp: Annotated[str, Query(description="Of ICMP, the type, or type/code.")] = "echo-request",
+    services: ServicesDep, principal: PrincipalDep, asked: Annotated[WhyQuery, Query()]
 ) -> WhyResponse:
     """Name the policies that decide, by what is enforced now."""
+    protocol, port = asked.protocol, asked.port
     number = parse_one_protocol(protocol)
     if (number in WITH_PORTS) != bool(port):
         raise InputError(f"port: {protocol} needs {'one' if number in WITH_PORTS else 'none'}")
     if number in ICMP_NAMES:
-        port = parse_icmp_type(number, icmp).ports.first
+        port = parse_icmp_type(number, asked.icmp).ports.first
     async with services.database.read() as connection:
-        tree = await load_tree(connection, principal.tenant)
-        enforced = await load_enforced(connection, principal.tenant)
-        apart = await load_quarantines(connection, principal.tenant)
+        wanted = map(parse_version, asked.with_)
+        judged_by = await load_judged_by(connection, principal.tenant, wanted)
     snapshot = services.inventory.timeline.latest()
     moment = services.inventory.now()
-    question = explanation.Question(source, destination, number, port)
+    question = explanation.Question(asked.source, asked.destination, number, port)
 
     def work() -> explanation.Answer:
-        policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
-        compiled = services.enforcement.surroundings.compile(policy_set)
-        return explanation.why(policy_set, compiled, question)
+        policy_set = judged_by.ringfence(snapshot, moment)
+        kubernetes = tuple(judged_by.kubernetes(snapshot))
+        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
+        return explanation.why(policy_set, kubernetes, compiled, question)
 
     return _response(await asyncio.to_thread(work))
 
@@ -113,6 +120,7 @@ class FlowQuery(BaseModel):
     connection: str
     since: str = "1h"
     until: str | None = None
+    with_: list[str] = Field(default=[], alias="with", description=_WITH)
 
 
 @router.get("/why/flow")
@@ -132,20 +140,20 @@ async def why_flow(
     seen = await asyncio.to_thread(partial(records, hops, attendant=True))
     if not len(seen):
         raise NotFoundError(f"connection {asked.connection!r} was not seen in that time")
+    wanted = map(parse_version, asked.with_)
     async with services.database.read() as connection:
-        tree = await load_tree(connection, principal.tenant)
-        enforced = await load_enforced(connection, principal.tenant)
-        apart = await load_quarantines(connection, principal.tenant)
+        judged_by = await load_judged_by(connection, principal.tenant, wanted)
     moment = services.inventory.now()
     first_ns = int(seen.column("first_ns").min())
     snapshot = services.inventory.timeline.at(first_ns)
 
     def work() -> explanation.Answer:
-        policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
-        compiled = services.enforcement.surroundings.compile(policy_set)
+        policy_set = judged_by.ringfence(snapshot, moment)
+        kubernetes = tuple(judged_by.kubernetes(snapshot))
+        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
         note = f"ends as of {format_time(first_ns)}, policies as enforced now"
         observed = connections_of(seen, snapshot)
-        return explanation.explain_all(policy_set, compiled, observed, (note,))
+        return explanation.explain_all(policy_set, kubernetes, compiled, observed, (note,))
 
     return _response(await asyncio.to_thread(work))
 

@@ -1,14 +1,15 @@
 """Workspaces, their versions and policies."""
 
+import json
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.policies import load_workspace
+from ringfence.control.policies import load_version
 from ringfence.control.services import ServicesDep
 from ringfence.model.icmp import format_icmp_type
 from ringfence.model.ids import Version, WorkspaceName
@@ -18,6 +19,7 @@ from ringfence.model.policy import (
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
+    Direction,
     End,
     FilterEnd,
     FqdnEnd,
@@ -31,6 +33,9 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import format_protocol
+from ringfence.model.verdict import Stage
+from ringfence.policy.kubernetes.held import HeldPolicy
+from ringfence.policy.kubernetes.imported import ImportedWorkspace
 from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.workspaces import heads
 
@@ -45,15 +50,19 @@ class CatchAllResponse(BaseModel):
 
 
 class WorkspaceSummary(BaseModel):
-    """A workspace in short; `enforced` is the version in force, null for none."""
+    """A workspace in short; `enforced` is the version in force, null for none.
+
+    One that holds the policies of a Kubernetes cluster has no scope and no catch-all.
+    """
 
     name: str
+    kubernetes_cluster: str | None
     scope: str
     primary: bool
     version: int
     enforced: int | None
     policies: int = Field(description="How many there are.")
-    catch_all: CatchAllResponse
+    catch_all: CatchAllResponse | None
 
 
 class WorkspacesResponse(BaseModel):
@@ -88,17 +97,34 @@ class PolicyResponse(BaseModel):
     icmp: list[str] = Field(description="Types, or type/code; none means all.")
 
 
+class KubernetesPolicyResponse(BaseModel):
+    """A policy of a Kubernetes cluster."""
+
+    id: str = Field(description="KIND/NAMESPACE/NAME, or KIND/NAME.")
+    tier: Stage
+    priority: int | None
+    rules: int = Field(description="How many there are.")
+    isolates: list[Direction]
+    problem: str | None = Field(description="Why it cannot be read, so that it denies all.")
+    manifest: dict[str, Any]
+
+
 class WorkspaceResponse(BaseModel):
-    """One version of a workspace, its policies in the order they are read."""
+    """One version of a workspace, its policies in the order they are read.
+
+    `kubernetes_policies` are those of a Kubernetes cluster; beside them there are no others.
+    """
 
     name: str
+    kubernetes_cluster: str | None
     scope: str
     primary: bool
     version: int
     enforced: int | None
-    catch_all: CatchAllResponse
+    catch_all: CatchAllResponse | None
     clusters: list[ClusterResponse]
     policies: list[PolicyResponse]
+    kubernetes_policies: list[KubernetesPolicyResponse]
 
 
 @router.get("")
@@ -108,7 +134,7 @@ async def list_workspaces(services: ServicesDep, principal: PrincipalDep) -> Wor
         enforced = dict((await enforced_now(connection, principal.tenant)).workspaces)
         items = []
         for head in await heads(connection, principal.tenant):
-            workspace, version = await load_workspace(connection, principal.tenant, head.name)
+            workspace, version = await load_version(connection, principal.tenant, head.name)
             items.append(_summary(workspace, version, enforced.get(head.name)))
     return WorkspacesResponse(items=items)
 
@@ -124,34 +150,61 @@ async def show_workspace(
     wanted = Version(version) if version is not None else None
     async with services.database.read() as connection:
         enforced = dict((await enforced_now(connection, principal.tenant)).workspaces)
-        workspace, found = await load_workspace(
+        workspace, found = await load_version(
             connection, principal.tenant, WorkspaceName(name), wanted
         )
+    summary = _summary(workspace, found, enforced.get(workspace.name))
+    same = {key: value for key, value in summary if key != "policies"}
+    if isinstance(workspace, ImportedWorkspace):
+        held = _kubernetes_policies(workspace.policies)
+        return WorkspaceResponse(**same, clusters=[], policies=[], kubernetes_policies=held)
     return WorkspaceResponse(
-        name=workspace.name,
-        scope=workspace.scope,
-        primary=workspace.primary,
-        version=found,
-        enforced=enforced.get(workspace.name),
-        catch_all=_catch_all(workspace),
+        **same,
         clusters=[
             ClusterResponse(name=cluster.name, query=str(cluster.query))
             for cluster in workspace.clusters
         ],
         policies=[_policy(policy) for policy in _in_order(workspace.policies)],
+        kubernetes_policies=[],
     )
 
 
-def _summary(workspace: Workspace, version: int, enforced: int | None) -> WorkspaceSummary:
+def _summary(
+    workspace: Workspace | ImportedWorkspace, version: int, enforced: int | None
+) -> WorkspaceSummary:
     return WorkspaceSummary(
         name=workspace.name,
+        kubernetes_cluster=workspace.cluster if isinstance(workspace, ImportedWorkspace) else None,
         scope=workspace.scope,
         primary=workspace.primary,
         version=version,
         enforced=enforced,
         policies=len(workspace.policies),
-        catch_all=_catch_all(workspace),
+        catch_all=_catch_all(workspace) if isinstance(workspace, Workspace) else None,
     )
+
+
+_TIERS = (Stage.ADMIN, Stage.NETWORK_POLICY, Stage.BASELINE)
+
+
+def _kubernetes_policies(held: Iterable[HeldPolicy]) -> list[KubernetesPolicyResponse]:
+    """Tier by tier, in a tier by priority and name."""
+
+    def place(one: HeldPolicy) -> tuple[int, int, str]:
+        return _TIERS.index(one.policy.stage), one.policy.priority, one.policy.display
+
+    return [
+        KubernetesPolicyResponse(
+            id=one.policy.display,
+            tier=one.policy.stage,
+            priority=None if one.policy.isolates else one.policy.priority,
+            rules=len(one.policy.rules),
+            isolates=sorted(one.policy.isolates),
+            problem=one.problem or None,
+            manifest=json.loads(one.manifest),
+        )
+        for one in sorted(held, key=place)
+    ]
 
 
 def _catch_all(workspace: Workspace) -> CatchAllResponse:

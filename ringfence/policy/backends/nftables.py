@@ -10,7 +10,7 @@ would otherwise adopt the rest of a connection that was cut; then the program of
 family decides (`nftables_table.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
@@ -71,13 +71,13 @@ class Nftables:
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
         table = self._table(policy)
-        for hook, direction, program in (
+        for hook, direction, programs in (
             ("input", Direction.INBOUND, binding.inbound),
             ("output", Direction.OUTBOUND, binding.outbound),
         ):
-            if program is not None:
+            if programs:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
-                _own_end(table, hook, direction, program, safe)
+                _own_end(table, hook, direction, programs, safe)
         return table.ruleset()
 
     def render_node(self, policy: NodePolicy) -> Ruleset:
@@ -90,7 +90,7 @@ class Nftables:
             if program is not None:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 stated = (table.rule(rule, direction, f) for rule in rules for f in FAMILIES)
-                _own_end(table, hook, direction, program, dict.fromkeys((*safe, *stated)))
+                _own_end(table, hook, direction, (program,), dict.fromkeys((*safe, *stated)))
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
         return table.ruleset()
@@ -115,13 +115,26 @@ class Nftables:
 
 
 def _own_end(
-    table: Table, hook: str, direction: Direction, program: ProgramId, fail_safes: Iterable[str]
+    table: Table,
+    hook: str,
+    direction: Direction,
+    programs: Sequence[ProgramId],
+    fail_safes: Iterable[str],
 ) -> None:
-    """The chains that judge what the namespace itself opens or is sent."""
+    """The chains that judge what the namespace itself opens or is sent, by each program.
+
+    What one allows is for the next to judge: it returns, and the last one accepts.
+    """
     away = f"{_OPENS_NOTHING} {table.denied(MID_STREAM, direction)}"
-    to_program = (_by_family(family, f"goto rf_{hook}_{family.number}") for family in FAMILIES)
-    _base_chain(table, hook, hook, (*_ESTABLISHED, *fail_safes, away, *to_program))
-    table.program(hook, direction, program)
+    *before, last = (hook if not at else f"{hook}_then{at}" for at in range(len(programs)))
+    to_programs = [
+        _by_family(family, f"{verb} rf_{name}_{family.number}")
+        for name, verb in (*((name, "jump") for name in before), (last, "goto"))
+        for family in FAMILIES
+    ]
+    _base_chain(table, hook, hook, (*_ESTABLISHED, *fail_safes, away, *to_programs))
+    for name, program in zip((*before, last), programs, strict=True):
+        table.program(name, direction, program, "accept" if name == last else "return")
 
 
 def _received(

@@ -106,19 +106,21 @@ class Table:
         body = "".join(f"\t\t{line}\n" for line in lines)
         self._chains.append(f"\tchain rf_{name} {{\n{body}\t}}\n")
 
-    def program(self, name: str, direction: Direction, program: ProgramId) -> None:
-        """The chains that judge by the program, one for each family."""
+    def program(
+        self, name: str, direction: Direction, program: ProgramId, allows: str = "accept"
+    ) -> None:
+        """The chains that judge by the program, one for each family, with the verdict to allow."""
         for family in FAMILIES:
             chain = f"{name}_{family.number}"
             lines = [
-                self.rule(group, direction, family)
+                self.rule(group, direction, family, allows)
                 if isinstance(group, Rule)
-                else self._lookup(group, f"rf_{chain}_{place}", direction, family)
+                else self._lookup(group, f"rf_{chain}_{place}", direction, family, allows)
                 for place, group in enumerate(self.programs.groups(program, family))
             ]
             self.chain(chain, lines)
 
-    def rule(self, rule: Rule, direction: Direction, family: Family) -> str:
+    def rule(self, rule: Rule, direction: Direction, family: Family, allows: str = "accept") -> str:
         """One rule as text."""
         _check(rule)
         inbound = direction is Direction.INBOUND
@@ -133,7 +135,7 @@ class Table:
         if rule.protocol is not None:
             words.append(protocol_match(rule.protocol, rule.ports))
         denies = rule.action is Action.DENY
-        verdict = self.denied(rule.handle, direction) if denies else "counter accept"
+        verdict = self.denied(rule.handle, direction) if denies else f"counter {allows}"
         return " ".join([*words, verdict, f'comment "{rule.handle}"'])
 
     def denied(self, handle: str, direction: Direction) -> str:
@@ -145,7 +147,9 @@ class Table:
         self._shared[held] = None
         return f"rf_{held}_{family.number}"
 
-    def _lookup(self, lookup: _Written, name: str, direction: Direction, family: Family) -> str:
+    def _lookup(
+        self, lookup: _Written, name: str, direction: Direction, family: Family, allows: str
+    ) -> str:
         """A rule that stands for many: a set of what is allowed, a map to marks of the denied."""
         peer = f"{family.header} {'saddr' if direction is Direction.INBOUND else 'daddr'}"
         key = " . ".join(_by_shape(lookup.shape, peer, ("meta l4proto", "th dport")))
@@ -153,7 +157,7 @@ class Table:
         if lookup.action is Action.ALLOW:
             declared = f"set {name} {{ type {type_}; flags interval; }}"
             self._own[name] = declared, frozenset(text for text, _ in lookup.boxes)
-            return f"{key} @{name} counter accept"
+            return f"{key} @{name} counter {allows}"
         declared = f"map {name} {{ type {type_} : mark; flags interval; }}"
         marked = (f"{text} : {self._mark(whose, direction):#x}" for text, whose in lookup.boxes)
         self._own[name] = declared, frozenset(marked)

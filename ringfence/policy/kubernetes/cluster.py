@@ -4,7 +4,7 @@ Kubernetes' labels are case-sensitive and those of the inventory are not, so sel
 here, from the labels as the objects have them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +13,7 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId, item_key
+from ringfence.model.labels import exact
 from ringfence.model.workload import ContainerPort, Item, ItemKind
 from ringfence.policy.kubernetes.policies import Nodes, Pods, Requirement, Requires, Selector
 
@@ -56,59 +57,60 @@ class Node:
         return item_key(_CLUSTER, ItemKind.NODE, self.name)
 
 
-class Cluster:
-    """One moment of a Kubernetes cluster; a namespace that is only named by a pod has no labels.
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A pod or node at a position of the inventory.
 
-    `required` are the selectors of namespaces that stand for all that one selects.
+    `required` is, of a pod that stands for all that a selector selects, that selector.
+    """
+
+    position: int
+    labels: KubernetesLabels
+    namespace: str = ""
+    required: Selector | None = None
+
+
+class Selection:
+    """Whom selectors select in one Kubernetes cluster, as positions of a snapshot.
+
+    A namespace that is only named by a pod has no labels. `required` are the selectors of
+    namespaces that stand for all that one selects.
     """
 
     def __init__(
         self,
+        snapshot: Snapshot,
+        pods: Collection[Labelled],
+        nodes: Iterable[Labelled],
         namespaces: Mapping[str, KubernetesLabels],
-        pods: Iterable[Pod],
-        nodes: Iterable[Node] = (),
         required: Mapping[str, Selector] | None = None,
     ) -> None:
-        self.pods = {pod.key: pod for pod in pods}
-        self.nodes = {node.key: node for node in nodes}
-        items = [*map(_pod_item, self.pods.values()), *map(_node_item, self.nodes.values())]
-        self.snapshot = Snapshot((RevisionId(at), item) for at, item in enumerate(items, 1))
-        named: dict[str, KubernetesLabels] = {pod.namespace: {} for pod in self.pods.values()}
+        self.snapshot = snapshot
+        named: dict[str, KubernetesLabels] = {pod.namespace: {} for pod in pods}
         named.update(namespaces)
         selectors = required or {}
         self.namespaces: dict[str, KubernetesLabels] = {
             name: labels if name in selectors else {**labels, NAMESPACE_NAME: name}
             for name, labels in named.items()
         }
-        own = self.snapshot.subjects
-        self._pods = _LabelBitmaps(
-            (at, self.pods[item.key].labels, self.pods[item.key].required)
-            for at, item in enumerate(self.snapshot.items)
-            if item.kind is ItemKind.POD and at in own
-        )
-        self._nodes = _LabelBitmaps(
-            (at, self.nodes[item.key].labels, None)
-            for at, item in enumerate(self.snapshot.items)
-            if item.kind is ItemKind.NODE
-        )
+        own = snapshot.subjects
+        mine = [pod for pod in pods if pod.position in own]
+        self._pods = _LabelBitmaps((pod.position, pod.labels, pod.required) for pod in mine)
+        self._nodes = _LabelBitmaps((node.position, node.labels, None) for node in nodes)
         names = sorted(self.namespaces)
         self._spaces = _LabelBitmaps(
             (at, self.namespaces[name], selectors.get(name)) for at, name in enumerate(names)
         )
         self._inside = [BitMap() for _ in names]
         number = {name: at for at, name in enumerate(names)}
-        for at in self._pods.all:
-            self._inside[number[self.snapshot.items[at].namespace]].add(at)
+        for pod in mine:
+            self._inside[number[pod.namespace]].add(pod.position)
         self._in_namespaces = cache(self._select_namespaces)
 
     @property
     def subjects(self) -> BitMap:
         """The positions of pods with an address of their own."""
         return self._pods.all
-
-    def position(self, key: ItemKey) -> int:
-        """The position of a pod or node, NOWHERE if it is not there."""
-        return self.snapshot.position(key)
 
     def select(self, wanted: Pods | Nodes) -> BitMap:
         """The positions of the pods, those on the host's network apart, or of the nodes."""
@@ -122,6 +124,52 @@ class Cluster:
         if not wanted:
             return self._pods.all
         return BitMap.union(BitMap(), *(self._inside[at] for at in self._spaces.select(wanted)))
+
+
+class Cluster(Selection):
+    """One moment of a Kubernetes cluster that is no other's, with an inventory of its own."""
+
+    def __init__(
+        self,
+        namespaces: Mapping[str, KubernetesLabels],
+        pods: Iterable[Pod],
+        nodes: Iterable[Node] = (),
+        required: Mapping[str, Selector] | None = None,
+    ) -> None:
+        self.pods = {pod.key: pod for pod in pods}
+        self.nodes = {node.key: node for node in nodes}
+        items = [*map(_pod_item, self.pods.values()), *map(_node_item, self.nodes.values())]
+        snapshot = Snapshot((RevisionId(at), item) for at, item in enumerate(items, 1))
+        super().__init__(
+            snapshot,
+            [
+                Labelled(snapshot.position(key), pod.labels, pod.namespace, pod.required)
+                for key, pod in self.pods.items()
+            ],
+            [Labelled(snapshot.position(key), node.labels) for key, node in self.nodes.items()],
+            namespaces,
+            required,
+        )
+
+    def position(self, key: ItemKey) -> int:
+        """The position of a pod or node, NOWHERE if it is not there."""
+        return self.snapshot.position(key)
+
+
+class LiveCluster(Selection):
+    """A Kubernetes cluster in an inventory that may hold several, and hosts beside them."""
+
+    def __init__(self, snapshot: Snapshot, cluster: ClusterId) -> None:
+        held: dict[ItemKind, list[Labelled]] = {kind: [] for kind in ItemKind}
+        namespaces: dict[str, KubernetesLabels] = {}
+        for at, item in enumerate(snapshot.items):
+            if item.cluster != cluster:
+                continue
+            labels = exact(item.labels, item.exact_labels)
+            held[item.kind].append(Labelled(at, labels, item.namespace))
+            if item.kind is ItemKind.NAMESPACE:
+                namespaces[item.name] = labels
+        super().__init__(snapshot, held[ItemKind.POD], held[ItemKind.NODE], namespaces)
 
 
 _Meaning = tuple[str, Requires, frozenset[str]]

@@ -1,6 +1,6 @@
 """Policies from manifests, each refused with its file, document, field and what was expected."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Manifest:
     @property
     def is_policy(self) -> bool:
         """Whether the object is a policy of a kind and version that is read here."""
-        return self.object.get("apiVersion") in _VERSIONS.get(self.kind, ())
+        return is_policy(self.object.get("apiVersion"), self.kind)
 
     @property
     def is_unread_policy(self) -> bool:
@@ -58,6 +58,11 @@ class Manifest:
         return ManifestError(f"{self.file}: document {self.document}: {what}: {error}")
 
 
+def is_policy(api_version: object, kind: str) -> bool:
+    """Whether objects of that kind and version are policies that are read here."""
+    return api_version in _VERSIONS.get(kind, ())
+
+
 def read_policies(manifests: Iterable[Manifest]) -> tuple[KubernetesPolicy, ...]:
     """The policies among the manifests; raises ManifestError for what upstream refuses."""
     found: dict[str, KubernetesPolicy] = {}
@@ -65,7 +70,7 @@ def read_policies(manifests: Iterable[Manifest]) -> tuple[KubernetesPolicy, ...]
         if not manifest.is_policy:
             continue
         try:
-            policy = _read(manifest)
+            policy = read_policy(manifest.object)
         except FieldError as error:
             raise manifest.refusal(error) from error
         if policy.display in found:
@@ -75,15 +80,16 @@ def read_policies(manifests: Iterable[Manifest]) -> tuple[KubernetesPolicy, ...]
     return tuple(found.values())
 
 
-def _read(manifest: Manifest) -> KubernetesPolicy:
-    given = _without_nulls(manifest.object)
-    if manifest.kind == NETWORK_POLICY:
+def read_policy(manifest: Mapping[str, Any]) -> KubernetesPolicy:
+    """The policy that an object of one of these kinds states; raises FieldError."""
+    given = _without_nulls(manifest)
+    if given["kind"] == NETWORK_POLICY:
         return network_policy(given)
-    return cluster_policy(manifest.kind, given)
+    return cluster_policy(given["kind"], given)
 
 
 def _without_nulls(value: Any) -> Any:
     """The value as the API server reads it, for which null and absent are the same."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _without_nulls(one) for key, one in value.items() if one is not None}
     return [_without_nulls(one) for one in value] if isinstance(value, list) else value

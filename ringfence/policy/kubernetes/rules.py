@@ -20,7 +20,7 @@ from ringfence.model.protocol import PortRange
 from ringfence.model.ranges import AddressRange, spans, subtract, union
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import ANYONE, ResolvedEnd, own_nodes
-from ringfence.policy.kubernetes.cluster import Cluster
+from ringfence.policy.kubernetes.cluster import Selection
 from ringfence.policy.kubernetes.policies import (
     KubernetesPolicy,
     NamedPort,
@@ -39,10 +39,19 @@ _EVERYTHING: _Ports = (None, ())
 
 
 class KubernetesLayer:
-    """What a cluster's policies mean, independent of the order in which they are given."""
+    """What a cluster's policies mean, independent of the order in which they are given.
 
-    def __init__(self, cluster: Cluster, policies: Iterable[KubernetesPolicy]) -> None:
+    `source` is the workspace and version that they were imported as.
+    """
+
+    def __init__(
+        self,
+        cluster: Selection,
+        policies: Iterable[KubernetesPolicy],
+        source: tuple[WorkspaceName, Version] = (WorkspaceName(""), Version(0)),
+    ) -> None:
         self.cluster = cluster
+        self._source = source
         self.snapshot = cluster.snapshot
         self.governed = cluster.subjects
         in_order = sorted(policies, key=lambda one: (one.priority, one.kind, one.display))
@@ -175,8 +184,7 @@ class KubernetesLayer:
             Layer.KUBERNETES,
             stage,
             ScopeName(""),
-            WorkspaceName(""),
-            Version(0),
+            *self._source,
             PolicyId(policy.display) if policy else None,
             len(self._rules),
             action,

@@ -81,8 +81,9 @@ workspaces = Table(
     metadata,
     Column("tenant", Text, primary_key=True),
     Column("name", Text, primary_key=True),
-    Column("scope", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # empty for imported policies
     Column("is_primary", Boolean, nullable=False),
+    Column("kubernetes_cluster", Text),  # whose policies were imported; null: Ringfence's own
     Column("latest", Integer, nullable=False),  # version
     Column("actor", Text, nullable=False),
     Column("changed_ns", BigInteger, nullable=False),
@@ -96,7 +97,9 @@ workspace_versions = Table(
     Column("tenant", Text, primary_key=True),
     Column("workspace", Text, primary_key=True),
     Column("version", Integer, primary_key=True),
-    Column("document", Text, nullable=False),  # canonical YAML
+    Column(
+        "document", Text, nullable=False
+    ),  # canonical YAML; a manifest a line of imported policies
     Column("actor", Text, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
     ForeignKeyConstraint(["tenant", "workspace"], ["workspaces.tenant", "workspaces.name"]),
@@ -122,6 +125,15 @@ enforcement = Table(
     Column("tenant", Text, primary_key=True),
     Column("revision", Integer, primary_key=True),
     Column("workspaces", JSON, nullable=False),  # [[name, version], …]
+    Column("actor", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+enforced_kubernetes_clusters = Table(
+    "enforced_kubernetes_clusters",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("kubernetes_cluster", Text, primary_key=True),
     Column("actor", Text, nullable=False),
     Column("since_ns", BigInteger, nullable=False),
 )

@@ -1,23 +1,28 @@
 """Workspaces and all their versions, as canonical documents."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
+from ringfence.model.ids import ClusterId, ScopeName, TenantId, Version, WorkspaceName
 from ringfence.store.relational import tables
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceVersion:
-    """One version of a workspace: the canonical YAML document, and who made it when."""
+    """One version of a workspace: its document, and who made it when.
+
+    `kubernetes_cluster` is where its policies were imported from, None for Ringfence's own.
+    """
 
     workspace: WorkspaceName
     version: Version
     document: str
     actor: str
     created_ns: int
+    kubernetes_cluster: ClusterId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class WorkspaceHead:
     latest: Version
     actor: str
     changed_ns: int
+    kubernetes_cluster: ClusterId | None = None
+    """Where its policies were imported from, None for Ringfence's own."""
 
 
 async def heads(connection: AsyncConnection, tenant: TenantId) -> list[WorkspaceHead]:
@@ -47,7 +54,15 @@ async def heads(connection: AsyncConnection, tenant: TenantId) -> list[Workspace
         select(held).where(held.c.tenant == tenant, ~held.c.deleted).order_by(held.c.name)
     )
     return [
-        WorkspaceHead(row.name, row.scope, row.is_primary, row.latest, row.actor, row.changed_ns)
+        WorkspaceHead(
+            row.name,
+            row.scope,
+            row.is_primary,
+            row.latest,
+            row.actor,
+            row.changed_ns,
+            row.kubernetes_cluster,
+        )
         for row in rows
     ]
 
@@ -59,18 +74,12 @@ async def find_version(
     version: Version | None = None,
 ) -> WorkspaceVersion | None:
     """One version of a workspace, the latest for None; None if there is none, or no more."""
-    held, head = tables.workspace_versions, tables.workspaces
-    wanted = (
-        select(held)
-        .join(head, (head.c.tenant == held.c.tenant) & (head.c.name == held.c.workspace))
-        .where(held.c.tenant == tenant, held.c.workspace == workspace, ~head.c.deleted)
-    )
+    wanted = _versions(tenant, workspace)
+    wanted = wanted.where(~tables.workspaces.c.deleted)
     if version is not None:
-        wanted = wanted.where(held.c.version == version)
-    row = (await connection.execute(wanted.order_by(held.c.version.desc()).limit(1))).one_or_none()
-    if row is None:
-        return None
-    return WorkspaceVersion(row.workspace, row.version, row.document, row.actor, row.created_ns)
+        wanted = wanted.where(tables.workspace_versions.c.version == version)
+    row = (await connection.execute(wanted.limit(1))).one_or_none()
+    return _version(row) if row is not None else None
 
 
 async def last_versions(
@@ -98,16 +107,28 @@ async def versions(
     connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
 ) -> list[WorkspaceVersion]:
     """Every version of a workspace, the newest first."""
-    held = tables.workspace_versions
-    rows = await connection.execute(
-        select(held)
+    return [_version(row) for row in await connection.execute(_versions(tenant, workspace))]
+
+
+def _versions(tenant: TenantId, workspace: WorkspaceName) -> Select[Any]:
+    held, heads = tables.workspace_versions, tables.workspaces
+    return (
+        select(held, heads.c.kubernetes_cluster)
+        .join(heads)
         .where(held.c.tenant == tenant, held.c.workspace == workspace)
         .order_by(held.c.version.desc())
     )
-    return [
-        WorkspaceVersion(row.workspace, row.version, row.document, row.actor, row.created_ns)
-        for row in rows
-    ]
+
+
+def _version(row: Row[Any]) -> WorkspaceVersion:
+    return WorkspaceVersion(
+        row.workspace,
+        row.version,
+        row.document,
+        row.actor,
+        row.created_ns,
+        row.kubernetes_cluster,
+    )
 
 
 async def add_version(
@@ -125,6 +146,7 @@ async def add_version(
         "actor": head.actor,
         "changed_ns": head.changed_ns,
         "deleted": False,
+        "kubernetes_cluster": head.kubernetes_cluster,
     }
     if head.latest == 1:
         await connection.execute(insert(held).values(tenant=tenant, name=head.name, **values))

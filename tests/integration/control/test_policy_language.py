@@ -91,7 +91,7 @@ async def enforced(world: World, documents: str) -> FakeNode:
 def allowed_to(directive: wire.Directive) -> set[Network]:
     """The addresses that pods' outbound rules with a port name."""
     policy = decode(directive.node_policy)
-    programs = {pod.outbound for pod in policy.pods if pod.outbound}
+    programs = {program for pod in policy.pods for program in pod.outbound}
     rules = [rule for name in programs for rule in policy.programs[name].rules if rule.ports]
     return {network for rule in rules if rule.peers for network in policy.sets[rule.peers]}
 

@@ -28,14 +28,12 @@ HOUR_NS = 3600 * 10**9
 def says(policy: NodePolicy, pod: str) -> tuple[list[str], list[str]]:
     """The rules of a pod in the order they are read: in, out."""
     (bound,) = (one for one in policy.pods if one.name == pod)
-    assert bound.inbound
-    assert bound.outbound
     return tuple(  # type: ignore[return-value]
         [
             f"{rule.action} {rule.handle}" + (f" {rule.ports[0]}" if rule.ports else "")
             for rule in policy.programs[program].rules
         ]
-        for program in (bound.inbound, bound.outbound)
+        for (program,) in (bound.inbound, bound.outbound)
     )
 
 

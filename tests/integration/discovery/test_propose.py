@@ -8,6 +8,7 @@ import pytest
 
 from ringfence.control.analysis import History, judge
 from ringfence.control.discover import Discovery, discover
+from ringfence.control.judged import JudgedBy
 from ringfence.discovery.noise import SCAN_TARGETS, Reason
 from ringfence.flows.connections import records
 from ringfence.inventory.resolutions import Resolutions
@@ -142,9 +143,9 @@ async def test_the_proposal_reads_back_and_allows_what_it_came_from(hops: object
     text = format_documents(Documents(workspaces=(shop, nodes)))
     assert parse_documents(text, "proposal.yaml").workspaces == (nodes, shop)
     connections = records(hops)
-    enforced = [(shop, Version(1)), (nodes, Version(1))]
+    judged_by = JudgedBy(TREE, ((shop, Version(1)), (nodes, Version(1))))
     judged = await judge(
-        connections, History(HISTORY, Resolutions()), START + 60 * SECOND, TREE, enforced, SHOP
+        connections, History(HISTORY, Resolutions()), START + 60 * SECOND, judged_by, shop.name
     )
     assert judged.in_view.all()
     answered = connections.column("answered") > 0
@@ -162,9 +163,8 @@ async def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
         records(hops),
         History(history, Resolutions()),
         START + 60 * SECOND,
-        TREE,
-        [(shop, Version(1))],
-        SHOP,
+        JudgedBy(TREE, ((shop, Version(1)),)),
+        shop.name,
     )
     assert (judged.allowed == (records(hops).column("answered") > 0)).all()
 
@@ -172,11 +172,12 @@ async def test_a_changed_inventory_is_judged_as_it_was(hops: object) -> None:
 async def test_a_quarantine_counts_for_what_began_in_it(hops: object) -> None:
     shop, seen = proposed(hops).workspace, records(hops)
     began = seen.column("first_ns")
-    asked = START + 60 * SECOND, TREE, [(shop, Version(1))], SHOP
-    free = await judge(seen, History(HISTORY, Resolutions()), *asked)
+    judged_by, history = JudgedBy(TREE, ((shop, Version(1)),)), History(HISTORY, Resolutions())
+    free = await judge(seen, history, START + 60 * SECOND, judged_by, shop.name)
     for since_ns in sorted({START - 1, *began.tolist(), int(began.max()) + 1}):
         everybody = Quarantine(CLUSTER, "all", Everything(), (), "", "", since_ns)
-        judged = await judge(seen, History(HISTORY, Resolutions(), [everybody]), *asked)
+        apart = replace(judged_by, quarantines=(everybody,))
+        judged = await judge(seen, history, START + 60 * SECOND, apart, shop.name)
         assert (judged.allowed == (free.allowed & (began < since_ns))).all()
         decided = [one.workspace for row in judged.deciding for one in row.values()]
         assert decided.count(QUARANTINE) >= (began >= since_ns).sum()

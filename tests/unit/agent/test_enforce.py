@@ -52,7 +52,7 @@ def _policy(inbound: ProgramId | None = None) -> NodePolicy:
         sets={},
         programs={DENY_ALL: Program((Rule("w/all", Action.DENY, None, (), None),))},
         pods=tuple(
-            PodBinding(uid, "ns", uid, (), DENY_ALL, None) for uid in ("pod", "odd", "elsewhere")
+            PodBinding(uid, "ns", uid, (), (DENY_ALL,), ()) for uid in ("pod", "odd", "elsewhere")
         ),
         binding=NodeBinding((), inbound, None, None),
         control_plane=(),

@@ -14,8 +14,11 @@ from ringfence.kube.objects import (
     node_item,
     owner_of,
     pod_item,
+    policy_item,
     service_item,
 )
+from ringfence.kube.watch import NETWORK_POLICIES
+from ringfence.model import labels
 from ringfence.model.address import format_address, parse_address
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.protocol import SCTP, TCP, UDP
@@ -99,6 +102,32 @@ def test_a_recorded_node_and_namespace() -> None:
     namespace = namespace_item(LAB, recorded("namespace", schema.Bare))
     assert namespace.display == "sock-shop"
     assert namespace.labels["kubernetes.namespace"] == ("sock-shop",)
+
+
+def test_labels_keep_their_spelling() -> None:
+    for given in (
+        {"app": "a", "tier": "b"},
+        {"App": "a", "app": "b", "Tier": "c", "x": "d"},
+        {"App": "a", "app": "a"},
+        {"APP": "a", "App": "b"},
+    ):
+        told = pod(metadata={"labels": given})
+        item = pod_item(LAB, told, recorded("namespace", schema.Bare), None)
+        assert labels.exact(item.labels, item.exact_labels) == given
+        assert bool(item.exact_labels) is any(key != key.lower() for key in given)
+
+
+def test_a_policy_is_told_as_it_is() -> None:
+    spec = {"podSelector": {}, "ingress": [{"from": [{"no": "such peer"}]}]}
+    raw = {"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec, "status": {}}
+    held = msgspec.convert(raw, type=schema.Policy)
+    item = policy_item(LAB, NETWORK_POLICIES.resource.api_version, NETWORK_POLICIES.name, held)
+    assert item.manifest == (
+        '{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy",'
+        '"metadata":{"name":"p","namespace":"ns"},'
+        '"spec":{"ingress":[{"from":[{"no":"such peer"}]}],"podSelector":{}}}'
+    )
+    assert (item.kind, item.display) == (ItemKind.KUBERNETES_POLICY, "ns/p")
 
 
 def test_the_kubelet_dials_probes_and_hooks_by_number_or_name() -> None:

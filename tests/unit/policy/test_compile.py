@@ -55,8 +55,8 @@ def test_rules_that_cannot_be_reached_are_dropped() -> None:
     )
     policy = node("node1", unknown, DIRECT)
     (front_end,) = (pod for pod in policy.pods if pod.name == "front-end")
-    assert front_end.outbound
-    (rule,) = policy.programs[front_end.outbound].rules
+    (program,) = front_end.outbound
+    (rule,) = policy.programs[program].rules
     assert rule.handle == "default/sock-shop/p3/unknown"
 
 
@@ -119,10 +119,10 @@ def test_a_pod_that_may_dial_its_own_service_admits_its_own_node(
     compiled = compile_policies(policy_set(allow("carts", consumer, provider, port)), ())
     (policy,) = (policy for policy in compiled.policies.values() if policy.node == "node2")
     (carts,) = (pod for pod in policy.pods if pod.name == "carts")
-    assert carts.inbound
+    (program,) = carts.inbound
     widened = [
         (rule.protocol, rule.ports, {str(network) for network in policy.sets[rule.peers]})
-        for rule in policy.programs[carts.inbound].rules
+        for rule in policy.programs[program].rules
         if rule.peers and rule.handle.endswith("+widened")
     ]
     reported = [(widening.workload, widening.text) for widening in compiled.widenings]

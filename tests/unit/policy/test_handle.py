@@ -1,6 +1,7 @@
 """Handles: readable, harmless, and one for each rule."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,19 @@ def test_a_handle_is_told_as_people_write_the_policy(widened: bool) -> None:
         handle = format_handle(decision("sock-shop", name), widened=widened)
         assert tell_handle(handle) == f"sock-shop/{said}@p3"
     assert tell_handle("mid-stream") == "mid-stream"
+
+
+def test_a_handle_of_the_kubernetes_layer() -> None:
+    def made(policy: str | None, rule: str) -> Decision:
+        held = decision("", policy)
+        return replace(held, layer=Layer.KUBERNETES, stage=Stage.NETWORK_POLICY, rule=rule)
+
+    handle = format_handle(made("NetworkPolicy/shop/db", "ingress[0]"), widened=True)
+    assert handle == "kubernetes/NetworkPolicy/shop/db/ingress%5B0%5D+widened"
+    assert tell_handle(handle) == "NetworkPolicy/shop/db ingress[0]"
+    assert tell_handle(format_handle(made(None, "own-node"))) == "network-policy own-node"
+    longest = "NetworkPolicy/" + "s" * 63 + "/" + "n" * 200
+    assert len(format_handle(made(longest, "egress[99]"), widened=True)) <= 100
 
 
 def test_hostile_names_are_escaped_and_kept_apart() -> None:

@@ -1,6 +1,6 @@
 """Which open connections a policy denies: one table of them, against one pod and one node."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ POD, POD6, GATEWAY, NODE, BALANCER = map(
 FRIENDS, FRONT = SetId("friends"), SetId("front")
 CATCH_ALL = Rule("all", Action.DENY, None, (), None)
 SSH = Rule("ssh", Action.ALLOW, TCP, (PortRange(22, 22),), None)
-POD_BINDING = PodBinding("u", "ns", "pod", (POD, POD6), ProgramId("in"), ProgramId("out"))
+POD_BINDING = PodBinding("u", "ns", "pod", (POD, POD6), (ProgramId("in"),), (ProgramId("out"),))
 NODE_BINDING = NodeBinding(
     (NODE, GATEWAY),
     inbound=ProgramId("in"),
@@ -118,8 +118,16 @@ def test_denied(binding: PodBinding | NodeBinding, cases: tuple[Case, ...]) -> N
     assert not wrong
 
 
+def test_of_several_programs_each_must_allow() -> None:
+    anyone = Program((replace(CATCH_ALL, action=Action.ALLOW),))
+    policy = replace(POLICY, programs={**POLICY.programs, ProgramId("anyone"): anyone})
+    for order in ((ProgramId("anyone"), ProgramId("in")), (ProgramId("in"), ProgramId("anyone"))):
+        found = denied(policy, replace(POD_BINDING, inbound=order), _opened(AT_POD)).tolist()
+        assert found == [case.denied for case in AT_POD]
+
+
 def test_what_nothing_governs_is_not_denied() -> None:
-    free = PodBinding("u", "ns", "pod", (POD, POD6), None, None)
+    free = PodBinding("u", "ns", "pod", (POD, POD6), (), ())
     assert not denied(POLICY, free, _opened(AT_POD)).any()
 
 

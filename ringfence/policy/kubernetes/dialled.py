@@ -1,0 +1,130 @@
+"""What the rules of pods make of the Services of their cluster, judged behind their addresses.
+
+Asked for each pod that is unlike others, of all Services at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId
+from ringfence.model.policy import Action
+from ringfence.model.protocol import PortRange
+from ringfence.policy.fronts import Front, Fronts
+from ringfence.policy.program import Rule, SetId
+from ringfence.policy.sets import AddressSets
+
+Mask = NDArray[np.bool_]
+_KEY = "S16"
+"""numpy drops trailing zero bytes, of all alike: equality and order stay those of 16 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What rules make of a Service's port: `rule` decides, for one of its backends at least.
+
+    `partly` says that another backend is denied; `addresses` are those that would come out
+    otherwise, were they judged as they are dialled.
+    """
+
+    front: Front
+    rule: Rule
+    partly: bool
+    addresses: tuple[Address, ...]
+
+
+class Dialled:
+    """The Services of a Kubernetes cluster that have backends."""
+
+    def __init__(self, cluster: ClusterId, fronts: Fronts, sets: AddressSets) -> None:
+        self._sets = sets
+        self._fronts = [
+            one for one in fronts.all if one.backends and one.service.cluster == cluster
+        ]
+        backends = [(b.address, b.port) for one in self._fronts for b in one.backends]
+        own = [(a, one.port.port) for one in self._fronts for a in one.addresses]
+        counts = [len(one.backends) for one in self._fronts]
+        self._starts = np.cumsum([0, *counts])[:-1]
+        self._own = len(backends)
+        """From which point on the points are the Services' own addresses."""
+        self._front_of = np.repeat(
+            np.arange(len(self._fronts)), [len(one.addresses) for one in self._fronts]
+        )
+        protocols = np.array([one.port.protocol for one in self._fronts], dtype=np.uint8)
+        self._protocol = np.concatenate([np.repeat(protocols, counts), protocols[self._front_of]])
+        self._port = np.array([port for _, port in (*backends, *own)], dtype=np.int64)
+        keys = np.array([address for address, _ in (*backends, *own)], dtype=_KEY)
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+        self._peers: dict[SetId, Mask] = {}
+        self._traffic: dict[tuple[int | None, tuple[PortRange, ...]], Mask] = {}
+
+    def decided(self, rules: Sequence[Rule]) -> list[Decided]:
+        """The ports for which rules, the last of which matches all, need a rule of its own.
+
+        Those are such as are dialled by a node port, or have an address, or part of the backends,
+        that comes out otherwise.
+        """
+        if not self._fronts:
+            return []
+        places = self._places(rules)
+        denies = np.array([rule.action is Action.DENY for rule in rules])[places]
+        denied = np.logical_and.reduceat(denies[: self._own], self._starts)
+        partly = np.logical_or.reduceat(denies[: self._own], self._starts) & ~denied
+        otherwise = denies[self._own :] != denied[self._front_of]
+        wanted = partly | np.array([bool(one.port.node_port) for one in self._fronts])
+        wanted[self._front_of[otherwise]] = True
+        found = []
+        for at in np.flatnonzero(wanted).tolist():
+            front, start = self._fronts[at], int(self._starts[at])
+            of_backends = slice(start, start + len(front.backends))
+            chosen = int((denies[of_backends] == denied[at]).argmax())
+            addresses = zip(front.addresses, otherwise[self._front_of == at], strict=True)
+            found.append(
+                Decided(
+                    front,
+                    rules[int(places[of_backends][chosen])],
+                    bool(partly[at]),
+                    tuple(address for address, other in addresses if other),
+                )
+            )
+        return found
+
+    def _places(self, rules: Sequence[Rule]) -> NDArray[np.intp]:
+        """For each point the place of the first rule that matches it."""
+        found = np.full(len(self._port), -1, dtype=np.intp)
+        for place, rule in enumerate(rules):
+            rows = (found == -1) & self._to(rule.protocol, rule.ports)
+            if rule.peers is not None:
+                rows &= self._among(rule.peers)
+            found[rows] = place
+        return found
+
+    def _to(self, protocol: int | None, ports: tuple[PortRange, ...]) -> Mask:
+        key = protocol, ports
+        if key not in self._traffic:
+            rows = np.ones(len(self._port), dtype=np.bool_)
+            if protocol is not None:
+                rows &= self._protocol == protocol
+            if ports:
+                spans = [(self._port >= one.first) & (self._port <= one.last) for one in ports]
+                rows &= np.logical_or.reduce(spans)
+            self._traffic[key] = rows
+        return self._traffic[key]
+
+    def _among(self, peers: SetId) -> Mask:
+        if peers not in self._peers:
+            rows = np.zeros(len(self._port), dtype=np.bool_)
+            spans = self._sets.ranges(peers)
+            firsts, lasts = (
+                np.array([one[end].to_bytes(16) for one in spans], dtype=_KEY) for end in (0, 1)
+            )
+            begins = np.searchsorted(self._sorted, firsts, side="left").tolist()
+            ends = np.searchsorted(self._sorted, lasts, side="right").tolist()
+            for begin, end in zip(begins, ends, strict=True):
+                rows[self._order[begin:end]] = True
+            self._peers[peers] = rows
+        return self._peers[peers]

@@ -1,0 +1,229 @@
+"""From the Kubernetes layer to rules in each pod's own namespace.
+
+A namespace sees one hop (`ringfence.policy.translate`): a consumer's the address that was dialled,
+a provider's the source that is left after masquerading. NetworkPolicy speaks of the ends behind
+both. So a Service is judged here as its backends are, and gets a rule of its own where judging its
+address as dialled would come out otherwise. Where only some of its backends are allowed it is
+admitted whole, and where nodes put their own address on what they send to a backend an ALLOW
+admits those; both are reported as widenings.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import groupby
+
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId
+from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import PortRange
+from ringfence.model.ranges import AddressRange, subtract, union
+from ringfence.model.verdict import Decision
+from ringfence.model.workload import Backend
+from ringfence.policy.ends import ResolvedEnd
+from ringfence.policy.evaluate import Order
+from ringfence.policy.fronts import Front, Fronts, fits
+from ringfence.policy.handle import format_handle
+from ringfence.policy.kubernetes.dialled import Dialled
+from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.layer import OrderedRule
+from ringfence.policy.program import Rule
+from ringfence.policy.sets import AddressSets, of_addresses
+from ringfence.policy.translate import Widening
+
+Ranges = tuple[AddressRange, ...]
+Places = tuple[int, ...]
+"""Of rules in a layer, in order."""
+
+
+@dataclass
+class _Made:
+    """The rules of pods that are alike, and what they admit beyond the policies."""
+
+    rules: list[Rule] = field(default_factory=list)
+    widenings: list[tuple[Decision, str]] = field(default_factory=list)
+
+
+class KubernetesTranslator:
+    """Turns a layer into the rules of each pod that it may deny something.
+
+    Sets and fronts are those of the inventory, which other layers share.
+    """
+
+    def __init__(self, layer: KubernetesLayer, sets: AddressSets, fronts: Fronts) -> None:
+        self._layer, self._sets, self._fronts = layer, sets, fronts
+        self._snapshot = layer.snapshot
+        self._order = Order(layer.rules)
+        self._ends: dict[int, tuple[str, Ranges]] = {}
+        """By place of a rule who its peers are."""
+        self._known: dict[str, list[Ranges]] = {}
+        """Of a policy's rule the peers that it comes to."""
+        self._decisions: dict[str, Decision] = {}
+        """By handle."""
+        self._widenings: dict[Widening, None] = {}
+        self._dialled = cache(lambda cluster: Dialled(cluster, fronts, sets))
+
+    @property
+    def widenings(self) -> tuple[Widening, ...]:
+        """What the rules made so far admit beyond their policies."""
+        return tuple(self._widenings)
+
+    def rules(self, direction: Direction) -> dict[int, list[Rule]]:
+        """The rules of pods by position, none of those that nothing is denied."""
+        places: dict[int, list[int]] = defaultdict(list)
+        for place, rule in enumerate(self._layer.rules):
+            for at in rule.members if rule.decides(direction) else ():
+                places[at].append(place)
+        alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for at, held in places.items():
+            if self._order.denies[held].any():
+                beside = self._beside(at) if direction is Direction.INBOUND else ()
+                alike[tuple(held), beside].append(at)
+        found: dict[int, list[Rule]] = {}
+        for pods in alike.values():
+            made = self._translate(tuple(places[pods[0]]), pods[0], direction)
+            for at in pods:
+                found[at] = made.rules
+                key = self._snapshot.items[at].key
+                for decision, text in made.widenings:
+                    self._widenings[Widening(decision, key, text)] = None
+        return found
+
+    def _beside(self, at: int) -> tuple[object, ...]:
+        """What tells the rules of a pod from those of another for which the same ones count."""
+        behind = ((front.service.key, b.protocol, b.port) for front, b in self._masqueraded(at))
+        return int(self._layer.own_nodes[at]), *behind
+
+    def _masqueraded(self, at: int) -> list[tuple[Front, Backend]]:
+        served = self._fronts.served_by(at)
+        return [(front, backend) for front, backend in served if front.masquerades]
+
+    def _translate(self, places: Places, at: int, direction: Direction) -> _Made:
+        made = _Made()
+        stages = []
+        counting = (self._layer.rules[place] for place in places)
+        for _, some in groupby(counting, key=lambda rule: rule.decision.stage):
+            stages.append([one for rule in some for one in self._stated(rule, at, made)])
+        rules = self._in_order(stages)
+        if direction is Direction.OUTBOUND:
+            made.rules += self._to_services(rules, at, made)
+        made.rules += rules
+        return made
+
+    def _in_order(self, stages: Sequence[list[Rule]]) -> list[Rule]:
+        """One list of ALLOW and DENY: what PASS leaves to later stages stands in its place."""
+        if not stages:
+            return []
+        later = self._in_order(stages[1:])
+        found = []
+        for rule in stages[0]:
+            if rule.action is Action.PASS:
+                found += [both for one in later if (both := self._both(rule, one))]
+            else:
+                found.append(rule)
+        return found + later
+
+    def _both(self, passed: Rule, later: Rule) -> Rule | None:
+        """The later rule for what is passed, None where they have nothing in common."""
+        protocol = passed.protocol if later.protocol is None else later.protocol
+        if passed.protocol not in (None, protocol):
+            return None
+        ports = passed.ports if not later.ports else later.ports
+        if passed.ports and later.ports:
+            ports = tuple(
+                PortRange(max(one.first, other.first), min(one.last, other.last))
+                for one in passed.ports
+                for other in later.ports
+                if one.first <= other.last and other.first <= one.last
+            )
+            if not ports:
+                return None
+        peers = later.peers if passed.peers is None else passed.peers
+        if passed.peers is not None and later.peers is not None:
+            peers = self._sets.both(passed.peers, later.peers)
+        return replace(later, protocol=protocol, ports=ports, peers=peers)
+
+    def _stated(self, rule: OrderedRule, at: int, made: _Made) -> Iterator[Rule]:
+        """What one rule says in the pod's namespace, Services as consumers dial them aside."""
+        inbound = rule.direction is Direction.INBOUND
+        end = rule.consumer if inbound else rule.provider
+        handle = format_handle(rule.decision)
+        self._decisions[handle] = rule.decision
+        if end.anyone:
+            yield Rule(handle, rule.action, rule.protocol, rule.ports, None)
+            return
+        meaning, ranges = self._peers(rule, end, at)
+        peers = self._sets.name(meaning, ranges)
+        yield Rule(handle, rule.action, rule.protocol, rule.ports, peers)
+        if not inbound or rule.consumer.own_node:
+            return
+        for front, backend in self._masqueraded(at):
+            if not fits(backend.protocol, backend.port, rule.protocol, rule.ports):
+                continue
+            cluster, service = front.service.cluster, front.service.display
+            named, nodes = self._nodes(cluster)
+            cause = f"nodes masquerade what they receive for Service {service}"
+            if rule.action is not Action.ALLOW:
+                made.widenings.append(
+                    (rule.decision, f"does not decide on node addresses: {cause}")
+                )
+            elif subtract(nodes, ranges):
+                text = f"admits node addresses to port {backend.port}: {cause}"
+                made.widenings.append((rule.decision, text))
+                ports = (PortRange(backend.port, backend.port),)
+                widened = format_handle(rule.decision, widened=True)
+                peers = self._sets.name(named, nodes)
+                yield Rule(widened, Action.ALLOW, backend.protocol, ports, peers)
+
+    def _peers(self, rule: OrderedRule, end: ResolvedEnd, at: int) -> tuple[str, Ranges]:
+        """A name that holds as long as nobody rewrites the policy, and the addresses of now."""
+        if end.own_node:
+            node = int(self._layer.own_nodes[at])
+            if node == NOWHERE:
+                return "nobody", ()
+            return f"node {self._snapshot.items[node].key}", self._sets.of_items([node])
+        place = rule.decision.place
+        if place not in self._ends:
+            ranges = union((*end.ranges, *self._sets.of_items(end.items)))
+            cluster = self._snapshot.items[at].cluster
+            name = f"{cluster} {rule.decision.policy} {rule.decision.rule}"
+            # A port's name stands for other numbers at other pods, which outbound are the peers.
+            known = self._known.setdefault(name, [])
+            if ranges not in known:
+                known.append(ranges)
+            self._ends[place] = f"{name} #{known.index(ranges)}", ranges
+        return self._ends[place]
+
+    # --- Services, which a consumer dials ---
+
+    def _to_services(self, rules: Sequence[Rule], at: int, made: _Made) -> Iterator[Rule]:
+        """Rules ahead of the others, for what these would get wrong before DNAT."""
+        cluster = self._snapshot.items[at].cluster
+        alike = " ".join(f"{r.handle} {r.protocol} {r.ports} {r.peers}" for r in rules)
+        dialled: dict[tuple[str, Action, int, int], set[Address]] = defaultdict(set)
+        node_ports: dict[tuple[str, Action, int], set[int]] = defaultdict(set)
+        for one in self._dialled(cluster).decided(rules):
+            port, handle = one.front.port, one.rule.handle
+            if one.partly:
+                name = f"{one.front.service.display}:{port.port}"
+                text = f"admits all backends of Service {name}, of which it means only some"
+                made.widenings.append((self._decisions[handle], text))
+                handle = format_handle(self._decisions[handle], widened=True)
+            for address in one.addresses:
+                dialled[handle, one.rule.action, port.protocol, port.port].add(address)
+            if port.node_port:
+                node_ports[handle, one.rule.action, port.protocol].add(port.node_port)
+        for (handle, action, protocol, number), addresses in sorted(dialled.items()):
+            meaning = f"Services {cluster} {protocol}/{number} {handle} {action} by {alike}"
+            peers = self._sets.name(meaning, of_addresses(addresses))
+            yield Rule(handle, action, protocol, (PortRange(number, number),), peers)
+        nodes = self._nodes(cluster)
+        for (handle, action, protocol), numbers in sorted(node_ports.items()):
+            ports = tuple(PortRange(number, number) for number in sorted(numbers))
+            yield Rule(handle, action, protocol, ports, self._sets.name(*nodes))
+
+    def _nodes(self, cluster: ClusterId) -> tuple[str, Ranges]:
+        addresses = self._fronts.node_addresses.get(cluster, ())
+        return f"nodes of {cluster}", of_addresses(addresses)

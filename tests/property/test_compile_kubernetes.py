@@ -1,0 +1,102 @@
+"""What the Kubernetes layer allows at an end, that pod's rules never deny, whatever the world.
+
+And what it denies they allow only where a widening is reported of that pod.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address
+from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.labels import LABEL_PREFIX
+from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import TCP
+from ringfence.model.verdict import EndRole
+from ringfence.model.workload import ContainerPort, Item
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.evaluate import end_items, evaluate
+from ringfence.policy.kubernetes.cluster import LiveCluster
+from ringfence.policy.kubernetes.policies import Pods, Requirement, Requires
+from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.order import PolicySet
+from ringfence.policy.recheck import Opened, first_match
+from tests.property.policy_world import CLUSTERS, Dialling, World, numbers, worlds
+from tests.property.test_compile import happens, sources
+from tests.property.test_kubernetes_layer import policies
+
+APP = Requirement("app", Requires.IN, ("a",))
+subjects = st.sampled_from([(), (), (APP,)])
+
+
+def of_kubernetes(one: Item) -> Item:
+    """The item with its labels as Kubernetes', and a port that has other names elsewhere."""
+    told = {LABEL_PREFIX + key: values for key, values in one.labels.items()}
+    name = "web" if one.name.startswith("n1") else "dns"
+    ports = (ContainerPort(name, TCP, 80 if one.name.endswith("2") else 8079),)
+    return replace(one, labels={**one.labels, **told}, containers=ports)
+
+
+@given(worlds(), numbers(60), st.data())
+def test_rules_deny_nothing_that_the_layer_allows(
+    world: World, drawn: list[int], data: st.DataObject
+) -> None:
+    items = [of_kubernetes(one) for one in world.items]
+    snapshot = Snapshot((RevisionId(at), one) for at, one in enumerate(items, 1))
+    layers = []
+    for cluster in CLUSTERS:
+        bound = [data.draw(policies(number)) for number in range(4)]
+        in_shop = [
+            replace(one, subject=Pods("shop" if one.isolates else (), data.draw(subjects)))
+            for one in bound
+        ]
+        layers.append(KubernetesLayer(LiveCluster(snapshot, cluster), in_shop))
+    compiled = compile_policies(PolicySet(snapshot, world.tree, ()), (), kubernetes=layers)
+    widened = {widening.workload for widening in compiled.widenings}
+    asked = list(map(Dialling(world.items).connection, drawn))
+    columns = tabulate(snapshot, asked)
+    for layer in layers:
+        verdicts = evaluate(layer, columns)
+        for role in (EndRole.CONSUMER, EndRole.PROVIDER):
+            ends = zip(end_items(columns, role), verdicts.deciding(role), strict=True)
+            for row, (at, place) in enumerate(ends):
+                if place == -1 or not happens(items, asked[row], snapshot):
+                    continue
+                item = snapshot.items[at]
+                allowed = layer.rules[place].action is Action.ALLOW
+                for source in sources(items, asked[row], role):
+                    passed = passes(compiled, item.key, role, asked[row], source)
+                    if allowed:
+                        assert passed, (role, asked[row], item.key)
+                    elif passed:
+                        assert item.key in widened, (role, asked[row], item.key)
+
+
+def passes(
+    compiled: Compiled, key: ItemKey, role: EndRole, asked: Connection, source: Address
+) -> bool:
+    """Whether each of the pod's programs lets the connection pass."""
+    uid = key.rpartition("/")[2]
+    behind = role is EndRole.PROVIDER
+    opened = Opened(
+        np.array([asked.protocol], dtype=np.uint8),
+        np.frombuffer(source, dtype=np.uint8).reshape(1, 16),
+        np.frombuffer(asked.provider if behind else asked.dialled, dtype=np.uint8).reshape(1, 16),
+        np.array([asked.provider_port if behind else asked.dialled_port], dtype=np.uint16),
+        translated=np.zeros(1, dtype=np.bool_),
+    )
+    for policy in compiled.policies.values():
+        for pod in policy.pods:
+            if pod.uid == uid and key.startswith(f"{policy.kubernetes_cluster}/"):
+                programs = pod.inbound if behind else pod.outbound
+                direction = Direction.INBOUND if behind else Direction.OUTBOUND
+                rules = [policy.programs[program].rules for program in programs]
+                return all(
+                    some[first_match(policy, some, direction, opened)[0]].action is Action.ALLOW
+                    for some in rules
+                )
+    return True
