@@ -53,6 +53,7 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
         )
     client = connect()
+    body["expected_revision"] = client.get("/enforcement")["revision"]
     if dry_run:
         _show_plan(_send(client, body, off=off, dry_run=True), output)
     elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
@@ -69,7 +70,10 @@ def carry_out(
     timeout: float,
     output: Format = Format.TABLE,
 ) -> bool:
-    """Show the plan, ask, and enforce what was shown; whether it is in force, where waited for."""
+    """Show the plan, ask, and enforce what was shown; whether it is in force, where waited for.
+
+    `body` has the revision that is enforced now: where it is another by then, nothing is changed.
+    """
     plan = _send(client, body, off=off, dry_run=True)
     _show_plan(plan, output)
     if not yes and not typer.confirm("Go ahead?", err=True):
@@ -87,7 +91,8 @@ def _workspace(text: str) -> dict[str, Any]:
 
 def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
     if off:
-        answer = client.delete("/enforcement", dry_run=dry_run)
+        expected = body["expected_revision"]
+        answer = client.delete("/enforcement", dry_run=dry_run, expected_revision=expected)
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
     return dict(answer)

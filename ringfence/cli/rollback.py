@@ -48,8 +48,13 @@ def rollback(
     else:
         print(printable(f"{workspace} p{made['version']} is as p{number[1]} already"))
     if enforce:
-        wanted = {one["name"]: one for one in client.get("/enforcement")["workspaces"]}
+        enforced = client.get("/enforcement")
+        wanted = {one["name"]: one for one in enforced["workspaces"]}
         wanted[workspace] = {"name": workspace, "version": made["version"]}
-        body = {"workspaces": list(wanted.values()), "override": []}
+        body = {
+            "workspaces": list(wanted.values()),
+            "override": [],
+            "expected_revision": enforced["revision"],
+        }
         if not carry_out(client, body, yes=yes, wait=wait, timeout=timeout):
             raise typer.Exit(2)

@@ -151,20 +151,30 @@ class Enforcement:
         async with self._database.read() as connection:
             return await enforced_now(connection, self._tenant)
 
-    async def plan(self, wanted: Wanted, overrides: Collection[Override]) -> Plan:
-        """What enforcing these workspaces, and no others, would change."""
-        _, plan = await self._plan(wanted, overrides)
+    async def plan(
+        self, wanted: Wanted, overrides: Collection[Override], expected: int | None = None
+    ) -> Plan:
+        """What enforcing these workspaces, and no others, would change.
+
+        Raises ConflictError where something else is enforced than at revision `expected`.
+        """
+        _, plan = await self._plan(wanted, overrides, expected)
         return plan
 
     async def enforce(
-        self, wanted: Wanted, overrides: Collection[Override], author: Author
+        self,
+        wanted: Wanted,
+        overrides: Collection[Override],
+        author: Author,
+        expected: int | None = None,
     ) -> Plan:
         """Enforce these workspaces and no others; raises ConflictError where that is refused.
 
-        On return the nodes' directives are worked out, though not yet in force.
+        It is as well where something else is enforced by now than at revision `expected`. On
+        return the nodes' directives are worked out, though not yet in force.
         """
         async with self._lock:
-            current, plan = await self._plan(wanted, overrides)
+            current, plan = await self._plan(wanted, overrides, expected)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
@@ -181,10 +191,16 @@ class Enforcement:
             await self._recompute()
         return plan
 
-    async def _plan(self, wanted: Wanted, overrides: Collection[Override]) -> tuple[Enforced, Plan]:
+    async def _plan(
+        self, wanted: Wanted, overrides: Collection[Override], expected: int | None
+    ) -> tuple[Enforced, Plan]:
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
             current = await enforced_now(connection, self._tenant)
+            if expected not in (None, current.revision):
+                raise ConflictError(
+                    f"{current.actor} enforced something else meanwhile: see the new plan"
+                )
             old = await load_enforced(connection, self._tenant)
             apart = await load_quarantines(connection, self._tenant)
             new = tuple(

@@ -1,6 +1,7 @@
 """What is enforced: to see it, to plan a change of it, and to make one."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -47,12 +48,19 @@ class WantedWorkspace(BaseModel):
     version: int | None = Field(default=None, ge=1)
 
 
+ExpectedRevision = Annotated[
+    int | None,
+    Field(ge=0, description="What is enforced now; refused where that is another by then."),
+]
+
+
 class EnforcementRequest(BaseModel):
     """The workspaces to enforce, and no others."""
 
     workspaces: list[WantedWorkspace] = Field(min_length=1)
     dry_run: bool = False
     override: list[Override] = Field(default=[], description="Words that refusals name.")
+    expected_revision: ExpectedRevision = None
 
 
 class PlanResponse(BaseModel):
@@ -89,19 +97,24 @@ async def enforce(
         (WorkspaceName(one.name), Version(one.version) if one.version else None)
         for one in request.workspaces
     ]
+    override, expected = request.override, request.expected_revision
     if request.dry_run:
-        return _response(await services.enforcement.plan(wanted, request.override))
-    return _response(await services.enforcement.enforce(wanted, request.override, author))
+        return _response(await services.enforcement.plan(wanted, override, expected))
+    return _response(await services.enforcement.enforce(wanted, override, author, expected))
 
 
 @router.delete("/enforcement")
 async def stop_enforcing(
-    services: ServicesDep, author: AuthorDep, *, dry_run: bool = False
+    services: ServicesDep,
+    author: AuthorDep,
+    *,
+    dry_run: bool = False,
+    expected_revision: ExpectedRevision = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
     if dry_run:
-        return _response(await services.enforcement.plan([], []))
-    return _response(await services.enforcement.enforce([], [], author))
+        return _response(await services.enforcement.plan([], [], expected_revision))
+    return _response(await services.enforcement.enforce([], [], author, expected_revision))
 
 
 def _response(plan: Plan) -> PlanResponse:
