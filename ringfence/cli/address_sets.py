@@ -8,7 +8,7 @@ import typer
 
 from ringfence.cli.client import ApiError, connect
 from ringfence.cli.files import unreadable
-from ringfence.cli.output import Column, Format, OutputOption, emit, printable
+from ringfence.cli.output import Column, Format, OutputOption, emit, tell
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
@@ -48,7 +48,7 @@ def upload(
     except InputError as error:  # no mistake in the command
         raise ApiError(f"{file}: {error}; nothing was changed") from error
     answer = connect().post(f"/address-sets/{name}/upload", {"text": text})
-    typer.echo(f"{printable(name)} holds {counted(answer['ranges'], 'range')}", err=True)
+    tell(f"{name} holds {counted(answer['ranges'], 'range')}")
 
 
 @app.command("refresh")
@@ -60,7 +60,7 @@ def refresh(name: NameArgument) -> None:
     answer = connect().post(f"/address-sets/{name}/refresh", {})
     if answer["problem"]:
         raise ApiError(f"{name} is not refreshed: {answer['problem']}")
-    typer.echo(f"{printable(name)} holds {counted(answer['ranges'], 'range')}", err=True)
+    tell(f"{name} holds {counted(answer['ranges'], 'range')}")
 
 
 def _read(file: Path) -> str:

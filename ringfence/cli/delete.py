@@ -7,7 +7,7 @@ from urllib.parse import quote
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.output import printable
+from ringfence.cli.output import tell
 
 app = typer.Typer(add_completion=False)
 
@@ -45,4 +45,4 @@ def delete(
       ringfence delete workspace experiment
     """
     connect().delete(f"/documents/{_DOCUMENTS[kind]}/{quote(name, safe='')}")
-    typer.echo(f"deleted {kind} {printable(name)}", err=True)
+    tell(f"deleted {kind} {name}")

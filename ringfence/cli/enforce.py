@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import Client, connect
-from ringfence.cli.output import AnswerOption, Format, emit_data
+from ringfence.cli.output import AnswerOption, Format, emit_data, say, tell
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import parse_version
 from ringfence.model.override import Override
@@ -110,15 +110,15 @@ def _show_plan(plan: dict[str, Any], output: Format) -> None:
 
 def _print_plan(plan: dict[str, Any]) -> None:
     for line in plan["changes"]:
-        print(line)
+        say(line)
     names = plan["workloads"]
     if names:
         verb = "changes" if len(names) == 1 else "change"
-        print(f"{counted(len(names), 'workload')} {verb}: {named(names)}")
+        say(f"{counted(len(names), 'workload')} {verb}: {named(names)}")
     else:
-        print("no workload changes")
+        say("no workload changes")
     for warning in plan["warnings"]:
-        print(f"note: {warning}")
+        say(f"note: {warning}")
 
 
 def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
@@ -132,13 +132,11 @@ def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
             break
         time.sleep(0.2)
     nodes = counted(len(agents) - len(behind), "node")
-    typer.echo(f"in force on {nodes}{what}", err=True)
+    tell(f"in force on {nodes}{what}")
     for agent in behind:
-        typer.echo(
-            f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}", err=True
-        )
+        tell(f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}")
     for node in state["unreached"]:
-        typer.echo(f"not known to be in force on {node}: no agent is connected there", err=True)
+        tell(f"not known to be in force on {node}: no agent is connected there")
     tell_quarantined(state["quarantined"])
     return not behind and not state["unreached"]
 
@@ -146,7 +144,7 @@ def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
 def tell_quarantined(names: list[str]) -> None:
     """Say on stderr who is cut off, whatever is enforced."""
     if names:
-        typer.echo(f"quarantined: {named(names)}; see `ringfence quarantine list`", err=True)
+        tell(f"quarantined: {named(names)}; see `ringfence quarantine list`")
 
 
 def _in_force(agent: dict[str, Any]) -> bool:

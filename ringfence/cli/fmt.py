@@ -1,13 +1,12 @@
 """`ringfence fmt`: YAML files in their one canonical form."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ringfence.cli.documents import read_documents
-from ringfence.cli.output import printable
+from ringfence.cli.output import emit_text, say
 from ringfence.model.errors import RingfenceError
 
 app = typer.Typer(add_completion=False)
@@ -41,10 +40,10 @@ def fmt(
             raise RingfenceError(str(error)) from error
     for name, text, canonical in formatted:
         if name == "stdin" and not check:
-            sys.stdout.write(canonical)
+            emit_text(canonical)
         elif canonical != text:
             changed = True
-            print(printable(name))
+            say(name)
             if not check:
                 Path(name).write_text(canonical)
     raise typer.Exit(2 if check and changed else 0)

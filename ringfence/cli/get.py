@@ -6,7 +6,7 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.enforce import tell_quarantined
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable, tell
 from ringfence.model.ids import parse_version
 from ringfence.model.words import named
 
@@ -117,7 +117,7 @@ def address_sets(output: OutputOption = Format.TABLE) -> None:
     failing = [row["name"] for row in rows if row["problem"]]
     if failing:
         told = printable(named(failing))
-        typer.echo(f"warning: not refreshed, and as they were: {told}", err=True)
+        tell(f"warning: not refreshed, and as they were: {told}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 
 from ringfence.cli.client import ApiError, connect
 from ringfence.cli.files import unreadable
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, tell
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
@@ -49,9 +49,9 @@ def upload(
     except InputError as error:  # no mistake in the command
         raise ApiError(f"{file}: {error}; nothing was changed") from error
     for note in answer["notes"]:
-        typer.echo(f"note: {note}, whose labels count while it holds the address", err=True)
+        tell(f"note: {note}, whose labels count while it holds the address")
     changes = ", ".join(f"{answer[what]} {what}" for what in ("added", "changed", "removed"))
-    typer.echo(f"labels of {counted(len(items), 'address', 'addresses')}: {changes}", err=True)
+    tell(f"labels of {counted(len(items), 'address', 'addresses')}: {changes}")
 
 
 def _read(file: Path) -> str:
@@ -120,4 +120,4 @@ def remove(
     """
     connect().delete("/labels", address=addresses)
     removed = counted(len(set(addresses)), "address", "addresses")
-    typer.echo(f"labels of {removed} removed", err=True)
+    tell(f"labels of {removed} removed")

@@ -7,6 +7,7 @@ import typer
 
 from ringfence.cli.client import Client, Context, save_context
 from ringfence.cli.files import unreadable
+from ringfence.cli.output import tell
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -31,4 +32,4 @@ def login(
     context = Context(server, token, str(ca.resolve()))
     identity = Client(context).get("/whoami")
     path = save_context(context)
-    typer.echo(f"{server}: you are {identity['actor']}; kept in {path}", err=True)
+    tell(f"{server}: you are {identity['actor']}; kept in {path}")

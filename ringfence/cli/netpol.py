@@ -15,7 +15,16 @@ from ringfence.cli.manifests import (
     print_explanations,
     read_connectivity,
 )
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, printable
+from ringfence.cli.output import (
+    Column,
+    Format,
+    OutputOption,
+    Row,
+    emit,
+    emit_data,
+    say,
+    tell,
+)
 from ringfence.model.errors import InputError
 from ringfence.policy.errors import FieldError, PolicyError
 from ringfence.policy.kubernetes.cases import Answer, Step, answer, read_cases
@@ -72,13 +81,13 @@ def check(
                     rows.append(_row(step, one))
                     if one.reasons:
                         differences += 1
-                        typer.echo(_difference(step, one), err=True)
+                        tell(_difference(step, one))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise PolicyError(f"{file}: not a case: {error!r}") from error
         except FieldError as error:
             raise PolicyError(f"{file}: {error}") from error
     emit(rows, [Column(name.upper(), _text(name)) for name in _FIELDS], output)
-    typer.echo(f"{len(rows)} verdicts, {differences} differ", err=True)
+    tell(f"{len(rows)} verdicts, {differences} differ")
     raise typer.Exit(2 if differences else 0)
 
 
@@ -122,11 +131,11 @@ def connectivity(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
     connection = parse_connection(focus_connection) if focus_connection else None
     if exposure and (focus_peer or explain_only):
-        typer.echo("warning: exposure is not told with --focus-peer or --explain-only", err=True)
+        tell("warning: exposure is not told with --focus-peer or --explain-only")
         exposure = False
     read = read_connectivity(directory, connection, exposure=exposure)
     for name in asked.unknown(read.workloads):
-        typer.echo(f"warning: there is no workload {printable(name)}", err=True)
+        tell(f"warning: there is no workload {name}")
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
     about = read.in_focus if connection else ""
     if explain or explain_only:
@@ -167,9 +176,9 @@ def diff(
             Format.JSON,
         )
     elif found:
-        typer.echo("Connectivity diff:")
+        say("Connectivity diff:")
         for one in found:
-            typer.echo(printable(one.line))
+            say(one.line)
     raise typer.Exit(2 if found else 0)
 
 

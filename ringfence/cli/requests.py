@@ -14,6 +14,7 @@ from ringfence.cli.output import (
     emit,
     emit_data,
     printable,
+    say,
 )
 from ringfence.model.approval import State
 
@@ -151,7 +152,7 @@ def _tell(row: Row, output: Format) -> None:
         emit_data(row, output)
         return
     for line in told(row):
-        print(line)
+        say(line)
 
 
 def told(row: Row) -> list[str]:

@@ -8,7 +8,7 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.enforce import TimeoutOption, WaitOption, YesOption, carry_out
-from ringfence.cli.output import printable
+from ringfence.cli.output import say
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -42,11 +42,11 @@ def rollback(
     client = connect()
     made = client.post(f"/workspaces/{workspace}/rollback", {"version": int(number[1])})
     if made["differences"]:
-        print(printable(f"{workspace} p{made['version']}: as p{number[1]}"))
+        say(f"{workspace} p{made['version']}: as p{number[1]}")
         for line in made["differences"]:
-            print(f"  {printable(line)}")
+            say(f"  {line}")
     else:
-        print(printable(f"{workspace} p{made['version']} is as p{number[1]} already"))
+        say(f"{workspace} p{made['version']} is as p{number[1]} already")
     if enforce:
         enforced = client.get("/enforcement")
         wanted = {one["name"]: one for one in enforced["workspaces"]}
