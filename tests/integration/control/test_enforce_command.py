@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import replace
 
 import httpx
@@ -79,7 +80,7 @@ async def test_what_another_enforces_meanwhile_stays(
 
 
 async def enforce_while(
-    world: World, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object]
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, body: Mapping[str, object]
 ) -> None:
     """Enforce by the command, and post something while it asks whether to go ahead."""
     for name, value in world.context().items():
