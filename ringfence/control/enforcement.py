@@ -211,18 +211,20 @@ class Enforcement:
             )
         snapshot = self._inventory.timeline.latest()
         moment = self._inventory.now()
-        before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
-        compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
-        changes = tuple(describe_changes(old, new))
-        plan = Plan(
-            revision=current.revision + bool(changes),
-            workspaces=tuple((workspace.name, version) for workspace, version in new),
-            changes=changes,
-            workloads=affected(before, after),
-            warnings=compilation.warnings,
-            refused=refusal(after, overrides),
-        )
-        return current, plan
+
+        def work() -> Plan:
+            before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
+            changes = tuple(describe_changes(old, new))
+            return Plan(
+                revision=current.revision + bool(changes),
+                workspaces=tuple((workspace.name, version) for workspace, version in new),
+                changes=changes,
+                workloads=affected(before, after),
+                warnings=compile_nodes(after, self.surroundings).warnings,
+                refused=refusal(after, overrides),
+            )
+
+        return current, await asyncio.to_thread(work)
 
     async def _follow(self) -> None:
         pause = _RETRY_SECONDS

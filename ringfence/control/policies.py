@@ -1,5 +1,6 @@
 """Scopes and workspaces as the store keeps them, read back into the words of the domain."""
 
+import asyncio
 from functools import lru_cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,7 +34,7 @@ async def load_workspace(
     if found is None:
         which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
         raise NotFoundError(f"there is no {which}")
-    return read_workspace(found.document, f"{name}@p{found.version}"), found.version
+    return await read_workspace(found.document, f"{name}@p{found.version}"), found.version
 
 
 async def load_enforced(
@@ -64,8 +65,12 @@ async def load_documents(
     return Documents(tree.preorder(), workspaces, tuple(tree.filters.values()), sets), latest
 
 
+async def read_workspace(document: str, name: str) -> Workspace:
+    """A workspace from its stored document; others are served meanwhile."""
+    return await asyncio.to_thread(_read_workspace, document, name)
+
+
 @lru_cache(maxsize=256)
-def read_workspace(document: str, name: str) -> Workspace:
-    """A workspace from its stored document."""
+def _read_workspace(document: str, name: str) -> Workspace:
     (workspace,) = parse_documents(document, name).workspaces
     return workspace

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
+from ringfence.control.api.numbers import RowNumber, VersionNumber
 from ringfence.control.audit import AuthorDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
@@ -45,12 +46,12 @@ class WantedWorkspace(BaseModel):
     """A workspace to enforce; null means its latest version."""
 
     name: str
-    version: int | None = Field(default=None, ge=1)
+    version: VersionNumber | None = None
 
 
 ExpectedRevision = Annotated[
-    int | None,
-    Field(ge=0, description="What is enforced now; refused where that is another by then."),
+    RowNumber | None,
+    Field(description="What is enforced now; refused where that is another by then."),
 ]
 
 

@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ringfence.store.errors import StaleError, StoreError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_WAIT_SECONDS = 60.0
+"""How long one writer waits for another in SQLite, whose own default is 5 s."""
 _WRITERS = 0x72696E6766656E63
 """The key of the advisory lock that writers hold: an application chooses one of its own."""
 
@@ -40,8 +42,13 @@ class Database:
 
     async def start(self) -> None:
         """Connect and bring the schema up to date; raises StoreError."""
-        engine = create_async_engine(self._url, pool_pre_ping=True)
-        if self._url.get_backend_name() == "sqlite":
+        sqlite = self._url.get_backend_name() == "sqlite"
+        engine = create_async_engine(
+            self._url,
+            pool_pre_ping=True,
+            connect_args={"timeout": _WAIT_SECONDS} if sqlite else {},
+        )
+        if sqlite:
             _touch(Path(self._url.database or ""))
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
