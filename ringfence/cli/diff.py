@@ -60,12 +60,11 @@ def diff(
 
 def _diff_files(files: list[Path], output: Format) -> bool:
     answer = send_documents(connect(), "/apply", read_documents(files), dry_run=True)
-    changes = answer["changes"]
-    differing = [change for change in changes if change["change"] != "unchanged"]
+    differing = [change for change in answer["changes"] if change["change"] != "unchanged"]
     if output is Format.TABLE:
         print_changes(differing)
     else:
-        emit_data(changes, output)
+        emit_data(answer, output)
     tell_governance(answer)
     tell_requests(answer)
     if answer["refused"]:

@@ -12,6 +12,7 @@ from ringfence.cli.requests import told
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted, named
 
+STDIN = "-"
 _DESCRIPTION = re.compile(r"[-+~] policy [^,:]+, description: ")
 """A line that tells how the description of a policy changes, which changes no rule."""
 
@@ -20,8 +21,8 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
     """(name, text) of each file, of each *.yaml file of each folder, of stdin for `-`."""
     found: list[tuple[str, str]] = []
     for path in paths:
-        if str(path) == "-":
-            found.append(("stdin", sys.stdin.read()))
+        if str(path) == STDIN:
+            found.append((STDIN, sys.stdin.read()))
             continue
         files = sorted(path.glob("*.y*ml")) if path.is_dir() else [path]
         if not files:

@@ -11,7 +11,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.documents import read_documents
 from ringfence.cli.output import emit_text, tell
-from ringfence.model.errors import InputError
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.errors import InexpressibleError
@@ -76,7 +76,10 @@ def export(
 
 
 def _joined(texts: Iterable[tuple[str, str]]) -> Documents:
-    read = [parse_documents(text, where) for where, text in texts]
+    try:
+        read = [parse_documents(text, where) for where, text in texts]
+    except InputError as error:  # what is wrong in a file is no mistake in the command
+        raise RingfenceError(str(error)) from error
     return Documents(
         tuple(scope for one in read for scope in one.scopes),
         tuple(workspace for one in read for workspace in one.workspaces),

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.documents import read_documents
+from ringfence.cli.documents import STDIN, read_documents
+from ringfence.cli.files import rewrite
 from ringfence.cli.output import emit_text, say
 from ringfence.model.errors import RingfenceError
 
@@ -39,11 +40,11 @@ def fmt(
         except DocumentError as error:
             raise RingfenceError(str(error)) from error
     for name, text, canonical in formatted:
-        if name == "stdin" and not check:
+        if name == STDIN and not check:
             emit_text(canonical)
         elif canonical != text:
             changed = True
             say(name)
             if not check:
-                Path(name).write_text(canonical)
+                rewrite(Path(name), canonical)
     raise typer.Exit(2 if check and changed else 0)

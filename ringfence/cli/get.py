@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import connect, segment
 from ringfence.cli.enforce import tell_quarantined
 from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable, tell
 from ringfence.model.ids import parse_version
@@ -141,7 +141,7 @@ def policies(
     Example: ringfence get policies sock-shop
     """
     name, version = parse_version(workspace)
-    answer = connect().get(f"/workspaces/{name}", version=version)
+    answer = connect().get(f"/workspaces/{segment(name)}", version=version)
     emit(answer["policies"], POLICIES, output, "the workspace has no policy")
 
 
@@ -156,5 +156,5 @@ def versions(
 
     Example: ringfence get versions sock-shop
     """
-    rows = connect().get(f"/workspaces/{workspace}/versions")["items"]
+    rows = connect().get(f"/workspaces/{segment(workspace)}/versions")["items"]
     emit(rows, VERSIONS, output)

@@ -27,7 +27,7 @@ def login(
         raise InputError(f"{server!r} does not begin with https://; write https://HOST:PORT")
     try:
         token = token_file.read_text().strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise unreadable(token_file, error) from error
     context = Context(server, token, str(ca.resolve()))
     identity = Client(context).get("/whoami")

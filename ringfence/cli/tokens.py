@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import connect, segment
 from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, emit, emit_data, say
 from ringfence.model.client import ClientKind
 
@@ -84,4 +84,4 @@ def revoke(
 
     Example: ringfence tokens revoke 0a1b2c3d4e5f
     """
-    connect().delete(f"/tokens/{token}")
+    connect().delete(f"/tokens/{segment(token)}")

@@ -61,7 +61,7 @@ OVER = 10**11
         ("POST", "/workspaces/shop/rollback", {"json": {"version": OVER}}),
         ("POST", "/enforcement", {"json": {"workspaces": [{"name": "shop", "version": OVER}]}}),
         ("GET", "/analysis", {"params": {"workspace": "shop", "version": OVER}}),
-        ("GET", "/reach", {"params": {"workload": "n1", "with": f"shop@{OVER}"}}),
+        ("GET", "/versions/difference", {"params": {"old": f"shop@{OVER}", "new": "shop"}}),
         ("GET", "/versions/difference", {"params": {"old": "shop@0", "new": "shop"}}),
     ],
 )
