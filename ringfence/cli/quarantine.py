@@ -133,14 +133,19 @@ def lift(
     kubernetes_cluster: ClusterOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Let a workload go: the policies that are enforced decide again.
 
     Example: ringfence quarantine lift sock-shop/carts
     """
     client = connect()
-    client.delete("/quarantines", workload=workload, kubernetes_cluster=kubernetes_cluster)
-    say(f"lifted: {workload}")
+    query = {"workload": workload, "kubernetes_cluster": kubernetes_cluster}
+    lifted = client.delete("/quarantines", **query)
+    if output is Format.TABLE:
+        say(f"lifted: {workload}")
+    else:
+        emit_data(lifted, output)
     if wait and not wait_until_in_force(client, timeout):
         raise typer.Exit(2)
 

@@ -256,12 +256,12 @@ class Enforcement:
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._wait_for((*expiries(enforced), *named), moment.at_ns)
             any_rules = bool(enforced or apart)
-            policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
-            compilation = (
-                await asyncio.to_thread(compile_nodes, policy_set, self.surroundings)
-                if any_rules
-                else Compilation({}, ())
-            )
+
+            def work() -> Compilation:
+                policy_set = PolicySet(snapshot, tree, enforced, moment, apart)
+                return compile_nodes(policy_set, self.surroundings)
+
+            compilation = await asyncio.to_thread(work) if any_rules else Compilation({}, ())
         except RingfenceError as error:
             self._fail(str(error))
             return

@@ -31,6 +31,7 @@ ENFORCED = {"workspaces": [{"name": "shop"}]}
         ("/analysis", {"workspace": "shop"}, "ringfence.control.api.analysis.records"),
         ("/flows", {}, "ringfence.control.api.flow_search.disposed"),
         ("/labels", {}, "ringfence.control.api.labels._response"),
+        ("/scopes", {}, "ringfence.control.api.scopes.overlaps"),
         ("/apply", CHANGED, "ringfence.control.api.documents.read_files"),
         ("/apply", CHANGED, "ringfence.control.api.documents.decide"),
         ("/apply", CHANGED, "ringfence.control.writing.format_documents"),
