@@ -12,11 +12,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from ringfence.control.apply import decide
 from ringfence.model.errors import InputError
 from ringfence.model.query import matches, parse
-from ringfence.policy.document import format_documents, parse_documents
+from ringfence.policy.document import Documents, format_documents, parse_documents
 
 SLOW_S = 2.0
 """An input that takes more of the processor counts as a hang."""
@@ -80,7 +82,7 @@ _WORDS = r"""
 ( ) [ ] { } " ' \ , : # - ? | > &a *a << !! !!python/object:os.system !!binary %YAML --- ...
 and or not in exists matches contains subnet everything != >=
 0 -1 65536 1e999 nan inf 999999999999999999999 0x10 1_000 012 null ~ yes .inf 2001-01-01
-10.0.0.0/33 ::/129 0.0.0.0/0 1.2.3 \ud800 \u0000 é ٣
+10.0.0.0/33 ::/129 0.0.0.0/0 1.2.3 \ud800 \U00110000 9999-12-31T23:59:59-01:00 \u0000 é ٣
 (a*)* (?:(?:(?:(?: a{1000}{1000} [[:alpha:]] \p{Greek} (?P<n> (?!x) \C
 """
 _SPACES = ("\n", "\t", "\n- ", "\n---\n", "\x00", "\ufeff", "\ud800", "\u2028", "\x85")
@@ -111,7 +113,10 @@ def _filter(text: str) -> str:
 
 
 def _documents(text: str) -> str:
-    return format_documents(parse_documents(text, "fuzz.yaml"))
+    read = parse_documents(text, "fuzz.yaml")
+    with suppress(InputError):
+        decide(Documents(), read)
+    return format_documents(read)
 
 
 TARGETS = {"filters": Target(FILTERS, _filter), "documents": Target(DOCUMENTS, _documents)}

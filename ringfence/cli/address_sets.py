@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import ApiError, connect
+from ringfence.cli.client import ApiError, connect, segment
 from ringfence.cli.files import unreadable
-from ringfence.cli.output import Column, Format, OutputOption, emit, printable
+from ringfence.cli.output import Column, Format, OutputOption, emit, tell
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
@@ -23,7 +23,7 @@ def show(name: NameArgument, output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence address-sets show bad-guys
     """
-    addresses = connect().get(f"/address-sets/{name}")["addresses"]
+    addresses = connect().get(f"/address-sets/{segment(name)}")["addresses"]
     column = Column("ADDRESS", lambda row: row["address"])
     emit([{"address": one} for one in addresses], [column], output, "it holds nothing yet")
 
@@ -47,8 +47,8 @@ def upload(
         read_list(text)
     except InputError as error:  # no mistake in the command
         raise ApiError(f"{file}: {error}; nothing was changed") from error
-    answer = connect().post(f"/address-sets/{name}/upload", {"text": text})
-    typer.echo(f"{printable(name)} holds {counted(answer['ranges'], 'range')}", err=True)
+    answer = connect().post(f"/address-sets/{segment(name)}/upload", {"text": text})
+    tell(f"{name} holds {counted(answer['ranges'], 'range')}")
 
 
 @app.command("refresh")
@@ -57,10 +57,10 @@ def refresh(name: NameArgument) -> None:
 
     Example: ringfence address-sets refresh bad-guys
     """
-    answer = connect().post(f"/address-sets/{name}/refresh", {})
+    answer = connect().post(f"/address-sets/{segment(name)}/refresh", {})
     if answer["problem"]:
         raise ApiError(f"{name} is not refreshed: {answer['problem']}")
-    typer.echo(f"{printable(name)} holds {counted(answer['ranges'], 'range')}", err=True)
+    tell(f"{name} holds {counted(answer['ranges'], 'range')}")
 
 
 def _read(file: Path) -> str:

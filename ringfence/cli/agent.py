@@ -14,6 +14,7 @@ import typer
 
 from ringfence.agent.errors import AgentError
 from ringfence.agent.host import health_file
+from ringfence.cli.output import tell
 
 if TYPE_CHECKING:
     from ringfence.agent.config import AgentConfig
@@ -136,7 +137,7 @@ def remove(
     from ringfence.agent.remove import remove  # noqa: PLC0415
 
     asyncio.run(remove(state_dir, pin_dir, Path(runtime_socket) if runtime_socket else None))
-    typer.echo(f"removed; {state_dir} is kept", err=True)
+    tell(f"removed; {state_dir} is kept")
 
 
 async def _run(config: "AgentConfig") -> None:

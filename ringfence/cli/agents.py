@@ -7,7 +7,7 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.enforce import tell_quarantined
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, tell
 from ringfence.model.flow import Mode
 from ringfence.wire.limits import AUDITED_INTERFACES
 
@@ -98,7 +98,7 @@ def agents(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
     emit(listed["items"], COLUMNS, output, "no agent has enrolled yet")
     state = client.get("/enforcement")
     for warning in state["warnings"]:
-        typer.echo(f"note: {warning}", err=True)
+        tell(f"note: {warning}")
     tell_quarantined(state["quarantined"])
 
 
@@ -132,9 +132,9 @@ def choose_mode(
     deadline = time.monotonic() + timeout
     while chosen["mode"] != mode:
         if time.monotonic() > deadline:
-            typer.echo(f"{node} has not taken it up yet", err=True)
+            tell(f"{node} has not taken it up yet")
             raise typer.Exit(2)
         time.sleep(0.2)
         listed = client.get("/agents", interfaces=0)["items"]
         (chosen,) = (one for one in listed if (one["kubernetes_cluster"], one["name"]) == key)
-    typer.echo(f"{node} reports in {mode} mode", err=True)
+    tell(f"{node} reports in {mode} mode")

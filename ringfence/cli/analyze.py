@@ -7,7 +7,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.flows.columns import end_name, port
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, tell
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
 from ringfence.model.quarantine import QUARANTINE
@@ -83,7 +83,7 @@ def analyze(
         emit_data(answer, output)
         return
     counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
-    typer.echo(f"{answer['workspace']} p{answer['version']}: {counts}", err=True)
+    tell(f"{answer['workspace']} p{answer['version']}: {counts}")
     for one in answer["logged"]:
-        typer.echo(f"{decided_by(one['decision'])}: {one['connections']}", err=True)
+        tell(f"{decided_by(one['decision'])}: {one['connections']}")
     emit(answer["records"], COLUMNS, output, "no connection in view")

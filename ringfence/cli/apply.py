@@ -44,7 +44,7 @@ def apply(
     if output is Format.TABLE:
         print_changes(answer["changes"])
     else:
-        emit_data(answer["changes"], output)
+        emit_data(answer, output)
     tell_governance(answer)
     tell_requests(answer)
     if answer["refused"]:

@@ -12,7 +12,16 @@ import typer
 
 from ringfence.cli.files import unreadable
 from ringfence.cli.flows.columns import two_way
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, human_bytes
+from ringfence.cli.output import (
+    Column,
+    Format,
+    OutputOption,
+    Row,
+    emit,
+    emit_data,
+    human_bytes,
+    say,
+)
 from ringfence.flows.orient import Listening, Orientations, conversations
 from ringfence.flows.pcap import Bytes, CaptureFileError, read_frames
 from ringfence.kernel.bpf import object_path
@@ -210,7 +219,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
         },
     }
     told = "".join(f"  {name} {count}" for name, count in counts.items() if count)
-    print(f"frames {summary['frames']} ({human_bytes(summary['frame_bytes'])}){told}")
+    say(f"frames {summary['frames']} ({human_bytes(summary['frame_bytes'])}){told}")
 
 
 def _one_way(records: Records) -> list[Row]:

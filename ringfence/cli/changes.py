@@ -1,13 +1,12 @@
 """`ringfence changes`: who changed what."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.flows.options import UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, say, tell
 
 app = typer.Typer(add_completion=False)
 
@@ -58,10 +57,10 @@ def changes(
     else:
         emit(rows, COLUMNS, output, "no such change" if about or actor else "no change yet")
     if before is not None:
-        sys.stderr.write(f"the last {limit} changes; more with --limit\n")
+        tell(f"the last {limit} changes; more with --limit")
 
 
 def _print_patch(row: Row) -> None:
-    print(printable(f"{row['at']}  {row['actor']} from {row['source']}: {row['what']}"))
+    say(f"{row['at']}  {row['actor']} from {row['source']}: {row['what']}")
     for line in row["difference"]:
-        print(f"  {printable(line)}")
+        say(f"  {line}")

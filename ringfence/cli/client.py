@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ringfence.model.errors import InputError, RingfenceError
 
@@ -84,9 +85,9 @@ def _login() -> Context | None:
     path = context_path()
     if path.exists():
         try:
-            kept = json.loads(path.read_text())
-        except ValueError as error:
-            raise ApiError(f"{path} is not JSON; make it anew with `ringfence login`") from error
+            kept = {str(key): str(value) for key, value in json.loads(path.read_text()).items()}
+        except (ValueError, AttributeError) as error:
+            raise ApiError(f"{path} is no login; make it anew with `ringfence login`") from error
     fields = {
         name: os.environ.get(f"RINGFENCE_{name.upper()}") or kept.get(name, "")
         for name in ("server", "token", "ca")
@@ -106,6 +107,13 @@ def _lab() -> Context | None:
         return None
 
 
+def segment(name: str) -> str:
+    """A name as a part of a path; raises InputError for one that would mean another path."""
+    if name in {"", ".", ".."}:
+        raise InputError(f"{name!r} is no name")
+    return quote(name, safe="")
+
+
 class Client:
     """Calls the API and raises ApiError for a refusal, InputError where it is about the input."""
 
@@ -123,6 +131,8 @@ class Client:
                 f"cannot read the CA certificate {context.ca!r} ({error.strerror or error});"
                 " say where it is with `ringfence login` or RINGFENCE_CA"
             ) from error
+        if not (context.token.isascii() and context.token.isprintable()):
+            raise ApiError("the token has letters that no token has: is it the right file?")
         self._http = httpx.Client(
             base_url=context.server.rstrip("/"),
             headers={"Authorization": f"Bearer {context.token}"},
@@ -179,7 +189,10 @@ class Client:
         except self._httpx.TransportError as error:
             raise self._unreached(error) from error
         if answer.is_success:
-            return answer.json() if answer.content else None
+            try:
+                return answer.json() if answer.content else None
+            except ValueError as error:
+                raise ApiError(f"{self._server} is no control plane of Ringfence") from error
         raise _refusal(answer.status_code, answer.text)
 
     def _unreached(self, error: Exception) -> ApiError:

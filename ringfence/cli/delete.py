@@ -2,12 +2,11 @@
 
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from ringfence.cli.client import connect
-from ringfence.cli.output import printable
+from ringfence.cli.client import connect, segment
+from ringfence.cli.output import tell
 
 app = typer.Typer(add_completion=False)
 
@@ -44,5 +43,5 @@ def delete(
       ringfence delete filter databases
       ringfence delete workspace experiment
     """
-    connect().delete(f"/documents/{_DOCUMENTS[kind]}/{quote(name, safe='')}")
-    typer.echo(f"deleted {kind} {printable(name)}", err=True)
+    connect().delete(f"/documents/{_DOCUMENTS[kind]}/{segment(name)}")
+    tell(f"deleted {kind} {name}")

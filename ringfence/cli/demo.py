@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import CHOICE, Client, connect, for_lab, load_context
+from ringfence.cli.output import emit_text, say
 from ringfence.lab.config import LabConfig
 from ringfence.lab.shop.manifests import calls
 from ringfence.model.errors import RingfenceError
@@ -180,14 +181,15 @@ def _switch(folder: Path, told: Told) -> None:  # noqa: ARG001
 def _summary(told: Told) -> None:
     _heading("Summary")
     for name, fact in told.facts.items():
-        print(f"  {name:24} {fact}")
-    print("  time      memory taken")
+        say(f"  {name:24} {fact}")
+    say("  time      memory taken")
     for title, seconds, memory in told.steps:
-        print(f"  {seconds:6.1f} s  {memory:6} MiB      {title}")
+        say(f"  {seconds:6.1f} s  {memory:6} MiB      {title}")
     command = for_lab("ringfence flows list")
-    print("\nThe policies are in build/demo; `.venv/bin/ringfence -h` says what else there is.")
-    print(f"The control plane runs at {load_context().server}; ask it: `{command}`.")
-    print("`make demo-down` ends it all.")
+    say()
+    say("The policies are in build/demo; `.venv/bin/ringfence -h` says what else there is.")
+    say(f"The control plane runs at {load_context().server}; ask it: `{command}`.")
+    say("`make demo-down` ends it all.")
 
 
 def _available_memory() -> int:
@@ -197,16 +199,17 @@ def _available_memory() -> int:
 
 
 def _heading(title: str) -> None:
-    print(f"\n=== {title}", flush=True)
+    say()
+    say(f"=== {title}")
 
 
 def _run(*words: str, expect: int = 0, show: bool = True) -> str:
     """Run a command of ours; print it, and what it says as it says it; return its stdout."""
     if show:
-        print(f"$ {shlex.join(('ringfence', *words))}", flush=True)
+        say(f"$ {shlex.join(('ringfence', *words))}")
     done = subprocess.run([COMMAND, *words], stdout=subprocess.PIPE, text=True, check=False)
     if show:
-        sys.stdout.write(done.stdout)
+        emit_text(done.stdout)
         sys.stdout.flush()
     if done.returncode != expect:
         raise DemoError(f"`{shlex.join(('ringfence', *words))}` ended with {done.returncode}")
@@ -215,7 +218,7 @@ def _run(*words: str, expect: int = 0, show: bool = True) -> str:
 
 def _until(what: str, seconds: float, holds: Callable[[], bool]) -> None:
     """Wait for a condition, saying what is waited for."""
-    print(f"… until {what}", flush=True)
+    say(f"… until {what}")
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

@@ -13,7 +13,7 @@ from ringfence.cli.documents import (
     tell_governance,
     tell_requests,
 )
-from ringfence.cli.output import AnswerOption, Format, emit_data, printable
+from ringfence.cli.output import AnswerOption, Format, emit_data, say, tell
 from ringfence.cli.reach import print_difference
 from ringfence.model.errors import InputError
 
@@ -60,16 +60,15 @@ def diff(
 
 def _diff_files(files: list[Path], output: Format) -> bool:
     answer = send_documents(connect(), "/apply", read_documents(files), dry_run=True)
-    changes = answer["changes"]
-    differing = [change for change in changes if change["change"] != "unchanged"]
+    differing = [change for change in answer["changes"] if change["change"] != "unchanged"]
     if output is Format.TABLE:
         print_changes(differing)
     else:
-        emit_data(changes, output)
+        emit_data(answer, output)
     tell_governance(answer)
     tell_requests(answer)
     if answer["refused"]:
-        typer.echo(f"apply would refuse this: {answer['refused']}", err=True)
+        tell(f"apply would refuse this: {answer['refused']}")
     return bool(differing)
 
 
@@ -84,9 +83,9 @@ def _diff_versions(old: str, new: str, output: Format) -> bool:
     differences = answer["differences"]
     if output is Format.TABLE:
         if differences:
-            print(printable(f"{answer['old']} → {answer['new']}"))
+            say(f"{answer['old']} → {answer['new']}")
         for one in differences:
-            print(f"  {printable(one['text'])}")
+            say(f"  {one['text']}")
     else:
         emit_data(answer, output)
     return bool(differences)

@@ -6,6 +6,7 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.flows.options import SinceOption, UntilOption
+from ringfence.cli.output import emit_text, tell
 from ringfence.model.words import counted
 
 app = typer.Typer(add_completion=False)
@@ -26,17 +27,16 @@ def discover(
     answer = connect().post(
         "/discover", {"scope": scope, "since": since, **({"until": until} if until else {})}
     )
-    typer.echo(answer["documents"], nl=False)
+    emit_text(answer["documents"])
     summary = answer["summary"]
     policies = counted(summary["policies"], "policy", "policies")
-    typer.echo(f"{policies} from {counted(summary['edges'], 'edge')}", err=True)
+    tell(f"{policies} from {counted(summary['edges'], 'edge')}")
     for noise in summary["noise"]:
         said = f"{noise['reason']} ({noise['count']}), such as {noise['example']}"
-        typer.echo(f"not proposed: {said}", err=True)
+        tell(f"not proposed: {said}")
     if not summary["edges"]:
-        typer.echo(
+        tell(
             "warning: no connection was observed in this time; to enforce this workspace would cut"
-            f" everything off in {scope}",
-            err=True,
+            f" everything off in {scope}"
         )
         raise typer.Exit(2)

@@ -7,11 +7,12 @@ from typing import Any
 
 from ringfence.cli.client import ApiError, Client
 from ringfence.cli.files import unreadable
-from ringfence.cli.output import printable
+from ringfence.cli.output import say, tell
 from ringfence.cli.requests import told
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted, named
 
+STDIN = "-"
 _DESCRIPTION = re.compile(r"[-+~] policy [^,:]+, description: ")
 """A line that tells how the description of a policy changes, which changes no rule."""
 
@@ -20,8 +21,8 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
     """(name, text) of each file, of each *.yaml file of each folder, of stdin for `-`."""
     found: list[tuple[str, str]] = []
     for path in paths:
-        if str(path) == "-":
-            found.append(("stdin", sys.stdin.read()))
+        if str(path) == STDIN:
+            found.append((STDIN, sys.stdin.read()))
             continue
         files = sorted(path.glob("*.y*ml")) if path.is_dir() else [path]
         if not files:
@@ -49,14 +50,14 @@ def print_changes(changes: list[dict[str, Any]]) -> None:
     """Say each change and its lines."""
     for change in changes:
         version = f" (p{change['version']})" if change.get("version") else ""
-        print(f"{change['kind']} {change['name']}{version}: {change['change']}")
+        say(f"{change['kind']} {change['name']}{version}: {change['change']}")
         lines = change.get("diff") or []
         told = [line for line in lines if not _DESCRIPTION.match(line)]
         for line in told:
-            print(f"  {line}")
+            say(f"  {line}")
         if described := len(lines) - len(told):
             verb = "changes" if described == 1 else "change"
-            print(f"  {counted(described, 'description')} {verb}")
+            say(f"  {counted(described, 'description')} {verb}")
 
 
 def tell_governance(answer: dict[str, Any]) -> None:
@@ -64,13 +65,13 @@ def tell_governance(answer: dict[str, Any]) -> None:
     names = answer["workloads"]
     if names:
         workloads = f"{counted(len(names), 'workload')}: {named(names)}"
-        sys.stderr.write(f"other enforced rules decide at {workloads}\n")
+        tell(f"other enforced rules decide at {workloads}")
     for warning in answer["warnings"]:
-        sys.stderr.write(f"warning: {printable(warning)}\n")
+        tell(f"warning: {warning}")
 
 
 def tell_requests(answer: dict[str, Any]) -> None:
     """Say on stderr what the applied workspaces need of those of other scopes."""
     for request in answer["requests"]:
         for line in told(request):
-            sys.stderr.write(f"{line}\n")
+            tell(line)

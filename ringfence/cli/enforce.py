@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import Client, connect
-from ringfence.cli.output import AnswerOption, Format, emit_data
+from ringfence.cli.output import AnswerOption, Format, emit_data, say, tell
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import parse_version
 from ringfence.model.override import Override
@@ -54,6 +54,7 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
         )
     client = connect()
+    body["expected_revision"] = client.get("/enforcement")["revision"]
     if dry_run:
         _show_plan(_send(client, body, off=off, dry_run=True), output)
     elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
@@ -70,7 +71,10 @@ def carry_out(
     timeout: float,
     output: Format = Format.TABLE,
 ) -> bool:
-    """Show the plan, ask, and enforce what was shown; whether it is in force, where waited for."""
+    """Show the plan, ask, and enforce what was shown; whether it is in force, where waited for.
+
+    `body` has the revision that is enforced now: where it is another by then, nothing is changed.
+    """
     plan = _send(client, body, off=off, dry_run=True)
     _show_plan(plan, output)
     if not yes and not typer.confirm("Go ahead?", err=True):
@@ -88,7 +92,8 @@ def _workspace(text: str) -> dict[str, Any]:
 
 def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
     if off:
-        answer = client.delete("/enforcement", dry_run=dry_run)
+        expected = body["expected_revision"]
+        answer = client.delete("/enforcement", dry_run=dry_run, expected_revision=expected)
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
     return dict(answer)
@@ -106,15 +111,15 @@ def _show_plan(plan: dict[str, Any], output: Format) -> None:
 
 def _print_plan(plan: dict[str, Any]) -> None:
     for line in plan["changes"]:
-        print(line)
+        say(line)
     names = plan["workloads"]
     if names:
         verb = "changes" if len(names) == 1 else "change"
-        print(f"{counted(len(names), 'workload')} {verb}: {named(names)}")
+        say(f"{counted(len(names), 'workload')} {verb}: {named(names)}")
     else:
-        print("no workload changes")
+        say("no workload changes")
     for warning in plan["warnings"]:
-        print(f"note: {warning}")
+        say(f"note: {warning}")
 
 
 def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
@@ -128,13 +133,11 @@ def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
             break
         time.sleep(0.2)
     nodes = counted(len(agents) - len(behind), "node")
-    typer.echo(f"in force on {nodes}{what}", err=True)
+    tell(f"in force on {nodes}{what}")
     for agent in behind:
-        typer.echo(
-            f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}", err=True
-        )
+        tell(f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}")
     for node in state["unreached"]:
-        typer.echo(f"not known to be in force on {node}: no agent is connected there", err=True)
+        tell(f"not known to be in force on {node}: no agent is connected there")
     tell_quarantined(state["quarantined"])
     return not behind and not state["unreached"]
 
@@ -142,7 +145,7 @@ def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
 def tell_quarantined(names: list[str]) -> None:
     """Say on stderr who is cut off, whatever is enforced."""
     if names:
-        typer.echo(f"quarantined: {named(names)}; see `ringfence quarantine list`", err=True)
+        tell(f"quarantined: {named(names)}; see `ringfence quarantine list`")
 
 
 def _in_force(agent: dict[str, Any]) -> bool:

@@ -10,8 +10,8 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.documents import read_documents
-from ringfence.cli.output import printable
-from ringfence.model.errors import InputError
+from ringfence.cli.output import emit_text, tell
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.errors import InexpressibleError
@@ -67,7 +67,7 @@ def export(
         if file or cluster or namespace:
             raise InputError("--file, --cluster and --namespace are for --as")
         answer = connect().get("/export", kind=kind, name=name, version=version)
-        typer.echo(answer["documents"], nl=False)
+        emit_text(answer["documents"])
         return
     if kind or version:
         raise InputError("--kind and --version are not for --as")
@@ -76,7 +76,10 @@ def export(
 
 
 def _joined(texts: Iterable[tuple[str, str]]) -> Documents:
-    read = [parse_documents(text, where) for where, text in texts]
+    try:
+        read = [parse_documents(text, where) for where, text in texts]
+    except InputError as error:  # what is wrong in a file is no mistake in the command
+        raise RingfenceError(str(error)) from error
     return Documents(
         tuple(scope for one in read for scope in one.scopes),
         tuple(workspace for one in read for workspace in one.workspaces),
@@ -93,10 +96,10 @@ def _print(documents: Documents, name: str | None, form: Form, target: Target) -
         raise InputError(f"there is no primary workspace {name!r}" if name else "no workspace")
     found = to_kubernetes(ScopeTree(documents.scopes, documents.filters), chosen, form, target)
     for note in dict.fromkeys(found.notes):
-        typer.echo(f"note: {printable(note)}", err=True)
+        tell(f"note: {note}")
     if found.refusals:
         for refusal in dict.fromkeys(found.refusals):
-            typer.echo(printable(refusal), err=True)
+            tell(refusal)
         raise InexpressibleError(f"nothing is exported as {form}: see above what cannot be said")
     manifests = list(map(manifest, found.policies))
     yaml.safe_dump_all(manifests, sys.stdout, sort_keys=False)

@@ -1,12 +1,29 @@
 """What is said of a file or a folder that cannot be read, the same by every command."""
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence.model.errors import RingfenceError
 
 
 class FileError(RingfenceError):
-    """A file that a command was given cannot be read."""
+    """A file that a command was given cannot be read, or written."""
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace the text of a file as a whole, or leave it as it is; raises FileError."""
+    real = path.resolve()
+    fresh = real.with_name(f".{real.name}.new")
+    try:
+        real.open("r+b").close()  # what may not be written may not be replaced either
+        fresh.write_text(text)
+        shutil.copymode(real, fresh)
+        fresh.replace(real)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise FileError(f"cannot write {path}: {error.strerror}") from error
 
 
 def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> FileError:

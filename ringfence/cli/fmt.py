@@ -1,13 +1,13 @@
 """`ringfence fmt`: YAML files in their one canonical form."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ringfence.cli.documents import read_documents
-from ringfence.cli.output import printable
+from ringfence.cli.documents import STDIN, read_documents
+from ringfence.cli.files import rewrite
+from ringfence.cli.output import emit_text, say
 from ringfence.model.errors import RingfenceError
 
 app = typer.Typer(add_completion=False)
@@ -40,11 +40,11 @@ def fmt(
         except DocumentError as error:
             raise RingfenceError(str(error)) from error
     for name, text, canonical in formatted:
-        if name == "stdin" and not check:
-            sys.stdout.write(canonical)
+        if name == STDIN and not check:
+            emit_text(canonical)
         elif canonical != text:
             changed = True
-            print(printable(name))
+            say(name)
             if not check:
-                Path(name).write_text(canonical)
+                rewrite(Path(name), canonical)
     raise typer.Exit(2 if check and changed else 0)

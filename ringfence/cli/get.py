@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import connect, segment
 from ringfence.cli.enforce import tell_quarantined
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, printable, tell
 from ringfence.model.ids import parse_version
 from ringfence.model.words import named
 
@@ -126,7 +126,7 @@ def address_sets(output: OutputOption = Format.TABLE) -> None:
     failing = [row["name"] for row in rows if row["problem"]]
     if failing:
         told = printable(named(failing))
-        typer.echo(f"warning: not refreshed, and as they were: {told}", err=True)
+        tell(f"warning: not refreshed, and as they were: {told}")
 
 
 @app.command()
@@ -150,7 +150,7 @@ def policies(
     Example: ringfence get policies sock-shop
     """
     name, version = parse_version(workspace)
-    answer = connect().get(f"/workspaces/{name}", version=version)
+    answer = connect().get(f"/workspaces/{segment(name)}", version=version)
     if answer["kubernetes_cluster"]:
         rows, columns = answer["kubernetes_policies"], KUBERNETES_POLICIES
     else:
@@ -169,5 +169,5 @@ def versions(
 
     Example: ringfence get versions sock-shop
     """
-    rows = connect().get(f"/workspaces/{workspace}/versions")["items"]
+    rows = connect().get(f"/workspaces/{segment(workspace)}/versions")["items"]
     emit(rows, VERSIONS, output)

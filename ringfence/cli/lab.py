@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from ringfence.cli import output
 from ringfence.cli.client import for_lab
-from ringfence.cli.output import Column, Format, OutputOption
+from ringfence.cli.output import Column, Format, OutputOption, emit_text, tell
 from ringfence.cli.progress import shown
 from ringfence.lab import build as binaries
 from ringfence.lab import cluster, images, kubectl, machine, node
@@ -73,7 +73,7 @@ def install(
     with shown() as progress:
         where = installation.install(config, record, progress, dns=dns)
     command = for_lab("ringfence agents")
-    typer.echo(f"the control plane is at {where.server}; try `{command}`", err=True)
+    tell(f"the control plane is at {where.server}; try `{command}`")
 
 
 @app.command()
@@ -128,7 +128,7 @@ def execute(context: typer.Context) -> None:
 def kubeconfig() -> None:
     """Print a kubeconfig for the lab that works on this host."""
     config, _ = cluster.running(LabConfig())
-    sys.stdout.write(config.kubeconfig.read_text())
+    emit_text(config.kubeconfig.read_text())
 
 
 @app.command()

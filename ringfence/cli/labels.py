@@ -8,7 +8,16 @@ import typer
 
 from ringfence.cli.client import ApiError, connect
 from ringfence.cli.files import unreadable
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.output import (
+    AnswerOption,
+    Column,
+    Format,
+    OutputOption,
+    Row,
+    emit,
+    emit_data,
+    tell,
+)
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
@@ -21,6 +30,7 @@ def upload(
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove the labels of all addresses not in the file.")
     ] = False,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Give addresses and networks names and labels, by which flows and filters know them.
 
@@ -48,10 +58,12 @@ def upload(
         answer = connect().post("/labels", {"items": items, "replace": replace})
     except InputError as error:  # no mistake in the command
         raise ApiError(f"{file}: {error}; nothing was changed") from error
+    if output is not Format.TABLE:
+        emit_data(answer, output)
     for note in answer["notes"]:
-        typer.echo(f"note: {note}, whose labels count while it holds the address", err=True)
+        tell(f"note: {note}, whose labels count while it holds the address")
     changes = ", ".join(f"{answer[what]} {what}" for what in ("added", "changed", "removed"))
-    typer.echo(f"labels of {counted(len(items), 'address', 'addresses')}: {changes}", err=True)
+    tell(f"labels of {counted(len(items), 'address', 'addresses')}: {changes}")
 
 
 def _read(file: Path) -> str:
@@ -120,4 +132,4 @@ def remove(
     """
     connect().delete("/labels", address=addresses)
     removed = counted(len(set(addresses)), "address", "addresses")
-    typer.echo(f"labels of {removed} removed", err=True)
+    tell(f"labels of {removed} removed")

@@ -7,6 +7,7 @@ import typer
 
 from ringfence.cli.client import Client, Context, save_context
 from ringfence.cli.files import unreadable
+from ringfence.cli.output import tell
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -26,9 +27,9 @@ def login(
         raise InputError(f"{server!r} does not begin with https://; write https://HOST:PORT")
     try:
         token = token_file.read_text().strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise unreadable(token_file, error) from error
     context = Context(server, token, str(ca.resolve()))
     identity = Client(context).get("/whoami")
     path = save_context(context)
-    typer.echo(f"{server}: you are {identity['actor']}; kept in {path}", err=True)
+    tell(f"{server}: you are {identity['actor']}; kept in {path}")

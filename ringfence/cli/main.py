@@ -11,6 +11,7 @@ from typer._click.formatting import HelpFormatter
 from typer.core import TyperGroup
 
 from ringfence import __version__
+from ringfence.cli.output import say, tell
 from ringfence.model.errors import InputError, RingfenceError
 
 # Exit codes, as scripts rely on them.
@@ -94,7 +95,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ringfence {__version__}")
+        say(f"ringfence {__version__}")
         raise typer.Exit
 
 
@@ -115,11 +116,8 @@ def _root(
 
 
 def _say(error: RingfenceError) -> None:
-    """Errors tell names as others chose them, which a terminal may not obey."""
-    from ringfence.cli.output import printable  # noqa: PLC0415
-
-    lines = "\n".join(map(printable, str(error).split("\n")))
-    sys.stderr.write(f"error: {lines}\n")
+    for line in f"error: {error}".split("\n"):
+        tell(line)
 
 
 def main() -> None:
@@ -136,7 +134,7 @@ def main() -> None:
         error.show()
         code = USAGE
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("stopped\n")
+        tell("stopped")
     except UnauthenticatedError as error:
         _say(error)
         code = UNAUTHENTICATED

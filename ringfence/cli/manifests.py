@@ -1,18 +1,15 @@
 """Folders of manifests for `ringfence netpol`, and how their connectivity is printed."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-
-import typer
 
 from ringfence.cli.explained import dot as explained_dot
 from ringfence.cli.explained import rows as explained_rows
 from ringfence.cli.explained import text as explained_text
 from ringfence.cli.files import FileError, unreadable
 from ringfence.cli.flows.drawing import dot_quoted
-from ringfence.cli.output import Format, Row, emit_data, printable
+from ringfence.cli.output import Format, Row, emit_data, printable, say, tell
 from ringfence.model.errors import InputError
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
@@ -78,7 +75,7 @@ def read_connectivity(
     topology = read_topology(folder.manifests)
     served = published(folder.manifests, topology)
     for warning in dict.fromkeys([*folder.warnings, *topology.warnings]):
-        typer.echo(f"warning: {printable(warning)}", err=True)
+        tell(f"warning: {warning}")
     spaces, workloads = topology.namespaces, topology.workloads
     beside = Representatives()
     if exposure:
@@ -96,7 +93,7 @@ def read_connectivity(
         for names in read.layer.ties
     )
     for warning in (*blocked, *ties):
-        typer.echo(f"warning: {printable(warning)}", err=True)
+        tell(f"warning: {warning}")
     return read
 
 
@@ -156,7 +153,8 @@ def _print_text(lines: list[str], report: ExposureReport | None, focus: str) -> 
 
 
 def _print_lines(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    for line in lines:
+        say(line)
 
 
 def _object(source: str, target: str, connections: str, *, focus: str) -> Row:

@@ -27,7 +27,8 @@ from ringfence.cli.output import (
     Row,
     emit,
     emit_data,
-    printable,
+    say,
+    tell,
 )
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.words import counted, named
@@ -86,13 +87,13 @@ def check(
                     rows.append(_row(step, one))
                     if one.reasons:
                         differences += 1
-                        typer.echo(_difference(step, one), err=True)
+                        tell(_difference(step, one))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise PolicyError(f"{file}: not a case: {error!r}") from error
         except FieldError as error:
             raise PolicyError(f"{file}: {error}") from error
     emit(rows, [Column(name.upper(), _text(name)) for name in _FIELDS], output)
-    typer.echo(f"{len(rows)} verdicts, {differences} differ", err=True)
+    tell(f"{len(rows)} verdicts, {differences} differ")
     raise typer.Exit(2 if differences else 0)
 
 
@@ -136,11 +137,11 @@ def connectivity(  # noqa: PLR0913, PLR0917 - one parameter for each option
     asked = Focus(tuple(focus), tuple(focus_peer), focus_direction)
     connection = parse_connection(focus_connection) if focus_connection else None
     if exposure and (focus_peer or explain_only):
-        typer.echo("warning: exposure is not told with --focus-peer or --explain-only", err=True)
+        tell("warning: exposure is not told with --focus-peer or --explain-only")
         exposure = False
     read = read_connectivity(directory, connection, exposure=exposure)
     for name in asked.unknown(read.workloads):
-        typer.echo(f"warning: there is no workload {printable(name)}", err=True)
+        tell(f"warning: there is no workload {name}")
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
     about = read.in_focus if connection else ""
     if explain or explain_only:
@@ -181,9 +182,9 @@ def diff(
             Format.JSON,
         )
     elif found:
-        typer.echo("Connectivity diff:")
+        say("Connectivity diff:")
         for one in found:
-            typer.echo(printable(one.line))
+            say(one.line)
     raise typer.Exit(2 if found else 0)
 
 
@@ -228,15 +229,15 @@ def import_(
     except InputError as error:  # what is wrong in a file is no mistake in the command
         raise ApiError(str(error)) from error
     for warning in answer["warnings"]:
-        typer.echo(f"warning: {printable(warning)}", err=True)
+        tell(f"warning: {warning}")
     if output is not Format.TABLE:
         emit_data(answer, output)
         return
     held = f"{counted(answer['policies'], 'policy', 'policies')} of {answer['kubernetes_cluster']}"
     changes = counted(len(answer["diff"]), "change") if answer["diff"] else "unchanged"
-    print(printable(f"Workspace {answer['workspace']} (p{answer['version']}): {held}, {changes}"))
+    say(f"Workspace {answer['workspace']} (p{answer['version']}): {held}, {changes}")
     for line in answer["diff"]:
-        print(f"  {printable(line)}")
+        say(f"  {line}")
 
 
 @app.command()
@@ -266,12 +267,12 @@ def enforce(
     plan = client.post("/enforcement/kubernetes", {**asked, "dry_run": True})
     if output is Format.TABLE:
         for line in plan["changes"] or ["it is so already"]:
-            print(printable(line))
+            say(line)
         verb = "is" if len(plan["pods"]) == 1 else "are"
         pods = f"{counted(len(plan['pods']), 'pod')} {verb} denied something"
-        print(printable(f"{pods}: {named(plan['pods'])}" if plan["pods"] else pods))
+        say(f"{pods}: {named(plan['pods'])}" if plan["pods"] else pods)
         for warning in plan["warnings"]:
-            print(printable(f"note: {warning}"))
+            say(f"note: {warning}")
     else:
         emit_data(plan, output)
     if dry_run:

@@ -89,11 +89,11 @@ def emit(rows: Sequence[Row], columns: Sequence[Column], form: Format, empty: st
     elif form is Format.MD:
         bars = ["--:" if column.right else "---" for column in shown]
         for line in [headings, bars, *cells]:
-            print("| " + " | ".join(cell.translate(_MARKDOWN) for cell in line) + " |")
+            say("| " + " | ".join(cell.translate(_MARKDOWN) for cell in line) + " |")
     elif cells:
         _print_aligned(headings, cells, [column.right for column in shown])
     else:
-        sys.stderr.write(empty + "\n")
+        tell(empty)
 
 
 def emit_data(data: Any, form: Format) -> None:
@@ -101,12 +101,12 @@ def emit_data(data: Any, form: Format) -> None:
     if form is Format.YAML:
         import yaml  # noqa: PLC0415
 
-        sys.stdout.write(yaml.safe_dump(data, sort_keys=False))
+        emit_text(yaml.safe_dump(data, sort_keys=False))
     elif form is Format.JSONL:
         for row in data if isinstance(data, list) else [data]:
-            sys.stdout.write(json.dumps(row) + "\n")
+            say(json.dumps(row))
     else:
-        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+        emit_text(json.dumps(data, indent=2) + "\n")
 
 
 def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool]) -> None:
@@ -116,15 +116,31 @@ def _print_aligned(headings: list[str], cells: list[list[str]], right: list[bool
             cell.rjust(width) if is_right else cell.ljust(width)
             for cell, width, is_right in zip(line, widths, right, strict=True)
         ]
-        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+        say("  ".join(padded).rstrip())
+
+
+def say(text: object = "") -> None:
+    """Print one line to stdout at once; see `printable`."""
+    print(printable(text), flush=True)  # noqa: T201 - the way there
+
+
+def tell(text: object) -> None:
+    """Print one line to stderr: what goes with the result but is none; see `printable`."""
+    print(printable(text), file=sys.stderr)  # noqa: T201 - the way there
+
+
+def emit_text(text: str) -> None:
+    """Print a text that has no control characters, such as YAML, as it is."""
+    sys.stdout.write(text)  # noqa: TID251 - the way there
+    sys.stdout.flush()
 
 
 def printable(value: object) -> str:
-    """A value's text; control characters of hostile names never reach the terminal."""
+    """A value's text; no control character of a hostile name reaches the terminal, but tabs."""
     text = "" if value is None else str(value)
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    return "".join(letter if letter.isprintable() or letter == "\t" else "�" for letter in text)
 
 
 def human_bytes(count: int) -> str:

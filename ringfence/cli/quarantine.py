@@ -8,7 +8,17 @@ from typer.core import TyperGroup
 
 from ringfence.cli.client import connect
 from ringfence.cli.enforce import wait_until_in_force
-from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.cli.output import (
+    AnswerOption,
+    Column,
+    Format,
+    OutputOption,
+    Row,
+    emit,
+    emit_data,
+    say,
+    tell,
+)
 from ringfence.model.duration import parse_duration
 from ringfence.model.errors import RingfenceError
 from ringfence.model.override import Override
@@ -96,12 +106,12 @@ def set_quarantine(  # noqa: PLR0913, PLR0917 - one parameter for each option
     plan = client.post("/quarantines", {**body, "dry_run": dry_run})
     if output is Format.TABLE:
         verb = "would be quarantined" if dry_run else "quarantined"
-        print(f"{verb}, {_until(plan)}, allowed: {_allowed(plan)}")
-        print(f"{counted(len(plan['workloads']), 'workload')}: {named(plan['workloads'])}")
+        say(f"{verb}, {_until(plan)}, allowed: {_allowed(plan)}")
+        say(f"{counted(len(plan['workloads']), 'workload')}: {named(plan['workloads'])}")
     else:
         emit_data(plan, output)
     for note in plan["notes"]:
-        typer.echo(f"note: {note}", err=True)
+        tell(f"note: {note}")
     if plan["refused"]:
         raise RingfenceError(plan["refused"])
     if wait and not dry_run and not wait_until_in_force(client, timeout):
@@ -123,14 +133,19 @@ def lift(
     kubernetes_cluster: ClusterOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Let a workload go: the policies that are enforced decide again.
 
     Example: ringfence quarantine lift sock-shop/carts
     """
     client = connect()
-    client.delete("/quarantines", workload=workload, kubernetes_cluster=kubernetes_cluster)
-    print(f"lifted: {workload}")
+    query = {"workload": workload, "kubernetes_cluster": kubernetes_cluster}
+    lifted = client.delete("/quarantines", **query)
+    if output is Format.TABLE:
+        say(f"lifted: {workload}")
+    else:
+        emit_data(lifted, output)
     if wait and not wait_until_in_force(client, timeout):
         raise typer.Exit(2)
 

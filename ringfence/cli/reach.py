@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, tell
 
 app = typer.Typer(add_completion=False)
 
@@ -59,7 +59,7 @@ def reach(
     ]
     emit(rows, COLUMNS, output, empty="nobody")
     for note in answer["notes"]:
-        typer.echo(f"note: {note}", err=True)
+        tell(f"note: {note}")
 
 
 def print_difference(old: str, new: str, output: Format) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import connect, segment
 from ringfence.cli.output import (
     AnswerOption,
     Column,
@@ -14,6 +14,7 @@ from ringfence.cli.output import (
     emit,
     emit_data,
     printable,
+    say,
 )
 from ringfence.model.approval import State
 
@@ -44,7 +45,7 @@ def show(request: RequestArgument, output: AnswerOption = Format.TABLE) -> None:
 
     Example: ringfence requests show 3f9a0c1b2d
     """
-    _tell(connect().get(f"/requests/{request}"), output)
+    _tell(connect().get(f"/requests/{segment(request)}"), output)
 
 
 @app.command("approve")
@@ -57,7 +58,7 @@ def approve(
 
     Example: ringfence requests approve 3f9a0c1b2d
     """
-    _tell(connect().post(f"/requests/{request}/approve", {"reason": reason}), output)
+    _tell(connect().post(f"/requests/{segment(request)}/approve", {"reason": reason}), output)
 
 
 @app.command("reject")
@@ -68,7 +69,7 @@ def reject(
 
     Example: ringfence requests reject 3f9a0c1b2d --reason "use the public API"
     """
-    _tell(connect().post(f"/requests/{request}/reject", {"reason": reason}), output)
+    _tell(connect().post(f"/requests/{segment(request)}/reject", {"reason": reason}), output)
 
 
 @rule_app.command("add")
@@ -122,7 +123,7 @@ def remove_rule(
 
     Example: ringfence requests rule remove 0c1b2d3f9a
     """
-    connect().delete(f"/approval-rules/{rule}")
+    connect().delete(f"/approval-rules/{segment(rule)}")
 
 
 COLUMNS = [
@@ -151,7 +152,7 @@ def _tell(row: Row, output: Format) -> None:
         emit_data(row, output)
         return
     for line in told(row):
-        print(line)
+        say(line)
 
 
 def told(row: Row) -> list[str]:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import connect, segment
 from ringfence.cli.enforce import TimeoutOption, WaitOption, YesOption, carry_out
-from ringfence.cli.output import printable
+from ringfence.cli.output import AnswerOption, Format, emit_data, say
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -26,11 +26,12 @@ def rollback(
     yes: YesOption = False,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
+    output: AnswerOption = Format.TABLE,
 ) -> None:
     """Make a new version with the content of an older one. Versions are never taken away.
 
     What is enforced stays as it is, unless --enforce is given; then the plan is shown and asked
-    about, as `ringfence enforce` does.
+    about, as `ringfence enforce` does; with -o json it is a document of its own.
 
     Example: ringfence rollback sock-shop p1
     """
@@ -40,16 +41,23 @@ def rollback(
     if enforce and not (yes or sys.stdin.isatty()):
         raise InputError("nobody can answer here: pass --yes to go ahead, or leave --enforce out")
     client = connect()
-    made = client.post(f"/workspaces/{workspace}/rollback", {"version": int(number[1])})
-    if made["differences"]:
-        print(printable(f"{workspace} p{made['version']}: as p{number[1]}"))
+    made = client.post(f"/workspaces/{segment(workspace)}/rollback", {"version": int(number[1])})
+    if output is not Format.TABLE:
+        emit_data(made, output)
+    elif made["differences"]:
+        say(f"{workspace} p{made['version']}: as p{number[1]}")
         for line in made["differences"]:
-            print(f"  {printable(line)}")
+            say(f"  {line}")
     else:
-        print(printable(f"{workspace} p{made['version']} is as p{number[1]} already"))
+        say(f"{workspace} p{made['version']} is as p{number[1]} already")
     if enforce:
-        wanted = {one["name"]: one for one in client.get("/enforcement")["workspaces"]}
+        enforced = client.get("/enforcement")
+        wanted = {one["name"]: one for one in enforced["workspaces"]}
         wanted[workspace] = {"name": workspace, "version": made["version"]}
-        body = {"workspaces": list(wanted.values()), "override": []}
-        if not carry_out(client, body, yes=yes, wait=wait, timeout=timeout):
+        body = {
+            "workspaces": list(wanted.values()),
+            "override": [],
+            "expected_revision": enforced["revision"],
+        }
+        if not carry_out(client, body, yes=yes, wait=wait, timeout=timeout, output=output):
             raise typer.Exit(2)

@@ -1,8 +1,8 @@
 """`ringfence schema`: what editors need to complete and check documents."""
 
-import json
-
 import typer
+
+from ringfence.cli.output import Format, emit_data
 
 app = typer.Typer(add_completion=False)
 
@@ -17,4 +17,4 @@ def schema() -> None:
     """
     from ringfence.policy.schema import document_schema  # noqa: PLC0415
 
-    typer.echo(json.dumps(document_schema(), indent=2))
+    emit_data(document_schema(), Format.JSON)

@@ -16,7 +16,9 @@ from ringfence.cli.output import (
     Row,
     emit,
     emit_data,
-    printable,
+    emit_text,
+    say,
+    tell,
 )
 from ringfence.model.words import counted
 
@@ -74,7 +76,7 @@ def design(
         scopes = designs.single(cluster)
     else:
         scopes = designs.split(cluster, namespace or [])
-    typer.echo(format_documents(Documents(scopes=tuple(scopes), workspaces=())), nl=False)
+    emit_text(format_documents(Documents(scopes=tuple(scopes), workspaces=())))
 
 
 @app.command("preview")
@@ -95,7 +97,7 @@ def preview(
         emit_data(answer, output)
     _warn(answer)
     if answer["refused"]:
-        typer.echo(f"apply would refuse this: {answer['refused']}", err=True)
+        tell(f"apply would refuse this: {answer['refused']}")
     raise typer.Exit(2 if answer["moves"] or answer["workspaces"] else 0)
 
 
@@ -134,16 +136,16 @@ def _print_preview(answer: Row) -> None:
     )
     for title, rows, columns in sections:
         if rows:
-            print(title)
+            say(title)
             emit(rows, columns, Format.TABLE)
-            print()
+            say()
     if not answer["moves"]:
-        print("no workload moves")
+        say("no workload moves")
     if touched := answer["workspaces"]:
         workloads = counted(answer["workloads"]["count"], "workload")
-        print(f"what is enforced changes at {workloads}, by {printable(', '.join(touched))}")
+        say(f"what is enforced changes at {workloads}, by {', '.join(touched)}")
     else:
-        print("nothing that is enforced changes")
+        say("nothing that is enforced changes")
 
 
 def _who(workloads: dict[str, Any]) -> str:
@@ -161,4 +163,4 @@ def _overlaps(shared: list[Row]) -> str:
 
 def _warn(answer: Row) -> None:
     for warning in answer["warnings"]:
-        typer.echo(f"warning: {printable(warning)}", err=True)
+        tell(f"warning: {warning}")

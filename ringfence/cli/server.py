@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ringfence.cli.output import say, tell
+
 if TYPE_CHECKING:
     from ringfence.control.config import ControlConfig
 
@@ -122,7 +124,7 @@ async def _run(config: "ControlConfig") -> None:
     plane = ControlPlane(config)
     await plane.start()
     if plane.admin_token is not None:
-        typer.echo("The administrator's token, shown this once:", err=True)
-        typer.echo(plane.admin_token)
+        tell("The administrator's token, shown this once:")
+        say(plane.admin_token)
     await stopped.wait()
     await plane.stop()

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect
-from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, emit, emit_data
+from ringfence.cli.client import connect, segment
+from ringfence.cli.output import AnswerOption, Column, Format, OutputOption, emit, emit_data, say
 from ringfence.model.client import ClientKind
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -35,7 +35,7 @@ def enrol(
     }
     answer = connect().post("/enrolment-tokens", body)
     if output is Format.TABLE:
-        typer.echo(answer["token"])
+        say(answer["token"])
     else:
         emit_data(answer, output)
 
@@ -71,7 +71,7 @@ def create(
     """
     answer = connect().post("/tokens", {"actor": actor, "ttl_seconds": ttl})
     if output is Format.TABLE:
-        typer.echo(answer["token"])
+        say(answer["token"])
     else:
         emit_data(answer, output)
 
@@ -84,4 +84,4 @@ def revoke(
 
     Example: ringfence tokens revoke 0a1b2c3d4e5f
     """
-    connect().delete(f"/tokens/{token}")
+    connect().delete(f"/tokens/{segment(token)}")

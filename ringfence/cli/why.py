@@ -7,7 +7,7 @@ import typer
 from ringfence.cli.analyze import decided_by
 from ringfence.cli.client import connect
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import AnswerOption, Format, emit_data
+from ringfence.cli.output import AnswerOption, Format, emit_data, say
 from ringfence.model.policy import Action
 
 app = typer.Typer(add_completion=False)
@@ -67,16 +67,16 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise typer.Exit(0 if answer["allowed"] else 2)
     for connection in answer["connections"]:
         says = "allowed" if connection["allowed"] else "DENIED"
-        print(f"{connection['text']}: {says}")
+        say(f"{connection['text']}: {says}")
         for end in connection["ends"]:
             head = f"  {end['role']} {end['workload']} {end['direction']}: "
             if end.get("fail_safe"):
-                print(f"{head}ALLOW fail-safe: {end['fail_safe']}")
-            print(head + (decided_by(end["deciding"]) or "not governed"))
+                say(f"{head}ALLOW fail-safe: {end['fail_safe']}")
+            say(head + (decided_by(end["deciding"]) or "not governed"))
             for other in end["matching"]:
                 if other != end["deciding"]:
                     word = "told by" if other["action"] == Action.LOG else "then"
-                    print(f"      {word} {decided_by(other)}")
+                    say(f"      {word} {decided_by(other)}")
     for note in answer["notes"]:
-        print(f"note: {note}")
+        say(f"note: {note}")
     raise typer.Exit(0 if answer["allowed"] else 2)

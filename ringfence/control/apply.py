@@ -1,5 +1,6 @@
 """What applying documents would change, decided without doing it."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ringfence.inventory.contents import Sets, sets_with
@@ -32,7 +33,7 @@ def read_files(files: Iterable[tuple[str, str]]) -> Documents:
         *(f"scope {scope.name!r}" for scope in documents.scopes),
         *(f"workspace {workspace.name!r}" for workspace in documents.workspaces),
     ]
-    twice = sorted({name for name in named if named.count(name) > 1})
+    twice = sorted(name for name, count in Counter(named).items() if count > 1)
     if twice:
         raise InputError(f"{twice[0]} stands in two files")
     return documents

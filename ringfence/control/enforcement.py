@@ -152,20 +152,30 @@ class Enforcement:
         async with self._database.read() as connection:
             return await enforced_now(connection, self._tenant)
 
-    async def plan(self, wanted: Wanted, overrides: Collection[Override]) -> Plan:
-        """What enforcing these workspaces, and no others, would change."""
-        _, plan = await self._plan(wanted, overrides)
+    async def plan(
+        self, wanted: Wanted, overrides: Collection[Override], expected: int | None = None
+    ) -> Plan:
+        """What enforcing these workspaces, and no others, would change.
+
+        Raises ConflictError where something else is enforced than at revision `expected`.
+        """
+        _, plan = await self._plan(wanted, overrides, expected)
         return plan
 
     async def enforce(
-        self, wanted: Wanted, overrides: Collection[Override], author: Author
+        self,
+        wanted: Wanted,
+        overrides: Collection[Override],
+        author: Author,
+        expected: int | None = None,
     ) -> Plan:
         """Enforce these workspaces and no others; raises ConflictError where that is refused.
 
-        On return the nodes' directives are worked out, though not yet in force.
+        It is as well where something else is enforced by now than at revision `expected`. On
+        return the nodes' directives are worked out, though not yet in force.
         """
         async with self._lock:
-            current, plan = await self._plan(wanted, overrides)
+            current, plan = await self._plan(wanted, overrides, expected)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
@@ -182,10 +192,16 @@ class Enforcement:
             await self._recompute()
         return plan
 
-    async def _plan(self, wanted: Wanted, overrides: Collection[Override]) -> tuple[Enforced, Plan]:
+    async def _plan(
+        self, wanted: Wanted, overrides: Collection[Override], expected: int | None
+    ) -> tuple[Enforced, Plan]:
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
             current = await enforced_now(connection, self._tenant)
+            if expected not in (None, current.revision):
+                raise ConflictError(
+                    f"{current.actor} enforced something else meanwhile: see the new plan"
+                )
             old = await load_enforced(connection, self._tenant)
             apart = await load_quarantines(connection, self._tenant)
             new = tuple(
@@ -196,18 +212,20 @@ class Enforcement:
             )
         snapshot = self._inventory.timeline.latest()
         moment = self._inventory.now()
-        before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
-        compilation = await asyncio.to_thread(compile_nodes, after, self.surroundings)
-        changes = tuple(describe_changes(old, new))
-        plan = Plan(
-            revision=current.revision + bool(changes),
-            workspaces=tuple((workspace.name, version) for workspace, version in new),
-            changes=changes,
-            workloads=affected(before, after),
-            warnings=compilation.warnings,
-            refused=refusal(after, overrides),
-        )
-        return current, plan
+
+        def work() -> Plan:
+            before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
+            changes = tuple(describe_changes(old, new))
+            return Plan(
+                revision=current.revision + bool(changes),
+                workspaces=tuple((workspace.name, version) for workspace, version in new),
+                changes=changes,
+                workloads=affected(before, after),
+                warnings=compile_nodes(after, self.surroundings).warnings,
+                refused=refusal(after, overrides),
+            )
+
+        return current, await asyncio.to_thread(work)
 
     async def _follow(self) -> None:
         pause = _RETRY_SECONDS
@@ -238,16 +256,12 @@ class Enforcement:
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._wait_for((*expiries(enforced), *named), moment.at_ns)
             any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
-            compilation = (
-                await asyncio.to_thread(
-                    compile_nodes,
-                    judged_by.ringfence(snapshot, moment),
-                    self.surroundings,
-                    judged_by.kubernetes(snapshot),
-                )
-                if any_rules
-                else Compilation({}, ())
-            )
+
+            def work() -> Compilation:
+                policy_set = judged_by.ringfence(snapshot, moment)
+                return compile_nodes(policy_set, self.surroundings, judged_by.kubernetes(snapshot))
+
+            compilation = await asyncio.to_thread(work) if any_rules else Compilation({}, ())
         except RingfenceError as error:
             self._fail(str(error))
             return

@@ -6,6 +6,9 @@ from enum import StrEnum
 from ringfence.model.client import ClientKind
 from ringfence.model.ids import ClusterId, TenantId
 
+ITSELF = "ringfence"
+"""The name under which the control plane itself stands in the audit trail."""
+
 
 class Role(StrEnum):
     """What the bearer of an API token may do."""

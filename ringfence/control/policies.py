@@ -1,5 +1,6 @@
 """Scopes and workspaces as the store keeps them, read back into the words of the domain."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -38,7 +39,7 @@ async def load_version(
     if found is None:
         which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
         raise NotFoundError(f"there is no {which}")
-    return read_version(found), found.version
+    return await read_version(found), found.version
 
 
 async def load_workspace(
@@ -105,15 +106,18 @@ async def load_documents(
     return Documents(tree.preorder(), workspaces, tuple(tree.filters.values()), sets), latest
 
 
-def read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:
-    """A workspace from what is stored of it."""
+async def read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:
+    """A workspace from what is stored of it; others are served meanwhile."""
+    return await asyncio.to_thread(_read_version, stored)
+
+
+def _read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:
     if stored.kubernetes_cluster is not None:
         return read_imported(stored.workspace, stored.kubernetes_cluster, stored.document)
-    return read_workspace(stored.document, f"{stored.workspace}@p{stored.version}")
+    return _read_workspace(stored.document, f"{stored.workspace}@p{stored.version}")
 
 
 @lru_cache(maxsize=256)
-def read_workspace(document: str, name: str) -> Workspace:
-    """A workspace from its stored document."""
+def _read_workspace(document: str, name: str) -> Workspace:
     (workspace,) = parse_documents(document, name).workspaces
     return workspace

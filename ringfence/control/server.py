@@ -184,6 +184,7 @@ class ControlPlane:
                 access_log=False,
                 lifespan="off",
                 ws="none",
+                proxy_headers=False,  # or who is on this host could forge where it came from
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )

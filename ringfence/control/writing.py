@@ -1,5 +1,6 @@
 """Writes down what apply and rollback decided, in one transaction with who did it."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -59,7 +60,7 @@ async def write_changes(
             one = workspaces[WorkspaceName(change.name)]
             version = versions[one.name]
             head = WorkspaceHead(one.name, one.scope, one.primary, version, actor, now_ns)
-            text = format_documents(Documents(workspaces=(one,)))
+            text = await asyncio.to_thread(format_documents, Documents(workspaces=(one,)))
             await add_version(connection, tenant, head, text)
             what += f" (p{version})"
         about = f"{change.kind.lower()}/{change.name}"

@@ -1,5 +1,6 @@
 """Types and codes of ICMP messages (IANA's icmp-parameters and icmpv6-parameters registries)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ _WRITTEN = {
     protocol: {number: name for name, number in names.items()} for protocol, names in NAMES.items()
 }
 _MOST = 255
+_DECIMAL = re.compile("0|[1-9][0-9]{0,2}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,7 +72,7 @@ def parse_icmp_type(protocol: int | None, text: str) -> IcmpType:
         raise InputError("goes with protocol ICMP or ICMPv6 only")
     type_, slash, code = text.partition("/")
     number = str(names.get(type_, type_))
-    if not number.isdecimal() or (slash and not code.isdecimal()):
+    if not _DECIMAL.fullmatch(number) or (slash and not _DECIMAL.fullmatch(code)):
         raise InputError(
             f"{text!r} is not an ICMP type: write a number or one of {', '.join(names)}, "
             "and after a / its code if only one is meant"

@@ -1,5 +1,6 @@
 """Identifiers, each a type of its own so that one kind never stands in for another."""
 
+import re
 from typing import NewType
 
 from ringfence.model.errors import InputError
@@ -20,6 +21,9 @@ PolicyId = NewType("PolicyId", str)
 Version = NewType("Version", int)
 """A workspace's policies as of one commit, counted from 1 and written p1, p2, …"""
 
+LAST_VERSION = 2**31 - 1
+"""What a column of 32 bits holds."""
+
 DEFAULT_TENANT = TenantId("default")
 
 
@@ -36,6 +40,6 @@ def parse_version(text: str) -> tuple[WorkspaceName, Version | None]:
     """Read `shop@3`, `shop@p3`, or `shop` for the latest; raises InputError."""
     name, at, version = text.partition("@")
     number = version.removeprefix("p")
-    if at and not (number.isascii() and number.isdecimal() and int(number)):
+    if at and not (re.fullmatch("[1-9][0-9]{0,9}", number) and int(number) <= LAST_VERSION):
         raise InputError(f"{text!r} is not a workspace version: write {name}@p3")
     return WorkspaceName(name), Version(int(number)) if at else None

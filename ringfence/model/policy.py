@@ -1,5 +1,6 @@
 """Policies and the workspaces that version them: what people write, before any resolution."""
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -250,6 +251,6 @@ class Workspace:
         policies: list[str] = [policy.id for policy in self.policies]
         clusters = [cluster.name for cluster in self.clusters]
         for kind, names in (("policy", policies), ("cluster", clusters)):
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise InputError(f"workspace {self.name!r} has {kind} {twice[0]!r} twice")

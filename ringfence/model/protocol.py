@@ -11,6 +11,8 @@ NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ICMPV6: "ICMPv6", SCTP: "SCTP"}
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
 _NUMBERS = {name.lower(): number for number, name in NAMES.items()}
 _MAX_PROTOCOL, _MAX_PORT = 255, 65535
+_DECIMAL = re.compile("0|[1-9][0-9]{0,4}")
+_PORTS = re.compile(f"({_DECIMAL.pattern})(?:-({_DECIMAL.pattern}))?")
 
 
 def format_protocol(protocol: int | None) -> str:
@@ -35,7 +37,7 @@ def parse_one_protocol(text: str | int) -> int:
 
 def _number(text: str | int, others: str) -> int:
     word = str(text).lower()
-    number = _NUMBERS.get(word, int(word) if word.isdecimal() else -1)
+    number = _NUMBERS.get(word, int(word) if _DECIMAL.fullmatch(word) else -1)
     if not 0 <= number <= _MAX_PROTOCOL:
         known = ", ".join(NAMES.values())
         raise InputError(f"{text!r} is not a protocol: write {known}, {others}")
@@ -64,10 +66,10 @@ class PortRange:
 
 def parse_ports(text: str | int) -> PortRange:
     """Read `80` or `8000-8100`; raises InputError."""
-    first, _, last = str(text).partition("-")
-    if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
+    ports = _PORTS.fullmatch(str(text))
+    if not ports:
         raise InputError(f"{text!r} is not a port: write 80 or 8000-8100")
-    return PortRange(int(first), int(last or first))
+    return PortRange(int(ports[1]), int(ports[2] or ports[1]))
 
 
 PortName = NewType("PortName", str)

@@ -45,6 +45,9 @@ class InventoryFilter:
     public: tuple[PublicPorts, ...] = ()
 
 
+MOST_SCOPE_LEVELS = 100
+
+
 class ScopeTree:
     """Every scope of a tenant, checked to be one tree; raises InputError where it is not."""
 
@@ -63,7 +66,7 @@ class ScopeTree:
         if self._scopes and len(roots) != 1:
             names = ", ".join(sorted(root.name for root in roots)) or "none"
             raise InputError(f"a scope tree has exactly one scope without a parent; here: {names}")
-        self._preorder = tuple(self._walk(roots[0])) if roots else ()
+        self._preorder = tuple(self._walk(roots[0], 1)) if roots else ()
         if len(self._preorder) != len(self._scopes):
             lost = sorted(set(self._scopes) - {scope.name for scope in self._preorder})
             raise InputError(f"scopes {', '.join(lost)} are their own ancestors")
@@ -77,11 +80,13 @@ class ScopeTree:
                 )
             self.filters[one.name] = one
 
-    def _walk(self, scope: Scope) -> list[Scope]:
+    def _walk(self, scope: Scope, level: int) -> list[Scope]:
+        if level > MOST_SCOPE_LEVELS:
+            raise InputError(f"scope {scope.name!r} has over {MOST_SCOPE_LEVELS - 1} ancestors")
         walked = [scope]
         children = self._children.get(scope.name, [])
         for child in sorted(children, key=lambda child: (child.order, child.name)):
-            walked += self._walk(child)
+            walked += self._walk(child, level + 1)
         return walked
 
     def __getitem__(self, name: ScopeName) -> Scope:

@@ -74,9 +74,10 @@ def format_text(source: str, file_name: str) -> str:
 
 
 def _carry(comments: list[Comment], source: str, canonical: str) -> str:
-    fields = sorted(places(source), key=itemgetter(0))
+    found = ((mark.index, path) for mark, path in places(source))
+    fields = sorted(found, key=itemgetter(0))
     indices = [index for index, _ in fields]
-    lines = {path: canonical.count("\n", 0, index) for index, path in places(canonical)}
+    lines = {path: mark.line for mark, path in places(canonical)}
     targets = [*(_line(lines, path) for _, path in fields), canonical.count("\n")]
     above: dict[int, list[str]] = {}
     beside: dict[int, list[str]] = {}
@@ -106,22 +107,22 @@ def _with(
         yield f"{line}  {at_end[0]}\n" if len(at_end) == 1 else f"{line}\n"
 
 
-def places(text: str) -> Iterator[tuple[int, Path]]:
+def places(text: str) -> Iterator[tuple[yaml.Mark, Path]]:
     """Where each field and list entry begins, in the order of the text."""
     for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
         given = {key.value: value for key, value in document.value}
         (name,) = (value.value for _, value in given["metadata"].value)
         root = given["kind"].value, name
-        yield document.start_mark.index, root
+        yield document.start_mark, root
         yield from _fields(document, root)
 
 
-def _fields(node: yaml.Node, path: Path) -> Iterator[tuple[int, Path]]:
+def _fields(node: yaml.Node, path: Path) -> Iterator[tuple[yaml.Mark, Path]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield key.start_mark.index, (*path, key.value)
+            yield key.start_mark, (*path, key.value)
             yield from _fields(value, (*path, key.value))
     elif isinstance(node, yaml.SequenceNode):
         for position, value in enumerate(node.value):
-            yield value.start_mark.index, (*path, position)
+            yield value.start_mark, (*path, position)
             yield from _fields(value, (*path, position))

@@ -12,6 +12,7 @@ own. What does not is refused with file, line and field; there is no default for
 over traffic: a catch-all and a protocol are always written.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,7 @@ from ringfence.model.protocol import (
     parse_one_protocol,
     parse_ports,
 )
-from ringfence.model.scope import InventoryFilter, PublicPorts, Scope
+from ringfence.model.scope import MOST_SCOPE_LEVELS, InventoryFilter, PublicPorts, Scope
 from ringfence.policy.errors import DocumentError
 from ringfence.policy.fields import Field
 from ringfence.policy.policy_fields import (
@@ -59,6 +60,9 @@ KINDS = ("Scope", "Filter", "AddressSet", "Workspace")
 """Of documents, in the order in which they stand."""
 T = TypeVar("T")
 _MOST_LEVELS = 50
+NAME = "[A-Za-z0-9]([-._A-Za-z0-9]{0,251}[A-Za-z0-9])?"
+"""The name of a document: it stands in paths of the API, and before an @."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ def parse_documents(text: str, file_name: str) -> Documents:
     """Read YAML documents; raises DocumentError for the first thing that is not sound."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     references: list[Reference] = []
+    names: dict[tuple[str, str], Field] = {}
     readers: dict[str, Callable[[str, Field], Any]] = {
         "Scope": _scope,
         "Filter": _filter,
@@ -90,10 +95,15 @@ def parse_documents(text: str, file_name: str) -> Documents:
         )
         given["apiVersion"].choice([API_VERSION])
         kind = given["kind"].choice(found)
-        name = given["metadata"].required(["name"], "name")["name"]
-        if name.text() in found[kind]:
-            raise name.error(f"there are two {kind}s of the name {name.text()!r}")
-        found[kind][name.text()] = readers[kind](name.text(), given["spec"])
+        field = given["metadata"].required(["name"], "name")["name"]
+        name = field.name()
+        if not re.fullmatch(NAME, name):
+            raise field.error("write letters of ASCII, digits, and - . _ between them, at most 253")
+        if name in found[kind]:
+            raise field.error(f"there are two {kind}s of the name {name!r}")
+        found[kind][name] = readers[kind](name, given["spec"])
+        names[kind, name] = field
+    _check_ancestors(found["Scope"], names)
     return Documents(
         scopes=tuple(found["Scope"].values()),
         workspaces=tuple(found["Workspace"].values()),
@@ -104,17 +114,21 @@ def parse_documents(text: str, file_name: str) -> Documents:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what nests so deeply that walking it would exhaust the stack."""
+    """Refuses what a few letters make much work of, and what is no Unicode text."""
 
     _level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias: write it out", problem_mark=mark)
         self._level += 1
         if self._level > _MOST_LEVELS:
-            mark = parent.start_mark if parent else None
             raise yaml.MarkedYAMLError(problem=f"over {_MOST_LEVELS} levels", problem_mark=mark)
         node = super().compose_node(parent, index)
         self._level -= 1
+        if isinstance(node, yaml.ScalarNode) and _SURROGATE.search(node.value):
+            raise yaml.MarkedYAMLError(problem="half a surrogate pair", problem_mark=mark)
         return node
 
 
@@ -126,13 +140,29 @@ def _compose(text: str, file_name: str) -> list[yaml.Node]:
         problem = getattr(error, "problem", None) or str(error)
         line = mark.line + 1 if mark else 1
         raise DocumentError(file_name, line, "", f"not YAML: {problem}") from error
+    except ValueError as error:  # PyYAML lets those of chr() and int() through
+        problem = "not YAML: an escape or a version is out of range"
+        raise DocumentError(file_name, 1, "", problem) from error
+
+
+def _check_ancestors(scopes: Mapping[str, Scope], names: Mapping[tuple[str, str], Field]) -> None:
+    """Complain of a scope here that is its own ancestor, or too deep in the tree."""
+    for name in scopes:
+        above: str | None = name
+        for _ in range(MOST_SCOPE_LEVELS):
+            held = scopes.get(above) if above is not None else None
+            above = held.parent if held else None
+        if above is not None:
+            raise names["Scope", name].error(
+                f"is its own ancestor, or has over {MOST_SCOPE_LEVELS - 1} of them"
+            )
 
 
 def _scope(name: str, spec: Field) -> Scope:
     given = spec.required(("parent", "query", "order"), "query")
     return Scope(
         ScopeName(name),
-        ScopeName(given["parent"].text()) if "parent" in given else None,
+        ScopeName(given["parent"].name()) if "parent" in given else None,
         given["query"].read(parse_filter, given["query"].text()),
         given["order"].integer() if "order" in given else 0,
     )
@@ -142,7 +172,7 @@ def _filter(name: str, spec: Field) -> InventoryFilter:
     given = spec.required(("scope", "query", "restricted", "public"), "scope", "query")
     return InventoryFilter(
         FilterName(name),
-        ScopeName(given["scope"].text()),
+        ScopeName(given["scope"].name()),
         given["query"].read(parse_filter, given["query"].text()),
         "restricted" in given and given["restricted"].boolean(),
         tuple(map(_public, listed(given, "public"))),
@@ -193,7 +223,7 @@ def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace
     read = partial(read_policy, clusters=names, references=references)
     return Workspace(
         WorkspaceName(name),
-        ScopeName(given["scope"].text()),
+        ScopeName(given["scope"].name()),
         given["primary"].boolean() if "primary" in given else True,
         _catch_all(given["catchAll"]),
         clusters,
@@ -223,7 +253,7 @@ def _catch_all(field: Field) -> CatchAll:
 
 def _cluster(field: Field) -> Cluster:
     given = field.required(("name", "query"), "name", "query")
-    return Cluster(given["name"].text(), given["query"].read(parse_filter, given["query"].text()))
+    return Cluster(given["name"].name(), given["query"].read(parse_filter, given["query"].text()))
 
 
 def format_documents(documents: Documents) -> str:

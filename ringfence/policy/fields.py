@@ -1,5 +1,6 @@
 """Typed reading of YAML nodes: every complaint carries the file, the line and the field."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -13,6 +14,11 @@ from ringfence.policy.errors import DocumentError
 T = TypeVar("T")
 TAG = "tag:yaml.org,2002:"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DECIMAL = re.compile("-?(0|[1-9][0-9]{0,9})")
+"""A number of YAML that reads so everywhere: 010 is eight in version 1.1 and ten in 1.2."""
+_MOST = 2**31 - 1
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]{8}(Z|[+-][0-9]{2}:[0-9]{2}))?")
+_LONGEST_NAME = 1000
 _TIME_FORM = "write 2026-12-31T18:00:00Z, with a time zone, or a date, whose midnight is in UTC"
 
 
@@ -68,10 +74,19 @@ class Field:
             raise self.error("is empty")
         return value
 
+    def name(self) -> str:
+        """The value as text that stands in tables and messages."""
+        value = self.text()
+        if len(value) > _LONGEST_NAME or not value.isprintable():
+            raise self.error(f"a name has {_LONGEST_NAME} printable letters at most")
+        return value
+
     def integer(self) -> int:
-        """The value as a decimal integer."""
+        """The value as a decimal integer of 32 bits."""
         value = self._scalar("int", "a whole number is wanted here")
-        return self.read(int, value)
+        if not _DECIMAL.fullmatch(value) or abs(int(value)) > _MOST:
+            raise self.error(f"write a whole number in decimal, from -{_MOST} to {_MOST}")
+        return int(value)
 
     def boolean(self) -> bool:
         """The value as true or false."""
@@ -83,8 +98,8 @@ class Field:
     def word(self) -> str:
         """The value as text or a number, as it is written."""
         if isinstance(self._node, ScalarNode) and self._node.tag == f"{TAG}int":
-            return str(self._node.value)
-        return self.text()
+            return str(self.integer())
+        return self.name()
 
     def instant(self) -> int:
         """The value as a time (RFC 3339) or a date, its midnight in UTC: epoch ns."""
@@ -94,7 +109,7 @@ class Field:
 
     def choice(self, choices: Iterable[str]) -> str:
         """The value as one of the choices."""
-        value, allowed = self.text(), list(choices)
+        value, allowed = self.name(), list(choices)
         if value not in allowed:
             raise self.error(f"{value!r} is not one of {', '.join(allowed)}")
         return value
@@ -117,14 +132,15 @@ class Field:
 
 def parse_instant(text: str) -> int:
     """Read `2026-12-31T18:00:00Z` or `2026-12-31`, in UTC, as epoch ns; raises InputError."""
+    form = _TIME.fullmatch(text)
+    if not form:
+        raise InputError(f"{text[:_LONGEST_NAME]!r} is not a time: {_TIME_FORM}")
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(f"{text!r} is not a time: {_TIME_FORM}") from error
-    if len(text) == len("2026-12-31"):
-        at = at.replace(tzinfo=UTC)
-    if at.tzinfo is None or at.microsecond or at < _EPOCH:
-        raise InputError(f"{text!r} is not a time of this kind: {_TIME_FORM}")
+        at = datetime.fromisoformat(text if form[1] else f"{text}T00:00:00Z").astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{text!r} is no time that there is: {_TIME_FORM}") from error
+    if at < _EPOCH:
+        raise InputError(f"{text!r} is before 1970")
     return int(at.timestamp()) * 10**9
 
 
@@ -136,7 +152,7 @@ def format_instant(at_ns: int) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of a complaint about a name that is none: the nearest known one, or all of them."""
     known = list(known)
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name[:_LONGEST_NAME], known, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known here: {', '.join(known)}" if known else ""

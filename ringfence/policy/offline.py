@@ -53,8 +53,8 @@ def lint_documents(
         found += read.workspaces
         filters += read.filters
         address_sets += read.address_sets
-        for index, path in places(text):
-            where[path] = Place(name, text.count("\n", 0, index) + 1)
+        for mark, path in places(text):
+            where[path] = Place(name, mark.line + 1)
     documents = Documents(tuple(scopes), tuple(found), tuple(filters), tuple(address_sets))
     names = {one.name for one in documents.workspaces}
     for wanted in workspaces:

@@ -82,7 +82,7 @@ def read_policy(field: Field, clusters: Sequence[str], references: list[Referenc
     ports = tuple(port.read(parse_port, port.word()) for port in listed(given, "ports"))
     parse_icmp = partial(parse_icmp_type, protocol)
     icmp = tuple(one.read(parse_icmp, one.word()) for one in listed(given, "icmp"))
-    said = PolicyId(given["id"].text()), consumer, provider, protocol, ports
+    said = PolicyId(given["id"].name()), consumer, provider, protocol, ports
     action = Action(given["action"].choice(SPOKEN_BY_POLICIES))
     rank = Rank(given["rank"].choice(Rank)) if "rank" in given else Rank.DEFAULT
     priority = given["priority"].integer() if "priority" in given else DEFAULT_PRIORITY
@@ -137,29 +137,29 @@ class _Written:
         return AddressSetEnd(AddressSetName(self._refer("address set")))
 
     def _refer(self, kind: str) -> str:
-        name = self.value.text()
+        name = self.value.name()
         self.references.append(Reference(kind, name, self.value))
         return name
 
     def cluster(self) -> End:
-        name = self.value.text()
+        name = self.value.name()
         if name not in self.clusters:
             mend = suggest(name, self.clusters)
             raise self.value.error(f"the workspace has no cluster {name!r}{mend}")
         return ClusterEnd(name)
 
     def service(self) -> End:
-        namespace, slash, name = self.value.text().rpartition("/")
+        namespace, slash, name = self.value.name().rpartition("/")
         if not name or "/" in namespace or (slash and not namespace):
             raise self.value.error("write a Service as name or namespace/name")
         where = self.beside.get("kubernetesCluster")
-        return ServiceEnd(namespace or DEFAULT_NAMESPACE, name, where.text() if where else "")
+        return ServiceEnd(namespace or DEFAULT_NAMESPACE, name, where.name() if where else "")
 
     def cidr(self) -> End:
         return CidrEnd(self._networks("cidr"), self._networks("except"))
 
     def api_server(self) -> End:
-        name = self.value.text()
+        name = self.value.name()
         return ApiServerEnd("" if name == OWN else name)
 
     def node(self) -> End:

@@ -74,8 +74,8 @@ class Survey:
         self.layers = layers
         self.snapshot = layers[0].snapshot
         self.matchers = [Matcher(layer) for layer in layers]
-        self.other_protocol = 0
-        """Stands for every protocol that no rule names."""
+        self.other_protocol: int | None = None
+        """Stands for every protocol that no rule names; None where the rules name them all."""
         self.cells = list(self._port_cells())
         self.ends = list(self._workload_ends())
         self.inside = len(self.ends)
@@ -86,8 +86,9 @@ class Survey:
         rules = [rule for layer in self.layers for rule in layer.rules]
         sockets = [one for matcher in self.matchers for one in matcher.backends.kinds]
         named = {*_WITH_NAMES, *(rule.protocol for rule in rules if rule.protocol is not None)}
-        self.other_protocol = next(number for number in range(256) if number not in named)
-        for protocol in sorted({*named, self.other_protocol}):
+        self.other_protocol = next((one for one in range(256) if one not in named), None)
+        others = () if self.other_protocol is None else (self.other_protocol,)
+        for protocol in sorted({*named, *others}):
             cut = [
                 ports for rule in rules if rule.protocol in (None, protocol) for ports in rule.ports
             ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ringfence.model.policy import SPOKEN, SPOKEN_BY_POLICIES, Rank
 from ringfence.model.protocol import NAMES, WITH_PORTS
-from ringfence.policy.document import API_VERSION, KINDS
+from ringfence.policy.document import API_VERSION, KINDS, NAME
 from ringfence.policy.policy_fields import DEFAULT_NAMESPACE, DEFAULT_PRIORITY, OUTSIDE, OWN
 
 Schema = dict[str, Any]
@@ -20,6 +20,7 @@ _PORT = "^([0-9]{1,5}(-[0-9]{1,5})?|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)$"
 
 def document_schema() -> Schema:
     """The schema of one document (JSON Schema draft 2020-12)."""
+    name = _text("Letters, digits, and - . _ between them.") | {"pattern": f"^{NAME}$"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Ringfence scope, filter, address set or workspace",
@@ -28,7 +29,7 @@ def document_schema() -> Schema:
         "properties": {
             "apiVersion": {"const": API_VERSION},
             "kind": {"enum": [*KINDS]},
-            "metadata": _object({"name": _text("The name.")}, "name"),
+            "metadata": _object({"name": name}, "name"),
             "spec": {"type": "object"},
         },
         "additionalProperties": False,

@@ -35,7 +35,11 @@ from ringfence.model.scope import InventoryFilter, PublicPorts, Scope
 from ringfence.policy.document import Documents, format_documents, parse_documents
 
 texts = st.text(min_size=1, max_size=12) | st.sampled_from(["no", "12", "~", "a: b", "- x", "#"])
-labels = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
+names = texts.filter(str.isprintable)
+labels = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8).filter(
+    str.isprintable
+)
+titles = st.from_regex("[A-Za-z0-9]([-._A-Za-z0-9]{0,6}[A-Za-z0-9])?", fullmatch=True)
 compares: st.SearchStrategy[Query] = st.builds(
     Compare,
     st.sampled_from(["kubernetes.namespace", "kubernetes.label.env"]),
@@ -63,15 +67,15 @@ def networks(draw: st.DrawFn) -> Network:
 def ends(clusters: list[str]) -> st.SearchStrategy[End]:
     blocks = st.lists(networks(), min_size=1, max_size=2).map(tuple)
     kinds: list[st.SearchStrategy[End]] = [
-        st.builds(ScopeEnd, texts.map(ScopeName)),
+        st.builds(ScopeEnd, names.map(ScopeName)),
         st.builds(FilterEnd, queries),
         st.builds(CidrEnd, blocks, st.just(()) | blocks),
         st.builds(FqdnEnd, st.sampled_from(["a", "api.example.org", "*.example.org"])),
         st.builds(OwnNodeEnd),
         st.builds(OutsideEnd),
-        st.builds(NamedFilterEnd, texts.map(FilterName)),
-        st.builds(AddressSetEnd, texts.map(AddressSetName)),
-        st.builds(ApiServerEnd, st.just("") | texts),
+        st.builds(NamedFilterEnd, names.map(FilterName)),
+        st.builds(AddressSetEnd, names.map(AddressSetName)),
+        st.builds(ApiServerEnd, st.just("") | names),
     ]
     return st.one_of(kinds + ([st.builds(ClusterEnd, st.sampled_from(clusters))] * bool(clusters)))
 
@@ -82,7 +86,7 @@ def policies(draw: st.DrawFn, clusters: list[str], name: str) -> Policy:
     bounds = st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted)
     ports = st.lists(bounds.map(lambda pair: PortRange(*pair)) | names_of_ports, max_size=3)
     types = st.builds(IcmpType, st.integers(0, 255), st.none() | st.integers(0, 255))
-    services = st.builds(ServiceEnd, labels, labels, st.just("") | texts)
+    services = st.builds(ServiceEnd, labels, labels, st.just("") | names)
     provider = draw(ends(clusters) | services)
     given_ports = tuple(draw(ports)) if protocol in WITH_PORTS else ()
     if not isinstance(provider, ScopeEnd | FilterEnd | ClusterEnd | ServiceEnd | ApiServerEnd):
@@ -95,7 +99,7 @@ def policies(draw: st.DrawFn, clusters: list[str], name: str) -> Policy:
         given_ports,
         draw(st.sampled_from(SPOKEN_BY_POLICIES)),
         draw(st.sampled_from(Rank)),
-        draw(st.integers()),
+        draw(st.integers(1 - 2**31, 2**31 - 1)),
         draw(st.just("") | texts),
         tuple(draw(st.lists(types, max_size=2))) if protocol in (ICMP, ICMPV6) else (),
         draw(st.just("") | texts),
@@ -110,33 +114,32 @@ names_of_ports = st.sampled_from([PortName("http"), PortName("a-1"), PortName("9
 
 @st.composite
 def workspaces(draw: st.DrawFn, name: str) -> Workspace:
-    clusters = draw(st.lists(texts, unique=True, max_size=2))
-    names = draw(st.lists(texts, unique=True, max_size=3))
+    clusters = draw(st.lists(names, unique=True, max_size=2))
+    ids = draw(st.lists(names, unique=True, max_size=3))
     actions = st.sampled_from(SPOKEN)
     return Workspace(
         WorkspaceName(name),
-        ScopeName(draw(texts)),
+        ScopeName(draw(names)),
         draw(st.booleans()),
         CatchAll(draw(actions), draw(actions)),
         tuple(Cluster(cluster, draw(queries)) for cluster in clusters),
-        tuple(draw(policies(clusters, policy)) for policy in names),
+        tuple(draw(policies(clusters, policy)) for policy in ids),
     )
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> Documents:
     scopes: list[Scope] = []
-    for name in draw(st.lists(texts, unique=True, max_size=3)):
+    for name in draw(st.lists(titles, unique=True, max_size=3)):
         parent = draw(st.sampled_from([None, *(scope.name for scope in scopes)]))
         scopes.append(Scope(ScopeName(name), parent, draw(queries), draw(st.integers(-9, 9))))
-    names = draw(st.lists(texts, unique=True, max_size=2))
     return Documents(
         tuple(scopes),
-        tuple(draw(workspaces(name)) for name in names),
-        tuple(draw(filters(name)) for name in draw(st.lists(texts, unique=True, max_size=2))),
+        tuple(draw(workspaces(name)) for name in draw(st.lists(titles, unique=True, max_size=2))),
+        tuple(draw(filters(name)) for name in draw(st.lists(titles, unique=True, max_size=2))),
         tuple(
             AddressSet(AddressSetName(name), draw(sources))
-            for name in draw(st.lists(texts, unique=True, max_size=2))
+            for name in draw(st.lists(titles, unique=True, max_size=2))
         ),
     )
 
@@ -166,7 +169,7 @@ def filters(draw: st.DrawFn, name: str) -> InventoryFilter:
     ports = st.lists(st.builds(PortRange, st.just(1), st.integers(1, 65535)), max_size=2)
     provided = st.builds(PublicPorts, protocols, ports.map(tuple))
     public = tuple(draw(st.lists(provided, max_size=2)))
-    scope = ScopeName(draw(texts))
+    scope = ScopeName(draw(names))
     return InventoryFilter(FilterName(name), scope, draw(queries), draw(st.booleans()), public)
 
 

@@ -1,6 +1,5 @@
 """`ringfence flows top` and `graph`: flows added up."""
 
-import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from ringfence.cli.client import connect
 from ringfence.cli.flows.columns import two_way
 from ringfence.cli.flows.drawing import dot, edge_name, mermaid, node_names
 from ringfence.cli.flows.options import FilterOption, LimitOption, SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, say, tell
 from ringfence.flows.told import TOLD
 from ringfence.model.flow import Sort
 from ringfence.model.protocol import format_port, parse_protocol
@@ -91,7 +90,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     columns = [Column(key.upper(), _value(key), right=key in _PORTS) for key in keys]
     emit(rows, [*columns, *SUMS_COLUMNS], output, "no flow matches")
     if answer["total"] > len(rows):
-        sys.stderr.write(f"{len(rows)} of {answer['total']} groups; more with --limit\n")
+        tell(f"{len(rows)} of {answer['total']} groups; more with --limit")
 
 
 def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -125,7 +124,7 @@ def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
     )  # fmt: skip
     if output in (GraphFormat.DOT, GraphFormat.MERMAID):
         for line in (dot if output is GraphFormat.DOT else mermaid)(answer):
-            print(line)
+            say(line)
     elif output in (GraphFormat.JSON, GraphFormat.YAML):
         emit_data(answer, Format(output))
     else:
@@ -139,7 +138,7 @@ def graph(  # noqa: PLR0913, PLR0917 - one parameter for each option
         emit(answer["edges"], columns, Format(output), "no flow matches")
     if answer["total"] > len(answer["edges"]):
         shown = len(answer["edges"])
-        sys.stderr.write(f"{shown} of {answer['total']} edges; more with --limit\n")
+        tell(f"{shown} of {answer['total']} edges; more with --limit")
 
 
 def _with_protocol(by: str) -> str:

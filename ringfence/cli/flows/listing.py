@@ -1,6 +1,5 @@
 """`ringfence flows list` and `denied`: connections, one by one."""
 
-import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.flows.columns import FLOW_COLUMNS, end_cells, end_name, port, with_related
 from ringfence.cli.flows.options import FilterOption, SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit
+from ringfence.cli.output import Column, Format, OutputOption, Row, emit, tell
 from ringfence.model.words import counted
 
 _PAGE = 1_000
@@ -75,7 +74,7 @@ def list_flows(
     tabular = output not in (Format.JSON, Format.JSONL, Format.YAML)
     emit(with_related(rows) if tabular else rows, FLOW_COLUMNS, output, "no flow matches")
     if cursor is not None:
-        sys.stderr.write(f"{counted(limit, 'connection')} shown; more with --limit\n")
+        tell(f"{counted(limit, 'connection')} shown; more with --limit")
 
 
 DENIED_COLUMNS = [

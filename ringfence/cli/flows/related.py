@@ -8,7 +8,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.flows.columns import both, end_name, port, process_name, provider_name
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import AnswerOption, Format, Row, emit_data, printable
+from ringfence.cli.output import AnswerOption, Format, Row, emit_data, say, tell
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.flow import format_connection, parse_connection
@@ -53,7 +53,7 @@ def related(  # noqa: PLR0913, PLR0917 - one parameter for each option
     for connection in answer["items"]:
         _print(connection)
     if not answer["items"]:
-        typer.echo("no flow matches", err=True)
+        tell("no flow matches")
 
 
 def _between(source: str, destination: str, dialled: int | None, protocol: str) -> str:
@@ -80,19 +80,19 @@ def _end(end: str, text: str) -> str:
 def _print(connection: Row) -> None:
     flow = connection["flow"]
     head = f"{end_name(flow['consumer'])} → {provider_name(flow)} {flow['protocol']} {port(flow)}"
-    print(printable(f"connection {flow['connection']}: {head}, {flow['disposition']}"))
+    say(f"connection {flow['connection']}: {head}, {flow['disposition']}")
     for number, hop in enumerate(connection["hops"], 1):
         nat = f"  after {' and '.join(hop['translated'])}" if hop["translated"] else ""
         ends = f"{end_name(hop['consumer'])} → {end_name(hop['provider'])} {port(hop)}"
-        print(printable(f"  hop {number}: {ends}{nat}"))
+        say(f"  hop {number}: {ends}{nat}")
         for end in ("consumer", "provider"):
             if holder := process_name(hop[end]):
-                print(printable(f"    {end} is {holder}"))
+                say(f"    {end} is {holder}")
         for seen in hop["observations"]:
             mark = "*" if seen["counted"] else " "
-            print(printable(f"    {mark} {_observation(seen)}"))
+            say(f"    {mark} {_observation(seen)}")
         for drop in hop["drops"]:
-            print(printable(f"    x {_drop(drop)}"))
+            say(f"    x {_drop(drop)}")
 
 
 def _observation(seen: Row) -> str:

@@ -1,7 +1,6 @@
 """`ringfence flows watch`: connections as they are reported."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ import typer
 from ringfence.cli.client import ApiError, UnauthenticatedError, connect
 from ringfence.cli.flows.columns import both, end_name, port, provider_name
 from ringfence.cli.flows.options import FilterOption
-from ringfence.cli.output import Row, printable
+from ringfence.cli.output import Row, printable, say, tell
 from ringfence.model.backoff import Backoff
 from ringfence.model.words import counted
 
@@ -51,7 +50,7 @@ def watch(
     """
     try:
         for line in _followed(filter_, since):
-            print(_told(line) if output is WatchFormat.TABLE else json.dumps(line), flush=True)
+            say(_told(line) if output is WatchFormat.TABLE else json.dumps(line))
     except KeyboardInterrupt:
         return
 
@@ -75,7 +74,7 @@ def _followed(filter_: str | None, since: str | None) -> Iterator[Row]:
         except ApiError as error:
             if not heard:
                 raise
-            sys.stderr.write(f"{error}; trying again\n")
+            tell(f"{error}; trying again")
         since = recent.go_on() or since or f"{time.monotonic() - began + 1:.0f}s"
         time.sleep(backoff.delay())
 

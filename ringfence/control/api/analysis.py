@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.flow_views import FlowView, Views
+from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.identity import Principal
@@ -48,7 +49,7 @@ class AnalysisQuery(BaseModel):
     """What to judge by, and which connections; `limit` holds for each category."""
 
     workspace: str
-    version: int | None = None
+    version: VersionNumber | None = None
     with_: list[str] = Field(
         default=[], alias="with", description="More workspaces: NAME, or NAME@VERSION."
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.numbers import RowNumber
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
@@ -32,7 +33,7 @@ class ChangesQuery(BaseModel):
     actor: str = ""
     since: str | None = None
     until: str | None = None
-    before: int | None = Field(default=None, description="`next` of a page before.")
+    before: RowNumber | None = Field(default=None, description="`next` of a page before.")
     limit: int = Field(default=200, ge=1, le=1_000)
 
 

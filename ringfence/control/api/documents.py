@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.requests import RequestResponse, request_response
 from ringfence.control.apply import decide, read_files, tree_with
 from ringfence.control.audit import AuthorDep
@@ -26,7 +26,7 @@ from ringfence.control.services import Services, ServicesDep
 from ringfence.control.writing import next_versions, write_changes
 from ringfence.inventory.contents import sets_with
 from ringfence.model.address_set import AddressSet
-from ringfence.model.errors import InputError
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
@@ -37,6 +37,7 @@ from ringfence.policy.order import PolicySet
 from ringfence.policy.scope_checks import divided_clusters
 from ringfence.store.relational.address_sets import all_address_sets
 from ringfence.store.relational.quarantines import load_quarantines
+from ringfence.store.relational.requests import HeldRequest
 from ringfence.store.relational.workspaces import heads, last_versions
 
 router = APIRouter(tags=["documents"])
@@ -76,7 +77,7 @@ class ApplyResponse(BaseModel):
 
     changes: list[DocumentChangeResponse]
     workloads: list[str]
-    warnings: list[str] = Field(description="What is worth knowing about the scopes given.")
+    warnings: list[str] = Field(description="What is worth knowing besides.")
     requests: list[RequestResponse]
     refused: str
 
@@ -94,12 +95,13 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
     What is enforced stays the same versions; a changed scope, filter or address set changes at once
     whom they govern and name, and is refused where enforcing that would be.
     """
-    given = read_files((file.name, file.documents) for file in request.files)
+    given = await read_request(request)
     tenant = author.principal.tenant
-    async with services.database.write() as connection:
+    begin = services.database.read if request.dry_run else services.database.write
+    async with begin() as connection:
         await refuse_imported(connection, tenant, (one.name for one in given.workspaces))
         held, latest = await load_documents(connection, tenant)
-        changes = decide(held, given)
+        changes = await asyncio.to_thread(decide, held, given)
         numbers = await last_versions(connection, tenant)
         versions = {**latest, **next_versions(numbers, changes)}
         tree = tree_with(held, given)
@@ -115,11 +117,17 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             if refused:
                 raise ConflictError(refused)
             await write_changes(connection, services.clock(), given, changes, versions, author)
-    if not request.dry_run:
-        await services.inventory.address_sets.reload()
-        services.enforcement.touch()
-        await services.requests.refresh()
-    requests = await services.requests.foresee(tree_with(held, given), held, given)
+    warnings = await _warnings(services, tree) if given.scopes else []
+    requests: list[HeldRequest] = []
+    try:
+        if not request.dry_run:
+            services.enforcement.touch()
+            await services.inventory.address_sets.reload()
+            await services.requests.refresh()
+        requests = await services.requests.foresee(tree, held, given)
+    except RingfenceError as error:
+        # What was written stays, so this may not look as if nothing had been done.
+        warnings.append(f"what this needs of other scopes is not known yet: {error}")
     return ApplyResponse(
         changes=[
             DocumentChangeResponse(
@@ -134,10 +142,16 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             for change in changes
         ],
         workloads=list(workloads),
-        warnings=await _warnings(services, tree) if given.scopes else [],
+        warnings=warnings,
         requests=[request_response(one) for one in requests],
         refused=refused,
     )
+
+
+async def read_request(request: ApplyRequest) -> Documents:
+    """The documents of the files; others are served meanwhile. Raises InputError."""
+    files = [(file.name, file.documents) for file in request.files]
+    return await asyncio.to_thread(read_files, files)
 
 
 async def _warnings(services: Services, tree: ScopeTree) -> list[str]:
@@ -177,7 +191,7 @@ async def export(
     principal: PrincipalDep,
     kind: DocumentKind | None = None,
     name: str | None = None,
-    version: Annotated[int | None, Query(ge=1)] = None,
+    version: VersionNumber | None = None,
 ) -> ExportResponse:
     """Give documents as YAML; `version` asks for an older one of a workspace."""
     if version is not None and (kind is not DocumentKind.WORKSPACE or name is None):
@@ -204,7 +218,7 @@ async def export(
     held = Documents(tuple(scopes), tuple(workspaces), tuple(filters), tuple(address_sets))
     if name is not None and held == Documents():
         raise NotFoundError(f"there is no {kind or 'document'} {name!r}")
-    return ExportResponse(documents=format_documents(held))
+    return ExportResponse(documents=await asyncio.to_thread(format_documents, held))
 
 
 async def _workspace(

@@ -1,12 +1,14 @@
 """What is enforced: to see it, to plan a change of it, and to make one."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
+from ringfence.control.api.numbers import RowNumber, VersionNumber
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.enforcement import Wanted
@@ -47,7 +49,13 @@ class WantedWorkspace(BaseModel):
     """A workspace to enforce; null means its latest version."""
 
     name: str
-    version: int | None = Field(default=None, ge=1)
+    version: VersionNumber | None = None
+
+
+ExpectedRevision = Annotated[
+    RowNumber | None,
+    Field(description="What is enforced now; refused where that is another by then."),
+]
 
 
 class EnforcementRequest(BaseModel):
@@ -56,6 +64,7 @@ class EnforcementRequest(BaseModel):
     workspaces: list[WantedWorkspace] = Field(min_length=1)
     dry_run: bool = False
     override: list[Override] = Field(default=[], description="Words that refusals name.")
+    expected_revision: ExpectedRevision = None
 
 
 class PlanResponse(BaseModel):
@@ -95,19 +104,24 @@ async def enforce(
         (WorkspaceName(one.name), Version(one.version) if one.version else None)
         for one in request.workspaces
     ]
+    override, expected = request.override, request.expected_revision
     if request.dry_run:
-        return _response(await services.enforcement.plan(wanted, request.override))
-    return _response(await services.enforcement.enforce(wanted, request.override, author))
+        return _response(await services.enforcement.plan(wanted, override, expected))
+    return _response(await services.enforcement.enforce(wanted, override, author, expected))
 
 
 @router.delete("/enforcement")
 async def stop_enforcing(
-    services: ServicesDep, author: AuthorDep, *, dry_run: bool = False
+    services: ServicesDep,
+    author: AuthorDep,
+    *,
+    dry_run: bool = False,
+    expected_revision: ExpectedRevision = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
     if dry_run:
-        return _response(await services.enforcement.plan([], []))
-    return _response(await services.enforcement.enforce([], [], author))
+        return _response(await services.enforcement.plan([], [], expected_revision))
+    return _response(await services.enforcement.enforce([], [], author, expected_revision))
 
 
 def _response(plan: Plan) -> PlanResponse:

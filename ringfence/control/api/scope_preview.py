@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from pyroaring import BitMap
 
-from ringfence.control.api.documents import ApplyRequest
-from ringfence.control.apply import decide, read_files, tree_with
+from ringfence.control.api.documents import ApplyRequest, read_request
+from ringfence.control.apply import decide, tree_with
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.plan import refusal
 from ringfence.control.policies import load_documents, load_enforced
@@ -109,17 +109,17 @@ async def preview_scopes(
     request: ApplyRequest, services: ServicesDep, principal: PrincipalDep
 ) -> PreviewResponse:
     """Tell what the scopes in the files would do to workloads and enforced policies."""
-    given = read_files((file.name, file.documents) for file in request.files)
+    given = await read_request(request)
     async with services.database.read() as connection:
         held, _ = await load_documents(connection, principal.tenant)
         enforced = await load_enforced(connection, principal.tenant)
         apart = await load_quarantines(connection, principal.tenant)
-    decide(held, given)
     snapshot, now = services.inventory.timeline.latest(), services.inventory.now()
     then = replace(now, sets=sets_with(now.sets, given.address_sets))
-    sides = (ScopeTree(held.scopes, held.filters), now), (tree_with(held, given), then)
 
     def work() -> PreviewResponse:
+        decide(held, given)
+        sides = (ScopeTree(held.scopes, held.filters), now), (tree_with(held, given), then)
         before, after = (
             PolicySet(snapshot, tree, enforced, moment, apart) for tree, moment in sides
         )

@@ -1,11 +1,17 @@
 """The scope tree."""
 
+import asyncio
+from collections.abc import Mapping
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.ids import ScopeName, WorkspaceName
+from ringfence.model.scope import ScopeTree
 from ringfence.policy.ends import members
 from ringfence.policy.scope_checks import divided_clusters, overlaps
 from ringfence.store.relational.workspaces import heads
@@ -47,7 +53,12 @@ async def list_scopes(services: ServicesDep, principal: PrincipalDep) -> ScopesR
         tree = await load_tree(connection, principal.tenant)
         workspaces = await heads(connection, principal.tenant)
     primary = {one.scope: one.name for one in workspaces if one.primary}
-    snapshot = services.inventory.timeline.latest()
+    return await asyncio.to_thread(_response, services.inventory.timeline.latest(), tree, primary)
+
+
+def _response(
+    snapshot: Snapshot, tree: ScopeTree, primary: Mapping[ScopeName, WorkspaceName]
+) -> ScopesResponse:
     shared = overlaps(snapshot, tree)
     return ScopesResponse(
         items=[

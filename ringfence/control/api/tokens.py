@@ -1,18 +1,19 @@
 """API tokens: who has one, one more, and one less."""
 
 from fastapi import APIRouter, status
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep, digest, new_token
 from ringfence.control.errors import ConflictError, NotFoundError
-from ringfence.control.identity import Role
+from ringfence.control.identity import ITSELF, Role
 from ringfence.control.services import ServicesDep
 from ringfence.store.relational.tokens import Token, add_token, all_tokens, remove_token
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 _ID_LETTERS = 12
+_LONGEST_SECONDS = 100 * 366 * 86400
 
 
 class TokenResponse(BaseModel):
@@ -34,7 +35,14 @@ class TokenRequest(BaseModel):
     """Whose token it is to be, and for how long, without an end for null."""
 
     actor: str = Field(min_length=1, max_length=100)
-    ttl_seconds: int | None = Field(default=None, ge=1)
+    ttl_seconds: int | None = Field(default=None, ge=1, le=_LONGEST_SECONDS)
+
+    @field_validator("actor")
+    @classmethod
+    def _is_a_person(cls, actor: str) -> str:
+        if actor == ITSELF:
+            raise ValueError(f"{ITSELF!r} is how the control plane signs: choose another name")
+        return actor
 
 
 class NewTokenResponse(TokenResponse):

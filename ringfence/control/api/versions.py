@@ -1,10 +1,12 @@
 """Versions of workspaces: what became of each, how two differ, and the way back to one."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.times import format_time
 from ringfence.control.apply import decide
 from ringfence.control.audit import AuthorDep
@@ -85,7 +87,7 @@ class VersionDifferenceResponse(BaseModel):
 class RollbackRequest(BaseModel):
     """The version whose content is to be the latest again."""
 
-    version: int = Field(ge=1)
+    version: VersionNumber
 
 
 class RollbackResponse(BaseModel):
@@ -109,7 +111,7 @@ async def list_versions(
         raise NotFoundError(f"there is no workspace {name!r}")
     items = []
     for one in found:
-        content = read_version(one)
+        content = await read_version(one)
         analysis, period = seen.get(one.version), enforced.get(one.version)
         items.append(
             VersionResponse(
@@ -173,7 +175,7 @@ async def roll_back(
         )
         held, latest = await load_documents(connection, tenant)
         given = Documents(workspaces=(content,))
-        changes = decide(held, given)
+        changes = await asyncio.to_thread(decide, held, given)
         made = {**latest, **next_versions(latest, changes)}
         why = f", back to p{number}"
         await write_changes(connection, services.clock(), given, changes, made, author, why)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_version
@@ -144,7 +145,7 @@ async def show_workspace(
     name: str,
     services: ServicesDep,
     principal: PrincipalDep,
-    version: Annotated[int | None, Query(ge=1)] = None,
+    version: VersionNumber | None = None,
 ) -> WorkspaceResponse:
     """Show one version of a workspace, the latest unless another is asked for."""
     wanted = Version(version) if version is not None else None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.model.ids import TenantId
@@ -59,7 +59,9 @@ async def find_changes(
     held = tables.changes
     wanted = select(held).where(held.c.tenant == tenant)
     if sought.object:
-        named = held.c.object.endswith(f"/{sought.object}", autoescape=True)
+        # LIKE ignores case on SQLite alone.
+        end = f"/{sought.object}"
+        named = func.substr(held.c.object, func.length(held.c.object) - len(end) + 1) == end
         wanted = wanted.where(or_(held.c.object == sought.object, named))
     if sought.actor:
         wanted = wanted.where(held.c.actor == sought.actor)

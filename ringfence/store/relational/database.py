@@ -16,6 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ringfence.store.errors import StaleError, StoreError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_WAIT_SECONDS = 60.0
+"""How long one writer waits for another in SQLite, whose own default is 5 s."""
+_WRITERS = 0x72696E6766656E63
+"""The key of the advisory lock that writers hold: an application chooses one of its own."""
 
 
 class Database:
@@ -38,11 +42,18 @@ class Database:
 
     async def start(self) -> None:
         """Connect and bring the schema up to date; raises StoreError."""
-        engine = create_async_engine(self._url, pool_pre_ping=True)
-        if self._url.get_backend_name() == "sqlite":
+        sqlite = self._url.get_backend_name() == "sqlite"
+        engine = create_async_engine(
+            self._url,
+            pool_pre_ping=True,
+            connect_args={"timeout": _WAIT_SECONDS} if sqlite else {},
+        )
+        if sqlite:
             _touch(Path(self._url.database or ""))
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine.sync_engine, "begin", _begin_postgresql)
         self._engine = engine
         try:
             async with engine.connect() as connection:
@@ -66,13 +77,16 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction that only reads."""
+        """One transaction that only reads, all of it as of one instant."""
         async with self._connect(writes=False) as connection:
             yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction, committed if the block ends well; raises StaleError on a collision."""
+        """One transaction, committed if the block ends well; raises StaleError on a collision.
+
+        One writer at a time: what it decides from what it reads still holds when it writes.
+        """
         async with self._connect(writes=True) as connection:
             try:
                 yield connection
@@ -121,6 +135,17 @@ def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the write lock at once: it waits for another, and never loses to it later."""
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """The same: a writer waits for the lock, and each of its statements sees what came before.
+
+    Under REPEATABLE READ it would see what was there before it waited. That is for readers.
+    """
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+    else:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def _reason(error: Exception) -> str:

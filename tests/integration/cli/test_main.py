@@ -1,5 +1,6 @@
 """Exit codes and first words of the command, mostly as a whole process."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ringfence import __version__
+from ringfence.cli.files import FileError, rewrite
 from ringfence.cli.main import COMMANDS, app
 
 COMMAND = Path(sys.executable).parent / "ringfence"
@@ -94,6 +96,56 @@ def test_an_unreachable_control_plane_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "agents")
     assert done.returncode == 1
     assert "cannot reach the control plane at https://127.0.0.1:1: Connection" in done.stderr
+
+
+def test_a_broken_file_is_no_wrong_use(tmp_path: Path) -> None:
+    bad, latin = tmp_path / "bad.yaml", tmp_path / "latin.yaml"
+    bad.write_text("kind: [\n")
+    latin.write_bytes(b"\xff\n")
+    for words in (
+        ("export", "--as", "networkpolicy", "-f", str(bad)),
+        ("fmt", str(bad)),
+        ("lint", str(latin)),
+        ("login", "https://x", "--token-file", str(latin), "--ca", "c"),
+    ):
+        done = run(tmp_path, *words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+
+
+def test_a_file_that_is_called_stdin_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "stdin"
+    file.write_text(SCOPE)
+    file.chmod(0o640)
+    done = run(tmp_path, "fmt", "stdin")
+    assert (done.returncode, done.stdout) == (0, "stdin\n")
+    assert "  name: shop\n" in file.read_text()
+    assert (file.stat().st_mode & 0o777, list(tmp_path.iterdir())) == (0o640, [file])
+
+
+def test_a_file_that_cannot_be_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(FileError, match=r"cannot write .*: No space left"):
+        rewrite(file, "new")
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+
+
+SCOPE = """\
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata: {name: shop}
+spec: {query: everything}
+"""
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import replace
 
 import httpx
 import pytest
 import typer
 
-from ringfence.cli.client import connect
+from ringfence.cli.client import ApiError, connect
 from ringfence.cli.enforce import enforce
 from ringfence.control import enforcement
 from ringfence.model.protocol import TCP
@@ -56,26 +57,50 @@ async def test_nodes_that_did_not_answer_are_named(world: World) -> None:
 
 async def test_what_was_shown_is_enforced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.ok("POST", "/apply", json=files())
+    newer = files(DOCUMENTS.replace("3306", "3307"))
+    await enforce_while(world, monkeypatch, "/apply", newer)
+    assert (await world.ok("GET", "/workspaces/shop"))["version"] == 2
+    enforced = (await world.ok("GET", "/enforcement"))["workspaces"]
+    assert enforced == [{"name": "shop", "version": 1}]
+
+
+async def test_what_another_enforces_meanwhile_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = DOCUMENTS.replace("name: shop", "name: other").replace("scope: shop", "scope: all")
+    for documents in (DOCUMENTS, other):
+        await world.ok("POST", "/apply", json=files(documents))
+    both = {"workspaces": [{"name": "shop"}, {"name": "other"}]}
+    with pytest.raises(ApiError, match="enforced something else meanwhile"):
+        await enforce_while(world, monkeypatch, "/enforcement", both)
+    assert len((await world.ok("GET", "/enforcement"))["workspaces"]) == 2
+    stale = {"expected_revision": 0}
+    answer = await world.http.delete("/api/v1/enforcement", params=stale)
+    assert answer.status_code == 409
+
+
+async def enforce_while(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, body: Mapping[str, object]
+) -> None:
+    """Enforce by the command, and post something while it asks whether to go ahead."""
     for name, value in world.context().items():
         monkeypatch.setenv(name, value)
 
     def confirm(*_: object, **__: object) -> bool:
-        newer = files(DOCUMENTS.replace("3306", "3307"))
         headers = {"Authorization": f"Bearer {world.token}"}
-        url = f"{world.http.base_url}/api/v1/apply"
+        url = f"{world.http.base_url}/api/v1{path}"
         with httpx.Client(verify=world.verify, trust_env=False, headers=headers) as client:
-            assert client.post(url, json=newer).is_success
+            assert client.post(url, json=body).is_success
         return True
 
     monkeypatch.setattr(typer, "confirm", confirm)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     client = connect()
     monkeypatch.setattr("ringfence.cli.enforce.connect", lambda: client)
-    await asyncio.to_thread(enforce, ["shop"], wait=False)
-    client._http.close()
-    assert (await world.ok("GET", "/workspaces/shop"))["version"] == 2
-    enforced = (await world.ok("GET", "/enforcement"))["workspaces"]
-    assert enforced == [{"name": "shop", "version": 1}]
+    try:
+        await asyncio.to_thread(enforce, ["shop"], wait=False)
+    finally:
+        client._http.close()
 
 
 async def test_a_widening_that_arises_later_is_told(world: World) -> None:

@@ -11,8 +11,17 @@ from tests.integration.control.conftest import World
 from tests.unit.control.shop import DOCUMENTS
 
 
+def files(text: str) -> dict[str, Any]:
+    """What apply takes."""
+    return {"files": [{"name": "shop.yaml", "documents": text}]}
+
+
+CHANGED = files(DOCUMENTS.replace("3306", "3307"))
+ENFORCED = {"workspaces": [{"name": "shop"}]}
+
+
 @pytest.mark.parametrize(
-    ("path", "query", "work"),
+    ("path", "given", "work"),
     [
         (
             "/why",
@@ -22,13 +31,19 @@ from tests.unit.control.shop import DOCUMENTS
         ("/analysis", {"workspace": "shop"}, "ringfence.control.api.analysis.records"),
         ("/flows", {}, "ringfence.control.api.flow_search.disposed"),
         ("/labels", {}, "ringfence.control.api.labels._response"),
+        ("/scopes", {}, "ringfence.control.api.scopes.overlaps"),
+        ("/apply", CHANGED, "ringfence.control.api.documents.read_files"),
+        ("/apply", CHANGED, "ringfence.control.api.documents.decide"),
+        ("/apply", CHANGED, "ringfence.control.writing.format_documents"),
+        ("/scopes/preview", CHANGED, "ringfence.control.api.scope_preview.decide"),
+        ("/workspaces/shop/rollback", {"version": 1}, "ringfence.control.api.versions.decide"),
+        ("/enforcement", ENFORCED, "ringfence.control.enforcement.affected"),
     ],
 )
 async def test_others_are_served_meanwhile(
-    world: World, monkeypatch: pytest.MonkeyPatch, path: str, query: dict[str, str], work: str
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, given: dict[str, Any], work: str
 ) -> None:
-    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
-    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/apply", json=files(DOCUMENTS))
     await world.ok("POST", "/labels", json={"items": [{"address": "192.0.2.0/24"}]})
     module, _, name = work.rpartition(".")
     real = getattr(importlib.import_module(module), name)
@@ -40,7 +55,10 @@ async def test_others_are_served_meanwhile(
         return real(*given)
 
     monkeypatch.setattr(work, slow)
-    asked = asyncio.create_task(world.ok("GET", path, params=query))
+    posted = path in {"/apply", "/scopes/preview", "/workspaces/shop/rollback", "/enforcement"}
+    asked = asyncio.create_task(
+        world.ok("POST", path, json=given) if posted else world.ok("GET", path, params=given)
+    )
     await asyncio.to_thread(begun.wait, 10)
     assert (await world.http.get("/healthz")).is_success
     served.set()

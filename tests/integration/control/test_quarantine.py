@@ -222,7 +222,10 @@ async def test_the_command(world: World) -> None:
     code, out, _ = await world.run("why", "shop/front", "shop/db", "3306")
     assert code == 2
     assert "DENY quarantine of lab/shop/db (absolute)" in out
+    assert "by admin: why�[31m\n" in out
     code, _, said = await world.run("quarantine", "shop/db", "--for", "2")
     assert (code, "write a number and s, m, h or d" in said) == (3, True)
+    await agent.tell(stale_reason="no\x1b]0;nft\x07")
     code, out, said = await world.run("quarantine", "lift", "shop/db", "--timeout", "0.1")
+    assert "not in force on n1: no�]0;nft�\n" in said
     assert (code, out) == (2, "lifted: shop/db\n")

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from ringfence.link.enrolment import enrol
 from ringfence.link.errors import RefusedError
 from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
+from ringfence.store.errors import StaleError
 from tests.integration.control.conftest import World
 from tests.integration.control.test_authentication import give
 from tests.integration.control.test_enforcement import FakeNode
@@ -44,6 +46,50 @@ async def test_bad_yaml_names_file_line_and_field(world: World, tmp_path: Path) 
         code, said = await refused(world, command, "-f", str(tmp_path))
         assert code == FAILED
         assert said.startswith(f"error: {bad}:{line}: spec.policies[0].protocol: ")
+
+
+OVER = 10**11
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [
+        ("POST", "/tokens", {"json": {"actor": "ann", "ttl_seconds": OVER}}),
+        ("POST", "/tokens", {"json": {"actor": "ringfence"}}),
+        ("GET", "/changes", {"params": {"before": 2**63}}),
+        ("GET", "/workspaces/shop", {"params": {"version": OVER}}),
+        ("POST", "/workspaces/shop/rollback", {"json": {"version": OVER}}),
+        ("POST", "/enforcement", {"json": {"workspaces": [{"name": "shop", "version": OVER}]}}),
+        ("GET", "/analysis", {"params": {"workspace": "shop", "version": OVER}}),
+        ("GET", "/versions/difference", {"params": {"old": f"shop@{OVER}", "new": "shop"}}),
+        ("GET", "/versions/difference", {"params": {"old": "shop@0", "new": "shop"}}),
+    ],
+)
+async def test_numbers_have_bounds(
+    world: World, method: str, path: str, more: dict[str, Any]
+) -> None:
+    answer = await world.http.request(method, f"/api/v1{path}", **more)
+    assert answer.status_code == 422, answer.text
+
+
+async def test_what_was_applied_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise StaleError("somebody else was faster")
+
+    assert world.plane.app is not None
+    monkeypatch.setattr(world.plane.app.state.services.requests, "refresh", fail)
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    answer = await world.ok("POST", "/apply", json=files)
+    assert "somebody else was faster" in answer["warnings"][-1]
+    assert [one["version"] for one in answer["changes"]] == [None, None, 1]
+
+
+async def test_where_a_change_came_from_is_not_for_the_client_to_say(world: World) -> None:
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files, headers={"X-Forwarded-For": "10.66.66.66"})
+    newest = (await world.ok("GET", "/changes", params={"object": "shop"}))["items"][0]
+    assert newest["source"] == "127.0.0.1"
+    assert not (await world.ok("GET", "/changes", params={"object": "SHOP"}))["items"]
 
 
 REFUSALS: list[tuple[list[str], int, str]] = [

@@ -1,6 +1,7 @@
 """Requests between workspaces, from apply to a version that grants them, by hand and by rule."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ async def apply(world: World, *documents: str, **more: Any) -> list[dict[str, An
 async def prepare(world: World) -> None:
     await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB, WEB])
     await apply(world, SCOPES, workspace("db"), workspace("nodes"))
+
+
+async def test_json_tells_the_requests_as_well(world: World, tmp_path: Path) -> None:
+    await prepare(world)
+    file = tmp_path / "front.yaml"
+    file.write_text(workspace("front", TO_DB))
+    for command in ("diff", "apply"):
+        _, out, _ = await world.run(command, "-f", str(file), "-o", "json")
+        assert [one["policy"] for one in json.loads(out)["requests"]] == ["to-db"]
+    _, out, _ = await world.run("rollback", "front", "p1", "-o", "json")
+    assert json.loads(out) == {"version": 1, "differences": []}
 
 
 async def states(world: World) -> dict[str, str]:

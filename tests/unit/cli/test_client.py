@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
-from ringfence.cli.client import Context, for_lab, load_context, save_context
+from ringfence.cli.client import Client, Context, for_lab, load_context, save_context, segment
 from ringfence.lab.config import LabConfig
 from ringfence.model.errors import RingfenceError
 
@@ -75,3 +76,31 @@ def test_a_lab_takes_nobodys_login(places: Path) -> None:
     _install_lab(places)
     assert for_lab("ringfence agents") == "RINGFENCE_CONTEXT=lab ringfence agents"
     assert json.loads(path.read_text())["token"] == "the only copy"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("shop", "shop"), ("a/b", "a%2Fb"), ("a#b?c", "a%23b%3Fc"), ("../x", "..%2Fx")],
+)
+def test_a_name_stays_one_part_of_a_path(name: str, path: str) -> None:
+    assert segment(name) == path
+    with pytest.raises(RingfenceError):
+        segment("..")
+
+
+def test_what_is_no_login_is_said_in_a_line(places: Path) -> None:
+    path = save_context(Context(LOGIN, "t", ""))
+    path.write_text('["a list"]')
+    with pytest.raises(RingfenceError, match="make it anew"):
+        load_context()
+    with pytest.raises(RingfenceError, match="the right file"):
+        Client(Context(LOGIN, "tökén", ""))
+
+
+def test_another_server_is_told_from_a_control_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(Context(LOGIN, "t", ""))
+    client._http.close()
+    page = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>hello</html>"))
+    client._http = httpx.Client(base_url=LOGIN, transport=page)
+    with client._http, pytest.raises(RingfenceError, match="no control plane of Ringfence"):
+        client.get("/whoami")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId
-from ringfence.model.scope import ScopeTree
+from ringfence.model.scope import MOST_SCOPE_LEVELS, ScopeTree
 from ringfence.policy.design import single, split
 from ringfence.policy.difference import (
     ChangeKind,
@@ -205,6 +206,28 @@ spec:
         ("ports: [80]", "approved: ok", 15, "spec.policies[0].approved", "true or false"),
         ("inbound: DENY", "inbound: LOG", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
         ("ports: [80]", "priority: high", 15, "spec.policies[0].priority", "whole number"),
+        ("ports: [80]", "priority: 010", 15, "spec.policies[0].priority", "in decimal"),
+        ("ports: [80]", f"priority: {10**30}", 15, "spec.policies[0].priority", "in decimal"),
+        ("[80]", "[010]", 15, "spec.policies[0].ports[0]", "in decimal"),
+        ("[80]", "['80 - 90']", 15, "spec.policies[0].ports[0]", "not a port"),
+        ("[80]", "['٨٠']", 15, "spec.policies[0].ports[0]", "not a port"),
+        ("protocol: TCP", "protocol: '٦'", 14, "spec.policies[0].protocol", "not a protocol"),
+        ("ports: [80]", "expires: 2027W05T18", 15, "spec.policies[0].expires", "not a time"),
+        ("ports: [80]", "expires: 2027-02-29", 15, "spec.policies[0].expires", "that there is"),
+        (
+            "ports: [80]",
+            "expires: 9999-12-31T23:59:59-01:00",
+            15,
+            "spec.policies[0].expires",
+            "that there is",
+        ),
+        ("{name: shop}", "{name: a/b}", 3, "metadata.name", "letters of ASCII"),
+        ("{name: shop}", "{name: shop@p1}", 3, "metadata.name", "letters of ASCII"),
+        ("id: one", 'id: "\\e[2J"', 10, "spec.policies[0].id", "printable"),
+        ("id: one", f"id: {'x' * 1001}", 10, "spec.policies[0].id", "printable"),
+        ("id: one", 'id: "\\ud800"', 10, "", "half a surrogate pair"),
+        ("id: one", 'id: "\\U00110000"', 1, "", "out of range"),
+        ("{cluster: carts}\n", "&a {cluster: carts}\n    approved: *a\n", 13, "", "an alias"),
     ],
 )
 def test_refusals_name_file_line_and_field(
@@ -271,6 +294,31 @@ def test_a_time_has_a_zone_or_is_a_date(written: str, expires_ns: int) -> None:
     text = WORKSPACE.replace("ports: [80]", f"expires: {written}")
     (workspace,) = parse_documents(text, "").workspaces
     assert workspace.policies[0].expires_ns == expires_ns
+
+
+def scopes(*pairs: tuple[str, str]) -> str:
+    head = "apiVersion: ringfence.io/v1alpha1\nkind: Scope\n"
+    return "---\n".join(
+        f"{head}metadata: {{name: {name}}}\nspec: {{parent: {parent}, query: everything}}\n"
+        for name, parent in pairs
+    )
+
+
+def test_scopes_that_are_their_own_ancestors() -> None:
+    for text in (
+        scopes(("a", "b"), ("b", "a")),
+        scopes(*((f"s{at + 1}", f"s{at}") for at in range(2000))),
+    ):
+        with pytest.raises(DocumentError, match=r"f.yaml:\d+: metadata.name: is its own ancestor"):
+            parse_documents(text, "f.yaml")
+    root = scopes(("s0", "x")).replace("parent: x, ", "")
+    deep = scopes(*((f"s{at + 1}", f"s{at}") for at in range(MOST_SCOPE_LEVELS - 1)))
+    read = parse_documents(f"{root}---\n{deep}", "f.yaml")
+    assert format_documents(read)
+    assert len(ScopeTree(read.scopes).preorder()) == MOST_SCOPE_LEVELS
+    (deepest,) = parse_documents(scopes(("x", "s99")), "f.yaml").scopes
+    with pytest.raises(InputError, match="over 99 ancestors"):
+        ScopeTree([*read.scopes, deepest])
 
 
 def test_difference_tells_each_part() -> None:

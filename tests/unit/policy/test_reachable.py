@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_network
-from ringfence.model.ids import RevisionId, ScopeName
+from ringfence.model.ids import PolicyId, RevisionId, ScopeName
 from ringfence.model.policy import Action, CatchAll, CidrEnd, FilterEnd, OwnNodeEnd, Policy
 from ringfence.model.protocol import UDP, PortRange
 from ringfence.model.query import parse
@@ -51,6 +51,16 @@ def told(name: str, *policies: Policy) -> dict[str, list[tuple[tuple[str, ...], 
         "outbound": [(one.names, one.connections) for one in outbound(reach, position(name))],
         "inbound": [(one.names, one.connections) for one in inbound(reach, position(name))],
     }
+
+
+def test_rules_may_name_every_protocol() -> None:
+    every = [
+        replace(policy(ALLOW, WEB, DB), id=PolicyId(f"p{number}"), protocol=number)
+        for number in range(256)
+    ]
+    ((names, connections),) = told("db-1", *every)["inbound"]
+    assert names == ("b/*",)
+    assert "other protocols" not in connections
 
 
 def test_peers_have_the_shortest_names_and_ports_are_ranges() -> None:
