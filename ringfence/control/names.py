@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import pyarrow as pa
-import structlog
 
+from ringfence.control.background import Background
+from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
 from ringfence.flows.dns import LONGEST_NAME, LONGEST_TTL
 from ringfence.inventory.resolutions import KEPT_NS, LINGER_NS, Resolution, Resolutions
@@ -18,13 +19,11 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId
-from ringfence.store.errors import StoreError
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.dns_names import load_names, put_names, remove_names
 from ringfence.wire.generated.agent_pb2 import DnsAnswer
 from ringfence.wire.limits import MOST_DNS_ANSWERS
 
-_LOG = structlog.get_logger(__name__)
 _WRITE_EVERY_SECONDS = 5.0
 _MOST_ADDRESSES = 128
 """Of one answer; a UDP message holds fewer."""
@@ -35,29 +34,31 @@ class DnsNames:
     """Owns what names mean."""
 
     def __init__(
-        self, clock: Clock, database: Database, tenant: TenantId, timeline: Timeline
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        timeline: Timeline,
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._timeline = timeline
         self.resolutions = Resolutions()
         self._on_change: list[Callable[[frozenset[str]], None]] = []
         self._unwritten: dict[tuple[str, Address], Resolution] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._writing = Background("names", self._pause, self._write, metrics)
 
     async def start(self) -> None:
         """Take up what was told before."""
         async with self._database.read() as connection:
             for one in await load_names(connection, self._tenant):
                 self.resolutions.learn(one)
-        self._writer = asyncio.create_task(self._write_behind())
+        self._writing.start()
 
     async def stop(self) -> None:
         """Write what is left."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-            self._writer = None
-            await self._write()
+        await self._writing.stop()
+        await self._write()
 
     def subscribe(self, on_change: Callable[[frozenset[str]], None]) -> None:
         """Have a quick function called with the names that got an address."""
@@ -112,13 +113,8 @@ class DnsNames:
             for callback in self._on_change:
                 callback(names)
 
-    async def _write_behind(self) -> None:
-        while True:
-            await asyncio.sleep(_WRITE_EVERY_SECONDS)
-            try:
-                await self._write()
-            except StoreError as error:
-                _LOG.error("names not written", reason=str(error))
+    async def _pause(self) -> None:
+        await asyncio.sleep(_WRITE_EVERY_SECONDS)
 
     async def _write(self) -> None:
         over, fresh = self.resolutions.forget(self._clock()), self._unwritten
@@ -129,6 +125,6 @@ class DnsNames:
             async with self._database.write() as connection:
                 await put_names(connection, self._tenant, fresh.values())
                 await remove_names(connection, self._tenant, over)
-        except StoreError:
+        except BaseException:
             self._unwritten = fresh | self._unwritten
             raise

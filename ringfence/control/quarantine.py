@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import structlog
-
 from ringfence.control.audit import Author
+from ringfence.control.background import Background
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
@@ -26,7 +26,6 @@ from ringfence.policy.quarantine import (
     has_any,
     holders_of,
 )
-from ringfence.store.errors import StoreError
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.quarantines import (
@@ -35,7 +34,6 @@ from ringfence.store.relational.quarantines import (
     remove_quarantines,
 )
 
-_LOG = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
 _NOBODY = "ringfence", "expiry"
 """Who ends a quarantine whose time is over, and from where."""
@@ -73,22 +71,20 @@ class Quarantines:
         tenant: TenantId,
         inventory: Inventory,
         enforcement: Enforcement,
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory, self._enforcement = inventory, enforcement
-        self._task: asyncio.Task[None] | None = None
+        self._following = Background("quarantines", self._pause, self._expire, metrics)
 
     async def start(self) -> None:
         """End those whose time is over, now and whenever it is."""
         await self._expire()
-        self._task = asyncio.create_task(self._watch())
+        self._following.start()
 
     async def stop(self) -> None:
         """End none any more; what is in force stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._following.stop()
 
     async def all(self) -> tuple[Quarantine, ...]:
         """Those in force, the latest first."""
@@ -174,13 +170,8 @@ class Quarantines:
             )
         return ""
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                await self._expire()
-            except StoreError as error:
-                _LOG.warning("quarantines not looked at", problem=str(error))
+    async def _pause(self) -> None:
+        await asyncio.sleep(_LOOK_SECONDS)
 
     async def _expire(self) -> None:
         now_ns = self._clock()

@@ -5,12 +5,13 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
+from ringfence.control.background import Alarm, Background
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import Clock
 from ringfence.control.writing import store_workspace
@@ -18,7 +19,7 @@ from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address_set import AddressSet
 from ringfence.model.approval import ApprovalRule, State
-from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.protocol import PortRange
@@ -43,7 +44,6 @@ from ringfence.store.relational.requests import (
 )
 from ringfence.store.relational.workspaces import heads
 
-_LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 60.0
 _ID_DIGITS = 16
 _NOBODY = "ringfence"
@@ -73,28 +73,32 @@ class Requests:
     """
 
     def __init__(
-        self, clock: Clock, database: Database, tenant: TenantId, inventory: Inventory
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        inventory: Inventory,
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory = inventory
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._following = Background("requests", self._settle, self.refresh, metrics)
+        self._alarm = Alarm(self._dirty.set)
         self._last: tuple[Snapshot, _Asked, Needed] | None = None
 
     async def start(self) -> None:
-        """Look at what is needed, and again whenever the inventory has changed."""
+        """Look at what is needed, and again when the inventory has changed or a policy expired."""
         self._dirty.set()
         self._inventory.subscribe(self._dirty.set)
         self._inventory.address_sets.subscribe(self._dirty.set)
-        self._task = asyncio.create_task(self._follow())
+        self._following.start()
 
     async def stop(self) -> None:
         """Follow it no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._alarm.cancel()
+        await self._following.stop()
 
     async def all(self) -> list[HeldRequest]:
         """Every request, the latest first."""
@@ -128,6 +132,7 @@ class Requests:
                 latest = await self._latest(connection)
                 rules = await load_approval_rules(connection, self._tenant)
                 known = {one.id: one for one in await load_requests(connection, self._tenant)}
+            self._alarm.set(expiries(latest), self._clock())
             found = await self._needed(tree, [one for one, _ in latest])
             approvals = Approvals(self._inventory.timeline.latest(), tree, rules)
             states = {one.id: one.state for one in known.values()}
@@ -336,15 +341,11 @@ class Requests:
             for one in requests
         ]
 
-    async def _follow(self) -> None:
-        while True:
-            await self._dirty.wait()
-            await asyncio.sleep(_SETTLE_SECONDS)
-            self._dirty.clear()
-            try:
-                await self.refresh()
-            except RingfenceError as error:
-                _LOG.warning("requests not looked at", problem=str(error))
+    async def _settle(self) -> None:
+        """Until something has changed, and a while more, for much changes together."""
+        await self._dirty.wait()
+        await asyncio.sleep(_SETTLE_SECONDS)
+        self._dirty.clear()
 
 
 def _compare(old: Workspace, new: Workspace) -> list[DocumentChange]:
