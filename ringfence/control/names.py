@@ -1,7 +1,7 @@
 """What DNS answered, as agents tell it: kept over restarts, and told to who depends on it.
 
-An answer counts only from a resolver that the inventory holds: the cluster's own DNS, or one that
-runs on a node. Whoever answers from elsewhere could give any name any address.
+An answer counts only from the DNS of the cluster whose agent tells it, or from one on a node.
+Whoever answers from elsewhere could give any name any address.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 import numpy as np
 import pyarrow as pa
 
+from ringfence.control.agents import NodeKey
 from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
@@ -19,6 +20,7 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId
+from ringfence.policy.resolvers import resolvers
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.dns_names import load_names, put_names, remove_names
 from ringfence.wire.generated.agent_pb2 import DnsAnswer
@@ -64,14 +66,18 @@ class DnsNames:
         """Have a quick function called with the names that got an address."""
         self._on_change.append(on_change)
 
-    def hear(self, node: str, answers: Collection[DnsAnswer]) -> None:
+    def hear(self, agent: NodeKey, answers: Collection[DnsAnswer]) -> None:
         """Take in what a node's agent tells; raises InputError for what none would."""
         if len(answers) > MOST_DNS_ANSWERS:
             raise InputError(
                 f"{len(answers)} answers at once; at most {MOST_DNS_ANSWERS} are taken"
             )
-        now_ns = self._clock()
-        told = [one for answer in answers for one in self._read(node, answer, now_ns)]
+        now_ns, (cluster, node) = self._clock(), agent
+        for answer in answers:
+            _check(answer)
+        known = resolvers(self._timeline.latest(), cluster)
+        trusted = [answer for answer in answers if answer.resolver in known]
+        told = [one for answer in trusted for one in _read(node, answer, now_ns)]
         self._tell(filter(None, map(self.resolutions.learn, told)))
 
     def seen(self, flows: pa.Table, at_ns: int) -> None:
@@ -90,20 +96,6 @@ class DnsNames:
             name, address = row["provider_dns_name"], Address(row["provider"])
             if one := self.resolutions.used(name, address, at_ns):
                 self._unwritten[one.name, one.address] = one
-
-    def _read(self, node: str, answer: DnsAnswer, now_ns: int) -> list[Resolution]:
-        """The pairs that an answer tells, none where its resolver is a stranger."""
-        addresses = [Address(bytes(address)) for address in answer.addresses]
-        wrong = {len(one) for one in (*addresses, answer.resolver)} != {_ADDRESS_BYTES}
-        if wrong or len(addresses) > _MOST_ADDRESSES or len(answer.name) > LONGEST_NAME:
-            raise InputError("no answer of a DNS server is like that")
-        if not self._timeline.holders(Address(answer.resolver)):
-            return []
-        at_ns = min(answer.at_ns, now_ns)
-        until_ns = at_ns + min(answer.ttl_seconds, LONGEST_TTL) * 10**9 + LINGER_NS
-        if until_ns + KEPT_NS <= now_ns:
-            return []
-        return [Resolution(answer.name, one, at_ns, until_ns, node) for one in addresses]
 
     def _tell(self, changed: Iterable[Resolution]) -> None:
         fresh = {(one.name, one.address): one for one in changed}
@@ -128,3 +120,21 @@ class DnsNames:
         except BaseException:
             self._unwritten = fresh | self._unwritten
             raise
+
+
+def _check(answer: DnsAnswer) -> None:
+    wrong = {len(one) for one in (*answer.addresses, answer.resolver)} != {_ADDRESS_BYTES}
+    if wrong or len(answer.addresses) > _MOST_ADDRESSES or len(answer.name) > LONGEST_NAME:
+        raise InputError("no answer of a DNS server is like that")
+
+
+def _read(node: str, answer: DnsAnswer, now_ns: int) -> list[Resolution]:
+    """The pairs that an answer tells, none where they are long over."""
+    at_ns = min(answer.at_ns, now_ns)
+    until_ns = at_ns + min(answer.ttl_seconds, LONGEST_TTL) * 10**9 + LINGER_NS
+    if until_ns + KEPT_NS <= now_ns:
+        return []
+    return [
+        Resolution(answer.name, Address(bytes(one)), at_ns, until_ns, node)
+        for one in answer.addresses
+    ]

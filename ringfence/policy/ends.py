@@ -47,6 +47,8 @@ from ringfence.policy.moment import Moment
 
 API_SERVICE = ServiceEnd("default", "kubernetes")
 """Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
+DNS_SERVICE = ServiceEnd("kube-system", "kube-dns")
+"""What every installer calls the cluster's DNS (kubernetes.io, "Customizing DNS Service")."""
 
 
 @dataclass(frozen=True)
