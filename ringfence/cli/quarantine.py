@@ -104,6 +104,7 @@ def set_quarantine(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.echo(f"note: {note}", err=True)
     if plan["refused"]:
         raise RingfenceError(plan["refused"])
+    _check_told(plan)
     if wait and not dry_run and not wait_until_in_force(client, timeout):
         raise typer.Exit(2)
 
@@ -129,10 +130,17 @@ def lift(
     Example: ringfence quarantine lift sock-shop/carts
     """
     client = connect()
-    client.delete("/quarantines", workload=workload, kubernetes_cluster=kubernetes_cluster)
+    at = {"workload": workload, "kubernetes_cluster": kubernetes_cluster}
+    lifted = client.delete("/quarantines", **at)
     print(f"lifted: {workload}")
+    _check_told(lifted)
     if wait and not wait_until_in_force(client, timeout):
         raise typer.Exit(2)
+
+
+def _check_told(answer: Row) -> None:
+    if answer["problem"]:
+        raise RingfenceError(f"not in force yet: {answer['problem']}")
 
 
 def _until(row: Row) -> str:

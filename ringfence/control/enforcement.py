@@ -29,6 +29,7 @@ from ringfence.model.errors import RingfenceError
 from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
+from ringfence.model.scope import ScopeTree
 from ringfence.policy.moment import expiries, patterns
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
@@ -231,9 +232,10 @@ class Enforcement:
         self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:
             async with self._database.read() as connection:
-                tree = await load_tree(connection, self._tenant)
                 enforced = await load_enforced(connection, self._tenant)
                 apart = await load_quarantines(connection, self._tenant)
+                # A quarantine alone needs no scopes, and must not fail for them.
+                tree = await load_tree(connection, self._tenant) if enforced else ScopeTree(())
             self._patterns = frozenset(patterns(enforced))
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._alarm.set((*expiries(enforced), *named), moment.at_ns)
@@ -256,7 +258,7 @@ class Enforcement:
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
 
     def _fail(self, reason: str) -> None:
-        self.problem = f"the enforced policies cannot be turned into rules: {reason}"
+        self.problem = f"what is enforced cannot be turned into rules: {reason}"
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
 

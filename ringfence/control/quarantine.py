@@ -25,6 +25,7 @@ from ringfence.policy.quarantine import (
     find_workload,
     has_any,
     holders_of,
+    remember,
 )
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
@@ -75,10 +76,10 @@ class Quarantines:
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory, self._enforcement = inventory, enforcement
-        self._following = Background("quarantines", self._pause, self._expire, metrics)
+        self._following = Background("quarantines", self._pause, self._look, metrics)
 
     async def start(self) -> None:
-        """End those whose time is over, now and whenever it is."""
+        """End those whose time is over, now and whenever it is; remember the pods they hold."""
         await self._expire()
         self._following.start()
 
@@ -100,8 +101,11 @@ class Quarantines:
         except InputError as error:
             raise NotFoundError(str(error)) from error
         expires_ns = now_ns + asked.for_ns if asked.for_ns is not None else None
-        quarantine = Quarantine(
-            cluster, asked.workload, query, allow, asked.reason, actor, now_ns, expires_ns
+        quarantine = remember(
+            snapshot,
+            Quarantine(
+                cluster, asked.workload, query, allow, asked.reason, actor, now_ns, expires_ns
+            ),
         )
         return Outcome(
             quarantine,
@@ -172,6 +176,16 @@ class Quarantines:
 
     async def _pause(self) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        await self._expire()
+        snapshot = self._inventory.timeline.latest()
+        if any(remember(snapshot, one) != one for one in await self.all()):
+            async with self._database.write() as connection:
+                for one in await load_quarantines(connection, self._tenant):
+                    if (fresh := remember(snapshot, one)) != one:
+                        await put_quarantine(connection, self._tenant, fresh)
+            self._enforcement.touch()
 
     async def _expire(self) -> None:
         now_ns = self._clock()
