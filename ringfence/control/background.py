@@ -23,7 +23,9 @@ class Background:
         pause: Callable[[], Awaitable[None]],
         work: Callable[[], Awaitable[None]],
         metrics: Metrics,
+        retry_seconds: float = 2.0,
     ) -> None:
+        self._retry_seconds = retry_seconds
         self._name, self._pause, self._work, self._metrics = name, pause, work, metrics
         self._task: asyncio.Task[None] | None = None
 
@@ -47,6 +49,7 @@ class Background:
                 problem = str(error) if isinstance(error, RingfenceError) else repr(error)
                 self._metrics.background_failures.labels(self._name).inc()
                 _LOG.error("failed in the background", work=self._name, problem=problem)
+                await asyncio.sleep(self._retry_seconds)
 
 
 class Alarm:

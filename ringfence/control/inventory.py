@@ -17,7 +17,6 @@ from ringfence.store.relational.database import Database
 from ringfence.store.relational.revisions import load_revisions, put_revisions
 
 _WRITE_EVERY_SECONDS = 0.2
-_RETRY_SECONDS = 2.0
 _AT_ONCE = 500
 """More would hold up others: they become rows on the event loop."""
 
@@ -37,13 +36,12 @@ class Inventory:
         self.timeline = Timeline()
         self.names = DnsNames(clock, database, tenant, self.timeline, metrics)
         """What DNS answered."""
-        self.address_sets = AddressSetKeeper(clock, database, tenant, fetch_networks)
+        self.address_sets = AddressSetKeeper(clock, database, tenant, fetch_networks, metrics)
         """What address sets hold."""
         self._database, self._tenant, self._metrics = database, tenant, metrics
         self._on_change: list[Callable[[], None]] = []
         self._unwritten: dict[RevisionId, Change] = {}
         self._wake = asyncio.Event()
-        self._failed = False
         self._writing = asyncio.Lock()
         self._following = Background("inventory", self._pause, self._catch_up, metrics)
 
@@ -88,16 +86,14 @@ class Inventory:
 
     async def _pause(self) -> None:
         await self._wake.wait()
-        await asyncio.sleep(_RETRY_SECONDS if self._failed else _WRITE_EVERY_SECONDS)
+        await asyncio.sleep(_WRITE_EVERY_SECONDS)
         self._wake.clear()
 
     async def _catch_up(self) -> None:
         try:
             while self._unwritten:
                 await self._write()
-            self._failed = False
         except Exception:
-            self._failed = True
             self._wake.set()
             raise
 

@@ -19,7 +19,7 @@ async def test_no_error_ends_it() -> None:
             raise failures.pop()
         done.set()
 
-    background = Background("tests", lambda: asyncio.sleep(0), work, metrics)
+    background = Background("tests", lambda: asyncio.sleep(0), work, metrics, 0.0)
     background.start()
     try:
         async with asyncio.timeout(30):
