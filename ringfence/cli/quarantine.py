@@ -114,6 +114,7 @@ def set_quarantine(  # noqa: PLR0913, PLR0917 - one parameter for each option
         tell(f"note: {note}")
     if plan["refused"]:
         raise RingfenceError(plan["refused"])
+    _check_told(plan)
     if wait and not dry_run and not wait_until_in_force(client, timeout):
         raise typer.Exit(2)
 
@@ -146,8 +147,14 @@ def lift(
         say(f"lifted: {workload}")
     else:
         emit_data(lifted, output)
+    _check_told(lifted)
     if wait and not wait_until_in_force(client, timeout):
         raise typer.Exit(2)
+
+
+def _check_told(answer: Row) -> None:
+    if answer["problem"]:
+        raise RingfenceError(f"not in force yet: {answer['problem']}")
 
 
 def _until(row: Row) -> str:

@@ -12,7 +12,9 @@ from dataclasses import replace
 import structlog
 
 from ringfence.control.audit import Author
+from ringfence.control.background import Background
 from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
 from ringfence.feeds.errors import FeedError
 from ringfence.feeds.lists import fetch_list
@@ -30,7 +32,6 @@ from ringfence.model.errors import InputError
 from ringfence.model.ids import AddressSetName, TenantId
 from ringfence.model.ranges import AddressRange, of_families, subtract
 from ringfence.model.words import counted
-from ringfence.store.errors import StoreError
 from ringfence.store.relational.address_sets import (
     HeldSet,
     Refreshed,
@@ -54,7 +55,12 @@ class AddressSetKeeper:
     """Owns what address sets hold."""
 
     def __init__(
-        self, clock: Clock, database: Database, tenant: TenantId, networks: tuple[Network, ...]
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        networks: tuple[Network, ...],
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._networks = networks
@@ -63,7 +69,9 @@ class AddressSetKeeper:
         self._on_change: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._following = Background(
+            "address-sets", self._until_due, self._fetch_due, metrics, _RETRY_SECONDS
+        )
 
     async def start(self) -> None:
         """Take up what sets held, and keep their lists up to date."""
@@ -71,14 +79,11 @@ class AddressSetKeeper:
             for content in await load_contents(connection, self._tenant):
                 self.contents.hold(content)
         await self.reload()
-        self._task = asyncio.create_task(self._follow())
+        self._following.start()
 
     async def stop(self) -> None:
         """Fetch no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._following.stop()
 
     def subscribe(self, on_change: Callable[[], None]) -> None:
         """Have a quick function called when a set holds something else."""
@@ -134,23 +139,19 @@ class AddressSetKeeper:
         await self._refresh(one)
         return self.get(name)
 
-    async def _follow(self) -> None:
-        while True:
-            self._wake.clear()
-            now_ns = self._clock()
-            due = [one for one in self._held.values() if _due_ns(one) <= now_ns]
-            try:
-                for some in (due[at : at + _AT_ONCE] for at in range(0, len(due), _AT_ONCE)):
-                    await asyncio.gather(*map(self._refresh, some))
-            except StoreError as error:
-                _LOG.error("address sets not written", reason=str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            at_ns = min(map(_due_ns, self._held.values()), default=_NEVER)
-            seconds = max(0.0, (at_ns - self._clock()) / 10**9)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, LONGEST_SECONDS)):
-                    await self._wake.wait()
+    async def _until_due(self) -> None:
+        at_ns = min(map(_due_ns, self._held.values()), default=_NEVER)
+        seconds = max(0.0, (at_ns - self._clock()) / 10**9)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, LONGEST_SECONDS)):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _fetch_due(self) -> None:
+        now_ns = self._clock()
+        due = [one for one in self._held.values() if _due_ns(one) <= now_ns]
+        for some in (due[at : at + _AT_ONCE] for at in range(0, len(due), _AT_ONCE)):
+            await asyncio.gather(*map(self._refresh, some))
 
     async def _refresh(self, one: HeldSet) -> None:
         """Fetch a set's list; raises StoreError."""

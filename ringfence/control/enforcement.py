@@ -9,13 +9,14 @@ go with it.
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
+from ringfence.control.background import Alarm, Background
 from ringfence.control.compilation import Compilation, Surroundings, compile_nodes
 from ringfence.control.errors import ConflictError
 from ringfence.control.inventory import Inventory
@@ -74,13 +75,14 @@ class Enforcement:
         self.surroundings = surroundings
         self._enforcing: bool | None = None
         self._patterns: frozenset[str] = frozenset()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self.touch)
         self._desired: dict[NodeKey, _Desired] = {}
         self._ports: dict[ClusterId, PortSet] = {}
         self._revision = 0
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._pause_seconds = _RETRY_SECONDS
+        self._following = Background("enforcement", self._settle, self._follow, metrics)
         self.problem = ""
         """Why nodes still have an older state than they should; empty if they have not."""
         self.warnings: tuple[str, ...] = ()
@@ -92,16 +94,12 @@ class Enforcement:
         self._inventory.names.subscribe(self._hear_names)
         self._inventory.address_sets.subscribe(self.touch)
         await self.refresh()
-        self._task = asyncio.create_task(self._follow())
+        self._following.start()
 
     async def stop(self) -> None:
         """Work nothing out any more; agents keep what they have."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._alarm.cancel()
+        await self._following.stop()
 
     def touch(self) -> None:
         """Something that the desired state depends on has changed."""
@@ -227,21 +225,23 @@ class Enforcement:
 
         return current, await asyncio.to_thread(work)
 
+    async def _settle(self) -> None:
+        """Until something has changed; what failed may have done so for a moment only."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_seconds if self.problem else None):
+                await self._dirty.wait()
+        longer = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        self._pause_seconds = longer if self.problem else _RETRY_SECONDS
+        await asyncio.sleep(_SETTLE_SECONDS)
+        self._dirty.clear()
+
     async def _follow(self) -> None:
-        pause = _RETRY_SECONDS
-        while True:
-            # What failed, such as the database, may have done so for a moment only.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause if self.problem else None):
-                    await self._dirty.wait()
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if self.problem else _RETRY_SECONDS
-            await asyncio.sleep(_SETTLE_SECONDS)
-            self._dirty.clear()
-            async with self._lock:
-                try:
-                    await self._recompute()
-                except Exception as error:  # noqa: BLE001 - following must outlive a bug
-                    self._fail(f"an error inside the control plane ({error!r})")
+        async with self._lock:
+            try:
+                await self._recompute()
+            except Exception as error:
+                self._fail(f"an error inside the control plane ({error!r})")
+                raise
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
@@ -254,7 +254,7 @@ class Enforcement:
             enforced = judged_by.workspaces
             self._patterns = frozenset(patterns(enforced))
             named = self._inventory.names.resolutions.instants(self._patterns)
-            self._wait_for((*expiries(enforced), *named), moment.at_ns)
+            self._alarm.set((*expiries(enforced), *named), moment.at_ns)
             any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
 
             def work() -> Compilation:
@@ -274,18 +274,9 @@ class Enforcement:
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
 
     def _fail(self, reason: str) -> None:
-        self.problem = f"the enforced policies cannot be turned into rules: {reason}"
+        self.problem = f"what is enforced cannot be turned into rules: {reason}"
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
-
-    def _wait_for(self, instants: Iterable[int], now_ns: int) -> None:
-        """Work it all out again at the next of the instants, for time alone changes something."""
-        if self._timer is not None:
-            self._timer.cancel()
-        next_ns = min((one for one in instants if one > now_ns), default=None)
-        if next_ns is not None:
-            seconds = (next_ns - now_ns) / 10**9
-            self._timer = asyncio.get_running_loop().call_later(seconds, self.touch)
 
     def _renew(self, key: NodeKey, policy: bytes) -> bool:
         held = self._desired.get(key)

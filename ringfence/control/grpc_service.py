@@ -22,6 +22,7 @@ from ringfence.control.services import Services, Window
 from ringfence.inventory.timeline import Change
 from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.ids import NodeName
 from ringfence.model.workload import Item
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
@@ -132,7 +133,8 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         """Take in what DNS servers answered on an agent's node."""
         identity = await self._peer(context, ClientKind.AGENT)
         try:
-            self._services.inventory.names.hear(identity.name, request.answers)
+            agent = identity.kubernetes_cluster, NodeName(identity.name)
+            self._services.inventory.names.hear(agent, request.answers)
         except InputError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         return wire.DnsAnswersReply()

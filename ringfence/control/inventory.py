@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-import structlog
-
 from ringfence.control.address_sets import AddressSetKeeper
+from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
 from ringfence.control.names import DnsNames
 from ringfence.control.services import Clock
@@ -14,13 +13,10 @@ from ringfence.inventory.timeline import Change, Timeline
 from ringfence.model.address import Network
 from ringfence.model.ids import RevisionId, TenantId
 from ringfence.policy.moment import Moment, moment
-from ringfence.store.errors import StoreError
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.revisions import load_revisions, put_revisions
 
-_LOG = structlog.get_logger(__name__)
 _WRITE_EVERY_SECONDS = 0.2
-_RETRY_SECONDS = 2.0
 _AT_ONCE = 500
 """More would hold up others: they become rows on the event loop."""
 
@@ -38,16 +34,16 @@ class Inventory:
     ) -> None:
         self._clock = clock
         self.timeline = Timeline()
-        self.names = DnsNames(clock, database, tenant, self.timeline)
+        self.names = DnsNames(clock, database, tenant, self.timeline, metrics)
         """What DNS answered."""
-        self.address_sets = AddressSetKeeper(clock, database, tenant, fetch_networks)
+        self.address_sets = AddressSetKeeper(clock, database, tenant, fetch_networks, metrics)
         """What address sets hold."""
         self._database, self._tenant, self._metrics = database, tenant, metrics
         self._on_change: list[Callable[[], None]] = []
         self._unwritten: dict[RevisionId, Change] = {}
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._writer: asyncio.Task[None] | None = None
+        self._following = Background("inventory", self._pause, self._catch_up, metrics)
 
     async def start(self) -> None:
         """Take up the stored history."""
@@ -58,18 +54,14 @@ class Inventory:
         self._metrics.items.set_function(lambda: len(self.timeline.latest().items))
         self._metrics.names_refused.set_function(lambda: self.names.resolutions.refused)
         self._metrics.address_sets_failing.set_function(self.address_sets.failing)
-        self._writer = asyncio.create_task(self._write_behind())
+        self._following.start()
 
     async def stop(self) -> None:
         """Write what is left."""
-        if self._writer is None:
-            return
         await self.address_sets.stop()
         await self.names.stop()
         async with self._writing:  # cut short, a write would hold the database for a moment more
-            self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
-        self._writer = None
+            await self._following.stop()
         while self._unwritten:
             await self._write()
 
@@ -92,18 +84,18 @@ class Inventory:
         for callback in self._on_change:
             callback()
 
-    async def _write_behind(self) -> None:
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(_WRITE_EVERY_SECONDS)
-            self._wake.clear()
-            try:
-                while self._unwritten:
-                    await self._write()
-            except StoreError as error:
-                _LOG.error("inventory not written", reason=str(error))
-                self._wake.set()
-                await asyncio.sleep(_RETRY_SECONDS)
+    async def _pause(self) -> None:
+        await self._wake.wait()
+        await asyncio.sleep(_WRITE_EVERY_SECONDS)
+        self._wake.clear()
+
+    async def _catch_up(self) -> None:
+        try:
+            while self._unwritten:
+                await self._write()
+        except Exception:
+            self._wake.set()
+            raise
 
     async def _write(self) -> None:
         batch = dict(islice(self._unwritten.items(), _AT_ONCE))

@@ -103,7 +103,8 @@ async def load_judged_by(
         else:
             workspaces[name] = found, number
     return JudgedBy(
-        await load_tree(connection, tenant),
+        # A quarantine alone needs no scopes, and must not fail for them.
+        await load_tree(connection, tenant) if workspaces else ScopeTree(()),
         tuple(workspaces.values()),
         tuple(imported.values()),
         tuple(await load_quarantines(connection, tenant)),

@@ -46,6 +46,12 @@ class Metrics:
             "Times that the enforced set could not be turned into rules.",
             registry=self.registry,
         )
+        self.background_failures = Counter(
+            "ringfence_background_failures",
+            "Times that work in the background failed, and is to be tried again.",
+            ["work"],
+            registry=self.registry,
+        )
         self.flow_files_aside = Gauge(
             "ringfence_flow_files_aside",
             "Files of rows that were damaged before they were stored, kept beside the flow store.",

@@ -9,10 +9,11 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.override import Override
-from ringfence.model.policy import Action, Policy, Workspace
+from ringfence.model.policy import Action, Workspace
 from ringfence.model.verdict import EndRole, Stage
 from ringfence.model.words import counted
 from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.difference import workspace_difference
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import Enforced as EnforcedVersion
@@ -37,7 +38,7 @@ class Plan:
 def describe_changes(
     old: Iterable[EnforcedVersion], new: Iterable[EnforcedVersion]
 ) -> Iterator[str]:
-    """One line for each workspace that changes, and one for each of its policies that does.
+    """One line for each workspace that changes, and one for each part of it that does.
 
     What is said to people alone changes no rule.
     """
@@ -58,23 +59,12 @@ def describe_changes(
             f"{counted(len(workspace.policies), 'policy', 'policies')}, catch-all {catch_all}"
         )
         if was:
-            yield from _policy_changes(was[0], workspace)
+            for part in workspace_difference(_rules_of(was[0]), _rules_of(workspace)):
+                yield f"  {part}"
 
 
-def _policy_changes(old: Workspace, new: Workspace) -> Iterator[str]:
-    before = {policy.id: policy for policy in old.policies}
-    after = {policy.id: policy for policy in new.policies}
-    for identifier in sorted({*before, *after}):
-        if identifier not in before:
-            yield f"  policy {identifier}: added"
-        elif identifier not in after:
-            yield f"  policy {identifier}: removed"
-        elif _rule_of(before[identifier]) != _rule_of(after[identifier]):
-            yield f"  policy {identifier}: changed"
-
-
-def _rule_of(policy: Policy) -> Policy:
-    return replace(policy, description="", owner="", ticket="", approved=False)
+def _rules_of(workspace: Workspace) -> Workspace:
+    return replace(workspace, policies=tuple(policy.rule for policy in workspace.policies))
 
 
 def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:

@@ -108,13 +108,15 @@ async def load_documents(
 
 async def read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:
     """A workspace from what is stored of it; others are served meanwhile."""
-    return await asyncio.to_thread(_read_version, stored)
+    name, cluster = stored.workspace, stored.kubernetes_cluster
+    if cluster is not None:
+        return await asyncio.to_thread(read_imported, name, cluster, stored.document)
+    return await read_workspace(stored.document, f"{name}@p{stored.version}")
 
 
-def _read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:
-    if stored.kubernetes_cluster is not None:
-        return read_imported(stored.workspace, stored.kubernetes_cluster, stored.document)
-    return _read_workspace(stored.document, f"{stored.workspace}@p{stored.version}")
+async def read_workspace(document: str, name: str) -> Workspace:
+    """A workspace from its document; others are served meanwhile."""
+    return await asyncio.to_thread(_read_workspace, document, name)
 
 
 @lru_cache(maxsize=256)

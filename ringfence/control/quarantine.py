@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import structlog
-
 from ringfence.control.audit import Author
+from ringfence.control.background import Background
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
@@ -25,8 +25,8 @@ from ringfence.policy.quarantine import (
     find_workload,
     has_any,
     holders_of,
+    remember,
 )
-from ringfence.store.errors import StoreError
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.quarantines import (
@@ -35,7 +35,6 @@ from ringfence.store.relational.quarantines import (
     remove_quarantines,
 )
 
-_LOG = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
 _NOBODY = "ringfence", "expiry"
 """Who ends a quarantine whose time is over, and from where."""
@@ -73,22 +72,20 @@ class Quarantines:
         tenant: TenantId,
         inventory: Inventory,
         enforcement: Enforcement,
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory, self._enforcement = inventory, enforcement
-        self._task: asyncio.Task[None] | None = None
+        self._following = Background("quarantines", self._pause, self._look, metrics)
 
     async def start(self) -> None:
-        """End those whose time is over, now and whenever it is."""
+        """End those whose time is over, now and whenever it is; remember the pods they hold."""
         await self._expire()
-        self._task = asyncio.create_task(self._watch())
+        self._following.start()
 
     async def stop(self) -> None:
         """End none any more; what is in force stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._following.stop()
 
     async def all(self) -> tuple[Quarantine, ...]:
         """Those in force, the latest first."""
@@ -104,8 +101,11 @@ class Quarantines:
         except InputError as error:
             raise NotFoundError(str(error)) from error
         expires_ns = now_ns + asked.for_ns if asked.for_ns is not None else None
-        quarantine = Quarantine(
-            cluster, asked.workload, query, allow, asked.reason, actor, now_ns, expires_ns
+        quarantine = remember(
+            snapshot,
+            Quarantine(
+                cluster, asked.workload, query, allow, asked.reason, actor, now_ns, expires_ns
+            ),
         )
         return Outcome(
             quarantine,
@@ -174,13 +174,18 @@ class Quarantines:
             )
         return ""
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                await self._expire()
-            except StoreError as error:
-                _LOG.warning("quarantines not looked at", problem=str(error))
+    async def _pause(self) -> None:
+        await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        await self._expire()
+        snapshot = self._inventory.timeline.latest()
+        if any(remember(snapshot, one) != one for one in await self.all()):
+            async with self._database.write() as connection:
+                for one in await load_quarantines(connection, self._tenant):
+                    if (fresh := remember(snapshot, one)) != one:
+                        await put_quarantine(connection, self._tenant, fresh)
+            self._enforcement.touch()
 
     async def _expire(self) -> None:
         now_ns = self._clock()

@@ -5,29 +5,31 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
+from ringfence.control.background import Alarm, Background
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
+from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import Clock
+from ringfence.control.writing import store_workspace
 from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address_set import AddressSet
 from ringfence.model.approval import ApprovalRule, State
-from ringfence.model.errors import RingfenceError
+from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.protocol import PortRange
 from ringfence.model.query import Query
-from ringfence.model.scope import Scope, ScopeTree
+from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy.approval import Answers, Approvals
 from ringfence.policy.difference import Change as DocumentChange
 from ringfence.policy.difference import difference
-from ringfence.policy.document import Documents, format_documents
-from ringfence.policy.moment import Moment
+from ringfence.policy.document import Documents
+from ringfence.policy.moment import Moment, expiries
 from ringfence.policy.requests import Needed, Request, grant, needed
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
@@ -40,13 +42,15 @@ from ringfence.store.relational.requests import (
     remove_approval_rule,
     remove_requests,
 )
-from ringfence.store.relational.workspaces import WorkspaceHead, add_version, heads
+from ringfence.store.relational.workspaces import heads
 
-_LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 60.0
-_ID_DIGITS = 10
+_ID_DIGITS = 16
 _NOBODY = "ringfence"
-_Asked = tuple[tuple[Scope, ...], tuple[Workspace, ...], Sets]
+_Asked = tuple[
+    tuple[Scope, ...], tuple[InventoryFilter, ...], tuple[Workspace, ...], Sets, tuple[int, ...]
+]
+"""All that the answer depends on, besides the inventory: at the end what has expired."""
 Versions = Sequence[tuple[Workspace, Version]]
 
 
@@ -65,32 +69,36 @@ class Requests:
     """Owns the requests and the rules that approve them.
 
     Needed is what the latest versions of all primary workspaces ask of each other. It is worked
-    out again when one of them is applied or the inventory has changed.
+    out again when one of them is applied, the inventory has changed or a policy has expired.
     """
 
     def __init__(
-        self, clock: Clock, database: Database, tenant: TenantId, inventory: Inventory
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        inventory: Inventory,
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory = inventory
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._following = Background("requests", self._settle, self.refresh, metrics)
+        self._alarm = Alarm(self._dirty.set)
         self._last: tuple[Snapshot, _Asked, Needed] | None = None
 
     async def start(self) -> None:
-        """Look at what is needed, and again whenever the inventory has changed."""
+        """Look at what is needed, and again when the inventory has changed or a policy expired."""
         self._dirty.set()
         self._inventory.subscribe(self._dirty.set)
         self._inventory.address_sets.subscribe(self._dirty.set)
-        self._task = asyncio.create_task(self._follow())
+        self._following.start()
 
     async def stop(self) -> None:
         """Follow it no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._alarm.cancel()
+        await self._following.stop()
 
     async def all(self) -> list[HeldRequest]:
         """Every request, the latest first."""
@@ -112,9 +120,9 @@ class Requests:
         found = await self._needed(tree, primaries, given.address_sets)
         asking = {one.name for one in given.workspaces}
         its = [one for one in found.requests if one.workspace in asking]
-        return [
-            known.get(one.id, one) for one in self._raised(its, primaries, State.PENDING, _ITSELF)
-        ]
+        fresh = [one for one in its if one.id not in known]
+        known |= {one.id: one for one in self._raised(fresh, primaries, State.PENDING, _ITSELF)}
+        return [known[one.id] for one in its]
 
     async def refresh(self) -> None:
         """Raise, grant by rules and close what is to be; raises StoreError."""
@@ -124,6 +132,7 @@ class Requests:
                 latest = await self._latest(connection)
                 rules = await load_approval_rules(connection, self._tenant)
                 known = {one.id: one for one in await load_requests(connection, self._tenant)}
+            self._alarm.set(expiries(latest), self._clock())
             found = await self._needed(tree, [one for one, _ in latest])
             approvals = Approvals(self._inventory.timeline.latest(), tree, rules)
             states = {one.id: one.state for one in known.values()}
@@ -135,22 +144,26 @@ class Requests:
     async def approve(self, identifier: str, reason: str, author: Author) -> HeldRequest:
         """Add a new version, with what is requested, to the workspace that was asked.
 
-        Raises NotFoundError for no such request, ConflictError where it is needed no longer.
+        Raises NotFoundError for no such request, ConflictError where it is needed no longer or
+        cannot be granted.
         """
         async with self._lock:
             held = await self._find(identifier)
-            if held.state is State.APPROVED:
-                return held
             async with self._database.read() as connection:
                 tree = await load_tree(connection, self._tenant)
                 latest = await self._latest(connection)
             found = await self._needed(tree, [one for one, _ in latest])
             request = next((one for one in found.requests if one.id == identifier), None)
             if request is None:
+                if held.state is State.APPROVED:
+                    return held
                 raise ConflictError(f"request {identifier} is needed no longer")
             actor = _Actor(author.principal.actor, author.source)
-            async with self._database.write() as connection:
-                await self._grant(connection, [request], latest, actor, reason)
+            try:
+                async with self._database.write() as connection:
+                    await self._grant(connection, [request], latest, actor, reason)
+            except InputError as error:
+                raise ConflictError(f"request {identifier} cannot be granted: {error}") from error
         await self.refresh()
         return await self._find(identifier)
 
@@ -236,10 +249,13 @@ class Requests:
         """What is needed; a question that is asked again at once is not worked out again."""
         snapshot = self._inventory.timeline.latest()
         ordered = tuple(sorted(workspaces, key=lambda one: one.name))
-        sets = sets_with(self._inventory.now().sets, given)
-        asked = (tree.preorder(), ordered, sets)
+        now, versions = self._inventory.now(), ((one, Version(0)) for one in ordered)
+        moment = Moment(now.at_ns, sets=sets_with(now.sets, given))
+        expired = tuple(sorted({at for at in expiries(versions) if at <= now.at_ns}))
+        filters = tuple(tree.filters.values())
+        asked = (tree.preorder(), filters, ordered, moment.sets, expired)
         if self._last is None or self._last[0] is not snapshot or self._last[1] != asked:
-            found = await asyncio.to_thread(needed, snapshot, tree, ordered, Moment(sets=sets))
+            found = await asyncio.to_thread(needed, snapshot, tree, ordered, moment)
             self._last = snapshot, asked, found
         return self._last[2]
 
@@ -277,7 +293,11 @@ class Requests:
         """Write new versions of the workspaces that are asked, and return the latest ones."""
         now_ns, after = self._clock(), list[tuple[Workspace, Version]]()
         workspaces = [one for one, _ in latest]
-        held = self._raised(granted, workspaces, State.APPROVED, actor, reason)
+        since = {one.id: one.raised_ns for one in await load_requests(connection, self._tenant)}
+        held = [
+            replace(one, raised_ns=since.get(one.id, now_ns))
+            for one in self._raised(granted, workspaces, State.APPROVED, actor, reason)
+        ]
         await put_requests(connection, self._tenant, held)
         for workspace, version in latest:
             its = [one for one in granted if one.provider_workspace == workspace.name]
@@ -286,11 +306,7 @@ class Requests:
             if fresh == workspace:
                 continue
             (change,) = _compare(workspace, fresh)
-            head = WorkspaceHead(
-                fresh.name, fresh.scope, fresh.primary, after[-1][1], actor.name, now_ns
-            )
-            text = format_documents(Documents(workspaces=(fresh,)))
-            await add_version(connection, self._tenant, head, text)
+            await store_workspace(connection, self._tenant, after[-1], actor.name, now_ns)
             what = f"approved requests to workspace {fresh.name}: {', '.join(o.id for o in its)}"
             about = f"workspace/{fresh.name}"
             told = "\n".join((*change.lines, reason) if reason else change.lines)
@@ -325,15 +341,11 @@ class Requests:
             for one in requests
         ]
 
-    async def _follow(self) -> None:
-        while True:
-            await self._dirty.wait()
-            await asyncio.sleep(_SETTLE_SECONDS)
-            self._dirty.clear()
-            try:
-                await self.refresh()
-            except RingfenceError as error:
-                _LOG.warning("requests not looked at", problem=str(error))
+    async def _settle(self) -> None:
+        """Until something has changed, and a while more, for much changes together."""
+        await self._dirty.wait()
+        await asyncio.sleep(_SETTLE_SECONDS)
+        self._dirty.clear()
 
 
 def _compare(old: Workspace, new: Workspace) -> list[DocumentChange]:
@@ -341,8 +353,14 @@ def _compare(old: Workspace, new: Workspace) -> list[DocumentChange]:
 
 
 def _told(workspace: Workspace, request: Request) -> Iterable[str]:
-    """What granting the request adds to the workspace, and despite what."""
-    yield from _compare(workspace, grant(workspace, [request]))[0].lines
+    """What granting the request changes in the workspace, for whom, and despite what."""
+    granted, held = grant(workspace, [request]), {one.id for one in workspace.policies}
+    added = tuple(one for one in granted.policies if one.id not in held)
+    if added:  # nothing else changes then, and a large workspace need not be compared
+        workspace, granted = (replace(workspace, policies=some) for some in ((), added))
+    yield from _compare(workspace, granted)[0].lines
+    if request.anybody:
+        yield f"for consumers outside scope {request.scope} too"
     if request.denied_by:
         yield f"ahead of its {', '.join(request.denied_by)}, which denies"
 

@@ -135,9 +135,11 @@ class ControlPlane:
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
         )
         await self._run(enforcement)
-        quarantines = Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement)
+        quarantines = Quarantines(
+            self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics
+        )
         await self._run(quarantines)
-        requests = Requests(self._clock, database, DEFAULT_TENANT, inventory)
+        requests = Requests(self._clock, database, DEFAULT_TENANT, inventory, metrics)
         await self._run(requests)
         services = Services(
             clock=self._clock,

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
-from ringfence.model.ids import ScopeName, Version, WorkspaceName
+from ringfence.control.policies import read_workspace
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
+from ringfence.model.policy import Workspace
 from ringfence.policy.difference import Change, ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
 from ringfence.store.relational.address_sets import put_address_sets
@@ -59,10 +62,27 @@ async def write_changes(
         else:
             one = workspaces[WorkspaceName(change.name)]
             version = versions[one.name]
-            head = WorkspaceHead(one.name, one.scope, one.primary, version, actor, now_ns)
-            text = await asyncio.to_thread(format_documents, Documents(workspaces=(one,)))
-            await add_version(connection, tenant, head, text)
+            await store_workspace(connection, tenant, (one, version), actor, now_ns)
             what += f" (p{version})"
         about = f"{change.kind.lower()}/{change.name}"
         difference = "\n".join(change.lines)
         await author.note(connection, now_ns, what + why, difference, about=about)
+
+
+async def store_workspace(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    made: tuple[Workspace, Version],
+    actor: str,
+    now_ns: int,
+) -> None:
+    """Write a new version down; raises InputError for one that could not be read again.
+
+    Whatever loads the workspaces would stumble over it.
+    """
+    one, version = made
+    text = await asyncio.to_thread(format_documents, Documents(workspaces=(one,)))
+    if await read_workspace(text, f"{one.name}@p{version}") != one:
+        raise InputError(f"{one.name}@p{version} would be read again as something else")
+    head = WorkspaceHead(one.name, one.scope, one.primary, version, actor, now_ns)
+    await add_version(connection, tenant, head, text)

@@ -1,7 +1,7 @@
 """Policies and the workspaces that version them: what people write, before any resolution."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ringfence.model.address import Network
@@ -206,6 +206,11 @@ class Policy:
                 f"policy {self.id!r}: nothing says what port {names[0]!r} is at its provider, for "
                 "only workloads and Services name their ports; write a number"
             )
+
+    @property
+    def rule(self) -> "Policy":
+        """The policy without what is for people alone."""
+        return replace(self, description="", owner="", ticket="", approved=False)
 
     def is_expired(self, at_ns: int) -> bool:
         """Whether the policy counts no more."""

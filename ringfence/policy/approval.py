@@ -1,21 +1,23 @@
 """What becomes of requests: who asked before, what was answered, and which rules answer at once."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.ids import ScopeName, WorkspaceName
-from ringfence.model.policy import Action, CatchAll, FilterEnd, Workspace
+from ringfence.model.policy import Action, CatchAll, Workspace
 from ringfence.model.protocol import Port, PortRange
 from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
+from ringfence.policy.document import Documents, format_documents, parse_documents
 from ringfence.policy.ends import resolve
+from ringfence.policy.errors import DocumentError
 from ringfence.policy.fronts import Fronts
 from ringfence.policy.moment import UNTOLD
-from ringfence.policy.requests import Needed, Request
+from ringfence.policy.requests import Needed, Request, grant
 from ringfence.policy.sets import AddressSets, of_addresses
 
 _NAMELESS = Workspace(
@@ -67,11 +69,11 @@ class Approvals:
             rule.provider_workspace == request.provider_workspace
             and not request.denied_by
             and not request.anybody
-            and isinstance(wanted.consumer, FilterEnd)
             and rule.scope in {scope.name for scope in self._tree.path(request.scope)}
             and rule.protocol in (None, wanted.protocol)
             and (not rule.ports or _within(wanted.ports, rule.ports))
             and self._provides(rule.provider, request)
+            and _can_be_written(request)
         )
 
     def _provides(self, query: Query | None, request: Request) -> bool:
@@ -89,6 +91,17 @@ class Approvals:
         for front in fronts.of_services(end.services, wanted.protocol, tuple(ports)):
             opened |= sets.holders(of_addresses(one.address for one in front.backends))
         return bool(opened) and opened.issubset(self._snapshot.select(query))
+
+
+def _can_be_written(request: Request) -> bool:
+    """Whether what would be granted can be read again: two filters joined may be too long."""
+    named = replace(_NAMELESS, name=request.provider_workspace, scope=request.scope)
+    text = format_documents(Documents(workspaces=(grant(named, [request]),)))
+    try:
+        parse_documents(text, request.id)
+    except DocumentError:
+        return False
+    return True
 
 
 def _within(wanted: Collection[Port], allowed: Sequence[PortRange]) -> bool:

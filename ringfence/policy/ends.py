@@ -47,6 +47,8 @@ from ringfence.policy.moment import Moment
 
 API_SERVICE = ServiceEnd("default", "kubernetes")
 """Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
+DNS_SERVICE = ServiceEnd("kube-system", "kube-dns")
+"""What every installer calls the cluster's DNS (kubernetes.io, "Customizing DNS Service")."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def resolve(
     """
     match end:
         case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
-            return ResolvedEnd(items=_workloads(snapshot, _query(end, workspace, tree)))
+            return ResolvedEnd(items=_workloads(snapshot, query_of(end, workspace, tree)))
         case ServiceEnd(kubernetes_cluster=where) | ApiServerEnd(kubernetes_cluster=where):
             named = end if isinstance(end, ServiceEnd) else API_SERVICE
             services = _services(snapshot, replace(named, kubernetes_cluster=where))
@@ -120,10 +122,10 @@ def resolve(
             return ResolvedEnd(own_node=True)
 
 
-def _query(
+def query_of(
     end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd, workspace: Workspace, tree: ScopeTree
 ) -> Query:
-    """What the workloads of an end satisfy."""
+    """What the workloads of an end satisfy; raises InputError as `resolve` does."""
     match end:
         case ScopeEnd(scope):
             return tree.full_query(scope)

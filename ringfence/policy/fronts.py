@@ -1,6 +1,6 @@
 """The fronts of an inventory: each port of each Service, and the workloads that serve it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -50,7 +50,7 @@ class Fronts:
         self.all: list[Front] = []
         self._by_service: dict[int, list[Front]] = {}
         self._by_workload: dict[int, list[tuple[Front, Backend]]] = {}
-        self._by_socket: dict[Socket, int] = {}
+        self._by_socket: dict[Socket, set[int]] = {}
         for position in snapshot.services:
             item = snapshot.items[position]
             fronts = _fronts(item)
@@ -61,8 +61,7 @@ class Fronts:
                     holder = snapshot.at(backend.address)
                     if holder != NOWHERE:
                         self._by_workload.setdefault(holder, []).append((front, backend))
-                    key = socket_of(backend)
-                    self._by_socket[key] = self._by_socket.get(key, 0) + 1
+                    self._by_socket.setdefault(socket_of(backend), set()).add(id(front))
         self.node_ports: dict[ClusterId, dict[int, set[int]]] = {}
         for front in self.all:
             if front.port.node_port:
@@ -103,9 +102,9 @@ class Fronts:
                     found.setdefault(number, set()).update(meant)
         return {number: sorted(held) for number, held in sorted(found.items())}
 
-    def shared(self, backend: Backend) -> bool:
-        """Whether more than one front leads to the backend's socket."""
-        return self._by_socket[socket_of(backend)] > 1
+    def shared(self, backend: Backend, meant: Set[int]) -> bool:
+        """Whether a front leads to the backend's socket that is none of those meant, by `id`."""
+        return not self._by_socket[socket_of(backend)] <= meant
 
 
 def socket_of(backend: Backend) -> Socket:

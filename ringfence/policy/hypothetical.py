@@ -74,9 +74,10 @@ def _find(
             f"{text!r} is no {kinds} that the inventory knows; write an address, "
             "namespace/name, or the name of a node"
         )
+    chosen = next((item for item in found if item.addresses), found[0])
     if len(found) > 1:
-        notes.append(f"{text} is {len(found)} items; {found[0].key} stands for them")
-    return found[0].addresses, found[0] if found is fronts else None
+        notes.append(f"{text} is {len(found)} items; {chosen.key} stands for them")
+    return chosen.addresses, chosen if found is fronts else None
 
 
 def _named(name: str) -> Callable[[Item], bool]:

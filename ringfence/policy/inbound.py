@@ -52,8 +52,8 @@ class Inbound:
             if id(front) not in meant:
                 continue
             text = ""
-            if self._who.fronts.shared(backend):
-                text = f"port {backend.port} here, to which another Service leads too"
+            if self._who.fronts.shared(backend, meant):
+                text = f"port {backend.port} here, to which another port of a Service leads too"
                 if rule.action is Action.DENY:
                     yield Hop(None, f"does not deny {text}")
                     continue

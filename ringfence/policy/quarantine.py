@@ -4,8 +4,10 @@ It is a workspace of one workload, of which nobody makes versions: what is allow
 both directions. So it is judged, explained, translated and enforced as every policy is.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from pyroaring import BitMap
 
@@ -30,13 +32,14 @@ from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.model.quarantine import QUARANTINE, Quarantine
 from ringfence.model.query import And, Compare, Operator, Or, Query
 from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.ends import DNS_SERVICE
 
 DNS, PROBES = "dns", "probes"
-_DNS = ServiceEnd("kube-system", "kube-dns"), (PortRange(53, 53),)
-"""What every installer calls the cluster's DNS (kubernetes.io, "Customizing DNS Service")."""
 _LABEL = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _SERVICE = re.compile(f"({_LABEL})/({_LABEL})")
 """Namespace and name are labels of DNS (RFC 1123), so no CIDR block can be taken for them."""
+_MOST_LETTERS = 50_000
+"""Of the names that are remembered: a longer filter could not be read again."""
 _NOTHING = CatchAll(Action.DENY, Action.DENY)
 
 
@@ -72,9 +75,8 @@ def _allowed(word: str, here: End) -> Iterator[Policy]:
         return Policy(PolicyId(name), consumer, provider, protocol, ports, *absolute)
 
     if word == DNS:
-        service, ports = _DNS
-        yield allow("dns-udp", here, service, UDP, ports)
-        yield allow("dns-tcp", here, service, TCP, ports)
+        for name, protocol in (("dns-udp", UDP), ("dns-tcp", TCP)):
+            yield allow(name, here, DNS_SERVICE, protocol, (PortRange(53, 53),))
     elif word == PROBES:
         yield allow(PROBES, OwnNodeEnd(), here, TCP)
     elif (network := _network(word)) is not None:
@@ -129,24 +131,46 @@ def find_workload(
     if all(item.host_network for item in found):
         nodes = ", ".join(sorted({item.node for item in found}))
         raise InputError(f"{workload!r} has the network of its node: quarantine node {nodes}")
-    return clusters[0], _query(found[0], namespace, name)
+    return clusters[0], _query(found[0].kind, clusters[0], namespace, name)
 
 
 def _names(item: Item) -> tuple[str, ...]:
     return (item.name, item.workload_name) if item.kind is ItemKind.POD else (item.name,)
 
 
-def _query(item: Item, namespace: str, name: str) -> Query:
+def _query(
+    kind: ItemKind, cluster: ClusterId, namespace: str, name: str, pods: Sequence[str] = ()
+) -> Query:
+    """What the workload matches, and pods of the namespace with those names."""
+
     def equal(key: str, value: str) -> Query:
         return Compare(key, Operator.EQ, (value,))
 
-    cluster = [equal(labels.CLUSTER, item.cluster)] if item.cluster else []
+    here = [equal(labels.KIND, kind), *([equal(labels.CLUSTER, cluster)] if cluster else [])]
     named = equal(labels.NAME, name)
-    if item.kind is not ItemKind.POD:
-        return And((equal(labels.KIND, item.kind), *cluster, named))
-    owned = Or((named, equal(labels.OWNER_NAME, name)))
-    where = equal(labels.NAMESPACE, namespace)
-    return And((equal(labels.KIND, item.kind), *cluster, where, owned))
+    if kind is not ItemKind.POD:
+        return And((*here, named))
+    also = [Compare(labels.NAME, Operator.IN, tuple(pods))] if pods else []
+    owned = Or((named, equal(labels.OWNER_NAME, name), *also))
+    return And((*here, equal(labels.NAMESPACE, namespace), owned))
+
+
+def remember(snapshot: Snapshot, quarantine: Quarantine) -> Quarantine:
+    """The quarantine with a filter that names the pods it holds now.
+
+    Its owner lets go of a pod whose labels somebody changes: the pod is to stay held. Those that
+    are no more are forgotten.
+    """
+    namespace, _, name = quarantine.workload.rpartition("/")
+    if not namespace:
+        return quarantine
+    pods, letters = list[str](), 0
+    for pod in sorted({snapshot.items[at].name for at in quarantined(snapshot, quarantine)}):
+        letters += len(json.dumps(pod)) + len(", ")
+        if pod != name and letters <= _MOST_LETTERS:
+            pods.append(pod)
+    query = _query(ItemKind.POD, quarantine.kubernetes_cluster, namespace, name, pods)
+    return replace(quarantine, query=query)
 
 
 def quarantined(snapshot: Snapshot, quarantine: Quarantine) -> BitMap:

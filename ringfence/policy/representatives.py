@@ -52,7 +52,7 @@ class Representatives:
         self._receiving: dict[ClusterId, list[Address]] = {}
         named = {rule.protocol for rule in policy_set.rules if rule.protocol is not None}
         self._protocols = sorted(named | {*WITH_PORTS, ICMP, ICMPV6, _UNASSIGNED})
-        self._cuts = sorted(set(self._port_cuts()))
+        self._cuts = self._port_cuts()
         self._address_cuts = sorted(
             {
                 cut
@@ -103,7 +103,7 @@ class Representatives:
             if consumer[0] == at or is_v4(consumer[1]) != is_v4(address):
                 continue
             for protocol in self._protocols if rule.protocol is None else [rule.protocol]:
-                for port in self._ports(rule.ports) if protocol in WITH_PORTS else (0,):
+                for port in self._ports(protocol, rule.ports):
                     yield Connection(protocol, consumer[1], address, port, address, port)
             for front, backend in self._fronts.served_by(at):
                 if fits(backend.protocol, backend.port, rule.protocol, rule.ports):
@@ -168,21 +168,29 @@ class Representatives:
         addresses = [Address(start.to_bytes(16)) for start in sorted(starts)]
         return [(NOWHERE, one) for one in addresses if self._snapshot.at(one) == NOWHERE]
 
-    def _ports(self, ports: tuple[PortRange, ...]) -> list[int]:
-        """One port for each part of the ranges that rules tell apart; all ports for none."""
-        found = set[int]()
-        for some in ports or (PortRange(1, MAX_PORT),):
-            within = slice(bisect_left(self._cuts, some.first), bisect_right(self._cuts, some.last))
-            found.update((some.first, *self._cuts[within]))
+    def _ports(self, protocol: int, ports: tuple[PortRange, ...]) -> list[int]:
+        """One port for each part of the ranges that rules tell apart; all ports for none.
+
+        Of ICMP these are types and codes. What has neither has port 0.
+        """
+        cuts, found = self._cuts.get(protocol, []), set[int]()
+        for some in ports or (PortRange(int(protocol in WITH_PORTS), MAX_PORT),):
+            within = slice(bisect_left(cuts, some.first), bisect_right(cuts, some.last))
+            found.update((some.first, *cuts[within]))
         return sorted(found)
 
-    def _port_cuts(self) -> Iterator[int]:
+    def _port_cuts(self) -> dict[int, list[int]]:
+        """Where, by protocol, a range of a rule or a port of a Service begins or has ended."""
+        found: dict[int, set[int]] = {}
         for rule in self._policy_set.rules:
             for ports in rule.ports:
-                yield from (ports.first, ports.last + 1)
+                assert rule.protocol is not None
+                found.setdefault(rule.protocol, set()).update((ports.first, ports.last + 1))
         for front in self._fronts.all:
             for backend in front.backends:
-                yield from (backend.port, backend.port + 1)
+                cuts = found.setdefault(backend.protocol, set())
+                cuts.update((backend.port, backend.port + 1))
+        return {protocol: sorted(cuts) for protocol, cuts in found.items()}
 
     def _among(self, items: BitMap) -> NDArray[np.bool_]:
         """Which entities are items of these."""

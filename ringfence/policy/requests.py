@@ -7,8 +7,10 @@ remembers what became of them.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -18,10 +20,16 @@ from ringfence.model.address import Network
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
+    ApiServerEnd,
     CidrEnd,
     ClusterEnd,
     End,
     FilterEnd,
+    FqdnEnd,
+    NamedFilterEnd,
+    OutsideEnd,
+    OwnNodeEnd,
     Policy,
     Rank,
     ScopeEnd,
@@ -32,10 +40,12 @@ from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Q
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.ends import query_of
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.order import PolicySet
+from ringfence.policy.policy_fields import policy_spec
 from ringfence.policy.representatives import Representatives
 
 MOST_CONNECTIONS = 100_000
@@ -43,7 +53,9 @@ MOST_CONNECTIONS = 100_000
 MOST_EACH = 5_000
 """Of these, for one policy."""
 MOST_REQUESTS = 1_000
-_ID_DIGITS = 10
+_ID_DIGITS = 16
+_MOST_OF_NAMES = 46
+"""Letters of the asking names in the id of what is granted, which makes 63 with the digest."""
 
 _Place = int
 
@@ -52,9 +64,9 @@ _Place = int
 class Request:
     """A workspace's policy that another workspace denies, and what would allow it there.
 
-    `id` is the same as long as the policy's ends, protocol and ports are. `wanted` is what the
-    provider's workspace is to have. `denied_by` are the ids of its policies that deny, empty for a
-    catch-all alone. `anybody` is whether it allows consumers outside the asking scope too.
+    `wanted` is what the provider's workspace is to have. `denied_by` are the ids of its policies
+    that deny, empty for a catch-all alone. `anybody` is whether it allows consumers outside the
+    asking scope too. `id` is a digest of all that, so who answers an id answers what was shown.
     """
 
     id: str
@@ -178,66 +190,83 @@ def _request(
     provider: WorkspaceName,
     denied: _Found,
 ) -> Request:
-    rule = policy_set.rules[place]
+    rule, tree = policy_set.rules[place], policy_set.tree
     workspace, policy = held.workspaces[rule.decision.workspace], held.policy(rule)
     assert policy is not None
-    scope = None if denied.anybody else policy_set.tree.full_query(workspace.scope)
-    consumer = _end(policy.consumer, policy_set.tree, workspace, scope)
-    wanted_provider = _end(policy.provider, policy_set.tree, workspace, None)
+    cut = None if denied.anybody else _within(policy.consumer, tree, workspace)
     denying = [
         one for at in sorted(denied.rules) if (one := held.policy(policy_set.rules[at])) is not None
     ]
+    denied_by = tuple(sorted(one.id for one in denying))
     rank = min((one.rank for one in denying), default=Rank.DEFAULT)  # absolute goes before default
-    said = (workspace.name, policy.id, provider, consumer, wanted_provider)
-    meaning = repr((*map(str, said), policy.protocol, policy.ports))
-    identifier = hashlib.sha256(meaning.encode()).hexdigest()[:_ID_DIGITS]
-    wanted = Policy(
-        PolicyId(f"{workspace.name}-{policy.id}-{identifier}"),
-        consumer,
-        wanted_provider,
-        policy.protocol,
-        policy.ports,
-        Action.ALLOW,
-        rank,
-        min((one.priority for one in denying if one.rank is rank), default=100),
-        f"requested by workspace {workspace.name} for its policy {policy.id}",
+    wanted = replace(
+        policy.rule,
+        consumer=cut or _elsewhere(policy.consumer, tree, workspace),
+        provider=_elsewhere(policy.provider, tree, workspace),
+        rank=rank,
+        priority=min((one.priority for one in denying if one.rank is rank), default=100),
+        description=f"requested by workspace {workspace.name} for its policy {policy.id}",
     )
+    said = json.dumps([workspace.name, provider, policy_spec(wanted), denied_by], default=str)
+    identifier = hashlib.sha256(said.encode()).hexdigest()[:_ID_DIGITS]
+    name = f"{workspace.name}-{policy.id}"[:_MOST_OF_NAMES]
     return Request(
         identifier,
         workspace.name,
         workspace.scope,
         policy.id,
         provider,
-        wanted,
-        tuple(sorted(one.id for one in denying)),
-        denied.anybody,
+        replace(wanted, id=PolicyId(f"{name}-{identifier}")),
+        denied_by,
+        cut is None,
     )
 
 
 def grant(workspace: Workspace, requests: Iterable[Request]) -> Workspace:
-    """The workspace with what is requested of it, ahead of the policies that deny it."""
-    held = {policy.id for policy in workspace.policies}
-    fresh = [one for one in requests if one.wanted.id not in held]
-    first = tuple(one.wanted for one in fresh if one.denied_by)
-    last = tuple(one.wanted for one in fresh if not one.denied_by)
-    return replace(workspace, policies=(*first, *workspace.policies, *last))
+    """The workspace with what is requested of it, ahead of the policies that deny it.
+
+    A policy that says the same already is moved there. No other is changed: if one has the id of
+    what is requested, that gets a number.
+    """
+    rest = {replace(one.rule, id=PolicyId("")): one for one in reversed(workspace.policies)}
+    taken = {policy.id for policy in workspace.policies}
+    first, last = list[Policy](), list[Policy]()
+    for request in requests:
+        held = rest.get(replace(request.wanted.rule, id=PolicyId("")))
+        (first if request.denied_by else last).append(held or _numbered(request.wanted, taken))
+    placed = {one.id for one in (*first, *last)}
+    others = [one for one in workspace.policies if one.id not in placed]
+    return replace(workspace, policies=(*first, *others, *last))
 
 
-def _end(end: End, tree: ScopeTree, workspace: Workspace, within: Query | None) -> End:
-    """The end in words that mean the same in another workspace, and within a scope if given."""
-    scope = () if within is None else (within,)
+def _numbered(wanted: Policy, taken: set[PolicyId]) -> Policy:
+    """The policy under an id that is not taken, which then is."""
+    ids = (PolicyId(f"{wanted.id}{f'-{number}' if number else ''}") for number in count())
+    free = next(one for one in ids if one not in taken)
+    taken.add(free)
+    return replace(wanted, id=free)
+
+
+def _elsewhere(end: End, tree: ScopeTree, workspace: Workspace) -> End:
+    """The end in words that mean the same in another workspace."""
+    return (
+        FilterEnd(_all_of(query_of(end, workspace, tree))) if isinstance(end, ClusterEnd) else end
+    )
+
+
+def _within(end: End, tree: ScopeTree, workspace: Workspace) -> End | None:
+    """The end cut down to the workspace's scope; None where no filter says that."""
+    scope = tree.full_query(workspace.scope)
     match end:
-        case ClusterEnd(name):
-            named = next(one.query for one in workspace.clusters if one.name == name)
-            return FilterEnd(_all_of(tree.full_query(workspace.scope), named))
-        case FilterEnd(query):
-            return FilterEnd(_all_of(*scope, query)) if scope else end
-        case ScopeEnd(name):
-            return FilterEnd(_all_of(*scope, tree.full_query(name))) if scope else end
-        case CidrEnd(networks, exceptions) if scope:
+        case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
+            return FilterEnd(_all_of(scope, query_of(end, workspace, tree)))
+        case CidrEnd(networks, exceptions):
             outside = (Not(_subnet(one)) for one in exceptions)
-            return FilterEnd(_all_of(*scope, _any_of(map(_subnet, networks)), *outside))
-    return end
+            return FilterEnd(_all_of(scope, _any_of(map(_subnet, networks)), *outside))
+        case AddressSetEnd() | FqdnEnd() | OutsideEnd():
+            return None
+        case OwnNodeEnd() | ApiServerEnd() | ServiceEnd():
+            return None
 
 
 def _subnet(network: Network) -> Query:
@@ -251,6 +280,14 @@ def _any_of(queries: Iterable[Query]) -> Query:
 
 def _all_of(*queries: Query) -> Query:
     """The conjunction, each part once, as it is read again from what it is written as."""
-    flat = [part for one in queries for part in (one.queries if isinstance(one, And) else (one,))]
+    flat = (part for one in queries for part in _conjuncts(one))
     parts = tuple(dict.fromkeys(one for one in flat if not isinstance(one, Everything)))
     return And(parts) if len(parts) > 1 else next(iter(parts), Everything())
+
+
+def _conjuncts(query: Query) -> Iterator[Query]:
+    if not isinstance(query, And):
+        yield query
+        return
+    for one in query.queries:
+        yield from _conjuncts(one)

@@ -53,10 +53,20 @@ class QuarantineResponse(BaseModel):
 
 
 class QuarantinePlan(QuarantineResponse):
-    """What is to be known of a quarantine; `refused` is why it ought not to be, empty if it may."""
+    """What is to be known of a quarantine; `refused` is why it ought not to be, empty if it may.
+
+    `problem` is why nodes are not told of it yet, empty if they are: it is kept all the same.
+    """
 
     notes: list[str]
     refused: str
+    problem: str
+
+
+class QuarantineLifted(QuarantineResponse):
+    """A quarantine that is over; `problem` is as of one that was set."""
+
+    problem: str
 
 
 class QuarantinesResponse(BaseModel):
@@ -91,16 +101,22 @@ async def quarantine(
     else:
         outcome = await services.quarantines.put(asked, request.override, author)
     held = _response(services, outcome.quarantine)
-    return QuarantinePlan(**held.model_dump(), notes=list(outcome.notes), refused=outcome.refused)
+    return QuarantinePlan(
+        **held.model_dump(),
+        notes=list(outcome.notes),
+        refused=outcome.refused,
+        problem="" if request.dry_run else services.enforcement.problem,
+    )
 
 
 @router.delete("")
 async def lift_quarantine(
     services: ServicesDep, author: AuthorDep, workload: str, kubernetes_cluster: str | None = None
-) -> QuarantineResponse:
+) -> QuarantineLifted:
     """End the quarantine of a workload."""
     cluster = ClusterId(kubernetes_cluster) if kubernetes_cluster is not None else None
-    return _response(services, await services.quarantines.lift(workload, cluster, author))
+    lifted = _response(services, await services.quarantines.lift(workload, cluster, author))
+    return QuarantineLifted(**lifted.model_dump(), problem=services.enforcement.problem)
 
 
 def _response(services: Services, one: Quarantine) -> QuarantineResponse:

@@ -179,6 +179,7 @@ async def roll_back(
         made = {**latest, **next_versions(latest, changes)}
         why = f", back to p{number}"
         await write_changes(connection, services.clock(), given, changes, made, author, why)
+    await services.requests.refresh()
     (change,) = changes
     return RollbackResponse(version=made[content.name], differences=list(change.lines))
 

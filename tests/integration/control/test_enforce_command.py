@@ -144,8 +144,8 @@ async def test_a_failure_of_a_moment_is_tried_again(
                 return
         raise AssertionError(held.problem)
 
-    rename("scopes", "gone")
+    rename("quarantines", "gone")
     held.touch()
     await until(fails=True)
-    rename("gone", "scopes")
+    rename("gone", "quarantines")
     await until(fails=False)

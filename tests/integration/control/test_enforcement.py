@@ -254,6 +254,11 @@ async def test_policies_that_cannot_be_read_leave_every_node_as_it_is(
         await asyncio.wait_for(agent.call.read(), 0.5)
     (seen,) = (await world.ok("GET", "/agents"))["items"]
     assert "cannot be turned into rules: shop@p1:1" in seen["stale_reason"]
+    code, out, said = await world.run("quarantine", "shop/db", "--no-wait")
+    assert (code, out.startswith("quarantined")) == (1, True)
+    assert "error: not in force yet: what is enforced cannot be turned into rules" in said
+    code, _, said = await world.run("quarantine", "lift", "shop/db", "--no-wait")
+    assert (code, "not in force yet" in said) == (1, True)
 
 
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:

@@ -60,7 +60,8 @@ spec:
 
 def resolver() -> Item:
     spec = ServiceSpec(ServiceType.CLUSTER_IP, (ServicePort("dns", UDP, 53),))
-    return replace(item(ItemKind.SERVICE, "kube-dns", RESOLVER), service=spec)
+    found = item(ItemKind.SERVICE, "kube-dns", RESOLVER)
+    return replace(found, namespace="kube-system", service=spec)
 
 
 async def answer(
@@ -108,6 +109,7 @@ async def test_a_name_means_what_dns_answered_for_as_long_as_it_said(
 
     now = time.time_ns()
     await answer(agent, "203.0.113.66", at_ns=now, by="203.0.113.53")  # a stranger's
+    await answer(agent, "203.0.113.67", at_ns=now, by="10.0.0.2")  # a pod's
     inside = ("10.0.0.2", "169.254.169.254", "127.0.0.1", "fe80::1")
     await answer(agent, API, *inside, at_ns=now, ttl=30)
     assert {str(one) for one in allowed_to(await node.directive())} == {f"{API}/32"}

@@ -1,12 +1,15 @@
 """Quarantine: from one command to a directive, seen everywhere, and over by itself."""
 
+import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from ringfence.model.protocol import TCP, UDP
-from ringfence.model.workload import Backend, ItemKind, ServicePort, ServiceSpec, ServiceType
+from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
 from ringfence.policy.program import NodePolicy, decode
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import FakeNode, publish
@@ -114,6 +117,48 @@ async def test_a_quarantine_holds_where_nothing_else_is_enforced(
     )
     assert change["actor"] == "admin"
     assert change["difference"] == ["allow: dns", "reason: odd scans"]
+
+
+async def test_a_pod_that_its_owner_lets_go_stays_held(world: World) -> None:
+    def replica(number: int) -> Item:
+        found = item(ItemKind.POD, f"carts-{number}", f"10.0.0.{number}")
+        labels = {**found.labels, "kubernetes.owner.name": ("carts",)}
+        return replace(found, labels=labels, workload_name="carts")
+
+    connector = await world.enrol("connector", "c")
+    await publish(connector, [NODE, DB, replica(5)])
+    await world.ok("POST", "/quarantines", json={"workload": "shop/carts"})
+    await publish(connector, [NODE, DB, replica(5), replica(6)])
+    assert world.plane.app is not None
+    quarantines = world.plane.app.state.services.quarantines
+    for _ in range(600):
+        (held,) = await quarantines.all()
+        if "carts-6" in str(held.query):
+            break
+        await asyncio.sleep(0.1)
+    let_go = [item(ItemKind.POD, f"carts-{number}", f"10.0.0.{number}") for number in (5, 6)]
+    await publish(connector, [NODE, DB, *let_go])
+    (one,) = (await world.ok("GET", "/quarantines"))["items"]
+    assert one["workloads"] == ["shop/carts-5", "shop/carts-6"]
+    why = {"source": "shop/carts-6", "destination": "shop/db", "port": 3306}
+    assert not (await world.ok("GET", "/why", params=why))["allowed"]
+
+
+async def test_no_scope_stands_in_its_way(world: World) -> None:
+    """Scopes that are unsound stop policies, of which none is enforced."""
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT])
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    with contextlib.closing(sqlite3.connect(world.data_dir / "control.db")) as held, held:
+        held.execute("UPDATE scopes SET parent = 'shop'")
+    assert (await world.http.get("/api/v1/scopes")).status_code == 422
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    await agent.directive()
+    answer = await world.ok("POST", "/quarantines", json={"workload": "shop/front"})
+    assert answer["problem"] == ""
+    policy = decode((await agent.directive()).node_policy)
+    assert says(policy, "front") == (["DENY absolute/quarantine/p0"],) * 2
 
 
 async def test_it_stands_before_every_policy_and_is_over_by_itself(

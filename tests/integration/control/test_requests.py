@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ringfence.control import requests as requests_module
 from ringfence.model.protocol import TCP
 from ringfence.model.workload import Backend, ItemKind, ServicePort, ServiceSpec, ServiceType
-from tests.integration.control.conftest import World
+from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import publish
 from tests.unit.control.shop import DB, FRONT, NODE, item
 
@@ -194,6 +195,70 @@ async def test_what_comes_and_goes_in_the_inventory_raises_and_closes(
             if await states(world) == wanted:
                 break
         assert await states(world) == wanted
+
+
+async def test_a_grant_that_could_not_be_read_again_is_refused(world: World) -> None:
+    """Each filter is allowed; joined they are too long for a document."""
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    long = " or ".join(f'name = "{number:030}"' for number in range(1000))
+    wide = SCOPES.replace("'name = \"front\"'", f"'name = \"front\" or {long}'")
+    await apply(world, wide, workspace("db"))
+    consumer = f'filter: \'name = "front" or {long[:-1]}x"\''
+    asking = allow("to-db", consumer, "filter: 'name = \"db\"'", 3306)
+    (raised,) = await apply(world, workspace("front", asking))
+    answer = await world.http.post(f"/api/v1/requests/{raised['id']}/approve", json={})
+    assert answer.status_code == 409
+    assert "letters" in answer.json()["detail"]
+    assert await states(world) == {"to-db": "pending"}
+    held = await world.ok("GET", "/workspaces/db")
+    assert (held["version"], held["policies"]) == (1, [])
+    packed = "or ".join(f'name="{number:030}"' for number in range(1600))
+    too_long = allow("x", f"filter: '{packed}'", "filter: 'name = \"db\"'", 1)
+    files = [{"name": "f.yaml", "documents": workspace("db", too_long)}]
+    answer = await world.http.post("/api/v1/apply", json={"files": files})
+    assert answer.status_code == 422, "it is longer as it is stored"
+    assert (await world.ok("GET", "/workspaces/db"))["version"] == 1
+
+
+async def test_who_answers_a_request_answers_what_was_shown(world: World) -> None:
+    await prepare(world)
+    (shown,) = await apply(world, workspace("front", TO_DB))
+    never = TO_DB.replace("to-db", "never").replace("ALLOW", "DENY, rank: absolute, priority: 1")
+    await apply(world, workspace("db", never))
+    answer = await world.http.post(f"/api/v1/requests/{shown['id']}/approve", json={})
+    assert answer.status_code == 404
+    (other,) = (await world.ok("GET", "/requests"))["items"]
+    assert other["id"] != shown["id"]
+    assert "rank absolute, priority 1" in other["text"]
+    assert other["text"].endswith("ahead of its never, which denies")
+    approved = await world.ok("POST", f"/requests/{other['id']}/approve", json={})
+    assert (approved["state"], approved["raised"]) == ("approved", other["raised"])
+
+
+async def test_requests_follow_filters_rollback_and_expiry(world: World, clock: Clock) -> None:
+    await prepare(world)
+    callers = (
+        f"---\n{HEAD}kind: Filter\nmetadata: {{name: callers}}\n"
+        "spec: {scope: all, query: 'name = \"%s\"'}\n"
+    )
+    provider = "filter: 'name = \"db\"'"
+    named = allow("named", "namedFilter: callers", provider, 3306)
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock() // 10**9 + 3600))
+    lent = TO_DB.replace("{id: to-db", f"{{id: lent, expires: {soon}").replace("3306", "22")
+    (asked,) = await apply(world, callers % "nobody", workspace("front", named, lent))
+    assert asked["policy"] == "lent"
+    await apply(world, callers % "front")
+    assert await states(world) == {"named": "pending", "lent": "pending"}
+    await apply(world, callers % "nobody")
+    assert await states(world) == {"lent": "pending"}
+
+    await world.ok("POST", f"/requests/{asked['id']}/approve", json={})
+    assert await states(world) == {"lent": "approved"}
+    await world.ok("POST", "/workspaces/db/rollback", json={"version": 1})
+    assert await states(world) == {"lent": "pending"}
+    clock.ahead_ns += 3601 * 10**9
+    await apply(world, SCOPES)
+    assert await states(world) == {}
 
 
 async def test_the_command(world: World, tmp_path: Path) -> None:

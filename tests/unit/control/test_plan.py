@@ -88,7 +88,10 @@ def test_changes_are_told_policy_by_policy() -> None:
             "workspace shop: enforce p2 instead of p1, 0 policies, "
             "catch-all inbound DENY, outbound ALLOW"
         ),
-        "  policy front-to-db: removed",
+        (
+            '  - policy front-to-db: action ALLOW, consumer filter name = "front", '
+            'provider filter name = "db", protocol TCP, ports [3306]'
+        ),
     ]
     assert list(describe_changes([(SHOP, Version(1))], [])) == [
         "workspace shop: no longer enforced"
@@ -100,6 +103,27 @@ def test_changes_are_told_policy_by_policy() -> None:
     )
     assert told == [
         "workspace shop: enforce p2 instead of p1, 1 policy, catch-all inbound DENY, outbound ALLOW"
+    ]
+
+
+def test_whatever_decides_otherwise_is_told() -> None:
+    """A scope, a cluster and the order of policies can open as much as a policy can."""
+    policies = (
+        "  policies:\n"
+        "  - {id: a, action: DENY, consumer: {cluster: c}, provider: {cluster: c}, protocol: 6}\n"
+        "  - {id: b, action: ALLOW, consumer: {cluster: c}, provider: {cluster: c}, protocol: 6}\n"
+    )
+    clusters = "  clusters: [{name: c, query: 'name = \"db\"'}]\n"
+    (old,) = workspace("shop", "shop", clusters + policies).workspaces
+    wider = clusters.replace("'name = \"db\"'", "everything")
+    (new,) = workspace("shop", "all", wider + policies, "ALLOW").workspaces
+    new = replace(new, policies=new.policies[::-1])
+    _, *told = describe_changes([(old, Version(1))], [(new, Version(2))])
+    assert told == [
+        "  ~ scope: shop → all",
+        "  ~ catchAll, inbound: DENY → ALLOW",
+        '  ~ cluster c: name = "db" → everything',
+        "  ~ policy b: moved from place 2 to 1",
     ]
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from ringfence.model.ids import PolicyId
-from ringfence.model.policy import Action, End, FilterEnd, ServiceEnd
+from ringfence.model.policy import Action, CatchAll, End, FilterEnd, ServiceEnd
 from ringfence.model.protocol import TCP, PortRange
+from ringfence.model.workload import ServicePort
 from ringfence.policy.backends.interface import UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import compile_policies
@@ -79,6 +80,36 @@ def test_a_policy_on_some_backends_of_a_service_is_reported_as_wider() -> None:
             "admits all backends of Service sock-shop/carts:80, of which it means only some",
         )
     ]
+
+
+@pytest.mark.parametrize(("ports", "denies"), [((), True), ((PortRange(80, 80),), False)])
+def test_a_service_of_which_two_ports_lead_to_one_is_denied_as_a_whole(
+    ports: tuple[PortRange, ...], denies: bool
+) -> None:
+    """Its one target port is denied, unless a port leads there that the policy does not mean."""
+    found = next(item for item in ITEMS if item.service and item.name == "carts")
+    assert found.service
+    (backend,) = found.service.backends
+    twice = replace(
+        found.service,
+        ports=(*found.service.ports, ServicePort("more", TCP, 81)),
+        backends=(backend, replace(backend, service_port="more")),
+    )
+    items = [replace(item, service=twice) if item is found else item for item in ITEMS]
+    denied = replace(
+        allow("no", app("front-end"), ServiceEnd("sock-shop", "carts"), 80),
+        ports=ports,
+        action=Action.DENY,
+    )
+    allowed = CatchAll(Action.ALLOW, Action.ALLOW)
+    compiled = compile_policies(policy_set(denied, items=items, catch_all=allowed), ())
+    policy = next(policy for policy in compiled.policies.values() if policy.node == "node2")
+    (carts,) = (pod for pod in policy.pods if pod.name == "carts")
+    (inbound,) = carts.inbound
+    rules = policy.programs[inbound].rules
+    assert any(rule.action is Action.DENY for rule in rules) is denies
+    told = [one.text for one in compiled.widenings if "leads too" in one.text]
+    assert bool(told) is not denies
 
 
 def test_pods_behind_a_masquerading_node_port_admit_node_addresses_and_say_so() -> None:

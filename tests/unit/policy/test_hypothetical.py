@@ -42,6 +42,7 @@ SNAPSHOT = Snapshot(
     for number, one in enumerate(
         [
             item(ItemKind.NODE, "n1", "192.168.0.1", "10.1.0.1"),
+            item(ItemKind.POD, "carts-0"),
             item(ItemKind.POD, "carts-1", "10.1.0.2", "fd00::2"),
             item(ItemKind.POD, "carts-2", "10.1.0.3"),
             item(ItemKind.POD, "carts-3", "10.1.0.4"),
@@ -104,7 +105,7 @@ def told(connections: Connections) -> list[str]:
                 "10.1.0.2 dials 10.100.0.7 80, reaches 10.1.0.2 8079",
                 "10.1.0.2 dials 10.100.0.7 80, reaches 10.1.0.3 8079",
             ],
-            "shop/carts is 3 items; east/pod/carts-1 stands for them",
+            "shop/carts is 4 items; east/pod/carts-1 stands for them",
         ),
         (
             "203.0.113.9",

@@ -19,7 +19,7 @@ from ringfence.policy.explain import explain
 from ringfence.policy.handle import format_handle, tell_handle
 from ringfence.policy.oracle import Oracle
 from ringfence.policy.order import PolicySet
-from ringfence.policy.quarantine import check_allowed, find_workload, quarantined
+from ringfence.policy.quarantine import check_allowed, find_workload, quarantined, remember
 from tests.golden.shop import CARTS, CLUSTER, FRONT_END, ITEMS, NODE1, policy_set
 
 WEST = ClusterId("west")
@@ -48,6 +48,28 @@ def test_a_name_means_the_pod_and_the_pods_of_that_owner() -> None:
     assert held(there, "sock-shop/carts") == [one.key for one in (decoy, *replicas)]
     assert held(there, "sock-shop/carts-1") == [replicas[0].key], "not its owner's others"
     assert held(there, "node1") == [NODE1.key]
+
+
+def test_a_pod_that_its_owner_lets_go_stays_held() -> None:
+    replicas = [owned(CARTS, f"carts-{number}", "carts") for number in (1, 2)]
+    found, query = find_workload(snapshot(*replicas), "sock-shop/carts", None)
+    one = Quarantine(found, "sock-shop/carts", query, (), "", "", 1)
+    later = remember(snapshot(*replicas), one)
+    assert parse(str(later.query)) == later.query
+    let_go = owned(CARTS, "carts-1", "carts-1")
+    there = snapshot(let_go, replicas[1], FRONT_END)
+    assert [there.items[at].name for at in quarantined(there, one)] == ["carts-2"]
+    assert [there.items[at].name for at in quarantined(there, later)] == ["carts-1", "carts-2"]
+    assert remember(there, later) == later
+    assert remember(snapshot(FRONT_END), later) == one, "what is gone is forgotten"
+
+
+def test_no_more_is_remembered_than_can_be_read_again() -> None:
+    many = [owned(CARTS, f"carts-{number:0240}", "carts") for number in range(400)]
+    found, query = find_workload(snapshot(*many), "sock-shop/carts", None)
+    later = remember(snapshot(*many), Quarantine(found, "sock-shop/carts", query, (), "", "", 1))
+    assert later.query != query
+    assert parse(str(later.query)) == later.query
 
 
 def test_a_host_is_meant_by_its_name() -> None:

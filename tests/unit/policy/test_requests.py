@@ -7,7 +7,8 @@ import pytest
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_network
 from ringfence.model.approval import ApprovalRule, State
-from ringfence.model.ids import PolicyId, RevisionId, ScopeName, WorkspaceName
+from ringfence.model.icmp import IcmpType
+from ringfence.model.ids import FilterName, PolicyId, RevisionId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     Action,
     CatchAll,
@@ -16,17 +17,20 @@ from ringfence.model.policy import (
     ClusterEnd,
     End,
     FilterEnd,
+    NamedFilterEnd,
+    OwnNodeEnd,
     Policy,
     Rank,
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import TCP, PortRange
+from ringfence.model.protocol import ICMP, TCP, PortRange
 from ringfence.model.query import parse
-from ringfence.model.scope import Scope, ScopeTree
+from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy import requests
 from ringfence.policy.approval import Approvals
 from ringfence.policy.document import Documents, format_documents, parse_documents
+from ringfence.policy.moment import Moment
 from ringfence.policy.requests import Needed, Request, grant, needed
 from tests.golden.shop import DENY_ALL, ITEMS, NAMESPACE, NODE1, allow, app
 
@@ -132,6 +136,90 @@ def test_a_cidr_is_asked_for_within_the_asking_scope_alone() -> None:
     (request,) = ask(front, workspace("carts")).requests
     within = 'kubernetes.label.app = "front-end" and address subnet "0.0.0.0/0"'
     assert request.wanted.consumer == FilterEnd(parse(within))
+
+
+def test_no_more_is_asked_for_than_the_policy_says() -> None:
+    lent = replace(
+        to_carts(), protocol=ICMP, ports=(), icmp=(IcmpType(8),), expires_ns=10**18, owner="me"
+    )
+    front, carts = workspace("front", lent), workspace("carts")
+    (request,) = ask(front, carts).requests
+    assert (request.wanted.icmp, request.wanted.expires_ns) == (lent.icmp, lent.expires_ns)
+    assert ask(front, grant(carts, [request])).requests == ()
+    (longer,) = ask(workspace("front", replace(lent, expires_ns=None)), carts).requests
+    assert longer.id != request.id
+    assert needed(SNAPSHOT, TREE, [front, carts], Moment(10**18)).requests == ()
+
+
+def test_a_named_filter_is_asked_for_as_it_is_now_and_within_the_scope() -> None:
+    pods = InventoryFilter(FilterName("pods"), ScopeName("all"), parse('kind = "pod"'))
+    tree = ScopeTree(TREE.preorder(), [pods])
+    front = workspace("front", to_carts(NamedFilterEnd(pods.name)))
+    (request,) = needed(SNAPSHOT, tree, [front, workspace("carts")]).requests
+    within = 'kubernetes.label.app = "front-end" and kind = "pod"'
+    assert (request.wanted.consumer, request.anybody) == (FilterEnd(parse(within)), False)
+
+
+def test_consumers_that_no_filter_cuts_down_are_asked_for_as_anybody() -> None:
+    nodes = workspace("nodes", to_carts(OwnNodeEnd()))
+    (request,) = ask(nodes, workspace("carts")).requests
+    assert (request.wanted.consumer, request.anybody) == (OwnNodeEnd(), True)
+    assert decide(request, RULE) == "raised"
+
+
+def test_what_is_asked_under_an_id_stays_the_same() -> None:
+    """Who saw a request and answers it later answers what was seen."""
+    front, carts = workspace("front", to_carts()), workspace("carts")
+    (shown,) = ask(front, carts).requests
+    never = Policy(
+        PolicyId("never"), app("front-end"), app("carts"), TCP, (), Action.DENY, Rank.ABSOLUTE, 1
+    )
+    (other,) = ask(front, replace(carts, policies=(never,))).requests
+    assert other.wanted.rank is Rank.ABSOLUTE
+    assert other.id != shown.id
+
+
+def test_a_grant_leaves_what_the_owner_made_of_it() -> None:
+    front, carts = workspace("front", to_carts()), workspace("carts")
+    (request,) = ask(front, carts).requests
+    edited = replace(request.wanted, ports=(PortRange(1, 1),))
+    carts = replace(carts, policies=(edited,))
+    assert ask(front, carts).requests == (request,)
+    granted = grant(carts, [request])
+    assert granted.policies[0] == edited
+    assert granted.policies[1:] == (replace(request.wanted, id=PolicyId(f"{edited.id}-1")),)
+    assert ask(front, granted).requests == ()
+
+
+def test_a_grant_that_stands_too_low_is_moved() -> None:
+    never = Policy(PolicyId("never"), app("front-end"), app("carts"), TCP, (), Action.DENY)
+    front, carts = workspace("front", to_carts()), workspace("carts", never)
+    (request,) = ask(front, carts).requests
+    own = replace(request.wanted, id=PolicyId("mine"), owner="carts")
+    low = replace(carts, policies=(never, own))
+    assert grant(low, [request]).policies == (own, never)
+
+
+def test_a_rule_grants_nothing_that_could_not_be_read_again() -> None:
+    """Each filter is allowed, and both together are too long."""
+    own = 'kubernetes.label.app = "front-end"'
+    long = " or ".join(f'name = "{number:030}"' for number in range(1000))
+    scope = Scope(ScopeName("front"), ScopeName("all"), parse(f"{own} or {long}"))
+    tree = ScopeTree([one for one in TREE.preorder() if one.name != "front"] + [scope])
+    front = workspace("front", to_carts(FilterEnd(parse(f'{own} or {long[:-2]}x"'))))
+    (request,) = needed(SNAPSHOT, tree, [front, workspace("carts")]).requests
+    assert decide(request, RULE) == "raised"
+
+
+@pytest.mark.parametrize("number", [0, 8])
+def test_every_type_of_icmp_is_looked_at(number: int) -> None:
+    ping = replace(to_carts(), protocol=ICMP, ports=(), icmp=(IcmpType(number),))
+    denied = replace(ping, id=PolicyId("no"), consumer=app("front-end"), action=Action.DENY)
+    all_types = replace(ping, icmp=())
+    for asking in (ping, all_types):
+        carts = workspace("carts", denied, catch_all=ALLOW_ALL)
+        (request,) = ask(workspace("front", asking), carts).requests
+        assert request.denied_by == ("no",)
 
 
 def test_more_than_can_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,74 @@
+"""What components do in the background, at its own pace, for as long as the control plane runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from ringfence.control.metrics import Metrics
+from ringfence.model.errors import RingfenceError
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Background:
+    """Does a piece of work again and again, each time after `pause`, which must wait.
+
+    No error ends it, not even a bug of ours: it is logged and counted, and the work tried again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pause: Callable[[], Awaitable[None]],
+        work: Callable[[], Awaitable[None]],
+        metrics: Metrics,
+        retry_seconds: float = 2.0,
+    ) -> None:
+        self._retry_seconds = retry_seconds
+        self._name, self._pause, self._work, self._metrics = name, pause, work, metrics
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with a pause."""
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Stop where it is; does nothing if it was not started."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _follow(self) -> None:
+        while True:
+            await self._pause()
+            try:
+                await self._work()
+            except Exception as error:  # noqa: BLE001 - following must outlive a bug
+                problem = str(error) if isinstance(error, RingfenceError) else repr(error)
+                self._metrics.background_failures.labels(self._name).inc()
+                _LOG.error("failed in the background", work=self._name, problem=problem)
+                await asyncio.sleep(self._retry_seconds)
+
+
+class Alarm:
+    """Calls back at the next of some instants, for time alone changes something then."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, instants: Iterable[int], now_ns: int) -> None:
+        """Wait for these instants, epoch ns, in place of those before."""
+        self.cancel()
+        next_ns = min((one for one in instants if one > now_ns), default=None)
+        if next_ns is not None:
+            seconds = (next_ns - now_ns) / 10**9
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def cancel(self) -> None:
+        """Wait for nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
