@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: setup demo demo-down check test test-long fuzz bench-flows bench-policy fmt wire
+.PHONY: setup demo demo-down check test test-long fuzz bench-enforcement bench-flows bench-policy fmt wire
 
 setup:
 	@scripts/setup
@@ -42,6 +42,9 @@ fuzz: .venv
 bench-policy: .venv
 	@$(PY) -m bench.policy
 	@$(PY) -m bench.impact
+
+bench-enforcement: .venv
+	@$(PY) -m bench.enforcement
 
 bench-flows: .venv
 	$(MAKE) -s -C bpf bench

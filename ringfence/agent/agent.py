@@ -273,7 +273,10 @@ class Agent:
         order, places = self._order, [pod.place for pod in self._here.pods]
         if order is None:
             return
-        outcome = await self._kernel.run(lambda: self._enforcer.apply(order, [*places, node()]))
+        steps = self._enforcer.steps(order, [*places, node()])
+        while await self._kernel.run(partial(next, steps, True)) is None:
+            pass  # others have the kernel between two steps
+        outcome = self._enforcer.outcome
         if not outcome.problem:
             self._enforced = order.revision
         if outcome.problem != self._outcome.problem:

@@ -2,10 +2,11 @@
 
 `plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until
 the kernel has taken its successor in one transaction: a failure changes nothing, and says so.
+Rules are in force once they are proved: read back, and held against the policy for every packet.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,9 @@ from ringfence.kernel.nft import NftError
 from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
+from ringfence.policy.errors import UnprovableError
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
+from ringfence.policy.proof.prove import prove
 from ringfence.wire.generated.agent_pb2 import Directive
 
 log = structlog.get_logger()
@@ -102,11 +105,13 @@ class _Held:
 
     ruleset: Ruleset | None
     frame: bytes = b""
-    """Fingerprint of the table but for what its sets hold."""
+    """Fingerprint of the table but for what its sets hold, as it was read back; empty before."""
     whole: bytes = b""
     """Fingerprint of the table with the elements of its sets."""
     denials: Mapping[int, Denial] = field(default_factory=dict)
     """By the marks in drop sets, those too that there were since the last reading."""
+    problem: str = ""
+    """Why what was read back is not proved to be what the policy says; empty if it is."""
 
 
 @dataclass
@@ -117,11 +122,25 @@ class Enforcer:
     ledger: DropLedger = field(default_factory=DropLedger)
     tampered: bool = False
     """Whether someone changed our rules since the last `apply`, which mends it."""
+    outcome: Outcome = field(default_factory=lambda: Outcome(0, frozenset(), {}))
+    """Of the last `apply`."""
     _held: dict[Place, _Held] = field(default_factory=dict)
+    """Of those with rules, the first was proved longest ago."""
+    _policy: NodePolicy | None = None
 
     def apply(self, order: Order, places: Iterable[Place]) -> Outcome:
-        """Bring every namespace to what the order asks, each in one transaction."""
+        """Bring every namespace to what the order asks, each in one transaction, and prove it."""
+        for _ in self.steps(order, places):
+            pass
+        return self.outcome
+
+    def steps(self, order: Order, places: Iterable[Place]) -> Iterator[None]:
+        """The same, with a rest before each proof: by the first one all rules are written.
+
+        `outcome` is what came of it, in the end.
+        """
         self.tampered = False
+        self._policy = order.policy
         wanted = plan(order.policy, places, self.backend)
         problems = dict(wanted.problems)
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
@@ -135,11 +154,14 @@ class Enforcer:
                     self._program(place, ruleset, order.policy)
             except KernelError as error:
                 problems[place] = str(error)
-        programmed = {
-            place.uid for place, ruleset in wanted.rulesets.items()
-            if ruleset and place not in problems
-        }  # fmt: skip
-        return Outcome(order.revision, frozenset(programmed - {""}), problems)
+        written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
+        for place in written:
+            if (held := self._held.get(place)) and not held.frame:
+                yield
+            if problem := self._prove(place):
+                problems[place] = problem
+        proved = {place.uid for place in written} - {place.uid for place in problems}
+        self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)
 
     def read_drops(
         self, others: NDArray[np.void], addresses: Mapping[Place, Iterable[Address]]
@@ -157,9 +179,8 @@ class Enforcer:
                 log.warning("drops not read", pod=place.uid, problem=str(error))
                 continue
             if not intact:
-                log.error("rules changed by another, to be written again", pod=place.uid)
-                del self._held[place]
-                self.tampered = True
+                self._distrust(place)
+        self._prove_again()
         self.ledger.read_others(others, addresses)
 
     def _clear(self, place: Place) -> None:
@@ -185,13 +206,61 @@ class Enforcer:
         nft.apply(place.netns, commands)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
-        frame, whole = (
-            _fingerprint(nft.list_table(place.netns, elements=elements) or [])
-            for elements in (False, True)
-        )
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
         denials = {**(held.denials if held else {}), **ruleset.denials}
-        self._held[place] = _Held(ruleset, frame, whole, denials)
+        self._held[place] = _Held(ruleset, denials=denials)
+
+    def _prove(self, place: Place) -> str:
+        """Prove the rules of a namespace, if they are new; returns why that fails, if it does.
+
+        What is not as it should be is written once more.
+        """
+        held = self._held.get(place)
+        if held is None:
+            return "rules changed by another"
+        try:
+            if held.ruleset and not held.frame and not self._read_back(place, held):
+                log.error("rules not proved, written again", pod=place.uid, problem=held.problem)
+                nft.apply(place.netns, self.backend.transaction(held.ruleset, None))
+                self._read_back(place, held)
+        except KernelError as error:
+            return str(error)
+        return held.problem
+
+    def _prove_again(self) -> None:
+        """Prove one namespace as it stands, of those with rules in turn."""
+        place = next((place for place, held in self._held.items() if held.frame), None)
+        if place is None:
+            return
+        held = self._held.pop(place)
+        self._held[place] = held  # now the last one
+        was = held.whole
+        try:
+            proved = self._read_back(place, held)
+        except KernelError as error:
+            log.warning("rules not read back", pod=place.uid, problem=str(error))
+            return
+        if not proved or held.whole != was:
+            self._distrust(place, held.problem)
+
+    def _read_back(self, place: Place, held: _Held) -> bool:
+        """Whether what a namespace holds is proved to be what the policy says."""
+        table = nft.list_table(place.netns) or []
+        held.frame, held.whole = _fingerprint(_without_elements(table)), _fingerprint(table)
+        policy = self._policy
+        binding = _bindings(policy).get(place.uid) if policy else None
+        try:
+            held.problem = str(prove(policy, binding, table)) if policy and binding else ""
+        except UnprovableError as error:
+            held.problem = f"not proved: {error}"
+        return not held.problem
+
+    def _distrust(self, place: Place, problem: str = "") -> None:
+        """Forget what a namespace holds, so that everything is written again."""
+        what = "not proved" if problem else "changed by another"
+        log.error(f"rules {what}, to be written again", pod=place.uid, problem=problem)
+        del self._held[place]
+        self.tampered = True
 
     def _count(self, place: Place, held: _Held) -> bool:
         """Read the counters; returns whether the table is what it was made.
@@ -199,7 +268,7 @@ class Enforcer:
         A privileged pod may write into it. What sets hold is read only where they are the ones
         that we made, for one of a pod's own making may be as large as it likes.
         """
-        if held.ruleset is None:
+        if held.ruleset is None or not held.frame:
             return True
         frame = nft.list_table(place.netns, elements=False)
         if frame is None or _fingerprint(frame) != held.frame:
@@ -222,6 +291,17 @@ class Enforcer:
             except KernelError as error:  # no reason to keep the rules that are to go
                 log.warning("drops not counted", pod=place.uid, problem=str(error))
         self.ledger.forget(place)
+
+
+def _without_elements(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table as it is listed without what its sets hold."""
+    return [
+        {
+            kind: {name: value for name, value in body.items() if name != "elem"}
+            for kind, body in found.items()
+        }
+        for found in table
+    ]
 
 
 def _fingerprint(table: list[dict[str, Any]]) -> bytes:

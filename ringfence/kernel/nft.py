@@ -24,7 +24,7 @@ from ringfence.model.errors import InputError
 FAMILY, TABLE = "inet", "ringfence"
 
 # Flags of nft_ctx_output_set_flags, libnftables(3).
-_JSON, _NUMERIC_PROTOCOL, _TERSE = 1 << 4, 1 << 7, 1 << 11
+_JSON, _NUMERIC, _TERSE = 1 << 4, 0xF << 7, 1 << 11
 # libnftables promises nothing about contexts in several threads.
 _lock = threading.Lock()
 # libnftables waits by select(2), and the C library ends the process for a descriptor from
@@ -80,7 +80,7 @@ def list_table(netns_path: Path, *, elements: bool = True) -> list[dict[str, Any
 
     Without `elements` the kernel is not asked what the sets hold.
     """
-    flags = _JSON | _NUMERIC_PROTOCOL | (0 if elements else _TERSE)
+    flags = _JSON | _NUMERIC | (0 if elements else _TERSE)
 
     def read() -> str:
         try:

@@ -28,3 +28,7 @@ class ManifestError(PolicyError):
 
 class InexpressibleError(PolicyError):
     """What a policy says cannot be said in the form that is asked for."""
+
+
+class UnprovableError(PolicyError):
+    """What rules in a kernel mean is not known; the message names what they hold."""

@@ -2,22 +2,28 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ringfence.agent.enforce import Enforcer
-from ringfence.kernel import conntrack
+from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.pods import Place
+from ringfence.kernel import conntrack, nft
 from ringfence.kernel.drops import DROP_DTYPE
 from ringfence.kernel.netlink import CREATE
+from ringfence.kernel.netns import inode
 from ringfence.model.address import parse_address
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP
+from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
-from ringfence.policy.program import Program, Rule
+from ringfence.policy.program import NodePolicy, PodBinding, Program, Rule
 from ringfence.wire import batch
-from tests.kernel.netns import Node, node_with_pods
-from tests.kernel.test_cut import CATCH_ALL, FRIENDS, enforce, policy_of, ports
+from tests.kernel.netns import Node, Pod, node_with_pods
+from tests.kernel.test_cut import CATCH_ALL, FRIENDS, IN, OUT, enforce, policy_of, ports
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
 ADMIT = Program((Rule("default/shop/p1/in", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))
@@ -90,6 +96,69 @@ def test_a_socket_that_cannot_be_tracked_keeps_no_pod_without_rules(
     enforcer = Enforcer(Nftables())
     enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     assert conntrack.judges(pod.path)
+
+
+class Lenient(Nftables):
+    """A back end that writes something else than the policy says."""
+
+    def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
+        return super().render_pod(replace(policy, programs={IN: ANYTHING, OUT: ANYTHING}), binding)
+
+
+def test_rules_that_say_something_else_than_the_policy_are_not_in_force(node: Node) -> None:
+    friend, pod = node.pods
+    order, place = Order(1, policy_of(pod, ADMIT, ANYTHING, friend)), at(pod)
+    enforcer = Enforcer(Lenient())
+    outcome = enforcer.apply(order, [place])
+    assert not outcome.programmed
+    assert "revision 1 is not in force in 1 places" in outcome.problem
+    assert "the kernel lets it pass by rule" in outcome.problem
+    assert "(default/shop/p1/any), the policy drops it by catch-all/shop/p1" in outcome.problem
+    handles = [found["rule"]["handle"] for found in listed(pod) if "rule" in found]
+    assert enforcer.apply(order, [place]) == outcome  # stale for as long as it is
+    assert [found["rule"]["handle"] for found in listed(pod) if "rule" in found] == handles
+
+    enforcer.backend = Nftables()
+    assert enforcer.apply(order, [place]).programmed == {"uid"}
+
+
+@pytest.mark.parametrize(("times", "proved"), [(1, True), (2, False)])
+def test_rules_changed_in_the_instant_they_are_written_are_written_once_more(
+    node: Node, monkeypatch: pytest.MonkeyPatch, times: int, proved: bool
+) -> None:
+    friend, pod = node.pods
+    left = [times]
+    write = nft.apply
+
+    def tampered(netns_path: Path, commands: str) -> None:
+        write(netns_path, commands)
+        if left[0] and "chain rf_input" in commands:
+            left[0] -= 1
+            pod.nft("insert rule inet ringfence rf_input tcp dport 81 accept comment hole")
+
+    monkeypatch.setattr(nft, "apply", tampered)
+    enforcer, policy = Enforcer(Nftables()), policy_of(pod, ADMIT, ANYTHING, friend)
+    outcome = enforcer.apply(Order(1, policy), [at(pod)])
+    assert (outcome.programmed == {"uid"}) is proved
+    assert ("(hole), the policy drops it by catch-all" in outcome.problem) is not proved
+    assert _changed(enforcer) is not proved  # the slow cycle has it written again
+    assert enforcer.apply(Order(1, policy), [at(pod)]).programmed == {"uid"}
+
+
+def test_a_policy_of_another_meaning_is_noticed_though_its_rules_are_the_same(node: Node) -> None:
+    friend, pod = node.pods
+    enforcer = Enforcer(Lenient())
+    for inbound, found in ((ANYTHING, False), (ADMIT, True)):
+        enforcer.apply(Order(1, policy_of(pod, inbound, ANYTHING, friend)), [at(pod)])
+        assert _changed(enforcer) is found
+
+
+def at(pod: Pod) -> Place:
+    return Place("uid", pod.path, inode(pod.path))
+
+
+def listed(pod: Pod) -> list[dict[str, Any]]:
+    return nft.list_table(pod.path) or []
 
 
 def _changed(enforcer: Enforcer) -> bool:

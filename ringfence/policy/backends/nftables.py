@@ -51,11 +51,11 @@ _PATH_MTU = (
 )
 _DHCP = {
     Direction.INBOUND: (
-        "udp sport 67 udp dport 68 accept",
+        "meta nfproto ipv4 udp sport 67 udp dport 68 accept",
         "ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept",
     ),
     Direction.OUTBOUND: (
-        "udp sport 68 udp dport 67 accept",
+        "meta nfproto ipv4 udp sport 68 udp dport 67 accept",
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }

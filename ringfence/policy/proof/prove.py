@@ -1,0 +1,77 @@
+"""Whether rules read back from a kernel let through what the policy says, and nothing else."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
+from ringfence.policy.proof.classes import disagreement
+from ringfence.policy.proof.matches import Json
+from ringfence.policy.proof.meaning import meaning
+from ringfence.policy.proof.packets import Outcome, Packet, judge
+from ringfence.policy.proof.reading import read
+
+_FAMILIES = (4, 6)
+_MOST_PACKETS = 200
+"""Packets that are looked at to name what differs."""
+_MOST_TOLD = 4
+_WORDS = {
+    Outcome.ACCEPT: "lets it pass",
+    Outcome.DROP: "drops it",
+    Outcome.ACCEPT | Outcome.DROP: "may drop it or not",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A packet that meets something else in the kernel than its policy says."""
+
+    hook: str
+    packet: Packet
+    kernel: Outcome
+    rule: str
+    policy: Outcome
+    handle: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.hook}: {self.packet}: the kernel {_WORDS[self.kernel]} by {self.rule},"
+            f" the policy {_WORDS[self.policy]} by {self.handle}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """All packets in classes, and where kernel and policy differ: one for each pair of rules."""
+
+    classes: int
+    differing: int
+    differences: tuple[Difference, ...]
+
+    def __str__(self) -> str:
+        """What is wrong, for people; empty if nothing is."""
+        if not self.differing:
+            return ""
+        told = "; ".join(map(str, self.differences))
+        return f"{self.differing} of {self.classes} classes of packets differ: {told}"
+
+
+def prove(policy: NodePolicy, binding: PodBinding | NodeBinding, listed: Iterable[Json]) -> Proof:
+    """Hold the table of one namespace, as nft lists it, against what its binding means.
+
+    Raises UnprovableError where the table holds anything whose meaning is not known: then nothing
+    is proved.
+    """
+    objects = list(listed)
+    classes = differing = 0
+    found: dict[tuple[str, str, str], Difference] = {}
+    for family in _FAMILIES:
+        kernel, means = read(objects, family), meaning(policy, binding, family)
+        for hook in sorted({*kernel.hooks, *means.hooks}):
+            told = disagreement(kernel, means, hook, _MOST_PACKETS)
+            classes, differing = classes + told.classes, differing + told.differing
+            for packet in told.packets:
+                (does, rule), (should, handle) = (judge(t, hook, packet) for t in (kernel, means))
+                difference = Difference(hook, packet, does, rule, should, handle)
+                found.setdefault((hook, rule, handle), difference)
+    return Proof(classes, differing, tuple(found.values())[:_MOST_TOLD])

@@ -1,0 +1,269 @@
+"""A table of ours as nft reads it from the kernel, in the words of packets and clauses.
+
+Never a guess: what is not known here, in a rule, a set or a chain, raises UnprovableError.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from ringfence.policy.errors import UnprovableError
+from ringfence.policy.proof.matches import (
+    Json,
+    Key,
+    Matches,
+    boxes,
+    conditions,
+    keys_of,
+    shown,
+    spans_of,
+)
+from ringfence.policy.proof.packets import Call, Clause, Outcome, Table
+
+_HOOKS = frozenset({"prerouting", "input", "forward", "output", "postrouting"})
+_TRACKED, _TRANSLATED = -200, -100
+"""NF_IP_PRI_CONNTRACK and NF_IP_PRI_NAT_DST: between them states are known, and addresses are
+those that were dialled."""
+_VERDICTS = {
+    "accept": Outcome.ACCEPT,
+    "drop": Outcome.DROP,
+    "reject": Outcome.DROP,
+    "return": Outcome.RETURN,
+}
+_MOST_ALTERNATIVES = 1 << 13
+"""Of one rule: a pod may write what it likes into its table."""
+_NO_EFFECT = frozenset({"counter", "log", "continue"})
+_POLICIES = {"accept": Outcome.ACCEPT, "drop": Outcome.DROP}
+
+
+def read(objects: Iterable[Json], family: int) -> Table:
+    """One table as nft's numeric JSON objects, as far as packets of the family meet it.
+
+    Raises UnprovableError.
+    """
+    reader = _Reader(family)
+    try:
+        for found in objects:
+            for kind, body in found.items():
+                reader.take(kind, body)
+        return reader.table()
+    except (TypeError, LookupError, ValueError, AttributeError) as error:
+        raise UnprovableError(f"nft tells what it never told of ours: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """One element of a set or verdict map."""
+
+    value: Json
+    verdict: Json = None
+    comment: str = ""
+
+
+class _Reader:
+    def __init__(self, family: int) -> None:
+        self._family = family
+        self._sets: dict[str, Json] = {}
+        self._chains: dict[str, Json] = {}
+        self._rules: dict[str, list[Json]] = {}
+        self._filled: set[str] = set()
+        """Sets that rules write into."""
+
+    def take(self, kind: str, body: Json) -> None:
+        match kind:
+            case "metainfo":
+                pass
+            case "table":
+                if flags := body.get("flags"):
+                    raise UnprovableError(f"the table has the flags {shown(flags)}")
+            case "set" | "map":
+                self._sets[body["name"]] = body
+            case "chain":
+                self._chains[body["name"]] = body
+            case "rule":
+                self._rules.setdefault(body["chain"], []).append(body)
+            case _:
+                raise UnprovableError(f"the table holds a {kind}, which ours never does")
+
+    def table(self) -> Table:
+        self._filled = {
+            part["set"]["set"].removeprefix("@")
+            for rules in self._rules.values()
+            for rule in rules
+            for part in rule["expr"]
+            if "set" in part
+        }
+        chains = {name: tuple(self._chain(name)) for name in self._chains}
+        hooks: dict[str, list[str]] = {}
+        for name, body in self._chains.items():
+            if hook := body.get("hook"):
+                self._check(name, hook, body)
+                base = f"{hook}: {name}"
+                if base in chains:
+                    raise UnprovableError(f"no chain of ours is called {base!r}")
+                policy = Clause((), _POLICIES[body["policy"]], f"the policy of chain {name}")
+                # Also what was sent on by a goto ends there.
+                chains[base] = (Clause((), Call(name, goto=False), name), policy)
+                hooks.setdefault(hook, []).append(base)
+        return Table(
+            self._family, _shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
+        )
+
+    def _check(self, name: str, hook: str, body: Json) -> None:
+        """Refuse a base chain that does not stand where ours do."""
+        kind, priority = body["type"], body["prio"]
+        if hook not in _HOOKS or kind != "filter" or not _TRACKED < priority < _TRANSLATED:
+            raise UnprovableError(
+                f"chain {name} hooks into {hook} as {kind} at priority {priority}, not as a filter"
+                f" after connection tracking ({_TRACKED}) and before translation ({_TRANSLATED})"
+            )
+
+    def _chain(self, name: str) -> Iterable[Clause]:
+        for rule in self._rules.get(name, ()):
+            comment = rule.get("comment")
+            where = f"rule {rule['handle']} of chain {name}" + (f" ({comment})" if comment else "")
+            try:
+                yield from self._rule(rule["expr"], where)
+            except UnprovableError as error:
+                raise UnprovableError(f"{where}: {error}") from error
+
+    def _rule(self, parts: Iterable[Json], where: str) -> Iterable[Clause]:
+        alternatives: list[Matches] = [()]
+        certain = True
+        for part in parts:
+            ((kind, body),) = part.items()
+            if kind in _NO_EFFECT:
+                continue
+            if kind == "match":
+                alternatives = _both(alternatives, self._match(body))
+            elif kind == "set":
+                certain = False  # a set that is full ends the rule
+            elif kind == "mangle":
+                alternatives = _both(alternatives, self._mangle(body))
+            elif kind == "vmap":
+                for each in self._vmap(body, where):
+                    for matches in _both(alternatives, [each.matches]):
+                        yield replace(each, matches=matches, certain=certain)
+                return
+            else:
+                verdict = self._verdict(part)
+                for matches in alternatives:
+                    yield Clause(matches, verdict, where, certain)
+                return
+
+    def _match(self, body: Json) -> list[Matches]:
+        keys, right = keys_of(body["left"]), body["right"]
+        values = [element.value for element in self._elements(right)]
+        return conditions(keys, body["op"], values, self._family)
+
+    def _mangle(self, body: Json) -> list[Matches]:
+        """What a packet must be to get its mark: one that has none in a map ends the rule."""
+        if body["key"] != {"meta": {"key": "mark"}}:
+            raise UnprovableError(f"changes {shown(body['key'])}, which no rule of ours does")
+        match body["value"]:
+            case int():
+                return [()]
+            case {"map": {"key": key, "data": data}}:
+                values = [element.value for element in self._elements(data)]
+                return boxes(keys_of(key), values, self._family)
+        raise UnprovableError(f"marks by {shown(body['value'])}, which no rule of ours does")
+
+    def _verdict(self, part: Json) -> Outcome | Call:
+        ((kind, body),) = part.items()
+        if kind in ("jump", "goto") and body["target"] in self._chains:
+            return Call(body["target"], goto=kind == "goto")
+        if kind not in _VERDICTS:
+            raise UnprovableError(f"has {shown(part)}, which no rule of ours has")
+        return _VERDICTS[kind]
+
+    def _vmap(self, body: Json, where: str) -> Iterable[Clause]:
+        keys = keys_of(body["key"])
+        held = self._elements(body["data"])
+        groups: dict[tuple[str, str], list[_Element]] = {}
+        for element in held:
+            groups.setdefault((element.comment, json.dumps(element.verdict)), []).append(element)
+        if len(keys) > 1:
+            _check_apart(keys, held)
+        for (comment, _), elements in groups.items():
+            verdict = self._verdict(elements[0].verdict)
+            for matches in boxes(keys, [element.value for element in elements], self._family):
+                yield Clause(matches, verdict, f"{where} ({comment})" if comment else where)
+
+    def _elements(self, right: Json) -> list[_Element]:
+        """What a match compares with, one by one; a map's elements have verdicts."""
+        match right:
+            case {"set": [*held]}:
+                return [_element(each) for each in held]
+            case str(name) if name.startswith("@"):
+                return self._held(name.removeprefix("@"))
+        return [_Element(right)]
+
+    def _held(self, name: str) -> list[_Element]:
+        """The elements of a named set or map."""
+        body = self._sets[name]
+        if "timeout" in body or name in self._filled:
+            raise UnprovableError(f"looks into @{name}, which changes by itself")
+        if any("counter" not in each for each in body.get("stmt", ())):
+            raise UnprovableError(f"looks into @{name}, whose elements do more than count")
+        return [_element(each) for each in body.get("elem", ())]
+
+
+def _element(held: Json) -> _Element:
+    value, verdict = held if isinstance(held, list) else (held, None)
+    match value:
+        case {"elem": {"val": inner, **others}}:
+            if others.keys() - {"comment", "counter"}:
+                raise UnprovableError(f"compares with {shown(value)}, which may go by itself")
+            return _Element(inner, verdict, str(others.get("comment", "")))
+    return _Element(value, verdict)
+
+
+def _both(some: list[Matches], others: list[Matches]) -> list[Matches]:
+    """What passes one of some alternatives and one of others."""
+    if len(some) * len(others) > _MOST_ALTERNATIVES:
+        raise UnprovableError(f"asks {len(some)} times {len(others)} things, too many")
+    return [(*one, *other) for one, other in product(some, others)]
+
+
+def _check_apart(keys: list[Key], held: list[_Element]) -> None:
+    """Refuse elements of which two with different verdicts may hold for one packet.
+
+    The kernel takes such, and nft does not tell which one it asks first.
+    """
+    _, verdicts = np.unique([json.dumps(e.verdict) for e in held], return_inverse=True)
+    if not verdicts.any():
+        return
+    if len(held) > _MOST_ALTERNATIVES:
+        raise UnprovableError(f"maps {len(held)} elements to verdicts, too many")
+    spans = [[(s[0][0], s[-1][1]) for s in spans_of(keys, element.value)] for element in held]
+    numbers = sorted({end for parts in spans for part in parts for end in part})
+    places = {number: place for place, number in enumerate(numbers)}
+    ranks = np.array([[[places[end] for end in part] for part in parts] for parts in spans])
+    for at, rank in enumerate(ranks):
+        meet = (ranks[:, :, 0] <= rank[:, 1]) & (ranks[:, :, 1] >= rank[:, 0])
+        if (meet.all(axis=1) & (verdicts != verdicts[at])).any():
+            raise UnprovableError(f"says two things about what {shown(held[at].value)} holds")
+
+
+def _shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
+    """The same chains, but that who calls one that drops whatever comes drops itself."""
+    drops = {
+        name
+        for name, clauses in chains.items()
+        if clauses
+        and all(clause.verdict is Outcome.DROP for clause in clauses)
+        and clauses[-1].certain
+        and not clauses[-1].matches
+    }
+    return {
+        name: tuple(
+            replace(clause, verdict=Outcome.DROP)
+            if isinstance(clause.verdict, Call) and clause.verdict.chain in drops
+            else clause
+            for clause in clauses
+        )
+        for name, clauses in chains.items()
+    }

@@ -1,0 +1,223 @@
+"""Rules in the kernel held against the policy: every way to tamper with them is found and named."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from ringfence.kernel import nft
+from ringfence.model.address import Network, parse_address, parse_network
+from ringfence.model.ids import ClusterId, NodeName
+from ringfence.model.policy import Action
+from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.errors import UnprovableError
+from ringfence.policy.program import (
+    Exposure,
+    NodeBinding,
+    NodePolicy,
+    PodBinding,
+    Program,
+    ProgramId,
+    Rule,
+    SetId,
+)
+from ringfence.policy.proof.prove import Proof, prove
+from tests.golden import listing
+from tests.kernel.netns import Namespace, namespace
+from tests.property.program_world import policies
+
+BACKEND = Nftables()
+FRIENDS, IN, OUT, RECEIVED = SetId("friends"), *map(ProgramId, ("in", "out", "received"))
+ADMIT = Rule("default/shop/p1/in", Action.ALLOW, TCP, (PortRange(80, 80),), FRIENDS)
+ANY = Rule("default/shop/p1/any", Action.ALLOW, None, (), None)
+CATCH_ALL = Rule("catch-all/shop/p1", Action.DENY, None, (), None)
+POD = PodBinding("pod", "shop", "pod", (parse_address("10.99.1.2"),), (IN,), (OUT,))
+POLICY = NodePolicy(
+    ClusterId("c1"),
+    NodeName("n1"),
+    {FRIENDS: (parse_network("10.99.2.2"), parse_network("fd00::/64"))},
+    {IN: Program((ADMIT, CATCH_ALL)), OUT: Program((ANY,)), RECEIVED: Program((CATCH_ALL,))},
+    (POD,),
+    NodeBinding((), None, None, RECEIVED, (Exposure(UDP, (PortRange(53, 53),), None),)),
+    (),
+)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Namespace]:
+    with namespace("proof") as made:
+        yield made
+
+
+@given(policies())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_what_is_rendered_is_proved(alone: Namespace, policy: NodePolicy) -> None:
+    (pod,) = policy.pods
+    for binding in (pod, policy.binding):
+        rules = render(policy, binding)
+        proved = tamper(alone, policy, binding, [])
+        assert not proved.differing, str(proved)
+        assert proved.classes or "chain" not in rules.frame
+
+
+HARMLESS = (
+    ["add chain | idle", "add rule | idle tcp dport 81 return", "insert rule | rf_input jump idle"],
+    ['insert rule | rf_input iifname "lo" counter accept'],
+    ["insert rule | rf_input ct state vmap {{ established : accept }}"],
+    ["chain | rf_input {{ policy drop; }}"],
+)
+DIFFERENT = (
+    (["delete rule | rf_input_4 handle {admit}"],
+     "the policy lets it pass by default/shop/p1/in"),
+    (["insert rule | rf_input tcp dport 81 accept comment hole"],
+     "port 81 from port 0, new: the kernel lets it pass by rule {new} of chain rf_input (hole)"),
+    (["insert rule | rf_input ct state new accept"], "by rule {new} of chain rf_input,"),
+    (["insert rule | rf_input tcp dport vmap {{ 81 : accept }}"], "port 81"),
+    (["insert rule | rf_input meta nfproto . th dport vmap {{ ipv6 . 81 : accept }}"],
+     "[::] -> [::], port 81"),
+    (["insert rule | rf_input ip saddr . tcp dport vmap {{ 10.7.0.0/16 . 81 : accept }}"],
+     "TCP 10.7.0.0 -> "),
+    (["insert rule | rf_input_4 tcp dport 81 return"],
+     "port 81 from port 0, new: the kernel lets it pass by the policy of chain rf_input"),
+    (["flush chain | rf_input_4"], "by the policy of chain rf_input, the policy drops"),
+    (["flush chain | rf_drop"], "by the policy of chain rf_input, the policy"),
+    (["delete rule | rf_drop handle {last}"], "may drop it or not"),
+    (["add element | rf_friends_4 {{ 10.99.3.0/24 }}"], "TCP 10.99.3.0 -> 0.0.0.0"),
+    (["delete element | rf_friends_4 {{ 10.99.2.2 }}"], "TCP 10.99.2.2 -> 0.0.0.0"),
+    (["delete element | rf_friends_6 {{ fd00::/64 }}"], "TCP [fd00::] -> [::]"),
+    (["insert rule | rf_input_4 ip saddr @rf_friends_4 tcp dport 80-90 accept"],
+     "TCP 10.99.2.2 -> 0.0.0.0, port 81"),
+    (["insert rule | rf_output drop"], "output: "),
+    (["add chain | other {{ type filter hook input priority -149; policy drop; }}"],
+     "the kernel drops it by the policy of chain other"),
+    (["add chain | other {{ type filter hook forward priority -149; policy drop; }}"],
+     "forward: "),
+    (["flush chain | rf_input", "delete chain | rf_input",
+      "add chain | rf_input {{ type filter hook forward priority -150; }}"],
+     "by no rule, the policy drops it by catch-all/shop/p1"),
+    (["delete table |"], "by no rule, the policy drops it by catch-all/shop/p1"),
+)  # fmt: skip
+UNKNOWN = (
+    (["add chain | other {{ type filter hook input priority 0; }}"], "at priority 0"),
+    (["add chain | other {{ type nat hook output priority -150; }}"], "as nat"),
+    (["table | {{ flags dormant; }}"], "the table has the flags"),
+    (["insert rule | rf_input meta mark 1 accept"],
+     'rule {new} of chain rf_input: looks at {{"meta": {{"key": "mark"}}}}'),
+    (["insert rule | rf_input limit rate 1/hour accept"], "limit"),
+    (['insert rule | rf_input iifname "::1" accept'], "not with lo"),
+    (["add set | fading {{ type ipv4_addr; timeout 1h; }}",
+      "insert rule | rf_input ip saddr @fading accept"], "@fading, which changes by itself"),
+    (["add set | filled {{ type ipv4_addr; size 9; flags dynamic; }}",
+      "add rule | rf_output add @filled {{ ip daddr }}",
+      "insert rule | rf_input ip saddr @filled accept"], "@filled, which changes by itself"),
+    (["add map | torn {{ type ipv4_addr . inet_service : verdict; flags interval; }}",
+      "add element | torn {{ 10.0.0.0/8 . 9 : drop, 10.2.0.0 . 5-10 : accept }}",
+      "insert rule | rf_input ip saddr . th dport vmap @torn"],
+     "says two things"),
+    (["insert rule | rf_input ip daddr set 10.0.0.1"], "changes"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("script", HARMLESS)
+def test_what_changes_nothing_for_any_packet_is_no_difference(
+    alone: Namespace, script: list[str]
+) -> None:
+    proved = tamper(alone, POLICY, POD, script)
+    assert not proved.differing, str(proved)
+
+
+@pytest.mark.parametrize(("script", "told"), DIFFERENT)
+def test_a_difference_is_found_and_named(alone: Namespace, script: list[str], told: str) -> None:
+    proved = tamper(alone, POLICY, POD, script)
+    assert proved.differing
+    assert told.format(new=newest_handle(alone)) in str(proved)
+
+
+@pytest.mark.parametrize(("script", "told"), UNKNOWN)
+def test_what_is_not_known_is_named_and_nothing_proved(
+    alone: Namespace, script: list[str], told: str
+) -> None:
+    with pytest.raises(UnprovableError) as refused:
+        tamper(alone, POLICY, POD, script)
+    assert told.format(new=newest_handle(alone)) in str(refused.value)
+
+
+def test_a_node_that_drops_what_nothing_exposes_differs(alone: Namespace) -> None:
+    proved = tamper(alone, POLICY, POLICY.binding, [])
+    assert not proved.differing, str(proved)
+    script = ["chain | rf_received {{ policy drop; }}"]
+    proved = tamper(alone, POLICY, POLICY.binding, script)
+    assert "drops it by the policy of chain rf_received, the policy lets it pass" in str(proved)
+
+
+LOOKUPS = (
+    ("add element | rf_input_4_0 {{ 10.1.0.0/16 . udp . 9-10 : 0x1 }}", "UDP 10.1.0.0"),
+    ("add element | rf_input_4_1 {{ 10.1.0.3 . tcp . 9-83 }}", "TCP 10.1.0.3 -> 0.0.0.0, port 9"),
+    ("delete element | rf_input_4_1 {{ 10.2.0.3 . tcp . 83 }}", "TCP 10.2.0.3 -> 0.0.0.0, port 83"),
+)
+
+
+def test_many_rules_in_one_lookup_are_proved_and_each_element_counts(alone: Namespace) -> None:
+    """Twelve that deny, in a map to marks, and twelve that allow, in a set."""
+    held = {f"{side}{at}": f"10.{side}.0.{at}" for side in (1, 2) for at in range(12)}
+    sets: dict[SetId, tuple[Network, ...]] = {
+        SetId(f"s{name}"): (parse_network(address),) for name, address in held.items()
+    }
+    some = tuple(
+        Rule(f"default/shop/p1/{side}-{at}", action, TCP, (PortRange(80 + at, 80 + at),),
+             SetId(f"s{side}{at}"))
+        for side, action in ((1, Action.DENY), (2, Action.ALLOW)) for at in range(12)
+    )  # fmt: skip
+    udp = Rule("default/shop/p1/udp", Action.ALLOW, UDP, (), None)
+    programs = {IN: Program((*some, udp, CATCH_ALL)), OUT: Program((ANY,))}
+    policy = replace(POLICY, sets=sets, programs=programs)
+    proved = tamper(alone, policy, POD, [])
+    assert not proved.differing, str(proved)
+    for command, told in LOOKUPS:
+        assert told in str(tamper(alone, policy, POD, [command])), command
+
+
+def render(policy: NodePolicy, binding: PodBinding | NodeBinding) -> Ruleset:
+    if isinstance(binding, NodeBinding):
+        return BACKEND.render_node(policy)
+    return BACKEND.render_pod(policy, binding)
+
+
+def tamper(
+    where: Namespace,
+    policy: NodePolicy,
+    binding: PodBinding | NodeBinding,
+    script: list[str],
+) -> Proof:
+    """The proof of a binding's rules after some commands, which name rules by their handles."""
+    nft.apply(where.path, BACKEND.transaction(render(policy, binding), None))
+    rules = [found["rule"] for found in nft.list_table(where.path) or () if "rule" in found]
+    named = {(rule["chain"], rule.get("comment")): rule["handle"] for rule in rules}
+    admit = named.get(("rf_input_4", ADMIT.handle))
+    last = max((rule["handle"] for rule in rules if rule["chain"] == "rf_drop"), default=0)
+    for command in script:
+        full = command.replace(" |", " inet ringfence", 1)
+        nft.apply(where.path, full.format(admit=admit, last=last))
+    return prove(policy, binding, nft.list_table(where.path) or ())
+
+
+def newest_handle(where: Namespace) -> int:
+    listed = nft.list_table(where.path) or ()
+    return max((found["rule"]["handle"] for found in listed if "rule" in found), default=0)
+
+
+def test_what_was_written_down_is_what_the_kernel_tells() -> None:
+    def told(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {kind: {k: v for k, v in body.items() if k != "handle"} for kind, body in one.items()}
+            for one in objects
+            if "metainfo" not in one
+        ]
+
+    recorded = [json.loads(line) for line in listing.FILE.read_text().splitlines()]
+    assert told(listing.listed()) == told(recorded), "python -m tests.golden.listing writes it"
