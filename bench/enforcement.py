@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from bench import compile_cost
 from bench.company import EAST, Company, found, policy
 from ringfence.kernel import nft
 from ringfence.model.ids import NodeName, PolicyId
@@ -29,6 +30,7 @@ POD = "app-7-0"
 
 
 def main() -> None:
+    compile_cost.main()
     proof()
 
 
