@@ -6,7 +6,7 @@ And what it denies they allow only where a widening is reported of that pod.
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import Snapshot
@@ -29,6 +29,8 @@ from tests.property.policy_world import CLUSTERS, Dialling, World, numbers, worl
 from tests.property.test_compile import happens, sources
 from tests.property.test_kubernetes_layer import policies
 
+FEWER = settings(max_examples=settings().max_examples // 4 or 1)
+"""Policies for two Kubernetes clusters are long to draw."""
 APP = Requirement("app", Requires.IN, ("a",))
 subjects = st.sampled_from([(), (), (APP,)])
 
@@ -41,7 +43,8 @@ def of_kubernetes(one: Item) -> Item:
     return replace(one, labels={**one.labels, **told}, containers=ports)
 
 
-@given(worlds(), numbers(60), st.data())
+@FEWER
+@given(worlds(), numbers(), st.data())
 def test_rules_deny_nothing_that_the_layer_allows(
     world: World, drawn: list[int], data: st.DataObject
 ) -> None:
