@@ -6,6 +6,7 @@ their own. Tiers are read by priority, then by name, then by position.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 
@@ -60,6 +61,7 @@ class KubernetesLayer:
             for stage in (Stage.ADMIN, Stage.NETWORK_POLICY, Stage.BASELINE)
         }
         self._rules: list[OrderedRule] = []
+        self._resolved: dict[tuple[tuple[Peer, ...], Action], ResolvedEnd] = {}
         self._tier(Stage.ADMIN)
         self._network_policies()
         self._tier(Stage.BASELINE)
@@ -120,6 +122,12 @@ class KubernetesLayer:
         """Who the peers of a rule with that action are in the cluster."""
         if peers is None:
             return ANYONE
+        # Many policies name the same peers.
+        if (peers, action) not in self._resolved:
+            self._resolved[peers, action] = self._resolve(peers, action)
+        return self._resolved[peers, action]
+
+    def _resolve(self, peers: tuple[Peer, ...], action: Action) -> ResolvedEnd:
         items = BitMap()
         ranges: list[AddressRange] = []
         for peer in peers:
@@ -131,7 +139,7 @@ class KubernetesLayer:
                         return ResolvedEnd(anyone=True, unknown=True)
                 case _:
                     items |= self.cluster.select(peer)
-        return ResolvedEnd(items, union(ranges))
+        return ResolvedEnd(items, union(ranges), part=repr(peers))
 
     def _narrowed(
         self, rule: PolicyRule, subjects: BitMap, end: ResolvedEnd
@@ -157,7 +165,8 @@ class KubernetesLayer:
                 if rule.direction is Direction.INBOUND:
                     yield subjects & pods, end, which
                 else:
-                    yield subjects, self._among(end, pods), which
+                    part = f"{end.part} {named.name} {protocol}/{number}"
+                    yield subjects, replace(self._among(end, pods), part=part), which
 
     @cached_property
     def _named_ports(self) -> dict[str, dict[tuple[int, int], BitMap]]:

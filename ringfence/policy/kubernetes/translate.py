@@ -56,10 +56,8 @@ class KubernetesTranslator:
         self._layer, self._sets, self._fronts = layer, sets, fronts
         self._snapshot = layer.snapshot
         self._order = Order(layer.rules)
-        self._ends: dict[int, tuple[str, Ranges]] = {}
-        """By place of a rule who its peers are."""
-        self._known: dict[str, list[Ranges]] = {}
-        """Of a policy's rule the peers that it comes to."""
+        self._ends: dict[str, tuple[str, Ranges]] = {}
+        """Who peers are, by how policies name them."""
         self._decisions: dict[str, Decision] = {}
         """By handle."""
         self._widenings: dict[Widening, None] = {}
@@ -154,7 +152,7 @@ class KubernetesTranslator:
         if end.anyone:
             yield Rule(handle, rule.action, rule.protocol, rule.ports, None)
             return
-        meaning, ranges = self._peers(rule, end, at)
+        meaning, ranges = self._peers(end, at)
         peers = self._sets.name(meaning, ranges)
         yield Rule(handle, rule.action, rule.protocol, rule.ports, peers)
         if not inbound or rule.consumer.own_node:
@@ -177,24 +175,18 @@ class KubernetesTranslator:
                 peers = self._sets.name(named, nodes)
                 yield Rule(widened, Action.ALLOW, backend.protocol, ports, peers)
 
-    def _peers(self, rule: OrderedRule, end: ResolvedEnd, at: int) -> tuple[str, Ranges]:
-        """A name that holds as long as nobody rewrites the policy, and the addresses of now."""
+    def _peers(self, end: ResolvedEnd, at: int) -> tuple[str, Ranges]:
+        """A name that holds as long as policies name these peers, and the addresses of now."""
         if end.own_node:
             node = int(self._layer.own_nodes[at])
             if node == NOWHERE:
                 return "nobody", ()
             return f"node {self._snapshot.items[node].key}", self._sets.of_items([node])
-        place = rule.decision.place
-        if place not in self._ends:
-            ranges = union((*end.ranges, *self._sets.of_items(end.items)))
+        if end.part not in self._ends:
             cluster = self._snapshot.items[at].cluster
-            name = f"{cluster} {rule.decision.policy} {rule.decision.rule}"
-            # A port's name stands for other numbers at other pods, which outbound are the peers.
-            known = self._known.setdefault(name, [])
-            if ranges not in known:
-                known.append(ranges)
-            self._ends[place] = f"{name} #{known.index(ranges)}", ranges
-        return self._ends[place]
+            ranges = union((*end.ranges, *self._sets.of_items(end.items)))
+            self._ends[end.part] = f"{cluster} {end.part}", ranges
+        return self._ends[end.part]
 
     # --- Services, which a consumer dials ---
 
