@@ -38,6 +38,8 @@ class OrderedRule:
     protocol: int | None = None
     ports: tuple[PortRange, ...] = ()
     direction: Direction | None = None
+    expires_ns: int | None = None
+    """When it ceases to be one, epoch ns."""
 
     @property
     def action(self) -> Action:

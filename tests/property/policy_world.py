@@ -229,6 +229,7 @@ def _policy(tree: ScopeTree, number: int, digits: "_Digits") -> Policy:
         action,
         rank,
         priority,
+        expires_ns=digits.choose([None, None, 1, 2]),
     )
 
 
