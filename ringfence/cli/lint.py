@@ -120,7 +120,7 @@ def _lint_files(
 def _sarif(rows: list[Row]) -> dict[str, Any]:
     """SARIF 2.1.0 (OASIS): code hosts show it beside the lines."""
     from ringfence import __version__  # noqa: PLC0415
-    from ringfence.policy.lint import ODDITIES  # noqa: PLC0415
+    from ringfence.policy.finding import ODDITIES  # noqa: PLC0415
 
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",

@@ -1,7 +1,8 @@
 """What applying documents would change, decided without doing it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
@@ -12,9 +13,10 @@ from ringfence.model.quarantine import QUARANTINE
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.difference import Change, difference
 from ringfence.policy.document import Documents, parse_documents
-from ringfence.policy.fields import suggest
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
+from ringfence.policy.policy_fields import check_references
+from ringfence.policy.unmatched import unmatched
 
 
 def read_files(files: Iterable[tuple[str, str]]) -> Documents:
@@ -69,6 +71,21 @@ def tree_with(held: Documents, given: Documents) -> ScopeTree:
     return ScopeTree(scopes.values(), filters.values())
 
 
+def named_in_vain(held: Documents, given: Documents, policies: PolicySet) -> Iterator[str]:
+    """One line for each thing that a policy names which the given documents add or change, and
+    that the inventory does not have; `policies` has at least the workspaces that are given.
+
+    Nothing is told while the inventory is empty.
+    """
+    before = {(one.name, policy) for one in held.workspaces for policy in one.policies}
+    changed = [
+        replace(one, policies=tuple(it for it in one.policies if (one.name, it) not in before))
+        for one in given.workspaces
+    ]
+    for one in unmatched(policies, changed) if policies.snapshot.items else ():
+        yield f"{one.workspace}/{one.policy}: {one.why}"
+
+
 def _check_references(tree: ScopeTree, sets: Sets, given: Documents) -> None:
     """What policies name must be there; the complaint says where they name it."""
     known: dict[str, Sequence[str]] = {
@@ -76,10 +93,7 @@ def _check_references(tree: ScopeTree, sets: Sets, given: Documents) -> None:
         "filter": [*tree.filters],
         "address set": [*sets],
     }
-    for one in given.references:
-        names = known[one.kind]
-        if one.name not in names:
-            raise one.field.error(f"there is no {one.kind} {one.name!r}{suggest(one.name, names)}")
+    check_references(given.references, known)
 
 
 def _check(tree: ScopeTree, sets: Sets, workspaces: Iterable[Workspace]) -> None:

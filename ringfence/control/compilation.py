@@ -63,7 +63,8 @@ def _unknown(policy_set: PolicySet) -> Iterator[str]:
             if end.unknown:
                 who = "everybody" if end.anyone else "nobody"
                 handle = format_handle(rule.decision)
-                yield f"{handle}: nothing is known of its {role}, which stands for {who}"
+                what = f"{role}'s {end.part}" if end.part else role
+                yield f"{handle}: nothing is known of its {what}, which stands for {who}"
 
 
 def _expired(policy_set: PolicySet) -> Iterator[str]:

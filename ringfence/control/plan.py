@@ -86,17 +86,8 @@ def affected(old: PolicySet, new: PolicySet) -> tuple[str, ...]:
 
 
 def _by_identity(policy_set: PolicySet) -> dict[Hashable, OrderedRule]:
-    """The rules in order, each by what it is, wherever it stands."""
-    return {
-        (
-            replace(rule.decision, place=0),
-            rule.direction,
-            rule.consumer.part,
-            rule.provider.part,
-        ): rule
-        for rule in policy_set.rules
-        if rule.action is not Action.LOG
-    }
+    """The rules that decide, in order."""
+    return {rule.identity: rule for rule in policy_set.rules if rule.action is not Action.LOG}
 
 
 def refusal(new: PolicySet, overrides: Collection[Override]) -> str:

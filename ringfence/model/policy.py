@@ -10,6 +10,7 @@ from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import AddressSetName, FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, Port, format_protocol
 from ringfence.model.query import Query
+from ringfence.model.ranges import AddressRange, spans, subtract
 
 
 class Action(StrEnum):
@@ -90,6 +91,11 @@ class CidrEnd:
 
     networks: tuple[Network, ...]
     exceptions: tuple[Network, ...] = ()
+
+    @property
+    def ranges(self) -> tuple[AddressRange, ...]:
+        """The addresses that are meant, disjoint and sorted."""
+        return subtract(spans(self.networks), spans(self.exceptions))
 
 
 @dataclass(frozen=True, slots=True)

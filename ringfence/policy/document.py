@@ -218,6 +218,7 @@ def _source(kind: str, given: Mapping[str, Field]) -> Source:
 def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace:
     known = ("scope", "primary", "catchAll", "clusters", "policies")
     given = spec.required(known, "scope", "catchAll")
+    references.append(Reference("scope", given["scope"].text(), given["scope"]))
     clusters = _distinct(given.get("clusters"), _cluster, lambda cluster: cluster.name)
     names = [cluster.name for cluster in clusters]
     read = partial(read_policy, clusters=names, references=references)

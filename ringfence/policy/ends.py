@@ -45,6 +45,8 @@ from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import ItemKind
 from ringfence.policy.moment import Moment
 
+WorkloadsEnd = ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd
+"""Ends that are a query."""
 API_SERVICE = ServiceEnd("default", "kubernetes")
 """Whose endpoints are the API servers of a Kubernetes cluster, each of which enters itself."""
 DNS_SERVICE = ServiceEnd("kube-system", "kube-dns")
@@ -108,8 +110,8 @@ def resolve(
             if not services:
                 return ResolvedEnd(anyone=action is Action.DENY, unknown=True)
             return ResolvedEnd(services=services, same_cluster=not where)
-        case CidrEnd(networks, exceptions):
-            return ResolvedEnd(ranges=subtract(spans(networks), spans(exceptions)))
+        case CidrEnd():
+            return ResolvedEnd(ranges=end.ranges)
         case OutsideEnd():
             return ResolvedEnd(ranges=_outside(snapshot))
         case AddressSetEnd(set_name):
@@ -122,9 +124,7 @@ def resolve(
             return ResolvedEnd(own_node=True)
 
 
-def query_of(
-    end: ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd, workspace: Workspace, tree: ScopeTree
-) -> Query:
+def query_of(end: WorkloadsEnd, workspace: Workspace, tree: ScopeTree) -> Query:
     """What the workloads of an end satisfy; raises InputError as `resolve` does."""
     match end:
         case ScopeEnd(scope):

@@ -15,7 +15,6 @@ from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision
 from ringfence.policy.ends import members
-from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import PolicySet
 from ringfence.policy.parties import Parties
 
@@ -111,24 +110,36 @@ def _moves(snapshot: Snapshot, old: ScopeTree, new: ScopeTree) -> Iterator[Move]
         yield Move(*key, workloads)
 
 
+@dataclass
+class _Policy:
+    """Where a policy decided, decides, and has a part that changed."""
+
+    decision: Decision
+    was: BitMap = field(default_factory=BitMap)
+    will: BitMap = field(default_factory=BitMap)
+    changed: BitMap = field(default_factory=BitMap)
+
+
 def _rule_changes(before: PolicySet, after: PolicySet) -> Iterator[RuleChange]:
-    """The rules that change, in their new order; a workspace's two catch-alls count as one."""
+    """The policies that change, in their new order; a workspace's two catch-alls count as one."""
+    held, now = ({rule.identity: rule for rule in one.rules} for one in (before, after))
     old_parties, new_parties = Parties(before), Parties(after)
-    held, now = ({_identity(rule): rule for rule in one.rules} for one in (before, after))
-    for identity, rule in now.items():
-        old = held[identity]
-        ends_stay = (old.consumer, old.provider) == (rule.consumer, rule.provider)
-        if ends_stay and old.members == rule.members:
-            continue
-        was, will = old_parties.deciding(old), new_parties.deciding(rule)
-        kept = BitMap() if ends_stay else was & will
-        change = RuleChange(rule.decision, will - was, was - will, kept)
-        if change.gained or change.lost or change.altered:
-            yield change
-
-
-def _identity(rule: OrderedRule) -> tuple[object, ...]:
-    return rule.decision.workspace, rule.decision.policy
+    policies: dict[tuple[str | None, ...], _Policy] = {}
+    for identity, rule in {**now, **held}.items():
+        old, new = held.get(identity), now.get(identity)
+        was = old_parties.deciding(old) if old else BitMap()
+        will = new_parties.deciding(new) if new else BitMap()
+        decision = rule.decision
+        key = decision.workspace, decision.scope, decision.policy
+        one = policies.setdefault(key, _Policy(decision))
+        one.was |= was
+        one.will |= will
+        ends_stay = old and new and (old.consumer, old.provider) == (new.consumer, new.provider)
+        one.changed |= was ^ will if ends_stay else was | will
+    for one in policies.values():
+        kept = one.changed & one.was & one.will
+        if one.changed:
+            yield RuleChange(one.decision, one.will - one.was, one.was - one.will, kept)
 
 
 def _swaps(before: PolicySet, after: PolicySet) -> Iterator[Swap]:

@@ -6,7 +6,8 @@ a stage ends with for a workload and direction is a rule too, the last one, of e
 allowed only if each layer that governs it allows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -37,11 +38,19 @@ class OrderedRule:
     protocol: int | None = None
     ports: tuple[PortRange, ...] = ()
     direction: Direction | None = None
+    expires_ns: int | None = None
+    """When it ceases to be one, epoch ns."""
 
     @property
     def action(self) -> Action:
         """What the rule says."""
         return self.decision.action
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells it from all other rules, wherever in the order it stands."""
+        parts = self.consumer.part, self.provider.part
+        return replace(self.decision, place=0), self.direction, parts
 
     def decides(self, direction: Direction) -> bool:
         """Whether the rule takes part in that direction."""

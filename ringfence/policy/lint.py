@@ -5,169 +5,81 @@ comparing text.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
+from ringfence.model.address import parse_network
 from ringfence.model.ids import PolicyId, Version, WorkspaceName
 from ringfence.model.policy import (
     Action,
-    AddressSetEnd,
-    ClusterEnd,
+    CidrEnd,
     End,
-    FilterEnd,
     FqdnEnd,
-    NamedFilterEnd,
-    OwnNodeEnd,
+    OutsideEnd,
     Policy,
-    ScopeEnd,
     ServiceEnd,
     Workspace,
 )
 from ringfence.model.protocol import WITH_PORTS, PortRange
-from ringfence.model.query import And
-from ringfence.model.words import counted
+from ringfence.model.ranges import spans, subtract
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fields import format_instant
+from ringfence.policy.finding import Finding, Oddity
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.needless import Needless, needless
 from ringfence.policy.order import Enforced, PolicySet
-from ringfence.policy.parties import Parties
+from ringfence.policy.unmatched import rules_of, unmatched
 
 
-class Oddity(StrEnum):
-    """The kinds of findings."""
-
-    SHADOWED = "shadowed"
-    CONTRADICTORY = "contradictory"
-    REDUNDANT = "redundant"
-    TOO_BROAD = "too-broad"
-    UNUSED = "unused"
-    EXPIRED = "expired"
-    EXPIRING = "expiring"
-    MATCHES_NOTHING = "matches-nothing"
-    NO_SUCH_SERVICE = "no-such-service"
-
-
-ODDITIES = {
-    Oddity.SHADOWED: "Policies that are read before decide all its connections, as it says.",
-    Oddity.CONTRADICTORY: "Policies before decide all its connections, and not as it says.",
-    Oddity.REDUNDANT: "What would decide in its place says the same.",
-    Oddity.TOO_BROAD: "It allows any port to or from everybody.",
-    Oddity.UNUSED: "No connection was observed that it decides.",
-    Oddity.EXPIRED: "It counts no more.",
-    Oddity.EXPIRING: "Soon it counts no more.",
-    Oddity.MATCHES_NOTHING: "One of its ends is nobody.",
-    Oddity.NO_SUCH_SERVICE: "The inventory has no such Service.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something odd about a policy; `others` are policies, WORKSPACE/POLICY, that make it so."""
-
-    kind: Oddity
-    workspace: WorkspaceName
-    policy: PolicyId
-    why: str
-    others: tuple[str, ...] = ()
-
-
-_Told = tuple[Oddity, str, tuple[str, ...]]
-
-
-def lint(
-    policies: PolicySet, about: Collection[WorkspaceName], *, known: bool = True
-) -> list[Finding]:
+def lint(policies: PolicySet, judged: Iterable[Workspace], *, known: bool = True) -> list[Finding]:
     """What is odd about the policies of some workspaces among all that are given.
 
     By workspace, and in the order in which each one lists its policies. `known` is whether the
     inventory is a real one: that of `policy.universe` tells neither whom there is, nor what else
-    would decide.
+    would decide. Then `judged` are as people wrote them, and what is left out there is not told.
     """
-    rules: dict[tuple[WorkspaceName, PolicyId], list[OrderedRule]] = {}
-    alone: list[int] = []
-    for at, rule in enumerate(policies.rules):
-        decision = rule.decision
-        if decision.policy is not None and decision.workspace in about:
-            parts = rules.setdefault((decision.workspace, decision.policy), [])
-            parts.append(rule)
-            alone = [*alone, at] if len(parts) == 1 else alone[:-1]
-    parties = Parties(policies)
-    unneeded = needless(policies, alone)
-    why = {one.rule.decision.place: one for one in unneeded if known or one.shadowed}
-    found: list[Finding] = []
-    for workspace, _ in sorted(policies.enforced, key=lambda one: one[0].name):
-        for policy in workspace.policies if workspace.name in about else ():
-            parts = rules[workspace.name, policy.id]
-            rule = parts[0]
-            told: list[_Told] = []
-            if known:
-                told += _nobody(policies, workspace, policy, rule)
-            if not told and (one := why.get(rule.decision.place)):
-                told.append(_needless(one))
-            elif not told and known and not any(map(parties.deciding, parts)):
-                told.append((Oddity.MATCHES_NOTHING, _outside(rule), ()))
-            if broad := _too_broad(policies, policy, rule):
-                told.append((Oddity.TOO_BROAD, broad, ()))
-            found += [
-                Finding(kind, workspace.name, policy.id, text, others)
-                for kind, text, others in told
-            ]
-    return found
+    rules = rules_of(policies)
+    about = sorted(judged, key=lambda one: one.name)
+    found = list(unmatched(policies, about)) if known else []
+    said = [
+        (workspace, policy, rules[workspace.name, policy.id])
+        for workspace in about
+        for policy in workspace.policies
+        if (workspace.name, policy.id) in rules
+    ]
+    alone = sorted(
+        places[0]
+        for _, policy, places in said
+        if len(places) == 1 and (known or not _may_mean_everybody(policy))
+    )
+    found += [_needless(one) for one in needless(policies, alone) if known or one.shadowed]
+    for workspace, policy, places in said:
+        if broad := _too_broad(policies, policy, policies.rules[places[0]]):
+            found.append(Finding(Oddity.TOO_BROAD, workspace.name, policy.id, broad))
+    order = {(workspace.name, policy.id): at for at, (workspace, policy, _) in enumerate(said)}
+    return sorted(found, key=lambda one: order[one.workspace, one.policy])
 
 
-def _outside(rule: OrderedRule) -> str:
-    scope = rule.decision.scope
-    return f"neither end is a workload of scope {scope!r}, so it decides nowhere"
+def _may_mean_everybody(policy: Policy) -> bool:
+    """Whether it does in some inventories: see `policy.universe`."""
+    return policy.action is Action.DENY and isinstance(policy.provider, ServiceEnd)
 
 
-def _nobody(
-    policies: PolicySet, workspace: Workspace, policy: Policy, rule: OrderedRule
-) -> Iterator[_Told]:
-    """Ends that the inventory has nothing for."""
-    for role, end, resolved in (
-        ("consumer", policy.consumer, rule.consumer),
-        ("provider", policy.provider, rule.provider),
-    ):
-        if isinstance(end, FqdnEnd | AddressSetEnd):
-            continue  # DNS or a list tells, and not the inventory
-        if isinstance(end, ServiceEnd) and resolved.unknown:
-            where = f" in {end.kubernetes_cluster}" if end.kubernetes_cluster else ""
-            reach = "everybody" if resolved.anyone else "nobody"
-            said = f"{role}: there is no Service {end.namespace}/{end.name}{where}"
-            yield Oddity.NO_SUCH_SERVICE, f"{said}, so {policy.action} means {reach}", ()
-        elif _is_nobody(end, resolved):
-            said = "it matches no workload"
-            if hosts := _host_network(policies, workspace, end):
-                pods = counted(hosts, "pod")
-                said = f"it matches only host-network pods ({pods}), each of which is its node"
-            yield Oddity.MATCHES_NOTHING, f"{role}: {said}", ()
-
-
-def _is_nobody(end: End, resolved: ResolvedEnd) -> bool:
-    named = resolved.items or resolved.ranges or resolved.services
-    return not (named or resolved.anyone or resolved.unknown or isinstance(end, OwnNodeEnd))
-
-
-def _needless(one: Needless) -> _Told:
+def _needless(one: Needless) -> Finding:
     others = tuple(map(_name, one.others))
     listed = ", ".join(others)
-    actions = {rule.action for rule in one.others}
-    action = one.rule.action
+    action, actions = one.rule.action, {rule.action for rule in one.others}
     if not one.shadowed:
-        return (
+        kind, why = (
             Oddity.REDUNDANT,
             f"without it {listed} would decide, and say {action} as well",
-            others,
         )
-    if actions == {action}:
-        return Oddity.SHADOWED, f"{listed} decides all its connections before it", others
-    said = " and ".join(sorted(actions))
-    return (
-        Oddity.CONTRADICTORY,
-        f"{listed} decides all its connections before it, and says {said}, not {action}",
-        others,
-    )
+    else:
+        kind, why = Oddity.SHADOWED, f"{listed} decides all its connections before it"
+        if actions != {action}:
+            kind = Oddity.CONTRADICTORY
+            why += f", and says {' and '.join(sorted(actions))}, not {action}"
+    decision = one.rule.decision
+    assert decision.policy, "a catch-all is never judged"
+    return Finding(kind, decision.workspace, decision.policy, why, others)
 
 
 def _name(rule: OrderedRule) -> str:
@@ -189,8 +101,11 @@ def _too_broad(policies: PolicySet, policy: Policy, rule: OrderedRule) -> str:
         return ""
     everybody = [
         role
-        for role, end in (("consumer", rule.consumer), ("provider", rule.provider))
-        if _is_everybody(policies, end)
+        for role, end, resolved in (
+            ("consumer", policy.consumer, rule.consumer),
+            ("provider", policy.provider, rule.provider),
+        )
+        if _is_everybody(policies, end, resolved)
     ]
     if not everybody:
         return ""
@@ -198,34 +113,20 @@ def _too_broad(policies: PolicySet, policy: Policy, rule: OrderedRule) -> str:
     return f"it allows {what}, and its {' and its '.join(everybody)} is everybody"
 
 
-def _is_everybody(policies: PolicySet, end: ResolvedEnd) -> bool:
-    """Whether an end is every address of IPv4 or of IPv6, or every workload of several."""
-    widest = any(last - first + 1 >= _V4_ADDRESSES for first, last in end.ranges)
+def _is_everybody(policies: PolicySet, end: End, resolved: ResolvedEnd) -> bool:
+    """Whether an end is all of IPv4 or of IPv6, all hosts outside, or all of several workloads."""
+    ranges = end.ranges if isinstance(end, CidrEnd) else resolved.ranges
     subjects = policies.snapshot.subjects
-    return end.anyone or widest or (len(subjects) > 1 and end.items == subjects)
+    return (
+        isinstance(end, OutsideEnd)
+        or any(not subtract(family, ranges) for family in _FAMILIES)
+        or (len(subjects) > 1 and resolved.items == subjects)
+    )
 
 
-_V4_ADDRESSES = 2**32
+_FAMILIES = [spans([parse_network(text)]) for text in ("0.0.0.0/0", "::/0")]
 _PORTS = 65535
 """Port 0 is never used, so 1-65535 are all."""
-
-
-def _host_network(policies: PolicySet, workspace: Workspace, end: End) -> int:
-    """How many host-network pods an end would match if they were not their nodes."""
-    match end:
-        case ScopeEnd(scope):
-            query = policies.tree.full_query(scope)
-        case ClusterEnd(name):
-            own = next(one.query for one in workspace.clusters if one.name == name)
-            query = And((policies.tree.full_query(workspace.scope), own))
-        case FilterEnd(query):
-            pass
-        case NamedFilterEnd(named):
-            query = policies.tree.filters[named].query
-        case _:
-            return 0
-    snapshot = policies.snapshot
-    return len(snapshot.select(query) & (snapshot.workloads - snapshot.subjects))
 
 
 def lint_sets(

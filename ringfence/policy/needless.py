@@ -1,13 +1,15 @@
 """Which policies could go without any connection being judged otherwise, and why.
 
 A policy is *shadowed* where rules before it decide all its connections, and *redundant* where what
-would decide in its place says the same. Both are worked out on sets of connections
-(`policy.space`), for one inventory. Where these are not exact, and where a policy comes to several
-rules, it counts as needed: what is told here can be relied on, but there may be more.
+would decide in its place says the same, each time as long as it counts: a policy that expires
+stands in for none that goes on. Both are worked out on sets of connections (`policy.space`), for
+one inventory. Where these are not exact, and where a policy comes to several rules, it counts as
+needed: what is told here can be relied on, but there may be more.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from pyroaring import BitMap
@@ -63,11 +65,16 @@ class _Order:
             met = {} if rule.action is Action.LOG else space.regions(rule)
             for role, listed in self._regions.items():
                 listed.append(met[role] if met and rule.decides(DIRECTIONS[role]) else [])
+        self._ends = [inf if rule.expires_ns is None else rule.expires_ns for rule in layer.rules]
+        self._until = {
+            end: BitMap(at for at, other in enumerate(self._ends) if other >= end)
+            for end in set(self._ends)
+        }
         self._index = {role: _Index(rules, len(space)) for role, rules in self._regions.items()}
 
     def shadowing(self, place: int, gone: BitMap) -> tuple[OrderedRule, ...]:
         """The rules before that leave nothing to the one at the place; none if they do not."""
-        before = BitMap(range(place)) - gone
+        before = (self._lasting(place) & BitMap(range(place))) - gone
         covering: set[int] = set()
         speaks = False
         for role in EndRole:
@@ -88,7 +95,8 @@ class _Order:
 
     def same(self, place: int, gone: BitMap) -> tuple[OrderedRule, ...]:
         """The rules that would decide in place of this one, if each says the same; else none."""
-        before = BitMap(range(place)) - gone
+        lasting = self._lasting(place)
+        before = (lasting & BitMap(range(place))) - gone
         after = BitMap(range(place + 1, len(self._rules))) - gone
         instead: set[int] = set()
         for role in EndRole:
@@ -99,7 +107,7 @@ class _Order:
                     continue
                 if self._rules[other].action is not self._rules[place].action:
                     return ()
-                left, took = _take(left, regions)
+                left, took = _take(left, regions if other in lasting else ())
                 if took:
                     instead.add(other)
                 if not left:
@@ -107,6 +115,10 @@ class _Order:
             if left:
                 return ()
         return tuple(self._rules[other] for other in sorted(instead))
+
+    def _lasting(self, place: int) -> BitMap:
+        """The places of the rules that last as long as the one at the place."""
+        return self._until[self._ends[place]]
 
     def _taken(
         self, role: EndRole, regions: Sequence[Region], others: BitMap

@@ -1,6 +1,6 @@
 """Lint of files, with no control plane: findings with the file and the line of their policy."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ringfence.inventory.contents import sets_with
@@ -13,9 +13,11 @@ from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.model.workload import Item
 from ringfence.policy.comments import Path, places
 from ringfence.policy.document import Documents, parse_documents
-from ringfence.policy.lint import Finding, expiring, lint, lint_sets
+from ringfence.policy.finding import Finding
+from ringfence.policy.lint import expiring, lint, lint_sets
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
+from ringfence.policy.policy_fields import Reference, check_references
 from ringfence.policy.universe import universe
 
 
@@ -46,6 +48,7 @@ def lint_documents(
     found: list[Workspace] = []
     filters: list[InventoryFilter] = []
     address_sets: list[AddressSet] = []
+    references: list[Reference] = []
     where: dict[Path, Place] = {}
     for name, text in files:
         read = parse_documents(text, name)
@@ -53,9 +56,16 @@ def lint_documents(
         found += read.workspaces
         filters += read.filters
         address_sets += read.address_sets
+        references += read.references
         for mark, path in places(text):
             where[path] = Place(name, mark.line + 1)
     documents = Documents(tuple(scopes), tuple(found), tuple(filters), tuple(address_sets))
+    known_names: dict[str, Sequence[str]] = {
+        "scope": [one.name for one in scopes],
+        "filter": [one.name for one in filters],
+        "address set": [one.name for one in address_sets],
+    }
+    check_references(references, known_names, "; give the file that it stands in as well")
     names = {one.name for one in documents.workspaces}
     for wanted in workspaces:
         if wanted not in names:
@@ -71,7 +81,11 @@ def lint_documents(
     odd = [
         one
         for bound, judged in lint_sets(documents.workspaces, versions, about)
-        for one in lint(PolicySet(snapshot, tree, bound, moment), judged, known=known)
+        for one in lint(
+            PolicySet(snapshot, tree, bound, moment),
+            [one for one in found if one.name in judged],
+            known=known,
+        )
     ]
     odd += expiring([one for one in found if one.name in about], now_ns, within_ns)
     positions = {

@@ -21,11 +21,11 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
-from ringfence.model.policy import Action, Direction, Policy, Rank, Workspace
+from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
-from ringfence.policy.ends import members, own_nodes, resolve
+from ringfence.policy.ends import ResolvedEnd, members, own_nodes, resolve
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.parts import parts
@@ -88,6 +88,10 @@ class PolicySet:
         """For each position that of its node; see `ends.own_nodes`."""
         return own_nodes(self.snapshot)
 
+    def resolve(self, end: End, action: Action, workspace: Workspace) -> ResolvedEnd:
+        """Who an end of a policy with the action is; the policy is one of the workspace."""
+        return resolve(end, action, workspace, self.tree, self.snapshot, self.moment)
+
     def _sequence(self) -> Iterator[Entry]:
         yield from self._apart()
         yield from sequence(self.tree, self.enforced, self.moment.at_ns)
@@ -118,13 +122,17 @@ class PolicySet:
             yield OrderedRule(decision(None, action), governed, direction=said)
             return
         decided = decision(said.id, said.action)
-        consumer, provider = (
-            resolve(end, said.action, workspace, self.tree, self.snapshot, self.moment)
-            for end in (said.consumer, said.provider)
-        )
+        consumer = self.resolve(said.consumer, said.action, workspace)
+        provider = self.resolve(said.provider, said.action, workspace)
         for one in parts(said, governed, consumer, provider, self.snapshot):
             yield OrderedRule(
-                decided, one.members, one.consumer, one.provider, said.protocol, one.ports
+                decided,
+                one.members,
+                one.consumer,
+                one.provider,
+                said.protocol,
+                one.ports,
+                expires_ns=said.expires_ns,
             )
 
 

@@ -89,7 +89,7 @@ def _numbered(
         return
     if ranges:
         yield provider, ranges
-    items, services = _declared(policy.protocol, names, provider, snapshot)
+    items, services = declared(policy.protocol, names, provider, snapshot)
     for number in sorted({*items, *services}):
         end = replace(
             provider,
@@ -99,10 +99,10 @@ def _numbered(
         )
         yield end, (PortRange(number, number),)
     if not ranges and not items and not services:
-        yield ResolvedEnd(unknown=True), ()
+        yield ResolvedEnd(unknown=True, part=f"port {','.join(sorted(names))}"), ()
 
 
-def _declared(
+def declared(
     protocol: int | None, names: set[PortName], provider: ResolvedEnd, snapshot: Snapshot
 ) -> tuple[dict[int, BitMap], dict[int, BitMap]]:
     """By number the provider's workloads, and its Services, that have a port of such a name."""

@@ -1,6 +1,6 @@
 """A policy and its ends as fields of a document."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,6 +66,17 @@ class Reference:
     kind: str
     name: str
     field: Field
+
+
+def check_references(
+    references: Iterable[Reference], known: Mapping[str, Sequence[str]], hint: str = ""
+) -> None:
+    """Raise DocumentError for the first that is not `known`, names by kind; `hint` ends it."""
+    for one in references:
+        names = known[one.kind]
+        if one.name not in names:
+            said = f"there is no {one.kind} {one.name!r}{suggest(one.name, names)}"
+            raise one.field.error(said + hint)
 
 
 def read_policy(field: Field, clusters: Sequence[str], references: list[Reference]) -> Policy:

@@ -7,7 +7,8 @@ of their own, one for each part of the address space that they tell apart, and e
 address in each. Services have a port between any two that are named.
 
 A policy that others shadow here is shadowed whatever the inventory, as long as a workload has one
-value for each key. More may be shadowed in a real one.
+value for each key. More may be shadowed in a real one. A DENY towards a Service is the exception:
+every Service that is named is here, and where one is missing such a policy means everybody.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,7 +35,6 @@ from ringfence.model.policy import (
 )
 from ringfence.model.protocol import WITH_PORTS, PortRange
 from ringfence.model.query import And, Compare, Not, Operator, Or, Query
-from ringfence.model.ranges import AddressRange, spans, subtract
 from ringfence.model.workload import (
     WORKLOAD_KINDS,
     Item,
@@ -97,7 +97,7 @@ class _Rewriting:
         cuts: set[int] = set()
         for end in _ends(self.workspaces):
             if isinstance(end, CidrEnd):
-                for first, last in _ranges(end):
+                for first, last in end.ranges:
                     cuts |= {first, last + 1}
         self._parts = list(pairwise(sorted(cuts)))
 
@@ -168,7 +168,7 @@ class _Rewriting:
                 return end
 
     def _blocks(self, end: CidrEnd) -> Iterator[Network]:
-        ranges = _ranges(end)
+        ranges = end.ranges
         for block, (first, after) in enumerate(self._parts, start=1):
             if any(low <= first and after - 1 <= high for low, high in ranges):
                 yield Network(_address(block, 0), _BLOCK)
@@ -179,10 +179,6 @@ def _ends(workspaces: Iterable[Workspace]) -> Iterator[End]:
         for policy in workspace.policies:
             yield policy.consumer
             yield policy.provider
-
-
-def _ranges(end: CidrEnd) -> tuple[AddressRange, ...]:
-    return subtract(spans(end.networks), spans(end.exceptions))
 
 
 def _address(block: int, number: int) -> Address:

@@ -3,7 +3,7 @@ connections between all that is in them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -40,12 +40,20 @@ from ringfence.model.policy import (
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import ICMP, TCP, UDP, PortRange
+from ringfence.model.protocol import ICMP, TCP, UDP, Port, PortName, PortRange
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import Query, parse
 from ringfence.model.ranges import union
 from ringfence.model.scope import Scope, ScopeTree
-from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
+from ringfence.model.workload import (
+    Backend,
+    ContainerPort,
+    Item,
+    ItemKind,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+)
 from ringfence.policy.connection import Connection
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import Enforced, PolicySet
@@ -98,15 +106,17 @@ def pods_and_nodes(draw: st.DrawFn) -> list[Item]:
                 given = f"10.{number}.{node[1]}.{pod}", f"fd0{number}::{node[1]}:{pod}"
                 held = addresses if host_network else tuple(map(parse_address, given))
                 name = f"{node}-p{pod}"
-                items.append(
-                    item(ItemKind.POD, cluster, name, held, draw(labels), node, host_network)
-                )
+                one = item(ItemKind.POD, cluster, name, held, draw(labels), node, host_network)
+                items.append(replace(one, containers=draw(containers)))
     for number in range(2):
         address = parse_address(f"172.16.0.{number}")
         items.append(item(ItemKind.HOST, ClusterId(""), f"h{number}", (address,), draw(labels)))
     return items
 
 
+containers = st.sampled_from(
+    [(ContainerPort("http", TCP, 80),), (ContainerPort("http", TCP, 8079),), ()]
+)
 labels = st.fixed_dictionaries(
     {}, optional={"app": st.sampled_from("ab"), "env": st.sampled_from(["prod", "test", "dev"])}
 )
@@ -132,7 +142,12 @@ def services(draw: st.DrawFn, pods: list[Item]) -> list[Item]:
     for number, cluster in enumerate(CLUSTERS):
         for name in ("carts", "front-end"):
             ports = tuple(
-                ServicePort(f"p{port}", draw(protocols), port, draw(st.sampled_from([0, 31095])))
+                ServicePort(
+                    "http" if port == PORTS[0] else f"p{port}",
+                    draw(protocols),
+                    port,
+                    draw(st.sampled_from([0, 31095])),
+                )
                 for port in draw(
                     st.lists(st.sampled_from(PORTS[:3]), unique=True, min_size=1, max_size=2)
                 )
@@ -197,16 +212,24 @@ def _policy(tree: ScopeTree, number: int, digits: "_Digits") -> Policy:
         digits.choose([None, None, TCP, TCP, UDP, ICMP]),
     )
     first, ports = digits.choose(PORTS), digits.choose(["all", "all", "one", "from"])
-    spans = {"all": (), "one": (PortRange(first, first),), "from": (PortRange(first, 65535),)}
+    spans: dict[str, tuple[Port, ...]] = {
+        "all": (),
+        "one": (PortRange(first, first),),
+        "from": (PortRange(first, 65535),),
+    }
+    consumer, provider = _consumer(tree, digits), _provider(tree, digits)
+    if isinstance(provider, ScopeEnd | ClusterEnd | FilterEnd | ServiceEnd):
+        spans["one"] = digits.choose([spans["one"], (PortName("http"),)])
     return Policy(
         PolicyId(f"p{number}"),
-        _consumer(tree, digits),
-        _provider(tree, digits),
+        consumer,
+        provider,
         protocol,
         spans[ports] if protocol in (TCP, UDP) else (),
         action,
         rank,
         priority,
+        expires_ns=digits.choose([None, None, 1, 2]),
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.requests import RequestResponse, request_response
-from ringfence.control.apply import decide, read_files, tree_with
+from ringfence.control.apply import decide, named_in_vain, read_files, tree_with
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import ConflictError, NotFoundError
@@ -33,6 +33,7 @@ from ringfence.model.policy import Workspace
 from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy.difference import ChangeKind, DocumentKind
 from ringfence.policy.document import Documents, format_documents
+from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.order import PolicySet
 from ringfence.policy.scope_checks import divided_clusters
 from ringfence.store.relational.address_sets import all_address_sets
@@ -77,7 +78,9 @@ class ApplyResponse(BaseModel):
 
     changes: list[DocumentChangeResponse]
     workloads: list[str]
-    warnings: list[str] = Field(description="What is worth knowing besides.")
+    warnings: list[str] = Field(
+        description="What is odd about the scopes given, what changed policies name in vain, more."
+    )
     requests: list[RequestResponse]
     refused: str
 
@@ -117,7 +120,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             if refused:
                 raise ConflictError(refused)
             await write_changes(connection, services.clock(), given, changes, versions, author)
-    warnings = await _warnings(services, tree) if given.scopes else []
+    warnings = await asyncio.to_thread(_warnings, services, tree, held, given)
     requests: list[HeldRequest] = []
     try:
         if not request.dry_run:
@@ -154,9 +157,15 @@ async def read_request(request: ApplyRequest) -> Documents:
     return await asyncio.to_thread(read_files, files)
 
 
-async def _warnings(services: Services, tree: ScopeTree) -> list[str]:
-    snapshot = services.inventory.timeline.latest()
-    return [str(one) for one in await asyncio.to_thread(divided_clusters, snapshot, tree)]
+def _warnings(services: Services, tree: ScopeTree, held: Documents, given: Documents) -> list[str]:
+    snapshot, now = services.inventory.timeline.latest(), services.inventory.now()
+    # Before anything expires, as `ringfence lint` judges.
+    then = Moment(UNTOLD.at_ns, now.names, sets_with(now.sets, given.address_sets))
+    unversioned = [(one, Version(0)) for one in given.workspaces]
+    return [
+        *(str(one) for one in (divided_clusters(snapshot, tree) if given.scopes else ())),
+        *named_in_vain(held, given, PolicySet(snapshot, tree, unversioned, then)),
+    ]
 
 
 async def _governance(

@@ -19,7 +19,8 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.duration import parse_duration
 from ringfence.model.ids import WorkspaceName
 from ringfence.model.scope import ScopeTree
-from ringfence.policy.lint import Finding, Oddity, expiring, lint, lint_sets, unused
+from ringfence.policy.finding import Finding, Oddity
+from ringfence.policy.lint import expiring, lint, lint_sets, unused
 from ringfence.policy.moment import UNTOLD, Moment
 from ringfence.policy.order import Enforced, PolicySet
 from ringfence.store.flows.queries import HOPS
@@ -95,7 +96,8 @@ def _lint(
     judged: set[WorkspaceName],
     moment: Moment,
 ) -> list[Finding]:
-    return lint(PolicySet(snapshot, tree, bound, moment), judged)
+    named = [workspace for workspace, _ in bound if workspace.name in judged]
+    return lint(PolicySet(snapshot, tree, bound, moment), named)
 
 
 async def _unused(

@@ -74,11 +74,30 @@ async def test_an_inventory_of_a_file_knows_the_names_of_ports(
     file, inventory = tmp_path / "shop.yaml", tmp_path / "inventory.json"
     inventory.write_text((await world.run("inventory", "-o", "json"))[1])
     asked = ("lint", str(file), "--inventory", str(inventory), "-o", "json")
-    for name, kinds in (("mysql", ["contradictory"]), ("postgres", [])):
+    for name, kinds in (("mysql", ["contradictory"]), ("postgres", ["matches-nothing"])):
         file.write_text(TWICE.replace("[3306]", f"[{name}]", 1))
         code, out, _ = await world.run(*asked)
         assert [one["kind"] for one in json.loads(out)] == kinds
         assert code == (2 if kinds else 0)
+
+
+async def test_apply_and_diff_tell_what_changed_policies_name_in_vain(
+    world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.yaml"
+    vain = DOCUMENTS.replace('name = "db"', 'name = "dbb"')
+    file.write_text(vain)
+    code, _, said = await world.run("apply", "-f", str(file), "--dry-run")
+    assert (code, said) == (0, "")  # nothing is known of anybody
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    warning = "warning: shop/front-to-db: provider: it matches no workload\n"
+    code, _, said = await world.run("diff", "-f", str(file))
+    assert (code, said) == (2, warning)
+    code, _, said = await world.run("apply", "-f", str(file))
+    assert (code, said) == (0, warning)
+    code, _, said = await world.run("apply", "-f", str(file))
+    assert (code, said) == (0, "")  # what did not change is not told again
+    assert (await world.run("lint"))[0] == 2
 
 
 async def test_policies_that_expire_are_found_in_time(world: World, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def policy_set(items: list[Item], *enforced: Documents) -> PolicySet:
 @pytest.mark.parametrize(
     ("documents", "says"),
     [
-        (workspace("w", "nowhere"), "bound to scope 'nowhere', which is none"),
+        (workspace("w", "nowhere"), "spec.scope: there is no scope 'nowhere'"),
         (workspace("second", "shop"), "two primary workspaces"),
         (given("kind: Scope\nmetadata: {name: other}\nspec: {query: everything}"), "exactly one"),
         (
@@ -206,26 +206,29 @@ def test_probes_that_only_a_catch_all_denies(documents: Documents, cut_off: list
 
 
 @pytest.mark.parametrize(
-    ("action", "who", "end"),
+    ("action", "who", "provider", "what"),
     [
-        ("ALLOW", "nobody", "service: shop/gone"),
-        ("DENY", "everybody", "service: shop/gone"),
-        ("ALLOW", "nobody", "fqdn: example.org"),
-        ("DENY", "nobody", "fqdn: example.org"),
+        ("ALLOW", "nobody", "{service: shop/gone}", "provider"),
+        ("DENY", "everybody", "{service: shop/gone}", "provider"),
+        ("ALLOW", "nobody", "{fqdn: example.org}", "provider"),
+        ("DENY", "nobody", "{fqdn: example.org}", "provider"),
+        ("ALLOW", "nobody", "{scope: shop}, ports: [http]", "provider's port http"),
     ],
 )
-def test_an_end_of_which_nothing_is_known_is_noted(action: str, who: str, end: str) -> None:
+def test_an_end_of_which_nothing_is_known_is_noted(
+    action: str, who: str, provider: str, what: str
+) -> None:
     documents = workspace(
         "w",
         "shop",
         f"  policies:\n  - {{id: p, action: {action}, consumer: {{scope: shop}},"
-        f" provider: {{{end}}}, protocol: TCP}}\n",
+        f" provider: {provider}, protocol: TCP}}\n",
     )
     compilation = compile_nodes(
         policy_set([NODE, FRONT, DB], documents), Surroundings((), NodeAccess())
     )
     assert compilation.warnings == (
-        f"default/w/p1/p: nothing is known of its provider, which stands for {who}",
+        f"default/w/p1/p: nothing is known of its {what}, which stands for {who}",
     )
 
 

@@ -1,5 +1,7 @@
 """What an edit of the scope tree does, and what there is to know about a tree."""
 
+from dataclasses import replace
+
 import pytest
 from pyroaring import BitMap
 
@@ -7,9 +9,10 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, RevisionId, ScopeName, Version, item_key
 from ringfence.model.labels import make_labels
+from ringfence.model.protocol import TCP
 from ringfence.model.query import parse
 from ringfence.model.scope import Scope, ScopeTree
-from ringfence.model.workload import Item, ItemKind
+from ringfence.model.workload import ContainerPort, Item, ItemKind
 from ringfence.policy.document import parse_documents
 from ringfence.policy.impact import Impact, impact
 from ringfence.policy.order import PolicySet
@@ -89,6 +92,26 @@ def test_moves_rules_and_workloads_of_an_edit() -> None:
         [], ["carts-west"], ["carts-east"]
     ]  # fmt: skip
     assert found.moves[0].left == ("carts",)
+
+
+def test_each_part_of_a_policy_counts() -> None:
+    """A port's name is one part of a policy for each number that it has."""
+    text = DOCUMENTS.replace("ports: [80]", "ports: [http]")
+    enforced = [(one, Version(1)) for one in parse_documents(text, "test").workspaces]
+    http = {"carts-east": 80, "carts-west": 8080}
+    items = [
+        replace(one, containers=(ContainerPort("http", TCP, http[one.name]),))
+        if one.name in http else one for one in PODS
+    ]  # fmt: skip
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    west = ("carts", "all", 'kubernetes.label.app = "carts" and kubernetes.cluster = "west"')
+    wide, narrow = (PolicySet(snapshot, tree(ALL, carts, WEB), enforced) for carts in (CARTS, west))
+    for before, after in ((wide, narrow), (narrow, wide)):
+        (change,) = [one for one in impact(before, after).rules if one.decision.policy]
+        gone, here = (
+            (change.lost, change.gained) if before is wide else (change.gained, change.lost)
+        )
+        assert (names(gone), names(here)) == (["carts-east"], [])
 
 
 def test_siblings_that_change_places() -> None:

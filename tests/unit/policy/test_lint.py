@@ -4,12 +4,23 @@ from dataclasses import replace
 
 import pytest
 
+from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
-from ringfence.model.ids import Version
-from ringfence.model.workload import Item, ItemKind
+from ringfence.model.ids import ClusterId, Version, item_key
+from ringfence.model.protocol import TCP
+from ringfence.model.workload import (
+    Backend,
+    ContainerPort,
+    Item,
+    ItemKind,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+)
 from ringfence.policy.document import parse_documents
 from ringfence.policy.fields import parse_instant
-from ringfence.policy.lint import Oddity, unused
+from ringfence.policy.finding import Oddity
+from ringfence.policy.lint import unused
 from ringfence.policy.offline import lint_documents
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
 from tests.unit.policy.test_needless import HEAD, SERVICE, SERVICE_80, SHOP, policy
@@ -65,6 +76,91 @@ def test_reasons_name_what_makes_it_so() -> None:
     )
 
 
+def pod_with(port: int) -> Item:
+    pod = item(ItemKind.POD, f"w{port}", f"10.0.1.{port}")
+    return replace(pod, containers=(ContainerPort("http", TCP, port),))
+
+
+@pytest.mark.parametrize("numbers", [0, 1, 2, 3, 4])
+def test_a_policy_of_several_rules_hides_no_other(numbers: int) -> None:
+    """A port's name is a rule for each number that it has."""
+    shadowed = policy("x", SHOP, action="DENY") + policy("a") + policy("b")
+    text = HEAD + shadowed + policy("c", """filter: 'name matches "w.*"'""", "http")
+    found = told(text, [*ITEMS, *map(pod_with, range(1, numbers + 1))])
+    assert [name for _, name, kind in found if kind == Oddity.CONTRADICTORY] == ["a", "b"]
+
+
+HTTPS = ServiceSpec(ServiceType.CLUSTER_IP, (ServicePort("https", TCP, 443),))
+SERVED = (Backend("https", TCP, parse_address("203.0.113.5"), 6443, True, None),)
+API = replace(item(ItemKind.SERVICE, "kubernetes", "10.96.0.1"), namespace="default", service=HTTPS)
+FIRST = ClusterId("aaa")
+ELSEWHERE = replace(
+    API,
+    key=item_key(FIRST, ItemKind.SERVICE, "kubernetes"),
+    cluster=FIRST,
+    service=replace(HTTPS, backends=SERVED),
+)
+SAID = "provider: Service shop/db has no"
+HAS = "it has TCP 80 (db)"
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        (policy("a", SERVICE_80, "nosuch"), [f"{SAID} TCP port nosuch; {HAS}"]),
+        (policy("a", SERVICE_80, "80, 8080"), [f"{SAID} TCP port 8080; {HAS}"]),
+        (policy("a", SERVICE_80, "80", protocol="UDP"), [f"{SAID} UDP port 80; {HAS}"]),
+        (policy("a", SERVICE_80, "", protocol="SCTP"), [f"{SAID} SCTP port; {HAS}"]),
+        (policy("a", SERVICE_80, "", protocol="ICMP"), [f"{SAID} ICMP port; {HAS}"]),
+        (policy("a", ports="nosuch, 80"),
+         ["provider: none of its workloads has a TCP port of the name 'nosuch'"]),
+        (policy("a", ports="0"), ["provider: port 0 is never used"]),
+        (policy("a", "service: shop/gone", action="DENY"),
+         ["provider: there is no Service shop/gone, so DENY means everybody"]),
+        (policy("a", "service: shop/db, kubernetesCluster: east"),
+         ["provider: there is no Service shop/db in east, so ALLOW means nobody"]),
+        (policy("a", "apiServer: own", "443", consumer="{apiServer: east}"),
+         ["consumer: there is no Service default/kubernetes in east, so ALLOW means nobody"]),
+        (policy("a", "apiServer: own", "6443"),
+         ["provider: Service default/kubernetes has no TCP port 6443; it has TCP 443 (https)"]),
+        (policy("a", consumer="{apiServer: own}"), []),
+        (policy("a", consumer="{apiServer: lab}"),
+         ["consumer: Service default/kubernetes in lab has no endpoints"]),
+        (policy("a", "cidr: 10.0.0.0/8, except: [0.0.0.0/0]"),
+         ["provider: its exceptions leave no address"]),
+        (policy("a", "cidr: 10.0.0.0/8, except: [10.1.0.0/16, 11.0.0.0/8]"),
+         ["provider: exception 11.0.0.0/8 has no address of its blocks"]),
+        (policy("a", 'fqdn: "10.0.0.1"'),
+         ["provider: 10.0.0.1 is an address, and no name of DNS: write `cidr: 10.0.0.1`"]),
+        (policy("a", "node: own", consumer="{node: own}"),
+         ["each end is the node of the other, and no node runs on one"]),
+    ],
+)  # fmt: skip
+def test_why_a_policy_matches_nothing(one: str, why: list[str]) -> None:
+    found = lint_documents([("f", HEAD + one)], [*ITEMS, ELSEWHERE, API])
+    told = {Oddity.MATCHES_NOTHING, Oddity.NO_SUCH_SERVICE}
+    assert [finding.why for _, finding in found if finding.kind in told] == why
+
+
+@pytest.mark.parametrize(
+    ("consumer", "broad"),
+    [
+        ("cidr: 0.0.0.0/0", [True, True]),
+        ("cidr: ['0.0.0.0/1', 128.0.0.0/1]", [True, True]),
+        ("cidr: '::/0'", [True, True]),
+        ("cidr: '::/0', except: ['fd00::/8']", [False, False]),
+        ("cidr: '2001:db8::/64'", [False, False]),
+        ("cidr: 10.0.0.0/8", [False, False]),
+        ("scope: all", [True, True]),
+        ("host: outside", [True, False]),  # only an inventory tells who that is
+    ],
+)
+def test_too_broad_is_everybody_of_a_family(consumer: str, broad: list[bool]) -> None:
+    text = HEAD + policy("a", ports="", consumer=f"{{{consumer}}}")
+    for items, expected in zip((ITEMS, None), broad, strict=True):
+        assert (Oddity.TOO_BROAD in {kind for _, _, kind in told(text, items)}) is expected
+
+
 APP = 'kubernetes.label.app = "x"'
 
 
@@ -90,6 +186,8 @@ APP = 'kubernetes.label.app = "x"'
         ((policy("a", "scope: shop"), policy("b", SHOP)), ["b"]),
         ((policy("a", SERVICE_80, "80-90"), policy("b", SERVICE_80, "85")), ["b"]),
         ((policy("a", SERVICE_80, "80-90"), policy("b", SERVICE_80, "85-91")), []),
+        # Where the Service is missing, b is everybody.
+        ((policy("a", SERVICE_80, ""), policy("b", SERVICE_80, "80", action="DENY")), []),
         ((policy("a", "fqdn: example.org"), policy("b", "fqdn: example.org")), []),
     ],
 )  # fmt: skip
@@ -112,6 +210,10 @@ def test_a_secondary_workspace_is_judged_in_its_place() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="no workspace 'x'"):
         lint_documents([("f", DOCUMENTS)], None, ["x"])
+    alone = HEAD[HEAD.rindex("---") :].replace("scope: shop", "scope: shopp") + policy("a")
+    scopes = HEAD[: HEAD.rindex("---")]
+    with pytest.raises(InputError, match=r"f:6: spec.scope: there is no scope 'shopp'; did .*give"):
+        lint_documents([("scopes", scopes), ("f", alone)], None)
     many = "".join(policy(f"p{n}", f"filter: 'kubernetes.label.l{n} = \"x\"'") for n in range(16))
     with pytest.raises(InputError, match="give an inventory"):
         lint_documents([("f", HEAD + many)], None)

@@ -87,6 +87,13 @@ SHOP = """filter: 'kubernetes.namespace = "shop"'"""
           policy("b", consumer="{node: own}")), [("b", True, ("a",))]),
         ((policy("a", consumer="{node: own}"),
           policy("b", consumer="""{filter: 'kind = "node"'}""")), [("a", False, ("b",))]),
+        # One that goes on is needed beside one that ends, if not now.
+        ((policy("a", expires="2026-12-01"), policy("b")), [("a", False, ("b",))]),
+        ((policy("a", expires="2026-12-01"), policy("b", expires="2026-11-30")),
+         [("b", True, ("a",))]),
+        ((policy("a", expires="2026-12-01"), policy("b", expires="2026-12-02")),
+         [("a", False, ("b",))]),
+        ((policy("a"), policy("b", SHOP, expires="2026-12-01")), []),
         # Nobody is meant: another finding than this.
         ((policy("a", """filter: 'name = "nobody"'"""),), []),
     ],
