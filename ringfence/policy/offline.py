@@ -16,6 +16,8 @@ from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.lint import Finding, expiring, lint, lint_sets
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
+from ringfence.policy.policy_fields import Reference
+from ringfence.policy.references import check_references
 from ringfence.policy.universe import universe
 
 
@@ -46,6 +48,7 @@ def lint_documents(
     found: list[Workspace] = []
     filters: list[InventoryFilter] = []
     address_sets: list[AddressSet] = []
+    references: list[Reference] = []
     where: dict[Path, Place] = {}
     for name, text in files:
         read = parse_documents(text, name)
@@ -53,9 +56,13 @@ def lint_documents(
         found += read.workspaces
         filters += read.filters
         address_sets += read.address_sets
+        references += read.references
         for mark, path in places(text):
             where[path] = Place(name, mark.line + 1)
-    documents = Documents(tuple(scopes), tuple(found), tuple(filters), tuple(address_sets))
+    documents = Documents(
+        tuple(scopes), tuple(found), tuple(filters), tuple(address_sets), tuple(references)
+    )
+    check_references(documents)
     names = {one.name for one in documents.workspaces}
     for wanted in workspaces:
         if wanted not in names:

@@ -68,6 +68,13 @@ class Reference:
     field: Field
 
 
+def refer(kind: str, field: Field, references: list[Reference]) -> str:
+    """The name that a field has of a document, noted as a reference."""
+    name = field.name()
+    references.append(Reference(kind, name, field))
+    return name
+
+
 def read_policy(field: Field, clusters: Sequence[str], references: list[Reference]) -> Policy:
     """Read a policy of a workspace with these clusters, noting its references.
 
@@ -137,9 +144,7 @@ class _Written:
         return AddressSetEnd(AddressSetName(self._refer("address set")))
 
     def _refer(self, kind: str) -> str:
-        name = self.value.name()
-        self.references.append(Reference(kind, name, self.value))
-        return name
+        return refer(kind, self.value, self.references)
 
     def cluster(self) -> End:
         name = self.value.name()

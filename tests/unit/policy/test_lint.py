@@ -112,6 +112,9 @@ def test_a_secondary_workspace_is_judged_in_its_place() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="no workspace 'x'"):
         lint_documents([("f", DOCUMENTS)], None, ["x"])
+    alone = DOCUMENTS[DOCUMENTS.rindex("apiVersion") :]
+    with pytest.raises(InputError, match=r"f:\d+: spec.scope: there is no scope .*its file"):
+        lint_documents([("f", alone)], None)
     many = "".join(policy(f"p{n}", f"filter: 'kubernetes.label.l{n} = \"x\"'") for n in range(16))
     with pytest.raises(InputError, match="give an inventory"):
         lint_documents([("f", HEAD + many)], None)
