@@ -20,6 +20,7 @@ LABELS = {"env": ("prod",), "cve": ("CVE-1", "CVE-2"), "cvss": ("9.8",), "addres
         ("cvss >= 9 and cvss < 10", True),
         ("env > 1", False),
         ('address subnet "10.0.0.0/8" and not address subnet "10.2.0.0/16"', True),
+        ('address subnet "::/0" or address subnet "::/80"', False),
         ('env contains "ro" and env matches "p.*d" and not env matches "p"', True),
         ('missing exists or env = "x"', False),
         ('env = "x" and env = "y" or env exists', True),
