@@ -107,11 +107,11 @@ def _dial(
     node_of = _receiver(snapshot, at, service, dialled, notes)
     found = [
         Connection(protocol, consumer, one.address, one.port, dialled, port, node_of(one))
-        for one in _serving(service, protocol, port)
+        for one in _chosen(service, protocol, port, notes)
         if is_v4(one.address) == is_v4(dialled)
     ]
     if not found:
-        notes.append(f"Service {service.display} has no serving backend: judged as dialled")
+        notes.append(f"Service {service.display} has no backend: judged as dialled")
     return found or [direct]
 
 
@@ -155,8 +155,11 @@ def _receiver(
     return backend_node
 
 
-def _serving(service: Item, protocol: int, port: int) -> list[Backend]:
-    """The serving backends of the Service's port, dialled as its own or as its node port."""
+def _chosen(service: Item, protocol: int, port: int, notes: list[str]) -> list[Backend]:
+    """The serving backends of the Service's port, dialled as its own or as its node port.
+
+    Where none serves, all: a policy or a quarantine may be what keeps them from it.
+    """
     if service.service is None:
         return []
     names = {
@@ -164,7 +167,11 @@ def _serving(service: Item, protocol: int, port: int) -> list[Backend]:
         for one in service.service.ports
         if one.protocol == protocol and port in (one.port, one.node_port)
     }
-    return [one for one in service.service.backends if one.serving and one.service_port in names]
+    backends = [one for one in service.service.backends if one.service_port in names]
+    serving = [one for one in backends if one.serving]
+    if backends and not serving:
+        notes.append(f"Service {service.display} has no serving backend: judged as if all served")
+    return serving or backends
 
 
 def _backend_addresses(service: Item) -> tuple[Address, ...]:
