@@ -67,8 +67,8 @@ def cells_by_peer(reach: Reach, position: int, *, consumer: bool) -> tuple[Allow
         workloads = BitMap(end.workloads)
         inside[(workloads - near).to_array()] |= np.bitwise_or.reduce(allowed[mine, at])
         pairs = [(one, at) if consumer else (at, one) for one in mine]
-        own = [reach.own.get(pair, reach.allowed[pair]) for pair in pairs]
-        inside[(workloads & near).to_array()] |= np.bitwise_or.reduce(own)
+        for pair in pairs:
+            inside[(workloads & near).to_array()] |= reach.own.get(pair, reach.allowed[pair])
     return inside, np.bitwise_or.reduce(allowed[mine, survey.inside :])
 
 
