@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, is_v4, parse_address
 from ringfence.model.errors import InputError
-from ringfence.model.protocol import format_protocol
+from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort
 from ringfence.policy.connection import Connection, Connections, tabulate
 
@@ -99,9 +99,10 @@ def _dial(
     service = _service_at(snapshot, at, dialled, protocol, port)
     if service is None:
         if at and at.kind is ItemKind.SERVICE:
+            number = f" {port}" if protocol in WITH_PORTS else ""
             raise InputError(
-                f"Service {at.display} has no port {format_protocol(protocol)} {port}; "
-                f"it has {_ports(at)}"
+                f"Service {at.display} has no port {format_protocol(protocol)}{number}; it has "
+                f"{_ports(at)}. To ask of one of its pods, name that"
             )
         return [direct]
     node_of = _receiver(snapshot, at, service, dialled, notes)

@@ -8,7 +8,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, RevisionId, item_key
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import ICMP, TCP, UDP
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
 from ringfence.policy.connection import Connections
 from ringfence.policy.hypothetical import hypothetical
@@ -184,3 +184,8 @@ def test_backends_are_judged_even_if_none_serves(
     assert [text(connections.provider, row) for row in range(len(reached))] == reached
     assert len(told(connections)) == len(reached)
     assert noted in " ".join(notes)
+
+
+def test_a_service_takes_no_icmp() -> None:
+    with pytest.raises(InputError, match=r"has no port ICMP; it has TCP 80\. .* name that"):
+        hypothetical(SNAPSHOT, "old", "shop/front", ICMP, 2048)
