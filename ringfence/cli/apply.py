@@ -1,7 +1,8 @@
 """`ringfence apply`: make the control plane agree with YAML files kept in git."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +14,9 @@ from ringfence.cli.documents import (
     tell_governance,
     tell_requests,
 )
+from ringfence.cli.enforce import YesOption
 from ringfence.cli.output import AnswerOption, Format, emit_data
-from ringfence.model.errors import RingfenceError
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.override import Override
 
 app = typer.Typer(add_completion=False)
@@ -28,19 +30,23 @@ def apply(
         list[Override] | None,
         typer.Option(help="Apply despite a refusal that names this word; repeatable."),
     ] = None,
+    yes: YesOption = False,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Make scopes and workspaces as the files say; a changed workspace gets a new version.
 
-    Which versions are enforced stays as it is: see `ringfence enforce`. But scopes say whom they
-    govern, so a changed scope changes that at once; stderr tells for which workloads.
+    Which versions are enforced stays as it is: see `ringfence enforce`. But scopes, filters and
+    address sets say whom they govern and name, so a change of them counts at once: stderr tells for
+    which workloads, and `apply` asks first.
 
     Example: ringfence apply -f policies/
     """
-    documents = read_documents(file)
-    answer = send_documents(
-        connect(), "/apply", documents, dry_run=dry_run, override=override or []
-    )
+    client, documents = connect(), read_documents(file)
+
+    def send(*, dry_run: bool) -> dict[str, Any]:
+        return send_documents(client, "/apply", documents, dry_run=dry_run, override=override or [])
+
+    answer = send(dry_run=True)
     if output is Format.TABLE:
         print_changes(answer["changes"])
     else:
@@ -49,3 +55,13 @@ def apply(
     tell_requests(answer)
     if answer["refused"]:
         raise RingfenceError(answer["refused"])
+    if dry_run:
+        return
+    if answer["workloads"] and not yes:
+        if not sys.stdin.isatty():
+            raise InputError(
+                "this changes what is enforced, and nobody can answer here: pass --yes to go ahead"
+            )
+        if not typer.confirm("Go ahead?", err=True):
+            raise RingfenceError("nothing was changed")
+    send(dry_run=False)

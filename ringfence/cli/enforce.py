@@ -100,13 +100,13 @@ def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> 
 
 
 def _show_plan(plan: dict[str, Any], output: Format) -> None:
-    """Print a plan; raises RingfenceError where it is refused."""
-    if output is Format.TABLE:
-        _print_plan(plan)
-    else:
+    """Print a plan; raises RingfenceError where it is refused, before any line of a table."""
+    if output is not Format.TABLE:
         emit_data(plan, output)
     if plan.get("refused"):
         raise RingfenceError(plan["refused"])
+    if output is Format.TABLE:
+        _print_plan(plan)
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ringfence.cli.output import Format, Row, emit_data, printable, say, tell
 from ringfence.model.errors import InputError
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
+from ringfence.model.words import named
 from ringfence.policy.errors import FieldError
 from ringfence.policy.kubernetes.cluster import Cluster
 from ringfence.policy.kubernetes.connectivity import Connectivity, Edge
@@ -26,6 +27,7 @@ from ringfence.policy.kubernetes.exposure import (
 from ringfence.policy.kubernetes.ingress import published
 from ringfence.policy.kubernetes.manifests import read_policies
 from ringfence.policy.kubernetes.topology import read_topology
+from ringfence.policy.kubernetes.unread import unread_fields
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
@@ -70,6 +72,11 @@ def read_connectivity(
         f"{one.refusal(FieldError('apiVersion', 'is not read here'))}; passed over"
         for one in folder.manifests
         if one.is_unread_policy
+    ]
+    folder.warnings += [
+        str(one.refusal(FieldError(named(unread), f"no field of {one.kind}, so not read")))
+        for one in folder.manifests
+        if one.is_policy and (unread := list(unread_fields(one.object)))
     ]
     policies = read_policies(folder.manifests)
     topology = read_topology(folder.manifests)
@@ -179,8 +186,8 @@ def _exposures(report: ExposureReport, focus: str) -> Row:
 def _report(report: ExposureReport, focus: str) -> Iterator[str]:
     yield f"Exposure Analysis Result On {focus}:" if focus else "Exposure Analysis Result:"
     sections = []
-    named = [one.workload for told in report.exposures.values() for one in told]
-    width = max(map(len, named), default=0)
+    names = [one.workload for told in report.exposures.values() for one in told]
+    width = max(map(len, names), default=0)
     for word, direction, arrow in (
         ("Egress", Direction.OUTBOUND, "=>"),
         ("Ingress", Direction.INBOUND, "<="),

@@ -33,7 +33,10 @@ DIFFERENCE_COLUMNS = [
 
 @app.command()
 def reach(
-    workload: Annotated[str, typer.Argument(help="An address, namespace/pod, or a node.")],
+    workload: Annotated[
+        str,
+        typer.Argument(help="An address, a node, namespace/pod or namespace/owner."),
+    ],
     with_: Annotated[
         list[str] | None,
         typer.Option("--with", help="As if this workspace@version were enforced; repeatable."),

@@ -16,7 +16,8 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
     source: Annotated[
-        str | None, typer.Argument(help="An address, namespace/pod, or a node.")
+        str | None,
+        typer.Argument(help="An address, a node, namespace/pod or namespace/owner."),
     ] = None,
     destination: Annotated[
         str | None, typer.Argument(help="The same, or namespace/service.")

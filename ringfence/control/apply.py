@@ -1,7 +1,7 @@
 """What applying documents would change, decided without doing it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ringfence.inventory.contents import Sets, sets_with
@@ -15,7 +15,7 @@ from ringfence.policy.difference import Change, difference
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
-from ringfence.policy.policy_fields import check_references
+from ringfence.policy.references import check_references
 from ringfence.policy.unmatched import unmatched
 
 
@@ -46,10 +46,10 @@ def decide(held: Documents, given: Documents) -> list[Change]:
 
     Raises InputError where the outcome would be unsound.
     """
+    check_references(given, held)
     workspaces = {one.name: one for one in (*held.workspaces, *given.workspaces)}
     tree = tree_with(held, given)
     sets = sets_with({one.name: () for one in held.address_sets}, given.address_sets)
-    _check_references(tree, sets, given)
     _check(tree, sets, workspaces.values())
     scope_names = {scope.name for scope in given.scopes}
     workspace_names = {workspace.name for workspace in given.workspaces}
@@ -86,16 +86,6 @@ def named_in_vain(held: Documents, given: Documents, policies: PolicySet) -> Ite
         yield f"{one.workspace}/{one.policy}: {one.why}"
 
 
-def _check_references(tree: ScopeTree, sets: Sets, given: Documents) -> None:
-    """What policies name must be there; the complaint says where they name it."""
-    known: dict[str, Sequence[str]] = {
-        "scope": [scope.name for scope in tree.preorder()],
-        "filter": [*tree.filters],
-        "address set": [*sets],
-    }
-    check_references(given.references, known)
-
-
 def _check(tree: ScopeTree, sets: Sets, workspaces: Iterable[Workspace]) -> None:
     """Every name that a workspace uses must mean something in the tree."""
     nothing, moment = Snapshot([]), Moment(sets=sets)
@@ -105,10 +95,6 @@ def _check(tree: ScopeTree, sets: Sets, workspaces: Iterable[Workspace]) -> None
             raise InputError(
                 f"a workspace called {QUARANTINE!r}: decisions of `ringfence quarantine` are told "
                 "under that name, so choose another"
-            )
-        if workspace.scope not in tree:
-            raise InputError(
-                f"workspace {workspace.name!r} is bound to scope {workspace.scope!r}, which is none"
             )
         try:
             PolicySet(nothing, tree, [(workspace, Version(0))], moment)

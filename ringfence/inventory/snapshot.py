@@ -73,7 +73,8 @@ class Snapshot:
     def locate(self, addresses: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Positions of the holders of addresses, shape (n, 16), NOWHERE where there is none.
 
-        An address that a host-network pod shares with its node belongs to the node.
+        An address that a host-network pod shares with its node belongs to the node, any other that
+        several items have to the one whose revision is the latest.
         """
         high, low = _words(addresses)
         held_high, held_low, holders = self._by_address
@@ -93,7 +94,9 @@ class Snapshot:
     def _holders(self) -> dict[Address, int]:
         """The position of each held address's holder."""
         found: dict[Address, int] = {}
-        for position, item in enumerate(self.items):
+        # As `holders.segments` has it: an owner before a guest, the later before the earlier.
+        for position in np.argsort(self.revisions).tolist():
+            item = self.items[position]
             for address in item.addresses:
                 if address not in found or not item.host_network:
                     found[address] = position

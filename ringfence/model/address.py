@@ -70,8 +70,9 @@ class Network:
         return self.first | ((1 << (128 - self.prefix)) - 1)
 
     def __contains__(self, address: Address) -> bool:
-        """Whether the block holds the address."""
-        return self.first <= int.from_bytes(address) <= self.last
+        """Whether the block holds the address, which is of its family: `::/0` holds no IPv4 one."""
+        number = int.from_bytes(address)
+        return self.first <= number <= self.last and self.is_v4 == is_v4(address)
 
 
 def parse_network(text: str) -> Network:

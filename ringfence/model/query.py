@@ -141,16 +141,22 @@ def _bracketed(query: Query, loose: Any) -> str:
 
 _GRAMMAR = r"""
 start: or_
-?or_: and_ ("or"i and_)*
-?and_: not_ ("and"i not_)*
-?not_: "not"i not_ -> not_
+?or_: and_ (_OR and_)*
+?and_: not_ (_AND not_)*
+?not_: _NOT not_ -> not_
      | "(" or_ ")"
-     | "everything"i -> everything
+     | _EVERYTHING -> everything
      | KEY OPERATOR value -> compare
-     | KEY "in"i "(" value ("," value)* ")" -> in_
-     | KEY "exists"i -> exists
+     | KEY _IN "(" value ("," value)* ")" -> in_
+     | KEY _EXISTS -> exists
 value: STRING | NUMBER
-OPERATOR.2: "=" | "!=" | "<=" | ">=" | "<" | ">" | /(contains|matches|subnet)\b/i
+_AND.2: /and(?![A-Za-z0-9_.\/-])/i
+_OR.2: /or(?![A-Za-z0-9_.\/-])/i
+_NOT.2: /not(?![A-Za-z0-9_.\/-])/i
+_IN.2: /in(?![A-Za-z0-9_.\/-])/i
+_EXISTS.2: /exists(?![A-Za-z0-9_.\/-])/i
+_EVERYTHING.2: /everything(?![A-Za-z0-9_.\/-])/i
+OPERATOR.2: "=" | "!=" | "<=" | ">=" | "<" | ">" | /(contains|matches|subnet)(?![A-Za-z0-9_.\/-])/i
 KEY: /[A-Za-z_][A-Za-z0-9_.\/-]*/
 STRING: /"([^"\\]|\\.)*"/
 NUMBER: /-?[0-9]+(\.[0-9]+)?/
@@ -200,7 +206,10 @@ class _Build(Transformer[Token, Query]):
             text.encode()  # half a surrogate pair is no text
             return token.update(value=text)
         except ValueError as error:
-            raise _at(token, "a string with an escape that JSON does not know") from error
+            what = "an escape that JSON does not know"
+            if not token.isprintable():
+                what = r"a control letter: write \n, \t or \u0007"
+            raise _at(token, f"a string with {what}") from error
 
     def compare(self, parts: list[Token]) -> Query:
         key, operator, value = parts
@@ -269,13 +278,19 @@ def _levels(tree: Tree[Token]) -> int:
 
 
 def _explain(error: UnexpectedInput, text: str) -> str:
+    at: int = error.pos_in_stream  # type: ignore[assignment]
     if isinstance(error, UnexpectedToken):
-        found = "the end" if error.token.type == "$END" else repr(str(error.token))
-        names = set(error.expected)
+        ended = error.token.type == "$END"
+        found, at = ("the end", len(text)) if ended else (repr(str(error.token)), at)
     else:
-        found = repr(text.split("\n")[error.line - 1][error.column - 1])
-        names = set(getattr(error, "allowed", None) or ())
-    wanted = sorted(_EXPECTED.get(name, f"'{name.lower()}'") for name in names)
+        found = repr(text[at])
+    # What is told by the error itself knows less of what may follow.
+    before: Any = _parser().parse_interactive(text[:at])
+    before.exhaust_lexer()
+    names = before.accepts()
+    if found == repr('"') and "STRING" in names:
+        return "a quoted string that has no end"
+    wanted = sorted(_EXPECTED.get(name, f"'{name.strip('_').lower()}'") for name in names)
     return f"found {found}, expected {' or '.join(wanted)}"
 
 

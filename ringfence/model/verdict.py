@@ -26,7 +26,7 @@ class Stage(StrEnum):
 
 
 class EndRole(StrEnum):
-    """Which end decides; NODE is the receiving node of a NodePort, LoadBalancer or hostPort."""
+    """Which end decides; NODE is the receiving node of a NodePort or LoadBalancer."""
 
     CONSUMER = "consumer"
     PROVIDER = "provider"

@@ -5,6 +5,7 @@ the field or the list entry that it stands at the end of or above; by the path o
 where the canonical text says the same.
 """
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import yaml
 from ringfence.policy.document import format_documents, parse_documents
 from ringfence.policy.errors import DocumentError
 
+_FOR_EDITOR = re.compile("# *yaml-language-server:")
+"""Names the file's schema; it counts in the first line only."""
 Path = tuple[str | int, ...]
 """Kind, name, and then keys and positions, from the root of a document to a field of it."""
 
@@ -60,13 +63,15 @@ def _in_gap(text: str, first: int, last: int) -> Iterator[tuple[int, str]]:
 def format_text(source: str, file_name: str) -> str:
     """The canonical text of documents, with their comments.
 
-    Raises DocumentError where they are not sound, or a comment would be lost.
+    A comment for the editor that the text begins with stays first. Raises DocumentError where they
+    are not sound, or a comment would be lost.
     """
     canonical = format_documents(parse_documents(source, file_name))
     comments = find_comments(source)
     if not comments:
         return canonical
-    text = _carry(comments, source, canonical)
+    first = [one.text + "\n" for one in comments[:1] if _FOR_EDITOR.match(source)]
+    text = "".join([*first, _carry(comments[len(first) :], source, canonical)])
     kept = Counter(one.text for one in comments) == Counter(one.text for one in find_comments(text))
     if not kept or format_documents(parse_documents(text, file_name)) != canonical:
         raise DocumentError(file_name, 1, "", "its comments cannot be kept; move or drop them")

@@ -30,7 +30,7 @@ class Connections:
     """Address before destination NAT, shape (n, 16); the provider's where there was none."""
     dialled_port: NDArray[np.uint16]
     node_item: NDArray[np.int32]
-    """The receiving node of a NodePort, LoadBalancer or hostPort connection, else NOWHERE."""
+    """The receiving node of a NodePort or LoadBalancer connection, else NOWHERE."""
 
     def __len__(self) -> int:
         """The number of connections."""

@@ -52,6 +52,7 @@ from ringfence.policy.policy_fields import (
     listed,
     policy_spec,
     read_policy,
+    refer,
 )
 from ringfence.policy.yaml_text import Flow, Inline, dump_all
 
@@ -74,7 +75,7 @@ class Documents:
     filters: tuple[InventoryFilter, ...] = ()
     address_sets: tuple[AddressSet, ...] = ()
     references: tuple[Reference, ...] = ()
-    """What policies name of the others, and where."""
+    """What they name of one another, and where."""
 
 
 def parse_documents(text: str, file_name: str) -> Documents:
@@ -83,8 +84,8 @@ def parse_documents(text: str, file_name: str) -> Documents:
     references: list[Reference] = []
     names: dict[tuple[str, str], Field] = {}
     readers: dict[str, Callable[[str, Field], Any]] = {
-        "Scope": _scope,
-        "Filter": _filter,
+        "Scope": partial(_scope, references=references),
+        "Filter": partial(_filter, references=references),
         "AddressSet": _address_set,
         "Workspace": partial(_workspace, references=references),
     }
@@ -158,21 +159,21 @@ def _check_ancestors(scopes: Mapping[str, Scope], names: Mapping[tuple[str, str]
             )
 
 
-def _scope(name: str, spec: Field) -> Scope:
+def _scope(name: str, spec: Field, references: list[Reference]) -> Scope:
     given = spec.required(("parent", "query", "order"), "query")
     return Scope(
         ScopeName(name),
-        ScopeName(given["parent"].name()) if "parent" in given else None,
+        ScopeName(refer("scope", given["parent"], references)) if "parent" in given else None,
         given["query"].read(parse_filter, given["query"].text()),
         given["order"].integer() if "order" in given else 0,
     )
 
 
-def _filter(name: str, spec: Field) -> InventoryFilter:
+def _filter(name: str, spec: Field, references: list[Reference]) -> InventoryFilter:
     given = spec.required(("scope", "query", "restricted", "public"), "scope", "query")
     return InventoryFilter(
         FilterName(name),
-        ScopeName(given["scope"].name()),
+        ScopeName(refer("scope", given["scope"], references)),
         given["query"].read(parse_filter, given["query"].text()),
         "restricted" in given and given["restricted"].boolean(),
         tuple(map(_public, listed(given, "public"))),
@@ -224,7 +225,7 @@ def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace
     read = partial(read_policy, clusters=names, references=references)
     return Workspace(
         WorkspaceName(name),
-        ScopeName(given["scope"].name()),
+        ScopeName(refer("scope", given["scope"], references)),
         given["primary"].boolean() if "primary" in given else True,
         _catch_all(given["catchAll"]),
         clusters,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, is_v4, parse_address
 from ringfence.model.errors import InputError
-from ringfence.model.protocol import format_protocol
+from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort
 from ringfence.policy.connection import Connection, Connections, tabulate
 
@@ -99,19 +99,20 @@ def _dial(
     service = _service_at(snapshot, at, dialled, protocol, port)
     if service is None:
         if at and at.kind is ItemKind.SERVICE:
+            number = f" {port}" if protocol in WITH_PORTS else ""
             raise InputError(
-                f"Service {at.display} has no port {format_protocol(protocol)} {port}; "
-                f"it has {_ports(at)}"
+                f"Service {at.display} has no port {format_protocol(protocol)}{number}; it has "
+                f"{_ports(at)}. To ask of one of its pods, name that"
             )
         return [direct]
     node_of = _receiver(snapshot, at, service, dialled, notes)
     found = [
         Connection(protocol, consumer, one.address, one.port, dialled, port, node_of(one))
-        for one in _serving(service, protocol, port)
+        for one in _chosen(service, protocol, port, notes)
         if is_v4(one.address) == is_v4(dialled)
     ]
     if not found:
-        notes.append(f"Service {service.display} has no serving backend: judged as dialled")
+        notes.append(f"Service {service.display} has no backend: judged as dialled")
     return found or [direct]
 
 
@@ -155,8 +156,11 @@ def _receiver(
     return backend_node
 
 
-def _serving(service: Item, protocol: int, port: int) -> list[Backend]:
-    """The serving backends of the Service's port, dialled as its own or as its node port."""
+def _chosen(service: Item, protocol: int, port: int, notes: list[str]) -> list[Backend]:
+    """The serving backends of the Service's port, dialled as its own or as its node port.
+
+    Where none serves, all: a policy or a quarantine may be what keeps them from it.
+    """
     if service.service is None:
         return []
     names = {
@@ -164,7 +168,11 @@ def _serving(service: Item, protocol: int, port: int) -> list[Backend]:
         for one in service.service.ports
         if one.protocol == protocol and port in (one.port, one.node_port)
     }
-    return [one for one in service.service.backends if one.serving and one.service_port in names]
+    backends = [one for one in service.service.backends if one.service_port in names]
+    serving = [one for one in backends if one.serving]
+    if backends and not serving:
+        notes.append(f"Service {service.display} has no serving backend: judged as if all served")
+    return serving or backends
 
 
 def _backend_addresses(service: Item) -> tuple[Address, ...]:

@@ -7,7 +7,7 @@ and connections of the same classes meet the same rules.
 
 A connection meets a rule in two ways. Its own ends meet it as (consumer, provider), the consumer
 before source NAT and the provider after destination NAT. The node that receives it for a
-NodePort, a load balancer or a hostPort meets it as (consumer, Service): only rules whose provider
+NodePort or a load balancer meets it as (consumer, Service): only rules whose provider
 is that Service, or anyone, reach it. On anything but a Service ports are the provider's own.
 """
 

@@ -1,6 +1,6 @@
 """Lint of files, with no control plane: findings with the file and the line of their policy."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ringfence.inventory.contents import sets_with
@@ -17,7 +17,8 @@ from ringfence.policy.finding import Finding
 from ringfence.policy.lint import expiring, lint, lint_sets
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
-from ringfence.policy.policy_fields import Reference, check_references
+from ringfence.policy.policy_fields import Reference
+from ringfence.policy.references import check_references
 from ringfence.policy.universe import universe
 
 
@@ -59,13 +60,10 @@ def lint_documents(
         references += read.references
         for mark, path in places(text):
             where[path] = Place(name, mark.line + 1)
-    documents = Documents(tuple(scopes), tuple(found), tuple(filters), tuple(address_sets))
-    known_names: dict[str, Sequence[str]] = {
-        "scope": [one.name for one in scopes],
-        "filter": [one.name for one in filters],
-        "address set": [one.name for one in address_sets],
-    }
-    check_references(references, known_names, "; give the file that it stands in as well")
+    documents = Documents(
+        tuple(scopes), tuple(found), tuple(filters), tuple(address_sets), tuple(references)
+    )
+    check_references(documents)
     names = {one.name for one in documents.workspaces}
     for wanted in workspaces:
         if wanted not in names:

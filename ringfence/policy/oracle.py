@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ringfence.inventory.outside import address_types
 from ringfence.model import policy as ends
-from ringfence.model.address import Address, Network, is_v4
+from ringfence.model.address import Address
 from ringfence.model.ids import ScopeName, Version
 from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
@@ -29,7 +29,7 @@ Socket = tuple[Address, int, int]
 
 
 class Oracle:
-    """Judges single connections by the definition."""
+    """Judges single connections by the definition; of `items` the last one changed last."""
 
     def __init__(
         self,
@@ -185,14 +185,15 @@ class Oracle:
         return _is_member(item, queries)
 
     def _holder(self, address: Address) -> Item | None:
-        """Follows "A host-network pod is its node"."""
-        holders = [item for item in self._items if address in item.addresses]
+        """Follows "A host-network pod is its node", and else "the one that changed last"."""
+        holders = [item for item in reversed(self._items) if address in item.addresses]
         return min(holders, key=lambda item: item.host_network, default=None)
 
     def _lists(self, end: ends.CidrEnd | ends.AddressSetEnd, address: Address) -> bool:
         """Follows "CIDRs match addresses inside the cluster too", and address sets as they do."""
         if isinstance(end, ends.CidrEnd):
-            return _in_any(address, end.networks) and not _in_any(address, end.exceptions)
+            excepted = any(address in block for block in end.exceptions)
+            return not excepted and any(address in block for block in end.networks)
         held, number = self._moment.sets[end.name], int.from_bytes(address)
         return any(first <= number <= last for first, last in held)
 
@@ -287,8 +288,3 @@ def _asks_for(policy: Policy, port: int, names: list[str]) -> bool:
     return not policy.ports or any(
         wanted in names if isinstance(wanted, str) else port in wanted for wanted in policy.ports
     )
-
-
-def _in_any(address: Address, networks: tuple[Network, ...]) -> bool:
-    """Whether a block of the address's own family holds it."""
-    return any(network.is_v4 == is_v4(address) and address in network for network in networks)

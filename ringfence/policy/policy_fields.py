@@ -1,6 +1,6 @@
 """A policy and its ends as fields of a document."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -68,15 +68,11 @@ class Reference:
     field: Field
 
 
-def check_references(
-    references: Iterable[Reference], known: Mapping[str, Sequence[str]], hint: str = ""
-) -> None:
-    """Raise DocumentError for the first that is not `known`, names by kind; `hint` ends it."""
-    for one in references:
-        names = known[one.kind]
-        if one.name not in names:
-            said = f"there is no {one.kind} {one.name!r}{suggest(one.name, names)}"
-            raise one.field.error(said + hint)
+def refer(kind: str, field: Field, references: list[Reference]) -> str:
+    """The name that a field has of a document, noted as a reference."""
+    name = field.name()
+    references.append(Reference(kind, name, field))
+    return name
 
 
 def read_policy(field: Field, clusters: Sequence[str], references: list[Reference]) -> Policy:
@@ -148,9 +144,7 @@ class _Written:
         return AddressSetEnd(AddressSetName(self._refer("address set")))
 
     def _refer(self, kind: str) -> str:
-        name = self.value.name()
-        self.references.append(Reference(kind, name, self.value))
-        return name
+        return refer(kind, self.value, self.references)
 
     def cluster(self) -> End:
         name = self.value.name()

@@ -99,7 +99,12 @@ class Survey:
 
     def _workload_ends(self) -> Iterator[End]:
         items = self.snapshot.items
-        held = [(at, address) for at in self.snapshot.subjects for address in items[at].addresses]
+        held = [
+            (at, address)
+            for at in self.snapshot.subjects
+            for address in items[at].addresses
+            if self.snapshot.at(address) == at
+        ]
         addresses = [address for _, address in held]
         seen = [
             _kinds(matcher, np.array([at for at, _ in held], dtype=np.intp), addresses)

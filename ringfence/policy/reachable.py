@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.protocol import WITH_PORTS, PortRange, format_port, format_protocol
 from ringfence.model.ranges import AddressRange, union
 from ringfence.model.workload import ItemKind
@@ -49,33 +49,44 @@ def inbound(reach: Reach, position: int) -> list[Peers]:
     return _peers(reach, position, consumer=False)
 
 
-def _peers(reach: Reach, position: int, *, consumer: bool) -> list[Peers]:
-    survey, names = reach.survey, Names(reach.survey)
+def cells_by_peer(reach: Reach, position: int, *, consumer: bool) -> tuple[Allowed, Allowed]:
+    """What a workload may open, as the consumer, or else get: [position, octet of cells] for the
+    workloads, and [end - `inside`, octet] for the ends outside.
+
+    It is allowed what one of its ends is, and one of its peer's.
+    """
+    survey = reach.survey
     allowed = reach.allowed if consumer else reach.allowed.transpose(1, 0, 2)
     mine = [at for at, end in enumerate(survey.ends) if position in end.workloads]
     own_nodes = survey.layers[0].own_nodes
-    told = np.zeros((len(survey.snapshot.items), allowed.shape[2]), dtype=np.uint8)
-    outside: dict[bytes, list[int]] = defaultdict(list)
-    for at, end in enumerate(survey.ends):
-        said = np.bitwise_or.reduce([allowed[one, at] for one in mine])
-        if at >= survey.inside:
-            outside[said.tobytes()].append(at)
-            continue
-        told[end.workloads] |= said
+    near = BitMap(np.flatnonzero(own_nodes == position).tolist())
+    if own_nodes[position] != NOWHERE:
+        near.add(int(own_nodes[position]))
+    inside = np.zeros((len(survey.snapshot.items), allowed.shape[2]), dtype=np.uint8)
+    for at, end in enumerate(survey.ends[: survey.inside]):
+        workloads = BitMap(end.workloads)
+        inside[(workloads - near).to_array()] |= np.bitwise_or.reduce(allowed[mine, at])
         pairs = [(one, at) if consumer else (at, one) for one in mine]
-        own = [reach.own[pair] for pair in pairs if pair in reach.own]
-        for peer in end.workloads if own else ():
-            if position == own_nodes[peer] or own_nodes[position] == peer:
-                told[peer] = np.bitwise_or.reduce(own)
+        for pair in pairs:
+            inside[(workloads & near).to_array()] |= reach.own.get(pair, reach.allowed[pair])
+    return inside, np.bitwise_or.reduce(allowed[mine, survey.inside :])
+
+
+def _peers(reach: Reach, position: int, *, consumer: bool) -> list[Peers]:
+    survey, names = reach.survey, Names(reach.survey, but=position)
+    workloads, addresses = cells_by_peer(reach, position, consumer=consumer)
     inside: dict[bytes, BitMap] = defaultdict(BitMap)
     for peer in survey.snapshot.subjects:
         if peer != position:
-            inside[told[peer].tobytes()].add(peer)
+            inside[workloads[peer].tobytes()].add(peer)
+    outside: dict[bytes, list[int]] = defaultdict(list)
+    for end, said in enumerate(addresses, survey.inside):
+        outside[said.tobytes()].append(end)
     found = []
-    for said in {*inside, *outside}:
-        cells = np.frombuffer(said, dtype=np.uint8)
+    for row in {*inside, *outside}:
+        cells = np.frombuffer(row, dtype=np.uint8)
         if cells.any():
-            called = (*names.of(inside[said]), *names.outside(outside[said]))
+            called = (*names.of(inside[row]), *names.outside(outside[row]))
             found.append(Peers(called, tell(survey, cells)))
     return sorted(found, key=lambda peers: peers.names)
 
@@ -125,9 +136,12 @@ def _gained_at_own_nodes(old: Reach, new: Reach, names: "Names") -> Iterator[Con
 
 
 class Names:
-    """The shortest names for workloads and addresses of a survey."""
+    """The shortest names for workloads and addresses of a survey.
 
-    def __init__(self, survey: Survey) -> None:
+    Names of groups stand for all of them `but` the workload at one position, whose peers are told.
+    """
+
+    def __init__(self, survey: Survey, but: int | None = None) -> None:
         self._survey = survey
         self._snapshot: Snapshot = survey.snapshot
         self._groups: dict[str, BitMap] = defaultdict(BitMap)
@@ -143,7 +157,7 @@ class Names:
             else:
                 names = f"{within}{item.kind}s", f"{within}{item.name}", f"{within}{item.name}"
             self._names.append(names)
-            if at in self._snapshot.subjects:
+            if at in self._snapshot.subjects and at != but:
                 for name in names[:2]:
                     self._groups[name].add(at)
 

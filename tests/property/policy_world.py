@@ -94,7 +94,7 @@ OUTSIDE = [parse_address(text) for text in ("203.0.113.9", "2001:db8::9")]
 
 
 @st.composite
-def pods_and_nodes(draw: st.DrawFn) -> list[Item]:
+def pods_and_nodes(draw: st.DrawFn, shared: bool = True) -> list[Item]:
     items = []
     for number, cluster in enumerate(CLUSTERS):
         for node in ("n1", "n2"):
@@ -110,7 +110,9 @@ def pods_and_nodes(draw: st.DrawFn) -> list[Item]:
                 items.append(replace(one, containers=draw(containers)))
     for number in range(2):
         address = parse_address(f"172.16.0.{number}")
-        items.append(item(ItemKind.HOST, ClusterId(""), f"h{number}", (address,), draw(labels)))
+        others = draw(st.sampled_from([(), (), items[1].addresses[:1]])) if shared else ()
+        held = (address, *others)
+        items.append(item(ItemKind.HOST, ClusterId(""), f"h{number}", held, draw(labels)))
     return items
 
 
@@ -328,8 +330,9 @@ class World:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
-    workloads = draw(pods_and_nodes())
+def worlds(draw: st.DrawFn, shared: bool = True) -> World:
+    """Where an address may be `shared`, two hosts may hold a pod's as well."""
+    workloads = draw(pods_and_nodes(shared))
     pods = [one for one in workloads if one.kind is ItemKind.POD]
     items = workloads + draw(services(pods))
     tree = draw(trees())

@@ -21,7 +21,7 @@ from ringfence.policy.recheck import Opened, first_match
 from tests.property.policy_world import MOMENT, Dialling, World, numbers, worlds
 
 
-@given(worlds(), numbers(20))
+@given(worlds(shared=False), numbers(20))
 def test_rules_deny_nothing_that_the_evaluator_allows(world: World, drawn: list[int]) -> None:
     asked = list(map(Dialling(world.items).connection, drawn))
     hold_against_rules(world.policy_set(), world.items, asked)
@@ -50,7 +50,7 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
                     assert item.key in widened, (role, asked[row], item.key)
 
 
-@given(worlds())
+@given(worlds(shared=False))
 def test_the_order_of_inputs_changes_nothing(world: World) -> None:
     items, bound = world.items, world.enforced
     outcomes = []

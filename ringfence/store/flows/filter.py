@@ -14,7 +14,7 @@ from typing import Any
 
 from ringfence.flows.told import TOLD, TOLD_OF_EITHER
 from ringfence.inventory.outside import TYPES, ApiServer
-from ringfence.model.address import format_address, parse_network
+from ringfence.model.address import Network, format_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition, parse_connection
 from ringfence.model.labels import ADDRESS, ADDRESS_TYPE
@@ -79,6 +79,8 @@ OF_DROP = Columns(
     },
     {"protocol": ("protocol",), "port": ("provider_port",), "packets": ("packets",)},
 )
+_V4 = parse_network("0.0.0.0/0")
+"""Lies within `::/0` in the columns, but no address is of both families."""
 _COMPARED = {
     Operator.EQ: "=",
     Operator.LT: "<",
@@ -198,6 +200,10 @@ class Condition:
 
     def _within(self, column: str, value: str) -> str:
         network = parse_network(value)
+        within = self._between(column, network)
+        return within if network.is_v4 else f"{within} AND NOT ({self._between(column, _V4)})"
+
+    def _between(self, column: str, network: Network) -> str:
         first, last = (
             self._bind("String", format_address(edge.to_bytes(16)))  # type: ignore[arg-type]
             for edge in (network.first, network.last)

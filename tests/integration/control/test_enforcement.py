@@ -219,7 +219,12 @@ async def test_a_changed_scope_tells_for_whom_and_is_refused_as_enforcing_is(
     assert code == 1
     assert "override with `probes`" in said
     assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 2
-    code, _, said = await world.run("apply", "-f", str(wider), "--override", "probes")
+    words = "apply", "-f", str(wider), "--override", "probes"
+    code, _, said = await world.run(*words)
+    assert code == 3
+    assert said.endswith("nobody can answer here: pass --yes to go ahead\n")
+    assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 2
+    code, _, said = await world.run(*words, "--yes")
     assert (code, said) == (0, "other enforced rules decide at 1 workload: bank/elsewhere\n")
     assert (await world.ok("GET", "/scopes"))["items"][1]["workloads"] == 3
 

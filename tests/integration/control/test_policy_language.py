@@ -240,7 +240,7 @@ async def test_policies_name_filters_and_follow_them(world: World) -> None:
     assert {str(one) for one in allowed_to(await node.directive())} == {"10.0.0.1/32"}
     lost = {"files": [{"name": "f.yaml", "documents": FILTER.replace("scope: all", "scope: gone")}]}
     refused = await world.http.post("/api/v1/apply", json=lost)
-    assert "belongs to scope 'gone', which is none" in refused.json()["detail"]
+    assert "spec.scope: there is no scope 'gone'" in refused.json()["detail"]
 
     code, out, _ = await world.run("get", "filters", "-o", "csv")
     assert (code, out.splitlines()[1]) == (0, 'databases,all,"name = ""front""",yes,TCP 3306,1')

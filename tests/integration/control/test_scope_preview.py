@@ -66,7 +66,7 @@ async def test_preview_tells_moves_policies_and_overlaps(world: World, tmp_path:
     same.write_text(DOCUMENTS)
     code, out, _ = await world.run("scopes", "preview", str(same))
     assert (code, out) == (0, "no workload moves\nnothing that is enforced changes\n")
-    await world.run("apply", "-f", str(edit))
+    await world.run("apply", "-f", str(edit), "--yes")
     _, out, _ = await world.run("scopes", "list", "-o", "wide")
     assert out.splitlines()[2].endswith("1             shop (1 workload)")
 

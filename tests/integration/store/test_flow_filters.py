@@ -19,6 +19,7 @@ FILTERS = [
     ('provider.kind = "service"', True),
     ('consumer.address = "10.1.1.2" and provider.address subnet "10.1.0.0/16"', True),
     ('address subnet "10.9.0.0/16"', False),
+    ('address subnet "0.0.0.0/0" and not address subnet "::/0"', True),
     ("port = 80", True),
     ("port in (8080, 1)", True),
     ("port > 9000", False),

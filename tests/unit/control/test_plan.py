@@ -47,12 +47,16 @@ def policy_set(items: list[Item], *enforced: Documents) -> PolicySet:
 @pytest.mark.parametrize(
     ("documents", "says"),
     [
-        (workspace("w", "nowhere"), "spec.scope: there is no scope 'nowhere'"),
+        (workspace("w", "nowhere"), r"given.yaml:\d+: spec.scope: there is no scope 'nowhere'"),
         (workspace("second", "shop"), "two primary workspaces"),
         (given("kind: Scope\nmetadata: {name: other}\nspec: {query: everything}"), "exactly one"),
         (
             given("kind: Scope\nmetadata: {name: s}\nspec: {parent: none, query: everything}"),
-            "has parent 'none', which is none",
+            "given.yaml:4: spec.parent: there is no scope 'none'; known here: ",
+        ),
+        (
+            given("kind: Filter\nmetadata: {name: f}\nspec: {scope: shp, query: everything}"),
+            "spec.scope: there is no scope 'shp'; did you mean 'shop'",
         ),
         (
             workspace(

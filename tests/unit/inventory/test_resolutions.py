@@ -51,9 +51,29 @@ def test_a_flood_is_refused_and_takes_nothing_away() -> None:
     assert known.refused == 4 + 2
     assert ONE in known.as_of(12 * SECOND)[API]
     assert known.learn(told("calm.example.org", TWO, 12, 20, "n1"))
-    over = known.forget(20 * SECOND + KEPT_NS)
-    assert len(over) == 6
-    assert known.learn(told("n9.flood", TWO, 30, 40, "n2")), "there is room again"
+    assert known.learn(told("n9.flood", TWO, 19, 40, "n2")) is None
+    assert known.learn(told("n9.flood", TWO, 20, 40, "n2")), "what is over makes room"
+    over = known.forget(21 * SECOND)
+    assert len(over) == 2, "the earlier half of the four"
+    assert len(known.forget(20 * SECOND + KEPT_NS)) == 4
+
+
+def test_a_name_that_changes_its_address_all_day_keeps_its_last_ones() -> None:
+    known = Resolutions(most_of_name=4)
+    for minute in range(100):
+        address = parse_address(f"203.0.113.{minute}")
+        assert known.learn(told(API, address, minute * 60, minute * 60 + 90))
+        assert address in known.as_of(minute * 60 * SECOND)[API]
+    assert not known.refused
+    displaced = known.forget(99 * 60 * SECOND)
+    assert parse_address("203.0.113.0") in [one.address for one in displaced]
+
+
+def test_what_made_room_and_is_told_again_is_not_forgotten() -> None:
+    known = Resolutions(most_of_name=1)
+    for address, start in ((ONE, 10), (TWO, 20), (ONE, 30)):
+        assert known.learn(told(API, address, start, start + 5))
+    assert [one.address for one in known.forget(31 * SECOND)] == [TWO]
 
 
 def test_the_wildcard_is_one_label() -> None:

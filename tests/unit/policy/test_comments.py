@@ -79,3 +79,12 @@ def test_comments_go_where_the_same_is_said() -> None:
 
 def test_what_is_no_comment() -> None:
     assert find_comments("a: 'x # y'\nb: \"# z\"\nc: d#e\nf: >\n  # g\n") == []
+
+
+def test_the_editors_comment_stays_in_the_first_line() -> None:
+    for line in ("# yaml-language-server: $schema=policies.json", "# of the workspace"):
+        workspace, scope = FORMATTED.split("---\n")[::-1][:2]
+        formatted = format_text(f"{line}\n{workspace}---\n{scope}", "shop.yaml")
+        assert formatted.startswith(f"{line}\n") is line.startswith("# yaml")
+        assert formatted.count(line) == 1
+        assert format_text(formatted, "shop.yaml") == formatted

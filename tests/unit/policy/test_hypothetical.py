@@ -8,7 +8,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, RevisionId, item_key
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import ICMP, TCP, UDP
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
 from ringfence.policy.connection import Connections
 from ringfence.policy.hypothetical import hypothetical
@@ -163,3 +163,29 @@ def test_nonsense_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         hypothetical(SNAPSHOT, source, destination, protocol, port)
+
+
+@pytest.mark.parametrize(
+    ("backends", "reached", "noted"),
+    [((False, False), ["10.1.0.2", "10.1.0.3"], "as if all served"),
+     ((False, True), ["10.1.0.3"], ""), ((), ["10.100.0.8"], "no backend")],
+)  # fmt: skip
+def test_backends_are_judged_even_if_none_serves(
+    backends: tuple[bool, ...], reached: list[str], noted: str
+) -> None:
+    addresses = map(parse_address, ("10.1.0.2", "10.1.0.3"))
+    some = zip(addresses, backends, strict=False)
+    ports = (ServicePort("http", TCP, 80),)
+    held = tuple(Backend("http", TCP, at, 8079, serving, None) for at, serving in some)
+    idle = ServiceSpec(ServiceType.CLUSTER_IP, ports, held)
+    items = [item(ItemKind.SERVICE, "idle", "10.100.0.8", spec=idle), *SNAPSHOT.items]
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    connections, notes = hypothetical(snapshot, "old", "shop/idle", TCP, 80)
+    assert [text(connections.provider, row) for row in range(len(reached))] == reached
+    assert len(told(connections)) == len(reached)
+    assert noted in " ".join(notes)
+
+
+def test_a_service_takes_no_icmp() -> None:
+    with pytest.raises(InputError, match=r"has no port ICMP; it has TCP 80\. .* name that"):
+        hypothetical(SNAPSHOT, "old", "shop/front", ICMP, 2048)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.address import parse_network
+from ringfence.model.address import parse_address, parse_network
 from ringfence.model.ids import PolicyId, RevisionId, ScopeName
 from ringfence.model.policy import Action, CatchAll, CidrEnd, FilterEnd, OwnNodeEnd, Policy
 from ringfence.model.protocol import UDP, PortRange
@@ -96,6 +96,26 @@ def test_a_pods_own_node_is_told_apart() -> None:
         "TCP 80",
     )
     assert not gained(new, old)
+
+
+def test_a_pod_with_two_addresses_reaches_its_own_node_by_either() -> None:
+    dual = [
+        replace(one, addresses=(one.addresses[0], parse_address(f"fd00::{number}")))
+        for number, one in enumerate(ITEMS, 1)
+    ]
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(dual, 1))
+    for block in ("10.1.0.4/32", "fd00::4/128"):
+        rule = policy(ALLOW, OwnNodeEnd(), CidrEnd((parse_network(block),)), 80)
+        layer = PolicySet(snapshot, TREE, enforced(rule).enforced)
+        reach = Survey([layer]).judge(0)
+        (only,) = inbound(reach, position("db-1"))
+        assert (only.names, only.connections) == (("nodes",), "TCP 80")
+        mutual = [(one.names, one.connections) for one in outbound(reach, position("node1"))]
+        assert (("a/db",), "TCP 80") in mutual
+
+
+def test_the_rest_of_a_workloads_own_namespace_is_told_as_one() -> None:
+    assert told("carts-1", policy(ALLOW, IN_A, IN_A, 80))["inbound"] == [(("a/*",), "TCP 80")]
 
 
 def test_what_changes_for_many_is_told_once() -> None:

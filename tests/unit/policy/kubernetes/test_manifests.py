@@ -9,6 +9,7 @@ from ringfence.model.policy import Direction
 from ringfence.policy.errors import ManifestError
 from ringfence.policy.kubernetes.manifests import Manifest, read_policies
 from ringfence.policy.kubernetes.policies import KubernetesPolicy, Networks, Pods, UnknownPeer
+from ringfence.policy.kubernetes.unread import unread_fields
 
 V1 = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
 ADMIN = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\n"
@@ -154,3 +155,20 @@ def test_peers() -> None:
     assert [str(one) for one in block.networks] == ["10.0.0.0/8"]
     (later,) = read(cluster("ingress: [{action: Accept, from: [{ofALaterVersion: {}}]}]"))
     assert later.rules[0].peers == (UnknownPeer(),)
+
+
+def test_fields_that_nobody_reads_are_told() -> None:
+    selects = {"podSelector": {"matchLabel": {"a": "b"}, "matchExpressions": None}}
+    spec = {**selects, "polcyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cdir": ""}}]}]}
+    given = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"x": 1}}
+    assert [*unread_fields({**given, "spec": spec, "Spec": {}})] == [
+        "Spec",
+        "spec.podSelector.matchLabel",
+        "spec.polcyTypes",
+        "spec.egress[0].to[0].ipBlock.cdir",
+    ]
+    tiered = {
+        "kind": "ClusterNetworkPolicy",
+        "spec": {"teir": "Admin", "egress": [{"to": [{"x": 1}]}]},
+    }
+    assert [*unread_fields(tiered)] == ["spec.teir"]
