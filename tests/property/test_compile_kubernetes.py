@@ -44,7 +44,7 @@ def of_kubernetes(one: Item) -> Item:
 
 
 @FEWER
-@given(worlds(), numbers(), st.data())
+@given(worlds(shared=False), numbers(), st.data())
 def test_rules_deny_nothing_that_the_layer_allows(
     world: World, drawn: list[int], data: st.DataObject
 ) -> None:
