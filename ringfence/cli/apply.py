@@ -41,7 +41,8 @@ def apply(
 
     Example: ringfence apply -f policies/
     """
-    client, documents = connect(), read_documents(file)
+    documents = read_documents(file)
+    client = connect()
 
     def send(*, dry_run: bool) -> dict[str, Any]:
         return send_documents(client, "/apply", documents, dry_run=dry_run, override=override or [])

@@ -19,6 +19,7 @@ from ringfence.model.address import Address, is_v4
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange
 from ringfence.model.ranges import AddressRange, union
 from ringfence.model.verdict import EndRole
+from ringfence.model.workload import ItemKind
 from ringfence.policy import bits
 from ringfence.policy.cells import AddressCells, PortCells
 from ringfence.policy.evaluate import Order
@@ -113,9 +114,11 @@ class Survey:
         families: dict[tuple[int, tuple[Kind, ...]], int] = defaultdict(int)
         for (at, address), *kinds in zip(held, *seen, strict=True):
             families[at, tuple(kinds)] |= _V4 if is_v4(address) else _V6
-        ends: dict[tuple[tuple[Kind, ...], int], End] = {}
+        ends: dict[tuple[object, ...], End] = {}
         for (at, kinds_of), spoken in families.items():
-            ends.setdefault((kinds_of, spoken), End(kinds_of, spoken)).workloads.append(at)
+            # Nodes and pods apart: a pod and its own node may meet two verdicts, one each way.
+            key = kinds_of, spoken, items[at].kind is ItemKind.NODE
+            ends.setdefault(key, End(kinds_of, spoken)).workloads.append(at)
         yield from ends.values()
 
     def _outside_ends(self) -> Iterator[End]:

@@ -15,12 +15,13 @@ from ringfence.kernel import conntrack, nft
 from ringfence.kernel.drops import DROP_DTYPE
 from ringfence.kernel.netlink import CREATE
 from ringfence.kernel.netns import inode
-from ringfence.model.address import parse_address
+from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
-from ringfence.policy.program import NodePolicy, PodBinding, Program, Rule
+from ringfence.policy.backends.nftables_table import DROP_SET_SIZE
+from ringfence.policy.program import NodePolicy, PodBinding, Program, Rule, SetId
 from ringfence.wire import batch
 from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.test_cut import CATCH_ALL, FRIENDS, IN, OUT, enforce, policy_of, ports
@@ -165,3 +166,47 @@ def _changed(enforcer: Enforcer) -> bool:
     """Whether reading the counters finds the rules changed."""
     enforcer.read_drops(np.zeros(0, DROP_DTYPE), {})
     return enforcer.tampered
+
+
+def test_a_full_drop_set_is_no_tampering(node: Node) -> None:
+    friend, pod = node.pods
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
+        for port in range(1000, 1000 + DROP_SET_SIZE + 50):
+            udp.sendto(b"denied", (pod.address, port))
+    assert not _changed(enforcer)
+
+
+def test_an_interface_that_is_called_lo_is_not_the_loopback(node: Node) -> None:
+    friend, pod = node.pods
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    for change in (
+        ("lo", "down"), ("lo", "name", "other"), ("other", "up"),
+        ("eth0", "down"), ("eth0", "name", "lo"), ("lo", "up"),
+    ):  # fmt: skip
+        pod.run("ip", "link", "set", *change)
+    pod.run("ip", "route", "add", "default", "via", pod.gateway)
+    with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
+        udp.sendto(b"denied", (pod.address, 53))
+    assert not _changed(enforcer)
+    ((drops, _),) = enforcer.ledger.take()
+    (row,) = batch.decode(batch.DROPS, drops).to_pylist()
+    assert row["provider_port"] == 53
+
+
+def test_all_ipv6_addresses_beside_blocks_that_end_at_mapped_ones(node: Node) -> None:
+    """What IPv6 holds of IPv4 is written as IPv6 among IPv6 addresses."""
+    friend, pod = node.pods
+    blocks = ("::/0", "::/80", "::1:0:0:0/80", "fd00::/8")
+    sets = {SetId(f"b{at}"): (parse_network(text),) for at, text in enumerate(blocks)}
+    rules = [
+        Rule(f"r{at}", Action.ALLOW, TCP, ports(80 + at), SetId(f"b{at % len(blocks)}"))
+        for at in range(3 * len(blocks))
+    ]
+    made = policy_of(pod, Program((*rules, CATCH_ALL)), ANYTHING, friend)
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, replace(made, sets={**made.sets, **sets}), uid=pod)
+    with tcp_echo(pod, pod.address6, 80):
+        tcp_exchange(friend, pod.address6, 80, b"hello")

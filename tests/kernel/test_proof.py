@@ -67,7 +67,7 @@ def test_what_is_rendered_is_proved(alone: Namespace, policy: NodePolicy) -> Non
 
 HARMLESS = (
     ["add chain | idle", "add rule | idle tcp dport 81 return", "insert rule | rf_input jump idle"],
-    ['insert rule | rf_input iifname "lo" counter accept'],
+    ["insert rule | rf_input meta iiftype loopback counter accept"],
     ["insert rule | rf_input ct state vmap {{ established : accept }}"],
     ["chain | rf_input {{ policy drop; }}"],
 )
@@ -109,7 +109,8 @@ UNKNOWN = (
     (["insert rule | rf_input meta mark 1 accept"],
      'rule {new} of chain rf_input: looks at {{"meta": {{"key": "mark"}}}}'),
     (["insert rule | rf_input limit rate 1/hour accept"], "limit"),
-    (['insert rule | rf_input iifname "::1" accept'], "not with lo"),
+    (["insert rule | rf_input meta iiftype ether accept"], "not loopback"),
+    (['insert rule | rf_input iifname "lo" accept'], "iifname"),
     (["add set | fading {{ type ipv4_addr; timeout 1h; }}",
       "insert rule | rf_input ip saddr @fading accept"], "@fading, which changes by itself"),
     (["add set | filled {{ type ipv4_addr; size 9; flags dynamic; }}",

@@ -166,9 +166,8 @@ MATCHES = (
     "ct state established,related",
     "ct state != new",
     "ct state { new, invalid }",
-    'iifname "lo"',
-    'iifname != "lo"',
-    "meta iif != lo",
+    "meta iiftype loopback",
+    "meta iiftype != loopback",
     "@th,16,16 80",
     "@th,0,16 2048",
 )

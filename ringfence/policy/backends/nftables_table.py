@@ -8,6 +8,7 @@ of ours, so that who listens to drops knows it.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from zlib import crc32
 
 from ringfence.model.address import Address, Network, format_address
@@ -83,7 +84,7 @@ class Programs:
                 else _Written(
                     group.shape,
                     group.action,
-                    tuple((_box(box), box.handle) for box in group.boxes),
+                    tuple((_box(box, family), box.handle) for box in group.boxes),
                 )
                 for group in found
             )
@@ -204,7 +205,8 @@ class Table:
 def _drop_sets() -> dict[str, str]:
     """The sets that denied tuples are remembered in, by name, as they are declared."""
     forgets = f"size {DROP_SET_SIZE}; flags dynamic,timeout; timeout {DROP_TIMEOUT};"
-    found = {f"{_DROP}_lost": f"type mark; size {_MOST_DENIALS}; flags dynamic;"}
+    lost = f"size {_MOST_DENIALS}; flags dynamic,timeout; timeout {DROP_TIMEOUT};"
+    found = {f"{_DROP}_lost": f"type mark; {lost}"}
     for family in FAMILIES:
         name, kind = f"{_DROP}_{family.number}", f"{family.type} . {family.type} . inet_proto"
         found[name] = f"type {kind} . inet_service . mark; {forgets}"
@@ -268,14 +270,20 @@ def _by_shape(shape: Shape, peer: str, ports: tuple[str, str]) -> tuple[str, ...
     return {Shape.PEERS: (peer,), Shape.PORTS: ports, Shape.BOTH: (peer, *ports)}[shape]
 
 
-def _box(box: Box) -> str:
+def _box(box: Box, family: Family) -> str:
     parts = []
     if box.first is not None and box.last is not None:
-        first, last = (format_address(Address(one.to_bytes(16))) for one in (box.first, box.last))
+        first, last = (_number(one, family) for one in (box.first, box.last))
         parts.append(first if first == last else f"{first}-{last}")
     if box.protocol is not None:
         parts += [format_protocol(box.protocol).lower(), str(box.ports)]
     return " . ".join(parts)
+
+
+def _number(address: int, family: Family) -> str:
+    """An address as its family writes it: a mapped IPv4 one among IPv6 ones is no IPv4 address."""
+    packed = address.to_bytes(16)
+    return format_address(Address(packed)) if family.number == 4 else str(IPv6Address(packed))  # noqa: PLR2004
 
 
 def _elements_of(networks: Iterable[Network], family: Family) -> frozenset[str]:

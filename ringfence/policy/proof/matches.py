@@ -32,6 +32,8 @@ _STATES = {
 }
 """By their bits: linux/netfilter/nf_conntrack_common.h."""
 _LONGEST_SHOWN = 100
+_ARPHRD_LOOPBACK = 772
+"""linux/if_arp.h."""
 
 
 def _integer(value: Json) -> int:
@@ -53,8 +55,8 @@ def _address(family: int, value: Json) -> int:
 
 
 def _loopback(value: Json) -> int:
-    if value != "lo":
-        raise UnprovableError(f"compares an interface with {shown(value)}, not with lo")
+    if value not in (_ARPHRD_LOOPBACK, "loopback"):
+        raise UnprovableError(f"compares an interface's type with {shown(value)}, not loopback")
     return 1
 
 
@@ -111,10 +113,8 @@ class Key:
 _META = {
     "nfproto": Key(None),
     "l4proto": Key(Axis.PROTOCOL),
-    "iif": Key(Axis.FROM_LOOPBACK, number=_loopback),
-    "iifname": Key(Axis.FROM_LOOPBACK, number=_loopback),
-    "oif": Key(Axis.TO_LOOPBACK, number=_loopback),
-    "oifname": Key(Axis.TO_LOOPBACK, number=_loopback),
+    "iiftype": Key(Axis.FROM_LOOPBACK, number=_loopback),
+    "oiftype": Key(Axis.TO_LOOPBACK, number=_loopback),
 }
 _FIELDS = {
     ("ip", "saddr"): Key(Axis.SOURCE, _V4, number=partial(_address, _V4)),

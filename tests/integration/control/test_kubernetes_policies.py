@@ -120,11 +120,11 @@ async def test_policies_of_kubernetes_are_judged_beside_ringfences(world: World)
     reached = await world.ok("GET", "/reach", params={"workload": "shop/db", "with": "kube"})
     assert [(one["names"], one["connections"]) for one in reached["inbound"]] == [
         (["nodes"], "any"),
-        (["shop/front"], "TCP 3306"),
+        (["shop/*"], "TCP 3306"),
     ]
     both = {"workload": "shop/db", "with": ["kube", "shop"]}
     reached = await world.ok("GET", "/reach", params=both)
-    assert [one["names"] for one in reached["inbound"]] == [["shop/front"]]
+    assert [one["names"] for one in reached["inbound"]] == [["shop/*"]]
     analysed = await world.ok("GET", "/analysis", params={"workspace": "kube"})
     assert (analysed["version"], set(analysed["counts"].values())) == (1, {0})
     (version,) = (await world.ok("GET", "/workspaces/kube/versions"))["items"]
