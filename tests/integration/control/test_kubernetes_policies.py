@@ -37,7 +37,7 @@ def policy(name: str, spec: Any, kind: str = "NetworkPolicy") -> Item:
 
 SHOP = replace(item(ItemKind.NAMESPACE, "shop", "::1"), addresses=())
 ITEMS = [NODE, SHOP, labelled(FRONT, App="front"), labelled(DB, app="db", App="data")]
-TO_DB = {
+TO_DB: dict[str, Any] = {
     "podSelector": {"matchLabels": {"App": "data"}},
     "ingress": [
         {
@@ -215,7 +215,8 @@ async def test_what_a_cluster_says_is_enforced_as_it_changes(
         "DENY kubernetes/NetworkPolicy/shop/db/isolation",
     ]
     assert await programs(agent, "db") == [isolated]
-    await publish(connector, [*ITEMS, policy("db", TO_DB), policy("none", TO_DB)])
+    more = {**TO_DB, "ingress": [{**TO_DB["ingress"][0], "ports": [{"port": 3307}]}]}
+    await publish(connector, [*ITEMS, policy("db", TO_DB), policy("more", more)])
     assert len((await programs(agent, "db"))[0]) == len(isolated) + 1
     await world.ok("POST", "/apply", json=files())
     body = {"workspaces": [{"name": "shop"}]}
