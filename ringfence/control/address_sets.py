@@ -150,8 +150,12 @@ class AddressSetKeeper:
     async def _fetch_due(self) -> None:
         now_ns = self._clock()
         due = [one for one in self._held.values() if _due_ns(one) <= now_ns]
+        failures: list[BaseException] = []
         for some in (due[at : at + _AT_ONCE] for at in range(0, len(due), _AT_ONCE)):
-            await asyncio.gather(*map(self._refresh, some))
+            done = await asyncio.gather(*map(self._refresh, some), return_exceptions=True)
+            failures += (one for one in done if one is not None)
+        if failures:  # after the others, which have nothing to do with it
+            raise failures[0]
 
     async def _refresh(self, one: HeldSet) -> None:
         """Fetch a set's list; raises StoreError."""
@@ -164,6 +168,9 @@ class AddressSetKeeper:
             ranges = await asyncio.to_thread(read_list, text)
         except (FeedError, InputError) as error:
             problem = str(error)[:_LONGEST_PROBLEM]
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the other lists
+            _LOG.exception("a bug in reading a list", name=name)
+            problem = f"the control plane failed to read it: {type(error).__name__}"
         async with self._one_at_a_time:
             held = self._held.get(name)
             if held is None or held.address_set != one.address_set:

@@ -44,14 +44,14 @@ async def fetch_list(url: str, networks: Collection[Network]) -> str:
 
     Its host's address must be public, or in one of the networks.
     """
-    target = httpx.URL(url)
     try:
         async with asyncio.timeout(_SECONDS):
+            target = httpx.URL(url)
             address = await _address_of(target, networks)
             return await _get(target, address)
     except TimeoutError as error:
         raise FeedError(f"no answer in {_SECONDS:.0f} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
         raise FeedError(f"not reached: {str(error) or type(error).__name__}") from error
 
 
@@ -65,18 +65,18 @@ def may_fetch_from(address: Address, networks: Collection[Network]) -> bool:
 
 async def _address_of(url: httpx.URL, networks: Collection[Network]) -> Address:
     """The first address of the URL's host that may be asked."""
-    loop = asyncio.get_running_loop()
+    loop, host = asyncio.get_running_loop(), url.raw_host.decode("ascii")
     try:
-        answers = await loop.getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
+        answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise FeedError(f"{url.host} has no address: {error}") from error
+        raise FeedError(f"{host} has no address: {error}") from error
     found = [parse_address(str(one[4][0]).partition("%")[0]) for one in answers]
     for address in found:
         if may_fetch_from(address, networks):
             return address
     told = format_address(found[0]) if found else "none"
     raise FeedError(
-        f"{url.host} is {told}, which is no public address and in no --fetch-network of the server"
+        f"{host} is {told}, which is no public address and in no --fetch-network of the server"
     )
 
 

@@ -22,6 +22,8 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 300, 7 * 24 * 3600
 _LONGEST_URL = 2048
 _LONGEST_LINE = 256
 _COMMENT = re.compile(r"[#;].*")
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
+_V4_STYLE = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _V4 = range_of(parse_network("0.0.0.0/0"))
 _UNICAST = range_of(parse_network("2000::/3"))  # RFC 4291, section 2.4: what is given out of IPv6
 
@@ -88,11 +90,15 @@ def parse_url(text: str) -> str:
     """Check the URL of a list; raises InputError."""
     try:
         parts = urlsplit(text)
-        port = parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InputError(f"{text!r} is no URL: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not host or port == 0:
         raise InputError(f"{text!r} is no URL of a list: write https://HOST/PATH, or http://")
+    if "[" in parts.netloc or _V4_STYLE.fullmatch(host):
+        parse_address(host)
+    elif not _HOST.fullmatch(host):
+        raise InputError(f"{host!r} is no host: write others than ASCII letters as xn--…")
     if parts.username is not None or parts.password is not None:
         raise InputError("a URL with a user or a password would show it to all who read the set")
     if parts.fragment or not text.isprintable() or " " in text or len(text) > _LONGEST_URL:

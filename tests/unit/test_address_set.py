@@ -77,7 +77,9 @@ def test_ranges_read_back(text: str) -> None:
     "url",
     ["ftp://example.org/", "https:///x", "example.org", "https://a b/", "https://u:p@example.org/",
      "https://example.org/#x", "http://example.org:99999/", "http://[::1/",
-     "https://e/" + "x" * 2048, "http://example.org/\r\nHost: x"],
+     "https://e/" + "x" * 2048, "http://example.org/\r\nHost: x",
+     "https://999.1.1.1/", "https://1.2.3.04/", "https://[v1.x]/", "https://[1.2.3.4]/",
+     "https://\u2603.example/", "https://\uff11.1.1.1/", "https://a%41/", "https://a\\b/"],
 )  # fmt: skip
 def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(InputError):

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ringfence.model.address import parse_network
+from ringfence.control import address_sets as keeper
+from ringfence.feeds.lists import fetch_list
+from ringfence.model.address import Network, parse_network
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import FakeNode, publish
 from tests.integration.control.test_flows_api import POD, categories, report
@@ -172,6 +174,29 @@ async def test_urls_lead_nowhere_inside(world: World, lists: Lists) -> None:
         detail = await refused(world, "POST", "/apply", json=files)
         assert why in detail
         assert detail.startswith("x.yaml:")
+
+
+async def test_one_list_that_cannot_be_had_stops_no_other(
+    start: Callable[..., Awaitable[World]], lists: Lists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(url: str, networks: tuple[Network, ...]) -> str:
+        if url.endswith("/bug"):
+            raise RuntimeError("a bug of ours")
+        return await fetch_list(url, networks)
+
+    monkeypatch.setattr(keeper, "fetch_list", fetch)
+    world = await start(fetch_networks=LOOPBACK)
+    lists.body = b"203.0.113.9\n"
+    bad = [address_set("{url: 'http://192.0.2.1/bug', every: 5m}", f"a{n}") for n in range(8)]
+    await apply(world, "".join((*bad, address_set(lists.spec))))
+    await asyncio.wait_for(lists.came.wait(), 20)
+    (found,) = [
+        one for one in (await world.ok("GET", "/address-sets"))["items"] if one["name"] == "a0"
+    ]
+    assert found["problem"] == "the control plane failed to read it: RuntimeError"
+    assert "ringfence_address_sets_failing 8.0" in (await world.http.get("/metrics")).text
+    found = await world.ok("POST", "/address-sets/a0/refresh")
+    assert "RuntimeError" in found["problem"]
 
 
 async def test_uploaded_lists_and_what_uses_them(world: World, tmp_path: Path) -> None:

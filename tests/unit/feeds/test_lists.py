@@ -2,7 +2,8 @@
 
 import pytest
 
-from ringfence.feeds.lists import may_fetch_from
+from ringfence.feeds.errors import FeedError
+from ringfence.feeds.lists import fetch_list, may_fetch_from
 from ringfence.model.address import parse_address, parse_network
 
 INSIDE = [
@@ -29,3 +30,18 @@ def test_what_is_public_may_be_asked(address: str) -> None:
 
 def test_all_of_ipv6_is_no_address_of_ipv4() -> None:
     assert not may_fetch_from(parse_address("127.0.0.1"), [parse_network("::/0")])
+
+
+@pytest.mark.parametrize(
+    "url", ["https://999.1.1.1/", "https://[v1.x]/", "https://\u2603.example/", "https://a..b/"]
+)
+async def test_a_url_that_cannot_be_asked_is_told(url: str) -> None:
+    with pytest.raises(FeedError):
+        await fetch_list(url, ())
+
+
+async def test_a_name_that_idna_refuses_is_a_name() -> None:
+    with pytest.raises(FeedError, match=r"localhost is .*no public address"):
+        await fetch_list("https://localhost/", ())
+    with pytest.raises(FeedError, match=r"xn--a\.invalid has no address"):
+        await fetch_list("https://xn--a.invalid/", ())
