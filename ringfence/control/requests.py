@@ -117,7 +117,7 @@ class Requests:
         known = {one.id: one for one in await self.all()}
         after = {one.name: one for one in (*held.workspaces, *given.workspaces)}
         primaries = [one for one in after.values() if one.primary]
-        found = await self._needed(tree, primaries, given.address_sets)
+        found = await self._needed(tree, primaries, self._moment(given.address_sets))
         asking = {one.name for one in given.workspaces}
         its = [one for one in found.requests if one.workspace in asking]
         fresh = [one for one in its if one.id not in known]
@@ -133,8 +133,9 @@ class Requests:
                 rules = await load_approval_rules(connection, self._tenant)
                 known = {one.id: one for one in await load_requests(connection, self._tenant)}
             self._alarm.set(expiries(latest), self._clock())
-            found = await self._needed(tree, [one for one, _ in latest])
-            approvals = Approvals(self._inventory.timeline.latest(), tree, rules)
+            moment = self._moment()
+            found = await self._needed(tree, [one for one, _ in latest], moment)
+            approvals = Approvals(self._inventory.timeline.latest(), tree, rules, moment)
             states = {one.id: one.state for one in known.values()}
             answers = await asyncio.to_thread(approvals.decide, states, found)
             if answers != Answers((), (), ()):
@@ -152,7 +153,7 @@ class Requests:
             async with self._database.read() as connection:
                 tree = await load_tree(connection, self._tenant)
                 latest = await self._latest(connection)
-            found = await self._needed(tree, [one for one, _ in latest])
+            found = await self._needed(tree, [one for one, _ in latest], self._moment())
             request = next((one for one in found.requests if one.id == identifier), None)
             if request is None:
                 if held.state is State.APPROVED:
@@ -243,15 +244,19 @@ class Requests:
             if head.primary
         ]
 
+    def _moment(self, given: Iterable[AddressSet] = ()) -> Moment:
+        """What policies ask for now; what DNS tells comes and goes, and raises nothing."""
+        now = self._inventory.now()
+        return Moment(now.at_ns, sets=sets_with(now.sets, given))
+
     async def _needed(
-        self, tree: ScopeTree, workspaces: Iterable[Workspace], given: Iterable[AddressSet] = ()
+        self, tree: ScopeTree, workspaces: Iterable[Workspace], moment: Moment
     ) -> Needed:
         """What is needed; a question that is asked again at once is not worked out again."""
         snapshot = self._inventory.timeline.latest()
         ordered = tuple(sorted(workspaces, key=lambda one: one.name))
-        now, versions = self._inventory.now(), ((one, Version(0)) for one in ordered)
-        moment = Moment(now.at_ns, sets=sets_with(now.sets, given))
-        expired = tuple(sorted({at for at in expiries(versions) if at <= now.at_ns}))
+        versions = ((one, Version(0)) for one in ordered)
+        expired = tuple(sorted({at for at in expiries(versions) if at <= moment.at_ns}))
         filters = tuple(tree.filters.values())
         asked = (tree.preorder(), filters, ordered, moment.sets, expired)
         if self._last is None or self._last[0] is not snapshot or self._last[1] != asked:

@@ -7,6 +7,7 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.approval import ApprovalRule, State
+from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.policy import Action, CatchAll, Workspace
 from ringfence.model.protocol import Port, PortRange
@@ -16,7 +17,7 @@ from ringfence.policy.document import Documents, format_documents, parse_documen
 from ringfence.policy.ends import resolve
 from ringfence.policy.errors import DocumentError
 from ringfence.policy.fronts import Fronts
-from ringfence.policy.moment import UNTOLD
+from ringfence.policy.moment import Moment
 from ringfence.policy.requests import Needed, Request, grant
 from ringfence.policy.sets import AddressSets, of_addresses
 
@@ -36,10 +37,13 @@ class Answers:
 
 
 class Approvals:
-    """Answers requests by rules, in one inventory."""
+    """Answers requests by rules, in one inventory and at one moment."""
 
-    def __init__(self, snapshot: Snapshot, tree: ScopeTree, rules: Sequence[ApprovalRule]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, tree: ScopeTree, rules: Sequence[ApprovalRule], moment: Moment
+    ) -> None:
         self._snapshot, self._tree, self._rules = snapshot, tree, rules
+        self._moment = moment
 
     def decide(self, held: Mapping[str, State], needed: Needed) -> Answers:
         """What becomes of the needed requests, where `held` are the ones known already.
@@ -77,11 +81,16 @@ class Approvals:
         )
 
     def _provides(self, query: Query | None, request: Request) -> bool:
-        """Whether all workloads that the request opens are ones that the filter matches."""
+        """Whether all workloads that the request opens are known to be ones of the filter."""
         if query is None:
             return True
         wanted = request.wanted
-        end = resolve(wanted.provider, wanted.action, _NAMELESS, self._tree, self._snapshot, UNTOLD)
+        try:
+            end = resolve(
+                wanted.provider, wanted.action, _NAMELESS, self._tree, self._snapshot, self._moment
+            )
+        except InputError:
+            return False  # there is no such thing any more: a person may decide
         ports = [one for one in wanted.ports if isinstance(one, PortRange)]
         if end.own_node or len(ports) < len(wanted.ports):
             return False  # which nodes those are, or which ports, depends on the consumers

@@ -5,27 +5,38 @@ from dataclasses import replace
 import pytest
 
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.address import parse_network
+from ringfence.model.address import host_network, parse_network
 from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.icmp import IcmpType
-from ringfence.model.ids import FilterName, PolicyId, RevisionId, ScopeName, WorkspaceName
+from ringfence.model.ids import (
+    AddressSetName,
+    FilterName,
+    PolicyId,
+    RevisionId,
+    ScopeName,
+    WorkspaceName,
+)
 from ringfence.model.policy import (
     Action,
+    AddressSetEnd,
     CatchAll,
     CidrEnd,
     Cluster,
     ClusterEnd,
     End,
     FilterEnd,
+    FqdnEnd,
     NamedFilterEnd,
     OwnNodeEnd,
     Policy,
     Rank,
+    ScopeEnd,
     ServiceEnd,
     Workspace,
 )
 from ringfence.model.protocol import ICMP, TCP, PortRange
 from ringfence.model.query import parse
+from ringfence.model.ranges import spans
 from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy import requests
 from ringfence.policy.approval import Approvals
@@ -238,9 +249,14 @@ RULE = ApprovalRule(
 )
 
 
+CARTS = AddressSetName("carts")
+(CARTS_POD,) = (one for one in ITEMS if one.labels.get("kubernetes.label.app") == ("carts",))
+
+
 def decide(request: Request, *rules: ApprovalRule, state: State | None = None) -> str:
     held = {request.id: state} if state else {}
-    answers = Approvals(SNAPSHOT, TREE, rules).decide(held, Needed((request,), True))
+    moment = Moment(sets={CARTS: spans([host_network(one) for one in CARTS_POD.addresses])})
+    answers = Approvals(SNAPSHOT, TREE, rules, moment).decide(held, Needed((request,), True))
     if answers.granted:
         return "granted"
     return "raised" if answers.raised else ""
@@ -267,13 +283,38 @@ def test_a_rule_grants_what_it_covers_and_no_more() -> None:
     assert decide(every_port, RULE) == "raised"
 
 
+@pytest.mark.parametrize(
+    ("provider", "label", "answer"),
+    [
+        (app("carts"), "carts", "granted"),
+        (AddressSetEnd(CARTS), "carts", "granted"),
+        (AddressSetEnd(CARTS), "other", "raised"),
+        (AddressSetEnd(AddressSetName("gone")), "carts", "raised"),
+        (FqdnEnd("carts.example.org"), "carts", "raised"),
+        (CidrEnd(tuple(map(host_network, CARTS_POD.addresses))), "carts", "granted"),
+        (ServiceEnd(NAMESPACE, "gone"), "carts", "raised"),
+        (ScopeEnd(ScopeName("carts")), "carts", "granted"),
+        (ScopeEnd(ScopeName("gone")), "carts", "raised"),
+        (NamedFilterEnd(FilterName("gone")), "carts", "raised"),
+        (OwnNodeEnd(), "carts", "raised"),
+    ],
+)
+def test_a_rule_judges_whomever_a_request_would_open(
+    provider: End, label: str, answer: str
+) -> None:
+    (request,) = ask(workspace("front", to_carts()), workspace("carts")).requests
+    asked = replace(request, wanted=replace(request.wanted, provider=provider))
+    rule = replace(RULE, provider=parse(f'kubernetes.label.app = "{label}"'))
+    assert decide(asked, rule) == answer
+
+
 def test_answers_are_remembered_and_requests_close() -> None:
     (request,) = ask(workspace("front", to_carts()), workspace("carts")).requests
     assert decide(request, state=State.PENDING) == ""
     assert decide(request, RULE, state=State.PENDING) == "granted"
     assert decide(request, RULE, state=State.REJECTED) == ""
     assert decide(request, state=State.APPROVED) == "raised", "its policy was taken out again"
-    approvals = Approvals(SNAPSHOT, TREE, ())
+    approvals = Approvals(SNAPSHOT, TREE, (), Moment())
     held = {"p": State.PENDING, "a": State.APPROVED, "r": State.REJECTED}
     assert approvals.decide(held, Needed((), True)).closed == ("p",)
     assert approvals.decide(held, Needed((), False)).closed == ()
