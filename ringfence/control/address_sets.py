@@ -6,10 +6,11 @@ and says since when and why.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
 from ringfence.control.background import Background
@@ -23,6 +24,7 @@ from ringfence.model.address import Network
 from ringfence.model.address_set import (
     LONGEST_SECONDS,
     SHORTEST_SECONDS,
+    AddressSet,
     Fetched,
     Uploaded,
     Written,
@@ -36,6 +38,7 @@ from ringfence.store.relational.address_sets import (
     HeldSet,
     Refreshed,
     all_address_sets,
+    load_address_set,
     load_contents,
     put_content,
     put_refreshed,
@@ -115,24 +118,30 @@ class AddressSetKeeper:
                 self.contents.begin(one.address_set.name)
                 if isinstance(one.address_set.source, Written):
                     ranges = of_families(one.address_set.source.ranges)
-                    await self._hold(one.address_set.name, ranges, one.refreshed)
+                    with contextlib.suppress(ConflictError):  # who changed it reloads as well
+                        await self._hold(one.address_set, ranges, one.refreshed)
         self._wake.set()
 
     async def upload(self, name: AddressSetName, text: str, author: Author) -> HeldSet:
         """Have a set hold the list in a text.
 
-        Raises NotFoundError, ConflictError for a set that is not uploaded, InputError, StoreError.
+        Raises NotFoundError, InputError, StoreError, ConflictError for a set that is not uploaded
+        or that was changed meanwhile.
         """
         ranges = await asyncio.to_thread(read_list, text)
         async with self._one_at_a_time:
-            if not isinstance(self.get(name).address_set.source, Uploaded):
+            one = self.get(name).address_set
+            if not isinstance(one.source, Uploaded):
                 raise ConflictError(f"address set {name!r} is not one that is `uploaded: true`")
             now_ns = self._clock()
-            await self._hold(name, ranges, Refreshed(now_ns, now_ns), author)
+            await self._hold(one, ranges, Refreshed(now_ns, now_ns), author)
         return self.get(name)
 
     async def refresh(self, name: AddressSetName) -> HeldSet:
-        """Fetch a set's list now; raises NotFoundError, ConflictError where it has no URL."""
+        """Fetch a set's list now; raises NotFoundError, StoreError.
+
+        ConflictError where it has no URL, or was changed meanwhile.
+        """
         one = self.get(name)
         if not isinstance(one.address_set.source, Fetched):
             raise ConflictError(f"address set {name!r} has no URL to fetch it from")
@@ -155,10 +164,16 @@ class AddressSetKeeper:
             done = await asyncio.gather(*map(self._refresh, some), return_exceptions=True)
             failures += (one for one in done if one is not None)
         if failures:  # after the others, which have nothing to do with it
-            raise failures[0]
+            await self.reload()  # a set may have been changed meanwhile
+        for failure in failures:
+            if not isinstance(failure, ConflictError | NotFoundError):
+                raise failure
 
     async def _refresh(self, one: HeldSet) -> None:
-        """Fetch a set's list; raises StoreError."""
+        """Fetch a set's list; raises StoreError.
+
+        ConflictError or NotFoundError where the set was changed or deleted meanwhile.
+        """
         name, source = one.address_set.name, one.address_set.source
         if not isinstance(source, Fetched):
             return
@@ -172,45 +187,50 @@ class AddressSetKeeper:
             _LOG.exception("a bug in reading a list", name=name)
             problem = f"the control plane failed to read it: {type(error).__name__}"
         async with self._one_at_a_time:
-            held = self._held.get(name)
-            if held is None or held.address_set != one.address_set:
-                return  # it was decided otherwise meanwhile
-            now_ns, before = self._clock(), held.refreshed
+            now_ns, before = self._clock(), self.get(name).refreshed
             if ranges is None:
                 _LOG.warning("address set not refreshed", name=name, reason=problem)
-                await self._note(name, replace(before, tried_ns=now_ns, problem=problem))
+                told = replace(before, tried_ns=now_ns, problem=problem)
+                async with self._noting(one.address_set, told):
+                    pass
             else:
-                await self._hold(name, ranges, Refreshed(now_ns, now_ns))
+                await self._hold(one.address_set, ranges, Refreshed(now_ns, now_ns))
 
-    async def _note(self, name: AddressSetName, refreshed: Refreshed) -> None:
+    @contextlib.asynccontextmanager
+    async def _noting(
+        self, one: AddressSet, refreshed: Refreshed
+    ) -> AsyncIterator[AsyncConnection]:
+        """A transaction that notes how a list fared; ConflictError if the set is another now."""
         async with self._database.write() as connection:
-            await put_refreshed(connection, self._tenant, name, refreshed)
-        self._held[name] = replace(self._held[name], refreshed=refreshed)
+            if await load_address_set(connection, self._tenant, one.name) != one:
+                raise ConflictError(f"address set {one.name!r} was changed meanwhile: try again")
+            await put_refreshed(connection, self._tenant, one.name, refreshed)
+            yield connection
+        self._held[one.name] = replace(self._held[one.name], refreshed=refreshed)
 
     async def _hold(
         self,
-        name: AddressSetName,
+        one: AddressSet,
         ranges: tuple[AddressRange, ...],
         refreshed: Refreshed,
         author: Author | None = None,
     ) -> None:
         """Have a set hold the ranges from now on, and say who made it so."""
-        before, packed = self.contents.latest(name), await asyncio.to_thread(pack, ranges)
+        name, packed = one.name, await asyncio.to_thread(pack, ranges)
+        before = self.contents.latest(name)
         if before is not None and before.packed == packed:
-            await self._note(name, refreshed)
-            return
+            async with self._noting(one, refreshed):
+                return
         at_ns = max(self._clock(), before.from_ns + 1 if before else 0)
         content = Content(name, at_ns, packed)
         over = self.contents.over(name)
-        async with self._database.write() as connection:
-            await put_refreshed(connection, self._tenant, name, refreshed)
+        async with self._noting(one, refreshed) as connection:
             await put_content(connection, self._tenant, content, over)
             if author is not None:
                 told = difference(unpack(before.packed) if before else (), ranges)
                 what = f"uploaded address set {name}: {told}"
                 await author.note(connection, at_ns, what, about=f"addressset/{name}")
         self.contents.hold(content)
-        self._held[name] = replace(self._held[name], refreshed=refreshed)
         for callback in self._on_change:
             callback()
 

@@ -60,6 +60,16 @@ async def all_address_sets(connection: AsyncConnection, tenant: TenantId) -> lis
     ]
 
 
+async def load_address_set(
+    connection: AsyncConnection, tenant: TenantId, name: AddressSetName
+) -> AddressSet | None:
+    """The address set of that name, None where there is none."""
+    source = await connection.scalar(
+        select(held.c.source).where(held.c.tenant == tenant, held.c.name == name)
+    )
+    return None if source is None else AddressSet(name, _source(source))
+
+
 async def put_address_sets(
     connection: AsyncConnection,
     tenant: TenantId,

@@ -4,13 +4,30 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
 
-from ringfence.control import address_sets as keeper
+from ringfence.control import address_sets as keeping
+from ringfence.control.address_sets import AddressSetKeeper
+from ringfence.control.audit import Author
+from ringfence.control.errors import ConflictError
+from ringfence.control.identity import Principal, Role
+from ringfence.control.metrics import Metrics
 from ringfence.feeds.lists import fetch_list
 from ringfence.model.address import Network, parse_network
+from ringfence.model.address_set import AddressSet, Fetched, Source, Uploaded
+from ringfence.model.ids import DEFAULT_TENANT, AddressSetName
+from ringfence.policy.difference import DocumentKind
+from ringfence.store.relational.address_sets import (
+    Refreshed,
+    all_address_sets,
+    load_contents,
+    put_address_sets,
+)
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.removal import remove_document
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import FakeNode, publish
 from tests.integration.control.test_flows_api import POD, categories, report
@@ -184,7 +201,7 @@ async def test_one_list_that_cannot_be_had_stops_no_other(
             raise RuntimeError("a bug of ours")
         return await fetch_list(url, networks)
 
-    monkeypatch.setattr(keeper, "fetch_list", fetch)
+    monkeypatch.setattr(keeping, "fetch_list", fetch)
     world = await start(fetch_networks=LOOPBACK)
     lists.body = b"203.0.113.9\n"
     bad = [address_set("{url: 'http://192.0.2.1/bug', every: 5m}", f"a{n}") for n in range(8)]
@@ -197,6 +214,43 @@ async def test_one_list_that_cannot_be_had_stops_no_other(
     assert "ringfence_address_sets_failing 8.0" in (await world.http.get("/metrics")).text
     found = await world.ok("POST", "/address-sets/a0/refresh")
     assert "RuntimeError" in found["problem"]
+
+
+@pytest.mark.parametrize("source", ["url", "uploaded"])
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_no_list_gets_into_a_set_that_was_changed_meanwhile(
+    tmp_path: Path, lists: Lists, source: str, replaced: bool
+) -> None:
+    lists.body, name = b"203.0.113.9\n", AddressSetName("partners")
+    url = f"http://127.0.0.1:{lists.port}/x"
+    sources: dict[str, Source] = {"url": Fetched(url, 300), "uploaded": Uploaded()}
+    author = Author(Principal("me", DEFAULT_TENANT, Role.ADMIN, None), "here")
+    database = Database(f"sqlite:///{tmp_path / 'control.db'}")
+    await database.start()
+    try:
+        keeper = AddressSetKeeper(time_ns, database, DEFAULT_TENANT, LOOPBACK, Metrics())
+        async with database.write() as connection:
+            made = [AddressSet(name, sources[source])]
+            await put_address_sets(connection, DEFAULT_TENANT, made, "me", 1)
+        await keeper.reload()
+        async with database.write() as connection:  # and the keeper has not heard of it yet
+            await remove_document(connection, DEFAULT_TENANT, DocumentKind.ADDRESS_SET, name)
+            if replaced:
+                other = [AddressSet(name, Fetched(f"{url}/other", 300))]
+                await put_address_sets(connection, DEFAULT_TENANT, other, "me", 2)
+        with pytest.raises(ConflictError, match="changed meanwhile"):
+            await (
+                keeper.refresh(name)
+                if source == "url"
+                else keeper.upload(name, "203.0.113.9", author)
+            )
+        async with database.read() as connection:
+            assert await load_contents(connection, DEFAULT_TENANT) == []
+            held = await all_address_sets(connection, DEFAULT_TENANT)
+        assert [one.refreshed for one in held] == [Refreshed()] * replaced
+        assert keeper.contents.latest(name) is None
+    finally:
+        await database.stop()
 
 
 async def test_uploaded_lists_and_what_uses_them(world: World, tmp_path: Path) -> None:
