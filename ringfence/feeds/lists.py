@@ -29,14 +29,23 @@ from ringfence.model.address_set import MOST_BYTES
 
 _SECONDS = 30.0
 """For all of it."""
-_EMBEDDING = tuple(
+_UNICAST = (parse_network("0.0.0.0/0"), parse_network("2000::/3"))
+"""Of IPv6, what is given out to be reached from everywhere (RFC 4291, section 2.4)."""
+_SPECIAL = tuple(
     map(
         parse_network,
-        # Addresses that stand for those of IPv4 in them, perhaps private ones: RFC 4291 §2.5.5.1,
-        # RFC 6052, RFC 8215, RFC 4380 (Teredo), RFC 3056 (6to4).
-        ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"),
+        (
+            # IANA's special-purpose registries (RFC 6890): protocol assignments, 6to4 relays,
+            # benchmarks, what is reserved; the documentation's leads nowhere and may be asked.
+            *("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4", "2001::/23"),
+            # Which stand for those of IPv4 in them, perhaps private ones: RFC 3056 (6to4); Teredo
+            # (RFC 4380) is in 2001::/23.
+            "2002::/16",
+        ),
     )
 )
+_ISATAP = (0x5EFE, 0x200_5EFE)
+"""In the upper half of an interface's identifier, ahead of an address of IPv4: RFC 5214, 6.1."""
 
 
 async def fetch_list(url: str, networks: Collection[Network]) -> str:
@@ -59,8 +68,12 @@ def may_fetch_from(address: Address, networks: Collection[Network]) -> bool:
     """Whether a URL may lead there."""
     if any(network.is_v4 == is_v4(address) and address in network for network in networks):
         return True
-    embeds = any(address in one for one in _EMBEDDING) and not is_v4(address)
-    return address_types(address) == (PUBLIC,) and not embeds
+    return (
+        any(address in one for one in _UNICAST)
+        and address_types(address) == (PUBLIC,)
+        and not any(address in one for one in _SPECIAL)
+        and (is_v4(address) or int.from_bytes(address[8:12]) not in _ISATAP)
+    )
 
 
 async def _address_of(url: httpx.URL, networks: Collection[Network]) -> Address:
