@@ -14,7 +14,8 @@ _LOG = structlog.get_logger(__name__)
 class Background:
     """Does a piece of work again and again, each time after `pause`, which must wait.
 
-    No error ends it, not even a bug of ours: it is logged and counted, and the work tried again.
+    No error ends it, not even a bug of ours: it is logged and counted, and what failed is tried
+    again until it succeeds, without a pause before it but `retry_seconds`.
     """
 
     def __init__(
@@ -42,9 +43,13 @@ class Background:
 
     async def _follow(self) -> None:
         while True:
-            await self._pause()
+            await self._until_done(self._pause)
+            await self._until_done(self._work)
+
+    async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
             try:
-                await self._work()
+                return await step()
             except Exception as error:  # noqa: BLE001 - following must outlive a bug
                 problem = str(error) if isinstance(error, RingfenceError) else repr(error)
                 self._metrics.background_failures.labels(self._name).inc()

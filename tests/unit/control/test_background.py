@@ -13,21 +13,30 @@ from ringfence.model.errors import InputError
 async def test_no_error_ends_it() -> None:
     metrics, done = Metrics(), asyncio.Event()
     failures: list[Exception] = [ValueError("a bug"), InputError("a filter")]
+    changed, pauses = asyncio.Event(), [ValueError("a bug")]
+    changed.set()
+
+    async def pause() -> None:
+        if pauses:
+            raise pauses.pop()
+        await changed.wait()
+        changed.clear()
 
     async def work() -> None:
         if failures:
             raise failures.pop()
         done.set()
 
-    background = Background("tests", lambda: asyncio.sleep(0), work, metrics, 0.0)
+    background = Background("tests", pause, work, metrics, 0.0)
     background.start()
     try:
         async with asyncio.timeout(30):
             await done.wait()
     finally:
         await background.stop()
-    assert 'ringfence_background_failures_total{work="tests"} 2.0' in metrics.render().decode()
+    assert 'ringfence_background_failures_total{work="tests"} 3.0' in metrics.render().decode()
     done.clear()
+    changed.set()
     await asyncio.sleep(0)
     assert not done.is_set(), "it was stopped"
     await background.stop()
