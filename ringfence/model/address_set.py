@@ -17,6 +17,8 @@ MOST_RANGES = 32_768
 """What one set may hold, once what adjoins is joined."""
 MOST_BYTES = 2 << 20
 """Of a list as text."""
+_MOST_ENTRIES = 4 * MOST_RANGES
+"""Of a list, before what adjoins is joined: reading more would hold up everything else."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 300, 7 * 24 * 3600
 """How often a list may be asked for."""
 _LONGEST_URL = 2048
@@ -114,8 +116,10 @@ def read_list(text: str) -> tuple[AddressRange, ...]:
     A list has an address, a CIDR block or a range `FIRST-LAST` on each line; what follows `#` or
     `;` is a comment (the form of Spamhaus' DROP). Or it is one JSON list of such texts.
     """
-    found, wrong = [], []
+    found, wrong = list[AddressRange](), list[str]()
     for place, entry in _entries(text.removeprefix("\ufeff")):
+        if len(found) == _MOST_ENTRIES:
+            raise InputError(f"it has more than {_MOST_ENTRIES:,} entries")
         try:
             found.append(parse_range(entry))
         except InputError as error:

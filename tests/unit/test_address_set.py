@@ -53,6 +53,7 @@ def test_the_forms_of_lists() -> None:
         ("2000::/4\n3000::/4", "half or more of all IPv6"),
         ("\n".join(f"10.{n >> 8 & 255}.{n & 255}.1\n10.{n >> 8 & 255}.{n & 255}.3"
                    for n in range(MOST_RANGES // 2 + 1)), "32,770 ranges are more than"),
+        ("a::\n" * (4 * MOST_RANGES + 1), "more than 131,072 entries"),
     ],
 )  # fmt: skip
 def test_what_is_refused(text: str, why: str) -> None:
