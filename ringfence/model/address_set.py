@@ -22,7 +22,7 @@ _MOST_ENTRIES = 4 * MOST_RANGES
 SHORTEST_SECONDS, LONGEST_SECONDS = 300, 7 * 24 * 3600
 """How often a list may be asked for."""
 _LONGEST_URL = 2048
-_LONGEST_LINE = 256
+_LONGEST_RANGE = 256
 _COMMENT = re.compile(r"[#;].*")
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _V4_STYLE = re.compile(r"\d+\.\d+\.\d+\.\d+")
@@ -63,6 +63,8 @@ class AddressSet:
 
 def parse_range(text: str) -> AddressRange:
     """Read an address, a CIDR block, or two addresses of a family with a `-`; InputError."""
+    if len(text) > _LONGEST_RANGE:
+        raise InputError(f"{text[:40]!r}… is no range: it is longer than {_LONGEST_RANGE} letters")
     first, dash, last = (part.strip() for part in text.partition("-"))
     if not dash:
         return range_of(parse_network(first))
@@ -161,8 +163,8 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
         except (ValueError, RecursionError) as error:
             raise InputError(f"not JSON: {error}") from error
         for number, one in enumerate(listed, 1):
-            yield f"entry {number}", one[:_LONGEST_LINE] if isinstance(one, str) else repr(one)[:40]
+            yield f"entry {number}", one if isinstance(one, str) else repr(one)[:40]
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if entry := _COMMENT.sub("", line).strip():
-            yield f"line {number}", entry[:_LONGEST_LINE]
+            yield f"line {number}", entry

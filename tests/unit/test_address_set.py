@@ -30,6 +30,7 @@ def test_the_forms_of_lists() -> None:
     assert held(DROP) == ["1.10.16.0/20", "1.10.33.0/29", "2001:db8::1-2001:db8::ff"]
     assert held('["192.0.2.9", "192.0.2.8"]') == ["192.0.2.8/31"]
     assert held("192.0.2.1\r\n192.0.2.1\r\n") == ["192.0.2.1"]
+    assert held("192.0.2.1 # x\x0c8.8.8.0/24\r8.8.8.8\u20288.8.4.4") == ["192.0.2.1"]
     low, high = "::-::fffe:ffff:ffff", "::1:0:0:0-ff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     assert held("::/8") == [low, high], "no address of IPv4 is in a block of IPv6"
 
@@ -53,6 +54,9 @@ def test_the_forms_of_lists() -> None:
         ("2000::/4\n3000::/4", "half or more of all IPv6"),
         ("\n".join(f"10.{n >> 8 & 255}.{n & 255}.1\n10.{n >> 8 & 255}.{n & 255}.3"
                    for n in range(MOST_RANGES // 2 + 1)), "32,770 ranges are more than"),
+        (f"1.1.1.0{' ' * 300}-1.1.1.255", "line 1: '1.1.1.0 .* is longer than 256"),
+        (f'["10.0.0.1{" " * 300}/8"]', "entry 1: '10.0.0.1 .* is longer than 256"),
+        ("1.2.3.4\r8.8.8.8", "line 1: "),
         ("a::\n" * (4 * MOST_RANGES + 1), "more than 131,072 entries"),
     ],
 )  # fmt: skip
