@@ -27,6 +27,7 @@ _COMMENT = re.compile(r"[#;].*")
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _V4_STYLE = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _V4 = range_of(parse_network("0.0.0.0/0"))
+_V6 = range_of(parse_network("::/0"))
 _UNICAST = range_of(parse_network("2000::/3"))  # RFC 4291, section 2.4: what is given out of IPv6
 
 
@@ -148,7 +149,7 @@ def check_ranges(ranges: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
         raise InputError("there is no address in it")
     if len(held) > MOST_RANGES:
         raise InputError(f"{len(held):,} ranges are more than the {MOST_RANGES:,} of a set")
-    for family, said in ((_V4, "IPv4"), (_UNICAST, "IPv6")):
+    for family, said in ((_V4, "IPv4"), (_UNICAST, "IPv6"), (_V6, "IPv6")):
         left = sum(last - first + 1 for first, last in subtract((family,), held))
         if 2 * left <= family[1] - family[0] + 1:
             raise InputError(f"half or more of all {said} addresses are in it; name them by `cidr`")

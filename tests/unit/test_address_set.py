@@ -52,6 +52,8 @@ def test_the_forms_of_lists() -> None:
         ("0.0.0.0/0", "half or more of all IPv4"),
         ("0.0.0.0/1", "half or more of all IPv4"),
         ("2000::/4\n3000::/4", "half or more of all IPv6"),
+        ("8000::/1", "half or more of all IPv6"),
+        ("4000::/2\n8000::/1", "half or more of all IPv6"),
         ("\n".join(f"10.{n >> 8 & 255}.{n & 255}.1\n10.{n >> 8 & 255}.{n & 255}.3"
                    for n in range(MOST_RANGES // 2 + 1)), "32,770 ranges are more than"),
         (f"1.1.1.0{' ' * 300}-1.1.1.255", "line 1: '1.1.1.0 .* is longer than 256"),
