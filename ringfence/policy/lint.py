@@ -94,10 +94,9 @@ def _too_broad(policies: PolicySet, policy: Policy, rule: OrderedRule) -> str:
     if policy.action is not Action.ALLOW or isinstance(policy.provider, ServiceEnd):
         return ""
     everything = policy.protocol is None
-    ports = sum(
-        part.last - part.first + 1 if isinstance(part, PortRange) else 1 for part in policy.ports
-    )
-    if not everything and (policy.protocol not in WITH_PORTS or 0 < ports < _PORTS):
+    ports = tuple((one.first, one.last) for one in policy.ports if isinstance(one, PortRange))
+    fewer = bool(policy.ports and subtract(_PORTS, ports))
+    if not everything and (policy.protocol not in WITH_PORTS or fewer):
         return ""
     everybody = [
         role
@@ -125,8 +124,8 @@ def _is_everybody(policies: PolicySet, end: End, resolved: ResolvedEnd) -> bool:
 
 
 _FAMILIES = [spans([parse_network(text)]) for text in ("0.0.0.0/0", "::/0")]
-_PORTS = 65535
-"""Port 0 is never used, so 1-65535 are all."""
+_PORTS = ((1, 65535),)
+"""Port 0 is never used, so these are all."""
 
 
 def lint_sets(
