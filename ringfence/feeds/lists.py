@@ -5,7 +5,8 @@ itself, a cloud's metadata service, a database of the network inside (server-sid
 So a URL leads to public addresses only, and besides to networks that the operator named; the
 address that was judged is the one that is dialled, so that DNS cannot say something else in
 between; redirects are not followed; proxies and credentials of the environment are not used; and
-of what comes back no more is told than the first lines that are no addresses.
+of what comes back no more is told than where it redirects to and the first lines that are no
+addresses.
 """
 
 import asyncio
@@ -60,6 +61,8 @@ async def fetch_list(url: str, networks: Collection[Network]) -> str:
             return await _get(target, address)
     except TimeoutError as error:
         raise FeedError(f"no answer in {_SECONDS:.0f} s") from error
+    except httpx.RemoteProtocolError as error:  # its text quotes the answer
+        raise FeedError("what answers there does not speak HTTP as it should") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
         raise FeedError(f"not reached: {str(error) or type(error).__name__}") from error
 

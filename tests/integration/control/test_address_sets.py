@@ -147,11 +147,13 @@ async def test_a_list_is_fetched_enforced_and_kept_when_it_goes_bad(
         ("200 OK", "", b"203.0.113.9\n0.0.0.0/1\n", "half or more of all IPv4"),
         ("200 OK", "", b"203.0.113.9 " * 200_000, "longer than 2,097,152 bytes"),
         ("302 Found", "Location: file:///etc/passwd\r\n", b"", "redirects are not followed"),
+        ("200 OK", "X secret: y\r\n", b"", "does not speak HTTP as it should"),
         ("200 OK", "Content-Encoding: gzip\r\n", b"", "an encoding that was not asked for"),
     ):
         lists.status, lists.headers, lists.body = status, headers, body
         found = await world.ok("POST", "/address-sets/partners/refresh")
         assert why in found["problem"]
+        assert "secret" not in found["problem"]
         assert (found["ranges"], found["refreshed_at"] < found["tried_at"]) == (2, True)
     assert (await world.ok("GET", "/why", params=QUESTION))["allowed"]
     code, out, said = await world.run("get", "address-sets")
