@@ -89,7 +89,9 @@ def pod_item(
     ]
     if owner is not None:
         pairs += [(labels.OWNER_KIND, owner.kind), (labels.OWNER_NAME, owner.name)]
-    containers = [*(spec.init_containers or ()), *(spec.containers or ())]
+    # Others end before the pod serves, and give no port a name (Kubernetes' sidecar containers).
+    sidecars = [one for one in spec.init_containers or () if one.restart_policy == "Always"]
+    containers = [*sidecars, *(spec.containers or ())]
     return Item(
         key=item_key(cluster, ItemKind.POD, meta.uid),
         kind=ItemKind.POD,

@@ -75,6 +75,7 @@ class Lifecycle(_Part, frozen=True):
 class Container(_Part, frozen=True):
     """A container of a pod, or an init container."""
 
+    restart_policy: str = ""
     ports: list[ContainerPort] | None = None
     liveness_probe: Handler | None = None
     readiness_probe: Handler | None = None

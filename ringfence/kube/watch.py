@@ -154,14 +154,14 @@ async def follow(
                 seen = msgspec.json.decode(line.object, type=kind.type)
                 version = seen.metadata.resource_version
                 yield Removed(seen) if line.type == "DELETED" else Put(seen)
-        except ExpiredError:
+        except (ExpiredError, AbsentError) as error:
+            if version is None and isinstance(error, AbsentError):
+                report(None)
+                yield Listed(())
+                await asyncio.sleep(ABSENT_S)
+                continue
+            # Of what was there and is absent, other versions are asked for before it is gone.
             version = None
-        except AbsentError:
-            version = None
-            report(None)
-            yield Listed(())
-            await asyncio.sleep(ABSENT_S)
-            continue
         except KubeError as error:
             report(error)
         except msgspec.DecodeError as error:

@@ -8,6 +8,7 @@ from ringfence.control.audit import AuthorDep
 from ringfence.control.imports import Source, import_policies
 from ringfence.control.services import ServicesDep
 from ringfence.model.ids import ClusterId, WorkspaceName
+from ringfence.policy.document import NAME
 
 router = APIRouter(tags=["imports"])
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["imports"])
 class ImportRequest(BaseModel):
     """What to import; the Kubernetes cluster may be left out where there is one only."""
 
-    workspace: str = Field(min_length=1, max_length=253)
+    workspace: str = Field(pattern=f"^{NAME}$")
     kubernetes_cluster: str = ""
     files: list[File] | None = Field(
         default=None, description="Manifests; null takes the cluster's policies of now."

@@ -15,11 +15,13 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action, Direction
 from ringfence.model.verdict import Stage
+from ringfence.model.words import named
 from ringfence.model.workload import ItemKind
 from ringfence.policy.errors import FieldError
 from ringfence.policy.kubernetes.manifests import read_policy
 from ringfence.policy.kubernetes.network_policy import NETWORK_POLICY
 from ringfence.policy.kubernetes.policies import KubernetesPolicy, Pods, PolicyRule
+from ringfence.policy.kubernetes.unread import unread_fields
 
 UNREADABLE = "unreadable"
 """The name of the rules of a policy that cannot be read."""
@@ -60,7 +62,11 @@ def hold(manifests: Iterable[str]) -> tuple[HeldPolicy, ...]:
 def _held(manifest: str) -> HeldPolicy:
     given = json.loads(manifest)
     try:
-        return HeldPolicy(manifest, read_policy(given))
+        policy = read_policy(given)
+        if unread := list(unread_fields(given)):
+            # In an ALLOW it may narrow what is allowed.
+            raise FieldError(named(unread), f"no field of {policy.kind} that is read here")
+        return HeldPolicy(manifest, policy)
     except _UNSOUND as error:
         return HeldPolicy(manifest, _closed(given), str(error))
 

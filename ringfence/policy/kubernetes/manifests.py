@@ -89,7 +89,14 @@ def read_policy(manifest: Mapping[str, Any]) -> KubernetesPolicy:
 
 
 def _without_nulls(value: Any) -> Any:
-    """The value as the API server reads it, for which null and absent are the same."""
+    """The value as the API server reads it, for which null and absent are the same.
+
+    Not so where keys are labels: left out there, one would no longer be required.
+    """
     if isinstance(value, Mapping):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+        return {
+            key: one if key == "matchLabels" else _without_nulls(one)
+            for key, one in value.items()
+            if one is not None
+        }
     return [_without_nulls(one) for one in value] if isinstance(value, list) else value

@@ -5,7 +5,8 @@ a provider's the source that is left after masquerading. NetworkPolicy speaks of
 both. So a Service is judged here as its backends are, and gets a rule of its own where judging its
 address as dialled would come out otherwise. Where only some of its backends are allowed it is
 admitted whole, and where nodes put their own address on what they send to a backend an ALLOW
-admits those; both are reported as widenings.
+admits those, and the rule for the pod's own node all that this one sends; all are reported as
+widenings.
 """
 
 from collections import defaultdict
@@ -29,7 +30,7 @@ from ringfence.policy.handle import format_handle
 from ringfence.policy.kubernetes.dialled import Dialled
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.program import Rule
+from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets, of_addresses
 from ringfence.policy.translate import Widening
 
@@ -101,9 +102,9 @@ class KubernetesTranslator:
     def _translate(self, places: Places, at: int, direction: Direction) -> _Made:
         made = _Made()
         stages = []
-        counting = (self._layer.rules[place] for place in places)
+        counting = [self._layer.rules[place] for place in places]
         for _, some in groupby(counting, key=lambda rule: rule.decision.stage):
-            stages.append([one for rule in some for one in self._stated(rule, at, made)])
+            stages.append([one for rule in some for one in self._stated(rule, at, counting, made)])
         rules = self._in_order(stages)
         if direction is Direction.OUTBOUND:
             made.rules += self._to_services(rules, at, made)
@@ -143,8 +144,13 @@ class KubernetesTranslator:
             peers = self._sets.both(passed.peers, later.peers)
         return replace(later, protocol=protocol, ports=ports, peers=peers)
 
-    def _stated(self, rule: OrderedRule, at: int, made: _Made) -> Iterator[Rule]:
-        """What one rule says in the pod's namespace, Services as consumers dial them aside."""
+    def _stated(
+        self, rule: OrderedRule, at: int, counting: Sequence[OrderedRule], made: _Made
+    ) -> Iterator[Rule]:
+        """What one of the rules that count says in the pod's namespace.
+
+        Services as consumers dial them are left aside.
+        """
         inbound = rule.direction is Direction.INBOUND
         end = rule.consumer if inbound else rule.provider
         handle = format_handle(rule.decision)
@@ -154,15 +160,16 @@ class KubernetesTranslator:
             return
         meaning, ranges = self._peers(end, at)
         peers = self._sets.name(meaning, ranges)
+        if inbound and rule.consumer.own_node and ranges:
+            yield from self._own_node(rule, at, peers, counting, made)
         yield Rule(handle, rule.action, rule.protocol, rule.ports, peers)
         if not inbound or rule.consumer.own_node:
             return
         for front, backend in self._masqueraded(at):
             if not fits(backend.protocol, backend.port, rule.protocol, rule.ports):
                 continue
-            cluster, service = front.service.cluster, front.service.display
-            named, nodes = self._nodes(cluster)
-            cause = f"nodes masquerade what they receive for Service {service}"
+            named, nodes = self._nodes(front.service.cluster)
+            cause = _masquerading(front)
             if rule.action is not Action.ALLOW:
                 made.widenings.append(
                     (rule.decision, f"does not decide on node addresses: {cause}")
@@ -174,6 +181,24 @@ class KubernetesTranslator:
                 widened = format_handle(rule.decision, widened=True)
                 peers = self._sets.name(named, nodes)
                 yield Rule(widened, Action.ALLOW, backend.protocol, ports, peers)
+
+    def _own_node(
+        self, own: OrderedRule, at: int, node: SetId, counting: Sequence[OrderedRule], made: _Made
+    ) -> Iterator[Rule]:
+        """Where the pod's node sends more than its own: later rules would deny some of that."""
+        later = counting[counting.index(own) + 1 :]
+        for front, backend in self._masqueraded(at):
+            for rule in later:
+                fit = fits(backend.protocol, backend.port, rule.protocol, rule.ports)
+                if fit and (rule.consumer.anyone or rule.action is Action.DENY):
+                    break
+            if rule.action is not Action.DENY:
+                continue
+            text = f"admits all to port {backend.port} by way of the pod's own node"
+            made.widenings.append((own.decision, f"{text}: {_masquerading(front)}"))
+            ports = (PortRange(backend.port, backend.port),)
+            widened = format_handle(own.decision, widened=True)
+            yield Rule(widened, Action.ALLOW, backend.protocol, ports, node)
 
     def _peers(self, end: ResolvedEnd, at: int) -> tuple[str, Ranges]:
         """A name that holds as long as policies name these peers, and the addresses of now."""
@@ -219,3 +244,7 @@ class KubernetesTranslator:
     def _nodes(self, cluster: ClusterId) -> tuple[str, Ranges]:
         addresses = self._fronts.node_addresses.get(cluster, ())
         return f"nodes of {cluster}", of_addresses(addresses)
+
+
+def _masquerading(front: Front) -> str:
+    return f"nodes masquerade what they receive for Service {front.service.display}"

@@ -146,13 +146,13 @@ def test_the_kubelet_dials_probes_and_hooks_by_number_or_name() -> None:
             "startupProbe": {"httpGet": {"port": 6060, "host": "192.0.2.9"}},  # not the pod
         },
     ]
-    sidecar = [{"livenessProbe": {"tcpSocket": {"port": 4000}}}]
-    item = pod_item(
-        LAB, pod(spec={"containers": containers, "initContainers": sidecar}), None, None
-    )
+    sidecar = {"restartPolicy": "Always", "livenessProbe": {"tcpSocket": {"port": 4000}}}
+    begins = [sidecar, {"ports": [{"name": "media", "containerPort": 9999, "protocol": "UDP"}]}]
+    item = pod_item(LAB, pod(spec={"containers": containers, "initContainers": begins}), None, None)
     dialled = [4000, 5001, 7070, 8080, 9090]
     assert item.probe_ports == tuple((TCP, port) for port in dialled)
-    assert ContainerPort("media", UDP, 5004) in item.containers
+    named = [port for port in item.containers if port.name == "media"]
+    assert named == [ContainerPort("media", UDP, 5004)]
 
 
 @pytest.mark.parametrize(

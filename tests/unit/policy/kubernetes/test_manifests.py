@@ -1,12 +1,14 @@
 """What upstream refuses is refused, with the place; what it completes is completed."""
 
+import json
 from typing import Any
 
 import pytest
 import yaml
 
-from ringfence.model.policy import Direction
+from ringfence.model.policy import Action, Direction
 from ringfence.policy.errors import ManifestError
+from ringfence.policy.kubernetes.held import hold
 from ringfence.policy.kubernetes.manifests import Manifest, read_policies
 from ringfence.policy.kubernetes.policies import KubernetesPolicy, Networks, Pods, UnknownPeer
 from ringfence.policy.kubernetes.unread import unread_fields
@@ -115,6 +117,10 @@ def read(*texts: str) -> tuple[KubernetesPolicy, ...]:
             "spec.egress[0].protocols",
         ),
         (V1 + "metadata: {}", "metadata"),
+        (
+            network_policy("ingress: [{from: [{podSelector: {matchLabels: {app: }}}]}]"),
+            "spec.ingress[0].from[0].podSelector.matchLabels[...]",
+        ),
     ],
 )
 def test_what_is_not_sound_is_refused_with_its_place(text: str, field: str) -> None:
@@ -172,3 +178,31 @@ def test_fields_that_nobody_reads_are_told() -> None:
         "spec": {"teir": "Admin", "egress": [{"to": [{"x": 1}]}]},
     }
     assert [*unread_fields(tiered)] == ["spec.teir"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (
+            cluster(
+                "ingress: [{action: Accept, from: [{namespaces: {}}], "
+                "protocols: [{tcp: {sourcePort: {number: 1}}}]}]"
+            ),
+            "spec.ingress[0].protocols[0].tcp.sourcePort",
+        ),
+        (
+            admin(
+                "ingress: [{action: Allow, from: [{namespaces: {}}], "
+                "protocols: [{tcp: {destinationPort: {number: 1}}}]}]"
+            ),
+            "spec.ingress[0].protocols",
+        ),
+        (network_policy("ingress: [{only: later}]"), "spec.ingress[0].only"),
+    ],
+)
+def test_a_clusters_policy_with_a_field_that_nobody_reads_allows_nothing(
+    text: str, field: str
+) -> None:
+    (held,) = hold([json.dumps(yaml.safe_load(text))])
+    assert held.problem.startswith(f"{field}: ")
+    assert all(rule.action is Action.DENY for rule in held.policy.rules)
