@@ -1,0 +1,109 @@
+"""What is decided on one state is not written on another: a change meanwhile has it refused."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ringfence.control import enforcement as enforcement_module
+from tests.integration.control.conftest import World
+from tests.integration.control.test_enforcement import publish
+from tests.integration.control.test_requests import HEAD, SCOPES, allow, apply, workspace
+from tests.unit.control.shop import DB, FRONT, NODE
+
+DBS = (
+    f"---\n{HEAD}kind: Filter\nmetadata: {{name: dbs}}\n"
+    "spec: {scope: all, query: 'name = \"db\"'}\n"
+)
+Answer = Coroutine[Any, Any, Any]
+
+
+async def meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[ModuleType, str],
+    first: Answer,
+    second: Callable[[], Answer],
+) -> tuple[Any, Any]:
+    """Do the second while the first is in a function of a module; what both answered."""
+    module, name = place
+    real, came, go_on = getattr(module, name), threading.Event(), threading.Event()
+
+    def held_up(*given: Any) -> Any:
+        came.set()
+        assert go_on.wait(30)
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, held_up)
+        task = asyncio.create_task(first)
+        try:
+            assert await asyncio.to_thread(came.wait, 30)
+            then = await second()
+        finally:
+            go_on.set()
+            answer = await task
+    return answer, then
+
+
+async def prepare(world: World) -> None:
+    """Workspace front, of which version 1 alone names a filter."""
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    await apply(
+        world, SCOPES, DBS, workspace("front", allow("p", "scope: front", "namedFilter: dbs", 1))
+    )
+    await apply(world, workspace("front"))
+
+
+def enforce(world: World, version: int) -> Answer:
+    wanted = {"workspaces": [{"name": "front", "version": version}]}
+    return world.http.post("/api/v1/enforcement", json=wanted)
+
+
+@pytest.mark.parametrize(
+    ("version", "gone"), [(1, "Filter/dbs"), (2, "Workspace/front")], ids=["filter", "workspace"]
+)
+async def test_what_is_deleted_while_enforcing_it_is_planned_is_not_enforced(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: int, gone: str
+) -> None:
+    await prepare(world)
+    enforced, deleted = await meanwhile(
+        monkeypatch,
+        (enforcement_module, "affected"),
+        enforce(world, version),
+        lambda: world.http.delete(f"/api/v1/documents/{gone}"),
+    )
+    assert deleted.status_code == 204
+    assert enforced.status_code == 409, enforced.text
+    assert (await world.ok("GET", "/enforcement"))["revision"] == 0
+
+
+async def test_an_enforced_set_without_meaning_stands_in_the_way_of_nothing(world: World) -> None:
+    await prepare(world)
+    assert (await enforce(world, 1)).is_success
+    with closing(sqlite3.connect(world.data_dir / "control.db")) as database, database:
+        assert database.execute("DELETE FROM filters WHERE name = 'dbs'").rowcount == 1
+    files = [{"name": "f", "documents": workspace("db")}]
+    applied = await world.ok("POST", "/apply", json={"files": files})
+    assert "no filter 'dbs'" in "".join(applied["warnings"])
+    assert (await world.http.delete("/api/v1/documents/Workspace/db")).status_code == 204
+    planned = await world.ok("DELETE", "/enforcement", params={"dry_run": True})
+    assert planned["changes"] == ["workspace front: no longer enforced"]
+    assert "no filter 'dbs'" in "".join(planned["warnings"])
+    await apply(world, DBS)  # which mends it
+    await world.ok("DELETE", "/enforcement")
+    assert (await world.ok("GET", "/enforcement"))["workspaces"] == []
+
+
+async def test_enforcement_ends_without_the_workspace_that_is_enforced(world: World) -> None:
+    await prepare(world)
+    assert (await enforce(world, 1)).is_success
+    with closing(sqlite3.connect(world.data_dir / "control.db")) as database, database:
+        assert database.execute("UPDATE workspaces SET deleted = TRUE").rowcount == 1
+    await apply(world, workspace("db"))
+    await world.ok("DELETE", "/enforcement")
+    assert (await world.ok("GET", "/enforcement"))["workspaces"] == []
