@@ -1,6 +1,7 @@
 """Keeps requests between workspaces: raises and closes them, and writes down what is answered."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from ringfence.policy.difference import difference
 from ringfence.policy.document import Documents
 from ringfence.policy.moment import Moment, expiries
 from ringfence.policy.requests import Needed, Request, grant, needed
+from ringfence.store.errors import StaleError
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.requests import (
@@ -45,6 +47,8 @@ from ringfence.store.relational.requests import (
 from ringfence.store.relational.workspaces import heads
 
 _SETTLE_SECONDS = 60.0
+_ATTEMPTS = 3
+"""How often requests are looked at anew, where people decide otherwise meanwhile."""
 _ID_DIGITS = 16
 _NOBODY = "ringfence"
 _Asked = tuple[
@@ -60,6 +64,27 @@ class _Actor:
 
     name: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What people decided, from which answers to requests follow."""
+
+    scopes: tuple[Scope, ...]
+    filters: tuple[InventoryFilter, ...]
+    latest: tuple[tuple[Workspace, Version], ...]
+    """The primary workspaces as of their latest versions."""
+    rules: tuple[ApprovalRule, ...]
+
+    @property
+    def tree(self) -> ScopeTree:
+        """The scopes and named filters."""
+        return ScopeTree(self.scopes, self.filters)
+
+    @property
+    def workspaces(self) -> list[Workspace]:
+        """The workspaces, without their versions."""
+        return [one for one, _ in self.latest]
 
 
 _ITSELF = _Actor(_NOBODY, "policies and inventory")
@@ -125,34 +150,42 @@ class Requests:
         return [known[one.id] for one in its]
 
     async def refresh(self) -> None:
-        """Raise, grant by rules and close what is to be; raises StoreError."""
+        """Raise, grant by rules and close what is to be; raises StoreError.
+
+        Where people decide otherwise meanwhile, it is looked at anew.
+        """
         async with self._lock:
-            async with self._database.read() as connection:
-                tree = await load_tree(connection, self._tenant)
-                latest = await self._latest(connection)
-                rules = await load_approval_rules(connection, self._tenant)
-                known = {one.id: one for one in await load_requests(connection, self._tenant)}
-            self._alarm.set(expiries(latest), self._clock())
-            found = await self._needed(tree, [one for one, _ in latest])
-            approvals = Approvals(self._inventory.timeline.latest(), tree, rules)
-            states = {one.id: one.state for one in known.values()}
-            answers = await asyncio.to_thread(approvals.decide, states, found)
-            if answers != Answers((), (), ()):
-                async with self._database.write() as connection:
-                    await self._answer(connection, answers, latest)
+            for _ in range(_ATTEMPTS - 1):
+                with contextlib.suppress(StaleError):
+                    await self._refresh()
+                    return
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        async with self._database.read() as connection:
+            decided = await self._decided(connection)
+            states = {one.id: one.state for one in await load_requests(connection, self._tenant)}
+        self._alarm.set(expiries(decided.latest), self._clock())
+        tree = decided.tree
+        found = await self._needed(tree, decided.workspaces)
+        approvals = Approvals(self._inventory.timeline.latest(), tree, decided.rules)
+        answers = await asyncio.to_thread(approvals.decide, states, found)
+        if answers != Answers((), (), ()):
+            async with self._database.write() as connection:
+                await self._refuse_changed(connection, decided)
+                await self._answer(connection, answers, decided.latest)
 
     async def approve(self, identifier: str, reason: str, author: Author) -> HeldRequest:
         """Add a new version, with what is requested, to the workspace that was asked.
 
         Raises NotFoundError for no such request, ConflictError where it is needed no longer or
-        cannot be granted.
+        cannot be granted, StaleError where people decide otherwise meanwhile.
         """
         async with self._lock:
             held = await self._find(identifier)
             async with self._database.read() as connection:
-                tree = await load_tree(connection, self._tenant)
-                latest = await self._latest(connection)
-            found = await self._needed(tree, [one for one, _ in latest])
+                decided = await self._decided(connection)
+            found = await self._needed(decided.tree, decided.workspaces)
             request = next((one for one in found.requests if one.id == identifier), None)
             if request is None:
                 if held.state is State.APPROVED:
@@ -161,7 +194,8 @@ class Requests:
             actor = _Actor(author.principal.actor, author.source)
             try:
                 async with self._database.write() as connection:
-                    await self._grant(connection, [request], latest, actor, reason)
+                    await self._refuse_changed(connection, decided)
+                    await self._grant(connection, [request], decided.latest, actor, reason)
             except InputError as error:
                 raise ConflictError(f"request {identifier} cannot be granted: {error}") from error
         await self.refresh()
@@ -235,13 +269,20 @@ class Requests:
                 return one
         raise NotFoundError(f"there is no request {identifier!r}; see `ringfence requests list`")
 
-    async def _latest(self, connection: AsyncConnection) -> list[tuple[Workspace, Version]]:
-        """The primary workspaces as of their latest versions."""
-        return [
+    async def _decided(self, connection: AsyncConnection) -> _Decided:
+        tree = await load_tree(connection, self._tenant)
+        latest = [
             await load_workspace(connection, self._tenant, head.name)
             for head in await heads(connection, self._tenant)
             if head.primary
         ]
+        rules = await load_approval_rules(connection, self._tenant)
+        return _Decided(tree.preorder(), tuple(tree.filters.values()), tuple(latest), tuple(rules))
+
+    async def _refuse_changed(self, connection: AsyncConnection, decided: _Decided) -> None:
+        """Raise StaleError where this is not what people decided any more."""
+        if await self._decided(connection) != decided:
+            raise StaleError("policies, scopes or rules were changed meanwhile; try again")
 
     async def _needed(
         self, tree: ScopeTree, workspaces: Iterable[Workspace], given: Iterable[AddressSet] = ()

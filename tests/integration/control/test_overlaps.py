@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 
 from ringfence.control import enforcement as enforcement_module
+from ringfence.control import requests as requests_module
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
-from tests.integration.control.test_requests import HEAD, SCOPES, allow, apply, workspace
+from tests.integration.control.test_requests import (
+    HEAD,
+    SCOPES,
+    TO_DB,
+    allow,
+    apply,
+    workspace,
+)
 from tests.unit.control.shop import DB, FRONT, NODE
 
 DBS = (
@@ -107,3 +115,45 @@ async def test_enforcement_ends_without_the_workspace_that_is_enforced(world: Wo
     await apply(world, workspace("db"))
     await world.ok("DELETE", "/enforcement")
     assert (await world.ok("GET", "/enforcement"))["workspaces"] == []
+
+
+async def test_a_rule_that_is_removed_meanwhile_grants_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(world)
+    await apply(world, workspace("db"))
+    wanted = {"provider_workspace": "db", "scope": "front"}
+    rule = (await world.ok("POST", "/approval-rules", json=wanted))["id"]
+    requests, _ = await meanwhile(
+        monkeypatch,
+        (requests_module, "needed"),
+        apply(world, workspace("front", TO_DB)),
+        lambda: world.ok("DELETE", f"/approval-rules/{rule}"),
+    )
+    assert [one["state"] for one in requests] == ["pending"]
+    assert (await world.ok("GET", "/workspaces/db/versions"))["items"][0]["version"] == 1
+
+
+async def test_approving_brings_no_deleted_workspace_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(world)
+    (request,) = await apply(world, workspace("db"), workspace("front", TO_DB))
+
+    async def delete() -> asyncio.Task[Any]:
+        """Which is answered after the approval, but done before."""
+        task = asyncio.create_task(world.http.delete("/api/v1/documents/Workspace/db"))
+        while len((await world.ok("GET", "/workspaces"))["items"]) > 1:
+            pass
+        return task
+
+    await apply(world, workspace("nodes"), dry_run=True)  # so that the answer is no longer known
+    approved, deleted = await meanwhile(
+        monkeypatch,
+        (requests_module, "needed"),
+        world.http.post(f"/api/v1/requests/{request['id']}/approve", json={}),
+        delete,
+    )
+    assert approved.status_code == 409
+    assert (await deleted).status_code == 204
+    assert [one["name"] for one in (await world.ok("GET", "/workspaces"))["items"]] == ["front"]
