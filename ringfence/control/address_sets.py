@@ -12,7 +12,7 @@ from dataclasses import replace
 import structlog
 
 from ringfence.control.audit import Author
-from ringfence.control.background import Background
+from ringfence.control.background import Background, attempt
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
@@ -67,6 +67,7 @@ class AddressSetKeeper:
         self.contents = Contents()
         self._held: dict[AddressSetName, HeldSet] = {}
         self._on_change: list[Callable[[], None]] = []
+        self._unread = False
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._following = Background(
@@ -116,6 +117,15 @@ class AddressSetKeeper:
                 if isinstance(one.address_set.source, Written):
                     ranges = of_families(one.address_set.source.ranges)
                     await self._hold(one.address_set.name, ranges, one.refreshed)
+        self._unread = False
+        self._wake.set()
+
+    async def follow(self) -> str:
+        """Take up what was decided, now or later; why not now, empty if it is done."""
+        return await attempt(self.reload, self._read_later)
+
+    def _read_later(self) -> None:
+        self._unread = True
         self._wake.set()
 
     async def upload(self, name: AddressSetName, text: str, author: Author) -> HeldSet:
@@ -148,6 +158,8 @@ class AddressSetKeeper:
         self._wake.clear()
 
     async def _fetch_due(self) -> None:
+        if self._unread:
+            await self.reload()
         now_ns = self._clock()
         due = [one for one in self._held.values() if _due_ns(one) <= now_ns]
         for some in (due[at : at + _AT_ONCE] for at in range(0, len(due), _AT_ONCE)):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
-from ringfence.control.background import Alarm, Background
+from ringfence.control.background import Alarm, Background, attempt
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
@@ -161,6 +161,10 @@ class Requests:
                     return
             await self._refresh()
 
+    async def follow(self) -> str:
+        """Refresh, now or later; why not now, empty if it is done."""
+        return await attempt(self.refresh, self._dirty.set)
+
     async def _refresh(self) -> None:
         async with self._database.read() as connection:
             decided = await self._decided(connection)
@@ -182,8 +186,8 @@ class Requests:
         cannot be granted, StaleError where people decide otherwise meanwhile.
         """
         async with self._lock:
-            held = await self._find(identifier)
             async with self._database.read() as connection:
+                held = await self._find(identifier, connection)
                 decided = await self._decided(connection)
             found = await self._needed(decided.tree, decided.workspaces)
             request = next((one for one in found.requests if one.id == identifier), None)
@@ -196,10 +200,11 @@ class Requests:
                 async with self._database.write() as connection:
                     await self._refuse_changed(connection, decided)
                     await self._grant(connection, [request], decided.latest, actor, reason)
+                    held = await self._find(identifier, connection)
             except InputError as error:
                 raise ConflictError(f"request {identifier} cannot be granted: {error}") from error
-        await self.refresh()
-        return await self._find(identifier)
+        await self.follow()
+        return held
 
     async def reject(self, identifier: str, reason: str, author: Author) -> HeldRequest:
         """Refuse a request, now and when it is raised again; raises NotFoundError, ConflictError.
@@ -207,7 +212,8 @@ class Requests:
         What was approved is in a version of the workspace: there it is to be taken out.
         """
         async with self._lock:
-            held = await self._find(identifier)
+            async with self._database.read() as connection:
+                held = await self._find(identifier, connection)
             if held.state is State.APPROVED:
                 raise ConflictError(
                     f"request {identifier} is approved: apply workspace "
@@ -250,7 +256,7 @@ class Requests:
             await add_approval_rule(connection, self._tenant, rule)
             what = f"workspace {workspace} approves requests of scope {scope} (rule {identifier})"
             await author.note(connection, now_ns, what, about=f"workspace/{workspace}")
-        await self.refresh()
+        await self.follow()
         return rule
 
     async def remove_rule(self, identifier: str, author: Author) -> None:
@@ -263,8 +269,8 @@ class Requests:
             what, about = f"removed approval rule {identifier}", f"rule/{identifier}"
             await author.note(connection, self._clock(), what, about=about)
 
-    async def _find(self, identifier: str) -> HeldRequest:
-        for one in await self.all():
+    async def _find(self, identifier: str, connection: AsyncConnection) -> HeldRequest:
+        for one in await load_requests(connection, self._tenant):
             if one.id == identifier:
                 return one
         raise NotFoundError(f"there is no request {identifier!r}; see `ringfence requests list`")

@@ -13,6 +13,8 @@ from ringfence.control.api.requests import RequestResponse, request_response
 from ringfence.control.apply import decide, named_in_vain, read_files, tree_with
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.background import attempt
+from ringfence.control.effect import take_effect
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.plan import affected, in_force, refusal
 from ringfence.control.policies import (
@@ -26,7 +28,7 @@ from ringfence.control.services import Services, ServicesDep
 from ringfence.control.writing import next_versions, write_changes
 from ringfence.inventory.contents import sets_with
 from ringfence.model.address_set import AddressSet
-from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
@@ -120,19 +122,17 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             if refused:
                 raise ConflictError(refused)
             await write_changes(connection, services.clock(), given, changes, versions, author)
-    warnings = await asyncio.to_thread(_warnings, services, tree, held, given)
-    if problem:
-        warnings.append(problem)
+    warnings = [problem] if problem else []
     requests: list[HeldRequest] = []
-    try:
-        if not request.dry_run:
-            services.enforcement.touch()
-            await services.inventory.address_sets.reload()
-            await services.requests.refresh()
-        requests = await services.requests.foresee(tree, held, given)
-    except RingfenceError as error:
-        # What was written stays, so this may not look as if nothing had been done.
-        warnings.append(f"what this needs of other scopes is not known yet: {error}")
+
+    async def look() -> None:
+        warnings.extend(await asyncio.to_thread(_warnings, services, tree, held, given))
+        requests.extend(await services.requests.foresee(tree, held, given))
+
+    if not request.dry_run:
+        warnings += await take_effect(services)
+    if unknown := await attempt(look, lambda: None):
+        warnings.append(f"what this names in vain, and needs of others, is not known: {unknown}")
     return ApplyResponse(
         changes=[
             DocumentChangeResponse(

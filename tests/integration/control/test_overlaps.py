@@ -12,6 +12,8 @@ import pytest
 
 from ringfence.control import enforcement as enforcement_module
 from ringfence.control import requests as requests_module
+from ringfence.store.errors import StoreError
+from ringfence.store.relational.address_sets import all_address_sets
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_requests import (
@@ -157,3 +159,44 @@ async def test_approving_brings_no_deleted_workspace_back(
     assert approved.status_code == 409
     assert (await deleted).status_code == 204
     assert [one["name"] for one in (await world.ok("GET", "/workspaces"))["items"]] == ["front"]
+
+
+async def test_what_fails_after_a_change_does_not_make_it_look_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(world)
+    (request,) = await apply(world, workspace("db"), workspace("front", TO_DB))
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(requests_module, "needed", broken)
+    approved = await world.ok("POST", f"/requests/{request['id']}/approve", json={})
+    assert approved["state"] == "approved"
+    files = [{"name": "f", "documents": workspace("nodes")}]
+    applied = await world.ok("POST", "/apply", json={"files": files})
+    assert "is not known yet: RuntimeError('a bug')" in "".join(applied["warnings"])
+    back = await world.ok("POST", "/workspaces/front/rollback", json={"version": 1})
+    assert back["version"] == 4
+    gone = await world.http.delete("/api/v1/documents/Workspace/nodes")
+    assert gone.status_code == 204
+
+
+async def test_address_sets_that_could_not_be_taken_up_are_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ringfence.control.address_sets.all_address_sets"
+
+    async def failing_once(*given: Any) -> Any:
+        monkeypatch.setattr(name, all_address_sets)
+        raise StoreError("no luck")
+
+    monkeypatch.setattr(name, failing_once)
+    document = f"{HEAD}kind: AddressSet\nmetadata: {{name: s}}\nspec: {{addresses: [192.0.2.1]}}\n"
+    files = [{"name": "f", "documents": SCOPES + "---\n" + document}]
+    applied = await world.ok("POST", "/apply", json={"files": files})
+    assert "address sets hold what they held, for now: no luck" in applied["warnings"]
+    async with asyncio.timeout(10):
+        while not (await world.http.get("/api/v1/address-sets/s")).is_success:
+            pass
+    assert (await world.ok("GET", "/address-sets/s"))["ranges"] == 1
