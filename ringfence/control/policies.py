@@ -41,6 +41,8 @@ async def load_version(
     found = await find_version(connection, tenant, name, version, even_deleted=even_deleted)
     if found is None:
         which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
+        if await find_version(connection, tenant, name, version, even_deleted=True) is not None:
+            raise NotFoundError(f"workspace {name!r} was deleted: apply it again to have {which}")
         raise NotFoundError(f"there is no {which}")
     return await read_version(found), found.version
 
