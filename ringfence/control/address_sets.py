@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
-from ringfence.control.background import Background
+from ringfence.control.background import Background, attempt
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
@@ -70,6 +70,7 @@ class AddressSetKeeper:
         self.contents = Contents()
         self._held: dict[AddressSetName, HeldSet] = {}
         self._on_change: list[Callable[[], None]] = []
+        self._unread = False
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._following = Background(
@@ -120,6 +121,15 @@ class AddressSetKeeper:
                     ranges = of_families(one.address_set.source.ranges)
                     with contextlib.suppress(ConflictError):  # who changed it reloads as well
                         await self._hold(one.address_set, ranges, one.refreshed)
+        self._unread = False
+        self._wake.set()
+
+    async def follow(self) -> str:
+        """Take up what was decided, now or later; why not now, empty if it is done."""
+        return await attempt(self.reload, self._read_later)
+
+    def _read_later(self) -> None:
+        self._unread = True
         self._wake.set()
 
     async def upload(self, name: AddressSetName, text: str, author: Author) -> HeldSet:
@@ -157,6 +167,8 @@ class AddressSetKeeper:
         self._wake.clear()
 
     async def _fetch_due(self) -> None:
+        if self._unread:
+            await self.reload()
         now_ns = self._clock()
         due = [one for one in self._held.values() if _due_ns(one) <= now_ns]
         failures: list[BaseException] = []

@@ -57,6 +57,22 @@ class Background:
                 await asyncio.sleep(self._retry_seconds)
 
 
+async def attempt(work: Callable[[], Awaitable[object]], otherwise: Callable[[], None]) -> str:
+    """Do what follows from a change that is written down; why it failed, empty if it did not.
+
+    The change stays, so nothing may make it look undone: `otherwise` sees to it that the work is
+    done later.
+    """
+    try:
+        await work()
+    except Exception as error:  # noqa: BLE001 - a bug may not make it look undone either
+        problem = str(error) if isinstance(error, RingfenceError) else repr(error)
+        _LOG.exception("left for later", problem=problem)
+        otherwise()
+        return problem
+    return ""
+
+
 class Alarm:
     """Calls back at the next of some instants, for time alone changes something then."""
 

@@ -9,27 +9,34 @@ go with it.
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
 from ringfence.control.background import Alarm, Background
 from ringfence.control.compilation import Compilation, Surroundings, compile_nodes
-from ringfence.control.errors import ConflictError
+from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
-from ringfence.control.plan import Plan, affected, describe_changes, refusal
-from ringfence.control.policies import load_enforced, load_tree, load_workspace
+from ringfence.control.plan import Plan, affected, describe_changes, in_force, refusal
+from ringfence.control.policies import (
+    load_enforced,
+    load_shared,
+    load_tree,
+    load_workspace,
+)
 from ringfence.control.services import Clock
 from ringfence.inventory.ports import PortSet, declared_ports
 from ringfence.model.errors import RingfenceError
 from ringfence.model.fqdn import fqdn_matches
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
+from ringfence.policy.document import Documents
 from ringfence.policy.moment import expiries, patterns
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
@@ -157,8 +164,7 @@ class Enforcement:
 
         Raises ConflictError where something else is enforced than at revision `expected`.
         """
-        _, plan = await self._plan(wanted, overrides, expected)
-        return plan
+        return (await self._plan(wanted, overrides, expected))[1]
 
     async def enforce(
         self,
@@ -173,7 +179,7 @@ class Enforcement:
         return the nodes' directives are worked out, though not yet in force.
         """
         async with self._lock:
-            current, plan = await self._plan(wanted, overrides, expected)
+            current, plan, named = await self._plan(wanted, overrides, expected)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
@@ -183,6 +189,7 @@ class Enforcement:
                     ", ".join(f"{name}@p{version}" for name, version in pairs) or "nothing"
                 )
                 async with self._database.write() as connection:
+                    await self._refuse_changed(connection, pairs, named)
                     fresh = Enforced(plan.revision, pairs, actor, now_ns)
                     await enforce(connection, self._tenant, fresh)
                     told = "\n".join(plan.changes)
@@ -192,7 +199,8 @@ class Enforcement:
 
     async def _plan(
         self, wanted: Wanted, overrides: Collection[Override], expected: int | None
-    ) -> tuple[Enforced, Plan]:
+    ) -> tuple[Enforced, Plan, Documents]:
+        """What is enforced now, what this changes, and of which documents it was worked out."""
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
             current = await enforced_now(connection, self._tenant)
@@ -202,28 +210,54 @@ class Enforcement:
                 )
             old = await load_enforced(connection, self._tenant)
             apart = await load_quarantines(connection, self._tenant)
-            new = tuple(
-                [
-                    await load_workspace(connection, self._tenant, name, version)
-                    for name, version in sorted(set(wanted), key=lambda pair: pair[0])
-                ]
-            )
+            wanted = sorted(set(wanted), key=lambda pair: pair[0])
+            new = [await load_workspace(connection, self._tenant, *pair) for pair in wanted]
+            pairs = tuple((workspace.name, version) for workspace, version in new)
+            named = await self._load(connection, pairs)
         snapshot = self._inventory.timeline.latest()
         moment = self._inventory.now()
 
         def work() -> Plan:
-            before, after = (PolicySet(snapshot, tree, some, moment, apart) for some in (old, new))
+            before, problem = in_force(snapshot, tree, old, moment, apart)
+            after = PolicySet(snapshot, tree, new, moment, apart)
             changes = tuple(describe_changes(old, new))
             return Plan(
                 revision=current.revision + bool(changes),
-                workspaces=tuple((workspace.name, version) for workspace, version in new),
+                workspaces=pairs,
                 changes=changes,
                 workloads=affected(before, after),
-                warnings=compile_nodes(after, self.surroundings).warnings,
+                warnings=(
+                    *([problem] if problem else []),
+                    *compile_nodes(after, self.surroundings).warnings,
+                ),
                 refused=refusal(after, overrides),
             )
 
-        return current, await asyncio.to_thread(work)
+        return current, await asyncio.to_thread(work), named
+
+    async def _refuse_changed(
+        self,
+        connection: AsyncConnection,
+        pairs: Sequence[tuple[WorkspaceName, Version]],
+        named: Documents,
+    ) -> None:
+        """Raise ConflictError where the versions, or what they can name, are not these any more."""
+        try:
+            same = not pairs or await self._load(connection, pairs) == named
+        except NotFoundError:
+            same = False
+        if not same:
+            raise ConflictError(
+                "what is to be enforced, or what it names, was changed meanwhile: see the new plan"
+            )
+
+    async def _load(
+        self, connection: AsyncConnection, pairs: Iterable[tuple[WorkspaceName, Version]]
+    ) -> Documents:
+        """The versions, and all documents that they can name; raises NotFoundError."""
+        found = [await load_workspace(connection, self._tenant, *pair) for pair in pairs]
+        shared = await load_shared(connection, self._tenant)
+        return replace(shared, workspaces=tuple(workspace for workspace, _ in found))
 
     async def _settle(self) -> None:
         """Until something has changed; what failed may have done so for a moment only."""

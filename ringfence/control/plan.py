@@ -6,16 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import NOWHERE
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.errors import InputError
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Action, Workspace
+from ringfence.model.quarantine import Quarantine
+from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole, Stage
 from ringfence.model.words import counted
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.difference import workspace_difference
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.layer import OrderedRule
+from ringfence.policy.moment import Moment
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.policy.order import PolicySet
 
@@ -33,6 +37,24 @@ class Plan:
     """Names of the workloads for which another set of versions decides."""
     warnings: tuple[str, ...]
     refused: str
+
+
+def in_force(
+    snapshot: Snapshot,
+    tree: ScopeTree,
+    enforced: Iterable[EnforcedVersion],
+    moment: Moment,
+    quarantines: Collection[Quarantine],
+) -> tuple[PolicySet, str]:
+    """What is enforced already, and why that has no meaning any more, empty if it has one.
+
+    It has none where it names what is gone; without it, all that comes after it can still be done.
+    """
+    try:
+        return PolicySet(snapshot, tree, enforced, moment, quarantines), ""
+    except InputError as error:
+        nothing = PolicySet(snapshot, tree, (), moment, quarantines)
+        return nothing, f"what is enforced by now has no meaning any more: {error}"
 
 
 def describe_changes(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,14 +31,18 @@ async def load_version(
     tenant: TenantId,
     name: WorkspaceName,
     version: Version | None = None,
+    *,
+    even_deleted: bool = False,
 ) -> tuple[Workspace | ImportedWorkspace, Version]:
     """A workspace of either sort and which version it is, the latest for None.
 
     Raises NotFoundError.
     """
-    found = await find_version(connection, tenant, name, version)
+    found = await find_version(connection, tenant, name, version, even_deleted=even_deleted)
     if found is None:
         which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
+        if await find_version(connection, tenant, name, version, even_deleted=True) is not None:
+            raise NotFoundError(f"workspace {name!r} was deleted: apply it again to have {which}")
         raise NotFoundError(f"there is no {which}")
     return await read_version(found), found.version
 
@@ -47,12 +52,14 @@ async def load_workspace(
     tenant: TenantId,
     name: WorkspaceName,
     version: Version | None = None,
+    *,
+    even_deleted: bool = False,
 ) -> EnforcedVersion:
     """A workspace and which version it is, the latest for None.
 
     Raises NotFoundError, and ConflictError for one of imported policies, which is read-only.
     """
-    found, number = await load_version(connection, tenant, name, version)
+    found, number = await load_version(connection, tenant, name, version, even_deleted=even_deleted)
     if isinstance(found, ImportedWorkspace):
         raise read_only(name, found.cluster)
     return found, number
@@ -80,21 +87,28 @@ def read_only(name: WorkspaceName, cluster: ClusterId) -> ConflictError:
 async def load_enforced(
     connection: AsyncConnection, tenant: TenantId
 ) -> tuple[EnforcedVersion, ...]:
-    """The workspace versions that are enforced."""
+    """The workspace versions that are enforced, whatever became of their workspaces."""
     enforced = await enforced_now(connection, tenant)
     return tuple(
         [
-            await load_workspace(connection, tenant, name, version)
+            await load_workspace(connection, tenant, name, version, even_deleted=True)
             for name, version in enforced.workspaces
         ]
     )
+
+
+async def load_shared(connection: AsyncConnection, tenant: TenantId) -> Documents:
+    """What workspaces name: the scopes, named filters and address sets."""
+    tree = await load_tree(connection, tenant)
+    sets = tuple(one.address_set for one in await all_address_sets(connection, tenant))
+    return Documents(tree.preorder(), (), tuple(tree.filters.values()), sets)
 
 
 async def load_documents(
     connection: AsyncConnection, tenant: TenantId
 ) -> tuple[Documents, dict[WorkspaceName, Version]]:
     """Everything as of its latest version, imported policies aside, and which those are."""
-    tree = await load_tree(connection, tenant)
+    shared = await load_shared(connection, tenant)
     found = [
         await load_workspace(connection, tenant, head.name)
         for head in await heads(connection, tenant)
@@ -102,8 +116,7 @@ async def load_documents(
     ]
     workspaces = tuple(workspace for workspace, _ in found)
     latest = {workspace.name: version for workspace, version in found}
-    sets = tuple(one.address_set for one in await all_address_sets(connection, tenant))
-    return Documents(tree.preorder(), workspaces, tuple(tree.filters.values()), sets), latest
+    return replace(shared, workspaces=workspaces), latest
 
 
 async def read_version(stored: WorkspaceVersion) -> Workspace | ImportedWorkspace:

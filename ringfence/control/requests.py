@@ -1,6 +1,7 @@
 """Keeps requests between workspaces: raises and closes them, and writes down what is answered."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.audit import Author
-from ringfence.control.background import Alarm, Background
+from ringfence.control.background import Alarm, Background, attempt
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
@@ -31,6 +32,7 @@ from ringfence.policy.difference import difference
 from ringfence.policy.document import Documents
 from ringfence.policy.moment import Moment, expiries
 from ringfence.policy.requests import Needed, Request, grant, needed
+from ringfence.store.errors import StaleError
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.requests import (
@@ -45,6 +47,8 @@ from ringfence.store.relational.requests import (
 from ringfence.store.relational.workspaces import heads
 
 _SETTLE_SECONDS = 60.0
+_ATTEMPTS = 3
+"""How often requests are looked at anew, where people decide otherwise meanwhile."""
 _ID_DIGITS = 16
 _NOBODY = "ringfence"
 _Asked = tuple[
@@ -60,6 +64,27 @@ class _Actor:
 
     name: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What people decided, from which answers to requests follow."""
+
+    scopes: tuple[Scope, ...]
+    filters: tuple[InventoryFilter, ...]
+    latest: tuple[tuple[Workspace, Version], ...]
+    """The primary workspaces as of their latest versions."""
+    rules: tuple[ApprovalRule, ...]
+
+    @property
+    def tree(self) -> ScopeTree:
+        """The scopes and named filters."""
+        return ScopeTree(self.scopes, self.filters)
+
+    @property
+    def workspaces(self) -> list[Workspace]:
+        """The workspaces, without their versions."""
+        return [one for one, _ in self.latest]
 
 
 _ITSELF = _Actor(_NOBODY, "policies and inventory")
@@ -125,35 +150,47 @@ class Requests:
         return [known[one.id] for one in its]
 
     async def refresh(self) -> None:
-        """Raise, grant by rules and close what is to be; raises StoreError."""
+        """Raise, grant by rules and close what is to be; raises StoreError.
+
+        Where people decide otherwise meanwhile, it is looked at anew.
+        """
         async with self._lock:
-            async with self._database.read() as connection:
-                tree = await load_tree(connection, self._tenant)
-                latest = await self._latest(connection)
-                rules = await load_approval_rules(connection, self._tenant)
-                known = {one.id: one for one in await load_requests(connection, self._tenant)}
-            self._alarm.set(expiries(latest), self._clock())
-            moment = self._moment()
-            found = await self._needed(tree, [one for one, _ in latest], moment)
-            approvals = Approvals(self._inventory.timeline.latest(), tree, rules, moment)
-            states = {one.id: one.state for one in known.values()}
-            answers = await asyncio.to_thread(approvals.decide, states, found)
-            if answers != Answers((), (), ()):
-                async with self._database.write() as connection:
-                    await self._answer(connection, answers, latest)
+            for _ in range(_ATTEMPTS - 1):
+                with contextlib.suppress(StaleError):
+                    await self._refresh()
+                    return
+            await self._refresh()
+
+    async def follow(self) -> str:
+        """Refresh, now or later; why not now, empty if it is done."""
+        return await attempt(self.refresh, self._dirty.set)
+
+    async def _refresh(self) -> None:
+        async with self._database.read() as connection:
+            decided = await self._decided(connection)
+            states = {one.id: one.state for one in await load_requests(connection, self._tenant)}
+        self._alarm.set(expiries(decided.latest), self._clock())
+        tree = decided.tree
+        moment = self._moment()
+        found = await self._needed(tree, decided.workspaces, moment)
+        approvals = Approvals(self._inventory.timeline.latest(), tree, decided.rules, moment)
+        answers = await asyncio.to_thread(approvals.decide, states, found)
+        if answers != Answers((), (), ()):
+            async with self._database.write() as connection:
+                await self._refuse_changed(connection, decided)
+                await self._answer(connection, answers, decided.latest)
 
     async def approve(self, identifier: str, reason: str, author: Author) -> HeldRequest:
         """Add a new version, with what is requested, to the workspace that was asked.
 
         Raises NotFoundError for no such request, ConflictError where it is needed no longer or
-        cannot be granted.
+        cannot be granted, StaleError where people decide otherwise meanwhile.
         """
         async with self._lock:
-            held = await self._find(identifier)
             async with self._database.read() as connection:
-                tree = await load_tree(connection, self._tenant)
-                latest = await self._latest(connection)
-            found = await self._needed(tree, [one for one, _ in latest], self._moment())
+                held = await self._find(identifier, connection)
+                decided = await self._decided(connection)
+            found = await self._needed(decided.tree, decided.workspaces, self._moment())
             request = next((one for one in found.requests if one.id == identifier), None)
             if request is None:
                 if held.state is State.APPROVED:
@@ -162,11 +199,13 @@ class Requests:
             actor = _Actor(author.principal.actor, author.source)
             try:
                 async with self._database.write() as connection:
-                    await self._grant(connection, [request], latest, actor, reason)
+                    await self._refuse_changed(connection, decided)
+                    await self._grant(connection, [request], decided.latest, actor, reason)
+                    held = await self._find(identifier, connection)
             except InputError as error:
                 raise ConflictError(f"request {identifier} cannot be granted: {error}") from error
-        await self.refresh()
-        return await self._find(identifier)
+        await self.follow()
+        return held
 
     async def reject(self, identifier: str, reason: str, author: Author) -> HeldRequest:
         """Refuse a request, now and when it is raised again; raises NotFoundError, ConflictError.
@@ -174,7 +213,8 @@ class Requests:
         What was approved is in a version of the workspace: there it is to be taken out.
         """
         async with self._lock:
-            held = await self._find(identifier)
+            async with self._database.read() as connection:
+                held = await self._find(identifier, connection)
             if held.state is State.APPROVED:
                 raise ConflictError(
                     f"request {identifier} is approved: apply workspace "
@@ -217,7 +257,7 @@ class Requests:
             await add_approval_rule(connection, self._tenant, rule)
             what = f"workspace {workspace} approves requests of scope {scope} (rule {identifier})"
             await author.note(connection, now_ns, what, about=f"workspace/{workspace}")
-        await self.refresh()
+        await self.follow()
         return rule
 
     async def remove_rule(self, identifier: str, author: Author) -> None:
@@ -230,19 +270,26 @@ class Requests:
             what, about = f"removed approval rule {identifier}", f"rule/{identifier}"
             await author.note(connection, self._clock(), what, about=about)
 
-    async def _find(self, identifier: str) -> HeldRequest:
-        for one in await self.all():
+    async def _find(self, identifier: str, connection: AsyncConnection) -> HeldRequest:
+        for one in await load_requests(connection, self._tenant):
             if one.id == identifier:
                 return one
         raise NotFoundError(f"there is no request {identifier!r}; see `ringfence requests list`")
 
-    async def _latest(self, connection: AsyncConnection) -> list[tuple[Workspace, Version]]:
-        """The primary workspaces as of their latest versions."""
-        return [
+    async def _decided(self, connection: AsyncConnection) -> _Decided:
+        tree = await load_tree(connection, self._tenant)
+        latest = [
             await load_workspace(connection, self._tenant, head.name)
             for head in await heads(connection, self._tenant)
             if head.primary
         ]
+        rules = await load_approval_rules(connection, self._tenant)
+        return _Decided(tree.preorder(), tuple(tree.filters.values()), tuple(latest), tuple(rules))
+
+    async def _refuse_changed(self, connection: AsyncConnection, decided: _Decided) -> None:
+        """Raise StaleError where this is not what people decided any more."""
+        if await self._decided(connection) != decided:
+            raise StaleError("policies, scopes or rules were changed meanwhile; try again")
 
     def _moment(self, given: Iterable[AddressSet] = ()) -> Moment:
         """What policies ask for now; what DNS tells comes and goes, and raises nothing."""

@@ -13,8 +13,10 @@ from ringfence.control.api.requests import RequestResponse, request_response
 from ringfence.control.apply import decide, named_in_vain, read_files, tree_with
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.background import attempt
+from ringfence.control.effect import take_effect
 from ringfence.control.errors import ConflictError, NotFoundError
-from ringfence.control.plan import affected, refusal
+from ringfence.control.plan import affected, in_force, refusal
 from ringfence.control.policies import (
     load_documents,
     load_enforced,
@@ -26,7 +28,7 @@ from ringfence.control.services import Services, ServicesDep
 from ringfence.control.writing import next_versions, write_changes
 from ringfence.inventory.contents import sets_with
 from ringfence.model.address_set import AddressSet
-from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.errors import InputError
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
@@ -108,7 +110,7 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
         numbers = await last_versions(connection, tenant)
         versions = {**latest, **next_versions(numbers, changes)}
         tree = tree_with(held, given)
-        workloads, refused = await _governance(
+        workloads, refused, problem = await _governance(
             connection,
             services,
             tenant,
@@ -120,17 +122,17 @@ async def apply(request: ApplyRequest, services: ServicesDep, author: AuthorDep)
             if refused:
                 raise ConflictError(refused)
             await write_changes(connection, services.clock(), given, changes, versions, author)
-    warnings = await asyncio.to_thread(_warnings, services, tree, held, given)
+    warnings = [problem] if problem else []
     requests: list[HeldRequest] = []
-    try:
-        if not request.dry_run:
-            services.enforcement.touch()
-            await services.inventory.address_sets.reload()
-            await services.requests.refresh()
-        requests = await services.requests.foresee(tree, held, given)
-    except RingfenceError as error:
-        # What was written stays, so this may not look as if nothing had been done.
-        warnings.append(f"what this needs of other scopes is not known yet: {error}")
+
+    async def look() -> None:
+        warnings.extend(await asyncio.to_thread(_warnings, services, tree, held, given))
+        requests.extend(await services.requests.foresee(tree, held, given))
+
+    if not request.dry_run:
+        warnings += await take_effect(services)
+    if unknown := await attempt(look, lambda: None):
+        warnings.append(f"what this names in vain, and needs of others, is not known: {unknown}")
     return ApplyResponse(
         changes=[
             DocumentChangeResponse(
@@ -175,23 +177,26 @@ async def _governance(
     trees: tuple[ScopeTree, ScopeTree],
     given: Documents,
     overrides: Collection[Override],
-) -> tuple[tuple[str, ...], str]:
-    """For whom other enforced rules decide with what is given, and why that ought not to be."""
+) -> tuple[tuple[str, ...], str, str]:
+    """For whom other enforced rules decide with what is given, and why that ought not to be.
+
+    At the end why what is enforced has no meaning, with what is given either.
+    """
     enforced = await load_enforced(connection, tenant)
     apart = await load_quarantines(connection, tenant)
     snapshot = services.inventory.timeline.latest()
     now = services.inventory.now()
     moments = now, replace(now, sets=sets_with(now.sets, given.address_sets))
 
-    def work() -> tuple[tuple[str, ...], str]:
-        before, after = (
-            PolicySet(snapshot, tree, enforced, moment, apart)
-            for tree, moment in zip(trees, moments, strict=True)
-        )
+    def work() -> tuple[tuple[str, ...], str, str]:
+        before, broken = in_force(snapshot, trees[0], enforced, moments[0], apart)
+        after, problem = in_force(snapshot, trees[1], enforced, moments[1], apart)
+        if problem and not broken:
+            raise InputError(problem)
         workloads = affected(before, after)
-        return workloads, refusal(after, overrides) if workloads else ""
+        return workloads, refusal(after, overrides) if workloads else "", problem
 
-    return await asyncio.to_thread(work) if enforced else ((), "")
+    return await asyncio.to_thread(work) if enforced else ((), "", "")
 
 
 @router.get("/export")

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, status
 
 from ringfence.control.audit import AuthorDep
+from ringfence.control.effect import take_effect
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_documents, load_enforced
 from ringfence.control.removal import users
@@ -40,6 +41,4 @@ async def remove(kind: DocumentKind, name: str, services: ServicesDep, author: A
         what, lines = f"{ChangeKind.DELETED} {kind} {name}", "\n".join(gone[0].lines)
         about = f"{kind.lower()}/{name}"
         await author.note(connection, services.clock(), what, lines, about=about)
-    await services.inventory.address_sets.reload()
-    services.enforcement.touch()
-    await services.requests.refresh()
+    await take_effect(services)

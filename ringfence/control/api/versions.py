@@ -11,6 +11,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.apply import decide
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.effect import take_effect
 from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import (
     load_documents,
@@ -179,7 +180,7 @@ async def roll_back(
         made = {**latest, **next_versions(latest, changes)}
         why = f", back to p{number}"
         await write_changes(connection, services.clock(), given, changes, made, author, why)
-    await services.requests.refresh()
+    await take_effect(services)
     (change,) = changes
     return RollbackResponse(version=made[content.name], differences=list(change.lines))
 

@@ -1,5 +1,6 @@
 """The door to the relational database: connections, transactions and the schema's upgrade."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -17,7 +18,7 @@ from ringfence.store.errors import StaleError, StoreError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _WAIT_SECONDS = 60.0
-"""How long one writer waits for another in SQLite, whose own default is 5 s."""
+"""How long one writer waits for another."""
 _WRITERS = 0x72696E6766656E63
 """The key of the advisory lock that writers hold: an application chooses one of its own."""
 
@@ -39,6 +40,7 @@ class Database:
             raise StoreError(f"a database of kind {parsed.drivername!r}: use {kinds}")
         self._url = parsed.set(drivername=_DRIVERS[parsed.drivername])
         self._engine: AsyncEngine | None = None
+        self._writers = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect and bring the schema up to date; raises StoreError."""
@@ -85,14 +87,23 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One transaction, committed if the block ends well; raises StaleError on a collision.
 
-        One writer at a time: what it decides from what it reads still holds when it writes.
+        One writer at a time: what it decides from what it reads still holds when it writes. Those
+        that wait hold no connection, which readers need. Raises StoreError where it takes too long.
         """
-        async with self._connect(writes=True) as connection:
-            try:
-                yield connection
-                await connection.commit()
-            except IntegrityError as error:
-                raise StaleError("this was changed by somebody else just now; try again") from error
+        try:
+            await asyncio.wait_for(self._writers.acquire(), _WAIT_SECONDS)
+        except TimeoutError as error:
+            raise StoreError("the database is busy with other changes; try again") from error
+        try:
+            async with self._connect(writes=True) as connection:
+                try:
+                    yield connection
+                    await connection.commit()
+                except IntegrityError as error:
+                    reason = "this was changed by somebody else just now; try again"
+                    raise StaleError(reason) from error
+        finally:
+            self._writers.release()
 
     @asynccontextmanager
     async def _connect(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
@@ -101,7 +112,7 @@ class Database:
         try:
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(writes=writes)
-        except (DBAPIError, OSError) as error:
+        except (SQLAlchemyError, OSError) as error:
             raise StoreError(f"the database failed: {_reason(error)}") from error
 
 
@@ -143,6 +154,7 @@ def _begin_postgresql(connection: Connection) -> None:
     Under REPEATABLE READ it would see what was there before it waited. That is for readers.
     """
     if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(_WAIT_SECONDS * 1000)}")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
     else:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -72,10 +72,13 @@ async def find_version(
     tenant: TenantId,
     workspace: WorkspaceName,
     version: Version | None = None,
+    *,
+    even_deleted: bool = False,
 ) -> WorkspaceVersion | None:
     """One version of a workspace, the latest for None; None if there is none, or no more."""
     wanted = _versions(tenant, workspace)
-    wanted = wanted.where(~tables.workspaces.c.deleted)
+    if not even_deleted:
+        wanted = wanted.where(~tables.workspaces.c.deleted)
     if version is not None:
         wanted = wanted.where(tables.workspace_versions.c.version == version)
     row = (await connection.execute(wanted.limit(1))).one_or_none()

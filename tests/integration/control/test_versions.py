@@ -118,3 +118,15 @@ async def test_changes_are_found_and_tell_their_difference(world: World) -> None
     rest = await world.ok("GET", "/changes", params={"before": page["next"]})
     assert [*page["items"], *rest["items"]] == everything
     assert rest["next"] is None
+
+
+async def test_versions_of_a_deleted_workspace_say_how_to_have_them(world: World) -> None:
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+    assert (await world.http.delete("/api/v1/documents/Workspace/shop")).status_code == 204
+    rollback = "/api/v1/workspaces/shop/rollback"
+    answer = await world.http.post(rollback, json={"version": 1})
+    assert answer.status_code == 404
+    assert "workspace 'shop' was deleted: apply it again" in answer.json()["detail"]
+    await world.ok("POST", "/apply", json=files)
+    assert (await world.http.post(rollback, json={"version": 1})).is_success

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from ringfence.inventory.timeline import FOREVER, Change, Timeline
 from ringfence.inventory.uploaded import make_upload
@@ -154,6 +154,39 @@ async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     async with database.read() as connection:
         found = await changes.find_changes(connection, DEFAULT_TENANT, changes.Sought(), 1)
         assert [one for _, one in found] == [replace(change, at_ns=2)]
+
+
+async def test_writers_that_wait_keep_no_reader_waiting(database: Database) -> None:
+    async def write() -> None:
+        async with database.write() as connection:
+            await connection.execute(select(1))
+
+    async with asyncio.TaskGroup() as tasks, database.write() as writer:
+        await writer.execute(select(1))  # begins the transaction
+        for _ in range(20):
+            tasks.create_task(write())
+        await asyncio.sleep(0.5)  # time enough to take all connections
+        async with asyncio.timeout(10), database.read() as connection:
+            await connection.execute(select(1))
+
+
+async def test_no_writer_waits_for_ever(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.store.relational.database._WAIT_SECONDS", 0.2)
+    another = Database(url)
+    await another.start()
+    try:
+        async with database.write() as writer:
+            await writer.execute(select(1))
+            for one in (database, another):
+                with pytest.raises(StoreError):
+                    async with asyncio.timeout(10), one.write() as waiting:
+                        await waiting.execute(select(1))
+        async with another.write() as writer:
+            await writer.execute(select(1))
+    finally:
+        await another.stop()
 
 
 async def test_changes_are_found_by_what_is_known_of_them(database: Database) -> None:
