@@ -297,7 +297,7 @@ async def test_uploaded_lists_and_what_uses_them(world: World, tmp_path: Path) -
         "deleted Scope all", "deleted AddressSet partners", "deleted Workspace shop",
     ]  # fmt: skip
     assert "uploaded address set partners: 2 ranges, 2 new, 0 gone" in changes
-    assert "there is no workspace 'shop'" in await refused(world, "GET", "/workspaces/shop")
+    assert "workspace 'shop' was deleted" in await refused(world, "GET", "/workspaces/shop")
 
     again = await apply(world, SCOPE + address_set("{addresses: [192.0.2.0/25]}") + WORKSPACE)
     assert [one["version"] for one in again["changes"]] == [None, None, 2]
