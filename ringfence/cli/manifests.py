@@ -9,7 +9,7 @@ from ringfence.cli.explained import rows as explained_rows
 from ringfence.cli.explained import text as explained_text
 from ringfence.cli.files import FileError, unreadable
 from ringfence.cli.flows.drawing import dot_quoted
-from ringfence.cli.output import Format, Row, emit_data, printable, say, tell
+from ringfence.cli.output import Format, Row, emit_data, emit_text, printable, tell
 from ringfence.model.errors import InputError
 from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
@@ -121,7 +121,7 @@ def print_edges(
             _print_lines(_dot(sorted(edges)))
         case ConnectivityFormat.TXT:
             lines = [
-                printable(f"{source} => {target}" + ("" if focus else f" : {text}"))
+                f"{source} => {target}" + ("" if focus else f" : {text}")
                 for source, target, text in edges
             ]
             title = [f"Permitted connections on {focus}:"] if focus else []
@@ -160,8 +160,8 @@ def _print_text(lines: list[str], report: ExposureReport | None, focus: str) -> 
 
 
 def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        say(line)
+    # At once: there may be a million of them.
+    emit_text("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _object(source: str, target: str, connections: str, *, focus: str) -> Row:
