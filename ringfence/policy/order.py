@@ -21,7 +21,7 @@ from pyroaring import BitMap
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
-from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
+from ringfence.model.policy import Action, Denied, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
@@ -117,9 +117,11 @@ class PolicySet:
             return Decision(Layer.RINGFENCE, stage, scope, name, version, policy, place, action)
 
         governed = self._members[_place_of(workspace)]
+        answers = workspace.denied is Denied.REJECT
         if isinstance(said, Direction):
             action = workspace.catch_all.of(said)
-            yield OrderedRule(decision(None, action), governed, direction=said)
+            rejects = answers and action is Action.DENY
+            yield OrderedRule(decision(None, action), governed, direction=said, rejects=rejects)
             return
         decided = decision(said.id, said.action)
         consumer = self.resolve(said.consumer, said.action, workspace)
@@ -133,6 +135,7 @@ class PolicySet:
                 said.protocol,
                 one.ports,
                 expires_ns=said.expires_ns,
+                rejects=answers and said.action is Action.DENY,
             )
 
 
