@@ -38,7 +38,7 @@ _REJECTS = {
     ("icmpx", "admin-prohibited"): Outcome.PROHIBITED,
 }
 """NFT_REJECT_ICMPX_ADMIN_PROHIBITED of linux/netfilter/nf_tables.h, and how nft calls it."""
-_FINAL = (Outcome.ACCEPT, Outcome.DROP, *_REJECTS.values())
+_DENIES = (Outcome.DROP, *_REJECTS.values())
 _FEW = 2
 _MOST_ALTERNATIVES = 1 << 13
 """Of one rule: a pod may write what it likes into its table."""
@@ -264,9 +264,9 @@ def _check_apart(keys: list[Key], held: list[_Element]) -> None:
 
 
 def _shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
-    """The same chains, but without calls of those that say nothing, or that few words end.
+    """The same chains, but without calls of those that say nothing, or that deny whatever comes.
 
-    Of the first there are none, and who calls one of the others says its words itself.
+    Of the first there are none, and who calls one of the others denies by itself.
     """
     silent = {
         name
@@ -290,11 +290,11 @@ def _jumps(clause: Clause, to: Collection[str]) -> bool:
 
 
 def _ends(clauses: tuple[Clause, ...]) -> bool:
-    """Whether whatever comes is let through or denied, by few clauses."""
+    """Whether whatever comes is denied, by few clauses."""
     return (
         0 < len(clauses) <= _FEW
         and not clauses[-1].matches
-        and all(clause.certain and clause.verdict in _FINAL for clause in clauses)
+        and all(clause.certain and clause.verdict in _DENIES for clause in clauses)
     )
 
 
