@@ -23,6 +23,7 @@ from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
+from ringfence.agent.inspect import inspect
 from ringfence.agent.pods import Here, Pod, locate, node, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
@@ -40,6 +41,8 @@ from ringfence.wire.generated.agent_pb2 import (
     DETAILED,
     AgentState,
     Directive,
+    Inspected,
+    Inspection,
     PodState,
 )
 from ringfence.wire.limits import PROTOCOL
@@ -56,7 +59,7 @@ class Agent:
         self._config = config
         self._link = Link(config.link)
         self._spool = Spool(config.spool_dir, config.spool_bytes)
-        self._session = Session(self._link, self._state, self._hear)
+        self._session = Session(self._link, self._state, self._hear, self._inspect)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
         self._capture = Capture(config.pin_dir, dns=config.dns)
         self._enforcer = Enforcer(Nftables())
@@ -285,6 +288,18 @@ class Agent:
         self._session.tell()
 
     # Telling
+
+    async def _inspect(self, question: Inspection) -> Inspected:
+        """Say what the kernel holds, or why that cannot be said."""
+        held = {"": node(), **{pod.place.uid: pod.place for pod in self._here.pods}}
+        place = held.get(question.uid)
+        if place is None:
+            problem = self._unreached.get(question.uid, "no such pod runs here")
+            return Inspected(id=question.id, problem=problem)
+        try:
+            return await self._kernel.run(partial(inspect, place, question))
+        except RingfenceError as error:
+            return Inspected(id=question.id, problem=str(error))
 
     async def _tell_answers(self) -> None:
         news = partial(self._kernel.run, self._capture.answers)
