@@ -29,6 +29,7 @@ from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.agent.worker import KernelThread
+from ringfence.kernel import nft
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
@@ -296,6 +297,8 @@ class Agent:
         if place is None:
             problem = self._unreached.get(question.uid, "no such pod runs here")
             return Inspected(id=question.id, problem=problem)
+        if self._enforcer.door is not nft:
+            return Inspected(id=question.id, problem="its rules are not nftables', and not told")
         try:
             return await self._kernel.run(partial(inspect, place, question))
         except RingfenceError as error:
