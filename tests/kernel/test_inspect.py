@@ -10,10 +10,14 @@ from ringfence.agent.pods import Place
 from ringfence.kernel import nft
 from ringfence.kernel.netns import inode
 from ringfence.model.address import host_network, parse_address
+from ringfence.model.policy import OutsideEnd, ServiceEnd
 from ringfence.model.protocol import TCP, UDP
 from ringfence.policy.backends.nftables_told import is_lookup, stands_for
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.listed import listed
 from ringfence.policy.program import Program, ProgramId, SetId
 from ringfence.wire.generated.agent_pb2 import Inspected, Inspection, Met, Probe
+from tests.golden import shop
 from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.test_nftables import load
 from tests.kernel.test_reject import ADMIT, ANSWERS, BACKEND, IN, MANY, SILENT, meets, policy_of
@@ -124,3 +128,32 @@ def test_what_no_rule_speaks_of_and_what_is_not_understood_is_told(node: Node) -
     (met,) = look(server, probe(client.address, server.address, 80, UDP)).met
     assert "rf_input: looks at" in met.problem
     assert not met.rules
+
+
+def test_each_rule_stands_beside_its_own_of_the_kernel(node: Node) -> None:
+    (where, _) = node.pods
+    policies = (
+        shop.allow("carts", shop.app("front-end"), shop.app("carts"), 8081),
+        shop.allow("front", shop.app("payment"), ServiceEnd("sock-shop", "front-end"), 80),
+        shop.allow("outside", OutsideEnd(), ServiceEnd("sock-shop", "front-end"), 80),
+    )
+    held = shop.policy_set(*policies)
+    compiled = compile_policies(held, ())
+    stood = 0
+    for position in held.governed:
+        found = listed(held.snapshot, compiled, position)
+        policy = compiled.policies[found.item.cluster, found.node]
+        pods = {pod.uid: pod for pod in policy.pods}
+        load(where, BACKEND.render_pod(policy, pods[found.uid]) if found.uid
+             else BACKEND.render_node(policy))  # fmt: skip
+        kernel = [one for one in look(where).rules if one.comment]
+        beside = [
+            [one.handle for one in kernel
+             if stands_for(rule.rule, rule.hook, one.chain, one.comment, one.text)]
+            for rule in found.rules
+        ]  # fmt: skip
+        assert all(0 < len(some) <= 2 for some in beside), found.item.display
+        every = sorted(handle for some in beside for handle in some)
+        assert every == sorted(one.handle for one in kernel)
+        stood += len(every)
+    assert stood > 50

@@ -2,6 +2,7 @@
 
 import re
 
+from ringfence.model.protocol import format_protocol
 from ringfence.policy.backends.groups import HAS_PORTS
 from ringfence.policy.program import Rule
 
@@ -19,8 +20,11 @@ def stands_for(rule: Rule, hook: str, chain: str, comment: str, text: str) -> bo
         return False
     if set(_SET.findall(text)) != {f"rf_{held}" for held in (rule.peers, rule.local) if held}:
         return False
-    numbers = _NUMBERS.findall(_COUNTED.sub("", text))
-    return rule.protocol not in HAS_PORTS or {*map(str, rule.ports)} <= {*numbers}
+    said = _COUNTED.sub("", text)
+    if not rule.ports or rule.protocol not in HAS_PORTS:
+        return " dport " not in said
+    dialled = f"{format_protocol(rule.protocol).lower()} dport "
+    return dialled in said and {*map(str, rule.ports)} <= {*_NUMBERS.findall(said)}
 
 
 def is_lookup(text: str) -> bool:
