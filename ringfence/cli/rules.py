@@ -14,6 +14,11 @@ _SHOWN = 3
 """Members of a set in a table."""
 
 
+def _direction(row: Row) -> str:
+    """Whose decision; what a node receives for Services is judged apart, before translation."""
+    return "received" if row["hook"] == "prerouting" else row["direction"]
+
+
 def _action(row: Row) -> str:
     return "DENY, rejects" if row["action"] == Action.DENY and row["rejects"] else row["action"]
 
@@ -34,8 +39,7 @@ def _place(row: Row) -> str:
 
 
 COLUMNS = [
-    Column("DIRECTION", lambda row: row["direction"]),
-    Column("AT", lambda row: row["hook"], wide=True),
+    Column("DIRECTION", _direction),
     Column("ORDER", _place),
     Column("ACTION", _action),
     Column("PEER", lambda row: _members(row["peers"])),
