@@ -7,14 +7,13 @@ another program, and only nodes of these, or that have a set which holds somethi
 policy. Starting from nothing every entry is touched: there is no other way to compile.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ringfence.inventory.living import Living, News
 from ringfence.model.ids import ItemKey
 from ringfence.model.policy import Action, End, Workspace
 from ringfence.model.quarantine import Quarantine
-from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
 from ringfence.policy import notes
 from ringfence.policy.bound import NOTHING, Bound, Made, Rules
@@ -26,7 +25,14 @@ from ringfence.policy.layer import OrderedRule
 from ringfence.policy.layers import Layers
 from ringfence.policy.moment import Moment
 from ringfence.policy.nodes import NodeKey, Nodes, Surroundings
-from ringfence.policy.order import Enforced, Entry, all_entries, entry_rules, place_of
+from ringfence.policy.order import (
+    Enforced,
+    Entry,
+    all_entries,
+    entry_rules,
+    in_order_of_time,
+    place_of,
+)
 from ringfence.policy.quarantine import as_workspace
 from ringfence.policy.sets import AddressSets
 from ringfence.policy.shared import Programs
@@ -65,6 +71,7 @@ class Compiler:
         kubernetes: Sequence[KubernetesLayer] = (),
     ) -> None:
         self._living, self._tree, self._moment = living, tree, moment
+        quarantines = in_order_of_time(quarantines)
         apart = {place_of(as_workspace(one)): one.query for one in quarantines}
         of_scopes = {place_of(one): tree.full_query(one.scope) for one, _ in enforced}
         self._governing = of_scopes | apart

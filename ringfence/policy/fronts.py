@@ -101,11 +101,10 @@ class Fronts:
     def replace(self, position: int, service: Item | None) -> None:
         """Have another Service at a position, or none."""
         for front in self._by_service.pop(position, ()):
-            for backend in front.backends:
-                held = self._by_address[backend.address]
-                held[:] = [one for one in held if one.front is not front]
-                if not held:
-                    del self._by_address[backend.address]
+            for address in {backend.address for backend in front.backends}:
+                held = [one for one in self._by_address.pop(address) if one.front is not front]
+                if held:
+                    self._by_address[address] = held
         for told in ("all", "node_ports", "service_ranges"):
             self.__dict__.pop(told, None)
         if service is not None:
