@@ -40,6 +40,11 @@ class Alteration:
         return frozenset(address for one in sides if one for address in one.addresses)
 
     @property
+    def kind(self) -> ItemKind:
+        """What sort of item it is or was."""
+        return self.sides[0].kind
+
+    @property
     def sides(self) -> tuple[Item, ...]:
         """What it was and is, as far as there is something."""
         return tuple(one for one in (self.before, self.after) if one)

@@ -15,7 +15,6 @@ from ringfence.policy.sets import within
 from ringfence.policy.who import NODE_PORTS, SERVICE_ADDRESSES, SUBJECTS, Held, Served
 
 Ranged = Held | Served
-_EVERYWHERE = frozenset({ItemKind.NODE, ItemKind.HOST})
 _API_SERVICE = f"{API_SERVICE.namespace}/{API_SERVICE.name}"
 
 
@@ -34,31 +33,49 @@ def touched(
     for one in alterations:
         if one.of_labels_only and not _shares(living, one):
             continue
-        kinds = {side.kind for side in one.sides}
-        if kinds & _EVERYWHERE:
+        if any(_is_everywhere(side) for side in one.sides):
             return None
-        if ItemKind.SERVICE in kinds:
-            if any(side.display == _API_SERVICE for side in one.sides):
-                return None
+        if one.kind is ItemKind.SERVICE:
             fronts.replace(one.at, one.after)
             facts |= _of_service(one)
             serving |= {backend for side in one.sides for backend in _backends(side)}
-        elif any(side.is_workload for side in one.sides):
-            facts.add(SUBJECTS)
-        if not one.before or not one.after or one.before.addresses != one.after.addresses:
-            facts.add(OUTSIDE)
-        facts |= one.addresses
+        facts |= _of_addresses(one)
         around |= one.addresses
     serving |= {address for address in around if fronts.behind(address)}
-    for address in around | serving:
-        for at in living.holding(address):
-            facts.update(living.choosing(at))
-        for front in fronts.behind(address):
-            facts.add((front.service.namespace, front.service.name))
+    facts |= _of_holders(living, fronts, around | serving)
     for fact in ranged:
         meant = around if isinstance(fact, Held) else serving
         if any(within(address, fact.ranges) for address in meant):
             facts.add(fact)
+    return facts
+
+
+def _is_everywhere(item: Item) -> bool:
+    """Whether rules of all sorts depend on an item, without saying so.
+
+    The addresses of nodes stand for much, and so does the Service of the API servers.
+    """
+    of_all = item.kind in (ItemKind.NODE, ItemKind.HOST)
+    return of_all or (item.kind is ItemKind.SERVICE and item.display == _API_SERVICE)
+
+
+def _of_holders(living: Living, fronts: Fronts, addresses: Iterable[Address]) -> set[Hashable]:
+    """The facts about all that holds or serves one of the addresses."""
+    facts = set[Hashable]()
+    for address in addresses:
+        for at in living.holding(address):
+            facts.update(living.choosing(at))
+        for front in fronts.behind(address):
+            facts.add((front.service.namespace, front.service.name))
+    return facts
+
+
+def _of_addresses(one: Alteration) -> set[Hashable]:
+    facts: set[Hashable] = {*one.addresses}
+    if any(side.is_workload for side in one.sides):
+        facts.add(SUBJECTS)
+    if not one.before or not one.after or one.before.addresses != one.after.addresses:
+        facts.add(OUTSIDE)
     return facts
 
 
