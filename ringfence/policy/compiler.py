@@ -15,6 +15,7 @@ from ringfence.model.ids import ItemKey
 from ringfence.model.policy import Action, End, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
+from ringfence.model.workload import ItemKind
 from ringfence.policy import notes
 from ringfence.policy.bound import NOTHING, Bound, Made, Rules
 from ringfence.policy.ends import NAMES, ResolvedEnd, resolve
@@ -89,6 +90,10 @@ class Compiler:
         self._readers: dict[Hashable, set[int]] = {}
         self._unknown: dict[int, tuple[str, ...]] = {}
         self._widened: dict[int, notes.Places] = {}
+        self._warnings: tuple[str, ...] | None = None
+        """As they were told last, None where others may have come."""
+        self._ranged: dict[Ranged, None] = {}
+        """Of the facts that anything depends on those about ranges."""
         who = self._who()
         self._nodes.expose(who)
         self._translate(range(len(self._entries)), who)
@@ -106,7 +111,7 @@ class Compiler:
         """
         clusters = self._living.clusters
         alterations, facts = self._living.change(news)
-        others = touched(self._living, self._fronts, alterations, self._ranged())
+        others = touched(self._living, self._fronts, alterations, self._ranged)
         if others is None or len(self._sets) > self._most_sets:
             return None
         self._sets.follow(alterations)
@@ -115,7 +120,8 @@ class Compiler:
             facts.add(CLUSTERS)
         who = self._who()
         stale = self._nodes.follow(alterations)
-        stale |= self._nodes.expose(who)
+        if any(one.kind is ItemKind.SERVICE for one in alterations):
+            stale |= self._nodes.expose(who)
         places = {place for fact in facts for place in self._readers.get(fact, ())}
         self._translate(sorted(places), who)
         stale |= self._nodes.homes(self._bound.renew())
@@ -142,15 +148,15 @@ class Compiler:
 
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of how the rules came about, a line each."""
-        unknown = (line for place in sorted(self._unknown) for line in self._unknown[place])
-        layers = notes.places(self._layers.widenings, self._display)
-        return (*unknown, *self._expired, *notes.widened([*self._widened.values(), layers]))
+        if self._warnings is None:
+            unknown = (line for place in sorted(self._unknown) for line in self._unknown[place])
+            layers = notes.places(self._layers.widenings, self._display)
+            widened = notes.widened([*self._widened.values(), layers])
+            self._warnings = (*unknown, *self._expired, *widened)
+        return self._warnings
 
     def _who(self) -> Who:
         return Who(self._living, self._sets, self._fronts, self._said)
-
-    def _ranged(self) -> list[Ranged]:
-        return [fact for fact in self._readers if isinstance(fact, Held | Served)]
 
     def _told(self, moment: Moment) -> set[Hashable]:
         """The facts that are others by what DNS told and by what address sets hold."""
@@ -163,6 +169,7 @@ class Compiler:
 
     def _replace_layers(self, kubernetes: Sequence[KubernetesLayer]) -> set[NodeKey]:
         before, self._layers = self._layers, Layers(kubernetes, self._programs)
+        self._warnings = None
         positions = (self._living.position(key) for key in self._layers.differing(before))
         there = [at for at in positions if at >= 0]
         return self._nodes.homes(there) | self._nodes.using(self._layers.altered(before))
@@ -212,18 +219,25 @@ class Compiler:
             self._readers[fact].discard(place)
             if not self._readers[fact]:
                 del self._readers[fact]
+                self._ranged.pop(fact, None)  # type: ignore[call-overload]
         for fact in facts - one.facts:
             self._readers.setdefault(fact, set()).add(place)
+            if isinstance(fact, Held | Served):
+                self._ranged[fact] = None
         one.facts = facts
 
     def _tell(
         self, place: int, rules: Iterable[OrderedRule], widenings: Iterable[Widening]
     ) -> None:
+        unknown, widened = tuple(notes.unknown(rules)), notes.places(widenings, self._display)
+        if (unknown, widened) == (self._unknown.get(place, ()), self._widened.get(place, {})):
+            return
+        self._warnings = None
         self._unknown.pop(place, None)
         self._widened.pop(place, None)
-        if unknown := tuple(notes.unknown(rules)):
+        if unknown:
             self._unknown[place] = unknown
-        if widened := notes.places(widenings, self._display):
+        if widened:
             self._widened[place] = widened
 
     def _display(self, key: ItemKey) -> str:
