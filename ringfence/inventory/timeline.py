@@ -289,8 +289,6 @@ class Timeline:
     def _assign(self, key: ItemKey, start: int, end: int, item: Item | None) -> list[Change]:
         """Make the item so (None: absent) in [start, end), and leave it as it is elsewhere."""
         changes = []
-        for altered in self._followers:
-            altered.add(key)
         for row in self._overlapping(key, start, end):
             old, begin, finish = self._items[row], self._from[row], self._to[row]
             if begin <= start and end <= finish and old == item:
@@ -304,6 +302,8 @@ class Timeline:
                 changes.append(self._begin(old, end, finish))
         if item is not None:
             changes.append(self._begin(item, start, end))
+        for altered in self._followers:
+            altered.add(key)
         # Snapshots of instants before the change stay true.
         self._snapshots = [
             (since, min(until, start), snapshot)
