@@ -21,7 +21,7 @@ from ringfence.model.manifest import Metadata, PolicyManifest
 from ringfence.model.policy import Action, CatchAll
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.ranges import spans
-from ringfence.model.workload import Backend, Item, ItemKind
+from ringfence.model.workload import Backend, ContainerPort, Item, ItemKind
 from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.moment import Moment
 from ringfence.policy.nodes import Surroundings
@@ -44,7 +44,6 @@ ADDRESSES = [
     for text in ("10.0.1.2", "10.0.1.9", "10.1.2.2", "fd00::1:7", "203.0.113.7", "10.100.0.5")
 ]
 LABELS = [{}, {"app": "a"}, {"app": "b"}, {"app": "a", "env": "prod"}, {"env": "test"}]
-HTTP = "http"
 
 
 def manifest(name: str, spec: dict[str, object]) -> Item:
@@ -118,8 +117,8 @@ def comes(world: Changing, digits: _Digits) -> None:
     world.put(replace(one, containers=digits.choose(containers(world))))
 
 
-def containers(world: Changing) -> list[tuple[object, ...]]:
-    return [one.containers for _, one in world.items.values()][:6] or [()]
+def containers(world: Changing) -> list[tuple[ContainerPort, ...]]:
+    return [*(one.containers for _, one in world.items.values())][:6] or [()]
 
 
 def goes(world: Changing, digits: _Digits) -> None:
@@ -176,7 +175,8 @@ def manifests(world: Changing, digits: _Digits) -> None:
 
 
 def told(world: Changing, digits: _Digits) -> None:
-    answers = {"example.org": tuple(digits.choose(ADDRESSES) for _ in range(digits.choose([0, 2])))}
+    chosen = (digits.choose(ADDRESSES) for _ in range(digits.choose([0, 2])))
+    answers = {"example.org": frozenset(chosen)}
     world.moment = replace(world.moment, names=answers)
 
 

@@ -11,7 +11,7 @@ from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import compiler
 from ringfence.policy.moment import Moment
 from ringfence.policy.nodes import Surroundings
-from ringfence.policy.order import Entry
+from ringfence.policy.order import Entry, entry_rules
 from tests.unit.control.shop import DB, FRONT, NODE, item
 from tests.unit.control.test_plan import SHOP, TREE
 
@@ -26,12 +26,11 @@ class Compiling:
         self._standing = Standing(Surroundings())
         self._translated: list[str] = []
         self._revision = 0
-        plain = compiler.entry_rules
 
         def noted(place: int, entry: Entry, *args: object) -> object:
             said = entry[3]
             self._translated.append(said.name if isinstance(said, Direction) else said.id)
-            return plain(place, entry, *args)  # type: ignore[arg-type]
+            return entry_rules(place, entry, *args)  # type: ignore[arg-type]
 
         monkeypatch.setattr(compiler, "entry_rules", noted)
 

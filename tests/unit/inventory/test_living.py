@@ -33,7 +33,8 @@ def living() -> Living:
 def test_a_position_that_is_given_up_is_taken_again() -> None:
     there = living()
     at = there.position(A.key)
-    altered, _ = there.change({A.key: None, "new": (RevisionId(4), pod("new", "carts"))})
+    new = pod("new", "carts")
+    altered, _ = there.change({A.key: None, new.key: (RevisionId(4), new)})
     assert [(one.at, one.before is None, one.after is None) for one in altered] == [
         (at, False, True),
         (at, True, False),
