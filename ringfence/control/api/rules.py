@@ -17,6 +17,7 @@ from ringfence.model.icmp import IcmpType, format_icmp_type
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange, format_protocol
 from ringfence.policy.backends.nftables_told import is_lookup, stands_for
+from ringfence.policy.compile import compile_policies
 from ringfence.policy.handle import tell_handle
 from ringfence.policy.hypothetical import find_workload
 from ringfence.policy.listed import ListedRule, Listing, Members, listed
@@ -108,7 +109,8 @@ async def rules(
     def work() -> Listing:
         policy_set = judged_by.ringfence(snapshot, moment)
         kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
+        around = services.enforcement.surroundings
+        compiled = compile_policies(policy_set, around.control_plane, around.access, kubernetes)
         return listed(snapshot, compiled, position)
 
     found = await asyncio.to_thread(work)

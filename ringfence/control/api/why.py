@@ -1,6 +1,7 @@
 """Which policy decides a connection, at each end."""
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated
 
@@ -27,6 +28,9 @@ from ringfence.model.ids import parse_version
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.order import PolicySet
 from ringfence.store.flows.queries import listed
 
 router = APIRouter(tags=["why"])
@@ -140,10 +144,17 @@ async def why(
     def work() -> explanation.Answer:
         policy_set = judged_by.ringfence(snapshot, moment)
         kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
+        compiled = _compile(policy_set, services, kubernetes)
         return explanation.why(policy_set, kubernetes, compiled, question)
 
     return await _response(services, await asyncio.to_thread(work), live=asked.live)
+
+
+def _compile(
+    policy_set: PolicySet, services: Services, kubernetes: Iterable[KubernetesLayer]
+) -> Compiled:
+    around = services.enforcement.surroundings
+    return compile_policies(policy_set, around.control_plane, around.access, kubernetes)
 
 
 class FlowQuery(BaseModel):
@@ -183,7 +194,7 @@ async def why_flow(
     def work() -> explanation.Answer:
         policy_set = judged_by.ringfence(snapshot, moment)
         kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
+        compiled = _compile(policy_set, services, kubernetes)
         note = f"ends as of {format_time(first_ns)}, policies as enforced now"
         observed = connections_of(seen, snapshot)
         return explanation.explain_all(policy_set, kubernetes, compiled, observed, (note,))
