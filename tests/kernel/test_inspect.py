@@ -99,7 +99,7 @@ def test_of_a_lookup_the_element_is_named_with_what_it_denied(node: Node) -> Non
     assert "goto rf_reject" in text
     (element,) = rule.elements
     assert element.set == "rf_input_4_1"
-    assert element.element.startswith("6 . 85 : 0x")
+    assert element.element.startswith("0.0.0.0/0 . 6 . 85 : 0x")
     assert element.denied_packets == 3
 
 
