@@ -14,7 +14,7 @@ from ringfence.cli.client import for_lab
 from ringfence.cli.output import Column, Format, OutputOption, emit_text, tell
 from ringfence.cli.progress import shown
 from ringfence.lab import build as binaries
-from ringfence.lab import cluster, images, kubectl, machine, node
+from ringfence.lab import cluster, conformance, images, kubectl, machine, node
 from ringfence.lab import install as installation
 from ringfence.lab import status as lab_status
 from ringfence.lab.command import environment
@@ -22,6 +22,7 @@ from ringfence.lab.config import Cni, LabConfig
 from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
+from ringfence.model.words import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 intruder = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -162,6 +163,36 @@ def dial_examples(form: OutputOption = Format.TABLE) -> None:
     ]
     output.emit([asdict(o.example) | {"result": o.result} for o in outcomes], columns, form)
     if not all(outcome.as_enforced for outcome in outcomes):
+        raise typer.Exit(2)
+
+
+@app.command("conformance")
+def run_conformance(
+    focus: Annotated[
+        str, typer.Option(help="Run the specs whose names this (Go) regular expression matches.")
+    ] = conformance.EVERY_SPEC,
+    form: OutputOption = Format.TABLE,
+) -> None:
+    """Run Kubernetes' own NetworkPolicy suite against whoever enforces policies in the lab.
+
+    Ends with 2 if a spec fails. Long: half a minute a spec.
+
+    Example: ringfence lab conformance --focus default-deny
+    """
+    config, record = cluster.running(LabConfig())
+    with shown() as progress:
+        specs = conformance.network_policy(config, record, progress, focus)
+    columns = [
+        Column("SPEC", lambda row: row["name"]),
+        Column("SECONDS", lambda row: f"{row['seconds']:.1f}", right=True),
+        Column("RESULT", lambda row: "failed" if row["failure"] else "passed"),
+        Column("FAILURE", lambda row: row["failure"], wide=True),
+    ]
+    output.emit([asdict(spec) for spec in specs], columns, form)
+    failed = sum(bool(spec.failure) for spec in specs)
+    seconds = sum(spec.seconds for spec in specs)
+    tell(f"{len(specs) - failed} of {counted(len(specs), 'spec')} passed in {seconds:.0f} s")
+    if failed or not specs:
         raise typer.Exit(2)
 
 
