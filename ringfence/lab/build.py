@@ -15,6 +15,7 @@ from ringfence.lab.progress import Note, Progress
 _HERE = Path(__file__).parent
 _REQUIRE = re.compile(r"^\s*(?:require\s+)?(\S+) (v\S+)$", re.MULTILINE)
 _KUBERNETES = "k8s.io/kubernetes"
+_GINKGO = "github.com/onsi/ginkgo/v2/ginkgo"
 _COREDNS = "github.com/coredns/coredns"
 KUBERNETES_PROGRAMS = (
     "kube-apiserver",
@@ -59,15 +60,15 @@ def kubernetes(progress: Progress) -> Path:
 
 
 def network_policy_suite(progress: Progress) -> Path:
-    """Directory of Kubernetes' own NetworkPolicy specs, `netpol.test`, and of what they run,
-    `agnhost`; built from the Go module proxy when missing."""
+    """Directory of Kubernetes' own NetworkPolicy specs, `netpol.test`, of what runs them, `ginkgo`,
+    and of what they run, `agnhost`; built from the Go module proxy when missing."""
     module, version = _HERE / "kubernetes", kubernetes_version()
     digest = hashlib.sha256((module / "netpol/netpol_test.go").read_bytes()).hexdigest()[:16]
-    path = cache_dir() / f"netpol-{version}-{digest}"
+    path = cache_dir() / f"networkpolicy-suite-{version}-{digest}"
 
     def make(note: Note) -> None:
         with entry(path) as made:
-            _go_build(module, [f"{_KUBERNETES}/test/images/agnhost"], [], made, note)
+            _go_build(module, [f"{_KUBERNETES}/test/images/agnhost", _GINKGO], [], made, note)
             _go(module, ["test", "-c", "./netpol"], [], made, note)
 
     return _cached(path, f"Build the NetworkPolicy suite of {version}", make, progress)

@@ -2,10 +2,8 @@
 
 import json
 import re
-import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from ringfence.lab.state import State
 
 EVERY_SPEC = "NetworkPolicy"
 """Focus that all specs have."""
-_SCTP = "SCTPConnectivity"
-"""Feature label of the specs that open SCTP associations."""
 _TIMEOUT = "2h"
 
 
@@ -34,22 +30,22 @@ class Spec:
 
 
 def network_policy(
-    config: LabConfig, record: State, progress: Progress, focus: str = EVERY_SPEC
+    config: LabConfig, record: State, progress: Progress, focus: str, procs: int
 ) -> list[Spec]:
     """Run those of Kubernetes' own NetworkPolicy specs whose names `focus`, a Go regexp, matches.
 
-    Specs that open SCTP associations are passed over where the kernel has none. All that the suite
-    said is in the run directory, in `conformance.log`. Raises LabError where it cannot run.
+    So many run at once as `procs` says. All that the suite told is in the run directory, in
+    `conformance.log`. Raises LabError where it cannot run.
     """
-    suite = build.network_policy_suite(progress) / "netpol.test"
-    _load(config, record, progress, _agnhost(suite))
+    suite = build.network_policy_suite(progress)
+    _load(config, record, progress, _agnhost(suite / "netpol.test"))
     report = config.run / "conformance.json"
     report.unlink(missing_ok=True)
-    argv = [
-        *(suite, f"--kubeconfig={config.kubeconfig}", f"--e2e-output-dir={config.run}"),
-        *("--ginkgo.v", "--ginkgo.no-color", "--test.timeout=0", f"--ginkgo.timeout={_TIMEOUT}"),
-        *(f"--ginkgo.focus={focus}", f"--ginkgo.json-report={report}"),
-        *(() if _has_sctp() else (f"--ginkgo.skip={_SCTP}",)),
+    argv: list[str | Path] = [
+        *(suite / "ginkgo", "-v", "--no-color", f"--timeout={_TIMEOUT}", f"--procs={procs}"),
+        *(f"--focus={focus}", f"--output-dir={config.run}", f"--json-report={report.name}"),
+        *(suite / "netpol.test", "--", f"--kubeconfig={config.kubeconfig}"),
+        f"--e2e-output-dir={config.run}",
     ]
     with (
         progress.step("NetworkPolicy suite") as note,
@@ -104,10 +100,3 @@ def _load(config: LabConfig, record: State, progress: Progress, names: Sequence[
 
     with progress.step("Image agnhost, into every node"), ThreadPoolExecutor() as pool:
         list(pool.map(load, [spec.name for spec in config.node_specs]))
-
-
-def _has_sctp() -> bool:
-    with suppress(OSError):
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-        return True
-    return False

@@ -58,8 +58,10 @@ def ringfence_image(progress: Progress) -> Path:
 
 def agnhost_image(progress: Progress) -> Path:
     """Archive of the image that Kubernetes' own end-to-end tests run in pods."""
-    program = build.network_policy_suite(progress) / "agnhost"
-    return _image("agnhost", {"agnhost": program}, progress, _base(progress))
+    beside = Path(__file__).parent / "agnhost"
+    contents = {name: beside / name for name in ("start.sh", "sctp.py")}
+    contents["agnhost"] = build.network_policy_suite(progress) / "agnhost"
+    return _image("agnhost", contents, progress, _base(progress))
 
 
 def _base(progress: Progress) -> Path:
