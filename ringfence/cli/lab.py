@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +15,12 @@ from ringfence.cli.client import for_lab
 from ringfence.cli.output import Column, Format, OutputOption, emit_text, tell
 from ringfence.cli.progress import shown
 from ringfence.lab import build as binaries
-from ringfence.lab import cluster, conformance, images, kubectl, machine, node
+from ringfence.lab import cluster, images, kubectl, machine, node
 from ringfence.lab import install as installation
 from ringfence.lab import status as lab_status
 from ringfence.lab.command import environment
 from ringfence.lab.config import Cni, LabConfig
+from ringfence.lab.conformance import Lab, Suite, conform
 from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
@@ -168,21 +170,26 @@ def dial_examples(form: OutputOption = Format.TABLE) -> None:
 
 @app.command("conformance")
 def run_conformance(
+    suite: Annotated[Suite, typer.Option(help="Whose tests to run.")] = Suite.NETWORK_POLICY,
     focus: Annotated[
-        str, typer.Option(help="Run the specs whose names this (Go) regular expression matches.")
-    ] = conformance.EVERY_SPEC,
-    procs: Annotated[int, typer.Option(min=1, max=20, help="How many specs run at once.")] = 3,
+        str, typer.Option(help="Run those whose names this (Go) regular expression matches.")
+    ] = "",
+    procs: Annotated[
+        int, typer.Option(min=1, max=20, help="How many to run at once, where a suite can.")
+    ] = 3,
     form: OutputOption = Format.TABLE,
 ) -> None:
-    """Run Kubernetes' own NetworkPolicy suite against whoever enforces policies in the lab.
+    """Run others' conformance tests against whoever enforces policies in the lab.
 
-    Ends with 2 if a spec fails. All of it takes a quarter of an hour.
+    Ends with 2 if one fails. All of a suite takes a quarter of an hour.
 
     Example: ringfence lab conformance --focus default-deny
     """
     config, record = cluster.running(LabConfig())
+    began = time.monotonic()
     with shown() as progress:
-        specs = conformance.network_policy(config, record, progress, focus, procs)
+        specs = conform(Lab(config, record, progress), suite, focus, procs)
+    seconds = time.monotonic() - began
     columns = [
         Column("SPEC", lambda row: row["name"]),
         Column("SECONDS", lambda row: f"{row['seconds']:.1f}", right=True),
@@ -191,7 +198,6 @@ def run_conformance(
     ]
     output.emit([asdict(spec) for spec in specs], columns, form)
     failed = sum(bool(spec.failure) for spec in specs)
-    seconds = sum(spec.seconds for spec in specs)
     tell(f"{len(specs) - failed} of {counted(len(specs), 'spec')} passed in {seconds:.0f} s")
     if failed or not specs:
         raise typer.Exit(2)

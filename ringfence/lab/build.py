@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ringfence.lab.command import run_noting
+from ringfence.lab.command import run, run_noting
 from ringfence.lab.config import cache_dir
 from ringfence.lab.progress import Note, Progress
 
@@ -16,6 +16,8 @@ _HERE = Path(__file__).parent
 _REQUIRE = re.compile(r"^\s*(?:require\s+)?(\S+) (v\S+)$", re.MULTILINE)
 _KUBERNETES = "k8s.io/kubernetes"
 _GINKGO = "github.com/onsi/ginkgo/v2/ginkgo"
+_POLICY_API = "sigs.k8s.io/network-policy-api"
+_DEFINITION = "config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml"
 _COREDNS = "github.com/coredns/coredns"
 KUBERNETES_PROGRAMS = (
     "kube-apiserver",
@@ -71,7 +73,28 @@ def network_policy_suite(progress: Progress) -> Path:
             _go_build(module, [f"{_KUBERNETES}/test/images/agnhost", _GINKGO], [], made, note)
             _go(module, ["test", "-c", "./netpol"], [], made, note)
 
-    return _cached(path, f"Build the NetworkPolicy suite of {version}", make, progress)
+    return _cached(
+        path, f"Build the NetworkPolicy suite of {version} (about 1 minute)", make, progress
+    )
+
+
+def cluster_network_policy_suite(progress: Progress) -> Path:
+    """Directory of the network-policy-api's own conformance tests, `conformance.test`, of the
+    definition that they need, `definition.yaml`, and of the pods that they make, `manifests.yaml`;
+    built from the Go module proxy when missing."""
+    module = _HERE / "policyapi"
+    version = required_version(module / "go.mod", _POLICY_API)
+    path = cache_dir() / f"clusternetworkpolicy-suite-{version}"
+
+    def make(note: Note) -> None:
+        with entry(path) as made:
+            _go(module, ["test", "-c", f"{_POLICY_API}/conformance"], [], made, note)
+            source = run(["go", f"-C={module}", "list", "-m", "-f={{.Dir}}", _POLICY_API]).strip()
+            shutil.copy(Path(source) / _DEFINITION, made / "definition.yaml")
+            shutil.copy(Path(source) / "conformance/base/manifests.yaml", made)
+
+    title = f"Build the ClusterNetworkPolicy suite {version} (about 2 minutes)"
+    return _cached(path, title, make, progress)
 
 
 def coredns(progress: Progress) -> Path:
