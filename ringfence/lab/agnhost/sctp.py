@@ -85,7 +85,7 @@ def connect(address: str, port: int, seconds: float) -> bool:
                 try:
                     _, source, target, kind, _ = receive(one)
                 except OSError:
-                    break
+                    continue
                 if (source, target, kind) == (port, own, _INIT_ACK):
                     return True
     return False
