@@ -279,7 +279,10 @@ class Agent:
             return
         steps = self._enforcer.steps(order, [*places, node()])
         while await self._kernel.run(partial(next, steps, True)) is None:
-            pass  # others have the kernel between two steps
+            # Others have the kernel between two steps. A newer order waits for no proof of this
+            # one: what is not proved then is proved with it.
+            if self._order is not order:
+                return
         outcome = self._enforcer.outcome
         if not outcome.problem:
             self._enforced = order.revision
