@@ -15,7 +15,7 @@ from ringfence.policy.fronts import Front, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import SetId
-from ringfence.policy.sets import of_addresses, within
+from ringfence.policy.sets import family_of, of_addresses, within
 from ringfence.policy.who import Who
 
 
@@ -37,11 +37,11 @@ class Inbound:
         ]
         peers, spared = self._sources(rule, at, (front for front, _ in behind))
         local = self._who.local(rule, rule.provider, at, consumer=False)
+        for front, backend in behind:
+            yield from self._masqueraded(rule, at, front, backend)
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         if spared:
             yield Hop(None, spared)
-        for front, backend in behind:
-            yield from self._masqueraded(rule, at, front, backend)
 
     def _behind_services(self, rule: OrderedRule, at: int) -> Iterator[Hop]:
         """The rules of a backend of the Services that the policy names."""
@@ -60,11 +60,11 @@ class Inbound:
                 text = f"admits its consumers to {text}"
             cluster = front.service.cluster if end.same_cluster else None
             peers, spared = self._sources(rule, at, [front], cluster)
+            yield from self._masqueraded(rule, at, front, backend)
             ports = (PortRange(backend.port, backend.port),)
             yield Hop.of(rule, peers, backend.protocol, ports, None, text)
             if spared:
                 yield Hop(None, spared)
-            yield from self._masqueraded(rule, at, front, backend)
 
     def _sources(
         self,
@@ -93,7 +93,10 @@ class Inbound:
     def _masqueraded(
         self, rule: OrderedRule, at: int, front: Front, backend: Backend
     ) -> Iterator[Hop]:
-        """Node addresses, where a node puts its own on what it sends to the backend."""
+        """Node addresses, where a node puts its own on what it sends to the backend.
+
+        They are admitted ahead of the consumers, who may hold some of them.
+        """
         if rule.action is Action.DENY or rule.consumer.anyone:
             return
         ranges = self._who.side(rule, at, consumer=True)[1]
@@ -105,7 +108,7 @@ class Inbound:
             cause = "nodes masquerade what pods send themselves through"
         else:
             return
-        if not ranges or not subtract(nodes, ranges):
+        if not ranges or not subtract(family_of(backend.address), ranges):
             return
         service = front.service.display
         text = f"admits node addresses to port {backend.port}: {cause} Service {service}"

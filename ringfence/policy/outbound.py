@@ -52,24 +52,20 @@ class Outbound:
             yield from self._to_backends(rule, named, meant, local)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
-        nodes = of_addresses(
-            address
-            for cluster in sorted(self._who.fronts.node_ports)
-            for address in self._who.fronts.node_addresses.get(cluster, ())
-            if within(address, ranges)
-        )
-        taken = self._who.fronts.taken(rule.protocol, rule.ports) if nodes else {}
-        if taken and rule.action is Action.ALLOW:
-            yield Hop(None, "admits node ports along with the nodes that it means")
-        elif taken:
-            # A node port is met after DNAT, so denying a node must leave its node ports alone.
-            ranges = subtract(ranges, nodes)
-            meaning = f"{meaning} but nodes"
-            peers = self._who.sets.name(f"nodes of {meaning}", nodes)
-            for protocol, ports in but_ports(rule.protocol, rule.ports, taken):
-                yield Hop.of(rule, peers, protocol, ports, local)
-            if rule.protocol is None:
-                yield Hop(None, "denies nodes nothing but ICMP and protocols with ports")
+        for cluster in sorted(self._who.fronts.node_ports):
+            taken = self._who.fronts.taken(cluster, rule.protocol, rule.ports)
+            nodes = self._nodes_in(cluster, ranges) if taken else ()
+            if nodes and rule.action is Action.ALLOW:
+                yield Hop(None, "admits node ports along with the nodes that it means")
+            elif nodes:
+                # A node port is met after DNAT, so denying a node must leave its node ports alone.
+                ranges = subtract(ranges, nodes)
+                meaning = f"{meaning} but nodes of {cluster}"
+                peers = self._who.sets.name(f"nodes of {meaning}", nodes)
+                for protocol, ports in but_ports(rule.protocol, rule.ports, taken):
+                    yield Hop.of(rule, peers, protocol, ports, local)
+                if rule.protocol is None:
+                    yield Hop(None, "denies nodes nothing but ICMP and protocols with ports")
         if end.ranges or end.anyone:
             # What stands behind a Service is met after DNAT, never its own address.
             meaning = f"{meaning} but Services"
@@ -77,6 +73,11 @@ class Outbound:
         peers = self._who.sets.name(meaning, ranges)
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         yield from self._through_fronts(rule, *self._who.side(rule, at, consumer=False), local)
+
+    def _nodes_in(self, cluster: ClusterId, ranges: Ranges) -> Ranges:
+        """The addresses of a Kubernetes cluster's nodes that are among others."""
+        nodes = self._who.fronts.node_addresses.get(cluster, ())
+        return of_addresses(address for address in nodes if within(address, ranges))
 
     def _through_fronts(
         self, rule: OrderedRule, named: str, ranges: Ranges, local: SetId | None

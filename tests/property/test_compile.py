@@ -1,6 +1,7 @@
 """What the evaluator allows at an end, that end's rules never deny, whatever the world.
 
-And what it denies they allow only where a widening is reported of that workload.
+And what it denies they allow only where the rule that passes it is widened, or a widening of the
+decision that denies it is reported of that workload.
 """
 
 import numpy as np
@@ -15,8 +16,9 @@ from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
+from ringfence.policy.handle import is_widened
 from ringfence.policy.order import PolicySet
-from ringfence.policy.program import NodePolicy, ProgramId, encode
+from ringfence.policy.program import NodePolicy, ProgramId, Rule, encode
 from ringfence.policy.recheck import Opened, first_match
 from tests.property.policy_world import MOMENT, Dialling, World, numbers, worlds
 
@@ -31,7 +33,7 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
     """What the rules let pass, against the verdict at each end."""
     snapshot = policy_set.snapshot
     compiled = compile_policies(policy_set, ())
-    widened = {widening.workload for widening in compiled.widenings}
+    widened = {(widening.workload, widening.decision) for widening in compiled.widenings}
     columns = tabulate(snapshot, asked)
     verdicts = evaluate(policy_set, columns)
     for role in EndRole:
@@ -41,13 +43,13 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
             if place == -1 or not happens(items, asked[row], snapshot):
                 continue
             item = snapshot.items[at]
-            allowed = policy_set.rules[place].action is Action.ALLOW
+            decision = policy_set.rules[place].decision
             for source in sources(items, asked[row], role):
-                passes = _passes(compiled, item, role, asked[row], source)
-                if allowed:
-                    assert passes, (role, asked[row], item.key)
-                elif passes:
-                    assert item.key in widened, (role, asked[row], item.key)
+                deciding = _decided(compiled, item, role, asked[row], source)
+                if decision.action is Action.ALLOW:
+                    assert deciding.action is Action.ALLOW, (role, asked[row], item.key)
+                elif deciding.action is Action.ALLOW and (item.key, decision) not in widened:
+                    assert is_widened(deciding.handle), (role, asked[row], item.key, deciding)
 
 
 @given(worlds(shared=False))
@@ -76,7 +78,7 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         for one in items
         if one.service
         for port in one.service.ports
-        for address, number in _dialled_at(items, one, port.port, port.node_port)
+        for address, number in dialled_at(items, one, port.port, port.node_port)
     }
     front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
     if front is None:
@@ -102,7 +104,7 @@ def _fronts(one: Item) -> tuple[Address, ...]:
     return (*one.addresses, *one.service.external_addresses) if one.service else ()
 
 
-def _dialled_at(
+def dialled_at(
     items: list[Item], one: Item, port: int, node_port: int
 ) -> list[tuple[Address, int]]:
     assert one.service
@@ -121,10 +123,10 @@ def sources(items: list[Item], asked: Connection, role: EndRole) -> list[Address
     return [asked.consumer, *nodes[0].addresses]
 
 
-def _passes(
+def _decided(
     compiled: Compiled, item: Item, role: EndRole, asked: Connection, source: Address
-) -> bool:
-    """Whether the rules in the end's namespace let the connection pass."""
+) -> Rule:
+    """The rule in the end's namespace that decides the connection."""
     node = item.node if item.kind is ItemKind.POD else item.name
     policy = compiled.policies[item.cluster, NodeName(node)]
     direction = Direction.OUTBOUND if role is EndRole.CONSUMER else Direction.INBOUND
@@ -138,7 +140,7 @@ def _passes(
         translated=np.zeros(1, dtype=np.bool_),
     )
     rules = policy.programs[program].rules
-    return rules[first_match(policy, rules, direction, opened)[0]].action is Action.ALLOW
+    return rules[first_match(policy, rules, direction, opened)[0]]
 
 
 def _program(policy: NodePolicy, key: ItemKey, role: EndRole) -> ProgramId:
