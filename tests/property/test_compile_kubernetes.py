@@ -1,7 +1,7 @@
 """What the Kubernetes layer allows at an end, that pod's rules never deny, whatever the world.
 
-And what it denies they allow only where the rule that passes it is widened, or a widening of the
-decision that denies it is reported of that pod.
+And what it denies they allow only where a widening is reported of that pod: of the policy whose
+rule passes it, or of the one that denies it.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ from ringfence.model.workload import ContainerPort, Item
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
-from ringfence.policy.handle import is_widened
+from ringfence.policy.handle import format_handle
 from ringfence.policy.kubernetes.cluster import LiveCluster
 from ringfence.policy.kubernetes.policies import (
     KubernetesPolicy,
@@ -51,7 +51,7 @@ from tests.property.policy_world import (
     numbers,
     worlds,
 )
-from tests.property.test_compile import dialled_at, happens, sources
+from tests.property.test_compile import happens, led_by, reported, sources
 
 SHOP = "shop"
 WHICH: list[Selector] = [
@@ -133,7 +133,7 @@ def test_rules_let_pass_what_the_layer_allows_and_what_they_report(
         for cluster, some in zip(CLUSTERS, policies, strict=True)
     ]
     compiled = compile_policies(PolicySet(snapshot, world.tree, ()), (), kubernetes=layers)
-    widened = {(widening.workload, widening.decision) for widening in compiled.widenings}
+    widened = reported(compiled)
     asked = list(map(Dialling(world.items).connection, drawn))
     columns = tabulate(snapshot, asked)
     told = {
@@ -157,22 +157,10 @@ def test_rules_let_pass_what_the_layer_allows_and_what_they_report(
                         # The own node by way of another one is that one to the pod.
                         by_another = decision.rule == OWN_NODE and source != asked[row].consumer
                         assert passed or by_another, (role, asked[row], item.key)
-                    elif passed and (item.key, decision) not in widened:
-                        handles = [rule.handle for rule in deciding]
-                        assert any(map(is_widened, handles)), (role, asked[row], item.key, handles)
-
-
-def led_by(items: list[Item], asked: Connection) -> list[Item]:
-    """The Services that are dialled so; which of several answers, Kubernetes leaves open."""
-    place = asked.dialled, asked.dialled_port
-    return [
-        one
-        for one in items
-        if one.service
-        for port in one.service.ports
-        if port.protocol == asked.protocol
-        and place in dialled_at(items, one, port.port, port.node_port)
-    ]
+                    elif passed:
+                        handles = {format_handle(decision), *(rule.handle for rule in deciding)}
+                        told = {(item.key, one) for one in handles}
+                        assert told & widened, (role, asked[row], item.key, handles)
 
 
 def decided(
