@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringfence.model.address import is_v4, parse_address
+from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import LABEL_PREFIX, make_labels
 from ringfence.model.protocol import TCP, UDP, format_protocol
@@ -27,9 +27,13 @@ from tests.kernel.netns import Namespace, Pod, await_carrier, ip, join, namespac
 CLUSTER = ClusterId("test")
 OUTSIDE = ("172.30.0.100", "fd00:30::100")
 NODES = (("172.30.0.11", "fd00:30::11"), ("172.30.0.12", "fd00:30::12"))
+PODS = ("10.99.0.0/16", "fd00:99::/32")
 PODS_EACH = 3
 LABELS = ({"app": "a"}, {"app": "b"}, {"app": "a", "env": "prod"}) * 2
 BALANCER = ("198.51.100.1", "2001:db8:1::1")
+
+
+_MASQUERADE = "meta mark set 0x4000"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ SERVICES = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """The namespaces; pods are numbered from 1, three on each node."""
+    """The namespaces, and their inventory; pods are numbered from 1, three on each node."""
 
     nodes: tuple[Namespace, Namespace]
     pods: tuple[Pod, ...]
@@ -81,53 +85,45 @@ class Cluster:
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
-        switch = stack.enter_context(namespace("switch"))
+        switch, outside, first, second = (
+            stack.enter_context(namespace(role)) for role in ("switch", "outside", "n1", "n2")
+        )
+        nodes = first, second
         switch.run("ip", "link", "add", "br0", "type", "bridge")
         switch.run("ip", "link", "set", "br0", "up")
-        outside = stack.enter_context(namespace("outside"))
-        first, second = (stack.enter_context(namespace(f"n{at}")) for at in (1, 2))
-        nodes = first, second
-        for one, name, held in (
-            (outside, "x", OUTSIDE),
-            (first, "1", NODES[0]),
-            (second, "2", NODES[1]),
-        ):
-            _plug(switch, one, name, held)
-        pods = []
-        for number in range(1, 2 * PODS_EACH + 1):
-            pod = stack.enter_context(namespace("pod"))
-            pods.append(join(nodes[home(number)], pod, number))
-        for number, pod in enumerate(pods, 1):
-            for one in (outside, nodes[1 - home(number)]):
-                for block, via in zip(
-                    (f"10.99.{number}.0/24", f"fd00:99:{number}::/64"),
-                    NODES[home(number)],
-                    strict=True,
-                ):
-                    one.run("ip", "route", "add", block, "via", via)
-        for address in BALANCER:
-            via = NODES[0][":" in address]
-            outside.run("ip", "route", "add", address, "via", via)
+        for port, (one, held) in enumerate(zip((outside, *nodes), (OUTSIDE, *NODES), strict=True)):
+            _plug(switch, one, port, held)
+        pods = tuple(
+            join(nodes[home(number)], stack.enter_context(namespace("pod")), number)
+            for number in range(1, 2 * PODS_EACH + 1)
+        )
+        _route(outside, nodes)
         for one in (outside, *nodes, *pods):
-            settings = "ipv4.conf.all.rp_filter=0", "ipv4.conf.default.rp_filter=0"
-            one.run("sysctl", "-qw", *(f"net.{each}" for each in settings))
-            one.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
-        for node in nodes:
-            for gateway in OUTSIDE:  # what is dialled must have a route before it is translated
-                node.run(
-                    "ip",
-                    *(("-6",) if ":" in gateway else ()),
-                    "route",
-                    "add",
-                    "default",
-                    "via",
-                    gateway,
-                )
+            one.run(
+                "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0",
+                "net.ipv4.conf.default.rp_filter=0", "net.ipv4.ping_group_range=0 2147483647",
+            )  # fmt: skip
+        for at, node in enumerate(nodes):
             node.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-            node.nft("".join(_translation(nodes.index(node), family) for family in (4, 6)))
+            node.nft(_translation(at, "ip", 0) + _translation(at, "ip6", 1))
         for pod in pods:
             await_carrier(pod)
-        yield Cluster(nodes, tuple(pods), outside, tuple(_items(tuple(pods))))
+        yield Cluster(nodes, pods, outside, tuple(_items(pods)))
+
+
+def _route(outside: Namespace, nodes: tuple[Namespace, Namespace]) -> None:
+    """To the pods of the other nodes, and from outside to the load balancer."""
+    for number in range(1, 2 * PODS_EACH + 1):
+        for block, via in zip(
+            (f"10.99.{number}.0/24", f"fd00:99:{number}::/64"), NODES[home(number)], strict=True
+        ):
+            for one in (outside, nodes[1 - home(number)]):
+                one.run("ip", "route", "add", block, "via", via)
+    for front, via in zip(BALANCER, NODES[0], strict=True):
+        outside.run("ip", "route", "add", front, "via", via)
+    for node in nodes:  # what is dialled must have a route before it is translated
+        for family, via in zip(("-4", "-6"), OUTSIDE, strict=True):
+            node.run("ip", family, "route", "add", "default", "via", via)
 
 
 def home(number: int) -> int:
@@ -135,61 +131,48 @@ def home(number: int) -> int:
     return 0 if 1 <= number <= PODS_EACH else 1
 
 
-def _plug(switch: Namespace, one: Namespace, name: str, held: tuple[str, str]) -> None:
-    ip("-n", switch.name, "link", "add", f"port{name}", "type", "veth",
+def _plug(switch: Namespace, one: Namespace, port: int, held: tuple[str, str]) -> None:
+    ip("-n", switch.name, "link", "add", f"port{port}", "type", "veth",
        "peer", "name", "eth0", "netns", one.name)  # fmt: skip
-    switch.run("ip", "link", "set", f"port{name}", "master", "br0", "up")
+    switch.run("ip", "link", "set", f"port{port}", "master", "br0", "up")
     one.run("ip", "addr", "add", f"{held[0]}/24", "dev", "eth0")
     one.run("ip", "addr", "add", f"{held[1]}/64", "dev", "eth0", "nodad")
     one.run("ip", "link", "set", "eth0", "up")
 
 
-def _translation(node: int, family: int) -> str:
-    """What kube-proxy would do on a node, in nftables."""
-    name, of = ("ip", 0) if family == 4 else ("ip6", 1)
-    rules, local = [], []
+def _translation(node: int, name: str, of: int) -> str:
+    """What kube-proxy would do on a node, in nftables.
+
+    Masqueraded is what is received for a Service, but for a local one, and what no pod sends.
+    """
+    rules = []
     for one in SERVICES:
-        protocol, where = format_protocol(one.protocol).lower(), []
-        where += [(f"{name} daddr {one.address[of]} {protocol} dport {one.port}", False)]
-        where += [
-            (f"{name} daddr {a} {protocol} dport {one.port}", True)
-            for a in one.external
-            if (":" in a) == of
+        near = tuple(number for number in one.backends if home(number) == node)
+        received = _MASQUERADE if not one.local else ""
+        ways = [
+            (one.address[of], one.port, f"{name} saddr != {PODS[of]} {_MASQUERADE}", one.backends)
         ]
-        if one.node_port:
-            own = f"{name} daddr {NODES[node][of]} {protocol} dport {one.node_port}"
-            where.append((own, not one.local))
-        for match, masquerade in where:
-            backends = [address(number)[of] for number in one.backends]
-            if one.local and str(one.node_port) in match:
-                backends = [address(n)[of] for n in one.backends if home(n) == node]
-            for at, backend in enumerate(backends):
-                # As kube-proxy: what comes from no pod is masqueraded, wherever it goes.
-                pods = "10.99.0.0/16" if family == 4 else "fd00:99::/32"
-                mark = "meta mark set 0x4000" if masquerade else ""
-                parity = f"th sport & 1 == {at}" if len(backends) > 1 else ""
-                to = backend if family == 4 else f"[{backend}]"
-                then = f"{parity} {mark} dnat to {to}:{one.target}"
-                rules.append(f"{match} {then}")
-                if not masquerade and not one.local:
-                    rules[-1] = (
-                        f"{match} {name} saddr != {pods} {parity} meta mark set 0x4000 "
-                        f"dnat to {to}:{one.target}\n{match} {then}"
-                    )
-    hairpins = [
-        f"{name} saddr {address(n)[of]} {name} daddr {address(n)[of]} masquerade"
-        for n in range(1, 7)
-    ]
-    chains = "".join(
-        f"chain {hook} {{ type nat hook {hook} priority dstnat\n" + "\n".join(rules) + "\n}\n"
-        for hook in ("prerouting", "output")
-    ).replace("hook output priority dstnat", "hook output priority -100")
-    del local
-    return (
-        f"table {name} proxy {{\n{chains}"
-        "chain postrouting { type nat hook postrouting priority srcnat\n"
-        + "\n".join(["meta mark & 0x4000 == 0x4000 masquerade", *hairpins])
+        ways += [(one.address[of], one.port, "", one.backends)]
+        ways += [(front, one.port, received, one.backends) for front in one.external[of : of + 1]]
+        backends = near if one.local else one.backends
+        ways += [(NODES[node][of], one.node_port, received, backends)] if one.node_port else []
+        for front, port, then, backends in ways:
+            dialled = f"{name} daddr {front} {format_protocol(one.protocol).lower()} dport {port}"
+            for at, number in enumerate(backends):
+                odd = f"th sport & 1 == {at}" if len(backends) > 1 else ""
+                to = f"[{address(number)[of]}]" if of else address(number)[of]
+                rules.append(f"{dialled} {odd} {then} dnat to {to}:{one.target}")
+    own = [address(number)[of] for number in range(1, 2 * PODS_EACH + 1)]
+    hairpins = [f"{name} saddr {one} {name} daddr {one} masquerade" for one in own]
+    return "".join(
+        f"table {name} proxy {{\nchain {hook} {{ type nat hook {hook} priority {priority}\n"
+        + "\n".join(chain)
         + "\n}\n}\n"
+        for hook, priority, chain in (
+            ("prerouting", -100, rules),
+            ("output", -100, rules),
+            ("postrouting", 100, ["meta mark & 0x4000 == 0x4000 masquerade", *hairpins]),
+        )
     )
 
 
@@ -232,9 +215,9 @@ def _items(pods: tuple[Pod, ...]) -> Iterator[Item]:
             TrafficPolicy.LOCAL if one.local else TrafficPolicy.CLUSTER,
         )
         key = item_key(CLUSTER, "service", one.name)
-        labels = make_labels([("kind", "service")])
+        kind = make_labels([("kind", "service")])
         fronts = tuple(map(parse_address, one.address))
-        yield Item(key, ItemKind.SERVICE, CLUSTER, "shop", one.name, fronts, labels, service=spec)
+        yield Item(key, ItemKind.SERVICE, CLUSTER, "shop", one.name, fronts, kind, service=spec)
 
 
 def _item(

@@ -13,6 +13,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 from ringfence.model.protocol import TCP, UDP
 from tests.kernel.netns import Namespace
@@ -45,26 +47,24 @@ def serving(ends: Mapping[Namespace, Sequence[str]]) -> Iterator[selectors.BaseS
     """Sockets that answer at these addresses, for `dial` to attend to."""
     with selectors.EpollSelector() as waiting, contextlib.ExitStack() as stack:
         for where, addresses in ends.items():
-            for one in where.call(lambda held=addresses: [*map(_serve, _sockets(held))]):
+            for one in where.call(partial(_serve, addresses)):
                 stack.callback(one.close)
                 waiting.register(one, selectors.EVENT_READ)
         yield waiting
 
 
-def _sockets(addresses: Sequence[str]) -> Iterator[tuple[str, int, socket.SocketKind]]:
-    for address in addresses:
-        yield from ((address, port, socket.SOCK_STREAM) for port in TCP_PORTS)
-        yield from ((address, port, socket.SOCK_DGRAM) for port in UDP_PORTS)
-
-
-def _serve(at: tuple[str, int, socket.SocketKind]) -> socket.socket:
-    address, port, kind = at
-    opened = socket.socket(family(address), kind)
-    opened.setblocking(False)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.bind((address, port))
-    if kind is socket.SOCK_STREAM:
-        opened.listen(1024)
+def _serve(addresses: Sequence[str]) -> list[socket.socket]:
+    kinds = [(socket.SOCK_STREAM, port) for port in TCP_PORTS]
+    kinds += [(socket.SOCK_DGRAM, port) for port in UDP_PORTS]
+    opened = []
+    for address, (kind, port) in product(addresses, kinds):
+        one = socket.socket(family(address), kind)
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((address, port))
+        if kind is socket.SOCK_STREAM:
+            one.listen(1024)
+        opened.append(one)
     return opened
 
 
@@ -80,33 +80,37 @@ def dial(
     opened: list[socket.socket] = []
     try:
         for where, places in by_end.items():
-            sockets = where.call(lambda held=places: [_open(dials[at]) for at in held])
-            for at, one in zip(places, sockets, strict=True):
-                if one is not None:
-                    opened.append(one)
+            sockets = where.call(partial(_open_all, [dials[at] for at in places]))
+            for at, held in zip(places, sockets, strict=True):
+                if held is not None:
+                    opened.append(held)
                     # A connected TCP socket can be written to, a datagram be read.
                     tcp = dials[at].protocol == TCP
                     event = selectors.EVENT_WRITE if tcp else selectors.EVENT_READ
-                    waiting.register(one, event, at)
+                    waiting.register(held, event, at)
         until = time.monotonic() + PATIENCE
         last = time.monotonic() + GRACE
         while (now := time.monotonic()) < until and (missing or now < last):
             for key, _ in waiting.select(0.02):
-                one = key.fileobj
-                assert isinstance(one, socket.socket)
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
                 if key.data is None:
-                    _attend(one)
+                    _attend(ready)
                     continue
-                waiting.unregister(one)
-                passed[key.data] = not one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                waiting.unregister(ready)
+                passed[key.data] = not ready.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 missing.discard(key.data)
                 last = time.monotonic() + GRACE
     finally:
-        for one in opened:
+        for held in opened:
             with contextlib.suppress(KeyError):
-                waiting.unregister(one)
-            one.close()
+                waiting.unregister(held)
+            held.close()
     return passed
+
+
+def _open_all(dials: Sequence[Dial]) -> list[socket.socket | None]:
+    return [*map(_open, dials)]
 
 
 def _open(one: Dial) -> socket.socket | None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from random import Random
+from selectors import BaseSelector
 
 import pytest
 
@@ -46,10 +47,21 @@ from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.handle import format_handle
 from ringfence.policy.kubernetes.cluster import LiveCluster
+from ringfence.policy.kubernetes.policies import KubernetesPolicy
 from ringfence.policy.kubernetes.rules import OWN_NODE, KubernetesLayer
 from ringfence.policy.order import Enforced, PolicySet
 from ringfence.policy.program import Rule
-from tests.kernel.cluster import CLUSTER, NODES, OUTSIDE, SERVICES, Cluster, address, cluster, home
+from tests.kernel.cluster import (
+    CLUSTER,
+    NODES,
+    OUTSIDE,
+    SERVICES,
+    Cluster,
+    Service,
+    address,
+    cluster,
+    home,
+)
 from tests.kernel.dialling import Dial, dial, serving
 from tests.kernel.netns import Namespace
 from tests.property import test_compile, test_compile_kubernetes
@@ -83,6 +95,11 @@ TREE = ScopeTree(
 )
 
 
+DIRECT = ((TCP, 8080), (TCP, 8081), (TCP, 8082), (UDP, 5353))
+_End = tuple[Namespace, tuple[str, str], int | None]
+"""A namespace, its addresses, and the place of its node, None for the host outside."""
+
+
 @dataclass(frozen=True)
 class Way:
     """A connection that the cluster can bring about, and who answers it: by odd source ports?"""
@@ -94,7 +111,7 @@ class Way:
 
 @dataclass
 class Running:
-    """The cluster with an agent's hand at each node, and what they have enforced so far."""
+    """The cluster, with what programs each node, and what listens and dials."""
 
     cluster: Cluster
     snapshot: Snapshot
@@ -102,6 +119,7 @@ class Running:
     enforcers: tuple[Enforcer, Enforcer]
     revisions: Iterator[int]
     ports: Iterator[int]
+    waiting: BaseSelector
 
     def enforce(self, compiled: Compiled) -> None:
         revision = next(self.revisions)
@@ -136,87 +154,75 @@ class Running:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     with cluster() as made:
-        ends = {made.outside: OUTSIDE, **dict(zip(made.nodes, NODES, strict=True))}
+        ends: dict[Namespace, Sequence[str]] = {made.outside: OUTSIDE}
+        ends |= zip(made.nodes, NODES, strict=True)
         ends |= {pod: address(number) for number, pod in enumerate(made.pods, 1)}
-        snapshot = Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1))
-        enforcers = Enforcer(Nftables()), Enforcer(Nftables())
-        it = Running(
-            made,
-            snapshot,
-            list(ways(made)),
-            enforcers,
-            itertools.count(1),
-            itertools.cycle(range(10000, 32000)),
-        )
         with serving(ends) as waiting:
-            it.waiting = waiting  # type: ignore[attr-defined]
-            yield it
+            yield Running(
+                made,
+                Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1)),
+                list(ways(made)),
+                (Enforcer(Nftables()), Enforcer(Nftables())),
+                itertools.count(1),
+                itertools.cycle(range(10000, 32000)),
+                waiting,
+            )
 
 
 def ways(made: Cluster) -> Iterator[Way]:
     """All that anybody can dial: pods, nodes and the host outside, and Services by every way."""
-    everyone = [
-        (made.outside, OUTSIDE, None),
-        *((node, NODES[at], at) for at, node in enumerate(made.nodes)),
-    ]
-    everyone += [(pod, address(at), home(at)) for at, pod in enumerate(made.pods, 1)]
-    for (where, mine, node), of in itertools.product(everyone, (0, 1)):
-        me = mine[of]
-        for other, its, _ in everyone:
-            if other is not where:
-                for protocol, port in (
-                    (TCP, 8080), (TCP, 8081), (TCP, 8082), (UDP, 5353), ((ICMPV6, 128 << 8) if of else (ICMP, 8 << 8))
-                ):  # fmt: skip
-                    yield Way(where, _to(protocol, me, its[of], port), odd=False)
+    ends: list[_End] = [(made.outside, OUTSIDE, None)]
+    ends += [(node, NODES[at], at) for at, node in enumerate(made.nodes)]
+    ends += [(pod, address(at), home(at)) for at, pod in enumerate(made.pods, 1)]
+    for end, of in itertools.product(ends, (0, 1)):
+        where, mine, _ = end
+        echo = ((ICMP, 8 << 8), (ICMPV6, 128 << 8))[of]
+        others = [its[of] for other, its, _ in ends if other is not where]
+        for its, (protocol, port) in itertools.product(others, (*DIRECT, echo)):
+            yield Way(where, _to(protocol, mine[of], (its, port)), odd=False)
         for service in SERVICES:
             for at, number in enumerate(service.backends):
                 reached = address(number)[of], service.target
-                through: list[tuple[str, int, int | None]] = []
-                if node is not None:
-                    through.append((service.address[of], service.port, None))
-                    through += [
-                        (a, service.port, node) for a in service.external if (":" in a) == of
-                    ]
-                else:
-                    through += [(a, service.port, 0) for a in service.external if (":" in a) == of]
-                if service.node_port and not service.local:
-                    through += [(NODES[n][of], service.node_port, n) for n in range(2)]
-                for dialled, port, receiver in through:
-                    yield Way(
-                        where,
-                        _to(service.protocol, me, *reached, dialled, port, receiver, of),
-                        odd=bool(at),
-                    )
-                receiver = home(number)
-                if service.local and (node is None or (where in made.nodes and node != receiver)):
-                    dialled = NODES[receiver][of]
-                    yield Way(
-                        where,
-                        _to(
-                            service.protocol, me, *reached, dialled, service.node_port, receiver, of
-                        ),
-                        odd=False,
-                    )
+                for front, port, node in _fronts(end, service, number, of):
+                    receiver = None if node is None else NODES[node][of]
+                    asked = _to(service.protocol, mine[of], reached, (front, port), receiver)
+                    yield Way(where, asked, odd=bool(at) and (node is None or not service.local))
+
+
+def _fronts(
+    end: _End, service: Service, number: int, of: int
+) -> Iterator[tuple[str, int, int | None]]:
+    """Where one may dial a Service to come to that backend: address, port, and who receives."""
+    where, _, node = end
+    if node is not None:
+        yield service.address[of], service.port, None
+    for front in service.external[of : of + 1]:
+        # A node takes what its own pods dial, and the first one what comes from outside.
+        yield front, service.port, node or 0
+    for receiver in range(2) if service.node_port else ():
+        # Of a local Service each node knows its own backends, and pods dial all of them.
+        foreign = node is None or (where.name.startswith("rf-n") and node != receiver)
+        if not service.local or (foreign and receiver == home(number)):
+            yield NODES[receiver][of], service.node_port, receiver
 
 
 def _to(
     protocol: int,
     consumer: str,
-    provider: str,
-    port: int,
-    dialled: str = "",
-    dialled_port: int = 0,
-    node: int | None = None,
-    of: int = 0,
+    reached: tuple[str, int],
+    dialled: tuple[str, int] | None = None,
+    node: str | None = None,
 ) -> Connection:
+    """Dialled as it is reached, unless a Service stands before it."""
+    front, port = dialled or reached
     return Connection(
         protocol,
         parse_address(consumer),
-        parse_address(provider),
+        parse_address(reached[0]),
+        reached[1],
+        parse_address(front),
         port,
-        parse_address(dialled or provider),
-        dialled_port or port,
-        None if node is None else parse_address(NODES[node][of]),
+        None if node is None else parse_address(node),
     )
 
 
@@ -269,7 +275,7 @@ def _end(draw: Random) -> End:
     return draw.choice(ends)
 
 
-def of_kubernetes(draw: Random) -> list[test_compile_kubernetes.KubernetesPolicy]:
+def of_kubernetes(draw: Random) -> list[KubernetesPolicy]:
     return [test_compile_kubernetes.policy(at, draw) for at in range(draw.randint(1, 4))]
 
 

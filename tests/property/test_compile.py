@@ -165,7 +165,7 @@ def decided(
         translated=np.zeros(1, dtype=np.bool_),
     )
     rules = policy.programs[program].rules
-    return rules[first_match(policy, rules, direction, opened)[0]]
+    return rules[int(first_match(policy, rules, direction, opened)[0])]
 
 
 def _program(policy: NodePolicy, key: ItemKey, role: EndRole) -> ProgramId:
