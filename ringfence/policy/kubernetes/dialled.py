@@ -13,11 +13,13 @@ from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange
-from ringfence.policy.fronts import Front, Fronts, Socket
+from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets
 
 Mask = NDArray[np.bool_]
+_Socket = tuple[Address, int, int]
+"""Address, protocol, port."""
 _KEY = "S16"
 """numpy drops trailing zero bytes, of all alike: equality and order stay those of 16 bytes."""
 
@@ -143,5 +145,5 @@ class Dialled:
         return self._peers[peers]
 
 
-def _sockets(front: Front) -> Iterator[Socket]:
+def _sockets(front: Front) -> Iterator[_Socket]:
     return ((address, front.port.protocol, front.port.port) for address in front.addresses)
