@@ -37,10 +37,12 @@ conformance: setup
 	RINGFENCE_CONTEXT=lab .venv/bin/ringfence netpol enforce --cluster lab --yes; \
 	.venv/bin/ringfence lab conformance
 
-# A million connections by the evaluator and the oracle, and a million broken inputs.
+# A million connections by the evaluator and the oracle, ten thousand by the kernel, and a million
+# broken inputs.
 test-long: .venv fuzz
 	RINGFENCE_EXAMPLES=4000 .venv/bin/pytest --timeout=0 tests/property/test_evaluate.py
 	RINGFENCE_EXAMPLES=1000 .venv/bin/pytest --timeout=0 tests/property/test_order.py tests/property/test_reach.py
+	RINGFENCE_EXAMPLES=10200 .venv/bin/pytest --timeout=0 tests/kernel/test_pairs.py
 
 fuzz: .venv
 	$(PY) -m tests.fuzz filters 1000000
