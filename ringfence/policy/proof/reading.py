@@ -109,7 +109,7 @@ class _Reader:
                 chains[base] = (Clause((), Call(name, goto=False), name), policy)
                 hooks.setdefault(hook, []).append(base)
         return Table(
-            self._family, _shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
+            self._family, shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
         )
 
     def _check(self, name: str, hook: str, body: Json) -> None:
@@ -248,7 +248,7 @@ def _check_apart(keys: list[Key], held: list[_Element]) -> None:
             raise UnprovableError(f"says two things about what {shown(held[at].value)} holds")
 
 
-def _shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
+def shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
     """The same chains, but that who calls one that drops whatever comes drops itself."""
     drops = {
         name
