@@ -197,7 +197,8 @@ class Enforcer:
 
     def _remove_others(self, place: Place) -> None:
         for door in self.others:
-            door.remove(place.netns)
+            if door.usable():
+                door.remove(place.netns)
 
     def _program(self, place: Place, ruleset: Ruleset, policy: NodePolicy) -> None:
         held = self._held.get(place)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ringfence.agent.enforce import Enforcer
 from ringfence.agent.errors import AgentError
 from ringfence.kernel import iptables, nft
 from ringfence.kernel.rules import Door
@@ -40,19 +41,23 @@ _FIRST_CHOICES = (Kind.NFTABLES, Kind.IPTABLES_LEGACY)
 """Where nothing was said. Whoever has iptables-nft has nftables."""
 
 
-def choose(kind: Kind | None) -> Kind:
-    """The one that was asked for, else the first that the machine has; raises AgentError."""
-    for each in (kind,) if kind else _FIRST_CHOICES:
-        if MECHANISMS[each].door.usable():
-            return each
-    wanted = kind or "nftables, nor iptables with ipset"
+def choose(name: str) -> Kind:
+    """The one of this name, empty for the first that the machine has; raises AgentError."""
+    try:
+        wanted = (Kind(name),) if name else _FIRST_CHOICES
+    except ValueError:
+        raise AgentError(f"{name!r} is no back end: write {', '.join(Kind)}, or nothing") from None
+    for kind in wanted:
+        if MECHANISMS[kind].door.usable():
+            return kind
     raise AgentError(
-        f"this machine has no {wanted}: install nftables, or iptables and ipset, and give the"
-        " kernel the modules that they need"
+        f"this machine has no {' and no '.join(wanted)}: the kernel needs nftables and the machine"
+        " its library (libnftables1), or iptables and ipset"
     )
 
 
-def others(kind: Kind | None) -> tuple[Door, ...]:
-    """The doors of the others that the machine has: a predecessor may have left rules there."""
-    doors = (one.door for name, one in MECHANISMS.items() if name is not kind)
-    return tuple(door for door in doors if door.usable())
+def enforcer(kind: Kind) -> Enforcer:
+    """What writes rules with this mechanism, and takes away what others left."""
+    chosen = MECHANISMS[kind]
+    rest = tuple(one.door for other, one in MECHANISMS.items() if other is not kind)
+    return Enforcer(chosen.backend(), chosen.door, chosen.read, rest)
