@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from ringfence.agent.mechanisms import MECHANISMS, Kind
 from ringfence.kernel import nft
 from ringfence.model.address import Network, parse_address, parse_network
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP, UDP, PortRange
-from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.interface import Backend, Ruleset
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.program import (
@@ -54,15 +55,23 @@ def alone() -> Iterator[Namespace]:
         yield made
 
 
+@pytest.mark.parametrize("kind", MECHANISMS)
 @given(policies())
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_what_is_rendered_is_proved(alone: Namespace, policy: NodePolicy) -> None:
+def test_what_is_rendered_is_proved(alone: Namespace, kind: Kind, policy: NodePolicy) -> None:
+    mechanism = MECHANISMS[kind]
+    backend, door = mechanism.backend(), mechanism.door
     (pod,) = policy.pods
-    for binding in (pod, policy.binding):
-        rules = render(policy, binding)
-        proved = tamper(alone, policy, binding, [])
-        assert not proved.differing, str(proved)
-        assert proved.classes or "chain" not in rules.frame
+    try:
+        for binding in (pod, policy.binding):
+            rules = render(policy, binding, backend)
+            if rules.frame:
+                door.apply(alone.path, backend.transaction(rules, None))
+                proved = prove(policy, binding, door.list_table(alone.path) or (), mechanism.read)
+                assert not proved.differing, str(proved)
+                assert proved.classes
+    finally:
+        door.remove(alone.path)
 
 
 HARMLESS = (
@@ -183,10 +192,12 @@ def test_many_rules_in_one_lookup_are_proved_and_each_element_counts(alone: Name
         assert told in str(tamper(alone, policy, POD, [command])), command
 
 
-def render(policy: NodePolicy, binding: PodBinding | NodeBinding) -> Ruleset:
+def render(
+    policy: NodePolicy, binding: PodBinding | NodeBinding, backend: Backend = BACKEND
+) -> Ruleset:
     if isinstance(binding, NodeBinding):
-        return BACKEND.render_node(policy)
-    return BACKEND.render_pod(policy, binding)
+        return backend.render_node(policy)
+    return backend.render_pod(policy, binding)
 
 
 def tamper(

@@ -32,6 +32,9 @@ DROP_SET_LEAST = 64
 _DROP_TIMEOUT = 600
 """Seconds after which a tuple makes room, and is counted anew."""
 
+_HASH_REGION = 1024
+"""HTABLE_REGION_BITS of net/netfilter/ipset/ip_set_hash_gen.h."""
+
 _DROP = "RINGFENCE-DROP"
 _MOST_PORTS = 15
 """Of one match of multiport (iptables-extensions(8)); a range takes two."""
@@ -361,16 +364,18 @@ def _name_of(elements: frozenset[str], family: _Family) -> str:
 
 
 def _made(name: str, elements: frozenset[str]) -> str:
-    size = max(64, 1 << len(elements).bit_length())
-    kind = "inet" if name.endswith("_4") else "inet6"
-    head = f"create {name} hash:net family {kind} hashsize {size} maxelem {len(elements)}\n"
+    # The kernel shares the room out among parts of the table, so that there has to be plenty.
+    head = f"create {name} hash:net {_sized(name, len(elements))} maxelem {4 * len(elements)}\n"
     return head + "".join(f"add {name} {element}\n" for element in sorted(elements))
 
 
 def _made_for_drops(name: str, sets: int) -> str:
     room = max(DROP_SET_LEAST, DROP_SET_SIZE * len(_FAMILIES) // sets)
-    kind = "inet" if name.endswith("_4") else "inet6"
-    return (
-        f"create {name} hash:ip,port,ip family {kind} hashsize 64 maxelem {room}"
-        f" timeout {_DROP_TIMEOUT} counters\n"
-    )
+    kind = f"hash:ip,port,ip {_sized(name, min(room, _HASH_REGION))}"
+    return f"create {name} {kind} maxelem {room} timeout {_DROP_TIMEOUT} counters\n"
+
+
+def _sized(name: str, elements: int) -> str:
+    """Family and size of the table. It grows for no packet, and shares no room up to a region."""
+    size = max(64, 1 << (elements - 1).bit_length())
+    return f"family {'inet' if name.endswith('_4') else 'inet6'} hashsize {size}"
