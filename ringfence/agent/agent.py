@@ -23,7 +23,7 @@ from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.enforce import Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
-from ringfence.agent.mechanisms import Kind, enforcer
+from ringfence.agent.mechanisms import enforcer
 from ringfence.agent.pods import Here, Pod, locate, node, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
@@ -84,7 +84,7 @@ class Agent:
 
         Does not wait for the control plane: the last directive is in force before it answers.
         """
-        host.check({} if self._config.backend is Kind.NFTABLES else host.NET_RAW)
+        host.check()
         async with AsyncExitStack() as stack:
             lock = host.lock(self._config.link.state_dir)
             stack.callback(os.close, lock)

@@ -3,25 +3,21 @@
 import ctypes
 import fcntl
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from ringfence.agent.errors import HostError
 
 # Bits of the capability sets (capabilities(7)).
 _CAPABILITIES = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
-NET_RAW = {"NET_RAW": 13}
-"""iptables asks the kernel over raw sockets what it knows."""
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _STATUS = Path("/proc/self/status")
 
 
-def check(also: Mapping[str, int] = MappingProxyType({})) -> None:
-    """Raise HostError when a privilege, `also` one of these, or a kernel feature is missing."""
+def check() -> None:
+    """Raise HostError when a privilege or a kernel feature is missing."""
     if os.geteuid() != 0:
         raise HostError("the agent attaches BPF programs and writes firewall rules: run it as root")
-    missing = missing_capabilities(_STATUS.read_text(), also)
+    missing = missing_capabilities(_STATUS.read_text())
     if missing:
         raise HostError(
             f"missing capabilities: {', '.join(missing)}; add them to the container's "
@@ -34,13 +30,11 @@ def check(also: Mapping[str, int] = MappingProxyType({})) -> None:
         )
 
 
-def missing_capabilities(status: str, also: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+def missing_capabilities(status: str) -> list[str]:
     """Which needed capabilities are not effective, given the text of /proc/self/status."""
     line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     effective = int(line.split()[1], base=16)
-    return [
-        name for name, bit in (*_CAPABILITIES.items(), *also.items()) if not effective >> bit & 1
-    ]
+    return [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
 
 
 def lock(state_directory: Path) -> int:

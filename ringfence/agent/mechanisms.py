@@ -51,8 +51,8 @@ def choose(name: str) -> Kind:
         if MECHANISMS[kind].door.usable():
             return kind
     raise AgentError(
-        f"this machine has no {' and no '.join(wanted)}: the kernel needs nftables and the machine"
-        " its library (libnftables1), or iptables and ipset"
+        f"this machine has no {' and no '.join(wanted)}: nftables needs its library (libnftables1),"
+        " iptables its tools, ipset and the capability NET_RAW, and both the kernel's support"
     )
 
 

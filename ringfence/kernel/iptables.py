@@ -90,8 +90,12 @@ class Iptables:
         self._variant = variant
 
     def usable(self) -> bool:
-        """Whether its tools are installed."""
+        """Whether its tools are installed, and may ask over raw sockets what the kernel knows."""
         tools = *(f"{name}tables-{self._variant}-restore" for name in _FAMILIES.values()), "ipset"
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+        except PermissionError:
+            return False
         return all(map(shutil.which, tools))
 
     def apply(self, netns_path: Path, commands: str) -> None:
