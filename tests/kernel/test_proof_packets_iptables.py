@@ -1,4 +1,4 @@
-"""What is read of the lists of iptables and ipset is what the kernel does: random rules, packets."""
+"""What is read of iptables and ipset is what the kernel does: random rules, held against packets."""
 
 from collections.abc import Iterator
 
