@@ -1,4 +1,4 @@
-"""What is read of iptables and ipset is what the kernel does: random rules, held against packets."""
+"""What is read of iptables and ipset is what the kernel does: random rules against packets."""
 
 from collections.abc import Iterator
 
