@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ import pytest
 
 from ringfence.agent.mechanisms import MECHANISMS, Kind
 from ringfence.kernel import nft
-from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
-from tests.kernel.netns import Namespace, Node, Pod, node_with_pods
+from tests.kernel import test_backends as backends
+from tests.kernel.netns import Namespace, Node, node_with_pods
 from tests.kernel.test_backends import ALLOWED, refused
-from tests.kernel.test_backends import inbound as admitting
 from tests.kernel.traffic import tcp_echo, tcp_exchange
 
 NFTABLES = MECHANISMS[Kind.NFTABLES]
@@ -27,12 +27,9 @@ def node() -> Iterator[Node]:
         yield made
 
 
-def load(where: Namespace, desired: Ruleset, previous: Ruleset | None = None) -> None:
-    nft.apply(where.path, BACKEND.transaction(desired, previous))
-
-
-def inbound(pod: Pod, *friends: str) -> Ruleset:
-    return admitting(NFTABLES, pod, *friends)
+load = partial(backends.load, NFTABLES)
+drops = partial(backends.drops, NFTABLES)
+inbound = partial(backends.inbound, NFTABLES)
 
 
 def rules(where: Namespace) -> list[dict[str, Any]]:

@@ -48,6 +48,8 @@ _ESTABLISHED = (
     f"-p {ICMP} -m conntrack --ctstate RELATED -j RETURN",
     f"-p {ICMPV6} -m conntrack --ctstate RELATED -j RETURN",
 )
+# The answer of the filter table to a connection that someone rejects there.
+_OWN_RESET = "-p tcp -m conntrack --ctstate RELATED -m tcp --tcp-flags RST RST -j RETURN"
 _OPENS_NOTHING = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
 
 
@@ -265,6 +267,7 @@ class _Table:
                 yield f"-s {own} -d {own} -j RETURN"
             held = tuple(end for end in held if end[0] in addresses)
         else:
+            yield _OWN_RESET
             yield "-o lo -j RETURN"
         yield from _NEIGHBOURS[family.number]
         yield from _DHCP[family.number, direction]
@@ -338,6 +341,11 @@ def _messages(ports: PortRange) -> Iterator[str]:
 def _check(rule: Rule) -> None:
     """Raise UnsupportedError for what iptables could not say, or would misread."""
     check_handle(rule.handle, "iptables")
+    if rule.rejects:
+        raise UnsupportedError(
+            f"rule {rule.handle}: iptables rejects in its filter table alone, behind translation"
+            " and others' rules; let the workspace drop what it denies, or use nftables"
+        )
     if rule.protocol == 0:
         raise UnsupportedError(f"rule {rule.handle}: iptables takes protocol 0 for every one")
     if rule.ports and rule.protocol not in (TCP, UDP, SCTP, ICMP, ICMPV6):

@@ -118,7 +118,7 @@ class _Reader:
             chains[base] = (Clause((), Call(chain, goto=False), chain), passes)
             hooks.setdefault(hook, []).append(base)
         # Twice: each denial has a chain that ends in the one that drops.
-        short = shortened(shortened(chains))
+        short = shortened({name: _told_once(held) for name, held in shortened(chains).items()})
         return Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
 
     def _chain(self, name: str, rules: Iterable[str]) -> Iterator[Clause]:
@@ -224,6 +224,12 @@ class _Reader:
                 for element in body.get("elem", ())
             )
         return self._spans[name]
+
+
+def _told_once(clauses: tuple[Clause, ...]) -> tuple[Clause, ...]:
+    """The last clause alone, if all drop and it drops whatever comes."""
+    drops = clauses and all(clause.verdict is Outcome.DROP for clause in clauses)
+    return clauses[-1:] if drops and clauses[-1].certain and not clauses[-1].matches else clauses
 
 
 def _words(text: str) -> Iterator[_Word]:

@@ -1,5 +1,7 @@
 """What iptables can say of a program, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.model.address import parse_address, parse_network
@@ -103,6 +105,7 @@ def test_what_a_set_holds_is_in_its_name() -> None:
     ("rule", "why"),
     [
         (allow(0), "protocol 0"),
+        (replace(CATCH_ALL, rejects=True), "rejects in its filter table alone"),
         (allow(47, PortRange(1, 1)), "no ports for 47"),
         (allow(ICMP, IcmpType(255).ports), "ICMP type 255"),
         (Rule('quote"', Action.ALLOW, None, (), None), "handle"),
