@@ -21,9 +21,10 @@ from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
-from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
+from ringfence.agent.enforce import Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
 from ringfence.agent.inspect import inspect
+from ringfence.agent.mechanisms import enforcer
 from ringfence.agent.pods import Here, Pod, locate, node, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
@@ -36,7 +37,6 @@ from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
 from ringfence.model.flow import Mode
-from ringfence.policy.backends.nftables import Nftables
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
@@ -63,7 +63,7 @@ class Agent:
         self._session = Session(self._link, self._state, self._hear, self._inspect)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
         self._capture = Capture(config.pin_dir, dns=config.dns)
-        self._enforcer = Enforcer(Nftables())
+        self._enforcer = enforcer(config.backend)
         self._kernel = KernelThread()
         self._look_now = asyncio.Event()
         self._here = Here()
@@ -109,7 +109,8 @@ class Agent:
             lambda: deliver(self._link, self._spool), *([self._tell_answers] * self._config.dns),
         )  # fmt: skip
         self._tasks = [asyncio.create_task(loop()) for loop in loops]
-        log.info("agent started", node=self._config.link.name, release=__version__)
+        log.info("agent started", node=self._config.link.name, release=__version__,
+                 backend=self._config.backend)  # fmt: skip
 
     async def stop(self) -> None:
         """Report once more, and leave the rest to a successor.

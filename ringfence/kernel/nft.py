@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,19 @@ def apply(netns_path: Path, commands: str) -> None:
         run_in(netns_path, lambda: _run(commands, 0))
 
 
+def usable() -> bool:
+    """Whether the kernel has nftables, and this machine its library."""
+    try:
+        _there()
+    except NftError:
+        return False
+    return True
+
+
 def remove(netns_path: Path) -> None:
     """Take our table away, if it is there; raises NftError, NamespaceError."""
-    apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
+    if exists(netns_path):
+        apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
 
 
 def start_tracking(netns_path: Path) -> None:
@@ -106,6 +117,25 @@ def rule_texts(netns_path: Path) -> dict[int, str]:
 def exists(netns_path: Path) -> bool:
     """Whether our table stands in a namespace; raises NftError, NamespaceError."""
     return run_in(netns_path, _there)
+
+
+def chains(family: str, table: str) -> list[dict[str, Any]]:
+    """The chains of anyone's table in the thread's namespace, none if it is not there."""
+    listed = (found.get("chain", {}) for found in _objects(_run("list chains", _JSON)))
+    return [c for c in listed if (c.get("family"), c.get("table")) == (family, table)]
+
+
+def delete_unused(family: str, table: str, names: Collection[str]) -> None:
+    """Delete base chains that iptables made for us, and its table if `TABLE` is named.
+
+    Where anybody has rules by now it stays. For the thread's namespace; raises NftError.
+    """
+    for chain in chains(family, table):
+        if chain["name"] in names and chain.get("policy") == "accept":
+            with suppress(NftError):  # the kernel deletes no chain with rules
+                _run(f"delete chain {family} {table} {chain['name']}", 0)
+    if "TABLE" in names and not chains(family, table):
+        _run(f"delete table {family} {table}", 0)
 
 
 def _there() -> bool:

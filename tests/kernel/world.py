@@ -80,9 +80,9 @@ class World:
             "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(self.directory)
         )
 
-    def start_agent(self, *options: str) -> None:
+    def start_agent(self, *options: str, capabilities: str = CAPABILITIES) -> None:
         self.start(
-            "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
+            "agent", "setpriv", f"--bounding-set=-all,{capabilities}", "--inh-caps=-all",
             RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
             "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
             "--state-dir", str(self.state_dir), "--interval", "1",

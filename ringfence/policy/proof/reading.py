@@ -118,7 +118,7 @@ class _Reader:
                 chains[base] = (Clause((), Call(name, goto=False), name), policy)
                 hooks.setdefault(hook, []).append(base)
         return Table(
-            self._family, _shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
+            self._family, shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
         )
 
     def _check(self, name: str, hook: str, body: Json) -> None:
@@ -265,7 +265,7 @@ def _check_apart(keys: list[Key], held: list[Element]) -> None:
             raise UnprovableError(f"says two things about what {shown(held[at].value)} holds")
 
 
-def _shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
+def shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
     """The same chains, but without calls of those that say nothing, or that deny whatever comes.
 
     Of the first there are none, and who calls one of the others denies by itself.
