@@ -239,10 +239,13 @@ def speaking(one: Workspace) -> Workspace:
         (all_of, ServiceEnd("shop", "carts")),
         (all_of, FilterEnd(parse('kind = "node"'))),
         (everyone, everyone),
+        (all_of, CidrEnd((parse_network("198.51.100.0/24"),))),
+        (OwnNodeEnd(), ServiceEnd("shop", "gone")),
     ]
     more = tuple(
-        Policy(PolicyId(f"m{at}"), *pair, TCP, (), Action.ALLOW, Rank.ABSOLUTE, 1)
+        Policy(PolicyId(f"m{at}-{action}"), *pair, TCP, (), action, Rank.ABSOLUTE, 1)
         for at, pair in enumerate(ends)
+        for action in (Action.ALLOW, Action.DENY)
     )
     return replace(one, policies=(*one.policies, *more))
 
