@@ -6,8 +6,8 @@ Rules are in force once they are proved: read back, and held against the policy 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ringfence.agent.cut import cut_denied
 from ringfence.agent.drops import DropLedger
-from ringfence.agent.pods import Place
+from ringfence.agent.gate import Gatekeeper
+from ringfence.agent.pods import Place, Pod
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.kernel.nft import NftError
@@ -25,9 +26,13 @@ from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
 from ringfence.policy.errors import UnprovableError
-from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
+from ringfence.policy.program import NodeBinding, NodePolicy, Passage, PodBinding
 from ringfence.policy.proof.prove import prove
 from ringfence.wire.generated.agent_pb2 import Directive
+
+_UNKNOWN_PODS = (
+    "new pods are not held back: the container runtime has not told yet which pods are here"
+)
 
 log = structlog.get_logger()
 
@@ -71,8 +76,13 @@ def read_order(directive: Directive) -> Order:
     return Order(directive.revision, program.decode(data) if data else None)
 
 
-def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -> Plan:
-    """Which rules belong in which namespace."""
+def plan(
+    policy: NodePolicy | None,
+    places: Iterable[Place],
+    backend: Backend,
+    released: Iterable[Passage] = (),
+) -> Plan:
+    """Which rules belong in which namespace, and what the node's gate lets through."""
     bindings = _bindings(policy) if policy else {}
     rulesets: dict[Place, Ruleset | None] = {}
     problems: dict[Place, str] = {}
@@ -82,7 +92,7 @@ def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -
             if policy is None or binding is None:
                 rulesets[place] = None
             elif isinstance(binding, NodeBinding):
-                rulesets[place] = _unless_empty(backend.render_node(policy))
+                rulesets[place] = _unless_empty(backend.render_node(policy, released))
             else:
                 rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
         except UnsupportedError as error:
@@ -127,22 +137,35 @@ class Enforcer:
     _held: dict[Place, _Held] = field(default_factory=dict)
     """Of those with rules, the first was proved longest ago."""
     _policy: NodePolicy | None = None
+    _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
 
-    def apply(self, order: Order, places: Iterable[Place]) -> Outcome:
-        """Bring every namespace to what the order asks, each in one transaction, and prove it."""
-        for _ in self.steps(order, places):
+    def apply(
+        self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
+    ) -> Outcome:
+        """Bring every namespace to what the order asks, each in one transaction, and prove it.
+
+        `pods` are those that are here, None if that is not known: then nobody else is released.
+        """
+        for _ in self.steps(order, places, pods):
             pass
         return self.outcome
 
-    def steps(self, order: Order, places: Iterable[Place]) -> Iterator[None]:
+    def steps(
+        self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
+    ) -> Iterator[None]:
         """The same, with a rest before each proof: by the first one all rules are written.
 
         `outcome` is what came of it, in the end.
         """
         self.tampered = False
+        # The node first: who is gone must not leave the gate open for who gets its address.
+        places = sorted(places, key=lambda place: bool(place.uid))
+        released, ungated = self._keep(order.policy, places, pods)
+        if ungated and order.policy:
+            order = replace(order, policy=replace(order.policy, gate=None))
         self._policy = order.policy
-        wanted = plan(order.policy, places, self.backend)
-        problems = dict(wanted.problems)
+        wanted = plan(order.policy, places, self.backend, released)
+        problems = {**wanted.problems, **ungated}
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
@@ -155,7 +178,10 @@ class Enforcer:
             except KernelError as error:
                 problems[place] = str(error)
         written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
-        for place in written:
+        for place in reversed(written):  # the node last: by then it is known who may pass
+            if not place.uid and order.policy and order.policy.gate:
+                proved = {one.uid for one in written} - {one.uid for one in problems}
+                problems |= self._release(place, order.policy, pods, proved)
             if (held := self._held.get(place)) and not held.frame:
                 yield
             if problem := self._prove(place):
@@ -182,6 +208,40 @@ class Enforcer:
                 self._distrust(place)
         self._prove_again()
         self.ledger.read_others(others, addresses)
+
+    def _keep(
+        self, policy: NodePolicy | None, places: Iterable[Place], pods: Sequence[Pod] | None
+    ) -> tuple[frozenset[Passage], dict[Place, str]]:
+        """What the gate lets through for now, and why no gate can stand, if none can."""
+        node = next((place for place in places if not place.uid), None)
+        if node is None or policy is None or policy.gate is None:
+            self._gatekeeper.released = None
+            return frozenset(), {}
+        try:
+            kept = self._gatekeeper.keep(node, pods)
+        except KernelError as error:
+            return frozenset(), {node: str(error)}
+        if kept is None:
+            return frozenset(), {node: _UNKNOWN_PODS}
+        return kept, {}
+
+    def _release(
+        self, node: Place, policy: NodePolicy, pods: Sequence[Pod] | None, proved: Collection[str]
+    ) -> dict[Place, str]:
+        """Let those through whose rules are in force; returns why that failed, if it did."""
+        held = self._held.get(node)
+        if policy.gate is None or held is None or held.ruleset is None:
+            return {}
+        released, problems = self._gatekeeper.due(policy.gate, pods, proved)
+        try:
+            ruleset = self.backend.render_node(policy, released)
+            if commands := self.backend.transaction(ruleset, held.ruleset):
+                nft.apply(node.netns, commands)
+                self._held[node] = replace(held, ruleset=ruleset, frame=b"")
+            self._gatekeeper.released = released
+        except (KernelError, UnsupportedError) as error:
+            problems[node] = str(error)
+        return problems
 
     def _clear(self, place: Place) -> None:
         held = self._held.get(place)
@@ -250,7 +310,9 @@ class Enforcer:
         policy = self._policy
         binding = _bindings(policy).get(place.uid) if policy else None
         try:
-            held.problem = str(prove(policy, binding, table)) if policy and binding else ""
+            released = self._gatekeeper.released or ()
+            proof = prove(policy, binding, table, released) if policy and binding else ""
+            held.problem = str(proof)
         except UnprovableError as error:
             held.problem = f"not proved: {error}"
         return not held.problem

@@ -8,6 +8,7 @@ from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.gate import Gates
 from ringfence.policy.handle import format_handle
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.order import PolicySet
@@ -51,6 +52,7 @@ def compile_nodes(
     notes = (
         *_unknown(policy_set),
         *_expired(policy_set),
+        *_ungated(policy_set),
         *_tell(policy_set.snapshot, compiled.widenings),
     )
     return Compilation(nodes, notes)
@@ -73,6 +75,17 @@ def _expired(policy_set: PolicySet) -> Iterator[str]:
         for policy in workspace.policies:
             if policy.is_expired(policy_set.moment.at_ns):
                 yield f"{workspace.name}/{policy.id}@p{version}: expired, and counts no more"
+
+
+def _ungated(policy_set: PolicySet) -> Iterator[str]:
+    """One line for each node whose new pods cannot be told from others."""
+    gates = Gates(policy_set)
+    for item in policy_set.snapshot.items:
+        if gates.wanted(item) and not item.pod_networks:
+            yield (
+                f"newPods: closed does not hold on node {item.name}: its Node object has no"
+                " podCIDRs, by which packets of its pods are known"
+            )
 
 
 def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.override import Override
-from ringfence.model.policy import Action, Workspace
+from ringfence.model.policy import Action, NewPods, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole, Stage
@@ -76,9 +76,11 @@ def describe_changes(
         catch_all = (
             f"inbound {workspace.catch_all.inbound}, outbound {workspace.catch_all.outbound}"
         )
+        new_pods = ", new pods closed" if workspace.new_pods is NewPods.CLOSED else ""
         yield (
             f"workspace {name}: enforce p{version}{f' instead of p{was[1]}' if was else ''}, "
-            f"{counted(len(workspace.policies), 'policy', 'policies')}, catch-all {catch_all}"
+            f"{counted(len(workspace.policies), 'policy', 'policies')}, "
+            f"catch-all {catch_all}{new_pods}"
         )
         if was:
             for part in workspace_difference(_rules_of(was[0]), _rules_of(workspace)):

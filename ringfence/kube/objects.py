@@ -1,12 +1,13 @@
 """From Kubernetes objects to inventory items. Pure; whatever objects say is data, never trusted."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ringfence.kube import schema
 from ringfence.model import labels
-from ringfence.model.address import Address, format_address, parse_address
+from ringfence.model.address import Address, Network, format_address, parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.manifest import Metadata, PolicyManifest
@@ -134,6 +135,7 @@ def node_item(cluster: ClusterId, node: schema.Node, annotations: Iterable[str] 
         labels=_made(pairs),
         exact_labels=labels.inexact(meta.labels or {}),
         node=meta.name,
+        pod_networks=_networks(node.spec.pod_cidrs or ()),
         workload_name=meta.name,
         since_ns=_epoch_ns(meta.creation_timestamp),
     )
@@ -343,4 +345,13 @@ def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
             found[parse_address(text)] = None
         except InputError:
             continue
+    return tuple(found)
+
+
+def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Those that are networks, in order, each once."""
+    found: dict[Network, None] = {}
+    for text in texts:
+        with suppress(InputError):
+            found[parse_network(text)] = None
     return tuple(found)

@@ -138,10 +138,17 @@ class NodeStatus(_Part, frozen=True):
     addresses: list[NodeAddress] | None = None
 
 
+class NodeSpec(_Part, frozen=True):
+    """What a node is given."""
+
+    pod_cidrs: list[str] | None = msgspec.field(name="podCIDRs", default=None)
+
+
 class Node(_Part, frozen=True):
     """A node."""
 
     metadata: Metadata
+    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
 

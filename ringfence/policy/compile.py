@@ -16,6 +16,7 @@ from ringfence.model.policy import Direction
 from ringfence.model.protocol import PortRange
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.failsafe import NodeAccess, fail_safes
+from ringfence.policy.gate import Gates
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.kubernetes.translate import KubernetesTranslator
 from ringfence.policy.order import PolicySet
@@ -69,6 +70,7 @@ class _Compiler:
         self._snapshot = policy_set.snapshot
         self._control_plane = control_plane
         self._access = access
+        self._gates = Gates(policy_set)
         self._programs: dict[ProgramId, Program] = {}
         self._inbound = self._share(self.translator.rules(Direction.INBOUND))
         self._outbound = self._share(self.translator.rules(Direction.OUTBOUND))
@@ -148,6 +150,7 @@ class _Compiler:
             pods=pods,
             binding=binding,
             control_plane=self._control_plane,
+            gate=self._gates.of(item),
         )
 
     def _exposures(self, cluster: ClusterId) -> tuple[Exposure, ...]:

@@ -36,7 +36,7 @@ from ringfence.model.duration import format_duration
 from ringfence.model.errors import InputError
 from ringfence.model.ids import AddressSetName, FilterName, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Workspace
+from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, NewPods, Workspace
 from ringfence.model.protocol import (
     WITH_PORTS,
     format_protocol,
@@ -217,7 +217,7 @@ def _source(kind: str, given: Mapping[str, Field]) -> Source:
 
 
 def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace:
-    known = ("scope", "primary", "catchAll", "clusters", "policies")
+    known = ("scope", "primary", "newPods", "catchAll", "clusters", "policies")
     given = spec.required(known, "scope", "catchAll")
     references.append(Reference("scope", given["scope"].text(), given["scope"]))
     clusters = _distinct(given.get("clusters"), _cluster, lambda cluster: cluster.name)
@@ -230,6 +230,7 @@ def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace
         _catch_all(given["catchAll"]),
         clusters,
         _distinct(given.get("policies"), read, lambda one: one.id),
+        NewPods(given["newPods"].choice(NewPods)) if "newPods" in given else NewPods.OPEN,
     )
 
 
@@ -334,6 +335,8 @@ def address_set_spec(one: AddressSet) -> dict[str, Any]:
 def workspace_spec(workspace: Workspace) -> dict[str, Any]:
     """What stands under `spec` of a workspace."""
     primary = {} if workspace.primary else {"primary": False}
+    closed = workspace.new_pods is NewPods.CLOSED
+    new_pods = {"newPods": str(workspace.new_pods)} if closed else {}
     catch_all = {
         "inbound": str(workspace.catch_all.inbound),
         "outbound": str(workspace.catch_all.outbound),
@@ -343,6 +346,7 @@ def workspace_spec(workspace: Workspace) -> dict[str, Any]:
     return {
         "scope": workspace.scope,
         **primary,
+        **new_pods,
         "catchAll": Inline(catch_all),
         **({"clusters": clusters} if clusters else {}),
         **({"policies": policies} if policies else {}),

@@ -119,14 +119,15 @@ def node_with_pods(count: int) -> Iterator[Node]:
         node = stack.enter_context(namespace("node"))
         node.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         pods = tuple(
-            _join(node, stack.enter_context(namespace("pod")), i) for i in range(1, count + 1)
+            join(node, stack.enter_context(namespace("pod")), i) for i in range(1, count + 1)
         )
         for pod in pods:
             _await_carrier(pod)
         yield Node(node.name, pods)
 
 
-def _join(node: Namespace, pod: Namespace, number: int) -> Pod:
+def join(node: Namespace, pod: Namespace, number: int) -> Pod:
+    """Make a namespace the pod of that number of a node, with a way to the others at once."""
     device = f"veth{number}"
     address, gateway = f"10.99.{number}.2", f"10.99.{number}.1"
     address6, gateway6 = f"fd00:99:{number}::2", f"fd00:99:{number}::1"

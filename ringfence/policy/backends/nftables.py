@@ -15,35 +15,25 @@ from collections.abc import Iterable, Sequence
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables_gate import write_gate
 from ringfence.policy.backends.nftables_table import (
     FAMILIES,
+    FROM_LOOPBACK,
+    NEIGHBOURS,
     TABLE,
+    TO_LOOPBACK,
     Family,
     Programs,
     Table,
     protocol_match,
 )
 from ringfence.policy.handle import MID_STREAM
-from ringfence.policy.program import Exposure, NodePolicy, PodBinding, ProgramId
-
-PRIORITY = -150
+from ringfence.policy.program import Exposure, NodePolicy, Passage, PodBinding, ProgramId
 
 _ESTABLISHED = (
     "ct state established accept",
     # Only errors: a connection that a protocol helper expects is judged like any other.
     "ct state related meta l4proto { icmp, ipv6-icmp } accept",
-)
-# RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
-# and RFC 2710.
-_NEIGHBOURS = (
-    (
-        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit,"
-        " nd-neighbor-advert } ip6 hoplimit 255 accept"
-    ),
-    (
-        "icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done,"
-        " mld2-listener-report } ip6 hoplimit 1 accept"
-    ),
 )
 _PATH_MTU = (
     "icmp type destination-unreachable icmp code frag-needed accept",
@@ -59,8 +49,6 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
-# By their type: a privileged pod can give any interface the name of the loopback.
-_FROM_LOOPBACK, _TO_LOOPBACK = "meta iiftype loopback accept", "meta oiftype loopback accept"
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
@@ -82,7 +70,7 @@ class Nftables:
                 _own_end(table, hook, direction, programs, safe)
         return table.ruleset()
 
-    def render_node(self, policy: NodePolicy) -> Ruleset:
+    def render_node(self, policy: NodePolicy, released: Iterable[Passage] = ()) -> Ruleset:
         """The rules of the node's own namespace; raises UnsupportedError."""
         table, binding = self._table(policy), policy.binding
         for hook, direction, program, rules in (
@@ -95,6 +83,8 @@ class Nftables:
                 _own_end(table, hook, direction, (program,), dict.fromkeys((*safe, *stated)))
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
+        if policy.gate is not None:
+            write_gate(table, policy.gate, released)
         return table.ruleset()
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
@@ -134,7 +124,7 @@ def _own_end(
         for name, verb in (*((name, "jump") for name in before), (last, "goto"))
         for family in FAMILIES
     ]
-    _base_chain(table, hook, hook, (*_ESTABLISHED, *fail_safes, away, *to_programs))
+    table.base_chain(hook, hook, (*_ESTABLISHED, *fail_safes, away, *to_programs))
     for name, program in zip((*before, last), programs, strict=True):
         table.program(name, direction, program, "accept" if name == last else "return")
 
@@ -148,8 +138,8 @@ def _received(
     """The chains that judge, before DNAT, what the node is sent or dials for Services."""
     judged = [_exposure(table, exposed, f) for exposed in exposures for f in FAMILIES]
     safe = (*_ESTABLISHED, *_control_plane(control_plane))
-    _base_chain(table, "received", "prerouting", (*safe, *judged))
-    _base_chain(table, "received_local", "output", (*safe, *judged))
+    table.base_chain("received", "prerouting", (*safe, *judged))
+    table.base_chain("received_local", "output", (*safe, *judged))
     table.program("received", Direction.INBOUND, program)
 
 
@@ -163,11 +153,6 @@ def _exposure(table: Table, exposed: Exposure, family: Family) -> str:
     return f"{where} {dialled} goto rf_received_{family.number}"
 
 
-def _base_chain(table: Table, name: str, hook: str, lines: Iterable[str]) -> None:
-    head = f"type filter hook {hook} priority {PRIORITY}; policy accept;"
-    table.chain(name, (head, *lines))
-
-
 def _by_family(family: Family, rest: str) -> str:
     return f"meta nfproto ipv{family.number} {rest}"
 
@@ -178,15 +163,15 @@ def _fail_safes(
     control_plane: tuple[tuple[Address, int], ...],
 ) -> tuple[str, ...]:
     """What passes whatever the policy says, for the holder of the addresses."""
-    always = (*_NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
+    always = (*NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
     if direction is Direction.OUTBOUND:
-        return (_TO_LOOPBACK, *always, *_control_plane(control_plane))
+        return (TO_LOOPBACK, *always, *_control_plane(control_plane))
     own = tuple(
         f"{header} saddr {text} {header} daddr {text} accept"
         for header, text in map(_header, addresses)
     )
     held_here = (end for end in control_plane if end[0] in addresses)
-    return (_FROM_LOOPBACK, *own, *always, *_control_plane(held_here))
+    return (FROM_LOOPBACK, *own, *always, *_control_plane(held_here))
 
 
 def _control_plane(ends: Iterable[tuple[Address, int]]) -> tuple[str, ...]:

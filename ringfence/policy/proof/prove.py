@@ -1,9 +1,9 @@
 """Whether rules read back from a kernel let through what the policy says, and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
+from ringfence.policy.program import NodeBinding, NodePolicy, Passage, PodBinding
 from ringfence.policy.proof.classes import disagreement
 from ringfence.policy.proof.matches import Json
 from ringfence.policy.proof.meaning import meaning
@@ -56,9 +56,15 @@ class Proof:
         return f"{self.differing} of {self.classes} classes of packets differ: {told}"
 
 
-def prove(policy: NodePolicy, binding: PodBinding | NodeBinding, listed: Iterable[Json]) -> Proof:
+def prove(
+    policy: NodePolicy,
+    binding: PodBinding | NodeBinding,
+    listed: Iterable[Json],
+    released: Collection[Passage] = (),
+) -> Proof:
     """Hold the table of one namespace, as nft lists it, against what its binding means.
 
+    Through the node's gate goes what was `released`.
     Raises UnprovableError where the table holds anything whose meaning is not known: then nothing
     is proved.
     """
@@ -66,7 +72,7 @@ def prove(policy: NodePolicy, binding: PodBinding | NodeBinding, listed: Iterabl
     classes = differing = 0
     found: dict[tuple[str, str, str], Difference] = {}
     for family in _FAMILIES:
-        kernel, means = read(objects, family), meaning(policy, binding, family)
+        kernel, means = read(objects, family), meaning(policy, binding, family, released)
         for hook in sorted({*kernel.hooks, *means.hooks}):
             told = disagreement(kernel, means, hook, _MOST_PACKETS)
             classes, differing = classes + told.classes, differing + told.differing

@@ -1,6 +1,7 @@
 """Which rules belong where: a function of policy and pods alone."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ringfence.policy.backends.interface import Ruleset, UnsupportedError
 from ringfence.policy.program import (
     NodeBinding,
     NodePolicy,
+    Passage,
     PodBinding,
     Program,
     ProgramId,
@@ -38,7 +40,7 @@ class Recorder:
             raise UnsupportedError("cannot be said")
         return Ruleset(f"chain {binding.uid}", {}, (), {})
 
-    def render_node(self, policy: NodePolicy) -> Ruleset:
+    def render_node(self, policy: NodePolicy, released: Iterable[Passage] = ()) -> Ruleset:
         return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
