@@ -11,9 +11,9 @@ from itertools import chain
 from typing import Any
 
 from ringfence.agent.pods import Place, Pod
-from ringfence.kernel import nft
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.neighbours import forget_waiting
+from ringfence.kernel.rules import Door
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 from ringfence.policy.backends.nftables_gate import RELEASED
@@ -27,14 +27,16 @@ class Gatekeeper:
     released: frozenset[Passage] | None = None
     """As the kernel has it; None where no gate stands, or nobody has looked yet."""
 
-    def keep(self, node: Place, pods: Iterable[Pod] | None) -> frozenset[Passage] | None:
+    def keep(
+        self, node: Place, pods: Iterable[Pod] | None, door: Door
+    ) -> frozenset[Passage] | None:
         """What passes until the rules of new pods are in force: what did, and is still here.
 
         Before the first gate that is everybody. None if it is not known who is here: `pods` is
         None, and there is no gate yet. Raises KernelError.
         """
         if self.released is None:
-            self.released = _read(nft.list_table(node.netns) or ())
+            self.released = _read(door.list_table(node.netns) or ())
         if pods is None:
             return self.released
         here = frozenset(_passages(pods))
