@@ -1,6 +1,7 @@
 """The gate before new pods: not a packet of theirs passes until their rules are in force."""
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ from ringfence.policy.program import (
 from ringfence.wire import batch
 from tests.kernel.netns import Namespace, Node, Pod, join, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping
+from tests.kernel.world import World, sandboxes
+from tests.kernel.world import policy as judged
 
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 NEW_PODS = 55
@@ -338,6 +341,30 @@ def test_there_is_no_gate_while_nobody_knows_who_is_here(node: Node) -> None:
     assert "has not told yet which pods are here" in outcome.problem
     assert ping(first, second.address)
     assert str(NODE_NETNS) not in outcome.problem
+
+
+def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) -> None:
+    first, second = world.node.pods
+    gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
+    world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
+    world.start_agent()
+    passages = [Passage(pod.host_device, parse_address(pod.address)) for pod in (first, second)]
+    world.await_("both released", lambda: released(world.node) == set(passages))
+    world.await_("its rules", lambda: [p.uid for p in world.state().pods if p.programmed])
+    with Sink(world.node, DENIED) as sink:
+        with chatter(first, (first.gateway, DENIED)) as sent:
+            await_("it passes", [sink])
+            for _ in range(3):
+                told = world.state().clock_ns
+                world.stop("agent", signal.SIGKILL)
+                world.start_agent()
+                world.await_("the next", lambda at=told: world.state().clock_ns > at)
+                world.await_("its rules", lambda: world.state().enforced_revision == 3)
+        assert sink.count() == sent[0]
+    world.run(one=sandboxes(world.node)["sandbox1"])
+    world.await_("one is shut out", lambda: released(world.node) == set(passages[:1]))
+    world.direct(0, None)
+    world.await_("no gate", lambda: nft.list_table(world.node.path) is None)
 
 
 def released(node: Namespace) -> set[Passage]:

@@ -99,6 +99,7 @@ def test_a_recorded_node_and_namespace() -> None:
     node = node_item(LAB, recorded("node", schema.Node))
     assert (node.kind, node.name, node.node) == (ItemKind.NODE, "node1", "node1")
     assert [format_address(address) for address in node.addresses] == ["10.77.0.11"]
+    assert list(map(str, node.pod_networks)) == ["10.244.1.0/24"]
     namespace = namespace_item(LAB, recorded("namespace", schema.Bare))
     assert namespace.display == "sock-shop"
     assert namespace.labels["kubernetes.namespace"] == ("sock-shop",)
