@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -358,13 +359,18 @@ def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) ->
                 told = world.state().clock_ns
                 world.stop("agent", signal.SIGKILL)
                 world.start_agent()
-                world.await_("the next", lambda at=told: world.state().clock_ns > at)
-                world.await_("its rules", lambda: world.state().enforced_revision == 3)
+                world.await_("the next", partial(_is_later, world, told))
         assert sink.count() == sent[0]
     world.run(one=sandboxes(world.node)["sandbox1"])
     world.await_("one is shut out", lambda: released(world.node) == set(passages[:1]))
     world.direct(0, None)
     world.await_("no gate", lambda: nft.list_table(world.node.path) is None)
+
+
+def _is_later(world: World, told: int) -> bool:
+    """Whether an agent that began after a time has rules in force."""
+    state = world.state()
+    return state.clock_ns > told and state.enforced_revision == 3
 
 
 def released(node: Namespace) -> set[Passage]:

@@ -7,7 +7,7 @@ import pytest
 from ringfence.control.compilation import Surroundings, compile_nodes
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_network
-from ringfence.model.ids import RevisionId, ScopeName, Version, WorkspaceName
+from ringfence.model.ids import ItemKey, RevisionId, ScopeName, Version, WorkspaceName
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import NewPods, Workspace
 from ringfence.model.query import confined, parse
@@ -71,7 +71,7 @@ def test_known_pods_of_no_closed_scope_and_other_namespaces_need_not_wait(
     query: str, namespaces: tuple[str, ...] | None, free: tuple[str, ...]
 ) -> None:
     unaddressed = replace(CARTS, node="node1", addresses=())
-    host = replace(CARTS, key="c1/pod/host", node="node1", host_network=True)
+    host = replace(CARTS, key=ItemKey("c1/pod/host"), node="node1", host_network=True)
     policy_set = given(query, NewPods.CLOSED, ROOMY, FRONT_END, BOOKS, unaddressed, host)
     assert gate_of(policy_set) == Gate(NETWORKS, namespaces, free)
 
