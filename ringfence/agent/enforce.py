@@ -23,13 +23,20 @@ from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
 from ringfence.policy.errors import UnprovableError
-from ringfence.policy.program import NodeBinding, NodePolicy, Passage, PodBinding
+from ringfence.policy.program import (
+    NO_GUARDED,
+    Guarded,
+    NodeBinding,
+    NodePolicy,
+    Passage,
+    PodBinding,
+)
 from ringfence.policy.proof.prove import Reader, prove
 from ringfence.policy.proof.reading import read as read_nft
 from ringfence.wire.generated.agent_pb2 import Directive
 
 _UNKNOWN_PODS = (
-    "new pods are not held back: the container runtime has not told yet which pods are here"
+    "the node's rules stay as found: the container runtime has not told yet which pods are here"
 )
 
 log = structlog.get_logger()
@@ -79,8 +86,9 @@ def plan(
     places: Iterable[Place],
     backend: Backend,
     released: Iterable[Passage] = (),
+    guarded: Guarded = NO_GUARDED,
 ) -> Plan:
-    """Which rules belong in which namespace, and what the node's gate lets through."""
+    """Which rules belong in which namespace; the node's depend on whom it sees besides."""
     bindings = _bindings(policy) if policy else {}
     rulesets: dict[Place, Ruleset | None] = {}
     problems: dict[Place, str] = {}
@@ -90,7 +98,7 @@ def plan(
             if policy is None or binding is None:
                 rulesets[place] = None
             elif isinstance(binding, NodeBinding):
-                rulesets[place] = _unless_empty(backend.render_node(policy, released))
+                rulesets[place] = _unless_empty(backend.render_node(policy, released, guarded))
             else:
                 rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
         except UnsupportedError as error:
@@ -139,6 +147,7 @@ class Enforcer:
     """Of those with rules, the first was proved longest ago."""
     _policy: NodePolicy | None = None
     _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
+    _guarded: Guarded = field(default_factory=dict)
 
     def apply(
         self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
@@ -161,23 +170,16 @@ class Enforcer:
         self.tampered = False
         # The node first: who is gone must not leave the gate open for who gets its address.
         places = sorted(places, key=lambda place: bool(place.uid))
-        released, ungated = self._keep(order.policy, places, pods)
-        if ungated and order.policy:
-            order = replace(order, policy=replace(order.policy, gate=None))
+        node = next((place for place in places if not place.uid), None)
+        released, problems = self._see(order.policy, node, pods)
+        places = [place for place in places if place not in problems]
         self._policy = order.policy
-        wanted = plan(order.policy, places, self.backend, released)
-        problems = {**wanted.problems, **ungated}
+        wanted = plan(order.policy, places, self.backend, released, self._guarded)
+        problems |= wanted.problems
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
-        for place, ruleset in wanted.rulesets.items():
-            try:
-                if ruleset is None or order.policy is None:
-                    self._clear(place)
-                else:
-                    self._program(place, ruleset, order.policy)
-            except KernelError as error:
-                problems[place] = str(error)
+        problems |= self._write(wanted.rulesets, order.policy)
         written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
         for place in reversed(written):  # the node last: by then it is known who may pass
             if not place.uid and order.policy and order.policy.gate:
@@ -189,6 +191,21 @@ class Enforcer:
                 problems[place] = problem
         proved = {place.uid for place in written} - {place.uid for place in problems}
         self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)
+
+    def _write(
+        self, rulesets: Mapping[Place, Ruleset | None], policy: NodePolicy | None
+    ) -> dict[Place, str]:
+        """Bring namespaces to their rulesets; returns where that failed, and why."""
+        problems = {}
+        for place, ruleset in rulesets.items():
+            try:
+                if ruleset is None or policy is None:
+                    self._clear(place)
+                else:
+                    self._program(place, ruleset, policy)
+            except KernelError as error:
+                problems[place] = str(error)
+        return problems
 
     def read_drops(
         self, others: NDArray[np.void], addresses: Mapping[Place, Iterable[Address]]
@@ -210,21 +227,25 @@ class Enforcer:
         self._prove_again()
         self.ledger.read_others(others, addresses)
 
-    def _keep(
-        self, policy: NodePolicy | None, places: Iterable[Place], pods: Sequence[Pod] | None
+    def _see(
+        self, policy: NodePolicy | None, node: Place | None, pods: Sequence[Pod] | None
     ) -> tuple[frozenset[Passage], dict[Place, str]]:
-        """What the gate lets through for now, and why no gate can stand, if none can."""
-        node = next((place for place in places if not place.uid), None)
-        if node is None or policy is None or policy.gate is None:
+        """What the gate lets through for now, and why the node stays as found, if it does."""
+        if pods is not None:
+            self._guarded = {pod.place.uid: pod.alone for pod in pods}
+        if node is None or policy is None:
+            self._gatekeeper.released = None
+            return frozenset(), {}
+        needed = policy.gate is not None or any(pod.guarded for pod in policy.pods)
+        if pods is None and needed and node not in self._held:
+            return frozenset(), {node: _UNKNOWN_PODS}
+        if policy.gate is None:
             self._gatekeeper.released = None
             return frozenset(), {}
         try:
-            kept = self._gatekeeper.keep(node, pods, self.door)
+            return self._gatekeeper.keep(node, pods, self.door), {}
         except KernelError as error:
             return frozenset(), {node: str(error)}
-        if kept is None:
-            return frozenset(), {node: _UNKNOWN_PODS}
-        return kept, {}
 
     def _release(
         self, node: Place, policy: NodePolicy, pods: Sequence[Pod] | None, proved: Collection[str]
@@ -235,7 +256,7 @@ class Enforcer:
             return {}
         released, problems = self._gatekeeper.due(policy.gate, pods, proved)
         try:
-            ruleset = self.backend.render_node(policy, released)
+            ruleset = self.backend.render_node(policy, released, self._guarded)
             if commands := self.backend.transaction(ruleset, held.ruleset):
                 self.door.apply(node.netns, commands)
                 self._held[node] = replace(held, ruleset=ruleset, frame=b"")
@@ -268,6 +289,9 @@ class Enforcer:
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
+        for pod in policy.pods if not place.uid else ():
+            if pod.guarded and self._guarded.get(pod.uid):
+                cut_denied(place.netns, policy, pod)
         denials = {**(held.denials if held else {}), **ruleset.denials}
         self._held[place] = _Held(ruleset, denials=denials)
 
@@ -314,7 +338,7 @@ class Enforcer:
         try:
             released = self._gatekeeper.released or ()
             held.problem = (
-                str(prove(policy, binding, table, self.read, released))
+                str(prove(policy, binding, table, self.read, released, self._guarded))
                 if policy and binding
                 else ""
             )

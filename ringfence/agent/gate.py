@@ -27,18 +27,16 @@ class Gatekeeper:
     released: frozenset[Passage] | None = None
     """As the kernel has it; None where no gate stands, or nobody has looked yet."""
 
-    def keep(
-        self, node: Place, pods: Iterable[Pod] | None, door: Door
-    ) -> frozenset[Passage] | None:
+    def keep(self, node: Place, pods: Iterable[Pod] | None, door: Door) -> frozenset[Passage]:
         """What passes until the rules of new pods are in force: what did, and is still here.
 
-        Before the first gate that is everybody. None if it is not known who is here: `pods` is
-        None, and there is no gate yet. Raises KernelError.
+        Before the first gate that is everybody. `pods` are None if it is not known who is here:
+        then nobody has gone. Raises KernelError.
         """
         if self.released is None:
             self.released = _read(door.list_table(node.netns) or ())
         if pods is None:
-            return self.released
+            return self.released or frozenset()
         here = frozenset(_passages(pods))
         if self.released is None:
             return here

@@ -46,6 +46,8 @@ class Pod:
     namespace: str = ""
     passages: frozenset[Passage] = frozenset()
     """Its addresses, each behind the interfaces by which the node routes its packets."""
+    alone: frozenset[str] = frozenset()
+    """The names of those that lead to this pod alone, not to all that a bridge joins."""
 
 
 @dataclass
@@ -87,9 +89,12 @@ def locate(
             unreached[sandbox.uid] = str(error)
             continue
         mine = ends.get(known_as, set()) if known_as is not None else set()
-        routed = {at[at[one].master or one].name for one in mine if (at[one].master or one) in at}
-        passages = frozenset(Passage(*pair) for pair in product(routed, sandbox.addresses))
-        pods.append(Pod(place, sandbox.addresses, frozenset(mine), sandbox.namespace, passages))
+        alone = frozenset(at[one].name for one in mine if at[one].master is None)
+        joined = {at[master].name for one in mine if (master := at[one].master) in at}
+        passages = frozenset(Passage(*pair) for pair in product(alone | joined, sandbox.addresses))
+        pods.append(
+            Pod(place, sandbox.addresses, frozenset(mine), sandbox.namespace, passages, alone)
+        )
     return tuple(pods), unreached
 
 

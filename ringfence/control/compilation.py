@@ -53,6 +53,7 @@ def compile_nodes(
         *_unknown(policy_set),
         *_expired(policy_set),
         *_ungated(policy_set),
+        *_guarded(compiled),
         *_tell(policy_set.snapshot, compiled.widenings),
     )
     return Compilation(nodes, notes)
@@ -85,6 +86,16 @@ def _ungated(policy_set: PolicySet) -> Iterator[str]:
             yield (
                 f"newPods: closed does not hold on node {item.name}: its Node object has no"
                 " podCIDRs, by which packets of its pods are known"
+            )
+
+
+def _guarded(compiled: Compiled) -> Iterator[str]:
+    """One line for each node with pods that may change their own rules."""
+    for (_, node), policy in sorted(compiled.policies.items()):
+        if names := [f"{pod.namespace}/{pod.name}" for pod in policy.pods if pod.guarded]:
+            yield (
+                f"NET_ADMIN: node {node} judges too what it routes for pods that may undo the rules"
+                f" in their own namespaces (at {', '.join(names)})"
             )
 
 

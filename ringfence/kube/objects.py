@@ -30,6 +30,8 @@ _NETWORK_IS_UP = "PodReadyToStartContainers"
 """The pod condition that says since when its sandbox has a network, as the kubelet noticed."""
 _NOTICED = timedelta(seconds=2)
 """How long that takes a kubelet, which looks each second, and writes whole seconds down."""
+_FREEING = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"})
+"""Capabilities with which a container changes rules, gets hold of who may, or of the kernel."""
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _UNFOLLOWED_OWNERS = frozenset({"Node"})
 """A static pod's mirror is owned by its node, which says nothing of what the pod is."""
@@ -90,6 +92,10 @@ def pod_item(
     ]
     if owner is not None:
         pairs += [(labels.OWNER_KIND, owner.kind), (labels.OWNER_NAME, owner.name)]
+    everyone = (spec.init_containers, spec.containers, spec.ephemeral_containers)
+    net_admin = any(_is_net_admin(one) for some in everyone for one in some or ())
+    if net_admin:
+        pairs.append((labels.NET_ADMIN, "true"))
     # Others end before the pod serves, and give no port a name (Kubernetes' sidecar containers).
     sidecars = [one for one in spec.init_containers or () if one.restart_policy == "Always"]
     containers = [*sidecars, *(spec.containers or ())]
@@ -111,6 +117,7 @@ def pod_item(
             if (protocol := _protocol(port.protocol)) is not None
         ),
         probe_ports=tuple(sorted({port for one in containers for port in _probe_ports(one)})),
+        net_admin=net_admin,
         workload_name=owner.name if owner is not None else meta.name,
         since_ns=_epoch_ns(_network_since(status)),
     )
@@ -268,6 +275,14 @@ def _serving(conditions: schema.Conditions) -> bool:
     """Unknown serving means ready, and unknown ready means yes (EndpointSlice API reference)."""
     known = conditions.ready if conditions.serving is None else conditions.serving
     return known is not False
+
+
+def _is_net_admin(container: schema.Container) -> bool:
+    """Whether it may change the rules of its network namespace, or take the leave to do so."""
+    context = container.security_context or schema.SecurityContext()
+    added = (context.capabilities or schema.Capabilities()).add or ()
+    names = {name.upper().removeprefix("CAP_") for name in added}
+    return bool(context.privileged) or bool(names & _FREEING)
 
 
 def _probe_ports(container: schema.Container) -> Iterator[tuple[int, int]]:

@@ -112,6 +112,8 @@ class Item:
     exact_labels: tuple[tuple[str, str], ...] = ()
     manifest: str = ""
     pod_networks: tuple[Network, ...] = ()
+    net_admin: bool = False
+    """Whether a pod may change the rules in its own network namespace."""
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)

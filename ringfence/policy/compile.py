@@ -123,6 +123,7 @@ class _Compiler:
             addresses=item.addresses,
             inbound=self._bound_to(at, Direction.INBOUND),
             outbound=self._bound_to(at, Direction.OUTBOUND),
+            guarded=item.net_admin,
         )
 
     def _bound_to(self, at: int, direction: Direction) -> tuple[ProgramId, ...]:

@@ -5,6 +5,7 @@ mechanism. Programs and sets are shared by their content, so that a pod that com
 changes bindings and set elements only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
@@ -60,6 +61,8 @@ class PodBinding:
     addresses: tuple[Address, ...]
     inbound: tuple[ProgramId, ...]
     outbound: tuple[ProgramId, ...]
+    guarded: bool = False
+    """Whether its node judges by them too, since it may change its own namespace's rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,11 @@ class Gate:
         return uid in self.free or (
             self.namespaces is not None and namespace not in self.namespaces
         )
+
+
+Guarded = Mapping[str, frozenset[str]]
+"""By uid of a guarded pod the interfaces of its node that lead to it alone, by name."""
+NO_GUARDED: Guarded = {}
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ringfence.model.policy import Direction
 from ringfence.policy.errors import PolicyError
-from ringfence.policy.program import NodePolicy, Passage, PodBinding
+from ringfence.policy.program import NO_GUARDED, Guarded, NodePolicy, Passage, PodBinding
 
 
 class UnsupportedError(PolicyError):
@@ -45,10 +45,13 @@ class Backend(Protocol):
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
 
-    def render_node(self, policy: NodePolicy, released: Iterable[Passage] = ()) -> Ruleset:
+    def render_node(
+        self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
+    ) -> Ruleset:
         """The rules of the node's own namespace; raises UnsupportedError.
 
-        The gate lets through what was `released`, and nothing else of its networks.
+        The gate lets through what was `released`, and nothing else of its networks. What comes
+        and goes by an interface of a `guarded` pod is judged by the pod's programs.
         """
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:

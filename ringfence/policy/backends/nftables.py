@@ -10,12 +10,13 @@ would otherwise adopt the rest of a connection that was cut; then the program of
 family decides (`nftables_table.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.interface import Ruleset
-from ringfence.policy.backends.nftables_gate import write_gate
+from ringfence.policy.backends.nftables_gate import interface, write_gate
 from ringfence.policy.backends.nftables_table import (
     FAMILIES,
     FROM_LOOPBACK,
@@ -28,7 +29,15 @@ from ringfence.policy.backends.nftables_table import (
     protocol_match,
 )
 from ringfence.policy.handle import MID_STREAM
-from ringfence.policy.program import Exposure, NodePolicy, Passage, PodBinding, ProgramId
+from ringfence.policy.program import (
+    NO_GUARDED,
+    Exposure,
+    Guarded,
+    NodePolicy,
+    Passage,
+    PodBinding,
+    ProgramId,
+)
 
 _ESTABLISHED = (
     "ct state established accept",
@@ -49,6 +58,7 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
+_INTERFACE = {Direction.OUTBOUND: "iifname", Direction.INBOUND: "oifname"}
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
@@ -67,10 +77,13 @@ class Nftables:
         ):
             if programs:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
-                _own_end(table, hook, direction, programs, safe)
+                base = partial(table.base_chain, hook, hook)
+                _own_end(base, table, hook, direction, programs, safe)
         return table.ruleset()
 
-    def render_node(self, policy: NodePolicy, released: Iterable[Passage] = ()) -> Ruleset:
+    def render_node(
+        self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
+    ) -> Ruleset:
         """The rules of the node's own namespace; raises UnsupportedError."""
         table, binding = self._table(policy), policy.binding
         for hook, direction, program, rules in (
@@ -80,11 +93,19 @@ class Nftables:
             if program is not None:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 stated = (table.rule(rule, direction, f) for rule in rules for f in FAMILIES)
-                _own_end(table, hook, direction, (program,), dict.fromkeys((*safe, *stated)))
+                base = partial(table.base_chain, hook, hook)
+                safe = tuple(dict.fromkeys((*safe, *stated)))
+                _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
         if policy.gate is not None:
             write_gate(table, policy.gate, released)
+        pods = [pod for pod in policy.pods if pod.guarded and guarded.get(pod.uid)]
+        for hook, direction in (
+            ("prerouting", Direction.OUTBOUND),
+            ("postrouting", Direction.INBOUND),
+        ):
+            _guard(table, hook, direction, pods, guarded)
         return table.ruleset()
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
@@ -106,7 +127,33 @@ class Nftables:
         return Table(self._programs)
 
 
+def _guard(
+    table: Table,
+    hook: str,
+    direction: Direction,
+    pods: Sequence[PodBinding],
+    guarded: Guarded,
+) -> None:
+    """The chains by which the node judges what pods send, or are sent, by their interfaces.
+
+    In prerouting and postrouting, where it has not been translated yet, and has been: as the pods'
+    own namespaces see it, but for masquerading, which comes last.
+    """
+    outbound = direction is Direction.OUTBOUND
+    to_pods = []
+    for place, pod in enumerate(pods):
+        if programs := pod.outbound if outbound else pod.inbound:
+            name = f"guard_{direction}_{place}"
+            safe = _fail_safes(direction, pod.addresses, table.programs.policy.control_plane)
+            _own_end(partial(table.chain, name), table, name, direction, programs, safe)
+            names = sorted(map(interface, guarded[pod.uid]))
+            to_pods.append(f"{_INTERFACE[direction]} {{ {', '.join(names)} }} goto rf_{name}")
+    if to_pods:
+        table.base_chain(f"guard_{direction}", hook, to_pods)
+
+
 def _own_end(
+    write: Callable[[Iterable[str]], None],
     table: Table,
     hook: str,
     direction: Direction,
@@ -115,7 +162,8 @@ def _own_end(
 ) -> None:
     """The chains that judge what the namespace itself opens or is sent, by each program.
 
-    What one allows is for the next to judge: it returns, and the last one accepts.
+    `write` writes the first one. What one allows is for the next to judge: it returns, and the
+    last one accepts.
     """
     away = f"{_OPENS_NOTHING} {table.denied(MID_STREAM, direction)}"
     *before, last = (hook if not at else f"{hook}_then{at}" for at in range(len(programs)))
@@ -124,7 +172,7 @@ def _own_end(
         for name, verb in (*((name, "jump") for name in before), (last, "goto"))
         for family in FAMILIES
     ]
-    table.base_chain(hook, hook, (*_ESTABLISHED, *fail_safes, away, *to_programs))
+    write((*_ESTABLISHED, *fail_safes, away, *to_programs))
     for name, program in zip((*before, last), programs, strict=True):
         table.program(name, direction, program, "accept" if name == last else "return")
 

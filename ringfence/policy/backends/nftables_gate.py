@@ -48,9 +48,9 @@ def write_gate(table: Table, gate: Gate, released: Iterable[Passage]) -> None:
     table.base_chain("gate_forward", "forward", sent)
     table.base_chain("gate_input", "input", (FROM_LOOPBACK, *NEIGHBOURS, *sent))
     table.base_chain("gate_to", "postrouting", (TO_LOOPBACK, *NEIGHBOURS, *received))
-    for direction, (way, end, interface) in _ENDS.items():
+    for direction, (way, end, by) in _ENDS.items():
         for family, name in zip(FAMILIES, RELEASED, strict=True):
-            released_by = f"{interface} . {family.header} {end} @{name}"
+            released_by = f"{by} . {family.header} {end} @{name}"
             shut = table.denied(NEW_POD, direction)
             table.chain(f"gate_{way}_{family.number}", (f"{released_by} return", shut))
 
@@ -68,6 +68,11 @@ def _of_family(passage: Passage, family: Family) -> bool:
 
 
 def _element(passage: Passage) -> str:
-    if not _INTERFACE.fullmatch(passage.interface):
-        raise UnsupportedError(f"interface {passage.interface!r}: not a name that nftables takes")
-    return f'"{passage.interface}" . {format_address(passage.address)}'
+    return f"{interface(passage.interface)} . {format_address(passage.address)}"
+
+
+def interface(name: str) -> str:
+    """The name of an interface as nftables reads it; raises UnsupportedError."""
+    if not _INTERFACE.fullmatch(name):
+        raise UnsupportedError(f"interface {name!r}: not a name that nftables takes")
+    return f'"{name}"'

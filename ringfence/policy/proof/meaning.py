@@ -12,8 +12,10 @@ from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP, PortRange
 from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.policy.program import (
+    NO_GUARDED,
     Exposure,
     Gate,
+    Guarded,
     NodeBinding,
     NodePolicy,
     Passage,
@@ -60,6 +62,7 @@ def meaning(
     binding: PodBinding | NodeBinding,
     family: int,
     released: Iterable[Passage] = (),
+    guarded: Guarded = NO_GUARDED,
 ) -> Table:
     """What may pass in the namespace of a binding, of packets of one family."""
     said = _Meaning(policy, family)
@@ -88,6 +91,19 @@ def meaning(
             gate = f"{hook} gate"
             hooks[hook] = (*hooks.get(hook, ()), gate)
             chains[gate] = tuple(said.gate(policy.gate, hook, direction, released))
+    for pod in policy.pods if node else ():
+        for hook, direction, bound, by in (
+            ("prerouting", Direction.OUTBOUND, pod.outbound, Axis.CAME_BY),
+            ("postrouting", Direction.INBOUND, pod.inbound, Axis.LEAVES_BY),
+        ):
+            names = guarded.get(pod.uid, frozenset()) if pod.guarded else frozenset()
+            at = Match(by, joined((n, n) for n in map(interface_number, names)))
+            for place, program in enumerate(bound if names else ()):  # each must allow
+                chain = f"{hook} {pod.uid} {place}"
+                hooks[hook] = (*hooks.get(hook, ()), f"{chain} guard")
+                judged = said.own_end(direction, pod.addresses, (), program)
+                chains[chain] = tuple(judged)
+                chains[f"{chain} guard"] = Clause((at,), Call(chain), chain), _passes("others")
     return Table(family, chains, hooks)
 
 

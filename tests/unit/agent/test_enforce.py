@@ -16,6 +16,8 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.policy.backends.interface import Ruleset, UnsupportedError
 from ringfence.policy.program import (
+    NO_GUARDED,
+    Guarded,
     NodeBinding,
     NodePolicy,
     Passage,
@@ -40,7 +42,9 @@ class Recorder:
             raise UnsupportedError("cannot be said")
         return Ruleset(f"chain {binding.uid}", {}, (), {})
 
-    def render_node(self, policy: NodePolicy, released: Iterable[Passage] = ()) -> Ruleset:
+    def render_node(
+        self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
+    ) -> Ruleset:
         return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
