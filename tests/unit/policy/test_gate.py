@@ -91,6 +91,17 @@ def test_a_node_whose_pods_have_no_known_addresses_is_told_of() -> None:
     )
 
 
+def test_pods_that_may_change_their_own_rules_are_guarded_and_told_of() -> None:
+    policy_set = given(
+        "everything", NewPods.OPEN, ROOMY, FRONT_END, replace(PAYMENT, net_admin=True)
+    )
+    (policy,) = compile_policies(policy_set, ()).policies.values()
+    assert {pod.name: pod.guarded for pod in policy.pods} == {"front-end": False, "payment": True}
+    warnings = compile_nodes(policy_set, Surroundings((), NodeAccess())).warnings
+    (told,) = (one for one in warnings if one.startswith("NET_ADMIN: "))
+    assert told.endswith("(at sock-shop/payment)")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
