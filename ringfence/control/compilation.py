@@ -79,8 +79,13 @@ def _expired(policy_set: PolicySet) -> Iterator[str]:
 
 
 def _ungated(policy_set: PolicySet) -> Iterator[str]:
-    """One line for each node whose new pods cannot be told from others."""
+    """One line for each node whose new pods cannot be told from others, and each wide scope."""
     gates = Gates(policy_set)
+    for scope in gates.everywhere:
+        yield (
+            f"newPods: closed of scope {scope} holds back every new pod until the control plane"
+            " knows it: name the scope's namespaces in its query to spare all others"
+        )
     for item in policy_set.snapshot.items:
         if gates.wanted(item) and not item.pod_networks:
             yield (

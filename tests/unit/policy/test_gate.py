@@ -81,11 +81,18 @@ def test_there_is_no_gate_where_no_scope_is_closed_or_none_of_the_cluster() -> N
     assert gate_of(given("everything", NewPods.CLOSED, ROOMY, cluster="c2")) is None
 
 
+def _warnings(policy_set: PolicySet) -> tuple[str, ...]:
+    return compile_nodes(policy_set, Surroundings((), NodeAccess())).warnings
+
+
 def test_a_node_whose_pods_have_no_known_addresses_is_told_of() -> None:
     policy_set = given("everything", NewPods.CLOSED, ROOMY, NODE2)
-    warnings = compile_nodes(policy_set, Surroundings((), NodeAccess())).warnings
-    (told,) = (one for one in warnings if "newPods" in one)
-    assert told == (
+    warnings = _warnings(policy_set)
+    told, of_node = (one for one in warnings if "newPods" in one)
+    assert told.startswith("newPods: closed of scope part holds back every new pod until")
+    confined_to = given('kubernetes.namespace = "shop"', NewPods.CLOSED, ROOMY)
+    assert not [one for one in _warnings(confined_to) if "newPods" in one]
+    assert of_node == (
         "newPods: closed does not hold on node node2: its Node object has no podCIDRs, by which"
         " packets of its pods are known"
     )
@@ -97,7 +104,7 @@ def test_pods_that_may_change_their_own_rules_are_guarded_and_told_of() -> None:
     )
     (policy,) = compile_policies(policy_set, ()).policies.values()
     assert {pod.name: pod.guarded for pod in policy.pods} == {"front-end": False, "payment": True}
-    warnings = compile_nodes(policy_set, Surroundings((), NodeAccess())).warnings
+    warnings = _warnings(policy_set)
     (told,) = (one for one in warnings if one.startswith("NET_ADMIN: "))
     assert told.endswith("(at sock-shop/payment)")
 
