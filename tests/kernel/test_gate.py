@@ -22,6 +22,7 @@ from ringfence.model.address import parse_address, parse_network
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import UDP, PortRange
+from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.handle import NEW_POD
 from ringfence.policy.program import (
@@ -294,6 +295,24 @@ def test_rules_that_cannot_be_renewed_shut_nobody_out(node: Node) -> None:
     )
     assert len(outcome.problems) == 2
     assert released(node) == pods[0].passages | pods[1].passages
+
+
+class Lenient(Nftables):
+    """A back end whose rules in pods allow what the policy does not."""
+
+    def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
+        anything = Program((Rule("default/shop/p1/any", Action.ALLOW, None, (), None),))
+        return super().render_pod(replace(policy, programs={PROGRAM: anything}), binding)
+
+
+def test_rules_that_are_not_proved_open_no_gate(node: Node) -> None:
+    pods = tuple(seen(pod, f"uid{at}") for at, pod in enumerate(node.pods))
+    enforcer = Enforcer(Lenient())
+    enforce(enforcer, policy_of(free=("uid0",)), node, *pods)
+    places = [*(pod.place for pod in pods), place(node)]
+    outcome = enforcer.apply(Order(2, policy_of(pods[1], free=("uid0",))), places, pods)
+    assert "the kernel lets it pass by" in outcome.problem
+    assert released(node) == pods[0].passages
 
 
 def test_an_address_is_released_behind_its_interface_alone(node: Node) -> None:
