@@ -124,6 +124,16 @@ def _tracked(node: Node, provider: Pod) -> bool:
     return any(entry.destination == address for entry in conntrack.entries(node.path))
 
 
+def test_the_guard_drops_what_policies_reject(node: Node) -> None:
+    friend, stranger, pod = node.pods
+    reject = Program((*ADMIT.rules[:1], replace(CATCH_ALL, rejects=True)))
+    enforce(Enforcer(Nftables()), guarded(pod, reject, reject, friend), node, here(pod))
+    pod.nft("delete table inet ringfence")
+    with tcp_echo(pod, pod.address, 80):
+        tcp_exchange(friend, pod.address, 80, b"hello")
+        assert not passes(stranger, pod.address, 80)
+
+
 @pytest.mark.parametrize(
     "script",
     [

@@ -59,6 +59,8 @@ _DHCP = {
     ),
 }
 _INTERFACE = {Direction.OUTBOUND: "iifname", Direction.INBOUND: "oifname"}
+# The answer to a connection that is rejected: only errors, and resets, are made in its name.
+_OWN_RESET = "ct state related tcp flags & rst == rst accept"
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
@@ -137,9 +139,10 @@ def _guard(
     """The chains by which the node judges what pods send, or are sent, by their interfaces.
 
     In prerouting and postrouting, where it has not been translated yet, and has been: as the pods'
-    own namespaces see it, but for masquerading, which comes last.
+    own namespaces see it, but for masquerading, which comes last. What is denied is dropped.
     """
     outbound = direction is Direction.OUTBOUND
+    table.silent = True
     to_pods = []
     for place, pod in enumerate(pods):
         if programs := pod.outbound if outbound else pod.inbound:
@@ -213,7 +216,7 @@ def _fail_safes(
     """What passes whatever the policy says, for the holder of the addresses."""
     always = (*NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
     if direction is Direction.OUTBOUND:
-        return (TO_LOOPBACK, *always, *_control_plane(control_plane))
+        return (_OWN_RESET, TO_LOOPBACK, *always, *_control_plane(control_plane))
     own = tuple(
         f"{header} saddr {text} {header} daddr {text} accept"
         for header, text in map(_header, addresses)

@@ -27,6 +27,7 @@ from ringfence.policy.program import (
 )
 from ringfence.policy.proof.packets import (
     FIN_SYN_RST_ACK,
+    RST,
     SYN,
     Axis,
     Call,
@@ -43,6 +44,7 @@ from ringfence.policy.proof.packets import (
 _V4, _V6 = 4, 6
 _ICMP_OF = {_V4: ICMP, _V6: ICMPV6}
 _OPENS_NOTHING = joined((n, n) for n in range(256) if n & FIN_SYN_RST_ACK != SYN)
+_RESETS = joined((n, n) for n in range(256) if n & RST)
 _LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
 _DHCP_AGENTS = (0xFF02 << 112 | 0x1_0002,) * 2
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415)."""
@@ -65,7 +67,7 @@ def meaning(
     guarded: Guarded = NO_GUARDED,
 ) -> Table:
     """What may pass in the namespace of a binding, of packets of one family."""
-    said = _Meaning(policy, family)
+    said, silent = _Meaning(policy, family), _Meaning(policy, family, silent=True)
     node = binding if isinstance(binding, NodeBinding) else None
     chains: dict[str, tuple[Clause, ...]] = {}
     hooks: dict[str, tuple[str, ...]] = {}
@@ -79,7 +81,7 @@ def meaning(
             chains[chain] = tuple(said.own_end(direction, binding.addresses, stated, program))
     if node and node.received is not None:
         hooks["prerouting"] = ("received",)
-        hooks["output"] = (*hooks.get("output", ()), "received")
+        hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
     if node and policy.gate is not None:
@@ -101,15 +103,15 @@ def meaning(
             for place, program in enumerate(bound if names else ()):  # each must allow
                 chain = f"{hook} {pod.uid} {place}"
                 hooks[hook] = (*hooks.get(hook, ()), f"{chain} guard")
-                judged = said.own_end(direction, pod.addresses, (), program)
+                judged = silent.own_end(direction, pod.addresses, (), program)
                 chains[chain] = tuple(judged)
                 chains[f"{chain} guard"] = Clause((at,), Call(chain), chain), _passes("others")
     return Table(family, chains, hooks)
 
 
 class _Meaning:
-    def __init__(self, policy: NodePolicy, family: int) -> None:
-        self._policy, self._family = policy, family
+    def __init__(self, policy: NodePolicy, family: int, *, silent: bool = False) -> None:
+        self._policy, self._family, self._silent = policy, family, silent
 
     def own_end(
         self,
@@ -127,6 +129,9 @@ class _Meaning:
                 yield _passes("a workload to itself", *both)
             held = tuple(end for end in self._policy.control_plane if end[0] in addresses)
         else:
+            related = _is(Axis.STATE, State.RELATED.value)
+            reset = _is(Axis.PROTOCOL, TCP), Match(Axis.FLAGS, _RESETS)
+            yield _passes("resets of what is rejected", related, *reset)
             yield _passes("loopback", _is(Axis.TO_LOOPBACK, 1))
             held = self._policy.control_plane
         yield from self._neighbourhood(direction)
@@ -187,6 +192,10 @@ class _Meaning:
                 if of is not None
             )
             verdict = Outcome.ACCEPT if rule.action is Action.ALLOW else Outcome.DROP
+            if rule.rejects and not self._silent:
+                verdict = Outcome.PROHIBITED
+                reset = (*held, *sent, _is(Axis.PROTOCOL, TCP))
+                yield Clause(reset, Outcome.RESET, rule.handle)
             yield Clause((*held, *sent), verdict, rule.handle)
 
     def _sent(self, protocol: int | None, ports: tuple[PortRange, ...]) -> tuple[Match, ...] | None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ringfence.control.compilation import Surroundings, compile_nodes
+from ringfence.control.compilation import compile_nodes
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import parse_network
 from ringfence.model.ids import ItemKey, RevisionId, ScopeName, Version, WorkspaceName
@@ -15,6 +15,7 @@ from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Item
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import Gate, decode, encode
 from tests.golden.shop import CARTS, DENY_ALL, FRONT_END, NODE1, NODE2, PAYMENT
@@ -39,7 +40,10 @@ def given(query: str, new_pods: NewPods, *items: Item, cluster: str = "c1") -> P
         ]
     )
     workspaces = [
-        (Workspace(WorkspaceName(scope), scope, True, DENY_ALL, (), (), choice), Version(1))
+        (
+            Workspace(WorkspaceName(scope), scope, True, DENY_ALL, (), (), new_pods=choice),
+            Version(1),
+        )
         for scope, choice in ((root, NewPods.OPEN), (part, new_pods))
     ]
     snapshot = Snapshot((RevisionId(at + 1), item) for at, item in enumerate(items))
