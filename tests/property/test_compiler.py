@@ -18,7 +18,7 @@ from ringfence.model.address import Address, parse_address, parse_network
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId, Version, item_key
 from ringfence.model.labels import LABEL_PREFIX
 from ringfence.model.manifest import Metadata, PolicyManifest
-from ringfence.model.policy import Action, CatchAll
+from ringfence.model.policy import Action, CatchAll, NewPods
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.ranges import spans
 from ringfence.model.workload import Backend, ContainerPort, Item, ItemKind
@@ -81,7 +81,12 @@ class Changing:
         self.revision += 1
         told = {k: v for k, v in one.labels.items() if not k.startswith(LABEL_PREFIX)}
         app = {LABEL_PREFIX + "app": told["app"]} if "app" in told else {}
-        self.items[one.key] = RevisionId(self.revision), replace(one, labels={**told, **app})
+        one = replace(one, labels={**told, **app})
+        if one.kind is ItemKind.NODE and one.name == "n1":
+            one = replace(one, pod_networks=(parse_network("10.0.0.0/16"),))
+        if one.kind is ItemKind.POD:
+            one = replace(one, net_admin=one.name.endswith("1"))
+        self.items[one.key] = RevisionId(self.revision), one
 
     def some(self, digits: _Digits, kind: ItemKind) -> Item | None:
         """One of a kind, if there is any."""
@@ -199,7 +204,8 @@ def quarantined(world: Changing, digits: _Digits) -> None:
 def written(world: Changing, digits: _Digits) -> None:
     (one, version), *others = world.judged_by.workspaces
     catch_all = CatchAll(digits.choose([Action.ALLOW, Action.DENY]), Action.DENY)
-    fresh = replace(one, catch_all=catch_all, policies=one.policies[::-1])
+    new_pods = digits.choose(list(NewPods))
+    fresh = replace(one, catch_all=catch_all, policies=one.policies[::-1], new_pods=new_pods)
     pairs = ((fresh, Version(version + 1)), *others)
     world.judged_by = replace(world.judged_by, workspaces=pairs)
 
@@ -215,11 +221,16 @@ CHANGES += [node_goes, node_comes]
     worlds(),
     st.sampled_from([(), (), (CLUSTERS[0],)]),
     st.lists(st.lists(st.integers(0, 2**60), min_size=1, max_size=3), min_size=3, max_size=6),
+    st.lists(st.sampled_from(NewPods), min_size=10),
 )
 def test_what_stands_is_what_a_full_compile_gives(
-    drawn: World, live: tuple[ClusterId, ...], steps: list[list[int]]
+    drawn: World, live: tuple[ClusterId, ...], steps: list[list[int]], new_pods: list[NewPods]
 ) -> None:
-    judged_by = JudgedBy(drawn.tree, tuple(drawn.enforced), (), tuple(drawn.quarantines), live)
+    enforced = tuple(
+        (replace(one, new_pods=choice), version)
+        for (one, version), choice in zip(drawn.enforced, new_pods, strict=False)
+    )
+    judged_by = JudgedBy(drawn.tree, enforced, (), tuple(drawn.quarantines), live)
     world = Changing({}, judged_by, replace(MOMENT, at_ns=0), 0)
     for one in drawn.items:
         world.put(one)
