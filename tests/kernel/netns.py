@@ -122,7 +122,7 @@ def node_with_pods(count: int) -> Iterator[Node]:
             join(node, stack.enter_context(namespace("pod")), i) for i in range(1, count + 1)
         )
         for pod in pods:
-            _await_carrier(pod)
+            await_carrier(pod)
         yield Node(node.name, pods)
 
 
@@ -151,7 +151,7 @@ def join(node: Namespace, pod: Namespace, number: int) -> Pod:
     return Pod(pod.name, address, address6, gateway, gateway6, device, node.ifindex(device))
 
 
-def _await_carrier(pod: Pod) -> None:
+def await_carrier(pod: Pod) -> None:
     """IPv6 answers for an address only once the kernel has told itself of the carrier."""
     deadline = time.monotonic() + 5
     while pod.run("cat", "/sys/class/net/eth0/operstate").strip() != "up":
