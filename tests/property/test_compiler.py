@@ -25,6 +25,7 @@ from ringfence.model.policy import (
     End,
     FilterEnd,
     FqdnEnd,
+    NewPods,
     OutsideEnd,
     OwnNodeEnd,
     Policy,
@@ -97,7 +98,12 @@ class Changing:
         self.revision += 1
         told = {k: v for k, v in one.labels.items() if not k.startswith(LABEL_PREFIX)}
         app = {LABEL_PREFIX + "app": told["app"]} if "app" in told else {}
-        self.items[one.key] = RevisionId(self.revision), replace(one, labels={**told, **app})
+        one = replace(one, labels={**told, **app})
+        if one.kind is ItemKind.NODE and one.name == "n1":
+            one = replace(one, pod_networks=(parse_network("10.0.0.0/16"),))
+        if one.kind is ItemKind.POD:
+            one = replace(one, net_admin=one.name.endswith("1"))
+        self.items[one.key] = RevisionId(self.revision), one
 
     def some(self, digits: _Digits, kind: ItemKind) -> Item | None:
         """One of a kind, if there is any."""
@@ -211,7 +217,8 @@ def quarantined(world: Changing, digits: _Digits) -> None:
 def written(world: Changing, digits: _Digits) -> None:
     (one, version), *others = world.judged_by.workspaces
     catch_all = CatchAll(digits.choose([Action.ALLOW, Action.DENY]), Action.DENY)
-    fresh = replace(one, catch_all=catch_all, policies=one.policies[::-1])
+    new_pods = digits.choose(list(NewPods))
+    fresh = replace(one, catch_all=catch_all, policies=one.policies[::-1], new_pods=new_pods)
     pairs = ((fresh, Version(version + 1)), *others)
     world.judged_by = replace(world.judged_by, workspaces=pairs)
 
@@ -254,12 +261,16 @@ def speaking(one: Workspace) -> Workspace:
     worlds(),
     st.sampled_from([(), (), (CLUSTERS[0],)]),
     steps,
+    st.lists(st.sampled_from(NewPods), min_size=10),
 )
 def test_what_stands_is_what_a_full_compile_gives(
-    drawn: World, live: tuple[ClusterId, ...], steps: list[list[Step]]
+    drawn: World, live: tuple[ClusterId, ...], steps: list[list[Step]], new_pods: list[NewPods]
 ) -> None:
     (first, version), *others = drawn.enforced
-    enforced = ((speaking(first), version), *others)
+    enforced = tuple(
+        (replace(one, new_pods=choice), its)
+        for (one, its), choice in zip([(speaking(first), version), *others], new_pods, strict=False)
+    )
     judged_by = JudgedBy(drawn.tree, enforced, (), tuple(drawn.quarantines), live)
     world = Changing({}, judged_by, replace(MOMENT, at_ns=0), 0)
     for one in drawn.items:
