@@ -67,8 +67,12 @@ class Outcome:
 
 def read_order(directive: Directive) -> Order:
     """Read a directive; raises InputError."""
-    data = directive.node_policy
-    return Order(directive.revision, program.decode(data) if data else None)
+    return Order(directive.revision, read_policy(directive.node_policy))
+
+
+def read_policy(data: bytes) -> NodePolicy | None:
+    """Read a policy from a directive, None for no rules; raises InputError."""
+    return program.decode(data) if data else None
 
 
 def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -> Plan:

@@ -14,7 +14,7 @@ from ringfence.agent.spool import Spool
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.backoff import Backoff
-from ringfence.wire.generated.agent_pb2 import AgentState, Directive, DnsAnswer, DnsAnswers
+from ringfence.wire.generated.agent_pb2 import AgentState, DnsAnswer, DnsAnswers, SignedDirective
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 from ringfence.wire.limits import MOST_DNS_ANSWERS
 
@@ -30,7 +30,7 @@ class Session:
     """The standing conversation: tells the agent's state, hears directives."""
 
     def __init__(
-        self, link: Link, state: Callable[[], AgentState], hear: Callable[[Directive], None]
+        self, link: Link, state: Callable[[], AgentState], hear: Callable[[SignedDirective], None]
     ) -> None:
         """`state` gives what to say now; `hear` takes a directive and must not block."""
         self._link, self._state, self._hear = link, state, hear

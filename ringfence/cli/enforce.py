@@ -8,6 +8,7 @@ import typer
 
 from ringfence.cli.client import Client, connect
 from ringfence.cli.output import AnswerOption, Format, emit_data, say, tell
+from ringfence.model.duration import parse_duration
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import parse_version
 from ringfence.model.override import Override
@@ -35,20 +36,38 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
     ] = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="60s",
+            help="Take it back after so long unless `ringfence confirm` is run before.",
+        ),
+    ] = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Show what would change and for whom, ask, then enforce these workspaces, and no others.
 
+    Without any, tell what is enforced, and what of it is on trial.
+
     Exit code 2 if it is not in force on every node by the end of the wait.
 
     Example: ringfence enforce sock-shop nodes
+
+    ringfence enforce sock-shop@p7 --confirm 60s
     """
-    if bool(workspaces) == off:
+    if workspaces and off:
         raise InputError("name the workspaces to enforce, or write --off to stop enforcing")
+    if not workspaces and not off:
+        if confirm or dry_run:
+            raise InputError("name the workspaces to enforce, or write --off")
+        _show_state(connect().get("/enforcement"), output)
+        return
     wanted = [_workspace(text) for text in workspaces or []]
     body = {"workspaces": wanted, "override": override or []}
+    if confirm is not None:
+        body["confirm_seconds"] = parse_duration(confirm)
     if not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
@@ -82,7 +101,9 @@ def carry_out(
     # The versions that were shown, even if there are newer ones by now.
     shown = {**body, "workspaces": plan["workspaces"]}
     revision = _send(client, shown, off=off, dry_run=False)["revision"]
-    return not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
+    in_force = not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
+    tell_trial(client.get("/enforcement"))
+    return in_force
 
 
 def _workspace(text: str) -> dict[str, Any]:
@@ -92,8 +113,8 @@ def _workspace(text: str) -> dict[str, Any]:
 
 def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
     if off:
-        expected = body["expected_revision"]
-        answer = client.delete("/enforcement", dry_run=dry_run, expected_revision=expected)
+        asked = {name: body.get(name) for name in ("expected_revision", "confirm_seconds")}
+        answer = client.delete("/enforcement", dry_run=dry_run, **asked)
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
     return dict(answer)
@@ -140,6 +161,31 @@ def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
         tell(f"not known to be in force on {node}: no agent is connected there")
     tell_quarantined(state["quarantined"])
     return not behind and not state["unreached"]
+
+
+def _show_state(state: dict[str, Any], output: Format) -> None:
+    if output is not Format.TABLE:
+        emit_data(state, output)
+        return
+    for cluster in state["kubernetes_clusters"]:
+        say(f"the policies of Kubernetes cluster {cluster}")
+    for one in state["workspaces"]:
+        say(f"{one['name']}@p{one['version']}")
+    if not state["workspaces"]:
+        say("no workspace is enforced")
+    tell_trial(state)
+    tell_quarantined(state["quarantined"])
+
+
+def tell_trial(state: dict[str, Any]) -> None:
+    """Say on stderr what is on trial, and what becomes of it."""
+    trial = state["trial"]
+    if trial:
+        before = [f"{one['name']}@p{one['version']}" for one in trial["workspaces_before"]]
+        tell(
+            f"revision {trial['revision']} is on trial: in {trial['seconds_left']:.0f} s"
+            f" {named(before) or 'nothing'} is enforced again, unless you run `ringfence confirm`"
+        )
 
 
 def tell_quarantined(names: list[str]) -> None:

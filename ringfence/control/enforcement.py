@@ -21,7 +21,7 @@ from ringfence.control.background import Alarm, Background
 from ringfence.control.compilation import Compilation, Surroundings, compile_nodes
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
-from ringfence.control.judged import load_judged_by
+from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.plan import Plan, affected, describe_changes, in_force, refusal
 from ringfence.control.policies import (
@@ -31,6 +31,15 @@ from ringfence.control.policies import (
     load_workspace,
 )
 from ringfence.control.services import Clock
+from ringfence.control.trial import (
+    Asked,
+    Task,
+    begun,
+    judged_before,
+    refusal_on_trial,
+    tasks,
+    told_of,
+)
 from ringfence.inventory.ports import PortSet, declared_ports
 from ringfence.model.errors import RingfenceError
 from ringfence.model.fqdn import fqdn_matches
@@ -40,9 +49,15 @@ from ringfence.policy.document import Documents
 from ringfence.policy.moment import expiries, patterns
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.database import Database
-from ringfence.store.relational.enforcement import Enforced, enforce, enforced_now
+from ringfence.store.relational.enforcement import (
+    Enforced,
+    describe_set,
+    enforce,
+    enforced_now,
+)
 from ringfence.store.relational.quarantines import load_quarantines
-from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive
+from ringfence.store.relational.trials import begin_trial, end_trial, load_trial
+from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive, Fallback
 
 _LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 0.1
@@ -55,13 +70,13 @@ Wanted = Sequence[tuple[WorkspaceName, Version | None]]
 
 @dataclass(frozen=True, slots=True)
 class _Desired:
-    """One node's policy, as JSON, and since when it is this one."""
+    """What one node has to do, and since when it is this."""
 
     revision: int
-    policy: bytes
+    task: Task
 
 
-_NOTHING = _Desired(0, b"")
+_NOTHING = _Desired(0, Task(b""))
 
 
 class Enforcement:
@@ -129,10 +144,17 @@ class Enforcement:
         desired = self._desired.get(node) if self._enforcing is not False else _NOTHING
         if desired is None:
             return None
-        cluster, _ = node
+        cluster, name = node
+        task = desired.task
+        fallback = None
+        if task.fallback is not None:
+            fallback = Fallback(node_policy=task.fallback, at_ns=task.fallback_ns)
         return Directive(
             revision=desired.revision,
-            node_policy=desired.policy,
+            node_policy=task.policy,
+            kubernetes_cluster=cluster,
+            node=name,
+            fallback=fallback,
             declared_ports=[
                 DeclaredPort(protocol=protocol, port=port)
                 for protocol, port in sorted(self._ports.get(cluster, ()))
@@ -172,26 +194,32 @@ class Enforcement:
         overrides: Collection[Override],
         author: Author,
         expected: int | None = None,
+        asked: Asked | None = None,
     ) -> Plan:
         """Enforce these workspaces and no others; raises ConflictError where that is refused.
 
-        It is as well where something else is enforced by now than at revision `expected`. On
-        return the nodes' directives are worked out, though not yet in force.
+        It is as well where something else is enforced by now than at revision `expected`. `asked`
+        for a trial, it is to be taken back unless that goes well. On return the nodes' directives
+        are worked out, though not yet in force.
         """
         async with self._lock:
             current, plan, named = await self._plan(wanted, overrides, expected)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
+            if asked and pairs == current.workspaces:
+                raise ConflictError("this is enforced already: there is nothing to try")
             if pairs != current.workspaces:
                 now_ns, actor = self._clock(), author.principal.actor
-                what = "enforced " + (
-                    ", ".join(f"{name}@p{version}" for name, version in pairs) or "nothing"
-                )
+                fresh = Enforced(plan.revision, pairs, actor, now_ns)
+                what = f"enforced {describe_set(fresh)}{told_of(asked)}"
                 async with self._database.write() as connection:
                     await self._refuse_changed(connection, pairs, named)
-                    fresh = Enforced(plan.revision, pairs, actor, now_ns)
                     await enforce(connection, self._tenant, fresh)
+                    await end_trial(connection, self._tenant)
+                    if asked:
+                        trial = begun(asked, fresh, current)
+                        await begin_trial(connection, self._tenant, trial)
                     told = "\n".join(plan.changes)
                     await author.note(connection, now_ns, what, told, about="enforcement")
             await self._recompute()
@@ -210,6 +238,7 @@ class Enforcement:
                 )
             old = await load_enforced(connection, self._tenant)
             apart = await load_quarantines(connection, self._tenant)
+            trial = await load_trial(connection, self._tenant)
             wanted = sorted(set(wanted), key=lambda pair: pair[0])
             new = [await load_workspace(connection, self._tenant, *pair) for pair in wanted]
             pairs = tuple((workspace.name, version) for workspace, version in new)
@@ -230,7 +259,8 @@ class Enforcement:
                     *([problem] if problem else []),
                     *compile_nodes(after, self.surroundings).warnings,
                 ),
-                refused=refusal(after, overrides),
+                # All rules may go at any time, and the trial with them.
+                refused=refusal(after, overrides) or (refusal_on_trial(trial) if pairs else ""),
             )
 
         return current, await asyncio.to_thread(work), named
@@ -280,30 +310,34 @@ class Enforcement:
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
         snapshot, moment = self._inventory.timeline.latest(), self._inventory.now()
-        before = self._ports
+        ports = self._ports
         self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
         try:
             async with self._database.read() as connection:
                 judged_by = await load_judged_by(connection, self._tenant)
-            enforced = judged_by.workspaces
+                trial = await load_trial(connection, self._tenant)
+                before = await judged_before(connection, self._tenant, judged_by, trial)
+            enforced = (*judged_by.workspaces, *before.workspaces)
             self._patterns = frozenset(patterns(enforced))
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._alarm.set((*expiries(enforced), *named), moment.at_ns)
             any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
 
-            def work() -> Compilation:
-                policy_set = judged_by.ringfence(snapshot, moment)
-                return compile_nodes(policy_set, self.surroundings, judged_by.kubernetes(snapshot))
+            def work(by: JudgedBy) -> Compilation:
+                policy_set = by.ringfence(snapshot, moment)
+                return compile_nodes(policy_set, self.surroundings, by.kubernetes(snapshot))
 
-            compilation = await asyncio.to_thread(work) if any_rules else Compilation({}, ())
+            nothing = Compilation({}, ())
+            compilation = await asyncio.to_thread(work, judged_by) if any_rules else nothing
+            fallback = await asyncio.to_thread(work, before) if trial else nothing
         except RingfenceError as error:
             self._fail(str(error))
             return
-        nodes = compilation.nodes
+        nodes = tasks(compilation.nodes, fallback.nodes, trial)
         self.problem, self.warnings = "", compilation.warnings
-        for_all = self._enforcing != any_rules or self._ports != before
+        for_all = self._enforcing != any_rules or self._ports != ports
         self._enforcing = any_rules
-        changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
+        changed = [key for key, task in nodes.items() if self._renew(key, task)]
         self._desired = {key: self._desired[key] for key in nodes}
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
 
@@ -312,11 +346,11 @@ class Enforcement:
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
 
-    def _renew(self, key: NodeKey, policy: bytes) -> bool:
+    def _renew(self, key: NodeKey, task: Task) -> bool:
         held = self._desired.get(key)
-        if held is not None and held.policy == policy:
+        if held is not None and held.task == task:
             return False
         # Grows over restarts too, without being stored.
         self._revision = max(self._revision + 1, self._clock() // 10**6)
-        self._desired[key] = _Desired(self._revision, policy)
+        self._desired[key] = _Desired(self._revision, task)
         return True

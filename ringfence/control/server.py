@@ -37,6 +37,7 @@ from ringfence.control.pki import Authority
 from ringfence.control.quarantine import Quarantines
 from ringfence.control.requests import Requests
 from ringfence.control.services import Clock, Services
+from ringfence.control.trials import Trials
 from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
@@ -135,6 +136,8 @@ class ControlPlane:
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
         )
         await self._run(enforcement)
+        trials = Trials(self._clock, database, DEFAULT_TENANT, enforcement, metrics)
+        await self._run(trials)
         quarantines = Quarantines(
             self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics
         )
@@ -147,6 +150,7 @@ class ControlPlane:
             inventory=inventory,
             labels=labels,
             enforcement=enforcement,
+            trials=trials,
             quarantines=quarantines,
             requests=requests,
             agents=agents,

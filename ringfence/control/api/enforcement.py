@@ -9,17 +9,23 @@ from pydantic import BaseModel, Field
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
 from ringfence.control.api.numbers import RowNumber, VersionNumber
+from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.trial import Asked
 from ringfence.model.ids import NodeName, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.workload import ItemKind
+from ringfence.store.relational.enforcement import NEVER, Enforced, enforced_at
 from ringfence.store.relational.kubernetes import enforced_clusters
+from ringfence.store.relational.trials import Trial, load_trial
 
 router = APIRouter(tags=["enforcement"])
+
+_SHORTEST_TRIAL, _LONGEST_TRIAL = 5, 24 * 3600  # seconds
 
 
 class EnforcedWorkspace(BaseModel):
@@ -29,11 +35,21 @@ class EnforcedWorkspace(BaseModel):
     version: int
 
 
+class TrialResponse(BaseModel):
+    """A change that is taken back unless it goes well."""
+
+    revision: int
+    workspaces_before: list[EnforcedWorkspace] = Field(description="To go back to.")
+    until: str
+    seconds_left: float
+
+
 class EnforcementResponse(BaseModel):
     """What is enforced, and how far each agent is; revision 0 is before the first time."""
 
     revision: int
     workspaces: list[EnforcedWorkspace]
+    trial: TrialResponse | None = Field(description="Null where nothing is on trial.")
     kubernetes_clusters: list[str] = Field(description="Whose own policies are enforced.")
     agents: list[AgentResponse]
     unreached: list[str] = Field(
@@ -58,6 +74,14 @@ ExpectedRevision = Annotated[
 ]
 
 
+ConfirmSeconds = Annotated[
+    int | None,
+    Field(
+        ge=_SHORTEST_TRIAL, le=_LONGEST_TRIAL, description="Take it back unless confirmed by then."
+    ),
+]
+
+
 class EnforcementRequest(BaseModel):
     """The workspaces to enforce, and no others."""
 
@@ -65,6 +89,13 @@ class EnforcementRequest(BaseModel):
     dry_run: bool = False
     override: list[Override] = Field(default=[], description="Words that refusals name.")
     expected_revision: ExpectedRevision = None
+    confirm_seconds: ConfirmSeconds = None
+
+
+class RevisionResponse(BaseModel):
+    """What is enforced by now."""
+
+    revision: int
 
 
 class PlanResponse(BaseModel):
@@ -82,11 +113,15 @@ class PlanResponse(BaseModel):
 async def show_enforcement(services: ServicesDep, principal: PrincipalDep) -> EnforcementResponse:
     """Show what is enforced."""
     current = await services.enforcement.current()
+    tenant = principal.tenant
     async with services.database.read() as connection:
-        clusters = await enforced_clusters(connection, principal.tenant)
+        clusters = await enforced_clusters(connection, tenant)
+        trial = await load_trial(connection, tenant)
+        before = await enforced_at(connection, tenant, trial.previous) if trial else NEVER
     return EnforcementResponse(
         revision=current.revision,
         workspaces=_workspaces(current.workspaces),
+        trial=_trial(trial, before, services.clock()) if trial else None,
         kubernetes_clusters=list(clusters),
         agents=agent_responses(services),
         unreached=["/".join(node) for node in sorted(_unreached(services))],
@@ -107,7 +142,20 @@ async def enforce(
     override, expected = request.override, request.expected_revision
     if request.dry_run:
         return _response(await services.enforcement.plan(wanted, override, expected))
-    return _response(await services.enforcement.enforce(wanted, override, author, expected))
+    asked = _asked(request.confirm_seconds)
+    return _response(await services.enforcement.enforce(wanted, override, author, expected, asked))
+
+
+@router.post("/enforcement/confirm")
+async def confirm(services: ServicesDep, author: AuthorDep) -> RevisionResponse:
+    """Keep what is on trial."""
+    return RevisionResponse(revision=(await services.trials.confirm(author)).revision)
+
+
+@router.post("/enforcement/revert")
+async def revert(services: ServicesDep, author: AuthorDep) -> RevisionResponse:
+    """Go back from what is on trial to what was enforced before."""
+    return RevisionResponse(revision=await services.trials.revert(author))
 
 
 @router.delete("/enforcement")
@@ -117,11 +165,17 @@ async def stop_enforcing(
     *,
     dry_run: bool = False,
     expected_revision: ExpectedRevision = None,
+    confirm_seconds: ConfirmSeconds = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
     if dry_run:
         return _response(await services.enforcement.plan([], [], expected_revision))
-    return _response(await services.enforcement.enforce([], [], author, expected_revision))
+    asked = _asked(confirm_seconds)
+    return _response(await services.enforcement.enforce([], [], author, expected_revision, asked))
+
+
+def _asked(confirm_seconds: int | None) -> Asked | None:
+    return None if confirm_seconds is None else Asked(confirm_seconds * 10**9)
 
 
 def _response(plan: Plan) -> PlanResponse:
@@ -132,6 +186,15 @@ def _response(plan: Plan) -> PlanResponse:
         workloads=list(plan.workloads),
         warnings=list(plan.warnings),
         refused=plan.refused,
+    )
+
+
+def _trial(trial: Trial, before: Enforced, now_ns: int) -> TrialResponse:
+    return TrialResponse(
+        revision=trial.revision,
+        workspaces_before=_workspaces(before.workspaces),
+        until=format_time(trial.until_ns),
+        seconds_left=max(0, trial.until_ns - now_ns) / 10**9,
     )
 
 

@@ -42,7 +42,7 @@ class ControlPlaneStub:
         self.Session = channel.stream_stream(
                 '/ringfence.v1.ControlPlane/Session',
                 request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.SerializeToString,
-                response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.FromString,
+                response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.SignedDirective.FromString,
                 _registered_method=True)
         self.Report = channel.unary_unary(
                 '/ringfence.v1.ControlPlane/Report',
@@ -110,7 +110,7 @@ def add_ControlPlaneServicer_to_server(servicer, server):
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
                     request_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.FromString,
-                    response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.SerializeToString,
+                    response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.SignedDirective.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -181,7 +181,7 @@ class ControlPlane:
             target,
             '/ringfence.v1.ControlPlane/Session',
             ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.SerializeToString,
-            ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.FromString,
+            ringfence_dot_wire_dot_generated_dot_agent__pb2.SignedDirective.FromString,
             options,
             channel_credentials,
             insecure,
