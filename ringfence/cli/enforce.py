@@ -8,7 +8,7 @@ import typer
 
 from ringfence.cli.client import Client, connect
 from ringfence.cli.output import AnswerOption, Format, emit_data, say, tell
-from ringfence.model.duration import parse_duration
+from ringfence.cli.trial import follow_stage, tell_trial, trial_body
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import parse_version
 from ringfence.model.override import Override
@@ -43,6 +43,18 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
             help="Take it back after so long unless `ringfence confirm` is run before.",
         ),
     ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NODE",
+            help="Enforce at these nodes first, by commas or repeated; any: at one.",
+        ),
+    ] = None,
+    for_: Annotated[str, typer.Option("--for", help="How long --stage tries it.")] = "5m",
+    threshold: Annotated[
+        str,
+        typer.Option(help="Share of --stage's conversations that may be dropped unforeseen."),
+    ] = "1%",
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
     output: AnswerOption = Format.TABLE,
@@ -51,23 +63,27 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Without any, tell what is enforced, and what of it is on trial.
 
-    Exit code 2 if it is not in force on every node by the end of the wait.
+    Exit code 2 if it is not in force on every node by the end of the wait. With --stage, which
+    waits until the trial is over, also if it was reverted.
 
     Example: ringfence enforce sock-shop nodes
 
     ringfence enforce sock-shop@p7 --confirm 60s
+
+    ringfence enforce sock-shop@p7 --stage node1 --for 10m --threshold 0.5%
     """
     if workspaces and off:
         raise InputError("name the workspaces to enforce, or write --off to stop enforcing")
     if not workspaces and not off:
-        if confirm or dry_run:
+        if confirm or stage or dry_run:
             raise InputError("name the workspaces to enforce, or write --off")
         _show_state(connect().get("/enforcement"), output)
         return
     wanted = [_workspace(text) for text in workspaces or []]
     body = {"workspaces": wanted, "override": override or []}
-    if confirm is not None:
-        body["confirm_seconds"] = parse_duration(confirm)
+    if off and stage:
+        raise InputError("without rules nothing is dropped: use --confirm instead of --stage")
+    body |= trial_body(confirm, stage, for_, threshold)
     if not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
@@ -101,6 +117,9 @@ def carry_out(
     # The versions that were shown, even if there are newer ones by now.
     shown = {**body, "workspaces": plan["workspaces"]}
     revision = _send(client, shown, off=off, dry_run=False)["revision"]
+    staged = body.get("stage")
+    if wait and staged and not follow_stage(client, revision):
+        return False
     in_force = not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
     tell_trial(client.get("/enforcement"))
     return in_force
@@ -175,17 +194,6 @@ def _show_state(state: dict[str, Any], output: Format) -> None:
         say("no workspace is enforced")
     tell_trial(state)
     tell_quarantined(state["quarantined"])
-
-
-def tell_trial(state: dict[str, Any]) -> None:
-    """Say on stderr what is on trial, and what becomes of it."""
-    trial = state["trial"]
-    if trial:
-        before = [f"{one['name']}@p{one['version']}" for one in trial["workspaces_before"]]
-        tell(
-            f"revision {trial['revision']} is on trial: in {trial['seconds_left']:.0f} s"
-            f" {named(before) or 'nothing'} is enforced again, unless you run `ringfence confirm`"
-        )
 
 
 def tell_quarantined(names: list[str]) -> None:

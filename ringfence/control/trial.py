@@ -11,29 +11,38 @@ from ringfence.control.judged import JudgedBy
 from ringfence.control.policies import load_set, load_tree
 from ringfence.model.duration import format_duration
 from ringfence.model.ids import TenantId
+from ringfence.model.words import named
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.enforcement import Enforced, enforced_at
 from ringfence.store.relational.trials import Trial
 
 _GRACE_NS = 5 * 10**9
 """An agent goes back by itself only so long after the control plane should have told it to."""
+_STAGED_GRACE_NS = 60 * 10**9
+"""The same of a staged trial: at its end the control plane first looks at what was seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A trial as a person asks for it."""
+    """A trial as a person asks for it: staged at `nodes`, or to be confirmed."""
 
     for_ns: int
+    nodes: tuple[NodeKey, ...] | None = None
+    threshold: float | None = None
 
 
 def begun(asked: Asked, fresh: Enforced, current: Enforced) -> Trial:
     """The trial of a set that is enforced now, in place of the current one."""
-    return Trial(fresh.revision, current.revision, fresh.since_ns + asked.for_ns)
+    until_ns = fresh.since_ns + asked.for_ns
+    return Trial(fresh.revision, current.revision, until_ns, asked.nodes, asked.threshold)
 
 
 def told_of(asked: Asked | None) -> str:
     """What the audit trail says of it."""
-    return f" on trial, for {format_duration(asked.for_ns // 10**9)}" if asked else ""
+    if asked is None:
+        return ""
+    where = f" at {named(['/'.join(node) for node in asked.nodes])}" if asked.nodes else ""
+    return f" on trial{where}, for {format_duration(asked.for_ns // 10**9)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +63,13 @@ def tasks(
     """What each node has to do, of what it would by the enforced set and by the one before."""
     if trial is None:
         return {node: Task(policy) for node, policy in policies.items()}
-    until_ns = trial.until_ns + _GRACE_NS
-    return {
-        node: Task(policies.get(node, b""), before.get(node, b""), until_ns)
-        for node in {*policies, *before}
-    }
+    until_ns = trial.until_ns + (_GRACE_NS if trial.nodes is None else _STAGED_GRACE_NS)
+    found = {}
+    for node in {*policies, *before}:
+        old = before.get(node, b"")
+        on_trial = trial.nodes is None or node in trial.nodes
+        found[node] = Task(policies.get(node, b""), old, until_ns) if on_trial else Task(old)
+    return found
 
 
 async def load_before(

@@ -1,10 +1,10 @@
 """What is enforced: to see it, to plan a change of it, and to make one."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
@@ -15,6 +15,7 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.staged import choose_nodes
 from ringfence.control.trial import Asked
 from ringfence.model.ids import NodeName, Version, WorkspaceName
 from ringfence.model.override import Override
@@ -35,13 +36,25 @@ class EnforcedWorkspace(BaseModel):
     version: int
 
 
+class StageResponse(BaseModel):
+    """Where a staged trial is in force, and what was seen there by now."""
+
+    nodes: list[str] = Field(description="As KUBERNETES-CLUSTER/NAME.")
+    threshold: float = Field(description="The share of `unforeseen` from which on it is reverted.")
+    conversations: int
+    unforeseen: int = Field(description="How many were dropped that should not have been.")
+    examples: list[str]
+
+
 class TrialResponse(BaseModel):
     """A change that is taken back unless it goes well."""
 
     revision: int
     workspaces_before: list[EnforcedWorkspace] = Field(description="To go back to.")
     until: str
+    seconds: float = Field(description="All of its time.")
     seconds_left: float
+    stage: StageResponse | None = Field(description="Null where somebody has to confirm it.")
 
 
 class EnforcementResponse(BaseModel):
@@ -82,6 +95,16 @@ ConfirmSeconds = Annotated[
 ]
 
 
+class StageRequest(BaseModel):
+    """Enforce at some nodes first, and everywhere if it goes well there."""
+
+    nodes: list[str] = Field(
+        default=[], description="NAME, or KUBERNETES-CLUSTER/NAME; none: one that is picked."
+    )
+    seconds: int = Field(default=300, ge=_SHORTEST_TRIAL, le=_LONGEST_TRIAL)
+    threshold: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+
+
 class EnforcementRequest(BaseModel):
     """The workspaces to enforce, and no others."""
 
@@ -90,6 +113,13 @@ class EnforcementRequest(BaseModel):
     override: list[Override] = Field(default=[], description="Words that refusals name.")
     expected_revision: ExpectedRevision = None
     confirm_seconds: ConfirmSeconds = None
+    stage: StageRequest | None = None
+
+    @model_validator(mode="after")
+    def _one_trial(self) -> Self:
+        if self.stage is not None and self.confirm_seconds is not None:
+            raise ValueError("a staged change is judged by what is seen: nobody has to confirm it")
+        return self
 
 
 class RevisionResponse(BaseModel):
@@ -121,7 +151,7 @@ async def show_enforcement(services: ServicesDep, principal: PrincipalDep) -> En
     return EnforcementResponse(
         revision=current.revision,
         workspaces=_workspaces(current.workspaces),
-        trial=_trial(trial, before, services.clock()) if trial else None,
+        trial=_trial(trial, before, current.since_ns, services) if trial else None,
         kubernetes_clusters=list(clusters),
         agents=agent_responses(services),
         unreached=["/".join(node) for node in sorted(_unreached(services))],
@@ -143,13 +173,16 @@ async def enforce(
     if request.dry_run:
         return _response(await services.enforcement.plan(wanted, override, expected))
     asked = _asked(request.confirm_seconds)
+    if stage := request.stage:
+        nodes = choose_nodes(services.agents, stage.nodes)
+        asked = Asked(stage.seconds * 10**9, nodes, stage.threshold)
     return _response(await services.enforcement.enforce(wanted, override, author, expected, asked))
 
 
 @router.post("/enforcement/confirm")
 async def confirm(services: ServicesDep, author: AuthorDep) -> RevisionResponse:
     """Keep what is on trial."""
-    return RevisionResponse(revision=(await services.trials.confirm(author)).revision)
+    return RevisionResponse(revision=await services.trials.confirm(author))
 
 
 @router.post("/enforcement/revert")
@@ -189,12 +222,23 @@ def _response(plan: Plan) -> PlanResponse:
     )
 
 
-def _trial(trial: Trial, before: Enforced, now_ns: int) -> TrialResponse:
+def _trial(trial: Trial, before: Enforced, began_ns: int, services: Services) -> TrialResponse:
+    seen, stage = services.trials.seen, None
+    if trial.nodes is not None:
+        stage = StageResponse(
+            nodes=["/".join(node) for node in trial.nodes],
+            threshold=trial.threshold or 0.0,
+            conversations=seen.conversations,
+            unforeseen=seen.unforeseen,
+            examples=list(seen.examples),
+        )
     return TrialResponse(
         revision=trial.revision,
         workspaces_before=_workspaces(before.workspaces),
         until=format_time(trial.until_ns),
-        seconds_left=max(0, trial.until_ns - now_ns) / 10**9,
+        seconds=(trial.until_ns - began_ns) / 10**9,
+        seconds_left=max(0, trial.until_ns - services.clock()) / 10**9,
+        stage=stage,
     )
 
 

@@ -14,9 +14,9 @@ from ringfence.store.relational.tables import trials as held
 class Trial:
     """An enforced set that gives way to the one before unless it is kept, at `until_ns`.
 
-    `revision` and `previous` are the two sets'. A staged one is in force at its `nodes` alone, and
-    kept if no more than `threshold` of their connections are dropped unforeseen, 0.01 for 1 %;
-    one of all nodes (None) is kept if somebody confirms it.
+    `revision` and `previous` are the two sets'; it began when the former was enforced. A staged one
+    is in force at its `nodes` alone, and kept if no more than `threshold` of their conversations
+    are dropped unforeseen, 0.01 for 1 %; one of all nodes (None) is kept if somebody confirms it.
     """
 
     revision: int
