@@ -1,6 +1,6 @@
 """From counters that grow to drop reports: what each rule dropped since the last report.
 
-Our own denying rules count in sets that `kernel.nft` reads; the drops of others come from the
+Our own denying rules count in sets that their door reads; the drops of others come from the
 kernel's tracepoint.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.agent.pods import Place
-from ringfence.kernel.nft import Drops
+from ringfence.kernel.rules import Drops
 from ringfence.model.address import Address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.policy import Direction

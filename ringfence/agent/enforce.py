@@ -5,12 +5,9 @@ the kernel has taken its successor in one transaction: a failure changes nothing
 Rules are in force once they are proved: read back, and held against the policy for every packet.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -20,13 +17,14 @@ from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
-from ringfence.kernel.nft import NftError
+from ringfence.kernel.rules import Door
 from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
-from ringfence.policy.proof.prove import prove
+from ringfence.policy.proof.prove import Reader, prove
+from ringfence.policy.proof.reading import read as read_nft
 from ringfence.wire.generated.agent_pb2 import Directive
 
 log = structlog.get_logger()
@@ -100,7 +98,7 @@ def _bindings(policy: NodePolicy) -> dict[str, PodBinding | NodeBinding]:
 
 
 def _unless_empty(ruleset: Ruleset) -> Ruleset | None:
-    return ruleset if "chain" in ruleset.frame else None
+    return ruleset if ruleset.frame else None
 
 
 @dataclass(slots=True)
@@ -123,6 +121,9 @@ class Enforcer:
     """Programs namespaces. Its methods block: call them in turn, from one thread at a time."""
 
     backend: Backend
+    door: Door = nft
+    read: Reader = read_nft
+    """Of what the door lists, for the proof."""
     ledger: DropLedger = field(default_factory=DropLedger)
     tampered: bool = False
     """Whether someone changed our rules since the last `apply`, which mends it."""
@@ -191,7 +192,7 @@ class Enforcer:
         held = self._held.get(place)
         if held is None or held.ruleset is not None:
             self._harvest(place, held)
-            nft.remove(place.netns)
+            self.door.remove(place.netns)
         self._held[place] = _Held(None)
 
     def _program(self, place: Place, ruleset: Ruleset, policy: NodePolicy) -> None:
@@ -202,12 +203,12 @@ class Enforcer:
             return
         if previous is None or previous.frame != ruleset.frame:
             self._harvest(place, held)
-        if not conntrack.judges(place.netns):
+        if not self.door.judges(place.netns):
             # A connection that is older than tracking would stall under the first rules. Where
             # tracking has begun, it is not known whether all were adopted then.
-            conntrack.start_tracking(place.netns)
+            self.door.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
-        nft.apply(place.netns, commands)
+        self.door.apply(place.netns, commands)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
@@ -225,7 +226,7 @@ class Enforcer:
         try:
             if held.ruleset and not held.frame and not self._read_back(place, held):
                 log.error("rules not proved, written again", pod=place.uid, problem=held.problem)
-                nft.apply(place.netns, self.backend.transaction(held.ruleset, None))
+                self.door.apply(place.netns, self.backend.transaction(held.ruleset, None))
                 self._read_back(place, held)
         except KernelError as error:
             return str(error)
@@ -249,12 +250,15 @@ class Enforcer:
 
     def _read_back(self, place: Place, held: _Held) -> bool:
         """Whether what a namespace holds is proved to be what the policy says."""
-        table = nft.list_table(place.netns) or []
-        held.frame, held.whole = _fingerprint(_without_elements(table)), _fingerprint(table)
+        table = self.door.list_table(place.netns) or []
+        held.frame = self.door.fingerprint(table, elements=False)
+        held.whole = self.door.fingerprint(table)
         policy = self._policy
         binding = _bindings(policy).get(place.uid) if policy else None
         try:
-            held.problem = str(prove(policy, binding, table)) if policy and binding else ""
+            held.problem = (
+                str(prove(policy, binding, table, self.read)) if policy and binding else ""
+            )
         except UnprovableError as error:
             held.problem = f"not proved: {error}"
         return not held.problem
@@ -274,18 +278,18 @@ class Enforcer:
         """
         if held.ruleset is None or not held.frame:
             return True
-        frame = nft.list_table(place.netns, elements=False)
-        if frame is None or _fingerprint(frame) != held.frame:
+        frame = self.door.list_table(place.netns, elements=False)
+        if frame is None or self.door.fingerprint(frame, elements=False) != held.frame:
             return False
-        table = nft.list_table(place.netns) or []
+        table = self.door.list_table(place.netns) or []
         try:
-            drops = nft.read_drops(table, held.ruleset.drop_sets)
-        except NftError as error:
+            drops = self.door.read_drops(table, held.ruleset.drop_sets)
+        except KernelError as error:
             log.warning("drops not counted", pod=place.uid, problem=str(error))
             return False
         self.ledger.read(place, held.denials, drops)
         held.denials = held.ruleset.denials
-        return _fingerprint(table) == held.whole
+        return self.door.fingerprint(table) == held.whole
 
     def _harvest(self, place: Place, held: _Held | None) -> None:
         """Read the counters once more before the table goes with them."""
@@ -295,32 +299,3 @@ class Enforcer:
             except KernelError as error:  # no reason to keep the rules that are to go
                 log.warning("drops not counted", pod=place.uid, problem=str(error))
         self.ledger.forget(place)
-
-
-def _without_elements(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table as it is listed without what its sets hold."""
-    return [
-        {
-            kind: {name: value for name, value in body.items() if name != "elem"}
-            for kind, body in found.items()
-        }
-        for found in table
-    ]
-
-
-def _fingerprint(table: list[dict[str, Any]]) -> bytes:
-    """The table without what changes by itself: handles, counters, what drop sets hold."""
-    kept = []
-    for found in table:
-        for kind, body in found.items():
-            if kind == "metainfo":
-                continue
-            fixed = {name: value for name, value in body.items() if name != "handle"}
-            if kind == "set" and "timeout" in body.get("flags", ()):
-                fixed.pop("elem", None)
-            elif "elem" in fixed:
-                fixed["elem"] = sorted(map(msgspec.json.encode, fixed["elem"]))
-            if kind == "rule":
-                fixed["expr"] = ["counter" if "counter" in part else part for part in body["expr"]]
-            kept.append({kind: fixed})
-    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).digest()

@@ -1,13 +1,14 @@
-"""Keeps requests between workspaces: raises and closes them, and writes down what is answered."""
+"""Keeps requests between workspaces: raises, grants, refuses and closes them."""
 
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control.answering import ITSELF, Actor, Answering, about_request, name_request
 from ringfence.control.audit import Author
 from ringfence.control.background import Alarm, Background, attempt
 from ringfence.control.errors import ConflictError, NotFoundError
@@ -15,7 +16,6 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import Clock
-from ringfence.control.writing import store_workspace
 from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address_set import AddressSet
@@ -27,13 +27,10 @@ from ringfence.model.protocol import PortRange
 from ringfence.model.query import Query
 from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
 from ringfence.policy.approval import Answers, Approvals
-from ringfence.policy.difference import Change as DocumentChange
-from ringfence.policy.difference import difference
 from ringfence.policy.document import Documents
 from ringfence.policy.moment import Moment, expiries
-from ringfence.policy.requests import Needed, Request, grant, needed
+from ringfence.policy.requests import Needed, needed
 from ringfence.store.errors import StaleError
-from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.requests import (
     HeldRequest,
@@ -42,7 +39,6 @@ from ringfence.store.relational.requests import (
     load_requests,
     put_requests,
     remove_approval_rule,
-    remove_requests,
 )
 from ringfence.store.relational.workspaces import heads
 
@@ -50,20 +46,10 @@ _SETTLE_SECONDS = 60.0
 _ATTEMPTS = 3
 """How often requests are looked at anew, where people decide otherwise meanwhile."""
 _ID_DIGITS = 16
-_NOBODY = "ringfence"
 _Asked = tuple[
     tuple[Scope, ...], tuple[InventoryFilter, ...], tuple[Workspace, ...], Sets, tuple[int, ...]
 ]
 """All that the answer depends on, besides the inventory: at the end what has expired."""
-Versions = Sequence[tuple[Workspace, Version]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Actor:
-    """Who changes something, and from where."""
-
-    name: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +73,6 @@ class _Decided:
         return [one for one, _ in self.latest]
 
 
-_ITSELF = _Actor(_NOBODY, "policies and inventory")
-
-
 class Requests:
     """Owns the requests and the rules that approve them.
 
@@ -107,6 +90,7 @@ class Requests:
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory = inventory
+        self._answering = Answering(clock, tenant)
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
         self._following = Background("requests", self._settle, self.refresh, metrics)
@@ -146,7 +130,9 @@ class Requests:
         asking = {one.name for one in given.workspaces}
         its = [one for one in found.requests if one.workspace in asking]
         fresh = [one for one in its if one.id not in known]
-        known |= {one.id: one for one in self._raised(fresh, primaries, State.PENDING, _ITSELF)}
+        known |= {
+            one.id: one for one in self._answering.raised(fresh, primaries, State.PENDING, ITSELF)
+        }
         return [known[one.id] for one in its]
 
     async def refresh(self) -> None:
@@ -178,7 +164,7 @@ class Requests:
         if answers != Answers((), (), ()):
             async with self._database.write() as connection:
                 await self._refuse_changed(connection, decided)
-                await self._answer(connection, answers, decided.latest)
+                await self._answering.answer(connection, answers, decided.latest)
 
     async def approve(self, identifier: str, reason: str, author: Author) -> HeldRequest:
         """Add a new version, with what is requested, to the workspace that was asked.
@@ -196,11 +182,13 @@ class Requests:
                 if held.state is State.APPROVED:
                     return held
                 raise ConflictError(f"request {identifier} is needed no longer")
-            actor = _Actor(author.principal.actor, author.source)
+            actor = Actor(author.principal.actor, author.source)
             try:
                 async with self._database.write() as connection:
                     await self._refuse_changed(connection, decided)
-                    await self._grant(connection, [request], decided.latest, actor, reason)
+                    await self._answering.grant(
+                        connection, [request], decided.latest, actor, reason
+                    )
                     held = await self._find(identifier, connection)
             except InputError as error:
                 raise ConflictError(f"request {identifier} cannot be granted: {error}") from error
@@ -227,7 +215,11 @@ class Requests:
             async with self._database.write() as connection:
                 await put_requests(connection, self._tenant, [refused])
                 await author.note(
-                    connection, now_ns, f"rejected {_name(held)}", reason, about=_about(held.id)
+                    connection,
+                    now_ns,
+                    f"rejected {name_request(held)}",
+                    reason,
+                    about=about_request(held.id),
                 )
         return refused
 
@@ -311,118 +303,8 @@ class Requests:
             self._last = snapshot, asked, found
         return self._last[2]
 
-    async def _answer(
-        self, connection: AsyncConnection, answers: Answers, latest: Versions
-    ) -> None:
-        now_ns = self._clock()
-        workspaces = [one for one, _ in latest]
-        raised = self._raised(answers.raised, workspaces, State.PENDING, _ITSELF)
-        await put_requests(connection, self._tenant, raised)
-        await remove_requests(connection, self._tenant, answers.closed)
-        for identifier, what in (
-            *((one.id, f"raised {_name(one)}") for one in raised),
-            *((one, f"closed request {one}: it is needed no longer") for one in answers.closed),
-        ):
-            about = _about(identifier)
-            change = Change(now_ns, _ITSELF.name, _ITSELF.source, about, what, "")
-            await add_change(connection, self._tenant, change)
-        by_rule: dict[str, tuple[ApprovalRule, list[Request]]] = {}
-        for request, rule in answers.granted:
-            by_rule.setdefault(rule.id, (rule, []))[1].append(request)
-        for rule, some in by_rule.values():
-            reason = f"by rule {rule.id}"
-            actor = _Actor(rule.actor, reason)
-            latest = await self._grant(connection, some, latest, actor, reason)
-
-    async def _grant(
-        self,
-        connection: AsyncConnection,
-        granted: Collection[Request],
-        latest: Versions,
-        actor: _Actor,
-        reason: str,
-    ) -> Versions:
-        """Write new versions of the workspaces that are asked, and return the latest ones."""
-        now_ns, after = self._clock(), list[tuple[Workspace, Version]]()
-        workspaces = [one for one, _ in latest]
-        since = {one.id: one.raised_ns for one in await load_requests(connection, self._tenant)}
-        held = [
-            replace(one, raised_ns=since.get(one.id, now_ns))
-            for one in self._raised(granted, workspaces, State.APPROVED, actor, reason)
-        ]
-        await put_requests(connection, self._tenant, held)
-        for workspace, version in latest:
-            its = [one for one in granted if one.provider_workspace == workspace.name]
-            fresh = grant(workspace, its)
-            after.append((fresh, Version(version + (fresh != workspace))))
-            if fresh == workspace:
-                continue
-            (change,) = _compare(workspace, fresh)
-            await store_workspace(connection, self._tenant, after[-1], actor.name, now_ns)
-            what = f"approved requests to workspace {fresh.name}: {', '.join(o.id for o in its)}"
-            about = f"workspace/{fresh.name}"
-            told = "\n".join((*change.lines, reason) if reason else change.lines)
-            noted = Change(now_ns, actor.name, actor.source, about, what, told)
-            await add_change(connection, self._tenant, noted)
-        return after
-
-    def _raised(
-        self,
-        requests: Iterable[Request],
-        workspaces: Iterable[Workspace],
-        state: State,
-        actor: _Actor,
-        reason: str = "",
-    ) -> list[HeldRequest]:
-        """The requests as they are kept."""
-        held = {one.name: one for one in workspaces}
-        now_ns = self._clock()
-        return [
-            HeldRequest(
-                one.id,
-                state,
-                one.workspace,
-                one.policy,
-                one.provider_workspace,
-                "\n".join(_told(held[one.provider_workspace], one)),
-                reason,
-                actor.name,
-                now_ns,
-                now_ns,
-            )
-            for one in requests
-        ]
-
     async def _settle(self) -> None:
         """Until something has changed, and a while more, for much changes together."""
         await self._dirty.wait()
         await asyncio.sleep(_SETTLE_SECONDS)
         self._dirty.clear()
-
-
-def _compare(old: Workspace, new: Workspace) -> list[DocumentChange]:
-    return difference(Documents(workspaces=(old,)), Documents(workspaces=(new,)))
-
-
-def _told(workspace: Workspace, request: Request) -> Iterable[str]:
-    """What granting the request changes in the workspace, for whom, and despite what."""
-    granted, held = grant(workspace, [request]), {one.id for one in workspace.policies}
-    added = tuple(one for one in granted.policies if one.id not in held)
-    if added:  # nothing else changes then, and a large workspace need not be compared
-        workspace, granted = (replace(workspace, policies=some) for some in ((), added))
-    yield from _compare(workspace, granted)[0].lines
-    if request.anybody:
-        yield f"for consumers outside scope {request.scope} too"
-    if request.denied_by:
-        yield f"ahead of its {', '.join(request.denied_by)}, which denies"
-
-
-def _about(identifier: str) -> str:
-    return f"request/{identifier}"
-
-
-def _name(held: HeldRequest) -> str:
-    return (
-        f"request {held.id} of {held.workspace}/{held.policy} "
-        f"to workspace {held.provider_workspace}"
-    )

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import structlog
 
-from ringfence.kernel import nft
 from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.netlink import ACK, CREATE, DUMP, NESTED, attributes, connect, exchange
 from ringfence.kernel.netns import run_in
@@ -43,14 +42,6 @@ _IDLE_SECONDS_OTHER = 120
 
 _GENERIC = struct.Struct("=BBH")  # nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
-
-_CHAIN = "rf_track"
-_TRACK = f"""\
-add table {nft.FAMILY} {nft.TABLE}
-add chain {nft.FAMILY} {nft.TABLE} {_CHAIN} \
-{{ type filter hook prerouting priority -150; policy accept; }}
-add rule {nft.FAMILY} {nft.TABLE} {_CHAIN} ct state established accept
-"""
 
 log = structlog.get_logger()
 
@@ -81,21 +72,6 @@ class Entry:
             source_port=self.destination_port,
             destination_port=self.source_port,
         )
-
-
-def start_tracking(netns_path: Path) -> None:
-    """Track connections from now on, with a table that lets everything pass.
-
-    Does nothing where our table stands already. Raises NftError, NamespaceError.
-    """
-    if not nft.exists(netns_path):
-        nft.apply(netns_path, _TRACK)
-
-
-def judges(netns_path: Path) -> bool:
-    """Whether our table stands in a namespace and does more than to track."""
-    table = nft.list_table(netns_path, elements=False) or ()
-    return any(found.get("chain", {}).get("name", _CHAIN) != _CHAIN for found in table)
 
 
 def adopt_open_sockets(netns_path: Path) -> int:

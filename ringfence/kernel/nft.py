@@ -4,10 +4,10 @@ A transaction goes through whole or not at all. Nothing but our own table is eve
 """
 
 import ctypes
+import hashlib
 import os
 import threading
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.netns import run_in
+from ringfence.kernel.rules import Drops, Listing
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 
@@ -32,36 +33,17 @@ _lock = threading.Lock()
 _HIGHEST_FD = 1024 - 64
 _WITH_PORT = 5
 """Parts of a dropped tuple with a port: source, destination, protocol, port, mark."""
+_CHAIN = "rf_track"
+_TRACK = f"""\
+add table {FAMILY} {TABLE}
+add chain {FAMILY} {TABLE} {_CHAIN} \
+{{ type filter hook prerouting priority -150; policy accept; }}
+add rule {FAMILY} {TABLE} {_CHAIN} ct state established accept
+"""
 
 
 class NftError(KernelError):
     """nftables refused a command, or holds what nobody of us wrote there."""
-
-
-@dataclass(frozen=True)
-class Drops:
-    """What the drop sets of one namespace hold, n rows. Counters grow while a tuple is held.
-
-    `mark` tells the denying rule. `port` is the destination port, for ICMP type * 256 + code, 0
-    for protocols that have neither.
-    """
-
-    mark: NDArray[np.uint32]
-    protocol: NDArray[np.uint8]
-    source: NDArray[np.uint8]
-    """Shape (n, 16)."""
-    destination: NDArray[np.uint8]
-    """Shape (n, 16)."""
-    port: NDArray[np.uint16]
-    packets: NDArray[np.uint64]
-    expires: NDArray[np.uint32]
-    """Seconds until the tuple is forgotten, unless another packet of it is dropped."""
-    overflow: dict[int, int]
-    """Packets that found no room, by mark, since the table was loaded."""
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self.mark)
 
 
 def apply(netns_path: Path, commands: str) -> None:
@@ -75,7 +57,22 @@ def remove(netns_path: Path) -> None:
     apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
 
 
-def list_table(netns_path: Path, *, elements: bool = True) -> list[dict[str, Any]] | None:
+def start_tracking(netns_path: Path) -> None:
+    """Track connections from now on, with a table that lets everything pass.
+
+    Does nothing where our table stands already. Raises NftError, NamespaceError.
+    """
+    if not exists(netns_path):
+        apply(netns_path, _TRACK)
+
+
+def judges(netns_path: Path) -> bool:
+    """Whether our table stands in a namespace and does more than to track."""
+    table = list_table(netns_path, elements=False) or ()
+    return any(found.get("chain", {}).get("name", _CHAIN) != _CHAIN for found in table)
+
+
+def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
     """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there.
 
     Without `elements` the kernel is not asked what the sets hold.
@@ -106,7 +103,28 @@ def _there() -> bool:
     return any(ours.items() <= found.get("table", {}).items() for found in tables)
 
 
-def read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drops:
+def fingerprint(table: Listing, *, elements: bool = True) -> bytes:
+    """The table without what changes by itself: handles, counters, what drop sets hold.
+
+    Without `elements` also without what the other sets hold.
+    """
+    kept = []
+    for found in table:
+        for kind, body in found.items():
+            if kind == "metainfo":
+                continue
+            fixed = {name: value for name, value in body.items() if name != "handle"}
+            if not elements or (kind == "set" and "timeout" in body.get("flags", ())):
+                fixed.pop("elem", None)
+            elif "elem" in fixed:
+                fixed["elem"] = sorted(map(msgspec.json.encode, fixed["elem"]))
+            if kind == "rule":
+                fixed["expr"] = ["counter" if "counter" in part else part for part in body["expr"]]
+            kept.append({kind: fixed})
+    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).digest()
+
+
+def read_drops(objects: Listing, sets: Collection[str]) -> Drops:
     """What the drop sets of these names hold, from `list_table`.
 
     Raises NftError where they hold something else: a privileged pod can write into our table.
@@ -117,7 +135,7 @@ def read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drop
         raise NftError(f"the drop sets hold what no rule of ours puts there: {error!r}") from error
 
 
-def _read_drops(objects: Iterable[dict[str, Any]], sets: Collection[str]) -> Drops:
+def _read_drops(objects: Listing, sets: Collection[str]) -> Drops:
     keys: list[list[Any]] = []
     packets: list[int] = []
     expires: list[int] = []
@@ -149,9 +167,9 @@ def _addresses(texts: Iterable[str]) -> NDArray[np.uint8]:
     return np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16)
 
 
-def _objects(listed: str) -> list[dict[str, Any]]:
+def _objects(listed: str) -> Listing:
     try:
-        found: list[dict[str, Any]] = msgspec.json.decode(listed)["nftables"]
+        found: Listing = msgspec.json.decode(listed)["nftables"]
     except (msgspec.DecodeError, LookupError, TypeError) as error:
         raise NftError(f"nftables' answer is not understood: {error}") from error
     return found

@@ -11,7 +11,7 @@ import pytest
 
 from ringfence.agent.enforce import Enforcer, Order
 from ringfence.agent.pods import Place
-from ringfence.kernel import conntrack
+from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.netns import inode
 from ringfence.kernel.sockets import Connection
@@ -298,7 +298,7 @@ def test_a_redirected_connection_is_tracked_already(node: Node, talk: Talk) -> N
 def test_many_tracked_connections_are_read_in_little_memory() -> None:
     with namespace("pod") as pod:
         pod.run("ip", "link", "set", "lo", "up")
-        conntrack.start_tracking(pod.path)
+        nft.start_tracking(pod.path)
         with pod.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
             for port in range(1, 10_001):
                 sender.sendto(b"x", ("127.0.0.1", port))

@@ -96,7 +96,7 @@ def test_a_socket_that_cannot_be_tracked_keeps_no_pod_without_rules(
     )
     enforcer = Enforcer(Nftables())
     enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
-    assert conntrack.judges(pod.path)
+    assert nft.judges(pod.path)
 
 
 class Lenient(Nftables):

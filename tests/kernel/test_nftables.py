@@ -15,6 +15,7 @@ from ringfence.kernel import conntrack, nft
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.drops import DropCapture
 from ringfence.kernel.netns import inode
+from ringfence.kernel.rules import Drops
 from ringfence.model.address import format_address, host_network, parse_address
 from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import ClusterId, NodeName
@@ -71,7 +72,7 @@ def load(where: Namespace, desired: Ruleset, previous: Ruleset | None = None) ->
     nft.apply(where.path, BACKEND.transaction(desired, previous))
 
 
-def read_drops(where: Namespace, loaded: Ruleset) -> nft.Drops:
+def read_drops(where: Namespace, loaded: Ruleset) -> Drops:
     listed = nft.list_table(where.path)
     assert listed is not None
     return nft.read_drops(listed, loaded.drop_sets)
@@ -182,7 +183,7 @@ def test_connections_older_than_the_rules_live_on(node: Node) -> None:
         client.connect((server.address, 80))
         _echo(client, b"before")
         assert not list(conntrack.entries(server.path))
-        conntrack.start_tracking(server.path)
+        nft.start_tracking(server.path)
         assert conntrack.adopt_open_sockets(server.path) >= 1
         (entry,) = (e for e in conntrack.entries(server.path) if e.protocol == TCP)
         assert (entry.source, entry.destination_port) == (parse_address(friend.address), 80)
@@ -237,7 +238,7 @@ def test_taking_the_rules_away_restores_the_namespace(node: Node) -> None:
         "chain c { type filter hook input priority 0; ip saddr @s drop; }; }"
     )
     before = pod.run("nft", "-s", "list", "ruleset")
-    conntrack.start_tracking(pod.path)
+    nft.start_tracking(pod.path)
     load(pod, inbound(pod, "10.99.2.2"))
     loaded = pod.run("nft", "-s", "list", "ruleset")
     assert before in loaded

@@ -127,7 +127,7 @@ def node() -> Iterator[Node]:
         (pod,) = made.pods
         for name in ("all", "eth0"):
             pod.run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")
-        conntrack.start_tracking(pod.path)
+        nft.start_tracking(pod.path)
         pod.run("sysctl", "-qw", "net.netfilter.nf_conntrack_checksum=0")
         mac = pod.run("cat", "/sys/class/net/eth0/address").strip()
         for own in OWN.values():  # whatever the rules say about neighbours

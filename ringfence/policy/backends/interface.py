@@ -29,6 +29,7 @@ class Denial:
 class Ruleset:
     """The rules of one namespace: `frame` is all but the elements of `sets`, by set name.
 
+    It is empty where nothing is governed.
     Tuples that it drops are collected in `drop_sets`, each with the mark of what dropped it.
     """
 

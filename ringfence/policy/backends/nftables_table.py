@@ -195,7 +195,7 @@ class Table:
             for name, (family, held) in shared.items()
         }
         return Ruleset(
-            frame=f"table {TABLE} {{\n{sets}{''.join(self._chains)}}}\n",
+            frame=f"table {TABLE} {{\n{sets}{''.join(self._chains)}}}\n" if self._chains else "",
             sets=elements | {name: held for name, (_, held) in self._own.items()},
             drop_sets=tuple(_DROP_SETS) if self._marks else (),
             denials={mark: denial for denial, mark in self._marks.items()},

@@ -1,15 +1,17 @@
 """Whether rules read back from a kernel let through what the policy says, and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
 from ringfence.policy.proof.classes import disagreement
 from ringfence.policy.proof.matches import Json
 from ringfence.policy.proof.meaning import meaning
-from ringfence.policy.proof.packets import Outcome, Packet, judge
-from ringfence.policy.proof.reading import read
+from ringfence.policy.proof.packets import Outcome, Packet, Table, judge
+from ringfence.policy.proof.reading import read as read_nft
 
+Reader = Callable[[Iterable[Json], int], Table]
+"""Reads what a kernel lists, as far as packets of one family meet it; raises UnprovableError."""
 _FAMILIES = (4, 6)
 _MOST_PACKETS = 200
 """Packets that are looked at to name what differs."""
@@ -56,8 +58,13 @@ class Proof:
         return f"{self.differing} of {self.classes} classes of packets differ: {told}"
 
 
-def prove(policy: NodePolicy, binding: PodBinding | NodeBinding, listed: Iterable[Json]) -> Proof:
-    """Hold the table of one namespace, as nft lists it, against what its binding means.
+def prove(
+    policy: NodePolicy,
+    binding: PodBinding | NodeBinding,
+    listed: Iterable[Json],
+    read: Reader = read_nft,
+) -> Proof:
+    """Hold the rules of one namespace, as the kernel lists them, against what its binding means.
 
     Raises UnprovableError where the table holds anything whose meaning is not known: then nothing
     is proved.

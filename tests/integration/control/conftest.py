@@ -153,6 +153,7 @@ async def start(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[..., Awa
             headers={"Authorization": f"Bearer {token}"},
             verify=verify,
             trust_env=False,
+            timeout=60,  # a busy machine is no failure
         )
         world = World(plane, data_dir, token, verify, http)
         running.append(world)

@@ -126,14 +126,14 @@ async def test_streams_that_nobody_reads_on_let_others_in(crowded: World) -> Non
         parts = store.streams.rows(exported(dict.fromkeys(Disposition, "true")), window, EXPORTED)
         assert len(await anext(parts)) < MANY
         await parts.aclose()
-    (one,) = (await crowded.ok("GET", "/flows/top", params={"by": "protocol"}, timeout=60))["items"]
+    (one,) = (await crowded.ok("GET", "/flows/top", params={"by": "protocol"}))["items"]
     assert one["connections"] == MANY
 
 
 async def test_an_export_that_breaks_off_is_an_error_and_no_file(
     crowded: World, tmp_path: Path
 ) -> None:
-    async with crowded.http.stream("GET", "/api/v1/flows/export", timeout=60) as answer:
+    async with crowded.http.stream("GET", "/api/v1/flows/export") as answer:
         parts = answer.aiter_bytes()
         assert await anext(parts)
         await crowded.plane.stop()

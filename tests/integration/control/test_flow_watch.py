@@ -47,7 +47,7 @@ async def until(holds: Callable[[], object]) -> None:
 @asynccontextmanager
 async def watched(world: World, **query: str) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
     """The stream's next line, empty ones left out."""
-    async with world.http.stream("GET", "/api/v1/flows/watch", params=query, timeout=60) as answer:
+    async with world.http.stream("GET", "/api/v1/flows/watch", params=query) as answer:
         lines = answer.aiter_lines()
 
         async def read() -> Any:

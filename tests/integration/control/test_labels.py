@@ -227,7 +227,7 @@ async def test_a_bad_file_changes_nothing(labelled: World, tmp_path: Path) -> No
         [{"address": "10.0.0.1", "labels": {"kubernetes namespace": "x"}}],
         [{"address": f"10.{n >> 8 & 255}.{n & 255}.0/24"} for n in range(10_001)],
     ):
-        answer = await labelled.http.post("/api/v1/labels", json={"items": wrong}, timeout=60)
+        answer = await labelled.http.post("/api/v1/labels", json={"items": wrong})
         assert answer.status_code == 422
         assert "items" in answer.json()["detail"]
     code, _, said = await labelled.run("labels", "remove", OUTSIDE, "192.0.2.200")
@@ -265,14 +265,14 @@ async def test_as_much_as_may_be_uploaded_is_taken_changed_listed_and_known(
 
     async def send(items: list[dict[str, Any]]) -> tuple[int, str]:
         body = {"items": items, "replace": True}
-        answer = await world.http.post("/api/v1/labels", json=body, timeout=60)
+        answer = await world.http.post("/api/v1/labels", json=body)
         return answer.status_code, answer.text
 
     assert (await send(items))[0] == 200
     changed = most_labels("y")
     told = f'{{"added":0,"changed":{MOST_NETWORKS},"removed":0,"notes":[]}}'
     assert await send(changed) == (200, told)
-    kept = (await world.ok("GET", "/labels", timeout=60))["items"]
+    kept = (await world.ok("GET", "/labels"))["items"]
     assert {one["address"]: one["labels"] for one in kept} == {
         one["address"]: one["labels"] for one in changed
     }
@@ -308,7 +308,7 @@ async def test_others_have_their_turn_while_labels_change(world: World) -> None:
 
     counting = asyncio.create_task(count())
     for value in ("x", "y"):
-        await world.ok("POST", "/labels", json={"items": most_labels(value)}, timeout=60)
+        await world.ok("POST", "/labels", json={"items": most_labels(value)})
     counting.cancel()
     assert len(changes) >= 3 * MOST_NETWORKS // PART
     assert len(set(changes)) == len(changes)

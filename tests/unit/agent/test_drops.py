@@ -8,7 +8,7 @@ import numpy as np
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
 from ringfence.kernel.drops import DROP_DTYPE
-from ringfence.kernel.nft import Drops
+from ringfence.kernel.rules import Drops
 from ringfence.model.address import Address, parse_address
 from ringfence.model.flow import DropSource, Observer
 from ringfence.model.policy import Direction
