@@ -31,6 +31,7 @@ from ringfence.agent.worker import KernelThread
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
+from ringfence.kernel.nft_watch import TableWatch
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.flow import Mode
@@ -60,7 +61,7 @@ class Agent:
         self._session = Session(self._link, self._state, self._hear)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
         self._capture = Capture(config.pin_dir, dns=config.dns)
-        self._enforcer = Enforcer(Nftables())
+        self._enforcer = Enforcer(Nftables(), listen=TableWatch)
         self._kernel = KernelThread()
         self._look_now = asyncio.Event()
         self._here = Here()
@@ -121,6 +122,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kernel.stop()
+        self._enforcer.close()
         await self._resources.aclose()
 
     async def wait(self) -> None:
@@ -182,6 +184,7 @@ class Agent:
                     seen = found
                     self._log_unreached(before[1])
                     self._session.tell()
+                await self._kernel.run(self._enforcer.hear)
                 current = self._orders.order, self._here.pods
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
                     await self._enforce()

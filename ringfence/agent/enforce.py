@@ -5,8 +5,9 @@ the kernel has taken its successor in one transaction: a failure changes nothing
 Rules are in force once they are proved: read back, and held against the policy for every packet.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -17,7 +18,7 @@ from ringfence.agent.drops import DropLedger
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
-from ringfence.kernel.rules import Door
+from ringfence.kernel.rules import Door, Watch
 from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
@@ -124,6 +125,8 @@ class Enforcer:
     door: Door = nft
     read: Reader = read_nft
     """Of what the door lists, for the proof."""
+    listen: Callable[[Path], Watch] | None = None
+    """Hears of changes in a namespace; without it they are noticed by `read_drops` alone."""
     ledger: DropLedger = field(default_factory=DropLedger)
     tampered: bool = False
     """Whether someone changed our rules since the last `apply`, which mends it."""
@@ -131,6 +134,7 @@ class Enforcer:
     """Of the last `apply`."""
     _held: dict[Place, _Held] = field(default_factory=dict)
     """Of those with rules, the first was proved longest ago."""
+    _watches: dict[Place, Watch] = field(default_factory=dict)
     _policy: NodePolicy | None = None
 
     def apply(self, order: Order, places: Iterable[Place]) -> Outcome:
@@ -151,6 +155,8 @@ class Enforcer:
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
+        for place in self._watches.keys() - wanted.rulesets.keys():
+            self._hear_no_more(place)
         for place, ruleset in wanted.rulesets.items():
             try:
                 if ruleset is None or order.policy is None:
@@ -176,23 +182,59 @@ class Enforcer:
         `others` are the kernel's own reports (DROP_DTYPE), drained before this call.
         """
         for place, held in list(self._held.items()):
-            try:
-                intact = self._count(place, held)
-            except NamespaceError:
-                continue  # gone; the next look at the node's pods takes it out
-            except KernelError as error:  # the counters stand, and are read the next time
-                log.warning("drops not read", pod=place.uid, problem=str(error))
-                continue
-            if not intact:
-                self._distrust(place)
+            self._examine(place, held)
         self._prove_again()
         self.ledger.read_others(others, addresses)
+
+    def hear(self) -> None:
+        """Notice where rules were changed since they were written; takes next to no time."""
+        for place, watch in list(self._watches.items()):
+            held = self._held.get(place)
+            try:
+                if watch.touched() and held:
+                    self._examine(place, held)
+            except KernelError as error:
+                log.warning("changes not heard", pod=place.uid, problem=str(error))
+                self._hear_no_more(place)
+
+    def close(self) -> None:
+        """Hear of changes no more; rules stay."""
+        for place in list(self._watches):
+            self._hear_no_more(place)
+
+    def _examine(self, place: Place, held: _Held) -> None:
+        """Read the counters, and notice whether rules are what they were made."""
+        try:
+            intact = self._count(place, held)
+        except NamespaceError:
+            return  # gone; the next look at the node's pods takes it out
+        except KernelError as error:  # the counters stand, and are read the next time
+            log.warning("drops not read", pod=place.uid, problem=str(error))
+            return
+        if not intact:
+            self._distrust(place)
+
+    def _write(self, place: Place, commands: str) -> None:
+        """One transaction; what is heard after it is another's, and what comes before is seen."""
+        try:
+            if self.listen and place not in self._watches:
+                self._watches[place] = self.listen(place.netns)
+        except KernelError as error:  # no reason to go without rules
+            log.warning("changes not heard", pod=place.uid, problem=str(error))
+        self.door.apply(place.netns, commands)
+        if watch := self._watches.get(place):
+            watch.touched()
+
+    def _hear_no_more(self, place: Place) -> None:
+        if watch := self._watches.pop(place, None):
+            watch.close()
 
     def _clear(self, place: Place) -> None:
         held = self._held.get(place)
         if held is None or held.ruleset is not None:
             self._harvest(place, held)
             self.door.remove(place.netns)
+        self._hear_no_more(place)
         self._held[place] = _Held(None)
 
     def _program(self, place: Place, ruleset: Ruleset, policy: NodePolicy) -> None:
@@ -208,7 +250,7 @@ class Enforcer:
             # tracking has begun, it is not known whether all were adopted then.
             self.door.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
-        self.door.apply(place.netns, commands)
+        self._write(place, commands)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
@@ -226,7 +268,7 @@ class Enforcer:
         try:
             if held.ruleset and not held.frame and not self._read_back(place, held):
                 log.error("rules not proved, written again", pod=place.uid, problem=held.problem)
-                self.door.apply(place.netns, self.backend.transaction(held.ruleset, None))
+                self._write(place, self.backend.transaction(held.ruleset, None))
                 self._read_back(place, held)
         except KernelError as error:
             return str(error)
