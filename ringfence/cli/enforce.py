@@ -32,6 +32,9 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = False,
     yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="With --dry-run: also how the kernels' rules differ.")
+    ] = False,
     override: Annotated[
         list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
@@ -83,6 +86,8 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     body = {"workspaces": wanted, "override": override or []}
     if off and stage:
         raise InputError("without rules nothing is dropped: use --confirm instead of --stage")
+    if rules and not dry_run:
+        raise InputError("--rules goes with --dry-run")
     body |= trial_body(confirm, stage, for_, threshold)
     if not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
@@ -91,7 +96,8 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     client = connect()
     body["expected_revision"] = client.get("/enforcement")["revision"]
     if dry_run:
-        _show_plan(_send(client, body, off=off, dry_run=True), output)
+        plan = _send(client, body | {"rules": rules}, off=off, dry_run=True)
+        _show_plan(plan, output)
     elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
         raise typer.Exit(2)
 
@@ -132,7 +138,8 @@ def _workspace(text: str) -> dict[str, Any]:
 
 def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
     if off:
-        asked = {name: body.get(name) for name in ("expected_revision", "confirm_seconds")}
+        names = ("expected_revision", "confirm_seconds", "rules")
+        asked = {name: body[name] for name in names if name in body}
         answer = client.delete("/enforcement", dry_run=dry_run, **asked)
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
@@ -160,6 +167,10 @@ def _print_plan(plan: dict[str, Any]) -> None:
         say("no workload changes")
     for warning in plan["warnings"]:
         say(f"note: {warning}")
+    for change in plan.get("rules") or ():
+        say(f"rules of {change['workload']} at {change['node']}:")
+        for line in change["difference"]:
+            say(line)
 
 
 def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:

@@ -10,10 +10,11 @@ from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
 from ringfence.control.api.numbers import RowNumber, VersionNumber
 from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
+from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
+from ringfence.control.rule_changes import planned_changes
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.staged import choose_nodes
 from ringfence.control.trial import Asked
@@ -110,6 +111,7 @@ class EnforcementRequest(BaseModel):
 
     workspaces: list[WantedWorkspace] = Field(min_length=1)
     dry_run: bool = False
+    rules: bool = Field(default=False, description="With `dry_run`: also the exact rules.")
     override: list[Override] = Field(default=[], description="Words that refusals name.")
     expected_revision: ExpectedRevision = None
     confirm_seconds: ConfirmSeconds = None
@@ -128,6 +130,14 @@ class RevisionResponse(BaseModel):
     revision: int
 
 
+class RuleChangeResponse(BaseModel):
+    """How the rules of one workload would differ."""
+
+    node: str = Field(description="As KUBERNETES-CLUSTER/NAME.")
+    workload: str
+    difference: list[str] = Field(description="A unified diff of nft commands, line by line.")
+
+
 class PlanResponse(BaseModel):
     """What changes and for whom; `refused` is why it ought not to be done, empty for nothing."""
 
@@ -137,6 +147,7 @@ class PlanResponse(BaseModel):
     workloads: list[str]
     warnings: list[str]
     refused: str
+    rules: list[RuleChangeResponse] | None = Field(description="Null where not asked for.")
 
 
 @router.get("/enforcement")
@@ -171,7 +182,8 @@ async def enforce(
     ]
     override, expected = request.override, request.expected_revision
     if request.dry_run:
-        return _response(await services.enforcement.plan(wanted, override, expected))
+        plan = await services.enforcement.plan(wanted, override, expected)
+        return _response(plan, await _rules(services, author, plan) if request.rules else None)
     asked = _asked(request.confirm_seconds)
     if stage := request.stage:
         nodes = choose_nodes(services.agents, stage.nodes)
@@ -197,12 +209,14 @@ async def stop_enforcing(
     author: AuthorDep,
     *,
     dry_run: bool = False,
+    rules: bool = False,
     expected_revision: ExpectedRevision = None,
     confirm_seconds: ConfirmSeconds = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
     if dry_run:
-        return _response(await services.enforcement.plan([], [], expected_revision))
+        plan = await services.enforcement.plan([], [], expected_revision)
+        return _response(plan, await _rules(services, author, plan) if rules else None)
     asked = _asked(confirm_seconds)
     return _response(await services.enforcement.enforce([], [], author, expected_revision, asked))
 
@@ -211,7 +225,19 @@ def _asked(confirm_seconds: int | None) -> Asked | None:
     return None if confirm_seconds is None else Asked(confirm_seconds * 10**9)
 
 
-def _response(plan: Plan) -> PlanResponse:
+async def _rules(services: Services, author: Author, plan: Plan) -> list[RuleChangeResponse]:
+    tenant = author.principal.tenant
+    return [
+        RuleChangeResponse(
+            node="/".join(change.node),
+            workload=change.workload,
+            difference=list(change.difference),
+        )
+        for change in await planned_changes(services, tenant, plan.workspaces)
+    ]
+
+
+def _response(plan: Plan, rules: list[RuleChangeResponse] | None = None) -> PlanResponse:
     return PlanResponse(
         revision=plan.revision,
         workspaces=_workspaces(plan.workspaces),
@@ -219,6 +245,7 @@ def _response(plan: Plan) -> PlanResponse:
         workloads=list(plan.workloads),
         warnings=list(plan.warnings),
         refused=plan.refused,
+        rules=rules,
     )
 
 

@@ -18,8 +18,8 @@ from tests.unit.control.shop import DB, FRONT, NODE, item
 
 A, B = "10.0.0.1", "10.0.0.2"
 """FRONT and DB, both at n1; p1 allows 3306, p2 3307 instead."""
-STAGE = {"nodes": ["n1"], "seconds": 60, "threshold": 0.4}
-TRY = {"workspaces": [{"name": "shop"}], "stage": STAGE}
+STAGE: dict[str, Any] = {"nodes": ["n1"], "seconds": 60, "threshold": 0.4}
+TRY: dict[str, Any] = {"workspaces": [{"name": "shop"}], "stage": STAGE}
 N2 = item(ItemKind.NODE, "n2", "192.0.2.2")
 AWAY = replace(item(ItemKind.POD, "away", "10.0.0.9"), node="n2")
 
