@@ -56,11 +56,14 @@ def repair(enforcer: Enforcer, policy: NodePolicy, places: list[Place]) -> None:
         for place in random.Random(1).choices(places, k=RUNS):
             time.sleep(random.uniform(0, LOOK_SECONDS))
             good = nft.fingerprint(nft.list_table(place.netns) or [])
-            nft.apply(place.netns, "insert rule inet ringfence rf_input accept\n")
-            begun = time.monotonic()
-            while nft.fingerprint(nft.list_table(place.netns) or []) != good:
-                time.sleep(0.01)
+            with closing(TableWatch(place.netns)) as watch:
+                nft.apply(place.netns, "insert rule inet ringfence rf_input accept\n")
+                begun = time.monotonic()
+                watch.touched()
+                while not watch.touched():  # by the repair
+                    time.sleep(0.01)
             took.append(time.monotonic() - begun)
+            assert nft.fingerprint(nft.list_table(place.netns) or []) == good
     finally:
         stopping.set()
         looking.join()
@@ -77,15 +80,17 @@ def rollback(enforcer: Enforcer, company: Company, now: PolicySet, places: list[
     before = PolicySet(company.snapshot, company.tree, [(fewer, version)])
     took = []
     for number in range(RUNS):
-        begun = time.monotonic()
+        begun, busy = time.monotonic(), time.process_time()
         policy = decode(encode(_compiled(company, (before, now)[number % 2])))
         outcome = enforcer.apply(Order(2 + number, policy), places)
-        took.append(time.monotonic() - begun)
+        took.append((time.monotonic() - begun, time.process_time() - busy))
         assert not outcome.problem, outcome.problem
+    whole, busy = sorted(took)[RUNS // 2]
     print(
         f"version rolled back, {WORKLOADS} pods, {POLICIES} policies, at a node with {len(places)}:"
-        f" p50 {sorted(took)[RUNS // 2]:.2f} s, at most {max(took):.2f} s (target 5 s)"
+        f" p50 {whole:.2f} s, at most {max(took)[0]:.2f} s (target 5 s)"
     )
+    print(f"  {busy:.2f} s of the processor")
 
 
 def _compiled(company: Company, policy_set: PolicySet) -> NodePolicy:
