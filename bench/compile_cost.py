@@ -6,6 +6,7 @@ import random
 import resource
 import time
 from collections.abc import Iterator
+from functools import cache
 
 from bench.company import EAST, FIRST_FRONT, FIRST_NODE, FIRST_POD, v4
 from ringfence.inventory.snapshot import Snapshot
@@ -37,6 +38,7 @@ from ringfence.policy.order import Enforced, PolicySet
 from ringfence.policy.program import encode
 
 NODES, NAMESPACES, PODS, POLICIES, APPS = 100, 1_400, 10_000, 14_000, 3
+read = cache(parse)
 DENY_ALL = CatchAll(Action.DENY, Action.DENY)
 
 
@@ -113,7 +115,7 @@ def policy(space: int, number: int, chance: random.Random) -> Policy:
     def application(namespace: int) -> End:
         app = f"app-{chance.randrange(APPS)}"
         query = f'kubernetes.namespace = "ns-{namespace}" and kubernetes.label.app = "{app}"'
-        return FilterEnd(parse(query))
+        return FilterEnd(read(query))
 
     consumer = application(space if number % 3 else chance.randrange(NAMESPACES))
     provider = application(space) if number % 4 else ServiceEnd(f"ns-{space}", "app-0")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bench import compile_cost
+from bench import change_cost, compile_cost
 from bench.company import EAST, Company, found, policy
 from ringfence.kernel import nft
 from ringfence.model.ids import NodeName, PolicyId
@@ -31,6 +31,7 @@ POD = "app-7-0"
 
 def main() -> None:
     compile_cost.main()
+    change_cost.main()
     proof()
 
 

@@ -20,6 +20,7 @@ WORKSPACES = [
     Column("ENFORCED", lambda row: f"p{row['enforced']}" if row.get("enforced") else "no"),
     Column("POLICIES", lambda row: row["policies"], right=True),
     Column("CATCH-ALL IN/OUT", lambda row: "/".join((row["catch_all"] or {}).values())),
+    Column("DENIED BY", lambda row: row["denied"], wide=True),
 ]
 
 

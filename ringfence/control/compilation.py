@@ -1,35 +1,21 @@
 """From the enforced set to what each node's agent is sent."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from threading import Lock
 
 from ringfence.control.agents import NodeKey
+from ringfence.control.judged import JudgedBy
+from ringfence.inventory.living import Living, News
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.address import Address
-from ringfence.policy.compile import Compiled, compile_policies
-from ringfence.policy.failsafe import NodeAccess
-from ringfence.policy.handle import format_handle
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId
+from ringfence.model.workload import Item
+from ringfence.policy.compile import compiler_of
+from ringfence.policy.compiler import Compiler
 from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.moment import Moment, expiries
+from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import PolicySet
-from ringfence.policy.program import encode
-from ringfence.policy.translate import Widening
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What directives depend on besides inventory and policy.
-
-    `control_plane` is where agents reach the control plane, (address, TCP port).
-    """
-
-    control_plane: tuple[tuple[Address, int], ...]
-    access: NodeAccess
-
-    def compile(
-        self, policy_set: PolicySet, kubernetes: Iterable[KubernetesLayer] = ()
-    ) -> Compiled:
-        """What every node enforces."""
-        return compile_policies(policy_set, self.control_plane, self.access, kubernetes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,42 +32,109 @@ def compile_nodes(
     kubernetes: Iterable[KubernetesLayer] = (),
 ) -> Compilation:
     """The policy of every node in the inventory; the same for the same inputs."""
-    compiled = surroundings.compile(policy_set, kubernetes)
-    nodes = {node: encode(policy) for node, policy in compiled.policies.items()}
-    notes = (
-        *_unknown(policy_set),
-        *_expired(policy_set),
-        *_tell(policy_set.snapshot, compiled.widenings),
-    )
-    return Compilation(nodes, notes)
+    compiler = compiler_of(policy_set, surroundings, kubernetes)
+    nodes = {node: compiler.nodes.encoded(node) for node in compiler.nodes.policies}
+    return Compilation(nodes, compiler.warnings())
 
 
-def _unknown(policy_set: PolicySet) -> Iterator[str]:
-    """One line for each end of a policy of which the inventory knows nothing."""
-    for rule in policy_set.rules:
-        for role, end in (("consumer", rule.consumer), ("provider", rule.provider)):
-            if end.unknown:
-                who = "everybody" if end.anyone else "nobody"
-                handle = format_handle(rule.decision)
-                what = f"{role}'s {end.part}" if end.part else role
-                yield f"{handle}: nothing is known of its {what}, which stands for {who}"
+class Standing:
+    """What is enforced as it stands compiled, brought up to date where that is possible."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._lock = Lock()
+        self._items: dict[ItemKey, tuple[RevisionId, Item]] = {}
+        self._compiler: Compiler | None = None
+        self._living = Living(())
+        self._of: tuple[object, ...] = ()
+        """All that the compiler was made of, besides the inventory and the moment."""
+        self._lasts: tuple[int, int] = 0, 0
+        """From and until when no policy expires, epoch ns."""
+        self._nodes: dict[NodeKey, bytes] = {}
+
+    def fork(self) -> "Standing":
+        """Another one for another set, that knows the same inventory."""
+        with self._lock:
+            other = Standing(self._surroundings)
+            other._items = dict(self._items)
+            return other
+
+    def is_of(self, judged_by: JudgedBy) -> bool:
+        """Whether what is compiled is this enforced set."""
+        return self._compiler is not None and self._of[1:2] == (judged_by.workspaces,)
+
+    def compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
+        """What nodes enforce after the news: equal to what `compile_nodes` says of it all.
+
+        News may be told again. Raises InputError; they count all the same.
+        """
+        with self._lock:
+            return self._compile(judged_by, news, moment)
+
+    def _compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
+        compiler, self._compiler = self._compiler, None  # it holds only if all goes well
+        before = {key: self._items.get(key) for key in news}
+        self._take(news)
+        begun = tuple(one for one in judged_by.quarantines if one.since_ns <= moment.at_ns)
+        made_of = judged_by.tree, judged_by.workspaces, begun, judged_by.live
+        changed: Set[NodeKey] | None = None
+        first, last = self._lasts
+        if compiler is not None and made_of == self._of and first <= moment.at_ns < last:
+            layers = None
+            if judged_by.live and self._concerns(judged_by.live, before, news):
+                layers = tuple(judged_by.kubernetes(self._snapshot()))
+            changed = compiler.update(news, moment, layers)
+        if compiler is None or changed is None:
+            self._living, self._of = Living(self._items.values()), made_of
+            self._lasts = _between(expiries(judged_by.workspaces), moment.at_ns)
+            compiler = Compiler(
+                self._living,
+                judged_by.tree,
+                judged_by.workspaces,
+                moment,
+                begun,
+                self._surroundings,
+                tuple(judged_by.kubernetes(self._snapshot())) if judged_by.live else (),
+            )
+            self._nodes, changed = {}, compiler.nodes.policies.keys()
+        fresh = {node: compiler.nodes.encoded(node) for node in changed}
+        self._nodes = self._nodes | fresh
+        self._compiler = compiler
+        return Compilation(self._nodes, compiler.warnings())
+
+    def _take(self, news: News) -> None:
+        for key, now in news.items():
+            if now is None:
+                self._items.pop(key, None)
+            else:
+                self._items[key] = now
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self._items.values())
+
+    def _concerns(self, live: Collection[ClusterId], before: News, now: News) -> bool:
+        """Whether news may matter to the own policies of Kubernetes clusters.
+
+        An item of another cluster does where an address goes from one to the other.
+        """
+        sides = [one[1] for news in (before, now) for one in news.values() if one]
+        return any(
+            item.cluster in live
+            or any(
+                self._living.items[at].cluster in live
+                for address in item.addresses
+                for at in self._living.holding(address)
+            )
+            for item in sides
+        )
 
 
-def _expired(policy_set: PolicySet) -> Iterator[str]:
-    """One line for each policy that counts no more."""
-    for workspace, version in policy_set.enforced:
-        for policy in workspace.policies:
-            if policy.is_expired(policy_set.moment.at_ns):
-                yield f"{workspace.name}/{policy.id}@p{version}: expired, and counts no more"
-
-
-def _tell(snapshot: Snapshot, widenings: tuple[Widening, ...]) -> tuple[str, ...]:
-    """One line for each rule that admits more than its policy says, with the workloads it is at."""
-    places: dict[tuple[str, str], set[str]] = {}
-    for one in widenings:
-        name = snapshot.items[snapshot.position(one.workload)].display
-        places.setdefault((format_handle(one.decision), one.text), set()).add(name)
-    return tuple(
-        f"{handle}: {text} (at {', '.join(sorted(names))})"
-        for (handle, text), names in sorted(places.items())
-    )
+def _between(instants: Iterable[int], at_ns: int) -> tuple[int, int]:
+    """The last instant that is not after a time, and the first that is."""
+    first, last = -(2**63), 2**63
+    for one in instants:
+        if one <= at_ns:
+            first = max(first, one)
+        else:
+            last = min(last, one)
+    return first, last

@@ -1,10 +1,11 @@
 """What is enforced, and what each node has to do for it.
 
 The desired state of a node is a function of the inventory, the scopes, the enforced versions and
-the quarantines. It is worked out again, a moment after any of them changes, when a policy expires,
-when a name in a policy gets or loses an address and when an address set holds something else, and
-sent to the nodes for which it came out different. The ports that its Kubernetes cluster declares
-go with it.
+the quarantines. It is worked out again, as far as it is touched, when any of them changes, when a
+policy expires, when a name in a policy gets or loses an address and when an address set holds
+something else, and sent to the nodes for which it came out different. The ports that its
+Kubernetes cluster declares go with it. A change that comes alone is worked out at once; those that
+follow it closely wait for each other.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
 from ringfence.control.background import Alarm, Background
-from ringfence.control.compilation import Compilation, Surroundings, compile_nodes
+from ringfence.control.compilation import Compilation, Standing, compile_nodes
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy, load_judged_by
@@ -40,14 +41,18 @@ from ringfence.control.trial import (
     tasks,
     told_of,
 )
-from ringfence.inventory.ports import PortSet, declared_ports
+from ringfence.inventory.living import News
+from ringfence.inventory.ports import DeclaredPorts
 from ringfence.model.errors import RingfenceError
 from ringfence.model.fqdn import fqdn_matches
-from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
+from ringfence.model.ids import ItemKey, RevisionId, TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
+from ringfence.model.workload import Item
 from ringfence.policy.document import Documents
 from ringfence.policy.moment import expiries, patterns
+from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import PolicySet
+from ringfence.store.relational.changes import last_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import (
     Enforced,
@@ -56,7 +61,7 @@ from ringfence.store.relational.enforcement import (
     enforced_now,
 )
 from ringfence.store.relational.quarantines import load_quarantines
-from ringfence.store.relational.trials import begin_trial, end_trial, load_trial
+from ringfence.store.relational.trials import Trial, begin_trial, end_trial, load_trial
 from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive, Fallback
 
 _LOG = structlog.get_logger(__name__)
@@ -79,6 +84,19 @@ class _Desired:
 _NOTHING = _Desired(0, Task(b""))
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What is enforced as of a change of documents, by its number, and what time alone changes."""
+
+    number: int
+    judged_by: JudgedBy
+    trial: Trial | None
+    before: JudgedBy
+    """By what to judge where the trial is taken back; by no workspaces without a trial."""
+    patterns: frozenset[str]
+    expiries: tuple[int, ...]
+
+
 class Enforcement:
     """Decides, remembers and hands out what nodes enforce."""
 
@@ -96,11 +114,20 @@ class Enforcement:
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
         self.surroundings = surroundings
         self._enforcing: bool | None = None
+        self._loaded: _Loaded | None = None
         self._patterns: frozenset[str] = frozenset()
-        self._alarm = Alarm(self.touch)
+        self._alarm = Alarm(self._wake)
+        self._altered = inventory.timeline.follow()
+        self._news: dict[ItemKey, tuple[RevisionId, Item] | None] = {}
+        """What is not compiled yet."""
+        self._standing = Standing(surroundings)
+        self._before: Standing | None = None
+        """While something is on trial, what was enforced before."""
         self._desired: dict[NodeKey, _Desired] = {}
-        self._ports: dict[ClusterId, PortSet] = {}
+        self._ports = DeclaredPorts()
         self._revision = 0
+        self._settled_at = 0.0
+        """From when on a change need not wait for others, by the event loop's clock."""
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
         self._pause_seconds = _RETRY_SECONDS
@@ -112,9 +139,9 @@ class Enforcement:
 
     async def start(self) -> None:
         """Work out the desired state, and keep it up to date."""
-        self._inventory.subscribe(self.touch)
+        self._inventory.subscribe(self._wake)
         self._inventory.names.subscribe(self._hear_names)
-        self._inventory.address_sets.subscribe(self.touch)
+        self._inventory.address_sets.subscribe(self._wake)
         await self.refresh()
         self._following.start()
 
@@ -124,17 +151,22 @@ class Enforcement:
         await self._following.stop()
 
     def touch(self) -> None:
-        """Something that the desired state depends on has changed."""
-        self._dirty.set()
+        """Documents or quarantines that the desired state depends on have changed."""
+        self._loaded = None
+        self._wake()
 
     async def refresh(self) -> None:
-        """Work the desired state out now."""
+        """Work the desired state out now, by the documents of now."""
+        self._loaded = None
         async with self._lock:
             await self._recompute()
 
     def _hear_names(self, names: frozenset[str]) -> None:
         if any(fqdn_matches(pattern, name) for pattern in self._patterns for name in names):
-            self.touch()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._dirty.set()
 
     def directive(self, node: NodeKey) -> Directive | None:
         """What a node is to do; None where it is not known yet, so that it keeps what it has.
@@ -157,7 +189,7 @@ class Enforcement:
             fallback=fallback,
             declared_ports=[
                 DeclaredPort(protocol=protocol, port=port)
-                for protocol, port in sorted(self._ports.get(cluster, ()))
+                for protocol, port in sorted(self._ports.of(cluster))
             ],
         )
 
@@ -296,50 +328,95 @@ class Enforcement:
                 await self._dirty.wait()
         longer = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
         self._pause_seconds = longer if self.problem else _RETRY_SECONDS
-        await asyncio.sleep(_SETTLE_SECONDS)
+        now = asyncio.get_running_loop().time
+        await asyncio.sleep(max(self._settled_at - now(), 0))
         self._dirty.clear()
 
     async def _follow(self) -> None:
         async with self._lock:
             try:
                 await self._recompute()
+                self._settled_at = asyncio.get_running_loop().time() + _SETTLE_SECONDS
             except Exception as error:
                 self._fail(f"an error inside the control plane ({error!r})")
                 raise
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
-        snapshot, moment = self._inventory.timeline.latest(), self._inventory.now()
-        ports = self._ports
-        self._ports = await asyncio.to_thread(declared_ports, snapshot.items)
+        other_ports = self._hear()
         try:
-            async with self._database.read() as connection:
-                judged_by = await load_judged_by(connection, self._tenant)
-                trial = await load_trial(connection, self._tenant)
-                before = await judged_before(connection, self._tenant, judged_by, trial)
-            enforced = (*judged_by.workspaces, *before.workspaces)
-            self._patterns = frozenset(patterns(enforced))
+            loaded = await self._load_enforced()
+            moment, judged_by = self._inventory.now(), loaded.judged_by
+            self._patterns = loaded.patterns
             named = self._inventory.names.resolutions.instants(self._patterns)
-            self._alarm.set((*expiries(enforced), *named), moment.at_ns)
+            self._alarm.set((*loaded.expiries, *named), moment.at_ns)
+            enforced = judged_by.workspaces or loaded.before.workspaces
             any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
-
-            def work(by: JudgedBy) -> Compilation:
-                policy_set = by.ringfence(snapshot, moment)
-                return compile_nodes(policy_set, self.surroundings, by.kubernetes(snapshot))
-
-            nothing = Compilation({}, ())
-            compilation = await asyncio.to_thread(work, judged_by) if any_rules else nothing
-            fallback = await asyncio.to_thread(work, before) if trial else nothing
+            compilation = fallback = Compilation({}, ())
+            if any_rules:
+                news = dict(self._news)
+                standing, before = self._stand(loaded)
+                compilation = await asyncio.to_thread(standing.compile, judged_by, news, moment)
+                if before:
+                    work = before.compile
+                    fallback = await asyncio.to_thread(work, loaded.before, news, moment)
+                self._forget(news)
         except RingfenceError as error:
             self._fail(str(error))
             return
-        nodes = tasks(compilation.nodes, fallback.nodes, trial)
+        nodes = tasks(compilation.nodes, fallback.nodes, loaded.trial)
         self.problem, self.warnings = "", compilation.warnings
-        for_all = self._enforcing != any_rules or self._ports != ports
+        for_all = self._enforcing != any_rules or other_ports
         self._enforcing = any_rules
         changed = [key for key, task in nodes.items() if self._renew(key, task)]
         self._desired = {key: self._desired[key] for key in nodes}
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
+
+    def _hear(self) -> bool:
+        """Take up what items have become; whether other ports are declared now."""
+        fresh = {key: self._inventory.timeline.living(key) for key in self._altered}
+        self._altered.clear()
+        self._news |= fresh
+        return self._ports.take({key: now[1] if now else None for key, now in fresh.items()})
+
+    def _forget(self, news: News) -> None:
+        """These news are compiled; newer ones of the same items are not."""
+        for key, now in news.items():
+            if key in self._news and self._news[key] is now:
+                del self._news[key]
+
+    async def _load_enforced(self) -> _Loaded:
+        """What is enforced, read again only where a document has changed since."""
+        async with self._database.read() as connection:
+            number, known = await last_change(connection, self._tenant), self._loaded
+            if known is not None and known.number == number:
+                # What quarantines hold is written down without being a change of anybody's.
+                held = tuple(await load_quarantines(connection, self._tenant))
+                return replace(
+                    known,
+                    judged_by=replace(known.judged_by, quarantines=held),
+                    before=replace(known.before, quarantines=held),
+                )
+            judged_by = await load_judged_by(connection, self._tenant)
+            trial = await load_trial(connection, self._tenant)
+            before = await judged_before(connection, self._tenant, judged_by, trial)
+        enforced = (*judged_by.workspaces, *before.workspaces)
+        told = frozenset(patterns(enforced)), tuple(expiries(enforced))
+        self._loaded = loaded = _Loaded(number, judged_by, trial, before, *told)
+        return loaded
+
+    def _stand(self, loaded: _Loaded) -> tuple[Standing, Standing | None]:
+        """Where what is enforced stands compiled, and what was before a trial.
+
+        What stands compiled when a trial begins is the set before it, so going back takes no time.
+        """
+        if loaded.trial and self._before is None:
+            self._standing, self._before = self._standing.fork(), self._standing
+        if not loaded.trial and self._before is not None:
+            if self._before.is_of(loaded.judged_by):
+                self._standing = self._before
+            self._before = None
+        return self._standing, self._before
 
     def _fail(self, reason: str) -> None:
         self.problem = f"what is enforced cannot be turned into rules: {reason}"

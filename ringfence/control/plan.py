@@ -10,7 +10,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.override import Override
-from ringfence.model.policy import Action, Workspace
+from ringfence.model.policy import Action, Denied, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole, Stage
@@ -79,6 +79,7 @@ def describe_changes(
         yield (
             f"workspace {name}: enforce p{version}{f' instead of p{was[1]}' if was else ''}, "
             f"{counted(len(workspace.policies), 'policy', 'policies')}, catch-all {catch_all}"
+            + (", denied by REJECT" if workspace.denied is Denied.REJECT else "")
         )
         if was:
             for part in workspace_difference(_rules_of(was[0]), _rules_of(workspace)):

@@ -13,6 +13,7 @@ from ringfence.control.services import Services
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.policy.backends.interface import Ruleset, UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.compile import compiler_of
 from ringfence.policy.program import NodePolicy
 
 _CONTEXT = 2
@@ -43,8 +44,8 @@ async def planned_changes(
 
     def work() -> list[RuleChange]:
         def policies(by: JudgedBy) -> Mapping[NodeKey, NodePolicy]:
-            layers = by.ringfence(snapshot, moment), by.kubernetes(snapshot)
-            return surroundings.compile(*layers).policies
+            policy_set = by.ringfence(snapshot, moment)
+            return compiler_of(policy_set, surroundings, by.kubernetes(snapshot)).nodes.policies
 
         return list(rule_changes(policies(now), policies(planned)))
 

@@ -21,7 +21,6 @@ from ringfence.control.agents import Agents
 from ringfence.control.analysis import History
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
-from ringfence.control.compilation import Surroundings
 from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
@@ -44,6 +43,7 @@ from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.nodes import Surroundings
 from ringfence.store.flows import FlowStore, FlowStoreConfig
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database

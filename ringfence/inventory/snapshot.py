@@ -1,7 +1,8 @@
 """The inventory as of one moment, indexed by filter and by address."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,41 @@ from ringfence.model.workload import Item, ItemKind
 
 NOWHERE = -1
 """The position of an address that no item holds."""
+
+
+class View(Protocol):
+    """What rules are made of: items by position, and who is chosen by whichever words."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """All items, by position."""
+
+    @property
+    def subjects(self) -> BitMap:
+        """The positions of workloads that stand for themselves: all but host-network pods."""
+
+    @property
+    def nodes(self) -> BitMap:
+        """The positions of Kubernetes nodes."""
+
+    @property
+    def services(self) -> BitMap:
+        """The positions of Services."""
+
+    def chosen(self, query: Query) -> BitMap:
+        """Those of the subjects that satisfy the query."""
+
+    def called(self, namespace: str, name: str) -> Iterable[int]:
+        """The positions of Services by that name, one for each Kubernetes cluster."""
+
+    def at(self, address: Address) -> int:
+        """The position of the item that holds the address, NOWHERE if none does."""
+
+    def holder(self, address: Address) -> int:
+        """As `at`, for who depends on the address anyhow."""
+
+    def note(self, fact: Hashable) -> None:
+        """Say that what is made now depends on a fact; see `living.Living`."""
 
 
 class Snapshot:
@@ -45,18 +81,33 @@ class Snapshot:
         return BitMap(at for at in self.workloads if not self.items[at].host_network)
 
     @cached_property
+    def nodes(self) -> BitMap:
+        """The positions of Kubernetes nodes."""
+        return BitMap(at for at, item in enumerate(self.items) if item.kind is ItemKind.NODE)
+
+    @cached_property
     def services(self) -> BitMap:
         """The positions of Services."""
         return BitMap(at for at, item in enumerate(self.items) if item.kind is ItemKind.SERVICE)
 
     @cached_property
-    def services_called(self) -> dict[tuple[str, str], list[int]]:
-        """The positions of Services by namespace and name, one for each Kubernetes cluster."""
+    def _services_called(self) -> Mapping[tuple[str, str], list[int]]:
         found: dict[tuple[str, str], list[int]] = {}
         for at in self.services:
             item = self.items[at]
             found.setdefault((item.namespace, item.name), []).append(at)
         return found
+
+    def called(self, namespace: str, name: str) -> Iterable[int]:
+        """The positions of Services by that name, one for each Kubernetes cluster."""
+        return self._services_called.get((namespace, name), ())
+
+    def chosen(self, query: Query) -> BitMap:
+        """Those of the subjects that satisfy the query."""
+        return self.select(query) & self.subjects
+
+    def note(self, fact: Hashable) -> None:
+        """Nothing that is made of a snapshot is made again."""
 
     def select(self, query: Query) -> BitMap:
         """The positions of all items, workloads or not, that satisfy the query."""
@@ -69,6 +120,8 @@ class Snapshot:
     def at(self, address: Address) -> int:
         """The position of the item that holds the address, NOWHERE if none does."""
         return self._holders.get(address, NOWHERE)
+
+    holder = at
 
     def locate(self, addresses: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Positions of the holders of addresses, shape (n, 16), NOWHERE where there is none.

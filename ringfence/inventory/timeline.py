@@ -80,6 +80,7 @@ class Timeline:
         self._api_servers: ApiServers | None = None
         self._sealed: list[LabelIndex] = []
         self._snapshots: list[tuple[int, int, Snapshot]] = []
+        self._followers: list[set[ItemKey]] = []
 
     def load(self, changes: Iterable[Change]) -> None:
         """Take up stored rows, in any order, one per revision, before any event."""
@@ -163,6 +164,18 @@ class Timeline:
     def latest(self) -> Snapshot:
         """The inventory as far as it is known, whatever the clocks of those who told it say."""
         return self.at(FOREVER - 1)
+
+    def follow(self) -> set[ItemKey]:
+        """A set into which the key of each item that changes goes; at first there are all."""
+        self._followers.append(altered := {item.key for item in self._living()})
+        return altered
+
+    def living(self, key: ItemKey) -> tuple[RevisionId, Item] | None:
+        """An item and its revision as far as it is known, None if it is no more."""
+        for row in reversed(self._lives.get(key, ())):
+            if self._to[row] == FOREVER:
+                return RevisionId(self._revisions[row]), self._items[row]
+        return None
 
     def revision(self, revision: RevisionId) -> tuple[Item, int, int]:
         """The item of a revision and its life [from_ns, to_ns); raises KeyError."""
@@ -289,6 +302,8 @@ class Timeline:
                 changes.append(self._begin(old, end, finish))
         if item is not None:
             changes.append(self._begin(item, start, end))
+        for altered in self._followers:
+            altered.add(key)
         # Snapshots of instants before the change stay true.
         self._snapshots = [
             (since, min(until, start), snapshot)

@@ -31,6 +31,13 @@ SPOKEN_BY_POLICIES = (*SPOKEN, Action.LOG)
 """What policies of workspaces say."""
 
 
+class Denied(StrEnum):
+    """What a connection meets that is denied: silence, or an answer that says so."""
+
+    DROP = "DROP"
+    REJECT = "REJECT"
+
+
 class Rank(StrEnum):
     """Absolute policies are read before default ones, from the top of the tree."""
 
@@ -249,7 +256,10 @@ class CatchAll:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A versioned set of policies bound to one scope; only the primary one can be enforced."""
+    """A versioned set of policies bound to one scope; only the primary one can be enforced.
+
+    `denied` is for whatever its policies or its catch-all deny.
+    """
 
     name: WorkspaceName
     scope: ScopeName
@@ -257,6 +267,7 @@ class Workspace:
     catch_all: CatchAll
     clusters: tuple[Cluster, ...]
     policies: tuple[Policy, ...]
+    denied: Denied = Denied.DROP
 
     def __post_init__(self) -> None:
         policies: list[str] = [policy.id for policy in self.policies]

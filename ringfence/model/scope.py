@@ -70,6 +70,7 @@ class ScopeTree:
         if len(self._preorder) != len(self._scopes):
             lost = sorted(set(self._scopes) - {scope.name for scope in self._preorder})
             raise InputError(f"scopes {', '.join(lost)} are their own ancestors")
+        self._full: dict[ScopeName, Query] = {}
         self.filters: dict[FilterName, InventoryFilter] = {}
         for one in filters:
             if one.name in self.filters:
@@ -111,8 +112,10 @@ class ScopeTree:
 
     def full_query(self, name: ScopeName) -> Query:
         """The scope's own query and all its ancestors'."""
-        queries = tuple(scope.query for scope in self.path(name))
-        return queries[0] if len(queries) == 1 else And(queries)
+        if name not in self._full:
+            queries = tuple(scope.query for scope in self.path(name))
+            self._full[name] = queries[0] if len(queries) == 1 else And(queries)
+        return self._full[name]
 
     def filter_query(self, name: FilterName) -> Query:
         """What a named filter means; raises InputError where there is none of the name."""

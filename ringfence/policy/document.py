@@ -36,7 +36,7 @@ from ringfence.model.duration import format_duration
 from ringfence.model.errors import InputError
 from ringfence.model.ids import AddressSetName, FilterName, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Workspace
+from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Denied, Workspace
 from ringfence.model.protocol import (
     WITH_PORTS,
     format_protocol,
@@ -217,7 +217,7 @@ def _source(kind: str, given: Mapping[str, Field]) -> Source:
 
 
 def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace:
-    known = ("scope", "primary", "catchAll", "clusters", "policies")
+    known = ("scope", "primary", "catchAll", "denied", "clusters", "policies")
     given = spec.required(known, "scope", "catchAll")
     references.append(Reference("scope", given["scope"].text(), given["scope"]))
     clusters = _distinct(given.get("clusters"), _cluster, lambda cluster: cluster.name)
@@ -230,6 +230,7 @@ def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace
         _catch_all(given["catchAll"]),
         clusters,
         _distinct(given.get("policies"), read, lambda one: one.id),
+        Denied(given["denied"].choice(Denied)) if "denied" in given else Denied.DROP,
     )
 
 
@@ -338,12 +339,14 @@ def workspace_spec(workspace: Workspace) -> dict[str, Any]:
         "inbound": str(workspace.catch_all.inbound),
         "outbound": str(workspace.catch_all.outbound),
     }
+    denied = {} if workspace.denied is Denied.DROP else {"denied": str(workspace.denied)}
     clusters = [{"name": one.name, "query": str(one.query)} for one in workspace.clusters]
     policies = [policy_spec(policy) for policy in workspace.policies]
     return {
         "scope": workspace.scope,
         **primary,
         "catchAll": Inline(catch_all),
+        **denied,
         **({"clusters": clusters} if clusters else {}),
         **({"policies": policies} if policies else {}),
     }

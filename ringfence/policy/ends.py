@@ -18,7 +18,7 @@ from pyroaring import BitMap
 
 from ringfence.inventory.outside import NO_HOSTS
 from ringfence.inventory.resolutions import Names
-from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.inventory.snapshot import NOWHERE, Snapshot, View
 from ringfence.model.address import Network, host_network
 from ringfence.model.errors import InputError
 from ringfence.model.fqdn import fqdn_matches
@@ -45,6 +45,8 @@ from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import ItemKind
 from ringfence.policy.moment import Moment
 
+OUTSIDE, NAMES = "addresses of all items", "addresses of names of DNS"
+"""Facts that ends depend on, besides queries and Services; that of an address set is its name."""
 WorkloadsEnd = ScopeEnd | ClusterEnd | FilterEnd | NamedFilterEnd
 """Ends that are a query."""
 API_SERVICE = ServiceEnd("default", "kubernetes")
@@ -84,9 +86,9 @@ class ResolvedEnd:
 ANYONE = ResolvedEnd(anyone=True)
 
 
-def members(tree: ScopeTree, snapshot: Snapshot, scope: ScopeName) -> BitMap:
+def members(tree: ScopeTree, snapshot: View, scope: ScopeName) -> BitMap:
     """The positions of the workloads that an enforced workspace of the scope governs."""
-    return _workloads(snapshot, tree.full_query(scope))
+    return snapshot.chosen(tree.full_query(scope))
 
 
 def resolve(
@@ -94,7 +96,7 @@ def resolve(
     action: Action,
     workspace: Workspace,
     tree: ScopeTree,
-    snapshot: Snapshot,
+    snapshot: View,
     moment: Moment,
 ) -> ResolvedEnd:
     """Who `end` of a policy with `action` in `workspace` is.
@@ -103,7 +105,7 @@ def resolve(
     """
     match end:
         case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
-            return ResolvedEnd(items=_workloads(snapshot, query_of(end, workspace, tree)))
+            return ResolvedEnd(items=snapshot.chosen(query_of(end, workspace, tree)))
         case ServiceEnd(kubernetes_cluster=where) | ApiServerEnd(kubernetes_cluster=where):
             named = end if isinstance(end, ServiceEnd) else API_SERVICE
             services = _services(snapshot, replace(named, kubernetes_cluster=where))
@@ -115,9 +117,11 @@ def resolve(
         case OutsideEnd():
             return ResolvedEnd(ranges=_outside(snapshot))
         case AddressSetEnd(set_name):
+            snapshot.note(set_name)
             held = moment.held_by(set_name)
             return ResolvedEnd(ranges=held, unknown=not held)
         case FqdnEnd(pattern):
+            snapshot.note(NAMES)
             found = _answered(pattern, moment.names, snapshot)
             return ResolvedEnd(ranges=found, unknown=not found)
         case OwnNodeEnd():
@@ -154,7 +158,7 @@ def own_nodes(snapshot: Snapshot) -> NDArray[np.int32]:
     return np.array([*running, NOWHERE], dtype=np.int32)
 
 
-def _answered(pattern: str, names: Names, snapshot: Snapshot) -> tuple[AddressRange, ...]:
+def _answered(pattern: str, names: Names, snapshot: View) -> tuple[AddressRange, ...]:
     """The hosts outside among the addresses of the names that a pattern means."""
     meant = (addresses for name, addresses in names.items() if fqdn_matches(pattern, name))
     told = {address for addresses in meant for address in addresses}
@@ -162,13 +166,10 @@ def _answered(pattern: str, names: Names, snapshot: Snapshot) -> tuple[AddressRa
     return subtract(free, spans(NO_HOSTS))
 
 
-def _outside(snapshot: Snapshot) -> tuple[AddressRange, ...]:
+def _outside(snapshot: View) -> tuple[AddressRange, ...]:
+    snapshot.note(OUTSIDE)
     held = {address for item in snapshot.items for address in item.addresses}
     return subtract(((0, 2**128 - 1),), spans([*NO_HOSTS, *map(host_network, held)]))
-
-
-def _workloads(snapshot: Snapshot, query: Query) -> BitMap:
-    return snapshot.select(query) & snapshot.subjects
 
 
 def cluster_query(workspace: Workspace, name: str) -> Query:
@@ -179,9 +180,9 @@ def cluster_query(workspace: Workspace, name: str) -> Query:
     raise InputError(f"workspace {workspace.name!r} has no cluster {name!r}")
 
 
-def _services(snapshot: Snapshot, end: ServiceEnd) -> BitMap:
+def _services(snapshot: View, end: ServiceEnd) -> BitMap:
     return BitMap(
         position
-        for position in snapshot.services_called.get((end.namespace, end.name), ())
+        for position in snapshot.called(end.namespace, end.name)
         if end.kubernetes_cluster in ("", snapshot.items[position].cluster)
     )

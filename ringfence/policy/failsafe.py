@@ -6,7 +6,7 @@ tunnels that CNIs build between nodes.
 
 from dataclasses import dataclass
 
-from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.snapshot import View
 from ringfence.model.address import Address, Network
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
@@ -34,7 +34,7 @@ class NodeAccess:
 
 
 def fail_safes(
-    snapshot: Snapshot, node: Item, access: NodeAccess, sets: AddressSets
+    snapshot: View, node: Item, access: NodeAccess, sets: AddressSets
 ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The fail-safe rules of a node, inbound and outbound."""
     inbound: list[Rule] = []
@@ -66,16 +66,16 @@ def _rule(name: str, protocol: int, ports: tuple[PortRange, ...], peers: SetId) 
     return Rule(f"fail-safe/{name}", Action.ALLOW, protocol, ports, peers)
 
 
-def _nodes(snapshot: Snapshot, cluster: ClusterId) -> list[Address]:
+def _nodes(snapshot: View, cluster: ClusterId) -> list[Address]:
     return [
         address
-        for item in snapshot.items
-        if item.kind is ItemKind.NODE and item.cluster == cluster
+        for item in (snapshot.items[at] for at in snapshot.nodes)
+        if item.cluster == cluster
         for address in item.addresses
     ]
 
 
-def _api_servers(snapshot: Snapshot, cluster: ClusterId) -> set[tuple[Address, int]]:
+def _api_servers(snapshot: View, cluster: ClusterId) -> set[tuple[Address, int]]:
     """Where the Service default/kubernetes leads, and its own addresses."""
     found: set[tuple[Address, int]] = set()
     for position in snapshot.services:

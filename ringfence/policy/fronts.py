@@ -1,19 +1,20 @@
 """The fronts of an inventory: each port of each Service, and the workloads that serve it."""
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address
-from ringfence.model.ids import ClusterId
+from ringfence.inventory.snapshot import View
+from ringfence.model.address import Address, host_network
+from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
-from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
+from ringfence.model.ranges import AddressRange, spans
+from ringfence.model.workload import Backend, Item, ServicePort, TrafficPolicy
 
 MAX_PORT = 65535
-Socket = tuple[Address, int, int]
-"""Address, protocol, port."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,15 @@ class Front:
     """One port of a Service; `backends` are those that serve it."""
 
     service: Item
+    number: int
+    """Which port of its Service it is, from 0."""
     port: ServicePort
     backends: tuple[Backend, ...]
+
+    @property
+    def place(self) -> tuple[ItemKey, int]:
+        """Where it stands among all fronts."""
+        return self.service.key, self.number
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -43,34 +51,75 @@ class Front:
         return bool(spec and received and spec.external_traffic_policy is TrafficPolicy.CLUSTER)
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class _Served:
+    """A front and a backend of it, in the order of Services and as they stand in each."""
+
+    service: ItemKey
+    number: int
+    place: int
+    front: Front = field(compare=False)
+    backend: Backend = field(compare=False)
+
+
 class Fronts:
     """All fronts, found by Service, by serving workload and by serving socket."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.all: list[Front] = []
+    def __init__(self, snapshot: View) -> None:
+        self._snapshot = snapshot
         self._by_service: dict[int, list[Front]] = {}
-        self._by_workload: dict[int, list[tuple[Front, Backend]]] = {}
-        self._by_socket: dict[Socket, set[int]] = {}
+        self._by_address: dict[Address, list[_Served]] = {}
         for position in snapshot.services:
-            item = snapshot.items[position]
-            fronts = _fronts(item)
-            self.all += fronts
-            self._by_service[position] = fronts
-            for front in fronts:
-                for backend in front.backends:
-                    holder = snapshot.at(backend.address)
-                    if holder != NOWHERE:
-                        self._by_workload.setdefault(holder, []).append((front, backend))
-                    self._by_socket.setdefault(socket_of(backend), set()).add(id(front))
-        self.node_ports: dict[ClusterId, dict[int, set[int]]] = {}
+            self._add(position, snapshot.items[position])
+        self.node_addresses: dict[ClusterId, list[Address]] = {}
+        for node in snapshot.nodes:
+            item = snapshot.items[node]
+            self.node_addresses.setdefault(item.cluster, []).extend(item.addresses)
+
+    @cached_property
+    def all(self) -> list[Front]:
+        """Every front, by Service."""
+        fronts = (front for some in self._by_service.values() for front in some)
+        return sorted(fronts, key=lambda front: front.place)
+
+    @cached_property
+    def node_ports(self) -> dict[ClusterId, dict[int, set[int]]]:
+        """By Kubernetes cluster and protocol."""
+        found: dict[ClusterId, dict[int, set[int]]] = {}
         for front in self.all:
             if front.port.node_port:
-                held = self.node_ports.setdefault(front.service.cluster, {})
+                held = found.setdefault(front.service.cluster, {})
                 held.setdefault(front.port.protocol, set()).add(front.port.node_port)
-        self.node_addresses: dict[ClusterId, list[Address]] = {}
-        for item in snapshot.items:
-            if item.kind is ItemKind.NODE:
-                self.node_addresses.setdefault(item.cluster, []).extend(item.addresses)
+        return found
+
+    @cached_property
+    def service_ranges(self) -> tuple[AddressRange, ...]:
+        """The addresses of all Services that have ports."""
+        addresses = {address for front in self.all for address in front.addresses}
+        return spans(map(host_network, addresses))
+
+    def replace(self, position: int, service: Item | None) -> None:
+        """Have another Service at a position, or none."""
+        for front in self._by_service.pop(position, ()):
+            for address in {backend.address for backend in front.backends}:
+                held = [one for one in self._by_address.pop(address) if one.front is not front]
+                if held:
+                    self._by_address[address] = held
+        for told in ("all", "node_ports", "service_ranges"):
+            self.__dict__.pop(told, None)
+        if service is not None:
+            self._add(position, service)
+
+    def _add(self, position: int, service: Item) -> None:
+        self._by_service[position] = fronts = _fronts(service)
+        for front in fronts:
+            for place, backend in enumerate(front.backends):
+                served = _Served(*front.place, place, front, backend)
+                insort(self._by_address.setdefault(backend.address, []), served)
+
+    def behind(self, address: Address) -> list[Front]:
+        """The fronts that have a backend at the address."""
+        return [one.front for one in self._by_address.get(address, ())]
 
     def of_services(
         self, services: BitMap, protocol: int | None, ports: tuple[PortRange, ...]
@@ -78,19 +127,23 @@ class Fronts:
         """The fronts of those Services that have the protocol and one of the ports."""
         return [
             front
-            for service in services
+            for service in sorted(services, key=lambda at: self._snapshot.items[at].key)
             for front in self._by_service[service]
             if fits(front.port.protocol, front.port.port, protocol, ports)
         ]
 
     def before(self, workloads: Iterable[int]) -> list[Front]:
-        """The fronts that any of the workloads serves, each once."""
-        found = {id(front): front for at in workloads for front, _ in self.served_by(at)}
-        return list(found.values())
+        """The fronts that any of the workloads serves, each once, by Service."""
+        found = {front.place: front for at in workloads for front, _ in self.served_by(at)}
+        return [found[place] for place in sorted(found)]
 
     def served_by(self, workload: int) -> list[tuple[Front, Backend]]:
         """The fronts that the workload serves, each with the workload as its backend."""
-        return self._by_workload.get(workload, [])
+        addresses = self._snapshot.items[workload].addresses
+        held = [one for address in addresses for one in self._by_address.get(address, ())]
+        if len(addresses) > 1:
+            held.sort()
+        return [(one.front, one.backend) for one in held if self._holds(workload, one)]
 
     def taken(self, protocol: int | None, ports: tuple[PortRange, ...]) -> dict[int, list[int]]:
         """The node ports among a rule's destinations, of all clusters, by protocol, sorted."""
@@ -104,12 +157,14 @@ class Fronts:
 
     def shared(self, backend: Backend, meant: Set[int]) -> bool:
         """Whether a front leads to the backend's socket that is none of those meant, by `id`."""
-        return not self._by_socket[socket_of(backend)] <= meant
+        return any(
+            id(one.front) not in meant
+            for one in self._by_address[backend.address]
+            if (one.backend.protocol, one.backend.port) == (backend.protocol, backend.port)
+        )
 
-
-def socket_of(backend: Backend) -> Socket:
-    """Where the backend is dialled directly."""
-    return backend.address, backend.protocol, backend.port
+    def _holds(self, workload: int, served: _Served) -> bool:
+        return self._snapshot.holder(served.backend.address) == workload
 
 
 def fits(protocol: int, port: int, wanted: int | None, ports: tuple[PortRange, ...]) -> bool:
@@ -150,8 +205,9 @@ def _fronts(item: Item) -> list[Front]:
     return [
         Front(
             item,
+            number,
             port,
             tuple(b for b in spec.backends if b.serving and b.service_port == port.name),
         )
-        for port in spec.ports
+        for number, port in enumerate(spec.ports)
     ]

@@ -32,7 +32,8 @@ class Hop:
     ) -> Self:
         """A rule on what the hop sees of a policy, named by the policy."""
         handle = format_handle(rule.decision, widened=bool(widening))
-        return cls(Rule(handle, rule.action, protocol, ports, peers, local), widening)
+        made = Rule(handle, rule.action, protocol, ports, peers, local, rule.rejects)
+        return cls(made, widening)
 
 
 def everyone(end: ResolvedEnd, other: ResolvedEnd) -> bool:

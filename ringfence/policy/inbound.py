@@ -4,8 +4,9 @@ A provider's namespace sees the source that is left after masquerading; a node t
 connection for a Service sees both ends as sent, before DNAT.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange
@@ -24,19 +25,35 @@ class Inbound:
 
     def __init__(self, who: Who) -> None:
         self._who = who
+        self._known: dict[tuple[object, ...], tuple[Hop, ...]] = {}
 
-    def rules(self, rule: OrderedRule, at: int) -> Iterator[Hop]:
+    def rules(self, rule: OrderedRule, at: int) -> tuple[Hop, ...]:
         """The rules in the provider's namespace: from what is left of the consumer."""
         if rule.provider.services:
-            yield from self._behind_services(rule, at)
-            return
+            return tuple(self._behind_services(rule, at))
         behind = [
             (front, backend)
             for front, backend in self._who.fronts.served_by(at)
             if fits(backend.protocol, backend.port, rule.protocol, rule.ports)
         ]
-        peers, spared = self._sources(rule, at, (front for front, _ in behind))
         local = self._who.local(rule, rule.provider, at, consumer=False)
+        if behind:
+            return tuple(self._from(rule, at, local, behind))
+        own = at if rule.consumer.own_node or rule.provider.own_node else NOWHERE
+        part = rule.consumer.part, rule.provider.part, rule.ports
+        key = (rule.decision.place, part, local, own)
+        if key not in self._known:
+            self._known[key] = tuple(self._from(rule, at, local, ()))
+        return self._known[key]
+
+    def _from(
+        self,
+        rule: OrderedRule,
+        at: int,
+        local: SetId | None,
+        behind: Sequence[tuple[Front, Backend]],
+    ) -> Iterator[Hop]:
+        peers, spared = self._sources(rule, at, (front for front, _ in behind))
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         if spared:
             yield Hop(None, spared)
@@ -84,7 +101,8 @@ class Inbound:
         meaning, ranges = self._who.side(rule, at, consumer=True)
         homes = sorted({front.service.cluster for front in masquerading})
         nodes = [node for home in homes for node in self._who.fronts.node_addresses.get(home, ())]
-        spared = subtract(ranges, (*of_addresses(nodes), *self._who.foreign(cluster)))
+        foreign = self._who.foreign(cluster, rule.consumer, ranges)
+        spared = subtract(ranges, (*of_addresses(nodes), *foreign))
         peers = self._who.sets.name(f"{meaning} but nodes of {homes}, for {cluster}", spared)
         if not any(within(node, ranges) for node in nodes):
             return peers, ""
@@ -153,15 +171,16 @@ class Inbound:
         if ranges and all(within(node, ranges) for node in nodes):
             return False
         items = self._who.snapshot.items
-        consumers = rule.consumer.items | self._who.sets.holders(ranges)
+        consumers = rule.consumer.items | self._who.holders(ranges)
         return any(items[at].kind is ItemKind.POD for at in consumers)
 
     def _peers(self, rule: OrderedRule, at: int, cluster: ClusterId | None = None) -> SetId | None:
         """The consumers as a set, None for anyone; only those of one cluster if one is given."""
-        foreign = self._who.foreign(cluster)
-        if everyone(rule.consumer, rule.provider) and not foreign:
+        are_foreign = self._who.are_foreign(cluster)
+        if everyone(rule.consumer, rule.provider) and not are_foreign:
             return None
         meaning, ranges = self._who.side(rule, at, consumer=True)
-        if foreign:
+        if are_foreign:
+            foreign = self._who.foreign(cluster, rule.consumer, ranges)
             meaning, ranges = f"{meaning} in {cluster}", subtract(ranges, foreign)
         return self._who.sets.name(meaning, ranges)

@@ -40,6 +40,8 @@ class OrderedRule:
     direction: Direction | None = None
     expires_ns: int | None = None
     """When it ceases to be one, epoch ns."""
+    rejects: bool = False
+    """Whether what it denies is answered."""
 
     @property
     def action(self) -> Action:

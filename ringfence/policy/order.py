@@ -11,17 +11,17 @@ inbound where the provider is. A workload that is a member of any enforced works
 at least that workspace's catch-all, so only an end that nothing governs is left undecided.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.snapshot import Snapshot, View
 from ringfence.model.errors import InputError
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
-from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
+from ringfence.model.policy import Action, Denied, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import Decision, Layer, Stage
@@ -57,20 +57,24 @@ class PolicySet:
         self.moment = moment
         self.tree = tree
         self.enforced = tuple(enforced)
-        self.quarantines = tuple(sorted(quarantines, key=lambda one: (-one.since_ns, one.name)))
+        self.quarantines = in_order_of_time(quarantines)
         names = [workspace.name for workspace, _ in self.enforced]
         if len(set(names)) < len(names):
             raise InputError(f"a workspace is given twice: {', '.join(sorted(names))}")
         apart = [(as_workspace(one), quarantined(snapshot, one)) for one in self.quarantines]
         self._quarantines = [workspace for workspace, _ in apart]
         self._members = {
-            _place_of(workspace): members(tree, snapshot, workspace.scope)
+            place_of(workspace): members(tree, snapshot, workspace.scope)
             for workspace, _ in self.enforced
-        } | {_place_of(workspace): held for workspace, held in apart}
+        } | {place_of(workspace): held for workspace, held in apart}
         self.rules: tuple[OrderedRule, ...] = tuple(
             rule
-            for place, entry in enumerate(self._sequence())
-            for rule in self._rules(place, *entry)
+            for place, entry in enumerate(
+                all_entries(tree, self.enforced, moment.at_ns, self.quarantines)
+            )
+            for rule in entry_rules(
+                place, entry, self._members[place_of(entry[1])], self.resolve, snapshot
+            )
         )
 
     @property
@@ -92,51 +96,65 @@ class PolicySet:
         """Who an end of a policy with the action is; the policy is one of the workspace."""
         return resolve(end, action, workspace, self.tree, self.snapshot, self.moment)
 
-    def _sequence(self) -> Iterator[Entry]:
-        yield from self._apart()
-        yield from sequence(self.tree, self.enforced, self.moment.at_ns)
 
-    def _apart(self) -> Iterator[Entry]:
-        """The rules of quarantines, in order."""
-        for workspace in self._quarantines:
-            for policy in workspace.policies:
-                yield Stage.ABSOLUTE, workspace, UNVERSIONED, policy
-            for direction in Direction:
-                yield Stage.ABSOLUTE, workspace, UNVERSIONED, direction
-
-    def _rules(
-        self,
-        place: int,
-        stage: Stage,
-        workspace: Workspace,
-        version: Version,
-        said: Policy | Direction,
-    ) -> Iterator[OrderedRule]:
-        def decision(policy: PolicyId | None, action: Action) -> Decision:
-            scope, name = workspace.scope, workspace.name
-            return Decision(Layer.RINGFENCE, stage, scope, name, version, policy, place, action)
-
-        governed = self._members[_place_of(workspace)]
-        if isinstance(said, Direction):
-            action = workspace.catch_all.of(said)
-            yield OrderedRule(decision(None, action), governed, direction=said)
-            return
-        decided = decision(said.id, said.action)
-        consumer = self.resolve(said.consumer, said.action, workspace)
-        provider = self.resolve(said.provider, said.action, workspace)
-        for one in parts(said, governed, consumer, provider, self.snapshot):
-            yield OrderedRule(
-                decided,
-                one.members,
-                one.consumer,
-                one.provider,
-                said.protocol,
-                one.ports,
-                expires_ns=said.expires_ns,
-            )
+def all_entries(
+    tree: ScopeTree,
+    enforced: Iterable[Enforced],
+    at_ns: int,
+    quarantines: Iterable[Quarantine],
+) -> Iterator[Entry]:
+    """The rules of quarantines, the latest first, and then of workspaces, in order."""
+    for one in in_order_of_time(quarantines):
+        workspace = as_workspace(one)
+        for policy in workspace.policies:
+            yield Stage.ABSOLUTE, workspace, UNVERSIONED, policy
+        for direction in Direction:
+            yield Stage.ABSOLUTE, workspace, UNVERSIONED, direction
+    yield from sequence(tree, enforced, at_ns)
 
 
-def _place_of(workspace: Workspace) -> tuple[WorkspaceName, ScopeName]:
+def in_order_of_time(quarantines: Iterable[Quarantine]) -> tuple[Quarantine, ...]:
+    """Quarantines, the latest first."""
+    return tuple(sorted(quarantines, key=lambda one: (-one.since_ns, one.name)))
+
+
+def entry_rules(
+    place: int,
+    entry: Entry,
+    governed: BitMap,
+    resolved: Callable[[End, Action, Workspace], ResolvedEnd],
+    snapshot: View,
+) -> Iterator[OrderedRule]:
+    """The rules that an entry comes to, where it decides at the governed workloads."""
+    stage, workspace, version, said = entry
+
+    def decision(policy: PolicyId | None, action: Action) -> Decision:
+        scope, name = workspace.scope, workspace.name
+        return Decision(Layer.RINGFENCE, stage, scope, name, version, policy, place, action)
+
+    answers = workspace.denied is Denied.REJECT
+    if isinstance(said, Direction):
+        action = workspace.catch_all.of(said)
+        rejects = answers and action is Action.DENY
+        yield OrderedRule(decision(None, action), governed, direction=said, rejects=rejects)
+        return
+    decided = decision(said.id, said.action)
+    consumer = resolved(said.consumer, said.action, workspace)
+    provider = resolved(said.provider, said.action, workspace)
+    for one in parts(said, governed, consumer, provider, snapshot):
+        yield OrderedRule(
+            decided,
+            one.members,
+            one.consumer,
+            one.provider,
+            said.protocol,
+            one.ports,
+            expires_ns=said.expires_ns,
+            rejects=answers and said.action is Action.DENY,
+        )
+
+
+def place_of(workspace: Workspace) -> tuple[WorkspaceName, ScopeName]:
     """What tells it from others: a scope may be called as a quarantined workload is."""
     return workspace.name, workspace.scope
 

@@ -13,7 +13,7 @@ from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import SetId
 from ringfence.policy.sets import of_addresses, within
-from ringfence.policy.who import Ranges, Who
+from ringfence.policy.who import NODE_PORTS, SERVICE_ADDRESSES, Ranges, Served, Who
 
 
 class Outbound:
@@ -21,12 +21,10 @@ class Outbound:
 
     def __init__(self, who: Who) -> None:
         self._who = who
-        self._service_ranges = of_addresses(
-            address for front in who.fronts.all for address in front.addresses
-        )
-        self._known: dict[tuple[object, ...], list[Hop]] = {}
+        self._known: dict[tuple[object, ...], tuple[Hop, ...]] = {}
+        self._in_front: dict[tuple[object, ...], list[tuple[Front, bool]]] = {}
 
-    def rules(self, rule: OrderedRule, at: int) -> list[Hop]:
+    def rules(self, rule: OrderedRule, at: int) -> tuple[Hop, ...]:
         """The rules in the consumer's namespace: towards what is dialled."""
         end = rule.provider
         local = self._who.local(rule, rule.consumer, at, consumer=True)
@@ -35,7 +33,7 @@ class Outbound:
         part = rule.consumer.part, end.part, rule.ports
         key = (rule.decision.place, part, local, cluster, own)
         if key not in self._known:
-            self._known[key] = list(self._towards(rule, at, local))
+            self._known[key] = tuple(self._towards(rule, at, local))
         return self._known[key]
 
     def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[Hop]:
@@ -52,13 +50,7 @@ class Outbound:
             yield from self._to_backends(rule, named, meant, local)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
-        nodes = of_addresses(
-            address
-            for cluster in sorted(self._who.fronts.node_ports)
-            for address in self._who.fronts.node_addresses.get(cluster, ())
-            if within(address, ranges)
-        )
-        taken = self._who.fronts.taken(rule.protocol, rule.ports) if nodes else {}
+        nodes, taken = self._taken(rule, ranges)
         if taken and rule.action is Action.ALLOW:
             yield Hop(None, "admits node ports along with the nodes that it means")
         elif taken:
@@ -73,7 +65,8 @@ class Outbound:
         if end.ranges or end.anyone:
             # What stands behind a Service is met after DNAT, never its own address.
             meaning = f"{meaning} but Services"
-            ranges = subtract(ranges, self._service_ranges)
+            self._who.snapshot.note(SERVICE_ADDRESSES)
+            ranges = subtract(ranges, self._who.fronts.service_ranges)
         peers = self._who.sets.name(meaning, ranges)
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         yield from self._through_fronts(rule, *self._who.side(rule, at, consumer=False), local)
@@ -83,21 +76,44 @@ class Outbound:
     ) -> Iterator[Hop]:
         """The Services in front of the providers: their backends are chosen after this hop."""
         whole: list[Front] = []
-        for front in self._who.fronts.before(self._who.sets.holders(ranges)):
-            meant = [
-                within(b.address, ranges) and fits(b.protocol, b.port, rule.protocol, rule.ports)
-                for b in front.backends
-            ]
+        for front, all_meant in self._meant(rule, ranges):
             name = f"{front.service.display}:{front.port.port}"
-            if all(meant):
+            if all_meant:
                 whole.append(front)
-            elif any(meant) and rule.action is Action.ALLOW:
+            elif rule.action is Action.ALLOW:
                 text = f"admits all backends of Service {name}, of which it means only some"
                 yield from self._to_fronts(rule, named, [front], local, text)
-            elif any(meant):
+            else:
                 text = f"does not deny Service {name}: it means only some of its backends"
                 yield Hop(None, text)
         yield from self._to_fronts(rule, named, whole, local)
+
+    def _meant(self, rule: OrderedRule, ranges: Ranges) -> list[tuple[Front, bool]]:
+        """The Services of which the rule means a backend, and whether it means them all."""
+        if rule.provider.ranges:
+            self._who.snapshot.note(Served(rule.provider.ranges))
+        key = ranges, rule.protocol, rule.ports
+        if key not in self._in_front:
+            self._in_front[key] = found = []
+            for front in self._who.fronts.before(self._who.sets.holders(ranges)):
+                meant = [
+                    within(one.address, ranges)
+                    and fits(one.protocol, one.port, rule.protocol, rule.ports)
+                    for one in front.backends
+                ]
+                if any(meant):
+                    found.append((front, all(meant)))
+        return self._in_front[key]
+
+    def _taken(self, rule: OrderedRule, ranges: Ranges) -> tuple[Ranges, dict[int, list[int]]]:
+        """The nodes with node ports among the ranges, and those that the rule means of these."""
+        among = self._who.nodes_among(ranges)
+        if not among:
+            return (), {}
+        self._who.snapshot.note(NODE_PORTS)
+        fronts = self._who.fronts
+        nodes = of_addresses(node for cluster, node in among if cluster in fronts.node_ports)
+        return nodes, fronts.taken(rule.protocol, rule.ports) if nodes else {}
 
     def _to_fronts(
         self,

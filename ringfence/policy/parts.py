@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.inventory.snapshot import NOWHERE, View
 from ringfence.model.address import host_network
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Policy
@@ -33,7 +33,7 @@ def parts(
     members: BitMap,
     consumer: ResolvedEnd,
     provider: ResolvedEnd,
-    snapshot: Snapshot,
+    snapshot: View,
 ) -> Iterator[Part]:
     """The rules of a policy, at least one, whose ends are resolved and which decides at members."""
     numbered = list(_numbered(policy, provider, snapshot))
@@ -43,13 +43,13 @@ def parts(
 
 
 def _openers(
-    consumer: ResolvedEnd, members: BitMap, snapshot: Snapshot
+    consumer: ResolvedEnd, members: BitMap, snapshot: View
 ) -> Iterator[tuple[BitMap, ResolvedEnd]]:
     """The consumer as it opens connections: of a Service, the hosts behind it, by cluster."""
     if not consumer.services:
         yield members, consumer
         return
-    for cluster, services in _by_cluster(consumer.services, snapshot).items():
+    for cluster, services in sorted(_by_cluster(consumer.services, snapshot).items()):
         hosts = _hosts_behind(services, snapshot, f"of {cluster}")
         if consumer.same_cluster:
             here = BitMap(at for at in members if snapshot.items[at].cluster in (cluster, ""))
@@ -58,14 +58,14 @@ def _openers(
             yield members, hosts
 
 
-def _by_cluster(services: BitMap, snapshot: Snapshot) -> dict[ClusterId, BitMap]:
+def _by_cluster(services: BitMap, snapshot: View) -> dict[ClusterId, BitMap]:
     found: dict[ClusterId, BitMap] = {}
     for at in services:
         found.setdefault(snapshot.items[at].cluster, BitMap()).add(at)
     return found
 
 
-def _hosts_behind(services: BitMap, snapshot: Snapshot, part: str) -> ResolvedEnd:
+def _hosts_behind(services: BitMap, snapshot: View, part: str) -> ResolvedEnd:
     specs = (snapshot.items[at].service for at in services)
     addresses = {backend.address for spec in specs if spec for backend in spec.backends}
     holders = {address: snapshot.at(address) for address in addresses}
@@ -75,7 +75,7 @@ def _hosts_behind(services: BitMap, snapshot: Snapshot, part: str) -> ResolvedEn
 
 
 def _numbered(
-    policy: Policy, provider: ResolvedEnd, snapshot: Snapshot
+    policy: Policy, provider: ResolvedEnd, snapshot: View
 ) -> Iterator[tuple[ResolvedEnd, tuple[PortRange, ...]]]:
     """The provider and its ports, once for each number that a port's name stands for there.
 
@@ -103,7 +103,7 @@ def _numbered(
 
 
 def declared(
-    protocol: int | None, names: set[PortName], provider: ResolvedEnd, snapshot: Snapshot
+    protocol: int | None, names: set[PortName], provider: ResolvedEnd, snapshot: View
 ) -> tuple[dict[int, BitMap], dict[int, BitMap]]:
     """By number the provider's workloads, and its Services, that have a port of such a name."""
     items, services = dict[int, BitMap](), dict[int, BitMap]()

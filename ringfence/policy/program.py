@@ -27,7 +27,8 @@ class Rule:
     `peers` is the remote end's addresses and `local` the namespace's own end's, None for any.
     `ports` are destination ports, of ICMP type * 256 + code, empty for all. `handle` names the
     policy that made the rule: it comes back in drop reports and stands in the kernel rule's
-    comment.
+    comment. One that `rejects` is a DENY that answers: TCP by a reset, other protocols by an ICMP
+    error, "administratively prohibited".
     """
 
     handle: str
@@ -36,6 +37,7 @@ class Rule:
     ports: tuple[PortRange, ...]
     peers: SetId | None
     local: SetId | None = None
+    rejects: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.snapshot import Snapshot, View
 from ringfence.model import labels
 from ringfence.model.address import Address, parse_network
 from ringfence.model.errors import InputError
@@ -173,9 +173,9 @@ def remember(snapshot: Snapshot, quarantine: Quarantine) -> Quarantine:
     return replace(quarantine, query=query)
 
 
-def quarantined(snapshot: Snapshot, quarantine: Quarantine) -> BitMap:
+def quarantined(snapshot: View, quarantine: Quarantine) -> BitMap:
     """The positions of the workloads that the quarantine holds."""
-    return snapshot.select(quarantine.query) & snapshot.subjects
+    return snapshot.chosen(quarantine.query)
 
 
 def holders_of(

@@ -6,7 +6,7 @@ is there. What it refuses, that refuses as well.
 
 from typing import Any
 
-from ringfence.model.policy import SPOKEN, SPOKEN_BY_POLICIES, Rank
+from ringfence.model.policy import SPOKEN, SPOKEN_BY_POLICIES, Denied, Rank
 from ringfence.model.protocol import NAMES, WITH_PORTS
 from ringfence.policy.document import API_VERSION, KINDS, NAME
 from ringfence.policy.policy_fields import DEFAULT_NAMESPACE, DEFAULT_PRIORITY, OUTSIDE, OWN
@@ -101,6 +101,8 @@ def _workspace() -> Schema:
                 "description": "Whether it can be enforced; a scope has one such workspace.",
             },
             "catchAll": _object({"inbound": action, "outbound": action}, "inbound", "outbound"),
+            "denied": _choice("What a denied connection meets: silence, or an answer.", Denied)
+            | {"default": str(Denied.DROP)},
             "clusters": _list(_object(cluster, "name", "query")),
             "policies": _list({"$ref": "#/$defs/Policy"}),
         },

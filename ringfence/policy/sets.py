@@ -5,13 +5,13 @@ they are and only its elements change.
 """
 
 import hashlib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
-from functools import cached_property
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.living import Alteration
+from ringfence.inventory.snapshot import View
 from ringfence.model.address import Address, Network, host_network, parse_network
 from ringfence.model.ranges import AddressRange, blocks, spans, subtract
 from ringfence.policy.program import SetId
@@ -26,16 +26,53 @@ EVERYWHERE: tuple[AddressRange, ...] = ((0, 2**128 - 1),)
 class AddressSets:
     """The sets that the rules of one inventory refer to."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: View) -> None:
         self._snapshot = snapshot
         self._ranges: dict[SetId, tuple[AddressRange, ...]] = {}
         self._networks: dict[SetId, tuple[Network, ...]] = {}
+        self._named: set[SetId] = set()
+        """Since the inventory changed last; only among these equal meanings have equal ranges."""
+        self.altered: set[SetId] = set()
+        """Those that were named anew with other ranges since the inventory changed last."""
+        self._held = sorted(
+            (int.from_bytes(address), at)
+            for at in snapshot.subjects
+            for address in snapshot.items[at].addresses
+        )
+
+    def follow(self, alterations: Iterable[Alteration]) -> None:
+        """The inventory has changed so: sets are named anew where they may have changed."""
+        self._named.clear()
+        self.altered.clear()
+        for one in alterations:
+            for item in filter(None, (one.before,)):
+                self._let_go(one.at, item.addresses)
+            if one.after and one.at in self._snapshot.subjects:
+                for address in one.after.addresses:
+                    insort(self._held, (int.from_bytes(address), one.at))
+
+    def _let_go(self, at: int, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            held = int.from_bytes(address), at
+            spot = bisect_left(self._held, held)
+            if self._held[spot : spot + 1] == [held]:
+                del self._held[spot]
+
+    def __len__(self) -> int:
+        """How many sets there are, among them such as nothing refers to any more."""
+        return len(self._ranges)
 
     def name(self, meaning: str, ranges: tuple[AddressRange, ...]) -> SetId:
         """The set that stands for `meaning`; equal meanings must come with equal ranges."""
         name = SetId("s" + hashlib.sha256(meaning.encode()).hexdigest()[:_DIGEST])
-        known = self._ranges.setdefault(name, ranges)
-        assert known == ranges, f"two sets for {meaning}"
+        known = self._ranges.get(name)
+        if known != ranges:
+            assert name not in self._named, f"two sets for {meaning}"
+            if known is not None:
+                self.altered.add(name)
+                self._networks.pop(name, None)
+            self._ranges[name] = ranges
+        self._named.add(name)
         return name
 
     def ranges(self, name: SetId) -> tuple[AddressRange, ...]:
@@ -65,20 +102,12 @@ class AddressSets:
 
     def holders(self, ranges: tuple[AddressRange, ...]) -> BitMap:
         """The positions of the workloads that hold an address in the ranges."""
-        addresses, holders = self._held
         found = BitMap()
         for first, last in ranges:
-            found.update(holders[bisect_left(addresses, first) : bisect_right(addresses, last)])
+            begin = bisect_left(self._held, (first, -1))
+            end = bisect_left(self._held, (last + 1, -1))
+            found.update(at for _, at in self._held[begin:end])
         return found
-
-    @cached_property
-    def _held(self) -> tuple[list[int], list[int]]:
-        held = sorted(
-            (int.from_bytes(address), at)
-            for at in self._snapshot.subjects
-            for address in self._snapshot.items[at].addresses
-        )
-        return [address for address, _ in held], [at for _, at in held]
 
 
 def of_addresses(addresses: Iterable[Address]) -> tuple[AddressRange, ...]:

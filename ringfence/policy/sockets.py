@@ -18,9 +18,10 @@ from ringfence.model.ids import ClusterId
 from ringfence.model.workload import Item, ItemKind, ServicePort
 from ringfence.policy import bits
 from ringfence.policy.cells import AddressCells
-from ringfence.policy.fronts import Socket
 from ringfence.policy.layer import OrderedRule
 
+Socket = tuple[Address, int, int]
+"""Address, protocol, port."""
 Sockets = Callable[[Item, ServicePort], Iterator[Socket]]
 
 

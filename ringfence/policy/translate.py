@@ -18,21 +18,19 @@ A LOG decides nothing and becomes no rule: what it matches is found among the fl
 report, whatever becomes of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 from pyroaring import BitMap
 
 from ringfence.model.ids import ItemKey
 from ringfence.model.policy import Action, Direction
 from ringfence.model.verdict import Decision
-from ringfence.model.workload import ItemKind
 from ringfence.policy.hop import Hop
 from ringfence.policy.inbound import Inbound
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.order import PolicySet
 from ringfence.policy.outbound import Outbound
-from ringfence.policy.program import Rule
 from ringfence.policy.sets import of_addresses
 from ringfence.policy.who import Who
 
@@ -46,65 +44,50 @@ class Widening:
     text: str
 
 
+class Chain(Enum):
+    """Where rules of a workload stand."""
+
+    INBOUND = Direction.INBOUND
+    OUTBOUND = Direction.OUTBOUND
+    RECEIVED = "received"
+    """On what a node receives for Services, before DNAT."""
+
+
 class Translator:
-    """Turns the rules of a policy set into those of each workload's namespace, in order."""
+    """Turns rules into those of each workload's namespace, as long as the inventory stays."""
 
-    def __init__(self, policy_set: PolicySet) -> None:
-        self.who = Who(policy_set)
-        self._policy_set = policy_set
-        self._snapshot = policy_set.snapshot
-        self._inbound = Inbound(self.who)
-        self._outbound = Outbound(self.who)
-        self._widenings: dict[Widening, None] = {}
+    def __init__(self, who: Who) -> None:
+        self._who = who
+        self._inbound = Inbound(who)
+        self._outbound = Outbound(who)
 
-    @property
-    def widenings(self) -> tuple[Widening, ...]:
-        """What the rules made so far admit beyond their policies."""
-        return tuple(self._widenings)
-
-    def rules(self, direction: Direction) -> dict[int, list[Rule]]:
-        """The rules of each governed workload's own namespace, by its position."""
-        found: dict[int, list[Rule]] = {at: [] for at in self._policy_set.governed}
-        for rule in self._policy_set.rules:
-            if not rule.decides(direction) or rule.action is Action.LOG:
-                continue
-            outbound = direction is Direction.OUTBOUND
-            for at in rule.members & self._meant(rule, outbound=outbound):
-                hops = (self._outbound if outbound else self._inbound).rules(rule, at)
-                found[at] += self._keep(rule, at, hops)
-        return found
-
-    def received(self) -> dict[int, list[Rule]]:
-        """The rules of each governed node on what it receives for Services, before DNAT."""
-        found: dict[int, list[Rule]] = {}
-        for at in self._policy_set.governed:
-            if self._snapshot.items[at].kind is ItemKind.NODE:
-                found[at] = []
-        for rule in self._policy_set.rules:
-            if rule.action is Action.LOG or not rule.decides(Direction.INBOUND):
-                continue
+    def rules(self, rule: OrderedRule, chain: Chain) -> Iterator[tuple[int, tuple[Hop, ...]]]:
+        """What a rule becomes at each workload, by its position, in order."""
+        received = chain is Chain.RECEIVED
+        direction = Direction.OUTBOUND if chain is Chain.OUTBOUND else Direction.INBOUND
+        if rule.action is Action.LOG or not rule.decides(direction):
+            return
+        if received:
             if rule.provider.services or rule.provider.anyone:
-                for at in rule.members & BitMap(found):
-                    found[at] += self._keep(rule, at, self._inbound.received(rule, at))
-        return found
-
-    def _keep(self, rule: OrderedRule, at: int, hops: Iterable[Hop]) -> Iterator[Rule]:
-        for hop in hops:
-            if hop.widening:
-                key = self._snapshot.items[at].key
-                self._widenings[Widening(rule.decision, key, hop.widening)] = None
-            if hop.rule is not None:
-                yield hop.rule
+                for at in rule.members & self._who.snapshot.nodes:
+                    yield at, tuple(self._inbound.received(rule, at))
+            return
+        outbound = direction is Direction.OUTBOUND
+        for at in rule.members & self._meant(rule, outbound=outbound):
+            yield at, (self._outbound if outbound else self._inbound).rules(rule, at)
 
     def _meant(self, rule: OrderedRule, *, outbound: bool) -> BitMap:
-        """The positions of the workloads that are the rule's own end in that direction."""
+        """The positions of the workloads that are the rule's own end in that direction.
+
+        Which of others hold an address of it is none of the rule's matter.
+        """
         end, other = (rule.consumer, rule.provider) if outbound else (rule.provider, rule.consumer)
         if end.anyone:
-            return self._policy_set.governed
-        found = end.items | self.who.sets.holders(end.ranges)
+            return rule.members
+        found = end.items | self._who.sets.holders(end.ranges)
         if end.own_node:
-            found |= self.who.nodes_of(other)
+            found |= self._who.nodes_of(other)
         if not outbound:
-            for front in self.who.fronts.of_services(end.services, rule.protocol, rule.ports):
-                found |= self.who.sets.holders(of_addresses(b.address for b in front.backends))
+            for front in self._who.fronts.of_services(end.services, rule.protocol, rule.ports):
+                found |= self._who.sets.holders(of_addresses(b.address for b in front.backends))
         return found

@@ -1,36 +1,70 @@
 """Who the ends of a rule are, seen from the workload at the other end, as named addresses."""
 
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
 from pyroaring import BitMap
 
+from ringfence.inventory.living import Living
 from ringfence.inventory.snapshot import NOWHERE
-from ringfence.model.ids import ClusterId
-from ringfence.model.policy import ClusterEnd
+from ringfence.model.address import Address, int_address
+from ringfence.model.ids import ClusterId, PolicyId, ScopeName, WorkspaceName
+from ringfence.model.policy import ClusterEnd, Policy, Workspace
 from ringfence.model.ranges import AddressRange, union
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.order import PolicySet
 from ringfence.policy.program import SetId
 from ringfence.policy.sets import EVERYWHERE, AddressSets, of_addresses, within
 
 Ranges = tuple[AddressRange, ...]
+Said = Mapping[tuple[WorkspaceName, ScopeName, PolicyId | None], Policy]
+"""Every policy, by where it stands."""
+SUBJECTS, CLUSTERS = "all workloads", "which Kubernetes clusters there are"
+SERVICE_ADDRESSES, NODE_PORTS = "addresses of all Services", "ports of all node ports"
+"""Facts that rules depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The fact which workloads hold addresses in the ranges."""
+
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The fact of which Services the backends have addresses in the ranges."""
+
+    ranges: Ranges
+
+
+def by_place(workspaces: Iterable[Workspace]) -> Said:
+    """All policies of workspaces."""
+    return {
+        (workspace.name, workspace.scope, policy.id): policy
+        for workspace in workspaces
+        for policy in workspace.policies
+    }
 
 
 class Who:
-    """Names and addresses of the ends of one policy set's rules."""
+    """Names and addresses of the ends of rules, as long as the inventory does not change.
 
-    def __init__(self, policy_set: PolicySet) -> None:
-        self.snapshot = policy_set.snapshot
-        self.sets = AddressSets(self.snapshot)
-        self.fronts = Fronts(self.snapshot)
-        self._policy_set = policy_set
+    What it depends on besides the ends and members of a rule, and the Kubernetes nodes, it notes.
+    """
+
+    def __init__(self, snapshot: Living, sets: AddressSets, fronts: Fronts, said: Said) -> None:
+        self.snapshot, self.sets, self.fronts = snapshot, sets, fronts
+        self._said = said
         self._ranges: dict[str, Ranges] = {}
-        self._foreign: dict[ClusterId, Ranges] = {}
-        self._policies = {
-            (workspace.name, workspace.scope, policy.id): policy
-            for workspace in policy_set.workspaces
-            for policy in workspace.policies
-        }
+        self._running: dict[str, dict[int, list[int]]] = {}
+        self._nodes = sorted(
+            (int.from_bytes(address), cluster)
+            for cluster, addresses in fronts.node_addresses.items()
+            for address in addresses
+        )
 
     def local(
         self, rule: OrderedRule, end: ResolvedEnd, at: int, *, consumer: bool
@@ -53,7 +87,12 @@ class Who:
             return self.own_node(at)
         meaning = self._meaning(rule, consumer=consumer)
         if other.own_node:
-            pods = [pod for pod in self.named(end) if self._policy_set.own_nodes[pod] == at]
+            named = self.named(end)
+            if meaning not in self._running:
+                running = self._running[meaning] = {}
+                for pod in named:
+                    running.setdefault(self.snapshot.runner(pod), []).append(pod)
+            pods = self._running[meaning].get(at, ())
             return f"{meaning} on {items[at].key}", self.sets.of_items(pods)
         if end.anyone:
             return "everywhere", EVERYWHERE
@@ -66,7 +105,7 @@ class Who:
         decision = rule.decision
         if decision.policy is None:
             return "everywhere"
-        policy = self._policies[decision.workspace, decision.scope, decision.policy]
+        policy = self._said[decision.workspace, decision.scope, decision.policy]
         end = policy.consumer if consumer else policy.provider
         where = f"{decision.workspace} " if isinstance(end, ClusterEnd) else ""
         part = (rule.consumer if consumer else rule.provider).part
@@ -75,16 +114,31 @@ class Who:
     def named(self, end: ResolvedEnd) -> BitMap:
         """The positions of the workloads that the end names, itself or through a Service."""
         if end.anyone:
+            self.snapshot.note(SUBJECTS)
             return self.snapshot.subjects
-        found = end.items | self.sets.holders(end.ranges)
+        found = end.items | self.holders(end.ranges)
         for front in self.fronts.of_services(end.services, None, ()):
             found |= self.sets.holders(of_addresses(b.address for b in front.backends))
         return found
 
     def nodes_of(self, end: ResolvedEnd) -> BitMap:
         """The positions of the nodes that run the pods that the end names."""
-        nodes = (int(self._policy_set.own_nodes[pod]) for pod in self.named(end))
-        return BitMap(node for node in nodes if node != NOWHERE)
+        nodes = set(map(self.snapshot.runner, self.named(end)))
+        return BitMap(nodes - {NOWHERE})
+
+    def holders(self, ranges: Ranges) -> BitMap:
+        """The positions of the workloads that hold an address in the ranges."""
+        if ranges:
+            self.snapshot.note(Held(ranges))
+        return self.sets.holders(ranges)
+
+    def nodes_among(self, ranges: Ranges) -> list[tuple[ClusterId, Address]]:
+        """The addresses of nodes in the ranges, and whose cluster's nodes those are."""
+        found = []
+        for first, last in ranges:
+            begin, end = (bisect_left(self._nodes, (one, "")) for one in (first, last + 1))
+            found += [(cluster, int_address(one)) for one, cluster in self._nodes[begin:end]]
+        return found
 
     def nodes(self, cluster: ClusterId) -> SetId:
         """The set of all addresses of a Kubernetes cluster's nodes."""
@@ -102,17 +156,27 @@ class Who:
 
     def own_node(self, at: int) -> tuple[str, Ranges]:
         """The node that runs the pod at the position: a name, and addresses."""
-        node = int(self._policy_set.own_nodes[at])
+        node = self.snapshot.runner(at)
         if node == NOWHERE:
             return "nobody", ()
         return f"node {self.snapshot.items[node].key}", self.sets.of_items([node])
 
-    def foreign(self, cluster: ClusterId | None) -> Ranges:
-        """The addresses of the workloads of other clusters than that one; none for None."""
-        if cluster is None:
+    def foreign(self, cluster: ClusterId | None, end: ResolvedEnd, ranges: Ranges) -> Ranges:
+        """The addresses of workloads of other clusters than that one; none for None.
+
+        Of them those that count among the ranges, which are what the end means.
+        """
+        if not self.are_foreign(cluster):
             return ()
-        if cluster not in self._foreign:
-            items = self.snapshot.items
-            others = (at for at in self.snapshot.subjects if items[at].cluster not in (cluster, ""))
-            self._foreign[cluster] = self.sets.of_items(others)
-        return self._foreign[cluster]
+        if end.ranges or end.anyone:
+            self.snapshot.note(Held(end.ranges or EVERYWHERE))
+        items = self.snapshot.items
+        here = self.sets.holders(ranges)
+        return self.sets.of_items(at for at in here if items[at].cluster not in (cluster, ""))
+
+    def are_foreign(self, cluster: ClusterId | None) -> bool:
+        """Whether there are workloads of other clusters than that one; not for None."""
+        if cluster is None:
+            return False
+        self.snapshot.note(CLUSTERS)
+        return bool(self.snapshot.clusters - {cluster})

@@ -86,7 +86,7 @@ DIFFERENT = (
      "port 81 from port 0, new: the kernel lets it pass by the policy of chain rf_input"),
     (["flush chain | rf_input_4"], "by the policy of chain rf_input, the policy drops"),
     (["flush chain | rf_drop"], "by the policy of chain rf_input, the policy"),
-    (["delete rule | rf_drop handle {last}"], "may drop it or not"),
+    (["delete rule | rf_drop handle {last}"], "by the policy of chain rf_input, the policy"),
     (["add element | rf_friends_4 {{ 10.99.3.0/24 }}"], "TCP 10.99.3.0 -> 0.0.0.0"),
     (["delete element | rf_friends_4 {{ 10.99.2.2 }}"], "TCP 10.99.2.2 -> 0.0.0.0"),
     (["delete element | rf_friends_6 {{ fd00::/64 }}"], "TCP [fd00::] -> [::]"),
@@ -156,6 +156,26 @@ def test_a_node_that_drops_what_nothing_exposes_differs(alone: Namespace) -> Non
     assert "drops it by the policy of chain rf_received, the policy lets it pass" in str(proved)
 
 
+REJECTED = (
+    ("replace rule | rf_reject handle {reset} meta l4proto tcp drop", "drops it"),
+    ("delete rule | rf_reject handle {reset}", "rejects it"),
+    ("insert rule | rf_reject meta l4proto tcp accept", "lets it pass"),
+    ("insert rule | rf_input_4 tcp dport 9 drop", "drops it"),
+)
+
+
+def test_how_a_connection_is_denied_is_proved(alone: Namespace) -> None:
+    rejecting = replace(CATCH_ALL, rejects=True)
+    policy = replace(POLICY, programs={**POLICY.programs, IN: Program((ADMIT, rejecting))})
+    assert not tamper(alone, policy, POD, []).differing
+    for script, told in REJECTED:
+        proved = str(tamper(alone, policy, POD, [script]))
+        assert f"the kernel {told} by rule " in proved
+        assert "the policy resets it by catch-all/shop/p1" in proved
+    reset = "insert rule | rf_drop meta l4proto tcp reject with tcp reset"
+    assert "resets it by rule" in str(tamper(alone, POLICY, POD, [reset]))
+
+
 LOOKUPS = (
     ("add element | rf_input_4_0 {{ 10.1.0.0/16 . udp . 9-10 : 0x1 }}", "UDP 10.1.0.0"),
     ("add element | rf_input_4_1 {{ 10.1.0.3 . tcp . 9-83 }}", "TCP 10.1.0.3 -> 0.0.0.0, port 9"),
@@ -201,9 +221,11 @@ def tamper(
     named = {(rule["chain"], rule.get("comment")): rule["handle"] for rule in rules}
     admit = named.get(("rf_input_4", ADMIT.handle))
     last = max((rule["handle"] for rule in rules if rule["chain"] == "rf_drop"), default=0)
+    resets = (rule["handle"] for rule in rules if {"reject": {"type": "tcp reset"}} in rule["expr"])
+    reset = next(resets, 0)
     for command in script:
         full = command.replace(" |", " inet ringfence", 1)
-        nft.apply(where.path, full.format(admit=admit, last=last))
+        nft.apply(where.path, full.format(admit=admit, last=last, reset=reset))
     return prove(policy, binding, nft.list_table(where.path) or ())
 
 

@@ -70,16 +70,21 @@ def policies(draw: st.DrawFn) -> NodePolicy:
         [[Action.ALLOW], [Action.DENY], [Action.ALLOW, Action.DENY], [Action.DENY, Action.ALLOW]]
     )
 
+    rejecting = draw(st.sampled_from([(), range(24), range(5, 10)]))
+
     def rule(at: int, action: Action) -> Rule:
         protocol, ports = draw(sent)
         local = draw(st.none() | st.none() | some)
-        return Rule(f"default/w/p1/{at}", action, protocol, ports, draw(some), local)
+        rejects = action is Action.DENY and at in rejecting
+        return Rule(f"default/w/p1/{at}", action, protocol, ports, draw(some), local, rejects)
 
     def program() -> Program:
         # Many rules of a kind are written as one lookup.
         count, said = draw(st.sampled_from([0, 1, 2, 4, 12, 24])), draw(actions)
         rules = [rule(at, said[at * len(said) // count]) for at in range(count)]
-        last = Rule("catch-all/w/p1", said[-1] if draw(st.booleans()) else said[0], None, (), None)
+        action = said[-1] if draw(st.booleans()) else said[0]
+        rejects = action is Action.DENY and draw(st.booleans())
+        last = Rule("catch-all/w/p1", action, None, (), None, None, rejects)
         return Program((*rules, last))
 
     def maybe(name: ProgramId) -> ProgramId | None:

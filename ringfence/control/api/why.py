@@ -1,6 +1,7 @@
 """Which policy decides a connection, at each end."""
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.judged import load_judged_by
-from ringfence.control.services import ServicesDep
+from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.connections import records
 from ringfence.model.errors import InputError
 from ringfence.model.flow import format_connection, parse_connection
@@ -25,6 +26,9 @@ from ringfence.model.ids import parse_version
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.kubernetes.rules import KubernetesLayer
+from ringfence.policy.order import PolicySet
 from ringfence.store.flows.queries import listed
 
 router = APIRouter(tags=["why"])
@@ -108,10 +112,17 @@ async def why(
     def work() -> explanation.Answer:
         policy_set = judged_by.ringfence(snapshot, moment)
         kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
+        compiled = _compile(policy_set, services, kubernetes)
         return explanation.why(policy_set, kubernetes, compiled, question)
 
     return _response(await asyncio.to_thread(work))
+
+
+def _compile(
+    policy_set: PolicySet, services: Services, kubernetes: Iterable[KubernetesLayer]
+) -> Compiled:
+    around = services.enforcement.surroundings
+    return compile_policies(policy_set, around.control_plane, around.access, kubernetes)
 
 
 class FlowQuery(BaseModel):
@@ -150,7 +161,7 @@ async def why_flow(
     def work() -> explanation.Answer:
         policy_set = judged_by.ringfence(snapshot, moment)
         kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = services.enforcement.surroundings.compile(policy_set, kubernetes)
+        compiled = _compile(policy_set, services, kubernetes)
         note = f"ends as of {format_time(first_ns)}, policies as enforced now"
         observed = connections_of(seen, snapshot)
         return explanation.explain_all(policy_set, kubernetes, compiled, observed, (note,))

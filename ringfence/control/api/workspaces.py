@@ -20,6 +20,7 @@ from ringfence.model.policy import (
     ApiServerEnd,
     CidrEnd,
     ClusterEnd,
+    Denied,
     Direction,
     End,
     FilterEnd,
@@ -53,7 +54,8 @@ class CatchAllResponse(BaseModel):
 class WorkspaceSummary(BaseModel):
     """A workspace in short; `enforced` is the version in force, null for none.
 
-    One that holds the policies of a Kubernetes cluster has no scope and no catch-all.
+    One that holds the policies of a Kubernetes cluster has no scope, no catch-all, and drops what
+    is denied.
     """
 
     name: str
@@ -64,6 +66,7 @@ class WorkspaceSummary(BaseModel):
     enforced: int | None
     policies: int = Field(description="How many there are.")
     catch_all: CatchAllResponse | None
+    denied: Denied
 
 
 class WorkspacesResponse(BaseModel):
@@ -123,6 +126,7 @@ class WorkspaceResponse(BaseModel):
     version: int
     enforced: int | None
     catch_all: CatchAllResponse | None
+    denied: Denied
     clusters: list[ClusterResponse]
     policies: list[PolicyResponse]
     kubernetes_policies: list[KubernetesPolicyResponse]
@@ -182,6 +186,7 @@ def _summary(
         enforced=enforced,
         policies=len(workspace.policies),
         catch_all=_catch_all(workspace) if isinstance(workspace, Workspace) else None,
+        denied=workspace.denied if isinstance(workspace, Workspace) else Denied.DROP,
     )
 
 

@@ -1,8 +1,8 @@
 """A program in the few lookups that a kernel answers at once, however many rules it has.
 
-Neighbouring rules of one action may be asked in any order, or together. Many of them become one
-lookup: boxes, each some addresses, a protocol and some ports, of which no two overlap. Which of
-several DENYs decides is what drop reports tell, so each box keeps the first that holds it.
+Neighbouring rules that say one thing may be asked in any order, or together. Many of them become
+one lookup: boxes, each some addresses, a protocol and some ports, of which no two overlap. Which
+of several DENYs decides is what drop reports tell, so each box keeps the first that holds it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,10 +51,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Rules of one action that are asked together."""
+    """Rules that say one thing and are asked together."""
 
     shape: Shape
     action: Action
+    rejects: bool
     boxes: tuple[Box, ...]
 
 
@@ -63,7 +64,8 @@ def grouped(
 ) -> Iterator[Rule | Lookup]:
     """The rules for the packets of one family, in order; they decide as the program does."""
     blocks = _Blocks(sets, v4=v4)
-    for action, run in groupby(enumerate(rules), key=lambda placed: placed[1].action):
+    said = groupby(enumerate(rules), key=lambda placed: (placed[1].action, placed[1].rejects))
+    for (action, rejects), run in said:
         shaped = [(blocks.shape(rule), place, rule) for place, rule in run]
         if action is Action.ALLOW:
             # Which of them allows changes nothing.
@@ -73,7 +75,8 @@ def grouped(
             if shape is None or len(some) <= FEW:
                 yield from (rule for _, rule in some)
             else:
-                yield Lookup(shape, action, tuple(_boxes(shape, action, some, blocks)))
+                boxes = tuple(_boxes(shape, action, some, blocks))
+                yield Lookup(shape, action, rejects, boxes)
 
 
 class _Blocks:

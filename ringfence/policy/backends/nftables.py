@@ -59,6 +59,8 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
+# The answer to a connection that is rejected: only errors, and resets, are made in its name.
+_OWN_RESET = "ct state related tcp flags & rst == rst accept"
 # By their type: a privileged pod can give any interface the name of the loopback.
 _FROM_LOOPBACK, _TO_LOOPBACK = "meta iiftype loopback accept", "meta oiftype loopback accept"
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
@@ -180,7 +182,7 @@ def _fail_safes(
     """What passes whatever the policy says, for the holder of the addresses."""
     always = (*_NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
     if direction is Direction.OUTBOUND:
-        return (_TO_LOOPBACK, *always, *_control_plane(control_plane))
+        return (_OWN_RESET, _TO_LOOPBACK, *always, *_control_plane(control_plane))
     own = tuple(
         f"{header} saddr {text} {header} daddr {text} accept"
         for header, text in map(_header, addresses)

@@ -1,8 +1,8 @@
 """The text of one nftables table: chains, the sets that they ask, and what they drop.
 
-Whatever is denied goes to one chain, which remembers the tuple in a bounded set with counters.
-Which rule it was is told by the packet's mark, set on the way there; the packet dies with a mark
-of ours, so that who listens to drops knows it.
+Whatever is denied goes to one of two chains, of which one answers. Both have the tuple remembered
+in a bounded set with counters. Which rule it was is told by the packet's mark, set on the way
+there; the packet dies with a mark of ours, so that who listens to drops knows it.
 """
 
 import re
@@ -27,7 +27,7 @@ DROP_MARK = 0x52464452
 """What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
 
 _MOST_DENIALS = 65536
-_DROP = "rf_drop"
+_DROP, _REJECT, _DENIED = "rf_drop", "rf_reject", "rf_denied"
 _PORT_MATCH = {
     TCP: "tcp dport",
     UDP: "udp dport",
@@ -39,7 +39,16 @@ _FAMILY_OF = {ICMP: 4, ICMPV6: 6}
 """Where nftables knows the types of ICMP."""
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 _SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
-_MARK_DROP = f"meta mark set {DROP_MARK:#x} drop"
+_MARKED = f"meta mark set {DROP_MARK:#x}"
+_ENDS = {
+    _DROP: (f"{_MARKED} drop",),
+    # RFC 1812 section 5.2.7.1 and RFC 4443 section 3.1 have a code for it.
+    _REJECT: (
+        f"meta l4proto tcp {_MARKED} reject with tcp reset",
+        f"{_MARKED} reject with icmpx type admin-prohibited",
+    ),
+}
+"""How a denied packet ends, by the chain that it is sent to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class _Written:
 
     shape: Shape
     action: Action
+    rejects: bool
     boxes: tuple[tuple[str, str], ...]
 
 
@@ -84,6 +94,7 @@ class Programs:
                 else _Written(
                     group.shape,
                     group.action,
+                    group.rejects,
                     tuple((_box(box, family), box.handle) for box in group.boxes),
                 )
                 for group in found
@@ -101,6 +112,8 @@ class Table:
     _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     """What one lookup asks: declaration and elements, by set name."""
     _marks: dict[Denial, int] = field(default_factory=dict)
+    _ends: set[str] = field(default_factory=set)
+    """The chains that denied packets are sent to."""
 
     def chain(self, name: str, lines: Iterable[str]) -> None:
         """A chain that holds the lines."""
@@ -136,12 +149,22 @@ class Table:
         if rule.protocol is not None:
             words.append(protocol_match(rule.protocol, rule.ports))
         denies = rule.action is Action.DENY
-        verdict = self.denied(rule.handle, direction) if denies else f"counter {allows}"
+        verdict = (
+            self.denied(rule.handle, direction, rejects=rule.rejects)
+            if denies
+            else f"counter {allows}"
+        )
         return " ".join([*words, verdict, f'comment "{rule.handle}"'])
 
-    def denied(self, handle: str, direction: Direction) -> str:
-        """The words that send a packet to be dropped and reported."""
-        return f"meta mark set {self._mark(handle, direction):#x} counter goto {_DROP}"
+    def denied(self, handle: str, direction: Direction, *, rejects: bool = False) -> str:
+        """The words that send a packet to be dropped or rejected, and reported."""
+        mark = self._mark(handle, direction)
+        return f"meta mark set {mark:#x} counter {self._end(rejects=rejects)}"
+
+    def _end(self, *, rejects: bool) -> str:
+        chain = _REJECT if rejects else _DROP
+        self._ends.add(chain)
+        return f"goto {chain}"
 
     def set_name(self, held: SetId, family: Family) -> str:
         """The name of a set of the policy, which the table then holds."""
@@ -162,7 +185,7 @@ class Table:
         declared = f"map {name} {{ type {type_} : mark; flags interval; }}"
         marked = (f"{text} : {self._mark(whose, direction):#x}" for text, whose in lookup.boxes)
         self._own[name] = declared, frozenset(marked)
-        return f"meta mark set {key} map @{name} counter goto {_DROP}"
+        return f"meta mark set {key} map @{name} counter {self._end(rejects=lookup.rejects)}"
 
     def _mark(self, handle: str, direction: Direction) -> int:
         """A mark that stands for a denial, the same whatever others there are, but by accident."""
@@ -187,7 +210,9 @@ class Table:
             *(text for text, _ in self._own.values()),
         ]
         if self._marks:
-            self.chain("drop", _drop_lines())
+            for chain in sorted(self._ends):
+                self.chain(chain.removeprefix("rf_"), (f"jump {_DENIED}", *_ENDS[chain]))
+            self.chain(_DENIED.removeprefix("rf_"), _denied_lines())
             declared += (f"set {name} {{ {text} }}" for name, text in _DROP_SETS.items())
         sets = "".join(f"\t{text}\n" for text in declared)
         elements = {
@@ -217,8 +242,11 @@ def _drop_sets() -> dict[str, str]:
 _DROP_SETS = _drop_sets()
 
 
-def _drop_lines() -> Iterator[str]:
-    """The chain that remembers a denied tuple and drops; an ICMP type stands as a port."""
+def _denied_lines() -> Iterator[str]:
+    """The chain that remembers a denied tuple; an ICMP type stands as a port.
+
+    A set without room ends its rule: then the packet is counted as lost.
+    """
     for family in FAMILIES:
         ip, name = family.header, f"{_DROP}_{family.number}"
         key = f"{ip} saddr . {ip} daddr . meta l4proto"
@@ -230,10 +258,9 @@ def _drop_lines() -> Iterator[str]:
         ):
             yield (
                 f"meta nfproto ipv{family.number} meta l4proto {protocols}"
-                f" update @{name}{suffix} {{ {key}{port} . meta mark counter }} {_MARK_DROP}"
+                f" update @{name}{suffix} {{ {key}{port} . meta mark counter }} return"
             )
-    yield f"update @{_DROP}_lost {{ meta mark counter }} {_MARK_DROP}"
-    yield _MARK_DROP
+    yield f"update @{_DROP}_lost {{ meta mark counter }}"
 
 
 def protocol_match(protocol: int, ports: tuple[PortRange, ...]) -> str:

@@ -175,11 +175,11 @@ class _Clauses:
 
     def outcomes(self, side: int, rows: Bits) -> NDArray[np.uint8]:
         """What one table may do with each class, as the value of an `Outcome`."""
-        accept, drop = np.uint8(Outcome.ACCEPT.value), np.uint8(Outcome.DROP.value)
+        accept = np.uint8(Outcome.ACCEPT.value)
         found: NDArray[np.uint8] = np.full(len(rows), accept)
         for key in self.bases[side]:
-            said = self._say(key, rows)
-            found = (found & said & accept) | ((found | said) & drop)
+            going = found & accept != 0
+            found[going] = found[going] & ~accept | self._say(key, rows[going])
         return found
 
     def _say(self, key: _Key, rows: Bits) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from ringfence.policy.program import (
 )
 from ringfence.policy.proof.packets import (
     FIN_SYN_RST_ACK,
+    RST,
     SYN,
     Axis,
     Call,
@@ -38,6 +39,7 @@ from ringfence.policy.proof.packets import (
 _V4, _V6 = 4, 6
 _ICMP_OF = {_V4: ICMP, _V6: ICMPV6}
 _OPENS_NOTHING = joined((n, n) for n in range(256) if n & FIN_SYN_RST_ACK != SYN)
+_RESETS = joined((n, n) for n in range(256) if n & RST)
 _LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
 _DHCP_AGENTS = (0xFF02 << 112 | 0x1_0002,) * 2
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415)."""
@@ -68,7 +70,7 @@ def meaning(policy: NodePolicy, binding: PodBinding | NodeBinding, family: int) 
             chains[chain] = tuple(said.own_end(direction, binding.addresses, stated, program))
     if node and node.received is not None:
         hooks["prerouting"] = ("received",)
-        hooks["output"] = (*hooks.get("output", ()), "received")
+        hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
     return Table(family, chains, hooks)
@@ -94,6 +96,9 @@ class _Meaning:
                 yield _passes("a workload to itself", *both)
             held = tuple(end for end in self._policy.control_plane if end[0] in addresses)
         else:
+            related = _is(Axis.STATE, State.RELATED.value)
+            reset = _is(Axis.PROTOCOL, TCP), Match(Axis.FLAGS, _RESETS)
+            yield _passes("resets of what is rejected", related, *reset)
             yield _passes("loopback", _is(Axis.TO_LOOPBACK, 1))
             held = self._policy.control_plane
         yield from self._neighbourhood(direction)
@@ -135,6 +140,10 @@ class _Meaning:
                 if of is not None
             )
             verdict = Outcome.ACCEPT if rule.action is Action.ALLOW else Outcome.DROP
+            if rule.rejects:
+                verdict = Outcome.PROHIBITED
+                reset = (*held, *sent, _is(Axis.PROTOCOL, TCP))
+                yield Clause(reset, Outcome.RESET, rule.handle)
             yield Clause((*held, *sent), verdict, rule.handle)
 
     def _sent(self, protocol: int | None, ports: tuple[PortRange, ...]) -> tuple[Match, ...] | None:

@@ -14,7 +14,7 @@ from ringfence.model.protocol import ICMP, ICMPV6, TCP, format_port, format_prot
 
 Ranges = tuple[tuple[int, int], ...]
 """Numbers from a first to a last one, disjoint and sorted."""
-FIN_SYN_RST_ACK, SYN = 0x17, 0x02
+FIN_SYN_RST_ACK, SYN, RST = 0x17, 0x02, 0x04
 
 
 class Axis(Enum):
@@ -74,6 +74,10 @@ class Outcome(Flag):
     DROP = auto()
     RETURN = auto()
     """The chain says nothing: its caller goes on."""
+    RESET = auto()
+    """Dropped, and answered by a reset of TCP."""
+    PROHIBITED = auto()
+    """Dropped, and answered by an ICMP error, "administratively prohibited"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,8 @@ class Clause:
 class Table:
     """The rules about one family of addresses.
 
-    `hooks` has the base chains at each hook of the kernel: a packet passes there if all of them
-    accept it. They always say something.
+    `hooks` has the base chains at each hook of the kernel, in the order in which they are asked: a
+    packet passes there if all of them accept it. They always say something.
     """
 
     family: int
@@ -160,15 +164,11 @@ class Packet:
 
 def judge(table: Table, hook: str, packet: Packet) -> tuple[Outcome, str]:
     """What may happen to a packet at a hook, and by which clauses."""
-    accepted, dropped = True, False
+    found = Outcome.ACCEPT
     deciding: list[tuple[Clause, Outcome]] = []
     for base in table.hooks.get(hook, ()):
-        said = _say(table, base, packet, deciding)
-        accepted &= Outcome.ACCEPT in said
-        dropped |= Outcome.DROP in said
-    found = Outcome.ACCEPT if accepted else Outcome.NOTHING
-    if dropped:
-        found |= Outcome.DROP
+        if Outcome.ACCEPT in found:
+            found = found & ~Outcome.ACCEPT | _say(table, base, packet, deciding)
     names = [clause.name for clause, verdict in deciding if verdict in found]
     return found, "; ".join(dict.fromkeys(names)) or "no rule"
 

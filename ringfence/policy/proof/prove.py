@@ -19,7 +19,8 @@ _MOST_TOLD = 4
 _WORDS = {
     Outcome.ACCEPT: "lets it pass",
     Outcome.DROP: "drops it",
-    Outcome.ACCEPT | Outcome.DROP: "may drop it or not",
+    Outcome.RESET: "resets it",
+    Outcome.PROHIBITED: "rejects it",
 }
 
 
@@ -37,9 +38,14 @@ class Difference:
     def __str__(self) -> str:
         """One line for people."""
         return (
-            f"{self.hook}: {self.packet}: the kernel {_WORDS[self.kernel]} by {self.rule},"
-            f" the policy {_WORDS[self.policy]} by {self.handle}"
+            f"{self.hook}: {self.packet}: the kernel {_tell(self.kernel)} by {self.rule},"
+            f" the policy {_tell(self.policy)} by {self.handle}"
         )
+
+
+def _tell(outcome: Outcome) -> str:
+    """What may happen, as people say it."""
+    return " or ".join(words for one, words in _WORDS.items() if one in outcome)
 
 
 @dataclass(frozen=True, slots=True)

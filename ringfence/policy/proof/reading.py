@@ -4,7 +4,7 @@ Never a guess: what is not known here, in a rule, a set or a chain, raises Unpro
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -30,9 +30,16 @@ those that were dialled."""
 _VERDICTS = {
     "accept": Outcome.ACCEPT,
     "drop": Outcome.DROP,
-    "reject": Outcome.DROP,
     "return": Outcome.RETURN,
 }
+_REJECTS = {
+    ("tcp reset", None): Outcome.RESET,
+    ("icmpx", 3): Outcome.PROHIBITED,
+    ("icmpx", "admin-prohibited"): Outcome.PROHIBITED,
+}
+"""NFT_REJECT_ICMPX_ADMIN_PROHIBITED of linux/netfilter/nf_tables.h, and how nft calls it."""
+_DENIES = (Outcome.DROP, *_REJECTS.values())
+_FEW = 2
 _MOST_ALTERNATIVES = 1 << 13
 """Of one rule: a pod may write what it likes into its table."""
 _NO_EFFECT = frozenset({"counter", "log", "continue"})
@@ -98,7 +105,9 @@ class _Reader:
         }
         chains = {name: tuple(self._chain(name)) for name in self._chains}
         hooks: dict[str, list[str]] = {}
-        for name, body in self._chains.items():
+        # Of one priority the kernel asks the latest first.
+        latest_first = list(reversed(self._chains.items()))
+        for name, body in sorted(latest_first, key=lambda one: one[1].get("prio", 0)):
             if hook := body.get("hook"):
                 self._check(name, hook, body)
                 base = f"{hook}: {name}"
@@ -175,9 +184,10 @@ class _Reader:
         ((kind, body),) = part.items()
         if kind in ("jump", "goto") and body["target"] in self._chains:
             return Call(body["target"], goto=kind == "goto")
-        if kind not in _VERDICTS:
+        said = _REJECTS.get(_rejection(body)) if kind == "reject" else _VERDICTS.get(kind)
+        if said is None:
             raise UnprovableError(f"has {shown(part)}, which no rule of ours has")
-        return _VERDICTS[kind]
+        return said
 
     def _vmap(self, body: Json, where: str) -> Iterable[Clause]:
         keys = keys_of(body["key"])
@@ -209,6 +219,11 @@ class _Reader:
         if any("counter" not in each for each in body.get("stmt", ())):
             raise UnprovableError(f"looks into @{name}, whose elements do more than count")
         return [_element(each) for each in body.get("elem", ())]
+
+
+def _rejection(body: Json) -> tuple[Json, Json]:
+    """How a packet is answered: with what, and with which code."""
+    return (body.get("type"), body.get("expr")) if isinstance(body, dict) else (None, None)
 
 
 def _element(held: Json) -> _Element:
@@ -249,21 +264,45 @@ def _check_apart(keys: list[Key], held: list[_Element]) -> None:
 
 
 def _shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
-    """The same chains, but that who calls one that drops whatever comes drops itself."""
-    drops = {
+    """The same chains, but without calls of those that say nothing, or that deny whatever comes.
+
+    Of the first there are none, and who calls one of the others denies by itself.
+    """
+    silent = {
         name
         for name, clauses in chains.items()
-        if clauses
-        and all(clause.verdict is Outcome.DROP for clause in clauses)
-        and clauses[-1].certain
-        and not clauses[-1].matches
+        if all(clause.verdict is Outcome.RETURN for clause in clauses)
     }
-    return {
-        name: tuple(
-            replace(clause, verdict=Outcome.DROP)
-            if isinstance(clause.verdict, Call) and clause.verdict.chain in drops
-            else clause
-            for clause in clauses
-        )
+    spoken = {
+        name: tuple(clause for clause in clauses if not _jumps(clause, silent))
         for name, clauses in chains.items()
     }
+    ends = {name: clauses for name, clauses in spoken.items() if _ends(clauses)}
+    return {
+        name: tuple(said for clause in clauses for said in _said(clause, ends))
+        for name, clauses in spoken.items()
+    }
+
+
+def _jumps(clause: Clause, to: Collection[str]) -> bool:
+    call = clause.verdict
+    return isinstance(call, Call) and not call.goto and call.chain in to
+
+
+def _ends(clauses: tuple[Clause, ...]) -> bool:
+    """Whether whatever comes is denied, by few clauses."""
+    return (
+        0 < len(clauses) <= _FEW
+        and not clauses[-1].matches
+        and all(clause.certain and clause.verdict in _DENIES for clause in clauses)
+    )
+
+
+def _said(clause: Clause, ends: Mapping[str, tuple[Clause, ...]]) -> Iterable[Clause]:
+    called = clause.verdict.chain if isinstance(clause.verdict, Call) else ""
+    if called not in ends:
+        return (clause,)
+    return (
+        replace(clause, matches=(*clause.matches, *end.matches), verdict=end.verdict)
+        for end in ends[called]
+    )

@@ -52,6 +52,16 @@ async def add_change(connection: AsyncConnection, tenant: TenantId, change: Chan
     )
 
 
+async def last_change(connection: AsyncConnection, tenant: TenantId) -> int:
+    """The number of the last change, 0 before the first.
+
+    There is one writer at a time, so none with a lower number is committed after it.
+    """
+    held = tables.changes
+    last = select(held.c.id).where(held.c.tenant == tenant).order_by(held.c.id.desc()).limit(1)
+    return await connection.scalar(last) or 0
+
+
 async def find_changes(
     connection: AsyncConnection, tenant: TenantId, sought: Sought, limit: int
 ) -> list[tuple[int, Change]]:

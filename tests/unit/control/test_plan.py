@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ringfence.control.apply import decide, read_files
-from ringfence.control.compilation import Surroundings, compile_nodes
+from ringfence.control.compilation import compile_nodes
 from ringfence.control.plan import affected, describe_changes, probes_without_policy, refusal
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
@@ -15,7 +15,7 @@ from ringfence.model.query import parse
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.document import Documents
-from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import PolicySet
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
 
@@ -228,9 +228,7 @@ def test_an_end_of_which_nothing_is_known_is_noted(
         f"  policies:\n  - {{id: p, action: {action}, consumer: {{scope: shop}},"
         f" provider: {provider}, protocol: TCP}}\n",
     )
-    compilation = compile_nodes(
-        policy_set([NODE, FRONT, DB], documents), Surroundings((), NodeAccess())
-    )
+    compilation = compile_nodes(policy_set([NODE, FRONT, DB], documents), Surroundings())
     assert compilation.warnings == (
         f"default/w/p1/p: nothing is known of its {what}, which stands for {who}",
     )

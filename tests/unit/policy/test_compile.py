@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from ringfence.model.ids import PolicyId
-from ringfence.model.policy import Action, CatchAll, End, FilterEnd, ServiceEnd
+from ringfence.model.policy import Action, CatchAll, Denied, End, FilterEnd, ServiceEnd
 from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.workload import ServicePort
 from ringfence.policy.backends.interface import UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import compile_policies
+from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy, Program, Rule, SetId, decode, encode
 from tests.golden.shop import ITEMS, allow, app, pod, policy_set
 
@@ -59,6 +60,18 @@ def test_rules_that_cannot_be_reached_are_dropped() -> None:
     (program,) = front_end.outbound
     (rule,) = policy.programs[program].rules
     assert rule.handle == "default/sock-shop/p3/unknown"
+
+
+@pytest.mark.parametrize("denied", Denied)
+def test_what_a_workspace_denies_is_answered_where_it_says_so(denied: Denied) -> None:
+    never = replace(DIRECT, id=PolicyId("never"), action=Action.DENY, ports=())
+    (workspace, version), *_ = policy_set(DIRECT, never).enforced
+    enforced = [(replace(workspace, denied=denied), version)]
+    held = PolicySet(policy_set().snapshot, policy_set().tree, enforced)
+    for policy in compile_policies(held, ()).policies.values():
+        for program in policy.programs.values():
+            for rule in program.rules:
+                assert rule.rejects == (denied is Denied.REJECT and rule.action is Action.DENY)
 
 
 def test_equal_programs_are_shared() -> None:

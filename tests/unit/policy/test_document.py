@@ -59,6 +59,7 @@ metadata:
 spec:
   scope: a-shop
   catchAll: {inbound: DENY, outbound: ALLOW}
+  denied: REJECT
   clusters:
     - name: payment
       query: kubernetes.label.name = "payment"
@@ -141,6 +142,7 @@ spec:
         ("  catchAll:", "  catchAl:", 6, "spec.catchAl", "did you mean 'catchAll'?"),
         ("inbound: DENY, ", "", 6, "spec.catchAll", "field 'inbound' is missing"),
         ("inbound: DENY", "inbound: deny", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
+        ("  clusters", "  denied: reject\n  clusters", 7, "spec.denied", "one of DROP, REJECT"),
         ("  catchAll", "  primary: yes\n  catchAll", 6, "spec.primary", "true or false"),
         ("query: everything", "query: a ~ b", 8, "spec.clusters[0].query", "column 3"),
         ("{name: carts, ", "{name: carts, name: b, ", 8, "spec.clusters[0].name", "twice"),

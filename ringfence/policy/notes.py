@@ -1,0 +1,49 @@
+"""What a person should know of how rules came about, a line each."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ringfence.model.ids import ItemKey
+from ringfence.policy.handle import format_handle
+from ringfence.policy.layer import OrderedRule
+from ringfence.policy.order import Enforced
+from ringfence.policy.translate import Widening
+
+Places = Mapping[tuple[str, str], frozenset[str]]
+"""By a rule's handle and by what it admits beyond its policy, the names of workloads."""
+
+
+def unknown(rules: Iterable[OrderedRule]) -> Iterator[str]:
+    """One line for each end of a policy of which the inventory knows nothing."""
+    for rule in rules:
+        for role, end in (("consumer", rule.consumer), ("provider", rule.provider)):
+            if end.unknown:
+                who = "everybody" if end.anyone else "nobody"
+                handle = format_handle(rule.decision)
+                what = f"{role}'s {end.part}" if end.part else role
+                yield f"{handle}: nothing is known of its {what}, which stands for {who}"
+
+
+def expired(enforced: Iterable[Enforced], at_ns: int) -> Iterator[str]:
+    """One line for each policy that counts no more."""
+    for workspace, version in enforced:
+        for policy in workspace.policies:
+            if policy.is_expired(at_ns):
+                yield f"{workspace.name}/{policy.id}@p{version}: expired, and counts no more"
+
+
+def places(widenings: Iterable[Widening], named: Callable[[ItemKey], str]) -> Places:
+    """Where rules admit more than their policies say; `named` tells a workload's name."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for one in widenings:
+        found.setdefault((format_handle(one.decision), one.text), set()).add(named(one.workload))
+    return {told: frozenset(names) for told, names in found.items()}
+
+
+def widened(found: Iterable[Places]) -> Iterator[str]:
+    """One line for each rule that admits more than its policy says, with the workloads."""
+    joined: dict[tuple[str, str], frozenset[str]] = {}
+    for some in found:
+        for told, names in some.items():
+            joined[told] = joined.get(told, frozenset()) | names
+    for (handle, text), names in sorted(joined.items()):
+        yield f"{handle}: {text} (at {', '.join(sorted(names))})"

@@ -1,0 +1,89 @@
+"""An inventory that changes: positions, choices, and who holds an address."""
+
+from ringfence.inventory.living import Living
+from ringfence.inventory.ports import DeclaredPorts
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.inventory.timeline import Timeline
+from ringfence.model.address import parse_address
+from ringfence.model.ids import ClusterId, RevisionId, item_key
+from ringfence.model.labels import make_labels
+from ringfence.model.protocol import TCP
+from ringfence.model.query import parse
+from ringfence.model.workload import ContainerPort, Item, ItemKind
+
+EAST = ClusterId("east")
+CARTS = parse('app = "carts"')
+
+
+def pod(name: str, app: str, address: str = "10.0.0.1", port: int = 0) -> Item:
+    held = (parse_address(address),)
+    declared = (ContainerPort("", TCP, port),) if port else ()
+    labels = make_labels([("app", app)])
+    key = item_key(EAST, "pod", name)
+    return Item(key, ItemKind.POD, EAST, "shop", name, held, labels, "n1", containers=declared)
+
+
+A, B, C = pod("a", "carts"), pod("b", "carts", "10.0.0.2"), pod("c", "user", "10.0.0.3")
+
+
+def living() -> Living:
+    return Living((RevisionId(at), one) for at, one in enumerate((C, B, A), 1))
+
+
+def test_a_position_that_is_given_up_is_taken_again() -> None:
+    there = living()
+    at = there.position(A.key)
+    new = pod("new", "carts")
+    altered, _ = there.change({A.key: None, new.key: (RevisionId(4), new)})
+    assert [(one.at, one.before is None, one.after is None) for one in altered] == [
+        (at, False, True),
+        (at, True, False),
+    ]
+    assert there.position(A.key) == NOWHERE
+
+
+def test_a_query_is_told_of_only_where_it_chooses_another() -> None:
+    there = living()
+    assert set(there.chosen(CARTS)) == {there.position(A.key), there.position(B.key)}
+    assert there.change({C.key: (RevisionId(4), pod("c", "front", "10.0.0.3"))})[1] == set()
+    assert there.change({C.key: (RevisionId(5), pod("c", "carts", "10.0.0.3"))})[1] == {CARTS}
+    assert len(there.chosen(CARTS)) == 3
+    moved = {A.key: (RevisionId(6), pod("a", "carts", "10.0.0.9"))}
+    assert there.change(moved)[1] == {CARTS}, "whom it chooses is another one now"
+    assert there.change(moved)[1] == set(), "told again"
+
+
+def test_of_two_holders_the_later_counts() -> None:
+    there, held = living(), A.addresses[0]
+    there.change({B.key: (RevisionId(9), pod("b", "carts"))})
+    assert there.holder(held) == there.position(B.key)
+    there.change({B.key: None})
+    assert there.holder(held) == there.position(A.key)
+
+
+def test_a_follower_hears_of_all_items_and_then_of_those_that_change() -> None:
+    timeline = Timeline()
+    timeline.observe(1, A)
+    timeline.observe(1, B)
+    altered = timeline.follow()
+    assert altered == {A.key, B.key}
+    altered.clear()
+    timeline.observe(2, A)
+    assert not altered
+    timeline.gone(3, A.key)
+    assert altered == {A.key}
+    assert timeline.living(A.key) is None
+    assert timeline.living(B.key) is not None
+
+
+def test_a_port_is_declared_as_long_as_somebody_declares_it() -> None:
+    ports = DeclaredPorts()
+    one, other = pod("a", "carts", port=80), pod("b", "carts", port=80)
+    assert ports.take({one.key: one})
+    assert not ports.take({other.key: other})
+    assert not ports.take({one.key: None})
+    assert ports.of(EAST) == {(TCP, 80)}
+    assert ports.take({other.key: pod("b", "carts", port=81)})
+    assert ports.of(EAST) == {(TCP, 81)}
+    assert ports.take({other.key: None})
+    assert ports.of(EAST) == frozenset()
