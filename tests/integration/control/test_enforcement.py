@@ -63,7 +63,7 @@ class FakeNode:
 
     async def directive(self) -> wire.Directive:
         """The next directive."""
-        answer = await asyncio.wait_for(self.call.read(), 10)
+        answer = await asyncio.wait_for(self.call.read(), 30)
         assert isinstance(answer, wire.SignedDirective)
         return wire.Directive.FromString(answer.directive)
 

@@ -1,5 +1,6 @@
 """A change on trial: kept when confirmed, taken back when not, whoever is away meanwhile."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -53,7 +54,7 @@ async def test_what_nobody_confirms_is_taken_back(world: World, clock: Clock) ->
     assert not first.HasField("fallback")
     code, _, said = await world.run("enforce", "shop", "--confirm", "60s", "--yes", "--no-wait")
     assert code == 0
-    assert "revision 2 is on trial: in 60 s shop@p1 is enforced again, unless" in said
+    assert re.search(r"revision 2 is on trial: in \d+ s shop@p1 is enforced again, unless", said)
     tried = await agent.directive()
     assert tried.revision > first.revision
     assert (versions(tried.node_policy), versions(tried.fallback.node_policy)) == ({"p2"}, {"p1"})
