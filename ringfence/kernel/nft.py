@@ -6,6 +6,7 @@ A transaction goes through whole or not at all. Nothing but our own table is eve
 import ctypes
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Collection, Iterable
 from functools import cache
@@ -23,9 +24,11 @@ from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 
 FAMILY, TABLE = "inet", "ringfence"
+_LIST = f"list table {FAMILY} {TABLE}"
 
 # Flags of nft_ctx_output_set_flags, libnftables(3).
-_JSON, _NUMERIC, _TERSE = 1 << 4, 0xF << 7, 1 << 11
+_HANDLE, _JSON, _NUMERIC, _TERSE = 1 << 3, 1 << 4, 0xF << 7, 1 << 11
+_RULE = re.compile(r"\t\t(.+) # handle (\d+)")
 # libnftables promises nothing about contexts in several threads.
 _lock = threading.Lock()
 # libnftables waits by select(2), and the C library ends the process for a descriptor from
@@ -81,7 +84,7 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
 
     def read() -> str:
         try:
-            return _run(f"list table {FAMILY} {TABLE}", flags)
+            return _run(_LIST, flags)
         except NftError:
             # Asked afterwards: before, the table might still have gone between the two.
             if _there():
@@ -90,6 +93,14 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
 
     listed = run_in(netns_path, read)
     return _objects(listed) if listed else None
+
+
+def rule_texts(netns_path: Path) -> dict[int, str]:
+    """The rules of our table as nft prints them, by their handles; none if it is not there."""
+    # No text of ours, comments included, has a line's end in it.
+    listed = run_in(netns_path, lambda: _run(_LIST, _HANDLE | _TERSE) if _there() else "")
+    found = (_RULE.fullmatch(line) for line in listed.splitlines())
+    return {int(one[2]): one[1] for one in found if one}
 
 
 def exists(netns_path: Path) -> bool:

@@ -145,15 +145,16 @@ class Fronts:
             held.sort()
         return [(one.front, one.backend) for one in held if self._holds(workload, one)]
 
-    def taken(self, protocol: int | None, ports: tuple[PortRange, ...]) -> dict[int, list[int]]:
-        """The node ports among a rule's destinations, of all clusters, by protocol, sorted."""
-        found: dict[int, set[int]] = {}
-        for by_protocol in self.node_ports.values():
-            for number, held in by_protocol.items():
-                meant = {port for port in held if fits(number, port, protocol, ports)}
-                if meant:
-                    found.setdefault(number, set()).update(meant)
-        return {number: sorted(held) for number, held in sorted(found.items())}
+    def taken(
+        self, cluster: ClusterId, protocol: int | None, ports: tuple[PortRange, ...]
+    ) -> dict[int, list[int]]:
+        """A cluster's node ports among a rule's destinations, by protocol, sorted."""
+        found: dict[int, list[int]] = {}
+        for number, held in sorted(self.node_ports[cluster].items()):
+            meant = sorted(port for port in held if fits(number, port, protocol, ports))
+            if meant:
+                found[number] = meant
+        return found
 
     def shared(self, backend: Backend, meant: Set[int]) -> bool:
         """Whether a front leads to the backend's socket that is none of those meant, by `id`."""

@@ -16,7 +16,7 @@ from ringfence.policy.fronts import Front, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import SetId
-from ringfence.policy.sets import of_addresses, within
+from ringfence.policy.sets import family_of, of_addresses, within
 from ringfence.policy.who import Who
 
 
@@ -53,12 +53,12 @@ class Inbound:
         local: SetId | None,
         behind: Sequence[tuple[Front, Backend]],
     ) -> Iterator[Hop]:
+        for front, backend in behind:
+            yield from self._masqueraded(rule, at, front, backend)
         peers, spared = self._sources(rule, at, (front for front, _ in behind))
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         if spared:
             yield Hop(None, spared)
-        for front, backend in behind:
-            yield from self._masqueraded(rule, at, front, backend)
 
     def _behind_services(self, rule: OrderedRule, at: int) -> Iterator[Hop]:
         """The rules of a backend of the Services that the policy names."""
@@ -77,11 +77,11 @@ class Inbound:
                 text = f"admits its consumers to {text}"
             cluster = front.service.cluster if end.same_cluster else None
             peers, spared = self._sources(rule, at, [front], cluster)
+            yield from self._masqueraded(rule, at, front, backend)
             ports = (PortRange(backend.port, backend.port),)
             yield Hop.of(rule, peers, backend.protocol, ports, None, text)
             if spared:
                 yield Hop(None, spared)
-            yield from self._masqueraded(rule, at, front, backend)
 
     def _sources(
         self,
@@ -111,7 +111,10 @@ class Inbound:
     def _masqueraded(
         self, rule: OrderedRule, at: int, front: Front, backend: Backend
     ) -> Iterator[Hop]:
-        """Node addresses, where a node puts its own on what it sends to the backend."""
+        """Node addresses, where a node puts its own on what it sends to the backend.
+
+        They are admitted ahead of the consumers, who may hold some of them.
+        """
         if rule.action is Action.DENY or rule.consumer.anyone:
             return
         ranges = self._who.side(rule, at, consumer=True)[1]
@@ -123,7 +126,7 @@ class Inbound:
             cause = "nodes masquerade what pods send themselves through"
         else:
             return
-        if not ranges or not subtract(nodes, ranges):
+        if not ranges or not subtract(family_of(backend.address), ranges):
             return
         service = front.service.display
         text = f"admits node addresses to port {backend.port}: {cause} Service {service}"

@@ -50,13 +50,13 @@ class Outbound:
             yield from self._to_backends(rule, named, meant, local)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
-        nodes, taken = self._taken(rule, ranges)
-        if taken and rule.action is Action.ALLOW:
-            yield Hop(None, "admits node ports along with the nodes that it means")
-        elif taken:
+        for cluster, nodes, taken in self._taken(rule, ranges):
+            if rule.action is Action.ALLOW:
+                yield Hop(None, "admits node ports along with the nodes that it means")
+                continue
             # A node port is met after DNAT, so denying a node must leave its node ports alone.
             ranges = subtract(ranges, nodes)
-            meaning = f"{meaning} but nodes"
+            meaning = f"{meaning} but nodes of {cluster}"
             peers = self._who.sets.name(f"nodes of {meaning}", nodes)
             for protocol, ports in but_ports(rule.protocol, rule.ports, taken):
                 yield Hop.of(rule, peers, protocol, ports, local)
@@ -105,15 +105,19 @@ class Outbound:
                     found.append((front, all(meant)))
         return self._in_front[key]
 
-    def _taken(self, rule: OrderedRule, ranges: Ranges) -> tuple[Ranges, dict[int, list[int]]]:
-        """The nodes with node ports among the ranges, and those that the rule means of these."""
+    def _taken(
+        self, rule: OrderedRule, ranges: Ranges
+    ) -> list[tuple[ClusterId, Ranges, dict[int, list[int]]]]:
+        """The nodes among the ranges by cluster, each with its node ports that the rule means."""
         among = self._who.nodes_among(ranges)
-        if not among:
-            return (), {}
-        self._who.snapshot.note(NODE_PORTS)
-        fronts = self._who.fronts
-        nodes = of_addresses(node for cluster, node in among if cluster in fronts.node_ports)
-        return nodes, fronts.taken(rule.protocol, rule.ports) if nodes else {}
+        if among:
+            self._who.snapshot.note(NODE_PORTS)
+        fronts, found = self._who.fronts, []
+        for cluster in sorted({cluster for cluster, _ in among} & fronts.node_ports.keys()):
+            if taken := fronts.taken(cluster, rule.protocol, rule.ports):
+                nodes = of_addresses(node for home, node in among if home == cluster)
+                found.append((cluster, nodes, taken))
+        return found
 
     def _to_fronts(
         self,

@@ -12,7 +12,7 @@ from pyroaring import BitMap
 
 from ringfence.inventory.living import Alteration
 from ringfence.inventory.snapshot import View
-from ringfence.model.address import Address, Network, host_network, parse_network
+from ringfence.model.address import Address, Network, host_network, is_v4, parse_network
 from ringfence.model.ranges import AddressRange, blocks, spans, subtract
 from ringfence.policy.program import SetId
 
@@ -113,6 +113,11 @@ class AddressSets:
 def of_addresses(addresses: Iterable[Address]) -> tuple[AddressRange, ...]:
     """The addresses as ranges, disjoint and sorted."""
     return spans(map(host_network, addresses))
+
+
+def family_of(address: Address) -> tuple[AddressRange, ...]:
+    """All addresses of its family."""
+    return _V4 if is_v4(address) else _NOT_V4
 
 
 def within(address: Address, ranges: tuple[AddressRange, ...]) -> bool:

@@ -119,14 +119,14 @@ def node_with_pods(count: int) -> Iterator[Node]:
         node = stack.enter_context(namespace("node"))
         node.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         pods = tuple(
-            _join(node, stack.enter_context(namespace("pod")), i) for i in range(1, count + 1)
+            join(node, stack.enter_context(namespace("pod")), i) for i in range(1, count + 1)
         )
         for pod in pods:
-            _await_carrier(pod)
+            await_carrier(pod)
         yield Node(node.name, pods)
 
 
-def _join(node: Namespace, pod: Namespace, number: int) -> Pod:
+def join(node: Namespace, pod: Namespace, number: int) -> Pod:
     device = f"veth{number}"
     address, gateway = f"10.99.{number}.2", f"10.99.{number}.1"
     address6, gateway6 = f"fd00:99:{number}::2", f"fd00:99:{number}::1"
@@ -150,7 +150,7 @@ def _join(node: Namespace, pod: Namespace, number: int) -> Pod:
     return Pod(pod.name, address, address6, gateway, gateway6, device, node.ifindex(device))
 
 
-def _await_carrier(pod: Pod) -> None:
+def await_carrier(pod: Pod) -> None:
     """IPv6 answers for an address only once the kernel has told itself of the carrier."""
     deadline = time.monotonic() + 5
     while pod.run("cat", "/sys/class/net/eth0/operstate").strip() != "up":

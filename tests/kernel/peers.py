@@ -20,7 +20,14 @@ import grpc
 
 from ringfence.control.pki import Authority
 from ringfence.wire.generated import cri_pb2
-from ringfence.wire.generated.agent_pb2 import AgentState, Batch, BatchReply, SignedDirective
+from ringfence.wire.generated.agent_pb2 import (
+    AgentState,
+    Batch,
+    BatchReply,
+    Inspected,
+    Inspection,
+    SignedDirective,
+)
 from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
     add_ControlPlaneServicer_to_server,
@@ -51,6 +58,18 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
                 yield sign(self._directory, wanted)
             await asyncio.sleep(0.05)
 
+    async def Inspect(  # noqa: N802
+        self, request_iterator: AsyncIterator[Inspected], context: Context
+    ) -> AsyncIterator[Inspection]:
+        reader = asyncio.create_task(self._keep_answers(request_iterator))
+        question, sent = self._directory / "question", b""
+        while not reader.done():
+            wanted = question.read_bytes() if question.exists() else b""
+            if wanted != sent:
+                sent = wanted
+                yield Inspection.FromString(wanted)
+            await asyncio.sleep(0.05)
+
     async def Report(self, request: Batch, context: Context) -> BatchReply:  # noqa: N802
         batches = self._directory / "batches"
         count = len(list(batches.iterdir()))
@@ -60,6 +79,10 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     async def _read(self, states: AsyncIterator[AgentState]) -> None:
         async for state in states:
             _write(self._directory / "state", state.SerializeToString())
+
+    async def _keep_answers(self, answers: AsyncIterator[Inspected]) -> None:
+        async for answer in answers:
+            _write(self._directory / "answer", answer.SerializeToString())
 
 
 def sign(directory: Path, directive: bytes) -> SignedDirective:

@@ -1,6 +1,7 @@
 """What the evaluator allows at an end, that end's rules never deny, whatever the world.
 
-And what it denies they allow only where a widening is reported of that workload.
+And what it denies they allow only where a widening is reported of that workload: of the policy
+whose rule passes it, or of the one that denies it.
 """
 
 import numpy as np
@@ -15,8 +16,9 @@ from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
+from ringfence.policy.handle import format_handle
 from ringfence.policy.order import PolicySet
-from ringfence.policy.program import NodePolicy, ProgramId, encode
+from ringfence.policy.program import NodePolicy, ProgramId, Rule, encode
 from ringfence.policy.recheck import Opened, first_match
 from tests.property.policy_world import MOMENT, Dialling, World, numbers, worlds
 
@@ -31,7 +33,7 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
     """What the rules let pass, against the verdict at each end."""
     snapshot = policy_set.snapshot
     compiled = compile_policies(policy_set, ())
-    widened = {widening.workload for widening in compiled.widenings}
+    widened = reported(compiled)
     columns = tabulate(snapshot, asked)
     verdicts = evaluate(policy_set, columns)
     for role in EndRole:
@@ -40,14 +42,17 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
         ):
             if place == -1 or not happens(items, asked[row], snapshot):
                 continue
+            if len(led_by(items, asked[row])) > 1:
+                continue  # which of several Services answers, Kubernetes leaves open
             item = snapshot.items[at]
-            allowed = policy_set.rules[place].action is Action.ALLOW
+            decision = policy_set.rules[place].decision
             for source in sources(items, asked[row], role):
-                passes = _passes(compiled, item, role, asked[row], source)
-                if allowed:
-                    assert passes, (role, asked[row], item.key)
-                elif passes:
-                    assert item.key in widened, (role, asked[row], item.key)
+                deciding = decided(compiled, item, role, asked[row], source)
+                if decision.action is Action.ALLOW:
+                    assert deciding.action is Action.ALLOW, (role, asked[row], item.key)
+                elif deciding.action is Action.ALLOW:
+                    told = {(item.key, one) for one in (format_handle(decision), deciding.handle)}
+                    assert told & widened, (role, asked[row], item.key, deciding)
 
 
 @given(worlds(shared=False))
@@ -60,6 +65,15 @@ def test_the_order_of_inputs_changes_nothing(world: World) -> None:
         encoded = {name: encode(policy) for name, policy in compiled.policies.items()}
         outcomes.append((encoded, compiled.widenings))
     assert outcomes[0] == outcomes[1]
+
+
+def reported(compiled: Compiled) -> set[tuple[ItemKey, str]]:
+    """The handles of the policies of which a widening is reported, those of its rules too."""
+    return {
+        (one.workload, format_handle(one.decision, widened=widened))
+        for one in compiled.widenings
+        for widened in (False, True)
+    }
 
 
 def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
@@ -76,7 +90,7 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         for one in items
         if one.service
         for port in one.service.ports
-        for address, number in _dialled_at(items, one, port.port, port.node_port)
+        for address, number in dialled_at(items, one, port.port, port.node_port)
     }
     front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
     if front is None:
@@ -102,7 +116,20 @@ def _fronts(one: Item) -> tuple[Address, ...]:
     return (*one.addresses, *one.service.external_addresses) if one.service else ()
 
 
-def _dialled_at(
+def led_by(items: list[Item], asked: Connection) -> list[Item]:
+    """The Services that are dialled so."""
+    place = asked.dialled, asked.dialled_port
+    return [
+        one
+        for one in items
+        if one.service
+        for port in one.service.ports
+        if port.protocol == asked.protocol
+        and place in dialled_at(items, one, port.port, port.node_port)
+    ]
+
+
+def dialled_at(
     items: list[Item], one: Item, port: int, node_port: int
 ) -> list[tuple[Address, int]]:
     assert one.service
@@ -121,10 +148,10 @@ def sources(items: list[Item], asked: Connection, role: EndRole) -> list[Address
     return [asked.consumer, *nodes[0].addresses]
 
 
-def _passes(
+def decided(
     compiled: Compiled, item: Item, role: EndRole, asked: Connection, source: Address
-) -> bool:
-    """Whether the rules in the end's namespace let the connection pass."""
+) -> Rule:
+    """The rule in the end's namespace that decides the connection."""
     node = item.node if item.kind is ItemKind.POD else item.name
     policy = compiled.policies[item.cluster, NodeName(node)]
     direction = Direction.OUTBOUND if role is EndRole.CONSUMER else Direction.INBOUND
@@ -138,7 +165,7 @@ def _passes(
         translated=np.zeros(1, dtype=np.bool_),
     )
     rules = policy.programs[program].rules
-    return rules[first_match(policy, rules, direction, opened)[0]].action is Action.ALLOW
+    return rules[int(first_match(policy, rules, direction, opened)[0])]
 
 
 def _program(policy: NodePolicy, key: ItemKey, role: EndRole) -> ProgramId:

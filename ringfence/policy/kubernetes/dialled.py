@@ -3,7 +3,7 @@
 Asked for each pod that is unlike others, of all Services at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets
 
 Mask = NDArray[np.bool_]
+_Socket = tuple[Address, int, int]
+"""Address, protocol, port."""
 _KEY = "S16"
 """numpy drops trailing zero bytes, of all alike: equality and order stay those of 16 bytes."""
 
@@ -26,8 +28,8 @@ _KEY = "S16"
 class Decided:
     """What rules make of a Service's port: `rule` decides, for one of its backends at least.
 
-    `partly` says that another backend is denied; `addresses` are those that would come out
-    otherwise, were they judged as they are dialled.
+    `partly` says that another backend is denied; `addresses` are then all it has, else those that
+    would come out otherwise, were they judged as they are dialled.
     """
 
     front: Front
@@ -37,22 +39,34 @@ class Decided:
 
 
 class Dialled:
-    """The Services of a Kubernetes cluster that have backends."""
+    """The Services that have backends, as the pods of a Kubernetes cluster dial them.
+
+    Two clusters may give one address to a Service each: theirs is that of their own.
+    """
 
     def __init__(self, cluster: ClusterId, fronts: Fronts, sets: AddressSets) -> None:
         self._sets = sets
-        self._fronts = [
-            one for one in fronts.all if one.backends and one.service.cluster == cluster
+        inside, outside = list[Front](), list[Front]()
+        for front in fronts.all:
+            if front.backends:
+                (inside if front.service.cluster == cluster else outside).append(front)
+        taken = {socket for front in inside for socket in _sockets(front)}
+        self._fronts = inside + outside
+        self._addresses = [one.addresses for one in inside]
+        self._addresses += [
+            tuple(socket[0] for socket in _sockets(one) if socket not in taken) for one in outside
         ]
         backends = [(b.address, b.port) for one in self._fronts for b in one.backends]
-        own = [(a, one.port.port) for one in self._fronts for a in one.addresses]
+        own = [
+            (address, front.port.port)
+            for front, addresses in zip(self._fronts, self._addresses, strict=True)
+            for address in addresses
+        ]
         counts = [len(one.backends) for one in self._fronts]
         self._starts = np.cumsum([0, *counts])[:-1]
         self._own = len(backends)
         """From which point on the points are the Services' own addresses."""
-        self._front_of = np.repeat(
-            np.arange(len(self._fronts)), [len(one.addresses) for one in self._fronts]
-        )
+        self._front_of = np.repeat(np.arange(len(self._fronts)), list(map(len, self._addresses)))
         protocols = np.array([one.port.protocol for one in self._fronts], dtype=np.uint8)
         self._protocol = np.concatenate([np.repeat(protocols, counts), protocols[self._front_of]])
         self._port = np.array([port for _, port in (*backends, *own)], dtype=np.int64)
@@ -75,6 +89,7 @@ class Dialled:
         denied = np.logical_and.reduceat(denies[: self._own], self._starts)
         partly = np.logical_or.reduceat(denies[: self._own], self._starts) & ~denied
         otherwise = denies[self._own :] != denied[self._front_of]
+        otherwise |= partly[self._front_of]
         wanted = partly | np.array([bool(one.port.node_port) for one in self._fronts])
         wanted[self._front_of[otherwise]] = True
         found = []
@@ -82,7 +97,7 @@ class Dialled:
             front, start = self._fronts[at], int(self._starts[at])
             of_backends = slice(start, start + len(front.backends))
             chosen = int((denies[of_backends] == denied[at]).argmax())
-            addresses = zip(front.addresses, otherwise[self._front_of == at], strict=True)
+            addresses = zip(self._addresses[at], otherwise[self._front_of == at], strict=True)
             found.append(
                 Decided(
                     front,
@@ -128,3 +143,7 @@ class Dialled:
                 rows[self._order[begin:end]] = True
             self._peers[peers] = rows
         return self._peers[peers]
+
+
+def _sockets(front: Front) -> Iterator[_Socket]:
+    return ((address, front.port.protocol, front.port.port) for address in front.addresses)

@@ -31,7 +31,7 @@ from ringfence.policy.kubernetes.dialled import Dialled
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import Rule, SetId
-from ringfence.policy.sets import AddressSets, of_addresses
+from ringfence.policy.sets import AddressSets, family_of, of_addresses
 from ringfence.policy.translate import Widening
 
 Ranges = tuple[AddressRange, ...]
@@ -105,6 +105,8 @@ class KubernetesTranslator:
         counting = [self._layer.rules[place] for place in places]
         for _, some in groupby(counting, key=lambda rule: rule.decision.stage):
             stages.append([one for rule in some for one in self._stated(rule, at, counting, made)])
+        if direction is Direction.INBOUND:
+            made.rules += self._from_nodes(counting, at, made)
         rules = self._in_order(stages)
         if direction is Direction.OUTBOUND:
             made.rules += self._to_services(rules, at, made)
@@ -163,24 +165,58 @@ class KubernetesTranslator:
         if inbound and rule.consumer.own_node and ranges:
             yield from self._own_node(rule, at, peers, counting, made)
         yield Rule(handle, rule.action, rule.protocol, rule.ports, peers)
-        if not inbound or rule.consumer.own_node:
-            return
+
+    def _from_nodes(self, counting: Sequence[OrderedRule], at: int, made: _Made) -> Iterator[Rule]:
+        """Rules ahead of the others, on the addresses that nodes put on what they send to the pod.
+
+        Whoever it was, the pod sees a node. So nodes are admitted where anybody is.
+        """
         for front, backend in self._masqueraded(at):
-            if not fits(backend.protocol, backend.port, rule.protocol, rule.ports):
+            passed, admitting = self._admitting(counting, at, backend)
+            if admitting is None or (self._is_all(admitting.consumer, at, backend) and not passed):
                 continue
             named, nodes = self._nodes(front.service.cluster)
             cause = _masquerading(front)
-            if rule.action is not Action.ALLOW:
-                made.widenings.append(
-                    (rule.decision, f"does not decide on node addresses: {cause}")
-                )
-            elif subtract(nodes, ranges):
-                text = f"admits node addresses to port {backend.port}: {cause}"
+            for rule in passed:
+                text = f"does not decide on node addresses: {cause}"
                 made.widenings.append((rule.decision, text))
-                ports = (PortRange(backend.port, backend.port),)
-                widened = format_handle(rule.decision, widened=True)
-                peers = self._sets.name(named, nodes)
-                yield Rule(widened, Action.ALLOW, backend.protocol, ports, peers)
+            text = f"admits node addresses to port {backend.port}: {cause}"
+            made.widenings.append((admitting.decision, text))
+            handle = format_handle(admitting.decision, widened=True)
+            ports = (PortRange(backend.port, backend.port),)
+            peers = self._sets.name(named, nodes)
+            yield Rule(handle, Action.ALLOW, backend.protocol, ports, peers)
+
+    def _is_all(self, end: ResolvedEnd, at: int, backend: Backend) -> bool:
+        """Whether the end is every address from which the backend can be dialled."""
+        everyone = family_of(backend.address)
+        return end.anyone or not subtract(everyone, self._peers(end, at)[1])
+
+    def _admitting(
+        self, counting: Sequence[OrderedRule], at: int, backend: Backend
+    ) -> tuple[list[OrderedRule], OrderedRule | None]:
+        """The first rule that allows somebody at the backend, and those ahead that do not.
+
+        Which speak of some sources, not of all; the pod's own node is left aside.
+        """
+        ahead: list[OrderedRule] = []
+        for _, stage in groupby(counting, key=lambda rule: rule.decision.stage):
+            passes = False
+            for rule in stage:
+                end = rule.consumer
+                fit = fits(backend.protocol, backend.port, rule.protocol, rule.ports)
+                if not fit or end.own_node or not (end.anyone or self._peers(end, at)[1]):
+                    continue
+                if rule.action is Action.ALLOW:
+                    return ahead, rule
+                passes |= rule.action is Action.PASS
+                if not self._is_all(end, at, backend):
+                    ahead.append(rule)
+                elif passes:
+                    break
+                else:
+                    return ahead, None
+        return ahead, None
 
     def _own_node(
         self, own: OrderedRule, at: int, node: SetId, counting: Sequence[OrderedRule], made: _Made
@@ -220,7 +256,7 @@ class KubernetesTranslator:
         cluster = self._snapshot.items[at].cluster
         alike = " ".join(f"{r.handle} {r.protocol} {r.ports} {r.peers}" for r in rules)
         dialled: dict[tuple[str, Action, int, int], set[Address]] = defaultdict(set)
-        node_ports: dict[tuple[str, Action, int], set[int]] = defaultdict(set)
+        node_ports: dict[tuple[ClusterId, str, Action, int], set[int]] = defaultdict(set)
         for one in self._dialled(cluster).decided(rules):
             port, handle = one.front.port, one.rule.handle
             if one.partly:
@@ -231,15 +267,15 @@ class KubernetesTranslator:
             for address in one.addresses:
                 dialled[handle, one.rule.action, port.protocol, port.port].add(address)
             if port.node_port:
-                node_ports[handle, one.rule.action, port.protocol].add(port.node_port)
+                key = one.front.service.cluster, handle, one.rule.action, port.protocol
+                node_ports[key].add(port.node_port)
         for (handle, action, protocol, number), addresses in sorted(dialled.items()):
             meaning = f"Services {cluster} {protocol}/{number} {handle} {action} by {alike}"
             peers = self._sets.name(meaning, of_addresses(addresses))
             yield Rule(handle, action, protocol, (PortRange(number, number),), peers)
-        nodes = self._nodes(cluster)
-        for (handle, action, protocol), numbers in sorted(node_ports.items()):
+        for (where, handle, action, protocol), numbers in sorted(node_ports.items()):
             ports = tuple(PortRange(number, number) for number in sorted(numbers))
-            yield Rule(handle, action, protocol, ports, self._sets.name(*nodes))
+            yield Rule(handle, action, protocol, ports, self._sets.name(*self._nodes(where)))
 
     def _nodes(self, cluster: ClusterId) -> tuple[str, Ranges]:
         addresses = self._fronts.node_addresses.get(cluster, ())
