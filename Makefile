@@ -55,6 +55,7 @@ bench-policy: .venv
 
 bench-enforcement: .venv
 	@$(PY) -m bench.enforcement
+	@$(PY) -m bench.healing
 
 bench-flows: .venv
 	$(MAKE) -s -C bpf bench

@@ -15,26 +15,28 @@ from functools import partial
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
-from ringfence.agent.enforce import Order, Outcome, read_order
+from ringfence.agent.enforce import Outcome
 from ringfence.agent.errors import AgentError
 from ringfence.agent.inspect import inspect
 from ringfence.agent.mechanisms import enforcer
+from ringfence.agent.orders import Orders
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import Here, Pod, locate, node, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
-from ringfence.agent.spool import Spool, write_atomically
+from ringfence.agent.spool import Spool
 from ringfence.agent.worker import KernelThread
 from ringfence.kernel import nft
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
+from ringfence.link.errors import LinkError
 from ringfence.model.errors import RingfenceError
 from ringfence.model.flow import Mode
 from ringfence.wire.generated.agent_pb2 import (
@@ -45,6 +47,7 @@ from ringfence.wire.generated.agent_pb2 import (
     Inspected,
     Inspection,
     PodState,
+    SignedDirective,
 )
 from ringfence.wire.limits import PROTOCOL
 
@@ -69,9 +72,9 @@ class Agent:
         self._here = Here()
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._unreached: dict[str, str] = {}
-        self._order: Order | None = None
+        whose = config.link.kubernetes_cluster, config.link.name
+        self._orders = Orders(config.directive_file, whose, self._link.verify)
         self._enforced = 0
-        self._unreadable = ""
         self._runtime_problem = ""
         self._health_problem = ""
         self._outcome = Outcome(0, frozenset(), {})
@@ -100,7 +103,7 @@ class Agent:
             if self._runtime:
                 await self._runtime.start()
                 stack.push_async_callback(self._runtime.stop)
-            self._recall()
+            await self._recall()
             await self._link.start()
             stack.push_async_callback(self._link.stop)
             self._resources = stack.pop_all()
@@ -125,6 +128,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kernel.stop()
+        self._enforcer.close()
         await self._resources.aclose()
 
     async def wait(self) -> None:
@@ -186,7 +190,8 @@ class Agent:
                     seen = found
                     self._log_unreached(before[1])
                     self._session.tell()
-                current = self._order, self._here.pods
+                await self._kernel.run(self._enforcer.hear)
+                current = self._orders.order, self._here.pods
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
                     await self._enforce()
                     applied = current
@@ -234,55 +239,40 @@ class Agent:
 
     # Enforcing
 
-    def _hear(self, directive: Directive) -> None:
+    def _hear(self, signed: SignedDirective) -> None:
         """Take a directive; what it asks is done at the next look, which is now."""
-        self._pace(directive)
-        try:
-            self._take(directive)
-        except RingfenceError as error:
-            self._unreadable = f"revision {directive.revision} is not understood: {error}"
-            log.warning("directive", problem=self._unreadable)
+        if directive := self._orders.hear(signed):
+            self._heed(directive)
+            self._look_now.set()
+        else:
             self._session.tell()
-            return
-        self._unreadable = ""
-        try:
-            write_atomically(self._config.directive_file, directive.SerializeToString())
-        except OSError as error:
-            log.warning("directive will not outlive a restart", problem=str(error))
-        self._look_now.set()
 
-    def _pace(self, directive: Directive) -> None:
+    async def _recall(self) -> None:
+        """Take up the directive of the run before, if there was one."""
+        try:
+            await self._link.recall()
+        except LinkError as error:
+            log.warning("identity", problem=str(error))
+        if directive := self._orders.recall():
+            self._heed(directive)
+
+    def _heed(self, directive: Directive) -> None:
+        """Report as a directive says."""
         mode = Mode.DETAILED if directive.mode == DETAILED else Mode.CONVERSATION
         self._reporter.pace(mode, directive.interval_seconds)
-
-    def _recall(self) -> None:
-        """Take up the directive of the run before, if there was one."""
-        path = self._config.directive_file
-        if not path.exists():
-            return
-        try:
-            directive = Directive.FromString(path.read_bytes())
-            self._pace(directive)
-            self._take(directive)
-        except (OSError, DecodeError, RingfenceError) as error:
-            log.warning("the last directive is lost", file=str(path), problem=str(error))
-
-    def _take(self, directive: Directive) -> None:
-        """Know a directive from now on; raises InputError."""
-        self._order = read_order(directive)
         declared = frozenset((p.protocol, p.port) for p in directive.declared_ports)
         self._reporter.declared_ports = declared
 
     async def _enforce(self) -> None:
         """Bring every namespace to the order; without one ever heard, rules stay as found."""
-        order, places = self._order, [pod.place for pod in self._here.pods]
+        order, places = self._orders.order, [pod.place for pod in self._here.pods]
         if order is None:
             return
         steps = self._enforcer.steps(order, [*places, node()], self._known_pods())
         while await self._kernel.run(partial(next, steps, True)) is None:
             # Others have the kernel between two steps. A newer order waits for no proof of this
             # one: what is not proved then is proved with it.
-            if self._order is not order:
+            if self._orders.order is not order:
                 return
         outcome = self._enforcer.outcome
         if not outcome.problem:
@@ -335,5 +325,5 @@ class Agent:
             ],
             audit=self._reporter.audit,
             mode=DETAILED if self._reporter.mode is Mode.DETAILED else CONVERSATION,
-            stale_reason=self._unreadable or self._outcome.problem or self._runtime_problem,
+            stale_reason=self._orders.problem or self._outcome.problem or self._runtime_problem,
         )

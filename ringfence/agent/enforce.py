@@ -1,12 +1,13 @@
 """Makes the rules of every namespace on this node what the last directive asks for.
 
-`plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until
+`agent.plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until
 the kernel has taken its successor in one transaction: a failure changes nothing, and says so.
 Rules are in force once they are proved: read back, and held against the policy for every packet.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -15,47 +16,27 @@ from numpy.typing import NDArray
 from ringfence.agent.cut import cut_denied
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.gate import Gatekeeper
+from ringfence.agent.plan import Order, bindings, plan
 from ringfence.agent.pods import Place, Pod
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
-from ringfence.kernel.rules import Door
+from ringfence.kernel.rules import Door, Watch
 from ringfence.model.address import Address
-from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.program import (
-    NO_GUARDED,
     Guarded,
-    NodeBinding,
     NodePolicy,
     Passage,
-    PodBinding,
 )
 from ringfence.policy.proof.prove import Reader, prove
 from ringfence.policy.proof.reading import read as read_nft
-from ringfence.wire.generated.agent_pb2 import Directive
 
 _UNKNOWN_PODS = (
     "the node's rules stay as found: the container runtime has not told yet which pods are here"
 )
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to enforce; `policy` None means: take every rule away."""
-
-    revision: int
-    policy: NodePolicy | None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The rules each namespace should have, None for none, and why some cannot be said."""
-
-    rulesets: Mapping[Place, Ruleset | None]
-    problems: Mapping[Place, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +54,6 @@ class Outcome:
             return ""
         told = "; ".join(sorted(set(self.problems.values())))
         return f"revision {self.revision} is not in force in {len(self.problems)} places: {told}"
-
-
-def read_order(directive: Directive) -> Order:
-    """Read a directive; raises InputError."""
-    data = directive.node_policy
-    return Order(directive.revision, program.decode(data) if data else None)
-
-
-def plan(
-    policy: NodePolicy | None,
-    places: Iterable[Place],
-    backend: Backend,
-    released: Iterable[Passage] = (),
-    guarded: Guarded = NO_GUARDED,
-) -> Plan:
-    """Which rules belong in which namespace; the node's depend on whom it sees besides."""
-    bindings = _bindings(policy) if policy else {}
-    rulesets: dict[Place, Ruleset | None] = {}
-    problems: dict[Place, str] = {}
-    for place in places:
-        binding = bindings.get(place.uid)
-        try:
-            if policy is None or binding is None:
-                rulesets[place] = None
-            elif isinstance(binding, NodeBinding):
-                rulesets[place] = _unless_empty(backend.render_node(policy, released, guarded))
-            else:
-                rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
-        except UnsupportedError as error:
-            problems[place] = str(error)
-    return Plan(rulesets, problems)
-
-
-def _bindings(policy: NodePolicy) -> dict[str, PodBinding | NodeBinding]:
-    """By the uid of a place."""
-    return {"": policy.binding, **{binding.uid: binding for binding in policy.pods}}
-
-
-def _unless_empty(ruleset: Ruleset) -> Ruleset | None:
-    return ruleset if ruleset.frame else None
 
 
 @dataclass(slots=True)
@@ -140,6 +81,8 @@ class Enforcer:
     """Of what the door lists, for the proof."""
     others: tuple[Door, ...] = ()
     """Of mechanisms in which a predecessor may have left rules."""
+    listen: Callable[[Path], Watch] | None = None
+    """Hears of changes in a namespace; without it they are noticed by `read_drops` alone."""
     ledger: DropLedger = field(default_factory=DropLedger)
     tampered: bool = False
     """Whether someone changed our rules since the last `apply`, which mends it."""
@@ -147,6 +90,7 @@ class Enforcer:
     """Of the last `apply`."""
     _held: dict[Place, _Held] = field(default_factory=dict)
     """Of those with rules, the first was proved longest ago."""
+    _watches: dict[Place, Watch] = field(default_factory=dict)
     _policy: NodePolicy | None = None
     _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
     _guarded: Guarded = field(default_factory=dict)
@@ -181,6 +125,8 @@ class Enforcer:
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
+        for place in self._watches.keys() - wanted.rulesets.keys():
+            self._hear_no_more(place)
         problems |= self._write(wanted.rulesets, order.policy)
         written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
         for place in reversed(written):  # the node last: by then it is known who may pass
@@ -217,15 +163,7 @@ class Enforcer:
         `others` are the kernel's own reports (DROP_DTYPE), drained before this call.
         """
         for place, held in list(self._held.items()):
-            try:
-                intact = self._count(place, held)
-            except NamespaceError:
-                continue  # gone; the next look at the node's pods takes it out
-            except KernelError as error:  # the counters stand, and are read the next time
-                log.warning("drops not read", pod=place.uid, problem=str(error))
-                continue
-            if not intact:
-                self._distrust(place)
+            self._examine(place, held)
         self._prove_again()
         self.ledger.read_others(others, addresses)
 
@@ -260,18 +198,62 @@ class Enforcer:
         try:
             ruleset = self.backend.render_node(policy, released, self._guarded)
             if commands := self.backend.transaction(ruleset, held.ruleset):
-                self.door.apply(node.netns, commands)
+                self._load(node, commands)
                 self._held[node] = replace(held, ruleset=ruleset, frame=b"")
             self._gatekeeper.released = released
         except (KernelError, UnsupportedError) as error:
             problems[node] = str(error)
         return problems
 
+    def hear(self) -> None:
+        """Notice where rules were changed since they were written; takes next to no time."""
+        for place, watch in list(self._watches.items()):
+            held = self._held.get(place)
+            try:
+                if watch.touched() and held:
+                    self._examine(place, held)
+            except KernelError as error:
+                log.warning("changes not heard", pod=place.uid, problem=str(error))
+                self._hear_no_more(place)
+
+    def close(self) -> None:
+        """Hear of changes no more; rules stay."""
+        for place in list(self._watches):
+            self._hear_no_more(place)
+
+    def _examine(self, place: Place, held: _Held) -> None:
+        """Read the counters, and notice whether rules are what they were made."""
+        try:
+            intact = self._count(place, held)
+        except NamespaceError:
+            return  # gone; the next look at the node's pods takes it out
+        except KernelError as error:  # the counters stand, and are read the next time
+            log.warning("drops not read", pod=place.uid, problem=str(error))
+            return
+        if not intact:
+            self._distrust(place)
+
+    def _load(self, place: Place, commands: str) -> None:
+        """One transaction; what is heard after it is another's, and what comes before is seen."""
+        try:
+            if self.listen and place not in self._watches:
+                self._watches[place] = self.listen(place.netns)
+        except KernelError as error:  # no reason to go without rules
+            log.warning("changes not heard", pod=place.uid, problem=str(error))
+        self.door.apply(place.netns, commands)
+        if watch := self._watches.get(place):
+            watch.touched()
+
+    def _hear_no_more(self, place: Place) -> None:
+        if watch := self._watches.pop(place, None):
+            watch.close()
+
     def _clear(self, place: Place) -> None:
         held = self._held.get(place)
         if held is None or held.ruleset is not None:
             self._harvest(place, held)
             self.door.remove(place.netns)
+        self._hear_no_more(place)
         if held is None:
             self._remove_others(place)
         self._held[place] = _Held(None)
@@ -294,12 +276,12 @@ class Enforcer:
             # tracking has begun, it is not known whether all were adopted then.
             self.door.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
-        self.door.apply(place.netns, commands)
+        self._load(place, commands)
         if held is None:
             self._remove_others(place)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
-        cut_denied(place.netns, policy, _bindings(policy)[place.uid])
+        cut_denied(place.netns, policy, bindings(policy)[place.uid])
         for pod in policy.pods if not place.uid else ():
             if pod.guarded and self._guarded.get(pod.uid):
                 cut_denied(place.netns, policy, pod)
@@ -317,7 +299,7 @@ class Enforcer:
         try:
             if held.ruleset and not held.frame and not self._read_back(place, held):
                 log.error("rules not proved, written again", pod=place.uid, problem=held.problem)
-                self.door.apply(place.netns, self.backend.transaction(held.ruleset, None))
+                self._load(place, self.backend.transaction(held.ruleset, None))
                 self._read_back(place, held)
         except KernelError as error:
             return str(error)
@@ -345,7 +327,7 @@ class Enforcer:
         held.frame = self.door.fingerprint(table, elements=False)
         held.whole = self.door.fingerprint(table)
         policy = self._policy
-        binding = _bindings(policy).get(place.uid) if policy else None
+        binding = bindings(policy).get(place.uid) if policy else None
         try:
             released = self._gatekeeper.released or ()
             held.problem = (

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.errors import AgentError
 from ringfence.kernel import iptables, nft
-from ringfence.kernel.rules import Door
+from ringfence.kernel.nft_watch import TableWatch
+from ringfence.kernel.rules import Door, Watch
 from ringfence.policy.backends.interface import Backend
 from ringfence.policy.backends.iptables import Iptables
 from ringfence.policy.backends.nftables import Nftables
@@ -30,10 +32,12 @@ class Mechanism:
     backend: Callable[[], Backend]
     door: Door
     read: Reader
+    listen: Callable[[Path], Watch] | None = None
+    """Hears of changes, where the mechanism tells of them."""
 
 
 MECHANISMS = {
-    Kind.NFTABLES: Mechanism(Nftables, nft, reading.read),
+    Kind.NFTABLES: Mechanism(Nftables, nft, reading.read, TableWatch),
     Kind.IPTABLES_NFT: Mechanism(Iptables, iptables.NFT, reading_iptables.read),
     Kind.IPTABLES_LEGACY: Mechanism(Iptables, iptables.LEGACY, reading_iptables.read),
 }
@@ -60,4 +64,4 @@ def enforcer(kind: Kind) -> Enforcer:
     """What writes rules with this mechanism, and takes away what others left."""
     chosen = MECHANISMS[kind]
     rest = tuple(one.door for other, one in MECHANISMS.items() if other is not kind)
-    return Enforcer(chosen.backend(), chosen.door, chosen.read, rest)
+    return Enforcer(chosen.backend(), chosen.door, chosen.read, rest, chosen.listen)

@@ -16,11 +16,11 @@ from ringfence.link.errors import LinkError
 from ringfence.model.backoff import Backoff
 from ringfence.wire.generated.agent_pb2 import (
     AgentState,
-    Directive,
     DnsAnswer,
     DnsAnswers,
     Inspected,
     Inspection,
+    SignedDirective,
 )
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 from ringfence.wire.limits import MOST_DNS_ANSWERS
@@ -40,7 +40,7 @@ class Session:
         self,
         link: Link,
         state: Callable[[], AgentState],
-        hear: Callable[[Directive], None],
+        hear: Callable[[SignedDirective], None],
         look: Callable[[Inspection], Awaitable[Inspected]],
     ) -> None:
         """`state` gives what to say now; `hear` takes a directive and must not block.

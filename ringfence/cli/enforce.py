@@ -8,6 +8,7 @@ import typer
 
 from ringfence.cli.client import Client, connect
 from ringfence.cli.output import AnswerOption, Format, emit_data, say, tell
+from ringfence.cli.trial import follow_stage, tell_trial, trial_body
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import parse_version
 from ringfence.model.override import Override
@@ -31,24 +32,63 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = False,
     yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="With --dry-run: also how the kernels' rules differ.")
+    ] = False,
     override: Annotated[
         list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
     ] = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="60s",
+            help="Take it back after so long unless `ringfence confirm` is run before.",
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NODE",
+            help="Enforce at these nodes first, by commas or repeated; any: at one.",
+        ),
+    ] = None,
+    for_: Annotated[str, typer.Option("--for", help="How long --stage tries it.")] = "5m",
+    threshold: Annotated[
+        str,
+        typer.Option(help="Share of --stage's conversations that may be dropped unforeseen."),
+    ] = "1%",
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Show what would change and for whom, ask, then enforce these workspaces, and no others.
 
-    Exit code 2 if it is not in force on every node by the end of the wait.
+    Without any, tell what is enforced, and what of it is on trial.
+
+    Exit code 2 if it is not in force on every node by the end of the wait. With --stage, which
+    waits until the trial is over, also if it was reverted.
 
     Example: ringfence enforce sock-shop nodes
+
+    ringfence enforce sock-shop@p7 --confirm 60s
+
+    ringfence enforce sock-shop@p7 --stage node1 --for 10m --threshold 0.5%
     """
-    if bool(workspaces) == off:
+    if workspaces and off:
         raise InputError("name the workspaces to enforce, or write --off to stop enforcing")
+    if not workspaces and not off:
+        if confirm or stage or dry_run:
+            raise InputError("name the workspaces to enforce, or write --off")
+        _show_state(connect().get("/enforcement"), output)
+        return
     wanted = [_workspace(text) for text in workspaces or []]
     body = {"workspaces": wanted, "override": override or []}
+    if off and stage:
+        raise InputError("without rules nothing is dropped: use --confirm instead of --stage")
+    if rules and not dry_run:
+        raise InputError("--rules goes with --dry-run")
+    body |= trial_body(confirm, stage, for_, threshold)
     if not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
@@ -56,7 +96,8 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     client = connect()
     body["expected_revision"] = client.get("/enforcement")["revision"]
     if dry_run:
-        _show_plan(_send(client, body, off=off, dry_run=True), output)
+        plan = _send(client, body | {"rules": rules}, off=off, dry_run=True)
+        _show_plan(plan, output)
     elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
         raise typer.Exit(2)
 
@@ -82,7 +123,12 @@ def carry_out(
     # The versions that were shown, even if there are newer ones by now.
     shown = {**body, "workspaces": plan["workspaces"]}
     revision = _send(client, shown, off=off, dry_run=False)["revision"]
-    return not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
+    staged = body.get("stage")
+    if wait and staged and not follow_stage(client, revision):
+        return False
+    in_force = not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
+    tell_trial(client.get("/enforcement"))
+    return in_force
 
 
 def _workspace(text: str) -> dict[str, Any]:
@@ -92,8 +138,9 @@ def _workspace(text: str) -> dict[str, Any]:
 
 def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> dict[str, Any]:
     if off:
-        expected = body["expected_revision"]
-        answer = client.delete("/enforcement", dry_run=dry_run, expected_revision=expected)
+        names = ("expected_revision", "confirm_seconds", "rules")
+        asked = {name: body[name] for name in names if name in body}
+        answer = client.delete("/enforcement", dry_run=dry_run, **asked)
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
     return dict(answer)
@@ -120,6 +167,10 @@ def _print_plan(plan: dict[str, Any]) -> None:
         say("no workload changes")
     for warning in plan["warnings"]:
         say(f"note: {warning}")
+    for change in plan.get("rules") or ():
+        say(f"rules of {change['workload']} at {change['node']}:")
+        for line in change["difference"]:
+            say(line)
 
 
 def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
@@ -140,6 +191,20 @@ def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
         tell(f"not known to be in force on {node}: no agent is connected there")
     tell_quarantined(state["quarantined"])
     return not behind and not state["unreached"]
+
+
+def _show_state(state: dict[str, Any], output: Format) -> None:
+    if output is not Format.TABLE:
+        emit_data(state, output)
+        return
+    for cluster in state["kubernetes_clusters"]:
+        say(f"the policies of Kubernetes cluster {cluster}")
+    for one in state["workspaces"]:
+        say(f"{one['name']}@p{one['version']}")
+    if not state["workspaces"]:
+        say("no workspace is enforced")
+    tell_trial(state)
+    tell_quarantined(state["quarantined"])
 
 
 def tell_quarantined(names: list[str]) -> None:

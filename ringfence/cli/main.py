@@ -42,6 +42,8 @@ COMMANDS = {
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "requests": ("requests", "Approve or reject what policies need of other scopes' workspaces."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
+    "confirm": ("confirm", "Keep what is enforced on trial."),
+    "revert": ("revert", "Go back from what is enforced on trial to what was before."),
     "quarantine": ("quarantine", "Cut a workload off at once; list and lift quarantines."),
     "why": ("why", "Name the policy that decides a connection at each end."),
     "rules": ("rules", "List the rules of a workload, beside the policies they came from."),

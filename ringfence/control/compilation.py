@@ -52,6 +52,17 @@ class Standing:
         """From and until when no policy expires, epoch ns."""
         self._nodes: dict[NodeKey, bytes] = {}
 
+    def fork(self) -> "Standing":
+        """Another one for another set, that knows the same inventory."""
+        with self._lock:
+            other = Standing(self._surroundings)
+            other._items = dict(self._items)
+            return other
+
+    def is_of(self, judged_by: JudgedBy) -> bool:
+        """Whether what is compiled is this enforced set."""
+        return self._compiler is not None and self._of[1:2] == (judged_by.workspaces,)
+
     def compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
         """What nodes enforce after the news: equal to what `compile_nodes` says of it all.
 

@@ -32,6 +32,15 @@ from ringfence.control.policies import (
     load_workspace,
 )
 from ringfence.control.services import Clock
+from ringfence.control.trial import (
+    Asked,
+    Task,
+    begun,
+    judged_before,
+    refusal_on_trial,
+    tasks,
+    told_of,
+)
 from ringfence.inventory.living import News
 from ringfence.inventory.ports import DeclaredPorts
 from ringfence.model.errors import RingfenceError
@@ -45,9 +54,15 @@ from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import PolicySet
 from ringfence.store.relational.changes import last_change
 from ringfence.store.relational.database import Database
-from ringfence.store.relational.enforcement import Enforced, enforce, enforced_now
+from ringfence.store.relational.enforcement import (
+    Enforced,
+    describe_set,
+    enforce,
+    enforced_now,
+)
 from ringfence.store.relational.quarantines import load_quarantines
-from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive
+from ringfence.store.relational.trials import Trial, begin_trial, end_trial, load_trial
+from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive, Fallback
 
 _LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 0.1
@@ -60,13 +75,13 @@ Wanted = Sequence[tuple[WorkspaceName, Version | None]]
 
 @dataclass(frozen=True, slots=True)
 class _Desired:
-    """One node's policy, as JSON, and since when it is this one."""
+    """What one node has to do, and since when it is this."""
 
     revision: int
-    policy: bytes
+    task: Task
 
 
-_NOTHING = _Desired(0, b"")
+_NOTHING = _Desired(0, Task(b""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,9 @@ class _Loaded:
 
     number: int
     judged_by: JudgedBy
+    trial: Trial | None
+    before: JudgedBy
+    """By what to judge where the trial is taken back; by no workspaces without a trial."""
     patterns: frozenset[str]
     expiries: tuple[int, ...]
 
@@ -103,6 +121,8 @@ class Enforcement:
         self._news: dict[ItemKey, tuple[RevisionId, Item] | None] = {}
         """What is not compiled yet."""
         self._standing = Standing(surroundings)
+        self._before: Standing | None = None
+        """While something is on trial, what was enforced before."""
         self._desired: dict[NodeKey, _Desired] = {}
         self._ports = DeclaredPorts()
         self._revision = 0
@@ -156,10 +176,17 @@ class Enforcement:
         desired = self._desired.get(node) if self._enforcing is not False else _NOTHING
         if desired is None:
             return None
-        cluster, _ = node
+        cluster, name = node
+        task = desired.task
+        fallback = None
+        if task.fallback is not None:
+            fallback = Fallback(node_policy=task.fallback, at_ns=task.fallback_ns)
         return Directive(
             revision=desired.revision,
-            node_policy=desired.policy,
+            node_policy=task.policy,
+            kubernetes_cluster=cluster,
+            node=name,
+            fallback=fallback,
             declared_ports=[
                 DeclaredPort(protocol=protocol, port=port)
                 for protocol, port in sorted(self._ports.of(cluster))
@@ -199,26 +226,32 @@ class Enforcement:
         overrides: Collection[Override],
         author: Author,
         expected: int | None = None,
+        asked: Asked | None = None,
     ) -> Plan:
         """Enforce these workspaces and no others; raises ConflictError where that is refused.
 
-        It is as well where something else is enforced by now than at revision `expected`. On
-        return the nodes' directives are worked out, though not yet in force.
+        It is as well where something else is enforced by now than at revision `expected`. `asked`
+        for a trial, it is to be taken back unless that goes well. On return the nodes' directives
+        are worked out, though not yet in force.
         """
         async with self._lock:
             current, plan, named = await self._plan(wanted, overrides, expected)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
+            if asked and pairs == current.workspaces:
+                raise ConflictError("this is enforced already: there is nothing to try")
             if pairs != current.workspaces:
                 now_ns, actor = self._clock(), author.principal.actor
-                what = "enforced " + (
-                    ", ".join(f"{name}@p{version}" for name, version in pairs) or "nothing"
-                )
+                fresh = Enforced(plan.revision, pairs, actor, now_ns)
+                what = f"enforced {describe_set(fresh)}{told_of(asked)}"
                 async with self._database.write() as connection:
                     await self._refuse_changed(connection, pairs, named)
-                    fresh = Enforced(plan.revision, pairs, actor, now_ns)
                     await enforce(connection, self._tenant, fresh)
+                    await end_trial(connection, self._tenant)
+                    if asked:
+                        trial = begun(asked, fresh, current)
+                        await begin_trial(connection, self._tenant, trial)
                     told = "\n".join(plan.changes)
                     await author.note(connection, now_ns, what, told, about="enforcement")
             await self._recompute()
@@ -237,6 +270,7 @@ class Enforcement:
                 )
             old = await load_enforced(connection, self._tenant)
             apart = await load_quarantines(connection, self._tenant)
+            trial = await load_trial(connection, self._tenant)
             wanted = sorted(set(wanted), key=lambda pair: pair[0])
             new = [await load_workspace(connection, self._tenant, *pair) for pair in wanted]
             pairs = tuple((workspace.name, version) for workspace, version in new)
@@ -257,7 +291,8 @@ class Enforcement:
                     *([problem] if problem else []),
                     *compile_nodes(after, self.surroundings).warnings,
                 ),
-                refused=refusal(after, overrides),
+                # All rules may go at any time, and the trial with them.
+                refused=refusal(after, overrides) or (refusal_on_trial(trial) if pairs else ""),
             )
 
         return current, await asyncio.to_thread(work), named
@@ -315,21 +350,25 @@ class Enforcement:
             self._patterns = loaded.patterns
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._alarm.set((*loaded.expiries, *named), moment.at_ns)
-            any_rules = bool(judged_by.workspaces or judged_by.quarantines or judged_by.live)
-            compilation = Compilation({}, ())
+            enforced = judged_by.workspaces or loaded.before.workspaces
+            any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
+            compilation = fallback = Compilation({}, ())
             if any_rules:
                 news = dict(self._news)
-                work = self._standing.compile
-                compilation = await asyncio.to_thread(work, judged_by, news, moment)
+                standing, before = self._stand(loaded)
+                compilation = await asyncio.to_thread(standing.compile, judged_by, news, moment)
+                if before:
+                    work = before.compile
+                    fallback = await asyncio.to_thread(work, loaded.before, news, moment)
                 self._forget(news)
         except RingfenceError as error:
             self._fail(str(error))
             return
-        nodes = compilation.nodes
+        nodes = tasks(compilation.nodes, fallback.nodes, loaded.trial)
         self.problem, self.warnings = "", compilation.warnings
         for_all = self._enforcing != any_rules or other_ports
         self._enforcing = any_rules
-        changed = [key for key, policy in nodes.items() if self._renew(key, policy)]
+        changed = [key for key, task in nodes.items() if self._renew(key, task)]
         self._desired = {key: self._desired[key] for key in nodes}
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
 
@@ -353,23 +392,42 @@ class Enforcement:
             if known is not None and known.number == number:
                 # What quarantines hold is written down without being a change of anybody's.
                 held = tuple(await load_quarantines(connection, self._tenant))
-                return replace(known, judged_by=replace(known.judged_by, quarantines=held))
+                return replace(
+                    known,
+                    judged_by=replace(known.judged_by, quarantines=held),
+                    before=replace(known.before, quarantines=held),
+                )
             judged_by = await load_judged_by(connection, self._tenant)
-        enforced = judged_by.workspaces
+            trial = await load_trial(connection, self._tenant)
+            before = await judged_before(connection, self._tenant, judged_by, trial)
+        enforced = (*judged_by.workspaces, *before.workspaces)
         told = frozenset(patterns(enforced)), tuple(expiries(enforced))
-        self._loaded = loaded = _Loaded(number, judged_by, *told)
+        self._loaded = loaded = _Loaded(number, judged_by, trial, before, *told)
         return loaded
+
+    def _stand(self, loaded: _Loaded) -> tuple[Standing, Standing | None]:
+        """Where what is enforced stands compiled, and what was before a trial.
+
+        What stands compiled when a trial begins is the set before it, so going back takes no time.
+        """
+        if loaded.trial and self._before is None:
+            self._standing, self._before = self._standing.fork(), self._standing
+        if not loaded.trial and self._before is not None:
+            if self._before.is_of(loaded.judged_by):
+                self._standing = self._before
+            self._before = None
+        return self._standing, self._before
 
     def _fail(self, reason: str) -> None:
         self.problem = f"what is enforced cannot be turned into rules: {reason}"
         self._metrics.compile_failures.inc()
         _LOG.error("desired state unknown", reason=reason)
 
-    def _renew(self, key: NodeKey, policy: bytes) -> bool:
+    def _renew(self, key: NodeKey, task: Task) -> bool:
         held = self._desired.get(key)
-        if held is not None and held.policy == policy:
+        if held is not None and held.task == task:
             return False
         # Grows over restarts too, without being stored.
         self._revision = max(self._revision + 1, self._clock() // 10**6)
-        self._desired[key] = _Desired(self._revision, policy)
+        self._desired[key] = _Desired(self._revision, task)
         return True

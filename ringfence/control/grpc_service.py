@@ -62,7 +62,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
 
     async def Session(  # noqa: N802
         self, request_iterator: AsyncIterator[wire.AgentState], context: Context
-    ) -> AsyncIterator[wire.Directive]:
+    ) -> AsyncIterator[wire.SignedDirective]:
         """Take in an agent's states, and send a directive whenever its desired state changes."""
         identity = await self._peer(context, ClientKind.AGENT)
         states = self._until_stopped(request_iterator)
@@ -84,7 +84,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
                 directive = self._directive(agent.key)
                 if directive is not None and directive != sent:
                     sent = directive
-                    yield directive
+                    yield self._sign(directive)
                 await agent.news.wait()
         finally:
             agent.sessions -= 1
@@ -221,6 +221,11 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         if directive is not None:
             self._services.modes.complete(node, directive)
         return directive
+
+    def _sign(self, directive: wire.Directive) -> wire.SignedDirective:
+        data, services = directive.SerializeToString(), self._services
+        signature = services.authority.sign_directive(data)
+        return wire.SignedDirective(directive=data, signature=signature, now_ns=services.clock())
 
     def _heard(self, identity: ClientIdentity, state: wire.AgentState) -> Agent:
         services = self._services

@@ -16,7 +16,7 @@ from ringfence.control.identity import ClientIdentity
 from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError
 from ringfence.model.ids import DEFAULT_TENANT, ClusterId
-from ringfence.wire.limits import LARGEST_SKEW_SECONDS
+from ringfence.wire.limits import LARGEST_SKEW_SECONDS, SIGNED_PREFIX
 
 CLIENT_LIFETIME = timedelta(days=30)
 """Clients renew at a third of it, so a control plane or a node may be away for 20 days; longer, and
@@ -103,6 +103,10 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(oid, text) for oid, text in pairs if text])
         builder = _builder(subject, self._certificate.subject, key, now_ns, CLIENT_LIFETIME)
         return self._sign(builder, key, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def sign_directive(self, directive: bytes) -> bytes:
+        """The signature by which an agent knows a directive for this control plane's."""
+        return self._key.sign(SIGNED_PREFIX + directive, ec.ECDSA(hashes.SHA256()))
 
     def _sign(
         self,

@@ -15,7 +15,7 @@ from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.kubernetes.imported import ImportedWorkspace, read_imported
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.address_sets import all_address_sets
-from ringfence.store.relational.enforcement import enforced_now
+from ringfence.store.relational.enforcement import Enforced, enforced_now
 from ringfence.store.relational.filters import all_filters
 from ringfence.store.relational.scopes import all_scopes
 from ringfence.store.relational.workspaces import WorkspaceVersion, find_version, heads
@@ -88,7 +88,13 @@ async def load_enforced(
     connection: AsyncConnection, tenant: TenantId
 ) -> tuple[EnforcedVersion, ...]:
     """The workspace versions that are enforced, whatever became of their workspaces."""
-    enforced = await enforced_now(connection, tenant)
+    return await load_set(connection, tenant, await enforced_now(connection, tenant))
+
+
+async def load_set(
+    connection: AsyncConnection, tenant: TenantId, enforced: Enforced
+) -> tuple[EnforcedVersion, ...]:
+    """The workspace versions of a set that is or was enforced."""
     return tuple(
         [
             await load_workspace(connection, tenant, name, version, even_deleted=True)

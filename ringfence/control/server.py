@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
+from ringfence.control.analysis import History
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
 from ringfence.control.config import ControlConfig, Listen
@@ -37,6 +38,8 @@ from ringfence.control.pki import Authority
 from ringfence.control.quarantine import Quarantines
 from ringfence.control.requests import Requests
 from ringfence.control.services import Clock, Services
+from ringfence.control.staged import Watch
+from ringfence.control.trials import Trials
 from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import DEFAULT_TENANT
@@ -136,6 +139,17 @@ class ControlPlane:
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
         )
         await self._run(enforcement)
+        watch = Watch(
+            flow_store,
+            DEFAULT_TENANT,
+            History(
+                inventory.timeline, inventory.names.resolutions, inventory.address_sets.contents
+            ),
+            ingest.through,
+            config.report_interval_seconds * 10**9,
+        )
+        trials = Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
+        await self._run(trials)
         quarantines = Quarantines(
             self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics
         )
@@ -148,6 +162,7 @@ class ControlPlane:
             inventory=inventory,
             labels=labels,
             enforcement=enforcement,
+            trials=trials,
             quarantines=quarantines,
             requests=requests,
             agents=agents,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ringfence.control.pki import Authority
     from ringfence.control.quarantine import Quarantines
     from ringfence.control.requests import Requests
+    from ringfence.control.trials import Trials
     from ringfence.store.flows import FlowStore
     from ringfence.store.relational.database import Database
 
@@ -51,6 +52,8 @@ class Services:
     """What people say of addresses."""
     enforcement: Enforcement
     """What is enforced, and what each node has to do for it."""
+    trials: Trials
+    """Which change of it is on trial."""
     quarantines: Quarantines
     """Which workloads are cut off."""
     requests: Requests

@@ -44,7 +44,7 @@ def exchange(
         header = _HEADER.pack(_HEADER.size + len(request), kind, REQUEST | flags, 1, 0)
         netlink.send(header + request)
         while True:
-            for answer, about, payload in _messages(netlink.recv(1 << 18)):
+            for answer, about, payload in messages(netlink.recv(1 << 18)):
                 if steady:
                     _check_whole(about)
                 if answer == _DONE:
@@ -68,8 +68,8 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Kind, flags and payload of each."""
+def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, flags and payload of each message that came at once."""
     at = 0
     while at < len(datagram):
         length, kind, flags, _, _ = _HEADER.unpack_from(datagram, at)

@@ -41,6 +41,16 @@ class Drops:
         return len(self.mark)
 
 
+class Watch(Protocol):
+    """Hears of changes of our rules in one namespace as they are made, whoever makes them."""
+
+    def touched(self) -> bool:
+        """Whether there were any since the last call; raises KernelError."""
+
+    def close(self) -> None:
+        """Hear no more."""
+
+
 class Door(Protocol):
     """One mechanism; every method raises KernelError, those that enter one NamespaceError."""
 

@@ -57,6 +57,17 @@ class Link:
         self._renewal: asyncio.Task[None] | None = None
         self.problem = ""
 
+    async def recall(self) -> None:
+        """Know the identity that is kept, before any conversation; raises LinkError."""
+        if self._identity is None and (kept := await self._store.load()):
+            self._adopt(kept)
+
+    def verify(self, signature: bytes, directive: bytes) -> None:
+        """Raise RefusedError unless the control plane's CA signed this directive."""
+        if self._identity is None:
+            raise RefusedError("without an identity, nobody knows who signed it")
+        self._identity.verify(signature, directive)
+
     async def start(self) -> None:
         """Begin to renew in time; does not wait for anybody."""
         self._renewal = asyncio.create_task(self._renew_in_time())
@@ -186,8 +197,7 @@ class Link:
 
     async def _ensure_enrolled(self) -> None:
         """A certificate that ran out while the control plane was away needs a new enrolment."""
-        if self._identity is None and (kept := await self._store.load()):
-            self._adopt(kept)
+        await self.recall()
         if self._identity is None or self._identity.expires <= datetime.now(UTC):
             from ringfence.link.enrolment import enrol  # noqa: PLC0415
 

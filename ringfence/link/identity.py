@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ringfence.link.errors import LinkError
+from ringfence.link.errors import LinkError, RefusedError
 from ringfence.model.client import ClientKind
+from ringfence.wire.limits import SIGNED_PREFIX
 
 _FILE = "identity.json"
 
@@ -52,6 +54,19 @@ class Identity:
     certificate: str
     ca: str
     key: str = field(repr=False)
+
+    def verify(self, signature: bytes, directive: bytes) -> None:
+        """Raise RefusedError unless the control plane's CA signed this directive."""
+        try:
+            authority = x509.load_pem_x509_certificate(self.ca.encode()).public_key()
+        except ValueError as error:
+            raise RefusedError(f"the CA that is kept cannot be read: {error}") from error
+        if not isinstance(authority, ec.EllipticCurvePublicKey):
+            raise RefusedError("the CA that is kept has no elliptic-curve key")
+        try:
+            authority.verify(signature, SIGNED_PREFIX + directive, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature as error:
+            raise RefusedError("the control plane's CA did not sign it") from error
 
     @property
     def _lifetime(self) -> tuple[datetime, datetime]:

@@ -1,7 +1,10 @@
 """What both ends of a connection hold each other to."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of the agent protocol, checked at enrolment and at the start of each session."""
+
+SIGNED_PREFIX = b"ringfence directive\0"
+"""Goes before what is signed of a directive, so that nothing else can be taken for one."""
 
 LARGEST_MESSAGE = 64 << 20
 """Bytes of one gRPC message. A report has some 5 MiB of flows, and 14 MiB of drops at most."""

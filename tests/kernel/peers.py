@@ -11,20 +11,22 @@ it changes, `pods.json` and `containers.json` are what runs; each call of Report
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from ringfence.control.pki import Authority
 from ringfence.wire.generated import cri_pb2
 from ringfence.wire.generated.agent_pb2 import (
     AgentState,
     Batch,
     BatchReply,
-    Directive,
     Inspected,
     Inspection,
+    SignedDirective,
 )
 from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
@@ -46,14 +48,14 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
 
     async def Session(  # noqa: N802
         self, request_iterator: AsyncIterator[AgentState], context: Context
-    ) -> AsyncIterator[Directive]:
+    ) -> AsyncIterator[SignedDirective]:
         reader = asyncio.create_task(self._read(request_iterator))
         sent = b""
         while not reader.done():
             wanted = (self._directory / "directive").read_bytes()
             if wanted != sent:
                 sent = wanted
-                yield Directive.FromString(wanted)
+                yield sign(self._directory, wanted)
             await asyncio.sleep(0.05)
 
     async def Inspect(  # noqa: N802
@@ -81,6 +83,12 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     async def _keep_answers(self, answers: AsyncIterator[Inspected]) -> None:
         async for answer in answers:
             _write(self._directory / "answer", answer.SerializeToString())
+
+
+def sign(directory: Path, directive: bytes) -> SignedDirective:
+    now_ns = time.time_ns()
+    signature = Authority.load(directory, now_ns).sign_directive(directive)
+    return SignedDirective(directive=directive, signature=signature, now_ns=now_ns)
 
 
 class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not typed

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import NetlinkError

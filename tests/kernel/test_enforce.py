@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.drops import DROP_DTYPE
 from ringfence.kernel.netlink import CREATE
 from ringfence.kernel.netns import inode
+from ringfence.kernel.nft_watch import TableWatch
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP
@@ -37,19 +40,19 @@ def node() -> Iterator[Node]:
         yield made
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        "add set inet ringfence foreign { type ipv4_addr; timeout 1h; elements = { 192.0.2.1 }; }",
-        "table inet ringfence { chain foreign { counter accept comment overflow; }; }",
-        "add element inet ringfence rf_drop_4 { 192.0.2.1 . 192.0.2.2 . tcp . 80 . 1 }",
-        "add element inet ringfence rf_friends_4 { 192.0.2.1 }",
-        "insert rule inet ringfence rf_input accept",
-        "add map inet ringfence foreign { type ipv4_addr : verdict; }",
-        "flush table inet ringfence",
-        "delete table inet ringfence",
-    ],
-)
+WRITTEN = [
+    "add set inet ringfence foreign { type ipv4_addr; timeout 1h; elements = { 192.0.2.1 }; }",
+    "table inet ringfence { chain foreign { counter accept comment overflow; }; }",
+    "add element inet ringfence rf_drop_4 { 192.0.2.1 . 192.0.2.2 . tcp . 80 . 1 }",
+    "add element inet ringfence rf_friends_4 { 192.0.2.1 }",
+    "insert rule inet ringfence rf_input accept",
+    "add map inet ringfence foreign { type ipv4_addr : verdict; }",
+    "flush table inet ringfence",
+    "delete table inet ringfence",
+]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
 def test_what_a_pod_writes_into_our_table_goes_and_the_agent_stays(
     node: Node, written: str
 ) -> None:
@@ -70,6 +73,36 @@ def test_what_a_pod_writes_into_our_table_goes_and_the_agent_stays(
     ((drops, _),) = enforcer.ledger.take()
     (row,) = batch.decode(batch.DROPS, drops).to_pylist()
     assert (row["provider_port"], row["packets"]) == (53, 1)
+
+
+@pytest.mark.parametrize("written", [*WRITTEN, "flush ruleset"])
+def test_what_a_pod_writes_into_our_table_is_heard_at_once(node: Node, written: str) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    with closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
+        enforce(enforcer, policy, uid=pod)
+        with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
+            udp.sendto(b"denied, and counted in a set", (pod.address, 53))
+        pod.nft("add table inet foreign; add chain inet foreign c; delete table inet foreign")
+        pod.nft("add table ip ringfence; delete table ip ringfence")
+        assert not _heard(enforcer)
+
+        pod.nft(written)
+        assert _heard(enforcer)
+        enforce(enforcer, policy, uid=pod)
+        assert not _heard(enforcer)
+        assert not _changed(enforcer)
+
+
+def test_so_many_changes_that_some_are_not_heard_are_one_too(node: Node) -> None:
+    friend, pod = node.pods
+    with closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
+        enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+        many = "; ".join(f"add chain inet foreign c{number}" for number in range(3000))
+        pod.nft(f"add table inet foreign; {many}")
+        (watch,) = enforcer._watches.values()
+        assert watch.touched()
+        assert not watch.touched()
 
 
 def test_a_change_of_policy_is_not_held_up_by_what_a_pod_wrote(node: Node) -> None:
@@ -160,6 +193,12 @@ def at(pod: Pod) -> Place:
 
 def listed(pod: Pod) -> list[dict[str, Any]]:
     return nft.list_table(pod.path) or []
+
+
+def _heard(enforcer: Enforcer) -> bool:
+    """Whether a change was heard of since the last writing."""
+    enforcer.hear()
+    return enforcer.tampered
 
 
 def _changed(enforcer: Enforcer) -> bool:

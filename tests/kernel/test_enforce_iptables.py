@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.enforce import Enforcer
 from ringfence.agent.mechanisms import MECHANISMS, Kind, enforcer
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.kernel.iptables import IptablesError
 from ringfence.kernel.netns import inode

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ringfence.agent.enforce import Enforcer, Order, Outcome
+from ringfence.agent.enforce import Enforcer, Outcome
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import NODE_NETNS, Place
 from ringfence.agent.pods import Pod as Seen
 from ringfence.kernel import nft

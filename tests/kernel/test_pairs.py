@@ -14,7 +14,8 @@ from selectors import BaseSelector
 
 import pytest
 
-from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.kernel import nft

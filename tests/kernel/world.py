@@ -101,6 +101,7 @@ class World:
         )
 
     def say(self, directive: Directive) -> None:
+        directive.node = "n1"
         partial = self.directory / "directive.new"
         partial.write_bytes(directive.SerializeToString())
         partial.replace(self.directory / "directive")

@@ -1,25 +1,33 @@
 """What is enforced: to see it, to plan a change of it, and to make one."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
 from ringfence.control.api.numbers import RowNumber, VersionNumber
-from ringfence.control.audit import AuthorDep
+from ringfence.control.api.times import format_time
+from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
+from ringfence.control.rule_changes import planned_changes
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.staged import choose_nodes
+from ringfence.control.trial import Asked
 from ringfence.model.ids import NodeName, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.model.workload import ItemKind
+from ringfence.store.relational.enforcement import NEVER, Enforced, enforced_at
 from ringfence.store.relational.kubernetes import enforced_clusters
+from ringfence.store.relational.trials import Trial, load_trial
 
 router = APIRouter(tags=["enforcement"])
+
+_SHORTEST_TRIAL, _LONGEST_TRIAL = 5, 24 * 3600  # seconds
 
 
 class EnforcedWorkspace(BaseModel):
@@ -29,11 +37,33 @@ class EnforcedWorkspace(BaseModel):
     version: int
 
 
+class StageResponse(BaseModel):
+    """Where a staged trial is in force, and what was seen there by now."""
+
+    nodes: list[str] = Field(description="As KUBERNETES-CLUSTER/NAME.")
+    threshold: float = Field(description="The share of `unforeseen` from which on it is reverted.")
+    conversations: int
+    unforeseen: int = Field(description="How many were dropped that should not have been.")
+    examples: list[str]
+
+
+class TrialResponse(BaseModel):
+    """A change that is taken back unless it goes well."""
+
+    revision: int
+    workspaces_before: list[EnforcedWorkspace] = Field(description="To go back to.")
+    until: str
+    seconds: float = Field(description="All of its time.")
+    seconds_left: float
+    stage: StageResponse | None = Field(description="Null where somebody has to confirm it.")
+
+
 class EnforcementResponse(BaseModel):
     """What is enforced, and how far each agent is; revision 0 is before the first time."""
 
     revision: int
     workspaces: list[EnforcedWorkspace]
+    trial: TrialResponse | None = Field(description="Null where nothing is on trial.")
     kubernetes_clusters: list[str] = Field(description="Whose own policies are enforced.")
     agents: list[AgentResponse]
     unreached: list[str] = Field(
@@ -58,13 +88,54 @@ ExpectedRevision = Annotated[
 ]
 
 
+ConfirmSeconds = Annotated[
+    int | None,
+    Field(
+        ge=_SHORTEST_TRIAL, le=_LONGEST_TRIAL, description="Take it back unless confirmed by then."
+    ),
+]
+
+
+class StageRequest(BaseModel):
+    """Enforce at some nodes first, and everywhere if it goes well there."""
+
+    nodes: list[str] = Field(
+        default=[], description="NAME, or KUBERNETES-CLUSTER/NAME; none: one that is picked."
+    )
+    seconds: int = Field(default=300, ge=_SHORTEST_TRIAL, le=_LONGEST_TRIAL)
+    threshold: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+
+
 class EnforcementRequest(BaseModel):
     """The workspaces to enforce, and no others."""
 
     workspaces: list[WantedWorkspace] = Field(min_length=1)
     dry_run: bool = False
+    rules: bool = Field(default=False, description="With `dry_run`: also the exact rules.")
     override: list[Override] = Field(default=[], description="Words that refusals name.")
     expected_revision: ExpectedRevision = None
+    confirm_seconds: ConfirmSeconds = None
+    stage: StageRequest | None = None
+
+    @model_validator(mode="after")
+    def _one_trial(self) -> Self:
+        if self.stage is not None and self.confirm_seconds is not None:
+            raise ValueError("a staged change is judged by what is seen: nobody has to confirm it")
+        return self
+
+
+class RevisionResponse(BaseModel):
+    """What is enforced by now."""
+
+    revision: int
+
+
+class RuleChangeResponse(BaseModel):
+    """How the rules of one workload would differ."""
+
+    node: str = Field(description="As KUBERNETES-CLUSTER/NAME.")
+    workload: str
+    difference: list[str] = Field(description="A unified diff of nft commands, line by line.")
 
 
 class PlanResponse(BaseModel):
@@ -76,17 +147,22 @@ class PlanResponse(BaseModel):
     workloads: list[str]
     warnings: list[str]
     refused: str
+    rules: list[RuleChangeResponse] | None = Field(description="Null where not asked for.")
 
 
 @router.get("/enforcement")
 async def show_enforcement(services: ServicesDep, principal: PrincipalDep) -> EnforcementResponse:
     """Show what is enforced."""
     current = await services.enforcement.current()
+    tenant = principal.tenant
     async with services.database.read() as connection:
-        clusters = await enforced_clusters(connection, principal.tenant)
+        clusters = await enforced_clusters(connection, tenant)
+        trial = await load_trial(connection, tenant)
+        before = await enforced_at(connection, tenant, trial.previous) if trial else NEVER
     return EnforcementResponse(
         revision=current.revision,
         workspaces=_workspaces(current.workspaces),
+        trial=_trial(trial, before, current.since_ns, services) if trial else None,
         kubernetes_clusters=list(clusters),
         agents=agent_responses(services),
         unreached=["/".join(node) for node in sorted(_unreached(services))],
@@ -106,8 +182,25 @@ async def enforce(
     ]
     override, expected = request.override, request.expected_revision
     if request.dry_run:
-        return _response(await services.enforcement.plan(wanted, override, expected))
-    return _response(await services.enforcement.enforce(wanted, override, author, expected))
+        plan = await services.enforcement.plan(wanted, override, expected)
+        return _response(plan, await _rules(services, author, plan) if request.rules else None)
+    asked = _asked(request.confirm_seconds)
+    if stage := request.stage:
+        nodes = choose_nodes(services.agents, stage.nodes)
+        asked = Asked(stage.seconds * 10**9, nodes, stage.threshold)
+    return _response(await services.enforcement.enforce(wanted, override, author, expected, asked))
+
+
+@router.post("/enforcement/confirm")
+async def confirm(services: ServicesDep, author: AuthorDep) -> RevisionResponse:
+    """Keep what is on trial."""
+    return RevisionResponse(revision=await services.trials.confirm(author))
+
+
+@router.post("/enforcement/revert")
+async def revert(services: ServicesDep, author: AuthorDep) -> RevisionResponse:
+    """Go back from what is on trial to what was enforced before."""
+    return RevisionResponse(revision=await services.trials.revert(author))
 
 
 @router.delete("/enforcement")
@@ -116,15 +209,35 @@ async def stop_enforcing(
     author: AuthorDep,
     *,
     dry_run: bool = False,
+    rules: bool = False,
     expected_revision: ExpectedRevision = None,
+    confirm_seconds: ConfirmSeconds = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
     if dry_run:
-        return _response(await services.enforcement.plan([], [], expected_revision))
-    return _response(await services.enforcement.enforce([], [], author, expected_revision))
+        plan = await services.enforcement.plan([], [], expected_revision)
+        return _response(plan, await _rules(services, author, plan) if rules else None)
+    asked = _asked(confirm_seconds)
+    return _response(await services.enforcement.enforce([], [], author, expected_revision, asked))
 
 
-def _response(plan: Plan) -> PlanResponse:
+def _asked(confirm_seconds: int | None) -> Asked | None:
+    return None if confirm_seconds is None else Asked(confirm_seconds * 10**9)
+
+
+async def _rules(services: Services, author: Author, plan: Plan) -> list[RuleChangeResponse]:
+    tenant = author.principal.tenant
+    return [
+        RuleChangeResponse(
+            node="/".join(change.node),
+            workload=change.workload,
+            difference=list(change.difference),
+        )
+        for change in await planned_changes(services, tenant, plan.workspaces)
+    ]
+
+
+def _response(plan: Plan, rules: list[RuleChangeResponse] | None = None) -> PlanResponse:
     return PlanResponse(
         revision=plan.revision,
         workspaces=_workspaces(plan.workspaces),
@@ -132,6 +245,27 @@ def _response(plan: Plan) -> PlanResponse:
         workloads=list(plan.workloads),
         warnings=list(plan.warnings),
         refused=plan.refused,
+        rules=rules,
+    )
+
+
+def _trial(trial: Trial, before: Enforced, began_ns: int, services: Services) -> TrialResponse:
+    seen, stage = services.trials.seen, None
+    if trial.nodes is not None:
+        stage = StageResponse(
+            nodes=["/".join(node) for node in trial.nodes],
+            threshold=trial.threshold or 0.0,
+            conversations=seen.conversations,
+            unforeseen=seen.unforeseen,
+            examples=list(seen.examples),
+        )
+    return TrialResponse(
+        revision=trial.revision,
+        workspaces_before=_workspaces(before.workspaces),
+        until=format_time(trial.until_ns),
+        seconds=(trial.until_ns - began_ns) / 10**9,
+        seconds_left=max(0, trial.until_ns - services.clock()) / 10**9,
+        stage=stage,
     )
 
 

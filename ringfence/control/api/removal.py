@@ -8,11 +8,13 @@ from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_documents, load_enforced
 from ringfence.control.removal import users
 from ringfence.control.services import ServicesDep
+from ringfence.control.trial import load_before
 from ringfence.model.words import named
 from ringfence.policy.difference import ChangeKind, DocumentKind, difference
 from ringfence.policy.document import Documents
 from ringfence.store.relational.removal import remove_document
 from ringfence.store.relational.requests import load_approval_rules
+from ringfence.store.relational.trials import load_trial
 
 router = APIRouter(tags=["documents"])
 
@@ -33,7 +35,9 @@ async def remove(kind: DocumentKind, name: str, services: ServicesDep, author: A
         ]
         if not gone:
             raise NotFoundError(f"there is no {kind} {name!r}")
-        enforced = await load_enforced(connection, tenant)
+        now = await load_enforced(connection, tenant)
+        before = await load_before(connection, tenant, await load_trial(connection, tenant))
+        enforced = [*now, *(one for one in before if one not in now)]
         rules = await load_approval_rules(connection, tenant)
         if used_by := users(kind, name, latest, enforced, rules):
             raise ConflictError(f"{kind} {name!r} is used by {named(used_by)}")

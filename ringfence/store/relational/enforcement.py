@@ -31,12 +31,25 @@ class Period:
 NEVER = Enforced(0, (), "", 0)
 
 
+def describe_set(enforced: Enforced) -> str:
+    """The set as people write it."""
+    return ", ".join(f"{name}@p{version}" for name, version in enforced.workspaces) or "nothing"
+
+
 async def enforced_now(connection: AsyncConnection, tenant: TenantId) -> Enforced:
     """What is enforced."""
     held = tables.enforcement
     wanted = select(held).where(held.c.tenant == tenant)
     found = await connection.execute(wanted.order_by(held.c.revision.desc()).limit(1))
     row = found.one_or_none()
+    return _enforced(row) if row else NEVER
+
+
+async def enforced_at(connection: AsyncConnection, tenant: TenantId, revision: int) -> Enforced:
+    """What was enforced at a revision; nothing at 0."""
+    held = tables.enforcement
+    wanted = select(held).where(held.c.tenant == tenant, held.c.revision == revision)
+    row = (await connection.execute(wanted)).one_or_none()
     return _enforced(row) if row else NEVER
 
 

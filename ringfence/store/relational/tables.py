@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -127,6 +128,17 @@ enforcement = Table(
     Column("workspaces", JSON, nullable=False),  # [[name, version], …]
     Column("actor", Text, nullable=False),
     Column("since_ns", BigInteger, nullable=False),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("tenant", Text, primary_key=True),  # one at a time
+    Column("revision", Integer, nullable=False),  # of `enforcement`, that is on trial
+    Column("previous", Integer, nullable=False),  # of `enforcement`, to go back to; 0: nothing
+    Column("until_ns", BigInteger, nullable=False),
+    Column("nodes", JSON),  # [[kubernetes_cluster, node], …]; null: all
+    Column("threshold", Float),  # of a staged one; null: somebody has to confirm
 )
 
 enforced_kubernetes_clusters = Table(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$ringfence/wire/generated/agent.proto\x12\x0cringfence.v1\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"%\n\nRenewReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\"\xa0\x02\n\nAgentState\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x1a\n\x12kubernetes_cluster\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07release\x18\x04 \x01(\t\x12\x10\n\x08\x63lock_ns\x18\x05 \x01(\x03\x12\x16\n\x0enode_addresses\x18\x06 \x03(\x0c\x12\x19\n\x11\x65nforced_revision\x18\x07 \x01(\x04\x12$\n\x04pods\x18\x08 \x03(\x0b\x32\x16.ringfence.v1.PodState\x12\"\n\x05\x61udit\x18\t \x01(\x0b\x32\x13.ringfence.v1.Audit\x12\x14\n\x0cstale_reason\x18\n \x01(\t\x12 \n\x04mode\x18\x0b \x01(\x0e\x32\x12.ringfence.v1.Mode\";\n\x08PodState\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x12\n\nprogrammed\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x86\x02\n\x05\x41udit\x12\x0c\n\x04skbs\x18\x01 \x01(\x04\x12\x10\n\x08recorded\x18\x02 \x01(\x04\x12/\n\x06losses\x18\x03 \x03(\x0b\x32\x1f.ringfence.v1.Audit.LossesEntry\x12\x13\n\x0bunaccounted\x18\x04 \x01(\x04\x12\x13\n\x0bovercounted\x18\x05 \x01(\x04\x12\x11\n\tuncertain\x18\x06 \x01(\x04\x12\x0e\n\x06judged\x18\x07 \x01(\r\x12\x30\n\ninterfaces\x18\x08 \x03(\x0b\x32\x1c.ringfence.v1.InterfaceAudit\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x92\x01\n\x0eInterfaceAudit\x12\x0f\n\x07ifindex\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06judged\x18\x03 \x01(\x08\x12(\n\x07ingress\x18\x04 \x01(\x0b\x32\x17.ringfence.v1.SideAudit\x12\'\n\x06\x65gress\x18\x05 \x01(\x0b\x32\x17.ringfence.v1.SideAudit\"9\n\tSideAudit\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x04\x12\r\n\x05least\x18\x02 \x01(\x12\x12\x0c\n\x04most\x18\x03 \x01(\x12\"\xa2\x01\n\tDirective\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0bnode_policy\x18\x02 \x01(\x0c\x12\x18\n\x10interval_seconds\x18\x03 \x01(\r\x12\x32\n\x0e\x64\x65\x63lared_ports\x18\x04 \x03(\x0b\x32\x1a.ringfence.v1.DeclaredPort\x12 \n\x04mode\x18\x05 \x01(\x0e\x32\x12.ringfence.v1.Mode\"J\n\nInspection\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12#\n\x06probes\x18\x03 \x03(\x0b\x32\x13.ringfence.v1.Probe\"j\n\x05Probe\x12\x0c\n\x04hook\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\x0c\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\x0c\x12\x0c\n\x04port\x18\x05 \x01(\r\x12\x0e\n\x06to_own\x18\x06 \x01(\x08\"q\n\tInspected\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\'\n\x05rules\x18\x03 \x03(\x0b\x32\x18.ringfence.v1.KernelRule\x12\x1e\n\x03met\x18\x04 \x03(\x0b\x32\x11.ringfence.v1.Met\"{\n\nKernelRule\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x0f\n\x07packets\x18\x05 \x01(\x04\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\x12\x0f\n\x07\x63ounted\x18\x07 \x01(\x08\"<\n\x03Met\x12\x0f\n\x07problem\x18\x01 \x01(\t\x12$\n\x05rules\x18\x02 \x03(\x0b\x32\x15.ringfence.v1.MetRule\"E\n\x07MetRule\x12\x0e\n\x06handle\x18\x01 \x01(\x04\x12*\n\x08\x65lements\x18\x02 \x03(\x0b\x32\x18.ringfence.v1.MetElement\"B\n\nMetElement\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0f\n\x07\x65lement\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65nied_packets\x18\x03 \x01(\x04\".\n\x0c\x44\x65\x63laredPort\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04port\x18\x02 \x01(\r\"o\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0fwindow_start_ns\x18\x02 \x01(\x03\x12\x15\n\rwindow_end_ns\x18\x03 \x01(\x03\x12\r\n\x05\x66lows\x18\x04 \x01(\x0c\x12\r\n\x05\x64rops\x18\x05 \x01(\x0c\x12\x0c\n\x04more\x18\x06 \x01(\x08\"\x1f\n\nBatchReply\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"6\n\nDnsAnswers\x12(\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.ringfence.v1.DnsAnswer\"b\n\tDnsAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\x0c\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\x12\r\n\x05\x61t_ns\x18\x04 \x01(\x03\x12\x10\n\x08resolver\x18\x05 \x01(\x0c\"\x11\n\x0f\x44nsAnswersReply\"\x96\x01\n\x0eInventoryEvent\x12\x1a\n\x12kubernetes_cluster\x18\x01 \x01(\t\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\x12\x0e\n\x04item\x18\x03 \x01(\x0cH\x00\x12\x0e\n\x04gone\x18\x04 \x01(\tH\x00\x12\x18\n\x0esnapshot_begin\x18\x05 \x01(\x08H\x00\x12\x16\n\x0csnapshot_end\x18\x06 \x01(\x08H\x00\x42\x07\n\x05\x65vent\"$\n\x0eInventoryReply\x12\x12\n\nthrough_ns\x18\x01 \x01(\x03*&\n\x04Mode\x12\x10\n\x0c\x43ONVERSATION\x10\x00\x12\x0c\n\x08\x44\x45TAILED\x10\x01\x32\x99\x03\n\x0c\x43ontrolPlane\x12=\n\x05Renew\x12\x1a.ringfence.v1.RenewRequest\x1a\x18.ringfence.v1.RenewReply\x12@\n\x07Session\x12\x18.ringfence.v1.AgentState\x1a\x17.ringfence.v1.Directive(\x01\x30\x01\x12@\n\x07Inspect\x12\x17.ringfence.v1.Inspected\x1a\x18.ringfence.v1.Inspection(\x01\x30\x01\x12\x37\n\x06Report\x12\x13.ringfence.v1.Batch\x1a\x18.ringfence.v1.BatchReply\x12\x42\n\x07Resolve\x12\x18.ringfence.v1.DnsAnswers\x1a\x1d.ringfence.v1.DnsAnswersReply\x12I\n\x07Publish\x12\x1c.ringfence.v1.InventoryEvent\x1a\x1c.ringfence.v1.InventoryReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$ringfence/wire/generated/agent.proto\x12\x0cringfence.v1\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"%\n\nRenewReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\"\xa0\x02\n\nAgentState\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x1a\n\x12kubernetes_cluster\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07release\x18\x04 \x01(\t\x12\x10\n\x08\x63lock_ns\x18\x05 \x01(\x03\x12\x16\n\x0enode_addresses\x18\x06 \x03(\x0c\x12\x19\n\x11\x65nforced_revision\x18\x07 \x01(\x04\x12$\n\x04pods\x18\x08 \x03(\x0b\x32\x16.ringfence.v1.PodState\x12\"\n\x05\x61udit\x18\t \x01(\x0b\x32\x13.ringfence.v1.Audit\x12\x14\n\x0cstale_reason\x18\n \x01(\t\x12 \n\x04mode\x18\x0b \x01(\x0e\x32\x12.ringfence.v1.Mode\";\n\x08PodState\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x12\n\nprogrammed\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x86\x02\n\x05\x41udit\x12\x0c\n\x04skbs\x18\x01 \x01(\x04\x12\x10\n\x08recorded\x18\x02 \x01(\x04\x12/\n\x06losses\x18\x03 \x03(\x0b\x32\x1f.ringfence.v1.Audit.LossesEntry\x12\x13\n\x0bunaccounted\x18\x04 \x01(\x04\x12\x13\n\x0bovercounted\x18\x05 \x01(\x04\x12\x11\n\tuncertain\x18\x06 \x01(\x04\x12\x0e\n\x06judged\x18\x07 \x01(\r\x12\x30\n\ninterfaces\x18\x08 \x03(\x0b\x32\x1c.ringfence.v1.InterfaceAudit\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x92\x01\n\x0eInterfaceAudit\x12\x0f\n\x07ifindex\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06judged\x18\x03 \x01(\x08\x12(\n\x07ingress\x18\x04 \x01(\x0b\x32\x17.ringfence.v1.SideAudit\x12\'\n\x06\x65gress\x18\x05 \x01(\x0b\x32\x17.ringfence.v1.SideAudit\"9\n\tSideAudit\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x04\x12\r\n\x05least\x18\x02 \x01(\x12\x12\x0c\n\x04most\x18\x03 \x01(\x12\"\xf6\x01\n\tDirective\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0bnode_policy\x18\x02 \x01(\x0c\x12\x18\n\x10interval_seconds\x18\x03 \x01(\r\x12\x32\n\x0e\x64\x65\x63lared_ports\x18\x04 \x03(\x0b\x32\x1a.ringfence.v1.DeclaredPort\x12 \n\x04mode\x18\x05 \x01(\x0e\x32\x12.ringfence.v1.Mode\x12\x1a\n\x12kubernetes_cluster\x18\n \x01(\t\x12\x0c\n\x04node\x18\x0b \x01(\t\x12(\n\x08\x66\x61llback\x18\x0c \x01(\x0b\x32\x16.ringfence.v1.Fallback\".\n\x08\x46\x61llback\x12\x13\n\x0bnode_policy\x18\x01 \x01(\x0c\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\"G\n\x0fSignedDirective\x12\x11\n\tdirective\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06now_ns\x18\x03 \x01(\x03\"d\n\rKeptDirective\x12-\n\x06signed\x18\x01 \x01(\x0b\x32\x1d.ringfence.v1.SignedDirective\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x61llback_ns\x18\x03 \x01(\x03\"J\n\nInspection\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12#\n\x06probes\x18\x03 \x03(\x0b\x32\x13.ringfence.v1.Probe\"j\n\x05Probe\x12\x0c\n\x04hook\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\x0c\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\x0c\x12\x0c\n\x04port\x18\x05 \x01(\r\x12\x0e\n\x06to_own\x18\x06 \x01(\x08\"q\n\tInspected\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\'\n\x05rules\x18\x03 \x03(\x0b\x32\x18.ringfence.v1.KernelRule\x12\x1e\n\x03met\x18\x04 \x03(\x0b\x32\x11.ringfence.v1.Met\"{\n\nKernelRule\x12\r\n\x05\x63hain\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x0f\n\x07packets\x18\x05 \x01(\x04\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\x12\x0f\n\x07\x63ounted\x18\x07 \x01(\x08\"<\n\x03Met\x12\x0f\n\x07problem\x18\x01 \x01(\t\x12$\n\x05rules\x18\x02 \x03(\x0b\x32\x15.ringfence.v1.MetRule\"E\n\x07MetRule\x12\x0e\n\x06handle\x18\x01 \x01(\x04\x12*\n\x08\x65lements\x18\x02 \x03(\x0b\x32\x18.ringfence.v1.MetElement\"B\n\nMetElement\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0f\n\x07\x65lement\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65nied_packets\x18\x03 \x01(\x04\".\n\x0c\x44\x65\x63laredPort\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04port\x18\x02 \x01(\r\"o\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0fwindow_start_ns\x18\x02 \x01(\x03\x12\x15\n\rwindow_end_ns\x18\x03 \x01(\x03\x12\r\n\x05\x66lows\x18\x04 \x01(\x0c\x12\r\n\x05\x64rops\x18\x05 \x01(\x0c\x12\x0c\n\x04more\x18\x06 \x01(\x08\"\x1f\n\nBatchReply\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"6\n\nDnsAnswers\x12(\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.ringfence.v1.DnsAnswer\"b\n\tDnsAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\x0c\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\x12\r\n\x05\x61t_ns\x18\x04 \x01(\x03\x12\x10\n\x08resolver\x18\x05 \x01(\x0c\"\x11\n\x0f\x44nsAnswersReply\"\x96\x01\n\x0eInventoryEvent\x12\x1a\n\x12kubernetes_cluster\x18\x01 \x01(\t\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\x12\x0e\n\x04item\x18\x03 \x01(\x0cH\x00\x12\x0e\n\x04gone\x18\x04 \x01(\tH\x00\x12\x18\n\x0esnapshot_begin\x18\x05 \x01(\x08H\x00\x12\x16\n\x0csnapshot_end\x18\x06 \x01(\x08H\x00\x42\x07\n\x05\x65vent\"$\n\x0eInventoryReply\x12\x12\n\nthrough_ns\x18\x01 \x01(\x03*&\n\x04Mode\x12\x10\n\x0c\x43ONVERSATION\x10\x00\x12\x0c\n\x08\x44\x45TAILED\x10\x01\x32\x9f\x03\n\x0c\x43ontrolPlane\x12=\n\x05Renew\x12\x1a.ringfence.v1.RenewRequest\x1a\x18.ringfence.v1.RenewReply\x12\x46\n\x07Session\x12\x18.ringfence.v1.AgentState\x1a\x1d.ringfence.v1.SignedDirective(\x01\x30\x01\x12@\n\x07Inspect\x12\x17.ringfence.v1.Inspected\x1a\x18.ringfence.v1.Inspection(\x01\x30\x01\x12\x37\n\x06Report\x12\x13.ringfence.v1.Batch\x1a\x18.ringfence.v1.BatchReply\x12\x42\n\x07Resolve\x12\x18.ringfence.v1.DnsAnswers\x1a\x1d.ringfence.v1.DnsAnswersReply\x12I\n\x07Publish\x12\x1c.ringfence.v1.InventoryEvent\x1a\x1c.ringfence.v1.InventoryReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDIT_LOSSESENTRY']._loaded_options = None
   _globals['_AUDIT_LOSSESENTRY']._serialized_options = b'8\001'
-  _globals['_MODE']._serialized_start=2301
-  _globals['_MODE']._serialized_end=2339
+  _globals['_MODE']._serialized_start=2608
+  _globals['_MODE']._serialized_end=2646
   _globals['_RENEWREQUEST']._serialized_start=54
   _globals['_RENEWREQUEST']._serialized_end=85
   _globals['_RENEWREPLY']._serialized_start=87
@@ -52,37 +52,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIDEAUDIT']._serialized_start=892
   _globals['_SIDEAUDIT']._serialized_end=949
   _globals['_DIRECTIVE']._serialized_start=952
-  _globals['_DIRECTIVE']._serialized_end=1114
-  _globals['_INSPECTION']._serialized_start=1116
-  _globals['_INSPECTION']._serialized_end=1190
-  _globals['_PROBE']._serialized_start=1192
-  _globals['_PROBE']._serialized_end=1298
-  _globals['_INSPECTED']._serialized_start=1300
-  _globals['_INSPECTED']._serialized_end=1413
-  _globals['_KERNELRULE']._serialized_start=1415
-  _globals['_KERNELRULE']._serialized_end=1538
-  _globals['_MET']._serialized_start=1540
-  _globals['_MET']._serialized_end=1600
-  _globals['_METRULE']._serialized_start=1602
-  _globals['_METRULE']._serialized_end=1671
-  _globals['_METELEMENT']._serialized_start=1673
-  _globals['_METELEMENT']._serialized_end=1739
-  _globals['_DECLAREDPORT']._serialized_start=1741
-  _globals['_DECLAREDPORT']._serialized_end=1787
-  _globals['_BATCH']._serialized_start=1789
-  _globals['_BATCH']._serialized_end=1900
-  _globals['_BATCHREPLY']._serialized_start=1902
-  _globals['_BATCHREPLY']._serialized_end=1933
-  _globals['_DNSANSWERS']._serialized_start=1935
-  _globals['_DNSANSWERS']._serialized_end=1989
-  _globals['_DNSANSWER']._serialized_start=1991
-  _globals['_DNSANSWER']._serialized_end=2089
-  _globals['_DNSANSWERSREPLY']._serialized_start=2091
-  _globals['_DNSANSWERSREPLY']._serialized_end=2108
-  _globals['_INVENTORYEVENT']._serialized_start=2111
-  _globals['_INVENTORYEVENT']._serialized_end=2261
-  _globals['_INVENTORYREPLY']._serialized_start=2263
-  _globals['_INVENTORYREPLY']._serialized_end=2299
-  _globals['_CONTROLPLANE']._serialized_start=2342
-  _globals['_CONTROLPLANE']._serialized_end=2751
+  _globals['_DIRECTIVE']._serialized_end=1198
+  _globals['_FALLBACK']._serialized_start=1200
+  _globals['_FALLBACK']._serialized_end=1246
+  _globals['_SIGNEDDIRECTIVE']._serialized_start=1248
+  _globals['_SIGNEDDIRECTIVE']._serialized_end=1319
+  _globals['_KEPTDIRECTIVE']._serialized_start=1321
+  _globals['_KEPTDIRECTIVE']._serialized_end=1421
+  _globals['_INSPECTION']._serialized_start=1423
+  _globals['_INSPECTION']._serialized_end=1497
+  _globals['_PROBE']._serialized_start=1499
+  _globals['_PROBE']._serialized_end=1605
+  _globals['_INSPECTED']._serialized_start=1607
+  _globals['_INSPECTED']._serialized_end=1720
+  _globals['_KERNELRULE']._serialized_start=1722
+  _globals['_KERNELRULE']._serialized_end=1845
+  _globals['_MET']._serialized_start=1847
+  _globals['_MET']._serialized_end=1907
+  _globals['_METRULE']._serialized_start=1909
+  _globals['_METRULE']._serialized_end=1978
+  _globals['_METELEMENT']._serialized_start=1980
+  _globals['_METELEMENT']._serialized_end=2046
+  _globals['_DECLAREDPORT']._serialized_start=2048
+  _globals['_DECLAREDPORT']._serialized_end=2094
+  _globals['_BATCH']._serialized_start=2096
+  _globals['_BATCH']._serialized_end=2207
+  _globals['_BATCHREPLY']._serialized_start=2209
+  _globals['_BATCHREPLY']._serialized_end=2240
+  _globals['_DNSANSWERS']._serialized_start=2242
+  _globals['_DNSANSWERS']._serialized_end=2296
+  _globals['_DNSANSWER']._serialized_start=2298
+  _globals['_DNSANSWER']._serialized_end=2396
+  _globals['_DNSANSWERSREPLY']._serialized_start=2398
+  _globals['_DNSANSWERSREPLY']._serialized_end=2415
+  _globals['_INVENTORYEVENT']._serialized_start=2418
+  _globals['_INVENTORYEVENT']._serialized_end=2568
+  _globals['_INVENTORYREPLY']._serialized_start=2570
+  _globals['_INVENTORYREPLY']._serialized_end=2606
+  _globals['_CONTROLPLANE']._serialized_start=2649
+  _globals['_CONTROLPLANE']._serialized_end=3064
 # @@protoc_insertion_point(module_scope)

@@ -312,17 +312,27 @@ class Directive(_message.Message):
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     DECLARED_PORTS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    KUBERNETES_CLUSTER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     node_policy: _builtins.bytes
     """A `ringfence.policy.program.NodePolicy` as JSON; empty means: take every rule away."""
     interval_seconds: _builtins.int
     """between reports in this mode"""
     mode: Global___Mode.ValueType
+    kubernetes_cluster: _builtins.str
+    """The node it is for: one that another was sent is refused."""
+    node: _builtins.str
     @_builtins.property
     def declared_ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeclaredPort]:
         """What Services and containers of the agent's Kubernetes cluster declare, sorted. It tells the
         providers of flows whose start nobody saw, and changes without a new revision.
         """
+
+    @_builtins.property
+    def fallback(self) -> Global___Fallback:
+        """absent where the policy is not on trial"""
 
     def __init__(
         self,
@@ -332,14 +342,105 @@ class Directive(_message.Message):
         interval_seconds: _builtins.int = ...,
         declared_ports: _abc.Iterable[Global___DeclaredPort] | None = ...,
         mode: Global___Mode.ValueType = ...,
+        kubernetes_cluster: _builtins.str = ...,
+        node: _builtins.str = ...,
+        fallback: Global___Fallback | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_ports", b"declared_ports", "interval_seconds", b"interval_seconds", "mode", b"mode", "node_policy", b"node_policy", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_ports", b"declared_ports", "fallback", b"fallback", "interval_seconds", b"interval_seconds", "kubernetes_cluster", b"kubernetes_cluster", "mode", b"mode", "node", b"node", "node_policy", b"node_policy", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
+
+@_typing.final
+class Fallback(_message.Message):
+    """What is in force again unless another directive comes in time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_POLICY_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    node_policy: _builtins.bytes
+    """as in Directive"""
+    at_ns: _builtins.int
+    """when, epoch ns by the control plane's clock"""
+    def __init__(
+        self,
+        *,
+        node_policy: _builtins.bytes = ...,
+        at_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "node_policy", b"node_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
+
+@_typing.final
+class SignedDirective(_message.Message):
+    """A directive as an agent hears it, and keeps it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTIVE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    NOW_NS_FIELD_NUMBER: _builtins.int
+    directive: _builtins.bytes
+    """a Directive"""
+    signature: _builtins.bytes
+    """By the control plane's CA: ECDSA on P-256 with SHA-256, in DER, over SIGNED_PREFIX and these
+    bytes.
+    """
+    now_ns: _builtins.int
+    """when it was sent, epoch ns by the control plane's clock"""
+    def __init__(
+        self,
+        *,
+        directive: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        now_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "now_ns", b"now_ns", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedDirective: _TypeAlias = SignedDirective  # noqa: Y015
+
+@_typing.final
+class KeptDirective(_message.Message):
+    """What an agent keeps of it on its disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNED_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    FALLBACK_NS_FIELD_NUMBER: _builtins.int
+    boot_id: _builtins.str
+    """of the kernel by whose clock the next field is"""
+    fallback_ns: _builtins.int
+    """when its fallback is due, CLOCK_BOOTTIME; 0 where it has none"""
+    @_builtins.property
+    def signed(self) -> Global___SignedDirective: ...
+    def __init__(
+        self,
+        *,
+        signed: Global___SignedDirective | None = ...,
+        boot_id: _builtins.str = ...,
+        fallback_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "fallback_ns", b"fallback_ns", "signed", b"signed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptDirective: _TypeAlias = KeptDirective  # noqa: Y015
 
 @_typing.final
 class Inspection(_message.Message):

@@ -42,7 +42,7 @@ class ControlPlaneStub:
         self.Session = channel.stream_stream(
                 '/ringfence.v1.ControlPlane/Session',
                 request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.SerializeToString,
-                response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.FromString,
+                response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.SignedDirective.FromString,
                 _registered_method=True)
         self.Inspect = channel.stream_stream(
                 '/ringfence.v1.ControlPlane/Inspect',
@@ -122,7 +122,7 @@ def add_ControlPlaneServicer_to_server(servicer, server):
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
                     request_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.FromString,
-                    response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.SerializeToString,
+                    response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.SignedDirective.SerializeToString,
             ),
             'Inspect': grpc.stream_stream_rpc_method_handler(
                     servicer.Inspect,
@@ -198,7 +198,7 @@ class ControlPlane:
             target,
             '/ringfence.v1.ControlPlane/Session',
             ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.SerializeToString,
-            ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.FromString,
+            ringfence_dot_wire_dot_generated_dot_agent__pb2.SignedDirective.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
@@ -149,3 +150,34 @@ async def test_a_failure_of_a_moment_is_tried_again(
     await until(fails=True)
     rename("gone", "quarantines")
     await until(fails=False)
+
+
+async def test_a_dry_run_shows_how_the_rules_of_each_workload_would_differ(world: World) -> None:
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    await world.ok("POST", "/apply", json=files())
+    code, out, _ = await world.run("enforce", "shop", "--dry-run", "--rules")
+    assert code == 0
+    assert "rules of shop/db at lab/n1:\n--- now\n+++ planned\n@@" in out
+    assert "+\t\tip saddr @rf_" in out
+    assert 'tcp dport { 3306 } counter accept comment "default/shop/p1/front-to-db"' in out
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    await world.ok("POST", "/apply", json=files(DOCUMENTS.replace("3306", "3307")))
+    body = {"workspaces": [{"name": "shop"}], "dry_run": True, "rules": True}
+    (change,) = (
+        one
+        for one in (await world.ok("POST", "/enforcement", json=body))["rules"]
+        if one["workload"] == "shop/db"
+    )
+    assert change["node"] == "lab/n1"
+    ports = [line[0] + port for line in change["difference"] for port in ("3306", "3307")
+             if f"dport {{ {port} }}" in line]  # fmt: skip
+    assert set(ports) == {"-3306", "+3307"}  # of both families
+    same = {"workspaces": [{"name": "shop", "version": 1}], "dry_run": True, "rules": True}
+    assert (await world.ok("POST", "/enforcement", json=same))["rules"] == []
+    _, out, _ = await world.run("enforce", "--off", "--dry-run", "--rules", "-o", "json")
+    gone = {one["workload"]: one["difference"] for one in json.loads(out)["rules"]}
+    assert all(line[0] in "-@+" for line in gone["shop/db"])
+    assert "-table inet ringfence {" in gone["shop/db"]
+    assert (await world.ok("GET", "/enforcement"))["revision"] == 1
+    code, _, said = await world.run("enforce", "shop", "--rules", "--yes")
+    assert (code, said) == (3, "error: --rules goes with --dry-run\n")

@@ -63,9 +63,9 @@ class FakeNode:
 
     async def directive(self) -> wire.Directive:
         """The next directive."""
-        answer = await asyncio.wait_for(self.call.read(), 10)
-        assert isinstance(answer, wire.Directive)
-        return answer
+        answer = await asyncio.wait_for(self.call.read(), 30)
+        assert isinstance(answer, wire.SignedDirective)
+        return wire.Directive.FromString(answer.directive)
 
 
 async def test_from_documents_to_a_directive_and_back(

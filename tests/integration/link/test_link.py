@@ -36,6 +36,7 @@ from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneStub,
     add_ControlPlaneServicer_to_server,
 )
+from ringfence.wire.limits import PROTOCOL
 
 PEM = serialization.Encoding.PEM
 
@@ -131,8 +132,8 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]
     def _enrol(self, asked: dict[str, Any], token_is_good: bool) -> tuple[str, dict[str, Any]]:
         if not token_is_good:
             return "401 Unauthorized", {"detail": "token expired"}
-        if asked["protocol"] != 1:
-            return "409 Conflict", {"detail": "protocol 1 is spoken here"}
+        if asked["protocol"] != PROTOCOL:
+            return "409 Conflict", {"detail": "another protocol is spoken here"}
         self.enrolled.append(asked)
         return "200 OK", {
             "certificate_pem": self.authority.sign(asked["csr_pem"].encode()).decode(),
@@ -315,7 +316,7 @@ async def test_refusals_say_what_to_do(tmp_path: Path) -> None:
 async def test_another_protocol_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ringfence.link.enrolment.PROTOCOL", 99)
     async with ControlPlane(Authority()).running(tmp_path) as plane:
-        with pytest.raises(RefusedError, match="protocol 1 is spoken here"):
+        with pytest.raises(RefusedError, match="another protocol is spoken here"):
             await enrol(config_for(tmp_path, plane))
 
 

@@ -10,7 +10,7 @@ import pytest
 from ringfence.agent.agent import Agent
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
-from ringfence.agent.enforce import Order
+from ringfence.agent.plan import Order
 from ringfence.agent.pods import node
 from ringfence.flows.record import FLOW_DTYPE
 from ringfence.kernel.drops import DROP_DTYPE
@@ -102,11 +102,11 @@ async def test_a_newer_order_waits_for_no_proof_of_an_older_one(
     def steps(order: Order, *_: object) -> Iterator[None]:
         for _place in range(2):
             yield
-            agent._order = newer  # heard while a namespace is proved
+            agent._orders._order = newer  # heard while a namespace is proved
             proved.append(order)
 
     monkeypatch.setattr(agent._enforcer, "steps", steps)
-    agent._order = older
+    agent._orders._order = older
     await agent._enforce()
     assert (proved, agent._enforced) == ([older], 0)
     await agent._enforce()

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ringfence.agent.enforce import Enforcer, _Held, plan
+from ringfence.agent.enforce import Enforcer, _Held
+from ringfence.agent.plan import plan
 from ringfence.agent.pods import Place
 from ringfence.kernel import nft
 from ringfence.kernel.drops import DROP_DTYPE

@@ -1,0 +1,101 @@
+"""What a change of the enforced set that is on trial means: for nodes, and for other changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.control.agents import NodeKey
+from ringfence.control.judged import JudgedBy
+from ringfence.control.policies import load_set, load_tree
+from ringfence.model.duration import format_duration
+from ringfence.model.ids import TenantId
+from ringfence.model.words import named
+from ringfence.policy.order import Enforced as EnforcedVersion
+from ringfence.store.relational.enforcement import Enforced, enforced_at
+from ringfence.store.relational.trials import Trial
+
+_GRACE_NS = 5 * 10**9
+"""An agent goes back by itself only so long after the control plane should have told it to."""
+_STAGED_GRACE_NS = 60 * 10**9
+"""The same of a staged trial: at its end the control plane first looks at what was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trial as a person asks for it: staged at `nodes`, or to be confirmed."""
+
+    for_ns: int
+    nodes: tuple[NodeKey, ...] | None = None
+    threshold: float | None = None
+
+
+def begun(asked: Asked, fresh: Enforced, current: Enforced) -> Trial:
+    """The trial of a set that is enforced now, in place of the current one."""
+    until_ns = fresh.since_ns + asked.for_ns
+    return Trial(fresh.revision, current.revision, until_ns, asked.nodes, asked.threshold)
+
+
+def told_of(asked: Asked | None) -> str:
+    """What the audit trail says of it."""
+    if asked is None:
+        return ""
+    where = f" at {named(['/'.join(node) for node in asked.nodes])}" if asked.nodes else ""
+    return f" on trial{where}, for {format_duration(asked.for_ns // 10**9)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a node has to do: enforce a policy, as JSON; empty for none.
+
+    From `fallback_ns` on it is to enforce `fallback` instead; None where the policy is to stay.
+    """
+
+    policy: bytes
+    fallback: bytes | None = None
+    fallback_ns: int = 0
+
+
+def tasks(
+    policies: Mapping[NodeKey, bytes], before: Mapping[NodeKey, bytes], trial: Trial | None
+) -> dict[NodeKey, Task]:
+    """What each node has to do, of what it would by the enforced set and by the one before."""
+    if trial is None:
+        return {node: Task(policy) for node, policy in policies.items()}
+    until_ns = trial.until_ns + (_GRACE_NS if trial.nodes is None else _STAGED_GRACE_NS)
+    found = {}
+    for node in {*policies, *before}:
+        old = before.get(node, b"")
+        on_trial = trial.nodes is None or node in trial.nodes
+        found[node] = Task(policies.get(node, b""), old, until_ns) if on_trial else Task(old)
+    return found
+
+
+async def load_before(
+    connection: AsyncConnection, tenant: TenantId, trial: Trial | None
+) -> tuple[EnforcedVersion, ...]:
+    """The workspace versions to which a trial may go back; none without one."""
+    if trial is None:
+        return ()
+    return await load_set(connection, tenant, await enforced_at(connection, tenant, trial.previous))
+
+
+async def judged_before(
+    connection: AsyncConnection, tenant: TenantId, judged_by: JudgedBy, trial: Trial | None
+) -> JudgedBy:
+    """The same with the enforced set of before a trial; with none where nothing is on trial."""
+    workspaces = await load_before(connection, tenant, trial)
+    tree = await load_tree(connection, tenant) if workspaces else judged_by.tree
+    return replace(judged_by, tree=tree, workspaces=workspaces)
+
+
+def refusal_on_trial(trial: Trial | None) -> str:
+    """Why nothing else may be enforced meanwhile, empty where nothing is on trial."""
+    if trial is None:
+        return ""
+    until = datetime.fromtimestamp(trial.until_ns // 10**9, UTC).strftime("%H:%M:%S UTC")
+    return (
+        f"revision {trial.revision} is on trial until {until}: keep it with `ringfence confirm`, "
+        "or go back with `ringfence revert`, first"
+    )

@@ -1,0 +1,160 @@
+"""Ends trials of the enforced set: kept when somebody confirms in time, else taken back.
+
+A staged one is kept if little is dropped at its nodes that analysis did not foresee (`staged.py`).
+
+What is on trial stands in the database, so a control plane that was away at the end of one takes it
+back when it starts. Nodes that hear nothing go back by themselves (`ringfence/agent/orders.py`).
+"""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import replace
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.control.agents import Agents, NodeKey
+from ringfence.control.audit import Author
+from ringfence.control.background import Background
+from ringfence.control.enforcement import Enforcement
+from ringfence.control.errors import ConflictError
+from ringfence.control.judged import load_judged_by
+from ringfence.control.metrics import Metrics
+from ringfence.control.services import Clock
+from ringfence.control.staged import NOTHING_SEEN, Seen, Step, Watch, decide
+from ringfence.model.ids import TenantId
+from ringfence.store.relational.changes import Change, add_change
+from ringfence.store.relational.database import Database
+from ringfence.store.relational.enforcement import describe_set, enforce, enforced_at
+from ringfence.store.relational.trials import Trial, end_trial, load_trial
+
+_LOOK_SECONDS = 0.5
+_LOOK_AT_STAGE_NS = 10 * 10**9
+_NOBODY = "ringfence", "trial"
+"""Who ends a trial when nobody does, and from where."""
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Trials:
+    """Follows the trial under way, of which there is one at most."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        database: Database,
+        tenant: TenantId,
+        enforcement: Enforcement,
+        agents: Agents,
+        watch: Watch,
+        metrics: Metrics,
+    ) -> None:
+        self._clock, self._database, self._tenant = clock, database, tenant
+        self._enforcement, self._agents, self._watch = enforcement, agents, watch
+        self._looked_ns = 0
+        self.seen = NOTHING_SEEN
+        """Of the staged trial under way, at the last look."""
+        self._following = Background("trials", self._pause, self._look, metrics)
+
+    async def start(self) -> None:
+        """Take back what should have been meanwhile, and follow what is under way."""
+        await self._look()
+        self._following.start()
+
+    async def stop(self) -> None:
+        """Follow no more; what is on trial stays so."""
+        await self._following.stop()
+
+    async def current(self) -> Trial | None:
+        """The trial under way."""
+        async with self._database.read() as connection:
+            return await load_trial(connection, self._tenant)
+
+    async def confirm(self, author: Author) -> int:
+        """Keep what is on trial, everywhere; its revision.
+
+        Raises ConflictError where nothing is.
+        """
+        return await self._keep("confirmed", author.principal.actor, author.source)
+
+    async def revert(self, author: Author) -> int:
+        """Go back to what was enforced before; the new revision.
+
+        Raises ConflictError where nothing is on trial.
+        """
+        return await self._take_back("", author.principal.actor, author.source)
+
+    async def _keep(
+        self, verb: str, actor: str, source: str, why: str = "", only: Trial | None = None
+    ) -> int:
+        async with self._database.write() as connection:
+            trial = await self._under_way(connection, only)
+            await end_trial(connection, self._tenant)
+            what = f"{verb} revision {trial.revision}"
+            change = Change(self._clock(), actor, source, "enforcement", what, why)
+            await add_change(connection, self._tenant, change)
+        await self._enforcement.refresh()
+        return trial.revision
+
+    async def _take_back(self, why: str, actor: str, source: str, only: Trial | None = None) -> int:
+        now_ns = self._clock()
+        async with self._database.write() as connection:
+            trial = await self._under_way(connection, only)
+            before = await enforced_at(connection, self._tenant, trial.previous)
+            fresh = replace(before, revision=trial.revision + 1, actor=actor, since_ns=now_ns)
+            await enforce(connection, self._tenant, fresh)
+            await end_trial(connection, self._tenant)
+            what = f"reverted revision {trial.revision}: enforced {describe_set(before)}"
+            change = Change(now_ns, actor, source, "enforcement", what, why)
+            await add_change(connection, self._tenant, change)
+        _LOG.warning("change of the enforced set reverted", revision=trial.revision, reason=why)
+        await self._enforcement.refresh()
+        return fresh.revision
+
+    async def _under_way(self, connection: AsyncConnection, only: Trial | None) -> Trial:
+        """The trial under way, if it is the one that is meant; raises ConflictError."""
+        trial = await load_trial(connection, self._tenant)
+        if trial is None or only not in (None, trial):
+            raise ConflictError("nothing is on trial: see `ringfence enforce`")
+        return trial
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        trial, now_ns = await self.current(), self._clock()
+        if trial is None:
+            self.seen, self._looked_ns = NOTHING_SEEN, now_ns
+        elif trial.nodes is not None:
+            await self._look_at_stage(trial, trial.nodes, now_ns)
+        elif now_ns >= trial.until_ns:
+            await self._take_back("not confirmed in time", *_NOBODY, only=trial)
+
+    async def _look_at_stage(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> None:
+        if now_ns < min(trial.until_ns, self._looked_ns + _LOOK_AT_STAGE_NS):
+            return
+        self.seen = await self._see(trial, nodes, now_ns)
+        self._looked_ns = now_ns
+        step, why = decide(trial, self.seen, self._absent(nodes), now_ns)
+        if step is Step.TAKE_BACK:
+            await self._take_back(why, *_NOBODY, only=trial)
+        elif step is Step.KEEP:
+            await self._keep("enforced everywhere", *_NOBODY, why, trial)
+
+    async def _see(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> Seen:
+        async with self._database.read() as connection:
+            judged_by = await load_judged_by(connection, self._tenant)
+            began_ns = (await enforced_at(connection, self._tenant, trial.revision)).since_ns
+        return await self._watch.look(judged_by, nodes, began_ns, trial.until_ns, now_ns)
+
+    def _absent(self, nodes: Collection[NodeKey]) -> str:
+        """Why what is on trial is not in force at one of its nodes; empty if it is at all."""
+        agents = {agent.key: agent for agent in self._agents.all()}
+        for node in nodes:
+            agent = agents.get(node)
+            if agent is None or not agent.connected:
+                return f"the agent of {node[1]} is not connected"
+            wanted = self._enforcement.desired_revision(node)
+            if agent.stale_reason or agent.state.enforced_revision != wanted:
+                return f"it is not in force at {node[1]}: {agent.stale_reason or 'no answer'}"
+        return ""

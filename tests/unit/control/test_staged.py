@@ -1,0 +1,27 @@
+"""When a staged trial is kept, taken back, or waited for."""
+
+import pytest
+
+from ringfence.control.staged import Seen, Step, decide
+from ringfence.store.relational.trials import Trial
+
+TRIAL = Trial(2, 1, 100, (), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("seen", "absent", "now_ns", "step"),
+    [
+        (Seen(1000, 0), "", 99, Step.WAIT),
+        (Seen(1000, 10), "", 99, Step.WAIT),
+        (Seen(1000, 11), "", 99, Step.TAKE_BACK),
+        (Seen(50, 1), "", 99, Step.WAIT),  # too few to tell
+        (Seen(50, 1), "", 100, Step.TAKE_BACK),
+        (Seen(1000, 10), "", 100, Step.KEEP),
+        (Seen(0, 0), "", 99, Step.WAIT),
+        (Seen(0, 0), "", 100, Step.TAKE_BACK),
+        (Seen(10, 0), "node1 is gone", 99, Step.WAIT),
+        (Seen(10, 0), "node1 is gone", 100, Step.TAKE_BACK),
+    ],
+)
+def test_what_becomes_of_a_trial(seen: Seen, absent: str, now_ns: int, step: Step) -> None:
+    assert decide(TRIAL, seen, absent, now_ns)[0] is step
