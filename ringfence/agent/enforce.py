@@ -1,8 +1,9 @@
 """Makes the rules of every namespace on this node what the last directive asks for.
 
-`agent.plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole until
-the kernel has taken its successor in one transaction: a failure changes nothing, and says so.
-Rules are in force once they are proved: read back, and held against the policy for every packet.
+`agent.plan` decides, and is pure; `Enforcer` acts. What is in force in a namespace stays whole
+until the kernel has taken its successor in one transaction: a failure changes nothing, and says
+so. Rules are in force once they are proved: read back, and held against the policy for every
+packet.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
