@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: setup demo demo-down check test test-long fuzz bench-enforcement bench-flows bench-policy fmt wire
+.PHONY: setup demo demo-down check test test-long fuzz bench-enforcement bench-flows bench-policy conformance fmt wire
 
 setup:
 	@scripts/setup
@@ -28,6 +28,14 @@ test: setup check
 	.venv/bin/pytest tests/property tests/integration
 	.venv/bin/pytest tests/kernel
 	.venv/bin/pytest tests/e2e
+
+# Kubernetes' own NetworkPolicy suite on the lab, with Ringfence enforcing.
+conformance: setup
+	@trap '.venv/bin/ringfence lab down' EXIT; set -e; \
+	.venv/bin/ringfence lab up --bare; \
+	.venv/bin/ringfence lab install; \
+	RINGFENCE_CONTEXT=lab .venv/bin/ringfence netpol enforce --cluster lab --yes; \
+	.venv/bin/ringfence lab conformance
 
 # A million connections by the evaluator and the oracle, ten thousand by the kernel, and a million
 # broken inputs.

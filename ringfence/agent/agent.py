@@ -21,25 +21,29 @@ from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
-from ringfence.agent.enforce import Enforcer, Order, Outcome, read_order
+from ringfence.agent.enforce import Order, Outcome, read_order
 from ringfence.agent.errors import AgentError
+from ringfence.agent.inspect import inspect
+from ringfence.agent.mechanisms import enforcer
 from ringfence.agent.pods import Here, Pod, locate, node, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool, write_atomically
 from ringfence.agent.worker import KernelThread
+from ringfence.kernel import nft
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.model.errors import RingfenceError
 from ringfence.model.flow import Mode
-from ringfence.policy.backends.nftables import Nftables
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
     AgentState,
     Directive,
+    Inspected,
+    Inspection,
     PodState,
 )
 from ringfence.wire.limits import PROTOCOL
@@ -56,10 +60,10 @@ class Agent:
         self._config = config
         self._link = Link(config.link)
         self._spool = Spool(config.spool_dir, config.spool_bytes)
-        self._session = Session(self._link, self._state, self._hear)
+        self._session = Session(self._link, self._state, self._hear, self._inspect)
         self._runtime = ContainerRuntime(config.runtime_socket) if config.runtime_socket else None
         self._capture = Capture(config.pin_dir, dns=config.dns)
-        self._enforcer = Enforcer(Nftables())
+        self._enforcer = enforcer(config.backend)
         self._kernel = KernelThread()
         self._look_now = asyncio.Event()
         self._here = Here()
@@ -105,7 +109,8 @@ class Agent:
             lambda: deliver(self._link, self._spool), *([self._tell_answers] * self._config.dns),
         )  # fmt: skip
         self._tasks = [asyncio.create_task(loop()) for loop in loops]
-        log.info("agent started", node=self._config.link.name, release=__version__)
+        log.info("agent started", node=self._config.link.name, release=__version__,
+                 backend=self._config.backend)  # fmt: skip
 
     async def stop(self) -> None:
         """Report once more, and leave the rest to a successor.
@@ -275,7 +280,10 @@ class Agent:
             return
         steps = self._enforcer.steps(order, [*places, node()])
         while await self._kernel.run(partial(next, steps, True)) is None:
-            pass  # others have the kernel between two steps
+            # Others have the kernel between two steps. A newer order waits for no proof of this
+            # one: what is not proved then is proved with it.
+            if self._order is not order:
+                return
         outcome = self._enforcer.outcome
         if not outcome.problem:
             self._enforced = order.revision
@@ -285,6 +293,20 @@ class Agent:
         self._session.tell()
 
     # Telling
+
+    async def _inspect(self, question: Inspection) -> Inspected:
+        """Say what the kernel holds, or why that cannot be said."""
+        held = {"": node(), **{pod.place.uid: pod.place for pod in self._here.pods}}
+        place = held.get(question.uid)
+        if place is None:
+            problem = self._unreached.get(question.uid, "no such pod runs here")
+            return Inspected(id=question.id, problem=problem)
+        if self._enforcer.door is not nft:
+            return Inspected(id=question.id, problem="its rules are not nftables', and not told")
+        try:
+            return await self._kernel.run(partial(inspect, place, question))
+        except RingfenceError as error:
+            return Inspected(id=question.id, problem=str(error))
 
     async def _tell_answers(self) -> None:
         news = partial(self._kernel.run, self._capture.answers)

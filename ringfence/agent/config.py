@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.agent.mechanisms import Kind
 from ringfence.link.identity import LinkConfig
 
 
@@ -17,6 +18,8 @@ class AgentConfig:
     """Between reports, until the control plane says otherwise."""
     pin_dir: Path = Path("/sys/fs/bpf/ringfence")
     """Where programs and counts outlive the agent, in a BPF file system."""
+    backend: Kind = Kind.NFTABLES
+    """What to write rules with."""
     dns: bool = False
     """Whether to read answers of DNS servers, for the names of addresses."""
     poll_seconds: float = 1.0

@@ -120,6 +120,8 @@ class Enforcer:
     door: Door = nft
     read: Reader = read_nft
     """Of what the door lists, for the proof."""
+    others: tuple[Door, ...] = ()
+    """Of mechanisms in which a predecessor may have left rules."""
     ledger: DropLedger = field(default_factory=DropLedger)
     tampered: bool = False
     """Whether someone changed our rules since the last `apply`, which mends it."""
@@ -189,7 +191,14 @@ class Enforcer:
         if held is None or held.ruleset is not None:
             self._harvest(place, held)
             self.door.remove(place.netns)
+        if held is None:
+            self._remove_others(place)
         self._held[place] = _Held(None)
+
+    def _remove_others(self, place: Place) -> None:
+        for door in self.others:
+            if door.usable():
+                door.remove(place.netns)
 
     def _program(self, place: Place, ruleset: Ruleset, policy: NodePolicy) -> None:
         held = self._held.get(place)
@@ -205,6 +214,8 @@ class Enforcer:
             self.door.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
         self.door.apply(place.netns, commands)
+        if held is None:
+            self._remove_others(place)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])

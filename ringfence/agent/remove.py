@@ -7,14 +7,12 @@ from pathlib import Path
 
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
-from ringfence.agent.enforce import Enforcer, Order
 from ringfence.agent.errors import AgentError
+from ringfence.agent.mechanisms import MECHANISMS
 from ringfence.agent.pods import Place, locate, node
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError
+from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import list_interfaces
-from ringfence.policy.backends.nftables import Nftables
-
-_NOTHING = Order(0, None)
 
 
 async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) -> None:
@@ -50,6 +48,13 @@ async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) ->
 
 
 def _clear(places: Iterable[Place]) -> dict[str, str]:
-    """Take every rule away; where that failed, by the pod's uid, and why."""
-    outcome = Enforcer(Nftables()).apply(_NOTHING, places)
-    return {place.uid or "node": why for place, why in outcome.problems.items()}
+    """Take every rule away, whatever wrote it; where that failed, by the pod's uid, and why."""
+    doors = [mechanism.door for mechanism in MECHANISMS.values() if mechanism.door.usable()]
+    problems = {}
+    for place in places:
+        for door in doors:
+            try:
+                door.remove(place.netns)
+            except KernelError as error:
+                problems[place.uid or "node"] = str(error)
+    return problems

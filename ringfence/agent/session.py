@@ -14,7 +14,14 @@ from ringfence.agent.spool import Spool
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.backoff import Backoff
-from ringfence.wire.generated.agent_pb2 import AgentState, Directive, DnsAnswer, DnsAnswers
+from ringfence.wire.generated.agent_pb2 import (
+    AgentState,
+    Directive,
+    DnsAnswer,
+    DnsAnswers,
+    Inspected,
+    Inspection,
+)
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 from ringfence.wire.limits import MOST_DNS_ANSWERS
 
@@ -30,10 +37,17 @@ class Session:
     """The standing conversation: tells the agent's state, hears directives."""
 
     def __init__(
-        self, link: Link, state: Callable[[], AgentState], hear: Callable[[Directive], None]
+        self,
+        link: Link,
+        state: Callable[[], AgentState],
+        hear: Callable[[Directive], None],
+        look: Callable[[Inspection], Awaitable[Inspected]],
     ) -> None:
-        """`state` gives what to say now; `hear` takes a directive and must not block."""
-        self._link, self._state, self._hear = link, state, hear
+        """`state` gives what to say now; `hear` takes a directive and must not block.
+
+        `look` answers what the control plane asks of the kernel.
+        """
+        self._link, self._state, self._hear, self._look = link, state, hear, look
         self._changed = asyncio.Event()
 
     def tell(self) -> None:
@@ -45,15 +59,37 @@ class Session:
         await self._link.converse(self._converse)
 
     async def _converse(self, stub: ControlPlaneStub) -> None:
-        async for directive in stub.Session(self._say()):
-            self._link.heard()
-            self._hear(directive)
+        answering = asyncio.create_task(self._answer(stub))
+        try:
+            async for directive in stub.Session(self._say()):
+                self._link.heard()
+                self._hear(directive)
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+
+    async def _answer(self, stub: ControlPlaneStub) -> None:
+        """Answer questions for as long as the conversation goes on."""
+        backoff = Backoff()
+        while True:
+            answers = asyncio.Queue[Inspected]()
+            try:
+                async for question in stub.Inspect(_taken(answers)):
+                    answers.put_nowait(await self._look(question))
+            except grpc.aio.AioRpcError as error:
+                log.info("cannot be asked", problem=error.details())
+            await asyncio.sleep(backoff.delay())
 
     async def _say(self) -> AsyncIterator[AgentState]:
         while True:
             self._changed.clear()
             yield self._state()
             await self._changed.wait()
+
+
+async def _taken(answers: asyncio.Queue[Inspected]) -> AsyncIterator[Inspected]:
+    while True:
+        yield await answers.get()
 
 
 async def deliver(link: Link, spool: Spool) -> None:

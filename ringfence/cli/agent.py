@@ -75,6 +75,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "--dns", envvar="RINGFENCE_DNS", help="Read DNS answers, to tell addresses by name."
         ),
     ] = False,
+    backend: Annotated[
+        str,
+        typer.Option(
+            envvar="RINGFENCE_BACKEND",
+            help="What to write rules with: nftables, iptables-nft or iptables-legacy. By default"
+            " nftables, where the kernel has it, else iptables-legacy.",
+        ),
+    ] = "",
     interval: Annotated[
         int, typer.Option(envvar="RINGFENCE_INTERVAL", min=1, help="Seconds between reports.")
     ] = 15,
@@ -86,6 +94,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Example: ringfence agent run --server https://10.0.0.1:8443 --ca-file ca.pem --token-file token
     """
     from ringfence.agent.config import AgentConfig  # noqa: PLC0415
+    from ringfence.agent.mechanisms import choose  # noqa: PLC0415
     from ringfence.cli import logs  # noqa: PLC0415
     from ringfence.link.identity import LinkConfig  # noqa: PLC0415
     from ringfence.model.client import ClientKind  # noqa: PLC0415
@@ -101,7 +110,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         kubernetes_cluster=kubernetes_cluster,
     )
     runtime = Path(runtime_socket) if runtime_socket else None
-    config = AgentConfig(link, runtime, interval_seconds=interval, pin_dir=pin_dir, dns=dns)
+    config = AgentConfig(
+        link, runtime, interval_seconds=interval, pin_dir=pin_dir, backend=choose(backend), dns=dns
+    )
     asyncio.run(_run(config))
 
 

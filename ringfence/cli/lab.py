@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +20,11 @@ from ringfence.lab import install as installation
 from ringfence.lab import status as lab_status
 from ringfence.lab.command import environment
 from ringfence.lab.config import Cni, LabConfig
+from ringfence.lab.conformance import Lab, Suite, conform
 from ringfence.lab.shop import examples
 from ringfence.lab.shop import run as shop
 from ringfence.model.errors import InputError
+from ringfence.model.words import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 intruder = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -162,6 +165,41 @@ def dial_examples(form: OutputOption = Format.TABLE) -> None:
     ]
     output.emit([asdict(o.example) | {"result": o.result} for o in outcomes], columns, form)
     if not all(outcome.as_enforced for outcome in outcomes):
+        raise typer.Exit(2)
+
+
+@app.command("conformance")
+def run_conformance(
+    suite: Annotated[Suite, typer.Option(help="Whose tests to run.")] = Suite.NETWORK_POLICY,
+    focus: Annotated[
+        str, typer.Option(help="Run those whose names this (Go) regular expression matches.")
+    ] = "",
+    procs: Annotated[
+        int, typer.Option(min=1, max=20, help="How many to run at once, where a suite can.")
+    ] = 3,
+    form: OutputOption = Format.TABLE,
+) -> None:
+    """Run others' conformance tests against whoever enforces policies in the lab.
+
+    Ends with 2 if one fails. All of a suite takes a quarter of an hour.
+
+    Example: ringfence lab conformance --focus default-deny
+    """
+    config, record = cluster.running(LabConfig())
+    began = time.monotonic()
+    with shown() as progress:
+        specs = conform(Lab(config, record, progress), suite, focus, procs)
+    seconds = time.monotonic() - began
+    columns = [
+        Column("SPEC", lambda row: row["name"]),
+        Column("SECONDS", lambda row: f"{row['seconds']:.1f}", right=True),
+        Column("RESULT", lambda row: "failed" if row["failure"] else "passed"),
+        Column("FAILURE", lambda row: row["failure"], wide=True),
+    ]
+    output.emit([asdict(spec) for spec in specs], columns, form)
+    failed = sum(bool(spec.failure) for spec in specs)
+    tell(f"{len(specs) - failed} of {counted(len(specs), 'spec')} passed in {seconds:.0f} s")
+    if failed or not specs:
         raise typer.Exit(2)
 
 

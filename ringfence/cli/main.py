@@ -44,6 +44,7 @@ COMMANDS = {
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "quarantine": ("quarantine", "Cut a workload off at once; list and lift quarantines."),
     "why": ("why", "Name the policy that decides a connection at each end."),
+    "rules": ("rules", "List the rules of a workload, beside the policies they came from."),
     "reach": ("reach", "List what a workload can reach, and what can reach it."),
     "netpol": ("netpol", "Evaluate Kubernetes' policies: of clusters, folders, recorded cases."),
     "changes": ("changes", "List who changed what, and when."),

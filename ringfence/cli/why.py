@@ -7,8 +7,9 @@ import typer
 from ringfence.cli.analyze import decided_by
 from ringfence.cli.client import connect
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import AnswerOption, Format, emit_data, say
+from ringfence.cli.output import AnswerOption, Format, Row, emit_data, say
 from ringfence.model.policy import Action
+from ringfence.model.words import counted
 
 app = typer.Typer(add_completion=False)
 
@@ -38,6 +39,8 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
 
+    Each end's kernel is asked too: which of its rules judge, as nft prints them, with counters.
+
     `ringfence flows related` and `ringfence flows list -o json` tell the ids of connections.
 
     Examples:
@@ -57,7 +60,8 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "protocol": protocol,
         "icmp": icmp,
     }
-    also = {"with": with_ or []}
+    # What is only supposed to be enforced is in no kernel.
+    also = {"with": with_ or [], "live": not with_}
     answer = (
         connect().get("/why/flow", connection=flow, since=since, until=until, **also)
         if flow is not None
@@ -78,6 +82,23 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
                 if other != end["deciding"]:
                     word = "told by" if other["action"] == Action.LOG else "then"
                     say(f"      {word} {decided_by(other)}")
+            _tell_kernel(end["kernel"])
     for note in answer["notes"]:
         say(f"note: {note}")
     raise typer.Exit(0 if answer["allowed"] else 2)
+
+
+def _tell_kernel(kernel: Row | None) -> None:
+    """The rules of the kernel at an end, and the elements of sets by which they hold."""
+    if kernel is None:
+        return
+    if kernel["problem"]:
+        say(f"      kernel: not known: {kernel['problem']}")
+    elif not kernel["rules"]:
+        say("      kernel: no rule of ours speaks of it")
+    for rule in kernel["rules"]:
+        say(f"      kernel: {rule['chain']}: {rule['text']}")
+        for held in rule["elements"]:
+            denied = held["denied_packets"]
+            told = f", {counted(denied, 'packet')} denied" if denied else ""
+            say(f"        by @{held['set']}: {held['element']}{told}")

@@ -22,8 +22,8 @@ from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
 
 log = structlog.get_logger()
 
-_SETTLE_S = 0.02
-"""Events that come together (a pod and its endpoint) are told together."""
+_PAUSE_S = 0.02
+"""Between two times that changes are told: the first is told at once, what follows together."""
 
 
 class Connector:
@@ -90,7 +90,6 @@ class Connector:
         """Turn what the watches said into changes to be told."""
         while True:
             await self._moved.wait()
-            await asyncio.sleep(_SETTLE_S)
             self._moved.clear()
             now = time.time_ns()
             for key, item in self._join.changes():
@@ -98,6 +97,7 @@ class Connector:
             if self._join.complete and not self._complete.is_set():
                 log.info("inventory complete", items=len(self._join.items))
                 self._complete.set()
+            await asyncio.sleep(_PAUSE_S)
 
     async def _publish(self, stub: ControlPlaneStub) -> None:
         """One conversation: everything there is, then every change."""

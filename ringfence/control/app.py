@@ -33,6 +33,7 @@ from ringfence.control.api import (
     reach,
     removal,
     requests,
+    rules,
     scope_preview,
     scopes,
     tokens,
@@ -76,6 +77,7 @@ GUARDED = (
     quarantines.router,
     requests.router,
     why.router,
+    rules.router,
     reach.router,
     changes.router,
 )

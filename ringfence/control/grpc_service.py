@@ -92,6 +92,16 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             await asyncio.gather(reader, return_exceptions=True)
             _LOG.info("agent gone", node=identity.name, cluster=identity.kubernetes_cluster)
 
+    async def Inspect(  # noqa: N802
+        self, request_iterator: AsyncIterator[wire.Inspected], context: Context
+    ) -> AsyncIterator[wire.Inspection]:
+        """Ask an agent what people want to know of its kernel."""
+        identity = await self._peer(context, ClientKind.AGENT)
+        agent = identity.kubernetes_cluster, NodeName(identity.name)
+        answers = self._until_stopped(request_iterator)
+        async for question in self._services.inspections.converse(agent, answers):
+            yield question
+
     async def Report(  # noqa: N802
         self, request: wire.Batch, context: Context
     ) -> wire.BatchReply:

@@ -28,6 +28,7 @@ from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
 from ringfence.control.identity import Role
 from ringfence.control.ingest import FlowIngest
+from ringfence.control.inspections import Inspections
 from ringfence.control.inventory import Inventory
 from ringfence.control.labels import UploadedLabels
 from ringfence.control.metrics import Metrics
@@ -150,6 +151,7 @@ class ControlPlane:
             quarantines=quarantines,
             requests=requests,
             agents=agents,
+            inspections=Inspections(),
             modes=modes,
             flow_store=flow_store,
             ingest=ingest,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ringfence.control.agents import Agents
     from ringfence.control.enforcement import Enforcement
     from ringfence.control.ingest import FlowIngest
+    from ringfence.control.inspections import Inspections
     from ringfence.control.inventory import Inventory
     from ringfence.control.labels import UploadedLabels
     from ringfence.control.metrics import Metrics
@@ -56,6 +57,8 @@ class Services:
     """What workspaces ask of each other."""
     agents: Agents
     """Who is connected and in what state."""
+    inspections: Inspections
+    """What agents answer about their kernels."""
     modes: Modes
     """How finely each agent reports."""
     flow_store: FlowStore

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.control.errors import NotFoundError
+from ringfence.control.live import Asked
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
@@ -23,18 +24,27 @@ from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import format_handle
 from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.layer import RuleLayer
+from ringfence.policy.listed import place_of
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy
 from ringfence.policy.quarantine import quarantined
+from ringfence.wire.generated.agent_pb2 import Probe
+
+_ITSELF = "a workload may reach itself"
+_HOOKS = {EndRole.CONSUMER: "output", EndRole.PROVIDER: "input", EndRole.NODE: "prerouting"}
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedEnd:
-    """One end's decision; `fail_safe` names what lets the connection pass whatever it says."""
+    """One end's decision; `fail_safe` names what lets the connection pass whatever it says.
+
+    `asked` is the connection as it comes to rules of the kernel there, None where there are none.
+    """
 
     verdict: EndVerdict
     workload: str
     fail_safe: str
+    asked: Asked | None
 
     @property
     def denies(self) -> bool:
@@ -150,10 +160,31 @@ def _end(
     policy = compiled.policies.get((item.cluster, NodeName(node)))
     fail_safe = ""
     if connections.consumer_item[row] == connections.provider_item[row] != NOWHERE:
-        fail_safe = "a workload may reach itself"
+        fail_safe = _ITSELF
     elif policy and end.deciding:
         fail_safe = _fail_safe(policy, item, end.role, connections, row)
-    return ExplainedEnd(end, item.display, fail_safe)
+    governed = policy is not None and end.deciding is not None and fail_safe != _ITSELF
+    asked = _asked(snapshot, item, connections, row, end.role) if governed else None
+    return ExplainedEnd(end, item.display, fail_safe, asked)
+
+
+def _asked(
+    snapshot: Snapshot, item: Item, connections: Connections, row: int, role: EndRole
+) -> Asked:
+    """The connection as the end's own rules see it: a provider's after DNAT, others' before."""
+    behind = role is EndRole.PROVIDER
+    to = connections.provider[row] if behind else connections.dialled[row]
+    port = (connections.provider_port if behind else connections.dialled_port)[row]
+    node, uid = place_of(item)
+    probe = Probe(
+        hook=_HOOKS[role],
+        protocol=int(connections.protocol[row]),
+        source=bytes(connections.consumer[row]),
+        destination=bytes(to),
+        port=int(port),
+        to_own=snapshot.at(Address(bytes(to))) == snapshot.position(item.key),
+    )
+    return Asked((item.cluster, node), uid, probe)
 
 
 def _fail_safe(

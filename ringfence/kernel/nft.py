@@ -6,8 +6,10 @@ A transaction goes through whole or not at all. Nothing but our own table is eve
 import ctypes
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 
 FAMILY, TABLE = "inet", "ringfence"
+_LIST = f"list table {FAMILY} {TABLE}"
 
 # Flags of nft_ctx_output_set_flags, libnftables(3).
-_JSON, _NUMERIC, _TERSE = 1 << 4, 0xF << 7, 1 << 11
+_HANDLE, _JSON, _NUMERIC, _TERSE = 1 << 3, 1 << 4, 0xF << 7, 1 << 11
+_RULE = re.compile(r"\t\t(.+) # handle (\d+)")
 # libnftables promises nothing about contexts in several threads.
 _lock = threading.Lock()
 # libnftables waits by select(2), and the C library ends the process for a descriptor from
@@ -52,9 +56,19 @@ def apply(netns_path: Path, commands: str) -> None:
         run_in(netns_path, lambda: _run(commands, 0))
 
 
+def usable() -> bool:
+    """Whether the kernel has nftables, and this machine its library."""
+    try:
+        _there()
+    except NftError:
+        return False
+    return True
+
+
 def remove(netns_path: Path) -> None:
     """Take our table away, if it is there; raises NftError, NamespaceError."""
-    apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
+    if exists(netns_path):
+        apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
 
 
 def start_tracking(netns_path: Path) -> None:
@@ -81,7 +95,7 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
 
     def read() -> str:
         try:
-            return _run(f"list table {FAMILY} {TABLE}", flags)
+            return _run(_LIST, flags)
         except NftError:
             # Asked afterwards: before, the table might still have gone between the two.
             if _there():
@@ -92,9 +106,36 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
     return _objects(listed) if listed else None
 
 
+def rule_texts(netns_path: Path) -> dict[int, str]:
+    """The rules of our table as nft prints them, by their handles; none if it is not there."""
+    # No text of ours, comments included, has a line's end in it.
+    listed = run_in(netns_path, lambda: _run(_LIST, _HANDLE | _TERSE) if _there() else "")
+    found = (_RULE.fullmatch(line) for line in listed.splitlines())
+    return {int(one[2]): one[1] for one in found if one}
+
+
 def exists(netns_path: Path) -> bool:
     """Whether our table stands in a namespace; raises NftError, NamespaceError."""
     return run_in(netns_path, _there)
+
+
+def chains(family: str, table: str) -> list[dict[str, Any]]:
+    """The chains of anyone's table in the thread's namespace, none if it is not there."""
+    listed = (found.get("chain", {}) for found in _objects(_run("list chains", _JSON)))
+    return [c for c in listed if (c.get("family"), c.get("table")) == (family, table)]
+
+
+def delete_unused(family: str, table: str, names: Collection[str]) -> None:
+    """Delete base chains that iptables made for us, and its table if `TABLE` is named.
+
+    Where anybody has rules by now it stays. For the thread's namespace; raises NftError.
+    """
+    for chain in chains(family, table):
+        if chain["name"] in names and chain.get("policy") == "accept":
+            with suppress(NftError):  # the kernel deletes no chain with rules
+                _run(f"delete chain {family} {table} {chain['name']}", 0)
+    if "TABLE" in names and not chains(family, table):
+        _run(f"delete table {family} {table}", 0)
 
 
 def _there() -> bool:

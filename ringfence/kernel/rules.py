@@ -44,6 +44,9 @@ class Drops:
 class Door(Protocol):
     """One mechanism; every method raises KernelError, those that enter one NamespaceError."""
 
+    def usable(self) -> bool:
+        """Whether this machine has the mechanism; raises nothing."""
+
     def apply(self, netns_path: Path, commands: str) -> None:
         """Load what a back end of this mechanism wrote, whole or not at all."""
 

@@ -23,7 +23,7 @@ PAGE = 500
 _WATCH_S = 240
 """The API ends a watch after so long; a connection that died silently shows soon after."""
 _LIST_TIMEOUT_S = 60.0
-ABSENT_S = 60.0
+ABSENT_S = 10.0
 """How often the API is asked for a resource that it does not have."""
 
 ObjectT = TypeVar("ObjectT", bound=schema.Object)

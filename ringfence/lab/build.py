@@ -1,5 +1,6 @@
 """What a lab is made of and is slow to make: kept by version in the user's cache directory."""
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -7,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ringfence.lab.command import run_noting
+from ringfence.lab.command import run, run_noting
 from ringfence.lab.config import cache_dir
 from ringfence.lab.progress import Note, Progress
 
 _HERE = Path(__file__).parent
 _REQUIRE = re.compile(r"^\s*(?:require\s+)?(\S+) (v\S+)$", re.MULTILINE)
 _KUBERNETES = "k8s.io/kubernetes"
+_GINKGO = "github.com/onsi/ginkgo/v2/ginkgo"
+_POLICY_API = "sigs.k8s.io/network-policy-api"
+_DEFINITION = "config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml"
 _COREDNS = "github.com/coredns/coredns"
 KUBERNETES_PROGRAMS = (
     "kube-apiserver",
@@ -57,6 +61,42 @@ def kubernetes(progress: Progress) -> Path:
     return _cached(path, f"Build Kubernetes {version} (about 5 minutes)", make, progress)
 
 
+def network_policy_suite(progress: Progress) -> Path:
+    """Directory of Kubernetes' own NetworkPolicy specs, `netpol.test`, of what runs them, `ginkgo`,
+    and of what they run, `agnhost`; built from the Go module proxy when missing."""
+    module, version = _HERE / "kubernetes", kubernetes_version()
+    digest = hashlib.sha256((module / "netpol/netpol_test.go").read_bytes()).hexdigest()[:16]
+    path = cache_dir() / f"networkpolicy-suite-{version}-{digest}"
+
+    def make(note: Note) -> None:
+        with entry(path) as made:
+            _go_build(module, [f"{_KUBERNETES}/test/images/agnhost", _GINKGO], [], made, note)
+            _go(module, ["test", "-c", "./netpol"], [], made, note)
+
+    return _cached(
+        path, f"Build the NetworkPolicy suite of {version} (about 1 minute)", make, progress
+    )
+
+
+def cluster_network_policy_suite(progress: Progress) -> Path:
+    """Directory of the network-policy-api's own conformance tests, `conformance.test`, of the
+    definition that they need, `definition.yaml`, and of the pods that they make, `manifests.yaml`;
+    built from the Go module proxy when missing."""
+    module = _HERE / "policyapi"
+    version = required_version(module / "go.mod", _POLICY_API)
+    path = cache_dir() / f"clusternetworkpolicy-suite-{version}"
+
+    def make(note: Note) -> None:
+        with entry(path) as made:
+            _go(module, ["test", "-c", f"{_POLICY_API}/conformance"], [], made, note)
+            source = run(["go", f"-C={module}", "list", "-m", "-f={{.Dir}}", _POLICY_API]).strip()
+            shutil.copy(Path(source) / _DEFINITION, made / "definition.yaml")
+            shutil.copy(Path(source) / "conformance/base/manifests.yaml", made)
+
+    title = f"Build the ClusterNetworkPolicy suite {version} (about 2 minutes)"
+    return _cached(path, title, make, progress)
+
+
 def coredns(progress: Progress) -> Path:
     """Directory of CoreDNS, built from the Go module proxy when missing."""
     version = required_version(_HERE / "coredns/go.mod", _COREDNS)
@@ -88,11 +128,10 @@ def _cached(path: Path, title: str, make: Callable[[Note], None], progress: Prog
 
 
 def _go_build(module: Path, packages: list[str], flags: list[str], out: Path, note: Note) -> None:
-    """Build ``packages`` of a Go module into a directory, statically linked.
+    """Build ``packages`` of a Go module into a directory.
 
     Go prints each package that it compiles; their count is the progress.
     """
-    out.mkdir()
     compiled = 0
 
     def count(line: str) -> None:
@@ -100,7 +139,13 @@ def _go_build(module: Path, packages: list[str], flags: list[str], out: Path, no
         compiled += 1
         note(f"{compiled} packages, {line}")
 
-    linker = " ".join(["-s", "-w", *flags])
-    argv = ["go", "build", "-v", "-trimpath", "-buildvcs=false", f"-ldflags={linker}"]
-    argv += ["-o", f"{out}/", *packages]
-    run_noting(argv, count, cwd=module, env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"})
+    _go(module, ["build", "-v", *packages], flags, out, count)
+
+
+def _go(module: Path, words: list[str], flags: list[str], out: Path, note: Note) -> None:
+    """Have Go write programs into a directory, statically linked."""
+    out.mkdir(exist_ok=True)
+    verb, *rest = words
+    options = ["-trimpath", "-buildvcs=false", f"-ldflags={' '.join(['-s', '-w', *flags])}"]
+    argv = ["go", verb, *options, "-o", f"{out}/", *rest]
+    run_noting(argv, note, cwd=module, env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"})

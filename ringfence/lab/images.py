@@ -56,6 +56,14 @@ def ringfence_image(progress: Progress) -> Path:
     return _image("ringfence", contents, progress, _base(progress))
 
 
+def agnhost_image(progress: Progress) -> Path:
+    """Archive of the image that Kubernetes' own end-to-end tests run in pods."""
+    beside = Path(__file__).parent / "agnhost"
+    contents = {name: beside / name for name in ("start.sh", "sctp.py")}
+    contents["agnhost"] = build.network_policy_suite(progress) / "agnhost"
+    return _image("agnhost", contents, progress, _base(progress))
+
+
 def _base(progress: Progress) -> Path:
     """Archive of the base image: a minimal Debian and the packages of its list."""
     packages = (_DOCKERFILES / "base/packages.txt").read_text().split()

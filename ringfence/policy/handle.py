@@ -38,6 +38,11 @@ def is_widened(handle: str) -> bool:
     return handle.endswith(_WIDENED)
 
 
+def as_written(handle: str) -> str:
+    """The handle of the policy itself, whether the rule admits more or not."""
+    return handle.removesuffix(_WIDENED)
+
+
 def tell_handle(handle: str) -> str:
     """A handle as people write the policy: `workspace/policy@pVERSION`, `catch-all` for none.
 
@@ -45,7 +50,7 @@ def tell_handle(handle: str) -> str:
     `KIND/NAMESPACE/NAME rule`.
     What is no handle of a decision, and a name's cut and digest, stay as they are.
     """
-    match handle.removesuffix(_WIDENED).split("/"):
+    match as_written(handle).split("/"):
         case [Layer.KUBERNETES, *policy, rule]:
             return " ".join(filter(None, ("/".join(map(unquote, policy)), unquote(rule))))
         case [_, workspace, version, *policy] if len(policy) <= 1:

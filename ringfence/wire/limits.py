@@ -24,3 +24,6 @@ AUDITED_INTERFACES = 256
 
 MOST_DNS_ANSWERS = 1024
 """Answers of DNS servers that one message tells."""
+
+MOST_RULES, LONGEST_RULE = 10_000, 2_000
+"""Rules of one namespace, and characters of one, that an agent tells."""

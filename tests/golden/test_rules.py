@@ -5,6 +5,8 @@ import pytest
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import CidrEnd, OwnNodeEnd, ServiceEnd
 from ringfence.model.protocol import format_protocol
+from ringfence.policy.backends.interface import Backend
+from ringfence.policy.backends.iptables import Iptables
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
@@ -32,17 +34,19 @@ def test_example(name: str, golden: Golden) -> None:
     golden(f"{name}.txt", describe(compiled))
 
 
-def test_nftables_rules(golden: Golden) -> None:
-    """All five together, as they stand in the kernel."""
+@pytest.mark.parametrize(
+    ("name", "backend"), [("node1.nft", Nftables()), ("node1.iptables", Iptables())]
+)
+def test_rules(golden: Golden, name: str, backend: Backend) -> None:
+    """All five together, as they stand in the kernel; both variants of iptables read one text."""
     compiled = compile_policies(policy_set(*EXAMPLES.values()), CONTROL_PLANE)
     (policy,) = (p for p in compiled.policies.values() if p.node == "node1")
-    backend = Nftables()
     parts = {"node": backend.render_node(policy)}
     parts |= {pod.name: backend.render_pod(policy, pod) for pod in policy.pods}
     text = "".join(
-        f"# {name}\n{backend.transaction(rules, None)}\n" for name, rules in parts.items()
+        f"# {where}\n{backend.transaction(rules, None)}\n" for where, rules in parts.items()
     )
-    golden("node1.nft", text)
+    golden(name, text)
 
 
 def describe(compiled: Compiled) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.agent.mechanisms import MECHANISMS, Mechanism
 from ringfence.kernel.bpf import object_path
 from ringfence.kernel.capture import FlowCapture
 from tests.footprint import assert_nothing_stays, of_session
@@ -47,6 +48,12 @@ def capture() -> Iterator[FlowCapture]:
     capture.open()
     yield capture
     capture.close()
+
+
+@pytest.fixture(params=list(MECHANISMS))
+def mechanism(request: pytest.FixtureRequest) -> Mechanism:
+    """Each of the mechanisms that rules are written in."""
+    return MECHANISMS[request.param]
 
 
 @pytest.fixture

@@ -18,7 +18,14 @@ from typing import Any
 import grpc
 
 from ringfence.wire.generated import cri_pb2
-from ringfence.wire.generated.agent_pb2 import AgentState, Batch, BatchReply, Directive
+from ringfence.wire.generated.agent_pb2 import (
+    AgentState,
+    Batch,
+    BatchReply,
+    Directive,
+    Inspected,
+    Inspection,
+)
 from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
     add_ControlPlaneServicer_to_server,
@@ -49,6 +56,18 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
                 yield Directive.FromString(wanted)
             await asyncio.sleep(0.05)
 
+    async def Inspect(  # noqa: N802
+        self, request_iterator: AsyncIterator[Inspected], context: Context
+    ) -> AsyncIterator[Inspection]:
+        reader = asyncio.create_task(self._keep_answers(request_iterator))
+        question, sent = self._directory / "question", b""
+        while not reader.done():
+            wanted = question.read_bytes() if question.exists() else b""
+            if wanted != sent:
+                sent = wanted
+                yield Inspection.FromString(wanted)
+            await asyncio.sleep(0.05)
+
     async def Report(self, request: Batch, context: Context) -> BatchReply:  # noqa: N802
         batches = self._directory / "batches"
         count = len(list(batches.iterdir()))
@@ -58,6 +77,10 @@ class ControlPlane(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     async def _read(self, states: AsyncIterator[AgentState]) -> None:
         async for state in states:
             _write(self._directory / "state", state.SerializeToString())
+
+    async def _keep_answers(self, answers: AsyncIterator[Inspected]) -> None:
+        async for answer in answers:
+            _write(self._directory / "answer", answer.SerializeToString())
 
 
 class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not typed

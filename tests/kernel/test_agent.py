@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -16,13 +17,16 @@ from ringfence.kernel.bpf import BpfObject
 from ringfence.kernel.tc import TcxLinks
 from ringfence.model.address import parse_address
 from ringfence.model.flow import DropSource, Loss, Observer
-from ringfence.model.protocol import UDP, PortRange
+from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.policy.program import Program
 from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
     DeclaredPort,
     Directive,
+    Inspection,
+    Probe,
 )
 from tests.kernel.frames import A4, B4, ethernet, ipv4, udp
 from tests.kernel.netns import Pod, ip
@@ -252,6 +256,44 @@ def test_a_directive_is_enforced_survives_a_restart_and_is_taken_away(world: Wor
     }
     after = [pod.run("nft", "-s", "list", "ruleset") for pod in (*world.node.pods, world.node)]
     assert after == before
+
+
+def test_what_is_rejected_is_reported_as_dropped_and_its_rule_told(world: World) -> None:
+    client, server = world.node.pods
+    allowing = policy(server, PortRange(8080, 8080))
+    ((name, program),) = allowing.programs.items()
+    *others, last = program.rules
+    rejecting = Program((*others, replace(last, rejects=True)))
+    world.direct(7, replace(allowing, programs={name: rejecting}))
+    world.start_agent()
+    world.await_("revision 7 in force", lambda: world.state().enforced_revision == 7)
+    with tcp_echo(server, server.address, 9090):
+        for _ in range(3):
+            with pytest.raises(ConnectionRefusedError):
+                tcp_exchange(client, server.address, 9090, b"refused at once")
+    provider = parse_address(server.address)
+    world.await_("the drops' reports", lambda: len(_of_drops(world, provider, 9090)) >= 3)
+    assert _of_drops(world, provider, 9090) == ["test/catch-all"] * 3
+    world.await_("the flow", lambda: world.counted("refused", server, 9090) == 3)
+    assert world.counted("answered", server, 9090) == 0
+
+    source = parse_address(client.address)
+    probe = Probe(
+        hook="input", protocol=TCP, source=source, destination=provider, port=9090, to_own=True
+    )
+    told = world.ask(Inspection(id=5, uid="uid2", probes=[probe]))
+    ((judging,),) = (met.rules for met in told.met)
+    (rule,) = (one for one in told.rules if one.handle == judging.handle)
+    assert (rule.chain, rule.comment, rule.packets) == ("rf_input_4", "test/catch-all", 3)
+    assert "goto rf_reject" in rule.text
+    assert world.ask(Inspection(id=6, uid="uid9")).problem == "no such pod runs here"
+
+
+def _of_drops(world: World, provider: bytes, port: int) -> list[str]:
+    """The rules of dropped packets to a port, once for each packet."""
+    found = (row for row in world.drops() if row["provider"] == provider)
+    return [row["rule"] for row in found if row["provider_port"] == port
+            for _ in range(row["packets"])]  # fmt: skip
 
 
 def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from ringfence.agent.mechanisms import Mechanism
 from ringfence.kernel import nft
 from ringfence.model.address import Network, format_address, parse_address, parse_network
 from ringfence.model.ids import ClusterId, NodeName
@@ -43,16 +44,20 @@ def node() -> Iterator[Node]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_each_packet_is_decided_by_the_first_rule(node: Node, seed: int) -> None:
+def test_each_packet_is_decided_by_the_first_rule(
+    mechanism: Mechanism, node: Node, seed: int
+) -> None:
     client, server = node.pods
     sources = [*_addresses(client, 4), *_addresses(client, 6)]
     for address in sources:
         prefix = "24" if "." in address else "64"
         ip("-n", client.name, "addr", "add", f"{address}/{prefix}", "dev", "eth0", "nodad")
     policy, binding = _inbound(server, *_made(random.Random(seed), sources))
-    rules = BACKEND.render_pod(policy, binding)
-    assert any(name.startswith("rf_input_") for name in rules.sets), "no rules are asked together"
-    nft.apply(server.path, BACKEND.transaction(rules, None))
+    backend = mechanism.backend()
+    rules = backend.render_pod(policy, binding)
+    if isinstance(backend, Nftables):
+        assert any(name.startswith("rf_input_") for name in rules.sets), "no rules asked together"
+    mechanism.door.apply(server.path, backend.transaction(rules, None))
     sent = [
         (source, protocol, port) for source in sources for protocol in (UDP, TCP) for port in PORTS
     ]
@@ -64,7 +69,7 @@ def test_each_packet_is_decided_by_the_first_rule(node: Node, seed: int) -> None
         for (source, protocol, port), place in zip(sent, places, strict=True)
         if program[place].action is Action.DENY
     }
-    assert _told(server, rules) == expected
+    assert _told(mechanism, server, rules) == expected
     assert 0 < len(expected) < len(sent)
 
 
@@ -182,9 +187,10 @@ def _opened(server: Pod, sent: list[tuple[str, int, int]]) -> Opened:
     )
 
 
-def _told(server: Pod, rules: Ruleset) -> dict[tuple[str, int, int], str]:
+def _told(mechanism: Mechanism, server: Pod, rules: Ruleset) -> dict[tuple[str, int, int], str]:
     """By source, protocol and port the handle of the rule that denied."""
-    drops = nft.read_drops(nft.list_table(server.path) or [], rules.drop_sets)
+    listed = mechanism.door.list_table(server.path) or []
+    drops = mechanism.door.read_drops(listed, rules.drop_sets)
     return {
         (format_address(source.tobytes()), int(protocol), int(port)): rules.denials[mark].handle
         for source, protocol, port, mark in zip(

@@ -36,7 +36,12 @@ SILENT = Rule("catch-all/shop/p1", Action.DENY, None, (), None)
 ANSWERS = replace(SILENT, rejects=True)
 MANY = tuple(
     replace(
-        ADMIT, action=Action.DENY, protocol=protocol, ports=(PortRange(port, port),), rejects=True
+        ADMIT,
+        handle=f"default/shop/p1/{port}-{protocol}",
+        action=Action.DENY,
+        protocol=protocol,
+        ports=(PortRange(port, port),),
+        rejects=True,
     )
     for port in range(81, 91)
     for protocol in (TCP, UDP)

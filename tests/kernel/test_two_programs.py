@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
+from ringfence.agent.mechanisms import Mechanism
 from ringfence.model.address import host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP, PortRange
-from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.program import (
     NodeBinding,
     NodePolicy,
@@ -19,7 +19,7 @@ from ringfence.policy.program import (
     SetId,
 )
 from tests.kernel.netns import Node
-from tests.kernel.test_nftables import drops, load, node, read_drops, refused
+from tests.kernel.test_backends import drops, load, node, read_drops, refused
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
 __all__ = ["node"]
@@ -34,7 +34,9 @@ MANY = [PortRange(port, port) for port in range(7000, 7020)]
 
 @pytest.mark.parametrize("family", ["address", "address6"])
 @pytest.mark.parametrize("order", [(OURS, THEIRS), (THEIRS, OURS)])
-def test_each_must_allow(node: Node, family: str, order: tuple[ProgramId, ...]) -> None:
+def test_each_must_allow(
+    mechanism: Mechanism, node: Node, family: str, order: tuple[ProgramId, ...]
+) -> None:
     friend, other, server = node.pods
     address, of_friend, of_other = (getattr(pod, family) for pod in (server, friend, other))
     # So many rules are asked in one lookup, which passes on to the next program as a rule does.
@@ -57,8 +59,8 @@ def test_each_must_allow(node: Node, family: str, order: tuple[ProgramId, ...]) 
         NodeBinding((), None, None, None),
         (),
     )
-    rules = Nftables().render_pod(policy, binding)
-    load(server, rules)
+    rules = mechanism.backend().render_pod(policy, binding)
+    load(mechanism, server, rules)
     with tcp_echo(server, address, 80), tcp_echo(server, address, 81):
         tcp_exchange(friend, address, 80, b"both allow")
         assert refused(other, address, 80)
@@ -68,7 +70,9 @@ def test_each_must_allow(node: Node, family: str, order: tuple[ProgramId, ...]) 
     told = {
         (source, port): rules.denials[mark].handle
         for (source, _, _, port), mark in zip(
-            drops(server, rules), read_drops(server, rules).mark.tolist(), strict=True
+            drops(mechanism, server, rules),
+            read_drops(mechanism, server, rules).mark.tolist(),
+            strict=True,
         )
     }
     assert told == {

@@ -25,7 +25,14 @@ from ringfence.model.protocol import TCP, PortRange
 from ringfence.policy import program
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding, Program, Rule
 from ringfence.wire import batch
-from ringfence.wire.generated.agent_pb2 import AgentState, Batch, DeclaredPort, Directive
+from ringfence.wire.generated.agent_pb2 import (
+    AgentState,
+    Batch,
+    DeclaredPort,
+    Directive,
+    Inspected,
+    Inspection,
+)
 from tests.kernel.netns import Node, Pod, bpf_file_system, node_with_pods
 from tests.kernel.peers import PORT
 
@@ -73,9 +80,9 @@ class World:
             "runtime", sys.executable, "-m", "tests.kernel.peers", "runtime", str(self.directory)
         )
 
-    def start_agent(self, *options: str) -> None:
+    def start_agent(self, *options: str, capabilities: str = CAPABILITIES) -> None:
         self.start(
-            "agent", "setpriv", f"--bounding-set=-all,{CAPABILITIES}", "--inh-caps=-all",
+            "agent", "setpriv", f"--bounding-set=-all,{capabilities}", "--inh-caps=-all",
             RINGFENCE, "agent", "run", "--server", "https://127.0.0.1:1",
             "--ca-file", str(self.directory / "ca.pem"), "--node", "n1",
             "--state-dir", str(self.state_dir), "--interval", "1",
@@ -107,6 +114,18 @@ class World:
     def state(self) -> AgentState:
         path = self.directory / "state"
         return AgentState.FromString(path.read_bytes()) if path.exists() else AgentState()
+
+    def ask(self, question: Inspection) -> Inspected:
+        """What the agent answers to a question of an id of its own."""
+        partial, path = self.directory / "question.new", self.directory / "answer"
+        partial.write_bytes(question.SerializeToString())
+        partial.replace(self.directory / "question")
+
+        def answer() -> Inspected:
+            return Inspected.FromString(path.read_bytes()) if path.exists() else Inspected()
+
+        self.await_("the answer", lambda: answer().id == question.id)
+        return answer()
 
     def batches(self) -> list[Batch]:
         """In the order of arrival, each once: by its id a control plane knows one that it has.

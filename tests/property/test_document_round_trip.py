@@ -16,6 +16,7 @@ from ringfence.model.policy import (
     CidrEnd,
     Cluster,
     ClusterEnd,
+    Denied,
     End,
     FilterEnd,
     FqdnEnd,
@@ -124,6 +125,7 @@ def workspaces(draw: st.DrawFn, name: str) -> Workspace:
         CatchAll(draw(actions), draw(actions)),
         tuple(Cluster(cluster, draw(queries)) for cluster in clusters),
         tuple(draw(policies(clusters, policy)) for policy in ids),
+        draw(st.sampled_from(Denied)),
     )
 
 

@@ -1,6 +1,7 @@
 """Rules that a back end asks together decide as the program does, rule by rule."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_groups_decide_as_the_program(random: Random) -> None:
 
 
 def test_rules_of_a_kind_are_few_groups() -> None:
-    """However many peers and ports they name; what is denied first stays denied first."""
+    """However many peers and ports they name, and whatever they say in which order."""
     ports = [(PortRange(at, at),) for at in range(1, 201)]
     sets = {SetId(f"s{at}"): (BLOCKS[at % len(BLOCKS)],) for at in range(200)}
     denied = [
@@ -53,16 +54,16 @@ def test_rules_of_a_kind_are_few_groups() -> None:
     ]
     allowed = [Rule(f"p{at}", Action.ALLOW, TCP, ports[at], SetId(f"s{at}")) for at in range(200)]
     everywhere = [Rule(f"e{at}", Action.ALLOW, UDP, ports[at], None) for at in range(200)]
+    more = [replace(rule, handle=f"more-{rule.handle}", ports=()) for rule in denied]
     mixed = [rule for pair in zip(allowed, everywhere, strict=True) for rule in pair]
     last = Rule("catch-all", Action.DENY, None, (), None)
     shapes = [
         (group.action, group.shape) if isinstance(group, Lookup) else group
-        for group in grouped([*denied, *mixed, last], sets, v4=True)
+        for group in grouped([*denied, *mixed, *more, last], sets, v4=True)
     ]
     assert shapes == [
-        (Action.DENY, Shape.BOTH),
         (Action.ALLOW, Shape.BOTH),
-        (Action.ALLOW, Shape.PORTS),
+        (Action.DENY, Shape.BOTH),
         last,
     ]
 
@@ -76,12 +77,17 @@ def _disjoint(random: Random) -> tuple[Network, ...]:
 
 
 def _rules(random: Random) -> Iterator[Rule]:
-    """Runs of rules of one action, mostly of one kind, as policies make them."""
+    """Runs of rules, mostly of one kind, as policies make them; most are of one action."""
     for run in range(3):
-        action, kind = random.choice((Action.ALLOW, Action.DENY)), random.choice((*Shape, None))
+        kind, mixed = random.choice((*Shape, None)), random.random() < 0.3
+        action = random.choice((Action.ALLOW, Action.DENY))
         for place in range(random.randint(1, 3 * FEW)):
             odd = kind is None or random.random() < 0.02
-            yield _rule(random, f"rule{run}.{place}", action, None if odd else kind)
+            if mixed:
+                action = random.choice((Action.ALLOW, Action.DENY))
+            said = _rule(random, f"rule{run}.{place}", action, None if odd else kind)
+            rejects = said.action is Action.DENY and random.random() < 0.3
+            yield replace(said, rejects=rejects)
 
 
 def _rule(random: Random, name: str, action: Action, kind: Shape | None) -> Rule:
@@ -93,6 +99,8 @@ def _rule(random: Random, name: str, action: Action, kind: Shape | None) -> Rule
     peers = SetId(f"s{random.randint(0, 5)}")
     if protocol == 47 or random.random() < 0.2:
         ports = ()
+    if kind is None and random.random() < 0.05:
+        return Rule(name, action, None, (), None)
     match kind:
         case Shape.PEERS:
             return Rule(name, action, None, (), peers)
@@ -135,4 +143,5 @@ def _decided(group: Rule | Lookup, rules: list[Rule], policy: NodePolicy) -> dic
         assert len(held) <= 1, "boxes overlap"
         if held:
             found[row] = named.get(held[0].handle, ALLOWED)
+            assert (group.action, group.rejects) == (found[row].action, found[row].rejects)
     return found

@@ -41,7 +41,7 @@ def tables(draw: st.DrawFn) -> Table:
     chains: dict[str, tuple[Clause, ...]] = {}
     for name in reversed(CHAINS):
         decided: st.SearchStrategy[Outcome | Call] = st.sampled_from(
-            [Outcome.ACCEPT, Outcome.DROP, Outcome.RETURN]
+            [Outcome.ACCEPT, Outcome.DROP, Outcome.RESET, Outcome.RETURN]
         )
         calls = (
             st.builds(Call, st.sampled_from(sorted(chains)), st.booleans()) if chains else decided
@@ -106,7 +106,9 @@ def test_the_meaning_of_a_program_is_its_first_match(
                 translated=np.zeros(1, dtype=np.bool_),
             )
             (place,) = first_match(policy, programs, Direction.INBOUND, opened)
-            allows = programs[place].action is Action.ALLOW
-            expected = Outcome.ACCEPT if allows else Outcome.DROP
+            rule = programs[place]
+            answers = Outcome.RESET if protocol == TCP else Outcome.PROHIBITED
+            denies = answers if rule.rejects else Outcome.DROP
+            expected = Outcome.ACCEPT if rule.action is Action.ALLOW else denies
             said = judge(table, "input", Packet(family, numbers))
-            assert said == (expected, programs[place].handle)
+            assert said == (expected, rule.handle)

@@ -12,10 +12,12 @@ from ringfence.control import why as explanation
 from ringfence.control.analysis import connections_of
 from ringfence.control.api.flow_pages import SORTS
 from ringfence.control.api.flow_search import condition_on, read_window
+from ringfence.control.api.rules import KernelRuleResponse, kernel_rule
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.judged import load_judged_by
+from ringfence.control.live import Judging, judging
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.connections import records
 from ringfence.model.errors import InputError
@@ -34,6 +36,7 @@ from ringfence.store.flows.queries import listed
 router = APIRouter(tags=["why"])
 
 _WITH = "Workspaces as if enforced: NAME, or NAME@VERSION."
+_LIVE = "Also ask agents for the kernel's rules, as they are now."
 
 
 class DecisionResponse(BaseModel):
@@ -53,8 +56,35 @@ class DecisionResponse(BaseModel):
     rule: str
 
 
+class ElementResponse(BaseModel):
+    """An element of a set or map that a rule asks; a map tells what it has denied so far."""
+
+    set: str
+    element: str
+    denied_packets: int
+
+
+class LiveRuleResponse(KernelRuleResponse):
+    """A rule of the kernel, and which elements of its sets hold the connection."""
+
+    elements: list[ElementResponse]
+
+
+class JudgingResponse(BaseModel):
+    """The rules of an end's kernel that judge, in order, the last one in the end.
+
+    `problem` is why they are not known; without one, no rules mean that none speaks of it.
+    """
+
+    rules: list[LiveRuleResponse]
+    problem: str | None
+
+
 class EndResponse(BaseModel):
-    """What one end decides; null `deciding` means that nothing governs it."""
+    """What one end decides; null `deciding` means that nothing governs it.
+
+    `kernel` is null where nothing governs it, and where the kernel was not to be asked.
+    """
 
     role: EndRole
     direction: Direction
@@ -62,6 +92,7 @@ class EndResponse(BaseModel):
     deciding: DecisionResponse | None
     matching: list[DecisionResponse]
     fail_safe: str | None = Field(description="What lets it pass whatever policies say.")
+    kernel: JudgingResponse | None
 
 
 class ConnectionResponse(BaseModel):
@@ -89,6 +120,7 @@ class WhyQuery(BaseModel):
     protocol: str = "TCP"
     icmp: str = Field(default="echo-request", description="Of ICMP, the type, or type/code.")
     with_: list[str] = Field(default=[], alias="with", description=_WITH)
+    live: bool = Field(default=False, description=_LIVE)
 
 
 @router.get("/why")
@@ -115,7 +147,7 @@ async def why(
         compiled = _compile(policy_set, services, kubernetes)
         return explanation.why(policy_set, kubernetes, compiled, question)
 
-    return _response(await asyncio.to_thread(work))
+    return await _response(services, await asyncio.to_thread(work), live=asked.live)
 
 
 def _compile(
@@ -132,6 +164,7 @@ class FlowQuery(BaseModel):
     since: str = "1h"
     until: str | None = None
     with_: list[str] = Field(default=[], alias="with", description=_WITH)
+    live: bool = Field(default=False, description=_LIVE)
 
 
 @router.get("/why/flow")
@@ -166,15 +199,19 @@ async def why_flow(
         observed = connections_of(seen, snapshot)
         return explanation.explain_all(policy_set, kubernetes, compiled, observed, (note,))
 
-    return _response(await asyncio.to_thread(work))
+    return await _response(services, await asyncio.to_thread(work), live=asked.live)
 
 
-def _response(answer: explanation.Answer) -> WhyResponse:
+async def _response(services: Services, answer: explanation.Answer, *, live: bool) -> WhyResponse:
+    asked = [end.asked if live else None for one in answer.connections for end in one.ends]
+    kernel = iter(await judging(services.inspections, asked))
     return WhyResponse(
         allowed=answer.allowed,
         connections=[
             ConnectionResponse(
-                text=one.text, allowed=one.allowed, ends=[_end(end) for end in one.ends]
+                text=one.text,
+                allowed=one.allowed,
+                ends=[_end(end, next(kernel)) for end in one.ends],
             )
             for one in answer.connections
         ],
@@ -197,7 +234,7 @@ def decision_response(decision: Decision) -> DecisionResponse:
     )
 
 
-def _end(end: explanation.ExplainedEnd) -> EndResponse:
+def _end(end: explanation.ExplainedEnd, kernel: Judging | None) -> EndResponse:
     verdict = end.verdict
     return EndResponse(
         role=verdict.role,
@@ -206,4 +243,23 @@ def _end(end: explanation.ExplainedEnd) -> EndResponse:
         deciding=decision_response(verdict.deciding) if verdict.deciding else None,
         matching=[decision_response(decision) for decision in verdict.matching],
         fail_safe=end.fail_safe or None,
+        kernel=_judging(kernel) if kernel else None,
+    )
+
+
+def _judging(kernel: Judging) -> JudgingResponse:
+    return JudgingResponse(
+        rules=[
+            LiveRuleResponse(
+                **kernel_rule(one.rule).model_dump(),
+                elements=[
+                    ElementResponse(
+                        set=held.set, element=held.element, denied_packets=held.denied_packets
+                    )
+                    for held in one.elements
+                ],
+            )
+            for one in kernel.rules
+        ],
+        problem=kernel.problem or None,
     )

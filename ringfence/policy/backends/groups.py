@@ -1,8 +1,8 @@
 """A program in the few lookups that a kernel answers at once, however many rules it has.
 
-Neighbouring rules that say one thing may be asked in any order, or together. Many of them become
-one lookup: boxes, each some addresses, a protocol and some ports, of which no two overlap. Which
-of several DENYs decides is what drop reports tell, so each box keeps the first that holds it.
+Many rules become boxes, each some addresses, a protocol and some ports. No two overlap, so they may
+be asked in any order: each box is told by the first rule that holds it, and those that are told
+one thing are one lookup.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +23,7 @@ MOST_BLOCKS = 4096
 HAS_PORTS = (TCP, UDP, SCTP)
 """Protocols with a destination port, in the same place."""
 _ALL_PORTS = (PortRange(0, 65535),)
+_ALL_V4, _ALL_V6 = (0xFFFF << 32, (0x10000 << 32) - 1), (0, 2**128 - 1)
 _Told = TypeVar("_Told")
 
 
@@ -32,6 +33,9 @@ class Shape(Enum):
     PEERS = "peers"
     PORTS = "ports"
     BOTH = "both"
+
+
+_WITH_PORTS = (Shape.PORTS, Shape.BOTH)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,7 +55,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Rules that say one thing and are asked together."""
+    """Boxes of which one thing is told."""
 
     shape: Shape
     action: Action
@@ -64,19 +68,11 @@ def grouped(
 ) -> Iterator[Rule | Lookup]:
     """The rules for the packets of one family, in order; they decide as the program does."""
     blocks = _Blocks(sets, v4=v4)
-    said = groupby(enumerate(rules), key=lambda placed: (placed[1].action, placed[1].rejects))
-    for (action, rejects), run in said:
-        shaped = [(blocks.shape(rule), place, rule) for place, rule in run]
-        if action is Action.ALLOW:
-            # Which of them allows changes nothing.
-            shaped.sort(key=lambda entry: entry[0].value if entry[0] else "~")
-        for shape, group in groupby(shaped, key=lambda entry: entry[0]):
-            some = [(place, rule) for _, place, rule in group]
-            if shape is None or len(some) <= FEW:
-                yield from (rule for _, rule in some)
-            else:
-                boxes = tuple(_boxes(shape, action, some, blocks))
-                yield Lookup(shape, action, rejects, boxes)
+    *before, last = rules
+    for divisible, run in groupby(before, key=blocks.divisible):
+        some = list(run)
+        yield from _asked_together(some, blocks) if divisible and len(some) > FEW else some
+    yield last
 
 
 class _Blocks:
@@ -87,44 +83,82 @@ class _Blocks:
         self._known: dict[SetId, list[tuple[int, int]]] = {}
 
     def of(self, name: SetId | None) -> list[tuple[int, int]]:
+        """The blocks of a set, all addresses for None."""
         if name is None:
-            return []
+            return [_ALL_V4 if self._v4 else _ALL_V6]
         if name not in self._known:
             held = (block for block in self._sets[name] if block.is_v4 == self._v4)
             self._known[name] = [(block.first, block.last) for block in held]
         return self._known[name]
 
-    def shape(self, rule: Rule) -> Shape | None:
-        """The lookup that can hold a rule, None if it has to stand for itself."""
-        if rule.local is not None or len(self.of(rule.peers)) > MOST_BLOCKS:
-            return None
-        if rule.protocol in HAS_PORTS:
-            return Shape.BOTH if rule.peers else Shape.PORTS
-        return Shape.PEERS if rule.peers and rule.protocol is None else None
+    def divisible(self, rule: Rule) -> bool:
+        """Whether a rule can be taken apart; one that matches everything ends what is before it."""
+        everything = rule.protocol is None and rule.peers is None
+        return not (everything or rule.local) and len(self.of(rule.peers)) <= MOST_BLOCKS
 
 
-_Placed = Sequence[tuple[int, Rule]]
-_Part = tuple[int | None, PortRange | None, str]
-"""A protocol, some of its ports and the handle of the rule that decides."""
+def _asked_together(rules: Sequence[Rule], blocks: _Blocks) -> Iterator[Rule | Lookup]:
+    shaped = [(_shape(rule), rule) for rule in rules]
+    if all(rule.action is Action.ALLOW for rule in rules):
+        # Which of them allows changes nothing.
+        shaped.sort(key=lambda entry: entry[0].value if entry[0] else "~")
+    elif any(shape in _WITH_PORTS for shape, _ in shaped):
+        # Of protocols with ports all is told here, so that for what follows there are no others.
+        yield from _lookups(Shape.BOTH, [rule for shape, rule in shaped if shape], blocks)
+        shaped = [(shape, rule) for shape, rule in shaped if shape not in _WITH_PORTS]
+    for shape, group in groupby(shaped, key=lambda entry: entry[0]):
+        some = [rule for _, rule in group]
+        yield from _lookups(shape, some, blocks) if shape and len(some) > FEW else some
 
 
-def _boxes(shape: Shape, action: Action, rules: _Placed, blocks: _Blocks) -> Iterator[Box]:
-    whose = dict(rules)
+def _shape(rule: Rule) -> Shape | None:
+    """The lookup that can hold a rule, None if it has to stand for itself."""
+    if rule.protocol in HAS_PORTS:
+        return Shape.BOTH if rule.peers else Shape.PORTS
+    return Shape.PEERS if rule.peers and rule.protocol is None else None
+
+
+_Answer = tuple[Action, bool, str]
+"""Action, whether it rejects, and the handle of the rule, which of those that allow is none."""
+_Part = tuple[int | None, PortRange | None, _Answer]
+"""A protocol, some of its ports and what is told."""
+
+
+def _answer(rule: Rule) -> _Answer:
+    return rule.action, rule.rejects, "" if rule.action is Action.ALLOW else rule.handle
+
+
+def _lookups(shape: Shape, rules: Sequence[Rule], blocks: _Blocks) -> Iterator[Lookup]:
+    """What the first of the rules tells, of each packet that one of them holds."""
+    told: dict[tuple[Action, bool], list[Box]] = {}
+    for first, last, (protocol, ports, answer) in _divided(shape, rules, blocks):
+        action, rejects, handle = answer
+        told.setdefault((action, rejects), []).append(Box(first, last, protocol, ports, handle))
+    for (action, rejects), boxes in sorted(told.items()):
+        yield Lookup(shape, action, rejects, tuple(boxes))
+
+
+def _divided(
+    shape: Shape, rules: Sequence[Rule], blocks: _Blocks
+) -> Iterator[tuple[int | None, int | None, _Part]]:
     parts: dict[frozenset[int], tuple[_Part, ...]] = {}
 
     def parts_of(places: frozenset[int]) -> tuple[_Part, ...]:
         if places not in parts:
-            some = [(place, whose[place]) for place in sorted(places)]
-            parts[places] = tuple(_parts(shape, action, some))
+            parts[places] = tuple(_parts(shape, [rules[place] for place in sorted(places)]))
         return parts[places]
 
     if shape is Shape.PORTS:
-        yield from (Box(None, None, *part) for part in parts_of(frozenset(whose)))
+        yield from ((None, None, part) for part in parts_of(frozenset(range(len(rules)))))
         return
-    spans = [(first, last, place) for place, rule in rules for first, last in blocks.of(rule.peers)]
+    spans = [
+        (first, last, place)
+        for place, rule in enumerate(rules)
+        for first, last in blocks.of(rule.peers)
+    ]
     told = ((first, last, parts_of(places)) for first, last, places in _atoms(spans))
     for first, last, held in _joined(told):
-        yield from (Box(first, last, *part) for part in held)
+        yield from ((first, last, part) for part in held)
 
 
 def _atoms(spans: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, frozenset[int]]]:
@@ -154,22 +188,18 @@ def _joined(spans: Iterable[tuple[int, int, _Told]]) -> Iterator[tuple[int, int,
         yield held
 
 
-def _parts(shape: Shape, action: Action, rules: _Placed) -> Iterator[_Part]:
-    """The ports of which each rule is the first, of any rule if which one does not matter."""
+def _parts(shape: Shape, rules: Sequence[Rule]) -> Iterator[_Part]:
+    """The ports of which each rule is the first; a rule about any protocol has all of them."""
     if shape is Shape.PEERS:
-        yield None, None, "" if action is Action.ALLOW else rules[0][1].handle
+        yield None, None, _answer(rules[0])
         return
-    whose = dict(rules)
     for protocol in HAS_PORTS:
         spans = [
             (ports.first, ports.last, place)
-            for place, rule in rules
-            if rule.protocol == protocol
+            for place, rule in enumerate(rules)
+            if rule.protocol in (None, protocol)
             for ports in rule.ports or _ALL_PORTS
         ]
-        deciding = (
-            (first, last, "" if action is Action.ALLOW else whose[min(places)].handle)
-            for first, last, places in _atoms(spans)
-        )
-        for first, last, handle in _joined(deciding):
-            yield protocol, PortRange(first, last), handle
+        deciding = ((first, last, _answer(rules[min(at)])) for first, last, at in _atoms(spans))
+        for first, last, answer in _joined(deciding):
+            yield protocol, PortRange(first, last), answer

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from zlib import crc32
 
 from ringfence.model.address import Address, Network, format_address
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends.groups import Box, Shape, grouped
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
+from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
 
 TABLE = "inet ringfence"
@@ -23,8 +23,6 @@ DROP_SET_SIZE = 4096
 """Distinct tuples that a namespace remembers at a time, of each family."""
 DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
-DROP_MARK = 0x52464452
-"""What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
 
 _MOST_DENIALS = 65536
 _DROP, _REJECT, _DENIED = "rf_drop", "rf_reject", "rf_denied"
@@ -37,7 +35,6 @@ _PORT_MATCH = {
 }
 _FAMILY_OF = {ICMP: 4, ICMPV6: 6}
 """Where nftables knows the types of ICMP."""
-_HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 _SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MARKED = f"meta mark set {DROP_MARK:#x}"
 _ENDS = {
@@ -111,7 +108,7 @@ class Table:
     _shared: dict[SetId, None] = field(default_factory=dict)
     _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     """What one lookup asks: declaration and elements, by set name."""
-    _marks: dict[Denial, int] = field(default_factory=dict)
+    _marks: Marks = field(default_factory=Marks)
     _ends: set[str] = field(default_factory=set)
     """The chains that denied packets are sent to."""
 
@@ -158,7 +155,7 @@ class Table:
 
     def denied(self, handle: str, direction: Direction, *, rejects: bool = False) -> str:
         """The words that send a packet to be dropped or rejected, and reported."""
-        mark = self._mark(handle, direction)
+        mark = self._marks.of(Denial(handle, direction))
         return f"meta mark set {mark:#x} counter {self._end(rejects=rejects)}"
 
     def _end(self, *, rejects: bool) -> str:
@@ -183,20 +180,12 @@ class Table:
             self._own[name] = declared, frozenset(text for text, _ in lookup.boxes)
             return f"{key} @{name} counter {allows}"
         declared = f"map {name} {{ type {type_} : mark; flags interval; }}"
-        marked = (f"{text} : {self._mark(whose, direction):#x}" for text, whose in lookup.boxes)
+        marked = (
+            f"{text} : {self._marks.of(Denial(whose, direction)):#x}"
+            for text, whose in lookup.boxes
+        )
         self._own[name] = declared, frozenset(marked)
         return f"meta mark set {key} map @{name} counter {self._end(rejects=lookup.rejects)}"
-
-    def _mark(self, handle: str, direction: Direction) -> int:
-        """A mark that stands for a denial, the same whatever others there are, but by accident."""
-        denial = Denial(handle, direction)
-        if denial not in self._marks:
-            taken = {0, DROP_MARK, *self._marks.values()}
-            mark = crc32(f"{direction} {handle}".encode())
-            while mark in taken:
-                mark = (mark + 1) % 2**32
-            self._marks[denial] = mark
-        return self._marks[denial]
 
     def ruleset(self) -> Ruleset:
         """The table as it stands."""
@@ -209,7 +198,7 @@ class Table:
             *(f"set {n} {{ type {f.type}; flags interval; }}" for n, (f, _) in shared.items()),
             *(text for text, _ in self._own.values()),
         ]
-        if self._marks:
+        if self._marks.given:
             for chain in sorted(self._ends):
                 self.chain(chain.removeprefix("rf_"), (f"jump {_DENIED}", *_ENDS[chain]))
             self.chain(_DENIED.removeprefix("rf_"), _denied_lines())
@@ -222,8 +211,8 @@ class Table:
         return Ruleset(
             frame=f"table {TABLE} {{\n{sets}{''.join(self._chains)}}}\n" if self._chains else "",
             sets=elements | {name: held for name, (_, held) in self._own.items()},
-            drop_sets=tuple(_DROP_SETS) if self._marks else (),
-            denials={mark: denial for denial, mark in self._marks.items()},
+            drop_sets=tuple(_DROP_SETS) if self._marks.given else (),
+            denials={mark: denial for denial, mark in self._marks.given.items()},
         )
 
 
@@ -273,8 +262,7 @@ def protocol_match(protocol: int, ports: tuple[PortRange, ...]) -> str:
 
 def _check(rule: Rule) -> None:
     """Raise UnsupportedError for what nftables could not say, or would misread."""
-    if not _HANDLE.fullmatch(rule.handle):
-        raise UnsupportedError(f"rule {rule.handle!r}: not a handle that nftables can show")
+    check_handle(rule.handle, "nftables")
     if rule.ports and rule.protocol not in _PORT_MATCH:
         name = format_protocol(rule.protocol)
         raise UnsupportedError(f"rule {rule.handle}: nftables has no ports for {name}")

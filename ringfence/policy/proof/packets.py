@@ -106,14 +106,15 @@ class Match:
 class Clause:
     """What happens to the packets that pass all matches, to which earlier clauses did nothing.
 
-    `name` tells people which rule or policy it is. One that is not `certain` may pass over
-    packets, as a rule does that finds no room in a set.
+    `name` tells people which rule or policy it is, `rule` is the kernel's number of it. One that is
+    not `certain` may pass over packets, as a rule does that finds no room in a set.
     """
 
     matches: tuple[Match, ...]
     verdict: Outcome | Call
     name: str
     certain: bool = True
+    rule: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,29 +165,37 @@ class Packet:
 
 def judge(table: Table, hook: str, packet: Packet) -> tuple[Outcome, str]:
     """What may happen to a packet at a hook, and by which clauses."""
-    found = Outcome.ACCEPT
-    deciding: list[tuple[Clause, Outcome]] = []
-    for base in table.hooks.get(hook, ()):
-        if Outcome.ACCEPT in found:
-            found = found & ~Outcome.ACCEPT | _say(table, base, packet, deciding)
-    names = [clause.name for clause, verdict in deciding if verdict in found]
+    found, met = _judge(table, hook, packet)
+    said = ((one.name, one.verdict) for one in met)
+    names = [name for name, verdict in said if isinstance(verdict, Outcome) and verdict in found]
     return found, "; ".join(dict.fromkeys(names)) or "no rule"
 
 
-def _say(
-    table: Table, chain: str, packet: Packet, deciding: list[tuple[Clause, Outcome]]
-) -> Outcome:
+def trace(table: Table, hook: str, packet: Packet) -> list[Clause]:
+    """The clauses that judge a packet at a hook, in order, but those that call others."""
+    return _judge(table, hook, packet)[1]
+
+
+def _judge(table: Table, hook: str, packet: Packet) -> tuple[Outcome, list[Clause]]:
+    found, met = Outcome.ACCEPT, list[Clause]()
+    for base in table.hooks.get(hook, ()):
+        if Outcome.ACCEPT in found:
+            found = found & ~Outcome.ACCEPT | _say(table, base, packet, met)
+    return found, met
+
+
+def _say(table: Table, chain: str, packet: Packet, met: list[Clause]) -> Outcome:
     found = Outcome.NOTHING
     for clause in table.chains[chain]:
         if not all(match.holds(packet) for match in clause.matches):
             continue
         said, goes_on = clause.verdict, not clause.certain
         if isinstance(said, Call):
-            call, said = said, _say(table, said.chain, packet, deciding)
+            call, said = said, _say(table, said.chain, packet, met)
             if Outcome.RETURN in said and not call.goto:
                 said, goes_on = said & ~Outcome.RETURN, True
-        elif said is not Outcome.RETURN:
-            deciding.append((clause, said))
+        else:
+            met.append(clause)
         found |= said
         if not goes_on:
             return found

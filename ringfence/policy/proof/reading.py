@@ -62,7 +62,7 @@ def read(objects: Iterable[Json], family: int) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Element:
+class Element:
     """One element of a set or verdict map."""
 
     value: Json
@@ -118,7 +118,7 @@ class _Reader:
                 chains[base] = (Clause((), Call(name, goto=False), name), policy)
                 hooks.setdefault(hook, []).append(base)
         return Table(
-            self._family, _shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
+            self._family, shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
         )
 
     def _check(self, name: str, hook: str, body: Json) -> None:
@@ -135,7 +135,8 @@ class _Reader:
             comment = rule.get("comment")
             where = f"rule {rule['handle']} of chain {name}" + (f" ({comment})" if comment else "")
             try:
-                yield from self._rule(rule["expr"], where)
+                for clause in self._rule(rule["expr"], where):
+                    yield replace(clause, rule=rule["handle"])
             except UnprovableError as error:
                 raise UnprovableError(f"{where}: {error}") from error
 
@@ -192,7 +193,7 @@ class _Reader:
     def _vmap(self, body: Json, where: str) -> Iterable[Clause]:
         keys = keys_of(body["key"])
         held = self._elements(body["data"])
-        groups: dict[tuple[str, str], list[_Element]] = {}
+        groups: dict[tuple[str, str], list[Element]] = {}
         for element in held:
             groups.setdefault((element.comment, json.dumps(element.verdict)), []).append(element)
         if len(keys) > 1:
@@ -202,23 +203,23 @@ class _Reader:
             for matches in boxes(keys, [element.value for element in elements], self._family):
                 yield Clause(matches, verdict, f"{where} ({comment})" if comment else where)
 
-    def _elements(self, right: Json) -> list[_Element]:
+    def _elements(self, right: Json) -> list[Element]:
         """What a match compares with, one by one; a map's elements have verdicts."""
         match right:
             case {"set": [*held]}:
-                return [_element(each) for each in held]
+                return [element_of(each) for each in held]
             case str(name) if name.startswith("@"):
                 return self._held(name.removeprefix("@"))
-        return [_Element(right)]
+        return [Element(right)]
 
-    def _held(self, name: str) -> list[_Element]:
+    def _held(self, name: str) -> list[Element]:
         """The elements of a named set or map."""
         body = self._sets[name]
         if "timeout" in body or name in self._filled:
             raise UnprovableError(f"looks into @{name}, which changes by itself")
         if any("counter" not in each for each in body.get("stmt", ())):
             raise UnprovableError(f"looks into @{name}, whose elements do more than count")
-        return [_element(each) for each in body.get("elem", ())]
+        return [element_of(each) for each in body.get("elem", ())]
 
 
 def _rejection(body: Json) -> tuple[Json, Json]:
@@ -226,14 +227,15 @@ def _rejection(body: Json) -> tuple[Json, Json]:
     return (body.get("type"), body.get("expr")) if isinstance(body, dict) else (None, None)
 
 
-def _element(held: Json) -> _Element:
+def element_of(held: Json) -> Element:
+    """One element as nft tells it; raises UnprovableError for one that may go by itself."""
     value, verdict = held if isinstance(held, list) else (held, None)
     match value:
         case {"elem": {"val": inner, **others}}:
             if others.keys() - {"comment", "counter"}:
                 raise UnprovableError(f"compares with {shown(value)}, which may go by itself")
-            return _Element(inner, verdict, str(others.get("comment", "")))
-    return _Element(value, verdict)
+            return Element(inner, verdict, str(others.get("comment", "")))
+    return Element(value, verdict)
 
 
 def _both(some: list[Matches], others: list[Matches]) -> list[Matches]:
@@ -243,7 +245,7 @@ def _both(some: list[Matches], others: list[Matches]) -> list[Matches]:
     return [(*one, *other) for one, other in product(some, others)]
 
 
-def _check_apart(keys: list[Key], held: list[_Element]) -> None:
+def _check_apart(keys: list[Key], held: list[Element]) -> None:
     """Refuse elements of which two with different verdicts may hold for one packet.
 
     The kernel takes such, and nft does not tell which one it asks first.
@@ -263,7 +265,7 @@ def _check_apart(keys: list[Key], held: list[_Element]) -> None:
             raise UnprovableError(f"says two things about what {shown(held[at].value)} holds")
 
 
-def _shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
+def shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Clause, ...]]:
     """The same chains, but without calls of those that say nothing, or that deny whatever comes.
 
     Of the first there are none, and who calls one of the others denies by itself.

@@ -342,6 +342,235 @@ class Directive(_message.Message):
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
 
 @_typing.final
+class Inspection(_message.Message):
+    """A look at our rules in one network namespace as they are in the kernel now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """of the question; its answer has the same"""
+    uid: _builtins.str
+    """the pod's; empty for the node's own namespace"""
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Probe]:
+        """connections of which to tell the rules that judge them"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        uid: _builtins.str = ...,
+        probes: _abc.Iterable[Global___Probe] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "probes", b"probes", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inspection: _TypeAlias = Inspection  # noqa: Y015
+
+@_typing.final
+class Probe(_message.Message):
+    """The first packet of a connection, as it comes to a hook of the namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TO_OWN_FIELD_NUMBER: _builtins.int
+    hook: _builtins.str
+    """input, output or prerouting"""
+    protocol: _builtins.int
+    source: _builtins.bytes
+    """16 bytes"""
+    destination: _builtins.bytes
+    """16 bytes"""
+    port: _builtins.int
+    """destination port, of ICMP type * 256 + code"""
+    to_own: _builtins.bool
+    """whether the namespace holds the destination"""
+    def __init__(
+        self,
+        *,
+        hook: _builtins.str = ...,
+        protocol: _builtins.int = ...,
+        source: _builtins.bytes = ...,
+        destination: _builtins.bytes = ...,
+        port: _builtins.int = ...,
+        to_own: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "hook", b"hook", "port", b"port", "protocol", b"protocol", "source", b"source", "to_own", b"to_own"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
+
+@_typing.final
+class Inspected(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    MET_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    problem: _builtins.str
+    """why there is no answer; empty if there is one"""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___KernelRule]:
+        """in the kernel's order, chain by chain"""
+
+    @_builtins.property
+    def met(self) -> _containers.RepeatedCompositeFieldContainer[Global___Met]:
+        """one for each probe"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        problem: _builtins.str = ...,
+        rules: _abc.Iterable[Global___KernelRule] | None = ...,
+        met: _abc.Iterable[Global___Met] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "met", b"met", "problem", b"problem", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inspected: _TypeAlias = Inspected  # noqa: Y015
+
+@_typing.final
+class KernelRule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    chain: _builtins.str
+    handle: _builtins.int
+    """the kernel's number for it"""
+    text: _builtins.str
+    """as nft prints it, counters included"""
+    comment: _builtins.str
+    """the policy's handle; empty for rules of our own, and lookups"""
+    packets: _builtins.int
+    bytes: _builtins.int
+    counted: _builtins.bool
+    """whether it has a counter"""
+    def __init__(
+        self,
+        *,
+        chain: _builtins.str = ...,
+        handle: _builtins.int = ...,
+        text: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        counted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chain", b"chain", "comment", b"comment", "counted", b"counted", "handle", b"handle", "packets", b"packets", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KernelRule: _TypeAlias = KernelRule  # noqa: Y015
+
+@_typing.final
+class Met(_message.Message):
+    """Which rules of the answer judge a probe, the last one in the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """why that is not known; empty if it is"""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetRule]:
+        """empty where no rule does"""
+
+    def __init__(
+        self,
+        *,
+        problem: _builtins.str = ...,
+        rules: _abc.Iterable[Global___MetRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Met: _TypeAlias = Met  # noqa: Y015
+
+@_typing.final
+class MetRule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    ELEMENTS_FIELD_NUMBER: _builtins.int
+    handle: _builtins.int
+    @_builtins.property
+    def elements(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetElement]:
+        """of the sets and maps that it asks"""
+
+    def __init__(
+        self,
+        *,
+        handle: _builtins.int = ...,
+        elements: _abc.Iterable[Global___MetElement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements", "handle", b"handle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetRule: _TypeAlias = MetRule  # noqa: Y015
+
+@_typing.final
+class MetElement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SET_FIELD_NUMBER: _builtins.int
+    ELEMENT_FIELD_NUMBER: _builtins.int
+    DENIED_PACKETS_FIELD_NUMBER: _builtins.int
+    set: _builtins.str
+    element: _builtins.str
+    """as nft prints it"""
+    denied_packets: _builtins.int
+    """of those remembered now, by the element's mark"""
+    def __init__(
+        self,
+        *,
+        set: _builtins.str = ...,
+        element: _builtins.str = ...,
+        denied_packets: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denied_packets", b"denied_packets", "element", b"element", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetElement: _TypeAlias = MetElement  # noqa: Y015
+
+@_typing.final
 class DeclaredPort(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -44,6 +44,11 @@ class ControlPlaneStub:
                 request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.SerializeToString,
                 response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.FromString,
                 _registered_method=True)
+        self.Inspect = channel.stream_stream(
+                '/ringfence.v1.ControlPlane/Inspect',
+                request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Inspected.SerializeToString,
+                response_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Inspection.FromString,
+                _registered_method=True)
         self.Report = channel.unary_unary(
                 '/ringfence.v1.ControlPlane/Report',
                 request_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Batch.SerializeToString,
@@ -73,6 +78,13 @@ class ControlPlaneServicer:
 
     def Session(self, request_iterator, context):
         """An agent's standing conversation: it reports its state, and hears what to enforce.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Inspect(self, request_iterator, context):
+        """The other way round: what the control plane asks of an agent's kernel, and the answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +123,11 @@ def add_ControlPlaneServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.FromString,
                     response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.SerializeToString,
+            ),
+            'Inspect': grpc.stream_stream_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Inspected.FromString,
+                    response_serializer=ringfence_dot_wire_dot_generated_dot_agent__pb2.Inspection.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -182,6 +199,33 @@ class ControlPlane:
             '/ringfence.v1.ControlPlane/Session',
             ringfence_dot_wire_dot_generated_dot_agent__pb2.AgentState.SerializeToString,
             ringfence_dot_wire_dot_generated_dot_agent__pb2.Directive.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ringfence.v1.ControlPlane/Inspect',
+            ringfence_dot_wire_dot_generated_dot_agent__pb2.Inspected.SerializeToString,
+            ringfence_dot_wire_dot_generated_dot_agent__pb2.Inspection.FromString,
             options,
             channel_credentials,
             insecure,

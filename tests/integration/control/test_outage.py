@@ -16,7 +16,7 @@ from ringfence.link.identity import LinkConfig
 from ringfence.model.client import ClientKind
 from ringfence.model.flow import Loss, Observer
 from ringfence.wire import batch
-from ringfence.wire.generated.agent_pb2 import AgentState, Batch
+from ringfence.wire.generated.agent_pb2 import AgentState, Batch, Inspected, Inspection
 from ringfence.wire.limits import PROTOCOL
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
@@ -64,7 +64,11 @@ async def agent(world: World, directory: Path) -> AsyncIterator[Spool]:
     state = AgentState(
         protocol=PROTOCOL, kubernetes_cluster=CLUSTER, node="node1", clock_ns=time.time_ns()
     )
-    session = Session(link, lambda: state, lambda _: None)
+
+    async def look(question: Inspection) -> Inspected:
+        return Inspected(id=question.id)
+
+    session = Session(link, lambda: state, lambda _: None, look)
     await link.start()
     tasks = [asyncio.create_task(session.run()), asyncio.create_task(deliver(link, spool))]
     try:

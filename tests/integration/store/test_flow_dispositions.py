@@ -146,6 +146,16 @@ async def test_a_drop_that_nothing_else_saw_is_a_connection(store: FlowStore) ->
     assert (row["direction"], row["packets"], row["rule"]) == ("outbound", 3, "shop/deny")
 
 
+async def test_what_our_rules_reject_is_dropped_and_not_answered(store: FlowStore) -> None:
+    one, two = Agent("node1"), Agent("node2")
+    for agent, interface in ((one, 7), (two, 9)):
+        agent.saw(POD, interface, FRONT, (DB, 27017), **SILENT | {"refused": 1})
+    two.dropped(FRONT, (DB, 27017))
+    await insert(store, one, two)
+    found = dispose(records(await store.query(HOPS, WINDOW)), THROUGH, NOW)
+    assert (found.passed.tolist(), found.dropped.tolist()) == ([False], [True])
+
+
 async def test_drops_behind_a_service_belong_to_its_connection(store: FlowStore) -> None:
     one, two = pod_to_service(CARTS2)
     two.dropped(FRONT, (CARTS2, 8080))

@@ -10,6 +10,7 @@ import pytest
 from ringfence.agent.agent import Agent
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
+from ringfence.agent.enforce import Order
 from ringfence.agent.pods import node
 from ringfence.flows.record import FLOW_DTYPE
 from ringfence.kernel.drops import DROP_DTYPE
@@ -89,3 +90,24 @@ async def test_a_disk_that_takes_nothing_ends_no_agent(
     (tmp_path / "state" / "window").mkdir(parents=True)  # nor can what is there be taken away
     await agent._reporter.keep(agent._reporter.gather(1, 2, last=False))
     assert agent._spool.lost[Loss.REPORT_NOT_KEPT] == 2
+
+
+async def test_a_newer_order_waits_for_no_proof_of_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = Order(1, None), Order(2, None)
+    agent = made(tmp_path)
+    proved: list[Order] = []
+
+    def steps(order: Order, *_: object) -> Iterator[None]:
+        for _place in range(2):
+            yield
+            agent._order = newer  # heard while a namespace is proved
+            proved.append(order)
+
+    monkeypatch.setattr(agent._enforcer, "steps", steps)
+    agent._order = older
+    await agent._enforce()
+    assert (proved, agent._enforced) == ([older], 0)
+    await agent._enforce()
+    assert (proved, agent._enforced) == ([older, newer, newer], 2)

@@ -1,0 +1,82 @@
+"""Looks at our rules in one namespace as they are in the kernel, for who asks at a distance."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ringfence.agent.pods import Place
+from ringfence.kernel import nft
+from ringfence.kernel.nft import NftError
+from ringfence.model.address import Address
+from ringfence.policy.errors import UnprovableError
+from ringfence.policy.proof.witness import MetRule, met, opening
+from ringfence.wire.generated.agent_pb2 import (
+    Inspected,
+    Inspection,
+    KernelRule,
+    Met,
+    MetElement,
+    Probe,
+)
+from ringfence.wire.generated.agent_pb2 import (
+    MetRule as WireRule,
+)
+from ringfence.wire.limits import LONGEST_RULE, MOST_RULES
+
+Table = list[dict[str, Any]]
+
+
+def inspect(place: Place, question: Inspection) -> Inspected:
+    """What stands in a namespace; blocks. Raises KernelError where it cannot be read."""
+    table = nft.list_table(place.netns) or []
+    texts = nft.rule_texts(place.netns) if table else {}
+    bodies = [found["rule"] for found in table if "rule" in found][:MOST_RULES]
+    return Inspected(
+        id=question.id,
+        rules=[_rule(body, texts.get(body["handle"], "")) for body in bodies],
+        met=[_met(table, probe) for probe in question.probes],
+    )
+
+
+def _rule(body: dict[str, Any], text: str) -> KernelRule:
+    counters = (part["counter"] for part in body["expr"] if isinstance(part.get("counter"), dict))
+    counter = next(counters, None)
+    return KernelRule(
+        chain=body["chain"],
+        handle=body["handle"],
+        text=text[:LONGEST_RULE],
+        comment=body.get("comment", ""),
+        counted=counter is not None,
+        **(counter or {}),
+    )
+
+
+def _met(table: Table, probe: Probe) -> Met:
+    source, destination = Address(probe.source), Address(probe.destination)
+    packet = opening(probe.protocol, source, destination, probe.port, to_own=probe.to_own)
+    try:
+        rules = met(table, probe.hook, packet)
+        return Met(rules=list(_with_counters(table, rules)))
+    except (UnprovableError, NftError) as error:
+        return Met(problem=str(error))
+
+
+def _with_counters(table: Table, rules: Iterable[MetRule]) -> Iterator[WireRule]:
+    for rule in rules:
+        elements = [
+            MetElement(
+                set=one.set,
+                element=one.text if one.mark is None else f"{one.text} : {one.mark:#x}",
+                denied_packets=_denied(table, one.mark),
+            )
+            for one in rule.elements
+        ]
+        yield WireRule(handle=rule.handle, elements=elements)
+
+
+def _denied(table: Table, mark: int | None) -> int:
+    """Packets of the tuples that are remembered under a mark."""
+    if mark is None:
+        return 0
+    remembering = [found["set"]["name"] for found in table if "timeout" in found.get("set", ())]
+    drops = nft.read_drops(table, remembering)
+    return int(drops.packets[drops.mark == mark].sum()) + drops.overflow.get(mark, 0)

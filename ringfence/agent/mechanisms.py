@@ -1,0 +1,63 @@
+"""The mechanisms of the kernel that rules can be written in, and which one a node takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.errors import AgentError
+from ringfence.kernel import iptables, nft
+from ringfence.kernel.rules import Door
+from ringfence.policy.backends.interface import Backend
+from ringfence.policy.backends.iptables import Iptables
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.proof import reading, reading_iptables
+from ringfence.policy.proof.prove import Reader
+
+
+class Kind(StrEnum):
+    """What the agent may be told to write rules with."""
+
+    NFTABLES = "nftables"
+    IPTABLES_NFT = "iptables-nft"
+    IPTABLES_LEGACY = "iptables-legacy"
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """What writes rules, what loads and lists them, and what reads the list for the proof."""
+
+    backend: Callable[[], Backend]
+    door: Door
+    read: Reader
+
+
+MECHANISMS = {
+    Kind.NFTABLES: Mechanism(Nftables, nft, reading.read),
+    Kind.IPTABLES_NFT: Mechanism(Iptables, iptables.NFT, reading_iptables.read),
+    Kind.IPTABLES_LEGACY: Mechanism(Iptables, iptables.LEGACY, reading_iptables.read),
+}
+_FIRST_CHOICES = (Kind.NFTABLES, Kind.IPTABLES_LEGACY)
+"""Where nothing was said. Whoever has iptables-nft has nftables."""
+
+
+def choose(name: str) -> Kind:
+    """The one of this name, empty for the first that the machine has; raises AgentError."""
+    try:
+        wanted = (Kind(name),) if name else _FIRST_CHOICES
+    except ValueError:
+        raise AgentError(f"{name!r} is no back end: write {', '.join(Kind)}, or nothing") from None
+    for kind in wanted:
+        if MECHANISMS[kind].door.usable():
+            return kind
+    raise AgentError(
+        f"this machine has no {' and no '.join(wanted)}: nftables needs its library (libnftables1),"
+        " iptables its tools, ipset and the capability NET_RAW, and both the kernel's support"
+    )
+
+
+def enforcer(kind: Kind) -> Enforcer:
+    """What writes rules with this mechanism, and takes away what others left."""
+    chosen = MECHANISMS[kind]
+    rest = tuple(one.door for other, one in MECHANISMS.items() if other is not kind)
+    return Enforcer(chosen.backend(), chosen.door, chosen.read, rest)

@@ -1,0 +1,389 @@
+"""Policy as iptables rules that ask ipsets, in chains of our own in the mangle table.
+
+That table's chains are called at priority -150, where the tables of nftables stand too: after
+connection tracking, before NAT and before filter. The one touch of what others use is a jump at
+the head of INPUT, OUTPUT and PREROUTING. What we let pass returns there, so that the rest of the
+chain still has its say; what we drop is dropped for good.
+
+A set never changes: its name is a hash of what it holds. So rules and all the addresses that they
+ask change in one transaction for each family, and no packet meets half of a change. What is
+denied is remembered in a set for each denial, since an ipset cannot hold a packet's mark.
+
+The text is for `kernel.iptables`, in three parts: what `ipset restore` reads, then what
+`iptables-restore --noflush` reads of each family.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from ringfence.model.address import Address, Network, format_address, is_v4
+from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
+from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
+from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
+from ringfence.policy.handle import MID_STREAM
+from ringfence.policy.program import NodePolicy, PodBinding, ProgramId, Rule, SetId
+
+DROP_SET_SIZE = 4096
+"""Distinct tuples that a namespace remembers at a time, of each family, over all denials."""
+DROP_SET_LEAST = 64
+"""What each denial may remember however many there are."""
+_DROP_TIMEOUT = 600
+"""Seconds after which a tuple makes room, and is counted anew."""
+
+_HASH_REGION = 1024
+"""HTABLE_REGION_BITS of net/netfilter/ipset/ip_set_hash_gen.h."""
+
+_DROP = "RINGFENCE-DROP"
+_MOST_PORTS = 15
+"""Of one match of multiport (iptables-extensions(8)); a range takes two."""
+_MOST_ICMP_CODES = 256
+_ANY_ICMP = 255
+"""A type that iptables takes for all of them (net/netfilter/x_tables, icmp_match)."""
+
+_ESTABLISHED = (
+    "-m conntrack --ctstate ESTABLISHED -j RETURN",
+    # Only errors: a connection that a protocol helper expects is judged like any other.
+    f"-p {ICMP} -m conntrack --ctstate RELATED -j RETURN",
+    f"-p {ICMPV6} -m conntrack --ctstate RELATED -j RETURN",
+)
+# The answer of the filter table to a connection that someone rejects there.
+_OWN_RESET = "-p tcp -m conntrack --ctstate RELATED -m tcp --tcp-flags RST RST -j RETURN"
+_OPENS_NOTHING = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """IPv4 or IPv6, and the protocol of its ICMP."""
+
+    number: int
+    icmp: int
+
+
+_FAMILIES = (_Family(4, ICMP), _Family(6, ICMPV6))
+# RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
+# and RFC 2710, and path-MTU messages.
+_NEIGHBOURS = {
+    4: ("-p icmp -m icmp --icmp-type 3/4 -j RETURN",),
+    6: (
+        *(
+            f"-p icmpv6 -m icmp6 --icmpv6-type {kind} -m hl --hl-eq {hops} -j RETURN"
+            for kinds, hops in (((133, 134, 135, 136), 255), ((130, 131, 132, 143), 1))
+            for kind in kinds
+        ),
+        "-p icmpv6 -m icmp6 --icmpv6-type 2 -j RETURN",
+    ),
+}
+_DHCP = {
+    (4, Direction.INBOUND): ("-p udp -m udp --sport 67 --dport 68 -j RETURN",),
+    (4, Direction.OUTBOUND): ("-p udp -m udp --sport 68 --dport 67 -j RETURN",),
+    (6, Direction.INBOUND): ("-s fe80::/10 -p udp -m udp --sport 547 --dport 546 -j RETURN",),
+    (6, Direction.OUTBOUND): tuple(
+        f"-d {servers} -p udp -m udp --sport 546 --dport 547 -j RETURN"
+        for servers in ("fe80::/10", "ff02::1:2")
+    ),
+}
+
+
+class Iptables:
+    """The back end for kernels without nftables, or whose administrators want none of it."""
+
+    def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
+        """The rules of a pod's namespace; raises UnsupportedError."""
+        table = _Table(policy)
+        for hook, direction, programs in (
+            ("INPUT", Direction.INBOUND, binding.inbound),
+            ("OUTPUT", Direction.OUTBOUND, binding.outbound),
+        ):
+            if programs:
+                table.own_end(hook, direction, programs, binding.addresses, ())
+        return table.ruleset()
+
+    def render_node(self, policy: NodePolicy) -> Ruleset:
+        """The rules of the node's own namespace; raises UnsupportedError."""
+        table, binding = _Table(policy), policy.binding
+        if binding.received is not None:
+            table.received(binding.received)
+        for hook, direction, program, rules in (
+            ("INPUT", Direction.INBOUND, binding.inbound, binding.fail_safes_in),
+            ("OUTPUT", Direction.OUTBOUND, binding.outbound, binding.fail_safes_out),
+        ):
+            if program is not None:
+                table.own_end(hook, direction, (program,), binding.addresses, rules)
+        return table.ruleset()
+
+    def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
+        """The sets that `previous` lacks, and all rules, unless there is nothing to do."""
+        if previous is not None and previous.frame == desired.frame:
+            return ""
+        known = previous.sets if previous else {}
+        fresh = [name for name in sorted(desired.sets) if name not in known]
+        made = "".join(_made(name, desired.sets[name]) for name in fresh)
+        drops = "".join(_made_for_drops(n, len(desired.drop_sets)) for n in desired.drop_sets)
+        return f"# sets\n{made}{drops}{desired.frame}"
+
+
+@dataclass
+class _Table:
+    """The rules of one namespace in the making, for each family."""
+
+    policy: NodePolicy
+    _chains: dict[int, list[str]] = field(default_factory=lambda: {f.number: [] for f in _FAMILIES})
+    _jumps: list[tuple[str, str]] = field(default_factory=list)
+    _sets: dict[str, frozenset[str]] = field(default_factory=dict)
+    _elements: dict[tuple[SetId, _Family], frozenset[str]] = field(default_factory=dict)
+    _marks: Marks = field(default_factory=Marks)
+
+    def own_end(
+        self,
+        hook: str,
+        direction: Direction,
+        programs: Sequence[ProgramId],
+        addresses: tuple[Address, ...],
+        stated: Sequence[Rule],
+    ) -> None:
+        """The chains that judge what the namespace itself opens or is sent, by each program.
+
+        What one allows is for the next to judge: it returns, and what the last one allows returns
+        from here.
+        """
+        base = f"RINGFENCE-{hook}"
+        self._jumps.append((hook, base))
+        names = [f"{base}-{place}" for place in range(1, len(programs) + 1)]
+        for family in _FAMILIES:
+            safe = self._fail_safes(family, direction, addresses)
+            also = (line for rule in stated for line in self._rule(rule, family, direction))
+            comment = f'-m comment --comment "{MID_STREAM}"'
+            away = f"{_OPENS_NOTHING} {comment} {self._denied(MID_STREAM, direction)}"
+            calls = (*(f"-j {name}" for name in names[:-1]), f"-g {names[-1]}")
+            self._chain(family, base, (*dict.fromkeys((*safe, *also)), away, *calls))
+            for name, program in zip(names, programs, strict=True):
+                self._program(family, name, direction, program)
+
+    def received(self, program: ProgramId) -> None:
+        """The chains that judge, before DNAT, what the node is sent or dials for Services."""
+        base = "RINGFENCE-RECEIVED"
+        self._jumps += [("PREROUTING", base), ("OUTPUT", base)]
+        for family in _FAMILIES:
+            lines = [*_ESTABLISHED, *_control_plane(family, self.policy.control_plane)]
+            for exposed in self.policy.binding.exposures:
+                if exposed.local and not self._held(exposed.local, family):
+                    continue
+                where = "-m addrtype --dst-type LOCAL"
+                if exposed.local is not None:
+                    where = self._asked(exposed.local, family, "dst")
+                lines += (
+                    f"{where} {dialled} -g {base}-1"
+                    for dialled in _protocol(exposed.protocol, exposed.ports, family)
+                )
+            self._chain(family, base, lines)
+            self._program(family, f"{base}-1", Direction.INBOUND, program)
+
+    def ruleset(self) -> Ruleset:
+        """All of it as it stands."""
+        if not self._jumps:
+            return Ruleset("", {}, (), {})
+        drop_sets: list[str] = []
+        parts: list[str] = []
+        for family in _FAMILIES:
+            for mark in self._marks.given.values():
+                name = f"rf_drop_{mark:08x}_{family.number}"
+                drop_sets.append(name)
+                self._chain(family, _drop_chain(mark), _remembered(name))
+            self._chain(
+                family, _DROP, (f"-j MARK --set-xmark {DROP_MARK:#x}/0xffffffff", "-j DROP")
+            )
+            # Each goes to the head: the last one is asked first.
+            jumps = "".join(f"-I {hook} -j {to}\n" for hook, to in reversed(self._jumps))
+            chains = "".join(self._chains[family.number])
+            parts.append(f"# IPv{family.number}\n*mangle\n{chains}{jumps}COMMIT\n")
+        return Ruleset(
+            frame="".join(parts),
+            sets=self._sets,
+            drop_sets=tuple(drop_sets),
+            denials={mark: denial for denial, mark in self._marks.given.items()},
+        )
+
+    def _chain(self, family: _Family, name: str, lines: Iterable[str]) -> None:
+        head = f":{name} - [0:0]\n"
+        body = "".join(f"-A {name} {line}\n" for line in lines)
+        self._chains[family.number].append(head + body)
+
+    def _program(
+        self, family: _Family, name: str, direction: Direction, program: ProgramId
+    ) -> None:
+        rules = self.policy.programs[program].rules
+        lines = (line for rule in rules for line in self._rule(rule, family, direction))
+        self._chain(family, name, lines)
+
+    def _rule(self, rule: Rule, family: _Family, direction: Direction) -> Iterator[str]:
+        """One rule as lines, of which any may hold; none if it means no address of the family."""
+        _check(rule)
+        if not all(self._held(held, family) for held in (rule.peers, rule.local) if held):
+            return
+        inbound = direction is Direction.INBOUND
+        asked = [
+            self._asked(held, family, side)
+            for side, held in (
+                ("src" if inbound else "dst", rule.peers),
+                ("dst" if inbound else "src", rule.local),
+            )
+            if held is not None
+        ]
+        denies = rule.action is Action.DENY
+        verdict = self._denied(rule.handle, direction) if denies else "-j RETURN"
+        comment = f'-m comment --comment "{rule.handle}"'
+        protocols = [""] if rule.protocol is None else _protocol(rule.protocol, rule.ports, family)
+        for protocol in protocols:
+            yield " ".join([*filter(None, (protocol, *asked)), comment, verdict])
+
+    def _denied(self, handle: str, direction: Direction) -> str:
+        """The words that send a packet to be dropped and reported."""
+        return f"-g {_drop_chain(self._marks.of(Denial(handle, direction)))}"
+
+    def _asked(self, held: SetId, family: _Family, side: str) -> str:
+        """The words that ask whether an end is in a set of the policy."""
+        elements = self._held(held, family)
+        name = _name_of(elements, family)
+        self._sets[name] = elements
+        return f"-m set --match-set {name} {side}"
+
+    def _held(self, held: SetId, family: _Family) -> frozenset[str]:
+        """What a set of the policy holds of one family."""
+        if (held, family) not in self._elements:
+            self._elements[held, family] = frozenset(_elements(self.policy.sets[held], family))
+        return self._elements[held, family]
+
+    def _fail_safes(
+        self, family: _Family, direction: Direction, addresses: tuple[Address, ...]
+    ) -> Iterator[str]:
+        """What passes whatever the policy says, for the holder of the addresses."""
+        yield from _ESTABLISHED
+        held = self.policy.control_plane
+        if direction is Direction.INBOUND:
+            yield "-i lo -j RETURN"
+            for own in _of(family, addresses):
+                yield f"-s {own} -d {own} -j RETURN"
+            held = tuple(end for end in held if end[0] in addresses)
+        else:
+            yield _OWN_RESET
+            yield "-o lo -j RETURN"
+        yield from _NEIGHBOURS[family.number]
+        yield from _DHCP[family.number, direction]
+        yield from _control_plane(family, held)
+
+
+def _drop_chain(mark: int) -> str:
+    return f"{_DROP}-{mark:08x}"
+
+
+def _remembered(name: str) -> Iterator[str]:
+    """Count a tuple that is remembered already, else remember it; the last line counts the lost.
+
+    A tuple that is added again would be counted from one again.
+    """
+    tuple_ = f"{name} src,dst,dst"
+    yield f"-m set --match-set {tuple_} -g {_DROP}"
+    yield f"-j SET --add-set {tuple_}"
+    yield f"-m set --match-set {tuple_} ! --update-counters -g {_DROP}"
+    yield f"-g {_DROP}"
+
+
+def _control_plane(family: _Family, ends: Iterable[tuple[Address, int]]) -> Iterator[str]:
+    for address, port in ends:
+        for text in _of(family, (address,)):
+            yield f"-d {text} -p tcp -m tcp --dport {port} -j RETURN"
+
+
+def _of(family: _Family, addresses: Iterable[Address]) -> Iterator[str]:
+    v4 = family.icmp == ICMP
+    return (format_address(address) for address in addresses if is_v4(address) == v4)
+
+
+def _protocol(protocol: int, ports: tuple[PortRange, ...], family: _Family) -> Iterator[str]:
+    """What matches packets of the protocol to one of the ports, any of the texts."""
+    if not ports:
+        yield f"-p {protocol}"
+    elif protocol in (ICMP, ICMPV6):
+        if protocol == family.icmp:
+            kind = "icmp --icmp-type" if protocol == ICMP else "icmp6 --icmpv6-type"
+            yield from (f"-p {protocol} -m {kind} {each}" for p in ports for each in _messages(p))
+    else:
+        for some in _port_lists(ports):
+            yield f"-p {protocol} -m multiport --dports {some}"
+
+
+def _port_lists(ports: Iterable[PortRange]) -> Iterator[str]:
+    """The ports as often as multiport has to be asked."""
+    some: list[str] = []
+    room = _MOST_PORTS
+    for each in ports:
+        takes = 1 if each.first == each.last else 2
+        if takes > room:
+            yield ",".join(some)
+            some, room = [], _MOST_PORTS
+        some.append(str(each).replace("-", ":"))
+        room -= takes
+    yield ",".join(some)
+
+
+def _messages(ports: PortRange) -> Iterator[str]:
+    """Messages of ICMP, kept as type * 256 + code: each with its code, or a type with all."""
+    for kind in range(ports.first >> 8, (ports.last >> 8) + 1):
+        first, last = max(ports.first, kind << 8) & 0xFF, min(ports.last, kind << 8 | 0xFF) & 0xFF
+        if last - first + 1 == _MOST_ICMP_CODES:
+            yield str(kind)
+        else:
+            yield from (f"{kind}/{code}" for code in range(first, last + 1))
+
+
+def _check(rule: Rule) -> None:
+    """Raise UnsupportedError for what iptables could not say, or would misread."""
+    check_handle(rule.handle, "iptables")
+    if rule.rejects:
+        raise UnsupportedError(
+            f"rule {rule.handle}: iptables rejects in its filter table alone, behind translation"
+            " and others' rules; let the workspace drop what it denies, or use nftables"
+        )
+    if rule.protocol == 0:
+        raise UnsupportedError(f"rule {rule.handle}: iptables takes protocol 0 for every one")
+    if rule.ports and rule.protocol not in (TCP, UDP, SCTP, ICMP, ICMPV6):
+        name = format_protocol(rule.protocol)
+        raise UnsupportedError(f"rule {rule.handle}: iptables has no ports for {name}")
+    if rule.protocol == ICMP and any(ports.last >> 8 == _ANY_ICMP for ports in rule.ports):
+        raise UnsupportedError(f"rule {rule.handle}: iptables takes ICMP type 255 for every one")
+
+
+def _elements(networks: Iterable[Network], family: _Family) -> Iterator[str]:
+    for network in networks:
+        if network.is_v4 != (family.icmp == ICMP):
+            continue
+        text = str(network)
+        if text.endswith("/0"):  # which no set of networks holds
+            yield from ("0.0.0.0/1", "128.0.0.0/1") if network.is_v4 else ("::/1", "8000::/1")
+        else:
+            yield text
+
+
+def _name_of(elements: frozenset[str], family: _Family) -> str:
+    held = blake2b(" ".join(sorted(elements)).encode(), digest_size=8).hexdigest()
+    return f"rf_{held}_{family.number}"
+
+
+def _made(name: str, elements: frozenset[str]) -> str:
+    # The kernel shares the room out among parts of the table, so that there has to be plenty.
+    head = f"create {name} hash:net {_sized(name, len(elements))} maxelem {4 * len(elements)}\n"
+    return head + "".join(f"add {name} {element}\n" for element in sorted(elements))
+
+
+def _made_for_drops(name: str, sets: int) -> str:
+    room = max(DROP_SET_LEAST, DROP_SET_SIZE * len(_FAMILIES) // sets)
+    kind = f"hash:ip,port,ip {_sized(name, min(room, _HASH_REGION))}"
+    return f"create {name} {kind} maxelem {room} timeout {_DROP_TIMEOUT} counters\n"
+
+
+def _sized(name: str, elements: int) -> str:
+    """Family and size of the table. It grows for no packet, and shares no room up to a region."""
+    size = max(64, 1 << (elements - 1).bit_length())
+    return f"family {'inet' if name.endswith('_4') else 'inet6'} hashsize {size}"

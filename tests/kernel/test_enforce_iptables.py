@@ -1,0 +1,132 @@
+"""Chains and sets of iptables that a privileged pod changes: noticed, and written again."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from ringfence.agent.enforce import Enforcer, Order
+from ringfence.agent.mechanisms import MECHANISMS, Kind, enforcer
+from ringfence.agent.pods import Place
+from ringfence.kernel.iptables import IptablesError
+from ringfence.kernel.netns import inode
+from ringfence.policy.backends.iptables import Iptables
+from ringfence.wire import batch
+from tests.kernel.netns import Node, node_with_pods
+from tests.kernel.test_backends import footprint, refused
+from tests.kernel.test_cut import enforce, policy_of
+from tests.kernel.test_enforce import ADMIT, ANYTHING, _changed
+from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
+
+
+@pytest.fixture(params=["nft", "legacy"])
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with node_with_pods(2) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{tables} -I INPUT -p tcp --dport 81 -j ACCEPT",
+        "{tables} -D INPUT -j RINGFENCE-INPUT",
+        "{tables} -R INPUT 1 -p tcp -j RINGFENCE-INPUT",
+        "{tables} -I RINGFENCE-INPUT-1 -p udp -j RETURN",
+        "{tables} -F RINGFENCE-INPUT-1",
+        "{tables} -N RINGFENCE-FOREIGN",
+        "{tables} -F",
+        "ipset add {friends} 192.0.2.1",
+        "ipset flush {friends}",
+        "ipset create rf_foreign hash:net",
+    ],
+)
+def test_what_a_pod_writes_into_our_chains_and_sets_goes(
+    variant: str, node: Node, written: str
+) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    keeper = enforcer(Kind(f"iptables-{variant}"))
+    enforce(keeper, policy, uid=pod)
+    listed = keeper.door.list_table(pod.path) or []
+    before = keeper.door.fingerprint(listed)
+    (friends,) = (s["name"] for found in listed if (s := found.get("set", {})).get("elem")
+                  and s["family"] == 4)  # fmt: skip
+
+    tables = f"iptables-{variant} -t mangle"
+    pod.run(*written.format(tables=tables, friends=friends).split())
+    assert _changed(keeper)
+    enforce(keeper, policy, uid=pod)
+    assert keeper.door.fingerprint(keeper.door.list_table(pod.path) or []) == before
+
+    with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
+        udp.sendto(b"denied", (pod.address, 53))
+    assert not _changed(keeper)
+    ((drops, _),) = keeper.ledger.take()
+    (row,) = batch.decode(batch.DROPS, drops).to_pylist()
+    assert (row["provider_port"], row["packets"]) == (53, 1)
+
+
+def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: Node) -> None:
+    friend, pod = node.pods
+    keeper = enforcer(Kind(f"iptables-{variant}"))
+    enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    before = sorted(footprint(pod))
+    with tcp_echo(pod, pod.address, 81):
+        assert refused(friend, pod.address, 81)
+        enforce(keeper, policy_of(pod, ANYTHING, ANYTHING, friend), uid=pod)
+        tcp_exchange(friend, pod.address, 81, b"hello")
+    enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    assert sorted(footprint(pod)) == before
+
+
+def test_if_one_family_is_refused_both_stay_as_they_were(variant: str, node: Node) -> None:
+    friend, pod = node.pods
+    keeper = enforcer(Kind(f"iptables-{variant}"))
+    enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    before = sorted(footprint(pod))
+    other = Iptables().render_pod(
+        *((made := policy_of(pod, ANYTHING, ADMIT, friend)), made.pods[0])
+    )
+    commands = Iptables().transaction(other, None)
+    four, _, six = commands.rpartition("# IPv6\n")
+    broken = six.replace("-j RETURN", "-j NOWHERE", 1)
+    assert broken != six
+    with pytest.raises(IptablesError, match="ip6tables"):
+        keeper.door.apply(pod.path, f"{four}# IPv6\n{broken}")
+    assert sorted(footprint(pod)) == before
+    assert not _changed(keeper)
+
+
+def test_rules_that_cannot_be_said_leave_the_old_ones(variant: str, node: Node) -> None:
+    friend, pod = node.pods
+    keeper = enforcer(Kind(f"iptables-{variant}"))
+    enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    before = sorted(footprint(pod))
+    hopopt = type(ANYTHING)((*[type(r)(r.handle, r.action, 0, (), None) for r in ANYTHING.rules],
+                             *ANYTHING.rules))  # fmt: skip
+    place = Place("uid", pod.path, inode(pod.path))
+    outcome = keeper.apply(Order(2, policy_of(pod, hopopt, ANYTHING, friend)), [place])
+    assert "protocol 0" in outcome.problem
+    assert not outcome.programmed
+    assert sorted(footprint(pod)) == before
+
+
+def test_another_interface_that_is_called_lo_is_noticed(variant: str, node: Node) -> None:
+    friend, pod = node.pods
+    keeper: Enforcer = enforcer(Kind(f"iptables-{variant}"))
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    enforce(keeper, policy, uid=pod)
+    for change in (
+        ("lo", "down"), ("lo", "name", "other"), ("other", "up"),
+        ("eth0", "down"), ("eth0", "name", "lo"), ("lo", "up"),
+    ):  # fmt: skip
+        pod.run("ip", "link", "set", *change)
+    assert _changed(keeper)
+    outcome = keeper.apply(Order(2, policy), [Place("uid", pod.path, inode(pod.path))])
+    assert "called lo is not the loopback" in outcome.problem
+    assert MECHANISMS[Kind(f"iptables-{variant}")].door.judges(pod.path)

@@ -1,0 +1,159 @@
+"""What an agent tells of the rules in a pod's kernel, after real packets have met them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ringfence.agent.inspect import inspect
+from ringfence.agent.pods import Place
+from ringfence.kernel import nft
+from ringfence.kernel.netns import inode
+from ringfence.model.address import host_network, parse_address
+from ringfence.model.policy import OutsideEnd, ServiceEnd
+from ringfence.model.protocol import TCP, UDP
+from ringfence.policy.backends.nftables_told import is_lookup, stands_for
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.listed import listed
+from ringfence.policy.program import Program, ProgramId, SetId
+from ringfence.wire.generated.agent_pb2 import Inspected, Inspection, Met, Probe
+from tests.golden import shop
+from tests.kernel.netns import Node, Pod, node_with_pods
+from tests.kernel.test_nftables import load
+from tests.kernel.test_reject import ADMIT, ANSWERS, BACKEND, IN, MANY, SILENT, meets, policy_of
+from tests.kernel.traffic import tcp_echo, tcp_exchange
+
+FRIENDS, THEN = SetId("friends"), ProgramId("then")
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with node_with_pods(2) as made:
+        yield made
+
+
+def look(pod: Pod, *probes: Probe) -> Inspected:
+    place = Place("uid", pod.path, inode(pod.path))
+    return inspect(place, Inspection(id=1, uid="uid", probes=probes))
+
+
+def probe(client: str, server: str, port: int, protocol: int = TCP) -> Probe:
+    return Probe(
+        hook="input",
+        protocol=protocol,
+        source=parse_address(client),
+        destination=parse_address(server),
+        port=port,
+        to_own=True,
+    )
+
+
+def told(found: Inspected, met: Met) -> list[tuple[str, str, int]]:
+    """Chain, comment and packets of the rules that judge."""
+    rules = {rule.handle: rule for rule in found.rules}
+    return [(rules[one.handle].chain, rules[one.handle].comment, rules[one.handle].packets)
+            for one in met.rules]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_rule_that_judges_is_named_with_its_counter_and_element(
+    node: Node, family: int
+) -> None:
+    client, server = node.pods
+    address, peer = ((p.address, p.address6)[family == 6] for p in (server, client))
+    friends = replace(ADMIT, peers=FRIENDS)
+    policy, binding = policy_of(server, (friends, ANSWERS), ())
+    policy = replace(policy, sets={FRIENDS: (host_network(parse_address(peer)),)})
+    load(server, BACKEND.render_pod(policy, binding))
+    with tcp_echo(server, address, 80):
+        tcp_exchange(client, address, 80, b"hello")
+    meets(client, address, 81, TCP)
+    stranger = {4: "192.0.2.1", 6: "2001:db8::1"}[family]
+    found = look(server, probe(peer, address, 80), probe(peer, address, 81),
+                 probe(stranger, address, 80))  # fmt: skip
+    allowed, denied, other = found.met
+    chain = f"rf_input_{family}"
+    assert told(found, allowed) == [(chain, friends.handle, 1)]
+    assert told(found, denied) == told(found, other) == [(chain, ANSWERS.handle, 1)]
+    (element,) = allowed.rules[0].elements
+    assert (element.set, element.element) == (f"rf_friends_{family}", peer)
+    rules = {rule.handle: rule for rule in found.rules}
+    text = rules[allowed.rules[0].handle].text
+    assert f"saddr @rf_friends_{family} tcp dport 80 counter packets 1 bytes" in text
+    beside = [one.chain for one in found.rules
+              if stands_for(friends, "input", one.chain, one.comment, one.text)]  # fmt: skip
+    assert beside == ["rf_input_4", "rf_input_6"]
+
+
+def test_of_a_lookup_the_element_is_named_with_what_it_denied(node: Node) -> None:
+    client, server = node.pods
+    policy, binding = policy_of(server, (ADMIT, *MANY, SILENT), ())
+    load(server, BACKEND.render_pod(policy, binding))
+    for _ in range(3):
+        meets(client, server.address, 85, TCP)
+    found = look(server, probe(client.address, server.address, 85))
+    (met,) = found.met
+    (rule,) = met.rules
+    text = next(one.text for one in found.rules if one.handle == rule.handle)
+    assert is_lookup(text)
+    assert "goto rf_reject" in text
+    (element,) = rule.elements
+    assert element.set == "rf_input_4_1"
+    assert element.element.startswith("0.0.0.0/0 . 6 . 85 : 0x")
+    assert element.denied_packets == 3
+
+
+def test_each_program_that_allows_is_named(node: Node) -> None:
+    client, server = node.pods
+    policy, binding = policy_of(server, (ADMIT, SILENT), ())
+    second = replace(ADMIT, handle="kubernetes/NetworkPolicy/shop/web/ingress%5B0%5D")
+    binding = replace(binding, inbound=(IN, THEN))
+    policy = replace(
+        policy, programs={**policy.programs, THEN: Program((second, SILENT))}, pods=(binding,)
+    )
+    load(server, BACKEND.render_pod(policy, binding))
+    found = look(server, probe(client.address, server.address, 80))
+    assert [comment for _, comment, _ in told(found, found.met[0])] == [
+        ADMIT.handle,
+        second.handle,
+    ]
+
+
+def test_what_no_rule_speaks_of_and_what_is_not_understood_is_told(node: Node) -> None:
+    client, server = node.pods
+    assert not look(server, probe(client.address, server.address, 80)).met[0].rules
+    policy, binding = policy_of(server, (ADMIT, SILENT), ())
+    load(server, BACKEND.render_pod(policy, binding))
+    nft.apply(server.path, "insert rule inet ringfence rf_input meta mark 1 accept")
+    (met,) = look(server, probe(client.address, server.address, 80, UDP)).met
+    assert "rf_input: looks at" in met.problem
+    assert not met.rules
+
+
+def test_each_rule_stands_beside_its_own_of_the_kernel(node: Node) -> None:
+    (where, _) = node.pods
+    policies = (
+        shop.allow("carts", shop.app("front-end"), shop.app("carts"), 8081),
+        shop.allow("front", shop.app("payment"), ServiceEnd("sock-shop", "front-end"), 80),
+        shop.allow("outside", OutsideEnd(), ServiceEnd("sock-shop", "front-end"), 80),
+    )
+    held = shop.policy_set(*policies)
+    compiled = compile_policies(held, ())
+    stood = 0
+    for position in held.governed:
+        found = listed(held.snapshot, compiled, position)
+        policy = compiled.policies[found.item.cluster, found.node]
+        pods = {pod.uid: pod for pod in policy.pods}
+        load(where, BACKEND.render_pod(policy, pods[found.uid]) if found.uid
+             else BACKEND.render_node(policy))  # fmt: skip
+        kernel = [one for one in look(where).rules if one.comment]
+        beside = [
+            [one.handle for one in kernel
+             if stands_for(rule.rule, rule.hook, one.chain, one.comment, one.text)]
+            for rule in found.rules
+        ]  # fmt: skip
+        assert all(0 < len(some) <= 2 for some in beside), found.item.display
+        every = sorted(handle for some in beside for handle in some)
+        assert every == sorted(one.handle for one in kernel)
+        stood += len(every)
+    assert stood > 50
