@@ -10,7 +10,8 @@ from ringfence.model.policy import Action
 from ringfence.model.protocol import SCTP, UDP, PortRange
 from ringfence.policy.program import Rule
 from tests.kernel.netns import Node, Pod, node_with_pods
-from tests.kernel.test_nftables import FRIENDS, drops, inbound, load
+from tests.kernel.test_backends import FRIENDS
+from tests.kernel.test_nftables import drops, inbound, load
 from tests.kernel.traffic import family, open_socket
 
 OPEN, CLOSED = 5353, 5354
