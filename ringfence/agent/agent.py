@@ -278,7 +278,7 @@ class Agent:
         order, places = self._order, [pod.place for pod in self._here.pods]
         if order is None:
             return
-        steps = self._enforcer.steps(order, [*places, node()])
+        steps = self._enforcer.steps(order, [*places, node()], self._known_pods())
         while await self._kernel.run(partial(next, steps, True)) is None:
             # Others have the kernel between two steps. A newer order waits for no proof of this
             # one: what is not proved then is proved with it.
@@ -291,6 +291,11 @@ class Agent:
             log.error("rules", problem=outcome.problem or "none any more")
         self._outcome = outcome
         self._session.tell()
+
+    def _known_pods(self) -> tuple[Pod, ...] | None:
+        """The pods that are here; None while the runtime or the kernel tells nothing of them."""
+        told = self._runtime and not self._runtime_problem and self._here.interfaces
+        return self._here.pods if told else None
 
     # Telling
 

@@ -34,6 +34,9 @@ def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBindin
 
     Its rules must be in force: the next packet of what is forgotten here meets them.
     """
+    received = binding.received if isinstance(binding, NodeBinding) else None
+    if not (binding.inbound or binding.outbound or received):
+        return  # of the connections that a busy node tracks none need be asked about
     listening = {(held.protocol, held.port) for held in sockets.listening(netns)}
     own = frozenset(binding.addresses)
     tracked = conntrack.entries(netns)

@@ -5,8 +5,8 @@ the kernel has taken its successor in one transaction: a failure changes nothing
 Rules are in force once they are proved: read back, and held against the policy for every packet.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ringfence.agent.cut import cut_denied
 from ringfence.agent.drops import DropLedger
-from ringfence.agent.pods import Place
+from ringfence.agent.gate import Gatekeeper
+from ringfence.agent.pods import Place, Pod
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.kernel.rules import Door
@@ -22,10 +23,21 @@ from ringfence.model.address import Address
 from ringfence.policy import program
 from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
 from ringfence.policy.errors import UnprovableError
-from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
+from ringfence.policy.program import (
+    NO_GUARDED,
+    Guarded,
+    NodeBinding,
+    NodePolicy,
+    Passage,
+    PodBinding,
+)
 from ringfence.policy.proof.prove import Reader, prove
 from ringfence.policy.proof.reading import read as read_nft
 from ringfence.wire.generated.agent_pb2 import Directive
+
+_UNKNOWN_PODS = (
+    "the node's rules stay as found: the container runtime has not told yet which pods are here"
+)
 
 log = structlog.get_logger()
 
@@ -69,8 +81,14 @@ def read_order(directive: Directive) -> Order:
     return Order(directive.revision, program.decode(data) if data else None)
 
 
-def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -> Plan:
-    """Which rules belong in which namespace."""
+def plan(
+    policy: NodePolicy | None,
+    places: Iterable[Place],
+    backend: Backend,
+    released: Iterable[Passage] = (),
+    guarded: Guarded = NO_GUARDED,
+) -> Plan:
+    """Which rules belong in which namespace; the node's depend on whom it sees besides."""
     bindings = _bindings(policy) if policy else {}
     rulesets: dict[Place, Ruleset | None] = {}
     problems: dict[Place, str] = {}
@@ -80,7 +98,7 @@ def plan(policy: NodePolicy | None, places: Iterable[Place], backend: Backend) -
             if policy is None or binding is None:
                 rulesets[place] = None
             elif isinstance(binding, NodeBinding):
-                rulesets[place] = _unless_empty(backend.render_node(policy))
+                rulesets[place] = _unless_empty(backend.render_node(policy, released, guarded))
             else:
                 rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
         except UnsupportedError as error:
@@ -130,41 +148,66 @@ class Enforcer:
     _held: dict[Place, _Held] = field(default_factory=dict)
     """Of those with rules, the first was proved longest ago."""
     _policy: NodePolicy | None = None
+    _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
+    _guarded: Guarded = field(default_factory=dict)
 
-    def apply(self, order: Order, places: Iterable[Place]) -> Outcome:
-        """Bring every namespace to what the order asks, each in one transaction, and prove it."""
-        for _ in self.steps(order, places):
+    def apply(
+        self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
+    ) -> Outcome:
+        """Bring every namespace to what the order asks, each in one transaction, and prove it.
+
+        `pods` are those that are here, None if that is not known: then nobody else is released.
+        """
+        for _ in self.steps(order, places, pods):
             pass
         return self.outcome
 
-    def steps(self, order: Order, places: Iterable[Place]) -> Iterator[None]:
+    def steps(
+        self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
+    ) -> Iterator[None]:
         """The same, with a rest before each proof: by the first one all rules are written.
 
         `outcome` is what came of it, in the end.
         """
         self.tampered = False
+        # The node first: who is gone must not leave the gate open for who gets its address.
+        places = sorted(places, key=lambda place: bool(place.uid))
+        node = next((place for place in places if not place.uid), None)
+        released, problems = self._see(order.policy, node, pods)
+        places = [place for place in places if place not in problems]
         self._policy = order.policy
-        wanted = plan(order.policy, places, self.backend)
-        problems = dict(wanted.problems)
+        wanted = plan(order.policy, places, self.backend, released, self._guarded)
+        problems |= wanted.problems
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
-        for place, ruleset in wanted.rulesets.items():
-            try:
-                if ruleset is None or order.policy is None:
-                    self._clear(place)
-                else:
-                    self._program(place, ruleset, order.policy)
-            except KernelError as error:
-                problems[place] = str(error)
+        problems |= self._write(wanted.rulesets, order.policy)
         written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
-        for place in written:
+        for place in reversed(written):  # the node last: by then it is known who may pass
+            if not place.uid and order.policy and order.policy.gate:
+                proved = {one.uid for one in written} - {one.uid for one in problems}
+                problems |= self._release(place, order.policy, pods, proved)
             if (held := self._held.get(place)) and not held.frame:
                 yield
             if problem := self._prove(place):
                 problems[place] = problem
         proved = {place.uid for place in written} - {place.uid for place in problems}
         self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)
+
+    def _write(
+        self, rulesets: Mapping[Place, Ruleset | None], policy: NodePolicy | None
+    ) -> dict[Place, str]:
+        """Bring namespaces to their rulesets; returns where that failed, and why."""
+        problems = {}
+        for place, ruleset in rulesets.items():
+            try:
+                if ruleset is None or policy is None:
+                    self._clear(place)
+                else:
+                    self._program(place, ruleset, policy)
+            except KernelError as error:
+                problems[place] = str(error)
+        return problems
 
     def read_drops(
         self, others: NDArray[np.void], addresses: Mapping[Place, Iterable[Address]]
@@ -185,6 +228,44 @@ class Enforcer:
                 self._distrust(place)
         self._prove_again()
         self.ledger.read_others(others, addresses)
+
+    def _see(
+        self, policy: NodePolicy | None, node: Place | None, pods: Sequence[Pod] | None
+    ) -> tuple[frozenset[Passage], dict[Place, str]]:
+        """What the gate lets through for now, and why the node stays as found, if it does."""
+        if pods is not None:
+            self._guarded = {pod.place.uid: pod.alone for pod in pods}
+        if node is None or policy is None:
+            self._gatekeeper.released = None
+            return frozenset(), {}
+        needed = policy.gate is not None or any(pod.guarded for pod in policy.pods)
+        if pods is None and needed and node not in self._held:
+            return frozenset(), {node: _UNKNOWN_PODS}
+        if policy.gate is None:
+            self._gatekeeper.released = None
+            return frozenset(), {}
+        try:
+            return self._gatekeeper.keep(node, pods, self.door), {}
+        except KernelError as error:
+            return frozenset(), {node: str(error)}
+
+    def _release(
+        self, node: Place, policy: NodePolicy, pods: Sequence[Pod] | None, proved: Collection[str]
+    ) -> dict[Place, str]:
+        """Let those through whose rules are in force; returns why that failed, if it did."""
+        held = self._held.get(node)
+        if policy.gate is None or held is None or held.ruleset is None:
+            return {}
+        released, problems = self._gatekeeper.due(policy.gate, pods, proved)
+        try:
+            ruleset = self.backend.render_node(policy, released, self._guarded)
+            if commands := self.backend.transaction(ruleset, held.ruleset):
+                self.door.apply(node.netns, commands)
+                self._held[node] = replace(held, ruleset=ruleset, frame=b"")
+            self._gatekeeper.released = released
+        except (KernelError, UnsupportedError) as error:
+            problems[node] = str(error)
+        return problems
 
     def _clear(self, place: Place) -> None:
         held = self._held.get(place)
@@ -219,6 +300,9 @@ class Enforcer:
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
         cut_denied(place.netns, policy, _bindings(policy)[place.uid])
+        for pod in policy.pods if not place.uid else ():
+            if pod.guarded and self._guarded.get(pod.uid):
+                cut_denied(place.netns, policy, pod)
         denials = {**(held.denials if held else {}), **ruleset.denials}
         self._held[place] = _Held(ruleset, denials=denials)
 
@@ -263,8 +347,11 @@ class Enforcer:
         policy = self._policy
         binding = _bindings(policy).get(place.uid) if policy else None
         try:
+            released = self._gatekeeper.released or ()
             held.problem = (
-                str(prove(policy, binding, table, self.read)) if policy and binding else ""
+                str(prove(policy, binding, table, self.read, released, self._guarded))
+                if policy and binding
+                else ""
             )
         except UnprovableError as error:
             held.problem = f"not proved: {error}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from ringfence.kernel.cri import Sandbox
@@ -9,6 +10,7 @@ from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, netns_id
 from ringfence.kernel.netns import inode
 from ringfence.model.address import Address, parse_network
+from ringfence.policy.program import Passage
 
 NODE_NETNS = Path("/proc/self/ns/net")
 
@@ -41,6 +43,11 @@ class Pod:
     addresses: tuple[Address, ...]
     interfaces: frozenset[int]
     """The node's ends of its veths, by ifindex."""
+    namespace: str = ""
+    passages: frozenset[Passage] = frozenset()
+    """Its addresses, each behind the interfaces by which the node routes its packets."""
+    alone: frozenset[str] = frozenset()
+    """The names of those that lead to this pod alone, not to all that a bridge joins."""
 
 
 @dataclass
@@ -65,7 +72,8 @@ def locate(
     sometimes not there yet.
     """
     ends: dict[int, set[int]] = {}
-    for interface in interfaces:
+    at = {interface.ifindex: interface for interface in interfaces}
+    for interface in at.values():
         if interface.peer_netns_id is not None:
             ends.setdefault(interface.peer_netns_id, set()).add(interface.ifindex)
     pods: list[Pod] = []
@@ -81,7 +89,12 @@ def locate(
             unreached[sandbox.uid] = str(error)
             continue
         mine = ends.get(known_as, set()) if known_as is not None else set()
-        pods.append(Pod(place, sandbox.addresses, frozenset(mine)))
+        alone = frozenset(at[one].name for one in mine if at[one].master is None)
+        joined = {at[master].name for one in mine if (master := at[one].master) in at}
+        passages = frozenset(Passage(*pair) for pair in product(alone | joined, sandbox.addresses))
+        pods.append(
+            Pod(place, sandbox.addresses, frozenset(mine), sandbox.namespace, passages, alone)
+        )
     return tuple(pods), unreached
 
 

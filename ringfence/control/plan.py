@@ -10,7 +10,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.override import Override
-from ringfence.model.policy import Action, Denied, Workspace
+from ringfence.model.policy import Action, Denied, NewPods, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole, Stage
@@ -76,9 +76,11 @@ def describe_changes(
         catch_all = (
             f"inbound {workspace.catch_all.inbound}, outbound {workspace.catch_all.outbound}"
         )
+        new_pods = ", new pods closed" if workspace.new_pods is NewPods.CLOSED else ""
         yield (
             f"workspace {name}: enforce p{version}{f' instead of p{was[1]}' if was else ''}, "
-            f"{counted(len(workspace.policies), 'policy', 'policies')}, catch-all {catch_all}"
+            f"{counted(len(workspace.policies), 'policy', 'policies')}, "
+            f"catch-all {catch_all}{new_pods}"
             + (", denied by REJECT" if workspace.denied is Denied.REJECT else "")
         )
         if was:

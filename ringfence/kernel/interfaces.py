@@ -21,7 +21,7 @@ from ringfence.model.address import V4_MAPPED, Address
 
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETNSID = 18, 22, 90
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
+_IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 10, 18, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _PORT_OF = {Tunnel.VXLAN: 15, Tunnel.GENEVE: 5}  # IFLA_VXLAN_PORT, IFLA_GENEVE_PORT
 _IFLA_VXLAN_GPE = 27
@@ -60,6 +60,8 @@ class Interface:
     """
     tunnel: DecodeAs | None = None
     """Of a VXLAN or Geneve device, the UDP port of the packets outside."""
+    master: int | None = None
+    """The bridge, or what else it is a port of, by ifindex."""
 
 
 def list_interfaces() -> tuple[Interface, ...]:
@@ -143,6 +145,7 @@ def _interface(
     told = attributes(answer[_LINK.size :])
     details = attributes(told.get(_IFLA_LINKINFO, b""))
     kind = _text(details.get(_IFLA_INFO_KIND, b""))
+    master = told.get(_IFLA_MASTER)
     peer, netns = told.get(_IFLA_LINK), told.get(_IFLA_LINK_NETNSID)
     return Interface(
         ifindex=ifindex,
@@ -154,6 +157,7 @@ def _interface(
         addresses=frozenset(addresses.get(ifindex, ())),
         in_network=ifindex in in_network,
         tunnel=_tunnel(kind, attributes(details.get(_IFLA_INFO_DATA, b""))),
+        master=_number(master) if master else None,
     )
 
 

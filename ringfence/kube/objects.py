@@ -1,12 +1,13 @@
 """From Kubernetes objects to inventory items. Pure; whatever objects say is data, never trusted."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ringfence.kube import schema
 from ringfence.model import labels
-from ringfence.model.address import Address, format_address, parse_address
+from ringfence.model.address import Address, Network, format_address, parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.manifest import Metadata, PolicyManifest
@@ -29,6 +30,8 @@ _NETWORK_IS_UP = "PodReadyToStartContainers"
 """The pod condition that says since when its sandbox has a network, as the kubelet noticed."""
 _NOTICED = timedelta(seconds=2)
 """How long that takes a kubelet, which looks each second, and writes whole seconds down."""
+_FREEING = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"})
+"""Capabilities with which a container changes rules, gets hold of who may, or of the kernel."""
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _UNFOLLOWED_OWNERS = frozenset({"Node"})
 """A static pod's mirror is owned by its node, which says nothing of what the pod is."""
@@ -89,6 +92,10 @@ def pod_item(
     ]
     if owner is not None:
         pairs += [(labels.OWNER_KIND, owner.kind), (labels.OWNER_NAME, owner.name)]
+    everyone = (spec.init_containers, spec.containers, spec.ephemeral_containers)
+    net_admin = any(_is_net_admin(one) for some in everyone for one in some or ())
+    if net_admin:
+        pairs.append((labels.NET_ADMIN, "true"))
     # Others end before the pod serves, and give no port a name (Kubernetes' sidecar containers).
     sidecars = [one for one in spec.init_containers or () if one.restart_policy == "Always"]
     containers = [*sidecars, *(spec.containers or ())]
@@ -110,6 +117,7 @@ def pod_item(
             if (protocol := _protocol(port.protocol)) is not None
         ),
         probe_ports=tuple(sorted({port for one in containers for port in _probe_ports(one)})),
+        net_admin=net_admin,
         workload_name=owner.name if owner is not None else meta.name,
         since_ns=_epoch_ns(_network_since(status)),
     )
@@ -134,6 +142,7 @@ def node_item(cluster: ClusterId, node: schema.Node, annotations: Iterable[str] 
         labels=_made(pairs),
         exact_labels=labels.inexact(meta.labels or {}),
         node=meta.name,
+        pod_networks=_networks(node.spec.pod_cidrs or ()),
         workload_name=meta.name,
         since_ns=_epoch_ns(meta.creation_timestamp),
     )
@@ -268,6 +277,14 @@ def _serving(conditions: schema.Conditions) -> bool:
     return known is not False
 
 
+def _is_net_admin(container: schema.Container) -> bool:
+    """Whether it may change the rules of its network namespace, or take the leave to do so."""
+    context = container.security_context or schema.SecurityContext()
+    added = (context.capabilities or schema.Capabilities()).add or ()
+    names = {name.upper().removeprefix("CAP_") for name in added}
+    return bool(context.privileged) or bool(names & _FREEING)
+
+
 def _probe_ports(container: schema.Container) -> Iterator[tuple[int, int]]:
     """Where the kubelet dials the pod: probes and lifecycle hooks, over TCP all of them."""
     named = {port.name: port.container_port for port in container.ports or () if port.name}
@@ -343,4 +360,13 @@ def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
             found[parse_address(text)] = None
         except InputError:
             continue
+    return tuple(found)
+
+
+def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Those that are networks, in order, each once."""
+    found: dict[Network, None] = {}
+    for text in texts:
+        with suppress(InputError):
+            found[parse_network(text)] = None
     return tuple(found)

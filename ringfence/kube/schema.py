@@ -72,9 +72,23 @@ class Lifecycle(_Part, frozen=True):
     pre_stop: Handler | None = None
 
 
-class Container(_Part, frozen=True):
-    """A container of a pod, or an init container."""
+class Capabilities(_Part, frozen=True):
+    """What a container may do besides what its runtime lets all of them do."""
 
+    add: list[str] | None = None
+
+
+class SecurityContext(_Part, frozen=True):
+    """What a container is allowed."""
+
+    privileged: bool | None = None
+    capabilities: Capabilities | None = None
+
+
+class Container(_Part, frozen=True):
+    """A container of a pod, an init container or an ephemeral one."""
+
+    security_context: SecurityContext | None = None
     restart_policy: str = ""
     ports: list[ContainerPort] | None = None
     liveness_probe: Handler | None = None
@@ -91,6 +105,7 @@ class PodSpec(_Part, frozen=True):
     service_account_name: str = ""
     containers: list[Container] | None = None
     init_containers: list[Container] | None = None
+    ephemeral_containers: list[Container] | None = None
 
 
 class PodIp(_Part, frozen=True):
@@ -138,10 +153,17 @@ class NodeStatus(_Part, frozen=True):
     addresses: list[NodeAddress] | None = None
 
 
+class NodeSpec(_Part, frozen=True):
+    """What a node is given."""
+
+    pod_cidrs: list[str] | None = msgspec.field(name="podCIDRs", default=None)
+
+
 class Node(_Part, frozen=True):
     """A node."""
 
     metadata: Metadata
+    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
 

@@ -254,6 +254,14 @@ class CatchAll:
         return self.inbound if direction is Direction.INBOUND else self.outbound
 
 
+class NewPods(StrEnum):
+    """What a pod of the scope may do on the network before its rules are in force."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    """Nothing: its node drops what it sends and what it is sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """A versioned set of policies bound to one scope; only the primary one can be enforced.
@@ -268,6 +276,7 @@ class Workspace:
     clusters: tuple[Cluster, ...]
     policies: tuple[Policy, ...]
     denied: Denied = Denied.DROP
+    new_pods: NewPods = NewPods.OPEN
 
     def __post_init__(self) -> None:
         policies: list[str] = [policy.id for policy in self.policies]

@@ -392,3 +392,18 @@ def comparisons(query: Query) -> Iterator[Compare]:
             yield from comparisons(inner)
         case Everything():
             return
+
+
+def confined(query: Query, key: str) -> frozenset[str] | None:
+    """Values of which an item that satisfies the query has one for the key; None for any."""
+    match query:
+        case Compare(compared, Operator.EQ | Operator.IN, values) if compared == key:
+            return frozenset(values)
+        case And(queries):
+            found = [held for part in queries if (held := confined(part, key)) is not None]
+            return min(found, key=len) if found else None
+        case Or(queries):
+            either = [confined(part, key) for part in queries]
+            every = [held for held in either if held is not None]
+            return frozenset().union(*every) if len(every) == len(either) else None
+    return None

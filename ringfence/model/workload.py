@@ -93,7 +93,7 @@ class Item:
     dials. `containers` are the container ports a pod declares. A network has no `addresses`:
     it holds those of `network` that no other item holds, nor a smaller network. `exact_labels`
     are `model.labels.inexact` of its Kubernetes labels. `manifest` is what a Kubernetes policy
-    says (`model.manifest`).
+    says (`model.manifest`). `pod_networks` of a node hold the addresses of its pods.
     """
 
     key: ItemKey
@@ -111,6 +111,9 @@ class Item:
     network: Network | None = None
     exact_labels: tuple[tuple[str, str], ...] = ()
     manifest: str = ""
+    pod_networks: tuple[Network, ...] = ()
+    net_admin: bool = False
+    """Whether a pod may change the rules in its own network namespace."""
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)

@@ -20,6 +20,7 @@ from ringfence.policy import notes
 from ringfence.policy.bound import NOTHING, Bound, Made, Rules
 from ringfence.policy.ends import NAMES, ResolvedEnd, resolve
 from ringfence.policy.fronts import Fronts
+from ringfence.policy.gate import Gates
 from ringfence.policy.hop import Hop
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import OrderedRule
@@ -83,7 +84,8 @@ class Compiler:
         self._programs = Programs()
         self._bound = Bound(self._programs)
         self._layers = Layers(kubernetes, self._programs)
-        self._nodes = Nodes(living, surroundings, self._programs)
+        self._gates = Gates(tree, enforced)
+        self._nodes = Nodes(living, surroundings, self._programs, self._gates)
         self._entries = [
             _Translated(one) for one in all_entries(tree, enforced, moment.at_ns, quarantines)
         ]
@@ -153,7 +155,7 @@ class Compiler:
             layers = notes.places(self._layers.widenings, self._display)
             widened = notes.widened([*self._widened.values(), layers])
             self._warnings = (*unknown, *self._expired, *widened)
-        return self._warnings
+        return (*self._warnings, *self._gates.notes(), *self._nodes.notes())
 
     def _who(self) -> Who:
         return Who(self._living, self._sets, self._fronts, self._said)

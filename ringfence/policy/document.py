@@ -36,7 +36,7 @@ from ringfence.model.duration import format_duration
 from ringfence.model.errors import InputError
 from ringfence.model.ids import AddressSetName, FilterName, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Denied, Workspace
+from ringfence.model.policy import SPOKEN, Action, CatchAll, Cluster, Denied, NewPods, Workspace
 from ringfence.model.protocol import (
     WITH_PORTS,
     format_protocol,
@@ -217,7 +217,7 @@ def _source(kind: str, given: Mapping[str, Field]) -> Source:
 
 
 def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace:
-    known = ("scope", "primary", "catchAll", "denied", "clusters", "policies")
+    known = ("scope", "primary", "newPods", "catchAll", "denied", "clusters", "policies")
     given = spec.required(known, "scope", "catchAll")
     references.append(Reference("scope", given["scope"].text(), given["scope"]))
     clusters = _distinct(given.get("clusters"), _cluster, lambda cluster: cluster.name)
@@ -231,6 +231,7 @@ def _workspace(name: str, spec: Field, references: list[Reference]) -> Workspace
         clusters,
         _distinct(given.get("policies"), read, lambda one: one.id),
         Denied(given["denied"].choice(Denied)) if "denied" in given else Denied.DROP,
+        NewPods(given["newPods"].choice(NewPods)) if "newPods" in given else NewPods.OPEN,
     )
 
 
@@ -335,6 +336,8 @@ def address_set_spec(one: AddressSet) -> dict[str, Any]:
 def workspace_spec(workspace: Workspace) -> dict[str, Any]:
     """What stands under `spec` of a workspace."""
     primary = {} if workspace.primary else {"primary": False}
+    closed = workspace.new_pods is NewPods.CLOSED
+    new_pods = {"newPods": str(workspace.new_pods)} if closed else {}
     catch_all = {
         "inbound": str(workspace.catch_all.inbound),
         "outbound": str(workspace.catch_all.outbound),
@@ -345,6 +348,7 @@ def workspace_spec(workspace: Workspace) -> dict[str, Any]:
     return {
         "scope": workspace.scope,
         **primary,
+        **new_pods,
         "catchAll": Inline(catch_all),
         **denied,
         **({"clusters": clusters} if clusters else {}),

@@ -15,6 +15,8 @@ from ringfence.model.verdict import Decision, Layer
 
 MID_STREAM = "mid-stream"
 """The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
+NEW_POD = "new-pod"
+"""The handle of the rule by which a node drops packets of pods that wait for their rules."""
 _WIDENED = "+widened"
 _MAX_NAME = 36
 _MAX_KUBERNETES = 56

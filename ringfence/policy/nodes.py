@@ -12,6 +12,7 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.protocol import PortRange
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.failsafe import NodeAccess, fail_safes
+from ringfence.policy.gate import Gates
 from ringfence.policy.layers import Layers
 from ringfence.policy.program import (
     Exposure,
@@ -45,8 +46,12 @@ class Surroundings:
 class Nodes:
     """The policies of all nodes and hosts of an inventory, of which no node comes or goes."""
 
-    def __init__(self, living: Living, surroundings: Surroundings, programs: Programs) -> None:
+    def __init__(
+        self, living: Living, surroundings: Surroundings, programs: Programs, gates: Gates
+    ) -> None:
         self._living, self._surroundings, self._programs = living, surroundings, programs
+        self._gates = gates
+        self._notes: dict[NodeKey, tuple[str, ...]] = {}
         self._positions: dict[NodeKey, int] = {}
         self._pods: dict[NodeKey, set[int]] = {}
         self._users: dict[SetId, set[NodeKey]] = {}
@@ -70,7 +75,7 @@ class Nodes:
                 self._pods[_home(one.before)].discard(one.at)
             if one.after and one.after.kind is ItemKind.POD:
                 self._pods.setdefault(_home(one.after), set()).add(one.at)
-            if not one.of_labels_only:
+            if self._gates or not one.of_labels_only:
                 changed |= {_home(side) for side in one.sides if side.kind is ItemKind.POD}
         return changed
 
@@ -126,8 +131,26 @@ class Nodes:
             for name in policy.sets:
                 self._users.setdefault(name, set()).add(node)
             self.policies[node] = policy
+            self._note(node, policy)
             changed.add(node)
         return changed
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know of nodes, a line each."""
+        for node in sorted(self._notes):
+            yield from self._notes[node]
+
+    def _note(self, node: NodeKey, policy: NodePolicy) -> None:
+        ungated = self._gates.note(self._living.items[self._positions[node]])
+        names = [f"{pod.namespace}/{pod.name}" for pod in policy.pods if pod.guarded]
+        guarded = (
+            f"NET_ADMIN: node {policy.node} judges too what it routes for pods that may undo the"
+            f" rules in their own namespaces (at {', '.join(names)})"
+        )
+        told = (*([ungated] if ungated else []), *([guarded] if names else []))
+        self._notes.pop(node, None)
+        if told:
+            self._notes[node] = told
 
     def encoded(self, node: NodeKey) -> bytes:
         """The policy as `program.encode` has it, of parts that are encoded once for all nodes."""
@@ -175,6 +198,7 @@ class Nodes:
             pods=pods,
             binding=binding,
             control_plane=tuple(sorted(self._surroundings.control_plane)),
+            gate=self._gates.of(item, (self._living.items[at] for at in self._pods.get(node, ()))),
         )
 
     def _bindings(
@@ -192,7 +216,15 @@ class Nodes:
             )
             if inbound or outbound:
                 uid = item.key.rpartition("/")[2]
-                yield PodBinding(uid, item.namespace, item.name, item.addresses, inbound, outbound)
+                yield PodBinding(
+                    uid=uid,
+                    namespace=item.namespace,
+                    name=item.name,
+                    addresses=item.addresses,
+                    inbound=inbound,
+                    outbound=outbound,
+                    guarded=item.net_admin,
+                )
 
     def _safe(self, item: Item, who: Who) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
         alike = item.cluster, item.kind

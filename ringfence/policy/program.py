@@ -5,6 +5,7 @@ mechanism. Programs and sets are shared by their content, so that a pod that com
 changes bindings and set elements only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
@@ -62,6 +63,8 @@ class PodBinding:
     addresses: tuple[Address, ...]
     inbound: tuple[ProgramId, ...]
     outbound: tuple[ProgramId, ...]
+    guarded: bool = False
+    """Whether its node judges by them too, since it may change its own namespace's rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,39 @@ class NodeBinding:
     fail_safes_out: tuple[Rule, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What keeps pods apart until their rules are in force: their node drops their packets.
+
+    Pods have their addresses in `networks`. Those of other namespaces than `namespaces`, None for
+    any, need not wait for rules, and of the others those with the uids `free`. All else that has
+    such an address waits until its programs are in force.
+    """
+
+    networks: tuple[Network, ...]
+    namespaces: tuple[str, ...] | None
+    free: tuple[str, ...]
+
+    def spares(self, namespace: str, uid: str) -> bool:
+        """Whether a pod need not wait for rules."""
+        return uid in self.free or (
+            self.namespaces is not None and namespace not in self.namespaces
+        )
+
+
+Guarded = Mapping[str, frozenset[str]]
+"""By uid of a guarded pod the interfaces of its node that lead to it alone, by name."""
+NO_GUARDED: Guarded = {}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Passage:
+    """An address behind an interface of its node, by the interface's name: a gate may let it be."""
+
+    interface: str
+    address: Address
+
+
 def as_programs(bound: ProgramId | tuple[ProgramId, ...] | None) -> tuple[ProgramId, ...]:
     """The programs of a direction, a pod's or a node's, in order."""
     return bound if isinstance(bound, tuple) else (bound,) if bound else ()
@@ -113,6 +149,8 @@ class NodePolicy:
     binding: NodeBinding
     control_plane: tuple[tuple[Address, int], ...]
     """Where the agent reaches the control plane, (address, TCP port): never blocked."""
+    gate: Gate | None = None
+    """Before pods that are new; None where all may talk at once."""
 
 
 def encode(policy: NodePolicy) -> bytes:

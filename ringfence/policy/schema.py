@@ -6,7 +6,7 @@ is there. What it refuses, that refuses as well.
 
 from typing import Any
 
-from ringfence.model.policy import SPOKEN, SPOKEN_BY_POLICIES, Denied, Rank
+from ringfence.model.policy import SPOKEN, SPOKEN_BY_POLICIES, Denied, NewPods, Rank
 from ringfence.model.protocol import NAMES, WITH_PORTS
 from ringfence.policy.document import API_VERSION, KINDS, NAME
 from ringfence.policy.policy_fields import DEFAULT_NAMESPACE, DEFAULT_PRIORITY, OUTSIDE, OWN
@@ -100,6 +100,8 @@ def _workspace() -> Schema:
                 "default": True,
                 "description": "Whether it can be enforced; a scope has one such workspace.",
             },
+            "newPods": _choice("What a new pod may do before its rules are in force.", NewPods)
+            | {"default": str(NewPods.OPEN)},
             "catchAll": _object({"inbound": action, "outbound": action}, "inbound", "outbound"),
             "denied": _choice("What a denied connection meets: silence, or an answer.", Denied)
             | {"default": str(Denied.DROP)},

@@ -80,8 +80,12 @@ def _of_addresses(one: Alteration) -> set[Hashable]:
 
 
 def _shares(living: Living, one: Alteration) -> bool:
-    """Whether others hold its addresses: which of them counts may have changed."""
-    return any(len(living.holding(address)) > 1 for address in one.addresses)
+    """Whether others hold its addresses with the same claim: which counts may have changed."""
+    for address in one.addresses:
+        guests = [living.items[at].host_network for at in living.holding(address)]
+        if guests.count(False) > 1 or (len(guests) > 1 and all(guests)):
+            return True
+    return False
 
 
 def _of_service(one: Alteration) -> set[Hashable]:

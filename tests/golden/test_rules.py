@@ -1,5 +1,7 @@
 """The five examples of policies, from intent to programs and to nftables rules."""
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.model.address import parse_address, parse_network
@@ -9,7 +11,15 @@ from ringfence.policy.backends.interface import Backend
 from ringfence.policy.backends.iptables import Iptables
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import Compiled, compile_policies
-from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
+from ringfence.policy.program import (
+    Gate,
+    NodeBinding,
+    NodePolicy,
+    Passage,
+    ProgramId,
+    Rule,
+    SetId,
+)
 from tests.golden.conftest import Golden
 from tests.golden.shop import allow, app, policy_set
 
@@ -47,6 +57,22 @@ def test_rules(golden: Golden, name: str, backend: Backend) -> None:
         f"# {where}\n{backend.transaction(rules, None)}\n" for where, rules in parts.items()
     )
     golden(name, text)
+
+
+def test_the_gate_before_new_pods(golden: Golden) -> None:
+    compiled = compile_policies(policy_set(), CONTROL_PLANE)
+    (policy,) = (p for p in compiled.policies.values() if p.node == "node1")
+    networks = (parse_network("10.244.1.0/24"), parse_network("fd00:244:1::/64"))
+    alone = replace(
+        policy,
+        binding=NodeBinding(policy.binding.addresses, None, None, None),
+        gate=Gate(networks, ("sock-shop",), ()),
+    )
+    released = [
+        Passage("veth3f2a", parse_address(text)) for text in ("10.244.1.10", "fd00:244:1::a")
+    ]
+    backend = Nftables()
+    golden("gate.nft", backend.transaction(backend.render_node(alone, released), None))
 
 
 def describe(compiled: Compiled) -> str:

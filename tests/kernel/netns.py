@@ -127,6 +127,7 @@ def node_with_pods(count: int) -> Iterator[Node]:
 
 
 def join(node: Namespace, pod: Namespace, number: int) -> Pod:
+    """Make a namespace the pod of that number of a node, with a way to the others at once."""
     device = f"veth{number}"
     address, gateway = f"10.99.{number}.2", f"10.99.{number}.1"
     address6, gateway6 = f"fd00:99:{number}::2", f"fd00:99:{number}::1"

@@ -61,9 +61,11 @@ def node() -> Iterator[Node]:
 def policy_of(
     pod: Pod, inbound: tuple[Rule, ...], outbound: tuple[Rule, ...]
 ) -> tuple[NodePolicy, PodBinding]:
-    bound = [(name,) if rules else () for name, rules in ((IN, inbound), (OUT, outbound))]
+    bound_in, bound_out = (
+        (name,) if rules else () for name, rules in ((IN, inbound), (OUT, outbound))
+    )
     own = tuple(map(parse_address, (pod.address, pod.address6)))
-    binding = PodBinding("uid", "shop", pod.name, own, *bound)
+    binding = PodBinding("uid", "shop", pod.name, own, bound_in, bound_out)
     programs = {name: Program(some) for name, some in ((IN, inbound), (OUT, outbound)) if some}
     nothing = NodeBinding((), None, None, None)
     return (

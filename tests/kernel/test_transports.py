@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from ringfence.agent.mechanisms import Mechanism
 from ringfence.model.policy import Action
 from ringfence.model.protocol import SCTP, UDP, PortRange
 from ringfence.policy.program import Rule
 from tests.kernel.netns import Node, Pod, node_with_pods
-from tests.kernel.test_backends import FRIENDS
-from tests.kernel.test_nftables import drops, inbound, load
+from tests.kernel.test_backends import FRIENDS, drops, inbound, load
 from tests.kernel.traffic import family, open_socket
 
 OPEN, CLOSED = 5353, 5354
@@ -19,7 +19,7 @@ LARGE = bytes(6000)
 """Five fragments on a veth, of which only the first has ports."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def node() -> Iterator[Node]:
     with node_with_pods(2) as made:
         yield made
@@ -31,11 +31,13 @@ def allowed(protocol: int) -> Rule:
 
 
 @pytest.mark.parametrize("version", ["address", "address6"])
-def test_fragments_are_judged_by_the_ports_of_the_whole(node: Node, version: str) -> None:
+def test_fragments_are_judged_by_the_ports_of_the_whole(
+    mechanism: Mechanism, node: Node, version: str
+) -> None:
     client, server = node.pods
     mine, its = getattr(client, version), getattr(server, version)
-    loaded = inbound(server, mine, allowed=allowed(UDP))
-    load(server, loaded)
+    loaded = inbound(mechanism, server, mine, allowed=allowed(UDP))
+    load(mechanism, server, loaded)
     for port, passes in ((OPEN, True), (CLOSED, False)):
         with (
             open_socket(server, its, socket.SOCK_DGRAM) as listening,
@@ -49,22 +51,22 @@ def test_fragments_are_judged_by_the_ports_of_the_whole(node: Node, version: str
             else:
                 with pytest.raises(TimeoutError):
                     listening.recv(1)
-    assert drops(server, loaded) == {(mine, its, UDP, CLOSED): 1}
+    assert drops(mechanism, server, loaded) == {(mine, its, UDP, CLOSED): 1}
 
 
 @pytest.mark.parametrize("version", ["address", "address6"])
-def test_sctp_is_judged_by_its_ports(node: Node, version: str) -> None:
+def test_sctp_is_judged_by_its_ports(mechanism: Mechanism, node: Node, version: str) -> None:
     """Its INIT, from a raw socket and to one: whether or not the kernel has SCTP itself."""
     client, server = node.pods
     mine, its = getattr(client, version), getattr(server, version)
-    loaded = inbound(server, mine, allowed=allowed(SCTP))
-    load(server, loaded)
+    loaded = inbound(mechanism, server, mine, allowed=allowed(SCTP))
+    load(mechanism, server, loaded)
     with raw(server, its) as listening, raw(client, its) as sending:
         for port in (CLOSED, OPEN):
             sending.sendto(sctp_init(port), (its, 0))
         packet = listening.recv(2048)
         assert struct.unpack("!HH", packet[-24 - 8 :][:4]) == (1000, OPEN)
-    assert drops(server, loaded) == {(mine, its, SCTP, CLOSED): 1}
+    assert drops(mechanism, server, loaded) == {(mine, its, SCTP, CLOSED): 1}
 
 
 def raw(where: Pod, address: str) -> socket.socket:

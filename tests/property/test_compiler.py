@@ -15,11 +15,28 @@ from ringfence.control.judged import JudgedBy
 from ringfence.inventory.living import News
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, parse_address, parse_network
-from ringfence.model.ids import ClusterId, ItemKey, RevisionId, Version, item_key
+from ringfence.model.ids import ClusterId, ItemKey, PolicyId, RevisionId, Version, item_key
 from ringfence.model.labels import LABEL_PREFIX
 from ringfence.model.manifest import Metadata, PolicyManifest
-from ringfence.model.policy import Action, CatchAll
+from ringfence.model.policy import (
+    Action,
+    CatchAll,
+    CidrEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    NewPods,
+    OutsideEnd,
+    OwnNodeEnd,
+    Policy,
+    Rank,
+    ScopeEnd,
+    ServiceEnd,
+    Workspace,
+)
+from ringfence.model.protocol import TCP
 from ringfence.model.quarantine import Quarantine
+from ringfence.model.query import parse
 from ringfence.model.ranges import spans
 from ringfence.model.workload import Backend, ContainerPort, Item, ItemKind
 from ringfence.policy.failsafe import NodeAccess
@@ -81,16 +98,17 @@ class Changing:
         self.revision += 1
         told = {k: v for k, v in one.labels.items() if not k.startswith(LABEL_PREFIX)}
         app = {LABEL_PREFIX + "app": told["app"]} if "app" in told else {}
-        self.items[one.key] = RevisionId(self.revision), replace(one, labels={**told, **app})
+        one = replace(one, labels={**told, **app})
+        if one.kind is ItemKind.NODE and one.name == "n1":
+            one = replace(one, pod_networks=(parse_network("10.0.0.0/16"),))
+        if one.kind is ItemKind.POD:
+            one = replace(one, net_admin=one.name.endswith("1"))
+        self.items[one.key] = RevisionId(self.revision), one
 
     def some(self, digits: _Digits, kind: ItemKind) -> Item | None:
         """One of a kind, if there is any."""
         found = sorted(key for key, (_, one) in self.items.items() if one.kind is kind)
         return self.items[digits.choose(found)][1] if found else None
-
-    def change(self, digits: _Digits) -> None:
-        """Something changes."""
-        digits.choose(CHANGES)(self, digits)
 
 
 def relabelled(world: Changing, digits: _Digits) -> None:
@@ -199,7 +217,8 @@ def quarantined(world: Changing, digits: _Digits) -> None:
 def written(world: Changing, digits: _Digits) -> None:
     (one, version), *others = world.judged_by.workspaces
     catch_all = CatchAll(digits.choose([Action.ALLOW, Action.DENY]), Action.DENY)
-    fresh = replace(one, catch_all=catch_all, policies=one.policies[::-1])
+    new_pods = digits.choose(list(NewPods))
+    fresh = replace(one, catch_all=catch_all, policies=one.policies[::-1], new_pods=new_pods)
     pairs = ((fresh, Version(version + 1)), *others)
     world.judged_by = replace(world.judged_by, workspaces=pairs)
 
@@ -207,26 +226,59 @@ def written(world: Changing, digits: _Digits) -> None:
 OF_ITEMS: list[Callable[[Changing, _Digits], None]] = [
     relabelled, moved, comes, goes, backends, fronts, manifests,
 ]  # fmt: skip
-CHANGES = [*OF_ITEMS, *OF_ITEMS, *OF_ITEMS, told, listed, later, quarantined, written]
-CHANGES += [node_goes, node_comes]
+CHANGES = [*OF_ITEMS, *OF_ITEMS, *OF_ITEMS, told, told, listed, listed, later, quarantined]
+CHANGES += [written, node_goes, node_comes]
+Step = tuple[Callable[[Changing, _Digits], None], int]
+steps = st.lists(
+    st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 2**40)), min_size=1, max_size=3),
+    min_size=3,
+    max_size=6,
+)
+
+
+def speaking(one: Workspace) -> Workspace:
+    """The workspace with policies besides that depend on what few others do."""
+    everyone, all_of = CidrEnd((parse_network("0.0.0.0/0"),)), ScopeEnd(one.scope)
+    ends: list[tuple[End, End]] = [
+        (OutsideEnd(), all_of),
+        (all_of, FqdnEnd("example.org")),
+        (OwnNodeEnd(), everyone),
+        (all_of, ServiceEnd("shop", "carts")),
+        (all_of, FilterEnd(parse('kind = "node"'))),
+        (everyone, everyone),
+        (all_of, CidrEnd((parse_network("198.51.100.0/24"),))),
+        (OwnNodeEnd(), ServiceEnd("shop", "gone")),
+    ]
+    more = tuple(
+        Policy(PolicyId(f"m{at}-{action}"), *pair, TCP, (), action, Rank.ABSOLUTE, 1)
+        for at, pair in enumerate(ends)
+        for action in (Action.ALLOW, Action.DENY)
+    )
+    return replace(one, policies=(*one.policies, *more))
 
 
 @given(
     worlds(),
     st.sampled_from([(), (), (CLUSTERS[0],)]),
-    st.lists(st.lists(st.integers(0, 2**60), min_size=1, max_size=3), min_size=3, max_size=6),
+    steps,
+    st.lists(st.sampled_from(NewPods), min_size=10),
 )
 def test_what_stands_is_what_a_full_compile_gives(
-    drawn: World, live: tuple[ClusterId, ...], steps: list[list[int]]
+    drawn: World, live: tuple[ClusterId, ...], steps: list[list[Step]], new_pods: list[NewPods]
 ) -> None:
-    judged_by = JudgedBy(drawn.tree, tuple(drawn.enforced), (), tuple(drawn.quarantines), live)
+    (first, version), *others = drawn.enforced
+    enforced = tuple(
+        (replace(one, new_pods=choice), its)
+        for (one, its), choice in zip([(speaking(first), version), *others], new_pods, strict=False)
+    )
+    judged_by = JudgedBy(drawn.tree, enforced, (), tuple(drawn.quarantines), live)
     world = Changing({}, judged_by, replace(MOMENT, at_ns=0), 0)
     for one in drawn.items:
         world.put(one)
     standing, known = Standing(SURROUNDINGS), dict[ItemKey, tuple[RevisionId, Item]]()
-    for numbers in ([], *steps):
-        for number in numbers:
-            world.change(_Digits(number))
+    for some in ([], *steps):
+        for change, number in some:
+            change(world, _Digits(number))
         news: News = {
             key: world.items.get(key)
             for key in known.keys() | world.items.keys()

@@ -4,13 +4,13 @@ A back end is pure. It renders one ruleset for each network namespace, and the s
 transaction that leads from one ruleset to the next; what it cannot express it refuses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from ringfence.model.policy import Direction
 from ringfence.policy.errors import PolicyError
-from ringfence.policy.program import NodePolicy, PodBinding
+from ringfence.policy.program import NO_GUARDED, Guarded, NodePolicy, Passage, PodBinding
 
 
 class UnsupportedError(PolicyError):
@@ -45,8 +45,14 @@ class Backend(Protocol):
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
 
-    def render_node(self, policy: NodePolicy) -> Ruleset:
-        """The rules of the node's own namespace; raises UnsupportedError."""
+    def render_node(
+        self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
+    ) -> Ruleset:
+        """The rules of the node's own namespace; raises UnsupportedError.
+
+        The gate lets through what was `released`, and nothing else of its networks. What comes
+        and goes by an interface of a `guarded` pod is judged by the pod's programs.
+        """
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """Commands that lead from `previous`, None if unknown, to `desired`, all or nothing.

@@ -23,7 +23,16 @@ from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, fo
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
 from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
 from ringfence.policy.handle import MID_STREAM
-from ringfence.policy.program import NodePolicy, PodBinding, ProgramId, Rule, SetId
+from ringfence.policy.program import (
+    NO_GUARDED,
+    Guarded,
+    NodePolicy,
+    Passage,
+    PodBinding,
+    ProgramId,
+    Rule,
+    SetId,
+)
 
 DROP_SET_SIZE = 4096
 """Distinct tuples that a namespace remembers at a time, of each family, over all denials."""
@@ -100,8 +109,19 @@ class Iptables:
                 table.own_end(hook, direction, programs, binding.addresses, ())
         return table.ruleset()
 
-    def render_node(self, policy: NodePolicy) -> Ruleset:
-        """The rules of the node's own namespace; raises UnsupportedError."""
+    def render_node(
+        self,
+        policy: NodePolicy,
+        released: Iterable[Passage] = (),  # noqa: ARG002 - of gates
+        guarded: Guarded = NO_GUARDED,
+    ) -> Ruleset:
+        """The rules of the node's own namespace; raises UnsupportedError, for a gate too."""
+        if policy.gate is not None:
+            raise UnsupportedError("newPods: closed: iptables has no gate, nftables has one")
+        if any(pod.guarded and guarded.get(pod.uid) for pod in policy.pods):
+            raise UnsupportedError(
+                "pods that may undo their rules: nftables judges them at their node, iptables not"
+            )
         table, binding = _Table(policy), policy.binding
         if binding.received is not None:
             table.received(binding.received)

@@ -10,40 +10,39 @@ would otherwise adopt the rest of a connection that was cut; then the program of
 family decides (`nftables_table.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables_gate import interface, write_gate
 from ringfence.policy.backends.nftables_table import (
     FAMILIES,
+    FROM_LOOPBACK,
+    NEIGHBOURS,
     TABLE,
+    TO_LOOPBACK,
     Family,
     Programs,
     Table,
     protocol_match,
 )
 from ringfence.policy.handle import MID_STREAM
-from ringfence.policy.program import Exposure, NodePolicy, PodBinding, ProgramId
-
-PRIORITY = -150
+from ringfence.policy.program import (
+    NO_GUARDED,
+    Exposure,
+    Guarded,
+    NodePolicy,
+    Passage,
+    PodBinding,
+    ProgramId,
+)
 
 _ESTABLISHED = (
     "ct state established accept",
     # Only errors: a connection that a protocol helper expects is judged like any other.
     "ct state related meta l4proto { icmp, ipv6-icmp } accept",
-)
-# RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
-# and RFC 2710.
-_NEIGHBOURS = (
-    (
-        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit,"
-        " nd-neighbor-advert } ip6 hoplimit 255 accept"
-    ),
-    (
-        "icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done,"
-        " mld2-listener-report } ip6 hoplimit 1 accept"
-    ),
 )
 _PATH_MTU = (
     "icmp type destination-unreachable icmp code frag-needed accept",
@@ -59,10 +58,9 @@ _DHCP = {
         "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
     ),
 }
+_INTERFACE = {Direction.OUTBOUND: "iifname", Direction.INBOUND: "oifname"}
 # The answer to a connection that is rejected: only errors, and resets, are made in its name.
 _OWN_RESET = "ct state related tcp flags & rst == rst accept"
-# By their type: a privileged pod can give any interface the name of the loopback.
-_FROM_LOOPBACK, _TO_LOOPBACK = "meta iiftype loopback accept", "meta oiftype loopback accept"
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
@@ -81,10 +79,13 @@ class Nftables:
         ):
             if programs:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
-                _own_end(table, hook, direction, programs, safe)
+                base = partial(table.base_chain, hook, hook)
+                _own_end(base, table, hook, direction, programs, safe)
         return table.ruleset()
 
-    def render_node(self, policy: NodePolicy) -> Ruleset:
+    def render_node(
+        self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
+    ) -> Ruleset:
         """The rules of the node's own namespace; raises UnsupportedError."""
         table, binding = self._table(policy), policy.binding
         for hook, direction, program, rules in (
@@ -94,9 +95,19 @@ class Nftables:
             if program is not None:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 stated = (table.rule(rule, direction, f) for rule in rules for f in FAMILIES)
-                _own_end(table, hook, direction, (program,), dict.fromkeys((*safe, *stated)))
+                base = partial(table.base_chain, hook, hook)
+                safe = tuple(dict.fromkeys((*safe, *stated)))
+                _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
+        if policy.gate is not None:
+            write_gate(table, policy.gate, released)
+        pods = [pod for pod in policy.pods if pod.guarded and guarded.get(pod.uid)]
+        for hook, direction in (
+            ("prerouting", Direction.OUTBOUND),
+            ("postrouting", Direction.INBOUND),
+        ):
+            _guard(table, hook, direction, pods, guarded)
         return table.ruleset()
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
@@ -118,7 +129,34 @@ class Nftables:
         return Table(self._programs)
 
 
+def _guard(
+    table: Table,
+    hook: str,
+    direction: Direction,
+    pods: Sequence[PodBinding],
+    guarded: Guarded,
+) -> None:
+    """The chains by which the node judges what pods send, or are sent, by their interfaces.
+
+    In prerouting and postrouting, where it has not been translated yet, and has been: as the pods'
+    own namespaces see it, but for masquerading, which comes last. What is denied is dropped.
+    """
+    outbound = direction is Direction.OUTBOUND
+    table.silent = True
+    to_pods = []
+    for place, pod in enumerate(pods):
+        if programs := pod.outbound if outbound else pod.inbound:
+            name = f"guard_{direction}_{place}"
+            safe = _fail_safes(direction, pod.addresses, table.programs.policy.control_plane)
+            _own_end(partial(table.chain, name), table, name, direction, programs, safe)
+            names = sorted(map(interface, guarded[pod.uid]))
+            to_pods.append(f"{_INTERFACE[direction]} {{ {', '.join(names)} }} goto rf_{name}")
+    if to_pods:
+        table.base_chain(f"guard_{direction}", hook, to_pods)
+
+
 def _own_end(
+    write: Callable[[Iterable[str]], None],
     table: Table,
     hook: str,
     direction: Direction,
@@ -127,7 +165,8 @@ def _own_end(
 ) -> None:
     """The chains that judge what the namespace itself opens or is sent, by each program.
 
-    What one allows is for the next to judge: it returns, and the last one accepts.
+    `write` writes the first one. What one allows is for the next to judge: it returns, and the
+    last one accepts.
     """
     away = f"{_OPENS_NOTHING} {table.denied(MID_STREAM, direction)}"
     *before, last = (hook if not at else f"{hook}_then{at}" for at in range(len(programs)))
@@ -136,7 +175,7 @@ def _own_end(
         for name, verb in (*((name, "jump") for name in before), (last, "goto"))
         for family in FAMILIES
     ]
-    _base_chain(table, hook, hook, (*_ESTABLISHED, *fail_safes, away, *to_programs))
+    write((*_ESTABLISHED, *fail_safes, away, *to_programs))
     for name, program in zip((*before, last), programs, strict=True):
         table.program(name, direction, program, "accept" if name == last else "return")
 
@@ -150,8 +189,8 @@ def _received(
     """The chains that judge, before DNAT, what the node is sent or dials for Services."""
     judged = [_exposure(table, exposed, f) for exposed in exposures for f in FAMILIES]
     safe = (*_ESTABLISHED, *_control_plane(control_plane))
-    _base_chain(table, "received", "prerouting", (*safe, *judged))
-    _base_chain(table, "received_local", "output", (*safe, *judged))
+    table.base_chain("received", "prerouting", (*safe, *judged))
+    table.base_chain("received_local", "output", (*safe, *judged))
     table.program("received", Direction.INBOUND, program)
 
 
@@ -165,11 +204,6 @@ def _exposure(table: Table, exposed: Exposure, family: Family) -> str:
     return f"{where} {dialled} goto rf_received_{family.number}"
 
 
-def _base_chain(table: Table, name: str, hook: str, lines: Iterable[str]) -> None:
-    head = f"type filter hook {hook} priority {PRIORITY}; policy accept;"
-    table.chain(name, (head, *lines))
-
-
 def _by_family(family: Family, rest: str) -> str:
     return f"meta nfproto ipv{family.number} {rest}"
 
@@ -180,15 +214,15 @@ def _fail_safes(
     control_plane: tuple[tuple[Address, int], ...],
 ) -> tuple[str, ...]:
     """What passes whatever the policy says, for the holder of the addresses."""
-    always = (*_NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
+    always = (*NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
     if direction is Direction.OUTBOUND:
-        return (_OWN_RESET, _TO_LOOPBACK, *always, *_control_plane(control_plane))
+        return (_OWN_RESET, TO_LOOPBACK, *always, *_control_plane(control_plane))
     own = tuple(
         f"{header} saddr {text} {header} daddr {text} accept"
         for header, text in map(_header, addresses)
     )
     held_here = (end for end in control_plane if end[0] in addresses)
-    return (_FROM_LOOPBACK, *own, *always, *_control_plane(held_here))
+    return (FROM_LOOPBACK, *own, *always, *_control_plane(held_here))
 
 
 def _control_plane(ends: Iterable[tuple[Address, int]]) -> tuple[str, ...]:

@@ -19,10 +19,26 @@ from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
 
 TABLE = "inet ringfence"
+PRIORITY = -150
 DROP_SET_SIZE = 4096
 """Distinct tuples that a namespace remembers at a time, of each family."""
 DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
+
+# RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
+# and RFC 2710.
+NEIGHBOURS = (
+    (
+        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit,"
+        " nd-neighbor-advert } ip6 hoplimit 255 accept"
+    ),
+    (
+        "icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done,"
+        " mld2-listener-report } ip6 hoplimit 1 accept"
+    ),
+)
+# By their type: a privileged pod can give any interface the name of the loopback.
+FROM_LOOPBACK, TO_LOOPBACK = "meta iiftype loopback accept", "meta oiftype loopback accept"
 
 _MOST_DENIALS = 65536
 _DROP, _REJECT, _DENIED = "rf_drop", "rf_reject", "rf_denied"
@@ -104,6 +120,8 @@ class Table:
     """A table in the making."""
 
     programs: Programs
+    silent: bool = False
+    """Whether what is written now drops what policies reject: no hook after routing can answer."""
     _chains: list[str] = field(default_factory=list)
     _shared: dict[SetId, None] = field(default_factory=dict)
     _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
@@ -116,6 +134,15 @@ class Table:
         """A chain that holds the lines."""
         body = "".join(f"\t\t{line}\n" for line in lines)
         self._chains.append(f"\tchain rf_{name} {{\n{body}\t}}\n")
+
+    def base_chain(self, name: str, hook: str, lines: Iterable[str]) -> None:
+        """A chain that packets meet at a hook."""
+        head = f"type filter hook {hook} priority {PRIORITY}; policy accept;"
+        self.chain(name, (head, *lines))
+
+    def own_set(self, name: str, declared: str, elements: frozenset[str]) -> None:
+        """A set that the table has besides those of the policy."""
+        self._own[name] = f"set {name} {{ {declared} }}", elements
 
     def program(
         self, name: str, direction: Direction, program: ProgramId, allows: str = "accept"
@@ -159,7 +186,7 @@ class Table:
         return f"meta mark set {mark:#x} counter {self._end(rejects=rejects)}"
 
     def _end(self, *, rejects: bool) -> str:
-        chain = _REJECT if rejects else _DROP
+        chain = _REJECT if rejects and not self.silent else _DROP
         self._ends.add(chain)
         return f"goto {chain}"
 
@@ -205,7 +232,7 @@ class Table:
             declared += (f"set {name} {{ {text} }}" for name, text in _DROP_SETS.items())
         sets = "".join(f"\t{text}\n" for text in declared)
         elements = {
-            name: _elements_of(self.programs.policy.sets[held], family)
+            name: elements_of(self.programs.policy.sets[held], family)
             for name, (family, held) in shared.items()
         }
         return Ruleset(
@@ -301,7 +328,8 @@ def _number(address: int, family: Family) -> str:
     return format_address(Address(packed)) if family.number == 4 else str(IPv6Address(packed))  # noqa: PLR2004
 
 
-def _elements_of(networks: Iterable[Network], family: Family) -> frozenset[str]:
+def elements_of(networks: Iterable[Network], family: Family) -> frozenset[str]:
+    """Blocks of one family as the elements of a set of intervals."""
     v4 = family.header == "ip"
     return frozenset(_element(network) for network in networks if network.is_v4 == v4)
 

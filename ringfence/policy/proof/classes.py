@@ -36,7 +36,11 @@ _MOST_CLASSES = 1 << 24
 _MOST_WORDS = 1 << 25
 """Of memory for the rows of kinds, 256 MiB: a pod may write rules into its table that tell
 everything apart."""
-_ENDS = (Axis.DESTINATION, Axis.SOURCE)
+_ENDS = (
+    (Axis.DESTINATION, Axis.LEAVES_BY),
+    (Axis.SOURCE, Axis.CAME_BY),
+)
+"""Axes that rules ask together, so that most of the kinds on one of them are alone on the other."""
 _Key = tuple[int, str]
 """A table, and a chain in it."""
 
@@ -86,8 +90,11 @@ class Disagreement:
 def disagreement(one: Table, other: Table, hook: str, limit: int) -> Disagreement:
     """Where two tables about one family differ at a hook; at most `limit` packets show it."""
     clauses = _Clauses((one, other), hook)
-    first = _kinds(clauses, [axis for axis in Axis if axis not in _ENDS], _ENDS)
-    ends = _kinds(clauses, _ENDS, [axis for axis in Axis if axis not in _ENDS])
+    destinations, sources = (_kinds(clauses, axes) for axes in _ENDS)
+    ends = destinations.join(sources)
+    first = _kinds(clauses, [axis for axis in Axis if axis not in flatten(*_ENDS)])
+    clauses.settle(ends.rows, set(first.numbers))
+    ends = ends.distinct()
     classes = len(first.rows) * len(ends.rows)
     if classes > _MOST_CLASSES:
         raise UnprovableError(f"rules tell {classes} classes of packets apart, too many")
@@ -105,14 +112,16 @@ def disagreement(one: Table, other: Table, hook: str, limit: int) -> Disagreemen
     return Disagreement(classes, differing, tuple(packets))
 
 
-def _kinds(clauses: "_Clauses", axes: Sequence[Axis], later: Collection[Axis]) -> Kinds:
-    """The kinds of packets on some axes that clauses tell apart; `later` are joined to them."""
+def _kinds(clauses: "_Clauses", axes: Sequence[Axis]) -> Kinds:
+    """The kinds of packets on some axes that clauses tell apart."""
     found = Kinds(clauses.every[None, :], {}, {})
-    for place, axis in enumerate(axes):
+    seen = set[Axis]()
+    for axis in axes:
         if axis not in clauses.matches:
             continue
         found = found.join(clauses.kinds(axis))
-        clauses.settle(found.rows, {*axes[place + 1 :], *later})
+        seen.add(axis)
+        clauses.settle(found.rows, clauses.matches.keys() - seen)
         found = found.distinct()
     return found
 

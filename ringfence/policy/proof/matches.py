@@ -15,7 +15,7 @@ from ringfence.model.address import is_v4, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 from ringfence.policy.errors import UnprovableError
-from ringfence.policy.proof.packets import Axis, Match, Ranges, State, joined
+from ringfence.policy.proof.packets import Axis, Match, Ranges, State, interface_number, joined
 
 Matches = tuple[Match, ...]
 Json = Any
@@ -64,6 +64,12 @@ def _local_route(value: Json) -> int:
     if value != _LOCAL:
         raise UnprovableError(f"asks for routes of type {shown(value)}, not for local ones")
     return 1
+
+
+def _interface(value: Json) -> int:
+    if not isinstance(value, str) or value.endswith("*"):
+        raise UnprovableError(f"compares an interface with {shown(value)}, not with one name")
+    return interface_number(value)
 
 
 def _state(value: Json) -> int:
@@ -115,6 +121,8 @@ _META = {
     "l4proto": Key(Axis.PROTOCOL),
     "iiftype": Key(Axis.FROM_LOOPBACK, number=_loopback),
     "oiftype": Key(Axis.TO_LOOPBACK, number=_loopback),
+    "iifname": Key(Axis.CAME_BY, number=_interface),
+    "oifname": Key(Axis.LEAVES_BY, number=_interface),
 }
 _FIELDS = {
     ("ip", "saddr"): Key(Axis.SOURCE, _V4, number=partial(_address, _V4)),

@@ -10,11 +10,15 @@ from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP, PortRange
 from ringfence.policy.failsafe import CONTROL_PLANE
-from ringfence.policy.handle import MID_STREAM
+from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.policy.program import (
+    NO_GUARDED,
     Exposure,
+    Gate,
+    Guarded,
     NodeBinding,
     NodePolicy,
+    Passage,
     PodBinding,
     ProgramId,
     Rule,
@@ -33,6 +37,7 @@ from ringfence.policy.proof.packets import (
     Ranges,
     State,
     Table,
+    interface_number,
     joined,
 )
 
@@ -54,9 +59,15 @@ _DHCP = {_V4: (68, 67), _V6: (546, 547)}
 """The ports of clients and of servers."""
 
 
-def meaning(policy: NodePolicy, binding: PodBinding | NodeBinding, family: int) -> Table:
+def meaning(
+    policy: NodePolicy,
+    binding: PodBinding | NodeBinding,
+    family: int,
+    released: Iterable[Passage] = (),
+    guarded: Guarded = NO_GUARDED,
+) -> Table:
     """What may pass in the namespace of a binding, of packets of one family."""
-    said = _Meaning(policy, family)
+    said, silent = _Meaning(policy, family), _Meaning(policy, family, silent=True)
     node = binding if isinstance(binding, NodeBinding) else None
     chains: dict[str, tuple[Clause, ...]] = {}
     hooks: dict[str, tuple[str, ...]] = {}
@@ -73,12 +84,34 @@ def meaning(policy: NodePolicy, binding: PodBinding | NodeBinding, family: int) 
         hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
+    if node and policy.gate is not None:
+        for hook, direction in (
+            ("forward", Direction.OUTBOUND),
+            ("input", Direction.OUTBOUND),
+            ("postrouting", Direction.INBOUND),
+        ):
+            gate = f"{hook} gate"
+            hooks[hook] = (*hooks.get(hook, ()), gate)
+            chains[gate] = tuple(said.gate(policy.gate, hook, direction, released))
+    for pod in policy.pods if node else ():
+        for hook, direction, bound, by in (
+            ("prerouting", Direction.OUTBOUND, pod.outbound, Axis.CAME_BY),
+            ("postrouting", Direction.INBOUND, pod.inbound, Axis.LEAVES_BY),
+        ):
+            names = guarded.get(pod.uid, frozenset()) if pod.guarded else frozenset()
+            at = Match(by, joined((n, n) for n in map(interface_number, names)))
+            for place, program in enumerate(bound if names else ()):  # each must allow
+                chain = f"{hook} {pod.uid} {place}"
+                hooks[hook] = (*hooks.get(hook, ()), f"{chain} guard")
+                judged = silent.own_end(direction, pod.addresses, (), program)
+                chains[chain] = tuple(judged)
+                chains[f"{chain} guard"] = Clause((at,), Call(chain), chain), _passes("others")
     return Table(family, chains, hooks)
 
 
 class _Meaning:
-    def __init__(self, policy: NodePolicy, family: int) -> None:
-        self._policy, self._family = policy, family
+    def __init__(self, policy: NodePolicy, family: int, *, silent: bool = False) -> None:
+        self._policy, self._family, self._silent = policy, family, silent
 
     def own_end(
         self,
@@ -123,6 +156,25 @@ class _Meaning:
                 yield Clause((at, *dialled), Call("program"), "exposed")
         yield _passes("nothing exposed")
 
+    def gate(
+        self, gate: Gate, hook: str, direction: Direction, released: Iterable[Passage]
+    ) -> Iterator[Clause]:
+        """Who may pass of those that have an address of the node's pods."""
+        if direction is Direction.OUTBOUND:
+            loopback, end, by = Axis.FROM_LOOPBACK, Axis.SOURCE, Axis.CAME_BY
+        else:
+            loopback, end, by = Axis.TO_LOOPBACK, Axis.DESTINATION, Axis.LEAVES_BY
+        if hook != "forward":
+            yield _passes("loopback", _is(loopback, 1))
+            yield from self._neighbours()
+        for passage in released:
+            if self._mine(passage.address):
+                interface = _is(by, interface_number(passage.interface))
+                yield _passes("released", _is(end, _number(passage.address)), interface)
+        pods = Match(end, self._of_networks(gate.networks))
+        yield Clause((pods,), Outcome.DROP, NEW_POD)
+        yield _passes("no pod")
+
     def program(self, program: ProgramId, direction: Direction) -> Iterator[Clause]:
         """The rules that decide in the end."""
         return self._rules(self._policy.programs[program].rules, direction)
@@ -140,7 +192,7 @@ class _Meaning:
                 if of is not None
             )
             verdict = Outcome.ACCEPT if rule.action is Action.ALLOW else Outcome.DROP
-            if rule.rejects:
+            if rule.rejects and not self._silent:
                 verdict = Outcome.PROHIBITED
                 reset = (*held, *sent, _is(Axis.PROTOCOL, TCP))
                 yield Clause(reset, Outcome.RESET, rule.handle)
@@ -162,11 +214,7 @@ class _Meaning:
         if self._family == _V4:
             yield _passes("path MTU", icmp, _is(Axis.HEAD, _FRAGMENTATION_NEEDED))
         else:
-            for name, kinds, hops in (
-                ("neighbours", _NEIGHBOURS, 255),
-                ("listeners", _LISTENERS, 1),
-            ):
-                yield _passes(name, icmp, _messages(*kinds), _is(Axis.HOPS, hops))
+            yield from self._neighbours()
             yield _passes("path MTU", icmp, _messages(_PACKET_TOO_BIG))
         client, server = _DHCP[self._family]
         inbound = direction is Direction.INBOUND
@@ -177,6 +225,15 @@ class _Meaning:
             asked.append(Match(Axis.SOURCE if inbound else Axis.DESTINATION, server_at))
         yield _passes("DHCP", _is(Axis.PROTOCOL, UDP), *asked)
 
+    def _neighbours(self) -> Iterator[Clause]:
+        if self._family == _V6:
+            icmp = _is(Axis.PROTOCOL, ICMPV6)
+            for name, kinds, hops in (
+                ("neighbours", _NEIGHBOURS, 255),
+                ("listeners", _LISTENERS, 1),
+            ):
+                yield _passes(name, icmp, _messages(*kinds), _is(Axis.HOPS, hops))
+
     def _control_plane(self, ends: Iterable[tuple[Address, int]]) -> Iterator[Clause]:
         for address, port in ends:
             if self._mine(address):
@@ -185,9 +242,12 @@ class _Meaning:
                 yield Clause((to, *sent), Outcome.ACCEPT, CONTROL_PLANE)
 
     def _spans(self, held: SetId) -> Ranges:
+        return self._of_networks(self._policy.sets[held])
+
+    def _of_networks(self, networks: Iterable[Network]) -> Ranges:
         return joined(
             _within(network, self._family)
-            for network in self._policy.sets[held]
+            for network in networks
             if network.is_v4 == (self._family == _V4)
         )
 

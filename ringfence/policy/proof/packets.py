@@ -15,6 +15,8 @@ from ringfence.model.protocol import ICMP, ICMPV6, TCP, format_port, format_prot
 Ranges = tuple[tuple[int, int], ...]
 """Numbers from a first to a last one, disjoint and sorted."""
 FIN_SYN_RST_ACK, SYN, RST = 0x17, 0x02, 0x04
+_LONGEST_NAME = 16
+"""Bytes of an interface's name, IFNAMSIZ."""
 
 
 class Axis(Enum):
@@ -35,11 +37,16 @@ class Axis(Enum):
     """Bytes 2 and 3 of the transport header: the destination port."""
     DESTINATION = "destination"
     SOURCE = "source"
+    LEAVES_BY = "interface it leaves by"
+    """The interface's name, as `interface_number` has it."""
+    CAME_BY = "interface it came by"
 
     def size(self, family: int) -> int:
         """How many numbers there are on the axis."""
         if self in (Axis.SOURCE, Axis.DESTINATION):
             return 1 << (32 if family == 4 else 128)  # noqa: PLR2004
+        if self in (Axis.LEAVES_BY, Axis.CAME_BY):
+            return 1 << 8 * _LONGEST_NAME
         return _SIZES[self]
 
 
@@ -64,6 +71,11 @@ _SIZES = {
     Axis.HEAD: 65536,
     Axis.PORT: 65536,
 }
+
+
+def interface_number(name: str) -> int:
+    """The name of an interface, its bytes and zeros to the end, as a number."""
+    return int.from_bytes(name.encode().ljust(_LONGEST_NAME, b"\0"))
 
 
 class Outcome(Flag):
@@ -151,7 +163,11 @@ class Packet:
         words += [f"hop limit {self._at(Axis.HOPS)}"] if self._at(Axis.HOPS) else []
         words.append(State(self._at(Axis.STATE)).name.lower())
         told = (Axis.FROM_LOOPBACK, Axis.TO_LOOPBACK, Axis.TO_OWN)
-        return ", ".join([*words, *(axis.value for axis in told if self._at(axis))])
+        words += [axis.value for axis in told if self._at(axis)]
+        for axis, word in ((Axis.CAME_BY, "from"), (Axis.LEAVES_BY, "to")):
+            if name := self._at(axis).to_bytes(_LONGEST_NAME).rstrip(b"\0"):
+                words.append(f"{word} {name.decode(errors='replace')}")
+        return ", ".join(words)
 
     def _at(self, axis: Axis) -> int:
         return self.numbers.get(axis, 0)

@@ -1,9 +1,16 @@
 """Whether rules read back from a kernel let through what the policy says, and nothing else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
+from ringfence.policy.program import (
+    NO_GUARDED,
+    Guarded,
+    NodeBinding,
+    NodePolicy,
+    Passage,
+    PodBinding,
+)
 from ringfence.policy.proof.classes import disagreement
 from ringfence.policy.proof.matches import Json
 from ringfence.policy.proof.meaning import meaning
@@ -69,9 +76,12 @@ def prove(
     binding: PodBinding | NodeBinding,
     listed: Iterable[Json],
     read: Reader = read_nft,
+    released: Collection[Passage] = (),
+    guarded: Guarded = NO_GUARDED,
 ) -> Proof:
     """Hold the rules of one namespace, as the kernel lists them, against what its binding means.
 
+    Through the node's gate goes what was `released`; pods are `guarded` at these interfaces.
     Raises UnprovableError where the table holds anything whose meaning is not known: then nothing
     is proved.
     """
@@ -79,7 +89,7 @@ def prove(
     classes = differing = 0
     found: dict[tuple[str, str, str], Difference] = {}
     for family in _FAMILIES:
-        kernel, means = read(objects, family), meaning(policy, binding, family)
+        kernel, means = read(objects, family), meaning(policy, binding, family, released, guarded)
         for hook in sorted({*kernel.hooks, *means.hooks}):
             told = disagreement(kernel, means, hook, _MOST_PACKETS)
             classes, differing = classes + told.classes, differing + told.differing

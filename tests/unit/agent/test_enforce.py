@@ -1,6 +1,7 @@
 """Which rules belong where: a function of policy and pods alone."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.policy.backends.interface import Ruleset, UnsupportedError
 from ringfence.policy.program import (
+    NO_GUARDED,
+    Guarded,
     NodeBinding,
     NodePolicy,
+    Passage,
     PodBinding,
     Program,
     ProgramId,
@@ -38,7 +42,9 @@ class Recorder:
             raise UnsupportedError("cannot be said")
         return Ruleset(f"chain {binding.uid}", {}, (), {})
 
-    def render_node(self, policy: NodePolicy) -> Ruleset:
+    def render_node(
+        self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
+    ) -> Ruleset:
         return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:

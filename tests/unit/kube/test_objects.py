@@ -99,6 +99,7 @@ def test_a_recorded_node_and_namespace() -> None:
     node = node_item(LAB, recorded("node", schema.Node))
     assert (node.kind, node.name, node.node) == (ItemKind.NODE, "node1", "node1")
     assert [format_address(address) for address in node.addresses] == ["10.77.0.11"]
+    assert list(map(str, node.pod_networks)) == ["10.244.1.0/24"]
     namespace = namespace_item(LAB, recorded("namespace", schema.Bare))
     assert namespace.display == "sock-shop"
     assert namespace.labels["kubernetes.namespace"] == ("sock-shop",)
@@ -263,3 +264,24 @@ def test_serving(conditions: dict[str, bool], serving: bool) -> None:
     spec = service_item(LAB, service, [one], None).service
     assert spec is not None
     assert spec.backends == (Backend("web", TCP, parse_address("10.1.0.2"), 80, serving, None),)
+
+
+@pytest.mark.parametrize(
+    ("where", "context", "expected"),
+    [
+        ("containers", {"privileged": True}, True),
+        ("containers", {"capabilities": {"add": ["CAP_NET_ADMIN"]}}, True),
+        ("initContainers", {"capabilities": {"add": ["net_admin"]}}, True),
+        ("ephemeralContainers", {"capabilities": {"add": ["SYS_ADMIN"]}}, True),
+        ("containers", {"capabilities": {"add": ["ALL"]}}, True),
+        ("containers", {"capabilities": {"add": ["NET_RAW"], "drop": ["NET_ADMIN"]}}, False),
+        ("containers", {"privileged": False, "capabilities": None}, False),
+    ],
+)
+def test_a_pod_that_may_change_its_own_rules_is_known(
+    where: str, context: dict[str, Any], expected: bool
+) -> None:
+    told = pod(spec={where: [{"securityContext": context}]})
+    item = pod_item(LAB, told, None, None)
+    assert item.net_admin is expected
+    assert item.labels.get("kubernetes.net_admin") == (("true",) if expected else None)

@@ -58,6 +58,7 @@ metadata:
   name: shop
 spec:
   scope: a-shop
+  newPods: closed
   catchAll: {inbound: DENY, outbound: ALLOW}
   denied: REJECT
   clusters:
@@ -142,6 +143,7 @@ spec:
         ("  catchAll:", "  catchAl:", 6, "spec.catchAl", "did you mean 'catchAll'?"),
         ("inbound: DENY, ", "", 6, "spec.catchAll", "field 'inbound' is missing"),
         ("inbound: DENY", "inbound: deny", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
+        ("  catchAll", "  newPods: shut\n  catchAll", 6, "spec.newPods", "one of open, closed"),
         ("  clusters", "  denied: reject\n  clusters", 7, "spec.denied", "one of DROP, REJECT"),
         ("  catchAll", "  primary: yes\n  catchAll", 6, "spec.primary", "true or false"),
         ("query: everything", "query: a ~ b", 8, "spec.clusters[0].query", "column 3"),

@@ -1,0 +1,78 @@
+"""The gate before new pods, in the node's table.
+
+Of whatever has an address of the node's pods, only what was released passes, and only by the
+interface that it was released behind: who comes to its address later finds the gate shut. What
+such addresses send meets it where the node forwards and where it receives; what they are sent, by
+the node too, in postrouting, since only there the node's own packets have been through DNAT.
+Nothing established is spared: the node may remember connections of an address's last holder.
+Neighbours may be found, but not through the node, where the hop limit is one less.
+"""
+
+import re
+from collections.abc import Iterable
+
+from ringfence.model.address import format_address, is_v4
+from ringfence.model.policy import Direction
+from ringfence.policy.backends.interface import UnsupportedError
+from ringfence.policy.backends.nftables_table import (
+    FAMILIES,
+    FROM_LOOPBACK,
+    NEIGHBOURS,
+    TO_LOOPBACK,
+    Family,
+    Table,
+    elements_of,
+)
+from ringfence.policy.handle import NEW_POD
+from ringfence.policy.program import Gate, Passage
+
+RELEASED = tuple(f"rf_released_{family.number}" for family in FAMILIES)
+"""The sets of what may pass."""
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+_ENDS = {
+    Direction.OUTBOUND: ("from", "saddr", "iifname"),
+    Direction.INBOUND: ("to", "daddr", "oifname"),
+}
+
+
+def write_gate(table: Table, gate: Gate, released: Iterable[Passage]) -> None:
+    """Write the gate's chains and sets; raises UnsupportedError."""
+    passages = sorted(released)
+    for family, name in zip(FAMILIES, RELEASED, strict=True):
+        kind = family.type
+        own = elements_of(gate.networks, family)
+        table.own_set(f"rf_pods_{family.number}", f"type {kind}; flags interval;", own)
+        elements = frozenset(_element(one) for one in passages if _of_family(one, family))
+        table.own_set(name, f"type ifname . {kind};", elements)
+    sent, received = (_jumps(direction) for direction in (Direction.OUTBOUND, Direction.INBOUND))
+    table.base_chain("gate_forward", "forward", sent)
+    table.base_chain("gate_input", "input", (FROM_LOOPBACK, *NEIGHBOURS, *sent))
+    table.base_chain("gate_to", "postrouting", (TO_LOOPBACK, *NEIGHBOURS, *received))
+    for direction, (way, end, by) in _ENDS.items():
+        for family, name in zip(FAMILIES, RELEASED, strict=True):
+            released_by = f"{by} . {family.header} {end} @{name}"
+            shut = table.denied(NEW_POD, direction)
+            table.chain(f"gate_{way}_{family.number}", (f"{released_by} return", shut))
+
+
+def _jumps(direction: Direction) -> tuple[str, ...]:
+    way, end, _ = _ENDS[direction]
+    return tuple(
+        f"{family.header} {end} @rf_pods_{family.number} jump rf_gate_{way}_{family.number}"
+        for family in FAMILIES
+    )
+
+
+def _of_family(passage: Passage, family: Family) -> bool:
+    return is_v4(passage.address) == (family.header == "ip")
+
+
+def _element(passage: Passage) -> str:
+    return f"{interface(passage.interface)} . {format_address(passage.address)}"
+
+
+def interface(name: str) -> str:
+    """The name of an interface as nftables reads it; raises UnsupportedError."""
+    if not _INTERFACE.fullmatch(name):
+        raise UnsupportedError(f"interface {name!r}: not a name that nftables takes")
+    return f'"{name}"'

@@ -1,0 +1,402 @@
+"""The gate before new pods: not a packet of theirs passes until their rules are in force."""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from ringfence.agent.enforce import Enforcer, Order, Outcome
+from ringfence.agent.pods import NODE_NETNS, Place
+from ringfence.agent.pods import Pod as Seen
+from ringfence.kernel import nft
+from ringfence.kernel.drops import DROP_DTYPE
+from ringfence.kernel.netns import inode
+from ringfence.model.address import parse_address, parse_network
+from ringfence.model.ids import ClusterId, NodeName
+from ringfence.model.policy import Action
+from ringfence.model.protocol import UDP, PortRange
+from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.handle import NEW_POD
+from ringfence.policy.program import (
+    Gate,
+    NodeBinding,
+    NodePolicy,
+    Passage,
+    PodBinding,
+    Program,
+    ProgramId,
+    Rule,
+)
+from ringfence.wire import batch
+from tests.kernel.netns import Namespace, Node, Pod, join, namespace, node_with_pods
+from tests.kernel.traffic import open_socket, ping
+from tests.kernel.world import World, sandboxes
+from tests.kernel.world import policy as judged
+
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+NEW_PODS = 55
+ALLOWED, DENIED = 80, 81
+PROGRAM = ProgramId("udp-80")
+POLICY = NodePolicy(
+    ClusterId("c1"),
+    NodeName("n1"),
+    {},
+    {
+        PROGRAM: Program(
+            (
+                Rule("default/shop/p1/udp", Action.ALLOW, UDP, (PortRange(80, 80),), None),
+                Rule("catch-all/shop/p1", Action.DENY, None, (), None),
+            )
+        )
+    },
+    (),
+    NodeBinding((), None, None, None),
+    (),
+    Gate((parse_network("10.99.0.0/16"), parse_network("fd00:99::/32")), None, ()),
+)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with node_with_pods(2) as made:
+        yield made
+
+
+@dataclass
+class Sink:
+    """Counts the datagrams that come to a port of a namespace, of both families."""
+
+    where: Namespace
+    port: int
+    sockets: list[socket.socket] = field(default_factory=list)
+    heard: int = 0
+
+    def __enter__(self) -> "Sink":
+        for address in ("0.0.0.0", "::"):
+            one = open_socket(self.where, address, socket.SOCK_DGRAM)
+            if address == "::":
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 24)
+            one.bind((address, self.port))
+            one.setblocking(False)
+            self.sockets.append(one)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            one.close()
+
+    def count(self) -> int:
+        """How many came since the beginning."""
+        for one in self.sockets:
+            with contextlib.suppress(BlockingIOError):
+                while one.recv(100):
+                    self.heard += 1
+        return self.heard
+
+
+@contextlib.contextmanager
+def chatter(where: Namespace, *targets: tuple[str, int]) -> Iterator[list[int]]:
+    """Send to all targets without end, from before there is a way; counts what was sent."""
+    sockets = [open_socket(where, address, socket.SOCK_DGRAM) for address, _ in targets]
+    sent, ended = [0], threading.Event()
+
+    def talk() -> None:
+        while not ended.is_set():
+            for one, target in zip(sockets, targets, strict=True):
+                with contextlib.suppress(OSError):
+                    one.sendto(b"x", target)
+                    sent[0] += 1
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        ended.set()
+        thread.join(5)
+        for one in sockets:
+            one.close()
+
+
+def place(where: Namespace, uid: str = "") -> Place:
+    return Place(uid, where.path, inode(where.path))
+
+
+def seen(pod: Pod, uid: str, in_namespace: str = "shop") -> Seen:
+    addresses = tuple(map(parse_address, (pod.address, pod.address6)))
+    passages = frozenset(Passage(pod.host_device, address) for address in addresses)
+    return Seen(place(pod, uid), addresses, frozenset(), in_namespace, passages)
+
+
+def bound(pod: Seen) -> PodBinding:
+    programs = (PROGRAM,)
+    return PodBinding(pod.place.uid, "shop", "pod", pod.addresses, programs, programs)
+
+
+def enforce(enforcer: Enforcer, policy: NodePolicy, node: Namespace, *pods: Seen) -> Outcome:
+    places = [*(pod.place for pod in pods), place(node)]
+    outcome = enforcer.apply(Order(1, policy), places, pods)
+    assert not outcome.problems
+    return outcome
+
+
+def policy_of(*governed: Seen, free: tuple[str, ...] = ()) -> NodePolicy:
+    assert POLICY.gate is not None
+    gate = replace(POLICY.gate, free=free)
+    return replace(POLICY, pods=tuple(map(bound, governed)), gate=gate)
+
+
+def await_(what: str, sinks: list[Sink]) -> None:
+    until = time.monotonic() + 5
+    counts = [sink.count() for sink in sinks]
+    while not all(now > was for now, was in zip([s.count() for s in sinks], counts, strict=True)):
+        assert time.monotonic() < until, what
+        time.sleep(0.005)
+
+
+def test_a_new_pod_says_and_hears_nothing_before_its_rules_and_then_what_they_allow(
+    node: Node,
+) -> None:
+    """Both speak from before the pod's interface is there, without a pause."""
+    peer, _ = node.pods
+    enforcer, known = Enforcer(Nftables()), seen(peer, "peer")
+    enforce(enforcer, policy_of(free=("peer",)), node, known)
+    sent_at_all = 0
+    with (
+        Sink(peer, ALLOWED) as admitted,
+        Sink(peer, DENIED) as denied,
+        Sink(node, DENIED) as at_node,
+    ):
+        for number in range(3, 3 + NEW_PODS):
+            v4, v6 = f"10.99.{number}.2", f"fd00:99:{number}::2"
+            with (
+                namespace("pod") as made,
+                Sink(made, ALLOWED) as hears,
+                Sink(made, DENIED) as must_not_hear,
+                chatter(made, *((address, port) for address in (peer.address, peer.address6)
+                                for port in (ALLOWED, DENIED)), (peer.gateway, DENIED),
+                        (peer.gateway6, DENIED)) as sent,
+                chatter(peer, *((a, p) for a in (v4, v6) for p in (ALLOWED, DENIED))),
+                chatter(node, (v4, DENIED), (v6, DENIED)),
+            ):  # fmt: skip
+                before = admitted.count()
+                new = seen(join(node, made, number), f"new{number}")
+                enforce(enforcer, policy_of(free=("peer",)), node, known, new)  # not known yet
+                time.sleep(0.05)
+                assert (admitted.count(), hears.count()) == (before, 0)
+                enforce(enforcer, policy_of(new, free=("peer",)), node, known, new)
+                await_("the allowed passes", [admitted, hears])
+                sent_at_all += sent[0]
+                assert (denied.count(), at_node.count(), must_not_hear.count()) == (0, 0, 0)
+            enforce(enforcer, policy_of(free=("peer",)), node, known)
+    assert released(node) == known.passages
+    assert sent_at_all > NEW_PODS * 100
+
+
+def test_what_was_sent_before_the_rules_and_waits_for_a_neighbour_is_thrown_away(
+    node: Node,
+) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(free=("uid2",)), node, *pods)
+    node.run("ip", "link", "set", first.host_device, "down")
+    time.sleep(0.1)
+    first.run("ip", "neigh", "flush", "all")
+    node.run("ip", "link", "set", first.host_device, "arp", "off", "up")
+    with Sink(second, DENIED) as denied, Sink(second, ALLOWED) as admitted:
+        with chatter(first, (second.address, DENIED)) as sent:
+            while sent[0] < 50:
+                time.sleep(0.01)
+        assert "INCOMPLETE" in first.run("ip", "neigh")
+        enforce(enforcer, policy_of(pods[0], free=("uid2",)), node, *pods)
+        node.run("ip", "link", "set", first.host_device, "arp", "on")
+        with chatter(first, (second.address, ALLOWED)):
+            await_("the allowed passes", [admitted])
+        assert denied.count() == 0
+
+
+def test_who_need_not_wait_is_left_alone(node: Node) -> None:
+    """One is known and of no closed scope, the other's namespace has none."""
+    first, second = node.pods
+    policy = policy_of(free=("uid1",))
+    assert policy.gate is not None
+    policy = replace(policy, gate=replace(policy.gate, namespaces=("shop",)))
+    both = seen(first, "uid1"), seen(second, "unknown", "elsewhere")
+    enforce(Enforcer(Nftables()), policy, node, *both)
+    for address in (second.address, second.address6, first.gateway):
+        assert ping(first, address)
+    assert ping(second, second.gateway6)
+
+
+def test_nothing_is_lost_when_the_agent_or_the_gate_begins_anew(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    policy = policy_of(*pods)
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy, node, *pods)
+    with Sink(second, ALLOWED) as sink:
+        with chatter(first, (second.address, ALLOWED), (second.address6, ALLOWED)) as sent:
+            await_("it passes", [sink])
+            for _ in range(5):  # an agent that finds the gate, and does not know its pods at first
+                enforcer = Enforcer(Nftables())
+                enforcer.apply(Order(1, policy), [place(node)], None)
+                enforce(enforcer, policy, node, *pods)
+            for _ in range(5):
+                node.nft("delete table inet ringfence")
+                enforcer.read_drops(np.zeros(0, DROP_DTYPE), {})
+                assert enforcer.tampered
+                enforce(enforcer, policy, node, *pods)
+        assert sink.count() == sent[0]
+    assert released(node) == pods[0].passages | pods[1].passages
+
+
+def test_a_gate_that_comes_later_shuts_out_who_has_no_rules(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, replace(policy_of(pods[0]), gate=None), node, *pods)
+    before = node.run("nft", "-s", "list", "ruleset")
+    with Sink(second, ALLOWED) as sink, chatter(first, (second.address, ALLOWED)):
+        await_("it passes", [sink])
+        enforce(enforcer, policy_of(pods[0]), node, *pods)
+        assert released(node) == pods[0].passages
+        heard = sink.count()
+        time.sleep(0.1)
+        assert sink.count() == heard
+        enforce(enforcer, replace(policy_of(pods[0]), gate=None), node, *pods)
+        await_("it passes again", [sink])
+    assert node.run("nft", "-s", "list", "ruleset") == before
+
+
+def test_rules_that_cannot_be_renewed_shut_nobody_out(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    enforcer = Enforcer(Nftables())
+    policy = policy_of(*pods)
+    enforce(enforcer, policy, node, *pods)
+    odd = Program(
+        (*policy.programs[PROGRAM].rules[:1], Rule("no handle", Action.DENY, None, (), None))
+    )
+    outcome = enforcer.apply(
+        Order(2, replace(policy, programs={PROGRAM: odd})),
+        [*(pod.place for pod in pods), place(node)],
+        pods,
+    )
+    assert len(outcome.problems) == 2
+    assert released(node) == pods[0].passages | pods[1].passages
+
+
+class Lenient(Nftables):
+    """A back end whose rules in pods allow what the policy does not."""
+
+    def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
+        anything = Program((Rule("default/shop/p1/any", Action.ALLOW, None, (), None),))
+        return super().render_pod(replace(policy, programs={PROGRAM: anything}), binding)
+
+
+def test_rules_that_are_not_proved_open_no_gate(node: Node) -> None:
+    pods = tuple(seen(pod, f"uid{at}") for at, pod in enumerate(node.pods))
+    enforcer = Enforcer(Lenient())
+    enforce(enforcer, policy_of(free=("uid0",)), node, *pods)
+    places = [*(pod.place for pod in pods), place(node)]
+    outcome = enforcer.apply(Order(2, policy_of(pods[1], free=("uid0",))), places, pods)
+    assert "the kernel lets it pass by" in outcome.problem
+    assert released(node) == pods[0].passages
+
+
+def test_an_address_is_released_behind_its_interface_alone(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    enforce(Enforcer(Nftables()), policy_of(free=("uid1", "uid2")), node, *pods)
+    assert ping(first, second.address)
+    node.run("ip", "link", "set", first.host_device, "down")
+    node.run("ip", "link", "set", first.host_device, "name", "another")
+    node.run("ip", "link", "set", "another", "up")
+    with Sink(second, ALLOWED) as sink, chatter(first, (second.address, ALLOWED)) as sent:
+        while sent[0] < 100:
+            time.sleep(0.01)
+        assert sink.count() == 0
+
+
+def test_translation_is_no_way_around(node: Node) -> None:
+    """The node's own packets, and a pod's, get a pod's address after the output hook of ours."""
+    host = "192.0.2.9"
+    first, second = node.pods
+    for hook in ("output", "prerouting"):
+        node.nft(
+            f"table ip services {{ chain {hook} {{ type nat hook {hook} priority -100;"
+            f" ip daddr {host} dnat to {second.address}; }}; }}"
+        )
+    node.run("ip", "route", "add", "default", "dev", second.host_device)
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    enforcer = Enforcer(Nftables())
+    with Sink(second, ALLOWED) as sink:
+        with chatter(node, (host, ALLOWED)), chatter(first, (host, ALLOWED)):
+            await_("it passes", [sink])
+        enforce(enforcer, policy_of(free=("uid1",)), node, *pods)
+        heard = sink.count()
+        with chatter(node, (host, ALLOWED)), chatter(first, (host, ALLOWED)):
+            time.sleep(0.2)
+        assert sink.count() == heard
+    enforcer.read_drops(np.zeros(0, DROP_DTYPE), {})
+    reports = [batch.decode(batch.DROPS, drops).to_pylist() for drops, _ in enforcer.ledger.take()]
+    told = {(row["rule"], row["direction"], row["pod"]) for rows in reports for row in rows}
+    assert told == {(NEW_POD, "inbound", "")}
+
+
+def test_there_is_no_gate_while_nobody_knows_who_is_here(node: Node) -> None:
+    first, second = node.pods
+    outcome = Enforcer(Nftables()).apply(Order(1, policy_of()), [place(node)], None)
+    assert "has not told yet which pods are here" in outcome.problem
+    assert ping(first, second.address)
+    assert str(NODE_NETNS) not in outcome.problem
+
+
+def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) -> None:
+    first, second = world.node.pods
+    gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
+    world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
+    world.start_agent()
+    passages = [Passage(pod.host_device, parse_address(pod.address)) for pod in (first, second)]
+    world.await_("both released", lambda: released(world.node) == set(passages))
+    world.await_("its rules", lambda: [p.uid for p in world.state().pods if p.programmed])
+    with Sink(world.node, DENIED) as sink:
+        with chatter(first, (first.gateway, DENIED)) as sent:
+            await_("it passes", [sink])
+            for _ in range(3):
+                told = world.state().clock_ns
+                world.stop("agent", signal.SIGKILL)
+                world.start_agent()
+                world.await_("the next", partial(_is_later, world, told))
+        assert sink.count() == sent[0]
+    world.run(one=sandboxes(world.node)["sandbox1"])
+    world.await_("one is shut out", lambda: released(world.node) == set(passages[:1]))
+    world.direct(0, None)
+    world.await_("no gate", lambda: nft.list_table(world.node.path) is None)
+
+
+def _is_later(world: World, told: int) -> bool:
+    """Whether an agent that began after a time has rules in force."""
+    state = world.state()
+    return state.clock_ns > told and state.enforced_revision == 3
+
+
+def released(node: Namespace) -> set[Passage]:
+    found = set()
+    for one in nft.list_table(node.path) or ():
+        held = one.get("set", {})
+        if held.get("name", "").startswith("rf_released"):
+            pairs = (element["concat"] for element in held.get("elem", ()))
+            found |= {Passage(name, parse_address(address)) for name, address in pairs}
+    return found
