@@ -1,6 +1,7 @@
 """What a policy becomes in its consumer's namespace: rules towards what is dialled, before DNAT."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address
@@ -45,7 +46,10 @@ class Outbound:
             cluster = self._who.snapshot.items[at].cluster if end.same_cluster else ""
             fronts = self._who.fronts.of_services(end.services, rule.protocol, rule.ports)
             meant = [front for front in fronts if cluster in ("", front.service.cluster)]
-            named = self._who.side(rule, at, consumer=False)[0]
+            named, ranges = self._who.side(rule, at, consumer=False)
+            if rule.consumer.own_node:
+                yield from self._to_own_pods(rule, named, ranges, meant, local)
+                return
             yield from self._to_fronts(rule, named, meant, local)
             yield from self._to_backends(rule, named, meant, local)
             return
@@ -75,8 +79,36 @@ class Outbound:
         self, rule: OrderedRule, named: str, ranges: Ranges, local: SetId | None
     ) -> Iterator[Hop]:
         """The Services in front of the providers: their backends are chosen after this hop."""
+        yield from self._parted(rule, named, self._meant(rule, ranges), local)
+
+    def _to_own_pods(
+        self,
+        rule: OrderedRule,
+        named: str,
+        ranges: Ranges,
+        fronts: Iterable[Front],
+        local: SetId | None,
+    ) -> Iterator[Hop]:
+        """The Services that a policy names, from a node as far as it runs the backends itself."""
+        found, narrowed = [], []
+        for front in fronts:
+            mine = tuple(one for one in front.backends if within(one.address, ranges))
+            if mine:
+                found.append((front, len(mine) == len(front.backends)))
+                narrowed.append(replace(front, backends=mine))
+        yield from self._to_backends(rule, named, narrowed, local)
+        yield from self._parted(rule, named, found, local)
+
+    def _parted(
+        self,
+        rule: OrderedRule,
+        named: str,
+        fronts: Iterable[tuple[Front, bool]],
+        local: SetId | None,
+    ) -> Iterator[Hop]:
+        """Rules towards Services of which the rule means all backends, or only some."""
         whole: list[Front] = []
-        for front, all_meant in self._meant(rule, ranges):
+        for front, all_meant in fronts:
             name = f"{front.service.display}:{front.port.port}"
             if all_meant:
                 whole.append(front)
