@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from bench.company import EAST, v4
+from bench.company import EAST, nodes, v4
 from bench.compile_cost import (
     APPS,
     NAMESPACES,
     NODES,
     PODS,
     POLICIES,
-    nodes,
     pods,
     scopes,
     services,
@@ -46,7 +45,7 @@ class Cluster:
         self.revision = 0
         self.pods = list(pods())
         self.services = list(services())
-        first = [*nodes(), *self.pods, *self.services]
+        first = [*nodes(NODES), *self.pods, *self.services]
         self.first: News = dict(self.now(one) for one in first)
 
     def now(self, one: Item) -> tuple[ItemKey, tuple[RevisionId, Item]]:

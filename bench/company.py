@@ -78,8 +78,8 @@ def v4(number: int) -> Address:
     return Address(V4_MAPPED + number.to_bytes(4))
 
 
-def nodes() -> Iterator[Item]:
-    for at in range(NODES):
+def nodes(count: int = NODES) -> Iterator[Item]:
+    for at in range(count):
         name, held = f"node-{at}", (v4(FIRST_NODE + at),)
         labels = make_labels([("kind", "node"), ("kubernetes.cluster", EAST)])
         yield Item(item_key(EAST, "node", name), ItemKind.NODE, EAST, "", name, held, labels)

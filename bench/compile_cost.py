@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 
-from bench.company import EAST, FIRST_FRONT, FIRST_NODE, FIRST_POD, v4
+from bench.company import EAST, FIRST_FRONT, FIRST_POD, nodes, v4
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.ids import (
     PolicyId,
@@ -43,7 +43,7 @@ DENY_ALL = CatchAll(Action.DENY, Action.DENY)
 
 
 def main() -> None:
-    items = [*nodes(), *pods(), *services()]
+    items = [*nodes(NODES), *pods(), *services()]
     snapshot = Snapshot((RevisionId(at), item) for at, item in enumerate(items, 1))
     tree, enforced = ScopeTree(scopes()), list(workspaces(random.Random(1)))
     begun, clock = time.process_time(), time.monotonic()
@@ -56,13 +56,6 @@ def main() -> None:
         f" {took:.1f} s, {resident:.0f} MB (targets 30 s, 2,000 MB)"
     )
     print(f"  {busy:.1f} s of the processor; {sent / 10**6:.1f} MB to send to {NODES} nodes")
-
-
-def nodes() -> Iterator[Item]:
-    for at in range(NODES):
-        name, held = f"node-{at}", (v4(FIRST_NODE + at),)
-        labels = make_labels([("kind", "node"), ("kubernetes.cluster", EAST)])
-        yield Item(item_key(EAST, "node", name), ItemKind.NODE, EAST, "", name, held, labels)
 
 
 def pods() -> Iterator[Item]:
