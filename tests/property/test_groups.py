@@ -68,6 +68,21 @@ def test_rules_of_a_kind_are_few_groups() -> None:
     ]
 
 
+def test_rules_that_would_make_too_many_boxes_stand() -> None:
+    """As they are, in their order: a hundred rules about as many addresses as make many parts."""
+    everywhere = tuple(parse_network(f"10.{at // 200}.{at % 200}.0/24") for at in range(400))
+    other = tuple(block for at, block in enumerate(everywhere) if at % 2)
+    sets = {SetId("s0"): everywhere, SetId("s1"): other}
+    rules = [
+        Rule(f"p{at}", Action.ALLOW, TCP, (PortRange(2 * at, 2 * at),), SetId(f"s{at % 2}"))
+        for at in range(100)
+    ]
+    rules.append(Rule("no", Action.DENY, None, (), SetId("s1")))
+    last = Rule("catch-all", Action.DENY, None, (), None)
+    assert list(grouped([*rules, last], sets, v4=True)) == [*rules, last]
+    assert list(grouped([*rules, last], sets, v4=False)) == [rules[-1], last]
+
+
 def _disjoint(random: Random) -> tuple[Network, ...]:
     found: list[Network] = []
     for block in random.sample(BLOCKS, random.randint(0, 6)):

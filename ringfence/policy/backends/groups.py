@@ -20,6 +20,8 @@ FEW = 8
 """So many rules of a kind stand as they are, legible and with counters of their own."""
 MOST_BLOCKS = 4096
 """A set of more blocks is not taken apart: its rule stands, and refers to it."""
+MOST_BOXES = 16_384
+"""Rules that would make more, where many name the same large sets, stand and share the sets."""
 HAS_PORTS = (TCP, UDP, SCTP)
 """Protocols with a destination port, in the same place."""
 _ALL_PORTS = (PortRange(0, 65535),)
@@ -104,11 +106,16 @@ def _asked_together(rules: Sequence[Rule], blocks: _Blocks) -> Iterator[Rule | L
         shaped.sort(key=lambda entry: entry[0].value if entry[0] else "~")
     elif any(shape in _WITH_PORTS for shape, _ in shaped):
         # Of protocols with ports all is told here, so that for what follows there are no others.
-        yield from _lookups(Shape.BOTH, [rule for shape, rule in shaped if shape], blocks)
+        found = _lookups(Shape.BOTH, [rule for shape, rule in shaped if shape], blocks)
+        if found is None:
+            yield from rules
+            return
+        yield from found
         shaped = [(shape, rule) for shape, rule in shaped if shape not in _WITH_PORTS]
     for shape, group in groupby(shaped, key=lambda entry: entry[0]):
         some = [rule for _, rule in group]
-        yield from _lookups(shape, some, blocks) if shape and len(some) > FEW else some
+        found = _lookups(shape, some, blocks) if shape and len(some) > FEW else None
+        yield from some if found is None else found
 
 
 def _shape(rule: Rule) -> Shape | None:
@@ -128,14 +135,15 @@ def _answer(rule: Rule) -> _Answer:
     return rule.action, rule.rejects, "" if rule.action is Action.ALLOW else rule.handle
 
 
-def _lookups(shape: Shape, rules: Sequence[Rule], blocks: _Blocks) -> Iterator[Lookup]:
-    """What the first of the rules tells, of each packet that one of them holds."""
+def _lookups(shape: Shape, rules: Sequence[Rule], blocks: _Blocks) -> list[Lookup] | None:
+    """What the first of the rules tells of each packet that one holds; None if that is too much."""
     told: dict[tuple[Action, bool], list[Box]] = {}
-    for first, last, (protocol, ports, answer) in _divided(shape, rules, blocks):
-        action, rejects, handle = answer
+    for count, (first, last, part) in enumerate(_divided(shape, rules, blocks)):
+        if count == MOST_BOXES:
+            return None
+        protocol, ports, (action, rejects, handle) = part
         told.setdefault((action, rejects), []).append(Box(first, last, protocol, ports, handle))
-    for (action, rejects), boxes in sorted(told.items()):
-        yield Lookup(shape, action, rejects, tuple(boxes))
+    return [Lookup(shape, *said, tuple(boxes)) for said, boxes in sorted(told.items())]
 
 
 def _divided(
