@@ -10,34 +10,27 @@ follow it closely wait for each other.
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
 from ringfence.control.background import Alarm, Background
-from ringfence.control.compilation import Compilation, Standing, compile_nodes
-from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.control.compilation import Compilation, Standing
+from ringfence.control.errors import ConflictError
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.metrics import Metrics
-from ringfence.control.plan import Plan, affected, describe_changes, in_force, refusal
-from ringfence.control.policies import (
-    load_enforced,
-    load_shared,
-    load_tree,
-    load_workspace,
-)
+from ringfence.control.plan import Plan
+from ringfence.control.planning import Planning, Wanted
 from ringfence.control.services import Clock
 from ringfence.control.trial import (
     Asked,
     Task,
     begun,
     judged_before,
-    refusal_on_trial,
     tasks,
     told_of,
 )
@@ -45,13 +38,11 @@ from ringfence.inventory.living import News
 from ringfence.inventory.ports import DeclaredPorts
 from ringfence.model.errors import RingfenceError
 from ringfence.model.fqdn import fqdn_matches
-from ringfence.model.ids import ItemKey, RevisionId, TenantId, Version, WorkspaceName
+from ringfence.model.ids import ItemKey, RevisionId, TenantId
 from ringfence.model.override import Override
 from ringfence.model.workload import Item
-from ringfence.policy.document import Documents
 from ringfence.policy.moment import expiries, patterns
 from ringfence.policy.nodes import Surroundings
-from ringfence.policy.order import PolicySet
 from ringfence.store.relational.changes import last_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import (
@@ -68,9 +59,6 @@ _LOG = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 0.1
 _RETRY_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 120.0
-
-Wanted = Sequence[tuple[WorkspaceName, Version | None]]
-"""Workspaces to enforce, the latest version for None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +101,7 @@ class Enforcement:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._inventory, self._agents, self._metrics = inventory, agents, metrics
         self.surroundings = surroundings
+        self._planning = Planning(database, tenant, inventory, surroundings)
         self._enforcing: bool | None = None
         self._loaded: _Loaded | None = None
         self._patterns: frozenset[str] = frozenset()
@@ -218,7 +207,7 @@ class Enforcement:
 
         Raises ConflictError where something else is enforced than at revision `expected`.
         """
-        return (await self._plan(wanted, overrides, expected))[1]
+        return (await self._planning.plan(wanted, overrides, expected))[1]
 
     async def enforce(
         self,
@@ -235,7 +224,7 @@ class Enforcement:
         are worked out, though not yet in force.
         """
         async with self._lock:
-            current, plan, named = await self._plan(wanted, overrides, expected)
+            current, plan, named = await self._planning.plan(wanted, overrides, expected)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
@@ -246,7 +235,7 @@ class Enforcement:
                 fresh = Enforced(plan.revision, pairs, actor, now_ns)
                 what = f"enforced {describe_set(fresh)}{told_of(asked)}"
                 async with self._database.write() as connection:
-                    await self._refuse_changed(connection, pairs, named)
+                    await self._planning.refuse_changed(connection, pairs, named)
                     await enforce(connection, self._tenant, fresh)
                     await end_trial(connection, self._tenant)
                     if asked:
@@ -256,70 +245,6 @@ class Enforcement:
                     await author.note(connection, now_ns, what, told, about="enforcement")
             await self._recompute()
         return plan
-
-    async def _plan(
-        self, wanted: Wanted, overrides: Collection[Override], expected: int | None
-    ) -> tuple[Enforced, Plan, Documents]:
-        """What is enforced now, what this changes, and of which documents it was worked out."""
-        async with self._database.read() as connection:
-            tree = await load_tree(connection, self._tenant)
-            current = await enforced_now(connection, self._tenant)
-            if expected not in (None, current.revision):
-                raise ConflictError(
-                    f"{current.actor} enforced something else meanwhile: see the new plan"
-                )
-            old = await load_enforced(connection, self._tenant)
-            apart = await load_quarantines(connection, self._tenant)
-            trial = await load_trial(connection, self._tenant)
-            wanted = sorted(set(wanted), key=lambda pair: pair[0])
-            new = [await load_workspace(connection, self._tenant, *pair) for pair in wanted]
-            pairs = tuple((workspace.name, version) for workspace, version in new)
-            named = await self._load(connection, pairs)
-        snapshot = self._inventory.timeline.latest()
-        moment = self._inventory.now()
-
-        def work() -> Plan:
-            before, problem = in_force(snapshot, tree, old, moment, apart)
-            after = PolicySet(snapshot, tree, new, moment, apart)
-            changes = tuple(describe_changes(old, new))
-            return Plan(
-                revision=current.revision + bool(changes),
-                workspaces=pairs,
-                changes=changes,
-                workloads=affected(before, after),
-                warnings=(
-                    *([problem] if problem else []),
-                    *compile_nodes(after, self.surroundings).warnings,
-                ),
-                # All rules may go at any time, and the trial with them.
-                refused=refusal(after, overrides) or (refusal_on_trial(trial) if pairs else ""),
-            )
-
-        return current, await asyncio.to_thread(work), named
-
-    async def _refuse_changed(
-        self,
-        connection: AsyncConnection,
-        pairs: Sequence[tuple[WorkspaceName, Version]],
-        named: Documents,
-    ) -> None:
-        """Raise ConflictError where the versions, or what they can name, are not these any more."""
-        try:
-            same = not pairs or await self._load(connection, pairs) == named
-        except NotFoundError:
-            same = False
-        if not same:
-            raise ConflictError(
-                "what is to be enforced, or what it names, was changed meanwhile: see the new plan"
-            )
-
-    async def _load(
-        self, connection: AsyncConnection, pairs: Iterable[tuple[WorkspaceName, Version]]
-    ) -> Documents:
-        """The versions, and all documents that they can name; raises NotFoundError."""
-        found = [await load_workspace(connection, self._tenant, *pair) for pair in pairs]
-        shared = await load_shared(connection, self._tenant)
-        return replace(shared, workspaces=tuple(workspace for workspace, _ in found))
 
     async def _settle(self) -> None:
         """Until something has changed; what failed may have done so for a moment only."""

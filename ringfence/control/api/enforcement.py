@@ -12,8 +12,8 @@ from ringfence.control.api.numbers import RowNumber, VersionNumber
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.enforcement import Wanted
 from ringfence.control.plan import Plan
+from ringfence.control.planning import Wanted
 from ringfence.control.rule_changes import planned_changes
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.staged import choose_nodes
