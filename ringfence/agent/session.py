@@ -11,7 +11,7 @@ import grpc
 import structlog
 
 from ringfence.agent.spool import Spool
-from ringfence.link.channel import Link
+from ringfence.link.channel import Link, heed_cancellation
 from ringfence.link.errors import LinkError
 from ringfence.model.backoff import Backoff
 from ringfence.wire.generated.agent_pb2 import (
@@ -77,6 +77,7 @@ class Session:
                 async for question in stub.Inspect(_taken(answers)):
                     answers.put_nowait(await self._look(question))
             except grpc.aio.AioRpcError as error:
+                heed_cancellation()
                 log.info("cannot be asked", problem=error.details())
             await asyncio.sleep(backoff.delay())
 

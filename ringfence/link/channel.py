@@ -41,6 +41,16 @@ _HELD_S = 10
 """A conversation that held so long is worth a quick new try when it breaks."""
 
 
+def heed_cancellation() -> None:
+    """Raise CancelledError if the task was cancelled while a stream of gRPC failed.
+
+    For then gRPC raises the failure in its stead.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Link:
     """Keeps a client enrolled and connected.
 
@@ -105,6 +115,7 @@ class Link:
             except LinkError as error:
                 self._report(error)
             except grpc.aio.AioRpcError as error:
+                heed_cancellation()
                 problem = self.explain(error)
                 self._report(problem)
                 if isinstance(problem, UnreachableError):
