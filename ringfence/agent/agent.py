@@ -302,6 +302,8 @@ class Agent:
             return await self._kernel.run(partial(inspect, place, question))
         except RingfenceError as error:
             return Inspected(id=question.id, problem=str(error))
+        except Exception as error:  # noqa: BLE001 - what a pod wrote there must end nothing here
+            return Inspected(id=question.id, problem=f"its rules are not understood: {error!r}")
 
     async def _tell_answers(self) -> None:
         news = partial(self._kernel.run, self._capture.answers)

@@ -7,8 +7,10 @@ from itertools import count
 from ringfence.control.agents import NodeKey
 from ringfence.model.ids import NodeName
 from ringfence.wire.generated.agent_pb2 import Inspected, Inspection, Probe
+from ringfence.wire.limits import LONGEST_RULE, MOST_RULES
 
 ANSWER_SECONDS = 2.0
+_TOO_LONG = "the agent's answer is too long"
 
 
 class Inspections:
@@ -71,4 +73,16 @@ class _Line:
         async for one in answers:
             waiting = self._waiting.get(one.id)
             if waiting is not None and not waiting.done():
-                waiting.set_result(one)
+                waiting.set_result(one if _bounded(one) else Inspected(problem=_TOO_LONG))
+
+
+def _bounded(answer: Inspected) -> bool:
+    """Whether an answer is no longer than one of an agent that does as it should."""
+    return (
+        len(answer.rules) <= MOST_RULES
+        and len(answer.met) <= MOST_RULES
+        and all(
+            len(rule.text) <= LONGEST_RULE and len(rule.comment) <= LONGEST_RULE
+            for rule in answer.rules
+        )
+    )

@@ -213,6 +213,9 @@ def _objects(listed: str) -> Listing:
         found: Listing = msgspec.json.decode(listed)["nftables"]
     except (msgspec.DecodeError, LookupError, TypeError) as error:
         raise NftError(f"nftables' answer is not understood: {error}") from error
+    for one in found:
+        # Who writes by netlink may make a rule that says nothing, and nft lists it without.
+        one.get("rule", {}).setdefault("expr", [])
     return found
 
 

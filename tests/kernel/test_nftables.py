@@ -76,3 +76,10 @@ def test_many_open_files_are_refused_before_the_library_ends_the_process(node: N
         with pytest.raises(nft.NftError, match="files are open"):
             nft.remove(pod.path)
     assert pod.run("nft", "-s", "list", "ruleset") == before
+
+
+def test_a_rule_that_says_nothing_is_one_without_statements() -> None:
+    """Written by netlink, it is listed by nft 1.0.6 without `expr`."""
+    (rule,) = nft._objects('{"nftables": [{"rule": {"chain": "rf_input", "handle": 7}}]}')
+    assert rule["rule"]["expr"] == []
+    assert nft.fingerprint([rule])

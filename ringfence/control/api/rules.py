@@ -117,7 +117,7 @@ async def rules(
     live = Inspected()
     if asked.live:
         live = await services.inspections.ask((found.item.cluster, found.node), found.uid)
-    kernel = list(_beside(found.rules, live.rules))
+    kernel = await asyncio.to_thread(lambda: list(_beside(found.rules, live.rules)))
     return RulesResponse(
         workload=found.item.display,
         kubernetes_cluster=found.item.cluster,
@@ -133,10 +133,13 @@ def _beside(
     rules: Iterable[ListedRule], kernel: Sequence[KernelRule]
 ) -> Iterator[list[KernelRule]]:
     """For each rule the kernel's that stand for it alone, one for each family at most."""
+    by_handle: dict[str, list[KernelRule]] = {}
+    for found in kernel:
+        by_handle.setdefault(found.comment, []).append(found)
     for one in rules:
         yield [
             found
-            for found in kernel
+            for found in by_handle.get(one.rule.handle, ())
             if stands_for(one.rule, one.hook, found.chain, found.comment, found.text)
         ]
 

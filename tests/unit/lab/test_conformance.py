@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.lab.conformance import _AGNHOST, _RESULT
+from ringfence.lab.conformance import _AGNHOST, _RESULT, Spec, leaves
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ def test_results_of_go_tests_are_read(line: str, told: tuple[str, ...] | None) -
 def test_images_are_found_by_name_and_version() -> None:
     text = "  image: registry.k8s.io/e2e-test-images/agnhost:2.45\nexample.org/agnhost-other:1\n"
     assert _AGNHOST.findall(text) == ["registry.k8s.io/e2e-test-images/agnhost:2.45"]
+
+
+def test_a_test_with_others_within_counts_where_it_failed_by_itself() -> None:
+    whole, broken = Spec("A", 1.0, "it failed"), Spec("A/x", 1.0, "it failed")
+    assert leaves([Spec("A", 1.0, ""), Spec("A/x", 1.0, "")]) == [Spec("A/x", 1.0, "")]
+    assert leaves([whole, broken]) == [broken]
+    assert leaves([whole, Spec("A/x", 1.0, "")]) == [whole, Spec("A/x", 1.0, "")]
