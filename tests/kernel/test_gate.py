@@ -330,6 +330,32 @@ def test_an_address_is_released_behind_its_interface_alone(node: Node) -> None:
         assert sink.count() == 0
 
 
+def test_the_gate_stays_shut_while_the_table_is_written_anew(node: Node) -> None:
+    first, second = node.pods
+    passages, backend = seen(first, "uid1").passages, Nftables()
+    other = replace(POLICY, binding=NodeBinding((), PROGRAM, None, None))
+    rulesets = [backend.render_node(policy, passages) for policy in (POLICY, other)]
+    nft.apply(node.path, backend.transaction(rulesets[0], None))
+    with Sink(node, ALLOWED) as sink:
+        ended, sent = threading.Event(), [0]
+
+        def talk() -> None:
+            with open_socket(second, second.gateway, socket.SOCK_DGRAM) as one:
+                while not ended.is_set():
+                    one.sendto(b"x", (second.gateway, ALLOWED))
+                    sent[0] += 1
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        for number in range(100):
+            was, new = rulesets[number % 2], rulesets[1 - number % 2]
+            nft.apply(node.path, backend.transaction(new, was))
+        ended.set()
+        thread.join(5)
+        assert sent[0] > 1000
+        assert sink.count() == 0
+
+
 def test_translation_is_no_way_around(node: Node) -> None:
     """The node's own packets, and a pod's, get a pod's address after the output hook of ours."""
     host = "192.0.2.9"
