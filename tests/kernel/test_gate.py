@@ -316,6 +316,20 @@ def test_rules_that_are_not_proved_open_no_gate(node: Node) -> None:
     assert released(node) == pods[0].passages
 
 
+def test_a_gate_before_a_node_that_rejects_is_proved(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    rejects = ProgramId("rejects")
+    nothing = Rule("catch-all/nodes/p1", Action.DENY, None, (), None, rejects=True)
+    policy = policy_of(pods[0])
+    policy = replace(
+        policy,
+        programs={**policy.programs, rejects: Program((nothing,))},
+        binding=NodeBinding((parse_address(first.gateway),), rejects, None, None),
+    )
+    enforce(Enforcer(Nftables()), policy, node, *pods)
+
+
 def test_an_address_is_released_behind_its_interface_alone(node: Node) -> None:
     first, second = node.pods
     pods = seen(first, "uid1"), seen(second, "uid2")
