@@ -20,8 +20,8 @@ from ringfence import __version__
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
-from ringfence.agent.enforce import Outcome
 from ringfence.agent.errors import AgentError
+from ringfence.agent.held import Outcome
 from ringfence.agent.inspect import inspect
 from ringfence.agent.mechanisms import enforcer
 from ringfence.agent.orders import Orders

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ringfence.agent.cut import cut_denied
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.gate import Gatekeeper
+from ringfence.agent.held import Asked, Held, Outcome
 from ringfence.agent.plan import Order, bindings, plan
 from ringfence.agent.pods import Place, Pod
 from ringfence.agent.watches import Watches
@@ -24,14 +25,9 @@ from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.kernel.rules import Door, Watch
 from ringfence.model.address import Address
-from ringfence.policy.backends.interface import Backend, Denial, Ruleset, UnsupportedError
-from ringfence.policy.errors import UnprovableError
-from ringfence.policy.program import (
-    Guarded,
-    NodePolicy,
-    Passage,
-)
-from ringfence.policy.proof.prove import Reader, prove
+from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
+from ringfence.policy.program import Guarded, NodePolicy, Passage
+from ringfence.policy.proof.prove import Reader
 from ringfence.policy.proof.reading import read as read_nft
 
 _UNKNOWN_PODS = (
@@ -39,38 +35,6 @@ _UNKNOWN_PODS = (
 )
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an order: the pods whose rules are in force, and what went wrong where."""
-
-    revision: int
-    programmed: frozenset[str]
-    problems: Mapping[Place, str]
-
-    @property
-    def problem(self) -> str:
-        """Why the order is not in force everywhere; empty where it is."""
-        if not self.problems:
-            return ""
-        told = "; ".join(sorted(set(self.problems.values())))
-        return f"revision {self.revision} is not in force in {len(self.problems)} places: {told}"
-
-
-@dataclass(slots=True)
-class _Held:
-    """What a namespace was found or made to hold; `ruleset` None means nothing of ours."""
-
-    ruleset: Ruleset | None
-    frame: bytes = b""
-    """Fingerprint of the table but for what its sets hold, as it was read back; empty before."""
-    whole: bytes = b""
-    """Fingerprint of the table with the elements of its sets."""
-    denials: Mapping[int, Denial] = field(default_factory=dict)
-    """By the marks in drop sets, those too that there were since the last reading."""
-    problem: str = ""
-    """Why what was read back is not proved to be what the policy says; empty if it is."""
 
 
 @dataclass
@@ -90,10 +54,11 @@ class Enforcer:
     """Whether someone changed our rules since the last `apply`, which mends it."""
     outcome: Outcome = field(default_factory=lambda: Outcome(0, frozenset(), {}))
     """Of the last `apply`."""
-    _held: dict[Place, _Held] = field(default_factory=dict)
+    _held: dict[Place, Held] = field(default_factory=dict)
     """Of those with rules, the first was proved longest ago."""
     _watches: Watches = field(init=False)
-    _policy: NodePolicy | None = None
+    _doubted: dict[Place, Held] = field(default_factory=dict)
+    """What namespaces were made to hold that may hold something else by now."""
     _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
     _guarded: Guarded = field(default_factory=dict)
 
@@ -125,17 +90,24 @@ class Enforcer:
         node = next((place for place in places if not place.uid), None)
         released, problems = self._see(order.policy, node, pods)
         places = [place for place in places if place not in problems]
-        self._policy = order.policy
-        wanted = plan(order.policy, places, self.backend, released, self._guarded)
+        wanted = plan(order.policy, places, self.backend, released or (), self._guarded)
         problems |= wanted.problems
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
         self._watches.keep(wanted.rulesets.keys() | problems.keys())
-        problems |= self._write(wanted.rulesets, order.policy)
-        written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
+        for place in self._doubted.keys() - problems.keys():
+            del self._doubted[place]
+        work = self._work(wanted.rulesets, order.policy, released)
+        # What is refused leaves the rules of before: those too are written again, once doubted.
+        work |= self._doubted
+        failed = self._write(work)
+        problems |= failed
+        gate = order.policy.gate if order.policy else None
+        judged = (p for p, new in work.items() if new.ruleset or (gate and not p.uid))
+        written = [place for place in judged if place not in failed]
         for place in reversed(written):  # the node last: by then it is known who may pass
-            if not place.uid and order.policy and order.policy.gate:
+            if order.policy and gate and not place.uid and place not in problems:
                 proved = {one.uid for one in written} - {one.uid for one in problems}
                 problems |= self._release(place, order.policy, pods, proved)
             if (held := self._held.get(place)) and not held.frame:
@@ -145,17 +117,36 @@ class Enforcer:
         proved = {place.uid for place in written} - {place.uid for place in problems}
         self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)
 
-    def _write(
-        self, rulesets: Mapping[Place, Ruleset | None], policy: NodePolicy | None
-    ) -> dict[Place, str]:
-        """Bring namespaces to their rulesets; returns where that failed, and why."""
+    def _work(
+        self,
+        rulesets: Mapping[Place, Ruleset | None],
+        policy: NodePolicy | None,
+        released: frozenset[Passage] | None,
+    ) -> dict[Place, Held]:
+        """What namespaces are to hold, and by whose words.
+
+        A first gate comes with the first releases: one that was there before, and stayed when the
+        agent ended, would be open to whom nobody has released.
+        """
+        asked = Asked(policy, released or frozenset(), self._guarded) if policy else None
+        work = {place: Held(ruleset, asked) for place, ruleset in rulesets.items()}
+        if policy and policy.gate and released is None:
+            open_ = replace(policy, gate=None)
+            node = [place for place in rulesets if not place.uid]
+            wanted = plan(open_, node, self.backend, guarded=self._guarded)
+            asked = Asked(open_, guarded=self._guarded)
+            work |= {place: Held(ruleset, asked) for place, ruleset in wanted.rulesets.items()}
+        return work
+
+    def _write(self, work: Mapping[Place, Held]) -> dict[Place, str]:
+        """Make namespaces hold what they are to; returns where that failed, and why."""
         problems = {}
-        for place, ruleset in rulesets.items():
+        for place, new in work.items():
             try:
-                if ruleset is None or policy is None:
+                if new.ruleset is None or new.asked is None:
                     self._clear(place)
                 else:
-                    self._program(place, ruleset, policy)
+                    self._program(place, new.ruleset, new.asked)
             except KernelError as error:
                 problems[place] = str(error)
         return problems
@@ -174,37 +165,45 @@ class Enforcer:
 
     def _see(
         self, policy: NodePolicy | None, node: Place | None, pods: Sequence[Pod] | None
-    ) -> tuple[frozenset[Passage], dict[Place, str]]:
-        """What the gate lets through for now, and why the node stays as found, if it does."""
+    ) -> tuple[frozenset[Passage] | None, dict[Place, str]]:
+        """What the gate lets through for now, None if none stands.
+
+        And why the node stays as found, if it does.
+        """
         if pods is not None:
             self._guarded = {pod.place.uid: pod.alone for pod in pods}
         if node is None or policy is None:
             self._gatekeeper.released = None
-            return frozenset(), {}
+            return None, {}
+        unknown = {node: _UNKNOWN_PODS} if pods is None else {}
         needed = policy.gate is not None or any(pod.guarded for pod in policy.pods)
-        if pods is None and needed and node not in self._held:
-            return frozenset(), {node: _UNKNOWN_PODS}
+        if unknown and needed and node not in self._held:
+            return None, unknown
         if policy.gate is None:
             self._gatekeeper.released = None
-            return frozenset(), {}
+            return None, {}
         try:
-            return self._gatekeeper.keep(node, pods, self.door), {}
+            released = self._gatekeeper.keep(node, pods, self.door)
         except KernelError as error:
-            return frozenset(), {node: str(error)}
+            return None, {node: str(error)}
+        return released, unknown if released is None else {}
 
     def _release(
         self, node: Place, policy: NodePolicy, pods: Sequence[Pod] | None, proved: Collection[str]
     ) -> dict[Place, str]:
         """Let those through whose rules are in force; returns why that failed, if it did."""
         held = self._held.get(node)
-        if policy.gate is None or held is None or held.ruleset is None:
+        if policy.gate is None or held is None:
             return {}
         released, problems = self._gatekeeper.due(policy.gate, pods, proved)
+        asked = Asked(policy, released, self._guarded)
         try:
             ruleset = self.backend.render_node(policy, released, self._guarded)
-            if commands := self.backend.transaction(ruleset, held.ruleset):
+            if held.ruleset is None or held.ruleset.frame != ruleset.frame:
+                self._program(node, ruleset, asked)  # the first gate
+            elif commands := self.backend.transaction(ruleset, held.ruleset):
                 self._load(node, commands)
-                self._held[node] = replace(held, ruleset=ruleset, frame=b"")
+                self._held[node] = replace(held, ruleset=ruleset, asked=asked, frame=b"")
             self._gatekeeper.released = released
         except (KernelError, UnsupportedError) as error:
             problems[node] = str(error)
@@ -220,7 +219,7 @@ class Enforcer:
         """Hear of changes no more; rules stay."""
         self._watches.keep(())
 
-    def _examine(self, place: Place, held: _Held) -> None:
+    def _examine(self, place: Place, held: Held) -> None:
         """Read the counters, and notice whether rules are what they were made."""
         try:
             intact = self._count(place, held)
@@ -246,19 +245,21 @@ class Enforcer:
         self._watches.end(place)
         if held is None:
             self._remove_others(place)
-        self._held[place] = _Held(None)
+        self._held[place] = Held(None)
 
     def _remove_others(self, place: Place) -> None:
         for door in self.others:
             if door.usable():
                 door.remove(place.netns)
 
-    def _program(self, place: Place, ruleset: Ruleset, policy: NodePolicy) -> None:
+    def _program(self, place: Place, ruleset: Ruleset, asked: Asked) -> None:
         held = self._held.get(place)
         previous = held.ruleset if held else None
         commands = self.backend.transaction(ruleset, previous)
-        if not commands:
+        if held and not commands:
+            held.asked = asked
             return
+        policy = asked.policy
         if previous is None or previous.frame != ruleset.frame:
             self._harvest(place, held)
         if not self.door.judges(place.netns):
@@ -273,10 +274,11 @@ class Enforcer:
         self._held.pop(place, None)
         cut_denied(place.netns, policy, bindings(policy)[place.uid])
         for pod in policy.pods if not place.uid else ():
-            if pod.guarded and self._guarded.get(pod.uid):
+            if pod.guarded and asked.guarded.get(pod.uid):
                 cut_denied(place.netns, policy, pod)
         denials = {**(held.denials if held else {}), **ruleset.denials}
-        self._held[place] = _Held(ruleset, denials=denials)
+        self._held[place] = Held(ruleset, asked, denials=denials)
+        self._doubted.pop(place, None)
 
     def _prove(self, place: Place) -> str:
         """Prove the rules of a namespace, if they are new; returns why that fails, if it does.
@@ -311,32 +313,22 @@ class Enforcer:
         if not proved or held.whole != was:
             self._distrust(place, held.problem)
 
-    def _read_back(self, place: Place, held: _Held) -> bool:
-        """Whether what a namespace holds is proved to be what the policy says."""
+    def _read_back(self, place: Place, held: Held) -> bool:
+        """Whether what a namespace holds is proved to be what was asked."""
         table = self.door.list_table(place.netns) or []
         held.frame = self.door.fingerprint(table, elements=False)
         held.whole = self.door.fingerprint(table)
-        policy = self._policy
-        binding = bindings(policy).get(place.uid) if policy else None
-        try:
-            released = self._gatekeeper.released or ()
-            held.problem = (
-                str(prove(policy, binding, table, self.read, released, self._guarded))
-                if policy and binding
-                else ""
-            )
-        except UnprovableError as error:
-            held.problem = f"not proved: {error}"
+        held.problem = held.asked.refuted(place, table, self.read) if held.asked else ""
         return not held.problem
 
     def _distrust(self, place: Place, problem: str = "") -> None:
         """Forget what a namespace holds, so that everything is written again."""
         what = "not proved" if problem else "changed by another"
         log.error(f"rules {what}, to be written again", pod=place.uid, problem=problem)
-        del self._held[place]
+        self._doubted[place] = self._held.pop(place)
         self.tampered = True
 
-    def _count(self, place: Place, held: _Held) -> bool:
+    def _count(self, place: Place, held: Held) -> bool:
         """Read the counters; returns whether the table is what it was made.
 
         A privileged pod may write into it. What sets hold is read only where they are the ones
@@ -357,7 +349,7 @@ class Enforcer:
         held.denials = held.ruleset.denials
         return self.door.fingerprint(table) == held.whole
 
-    def _harvest(self, place: Place, held: _Held | None) -> None:
+    def _harvest(self, place: Place, held: Held | None) -> None:
         """Read the counters once more before the table goes with them."""
         if held:
             try:

@@ -1,13 +1,12 @@
 """Who may pass the gate that a node holds before new pods (`policy/gate.py`).
 
-What was released stays so for as long as its pod is here, behind the same interface, whatever
+What was released stays so for as long as the same pod is here, behind the same interface, whatever
 becomes of its rules later: those of before hold until others are in force. Of whoever was released
-by an agent before, the kernel tells.
+by an agent before, the kernel tells, but not which pod it was.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from ringfence.agent.pods import Place, Pod
@@ -27,20 +26,19 @@ class Gatekeeper:
     released: frozenset[Passage] | None = None
     """As the kernel has it; None where no gate stands, or nobody has looked yet."""
 
-    def keep(self, node: Place, pods: Iterable[Pod] | None, door: Door) -> frozenset[Passage]:
-        """What passes until the rules of new pods are in force: what did, and is still here.
+    def keep(
+        self, node: Place, pods: Iterable[Pod] | None, door: Door
+    ) -> frozenset[Passage] | None:
+        """What passes until the rules of new pods are in force: what did, and is still its pod's.
 
-        Before the first gate that is everybody. `pods` are None if it is not known who is here:
-        then nobody has gone. Raises KernelError.
+        None where no gate stands yet. `pods` are None if it is not known who is here: then nobody
+        has gone. Raises KernelError.
         """
         if self.released is None:
             self.released = _read(door.list_table(node.netns) or ())
-        if pods is None:
-            return self.released or frozenset()
-        here = frozenset(_passages(pods))
-        if self.released is None:
-            return here
-        self.released &= here
+        if pods is None or self.released is None:
+            return self.released
+        self.released &= {passage for pod in pods for passage in pod.passages}
         return self.released
 
     def due(
@@ -64,10 +62,6 @@ class Gatekeeper:
             except KernelError as error:
                 problems[pod.place] = str(error)
         return frozenset(passages), problems
-
-
-def _passages(pods: Iterable[Pod]) -> Iterator[Passage]:
-    return chain.from_iterable(pod.passages for pod in pods)
 
 
 def _read(table: Iterable[dict[str, Any]]) -> frozenset[Passage] | None:

@@ -123,6 +123,23 @@ def test_changes_are_heard_after_new_rules_were_refused(node: Node) -> None:
         assert _heard(enforcer)
 
 
+def test_rules_of_before_are_guarded_where_new_ones_are_refused(node: Node) -> None:
+    friend, pod = node.pods
+    enforcer, policy = Enforcer(Nftables()), policy_of(pod, ADMIT, ANYTHING, friend)
+    enforce(enforcer, policy, uid=pod)
+    before = pod.run("nft", "-s", "list", "ruleset")
+    order = Order(2, refused(policy))
+    problem = enforcer.apply(order, [at(pod)]).problem
+    assert not _changed(enforcer)
+    for _ in range(2):
+        pod.nft("insert rule inet ringfence rf_input accept")
+        assert _changed(enforcer)
+        outcome = enforcer.apply(order, [at(pod)])
+        assert (outcome.problem, outcome.programmed) == (problem, frozenset())
+        assert pod.run("nft", "-s", "list", "ruleset") == before
+    enforce(enforcer, policy, uid=pod)
+
+
 class Deaf(TableWatch):
     """A watch that fails."""
 

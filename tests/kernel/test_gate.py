@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ringfence.agent.enforce import Enforcer, Outcome
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.held import Outcome
 from ringfence.agent.plan import Order
 from ringfence.agent.pods import NODE_NETNS, Place
 from ringfence.agent.pods import Pod as Seen
@@ -278,6 +279,32 @@ def test_a_gate_that_comes_later_shuts_out_who_has_no_rules(node: Node) -> None:
         enforce(enforcer, replace(policy_of(pods[0]), gate=None), node, *pods)
         await_("it passes again", [sink])
     assert node.run("nft", "-s", "list", "ruleset") == before
+
+
+def test_a_gate_that_comes_while_nobody_knows_who_is_here_waits(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, replace(policy_of(*pods), gate=None), node, *pods)
+    policy = policy_of(free=("uid1", "uid2"))
+    outcome = enforcer.apply(Order(2, policy), [*(pod.place for pod in pods), place(node)], None)
+    assert "has not told yet which pods are here" in outcome.problem
+    assert ping(second, second.gateway)
+    enforce(enforcer, policy, node, *pods)
+    assert released(node) == pods[0].passages | pods[1].passages
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_first_gate_that_is_not_finished_releases_nobody(node: Node, killed: bool) -> None:
+    pods = tuple(seen(pod, f"uid{at}") for at, pod in enumerate(node.pods))
+    places, policy = [*(pod.place for pod in pods), place(node)], policy_of(pods[0])
+    enforcer = Enforcer(Nftables())
+    steps = enforcer.steps(Order(1, policy), places, pods)
+    next(steps)
+    assert nft.list_table(pods[0].place.netns)
+    assert not released(node)
+    enforce(Enforcer(Nftables()) if killed else enforcer, replace(policy), node, *pods)
+    assert released(node) == pods[0].passages
 
 
 def test_rules_that_cannot_be_renewed_shut_nobody_out(node: Node) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ringfence.agent.enforce import Enforcer, _Held
+from ringfence.agent.enforce import Enforcer
+from ringfence.agent.held import Held
 from ringfence.agent.plan import plan
 from ringfence.agent.pods import Place
 from ringfence.kernel import nft
@@ -89,7 +90,7 @@ def test_a_namespace_whose_counters_cannot_be_read_costs_nothing_else(
 
     monkeypatch.setattr(nft, "list_table", refuse)
     enforcer = Enforcer(Recorder())
-    enforcer._held[POD] = _Held(Ruleset("chain pod", {}, (), {}))
+    enforcer._held[POD] = Held(Ruleset("chain pod", {}, (), {}))
     others = np.zeros(1, DROP_DTYPE)
     others["netns"] = NODE.inode
     enforcer.read_drops(others, {POD: (), NODE: ()})
