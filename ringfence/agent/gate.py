@@ -6,7 +6,7 @@ by an agent before, the kernel tells, but not which pod it was.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ringfence.agent.pods import Place, Pod
@@ -25,6 +25,8 @@ class Gatekeeper:
 
     released: frozenset[Passage] | None = None
     """As the kernel has it; None where no gate stands, or nobody has looked yet."""
+    _holders: dict[Passage, Place] = field(default_factory=dict)
+    """Whose a passage is that was released, as far as that is known."""
 
     def keep(
         self, node: Place, pods: Iterable[Pod] | None, door: Door
@@ -38,7 +40,11 @@ class Gatekeeper:
             self.released = _read(door.list_table(node.netns) or ())
         if pods is None or self.released is None:
             return self.released
-        self.released &= {passage for pod in pods for passage in pod.passages}
+        here = {(passage, pod.place) for pod in pods for passage in pod.passages}
+        holders = {passage: place for passage, place in here if passage in self.released}
+        holders |= self._holders
+        self.released = frozenset(p for p in self.released if (p, holders.get(p)) in here)
+        self._holders = {passage: holders[passage] for passage in self.released}
         return self.released
 
     def due(
@@ -59,6 +65,7 @@ class Gatekeeper:
                 if not spared:
                     forget_waiting(pod.place.netns)
                 passages |= pod.passages
+                self._holders |= dict.fromkeys(pod.passages, pod.place)
             except KernelError as error:
                 problems[pod.place] = str(error)
         return frozenset(passages), problems

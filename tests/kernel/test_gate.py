@@ -307,6 +307,17 @@ def test_a_first_gate_that_is_not_finished_releases_nobody(node: Node, killed: b
     assert released(node) == pods[0].passages
 
 
+def test_a_release_is_of_no_use_to_the_next_pod_at_the_same_place(node: Node) -> None:
+    pods = tuple(seen(pod, f"uid{at}") for at, pod in enumerate(node.pods))
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(free=("uid0", "uid1")), node, *pods)
+    following = replace(pods[1], place=replace(pods[1].place, uid="following"))
+    enforce(enforcer, policy_of(free=("uid0",)), node, pods[0], following)
+    assert released(node) == pods[0].passages
+    enforce(enforcer, policy_of(following, free=("uid0",)), node, pods[0], following)
+    assert released(node) == pods[0].passages | pods[1].passages
+
+
 def test_rules_that_cannot_be_renewed_shut_nobody_out(node: Node) -> None:
     first, second = node.pods
     pods = seen(first, "uid1"), seen(second, "uid2")
