@@ -23,7 +23,7 @@ from ringfence.agent.pods import Place, Pod
 from ringfence.agent.watches import Watches
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
-from ringfence.kernel.rules import Door, Watch
+from ringfence.kernel.rules import Door, Listing, Watch
 from ringfence.model.address import Address
 from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
 from ringfence.policy.program import Guarded, NodePolicy, Passage
@@ -341,19 +341,26 @@ class Enforcer:
             return False
         table = self.door.list_table(place.netns) or []
         try:
-            drops = self.door.read_drops(table, held.ruleset.drop_sets)
+            self._gather(place, held, held.ruleset, table)
         except KernelError as error:
             log.warning("drops not counted", pod=place.uid, problem=str(error))
             return False
-        self.ledger.read(place, held.denials, drops)
-        held.denials = held.ruleset.denials
         return self.door.fingerprint(table) == held.whole
+
+    def _gather(self, place: Place, held: Held, ruleset: Ruleset, table: Listing) -> None:
+        """Take in what a table has counted; raises KernelError."""
+        self.ledger.read(place, held.denials, self.door.read_drops(table, ruleset.drop_sets))
+        held.denials = ruleset.denials
 
     def _harvest(self, place: Place, held: Held | None) -> None:
         """Read the counters once more before the table goes with them."""
         if held:
             try:
-                self._count(place, held)
+                if held.ruleset and not held.frame:  # written, and not read back yet
+                    table = self.door.list_table(place.netns) or []
+                    self._gather(place, held, held.ruleset, table)
+                else:
+                    self._count(place, held)
             except KernelError as error:  # no reason to keep the rules that are to go
                 log.warning("drops not counted", pod=place.uid, problem=str(error))
         self.ledger.forget(place)

@@ -32,6 +32,7 @@ from tests.kernel.test_cut import CATCH_ALL, FRIENDS, IN, OUT, enforce, policy_o
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
 ADMIT = Program((Rule("default/shop/p1/in", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))
+CLOSED = Program((CATCH_ALL,))
 ANYTHING = Program((Rule("default/shop/p1/any", Action.ALLOW, None, (), None),))
 
 
@@ -138,6 +139,18 @@ def test_rules_of_before_are_guarded_where_new_ones_are_refused(node: Node) -> N
         assert (outcome.problem, outcome.programmed) == (problem, frozenset())
         assert pod.run("nft", "-s", "list", "ruleset") == before
     enforce(enforcer, policy, uid=pod)
+
+
+def test_what_rules_dropped_before_they_were_proved_is_reported(node: Node) -> None:
+    friend, pod = node.pods
+    enforcer = Enforcer(Nftables())
+    next(enforcer.steps(Order(1, policy_of(pod, ADMIT, ANYTHING, friend)), [at(pod)]))
+    with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
+        udp.sendto(b"denied", (pod.address, 53))
+    next(enforcer.steps(Order(2, policy_of(pod, CLOSED, ANYTHING, friend)), [at(pod)]))
+    ((drops, _),) = enforcer.ledger.take()
+    (row,) = batch.decode(batch.DROPS, drops).to_pylist()
+    assert (row["provider_port"], row["packets"]) == (53, 1)
 
 
 class Deaf(TableWatch):
