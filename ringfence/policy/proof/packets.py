@@ -8,13 +8,17 @@ them cannot be said here.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
+from itertools import chain as flatten
 
 from ringfence.model.address import V4_MAPPED, Address, format_address
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, format_port, format_protocol
+from ringfence.policy.errors import UnprovableError
 
 Ranges = tuple[tuple[int, int], ...]
 """Numbers from a first to a last one, disjoint and sorted."""
 FIN_SYN_RST_ACK, SYN, RST = 0x17, 0x02, 0x04
+_MOST_WAYS, _DEEPEST = 1 << 16, 64
+"""Through chains: a pod may write into its table what calls itself tenfold on each level."""
 _LONGEST_NAME = 16
 """Bytes of an interface's name, IFNAMSIZ."""
 
@@ -216,6 +220,28 @@ def _say(table: Table, chain: str, packet: Packet, met: list[Clause]) -> Outcome
         if not goes_on:
             return found
     return found | Outcome.RETURN
+
+
+def check_ways(table: Table) -> None:
+    """Refuse chains that call chains in so many ways that nobody can walk them all.
+
+    Raises UnprovableError.
+    """
+    known: dict[str, tuple[int, int]] = {}
+
+    def walk(chain: str, level: int) -> tuple[int, int]:
+        """In how many ways one goes through the chain, and how deep."""
+        if chain not in known and level < _DEEPEST:
+            calls = (one.verdict for one in table.chains[chain] if isinstance(one.verdict, Call))
+            found = [walk(call.chain, level + 1) for call in calls]
+            known[chain] = 1 + sum(w for w, _ in found), 1 + max((d for _, d in found), default=0)
+        ways, deep = known.get(chain, (0, _DEEPEST))
+        if ways > _MOST_WAYS or level + deep > _DEEPEST:
+            raise UnprovableError(f"chain {chain} calls others in too many ways, or too deep")
+        return ways, deep
+
+    for base in flatten(*table.hooks.values()):
+        walk(base, 0)
 
 
 def joined(spans: Iterable[tuple[int, int]]) -> Ranges:

@@ -21,7 +21,7 @@ from ringfence.policy.proof.matches import (
     shown,
     spans_of,
 )
-from ringfence.policy.proof.packets import Call, Clause, Outcome, Table
+from ringfence.policy.proof.packets import Call, Clause, Outcome, Table, check_ways
 
 _HOOKS = frozenset({"prerouting", "input", "forward", "output", "postrouting"})
 _TRACKED, _TRANSLATED = -200, -100
@@ -117,9 +117,10 @@ class _Reader:
                 # Also what was sent on by a goto ends there.
                 chains[base] = (Clause((), Call(name, goto=False), name), policy)
                 hooks.setdefault(hook, []).append(base)
-        return Table(
-            self._family, shortened(chains), {hook: tuple(held) for hook, held in hooks.items()}
-        )
+        held = {hook: tuple(names) for hook, names in hooks.items()}
+        table = Table(self._family, shortened(chains), held)
+        check_ways(table)
+        return table
 
     def _check(self, name: str, hook: str, body: Json) -> None:
         """Refuse a base chain that does not stand where ours do."""

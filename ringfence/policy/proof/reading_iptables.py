@@ -20,6 +20,7 @@ from ringfence.policy.proof.packets import (
     Ranges,
     State,
     Table,
+    check_ways,
     joined,
 )
 from ringfence.policy.proof.reading import shortened
@@ -119,7 +120,9 @@ class _Reader:
             hooks.setdefault(hook, []).append(base)
         # Twice: each denial has a chain that ends in the one that drops.
         short = shortened({name: _told_once(held) for name, held in shortened(chains).items()})
-        return Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
+        table = Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
+        check_ways(table)
+        return table
 
     def _chain(self, name: str, rules: Iterable[str]) -> Iterator[Clause]:
         for place, text in enumerate(rules, start=1):
