@@ -117,7 +117,10 @@ class Iptables:
     ) -> Ruleset:
         """The rules of the node's own namespace; raises UnsupportedError, for a gate too."""
         if policy.gate is not None:
-            raise UnsupportedError("newPods: closed: iptables has no gate, nftables has one")
+            raise UnsupportedError(
+                "newPods: closed: iptables has no gate, nftables has one; a gate that nftables left"
+                " on this node stays, shut to new pods"
+            )
         if any(pod.guarded and guarded.get(pod.uid) for pod in policy.pods):
             raise UnsupportedError(
                 "pods that may undo their rules: nftables judges them at their node, iptables not"
