@@ -88,11 +88,13 @@ def decide(trial: Trial, seen: Seen, absent: str, now_ns: int) -> tuple[Step, st
     """What becomes of a staged trial, and why.
 
     `absent` says at which of its nodes it is not in force, empty for none. Before its end it is
-    taken back only if one conversation more or less would make no difference.
+    taken back only if one conversation dropped less would make no difference.
     """
     threshold = trial.threshold or 0.0
     over = now_ns >= trial.until_ns
-    if seen.share > threshold and (over or seen.conversations * threshold >= 1):
+    one_less = seen.unforeseen - 1
+    surely = one_less > 0 and one_less >= threshold * seen.conversations
+    if seen.share > threshold and (over or surely):
         return Step.TAKE_BACK, f"more than {threshold:.2%}, {seen}"
     if not over:
         return Step.WAIT, ""
