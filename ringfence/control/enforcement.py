@@ -203,13 +203,17 @@ class Enforcement:
             return await enforced_now(connection, self._tenant)
 
     async def plan(
-        self, wanted: Wanted, overrides: Collection[Override], expected: int | None = None
+        self,
+        wanted: Wanted,
+        overrides: Collection[Override],
+        expected: int | None = None,
+        asked: Asked | None = None,
     ) -> Plan:
-        """What enforcing these workspaces, and no others, would change.
+        """What enforcing these workspaces, and no others, would change; `asked` as in `enforce`.
 
         Raises ConflictError where something else is enforced than at revision `expected`.
         """
-        return (await self._planning.plan(wanted, overrides, expected))[1]
+        return (await self._planning.plan(wanted, overrides, expected, asked))[1]
 
     async def enforce(
         self,
@@ -226,7 +230,7 @@ class Enforcement:
         are worked out, though not yet in force.
         """
         async with self._lock:
-            current, plan, named = await self._planning.plan(wanted, overrides, expected)
+            current, plan, named = await self._planning.plan(wanted, overrides, expected, asked)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
@@ -245,9 +249,21 @@ class Enforcement:
                         await begin_trial(connection, self._tenant, trial)
                     told = "\n".join(plan.changes)
                     await author.note(connection, now_ns, what, told, about="enforcement")
+            elif not pairs:
+                await self._keep_off(current, author)
             self._wake()  # so that it is done in the background where it fails here
             await self._recompute()
         return plan
+
+    async def _keep_off(self, current: Enforced, author: Author) -> None:
+        """End a trial of no rules, so that none come back; raises ConflictError."""
+        async with self._database.write() as connection:
+            if await enforced_now(connection, self._tenant) != current:
+                raise ConflictError("something else was enforced meanwhile: see the new plan")
+            if await load_trial(connection, self._tenant):
+                await end_trial(connection, self._tenant)
+                what = f"confirmed revision {current.revision}"
+                await author.note(connection, self._clock(), what, "", about="enforcement")
 
     async def _settle(self) -> None:
         """Until something has changed; what failed may have done so for a moment only."""
