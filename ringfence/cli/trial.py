@@ -59,7 +59,8 @@ def tell_trial(state: dict[str, Any]) -> None:
     else:
         tell(
             f"revision {trial['revision']} is on trial: in {left}"
-            f" {named(before) or 'nothing'} is enforced again, unless you run `ringfence confirm`"
+            f" {named(before) or 'nothing'} is enforced again, unless you run"
+            f" `ringfence confirm {trial['revision']}`"
         )
 
 

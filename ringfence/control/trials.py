@@ -78,12 +78,16 @@ class Trials:
         async with self._database.read() as connection:
             return await load_trial(connection, self._tenant)
 
-    async def confirm(self, author: Author) -> int:
+    async def confirm(self, author: Author, expected: int | None = None) -> int:
         """Keep what is on trial, everywhere; its revision.
 
-        Raises ConflictError where nothing is.
+        Raises ConflictError where nothing is, or not revision `expected`.
         """
-        return await self._keep("confirmed", author.principal.actor, author.source)
+        trial = await self.current()
+        if trial and expected not in (None, trial.revision):
+            raise ConflictError(f"revision {trial.revision} is on trial, not {expected}")
+        actor, source = author.principal.actor, author.source
+        return await self._keep("confirmed", actor, source, only=trial)
 
     async def revert(self, author: Author) -> int:
         """Go back to what was enforced before; the new revision.
