@@ -160,6 +160,19 @@ async def test_what_other_nodes_deny_as_before_is_not_its_doing(staged: Staged) 
     assert await enforced(staged.world) == (2, [("shop", 2)], False)
 
 
+async def test_rules_are_told_as_they_are_at_each_node(staged: Staged) -> None:
+    await staged.try_it()
+    for workload, version, notes in (
+        ("shop/front", "p2", []),
+        ("shop/away", "p1", ["revision 2 is on trial at other nodes only"]),
+    ):
+        told = await staged.world.ok("GET", "/rules", params={"workload": workload})
+        assert {one["policy"] for one in told["rules"] if "shop/catch-all" in one["policy"]} == {
+            f"shop/catch-all@{version}"
+        }
+        assert told["notes"] == notes
+
+
 async def test_what_says_nothing_is_taken_back(staged: Staged) -> None:
     await staged.try_it()
     await staged.end()
