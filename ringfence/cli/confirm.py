@@ -1,5 +1,7 @@
 """`ringfence confirm`: keep what `ringfence enforce --confirm` put in force."""
 
+from typing import Annotated
+
 import typer
 
 from ringfence.cli.client import connect
@@ -9,10 +11,15 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def confirm() -> None:
+def confirm(
+    revision: Annotated[
+        int | None,
+        typer.Argument(min=1, help="Refuse where another one is on trial by now."),
+    ] = None,
+) -> None:
     """Keep what is enforced on trial: it is not taken back any more.
 
-    Example: ringfence confirm
+    Example: ringfence confirm 7
     """
-    revision = connect().post("/enforcement/confirm", {})["revision"]
-    tell(f"revision {revision} stays")
+    kept = connect().post("/enforcement/confirm", {"revision": revision})["revision"]
+    tell(f"revision {kept} stays")

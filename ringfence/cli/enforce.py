@@ -53,11 +53,16 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
             help="Enforce at these nodes first, by commas or repeated; any: at one.",
         ),
     ] = None,
-    for_: Annotated[str, typer.Option("--for", help="How long --stage tries it.")] = "5m",
+    for_: Annotated[
+        str | None, typer.Option("--for", help="How long --stage tries it.", show_default="5m")
+    ] = None,
     threshold: Annotated[
-        str,
-        typer.Option(help="Share of --stage's conversations that may be dropped unforeseen."),
-    ] = "1%",
+        str | None,
+        typer.Option(
+            help="Share of --stage's conversations that may be dropped unforeseen.",
+            show_default="1%",
+        ),
+    ] = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
     output: AnswerOption = Format.TABLE,
@@ -126,7 +131,7 @@ def carry_out(
     staged = body.get("stage")
     if wait and staged and not follow_stage(client, revision):
         return False
-    in_force = not wait or wait_until_in_force(client, timeout, f" (revision {revision})")
+    in_force = not wait or wait_until_in_force(client, timeout, revision)
     tell_trial(client.get("/enforcement"))
     return in_force
 
@@ -173,18 +178,24 @@ def _print_plan(plan: dict[str, Any]) -> None:
             say(line)
 
 
-def wait_until_in_force(client: Client, timeout: float, what: str = "") -> bool:
-    """Until every connected agent has what is desired in force; whether every node has it."""
+def wait_until_in_force(client: Client, timeout: float, revision: int | None = None) -> bool:
+    """Until every connected agent has what is desired in force; whether every node has it.
+
+    Given a revision, the wait ends once another one is enforced.
+    """
     deadline = time.monotonic() + timeout
     while True:
         state = client.get("/enforcement")
         agents = [agent for agent in state["agents"] if agent["connected"]]
         behind = [agent for agent in agents if not _in_force(agent)]
+        if revision not in (None, state["revision"]):
+            tell(f"revision {revision} is not enforced any more: revision {state['revision']} is")
+            return False
         if not behind or time.monotonic() > deadline:
             break
         time.sleep(0.2)
     nodes = counted(len(agents) - len(behind), "node")
-    tell(f"in force on {nodes}{what}")
+    tell(f"in force on {nodes}" + (f" (revision {revision})" if revision is not None else ""))
     for agent in behind:
         tell(f"not in force on {agent['name']}: {agent['stale_reason'] or 'no answer'}")
     for node in state["unreached"]:

@@ -18,5 +18,5 @@ def revert(wait: WaitOption = True, timeout: TimeoutOption = 60.0) -> None:
     """
     client = connect()
     revision = client.post("/enforcement/revert", {})["revision"]
-    if wait and not wait_until_in_force(client, timeout, f" (revision {revision})"):
+    if wait and not wait_until_in_force(client, timeout, revision):
         raise typer.Exit(2)

@@ -14,12 +14,15 @@ ANY_NODE = "any"
 """In the place of a node's name: one that the control plane picks."""
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
 _LOOK_SECONDS = 0.5
+_FOR, _THRESHOLD = "5m", "1%"
 
 
 def trial_body(
-    confirm: str | None, stage: list[str] | None, for_: str, threshold: str
+    confirm: str | None, stage: list[str] | None, for_: str | None, threshold: str | None
 ) -> dict[str, Any]:
     """What a request says of a trial, nothing for none; raises InputError."""
+    if not stage and (for_, threshold) != (None, None):
+        raise InputError("--for and --threshold go with --stage")
     if confirm is not None and stage:
         raise InputError("--stage is judged by what is seen: leave --confirm out")
     if confirm is not None:
@@ -27,13 +30,14 @@ def trial_body(
     if not stage:
         return {}
     names = [name for text in stage for name in text.split(",")]
+    threshold = _THRESHOLD if threshold is None else threshold
     share = _SHARE.fullmatch(threshold)
     if share is None or float(share[1]) > 100:  # noqa: PLR2004 - per cent
         raise InputError(f"--threshold {threshold!r}: write a percentage, such as 1%")
     return {
         "stage": {
             "nodes": [] if names == [ANY_NODE] else names,
-            "seconds": parse_duration(for_),
+            "seconds": parse_duration(_FOR if for_ is None else for_),
             "threshold": float(share[1]) / 100,
         }
     }
@@ -55,7 +59,8 @@ def tell_trial(state: dict[str, Any]) -> None:
     else:
         tell(
             f"revision {trial['revision']} is on trial: in {left}"
-            f" {named(before) or 'nothing'} is enforced again, unless you run `ringfence confirm`"
+            f" {named(before) or 'nothing'} is enforced again, unless you run"
+            f" `ringfence confirm {trial['revision']}`"
         )
 
 

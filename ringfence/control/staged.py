@@ -33,6 +33,8 @@ from ringfence.store.flows.queries import HOPS_AT
 from ringfence.store.relational.trials import Trial
 
 _NAMED = 5
+_PATIENCE_NS = 30 * 10**9
+"""Less than after what agents go back by themselves (`trial.py`)."""
 _PROGRAMMING_NS = 2 * 10**9
 """What a node may take until new rules are in force."""
 
@@ -87,11 +89,12 @@ class Step(Enum):
     TAKE_BACK = "take back"
 
 
-def decide(trial: Trial, seen: Seen, absent: str, now_ns: int) -> tuple[Step, str]:
+def decide(trial: Trial, seen: Seen, problem: str, now_ns: int) -> tuple[Step, str]:
     """What becomes of a staged trial, and why.
 
-    `absent` says at which of its nodes it is not in force, empty for none. Before its end it is
-    taken back only if one conversation dropped less would make no difference.
+    `problem` says why nothing can be told, empty for nothing: what was seen is not known, or it is
+    not in force at one of its nodes. That may pass until a while after the end. Before the end it
+    is taken back only if one conversation dropped less would make no difference.
     """
     threshold = trial.threshold or 0.0
     over = now_ns >= trial.until_ns
@@ -101,8 +104,9 @@ def decide(trial: Trial, seen: Seen, absent: str, now_ns: int) -> tuple[Step, st
         return Step.TAKE_BACK, f"more than {threshold:.2%}, {seen}"
     if not over:
         return Step.WAIT, ""
-    if absent:
-        return Step.TAKE_BACK, absent
+    if problem:
+        late = now_ns >= trial.until_ns + _PATIENCE_NS
+        return (Step.TAKE_BACK, problem) if late else (Step.WAIT, "")
     if not seen.conversations:
         return Step.TAKE_BACK, "no conversation was seen at its nodes, so nothing is known of it"
     return Step.KEEP, str(seen)

@@ -10,8 +10,9 @@ from ringfence.control.agents import NodeKey
 from ringfence.control.judged import JudgedBy
 from ringfence.control.policies import load_set, load_tree
 from ringfence.model.duration import format_duration
-from ringfence.model.ids import TenantId
+from ringfence.model.ids import NodeName, TenantId
 from ringfence.model.words import named
+from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.enforcement import Enforced, enforced_at
 from ringfence.store.relational.trials import Trial
@@ -70,6 +71,13 @@ def tasks(
         on_trial = trial.nodes is None or node in trial.nodes
         found[node] = Task(policies.get(node, b""), old, until_ns) if on_trial else Task(old)
     return found
+
+
+def is_elsewhere(trial: Trial | None, item: Item) -> bool:
+    """Whether a workload's node still has the set of before a staged trial."""
+    place = item.node if item.kind is ItemKind.POD else item.name
+    staged_at = trial.nodes if trial else None
+    return staged_at is not None and (item.cluster, NodeName(place)) not in staged_at
 
 
 async def load_before(

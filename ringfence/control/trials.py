@@ -23,6 +23,7 @@ from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
 from ringfence.control.staged import NOTHING_SEEN, Before, Seen, Step, Tried, Watch, decide
 from ringfence.control.trial import judged_before
+from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import TenantId
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
@@ -31,6 +32,7 @@ from ringfence.store.relational.trials import Trial, end_trial, load_trial
 
 _LOOK_SECONDS = 0.5
 _LOOK_AT_STAGE_NS = 10 * 10**9
+_LOOK_AT_END_NS = 10**9
 _NOBODY = "ringfence", "trial"
 """Who ends a trial when nobody does, and from where."""
 
@@ -62,7 +64,9 @@ class Trials:
 
     async def start(self) -> None:
         """Take back what should have been meanwhile, and follow what is under way."""
-        await self._look()
+        trial = await self.current()
+        if trial is None or trial.nodes is None:  # what a stage has seen may take long to find
+            await self._look()
         self._following.start()
 
     async def stop(self) -> None:
@@ -74,12 +78,16 @@ class Trials:
         async with self._database.read() as connection:
             return await load_trial(connection, self._tenant)
 
-    async def confirm(self, author: Author) -> int:
+    async def confirm(self, author: Author, expected: int | None = None) -> int:
         """Keep what is on trial, everywhere; its revision.
 
-        Raises ConflictError where nothing is.
+        Raises ConflictError where nothing is, or not revision `expected`.
         """
-        return await self._keep("confirmed", author.principal.actor, author.source)
+        trial = await self.current()
+        if trial and expected not in (None, trial.revision):
+            raise ConflictError(f"revision {trial.revision} is on trial, not {expected}")
+        actor, source = author.principal.actor, author.source
+        return await self._keep("confirmed", actor, source, only=trial)
 
     async def revert(self, author: Author) -> int:
         """Go back to what was enforced before; the new revision.
@@ -138,11 +146,17 @@ class Trials:
             await self._take_back("not confirmed in time", *_NOBODY, only=trial)
 
     async def _look_at_stage(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> None:
-        if now_ns < min(trial.until_ns, self._looked_ns + _LOOK_AT_STAGE_NS):
+        over = now_ns >= trial.until_ns
+        if now_ns < self._looked_ns + (_LOOK_AT_END_NS if over else _LOOK_AT_STAGE_NS):
             return
-        self.seen = await self._see(trial, nodes, now_ns)
         self._looked_ns = now_ns
-        step, why = decide(trial, self.seen, self._absent(nodes), now_ns)
+        try:
+            self.seen = await self._see(trial, nodes, now_ns)
+            problem = self._absent(nodes)
+        except RingfenceError as error:
+            problem = f"what was seen is not known: {error}"
+            _LOG.warning("cannot look at a stage", revision=trial.revision, problem=str(error))
+        step, why = decide(trial, self.seen, problem, now_ns)
         if step is Step.TAKE_BACK:
             await self._take_back(why, *_NOBODY, only=trial)
         elif step is Step.KEEP:

@@ -124,6 +124,14 @@ class EnforcementRequest(BaseModel):
         return self
 
 
+class ConfirmRequest(BaseModel):
+    """What to keep."""
+
+    revision: RowNumber | None = Field(
+        default=None, description="What was seen on trial; refused where another is. Null: any."
+    )
+
+
 class RevisionResponse(BaseModel):
     """What is enforced by now."""
 
@@ -192,9 +200,11 @@ async def enforce(
 
 
 @router.post("/enforcement/confirm")
-async def confirm(services: ServicesDep, author: AuthorDep) -> RevisionResponse:
+async def confirm(
+    request: ConfirmRequest, services: ServicesDep, author: AuthorDep
+) -> RevisionResponse:
     """Keep what is on trial."""
-    return RevisionResponse(revision=await services.trials.confirm(author))
+    return RevisionResponse(revision=await services.trials.confirm(author, request.revision))
 
 
 @router.post("/enforcement/revert")

@@ -11,6 +11,7 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.judged import load_judged_by
 from ringfence.control.services import ServicesDep
+from ringfence.control.trial import is_elsewhere, judged_before
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.icmp import IcmpType, format_icmp_type
@@ -22,6 +23,7 @@ from ringfence.policy.handle import tell_handle
 from ringfence.policy.hypothetical import find_workload
 from ringfence.policy.listed import ListedRule, Listing, Members, listed
 from ringfence.policy.program import Rule
+from ringfence.store.relational.trials import load_trial
 from ringfence.wire.generated.agent_pb2 import Inspected, KernelRule
 
 router = APIRouter(tags=["rules"])
@@ -96,15 +98,20 @@ class RulesQuery(BaseModel):
 async def rules(
     services: ServicesDep, principal: PrincipalDep, asked: Annotated[RulesQuery, Query()]
 ) -> RulesResponse:
-    """List a workload's rules by what is enforced now."""
+    """List a workload's rules by what is enforced at its node now."""
     async with services.database.read() as connection:
         judged_by = await load_judged_by(connection, principal.tenant)
+        trial = await load_trial(connection, principal.tenant)
+        before = await judged_before(connection, principal.tenant, judged_by, trial)
     snapshot = services.inventory.timeline.latest()
     moment = services.inventory.now()
     try:
         position, notes = find_workload(snapshot, asked.workload)
     except InputError as error:
         raise NotFoundError(str(error)) from error
+    if trial and is_elsewhere(trial, snapshot.items[position]):
+        judged_by = before
+        notes = (*notes, f"revision {trial.revision} is on trial at other nodes only")
 
     def work() -> Listing:
         policy_set = judged_by.ringfence(snapshot, moment)

@@ -16,7 +16,7 @@ from ringfence.cli.enforce import enforce
 from ringfence.control import enforcement
 from ringfence.model.protocol import TCP
 from ringfence.model.workload import Backend, ItemKind, ServicePort, ServiceSpec, ServiceType
-from tests.integration.control.conftest import World
+from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import FakeNode, publish
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE, item
 
@@ -54,6 +54,32 @@ async def test_nodes_that_did_not_answer_are_named(world: World) -> None:
     await agent.tell(enforced_revision=0)
     code, _, said = await world.run("enforce", "--off", "--yes")
     assert (code, said) == (0, "in force on 1 node (revision 2)\n")
+
+
+async def test_what_is_taken_back_while_it_is_waited_for_is_not_in_force(
+    world: World, clock: Clock
+) -> None:
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    await world.ok("POST", "/apply", json=files())
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    await agent.directive()
+
+    async def go_back() -> None:
+        await agent.directive()
+        clock.ahead_ns += 61 * 10**9
+        await agent.tell(enforced_revision=(await agent.directive()).revision)
+
+    gone = asyncio.create_task(go_back())
+    code, _, said = await world.run("enforce", "shop", "--confirm", "60s", "--yes")
+    await gone
+    assert (code, said) == (2, "revision 1 is not enforced any more: revision 2 is\n")
+
+
+async def test_what_only_a_stage_has_is_refused_without_one(world: World) -> None:
+    for option, value in (("--for", "10m"), ("--threshold", "0.5%")):
+        code, _, said = await world.run("enforce", "shop", option, value, "--yes")
+        assert (code, "--for and --threshold go with --stage" in said) == (3, True)
 
 
 async def test_what_was_shown_is_enforced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

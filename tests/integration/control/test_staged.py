@@ -160,6 +160,19 @@ async def test_what_other_nodes_deny_as_before_is_not_its_doing(staged: Staged) 
     assert await enforced(staged.world) == (2, [("shop", 2)], False)
 
 
+async def test_rules_are_told_as_they_are_at_each_node(staged: Staged) -> None:
+    await staged.try_it()
+    for workload, version, notes in (
+        ("shop/front", "p2", []),
+        ("shop/away", "p1", ["revision 2 is on trial at other nodes only"]),
+    ):
+        told = await staged.world.ok("GET", "/rules", params={"workload": workload})
+        assert {one["policy"] for one in told["rules"] if "shop/catch-all" in one["policy"]} == {
+            f"shop/catch-all@{version}"
+        }
+        assert told["notes"] == notes
+
+
 async def test_what_says_nothing_is_taken_back(staged: Staged) -> None:
     await staged.try_it()
     await staged.end()
@@ -174,17 +187,57 @@ async def test_what_is_not_in_force_is_taken_back(staged: Staged) -> None:
     await staged.try_it()
     await staged.report(passed=(3307,))
     await staged.nodes[0].tell(enforced_revision=1)
+    staged.clock.ahead_ns += 60 * SECOND
+    await asyncio.sleep(2)  # longer than between two looks
+    assert await enforced(staged.world) == (2, [("shop", 2)], True)
     await staged.end()
     (last, *_) = (await staged.world.ok("GET", "/changes"))["items"]
     assert last["difference"] == ["it is not in force at n1: no answer"]
 
 
+async def test_what_is_in_force_shortly_after_its_end_stays(staged: Staged) -> None:
+    directive = await staged.try_it()
+    await staged.report(passed=(3307,))
+    await staged.nodes[0].tell(enforced_revision=1)
+    staged.clock.ahead_ns += 60 * SECOND
+    await asyncio.sleep(2)  # longer than between two looks
+    await staged.nodes[0].tell(enforced_revision=directive.revision)
+    await staged.nodes[1].directive()
+    assert await enforced(staged.world) == (2, [("shop", 2)], False)
+
+
+async def test_what_cannot_be_looked_up_is_taken_back(
+    staged: Staged, start: Callable[..., Awaitable[World]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await staged.try_it()
+    monkeypatch.setattr("ringfence.control.staged.HOPS_AT", "SELECT nothing")
+    staged.clock.ahead_ns += 60 * SECOND
+    world = await start()
+    await asyncio.sleep(2)  # longer than between two looks
+    assert await enforced(world) == (2, [("shop", 2)], True)
+    staged.clock.ahead_ns += 30 * SECOND
+    for _ in range(150):
+        if not (await enforced(world))[2]:
+            break
+        await asyncio.sleep(0.2)
+    assert await enforced(world) == (3, [("shop", 1)], False)
+    (last, *_) = (await world.ok("GET", "/changes"))["items"]
+    assert last["difference"][0].startswith("what was seen is not known: the flow store failed")
+
+
 async def test_others_keep_what_they_have_and_the_command_follows(staged: Staged) -> None:
     words = ("enforce", "shop", "--stage", "any", "--for", "5s", "--threshold", "40%", "--yes")
+
+    async def obey() -> wire.Directive:
+        directive = await staged.nodes[0].directive()
+        await staged.nodes[0].tell(enforced_revision=directive.revision)
+        return directive
+
+    tried = asyncio.create_task(obey())
     code, _, said = await staged.world.run(*words)
     assert code == 2
     assert "reverted revision 2: enforced shop@p1; " in said
-    heard = [await staged.nodes[0].directive() for _ in range(2)]
+    heard = [await tried, await staged.nodes[0].directive()]
     assert [versions(one.node_policy) for one in heard] == [{"p2"}, {"p1"}]
     with pytest.raises(TimeoutError):  # n2 heard of neither
         await asyncio.wait_for(staged.nodes[1].call.read(), 0.5)

@@ -56,6 +56,7 @@ async def test_what_nobody_confirms_is_taken_back(world: World, clock: Clock) ->
     code, _, said = await world.run("enforce", "shop", "--confirm", "60s", "--yes", "--no-wait")
     assert code == 0
     assert re.search(r"revision 2 is on trial: in \d+ s shop@p1 is enforced again, unless", said)
+    assert "you run `ringfence confirm 2`\n" in said
     tried = await agent.directive()
     assert tried.revision > first.revision
     assert (versions(tried.node_policy), versions(tried.fallback.node_policy)) == ({"p2"}, {"p1"})
@@ -80,7 +81,9 @@ async def test_what_is_confirmed_stays(world: World, clock: Clock) -> None:
     await agent.directive()
     await world.ok("POST", "/enforcement", json=TRY)
     tried = await agent.directive()
-    code, _, said = await world.run("confirm")
+    code, _, said = await world.run("confirm", "1")
+    assert (code, said) == (1, "error: revision 2 is on trial, not 1\n")
+    code, _, said = await world.run("confirm", "2")
     assert (code, said) == (0, "revision 2 stays\n")
     stays = await agent.directive()
     assert stays.revision > tried.revision

@@ -11,7 +11,7 @@ TRIAL = Trial(2, 1, 100, (), 0.01)
 
 
 @pytest.mark.parametrize(
-    ("seen", "absent", "now_ns", "step"),
+    ("seen", "problem", "now_ns", "step"),
     [
         (Seen(1000, 0), "", 99, Step.WAIT),
         (Seen(1000, 10), "", 99, Step.WAIT),
@@ -24,11 +24,13 @@ TRIAL = Trial(2, 1, 100, (), 0.01)
         (Seen(0, 0), "", 99, Step.WAIT),
         (Seen(0, 0), "", 100, Step.TAKE_BACK),
         (Seen(10, 0), "node1 is gone", 99, Step.WAIT),
-        (Seen(10, 0), "node1 is gone", 100, Step.TAKE_BACK),
+        (Seen(10, 0), "node1 is gone", 100, Step.WAIT),
+        (Seen(10, 0), "node1 is gone", 100 + 30 * 10**9, Step.TAKE_BACK),
+        (Seen(1000, 11), "node1 is gone", 100, Step.TAKE_BACK),
     ],
 )
-def test_what_becomes_of_a_trial(seen: Seen, absent: str, now_ns: int, step: Step) -> None:
-    assert decide(TRIAL, seen, absent, now_ns)[0] is step
+def test_what_becomes_of_a_trial(seen: Seen, problem: str, now_ns: int, step: Step) -> None:
+    assert decide(TRIAL, seen, problem, now_ns)[0] is step
 
 
 @pytest.mark.parametrize(
