@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +13,9 @@ from ringfence.agent.pods import Place
 from ringfence.kernel.iptables import IptablesError
 from ringfence.kernel.netns import inode
 from ringfence.policy.backends.iptables import Iptables
+from ringfence.policy.errors import UnprovableError
+from ringfence.policy.proof import reading_iptables
+from ringfence.policy.proof.prove import prove
 from ringfence.wire import batch
 from tests.kernel.netns import Node, node_with_pods
 from tests.kernel.test_backends import footprint, refused
@@ -70,6 +74,38 @@ def test_what_a_pod_writes_into_our_chains_and_sets_goes(
     ((drops, _),) = keeper.ledger.take()
     (row,) = batch.decode(batch.DROPS, drops).to_pylist()
     assert (row["provider_port"], row["packets"]) == (53, 1)
+
+
+_REPLACED = """\
+flush chain ip mangle INPUT
+delete chain ip mangle INPUT
+add chain ip mangle INPUT{place}
+add rule ip mangle INPUT counter jump RINGFENCE-INPUT
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("add table ip mangle {{ flags dormant; }}", "no packet meets INPUT"),
+        (_REPLACED, "chain INPUT"),
+        (_REPLACED.format(place=" {{ type filter hook input priority 0; }}"), "chain INPUT"),
+        (_REPLACED.format(place=" {{ type filter hook forward priority -150; }}"), "chain INPUT"),
+    ],
+)
+def test_rules_that_no_packet_meets_are_noticed(node: Node, written: str, told: str) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    keeper = enforcer(Kind.IPTABLES_NFT)
+    enforce(keeper, policy, uid=pod)
+    pod.nft(written.format(place=""))
+    listed = keeper.door.list_table(pod.path) or []
+    with suppress(UnprovableError):
+        assert prove(policy, policy.pods[0], listed, reading_iptables.read).differing
+    assert _changed(keeper)
+    outcome = keeper.apply(Order(2, policy), [Place("uid", pod.path, inode(pod.path))])
+    assert told in outcome.problem
+    assert not outcome.programmed
 
 
 def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: Node) -> None:

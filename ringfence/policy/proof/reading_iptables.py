@@ -105,6 +105,8 @@ class _Reader:
         _, builtin, *words = body["text"].split()
         if len(words) != 2 or words[0] != "-j":  # noqa: PLR2004
             raise UnprovableError(f"jumps to ours only for some packets: {body['text']}")
+        if not body["called"]:
+            raise UnprovableError(f"no packet meets {builtin}, whose rule calls ours")
         if not body["first"]:
             raise UnprovableError(f"another's rule is ahead of ours: {body['text']}")
         self._jumps.append((_HOOKS[builtin], words[1]))
