@@ -225,7 +225,8 @@ class Iptables:
                 lines += (f"-X {chain}" for chain in before.chains)
                 self._restore(family, "".join(f"{one}\n" for one in ("*mangle", *lines, "COMMIT")))
                 made = [n.removeprefix(_MADE) for n in before.chains if n.startswith(_MADE)]
-                nft.delete_unused(name, "mangle", made)
+                if made:
+                    nft.delete_unused(name, "mangle", made)
         _destroy_but("", _RELEASE_SECONDS if there else 0)
 
     def _list(self, *, elements: bool) -> Listing | None:

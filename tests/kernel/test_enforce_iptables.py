@@ -1,6 +1,8 @@
 """Chains and sets of iptables that a privileged pod changes: noticed, and written again."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -119,6 +121,24 @@ def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: N
         tcp_exchange(friend, pod.address, 81, b"hello")
     enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     assert sorted(footprint(pod)) == before
+
+
+def test_legacy_rules_go_where_there_is_no_nftables(node: Node) -> None:
+    """In a process that finds an empty file in the place of the library, behind a mount of it."""
+    friend, pod = node.pods
+    keeper = enforcer(Kind.IPTABLES_LEGACY)
+    enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    there = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    library = there.partition("libnftables.so.1 ")[2].split()[2]
+    remove = (
+        "import sys, pathlib; from ringfence.kernel import iptables, nft\n"
+        "assert not nft.usable(); iptables.LEGACY.remove(pathlib.Path(sys.argv[1]))"
+    )
+    script = 'mount --bind /dev/null "$1" && exec "$2" -c "$3" "$4"'
+    words = ["unshare", "--mount", "sh", "-ec", script, "sh", library, sys.executable, remove]
+    done = subprocess.run([*words, str(pod.path)], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert keeper.door.list_table(pod.path) is None
 
 
 def test_if_one_family_is_refused_both_stay_as_they_were(variant: str, node: Node) -> None:
