@@ -193,29 +193,44 @@ def trace(table: Table, hook: str, packet: Packet) -> list[Clause]:
 
 
 def _judge(table: Table, hook: str, packet: Packet) -> tuple[Outcome, list[Clause]]:
-    found, met = Outcome.ACCEPT, list[Clause]()
+    found, judging = Outcome.ACCEPT, _Judging(table, packet)
     for base in table.hooks.get(hook, ()):
         if Outcome.ACCEPT in found:
-            found = found & ~Outcome.ACCEPT | _say(table, base, packet, met)
-    return found, met
+            found = found & ~Outcome.ACCEPT | judging.say(base)
+    return found, judging.met
 
 
-def _say(table: Table, chain: str, packet: Packet, met: list[Clause]) -> Outcome:
-    found = Outcome.NOTHING
-    for clause in table.chains[chain]:
-        if not all(match.holds(packet) for match in clause.matches):
-            continue
-        said, goes_on = clause.verdict, not clause.certain
-        if isinstance(said, Call):
-            call, said = said, _say(table, said.chain, packet, met)
-            if Outcome.RETURN in said and not call.goto:
-                said, goes_on = said & ~Outcome.RETURN, True
-        else:
-            met.append(clause)
-        found |= said
-        if not goes_on:
-            return found
-    return found | Outcome.RETURN
+@dataclass(slots=True)
+class _Judging:
+    """One packet on its way through a table."""
+
+    table: Table
+    packet: Packet
+    met: list[Clause] = field(default_factory=list)
+    said: dict[str, Outcome] = field(default_factory=dict)
+    """What chains said of it: each is asked once, however many calls lead there."""
+
+    def say(self, chain: str) -> Outcome:
+        if chain not in self.said:
+            self.said[chain] = self._ask(chain)
+        return self.said[chain]
+
+    def _ask(self, chain: str) -> Outcome:
+        found = Outcome.NOTHING
+        for clause in self.table.chains[chain]:
+            if not all(match.holds(self.packet) for match in clause.matches):
+                continue
+            said, goes_on = clause.verdict, not clause.certain
+            if isinstance(said, Call):
+                call, said = said, self.say(said.chain)
+                if Outcome.RETURN in said and not call.goto:
+                    said, goes_on = said & ~Outcome.RETURN, True
+            else:
+                self.met.append(clause)
+            found |= said
+            if not goes_on:
+                return found
+        return found | Outcome.RETURN
 
 
 def joined(spans: Iterable[tuple[int, int]]) -> Ranges:

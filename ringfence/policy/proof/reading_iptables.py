@@ -22,7 +22,7 @@ from ringfence.policy.proof.packets import (
     Table,
     joined,
 )
-from ringfence.policy.proof.reading import shortened
+from ringfence.policy.proof.reading import not_deep, shortened
 
 _V4, _V6 = 4, 6
 _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward",
@@ -121,7 +121,8 @@ class _Reader:
             hooks.setdefault(hook, []).append(base)
         # Twice: each denial has a chain that ends in the one that drops.
         short = shortened({name: _told_once(held) for name, held in shortened(chains).items()})
-        return Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
+        held = {hook: tuple(bases) for hook, bases in hooks.items()}
+        return not_deep(Table(self._family, short, held))
 
     def _chain(self, name: str, rules: Iterable[str]) -> Iterator[Clause]:
         for place, text in enumerate(rules, start=1):
