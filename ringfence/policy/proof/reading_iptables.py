@@ -37,6 +37,9 @@ _TUPLE = "src,dst,dst"
 _ENDS = {"-s": Axis.SOURCE, "-d": Axis.DESTINATION}
 _LOOPBACKS = {"-i": Axis.FROM_LOOPBACK, "-o": Axis.TO_LOOPBACK}
 _PORTS = {"--sport": Axis.HEAD, "--dport": Axis.PORT}
+_MODULES = frozenset({"addrtype", "comment", "conntrack", "hl", "icmp", "icmp6", "multiport",
+                      "set", "tcp", "udp"})  # fmt: skip
+"""Those that without an option ask nothing; others (eui64, socket) match some packets even so."""
 _WITH_PORTS = frozenset({TCP, UDP, SCTP})
 
 
@@ -197,7 +200,7 @@ class _Reader:
     def _does(self, said: _Said, word: _Word) -> bool:
         """Take a word that says what happens, or nothing; False for others."""
         match word.name, word.values:
-            case "-m", (_,):
+            case "-m", (module,) if module in _MODULES:
                 pass  # what it asks follows
             case "--comment", (text,):
                 said.comment = text

@@ -84,3 +84,11 @@ def test_a_rule_that_many_calls_lead_to_is_told_once() -> None:
 def test_calls_deeper_than_any_of_ours_are_refused(read: Any, listed: Any) -> None:
     with pytest.raises(UnprovableError, match="levels deep"):
         read(listed(3000), 4)
+
+
+@pytest.mark.parametrize("module", ["eui64", "socket", "u32", "rpfilter"])
+def test_a_module_that_matches_without_an_option_is_not_known(module: str) -> None:
+    with pytest.raises(UnprovableError, match=f'has "-m {module}", which no rule'):
+        reading_iptables.read(of_iptables(f"-A RINGFENCE-INPUT -m {module} -j DROP"), 4)
+    told = reading_iptables.read(of_iptables("-A RINGFENCE-INPUT -m tcp -j DROP"), 4)
+    assert judge(told, "input", TO_77)[0] is Outcome.DROP
