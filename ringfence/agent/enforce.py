@@ -19,6 +19,7 @@ from ringfence.agent.drops import DropLedger
 from ringfence.agent.gate import Gatekeeper
 from ringfence.agent.plan import Order, bindings, plan
 from ringfence.agent.pods import Place, Pod
+from ringfence.agent.watches import Watches
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.kernel.rules import Door, Watch
@@ -91,10 +92,14 @@ class Enforcer:
     """Of the last `apply`."""
     _held: dict[Place, _Held] = field(default_factory=dict)
     """Of those with rules, the first was proved longest ago."""
-    _watches: dict[Place, Watch] = field(default_factory=dict)
+    _watches: Watches = field(init=False)
     _policy: NodePolicy | None = None
     _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
     _guarded: Guarded = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Hear nothing yet."""
+        self._watches = Watches(self.listen)
 
     def apply(
         self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
@@ -126,8 +131,7 @@ class Enforcer:
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
             self.ledger.forget(place)
-        for place in self._watches.keys() - wanted.rulesets.keys():
-            self._hear_no_more(place)
+        self._watches.keep(wanted.rulesets.keys() | problems.keys())
         problems |= self._write(wanted.rulesets, order.policy)
         written = [p for p, ruleset in wanted.rulesets.items() if ruleset and p not in problems]
         for place in reversed(written):  # the node last: by then it is known who may pass
@@ -208,19 +212,13 @@ class Enforcer:
 
     def hear(self) -> None:
         """Notice where rules were changed since they were written; takes next to no time."""
-        for place, watch in list(self._watches.items()):
-            held = self._held.get(place)
-            try:
-                if watch.touched() and held:
-                    self._examine(place, held)
-            except KernelError as error:
-                log.warning("changes not heard", pod=place.uid, problem=str(error))
-                self._hear_no_more(place)
+        for place in self._watches.heard():
+            if held := self._held.get(place):
+                self._examine(place, held)
 
     def close(self) -> None:
         """Hear of changes no more; rules stay."""
-        for place in list(self._watches):
-            self._hear_no_more(place)
+        self._watches.keep(())
 
     def _examine(self, place: Place, held: _Held) -> None:
         """Read the counters, and notice whether rules are what they were made."""
@@ -236,25 +234,16 @@ class Enforcer:
 
     def _load(self, place: Place, commands: str) -> None:
         """One transaction; what is heard after it is another's, and what comes before is seen."""
-        try:
-            if self.listen and place not in self._watches:
-                self._watches[place] = self.listen(place.netns)
-        except KernelError as error:  # no reason to go without rules
-            log.warning("changes not heard", pod=place.uid, problem=str(error))
+        self._watches.begin(place)
         self.door.apply(place.netns, commands)
-        if watch := self._watches.get(place):
-            watch.touched()
-
-    def _hear_no_more(self, place: Place) -> None:
-        if watch := self._watches.pop(place, None):
-            watch.close()
+        self._watches.touched(place)
 
     def _clear(self, place: Place) -> None:
         held = self._held.get(place)
         if held is None or held.ruleset is not None:
             self._harvest(place, held)
             self.door.remove(place.netns)
-        self._hear_no_more(place)
+        self._watches.end(place)
         if held is None:
             self._remove_others(place)
         self._held[place] = _Held(None)

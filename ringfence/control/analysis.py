@@ -53,11 +53,11 @@ async def judge(
     history: History,
     until_ns: int,
     judged_by: JudgedBy,
-    workspace: WorkspaceName,
+    *workspaces: WorkspaceName,
 ) -> Judged:
     """Judge each connection by all that held when its own first packet was seen.
 
-    In view are the ends that the workspace, one of those judged by, governs. A thread judges;
+    In view are the ends that the workspaces, some of those judged by, govern. A thread judges;
     timeline and names are asked here, for they change on the event loop.
     """
     count = len(records)
@@ -71,7 +71,10 @@ async def judge(
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
         policy_set = judged_by.ringfence(snapshot, then)
         connections = connections_of(records.take(rows), snapshot)
-        judged.in_view[rows] = _in_view(connections, judged_by.within(snapshot, workspace))
+        governed = BitMap.union(
+            BitMap(), *(judged_by.within(snapshot, name) for name in workspaces)
+        )
+        judged.in_view[rows] = _in_view(connections, governed)
         layers: list[RuleLayer] = [policy_set, *judged_by.kubernetes(snapshot)]
         for layer in layers:
             verdicts = evaluate(layer, connections)

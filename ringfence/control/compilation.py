@@ -9,7 +9,7 @@ from ringfence.control.judged import JudgedBy
 from ringfence.inventory.living import Living, News
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId
-from ringfence.model.workload import Item
+from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import compiler_of
 from ringfence.policy.compiler import Compiler
 from ringfence.policy.kubernetes.rules import KubernetesLayer
@@ -71,6 +71,12 @@ class Standing:
         with self._lock:
             return self._compile(judged_by, news, moment)
 
+    def rest(self, news: News) -> None:
+        """Know the news, and hold nothing compiled: nothing is enforced."""
+        with self._lock:
+            self._take(news)
+            self._compiler, self._nodes = None, {}
+
     def _compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
         compiler, self._compiler = self._compiler, None  # it holds only if all goes well
         before = {key: self._items.get(key) for key in news}
@@ -115,11 +121,13 @@ class Standing:
     def _concerns(self, live: Collection[ClusterId], before: News, now: News) -> bool:
         """Whether news may matter to the own policies of Kubernetes clusters.
 
-        An item of another cluster does where an address goes from one to the other.
+        An item of another cluster does where an address goes from one to the other, and a Service
+        where its backends, or the addresses that it is dialled at, are in the cluster.
         """
         sides = [one[1] for news in (before, now) for one in news.values() if one]
         return any(
             item.cluster in live
+            or item.kind is ItemKind.SERVICE
             or any(
                 self._living.items[at].cluster in live
                 for address in item.addresses

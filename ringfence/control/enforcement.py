@@ -114,6 +114,8 @@ class Enforcement:
         """While something is on trial, what was enforced before."""
         self._desired: dict[NodeKey, _Desired] = {}
         self._ports = DeclaredPorts()
+        self._other_ports = False
+        """Whether agents are still to be told of other ones."""
         self._revision = 0
         self._settled_at = 0.0
         """From when on a change need not wait for others, by the event loop's clock."""
@@ -145,8 +147,8 @@ class Enforcement:
         self._wake()
 
     async def refresh(self) -> None:
-        """Work the desired state out now, by the documents of now."""
-        self._loaded = None
+        """Work the desired state out now, by the documents of now; where that fails, later too."""
+        self.touch()
         async with self._lock:
             await self._recompute()
 
@@ -201,13 +203,17 @@ class Enforcement:
             return await enforced_now(connection, self._tenant)
 
     async def plan(
-        self, wanted: Wanted, overrides: Collection[Override], expected: int | None = None
+        self,
+        wanted: Wanted,
+        overrides: Collection[Override],
+        expected: int | None = None,
+        asked: Asked | None = None,
     ) -> Plan:
-        """What enforcing these workspaces, and no others, would change.
+        """What enforcing these workspaces, and no others, would change; `asked` as in `enforce`.
 
         Raises ConflictError where something else is enforced than at revision `expected`.
         """
-        return (await self._planning.plan(wanted, overrides, expected))[1]
+        return (await self._planning.plan(wanted, overrides, expected, asked))[1]
 
     async def enforce(
         self,
@@ -224,7 +230,7 @@ class Enforcement:
         are worked out, though not yet in force.
         """
         async with self._lock:
-            current, plan, named = await self._planning.plan(wanted, overrides, expected)
+            current, plan, named = await self._planning.plan(wanted, overrides, expected, asked)
             if plan.refused:
                 raise ConflictError(plan.refused)
             pairs = plan.workspaces
@@ -243,8 +249,21 @@ class Enforcement:
                         await begin_trial(connection, self._tenant, trial)
                     told = "\n".join(plan.changes)
                     await author.note(connection, now_ns, what, told, about="enforcement")
+            elif not pairs:
+                await self._keep_off(current, author)
+            self._wake()  # so that it is done in the background where it fails here
             await self._recompute()
         return plan
+
+    async def _keep_off(self, current: Enforced, author: Author) -> None:
+        """End a trial of no rules, so that none come back; raises ConflictError."""
+        async with self._database.write() as connection:
+            if await enforced_now(connection, self._tenant) != current:
+                raise ConflictError("something else was enforced meanwhile: see the new plan")
+            if await load_trial(connection, self._tenant):
+                await end_trial(connection, self._tenant)
+                what = f"confirmed revision {current.revision}"
+                await author.note(connection, self._clock(), what, "", about="enforcement")
 
     async def _settle(self) -> None:
         """Until something has changed; what failed may have done so for a moment only."""
@@ -268,34 +287,38 @@ class Enforcement:
 
     async def _recompute(self) -> None:
         """Bring the directives up to date; on failure nodes keep what they have."""
-        other_ports = self._hear()
+        self._other_ports |= self._hear()
         try:
             loaded = await self._load_enforced()
-            moment, judged_by = self._inventory.now(), loaded.judged_by
+            moment, judged_by = self._inventory.now(loaded.patterns), loaded.judged_by
             self._patterns = loaded.patterns
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._alarm.set((*loaded.expiries, *named), moment.at_ns)
             enforced = judged_by.workspaces or loaded.before.workspaces
             any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
             compilation = fallback = Compilation({}, ())
+            news = dict(self._news)
             if any_rules:
-                news = dict(self._news)
-                standing, before = self._stand(loaded)
+                standing, before = await self._stand(loaded)
                 compilation = await asyncio.to_thread(standing.compile, judged_by, news, moment)
                 if before:
                     work = before.compile
                     fallback = await asyncio.to_thread(work, loaded.before, news, moment)
-                self._forget(news)
+            else:
+                self._before = None
+                await asyncio.to_thread(self._standing.rest, news)
+            self._forget(news)
         except RingfenceError as error:
             self._fail(str(error))
             return
         nodes = tasks(compilation.nodes, fallback.nodes, loaded.trial)
         self.problem, self.warnings = "", compilation.warnings
-        for_all = self._enforcing != any_rules or other_ports
+        for_all = self._enforcing != any_rules or self._other_ports
         self._enforcing = any_rules
         changed = [key for key, task in nodes.items() if self._renew(key, task)]
         self._desired = {key: self._desired[key] for key in nodes}
         self._agents.notify([agent.key for agent in self._agents.all()] if for_all else changed)
+        self._other_ports = False
 
     def _hear(self) -> bool:
         """Take up what items have become; whether other ports are declared now."""
@@ -330,13 +353,15 @@ class Enforcement:
         self._loaded = loaded = _Loaded(number, judged_by, trial, before, *told)
         return loaded
 
-    def _stand(self, loaded: _Loaded) -> tuple[Standing, Standing | None]:
+    async def _stand(self, loaded: _Loaded) -> tuple[Standing, Standing | None]:
         """Where what is enforced stands compiled, and what was before a trial.
 
         What stands compiled when a trial begins is the set before it, so going back takes no time.
         """
         if loaded.trial and self._before is None:
-            self._standing, self._before = self._standing.fork(), self._standing
+            # In a thread: one that was given up may still compile, and holds what stands.
+            forked = await asyncio.to_thread(self._standing.fork)
+            self._standing, self._before = forked, self._standing
         if not loaded.trial and self._before is not None:
             if self._before.is_of(loaded.judged_by):
                 self._standing = self._before

@@ -1,7 +1,7 @@
 """The inventory's timeline, kept in memory and written behind to the database."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
 from ringfence.control.address_sets import AddressSetKeeper
@@ -65,9 +65,10 @@ class Inventory:
         while self._unwritten:
             await self._write()
 
-    def now(self) -> Moment:
-        """What policies mean now, besides what exists."""
-        return moment(self.names.resolutions, self.address_sets.contents, self._clock())
+    def now(self, patterns: Collection[str] | None = None) -> Moment:
+        """What policies mean now, besides what exists, if they name no others of DNS than these."""
+        contents = self.address_sets.contents
+        return moment(self.names.resolutions, contents, self._clock(), patterns)
 
     def subscribe(self, on_change: Callable[[], None]) -> None:
         """Have a quick function called after every change."""

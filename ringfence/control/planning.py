@@ -16,7 +16,7 @@ from ringfence.control.policies import (
     load_tree,
     load_workspace,
 )
-from ringfence.control.trial import refusal_on_trial
+from ringfence.control.trial import Asked, refusal_on_trial
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.override import Override
 from ringfence.policy.document import Documents
@@ -45,9 +45,16 @@ class Planning:
         self._inventory, self._surroundings = inventory, surroundings
 
     async def plan(
-        self, wanted: Wanted, overrides: Collection[Override], expected: int | None
+        self,
+        wanted: Wanted,
+        overrides: Collection[Override],
+        expected: int | None,
+        asked: Asked | None,
     ) -> tuple[Enforced, Plan, Documents]:
-        """What is enforced now, what this changes, and of which documents it was worked out."""
+        """What is enforced now, what this changes, and of which documents it was worked out.
+
+        All rules may go at any time, and the trial with them; unless that is `asked` to be a trial.
+        """
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
             current = await enforced_now(connection, self._tenant)
@@ -69,6 +76,7 @@ class Planning:
             before, problem = in_force(snapshot, tree, old, moment, apart)
             after = PolicySet(snapshot, tree, new, moment, apart)
             changes = tuple(describe_changes(old, new))
+            ends = trial is not None and not pairs and asked is None
             return Plan(
                 revision=current.revision + bool(changes),
                 workspaces=pairs,
@@ -76,10 +84,10 @@ class Planning:
                 workloads=affected(before, after),
                 warnings=(
                     *([problem] if problem else []),
+                    *(["this ends the trial under way"] if ends else []),
                     *compile_nodes(after, self._surroundings).warnings,
                 ),
-                # All rules may go at any time, and the trial with them.
-                refused=refusal(after, overrides) or (refusal_on_trial(trial) if pairs else ""),
+                refused=refusal(after, overrides) or ("" if ends else refusal_on_trial(trial)),
             )
 
         return current, await asyncio.to_thread(work), named

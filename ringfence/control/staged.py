@@ -1,37 +1,40 @@
 """A staged trial: what the connections of its nodes say of it, and what is to be done.
 
-Analysis says which connections a version denies. A conversation is dropped *unforeseen* where the
-enforced set allows it, or where it had passed, and been allowed by that set, before the trial. What
-was dropped before as well is not the trial's doing.
+Analysis says which connections a version denies. Only those count that are governed by a workspace
+in which the set on trial and the one before differ. One is dropped *unforeseen* where the set on
+trial allows it, or where it had passed, and been allowed by that set, before the trial. What was
+dropped before as well is not the trial's doing; nor is what a quarantine judges, or what the set
+before denies of connections with other nodes, where that still holds.
 """
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.control.agents import Agents, NodeKey
-from ringfence.control.analysis import History, judge
+from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.errors import ConflictError
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, records
-from ringfence.flows.disposition import Through, dispose
-from ringfence.inventory.snapshot import NOWHERE
+from ringfence.flows.disposition import Dispositions, Through, dispose
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
-from ringfence.model.ids import ClusterId, NodeName, TenantId
+from ringfence.model.ids import ClusterId, NodeName, TenantId, WorkspaceName
 from ringfence.model.protocol import format_protocol
+from ringfence.model.quarantine import QUARANTINE
 from ringfence.model.words import counted, named
+from ringfence.model.workload import ItemKind
 from ringfence.store.flows import FlowStore
-from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.queries import HOPS_AT
 from ringfence.store.relational.trials import Trial
 
 _NAMED = 5
 _PROGRAMMING_NS = 2 * 10**9
 """What a node may take until new rules are in force."""
-_PLACES = ("consumer_node", "provider_node", "node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,13 @@ def decide(trial: Trial, seen: Seen, absent: str, now_ns: int) -> tuple[Step, st
     """What becomes of a staged trial, and why.
 
     `absent` says at which of its nodes it is not in force, empty for none. Before its end it is
-    taken back only if one conversation more or less would make no difference.
+    taken back only if one conversation dropped less would make no difference.
     """
     threshold = trial.threshold or 0.0
     over = now_ns >= trial.until_ns
-    if seen.share > threshold and (over or seen.conversations * threshold >= 1):
+    one_less = seen.unforeseen - 1
+    surely = one_less > 0 and one_less >= threshold * seen.conversations
+    if seen.share > threshold and (over or surely):
         return Step.TAKE_BACK, f"more than {threshold:.2%}, {seen}"
     if not over:
         return Step.WAIT, ""
@@ -101,6 +106,25 @@ def decide(trial: Trial, seen: Seen, absent: str, now_ns: int) -> tuple[Step, st
     if not seen.conversations:
         return Step.TAKE_BACK, "no conversation was seen at its nodes, so nothing is known of it"
     return Step.KEEP, str(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is on trial at some nodes, what was enforced before and is elsewhere; epoch ns."""
+
+    judged_by: JudgedBy
+    before: JudgedBy
+    nodes: Collection[NodeKey]
+    began_ns: int
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Keys of the conversations before a trial that passed and it allows, and of those dropped."""
+
+    permitted: NDArray[np.bytes_]
+    dropped: NDArray[np.bytes_]
 
 
 @dataclass(frozen=True)
@@ -113,40 +137,46 @@ class Watch:
     through: Callable[[], Through]
     interval_ns: int
 
-    async def look(
-        self,
-        judged_by: JudgedBy,
-        nodes: Collection[NodeKey],
-        began_ns: int,
-        until_ns: int,
-        now_ns: int,
-    ) -> Seen:
-        """The conversations since a trial began, held against those of as long before that."""
-        # A window in which both sets decided tells of neither.
-        settled_ns = began_ns + self.interval_ns + _PROGRAMMING_NS
-        if now_ns <= settled_ns:
-            return NOTHING_SEEN
-        workspace = judged_by.workspaces[0][0].name
-        through = self.through()
+    def settled_ns(self, tried: Tried) -> int:
+        """From when on windows tell of a trial: one in which both sets decided tells of neither."""
+        return tried.began_ns + self.interval_ns + _PROGRAMMING_NS
 
-        async def told(since: int, until: int) -> tuple[Records, NDArray[np.bool_], _Fate]:
-            window = {"tenant": self.tenant, "since": since, "until": until}
-            hops = await self.store.query(HOPS, window)
-            all_records = await asyncio.to_thread(records, hops)
-            seen = all_records.take(_at(all_records, nodes))
-            judged = await judge(seen, self.history, until, judged_by, workspace)
-            found = await asyncio.to_thread(dispose, seen, through, now_ns)
-            return seen, judged.allowed, _Fate(found.passed, found.dropped)
-
-        earlier, allowed, fate = await told(2 * began_ns - until_ns, began_ns)
-        keys = _keys(earlier)
-        permitted, dropped_before = keys[fate.passed & allowed], keys[fate.dropped]
-        seen, allowed, fate = await told(settled_ns, now_ns)
+    async def look_before(self, tried: Tried, now_ns: int) -> Before:
+        """The conversations of as long before a trial as it lasts."""
+        since_ns = 2 * tried.began_ns - tried.until_ns
+        seen, fate = await self._told(tried, since_ns, tried.began_ns, now_ns)
+        judged = await judge(seen, self.history, tried.began_ns, tried.judged_by)
         keys = _keys(seen)
-        unforeseen = fate.dropped & (allowed | np.isin(keys, permitted))
-        unforeseen &= ~np.isin(keys, dropped_before)
-        known = fate.passed | fate.dropped
+        return Before(keys[fate.passed & judged.allowed], keys[fate.dropped])
+
+    async def look(self, tried: Tried, before: Before, now_ns: int) -> Seen:
+        """The conversations since a trial began, held against those before."""
+        seen, fate = await self._told(tried, self.settled_ns(tried), now_ns, now_ns)
+        # A conversation may go on from before a quarantine.
+        apart = tuple(replace(one, since_ns=0) for one in tried.judged_by.quarantines)
+        tries = replace(tried.judged_by, quarantines=apart)
+        judged, by_before = [
+            await judge(seen, self.history, now_ns, by, *_names(by, other))
+            for by, other in ((tries, tried.before), (tried.before, tries))
+        ]
+        counts = (judged.in_view | by_before.in_view) & ~_quarantined(judged)
+        keys = _keys(seen)
+        unforeseen = counts & fate.dropped & (judged.allowed | np.isin(keys, before.permitted))
+        unforeseen &= ~np.isin(keys, before.dropped)
+        snapshot = self.history.timeline.latest()
+        elsewhere = await asyncio.to_thread(_elsewhere, seen, tried.nodes, snapshot)
+        unforeseen &= by_before.allowed | ~elsewhere
+        known = counts & (fate.passed | fate.dropped)
         return Seen(int(known.sum()), int(unforeseen.sum()), self._name(seen.take(unforeseen)))
+
+    async def _told(
+        self, tried: Tried, since_ns: int, until_ns: int, now_ns: int
+    ) -> tuple[Records, Dispositions]:
+        """The conversations at a trial's nodes in a time, and what became of them."""
+        window = {"tenant": self.tenant, "since": since_ns, "until": until_ns}
+        hops = await self.store.query(HOPS_AT, window | {"nodes": list(tried.nodes)})
+        seen = await asyncio.to_thread(records, hops)
+        return seen, await asyncio.to_thread(dispose, seen, self.through(), now_ns)
 
     def _name(self, some: Records) -> tuple[str, ...]:
         """The first few conversations, as people write them."""
@@ -174,23 +204,32 @@ class Watch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fate:
-    passed: NDArray[np.bool_]
-    dropped: NDArray[np.bool_]
+def _names(by: JudgedBy, other: JudgedBy) -> list[WorkspaceName]:
+    """The workspaces of one set that the other one has not got, or of another version."""
+    others = {(one.name, version) for one, version in other.workspaces}
+    return [one.name for one, version in by.workspaces if (one.name, version) not in others]
 
 
-def _at(seen: Records, nodes: Collection[NodeKey]) -> NDArray[np.bool_]:
-    """Which of the connections have an end at one of the nodes, or were told of by its agent.
+def _quarantined(judged: Judged) -> NDArray[np.bool_]:
+    """At which connections a quarantine decided."""
+    return np.array(
+        [
+            any(decision.workspace == QUARANTINE for decision in deciding.values())
+            for deciding in judged.deciding
+        ],
+        dtype=np.bool_,
+    )
 
-    Of one that was dropped at its consumer there is nothing but that.
-    """
-    cluster = seen.column("kubernetes_cluster").astype(np.str_)
-    places = [seen.column(name).astype(np.str_) for name in _PLACES]
-    found = np.zeros(len(seen), dtype=np.bool_)
-    for name, node in nodes:
-        found |= (cluster == name) & np.logical_or.reduce([place == node for place in places])
-    return found
+
+def _elsewhere(seen: Records, nodes: Collection[NodeKey], snapshot: Snapshot) -> NDArray[np.bool_]:
+    """Which of the connections have an end at another node than these."""
+    outside = np.zeros(len(snapshot.items) + 1, dtype=np.bool_)  # NOWHERE finds the last one
+    for at in snapshot.subjects:
+        item = snapshot.items[at]
+        place = item.node if item.kind is ItemKind.POD else item.name
+        outside[at] = (item.cluster, place) not in nodes
+    ends = (snapshot.locate(seen.column(end)) for end in ("first_consumer", "provider"))
+    return np.logical_or(*(outside[end] for end in ends))
 
 
 def _keys(seen: Records) -> NDArray[np.bytes_]:

@@ -21,7 +21,8 @@ from ringfence.control.errors import ConflictError
 from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
-from ringfence.control.staged import NOTHING_SEEN, Seen, Step, Watch, decide
+from ringfence.control.staged import NOTHING_SEEN, Before, Seen, Step, Tried, Watch, decide
+from ringfence.control.trial import judged_before
 from ringfence.model.ids import TenantId
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
@@ -51,7 +52,10 @@ class Trials:
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._enforcement, self._agents, self._watch = enforcement, agents, watch
+        self._followed: Trial | None = None
         self._looked_ns = 0
+        self._before: Before | None = None
+        """The trial looked at, when that was last, and what was seen before it, which stays so."""
         self.seen = NOTHING_SEEN
         """Of the staged trial under way, at the last look."""
         self._following = Background("trials", self._pause, self._look, metrics)
@@ -123,9 +127,12 @@ class Trials:
 
     async def _look(self) -> None:
         trial, now_ns = await self.current(), self._clock()
+        if trial != self._followed:
+            self._followed, self._looked_ns = trial, now_ns
+            self._before, self.seen = None, NOTHING_SEEN
         if trial is None:
-            self.seen, self._looked_ns = NOTHING_SEEN, now_ns
-        elif trial.nodes is not None:
+            return
+        if trial.nodes is not None:
             await self._look_at_stage(trial, trial.nodes, now_ns)
         elif now_ns >= trial.until_ns:
             await self._take_back("not confirmed in time", *_NOBODY, only=trial)
@@ -144,8 +151,14 @@ class Trials:
     async def _see(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> Seen:
         async with self._database.read() as connection:
             judged_by = await load_judged_by(connection, self._tenant)
+            before = await judged_before(connection, self._tenant, judged_by, trial)
             began_ns = (await enforced_at(connection, self._tenant, trial.revision)).since_ns
-        return await self._watch.look(judged_by, nodes, began_ns, trial.until_ns, now_ns)
+        tried = Tried(judged_by, before, nodes, began_ns, trial.until_ns)
+        if now_ns <= self._watch.settled_ns(tried):
+            return NOTHING_SEEN
+        if self._before is None:
+            self._before = await self._watch.look_before(tried, now_ns)
+        return await self._watch.look(tried, self._before, now_ns)
 
     def _absent(self, nodes: Collection[NodeKey]) -> str:
         """Why what is on trial is not in force at one of its nodes; empty if it is at all."""

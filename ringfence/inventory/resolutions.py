@@ -7,7 +7,7 @@ names takes none away that hold. What is over makes room for what holds.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ringfence.model.address import Address
@@ -100,11 +100,15 @@ class Resolutions:
             return None
         return self.learn(replace(life, until_ns=at_ns + IN_USE_NS))
 
-    def as_of(self, at_ns: int) -> Names:
-        """The addresses of each name at a time."""
+    def as_of(self, at_ns: int, patterns: Collection[str] | None = None) -> Names:
+        """The addresses of each name at a time; only names that a pattern means, if any are given.
+
+        There may be as many names as agents tell, so who asks often asks for few.
+        """
         found = {
             name: frozenset(one.address for one in room.pairs.values() if _alive(one, at_ns))
             for name, room in self._names.items()
+            if patterns is None or any(fqdn_matches(pattern, name) for pattern in patterns)
         }
         return {name: addresses for name, addresses in found.items() if addresses}
 

@@ -1,6 +1,7 @@
 """IP protocol numbers and port ranges (IANA's protocol-numbers registry)."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NewType
 
@@ -70,6 +71,19 @@ def parse_ports(text: str | int) -> PortRange:
     if not ports:
         raise InputError(f"{text!r} is not a port: write 80 or 8000-8100")
     return PortRange(int(ports[1]), int(ports[2] or ports[1]))
+
+
+def disjoint(protocol: int | None, ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """The same ports, sorted and disjoint; of protocols without ports as they are."""
+    if protocol not in WITH_PORTS:
+        return tuple(ports)
+    held: list[PortRange] = []
+    for one in sorted(ports):
+        if held and one.first <= held[-1].last + 1:
+            held[-1] = PortRange(held[-1].first, max(held[-1].last, one.last))
+        else:
+            held.append(one)
+    return tuple(held)
 
 
 PortName = NewType("PortName", str)

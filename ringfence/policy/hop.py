@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import PortRange, disjoint
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.handle import format_handle
 from ringfence.policy.layer import OrderedRule
@@ -32,7 +32,8 @@ class Hop:
     ) -> Self:
         """A rule on what the hop sees of a policy, named by the policy."""
         handle = format_handle(rule.decision, widened=bool(widening))
-        made = Rule(handle, rule.action, protocol, ports, peers, local, rule.rejects)
+        told = disjoint(protocol, ports)
+        made = Rule(handle, rule.action, protocol, told, peers, local, rule.rejects)
         return cls(made, widening)
 
 

@@ -3,7 +3,7 @@
 Which have expired, what DNS told, and what address sets hold.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ringfence.inventory.contents import Contents, Sets
@@ -33,9 +33,14 @@ UNTOLD = Moment()
 """Before anything was told or could expire."""
 
 
-def moment(resolutions: Resolutions, contents: Contents, at_ns: int) -> Moment:
-    """What policies mean at a time, epoch ns."""
-    return Moment(at_ns, resolutions.as_of(at_ns), contents.as_of(at_ns))
+def moment(
+    resolutions: Resolutions,
+    contents: Contents,
+    at_ns: int,
+    patterns: Collection[str] | None = None,
+) -> Moment:
+    """What policies mean at a time, epoch ns, if they name no others of DNS than the patterns."""
+    return Moment(at_ns, resolutions.as_of(at_ns, patterns), contents.as_of(at_ns))
 
 
 def patterns(versions: Iterable[tuple[Workspace, Version]]) -> Iterator[str]:

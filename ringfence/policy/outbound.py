@@ -13,7 +13,7 @@ from ringfence.policy.fronts import Front, but_ports, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import SetId
-from ringfence.policy.sets import of_addresses, within
+from ringfence.policy.sets import EVERYWHERE, of_addresses, within
 from ringfence.policy.who import NODE_PORTS, SERVICE_ADDRESSES, Ranges, Served, Who
 
 
@@ -122,8 +122,10 @@ class Outbound:
 
     def _meant(self, rule: OrderedRule, ranges: Ranges) -> list[tuple[Front, bool]]:
         """The Services of which the rule means a backend, and whether it means them all."""
-        if rule.provider.ranges:
-            self._who.snapshot.note(Served(rule.provider.ranges))
+        end = rule.provider
+        if end.ranges or end.anyone or end.own_node:
+            told = EVERYWHERE if end.anyone else end.ranges or ranges
+            self._who.snapshot.note(Served(told))
         key = ranges, rule.protocol, rule.ports
         if key not in self._in_front:
             self._in_front[key] = found = []

@@ -26,10 +26,10 @@ class Rule:
     """One first-match rule on connections that open.
 
     `peers` is the remote end's addresses and `local` the namespace's own end's, None for any.
-    `ports` are destination ports, of ICMP type * 256 + code, empty for all. `handle` names the
-    policy that made the rule: it comes back in drop reports and stands in the kernel rule's
-    comment. One that `rejects` is a DENY that answers: TCP by a reset, other protocols by an ICMP
-    error, "administratively prohibited".
+    `ports` are destination ports, disjoint, of ICMP type * 256 + code, empty for all. `handle`
+    names the policy that made the rule: it comes back in drop reports and stands in the kernel
+    rule's comment. One that `rejects` is a DENY that answers: TCP by a reset, other protocols by an
+    ICMP error, "administratively prohibited".
     """
 
     handle: str

@@ -43,8 +43,15 @@ def touched(
         around |= one.addresses
     serving |= {address for address in around if fronts.behind(address)}
     facts |= _of_holders(living, fronts, around | serving)
+    # A Service is found by whichever of its backends somebody holds.
+    beside = {
+        backend.address
+        for address in around
+        for front in fronts.behind(address)
+        for backend in front.backends
+    }
     for fact in ranged:
-        meant = around if isinstance(fact, Held) else serving
+        meant = around if isinstance(fact, Held) else serving | beside
         if any(within(address, fact.ranges) for address in meant):
             facts.add(fact)
     return facts

@@ -15,6 +15,7 @@ from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.drops import DROP_DTYPE
+from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.netlink import CREATE
 from ringfence.kernel.netns import inode
 from ringfence.kernel.nft_watch import TableWatch
@@ -100,9 +101,42 @@ def test_so_many_changes_that_some_are_not_heard_are_one_too(node: Node) -> None
         enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
         many = "; ".join(f"add chain inet foreign c{number}" for number in range(3000))
         pod.nft(f"add table inet foreign; {many}")
-        (watch,) = enforcer._watches.values()
+        (watch,) = enforcer._watches.open.values()
         assert watch.touched()
         assert not watch.touched()
+
+
+def refused(policy: NodePolicy) -> NodePolicy:
+    """The same with rules that the back end cannot write."""
+    odd = Program((replace(CATCH_ALL, handle="no handle"),))
+    return replace(policy, programs={**policy.programs, IN: odd})
+
+
+def test_changes_are_heard_after_new_rules_were_refused(node: Node) -> None:
+    friend, pod = node.pods
+    with closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
+        policy = policy_of(pod, ADMIT, ANYTHING, friend)
+        enforce(enforcer, policy, uid=pod)
+        assert enforcer.apply(Order(2, refused(policy)), [at(pod)]).problem
+        enforce(enforcer, policy, uid=pod)
+        pod.nft("insert rule inet ringfence rf_input accept")
+        assert _heard(enforcer)
+
+
+class Deaf(TableWatch):
+    """A watch that fails."""
+
+    def touched(self) -> bool:
+        raise NetlinkError("changes of rules are not heard")
+
+
+def test_rules_are_held_whose_watch_fails(node: Node) -> None:
+    friend, pod = node.pods
+    with closing(Enforcer(Nftables(), listen=Deaf)) as enforcer:
+        enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+        assert not _heard(enforcer)
+        pod.nft("insert rule inet ringfence rf_input accept")
+        assert _changed(enforcer)
 
 
 def test_a_change_of_policy_is_not_held_up_by_what_a_pod_wrote(node: Node) -> None:

@@ -316,6 +316,20 @@ def test_rules_that_are_not_proved_open_no_gate(node: Node) -> None:
     assert released(node) == pods[0].passages
 
 
+def test_a_gate_before_a_node_that_rejects_is_proved(node: Node) -> None:
+    first, second = node.pods
+    pods = seen(first, "uid1"), seen(second, "uid2")
+    rejects = ProgramId("rejects")
+    nothing = Rule("catch-all/nodes/p1", Action.DENY, None, (), None, rejects=True)
+    policy = policy_of(pods[0])
+    policy = replace(
+        policy,
+        programs={**policy.programs, rejects: Program((nothing,))},
+        binding=NodeBinding((parse_address(first.gateway),), rejects, None, None),
+    )
+    enforce(Enforcer(Nftables()), policy, node, *pods)
+
+
 def test_an_address_is_released_behind_its_interface_alone(node: Node) -> None:
     first, second = node.pods
     pods = seen(first, "uid1"), seen(second, "uid2")
@@ -327,6 +341,32 @@ def test_an_address_is_released_behind_its_interface_alone(node: Node) -> None:
     with Sink(second, ALLOWED) as sink, chatter(first, (second.address, ALLOWED)) as sent:
         while sent[0] < 100:
             time.sleep(0.01)
+        assert sink.count() == 0
+
+
+def test_the_gate_stays_shut_while_the_table_is_written_anew(node: Node) -> None:
+    first, second = node.pods
+    passages, backend = seen(first, "uid1").passages, Nftables()
+    other = replace(POLICY, binding=NodeBinding((), PROGRAM, None, None))
+    rulesets = [backend.render_node(policy, passages) for policy in (POLICY, other)]
+    nft.apply(node.path, backend.transaction(rulesets[0], None))
+    with Sink(node, ALLOWED) as sink:
+        ended, sent = threading.Event(), [0]
+
+        def talk() -> None:
+            with open_socket(second, second.gateway, socket.SOCK_DGRAM) as one:
+                while not ended.is_set():
+                    one.sendto(b"x", (second.gateway, ALLOWED))
+                    sent[0] += 1
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        for number in range(100):
+            was, new = rulesets[number % 2], rulesets[1 - number % 2]
+            nft.apply(node.path, backend.transaction(new, was))
+        ended.set()
+        thread.join(5)
+        assert sent[0] > 1000
         assert sink.count() == 0
 
 

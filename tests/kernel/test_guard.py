@@ -15,7 +15,15 @@ from ringfence.model.address import parse_address
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP
 from ringfence.policy.backends.nftables import Nftables
-from ringfence.policy.program import NodePolicy, PodBinding, Program, Rule
+from ringfence.policy.program import (
+    Exposure,
+    NodeBinding,
+    NodePolicy,
+    PodBinding,
+    Program,
+    ProgramId,
+    Rule,
+)
 from ringfence.policy.proof.prove import prove
 from ringfence.wire import batch
 from tests.kernel.netns import Node, Pod, node_with_pods
@@ -132,6 +140,18 @@ def test_the_guard_drops_what_policies_reject(node: Node) -> None:
     with tcp_echo(pod, pod.address, 80):
         tcp_exchange(friend, pod.address, 80, b"hello")
         assert not passes(stranger, pod.address, 80)
+
+
+def test_the_guard_at_a_node_whose_ports_reject_is_proved(node: Node) -> None:
+    friend, _, pod = node.pods
+    policy = guarded(pod, ADMIT, DIAL, friend)
+    ports_of_node = ProgramId("received")
+    rejects = Program((replace(CATCH_ALL, rejects=True),))
+    exposed = (Exposure(TCP, ports(31000), None),)
+    binding = NodeBinding((parse_address(pod.gateway),), None, None, ports_of_node, exposed)
+    programs = {**policy.programs, ports_of_node: rejects}
+    policy = replace(policy, programs=programs, binding=binding)
+    enforce(Enforcer(Nftables()), policy, node, here(pod))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from ringfence.model.policy import (
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import TCP
+from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import parse
 from ringfence.model.ranges import spans
@@ -78,6 +78,19 @@ MANIFESTS = [
         {
             "podSelector": {},
             "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "b"}}}]}],
+            "policyTypes": ["Egress"],
+        },
+    ),
+    manifest(
+        "block",
+        {
+            "podSelector": {},
+            "egress": [
+                {
+                    "to": [{"ipBlock": {"cidr": "10.0.0.0/16"}}],
+                    "ports": [{"protocol": "TCP", "port": 8080}],
+                }
+            ],
             "policyTypes": ["Egress"],
         },
     ),
@@ -248,10 +261,14 @@ def speaking(one: Workspace) -> Workspace:
         (everyone, everyone),
         (all_of, CidrEnd((parse_network("198.51.100.0/24"),))),
         (OwnNodeEnd(), ServiceEnd("shop", "gone")),
+        (all_of, ServiceEnd("shop", "gone")),
+        (all_of, OwnNodeEnd()),
     ]
+    ports = [(), (PortRange(8080, 8080),)]
     more = tuple(
-        Policy(PolicyId(f"m{at}-{action}"), *pair, TCP, (), action, Rank.ABSOLUTE, 1)
+        Policy(PolicyId(f"m{at}-{action}-{len(said)}"), *pair, TCP, said, action, Rank.ABSOLUTE, 1)
         for at, pair in enumerate(ends)
+        for said in ports
         for action in (Action.ALLOW, Action.DENY)
     )
     return replace(one, policies=(*one.policies, *more))

@@ -214,10 +214,10 @@ async def stop_enforcing(
     confirm_seconds: ConfirmSeconds = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
-    if dry_run:
-        plan = await services.enforcement.plan([], [], expected_revision)
-        return _response(plan, await _rules(services, author, plan) if rules else None)
     asked = _asked(confirm_seconds)
+    if dry_run:
+        plan = await services.enforcement.plan([], [], expected_revision, asked)
+        return _response(plan, await _rules(services, author, plan) if rules else None)
     return _response(await services.enforcement.enforce([], [], author, expected_revision, asked))
 
 

@@ -6,6 +6,9 @@ such addresses send meets it where the node forwards and where it receives; what
 the node too, in postrouting, since only there the node's own packets have been through DNAT.
 Nothing established is spared: the node may remember connections of an address's last holder.
 Neighbours may be found, but not through the node, where the hop limit is one less.
+
+The rules themselves name the networks: what a set of ranges holds shows an instant after the rules
+that ask it, and here an empty one would be an open gate.
 """
 
 import re
@@ -40,11 +43,9 @@ def write_gate(table: Table, gate: Gate, released: Iterable[Passage]) -> None:
     passages = sorted(released)
     for family, name in zip(FAMILIES, RELEASED, strict=True):
         kind = family.type
-        own = elements_of(gate.networks, family)
-        table.own_set(f"rf_pods_{family.number}", f"type {kind}; flags interval;", own)
         elements = frozenset(_element(one) for one in passages if _of_family(one, family))
         table.own_set(name, f"type ifname . {kind};", elements)
-    sent, received = (_jumps(direction) for direction in (Direction.OUTBOUND, Direction.INBOUND))
+    sent, received = (_jumps(gate, direction) for direction in _ENDS)
     table.base_chain("gate_forward", "forward", sent)
     table.base_chain("gate_input", "input", (FROM_LOOPBACK, *NEIGHBOURS, *sent))
     table.base_chain("gate_to", "postrouting", (TO_LOOPBACK, *NEIGHBOURS, *received))
@@ -55,11 +56,12 @@ def write_gate(table: Table, gate: Gate, released: Iterable[Passage]) -> None:
             table.chain(f"gate_{way}_{family.number}", (f"{released_by} return", shut))
 
 
-def _jumps(direction: Direction) -> tuple[str, ...]:
+def _jumps(gate: Gate, direction: Direction) -> tuple[str, ...]:
     way, end, _ = _ENDS[direction]
     return tuple(
-        f"{family.header} {end} @rf_pods_{family.number} jump rf_gate_{way}_{family.number}"
+        f"{family.header} {end} {network} jump rf_gate_{way}_{family.number}"
         for family in FAMILIES
+        for network in sorted(elements_of(gate.networks, family))
     )
 
 

@@ -17,7 +17,7 @@ from pyroaring import BitMap
 from ringfence.model.address import Address
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, Direction
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import PortRange, disjoint
 from ringfence.model.ranges import AddressRange, spans, subtract, union
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import ANYONE, ResolvedEnd, own_nodes
@@ -154,7 +154,7 @@ class KubernetesLayer:
                 every = numbered.setdefault(ports.protocol, [])
                 every += ports.ranges or (PortRange(0, 65535),)
         for protocol, ranges in numbered.items():
-            yield subjects, end, (protocol, tuple(ranges))
+            yield subjects, end, (protocol, disjoint(protocol, ranges))
         for named in rule.ports:
             if not isinstance(named, NamedPort):
                 continue

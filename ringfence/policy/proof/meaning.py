@@ -66,7 +66,10 @@ def meaning(
     released: Iterable[Passage] = (),
     guarded: Guarded = NO_GUARDED,
 ) -> Table:
-    """What may pass in the namespace of a binding, of packets of one family."""
+    """What may pass in the namespace of a binding, of packets of one family.
+
+    What gate and guard are there for they drop, without an answer, before rules that may reject.
+    """
     said, silent = _Meaning(policy, family), _Meaning(policy, family, silent=True)
     node = binding if isinstance(binding, NodeBinding) else None
     chains: dict[str, tuple[Clause, ...]] = {}
@@ -91,7 +94,7 @@ def meaning(
             ("postrouting", Direction.INBOUND),
         ):
             gate = f"{hook} gate"
-            hooks[hook] = (*hooks.get(hook, ()), gate)
+            hooks[hook] = (gate, *hooks.get(hook, ()))
             chains[gate] = tuple(said.gate(policy.gate, hook, direction, released))
     for pod in policy.pods if node else ():
         for hook, direction, bound, by in (
@@ -102,7 +105,7 @@ def meaning(
             at = Match(by, joined((n, n) for n in map(interface_number, names)))
             for place, program in enumerate(bound if names else ()):  # each must allow
                 chain = f"{hook} {pod.uid} {place}"
-                hooks[hook] = (*hooks.get(hook, ()), f"{chain} guard")
+                hooks[hook] = (f"{chain} guard", *hooks.get(hook, ()))
                 judged = silent.own_end(direction, pod.addresses, (), program)
                 chains[chain] = tuple(judged)
                 chains[f"{chain} guard"] = Clause((at,), Call(chain), chain), _passes("others")

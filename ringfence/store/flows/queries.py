@@ -3,7 +3,8 @@
 HOPS is what everything else reads. It never adds observers together: of all that saw a tuple
 the best-placed one counts, summed over its windows. Drop reports join by the tuple that was
 dropped, and stand as hops of their own where nothing else saw the connection. Drops of TCP
-packets that open nothing are left out: they tell of no attempt to connect.
+packets that open nothing are left out: they tell of no attempt to connect. So are those of pods
+that wait for their rules: no policy judged them.
 
 Only an agent on an end's node knows its process: what any observer of a tuple tells of it counts,
 of several processes the one with the lowest PID.
@@ -15,7 +16,7 @@ one window.
 
 # ruff: noqa: S608 -- only this file's own fragments and `filter.Condition` are put together
 
-from ringfence.policy.handle import MID_STREAM
+from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.store.flows.tables import holder_parts
 
 _TUPLE = (
@@ -134,7 +135,7 @@ SELECT hop, any(connection) AS connection,
     (toUInt8(0), toIPv6('::'), toIPv6('::'), toUInt16(0)) AS tunnel, toUInt32(0) AS carries,
     {", ".join(f"CAST(NULL, 'Nullable(String)') AS {name}" for name in _HOLDERS)},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN} AND rule != '{MID_STREAM}'
+FROM drops WHERE {_BETWEEN} AND rule NOT IN ('{MID_STREAM}', '{NEW_POD}')
 GROUP BY hop
 """
 
@@ -180,6 +181,16 @@ WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 
 Parameters: tenant, since, until (epoch ns).
 """
+
+_AT = " OR ".join(
+    f"(kubernetes_cluster, {place}) IN {{nodes:Array(Tuple(String, String))}}"
+    for place in ("consumer_node", "provider_node", "node")
+)
+HOPS_AT = f"""
+SELECT * EXCEPT wanted
+FROM (SELECT *, max({_AT}) OVER (PARTITION BY connection) AS wanted FROM ({HOPS})) WHERE wanted
+"""
+"""HOPS of the connections with an end at one of `nodes`, or that its agent told of."""
 
 SOME_HOPS = f"""
 SELECT * FROM ({HOPS}) LIMIT {{limit:UInt64}}

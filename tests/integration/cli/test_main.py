@@ -48,7 +48,7 @@ def keep(tmp_path: Path, ca: str = "") -> None:
         (["flows", "lst"], 3, "list"),
         (["nonsense"], 3, "nonsense"),
         (["inventory"], 1, "no control plane is known: run `ringfence login"),
-        (["enforce"], 3, "--off"),
+        (["enforce"], 1, "no control plane is known"),
         (["enforce", "shop@latest"], 3, "write shop@p3"),
         (["analyze", "shop@"], 3, "write shop@p3"),
         (["--version"], 0, f"ringfence {__version__}"),

@@ -11,9 +11,12 @@ from pathlib import Path
 import grpc
 import msgspec
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control import enforcement
 from ringfence.control.pki import read_identity
 from ringfence.model.address import parse_address
+from ringfence.model.ids import TenantId
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.workload import (
     Backend,
@@ -25,6 +28,8 @@ from ringfence.model.workload import (
     ServiceType,
 )
 from ringfence.policy.program import decode
+from ringfence.store.errors import StoreError
+from ringfence.store.relational.changes import last_change
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
 from ringfence.wire.generated.agent_pb2_grpc import ControlPlaneStub
@@ -180,6 +185,39 @@ async def test_declared_ports_reach_nodes_whether_or_not_anything_is_enforced(
     fewer = await agent.directive()
     assert [(one.protocol, one.port) for one in fewer.declared_ports] == ports[1:]
     assert (fewer.revision, fewer.node_policy) == (enforced.revision, enforced.node_policy)
+
+
+async def test_what_fails_for_a_moment_is_done_a_moment_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database blinks: while people enforce, and while an item tells of another port."""
+    blinks: list[StoreError] = []
+
+    async def last(connection: AsyncConnection, tenant: TenantId) -> int:
+        if blinks:
+            raise blinks.pop()
+        return await last_change(connection, tenant)
+
+    monkeypatch.setattr(enforcement, "last_change", last)
+    monkeypatch.setattr(enforcement, "_RETRY_SECONDS", 0.1)
+    connector = await world.enrol("connector", "c")
+    await publish(connector, [NODE, FRONT, DB])
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    assert not (await agent.directive()).revision
+    files = {"files": [{"name": "shop.yaml", "documents": DOCUMENTS}]}
+    await world.ok("POST", "/apply", json=files)
+
+    blinks.append(StoreError("away for a moment"))
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    assert (await agent.directive()).revision
+
+    blinks.append(StoreError("away for a moment"))
+    listening = replace(DB, containers=(ContainerPort("", TCP, 3306),))
+    await publish(connector, [NODE, FRONT, listening])
+    told = await agent.directive()
+    assert [(one.protocol, one.port) for one in told.declared_ports] == [(TCP, 3306)]
+    assert not blinks
 
 
 async def test_probes_without_a_policy_need_an_override(world: World) -> None:

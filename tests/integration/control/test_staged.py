@@ -23,6 +23,10 @@ STAGE: dict[str, Any] = {"nodes": ["n1"], "seconds": 60, "threshold": 0.4}
 TRY: dict[str, Any] = {"workspaces": [{"name": "shop"}], "stage": STAGE}
 N2 = item(ItemKind.NODE, "n2", "192.0.2.2")
 AWAY = replace(item(ItemKind.POD, "away", "10.0.0.9"), node="n2")
+FAR = replace(
+    item(ItemKind.POD, "db", "10.0.0.8"), key=item(ItemKind.POD, "far", "10.0.0.8").key, node="n2"
+)
+"""Governed as DB is, at the other node."""
 
 
 class Staged:
@@ -33,7 +37,7 @@ class Staged:
 
     async def begin(self) -> None:
         """Enforce p1; p2 is there too."""
-        await publish(await self.world.enrol("connector", "c"), [NODE, N2, FRONT, DB, AWAY])
+        await publish(await self.world.enrol("connector", "c"), [NODE, N2, FRONT, DB, AWAY, FAR])
         await self.world.ok("POST", "/apply", json=FILES)
         await self.world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
         await self.world.ok("POST", "/apply", json=NEWER)
@@ -43,15 +47,21 @@ class Staged:
             await node.tell(node=name)
             await node.directive()
 
-    async def report(self, passed: tuple[int, ...] = (), dropped: tuple[int, ...] = ()) -> None:
-        """What became of connections from A to ports of B in a second that ends now."""
+    async def report(
+        self,
+        passed: tuple[int, ...] = (),
+        dropped: tuple[int, ...] = (),
+        ends: tuple[str, str] = (A, B),
+        rule: str = "catch-all/shop/p2",
+    ) -> None:
+        """What became of connections from one end to ports of the other in a second by now."""
         end_ns = self.clock.end_window()
         at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
-        agent, self.told = Agent("n1"), self.told + 1
+        agent, self.told, (consumer, provider) = Agent("n1"), self.told + 1, ends
         for port in passed:
-            agent.saw(Observer.POD, 7, A, (B, port), **at)
+            agent.saw(Observer.POD, 7, consumer, (provider, port), **at)
         for port in dropped:
-            agent.dropped(A, (B, port), pod="db", rule="catch-all/shop/p2", **at)
+            agent.dropped(consumer, (provider, port), pod="db", rule=rule, **at)
         assert not await report(self.stub, agent, f"n1-{self.told}", end_ns)
 
     async def try_it(self) -> wire.Directive:
@@ -110,6 +120,42 @@ async def test_what_was_dropped_before_is_not_its_doing(staged: Staged) -> None:
     await staged.report(dropped=(3307,))
     await staged.try_it()
     await staged.report(dropped=(3307,))
+    await staged.end()
+    assert await enforced(staged.world) == (2, [("shop", 2)], False)
+
+
+async def test_traffic_that_it_does_not_govern_does_not_dilute(staged: Staged) -> None:
+    await staged.try_it()
+    await staged.report(dropped=(3306, 3307))
+    await staged.report(passed=(1, 2, 3, 4, 5), ends=("192.0.2.1", "198.51.100.7"))
+    await staged.end()
+    assert await enforced(staged.world) == (3, [("shop", 1)], False)
+
+
+async def test_pods_that_wait_for_their_rules_are_not_its_doing(staged: Staged) -> None:
+    await staged.try_it()
+    await staged.report(passed=(3306,))
+    await staged.report(dropped=(3307,), rule="new-pod")
+    await staged.end()
+    assert await enforced(staged.world) == (2, [("shop", 2)], False)
+
+
+async def test_a_quarantine_is_not_its_doing(staged: Staged) -> None:
+    await staged.report(passed=(3307,))
+    await staged.try_it()
+    await staged.report(passed=(3307,))
+    await staged.world.ok("POST", "/quarantines", json={"workload": "shop/front"})
+    await staged.nodes[0].tell(enforced_revision=(await staged.nodes[0].directive()).revision)
+    await staged.report(dropped=(3307,), rule="quarantine/quarantine/p0")
+    await staged.report(passed=(3306,), ends=("10.0.0.9", B))
+    await staged.end()
+    assert await enforced(staged.world) == (2, [("shop", 2)], False)
+
+
+async def test_what_other_nodes_deny_as_before_is_not_its_doing(staged: Staged) -> None:
+    await staged.try_it()
+    await staged.report(passed=(3307,))
+    await staged.report(dropped=(3307,), ends=(A, "10.0.0.8"), rule="catch-all/shop/p1")
     await staged.end()
     assert await enforced(staged.world) == (2, [("shop", 2)], False)
 

@@ -1,5 +1,6 @@
 """A change on trial: kept when confirmed, taken back when not, whoever is away meanwhile."""
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -114,6 +115,12 @@ async def test_nothing_else_is_enforced_meanwhile_but_all_rules_may_go(world: Wo
         assert "revision 2 is on trial until" in answer.json()["detail"]
     gone = await world.http.delete("/api/v1/documents/Workspace/shop")
     assert "the enforced set, as p2, the enforced set, as p1" in gone.json()["detail"]
+    code, _, said = await world.run("enforce", "--off", "--confirm", "1m", "--yes")
+    assert (code, "revision 2 is on trial until" in said) == (1, True)
+    answer = await world.http.delete("/api/v1/enforcement", params={"confirm_seconds": 60})
+    assert answer.status_code == 409
+    plan = await world.ok("DELETE", "/enforcement", params={"dry_run": True})
+    assert plan["warnings"] == ["this ends the trial under way"]
     await world.ok("DELETE", "/enforcement")
     assert await enforced(world) == (3, [], False)
 
@@ -134,6 +141,19 @@ async def test_even_no_rules_can_be_tried_and_what_is_no_change_cannot(
     assert off.fallback.node_policy == first.node_policy
     clock.ahead_ns += 61 * 10**9
     assert (await agent.directive()).node_policy == first.node_policy
+
+
+async def test_no_rules_on_trial_stay_away_where_they_are_taken_away_for_good(
+    world: World, clock: Clock
+) -> None:
+    await with_p1_enforced(world)
+    await world.run("enforce", "--off", "--confirm", "1m", "--yes", "--no-wait")
+    code, _, _ = await world.run("enforce", "--off", "--yes", "--no-wait")
+    assert (code, await enforced(world)) == (0, (2, [], False))
+    assert (await changes(world))[0].endswith(": confirmed revision 2")
+    clock.ahead_ns += 61 * 10**9
+    await asyncio.sleep(1)  # longer than between two looks
+    assert await enforced(world) == (2, [], False)
 
 
 async def test_a_control_plane_that_was_away_at_the_end_takes_back_when_it_starts(

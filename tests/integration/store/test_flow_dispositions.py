@@ -11,7 +11,7 @@ from ringfence.model.flow import Disposition
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import ICMP, TCP, UDP
 from ringfence.model.query import parse
-from ringfence.policy.handle import MID_STREAM
+from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.store.flows import FlowStore
 from ringfence.store.flows.filter import OF_HOP, Condition
 from ringfence.store.flows.queries import HOPS, denied, listed
@@ -125,13 +125,16 @@ async def test_the_consumers_interface_alone_proves_no_arrival(
     assert await disposed(store, THROUGH, NOW) is Disposition.DROPPED
 
 
-async def test_a_drop_midstream_is_told_and_is_no_connection(store: FlowStore) -> None:
+@pytest.mark.parametrize("rule", [MID_STREAM, NEW_POD])
+async def test_a_drop_that_no_policy_judged_is_told_and_is_no_connection(
+    store: FlowStore, rule: str
+) -> None:
     one = Agent("node1")
-    one.dropped(FRONT, (CARTS, 8080), rule=MID_STREAM)
+    one.dropped(FRONT, (CARTS, 8080), rule=rule)
     await insert(store, one)
     assert len(await store.query(HOPS, WINDOW)) == 0
     (row,) = (await store.query(denied("true"), WINDOW | {"limit": 10})).to_pylist()
-    assert (row["packets"], row["rule"]) == (3, "mid-stream")
+    assert (row["packets"], row["rule"]) == (3, rule)
 
 
 async def test_a_drop_that_nothing_else_saw_is_a_connection(store: FlowStore) -> None:

@@ -1,5 +1,7 @@
 """When a staged trial is kept, taken back, or waited for."""
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.control.staged import Seen, Step, decide
@@ -16,6 +18,8 @@ TRIAL = Trial(2, 1, 100, (), 0.01)
         (Seen(1000, 11), "", 99, Step.TAKE_BACK),
         (Seen(50, 1), "", 99, Step.WAIT),  # too few to tell
         (Seen(50, 1), "", 100, Step.TAKE_BACK),
+        (Seen(50, 50), "", 99, Step.TAKE_BACK),
+        (Seen(1, 1), "", 99, Step.WAIT),
         (Seen(1000, 10), "", 100, Step.KEEP),
         (Seen(0, 0), "", 99, Step.WAIT),
         (Seen(0, 0), "", 100, Step.TAKE_BACK),
@@ -25,3 +29,17 @@ TRIAL = Trial(2, 1, 100, (), 0.01)
 )
 def test_what_becomes_of_a_trial(seen: Seen, absent: str, now_ns: int, step: Step) -> None:
     assert decide(TRIAL, seen, absent, now_ns)[0] is step
+
+
+@pytest.mark.parametrize(
+    ("unforeseen", "now_ns", "step"),
+    [
+        (1, 99, Step.WAIT),
+        (2, 99, Step.TAKE_BACK),
+        (1, 100, Step.TAKE_BACK),
+        (0, 100, Step.KEEP),
+    ],
+)
+def test_where_nothing_may_be_dropped(unforeseen: int, now_ns: int, step: Step) -> None:
+    trial, seen = replace(TRIAL, threshold=0.0), Seen(100_000, unforeseen)
+    assert decide(trial, seen, "", now_ns)[0] is step

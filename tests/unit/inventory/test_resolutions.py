@@ -29,6 +29,8 @@ def test_an_address_has_its_name_for_its_time() -> None:
     assert known.learn(told(API, ONE, 50, 60)) == told(API, ONE, 50, 60)
     assert sorted(known.instants(["*.example.org"])) == [n * SECOND for n in (15, 40, 50, 60)]
     assert not [*known.instants(["example.org", "*.api.example.org"])]
+    assert known.as_of(25 * SECOND, ["*.example.org"]) == known.as_of(25 * SECOND)
+    assert known.as_of(25 * SECOND, ["example.org"]) == known.as_of(25 * SECOND, []) == {}
 
 
 def test_what_is_used_keeps_its_name_and_nothing_gets_one_so() -> None:
