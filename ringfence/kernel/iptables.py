@@ -69,6 +69,8 @@ class _Mangle:
     """Of our chains in order, each with its packets."""
     jumps: tuple[tuple[bool, str], ...] = ()
     """To our chains, each with whether none but ours is ahead of it."""
+    called: Collection[str] = ()
+    """The built-in chains that the kernel calls."""
 
     @property
     def judging(self) -> tuple[str, ...]:
@@ -223,7 +225,8 @@ class Iptables:
                 lines += (f"-X {chain}" for chain in before.chains)
                 self._restore(family, "".join(f"{one}\n" for one in ("*mangle", *lines, "COMMIT")))
                 made = [n.removeprefix(_MADE) for n in before.chains if n.startswith(_MADE)]
-                nft.delete_unused(name, "mangle", made)
+                if made:
+                    nft.delete_unused(name, "mangle", made)
         _destroy_but("", _RELEASE_SECONDS if there else 0)
 
     def _list(self, *, elements: bool) -> Listing | None:
@@ -232,14 +235,16 @@ class Iptables:
             mangle = self._mangle(family)
             found += ({"chain": {"family": family, "name": name}} for name in mangle.judging)
             for first, rule in mangle.jumps:
-                found.append({"jump": {"family": family, "text": rule, "first": first}})
+                told = {"text": rule, "first": first, "called": rule.split()[1] in mangle.called}
+                found.append({"jump": {"family": family, **told}})
             for packets, rule in mangle.rules:
                 found.append({"rule": {"family": family, "text": rule, "packets": packets}})
         found += ({"set": held} for held in ipset.list_sets(elements=elements))
         return [{"lo": {"loopback": _lo_is_the_loopback()}}, *found] if found else None
 
     def _mangle(self, family: int) -> _Mangle:
-        if not self._there(family):
+        called = self._called(family)
+        if called is None:
             return _Mangle()
         chains, rules = [], []
         jumps: dict[str, list[tuple[bool, str]]] = {hook: [] for hook in _HOOKS}
@@ -257,14 +262,21 @@ class Iptables:
                 ours = (leaves := _LEAVES.search(rule)) and leaves[1].startswith(_OURS)
                 jumps[chain].append((bool(ours), rule))
         placed = (each for held in jumps.values() for each in _placed(held))
-        return _Mangle(tuple(chains), tuple(rules), tuple(placed))
+        return _Mangle(tuple(chains), tuple(rules), tuple(placed), called)
 
-    def _there(self, family: int) -> bool:
-        """Whether the namespace has a mangle table; to ask a legacy tool would make one."""
+    def _called(self, family: int) -> Collection[str] | None:
+        """The built-in chains that the kernel calls, None without a mangle table.
+
+        iptables-nft also shows plain chains of their names, and a table that is dormant.
+        """
         if self._variant == "nft":
-            return bool(nft.chains(_FAMILIES[family], "mangle"))
+            chains = nft.chains(_FAMILIES[family], "mangle")
+            asleep = nft.table_flags(_FAMILIES[family], "mangle")
+            hooked = [chain["name"] for chain in chains if "hook" in chain and not asleep]
+            return hooked if chains else None
+        # To ask a legacy tool would make the table.
         names = Path(f"/proc/thread-self/net/{_FAMILIES[family]}_tables_names")
-        return names.exists() and "mangle" in names.read_text().split()
+        return _HOOKS if names.exists() and "mangle" in names.read_text().split() else None
 
     def _save(self, family: int) -> list[str]:
         tool = f"{_FAMILIES[family]}tables-{self._variant}-save"

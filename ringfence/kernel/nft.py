@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import os
 import re
+import struct
 import threading
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -18,7 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.kernel.errors import KernelError
+from ringfence.kernel.errors import KernelError, NetlinkError
+from ringfence.kernel.netlink import DUMP, ask, attributes
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.rules import Drops, Listing
 from ringfence.model.address import parse_address
@@ -46,6 +48,14 @@ add rule {FAMILY} {TABLE} {_CHAIN} ct state established accept
 """
 
 
+# include/uapi/linux/netfilter.h, nfnetlink.h and nf_tables.h
+_NETLINK_NETFILTER = 12
+_FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
+_GET_TABLE = 10 << 8 | 1
+_NAME, _FLAGS = 1, 2
+_GENERIC = struct.Struct("=BBH")  # nfgenmsg
+
+
 class NftError(KernelError):
     """nftables refused a command, or holds what nobody of us wrote there."""
 
@@ -59,6 +69,7 @@ def apply(netns_path: Path, commands: str) -> None:
 def usable() -> bool:
     """Whether the kernel has nftables, and this machine its library."""
     try:
+        _library()
         _there()
     except NftError:
         return False
@@ -89,21 +100,22 @@ def judges(netns_path: Path) -> bool:
 def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
     """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there.
 
-    Without `elements` the kernel is not asked what the sets hold.
+    Without `elements` the kernel is not asked what the sets hold. A table with flags, which ours
+    never has, is told without its content.
     """
-    flags = _JSON | _NUMERIC | (0 if elements else _TERSE)
 
-    def read() -> str:
+    def read() -> Listing | None:
+        if flags := table_flags(FAMILY, TABLE):
+            return [{"table": {"family": FAMILY, "name": TABLE, "flags": flags}}]
         try:
-            return _run(_LIST, flags)
+            return _objects(_run(_LIST, _JSON | _NUMERIC | (0 if elements else _TERSE)))
         except NftError:
             # Asked afterwards: before, the table might still have gone between the two.
             if _there():
                 raise
-            return ""
+            return None
 
-    listed = run_in(netns_path, read)
-    return _objects(listed) if listed else None
+    return run_in(netns_path, read)
 
 
 def rule_texts(netns_path: Path) -> dict[int, str]:
@@ -125,6 +137,21 @@ def chains(family: str, table: str) -> list[dict[str, Any]]:
     return [c for c in listed if (c.get("family"), c.get("table")) == (family, table)]
 
 
+def table_flags(family: str, table: str) -> int | None:
+    """The flags of anyone's table in the thread's namespace, None if it is not there.
+
+    To tell them in JSON, libnftables 1.0.6 reads memory that it has freed. Raises NftError.
+    """
+    request = _GENERIC.pack(_FAMILIES[family], 0, 0)
+    try:
+        tables = list(ask(_NETLINK_NETFILTER, _GET_TABLE, DUMP, request))
+    except NetlinkError as error:
+        raise NftError(str(error)) from error
+    told = [attributes(one[_GENERIC.size :]) for one in tables]
+    flags = (int.from_bytes(t[_FLAGS]) for t in told if t[_NAME] == table.encode() + b"\0")
+    return next(flags, None)
+
+
 def delete_unused(family: str, table: str, names: Collection[str]) -> None:
     """Delete base chains that iptables made for us, and its table if `TABLE` is named.
 
@@ -139,9 +166,7 @@ def delete_unused(family: str, table: str, names: Collection[str]) -> None:
 
 
 def _there() -> bool:
-    ours = {"family": FAMILY, "name": TABLE}
-    tables = _objects(_run("list tables", _JSON))
-    return any(ours.items() <= found.get("table", {}).items() for found in tables)
+    return table_flags(FAMILY, TABLE) is not None
 
 
 def fingerprint(table: Listing, *, elements: bool = True) -> bytes:

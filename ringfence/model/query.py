@@ -13,7 +13,6 @@ numbers (a value that is no number never matches), and versions where the key is
 
 import json
 import operator
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,9 +23,10 @@ import re2
 from lark import Lark, Token, Transformer, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken, VisitError
 
-from ringfence.model.address import Network, parse_address, parse_network
+from ringfence.model.address import parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.labels import PACKAGE_VERSION
+from ringfence.model.operands import in_subnet, number, pattern
 from ringfence.model.versions import version_key
 
 
@@ -127,8 +127,6 @@ Query = Compare | Not | And | Or | Everything
 _ORDERED = frozenset({Operator.LT, Operator.LE, Operator.GT, Operator.GE})
 VERSIONS = frozenset(end + PACKAGE_VERSION for end in ("", "consumer.", "provider.", "dialled."))
 """The keys whose values are versions, of items and of the ends of flows."""
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-"""What is a number in a label as well as in a filter; `float` alone reads more, such as `nan`."""
 
 
 def _quoted(value: str) -> str:
@@ -231,7 +229,7 @@ def _at(token: Token, message: str) -> QueryError:
 
 def _check_operand(key: str, operator: Operator, value: Token) -> None:
     """Refuse an operand that could never match, where the person who wrote it still sees it."""
-    if operator in _ORDERED and key not in VERSIONS and _number(value) is None:
+    if operator in _ORDERED and key not in VERSIONS and number(value) is None:
         raise _at(value, f"'{operator}' compares numbers, and {value!s} is none")
     if operator is Operator.SUBNET:
         try:
@@ -240,7 +238,7 @@ def _check_operand(key: str, operator: Operator, value: Token) -> None:
             raise _at(value, str(error)) from error
     if operator is Operator.MATCHES:
         try:
-            _pattern(value)
+            pattern(value)
         except re2.error as error:
             why = error.args[0].decode(errors="replace")
             message = f"not a regular expression of RE2, which has no look-around: {why}"
@@ -302,36 +300,12 @@ def _where(error: UnexpectedInput, text: str) -> tuple[int, int]:
     return max(error.line, 1), max(error.column, 1)
 
 
-def _number(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
 _ORDERS: dict[Operator, Callable[[Any, Any], bool]] = {
     Operator.LT: operator.lt,
     Operator.LE: operator.le,
     Operator.GT: operator.gt,
     Operator.GE: operator.ge,
 }
-
-
-@lru_cache(maxsize=4096)
-def _network(text: str) -> Network:
-    return parse_network(text)
-
-
-@lru_cache(maxsize=4096)
-def _pattern(text: str) -> Any:
-    """A regular expression in time linear in the text (RE2), for filters may be hostile."""
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(text, options)
-
-
-def _in_subnet(have: str, want: str) -> bool:
-    try:
-        return parse_address(have) in _network(want)
-    except InputError:
-        return False
 
 
 def value_matches(compare: Compare, have: str) -> bool:
@@ -345,15 +319,15 @@ def value_matches(compare: Compare, have: str) -> bool:
         case Operator.CONTAINS:
             return want[0] in have
         case Operator.MATCHES:
-            return bool(_pattern(want[0]).fullmatch(have))
+            return bool(pattern(want[0]).fullmatch(have))
         case Operator.SUBNET:
-            return _in_subnet(have, want[0])
+            return in_subnet(have, want[0])
         case Operator.LT | Operator.LE | Operator.GT | Operator.GE:
             holds = _ORDERS[compare.operator]
             if compare.key in VERSIONS:
                 return holds(version_key(have), version_key(want[0]))
-            number, bound = _number(have), _number(want[0])
-            return number is not None and bound is not None and holds(number, bound)
+            count, bound = number(have), number(want[0])
+            return count is not None and bound is not None and holds(count, bound)
         case Operator.NE:
             raise InputError("'!=' is judged on all values together, as the negation of '='")
 

@@ -1,7 +1,10 @@
 """Chains and sets of iptables that a privileged pod changes: noticed, and written again."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +15,9 @@ from ringfence.agent.pods import Place
 from ringfence.kernel.iptables import IptablesError
 from ringfence.kernel.netns import inode
 from ringfence.policy.backends.iptables import Iptables
+from ringfence.policy.errors import UnprovableError
+from ringfence.policy.proof import reading_iptables
+from ringfence.policy.proof.prove import prove
 from ringfence.wire import batch
 from tests.kernel.netns import Node, node_with_pods
 from tests.kernel.test_backends import footprint, refused
@@ -72,6 +78,38 @@ def test_what_a_pod_writes_into_our_chains_and_sets_goes(
     assert (row["provider_port"], row["packets"]) == (53, 1)
 
 
+_REPLACED = """\
+flush chain ip mangle INPUT
+delete chain ip mangle INPUT
+add chain ip mangle INPUT{place}
+add rule ip mangle INPUT counter jump RINGFENCE-INPUT
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("add table ip mangle {{ flags dormant; }}", "no packet meets INPUT"),
+        (_REPLACED, "chain INPUT"),
+        (_REPLACED.format(place=" {{ type filter hook input priority 0; }}"), "chain INPUT"),
+        (_REPLACED.format(place=" {{ type filter hook forward priority -150; }}"), "chain INPUT"),
+    ],
+)
+def test_rules_that_no_packet_meets_are_noticed(node: Node, written: str, told: str) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    keeper = enforcer(Kind.IPTABLES_NFT)
+    enforce(keeper, policy, uid=pod)
+    pod.nft(written.format(place=""))
+    listed = keeper.door.list_table(pod.path) or []
+    with suppress(UnprovableError):
+        assert prove(policy, policy.pods[0], listed, reading_iptables.read).differing
+    assert _changed(keeper)
+    outcome = keeper.apply(Order(2, policy), [Place("uid", pod.path, inode(pod.path))])
+    assert told in outcome.problem
+    assert not outcome.programmed
+
+
 def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: Node) -> None:
     friend, pod = node.pods
     keeper = enforcer(Kind(f"iptables-{variant}"))
@@ -83,6 +121,24 @@ def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: N
         tcp_exchange(friend, pod.address, 81, b"hello")
     enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     assert sorted(footprint(pod)) == before
+
+
+def test_legacy_rules_go_where_there_is_no_nftables(node: Node) -> None:
+    """In a process that finds an empty file in the place of the library, behind a mount of it."""
+    friend, pod = node.pods
+    keeper = enforcer(Kind.IPTABLES_LEGACY)
+    enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    there = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    library = there.partition("libnftables.so.1 ")[2].split()[2]
+    remove = (
+        "import sys, pathlib; from ringfence.kernel import iptables, nft\n"
+        "assert not nft.usable(); iptables.LEGACY.remove(pathlib.Path(sys.argv[1]))"
+    )
+    script = 'mount --bind /dev/null "$1" && exec "$2" -c "$3" "$4"'
+    words = ["unshare", "--mount", "sh", "-ec", script, "sh", library, sys.executable, remove]
+    done = subprocess.run([*words, str(pod.path)], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert keeper.door.list_table(pod.path) is None
 
 
 def test_if_one_family_is_refused_both_stay_as_they_were(variant: str, node: Node) -> None:

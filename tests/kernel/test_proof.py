@@ -168,6 +168,15 @@ def test_what_is_not_known_is_named_and_nothing_proved(
     assert told.format(new=newest_handle(alone)) in str(refused.value)
 
 
+def test_a_dormant_table_is_told_without_its_content(alone: Namespace) -> None:
+    """libnftables 1.0.6 reads freed memory to tell in JSON that a table is dormant."""
+    nft.apply(alone.path, "add table inet ringfence { flags dormant; }")
+    told = {"family": "inet", "name": "ringfence", "flags": 1}
+    assert nft.list_table(alone.path) == [{"table": told}]
+    nft.remove(alone.path)
+    assert nft.list_table(alone.path) is None
+
+
 def test_a_node_that_drops_what_nothing_exposes_differs(alone: Namespace) -> None:
     proved = tamper(alone, POLICY, POLICY.binding, [])
     assert not proved.differing, str(proved)

@@ -15,11 +15,11 @@ The text is for `kernel.iptables`, in three parts: what `ipset restore` reads, t
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
-from ringfence.model.address import Address, Network, format_address, is_v4
+from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
+from ringfence.policy.backends import ipsets
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
 from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
 from ringfence.policy.handle import MID_STREAM
@@ -33,16 +33,6 @@ from ringfence.policy.program import (
     Rule,
     SetId,
 )
-
-DROP_SET_SIZE = 4096
-"""Distinct tuples that a namespace remembers at a time, of each family, over all denials."""
-DROP_SET_LEAST = 64
-"""What each denial may remember however many there are."""
-_DROP_TIMEOUT = 600
-"""Seconds after which a tuple makes room, and is counted anew."""
-
-_HASH_REGION = 1024
-"""HTABLE_REGION_BITS of net/netfilter/ipset/ip_set_hash_gen.h."""
 
 _DROP = "RINGFENCE-DROP"
 _MOST_PORTS = 15
@@ -142,8 +132,9 @@ class Iptables:
             return ""
         known = previous.sets if previous else {}
         fresh = [name for name in sorted(desired.sets) if name not in known]
-        made = "".join(_made(name, desired.sets[name]) for name in fresh)
-        drops = "".join(_made_for_drops(n, len(desired.drop_sets)) for n in desired.drop_sets)
+        made = "".join(ipsets.made(name, desired.sets[name]) for name in fresh)
+        shared = len(desired.drop_sets)
+        drops = "".join(ipsets.made_for_drops(name, shared) for name in desired.drop_sets)
         return f"# sets\n{made}{drops}{desired.frame}"
 
 
@@ -268,14 +259,15 @@ class _Table:
     def _asked(self, held: SetId, family: _Family, side: str) -> str:
         """The words that ask whether an end is in a set of the policy."""
         elements = self._held(held, family)
-        name = _name_of(elements, family)
+        name = ipsets.name_of(elements, family.number)
         self._sets[name] = elements
         return f"-m set --match-set {name} {side}"
 
     def _held(self, held: SetId, family: _Family) -> frozenset[str]:
         """What a set of the policy holds of one family."""
         if (held, family) not in self._elements:
-            self._elements[held, family] = frozenset(_elements(self.policy.sets[held], family))
+            networks = self.policy.sets[held]
+            self._elements[held, family] = frozenset(ipsets.elements(networks, family.number))
         return self._elements[held, family]
 
     def _fail_safes(
@@ -376,37 +368,3 @@ def _check(rule: Rule) -> None:
         raise UnsupportedError(f"rule {rule.handle}: iptables has no ports for {name}")
     if rule.protocol == ICMP and any(ports.last >> 8 == _ANY_ICMP for ports in rule.ports):
         raise UnsupportedError(f"rule {rule.handle}: iptables takes ICMP type 255 for every one")
-
-
-def _elements(networks: Iterable[Network], family: _Family) -> Iterator[str]:
-    for network in networks:
-        if network.is_v4 != (family.icmp == ICMP):
-            continue
-        text = str(network)
-        if text.endswith("/0"):  # which no set of networks holds
-            yield from ("0.0.0.0/1", "128.0.0.0/1") if network.is_v4 else ("::/1", "8000::/1")
-        else:
-            yield text
-
-
-def _name_of(elements: frozenset[str], family: _Family) -> str:
-    held = blake2b(" ".join(sorted(elements)).encode(), digest_size=8).hexdigest()
-    return f"rf_{held}_{family.number}"
-
-
-def _made(name: str, elements: frozenset[str]) -> str:
-    # The kernel shares the room out among parts of the table, so that there has to be plenty.
-    head = f"create {name} hash:net {_sized(name, len(elements))} maxelem {4 * len(elements)}\n"
-    return head + "".join(f"add {name} {element}\n" for element in sorted(elements))
-
-
-def _made_for_drops(name: str, sets: int) -> str:
-    room = max(DROP_SET_LEAST, DROP_SET_SIZE * len(_FAMILIES) // sets)
-    kind = f"hash:ip,port,ip {_sized(name, min(room, _HASH_REGION))}"
-    return f"create {name} {kind} maxelem {room} timeout {_DROP_TIMEOUT} counters\n"
-
-
-def _sized(name: str, elements: int) -> str:
-    """Family and size of the table. It grows for no packet, and shares no room up to a region."""
-    size = max(64, 1 << (elements - 1).bit_length())
-    return f"family {'inet' if name.endswith('_4') else 'inet6'} hashsize {size}"

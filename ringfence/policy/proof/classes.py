@@ -186,24 +186,37 @@ class _Clauses:
         """What one table may do with each class, as the value of an `Outcome`."""
         accept = np.uint8(Outcome.ACCEPT.value)
         found: NDArray[np.uint8] = np.full(len(rows), accept)
+        told: dict[_Key, NDArray[np.uint8]] = {}
         for key in self.bases[side]:
-            going = found & accept != 0
-            found[going] = found[going] & ~accept | self._say(key, rows[going])
+            going = np.flatnonzero(found & accept)
+            found[going] = found[going] & ~accept | self._say(key, rows, going, told)
         return found
 
-    def _say(self, key: _Key, rows: Bits) -> NDArray[np.uint8]:
+    def _say(
+        self, key: _Key, rows: Bits, asked: NDArray[np.intp], told: dict[_Key, NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """What a chain does with the rows asked for; those that were `told` are not asked again."""
+        if key not in told:
+            told[key] = np.full(len(rows), Outcome.NOTHING.value, dtype=np.uint8)
+        fresh = asked[told[key][asked] == Outcome.NOTHING.value]
+        told[key][fresh] = self._ask(key, rows, fresh, told)
+        return told[key][asked]
+
+    def _ask(
+        self, key: _Key, rows: Bits, asked: NDArray[np.intp], told: dict[_Key, NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
         chain = self.chains[key]
-        part = rows[:, chain.words].copy()
-        found = np.zeros(len(rows), dtype=np.uint8)
-        active = np.arange(len(rows))
+        part = rows[asked, chain.words]
+        found = np.zeros(len(asked), dtype=np.uint8)
+        active = np.arange(len(asked))
         while len(active):
             at = bits.first(part[active])
             said: NDArray[np.uint8] = chain.says[at]
             goes_on, callees = ~chain.certain[at], chain.callees[at]
             for callee in np.unique(callees[callees >= 0]).tolist():
                 going = callees == callee
-                called = self._say((key[0], chain.called[callee]), rows[active[going]])
-                said[going] = called
+                callee_key = (key[0], chain.called[callee])
+                said[going] = self._say(callee_key, rows, asked[active[going]], told)
             back = chain.returns[at] & (said & Outcome.RETURN.value != 0)
             said[back] &= ~np.uint8(Outcome.RETURN.value)
             found[active] |= said

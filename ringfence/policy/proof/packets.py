@@ -8,17 +8,13 @@ them cannot be said here.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
-from itertools import chain as flatten
 
 from ringfence.model.address import V4_MAPPED, Address, format_address
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, format_port, format_protocol
-from ringfence.policy.errors import UnprovableError
 
 Ranges = tuple[tuple[int, int], ...]
 """Numbers from a first to a last one, disjoint and sorted."""
 FIN_SYN_RST_ACK, SYN, RST = 0x17, 0x02, 0x04
-_MOST_WAYS, _DEEPEST = 1 << 16, 64
-"""Through chains: a pod may write into its table what calls itself tenfold on each level."""
 _LONGEST_NAME = 16
 """Bytes of an interface's name, IFNAMSIZ."""
 
@@ -197,51 +193,44 @@ def trace(table: Table, hook: str, packet: Packet) -> list[Clause]:
 
 
 def _judge(table: Table, hook: str, packet: Packet) -> tuple[Outcome, list[Clause]]:
-    found, met = Outcome.ACCEPT, list[Clause]()
+    found, judging = Outcome.ACCEPT, _Judging(table, packet)
     for base in table.hooks.get(hook, ()):
         if Outcome.ACCEPT in found:
-            found = found & ~Outcome.ACCEPT | _say(table, base, packet, met)
-    return found, met
+            found = found & ~Outcome.ACCEPT | judging.say(base)
+    return found, judging.met
 
 
-def _say(table: Table, chain: str, packet: Packet, met: list[Clause]) -> Outcome:
-    found = Outcome.NOTHING
-    for clause in table.chains[chain]:
-        if not all(match.holds(packet) for match in clause.matches):
-            continue
-        said, goes_on = clause.verdict, not clause.certain
-        if isinstance(said, Call):
-            call, said = said, _say(table, said.chain, packet, met)
-            if Outcome.RETURN in said and not call.goto:
-                said, goes_on = said & ~Outcome.RETURN, True
-        else:
-            met.append(clause)
-        found |= said
-        if not goes_on:
-            return found
-    return found | Outcome.RETURN
+@dataclass(slots=True)
+class _Judging:
+    """One packet on its way through a table."""
 
+    table: Table
+    packet: Packet
+    met: list[Clause] = field(default_factory=list)
+    said: dict[str, Outcome] = field(default_factory=dict)
+    """What chains said of it: each is asked once, however many calls lead there."""
 
-def check_ways(table: Table) -> None:
-    """Refuse chains that call chains in so many ways that nobody can walk them all.
+    def say(self, chain: str) -> Outcome:
+        if chain not in self.said:
+            self.said[chain] = self._ask(chain)
+        return self.said[chain]
 
-    Raises UnprovableError.
-    """
-    known: dict[str, tuple[int, int]] = {}
-
-    def walk(chain: str, level: int) -> tuple[int, int]:
-        """In how many ways one goes through the chain, and how deep."""
-        if chain not in known and level < _DEEPEST:
-            calls = (one.verdict for one in table.chains[chain] if isinstance(one.verdict, Call))
-            found = [walk(call.chain, level + 1) for call in calls]
-            known[chain] = 1 + sum(w for w, _ in found), 1 + max((d for _, d in found), default=0)
-        ways, deep = known.get(chain, (0, _DEEPEST))
-        if ways > _MOST_WAYS or level + deep > _DEEPEST:
-            raise UnprovableError(f"chain {chain} calls others in too many ways, or too deep")
-        return ways, deep
-
-    for base in flatten(*table.hooks.values()):
-        walk(base, 0)
+    def _ask(self, chain: str) -> Outcome:
+        found = Outcome.NOTHING
+        for clause in self.table.chains[chain]:
+            if not all(match.holds(self.packet) for match in clause.matches):
+                continue
+            said, goes_on = clause.verdict, not clause.certain
+            if isinstance(said, Call):
+                call, said = said, self.say(said.chain)
+                if Outcome.RETURN in said and not call.goto:
+                    said, goes_on = said & ~Outcome.RETURN, True
+            else:
+                self.met.append(clause)
+            found |= said
+            if not goes_on:
+                return found
+        return found | Outcome.RETURN
 
 
 def joined(spans: Iterable[tuple[int, int]]) -> Ranges:

@@ -21,7 +21,7 @@ from ringfence.policy.proof.matches import (
     shown,
     spans_of,
 )
-from ringfence.policy.proof.packets import Call, Clause, Outcome, Table, check_ways
+from ringfence.policy.proof.packets import Call, Clause, Outcome, Table
 
 _HOOKS = frozenset({"prerouting", "input", "forward", "output", "postrouting"})
 _TRACKED, _TRANSLATED = -200, -100
@@ -42,6 +42,8 @@ _DENIES = (Outcome.DROP, *_REJECTS.values())
 _FEW = 2
 _MOST_ALTERNATIVES = 1 << 13
 """Of one rule: a pod may write what it likes into its table."""
+_MOST_LEVELS = 64
+"""Of chains that call chains. The kernel follows 16 of nftables."""
 _NO_EFFECT = frozenset({"counter", "log", "continue"})
 _POLICIES = {"accept": Outcome.ACCEPT, "drop": Outcome.DROP}
 
@@ -117,10 +119,10 @@ class _Reader:
                 # Also what was sent on by a goto ends there.
                 chains[base] = (Clause((), Call(name, goto=False), name), policy)
                 hooks.setdefault(hook, []).append(base)
-        held = {hook: tuple(names) for hook, names in hooks.items()}
-        table = Table(self._family, shortened(chains), held)
-        check_ways(table)
-        return table
+        short = shortened(chains)
+        return not_deep(
+            Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
+        )
 
     def _check(self, name: str, hook: str, body: Json) -> None:
         """Refuse a base chain that does not stand where ours do."""
@@ -285,6 +287,20 @@ def shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Claus
         name: tuple(said for clause in clauses for said in _said(clause, ends))
         for name, clauses in spoken.items()
     }
+
+
+def not_deep(table: Table) -> Table:
+    """The table; raises UnprovableError where calls go deeper than in any of ours.
+
+    iptables-legacy takes them to any depth.
+    """
+    called = {base for bases in table.hooks.values() for base in bases}
+    for _ in range(_MOST_LEVELS):
+        clauses = (clause for name in called for clause in table.chains[name])
+        called = {one.verdict.chain for one in clauses if isinstance(one.verdict, Call)}
+        if not called:
+            return table
+    raise UnprovableError(f"chains call chains more than {_MOST_LEVELS} levels deep")
 
 
 def _jumps(clause: Clause, to: Collection[str]) -> bool:

@@ -20,10 +20,9 @@ from ringfence.policy.proof.packets import (
     Ranges,
     State,
     Table,
-    check_ways,
     joined,
 )
-from ringfence.policy.proof.reading import shortened
+from ringfence.policy.proof.reading import not_deep, shortened
 
 _V4, _V6 = 4, 6
 _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward",
@@ -38,6 +37,9 @@ _TUPLE = "src,dst,dst"
 _ENDS = {"-s": Axis.SOURCE, "-d": Axis.DESTINATION}
 _LOOPBACKS = {"-i": Axis.FROM_LOOPBACK, "-o": Axis.TO_LOOPBACK}
 _PORTS = {"--sport": Axis.HEAD, "--dport": Axis.PORT}
+_MODULES = frozenset({"addrtype", "comment", "conntrack", "hl", "icmp", "icmp6", "multiport",
+                      "set", "tcp", "udp"})  # fmt: skip
+"""Those that without an option ask nothing; others (eui64, socket) match some packets even so."""
 _WITH_PORTS = frozenset({TCP, UDP, SCTP})
 
 
@@ -106,6 +108,8 @@ class _Reader:
         _, builtin, *words = body["text"].split()
         if len(words) != 2 or words[0] != "-j":  # noqa: PLR2004
             raise UnprovableError(f"jumps to ours only for some packets: {body['text']}")
+        if not body["called"]:
+            raise UnprovableError(f"no packet meets {builtin}, whose rule calls ours")
         if not body["first"]:
             raise UnprovableError(f"another's rule is ahead of ours: {body['text']}")
         self._jumps.append((_HOOKS[builtin], words[1]))
@@ -120,9 +124,8 @@ class _Reader:
             hooks.setdefault(hook, []).append(base)
         # Twice: each denial has a chain that ends in the one that drops.
         short = shortened({name: _told_once(held) for name, held in shortened(chains).items()})
-        table = Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
-        check_ways(table)
-        return table
+        held = {hook: tuple(bases) for hook, bases in hooks.items()}
+        return not_deep(Table(self._family, short, held))
 
     def _chain(self, name: str, rules: Iterable[str]) -> Iterator[Clause]:
         for place, text in enumerate(rules, start=1):
@@ -197,7 +200,7 @@ class _Reader:
     def _does(self, said: _Said, word: _Word) -> bool:
         """Take a word that says what happens, or nothing; False for others."""
         match word.name, word.values:
-            case "-m", (_,):
+            case "-m", (module,) if module in _MODULES:
                 pass  # what it asks follows
             case "--comment", (text,):
                 said.comment = text
