@@ -87,11 +87,11 @@ class Agent:
         self._resources = AsyncExitStack()
 
     async def start(self) -> None:
-        """Check the node, load the programs, and begin; raises AgentError, KernelError.
+        """Load the programs, and begin; raises AgentError, KernelError.
 
-        Does not wait for the control plane: the last directive is in force before it answers.
+        The node has what `host.check` asks for. Does not wait for the control plane: the last
+        directive is in force before it answers.
         """
-        host.check()
         async with AsyncExitStack() as stack:
             lock = host.lock(self._config.link.state_dir)
             stack.callback(os.close, lock)

@@ -93,6 +93,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Example: ringfence agent run --server https://10.0.0.1:8443 --ca-file ca.pem --token-file token
     """
+    from ringfence.agent import host  # noqa: PLC0415
     from ringfence.agent.config import AgentConfig  # noqa: PLC0415
     from ringfence.agent.mechanisms import choose  # noqa: PLC0415
     from ringfence.cli import logs  # noqa: PLC0415
@@ -100,6 +101,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from ringfence.model.client import ClientKind  # noqa: PLC0415
 
     logs.configure()
+    host.check()
     link = LinkConfig(
         server=server,
         ca_file=ca_file,

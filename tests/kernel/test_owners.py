@@ -223,12 +223,9 @@ def test_a_container_that_a_look_finds_while_the_runtime_is_asked_is_asked_about
 
 @pytest.mark.timeout(120)
 def test_without_the_right_to_look_nobody_is_named_and_the_log_says_so_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr(
-        "tests.kernel.world.CAPABILITIES", "+bpf,+perfmon,+net_admin,+sys_admin"
-    )  # fmt: skip
-    world.start_agent()
+    world.start_agent(capabilities="+bpf,+perfmon,+net_admin,+sys_admin")
     world.await_("both pods seen", lambda: len(world.state().pods) == 2)
     client, server = world.node.pods
     log = world.directory / "agent.log"
