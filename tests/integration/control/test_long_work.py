@@ -37,7 +37,7 @@ ENFORCED = {"workspaces": [{"name": "shop"}]}
         ("/apply", CHANGED, "ringfence.control.writing.format_documents"),
         ("/scopes/preview", CHANGED, "ringfence.control.api.scope_preview.decide"),
         ("/workspaces/shop/rollback", {"version": 1}, "ringfence.control.api.versions.decide"),
-        ("/enforcement", ENFORCED, "ringfence.control.enforcement.affected"),
+        ("/enforcement", ENFORCED, "ringfence.control.planning.affected"),
     ],
 )
 async def test_others_are_served_meanwhile(

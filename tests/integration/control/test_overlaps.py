@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.control import enforcement as enforcement_module
+from ringfence.control import planning as planning_module
 from ringfence.control import requests as requests_module
 from ringfence.store.errors import StoreError
 from ringfence.store.relational.address_sets import all_address_sets
@@ -83,7 +83,7 @@ async def test_what_is_deleted_while_enforcing_it_is_planned_is_not_enforced(
     await prepare(world)
     enforced, deleted = await meanwhile(
         monkeypatch,
-        (enforcement_module, "affected"),
+        (planning_module, "affected"),
         enforce(world, version),
         lambda: world.http.delete(f"/api/v1/documents/{gone}"),
     )
