@@ -9,19 +9,19 @@ follow one another in each round, and a ratio is of the two figures of one round
 
 import json
 import random
-import secrets
 import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bench.company import EAST, FIRST_POD, REPLICAS, Company, found, policy, v4
+from bench.enforcement import namespace
 from ringfence.kernel import nft
 from ringfence.kernel.netns import run_in
 from ringfence.model.address import format_address
@@ -114,35 +114,27 @@ def about(drawn: Policy, number: int) -> Policy:
 @contextmanager
 def pods() -> Iterator[Mapping[int, Path]]:
     """Two network namespaces with the addresses of the two pods, and servers in the second."""
-    names = {app: f"rf-bench-{secrets.token_hex(4)}" for app in (CLIENT, SERVER)}
-    serving: list[subprocess.Popen[bytes]] = []
-    try:
-        for name in names.values():
-            subprocess.run(["ip", "netns", "add", name], check=True)
-        pair = ["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", names[SERVER]]
-        subprocess.run(["ip", "-n", names[CLIENT], *pair], check=True)
-        for app, name in names.items():
-            for command in (
-                ["address", "add", f"{address(app)}/8", "dev", "eth0"],
-                ["link", "set", "lo", "up"],
-                ["link", "set", "eth0", "up"],
-            ):
-                subprocess.run(["ip", "-n", name, *command], check=True)
-        places = {app: Path("/run/netns") / name for app, name in names.items()}
-        inside = ["ip", "netns", "exec", names[SERVER]]
+    with ExitStack() as held:
+        places = {app: held.enter_context(namespace()) for app in (CLIENT, SERVER)}
+        pair = ["link", "add", "eth0", "type", "veth", "peer", "eth0"]
+        ip(places[CLIENT], *pair, "netns", places[SERVER].name)
+        for app, where in places.items():
+            ip(where, "address", "add", f"{address(app)}/8", "dev", "eth0")
+            ip(where, "link", "set", "lo", "up")
+            ip(where, "link", "set", "eth0", "up")
+        inside = ["ip", "netns", "exec", places[SERVER].name]
         own = [sys.executable, "-m", __spec__.name]
         for command in (["iperf3", "-s"], [*own, str(ECHO)], [*own, str(ACCEPT)]):
-            run = [*inside, *command]
-            serving.append(subprocess.Popen(run, stdout=subprocess.DEVNULL))
+            server = subprocess.Popen([*inside, *command], stdout=subprocess.DEVNULL)
+            held.callback(server.wait)
+            held.callback(server.terminate)
         for port in (IPERF, ECHO, ACCEPT):
             run_in(places[CLIENT], partial(await_server, port))
         yield places
-    finally:
-        for process in serving:
-            process.terminate()
-            process.wait()
-        for name in names.values():
-            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def ip(where: Path, *command: str) -> None:
+    subprocess.run(["ip", "-n", where.name, *command], check=True)
 
 
 def await_server(port: int) -> None:

@@ -26,9 +26,9 @@ from ringfence.policy.program import (
 )
 from ringfence.policy.proof.prove import prove
 from ringfence.wire import batch
+from tests.kernel.gating import enforce, seen
 from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.test_cut import CATCH_ALL, FRIENDS, IN, OUT, policy_of, ports
-from tests.kernel.test_gate import enforce, seen
 from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
 
 ADMIT = Program((Rule("default/shop/p1/in", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))

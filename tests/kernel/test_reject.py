@@ -103,38 +103,21 @@ def meets(where: Namespace, address: str, port: int, protocol: int) -> int | str
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("rules", [(ADMIT, ANSWERS), (ADMIT, *MANY, SILENT)])
 @pytest.mark.parametrize("closed", [False, True])
-def test_who_is_not_admitted_hears_of_it(
-    node: Node, family: int, rules: tuple[Rule, ...], closed: bool
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_who_is_denied_hears_of_it(
+    node: Node, family: int, rules: tuple[Rule, ...], closed: bool, way: str
 ) -> None:
-    """Also from a pod that may not send anything by itself."""
+    """Also by a pod that may not send anything by itself, and in one that nothing may reach."""
     client, server = node.pods
     address, peer = ((p.address, p.address6)[family == 6] for p in (server, client))
-    loaded = enforce(server, rules, (SILENT,) if closed else ())
+    other = (SILENT,) if closed else ()
+    judging, inbound, outbound = (server, rules, other) if way == "in" else (client, other, rules)
+    loaded = enforce(judging, inbound, outbound)
     with tcp_echo(server, address, 80):
         tcp_exchange(client, address, 80, b"hello")
         assert meets(client, address, 81, TCP) == REFUSED
         assert meets(client, address, 81, UDP) == PROHIBITED[family]
-    assert drops(server, loaded) == {
-        (peer, address, TCP, 81): 1,
-        (peer, address, UDP, 81): 1,
-    }
-
-
-@pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("rules", [(ADMIT, ANSWERS), (ADMIT, *MANY, SILENT)])
-@pytest.mark.parametrize("closed", [False, True])
-def test_who_may_not_call_hears_of_it(
-    node: Node, family: int, rules: tuple[Rule, ...], closed: bool
-) -> None:
-    """Also in a pod that nothing may reach."""
-    server, client = node.pods
-    address, peer = ((p.address, p.address6)[family == 6] for p in (server, client))
-    loaded = enforce(client, (SILENT,) if closed else (), rules)
-    with tcp_echo(server, address, 80):
-        tcp_exchange(client, address, 80, b"hello")
-        assert meets(client, address, 81, TCP) == REFUSED
-        assert meets(client, address, 81, UDP) == PROHIBITED[family]
-    assert drops(client, loaded) == {
+    assert drops(judging, loaded) == {
         (peer, address, TCP, 81): 1,
         (peer, address, UDP, 81): 1,
     }

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 
@@ -53,14 +54,28 @@ def read(objects: Iterable[Json], family: int) -> Table:
 
     Raises UnprovableError.
     """
-    reader = _Reader(family)
+    return read_into(_Reader(family), objects, "nft")
+
+
+class Reading(Protocol):
+    """Takes what a kernel lists, one object after another, and makes of it a table."""
+
+    def take(self, kind: str, body: Json) -> None:
+        """Take one object."""
+
+    def table(self) -> Table:
+        """The table, once all are taken."""
+
+
+def read_into(reader: Reading, objects: Iterable[Json], teller: str) -> Table:
+    """The table of what was listed; raises UnprovableError, for nonsense too: a pod may write."""
     try:
         for found in objects:
             for kind, body in found.items():
                 reader.take(kind, body)
         return reader.table()
     except (TypeError, LookupError, ValueError, AttributeError) as error:
-        raise UnprovableError(f"nft tells what it never told of ours: {error!r}") from error
+        raise UnprovableError(f"{teller} tells what it never told of ours: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from ringfence.policy.proof.packets import (
     Table,
     joined,
 )
-from ringfence.policy.proof.reading import not_deep, shortened
+from ringfence.policy.proof.reading import not_deep, read_into, shortened
 
 _V4, _V6 = 4, 6
 _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward",
@@ -48,14 +48,7 @@ def read(objects: Iterable[Json], family: int) -> Table:
 
     Raises UnprovableError.
     """
-    reader = _Reader(family)
-    try:
-        for found in objects:
-            for kind, body in found.items():
-                reader.take(kind, body)
-        return reader.table()
-    except (TypeError, LookupError, ValueError, AttributeError) as error:
-        raise UnprovableError(f"iptables tells what it never told of ours: {error!r}") from error
+    return read_into(_Reader(family), objects, "iptables")
 
 
 @dataclass(frozen=True, slots=True)
