@@ -204,7 +204,9 @@ def _in_turn(standing: Listing, sets: str, rules: str) -> bool:
     again: dict[str, str] = {}
     chains, old = "", ""
     for kind, body in ((kind, found[kind]) for found in standing for kind in _HELD & found.keys()):
-        gone = f"delete {kind} {FAMILY} {TABLE} handle {body['handle']}\n"
+        # By its handle a map is deleted as a set.
+        what = "chain" if kind == "chain" else "set"
+        gone = f"delete {what} {FAMILY} {TABLE} handle {body['handle']}\n"
         if kind == "chain":
             chains += gone
         elif body["name"] not in stay:
@@ -214,13 +216,12 @@ def _in_turn(standing: Listing, sets: str, rules: str) -> bool:
     try:
         _run(f"add table {FAMILY} {TABLE}\n{''.join(again.values())}{sets}", 0)
         _run(f"flush table {FAMILY} {TABLE}\n{chains}{rules}", 0)
+        _run(old, 0)
     except NftError:
         for name in ahead.keys() - again.keys():
-            with suppress(NftError):  # not even made
+            with suppress(NftError):  # not even made, or asked already
                 _run(f"delete {ahead[name]} {FAMILY} {TABLE} {name}\n", 0)
         return False
-    with suppress(NftError):  # nothing asks them; they go the next time
-        _run(old, 0)
     return True
 
 

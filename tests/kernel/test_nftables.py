@@ -144,6 +144,9 @@ def test_no_packet_meets_rules_whose_sets_hold_nothing_yet(node: Node) -> None:
     thread.join(5)
     assert sent[0] > 1000
     assert wrong[0] == 0
+    listed = nft.list_table(client.path) or ()
+    made = [kind for one in listed for kind in ("set", "map") if kind in one]
+    assert len(made) == len(desired.sets) + len(desired.drop_sets)
 
 
 @pytest.mark.parametrize("way", ["a set of another kind", "a thing that we never make"])
