@@ -302,7 +302,6 @@ def test_the_kernel_does_what_the_evaluator_says(running: Running, seed: int) ->
 
     expected = [must_pass(some, one) for some, one in zip(decisions, asked, strict=True)]
     passed = dial(running.waiting, [dial_of(way, running) for way in tried], expected)
-    widened = test_compile.reported(compiled)
     for way, some, wanted, came in zip(tried, decisions, expected, passed, strict=True):
         wrong = "denied though allowed" if wanted and not came else ""
         denials = [
@@ -313,6 +312,7 @@ def test_the_kernel_does_what_the_evaluator_says(running: Running, seed: int) ->
         for role, item, decision in denials:
             rules = passing(compiled, item, role, way.connection, running.cluster.items)
             handles = {rule.handle for rule in rules}
+            widened = test_compile.reported(compiled, (item, role, way.connection))
             told = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
             if not rules:
                 wrong = f"passed though denied by {decision}"
@@ -365,7 +365,7 @@ def passing(
     """The rules that pass the connection at an end, from some address that it may come from."""
     for source in test_compile.sources(list(items), asked, role):
         if item.kind is ItemKind.POD:
-            rules = test_compile_kubernetes.decided(compiled, item.key, role, asked, source)
+            rules = test_compile_kubernetes.decided(compiled, item, role, asked, source)
         else:
             rules = [test_compile.decided(compiled, item, role, asked, source)]
         if all(rule.action is Action.ALLOW for rule in rules):

@@ -126,6 +126,10 @@ class Iptables:
                 table.own_end(hook, direction, (program,), binding.addresses, rules)
         return table.ruleset()
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The policy but for who answers behind an address: `ctorigdst` takes no sets."""
+        return policy.as_dialled()
+
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """The sets that `previous` lacks, and all rules, unless there is nothing to do."""
         if previous is not None and previous.frame == desired.frame:
@@ -227,7 +231,7 @@ class _Table:
     def _program(
         self, family: _Family, name: str, direction: Direction, program: ProgramId
     ) -> None:
-        rules = self.policy.programs[program].rules
+        rules = self.policy.programs[program].as_dialled
         lines = (line for rule in rules for line in self._rule(rule, family, direction))
         self._chain(family, name, lines)
 
