@@ -15,7 +15,7 @@ from ringfence.model.address import Address, Network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import WITH_PORTS, PortRange
 
 SetId = NewType("SetId", str)
 ProgramId = NewType("ProgramId", str)
@@ -80,8 +80,10 @@ class Program:
     def __post_init__(self) -> None:
         if not self.rules or not self.rules[-1].matches_all:
             raise InputError("a program must end in a rule that matches every connection")
-        if any(rule.behind and not (rule.peers and rule.ports) for rule in self.rules):
-            raise InputError("a rule about who answers must say where they are dialled")
+        for rule in self.rules:
+            single = bool(rule.ports) and all(some.first == some.last for some in rule.ports)
+            if rule.behind and not (rule.peers and rule.protocol in WITH_PORTS and single):
+                raise InputError("a rule about who answers must say where they are dialled")
 
     @property
     def as_dialled(self) -> tuple[Rule, ...]:
@@ -96,11 +98,10 @@ class Program:
     def parted(self) -> tuple[Parted, ...]:
         """Where rules mean some only of those that answer."""
         found = {
-            Parted(rule.peers, rule.protocol, port): None
+            Parted(rule.peers, rule.protocol, port.first): None
             for rule in self.rules
             if rule.behind and rule.peers and rule.protocol is not None
-            for ports in rule.ports
-            for port in range(ports.first, ports.last + 1)
+            for port in rule.ports
         }
         return tuple(found)
 

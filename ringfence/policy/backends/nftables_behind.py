@@ -1,10 +1,11 @@
 """What the node judges of its pods behind Services, in its own table.
 
 A pod's namespace sees what is dialled, not which backend kube-proxy then picks. The node does: at
-the forward hook the destination is translated, connection tracking knows what was dialled, and the
-source is the pod's own still. Each port of a Service of which a pod may not reach all backends has
-a chain there, of the rules that speak of it. What comes back to the pod itself passes, and what
-another node is to translate.
+the forward hook, and at the input hook where the node itself is the backend, the destination is
+translated, connection tracking knows what was dialled, and the source is the pod's own still. Each
+port of a Service of which a pod may not reach all backends has a chain there, of the rules that
+speak of it. What comes back to the pod itself passes, and so does what another node is to
+translate.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,13 +37,14 @@ def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -
     if calls:
         pods = [pod for _, some in parting for pod in some]
         safe = (*established, *_itself(table, pods), *_control_plane(policy))
-        table.base_chain(_CHAIN, "forward", (*safe, *calls))
+        for hook in ("forward", "input"):
+            table.base_chain(f"{_CHAIN}_{hook}", hook, (*safe, *calls))
 
 
 def _from_pods(table: Table, at: int, pods: Iterable[PodBinding]) -> Iterator[str]:
     own = [address for pod in pods for address in pod.addresses]
     for family in FAMILIES:
-        name = f"rf_{_CHAIN}_{at}_{family.number}"
+        name = f"rf_pods{at}_{family.number}"
         held = frozenset(format_address(one) for one in own if _is_of(one, family))
         table.own_set(name, f"type {family.type};", held)
         yield f"{family.header} saddr @{name} jump rf_{_CHAIN}_{at}"

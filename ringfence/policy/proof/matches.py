@@ -204,10 +204,10 @@ def conditions(keys: list[Key], operator: str, values: list[Json], family: int) 
         case [Key(axis=Axis.STATE), *_] if operator == "in":
             wanted = [bit for value in values for bit in _listed(value)]
             return conditions(keys, "==", wanted, family)
-        case [Key(axis=Axis.TRANSLATED)] if operator == "in":
-            return conditions(keys, "==", values, family)
         case [Key(axis=Axis.TRANSLATED)]:
-            raise UnprovableError("compares the whole status, which no rule of ours does")
+            if operator != "in":
+                raise UnprovableError("compares the whole status, which no rule of ours does")
+            return boxes(keys, values, family)
         case [Key(axis=Axis.FLAGS) as key] if operator == "in":
             none_set = _masked(_bits(_listed(values[0])), 0, 0)
             return [(*(_implied([key], family) or ()), Match(Axis.FLAGS, none_set, negated=True))]

@@ -92,7 +92,7 @@ def meaning(
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
     parting = policy.parting() if node else {}
     if parting:
-        hooks["forward"] = ("behind",)
+        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
         chains["behind"] = tuple(said.behind(parting))
         chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
     if node and policy.gate is not None:
