@@ -212,10 +212,11 @@ class NodePolicy:
         the program as it stands. A DENY is answered there, whether it rejects or not: kube-proxy
         goes on choosing backends that are denied, and who dials may come to another one.
         """
+        parting = {name for name, one in self.programs.items() if any(r.behind for r in one.rules)}
         found: dict[ProgramId, list[PodBinding]] = {}
-        for pod in self.pods:
+        for pod in self.pods if parting else ():
             for name in pod.outbound:
-                if any(rule.behind for rule in self.programs[name].rules):
+                if name in parting:
                     found.setdefault(name, []).append(pod)
         return found
 
