@@ -22,7 +22,8 @@ from ringfence.policy.program import (
     SetId,
 )
 from tests.golden.conftest import Golden
-from tests.golden.shop import CARTS, ITEMS, allow, app, pod, policy_set, service
+from tests.golden import shop
+from tests.golden.shop import CARTS, ITEMS, allow, app, policy_set
 
 ANYONE = CidrEnd((parse_network("0.0.0.0/0"), parse_network("::/0")))
 EXAMPLES = {
@@ -62,9 +63,11 @@ def test_rules(golden: Golden, name: str, backend: Backend) -> None:
 
 def test_a_service_of_which_some_backends_are_denied(golden: Golden) -> None:
     """Programs, and the node's table: by its forward and input hooks backends are known."""
-    beside = pod("carts-canary", "canary", "node1", "10.244.1.50", "fd00:244:1::32")
+    beside = shop.pod("carts-canary", "canary", "node1", "10.244.1.50", "fd00:244:1::32")
     items = [item for item in ITEMS if item.name != "carts" or item.kind is not ItemKind.SERVICE]
-    carts = service("carts", "10.100.135.136", 80, [(CARTS, 8081), (beside, 8081)], node_port=31080)
+    carts = shop.service(
+        "carts", "10.100.135.136", 80, [(CARTS, 8081), (beside, 8081)], node_port=31080
+    )
     policies = (
         allow("front-end-to-carts", app("front-end"), app("carts"), 8081),
         replace(
