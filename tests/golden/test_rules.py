@@ -21,8 +21,8 @@ from ringfence.policy.program import (
     Rule,
     SetId,
 )
-from tests.golden.conftest import Golden
 from tests.golden import shop
+from tests.golden.conftest import Golden
 from tests.golden.shop import CARTS, ITEMS, allow, app, policy_set
 
 ANYONE = CidrEnd((parse_network("0.0.0.0/0"), parse_network("::/0")))
