@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel import silence
+from ringfence.kernel.errors import KernelError, NetlinkError
 from ringfence.kernel.netlink import DUMP, NETFILTER, ask, attributes
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.rules import Drops, Listing

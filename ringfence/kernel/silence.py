@@ -88,7 +88,7 @@ def keep_silent(table: str) -> None:
 
 
 def silencing(table: str) -> frozenset[int]:
-    """The handles of the rules that are this one, in the thread's namespace; raises NetlinkError."""
+    """The handles of a table's rules that are this one; raises NetlinkError."""
     ours = (rule for rule in _rules(table) if rule[_EXPRESSIONS] == _RULE)
     return frozenset(int.from_bytes(rule[_HANDLE]) for rule in ours)
 

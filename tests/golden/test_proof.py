@@ -40,7 +40,7 @@ def test_without_any_one_rule_the_proof_fails() -> None:
         if not proved([found for found in LISTED if found.get("rule") is not rule]).differing
     ]
     # What is dropped is dropped, remembered or not, and whether its sender hears of it or not.
-    counting = ["rf_drop", "rf_drop", *(rule["chain"] for rule in RULES if rule["chain"] == "rf_denied")]
+    counting = ["rf_drop"] * 2 + [rule["chain"] for rule in RULES if rule["chain"] == "rf_denied"]
     assert Counter(idle) == Counter({"rf_input_6": 1, "rf_output_6": 6}) + Counter(counting)
 
 
