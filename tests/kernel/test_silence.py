@@ -27,8 +27,8 @@ from ringfence.policy.proof.prove import prove
 from tests.kernel.netns import Namespace, Node, node_with_pods
 from tests.kernel.test_cut import CATCH_ALL, IN, OUT, policy_of, ports
 from tests.kernel.test_enforce import at
-from tests.kernel.test_nftables import drops
-from tests.kernel.test_reject import ADMIT, BACKEND, SILENT, enforce, load
+from tests.kernel.test_nftables import drops, load
+from tests.kernel.test_reject import ADMIT, BACKEND, SILENT, enforce
 from tests.kernel.test_reject import policy_of as rejecting
 from tests.kernel.traffic import open_socket, ping
 
