@@ -9,7 +9,7 @@ back, later chains of the table drop it by its mark.
 """
 
 import struct
-from functools import cache
+from threading import Event
 
 import structlog
 
@@ -24,12 +24,10 @@ from ringfence.kernel.netlink import (
     attributes,
     change_rules,
 )
-from ringfence.policy.backends.marks import SILENCED_MARK
+from ringfence.policy.backends.marks import SILENCED_MARK, SILENT_QUEUE
 
 CHAIN = "rf_drop"
 """The chain that denied packets end in: its last rule drops them."""
-QUEUE = 0x5246
-"""A number that nobody is known to listen to."""
 
 # include/uapi/linux/netfilter.h, netfilter/nf_tables.h and netfilter/nf_tables_compat.h
 _INET, _IPV4 = 1, 2
@@ -37,6 +35,8 @@ _NEW_RULE, _GET_RULE, _GET_REVISION = 10 << 8 | 6, 10 << 8 | 7, 11 << 8
 _TABLE, _CHAIN, _HANDLE, _EXPRESSIONS, _POSITION = 1, 2, 3, 4, 6
 _META_MARK, _META_IIF = 3, 4
 _GENERIC = struct.Struct("=BBH")  # nfgenmsg
+
+_told = Event()
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ _RULE = b"".join(
             b"target",
             attribute(1, b"NFQUEUE\0"),
             _number(2, 0),
-            attribute(3, struct.pack("=H6x", QUEUE)),  # xt_NFQ_info, aligned
+            attribute(3, struct.pack("=H6x", SILENT_QUEUE)),  # xt_NFQ_info, aligned
         ),
     )
 )
@@ -84,12 +84,12 @@ def keep_silent(table: str) -> None:
             rule = attribute(_EXPRESSIONS, _RULE)
             change_rules(_NEW_RULE, CREATE, _chain_of(table) + rule + where)
     except NetlinkError as error:
-        _tell(str(error))
+        tell(str(error))
 
 
 def silencing(table: str) -> frozenset[int]:
     """The handles of a table's rules that are this one; raises NetlinkError."""
-    ours = (rule for rule in _rules(table) if rule[_EXPRESSIONS] == _RULE)
+    ours = (rule for rule in _rules(table) if rule.get(_EXPRESSIONS) == _RULE)
     return frozenset(int.from_bytes(rule[_HANDLE]) for rule in ours)
 
 
@@ -110,6 +110,9 @@ def _load_target() -> None:
         pass
 
 
-@cache
-def _tell(problem: str) -> None:
+def tell(problem: str) -> None:
+    """Log that there is no silence, and why: the first time."""
+    if _told.is_set():
+        return
+    _told.set()
     log.warning("who sends what is denied hears of it (EPERM)", problem=problem)

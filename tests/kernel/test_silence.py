@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ringfence.agent.enforce import Enforcer
+from ringfence.agent.mechanisms import MECHANISMS, Kind, Mechanism
 from ringfence.agent.plan import Order
 from ringfence.kernel import conntrack, nft, silence
 from ringfence.kernel.bpf import object_path
@@ -21,14 +22,17 @@ from ringfence.kernel.netns import inode
 from ringfence.kernel.nft_watch import TableWatch
 from ringfence.model.address import parse_address
 from ringfence.model.protocol import ICMP, ICMPV6, UDP
-from ringfence.policy.backends.marks import DROP_MARK, SILENCED_MARK
+from ringfence.policy.backends import iptables
+from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.marks import DROP_MARK, SILENCED_MARK, SILENT_QUEUE
 from ringfence.policy.program import Exposure, NodeBinding, Program, Rule
 from ringfence.policy.proof.prove import prove
-from tests.kernel.netns import Namespace, Node, node_with_pods
+from tests.kernel import test_backends as backends
+from tests.kernel.netns import Namespace, Node, Pod, node_with_pods
 from tests.kernel.test_cut import CATCH_ALL, IN, OUT, policy_of, ports
 from tests.kernel.test_enforce import at
 from tests.kernel.test_nftables import drops, load
-from tests.kernel.test_reject import ADMIT, BACKEND, SILENT, enforce
+from tests.kernel.test_reject import ADMIT, BACKEND, SILENT
 from tests.kernel.test_reject import policy_of as rejecting
 from tests.kernel.traffic import open_socket, ping
 
@@ -64,6 +68,16 @@ def arriving(where: Namespace, address: str, port: int) -> Iterator[Callable[[],
         yield came
 
 
+def govern(mechanism: Mechanism, pod: Pod, *outbound: Rule) -> Ruleset:
+    """Load rules for what a pod sends, and prove them."""
+    policy, binding = rejecting(pod, (), outbound)
+    loaded = mechanism.backend().render_pod(policy, binding)
+    backends.load(mechanism, pod, loaded)
+    proof = prove(policy, binding, mechanism.door.list_table(pod.path) or (), mechanism.read)
+    assert not proof.differing, proof
+    return loaded
+
+
 def send(where: Namespace, address: str, port: int, mark: int = 0) -> None:
     with open_socket(where, address, socket.SOCK_DGRAM) as udp:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
@@ -71,11 +85,11 @@ def send(where: Namespace, address: str, port: int, mark: int = 0) -> None:
 
 
 def test_what_is_denied_vanishes_and_is_counted_once(
-    node: Node, addresses: tuple[str, str]
+    mechanism: Mechanism, node: Node, addresses: tuple[str, str]
 ) -> None:
     pod, other = node.pods
     mine, its = addresses
-    loaded = enforce(pod, outbound=(ADMIT, UDP_80, SILENT))
+    loaded = govern(mechanism, pod, ADMIT, UDP_80, SILENT)
     others = DropCapture(object_path("drop"))
     others.open()
     with closing(others), arriving(other, its, DENIED) as came, arriving(other, its, OPEN) as open_:
@@ -87,19 +101,22 @@ def test_what_is_denied_vanishes_and_is_counted_once(
         send(pod, its, OPEN)
         assert open_() == b"x"
     echo = (ICMP, 8 << 8) if "." in its else (ICMPV6, 128 << 8)
-    assert drops(pod, loaded) == {(mine, its, UDP, DENIED): 1, (mine, its, *echo): 1}
+    assert backends.drops(mechanism, pod, loaded) == {
+        (mine, its, UDP, DENIED): 1,
+        (mine, its, *echo): 1,
+    }
 
 
 @pytest.mark.parametrize("mark", [1, DROP_MARK, SILENCED_MARK])
 def test_no_mark_of_a_senders_own_opens_anything(
-    node: Node, addresses: tuple[str, str], mark: int
+    mechanism: Mechanism, node: Node, addresses: tuple[str, str], mark: int
 ) -> None:
     pod, other = node.pods
-    loaded = enforce(pod, outbound=(UDP_80, SILENT))
+    loaded = govern(mechanism, pod, UDP_80, SILENT)
     with arriving(other, addresses[1], DENIED) as came:
         send(pod, addresses[1], DENIED, mark)
         assert came() is None
-    assert drops(pod, loaded) == {(*addresses, UDP, DENIED): 1}
+    assert backends.drops(mechanism, pod, loaded) == {(*addresses, UDP, DENIED): 1}
     with arriving(other, addresses[1], OPEN) as came:
         if mark == SILENCED_MARK:  # whoever asks for it
             with pytest.raises(PermissionError):
@@ -114,7 +131,7 @@ def listener(where: Namespace) -> Iterator[Callable[[], int]]:
     """Listens to our queue; says how many packets it got, and gives them back to go on."""
     bind = attribute(1, struct.pack("!BxH", 1, 0))  # NFQNL_CFG_CMD_BIND
     copy = attribute(2, struct.pack("!IB", 100, 2))  # NFQNL_COPY_PACKET
-    header = struct.pack("!BBH", 0, 0, silence.QUEUE)
+    header = struct.pack("!BBH", 0, 0, SILENT_QUEUE)
     with where.call(functools.partial(connect, NETFILTER)) as queue:
 
         def say(kind: int, body: bytes) -> None:
@@ -140,15 +157,31 @@ def listener(where: Namespace) -> Iterator[Callable[[], int]]:
         yield give_back
 
 
-def test_what_a_listener_gives_back_is_dropped(node: Node, addresses: tuple[str, str]) -> None:
+def disarm(kind: Kind, pod: Pod) -> None:
+    """Take away what drops packets that were given back."""
+    if kind is Kind.NFTABLES:
+        pod.nft("flush chain inet ringfence rf_silenced_output")
+    else:
+        for tool in ("iptables", "ip6tables"):
+            variant = kind.removeprefix("iptables-")
+            pod.run(f"{tool}-{variant}", "-t", "mangle", "-F", "RINGFENCE-SILENCED")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_a_listener_gives_back_is_dropped(
+    kind: Kind, node: Node, addresses: tuple[str, str]
+) -> None:
     pod, other = node.pods
-    enforce(pod, outbound=(UDP_80, SILENT))
+    mechanism = MECHANISMS[kind]
+    govern(mechanism, pod, UDP_80, SILENT)
     with listener(pod) as give_back, arriving(other, addresses[1], DENIED) as came:
         send(pod, addresses[1], DENIED)
         assert give_back() == 1
         assert came() is None
-        # It is that chain that holds.
-        pod.nft("flush chain inet ringfence rf_silenced_output")
+        disarm(kind, pod)  # it is that which held, and the proof knows
+        listed = mechanism.door.list_table(pod.path) or ()
+        told = str(prove(*rejecting(pod, (), (UDP_80, SILENT)), listed, mechanism.read))
+        assert "lets it pass or drops it by rule" in told
         send(pod, addresses[1], DENIED)
         assert give_back() == 1
         assert came() == b"x"
@@ -199,14 +232,15 @@ def test_a_queue_of_another_number_is_not_ours(node: Node, monkeypatch: pytest.M
 
 
 def test_where_the_kernel_has_no_such_target_senders_hear_of_it(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    mechanism: Mechanism, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod, other = node.pods
     monkeypatch.setattr(silence, "_RULE", silence._RULE.replace(b"NFQUEUE", b"NFQUEUX"))
-    silence._tell.cache_clear()
+    monkeypatch.setattr(iptables, "SILENT_QUEUE", 1 << 16)
+    silence._told.clear()
     with capture_logs() as told, arriving(other, other.address, DENIED) as came:
         for _ in range(2):
-            enforce(pod, outbound=(UDP_80, SILENT))
+            govern(mechanism, pod, UDP_80, SILENT)
         with pytest.raises(PermissionError):
             send(pod, other.address, DENIED)
         assert came() is None

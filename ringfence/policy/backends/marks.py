@@ -10,6 +10,8 @@ DROP_MARK = 0x52464452
 """What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
 SILENCED_MARK = 0x52465349
 """What our rules make vanish without a word to its sender has this one."""
+SILENT_QUEUE = 0x5246
+"""The queue (NFQUEUE) that it vanishes in: of a number that nobody is known to listen to."""
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 
 
