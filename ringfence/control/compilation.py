@@ -47,7 +47,7 @@ class Standing:
         self._compiler: Compiler | None = None
         self._living = Living(())
         self._of: tuple[object, ...] = ()
-        """All that the compiler was made of, besides the inventory and the moment."""
+        """All that the compiler was made of, besides the inventory and the moment (`_compile`)."""
         self._lasts: tuple[int, int] = 0, 0
         """From and until when no policy expires, epoch ns."""
         self._nodes: dict[NodeKey, bytes] = {}
@@ -61,7 +61,8 @@ class Standing:
 
     def is_of(self, judged_by: JudgedBy) -> bool:
         """Whether what is compiled is this enforced set."""
-        return self._compiler is not None and self._of[1:2] == (judged_by.workspaces,)
+        made_of = judged_by.workspaces, judged_by.live
+        return self._compiler is not None and self._of[1::2] == made_of
 
     def compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
         """What nodes enforce after the news: equal to what `compile_nodes` says of it all.

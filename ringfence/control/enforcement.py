@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
@@ -80,7 +81,7 @@ class _Loaded:
     judged_by: JudgedBy
     trial: Trial | None
     before: JudgedBy
-    """By what to judge where the trial is taken back; by no workspaces without a trial."""
+    """By what to judge where the trial is taken back; with no workspaces without a trial."""
     patterns: frozenset[str]
     expiries: tuple[int, ...]
 
@@ -243,7 +244,7 @@ class Enforcement:
                 async with self._database.write() as connection:
                     await self._planning.refuse_changed(connection, pairs, named)
                     await enforce(connection, self._tenant, fresh)
-                    await end_trial(connection, self._tenant)
+                    await self._end_trial(connection)
                     if asked:
                         trial = begun(asked, fresh, current)
                         await begin_trial(connection, self._tenant, trial)
@@ -260,10 +261,17 @@ class Enforcement:
         async with self._database.write() as connection:
             if await enforced_now(connection, self._tenant) != current:
                 raise ConflictError("something else was enforced meanwhile: see the new plan")
-            if await load_trial(connection, self._tenant):
-                await end_trial(connection, self._tenant)
+            if await self._end_trial(connection):
                 what = f"confirmed revision {current.revision}"
                 await author.note(connection, self._clock(), what, "", about="enforcement")
+
+    async def _end_trial(self, connection: AsyncConnection) -> bool:
+        """End a trial of an enforced set, if one is under way; whether one was."""
+        trial = await load_trial(connection, self._tenant)
+        if trial is None or trial.cluster is not None:
+            return False
+        await end_trial(connection, self._tenant)
+        return True
 
     async def _settle(self) -> None:
         """Until something has changed; what failed may have done so for a moment only."""
@@ -294,8 +302,8 @@ class Enforcement:
             self._patterns = loaded.patterns
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._alarm.set((*loaded.expiries, *named), moment.at_ns)
-            enforced = judged_by.workspaces or loaded.before.workspaces
-            any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
+            sides = judged_by, loaded.before
+            any_rules = any(one.workspaces or one.quarantines or one.live for one in sides)
             compilation = fallback = Compilation({}, ())
             news = dict(self._news)
             if any_rules:

@@ -5,6 +5,7 @@ that denies it, each time by a widening that is reported there and counted by th
 RINGFENCE_EXAMPLES is how many pairs of a policy set and a connection are tried, of random sets.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence, Set
@@ -154,20 +155,25 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with cluster() as made:
-        ends: dict[Namespace, Sequence[str]] = {made.outside: OUTSIDE}
-        ends |= zip(made.nodes, NODES, strict=True)
-        ends |= {pod: address(number) for number, pod in enumerate(made.pods, 1)}
-        with serving(ends) as waiting:
-            yield Running(
-                made,
-                Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1)),
-                list(ways(made)),
-                (Enforcer(Nftables()), Enforcer(Nftables())),
-                itertools.count(1),
-                itertools.cycle(range(10000, 32000)),
-                waiting,
-            )
+    with cluster() as made, running_in(made) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def running_in(made: Cluster) -> Iterator[Running]:
+    ends: dict[Namespace, Sequence[str]] = {made.outside: OUTSIDE}
+    ends |= zip(made.nodes, NODES, strict=True)
+    ends |= {pod: address(number) for number, pod in enumerate(made.pods, 1)}
+    with serving(ends) as waiting:
+        yield Running(
+            made,
+            Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1)),
+            list(ways(made)),
+            (Enforcer(Nftables()), Enforcer(Nftables())),
+            itertools.count(1),
+            itertools.cycle(range(10000, 32000)),
+            waiting,
+        )
 
 
 def ways(made: Cluster) -> Iterator[Way]:
@@ -181,7 +187,7 @@ def ways(made: Cluster) -> Iterator[Way]:
         others = [its[of] for other, its, _ in ends if other is not where]
         for its, (protocol, port) in itertools.product(others, (*DIRECT, echo)):
             yield Way(where, _to(protocol, mine[of], (its, port)), odd=False)
-        for service in SERVICES:
+        for service in made.services:
             for at, number in enumerate(service.backends):
                 reached = address(number)[of], service.target
                 for front, port, node in _fronts(end, service, number, of):
@@ -289,13 +295,19 @@ def seeds() -> Iterator[int]:
 
 @pytest.mark.parametrize("seed", list(seeds()))
 def test_the_kernel_does_what_the_evaluator_says(running: Running, seed: int) -> None:
-    draw, snapshot = Random(seed), running.snapshot
+    draw = Random(seed)
+    hold(running, draw, EACH, running.ways)
+
+
+def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> None:
+    """Enforce random policies, and hold them against so many of those connections."""
+    snapshot = running.snapshot
     which = draw.choice(["ringfence", "kubernetes", "both"])
     policy_set = PolicySet(snapshot, TREE, enforced(draw) if which != "kubernetes" else ())
     theirs = of_kubernetes(draw) if which != "ringfence" else []
     layers = [KubernetesLayer(LiveCluster(snapshot, CLUSTER), theirs)] if theirs else []
     compiled = compile_policies(policy_set, (), kubernetes=layers)
-    tried = draw.sample(running.ways, EACH)
+    tried = draw.sample(among, count)
     asked = [way.connection for way in tried]
     decisions = decide([policy_set, *layers], snapshot, asked)
     running.enforce(compiled)
