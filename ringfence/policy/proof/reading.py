@@ -337,7 +337,12 @@ def shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Claus
         name: tuple(clause for clause in clauses if not _jumps(clause, silent))
         for name, clauses in chains.items()
     }
-    ends = {name: clauses for name, clauses in spoken.items() if _ends(clauses)}
+    # What may deny as it is denied in the end adds nothing.
+    ends = {
+        name: tuple(clause for clause in clauses if clause.certain)
+        for name, clauses in spoken.items()
+        if _ends(clauses)
+    }
     return {
         name: tuple(said for clause in clauses for said in _said(clause, ends))
         for name, clauses in spoken.items()
