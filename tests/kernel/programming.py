@@ -5,7 +5,8 @@
 A child per kill writes two policies of the pods in turn, with another frame and other elements
 each, and takes the rules of the second pod away in between. Both admit FRIEND to ports 80 and 81,
 and nobody to 82. After each kill, a line on stdout says what was found in the two namespaces:
-`none`, `tracking`, or the number of the policy whose rules stand there whole; `broken` for anything
+`none`, `tracking`, or the number of the policy whose rules stand there whole, but perhaps for the one
+that silences, which comes a moment later; `broken` for anything
 else.
 
 The arguments after the first are NAME=ADDRESS, of network namespaces.
@@ -27,6 +28,7 @@ from ringfence.kernel import nft
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.netns import inode
 from ringfence.kernel.nft_watch import TableWatch
+from ringfence.kernel.rules import Listing
 from ringfence.model.address import host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -102,12 +104,18 @@ def write_for_ever(policies: list[NodePolicy], governed: Where, fresh: Where) ->
                 sys.exit(outcome.problem)
 
 
+def heard(listed: Listing) -> bytes:
+    """What rules do, whether the sender of what they drop hears of it or not."""
+    silent = {"expr": [{"silence": None}]}.items()
+    return nft.fingerprint([one for one in listed if not silent <= one.get("rule", {}).items()])
+
+
 def found(where: Where, whole: list[bytes]) -> str:
     """Which rules stand in a namespace."""
     listed = nft.list_table(where.path)
     if listed is None:
         return "none"
-    seen = nft.fingerprint(listed)
+    seen = heard(listed)
     if seen in whole:
         return str(whole.index(seen) + 1)
     chains = {body["name"] for one in listed for kind, body in one.items() if kind == "chain"}
@@ -123,9 +131,7 @@ def main() -> None:
     with contextlib.closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
         for number, one in enumerate(policies, 1):
             assert not enforcer.apply(Order(number, one), places).problem
-            whole.append(
-                [nft.fingerprint(nft.list_table(where.path) or []) for where in (governed, fresh)]
-            )
+            whole.append([heard(nft.list_table(where.path) or []) for where in (governed, fresh)])
     print("ready", flush=True)
     for _ in range(kills):
         child = os.fork()
