@@ -5,9 +5,8 @@
 A child per kill writes two policies of the pods in turn, with another frame and other elements
 each, and takes the rules of the second pod away in between. Both admit FRIEND to ports 80 and 81,
 and nobody to 82. After each kill, a line on stdout says what was found in the two namespaces:
-`none`, `tracking`, or the number of the policy whose rules stand there whole, but perhaps for the one
-that silences, which comes a moment later; `broken` for anything
-else.
+`none`, `tracking`, or the number of the policy whose rules stand there whole, but perhaps for the
+one that silences, which comes a moment later; `broken` for anything else.
 
 The arguments after the first are NAME=ADDRESS, of network namespaces.
 """
