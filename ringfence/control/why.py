@@ -18,6 +18,7 @@ from ringfence.model.protocol import TCP, WITH_PORTS, format_port, format_protoc
 from ringfence.model.verdict import EndRole, EndVerdict, Verdict
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.admitted import admits
+from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
@@ -60,11 +61,13 @@ class ExplainedConnection:
 
     text: str
     ends: tuple[ExplainedEnd, ...]
+    kept_out: str
+    """Why kube-proxy drops it, whatever policies say; empty where it does not."""
 
     @property
     def allowed(self) -> bool:
         """Whether it passes."""
-        return not any(end.denies for end in self.ends)
+        return not self.kept_out and not any(end.denies for end in self.ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,8 @@ def explain_all(
     snapshot = side.policy_set.snapshot
     inside = side.explain(connections)
     beyond = outside.side.explain(connections) if outside else inside
-    explained = []
+    explained, balancers = [], Balancers(snapshot)
+    kept_out = balancers.keep_out(connections)
     apart: dict[str, None] = {}
     wider: dict[str, None] = {}
     for row, (here, there) in enumerate(zip(inside, beyond, strict=True)):
@@ -151,11 +155,21 @@ def explain_all(
             ends.append(end := _end(snapshot, compiled, connections, row, verdict))
             if end.denies:
                 wider |= dict.fromkeys(_wider(snapshot, compiled, connections, row, end))
-        explained.append(ExplainedConnection(_tell(snapshot, connections, row), tuple(ends)))
+        text = _tell(snapshot, connections, row)
+        why_not = _kept_out(balancers, connections, row) if kept_out[row] else ""
+        explained.append(ExplainedConnection(text, tuple(ends), why_not))
     idle = () if side.policy_set.enforced or side.kubernetes else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}
     cut = _quarantined(side.policy_set, {snapshot.position(key) for key in held})
     return Answer(tuple(explained), (*idle, *apart, *cut, *notes, *wider))
+
+
+def _kept_out(balancers: Balancers, connections: Connections, row: int) -> str:
+    dialled = Address(bytes(connections.dialled[row]))
+    protocol, port = int(connections.protocol[row]), int(connections.dialled_port[row])
+    service, networks = balancers.at(dialled, protocol, port)
+    served = ", ".join(map(str, networks))
+    return f"Service {service.display} has loadBalancerSourceRanges, {served}"
 
 
 def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:

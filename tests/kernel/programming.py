@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from ringfence.agent.enforce import Enforcer
@@ -103,10 +104,20 @@ def write_for_ever(policies: list[NodePolicy], governed: Where, fresh: Where) ->
                 sys.exit(outcome.problem)
 
 
-def heard(listed: Listing) -> bytes:
-    """What rules do, whether the sender of what they drop hears of it or not."""
-    silent = {"expr": [{"silence": None}]}.items()
-    return nft.fingerprint([one for one in listed if not silent <= one.get("rule", {}).items()])
+def asked(listed: Listing) -> Listing:
+    """The listing with the sets that rules ask in order of their names, and without others.
+
+    Who is killed may leave those behind, and what is dropped not silent yet.
+    """
+    silences = {"expr": [{"silence": None}]}.items()
+    rules = [
+        one
+        for one in listed
+        if not (one.keys() & {"set", "map"} or silences <= one.get("rule", {}).items())
+    ]
+    sets = [body for one in listed for kind, body in one.items() if kind in ("set", "map")]
+    sets = [body for body in sets if f"'@{body['name']}'" in repr(rules)]
+    return [*rules, *({"set": body} for body in sorted(sets, key=itemgetter("name")))]
 
 
 def found(where: Where, whole: list[bytes]) -> str:
@@ -114,7 +125,7 @@ def found(where: Where, whole: list[bytes]) -> str:
     listed = nft.list_table(where.path)
     if listed is None:
         return "none"
-    seen = heard(listed)
+    seen = nft.fingerprint(asked(listed))
     if seen in whole:
         return str(whole.index(seen) + 1)
     chains = {body["name"] for one in listed for kind, body in one.items() if kind == "chain"}
@@ -130,7 +141,8 @@ def main() -> None:
     with contextlib.closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
         for number, one in enumerate(policies, 1):
             assert not enforcer.apply(Order(number, one), places).problem
-            whole.append([heard(nft.list_table(where.path) or []) for where in (governed, fresh)])
+            listings = [nft.list_table(where.path) or [] for where in (governed, fresh)]
+            whole.append([nft.fingerprint(asked(listed)) for listed in listings])
     print("ready", flush=True)
     for _ in range(kills):
         child = os.fork()
