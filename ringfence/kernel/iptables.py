@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ringfence.kernel import ipset, nft
+from ringfence.kernel import ipset, nft, silence
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.rules import Drops, Listing
@@ -55,8 +55,9 @@ _NAMED = {"icmpv6": ICMPV6, "ipv6-icmp": ICMPV6, "mh": 135, "all": 0}
 """Protocols that iptables may call by other names than /etc/protocols."""
 _HAVE_PORTS = (TCP, UDP, SCTP, ICMP, ICMPV6, DCCP)
 _DROPPED = re.compile(rf"{_OURS}DROP-([0-9a-f]{{8}})")
-_LOST = f"-g {_OURS}DROP"
-"""How the last rule of a chain that remembers begins: what found no room."""
+_LOST = f"-g {_OURS}DROP", f"-g {_OURS}SILENCE"
+"""The last rule of a chain that remembers, either of them: what found no room."""
+_QUEUES = " -j NFQUEUE "
 _SIOCGIFHWADDR, _ARPHRD_LOOPBACK = 0x8927, 772
 
 
@@ -294,8 +295,15 @@ class Iptables:
         return _run([tool, "-c", "-t", "mangle"], "").splitlines()
 
     def _restore(self, family: int, text: str) -> None:
-        tool = f"{_FAMILIES[family]}tables-{self._variant}-restore"
-        _run([tool, "--noflush", "--wait", _LOCK_SECONDS], text)
+        restore = [f"{_FAMILIES[family]}tables-{self._variant}-restore", "--noflush", "--wait"]
+        try:
+            _run([*restore, _LOCK_SECONDS], text)
+        except IptablesError as error:
+            heard = "".join(line for line in text.splitlines(True) if _QUEUES not in line)
+            if heard == text:
+                raise
+            _run([*restore, _LOCK_SECONDS], heard)  # else whatever is wrong is told
+            silence.tell(str(error))
 
 
 def _parts(commands: str) -> dict[str, str]:
@@ -366,7 +374,7 @@ def _read_drops(objects: Listing, sets: Collection[str]) -> Drops:
             keys += ((mark, element) for element in held.get("elem", ()))
         if rule := found.get("rule"):
             chain, *rest = rule["text"].removeprefix("-A ").split(" ", 1)
-            if (dropped := _DROPPED.fullmatch(chain)) and rest == [_LOST] and rule["packets"]:
+            if (dropped := _DROPPED.fullmatch(chain)) and rest[0] in _LOST and rule["packets"]:
                 mark = int(dropped[1], 16)
                 overflow[mark] = overflow.get(mark, 0) + rule["packets"]
     each = [element for _, element in keys]

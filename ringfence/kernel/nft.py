@@ -20,8 +20,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.kernel import silence
 from ringfence.kernel.errors import KernelError, NetlinkError
-from ringfence.kernel.netlink import DUMP, ask, attributes
+from ringfence.kernel.netlink import DUMP, NETFILTER, ask, attributes
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.rules import Drops, Listing
 from ringfence.model.address import parse_address
@@ -58,7 +59,6 @@ add rule {FAMILY} {TABLE} {_CHAIN} ct state established accept
 
 
 # include/uapi/linux/netfilter.h, nfnetlink.h and nf_tables.h
-_NETLINK_NETFILTER = 12
 _FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
 _GET_TABLE = 10 << 8 | 1
 _NAME, _FLAGS = 1, 2
@@ -81,11 +81,16 @@ def apply(netns_path: Path, commands: str) -> None:
     """Run nft commands as one transaction in a namespace; raises NftError, NamespaceError.
 
     In the sections "# sets" and "# rules" they take the place of all that the table has: first
-    the sets, and then, at one instant, the rules that ask them.
+    the sets, and then, at one instant, the rules that ask them. What drops is then made silent.
     """
     sets, rules_follow, rules = commands.partition(_RULES)
+
+    def replace() -> None:
+        _replace(sets, rules)
+        silence.keep_silent(TABLE)
+
     if rules_follow:
-        run_in(netns_path, lambda: _replace(sets, rules))
+        run_in(netns_path, replace)
     elif commands:
         run_in(netns_path, lambda: _run(commands, 0))
 
@@ -125,7 +130,8 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
     """Our table as nft's JSON objects (libnftables-json(5)), None if it is not there.
 
     Without `elements` the kernel is not asked what the sets hold. A table with flags, which ours
-    never has, is told without its content.
+    never has, is told without its content. The rule of `silence` is told as such, by the name of
+    that module: nft does not tell what iptables' targets do.
     """
 
     return run_in(netns_path, lambda: _list(elements=elements))
@@ -135,12 +141,26 @@ def _list(*, elements: bool) -> Listing | None:
     if flags := table_flags(FAMILY, TABLE):
         return [{"table": {"family": FAMILY, "name": TABLE, "flags": flags}}]
     try:
-        return _objects(_run(_LIST, _JSON | _NUMERIC | (0 if elements else _TERSE)))
+        found = _objects(_run(_LIST, _JSON | _NUMERIC | (0 if elements else _TERSE)))
+        return _telling_silence(found)
     except NftError:
         # Asked afterwards: before, the table might still have gone between the two.
         if _there():
             raise
         return None
+
+
+def _telling_silence(table: Listing) -> Listing:
+    rules = [found["rule"] for found in table if "rule" in found]
+    if any("xt" in part for rule in rules for part in rule["expr"]):
+        try:
+            silencing = silence.silencing(TABLE)
+        except NetlinkError as error:
+            raise NftError(str(error)) from error
+        for rule in rules:
+            if rule["handle"] in silencing:
+                rule["expr"] = [{"silence": None}]
+    return table
 
 
 def rule_texts(netns_path: Path) -> dict[int, str]:
@@ -169,7 +189,7 @@ def table_flags(family: str, table: str) -> int | None:
     """
     request = _GENERIC.pack(_FAMILIES[family], 0, 0)
     try:
-        tables = list(ask(_NETLINK_NETFILTER, _GET_TABLE, DUMP, request))
+        tables = list(ask(NETFILTER, _GET_TABLE, DUMP, request))
     except NetlinkError as error:
         raise NftError(str(error)) from error
     told = [attributes(one[_GENERIC.size :]) for one in tables]

@@ -2,8 +2,10 @@
 
 That table's chains are called at priority -150, where the tables of nftables stand too: after
 connection tracking, before NAT and before filter. The one touch of what others use is a jump at
-the head of INPUT, OUTPUT and PREROUTING. What we let pass returns there, so that the rest of the
-chain still has its say; what we drop is dropped for good.
+the head of INPUT, OUTPUT, PREROUTING and POSTROUTING. What we let pass returns there, so that the
+rest of the chain still has its say; what we drop is dropped for good. What the namespace itself
+sends is let vanish, in a queue that nobody listens to (`ringfence/kernel/silence.py`); what comes
+back from there is dropped in POSTROUTING.
 
 A set never changes: its name is a hash of what it holds. So rules and all the addresses that they
 ask change in one transaction for each family, and no packet meets half of a change. What is
@@ -22,7 +24,13 @@ from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends import ipsets
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
-from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
+from ringfence.policy.backends.marks import (
+    DROP_MARK,
+    SILENCED_MARK,
+    SILENT_QUEUE,
+    Marks,
+    check_handle,
+)
 from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
     NO_GUARDED,
@@ -36,6 +44,8 @@ from ringfence.policy.program import (
 )
 
 _DROP = "RINGFENCE-DROP"
+_SILENCE, _SILENCED = "RINGFENCE-SILENCE", "RINGFENCE-SILENCED"
+"""Where what the namespace sends is let vanish, and where what came back from there is dropped."""
 _MOST_PORTS = 15
 """Of one match of multiport (iptables-extensions(8)); a range takes two."""
 _MOST_ICMP_CODES = 256
@@ -220,14 +230,21 @@ class _Table:
             return Ruleset("", {}, (), {})
         drop_sets: list[str] = []
         parts: list[str] = []
+        silent = any(denial.direction is Direction.OUTBOUND for denial in self._marks.given)
+        if silent:
+            self._jumps.append(("POSTROUTING", _SILENCED))
         for family in _FAMILIES:
-            for mark in self._marks.given.values():
+            for denial, mark in self._marks.given.items():
                 name = f"rf_drop_{mark:08x}_{family.number}"
                 drop_sets.append(name)
-                self._chain(family, _drop_chain(mark), _remembered(name))
-            self._chain(
-                family, _DROP, (f"-j MARK --set-xmark {DROP_MARK:#x}/0xffffffff", "-j DROP")
-            )
+                end = _SILENCE if denial.direction is Direction.OUTBOUND else _DROP
+                self._chain(family, _drop_chain(mark), _remembered(name, end))
+            if silent:
+                vanish = f"-j NFQUEUE --queue-num {SILENT_QUEUE}"
+                self._chain(family, _SILENCE, (_marked(SILENCED_MARK), vanish, f"-g {_DROP}"))
+                asked = f"-m mark --mark {SILENCED_MARK:#x}"
+                self._chain(family, _SILENCED, (f"{asked} -g {_DROP}",))
+            self._chain(family, _DROP, (_marked(DROP_MARK), "-j DROP"))
             # Each goes to the head: the last one is asked first.
             jumps = "".join(f"-I {hook} -j {to}\n" for hook, to in reversed(self._jumps))
             chains = "".join(self._chains[family.number])
@@ -313,16 +330,21 @@ def _drop_chain(mark: int) -> str:
     return f"{_DROP}-{mark:08x}"
 
 
-def _remembered(name: str) -> Iterator[str]:
+def _marked(mark: int) -> str:
+    return f"-j MARK --set-xmark {mark:#x}/0xffffffff"
+
+
+def _remembered(name: str, end: str) -> Iterator[str]:
     """Count a tuple that is remembered already, else remember it; the last line counts the lost.
 
-    A tuple that is added again would be counted from one again.
+    Each goes on to the chain that makes an end. A tuple that is added again would be counted from
+    one again.
     """
     tuple_ = f"{name} src,dst,dst"
-    yield f"-m set --match-set {tuple_} -g {_DROP}"
+    yield f"-m set --match-set {tuple_} -g {end}"
     yield f"-j SET --add-set {tuple_}"
-    yield f"-m set --match-set {tuple_} ! --update-counters -g {_DROP}"
-    yield f"-g {_DROP}"
+    yield f"-m set --match-set {tuple_} ! --update-counters -g {end}"
+    yield f"-g {end}"
 
 
 def _control_plane(family: _Family, ends: Iterable[tuple[Address, int]]) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 Whatever is denied goes to one of two chains, of which one answers. Both have the tuple remembered
 in a bounded set with counters. Which rule it was is told by the packet's mark, set on the way
-there; the packet dies with a mark of ours, so that who listens to drops knows it.
+there; the packet dies with a mark of ours, so that who listens to drops knows it. What the
+namespace itself sent is to vanish without a word: the agent writes that rule into the chain that
+drops (`ringfence/kernel/silence.py`), for nft's language has none.
 """
 
 import re
@@ -16,7 +18,7 @@ from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends.groups import Box, Shape, grouped
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
-from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
+from ringfence.policy.backends.marks import DROP_MARK, SILENCED_MARK, Marks, check_handle
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
 
 TABLE = "inet ringfence"
@@ -73,6 +75,10 @@ _ENDS = {
     ),
 }
 """How a denied packet ends, by the chain that it is sent to."""
+_SILENCED = f"meta mark {SILENCED_MARK:#x} {_MARKED} drop"
+"""What is to vanish before this hook, and is given back by who listens to that."""
+_SILENCED_AT = {"output", "postrouting"}
+"""The hooks that a namespace's own packets meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +148,19 @@ class Table:
     _marks: Marks = field(default_factory=Marks)
     _ends: set[str] = field(default_factory=set)
     """The chains that denied packets are sent to."""
+    _hooks: set[str] = field(default_factory=set)
 
     def chain(self, name: str, lines: Iterable[str]) -> None:
         """A chain that holds the lines."""
         body = "".join(f"\t\t{line}\n" for line in lines)
         self._chains.append(f"\tchain rf_{name} {{\n{body}\t}}\n")
 
-    def base_chain(self, name: str, hook: str, lines: Iterable[str]) -> None:
+    def base_chain(
+        self, name: str, hook: str, lines: Iterable[str], priority: int = PRIORITY
+    ) -> None:
         """A chain that packets meet at a hook."""
-        head = f"type filter hook {hook} priority {PRIORITY}; policy accept;"
+        self._hooks.add(hook)
+        head = f"type filter hook {hook} priority {priority}; policy accept;"
         self.chain(name, (head, *lines))
 
     def own_set(self, name: str, declared: str, elements: frozenset[str]) -> None:
@@ -259,6 +269,8 @@ class Table:
             for chain in sorted(self._ends):
                 self.chain(chain.removeprefix("rf_"), (f"jump {_DENIED}", *_ENDS[chain]))
             self.chain(_DENIED.removeprefix("rf_"), _denied_lines())
+            for hook in sorted(self._hooks & _SILENCED_AT):
+                self.base_chain(f"silenced_{hook}", hook, (_SILENCED,), PRIORITY + 1)
             declared += (f"set {name} {{ {text} }}" for name, text in _DROP_SETS.items())
         sets = "".join(f"\t{text}\n" for text in declared)
         elements = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP
+from ringfence.policy.backends.marks import SILENCED_MARK, SILENT_QUEUE
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.proof.matches import Json, shown
 from ringfence.policy.proof.packets import (
@@ -42,6 +43,11 @@ _MODULES = frozenset({"addrtype", "comment", "conntrack", "hl", "icmp", "icmp6",
                       "set", "tcp", "udp"})  # fmt: skip
 """Those that without an option ask nothing; others (eui64, socket) match some packets even so."""
 _WITH_PORTS = frozenset({TCP, UDP, SCTP})
+_DROP, _SILENCED = "RINGFENCE-DROP", "RINGFENCE-SILENCED"
+_MARKS = f"-j MARK --set-xmark {SILENCED_MARK:#x}/0xffffffff"
+_VANISHES = f"-j NFQUEUE --queue-num {SILENT_QUEUE}"
+_DROPS_SILENCED = f"-m mark --mark {SILENCED_MARK:#x} -g {_DROP}"
+"""What no packet meets but one that was silenced, and one whose sender gave it that mark."""
 
 
 def read(objects: Iterable[Json], family: int) -> Table:
@@ -112,7 +118,7 @@ class _Reader:
                 self._rules += 1
                 if body["family"] == self._family:
                     _, chain, text = f"{body['text']} ".split(" ", 2)
-                    self._chains[chain].append((self._rules, text))
+                    self._chains[chain].append((self._rules, text.strip()))
             case _ if body["family"] != self._family:
                 pass
             case "chain":
@@ -138,14 +144,22 @@ class _Reader:
             passes = Clause((), Outcome.ACCEPT, f"the end of chain {chain}")
             chains[base] = (Clause((), Call(chain, goto=False), chain), passes)
             hooks.setdefault(hook, []).append(base)
-        # Twice: each denial has a chain that ends in the one that drops.
-        short = shortened({name: _told_once(held) for name, held in shortened(chains).items()})
+        # Each denial has a chain that ends in the one that drops, by way of the one that silences.
+        short = shortened(chains)
+        for _ in range(2):
+            short = shortened({name: _told_once(held) for name, held in short.items()})
         held = {hook: tuple(bases) for hook, bases in hooks.items()}
         return not_deep(Table(self._family, short, held))
 
     def _chain(self, name: str, rules: Iterable[tuple[int, str]]) -> Iterator[Clause]:
+        before = ""
         for place, (number, text) in enumerate(rules, start=1):
             where = f"rule {place} of chain {name}"
+            if text == _VANISHES:
+                yield Clause((), self._vanishing(before), where, certain=False, rule=number)
+            before = text
+            if text in (_VANISHES, _DROPS_SILENCED):
+                continue
             try:
                 said = self._rule(text)
             except UnprovableError as error:
@@ -231,6 +245,16 @@ class _Reader:
             case _:
                 return False
         return not word.negated
+
+    def _vanishing(self, before: str) -> Outcome:
+        """What may become of what is let vanish: who listens may give it back.
+
+        Then POSTROUTING is to come, which knows it by the mark that the rule before gave it.
+        """
+        drops = [text for _, text in self._chains.get(_SILENCED, ())] == [_DROPS_SILENCED]
+        if drops and before == _MARKS and ("postrouting", _SILENCED) in self._jumps:
+            return Outcome.DROP
+        return Outcome.DROP | Outcome.ACCEPT
 
     def _held(self, name: str) -> Ranges:
         """The addresses in a set that does not change."""
