@@ -106,7 +106,7 @@ class Enforcement:
         self._enforcing: bool | None = None
         self._loaded: _Loaded | None = None
         self._patterns: frozenset[str] = frozenset()
-        self._alarm = Alarm(self._wake)
+        self._alarm = Alarm(clock, self._wake)
         self._altered = inventory.timeline.follow()
         self._news: dict[ItemKey, tuple[RevisionId, Item] | None] = {}
         """What is not compiled yet."""

@@ -7,11 +7,14 @@ from ringfence.control.judged import JudgedBy
 from ringfence.inventory.living import News
 from ringfence.model.ids import RevisionId, Version
 from ringfence.model.policy import Direction
+from ringfence.model.quarantine import Quarantine
+from ringfence.model.query import parse
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import compiler
 from ringfence.policy.moment import Moment
 from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import Entry, entry_rules
+from ringfence.policy.program import decode
 from tests.unit.control.shop import DB, FRONT, NODE, item
 from tests.unit.control.test_plan import SHOP, TREE
 
@@ -85,3 +88,12 @@ def test_after_an_error_everything_is_compiled(
         with pytest.raises(RuntimeError):
             compiling.told(item(ItemKind.POD, "cart", "10.0.0.3"))
     assert compiling.told() == EVERYTHING
+
+
+def test_a_quarantine_holds_though_the_clock_is_set_back() -> None:
+    apart = Quarantine(NODE.cluster, "shop/front", parse('name = "front"'), (), "", "admin", 1000)
+    judged_by, standing = JudgedBy(TREE, (), quarantines=(apart,)), Standing(Surroundings())
+    news: News = {one.key: (RevisionId(1), one) for one in (NODE, FRONT, DB)}
+    for at_ns in (1000, 900):
+        (encoded,) = standing.compile(judged_by, news, Moment(at_ns)).nodes.values()
+        assert [pod.name for pod in decode(encoded).pods] == ["front"]
