@@ -1,5 +1,7 @@
 """What stands compiled is brought up to date no further than a change reaches."""
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.control.compilation import Standing
@@ -9,6 +11,7 @@ from ringfence.model.ids import RevisionId, Version
 from ringfence.model.policy import Direction
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import parse
+from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import compiler
 from ringfence.policy.moment import Moment
@@ -37,7 +40,13 @@ class Compiling:
 
         monkeypatch.setattr(compiler, "entry_rules", noted)
 
-    def told(self, *items: Item, gone: Item | None = None, at_ns: int = 0) -> list[str]:
+    def told(
+        self,
+        *items: Item,
+        gone: Item | None = None,
+        at_ns: int = 0,
+        judged_by: JudgedBy = JUDGED_BY,
+    ) -> list[str]:
         """The entries that are translated when items are so."""
         self._translated.clear()
         self._revision += 1
@@ -45,7 +54,7 @@ class Compiling:
         if gone:
             news[gone.key] = None
         told: News = news  # type: ignore[assignment]
-        self._standing.compile(JUDGED_BY, told, Moment(at_ns))
+        self._standing.compile(judged_by, told, Moment(at_ns))
         return list(self._translated)
 
 
@@ -75,6 +84,18 @@ def test_a_label_touches_only_queries_that_choose_otherwise(compiling: Compiling
 
 def test_a_node_that_comes_compiles_everything(compiling: Compiling) -> None:
     assert compiling.told(item(ItemKind.NODE, "n2", "192.0.2.2")) == EVERYTHING
+
+
+def test_documents_that_are_read_anew_and_say_the_same_translate_nothing(
+    compiling: Compiling,
+) -> None:
+    def read(*scopes: Scope) -> JudgedBy:
+        return replace(JUDGED_BY, tree=ScopeTree(scopes, TREE.filters.values()))
+
+    assert compiling.told(judged_by=read(*TREE.preorder())) == []
+    root, *others = TREE.preorder()
+    moved = replace(root, query=parse('name = "front" or name = "db"'))
+    assert compiling.told(judged_by=read(moved, *others)) == EVERYTHING
 
 
 def test_after_an_error_everything_is_compiled(
