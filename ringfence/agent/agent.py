@@ -195,8 +195,8 @@ class Agent:
                 await self._kernel.run(self._enforcer.hear)
                 current = self._orders.order, self._here.pods
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
-                    await self._enforce()
-                    applied = current
+                    finished = await self._enforce()
+                    applied = current if finished else None
                 if not self._runtime_problem:
                     self._tell_health()
             except KernelError as error:
@@ -272,17 +272,20 @@ class Agent:
         declared = frozenset((p.protocol, p.port) for p in directive.declared_ports)
         self._reporter.declared_ports = declared
 
-    async def _enforce(self) -> None:
-        """Bring every namespace to the order; without one ever heard, rules stay as found."""
+    async def _enforce(self) -> bool:
+        """Bring every namespace to the order; without one ever heard, rules stay as found.
+
+        Returns whether that was done to the end, be it with problems.
+        """
         order, places = self._orders.order, [pod.place for pod in self._here.pods]
         if order is None:
-            return
+            return True
         steps = self._enforcer.steps(order, [*places, node()], self._known_pods())
         while await self._kernel.run(partial(next, steps, True)) is None:
             # Others have the kernel between two steps. A newer order waits for no proof of this
-            # one: what is not proved then is proved with it.
-            if self._orders.order is not order:
-                return
+            # one: what is not proved then is proved with it. The same one may be heard again.
+            if self._orders.order != order:
+                return False
         outcome = self._enforcer.outcome
         if not outcome.problem:
             self._enforced = order.revision
@@ -290,6 +293,7 @@ class Agent:
             log.error("rules", problem=outcome.problem or "none any more")
         self._outcome = outcome
         self._session.tell()
+        return True
 
     def _known_pods(self) -> tuple[Pod, ...] | None:
         """The pods that are here; None while the runtime or the kernel tells nothing of them."""

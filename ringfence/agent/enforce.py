@@ -222,7 +222,9 @@ class Enforcer:
     def hear(self) -> None:
         """Notice where rules were changed since they were written; takes next to no time."""
         for place in self._watches.heard():
-            if held := self._held.get(place):
+            if (held := self._held.get(place)) and held.ruleset and not held.frame:
+                self._distrust(place)  # written, and not known as it was
+            elif held:
                 self._examine(place, held)
 
     def close(self) -> None:
@@ -244,7 +246,13 @@ class Enforcer:
     def _load(self, place: Place, commands: str) -> None:
         """One transaction; what is heard after it is another's, and what comes before is seen."""
         self._watches.begin(place)
-        self.door.apply(place.netns, commands)
+        try:
+            self.door.apply(place.netns, commands)
+        except KernelError:
+            # Where nobody has read back what stands there, it may be gone: the next time is whole.
+            if (held := self._held.get(place)) and not held.frame:
+                self._doubted[place] = self._held.pop(place)
+            raise
         self._watches.touched(place)
 
     def _clear(self, place: Place) -> None:

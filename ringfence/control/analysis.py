@@ -69,7 +69,7 @@ async def judge(
     )
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
-        policy_set = judged_by.ringfence(snapshot, then)
+        policy_set = judged_by.begun(then.at_ns).ringfence(snapshot, then)
         connections = connections_of(records.take(rows), snapshot)
         governed = BitMap.union(
             BitMap(), *(judged_by.within(snapshot, name) for name in workspaces)

@@ -82,8 +82,8 @@ class Standing:
         compiler, self._compiler = self._compiler, None  # it holds only if all goes well
         before = {key: self._items.get(key) for key in news}
         self._take(news)
-        begun = tuple(one for one in judged_by.quarantines if one.since_ns <= moment.at_ns)
-        made_of = judged_by.tree, judged_by.workspaces, begun, judged_by.live
+        apart = judged_by.quarantines
+        made_of = judged_by.tree, judged_by.workspaces, apart, judged_by.live
         changed: Set[NodeKey] | None = None
         first, last = self._lasts
         if compiler is not None and made_of == self._of and first <= moment.at_ns < last:
@@ -99,7 +99,7 @@ class Standing:
                 judged_by.tree,
                 judged_by.workspaces,
                 moment,
-                begun,
+                apart,
                 self._surroundings,
                 tuple(judged_by.kubernetes(self._snapshot())) if judged_by.live else (),
             )

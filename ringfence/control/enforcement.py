@@ -32,6 +32,7 @@ from ringfence.control.trial import (
     Task,
     begun,
     judged_before,
+    refusal_on_trial,
     tasks,
     told_of,
 )
@@ -106,7 +107,7 @@ class Enforcement:
         self._enforcing: bool | None = None
         self._loaded: _Loaded | None = None
         self._patterns: frozenset[str] = frozenset()
-        self._alarm = Alarm(self._wake)
+        self._alarm = Alarm(clock, self._wake)
         self._altered = inventory.timeline.follow()
         self._news: dict[ItemKey, tuple[RevisionId, Item] | None] = {}
         """What is not compiled yet."""
@@ -230,11 +231,12 @@ class Enforcement:
         for a trial, it is to be taken back unless that goes well. On return the nodes' directives
         are worked out, though not yet in force.
         """
+        # A plan takes its time, and a quarantine does not wait for it.
+        current, plan, named = await self._planning.plan(wanted, overrides, expected, asked)
+        if plan.refused:
+            raise ConflictError(plan.refused)
+        pairs = plan.workspaces
         async with self._lock:
-            current, plan, named = await self._planning.plan(wanted, overrides, expected, asked)
-            if plan.refused:
-                raise ConflictError(plan.refused)
-            pairs = plan.workspaces
             if asked and pairs == current.workspaces:
                 raise ConflictError("this is enforced already: there is nothing to try")
             if pairs != current.workspaces:
@@ -242,6 +244,7 @@ class Enforcement:
                 fresh = Enforced(plan.revision, pairs, actor, now_ns)
                 what = f"enforced {describe_set(fresh)}{told_of(asked)}"
                 async with self._database.write() as connection:
+                    await self._refuse_changed(connection, current, off=not (pairs or asked))
                     await self._planning.refuse_changed(connection, pairs, named)
                     await enforce(connection, self._tenant, fresh)
                     await self._end_trial(connection)
@@ -259,11 +262,20 @@ class Enforcement:
     async def _keep_off(self, current: Enforced, author: Author) -> None:
         """End a trial of no rules, so that none come back; raises ConflictError."""
         async with self._database.write() as connection:
-            if await enforced_now(connection, self._tenant) != current:
-                raise ConflictError("something else was enforced meanwhile: see the new plan")
+            await self._refuse_changed(connection, current, off=True)
             if await self._end_trial(connection):
                 what = f"confirmed revision {current.revision}"
                 await author.note(connection, self._clock(), what, "", about="enforcement")
+
+    async def _refuse_changed(
+        self, connection: AsyncConnection, planned_on: Enforced, *, off: bool
+    ) -> None:
+        """Raise ConflictError where a plan, of no rules at all if `off`, does not hold any more."""
+        if await enforced_now(connection, self._tenant) != planned_on:
+            raise ConflictError("something else was enforced meanwhile: see the new plan")
+        trial = await load_trial(connection, self._tenant)
+        if not off and (why := refusal_on_trial(trial)):
+            raise ConflictError(why)
 
     async def _end_trial(self, connection: AsyncConnection) -> bool:
         """End a trial of an enforced set, if one is under way; whether one was."""

@@ -213,7 +213,8 @@ class Living:
             held.discard(at)
         if item.kind is ItemKind.SERVICE:
             self._called[item.namespace, item.name].remove(at)
-        if item.kind is ItemKind.NODE:
+        # Of two nodes by one name, the later may have gone before.
+        if item.kind is ItemKind.NODE and self._node_called.get((item.cluster, item.name)) == at:
             del self._node_called[item.cluster, item.name]
         for address in item.addresses:
             self._holding[address].remove(at)

@@ -154,6 +154,23 @@ def test_what_rules_dropped_before_they_were_proved_is_reported(node: Node) -> N
     assert (row["provider_port"], row["packets"]) == (53, 1)
 
 
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("listen", [TableWatch, None])
+def test_rules_that_go_before_they_are_proved_are_written_again(
+    node: Node, listen: type[TableWatch] | None, *, more: bool
+) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    with closing(Enforcer(Nftables(), listen=listen)) as enforcer:
+        next(enforcer.steps(Order(1, policy), [at(pod)]))
+        pod.nft("delete table inet ringfence")
+        assert _heard(enforcer) is (listen is not None)
+        policy = policy_of(pod, ADMIT, ANYTHING, friend, *([pod] if more else []))
+        enforcer.apply(Order(2, policy), [at(pod)])
+        assert enforcer.apply(Order(2, policy), [at(pod)]).programmed == {"uid"}
+        assert nft.judges(pod.path)
+
+
 class Deaf(TableWatch):
     """A watch that fails."""
 

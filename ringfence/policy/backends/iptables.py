@@ -73,18 +73,21 @@ class _Family:
 
 _FAMILIES = (_Family(4, ICMP), _Family(6, ICMPV6))
 # RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
-# and RFC 2710, and path-MTU messages.
+# and RFC 2710. Routers are on the link; neighbours may have any address.
 _NEIGHBOURS = {
-    4: ("-p icmp -m icmp --icmp-type 3/4 -j RETURN",),
-    6: (
-        *(
-            f"-p icmpv6 -m icmp6 --icmpv6-type {kind} -m hl --hl-eq {hops} -j RETURN"
-            for kinds, hops in (((133, 134, 135, 136), 255), ((130, 131, 132, 143), 1))
-            for kind in kinds
-        ),
-        "-p icmpv6 -m icmp6 --icmpv6-type 2 -j RETURN",
+    4: (),
+    6: tuple(
+        f"{where}-p icmpv6 -m icmp6 --icmpv6-type {kind} -m hl --hl-eq {hops} -j RETURN"
+        for places, kinds, hops in (
+            (("-d fe80::/10 ", "-d ff02::/16 "), (133, 134), 255),
+            (("",), (135, 136), 255),
+            (("",), (130, 131, 132, 143), 1),
+        )
+        for where in places
+        for kind in kinds
     ),
 }
+# Of nodes and hosts: a pod's lease is its CNI's, whose packet sockets meet no rule.
 _DHCP = {
     (4, Direction.INBOUND): ("-p udp -m udp --sport 67 --dport 68 -j RETURN",),
     (4, Direction.OUTBOUND): ("-p udp -m udp --sport 68 --dport 67 -j RETURN",),
@@ -145,7 +148,7 @@ class Iptables:
             ("OUTPUT", Direction.OUTBOUND, binding.outbound, binding.fail_safes_out),
         ):
             if program is not None:
-                table.own_end(hook, direction, (program,), binding.addresses, rules)
+                table.own_end(hook, direction, (program,), binding.addresses, rules, dhcp=True)
         return table.ruleset()
 
     def sayable(self, policy: NodePolicy) -> NodePolicy:
@@ -186,6 +189,8 @@ class _Table:
         programs: Sequence[ProgramId],
         addresses: tuple[Address, ...],
         stated: Sequence[Rule],
+        *,
+        dhcp: bool = False,
     ) -> None:
         """The chains that judge what the namespace itself opens or is sent, by each program.
 
@@ -196,7 +201,10 @@ class _Table:
         self._jumps.append((hook, base))
         names = [f"{base}-{place}" for place in range(1, len(programs) + 1)]
         for family in _FAMILIES:
-            safe = self._fail_safes(family, direction, addresses)
+            safe = (
+                *self._fail_safes(family, direction, addresses),
+                *(_DHCP[family.number, direction] if dhcp else ()),
+            )
             also = (line for rule in stated for line in self.lines(rule, family, direction))
             comment = f'-m comment --comment "{MID_STREAM}"'
             away = f"{_OPENS_NOTHING} {comment} {self._denied(MID_STREAM, direction)}"
@@ -322,7 +330,6 @@ class _Table:
             yield _OWN_RESET
             yield "-o lo -j RETURN"
         yield from _NEIGHBOURS[family.number]
-        yield from _DHCP[family.number, direction]
         yield from _control_plane(family, held)
 
 

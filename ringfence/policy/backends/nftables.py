@@ -47,10 +47,7 @@ _ESTABLISHED = (
     # Only errors: a connection that a protocol helper expects is judged like any other.
     "ct state related meta l4proto { icmp, ipv6-icmp } accept",
 )
-_PATH_MTU = (
-    "icmp type destination-unreachable icmp code frag-needed accept",
-    "icmpv6 type packet-too-big accept",
-)
+# Of nodes and hosts: a pod's lease is its CNI's, whose packet sockets meet no rule.
 _DHCP = {
     Direction.INBOUND: (
         "meta nfproto ipv4 udp sport 67 udp dport 68 accept",
@@ -105,7 +102,7 @@ class Nftables:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 stated = (table.rule(rule, direction, f) for rule in rules for f in FAMILIES)
                 base = partial(table.base_chain, hook, hook)
-                safe = tuple(dict.fromkeys((*safe, *stated)))
+                safe = tuple(dict.fromkeys((*safe, *_DHCP[direction], *stated)))
                 _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
@@ -235,15 +232,14 @@ def _fail_safes(
     control_plane: tuple[tuple[Address, int], ...],
 ) -> tuple[str, ...]:
     """What passes whatever the policy says, for the holder of the addresses."""
-    always = (*NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
     if direction is Direction.OUTBOUND:
-        return (_OWN_RESET, TO_LOOPBACK, *always, *_control_plane(control_plane))
+        return (_OWN_RESET, TO_LOOPBACK, *NEIGHBOURS, *_control_plane(control_plane))
     own = tuple(
         f"{header} saddr {text} {header} daddr {text} accept"
         for header, text in map(_header, addresses)
     )
     held_here = (end for end in control_plane if end[0] in addresses)
-    return (FROM_LOOPBACK, *own, *always, *_control_plane(held_here))
+    return (FROM_LOOPBACK, *own, *NEIGHBOURS, *_control_plane(held_here))
 
 
 def _control_plane(ends: Iterable[tuple[Address, int]]) -> tuple[str, ...]:

@@ -31,12 +31,13 @@ DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
 
 # RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
-# and RFC 2710.
+# and RFC 2710. Routers are on the link; neighbours may have any address.
 NEIGHBOURS = (
     (
-        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit,"
-        " nd-neighbor-advert } ip6 hoplimit 255 accept"
+        "ip6 daddr { fe80::/10, ff02::/16 } icmpv6 type { nd-router-solicit, nd-router-advert }"
+        " ip6 hoplimit 255 accept"
     ),
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
     (
         "icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done,"
         " mld2-listener-report } ip6 hoplimit 1 accept"

@@ -51,10 +51,9 @@ _TRACKED = Match(Axis.STATE, ((State.INVALID.value, State.UNTRACKED.value),), ne
 _LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
 _DHCP_AGENTS = (0xFF02 << 112 | 0x1_0002,) * 2
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415)."""
-_FRAGMENTATION_NEEDED = 3 << 8 | 4
-_PACKET_TOO_BIG = 2
-"""RFC 4443."""
-_NEIGHBOURS = (133, 134, 135, 136)
+_LINK_MULTICAST = (0xFF02 << 112, (0xFF03 << 112) - 1)
+_ROUTERS = (133, 134)
+_NEIGHBOURS = (135, 136)
 """RFC 4861, but for redirects."""
 _LISTENERS = (130, 131, 132, 143)
 """RFC 2710, RFC 3810."""
@@ -84,7 +83,9 @@ def meaning(
         for place, program in enumerate(as_programs(bound)):  # each must allow
             chain = f"{hook} {place}"
             hooks[hook] = (*hooks.get(hook, ()), chain)
-            chains[chain] = tuple(said.own_end(direction, binding.addresses, stated, program))
+            more = tuple(said.dhcp(direction)) if node else ()
+            judged = said.own_end(direction, binding.addresses, stated, program, more)
+            chains[chain] = tuple(judged)
     if node and node.received is not None:
         hooks["prerouting"] = ("received",)
         hooks["output"] = ("received", *hooks.get("output", ()))
@@ -130,8 +131,9 @@ class _Meaning:
         addresses: tuple[Address, ...],
         stated: tuple[Rule, ...],
         program: ProgramId,
+        more: tuple[Clause, ...] = (),
     ) -> Iterator[Clause]:
-        """What the namespace itself is sent, or sends."""
+        """What the namespace itself is sent, or sends; `more` of it passes."""
         yield from _established()
         if direction is Direction.INBOUND:
             yield _passes("loopback", _is(Axis.FROM_LOOPBACK, 1))
@@ -145,7 +147,8 @@ class _Meaning:
             yield _passes("resets of what is rejected", related, *reset)
             yield _passes("loopback", _is(Axis.TO_LOOPBACK, 1))
             held = self._policy.control_plane
-        yield from self._neighbourhood(direction)
+        yield from self._neighbours()
+        yield from more
         yield from self._control_plane(held)
         yield from self._rules(stated, direction)
         yield Clause(
@@ -265,14 +268,8 @@ class _Meaning:
             return (*matches, Match(Axis.PORT, spans))
         return (*matches, Match(Axis.HEAD, spans)) if protocol == _ICMP_OF[self._family] else None
 
-    def _neighbourhood(self, direction: Direction) -> Iterator[Clause]:
-        """Neighbour discovery (RFC 4890, section 4.4.1), path MTU and DHCP."""
-        icmp = _is(Axis.PROTOCOL, _ICMP_OF[self._family])
-        if self._family == _V4:
-            yield _passes("path MTU", icmp, _is(Axis.HEAD, _FRAGMENTATION_NEEDED))
-        else:
-            yield from self._neighbours()
-            yield _passes("path MTU", icmp, _messages(_PACKET_TOO_BIG))
+    def dhcp(self, direction: Direction) -> Iterator[Clause]:
+        """What a node or host needs to keep its address; a pod has its own from its CNI."""
         client, server = _DHCP[self._family]
         inbound = direction is Direction.INBOUND
         ports = (server, client) if inbound else (client, server)
@@ -283,13 +280,16 @@ class _Meaning:
         yield _passes("DHCP", _is(Axis.PROTOCOL, UDP), *asked)
 
     def _neighbours(self) -> Iterator[Clause]:
+        """Neighbour discovery (RFC 4890, section 4.4.1)."""
         if self._family == _V6:
             icmp = _is(Axis.PROTOCOL, ICMPV6)
-            for name, kinds, hops in (
-                ("neighbours", _NEIGHBOURS, 255),
-                ("listeners", _LISTENERS, 1),
+            on_link = Match(Axis.DESTINATION, (_LINK_LOCAL, _LINK_MULTICAST))
+            for name, where, kinds, hops in (
+                ("routers", (on_link,), _ROUTERS, 255),
+                ("neighbours", (), _NEIGHBOURS, 255),
+                ("listeners", (), _LISTENERS, 1),
             ):
-                yield _passes(name, icmp, _messages(*kinds), _is(Axis.HOPS, hops))
+                yield _passes(name, icmp, *where, _messages(*kinds), _is(Axis.HOPS, hops))
 
     def _control_plane(
         self, ends: Iterable[tuple[Address, int]], *, dialled: bool = False

@@ -99,3 +99,17 @@ def test_a_port_is_declared_as_long_as_somebody_declares_it() -> None:
     assert ports.of(EAST) == {(TCP, 81)}
     assert ports.take({other.key: None})
     assert ports.of(EAST) == frozenset()
+
+
+def test_of_two_nodes_by_one_name_each_may_go() -> None:
+    """A node that was made anew is told beside the old one for a while."""
+    first, second = (
+        Item(item_key(EAST, "node", uid), ItemKind.NODE, EAST, "", "n1", (), {}) for uid in "12"
+    )
+    pairs = [(RevisionId(at), one) for at, one in enumerate((first, second, A), 1)]
+    there = Living(pairs)
+    there.change({first.key: None})
+    assert there.runner(there.position(A.key)) == there.position(second.key)
+    there = Living(pairs)
+    there.change({first.key: None, second.key: None})
+    assert there.runner(there.position(A.key)) == NOWHERE
