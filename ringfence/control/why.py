@@ -17,6 +17,7 @@ from ringfence.model.protocol import TCP, WITH_PORTS, format_port, format_protoc
 from ringfence.model.verdict import EndRole, EndVerdict
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.admitted import admits
+from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
@@ -58,11 +59,13 @@ class ExplainedConnection:
 
     text: str
     ends: tuple[ExplainedEnd, ...]
+    kept_out: str
+    """Why kube-proxy drops it, whatever policies say; empty where it does not."""
 
     @property
     def allowed(self) -> bool:
         """Whether it passes."""
-        return not any(end.denies for end in self.ends)
+        return not self.kept_out and not any(end.denies for end in self.ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +123,28 @@ def explain_all(
     `notes` are what was assumed of the connections.
     """
     snapshot = policy_set.snapshot
-    explained = []
+    explained, balancers = [], Balancers(snapshot)
+    kept_out = balancers.keep_out(connections)
     wider: dict[str, None] = {}
     for row, verdict in enumerate(explain([policy_set, *kubernetes], connections)):
         ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
         for end in ends:
             if end.denies:
                 wider |= dict.fromkeys(_wider(snapshot, compiled, connections, row, end))
-        explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
+        why_not = _kept_out(balancers, connections, row) if kept_out[row] else ""
+        explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends, why_not))
     idle = () if policy_set.enforced or kubernetes else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}
     apart = _quarantined(policy_set, {snapshot.position(key) for key in held})
     return Answer(tuple(explained), (*idle, *apart, *notes, *wider))
+
+
+def _kept_out(balancers: Balancers, connections: Connections, row: int) -> str:
+    dialled = Address(bytes(connections.dialled[row]))
+    protocol, port = int(connections.protocol[row]), int(connections.dialled_port[row])
+    service, networks = balancers.at(dialled, protocol, port)
+    served = ", ".join(map(str, networks))
+    return f"Service {service.display} has loadBalancerSourceRanges, {served}"
 
 
 def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:

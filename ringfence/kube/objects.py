@@ -1,5 +1,6 @@
 """From Kubernetes objects to inventory items. Pure; whatever objects say is data, never trusted."""
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -230,6 +231,8 @@ def service_item(
             backends=_backends(cluster, slices),
             external_addresses=_addresses([*(spec.external_ips or ()), *ingress]),
             external_traffic_policy=TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER,
+            balancer_addresses=_addresses(ingress),
+            source_ranges=_source_ranges(spec.load_balancer_source_ranges or ()),
         ),
     )
 
@@ -361,6 +364,18 @@ def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
         except InputError:
             continue
     return tuple(found)
+
+
+def _source_ranges(texts: Iterable[str]) -> tuple[Network, ...]:
+    """As kube-proxy reads them: blanks may stand around them, and host bits are cleared.
+
+    None where one cannot be read, for then it is not known who else is served.
+    """
+    try:
+        read = [ipaddress.ip_network(text.strip(), strict=False) for text in texts]
+    except ValueError:
+        return ()
+    return tuple(dict.fromkeys(parse_network(str(one)) for one in read))
 
 
 def _networks(texts: Iterable[str]) -> tuple[Network, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ringfence.model.address import Address, Network
+from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.labels import Labels
 
@@ -81,6 +81,19 @@ class ServiceSpec:
     backends: tuple[Backend, ...] = ()
     external_addresses: tuple[Address, ...] = ()
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    balancer_addresses: tuple[Address, ...] = ()
+    """Of the external addresses those of a load balancer, for which `source_ranges` hold."""
+    source_ranges: tuple[Network, ...] = ()
+
+    def served_from(self, dialled: Address) -> tuple[Network, ...]:
+        """From where kube-proxy serves at one of its addresses; none stands for from anywhere.
+
+        Ranges of another family than the address's are not asked (Kubernetes' pkg/proxy,
+        `newBaseServicePortInfo`).
+        """
+        if dialled not in self.balancer_addresses:
+            return ()
+        return tuple(one for one in self.source_ranges if one.is_v4 == is_v4(dialled))
 
 
 @dataclass(frozen=True, slots=True)

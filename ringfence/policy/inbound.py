@@ -159,9 +159,22 @@ class Inbound:
                 if port.node_port:
                     ports = (PortRange(port.node_port, port.node_port),)
                     yield Hop.of(rule, peers, port.protocol, ports, None, text)
-                if front.external_addresses:
-                    ports, local = (PortRange(port.port, port.port),), self._who.balancer(front)
-                    yield Hop.of(rule, peers, port.protocol, ports, local, text)
+                ports = (PortRange(port.port, port.port),)
+                for local, served in self._balancers(rule, front):
+                    some = self._who.sets.both(peers, served) if peers and served else peers
+                    yield Hop.of(rule, some or served, port.protocol, ports, local, text)
+
+    def _balancers(self, rule: OrderedRule, front: Front) -> Iterator[tuple[SetId, SetId | None]]:
+        """The addresses that a node receives at for load balancers, and from where: None for all.
+
+        An ALLOW admits from the source ranges alone; a DENY asks for none.
+        """
+        if not front.external_addresses:
+            return
+        if rule.action is Action.ALLOW:
+            yield from self._who.served(front)
+        else:
+            yield self._who.balancer(front), None
 
     def _comes_from_pods(self, rule: OrderedRule, cluster: ClusterId) -> bool:
         """Whether an ALLOW names pods of the cluster, which other nodes may have masqueraded."""

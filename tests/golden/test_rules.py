@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from ringfence.model.address import parse_address, parse_network
-from ringfence.model.policy import CidrEnd, OwnNodeEnd, ServiceEnd
+from ringfence.model.policy import Action, CidrEnd, OwnNodeEnd, ServiceEnd
 from ringfence.model.protocol import format_protocol
+from ringfence.model.workload import ServiceType, TrafficPolicy
 from ringfence.policy.backends.interface import Backend
 from ringfence.policy.backends.iptables import Iptables
 from ringfence.policy.backends.nftables import Nftables
@@ -21,7 +22,7 @@ from ringfence.policy.program import (
     SetId,
 )
 from tests.golden.conftest import Golden
-from tests.golden.shop import allow, app, policy_set
+from tests.golden.shop import ITEMS, allow, app, policy_set
 
 ANYONE = CidrEnd((parse_network("0.0.0.0/0"), parse_network("::/0")))
 EXAMPLES = {
@@ -42,6 +43,31 @@ CONTROL_PLANE = ((parse_address("172.30.0.1"), 7443),)
 def test_example(name: str, golden: Golden) -> None:
     compiled = compile_policies(policy_set(EXAMPLES[name]), CONTROL_PLANE)
     golden(f"{name}.txt", describe(compiled))
+
+
+@pytest.mark.parametrize("policy", TrafficPolicy)
+def test_load_balancers(golden: Golden, policy: TrafficPolicy) -> None:
+    """A balanced Service with source ranges and an external address, for which they do not hold."""
+    *others, front_end = ITEMS
+    assert front_end.service
+    ingress, external = parse_address("198.51.100.7"), parse_address("192.0.2.7")
+    spec = replace(
+        front_end.service,
+        type=ServiceType.LOAD_BALANCER,
+        external_addresses=(external, ingress),
+        external_traffic_policy=policy,
+        balancer_addresses=(ingress,),
+        source_ranges=(parse_network("203.0.113.0/24"),),
+    )
+    partners = CidrEnd((parse_network("203.0.112.0/23"),))
+    service = ServiceEnd("sock-shop", "front-end")
+    rules = policy_set(
+        replace(allow("banned", CidrEnd((parse_network("203.0.113.9"),)), service, 80),
+                action=Action.DENY),
+        allow("partners", partners, service, 80),
+        items=(*others, replace(front_end, service=spec)),
+    )  # fmt: skip
+    golden(f"load-balancer-{policy.lower()}.txt", describe(compile_policies(rules, CONTROL_PLANE)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ringfence.model.address import parse_address
+from ringfence.model.address import parse_address, parse_network
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import LABEL_PREFIX, make_labels
 from ringfence.model.protocol import TCP, UDP, format_protocol
@@ -52,6 +52,8 @@ class Service:
     node_port: int = 0
     local: bool = False
     external: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """From where the load balancer serves; none for everywhere."""
 
 
 SERVICES = (
@@ -218,6 +220,8 @@ def _items(pods: tuple[Pod, ...], services: Sequence[Service]) -> Iterator[Item]
             backends,
             tuple(map(parse_address, one.external)),
             TrafficPolicy.LOCAL if one.local else TrafficPolicy.CLUSTER,
+            tuple(map(parse_address, one.external)),
+            tuple(map(parse_network, one.sources)),
         )
         key = item_key(CLUSTER, "service", one.name)
         kind = make_labels([("kind", "service")])

@@ -47,6 +47,7 @@ def _declare_service(api: Api, one: Service) -> None:
     if one.node_port:
         port["nodePort"] = one.node_port
         spec["type"] = "LoadBalancer" if one.external else "NodePort"
+        spec["loadBalancerSourceRanges"] = one.sources
         spec["externalTrafficPolicy"] = "Local" if one.local else "Cluster"
     where = "/api/v1/namespaces/default/services"
     made = api.call("POST", where, {"metadata": {"name": one.name}, "spec": spec})

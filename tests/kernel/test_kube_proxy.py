@@ -6,6 +6,7 @@ Services have one backend each here, for kube-proxy throws dice for one of many.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,19 @@ from ringfence.kernel import nft
 from ringfence.policy.backends.nftables_table import TABLE
 from tests.apiserver import Api, api_server
 from tests.kernel import kube_proxy
-from tests.kernel.cluster import SERVICES, address, cluster
+from tests.kernel.cluster import NODES, SERVICES, address, cluster
 from tests.kernel.netns import Namespace
 from tests.kernel.test_pairs import Running, Way, hold, running_in
 
-ONE_EACH = tuple(replace(one, backends=one.backends[-1:]) for one in SERVICES)
+SECOND = ("198.51.100.2", "2001:db8:1::2")
+"""The addresses of another load balancer, which leads to the second node."""
+BALANCED: dict[str, dict[str, Any]] = {
+    "web": {"sources": ("172.30.0.96/27", "10.99.1.0/24")},  # of IPv4 alone
+    "near": {"external": SECOND, "sources": ("172.30.0.0/24", "fd00:30::100/128")},
+}
+ONE_EACH = tuple(
+    replace(one, backends=one.backends[-1:], **BALANCED.get(one.name, {})) for one in SERVICES
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ def proxied(
         api_server(directory, kube_proxy.SERVICE_NETWORKS) as api,
         running_in(made) as running,
     ):
+        for front, via in zip(SECOND, NODES[1], strict=True):
+            made.outside.run("ip", "route", "add", front, "via", via)
         kube_proxy.declare(api, made.services)
         with kube_proxy.proxying(made, api, request.param):
             ways = [

@@ -44,6 +44,7 @@ from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import program
 from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
@@ -204,8 +205,10 @@ def _fronts(
     if node is not None:
         yield service.address[of], service.port, None
     for front in service.external[of : of + 1]:
-        # A node takes what its own pods dial, and the first one what comes from outside.
-        yield front, service.port, node or 0
+        # A node takes what its own pods dial. What comes from outside is led to a backend's node
+        # where it must be, else to the first one.
+        led = home(number) if service.local else 0
+        yield front, service.port, led if node is None else node
     for receiver in range(2) if service.node_port else ():
         # Of a local Service each node knows its own backends, and pods dial all of them.
         foreign = node is None or (where.name.startswith("rf-n") and node != receiver)
@@ -312,11 +315,17 @@ def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> No
     decisions = decide([policy_set, *layers], snapshot, asked)
     running.enforce(compiled)
 
-    expected = [must_pass(some, one) for some, one in zip(decisions, asked, strict=True)]
+    kept_out = Balancers(snapshot).keep_out(tabulate(snapshot, asked))
+    expected = [
+        must_pass(some, one) and not kept
+        for some, one, kept in zip(decisions, asked, kept_out, strict=True)
+    ]
     passed = dial(running.waiting, [dial_of(way, running) for way in tried], expected)
     widened = test_compile.reported(compiled)
-    for way, some, wanted, came in zip(tried, decisions, expected, passed, strict=True):
+    told = zip(tried, decisions, expected, passed, kept_out, strict=True)
+    for way, some, wanted, came, kept in told:
         wrong = "denied though allowed" if wanted and not came else ""
+        wrong = "passed in spite of source ranges" if kept and came else wrong
         denials = [
             one
             for one in some
@@ -325,10 +334,10 @@ def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> No
         for role, item, decision in denials:
             rules = passing(compiled, item, role, way.connection, running.cluster.items)
             handles = {rule.handle for rule in rules}
-            told = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
+            known = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
             if not rules:
                 wrong = f"passed though denied by {decision}"
-            elif not told:
+            elif not known:
                 wrong = f"passed at {item.key} by {handles}, which is not reported"
             elif not running.counts(
                 item, handles | {one for key, one in widened if key == item.key}

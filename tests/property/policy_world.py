@@ -79,6 +79,9 @@ NETWORKS = [
     parse_network(text)
     for text in ("0.0.0.0/0", "::/0", "10.1.0.0/16", "10.0.0.0/8", "10.1.1.2", "fd00::/64", "::/1")
 ]
+SOURCE_RANGES = [
+    parse_network(text) for text in ("10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0", "2001:db8::/32")
+]
 PORTS = [80, 443, 8079, 27017, 31095]
 CLUSTERS = [ClusterId("east"), ClusterId("west")]
 LISTED, EMPTY = AddressSetName("listed"), AddressSetName("empty")
@@ -168,7 +171,17 @@ def services(draw: st.DrawFn, pods: list[Item]) -> list[Item]:
             )
             fronts = (parse_address(f"10.100.{number}.{len(name)}"),)
             external = draw(st.sampled_from([(), (parse_address(f"198.51.100.{number}"),)]))
-            spec = ServiceSpec(ServiceType.NODE_PORT, ports, backends, external)
+            balanced = draw(st.booleans())
+            spec = ServiceSpec(
+                ServiceType.LOAD_BALANCER,
+                ports,
+                backends,
+                external,
+                balancer_addresses=external if balanced else (),
+                source_ranges=tuple(
+                    draw(st.lists(st.sampled_from(SOURCE_RANGES), unique=True, max_size=2))
+                ),
+            )
             key = item_key(cluster, "service", name)
             found.append(
                 Item(

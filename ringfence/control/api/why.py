@@ -101,6 +101,7 @@ class ConnectionResponse(BaseModel):
     text: str
     allowed: bool
     ends: list[EndResponse]
+    kept_out: str | None = Field(description="Why kube-proxy drops it, whatever policies say.")
 
 
 class WhyResponse(BaseModel):
@@ -212,6 +213,7 @@ async def _response(services: Services, answer: explanation.Answer, *, live: boo
                 text=one.text,
                 allowed=one.allowed,
                 ends=[_end(end, next(kernel)) for end in one.ends],
+                kept_out=one.kept_out or None,
             )
             for one in answer.connections
         ],
