@@ -93,11 +93,16 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         for address, number in dialled_at(items, one, port.port, port.node_port)
     }
     front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
-    if front is None:
-        leads_nowhere = any(asked.dialled in _fronts(one) for one in items)
+    at = snapshot.at(asked.consumer)
+    home = snapshot.items[at].cluster if at != NOWHERE else None
+    if front is None or claimed_elsewhere(front[0], asked, home):
+        # An external address may be somebody's, and is as far as no Service has the port.
+        leads_nowhere = any(asked.dialled in one.addresses for one in items if one.service)
         return reached == dialled and asked.node is None and not leads_nowhere
     one, port = front
     assert one.service
+    if home not in {None, "", one.cluster} and asked.dialled in one.addresses:
+        return False  # each Kubernetes cluster has ClusterIPs of its own
     received = not one.addresses or asked.dialled not in one.addresses
     if received != (asked.node is not None):
         return False
@@ -110,6 +115,17 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         and backend.protocol == asked.protocol
         for backend in one.service.backends
     )
+
+
+def claimed_elsewhere(one: Item, asked: Connection, home: str | None) -> bool:
+    """Whether the Service just claims the address, in another Kubernetes cluster than `home`.
+
+    Nobody but that cluster's nodes is known to translate it, for their own pods and outsiders.
+    """
+    spec = one.service
+    claims = spec is not None and asked.dialled in spec.external_addresses
+    balances = spec is not None and asked.dialled in spec.balancer_addresses
+    return claims and not balances and home not in {None, one.cluster}
 
 
 def _fronts(one: Item) -> tuple[Address, ...]:

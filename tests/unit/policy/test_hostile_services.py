@@ -1,0 +1,117 @@
+"""What a Service says that its tenant wrote opens nothing to others, and stops nobody's rules."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from ringfence.kube import schema
+from ringfence.kube.objects import service_item
+from ringfence.model.address import Address, parse_address, parse_network
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ClusterId, PolicyId
+from ringfence.model.policy import Action, CidrEnd, Policy
+from ringfence.model.protocol import TCP, UDP
+from ringfence.model.workload import Backend, Item, ServicePort, ServiceSpec, ServiceType
+from ringfence.policy import shared
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.program import Rule
+from ringfence.policy.shared import Programs
+from tests.golden.shop import CARTS, CLUSTER, ITEMS, NAMESPACE, allow, app, policy_set
+
+CLAIMED = parse_address("203.0.113.66")
+CLAIM = {"clusterIP": "10.100.9.9", "externalIPs": ["203.0.113.66"]}
+TO_CARTS = allow("carts", app("front-end"), app("carts"), 8081)
+TO_CIDR = replace(
+    TO_CARTS,
+    id=PolicyId("out"),
+    provider=CidrEnd((parse_network("203.0.113.0/24"),)),
+    protocol=None,
+    ports=(),
+)
+
+
+def claiming(
+    cluster: ClusterId = CLUSTER,
+    *,
+    spec: object = CLAIM,
+    annotated: object = None,
+    status: object = None,
+) -> Item:
+    """A Service of port 443 in front of carts."""
+    meta = {"name": "evil", "uid": "evil", "namespace": NAMESPACE, "labels": annotated}
+    port = {"name": "x", "port": 443}
+    raw = {"metadata": meta, "spec": {**spec, "ports": [port]}, "status": status or {}}  # type: ignore[dict-item]
+    made = service_item(cluster, msgspec.convert(raw, type=schema.Service), [], None)
+    assert made.service
+    backend = Backend("x", TCP, CARTS.addresses[0], 8081, True, CARTS.key)
+    return replace(made, service=replace(made.service, backends=(backend,)))
+
+
+def admitted(at: Address, port: int, *policies: Policy, beside: Item) -> bool:
+    """Whether front-end may dial it."""
+    compiled = compile_policies(policy_set(*policies, items=[*ITEMS, beside]), ())
+    (policy,) = (one for one in compiled.policies.values() if one.node == "node1")
+    (pod,) = (one for one in policy.pods if one.name == "front-end")
+    for rule in policy.programs[pod.outbound[0]].rules:
+        named = rule.peers is None or any(at in block for block in policy.sets[rule.peers])
+        dialled = not rule.ports or any(port in some for some in rule.ports)
+        if named and dialled and rule.protocol in (None, TCP):
+            return rule.action is Action.ALLOW
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("given", "opens"),
+    [
+        ({}, True),
+        ({"spec": CLAIM | {"clusterIP": "None"}}, False),
+        ({"spec": CLAIM | {"clusterIP": "fd00::9"}}, False),
+        ({"annotated": {"service.kubernetes.io/service-proxy-name": "mine"}}, False),
+        ({"cluster": ClusterId("other")}, False),
+        (
+            {
+                "cluster": ClusterId("other"),
+                "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.66"}]}},
+            },
+            True,
+        ),
+    ],
+)
+def test_an_address_is_a_services_where_nodes_are_known_to_translate_it(
+    given: dict[str, object], opens: bool
+) -> None:
+    service = claiming(**given)  # type: ignore[arg-type]
+    assert admitted(CLAIMED, 443, TO_CARTS, beside=service) == opens
+    assert not admitted(CLAIMED, 444, TO_CARTS, beside=service)
+
+
+@pytest.mark.parametrize("protocol", [None, TCP])
+def test_a_claimed_address_is_spared_at_the_services_own_ports_alone(protocol: int | None) -> None:
+    """What is behind them is met after DNAT; at others the address is whoever has it."""
+    policy = replace(TO_CIDR, protocol=protocol)
+    service = claiming()
+    assert not admitted(CLAIMED, 443, policy, beside=service)
+    assert admitted(CLAIMED, 9999, policy, beside=service)
+    assert service.service
+    idle = replace(service, service=replace(service.service, backends=()))
+    for harmless in (idle, claiming(ClusterId("other"))):
+        assert admitted(CLAIMED, 443, policy, beside=harmless)
+
+
+def test_an_endpoint_of_another_protocol_serves_no_port() -> None:
+    """And so two policies that mean the same of a Service name one set of its addresses."""
+    backend = Backend("x", UDP, CARTS.addresses[0], 8081, True, CARTS.key)
+    spec = ServiceSpec(ServiceType.CLUSTER_IP, (ServicePort("x", TCP, 80),), (backend,))
+    edited = replace(claiming(), addresses=(parse_address("10.100.9.9"),), service=spec)
+    of_all = replace(TO_CARTS, id=PolicyId("all"), protocol=None, ports=())
+    of_tcp = replace(TO_CARTS, id=PolicyId("tcp"), ports=())
+    assert not admitted(edited.addresses[0], 80, of_all, of_tcp, beside=edited)
+
+
+def test_no_program_takes_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "_DIGEST", 0)
+    programs = Programs()
+    programs.share([Rule("a", Action.DENY, None, (), None)])
+    with pytest.raises(InputError, match="two programs"):
+        programs.share([Rule("b", Action.ALLOW, None, (), None)])
