@@ -11,13 +11,14 @@ from ringfence.model.address import Address, parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, PolicyId
 from ringfence.model.policy import Action, CidrEnd, Policy
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.model.workload import Backend, Item, ServicePort, ServiceSpec, ServiceType
 from ringfence.policy import shared
 from ringfence.policy.compile import compile_policies
+from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.program import Rule
 from ringfence.policy.shared import Programs
-from tests.golden.shop import CARTS, CLUSTER, ITEMS, NAMESPACE, allow, app, policy_set
+from tests.golden.shop import CARTS, CLUSTER, ITEMS, NAMESPACE, NODE1, allow, app, policy_set
 
 CLAIMED = parse_address("203.0.113.66")
 CLAIM = {"clusterIP": "10.100.9.9", "externalIPs": ["203.0.113.66"]}
@@ -107,6 +108,23 @@ def test_an_endpoint_of_another_protocol_serves_no_port() -> None:
     of_all = replace(TO_CARTS, id=PolicyId("all"), protocol=None, ports=())
     of_tcp = replace(TO_CARTS, id=PolicyId("tcp"), ports=())
     assert not admitted(edited.addresses[0], 80, of_all, of_tcp, beside=edited)
+
+
+@pytest.mark.parametrize(("port", "claimed"), [(22, False), (6443, False), (8443, True)])
+def test_no_service_claims_what_fail_safes_keep_open_at_a_node(port: int, claimed: bool) -> None:
+    node = NODE1.addresses[0]
+    made = claiming(spec=CLAIM | {"externalIPs": ["172.30.0.11", "203.0.113.66"]})
+    assert made.service
+    ports = (ServicePort("x", TCP, port),)
+    evil = replace(made, service=replace(made.service, ports=ports))
+    access = NodeAccess((parse_network("192.0.2.0/24"),))
+    compiled = compile_policies(policy_set(TO_CARTS, items=[*ITEMS, evil]), (), access)
+    for policy in compiled.policies.values():
+        exposed = [one for one in policy.binding.exposures if one.local]
+        (local,) = (one.local for one in exposed if one.ports == (PortRange(port, port),))
+        assert local
+        assert any(node in block for block in policy.sets[local]) == claimed
+        assert any(CLAIMED in block for block in policy.sets[local])
 
 
 def test_no_program_takes_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
