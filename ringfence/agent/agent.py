@@ -22,8 +22,7 @@ from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.errors import AgentError
 from ringfence.agent.held import Outcome
-from ringfence.agent.inspect import inspect
-from ringfence.agent.mechanisms import enforcer
+from ringfence.agent.mechanisms import MECHANISMS, enforcer
 from ringfence.agent.orders import Orders
 from ringfence.agent.plan import Order
 from ringfence.agent.pods import Here, Pod, locate, node, places
@@ -31,7 +30,6 @@ from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool
 from ringfence.agent.worker import KernelThread
-from ringfence.kernel import nft
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
@@ -296,8 +294,7 @@ class Agent:
         if place is None:
             problem = self._unreached.get(question.uid, "no such pod runs here")
             return Inspected(id=question.id, problem=problem)
-        if self._enforcer.door is not nft:
-            return Inspected(id=question.id, problem="its rules are not nftables', and not told")
+        inspect = MECHANISMS[self._config.backend].inspect
         try:
             return await self._kernel.run(partial(inspect, place, question))
         except RingfenceError as error:

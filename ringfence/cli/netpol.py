@@ -147,8 +147,8 @@ def connectivity(  # noqa: PLR0913, PLR0917 - one parameter for each option
         tell("warning: exposure is not told with --focus-peer or --explain-only")
         exposure = False
     read = read_connectivity(directory, connection, exposure=exposure)
-    for name in asked.unknown(read.workloads):
-        tell(f"warning: there is no workload {name}")
+    if unknown := asked.unknown(read.workloads):
+        raise PolicyError(f"there is no workload {named(unknown)} in {directory}")
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
     about = read.in_focus if connection else ""
     if explain or explain_only:

@@ -39,7 +39,8 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
 
-    Each end's kernel is asked too: which of its rules judge, as nft prints them, with counters.
+    Each end's kernel is asked too: which of its rules judge, as nft or iptables prints them, with
+    counters.
 
     `ringfence flows related` and `ringfence flows list -o json` tell the ids of connections.
 

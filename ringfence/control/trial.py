@@ -1,6 +1,6 @@
 """What a change of what is enforced that is on trial means: for nodes, and for other changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -80,9 +80,18 @@ def tasks(
 
 def is_elsewhere(trial: Trial | None, item: Item) -> bool:
     """Whether a workload's node still has the set of before a staged trial."""
-    place = item.node if item.kind is ItemKind.POD else item.name
     staged_at = trial.nodes if trial else None
-    return staged_at is not None and (item.cluster, NodeName(place)) not in staged_at
+    return staged_at is not None and (item.cluster, _place(item)) not in staged_at
+
+
+def told_elsewhere(trial: Trial, item: Item, before: Iterable[EnforcedVersion]) -> str:
+    """A note on a workload whose node still has the set of before a staged trial."""
+    still = named([f"{workspace.name}@p{version}" for workspace, version in before]) or "nothing"
+    return f"{_place(item)} is outside the stage of {trial.what}: it still enforces {still}"
+
+
+def _place(item: Item) -> NodeName:
+    return NodeName(item.node if item.kind is ItemKind.POD else item.name)
 
 
 async def load_before(

@@ -7,6 +7,7 @@ back when it starts. Nodes that hear nothing go back by themselves (`ringfence/a
 """
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -61,6 +62,7 @@ class Trials:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._enforcement, self._agents, self._watch = enforcement, agents, watch
         self._followed: Trial | None = None
+        self._due_ns = 0  # its end, by the monotonic clock
         self._looked_ns = 0
         self._before: Before | None = None
         """The trial looked at, when that was last, and what was seen before it, which stays so."""
@@ -153,16 +155,25 @@ class Trials:
         await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
-        trial, now_ns = await self.current(), self._clock()
+        trial = await self.current()
         if trial != self._followed:
-            self._followed, self._looked_ns = trial, now_ns
+            self._followed, self._looked_ns = trial, self._clock()
             self._before, self.seen = None, NOTHING_SEEN
+            self._due_ns = time.monotonic_ns() + (await self._left_ns(trial) if trial else 0)
         if trial is None:
             return
+        # A clock that is set back makes no trial longer.
+        now_ns = max(self._clock(), trial.until_ns - (self._due_ns - time.monotonic_ns()))
         if trial.nodes is not None:
             await self._look_at_stage(trial, trial.nodes, now_ns)
         elif now_ns >= trial.until_ns:
             await self._take_back("not confirmed in time", *_NOBODY, only=trial)
+
+    async def _left_ns(self, trial: Trial) -> int:
+        """How long a trial may still last: all of its time, if it seems to lie ahead."""
+        async with self._database.read() as connection:
+            began_ns = (await enforced_at(connection, self._tenant, trial.revision)).since_ns
+        return trial.until_ns - max(began_ns, self._clock())
 
     async def _look_at_stage(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> None:
         over = now_ns >= trial.until_ns

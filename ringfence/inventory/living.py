@@ -220,6 +220,6 @@ class Living:
             if not self._holding[address]:
                 del self._holding[address]
 
-    def _claim(self, at: int) -> tuple[bool, int, ItemKey]:
+    def _claim(self, at: int) -> tuple[bool, int, int, ItemKey]:
         item = self.items[at]
-        return not item.host_network, self._revisions[at], item.key
+        return not item.host_network, item.since_ns, self._revisions[at], item.key

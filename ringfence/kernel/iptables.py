@@ -65,8 +65,8 @@ class _Mangle:
     """The mangle table of one family, as far as it is ours."""
 
     chains: tuple[str, ...] = ()
-    rules: tuple[tuple[int, str], ...] = ()
-    """Of our chains in order, each with its packets."""
+    rules: tuple[tuple[int, int, str], ...] = ()
+    """Of our chains in order, each with its packets and bytes."""
     jumps: tuple[tuple[bool, str], ...] = ()
     """To our chains, each with whether none but ours is ahead of it."""
     called: Collection[str] = ()
@@ -80,7 +80,7 @@ class _Mangle:
     def text(self) -> str:
         """What loads it again."""
         heads = "".join(f":{name} - [0:0]\n" for name in self.judging)
-        rules = "".join(f"{rule}\n" for _, rule in self.rules)
+        rules = "".join(f"{rule}\n" for _, _, rule in self.rules)
         jumps = "".join(f"-I{rule.removeprefix('-A')}\n" for _, rule in reversed(self.jumps))
         return f"*mangle\n{heads}{rules}{jumps}COMMIT\n"
 
@@ -144,7 +144,7 @@ class Iptables:
         kept = []
         for found in table:
             for kind, body in found.items():
-                counted = ("packets", "references")
+                counted = ("packets", "bytes", "references")
                 fixed = {name: value for name, value in body.items() if name not in counted}
                 if kind == "set":
                     held = [] if not elements or "timeout" in body else body.get("elem", ())
@@ -237,8 +237,9 @@ class Iptables:
             for first, rule in mangle.jumps:
                 told = {"text": rule, "first": first, "called": rule.split()[1] in mangle.called}
                 found.append({"jump": {"family": family, **told}})
-            for packets, rule in mangle.rules:
-                found.append({"rule": {"family": family, "text": rule, "packets": packets}})
+            for packets, size, rule in mangle.rules:
+                counted = {"packets": packets, "bytes": size}
+                found.append({"rule": {"family": family, "text": rule, **counted}})
         found += ({"set": held} for held in ipset.list_sets(elements=elements))
         return [{"lo": {"loopback": _lo_is_the_loopback()}}, *found] if found else None
 
@@ -257,7 +258,8 @@ class Iptables:
             chain = rule.split()[1]
             rule = _PROTOCOL.sub(_number_of, rule)
             if chain.startswith(_OURS):
-                rules.append((int(counters[1:].split(":")[0]), rule))
+                packets, size = counters.strip("[]").split(":")
+                rules.append((int(packets), int(size), rule))
             elif chain in jumps:
                 ours = (leaves := _LEAVES.search(rule)) and leaves[1].startswith(_OURS)
                 jumps[chain].append((bool(ours), rule))

@@ -14,6 +14,7 @@ The text is for `kernel.iptables`, in three parts: what `ipset restore` reads, t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ringfence.model.address import Address, format_address, is_v4
@@ -83,6 +84,15 @@ _DHCP = {
         for servers in ("fe80::/10", "ff02::1:2")
     ),
 }
+
+
+def lines_of(policy: NodePolicy, rule: Rule, direction: Direction) -> Iterator[str]:
+    """What the lines of a rule ask, in both families, up to the comment; none if it is refused."""
+    table = _Table(policy)
+    with suppress(UnsupportedError):
+        for family in _FAMILIES:
+            for line in table.lines(rule, family, direction):
+                yield line.rpartition(" -")[0]
 
 
 class Iptables:
@@ -167,7 +177,7 @@ class _Table:
         names = [f"{base}-{place}" for place in range(1, len(programs) + 1)]
         for family in _FAMILIES:
             safe = self._fail_safes(family, direction, addresses)
-            also = (line for rule in stated for line in self._rule(rule, family, direction))
+            also = (line for rule in stated for line in self.lines(rule, family, direction))
             comment = f'-m comment --comment "{MID_STREAM}"'
             away = f"{_OPENS_NOTHING} {comment} {self._denied(MID_STREAM, direction)}"
             calls = (*(f"-j {name}" for name in names[:-1]), f"-g {names[-1]}")
@@ -228,10 +238,10 @@ class _Table:
         self, family: _Family, name: str, direction: Direction, program: ProgramId
     ) -> None:
         rules = self.policy.programs[program].rules
-        lines = (line for rule in rules for line in self._rule(rule, family, direction))
+        lines = (line for rule in rules for line in self.lines(rule, family, direction))
         self._chain(family, name, lines)
 
-    def _rule(self, rule: Rule, family: _Family, direction: Direction) -> Iterator[str]:
+    def lines(self, rule: Rule, family: _Family, direction: Direction) -> Iterator[str]:
         """One rule as lines, of which any may hold; none if it means no address of the family."""
         _check(rule)
         if not all(self._held(held, family) for held in (rule.peers, rule.local) if held):

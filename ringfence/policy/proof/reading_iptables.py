@@ -4,7 +4,7 @@ Never a guess: what is not known here, in a rule, a set or a jump, raises Unprov
 """
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -17,6 +17,7 @@ from ringfence.policy.proof.packets import (
     Clause,
     Match,
     Outcome,
+    Packet,
     Ranges,
     State,
     Table,
@@ -46,9 +47,27 @@ _WITH_PORTS = frozenset({TCP, UDP, SCTP})
 def read(objects: Iterable[Json], family: int) -> Table:
     """Our chains as `kernel.iptables` lists them, as far as packets of the family meet them.
 
-    Raises UnprovableError.
+    The number of a rule is its place among all that are listed, from 1. Raises UnprovableError.
     """
     return read_into(_Reader(family), objects, "iptables")
+
+
+def comment_of(text: str) -> str:
+    """The comment of a rule, empty for none."""
+    return next((word.values[0] for word in _words(text) if word.name == "--comment"), "")
+
+
+def holding(text: str, sets: Mapping[str, Json], packet: Packet) -> Iterator[tuple[str, str]]:
+    """The sets of addresses in which a rule looks for the packet, each element that holds it."""
+    for word in _words(text):
+        match word.name, word.values:
+            case "--match-set", (name, "src" | "dst" as side) if not word.negated:
+                number = packet.numbers[_ENDS[f"-{side[0]}"]]
+                for element in sets[name].get("elem", ()):
+                    held = f"{element['ip']}/{element['cidr']}"
+                    first, last = _block(held, packet.family)
+                    if first <= number <= last:
+                        yield name, element["ip"] if first == last else held
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,9 @@ class _Said:
 class _Reader:
     def __init__(self, family: int) -> None:
         self._family = family
-        self._chains: dict[str, list[str]] = {}
+        self._chains: dict[str, list[tuple[int, str]]] = {}
+        self._rules = 0
+        """So many were listed by now, of both families: the number of the last one."""
         self._sets: dict[str, Json] = {}
         self._jumps: list[tuple[str, str]] = []
         self._spans: dict[str, Ranges] = {}
@@ -87,13 +108,15 @@ class _Reader:
                     raise UnprovableError("the interface that is called lo is not the loopback")
             case "set":
                 self._sets[body["name"]] = body
+            case "rule":
+                self._rules += 1
+                if body["family"] == self._family:
+                    _, chain, text = f"{body['text']} ".split(" ", 2)
+                    self._chains[chain].append((self._rules, text))
             case _ if body["family"] != self._family:
                 pass
             case "chain":
                 self._chains.setdefault(body["name"], [])
-            case "rule":
-                _, chain, text = f"{body['text']} ".split(" ", 2)
-                self._chains[chain].append(text)
             case "jump":
                 self._jump(body)
 
@@ -120,8 +143,8 @@ class _Reader:
         held = {hook: tuple(bases) for hook, bases in hooks.items()}
         return not_deep(Table(self._family, short, held))
 
-    def _chain(self, name: str, rules: Iterable[str]) -> Iterator[Clause]:
-        for place, text in enumerate(rules, start=1):
+    def _chain(self, name: str, rules: Iterable[tuple[int, str]]) -> Iterator[Clause]:
+        for place, (number, text) in enumerate(rules, start=1):
             where = f"rule {place} of chain {name}"
             try:
                 said = self._rule(text)
@@ -129,7 +152,7 @@ class _Reader:
                 raise UnprovableError(f"{where}: {error}") from error
             if said.verdict is not None:
                 where += f" ({said.comment})" if said.comment else ""
-                yield Clause(tuple(said.matches), said.verdict, where, said.certain)
+                yield Clause(tuple(said.matches), said.verdict, where, said.certain, number)
 
     def _rule(self, text: str) -> _Said:
         said = _Said()

@@ -36,10 +36,13 @@ Answer = Coroutine[Any, Any, Any]
 async def meanwhile(
     monkeypatch: pytest.MonkeyPatch,
     place: tuple[ModuleType, str],
-    first: Answer,
+    first: Callable[[], Answer],
     second: Callable[[], Answer],
 ) -> tuple[Any, Any]:
-    """Do the second while the first is in a function of a module; what both answered."""
+    """Do the second while the first is in a function of a module; what both answered.
+
+    Neither is begun by the caller: one that nothing awaits would fail whatever test runs later.
+    """
     module, name = place
     real, came, go_on = getattr(module, name), threading.Event(), threading.Event()
 
@@ -50,7 +53,7 @@ async def meanwhile(
 
     with monkeypatch.context() as patched:
         patched.setattr(module, name, held_up)
-        task = asyncio.create_task(first)
+        task = asyncio.create_task(first())
         try:
             assert await asyncio.to_thread(came.wait, 30)
             then = await second()
@@ -84,7 +87,7 @@ async def test_what_is_deleted_while_enforcing_it_is_planned_is_not_enforced(
     enforced, deleted = await meanwhile(
         monkeypatch,
         (planning_module, "affected"),
-        enforce(world, version),
+        lambda: enforce(world, version),
         lambda: world.http.delete(f"/api/v1/documents/{gone}"),
     )
     assert deleted.status_code == 204
@@ -129,7 +132,7 @@ async def test_a_rule_that_is_removed_meanwhile_grants_nothing(
     requests, _ = await meanwhile(
         monkeypatch,
         (requests_module, "needed"),
-        apply(world, workspace("front", TO_DB)),
+        lambda: apply(world, workspace("front", TO_DB)),
         lambda: world.ok("DELETE", f"/approval-rules/{rule}"),
     )
     assert [one["state"] for one in requests] == ["pending"]
@@ -153,7 +156,7 @@ async def test_approving_brings_no_deleted_workspace_back(
     approved, deleted = await meanwhile(
         monkeypatch,
         (requests_module, "needed"),
-        world.http.post(f"/api/v1/requests/{request['id']}/approve", json={}),
+        lambda: world.http.post(f"/api/v1/requests/{request['id']}/approve", json={}),
         delete,
     )
     assert approved.status_code == 409

@@ -79,6 +79,17 @@ async def test_what_nobody_confirms_is_taken_back(world: World, clock: Clock) ->
     assert not said
 
 
+async def test_a_clock_that_is_set_back_makes_no_trial_longer(world: World, clock: Clock) -> None:
+    agent = await with_p1_enforced(world)
+    first = await agent.directive()
+    await world.ok("POST", "/enforcement", json=TRY | {"confirm_seconds": 5})
+    tried = await agent.directive()
+    clock.ahead_ns -= 24 * 3600 * 10**9
+    back = await agent.directive()
+    assert tried.node_policy != back.node_policy == first.node_policy
+    assert await enforced(world) == (3, [("shop", 1)], False)
+
+
 async def test_what_is_confirmed_stays(world: World, clock: Clock) -> None:
     agent = await with_p1_enforced(world)
     await agent.directive()

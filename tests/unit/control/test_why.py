@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ringfence.control.why import Question, why
+from ringfence.control.why import Question, Side, why
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import CidrEnd, ServiceEnd
 from ringfence.model.protocol import TCP
@@ -52,7 +52,7 @@ def test_fail_safes_are_those_of_the_kernels_chains(
     policy_set = shop.policy_set(items=ITEMS)
     compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
     question = Question(source, destination, TCP, port)
-    (connection,) = why(policy_set, (), compiled, question).connections
+    (connection,) = why(Side(policy_set, (), compiled), question).connections
     assert {end.verdict.role: end.fail_safe for end in connection.ends} == expected
     assert connection.allowed is all(expected.values())
 
@@ -103,7 +103,7 @@ def test_a_denial_tells_where_the_kernel_is_wider() -> None:
     compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
     ungoverned_port = Question("198.51.100.1", "192.0.2.2", TCP, 22)
     denied, direct = (
-        why(policy_set, (), compiled, asked)
+        why(Side(policy_set, (), compiled), asked)
         for asked in (ungoverned_port, Question("198.51.100.1", "10.244.1.10", TCP, 8080))
     )
     (note,) = denied.notes

@@ -1,8 +1,10 @@
 """An inventory that changes: positions, choices, and who holds an address."""
 
+from dataclasses import replace
+
 from ringfence.inventory.living import Living
 from ringfence.inventory.ports import DeclaredPorts
-from ringfence.inventory.snapshot import NOWHERE
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, RevisionId, item_key
@@ -51,6 +53,16 @@ def test_a_query_is_told_of_only_where_it_chooses_another() -> None:
     moved = {A.key: (RevisionId(6), pod("a", "carts", "10.0.0.9"))}
     assert there.change(moved)[1] == {CARTS}, "whom it chooses is another one now"
     assert there.change(moved)[1] == set(), "told again"
+
+
+def test_of_two_pods_with_one_address_that_holds_it_which_came_to_it_last() -> None:
+    """Revisions, which have no order, do not tell."""
+    first, second = replace(A, since_ns=1), replace(B, addresses=A.addresses, since_ns=2)
+    for revisions in ((7, 8), (8, 7)):
+        pairs = [(RevisionId(n), one) for n, one in zip(revisions, (first, second), strict=True)]
+        there, then = Living(pairs), Snapshot(pairs)
+        assert there.holder(A.addresses[0]) == there.position(B.key)
+        assert then.at(A.addresses[0]) == then.position(B.key)
 
 
 def test_of_two_holders_the_later_counts() -> None:
