@@ -173,13 +173,11 @@ def _receive(
 
     Each translates by itself what comes to it: the node that told of the last hop received it.
     """
-    addresses = records.column("dialled")
-    rows = [
-        (row, item)
-        for row, item in enumerate(dialled)
-        if item and item.service and addresses[row].tobytes() in item.service.external_addresses
-    ]
-    if not rows:
+    services = (snapshot.items[at].service for at in snapshot.services)
+    external = {address for spec in services if spec for address in spec.external_addresses}
+    packed = np.ascontiguousarray(records.column("dialled")).view("S16").reshape(-1)
+    rows = np.flatnonzero(np.isin(packed, np.array(list(external), dtype="S16")))
+    if not len(rows):
         return
     nodes = {
         (item.cluster, item.name): at
@@ -187,8 +185,9 @@ def _receive(
         if item.kind is ItemKind.NODE
     }
     told = records.column("node")
-    for row, item in rows:
-        node_item[row] = nodes.get((item.cluster, told[row]), NOWHERE)
+    for row in rows.tolist():
+        if item := dialled[row]:
+            node_item[row] = nodes.get((item.cluster, told[row]), NOWHERE)
 
 
 def _in_view(connections: Connections, scope: BitMap) -> NDArray[np.bool_]:

@@ -55,6 +55,11 @@ class Front:
         balancers = self.service.service.balancer_addresses if self.service.service else ()
         return balancers if cluster else (*self.service.addresses, *balancers)
 
+    def serves(self, consumer: Address, dialled: Address) -> bool:
+        """Whether it is served to the consumer at one of its addresses, as source ranges go."""
+        networks = self.service.service.served_from(dialled) if self.service.service else ()
+        return not networks or any(consumer in one for one in networks)
+
     @property
     def masquerades(self) -> bool:
         """Whether a node that receives a connection from outside puts its own address on it."""

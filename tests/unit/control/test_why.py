@@ -85,7 +85,8 @@ def test_source_ranges_keep_out_whomever_policies_allow(
         items=(*ITEMS[:-1], replace(SERVICE, service=spec)),
     )
     compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
-    (one,) = why(policy_set, (), compiled, Question(source, dialled, TCP, port)).connections
+    asked = Question(source, dialled, TCP, port)
+    (one,) = why(Side(policy_set, (), compiled), asked).connections
     assert one.allowed is allowed
     assert bool(one.kept_out) is not allowed
     (node,) = (end.verdict.deciding for end in one.ends if end.verdict.role is EndRole.NODE)
