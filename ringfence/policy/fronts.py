@@ -7,12 +7,12 @@ from functools import cached_property
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import View
+from ringfence.inventory.snapshot import NOWHERE, View
 from ringfence.model.address import Address, host_network
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
 from ringfence.model.ranges import AddressRange, spans
-from ringfence.model.workload import Backend, Item, ServicePort, TrafficPolicy
+from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
 
 MAX_PORT = 65535
 
@@ -176,6 +176,21 @@ class Fronts:
         if len(addresses) > 1:
             held.sort()
         return [(one.front, one.backend) for one in held if self._holds(workload, one)]
+
+    def is_at_home(self, front: Front, backend: Backend) -> bool:
+        """Whether the backend is a pod of the Service's own namespace.
+
+        Only an EndpointSlice that is written by hand leads to others'.
+        """
+        service, items = front.service, self._snapshot.items
+        told = self._snapshot.position(backend.item) if backend.item else NOWHERE
+        return any(
+            at != NOWHERE
+            and items[at].kind is ItemKind.POD
+            and (items[at].cluster, items[at].namespace) == (service.cluster, service.namespace)
+            and backend.address in items[at].addresses
+            for at in (self._snapshot.holder(backend.address), told)
+        )
 
     def taken(
         self, cluster: ClusterId, protocol: int | None, ports: tuple[PortRange, ...]

@@ -10,7 +10,7 @@ from ringfence.kube.objects import service_item
 from ringfence.model.address import Address, parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, PolicyId
-from ringfence.model.policy import Action, CidrEnd, Policy
+from ringfence.model.policy import Action, CidrEnd, End, OwnNodeEnd, Policy, ServiceEnd
 from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.model.workload import Backend, Item, ServicePort, ServiceSpec, ServiceType
 from ringfence.policy import shared
@@ -125,6 +125,37 @@ def test_no_service_claims_what_fail_safes_keep_open_at_a_node(port: int, claime
         assert local
         assert any(node in block for block in policy.sets[local]) == claimed
         assert any(CLAIMED in block for block in policy.sets[local])
+
+
+@pytest.mark.parametrize(
+    ("namespace", "consumer", "provider", "opens"),
+    [
+        (NAMESPACE, app("front-end"), app("carts"), True),
+        ("elsewhere", app("front-end"), app("carts"), False),
+        ("elsewhere", OwnNodeEnd(), app("carts"), False),
+        ("elsewhere", app("front-end"), ServiceEnd("elsewhere", "evil"), True),
+        ("elsewhere", CidrEnd((parse_network("192.0.2.0/24"),)), app("carts"), True),
+    ],
+)
+def test_a_service_of_another_namespace_opens_a_pod_to_nodes_where_a_policy_needs_it(
+    namespace: str, consumer: End, provider: End, opens: bool
+) -> None:
+    """Either way it is told: whoever is masqueraded for it is admitted, or is not."""
+    evil = claiming(spec=CLAIM)
+    assert evil.service
+    spec = replace(evil.service, ports=(ServicePort("x", TCP, 443, 31999),))
+    evil = replace(evil, service=spec, namespace=namespace)
+    policy = Policy(PolicyId("p"), consumer, provider, None, (), Action.ALLOW)
+    compiled = compile_policies(policy_set(policy, items=[*ITEMS, evil]), ())
+    (node2,) = (one for one in compiled.policies.values() if one.node == "node2")
+    (pod,) = (one for one in node2.pods if one.name == "carts")
+    rules = node2.programs[pod.inbound[0]].rules
+    node1 = NODE1.addresses[0]
+    held = [any(node1 in n for n in node2.sets[one.peers]) for one in rules if one.peers]
+    assert any(held) == opens
+    told = [one.text for one in compiled.widenings if one.workload == CARTS.key]
+    word = "admits node addresses" if opens else "does not admit"
+    assert any(text.startswith(word) and text.find(f"{namespace}/evil") > 0 for text in told)
 
 
 def test_no_program_takes_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
