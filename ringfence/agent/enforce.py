@@ -260,9 +260,10 @@ class Enforcer:
             held.asked = asked
             return
         policy = asked.policy
-        if previous is None or previous.frame != ruleset.frame:
+        kept = ruleset.drop_sets if self.backend.keeps_drops else ()
+        if previous is None or not set(previous.drop_sets) <= set(kept):
             self._harvest(place, held)
-        if not self.door.judges(place.netns):
+        if previous is None and not self.door.judges(place.netns):
             # A connection that is older than tracking would stall under the first rules. Where
             # tracking has begun, it is not known whether all were adopted then.
             self.door.start_tracking(place.netns)

@@ -29,6 +29,14 @@ from ringfence.model.errors import InputError
 FAMILY, TABLE = "inet", "ringfence"
 _LIST = f"list table {FAMILY} {TABLE}"
 
+_RULES = "# rules\n"
+_AHEAD = re.compile(rf"^add (set|map) {FAMILY} {TABLE} (\w+)", re.MULTILINE)
+_STAY = re.compile(r"^\tset (\w+)", re.MULTILINE)
+"""The sets that commands make ahead of the rules, and those declared with them."""
+_HELD = {"chain", "map", "set"}
+_KINDS = {"metainfo", "table", "rule"} | _HELD
+"""What our table is made of, as nft lists it."""
+
 # Flags of nft_ctx_output_set_flags, libnftables(3).
 _HANDLE, _JSON, _NUMERIC, _TERSE = 1 << 3, 1 << 4, 0xF << 7, 1 << 11
 _RULE = re.compile(r"\t\t(.+) # handle (\d+)")
@@ -61,8 +69,15 @@ class NftError(KernelError):
 
 
 def apply(netns_path: Path, commands: str) -> None:
-    """Run nft commands as one transaction in a namespace; raises NftError, NamespaceError."""
-    if commands:
+    """Run nft commands as one transaction in a namespace; raises NftError, NamespaceError.
+
+    In the sections "# sets" and "# rules" they take the place of all that the table has: first
+    the sets, and then, at one instant, the rules that ask them.
+    """
+    sets, rules_follow, rules = commands.partition(_RULES)
+    if rules_follow:
+        run_in(netns_path, lambda: _replace(sets, rules))
+    elif commands:
         run_in(netns_path, lambda: _run(commands, 0))
 
 
@@ -104,18 +119,19 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
     never has, is told without its content.
     """
 
-    def read() -> Listing | None:
-        if flags := table_flags(FAMILY, TABLE):
-            return [{"table": {"family": FAMILY, "name": TABLE, "flags": flags}}]
-        try:
-            return _objects(_run(_LIST, _JSON | _NUMERIC | (0 if elements else _TERSE)))
-        except NftError:
-            # Asked afterwards: before, the table might still have gone between the two.
-            if _there():
-                raise
-            return None
+    return run_in(netns_path, lambda: _list(elements=elements))
 
-    return run_in(netns_path, read)
+
+def _list(*, elements: bool) -> Listing | None:
+    if flags := table_flags(FAMILY, TABLE):
+        return [{"table": {"family": FAMILY, "name": TABLE, "flags": flags}}]
+    try:
+        return _objects(_run(_LIST, _JSON | _NUMERIC | (0 if elements else _TERSE)))
+    except NftError:
+        # Asked afterwards: before, the table might still have gone between the two.
+        if _there():
+            raise
+        return None
 
 
 def rule_texts(netns_path: Path) -> dict[int, str]:
@@ -163,6 +179,50 @@ def delete_unused(family: str, table: str, names: Collection[str]) -> None:
                 _run(f"delete chain {family} {table} {chain['name']}", 0)
     if "TABLE" in names and not chains(family, table):
         _run(f"delete table {family} {table}", 0)
+
+
+def _replace(sets: str, rules: str) -> None:
+    """Load sets, and then rules in the place of all others; a failure leaves those whole."""
+    standing = _list(elements=False) or []
+    ours = all(
+        found.keys() & _KINDS and "flags" not in found.get("table", ()) for found in standing
+    )
+    if not (ours and _in_turn(standing, sets, rules)):
+        # What others put in the way goes along with the table, at the price of an instant.
+        table = f"table {FAMILY} {TABLE}\n"
+        _run(f"add {table}delete {table}add {table}{sets}{rules}", 0)
+
+
+def _in_turn(standing: Listing, sets: str, rules: str) -> bool:
+    """Load sets, change rules, and take the old sets away, by a transaction each.
+
+    In one, a packet might look into a set of ranges before it holds what came along with the
+    packet's rules, and into any after it went with them. Returns whether it was done.
+    """
+    ahead = {name: kind for kind, name in _AHEAD.findall(sets)}
+    stay = {*ahead, *_STAY.findall(rules)}
+    again: dict[str, str] = {}
+    chains, old = "", ""
+    for kind, body in ((kind, found[kind]) for found in standing for kind in _HELD & found.keys()):
+        # By its handle a map is deleted as a set.
+        what = "chain" if kind == "chain" else "set"
+        gone = f"delete {what} {FAMILY} {TABLE} handle {body['handle']}\n"
+        if kind == "chain":
+            chains += gone
+        elif body["name"] not in stay:
+            old += gone
+        elif body["name"] in ahead:
+            again[body["name"]] = f"flush {kind} {FAMILY} {TABLE} {body['name']}\n"
+    try:
+        _run(f"add table {FAMILY} {TABLE}\n{''.join(again.values())}{sets}", 0)
+        _run(f"flush table {FAMILY} {TABLE}\n{chains}{rules}", 0)
+        _run(old, 0)
+    except NftError:
+        for name in ahead.keys() - again.keys():
+            with suppress(NftError):  # not even made, or asked already
+                _run(f"delete {ahead[name]} {FAMILY} {TABLE} {name}\n", 0)
+        return False
+    return True
 
 
 def _there() -> bool:

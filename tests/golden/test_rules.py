@@ -79,9 +79,7 @@ def test_rules(golden: Golden, name: str, backend: Backend) -> None:
     (policy,) = (p for p in compiled.policies.values() if p.node == "node1")
     parts = {"node": backend.render_node(policy)}
     parts |= {pod.name: backend.render_pod(policy, pod) for pod in policy.pods}
-    text = "".join(
-        f"# {where}\n{backend.transaction(rules, None)}\n" for where, rules in parts.items()
-    )
+    text = "".join(f"# {where}\n{backend.text(rules)}\n" for where, rules in parts.items())
     golden(name, text)
 
 
@@ -98,7 +96,7 @@ def test_the_gate_before_new_pods(golden: Golden) -> None:
         Passage("veth3f2a", parse_address(text)) for text in ("10.244.1.10", "fd00:244:1::a")
     ]
     backend = Nftables()
-    golden("gate.nft", backend.transaction(backend.render_node(alone, released), None))
+    golden("gate.nft", backend.text(backend.render_node(alone, released)))
 
 
 def describe(compiled: Compiled) -> str:

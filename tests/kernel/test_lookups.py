@@ -90,7 +90,7 @@ def test_another_policy_changes_elements_only(node: Node) -> None:
     )
     nft.apply(server.path, BACKEND.transaction(before, None))
     commands = BACKEND.transaction(after, before)
-    name = "rf_input_4_0"
+    name = server.ours("rf_input_4_0")
     assert commands == (
         f"add element inet ringfence {name} {{ 10.3.40.0-10.3.40.255 . tcp . 1640 }}\n"
     )

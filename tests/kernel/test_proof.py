@@ -269,7 +269,7 @@ def tamper(
     resets = (rule["handle"] for rule in rules if {"reject": {"type": "tcp reset"}} in rule["expr"])
     reset = next(resets, 0)
     for command in script:
-        full = command.replace(" |", " inet ringfence", 1)
+        full = where.ours(command.replace(" |", " inet ringfence", 1))
         nft.apply(where.path, full.format(admit=admit, last=last, reset=reset))
     return prove(policy, binding, nft.list_table(where.path) or ())
 

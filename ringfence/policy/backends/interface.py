@@ -5,7 +5,7 @@ transaction that leads from one ruleset to the next; what it cannot express it r
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ringfence.model.policy import Direction
@@ -31,16 +31,22 @@ class Ruleset:
 
     It is empty where nothing is governed.
     Tuples that it drops are collected in `drop_sets`, each with the mark of what dropped it.
+    How those sets are declared that are made ahead of the rules, `ahead` tells.
     """
 
     frame: str
     sets: Mapping[str, frozenset[str]]
     drop_sets: tuple[str, ...]
     denials: Mapping[int, Denial]
+    ahead: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):
     """One kernel mechanism."""
+
+    @property
+    def keeps_drops(self) -> bool:
+        """Whether drop sets that stay keep what they hold when the frame changes."""
 
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
@@ -59,3 +65,6 @@ class Backend(Protocol):
 
         Empty if there is nothing to do.
         """
+
+    def text(self, ruleset: Ruleset) -> str:
+        """The rules as people read them and compare them with others."""

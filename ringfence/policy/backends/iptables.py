@@ -98,6 +98,8 @@ def lines_of(policy: NodePolicy, rule: Rule, direction: Direction) -> Iterator[s
 class Iptables:
     """The back end for kernels without nftables, or whose administrators want none of it."""
 
+    keeps_drops = False
+
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
         table = _Table(policy)
@@ -135,6 +137,10 @@ class Iptables:
             if program is not None:
                 table.own_end(hook, direction, (program,), binding.addresses, rules)
         return table.ruleset()
+
+    def text(self, ruleset: Ruleset) -> str:
+        """The rules and sets as they are loaded where there are none."""
+        return self.transaction(ruleset, None)
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """The sets that `previous` lacks, and all rules, unless there is nothing to do."""

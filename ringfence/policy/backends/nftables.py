@@ -10,8 +10,10 @@ would otherwise adopt the rest of a connection that was cut; then the program of
 family decides (`nftables_table.py`).
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from hashlib import sha256
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
@@ -22,11 +24,11 @@ from ringfence.policy.backends.nftables_table import (
     FROM_LOOPBACK,
     NEIGHBOURS,
     TABLE,
+    TAG,
     TO_LOOPBACK,
     Family,
     Programs,
     Table,
-    protocol_match,
 )
 from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
@@ -55,17 +57,23 @@ _DHCP = {
     ),
     Direction.OUTBOUND: (
         "meta nfproto ipv4 udp sport 68 udp dport 67 accept",
-        "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
+        *(
+            f"ip6 daddr {to} udp sport 546 udp dport 547 accept"
+            for to in ("fe80::/10", "ff02::1:2")
+        ),
     ),
 }
 _INTERFACE = {Direction.OUTBOUND: "iifname", Direction.INBOUND: "oifname"}
 # The answer to a connection that is rejected: only errors, and resets, are made in its name.
 _OWN_RESET = "ct state related tcp flags & rst == rst accept"
+_ASKED = re.compile(r"@(rf_\w+)")
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
 class Nftables:
     """The back end for kernels with nftables' inet family."""
+
+    keeps_drops = True
 
     def __init__(self) -> None:
         self._programs: Programs | None = None
@@ -113,15 +121,22 @@ class Nftables:
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """The nft commands from `previous` to `desired`: set elements alone where that does.
 
-        Another's tables are never touched.
+        Else the sets of ranges, named after the rules that are to ask them, and then those rules:
+        the kernel shows what such a set holds an instant after rules of the same transaction.
         """
+        tag = f"_{sha256(desired.frame.encode()).hexdigest()[:TAG]}"
         if previous is None or previous.frame != desired.frame:
-            fresh = "".join(_change("add", name, held) for name, held in desired.sets.items())
-            # Adding it first makes the deletion of a table that may not be there succeed.
-            return f"add table {TABLE}\ndelete table {TABLE}\n{desired.frame}{fresh}"
-        changed = [(name, previous.sets[name], held) for name, held in desired.sets.items()]
+            return _whole(desired, tag, () if previous else desired.drop_sets)
+        changed = [
+            (_tagged(name, desired, tag), previous.sets[name], held)
+            for name, held in desired.sets.items()
+        ]
         gone = "".join(_change("delete", name, old - new) for name, old, new in changed)
         return gone + "".join(_change("add", name, new - old) for name, old, new in changed)
+
+    def text(self, ruleset: Ruleset) -> str:
+        """What is loaded where nothing is, but for what names sets after the rules."""
+        return _whole(ruleset, "", ())
 
     def _table(self, policy: NodePolicy) -> Table:
         if self._programs is None or self._programs.policy is not policy:
@@ -200,7 +215,7 @@ def _exposure(table: Table, exposed: Exposure, family: Family) -> str:
         if exposed.local is None
         else f"{family.header} daddr @{table.set_name(exposed.local, family)}"
     )
-    dialled = protocol_match(exposed.protocol, exposed.ports)
+    dialled = table.dialled(exposed.protocol, exposed.ports)
     return f"{where} {dialled} goto rf_received_{family.number}"
 
 
@@ -235,6 +250,24 @@ def _control_plane(ends: Iterable[tuple[Address, int]]) -> tuple[str, ...]:
 
 def _header(address: Address) -> tuple[str, str]:
     return ("ip" if is_v4(address) else "ip6"), format_address(address)
+
+
+def _whole(ruleset: Ruleset, tag: str, begun_anew: Iterable[str]) -> str:
+    """The whole table, in the sections that `kernel/nft.py` loads one after the other."""
+    ahead = [
+        f"add {declared.replace(name, f'{TABLE} {name}{tag}', 1)}\n"
+        f"{_change('add', name + tag, ruleset.sets[name])}"
+        for name, declared in ruleset.ahead.items()
+    ]
+    frame = _ASKED.sub(lambda met: f"@{_tagged(met[1], ruleset, tag)}", ruleset.frame)
+    filled = [name for name in ruleset.sets if name not in ruleset.ahead]
+    emptied = "".join(f"flush set {TABLE} {name}\n" for name in (*filled, *begun_anew))
+    fresh = "".join(_change("add", name, ruleset.sets[name]) for name in filled)
+    return f"# sets\n{''.join(ahead)}# rules\n{frame}{emptied}{fresh}"
+
+
+def _tagged(name: str, ruleset: Ruleset, tag: str) -> str:
+    return f"{name}{tag}" if name in ruleset.ahead else name
 
 
 def _change(verb: str, name: str, elements: frozenset[str]) -> str:

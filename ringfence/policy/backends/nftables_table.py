@@ -8,6 +8,7 @@ there; the packet dies with a mark of ours, so that who listens to drops knows i
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from ipaddress import IPv6Address
 
 from ringfence.model.address import Address, Network, format_address
@@ -19,6 +20,8 @@ from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
 
 TABLE = "inet ringfence"
+TAG = 8
+"""Digits after the name of a set, which tell what rules ask it."""
 PRIORITY = -150
 DROP_SET_SIZE = 4096
 """Distinct tuples that a namespace remembers at a time, of each family."""
@@ -49,8 +52,16 @@ _PORT_MATCH = {
     ICMP: "icmp type . icmp code",
     ICMPV6: "icmpv6 type . icmpv6 code",
 }
+_PORT_TYPE = {
+    TCP: "inet_service",
+    UDP: "inet_service",
+    SCTP: "inet_service",
+    ICMP: "icmp_type . icmp_code",
+    ICMPV6: "icmpv6_type . icmpv6_code",
+}
 _FAMILY_OF = {ICMP: 4, ICMPV6: 6}
 """Where nftables knows the types of ICMP."""
+_ANY_CODE = " . 0-255"
 _SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MARKED = f"meta mark set {DROP_MARK:#x}"
 _ENDS = {
@@ -125,7 +136,9 @@ class Table:
     _chains: list[str] = field(default_factory=list)
     _shared: dict[SetId, None] = field(default_factory=dict)
     _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
-    """What one lookup asks: declaration and elements, by set name."""
+    """What one rule asks: declaration and elements, by set name."""
+    _filled: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    """The same of sets without ranges, which change with the rules."""
     _marks: Marks = field(default_factory=Marks)
     _ends: set[str] = field(default_factory=set)
     """The chains that denied packets are sent to."""
@@ -141,8 +154,8 @@ class Table:
         self.chain(name, (head, *lines))
 
     def own_set(self, name: str, declared: str, elements: frozenset[str]) -> None:
-        """A set that the table has besides those of the policy."""
-        self._own[name] = f"set {name} {{ {declared} }}", elements
+        """A set without ranges that the table has besides those of the policy."""
+        self._filled[name] = f"set {name} {{ {declared} }}", elements
 
     def program(
         self, name: str, direction: Direction, program: ProgramId, allows: str = "accept"
@@ -171,7 +184,7 @@ class Table:
             if held is not None
         ]
         if rule.protocol is not None:
-            words.append(protocol_match(rule.protocol, rule.ports))
+            words.append(self.dialled(rule.protocol, rule.ports))
         denies = rule.action is Action.DENY
         verdict = (
             self.denied(rule.handle, direction, rejects=rule.rejects)
@@ -189,6 +202,22 @@ class Table:
         chain = _REJECT if rejects and not self.silent else _DROP
         self._ends.add(chain)
         return f"goto {chain}"
+
+    def dialled(self, protocol: int, ports: tuple[PortRange, ...]) -> str:
+        """What matches packets of the protocol to one of the ports, to any if there are none."""
+        if not ports:
+            return f"meta l4proto {protocol}"
+        written = tuple(map(_messages if protocol in _FAMILY_OF else str, ports))
+        if len(written) == 1 and protocol not in _FAMILY_OF:
+            return f"{_PORT_MATCH[protocol]} {written[0]}"
+        if len(written) == 1 and written[0].endswith(_ANY_CODE):
+            return f"{format_protocol(protocol).lower()} type {ports[0].first >> 8}"
+        if not any("-" in one for one in written):
+            return f"{_PORT_MATCH[protocol]} {{ {', '.join(written)} }}"
+        name = ports_name(protocol, ports)
+        declared = f"set {name} {{ type {_PORT_TYPE[protocol]}; flags interval; }}"
+        self._own[name] = declared, frozenset(written)
+        return f"{_PORT_MATCH[protocol]} @{name}"
 
     def set_name(self, held: SetId, family: Family) -> str:
         """The name of a set of the policy, which the table then holds."""
@@ -221,10 +250,11 @@ class Table:
             for held in sorted(self._shared)
             for family in FAMILIES
         }
-        declared = [
-            *(f"set {n} {{ type {f.type}; flags interval; }}" for n, (f, _) in shared.items()),
-            *(text for text, _ in self._own.values()),
-        ]
+        ahead = {
+            name: f"set {name} {{ type {family.type}; flags interval; }}"
+            for name, (family, _) in shared.items()
+        }
+        declared = [text for text, _ in self._filled.values()]
         if self._marks.given:
             for chain in sorted(self._ends):
                 self.chain(chain.removeprefix("rf_"), (f"jump {_DENIED}", *_ENDS[chain]))
@@ -237,9 +267,10 @@ class Table:
         }
         return Ruleset(
             frame=f"table {TABLE} {{\n{sets}{''.join(self._chains)}}}\n" if self._chains else "",
-            sets=elements | {name: held for name, (_, held) in self._own.items()},
+            sets=elements | {name: held for name, (_, held) in (self._own | self._filled).items()},
             drop_sets=tuple(_DROP_SETS) if self._marks.given else (),
             denials={mark: denial for denial, mark in self._marks.given.items()},
+            ahead=ahead | {name: text for name, (text, _) in self._own.items()},
         )
 
 
@@ -279,12 +310,10 @@ def _denied_lines() -> Iterator[str]:
     yield f"update @{_DROP}_lost {{ meta mark counter }}"
 
 
-def protocol_match(protocol: int, ports: tuple[PortRange, ...]) -> str:
-    """What matches packets of the protocol to one of the ports, to any if there are none."""
-    if not ports:
-        return f"meta l4proto {protocol}"
-    written = map(_messages if protocol in _FAMILY_OF else str, ports)
-    return f"{_PORT_MATCH[protocol]} {{ {', '.join(written)} }}"
+def ports_name(protocol: int, ports: tuple[PortRange, ...]) -> str:
+    """The name of the set of several ports of which some are ranges."""
+    said = f"{protocol} {' '.join(map(str, ports))}"
+    return f"rf_p{blake2b(said.encode(), digest_size=8).hexdigest()}"
 
 
 def _check(rule: Rule) -> None:

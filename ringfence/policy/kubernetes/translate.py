@@ -10,7 +10,7 @@ widenings.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
@@ -104,7 +104,8 @@ class KubernetesTranslator:
         stages = []
         counting = [self._layer.rules[place] for place in places]
         for _, some in groupby(counting, key=lambda rule: rule.decision.stage):
-            stages.append([one for rule in some for one in self._stated(rule, at, counting, made)])
+            reached = _reached(some)
+            stages.append([r for one in reached for r in self._stated(one, at, counting, made)])
         if direction is Direction.INBOUND:
             made.rules += self._from_nodes(counting, at, made)
         rules = self._in_order(stages)
@@ -280,6 +281,15 @@ class KubernetesTranslator:
     def _nodes(self, cluster: ClusterId) -> tuple[str, Ranges]:
         addresses = self._fronts.node_addresses.get(cluster, ())
         return f"nodes of {cluster}", of_addresses(addresses)
+
+
+def _reached(rules: Iterable[OrderedRule]) -> Iterator[OrderedRule]:
+    """The rules of a stage up to the one that decides over everything."""
+    for rule in rules:
+        yield rule
+        inbound = rule.direction is Direction.INBOUND
+        if rule.protocol is None and (rule.consumer if inbound else rule.provider).anyone:
+            return
 
 
 def _masquerading(front: Front) -> str:

@@ -39,6 +39,8 @@ NODE, POD, FREE, ODD = (
 class Recorder:
     """A back end that writes down for whom it renders, and cannot express one of them."""
 
+    keeps_drops = True
+
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         if binding.uid == "odd":
             raise UnsupportedError("cannot be said")
@@ -50,6 +52,9 @@ class Recorder:
         return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
+        raise NotImplementedError
+
+    def text(self, ruleset: Ruleset) -> str:
         raise NotImplementedError
 
 
