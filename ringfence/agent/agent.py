@@ -67,6 +67,8 @@ class Agent:
         self._enforcer = enforcer(config.backend)
         self._kernel = KernelThread()
         self._look_now = asyncio.Event()
+        self._listed_at = -float("inf")
+        """When the runtime was last asked, by the loop's clock; long ago where it is to be."""
         self._here = Here()
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._unreached: dict[str, str] = {}
@@ -144,6 +146,7 @@ class Agent:
                 async for interfaces in watch_interfaces():
                     self._here.interfaces = interfaces
                     await self._attach()
+                    self._listed_at = -float("inf")
                     self._look_now.set()
             except KernelError as error:  # such as a listing that a change came in between
                 log.warning("interfaces not followed", problem=str(error))
@@ -175,7 +178,8 @@ class Agent:
         applied: tuple[Order | None, tuple[Pod, ...]] | None = None
         while not self._stopping.is_set():
             self._look_now.clear()
-            await self._list_pods()
+            if not self._pods_known():
+                await self._list_pods()
             try:
                 found = self._sandboxes, self._here.interfaces
                 before = self._here.pods, self._unreached
@@ -218,9 +222,16 @@ class Agent:
             if before.get(uid) != problem:
                 log.warning("pod not reached", pod=uid, problem=problem)
 
+    def _pods_known(self) -> bool:
+        """Whether a directive can be followed without another look at which pods are here."""
+        policy = self._orders.order.policy if self._orders.order else None
+        bound = {pod.uid for pod in policy.pods} if policy else set()
+        lately = asyncio.get_running_loop().time() < self._listed_at + self._config.poll_seconds
+        return lately and bound <= {pod.place.uid for pod in self._here.pods}
+
     async def _list_pods(self) -> None:
         """Ask the runtime; while it does not answer, the pods are those that it last told."""
-        problem = ""
+        self._listed_at, problem = asyncio.get_running_loop().time(), ""
         try:
             if self._runtime:
                 self._sandboxes = await self._runtime.sandboxes()
