@@ -49,6 +49,9 @@ class View(Protocol):
     def holder(self, address: Address) -> int:
         """As `at`, for who depends on the address anyhow."""
 
+    def position(self, key: ItemKey) -> int:
+        """The item's position, NOWHERE if it is not there."""
+
     def note(self, fact: Hashable) -> None:
         """Say that what is made now depends on a fact; see `living.Living`."""
 

@@ -85,6 +85,14 @@ class ServiceSpec:
     """Of the external addresses those of a load balancer, for which `source_ranges` hold."""
     source_ranges: tuple[Network, ...] = ()
 
+    def serving(self, port: ServicePort) -> tuple[Backend, ...]:
+        """The backends that serve one of its ports: those of its name and of its protocol."""
+        return tuple(
+            one
+            for one in self.backends
+            if one.serving and (one.service_port, one.protocol) == (port.name, port.protocol)
+        )
+
     def served_from(self, dialled: Address) -> tuple[Network, ...]:
         """From where kube-proxy serves at one of its addresses; none stands for from anywhere.
 

@@ -190,7 +190,11 @@ def _chosen(service: Item, protocol: int, port: int, notes: list[str]) -> list[B
         for one in service.service.ports
         if one.protocol == protocol and port in (one.port, one.node_port)
     }
-    backends = [one for one in service.service.backends if one.service_port in names]
+    backends = [
+        one
+        for one in service.service.backends
+        if one.service_port in names and one.protocol == protocol
+    ]
     serving = [one for one in backends if one.serving]
     if backends and not serving:
         notes.append(f"Service {service.display} has no serving backend: judged as if all served")

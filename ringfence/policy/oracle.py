@@ -255,7 +255,8 @@ class Oracle:
             for address in nodes if front.node_port else ():
                 yield address, front.protocol, front.node_port
             for backend in spec.backends if direct else ():
-                if backend.serving and backend.service_port == front.name:
+                leads_there = backend.service_port, backend.protocol
+                if backend.serving and leads_there == (front.name, front.protocol):
                     yield backend.address, backend.protocol, backend.port
 
     def _is_api_server(

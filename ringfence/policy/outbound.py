@@ -30,7 +30,7 @@ class Outbound:
         """The rules in the consumer's namespace: towards what is dialled."""
         end = rule.provider
         local = self._who.local(rule, rule.consumer, at, consumer=True)
-        cluster = self._who.snapshot.items[at].cluster if end.same_cluster else None
+        cluster = self._who.snapshot.items[at].cluster
         own = at if end.own_node or rule.consumer.own_node else NOWHERE
         part = rule.consumer.part, end.part, rule.ports
         key = (rule.decision.place, part, local, cluster, own, self._is_routed(at))
@@ -44,19 +44,19 @@ class Outbound:
         return item.kind is ItemKind.POD and not item.host_network
 
     def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[Hop]:
-        end = rule.provider
+        end, home = rule.provider, self._who.snapshot.items[at].cluster
         if everyone(end, rule.consumer) and not rule.ports:
             yield Hop.of(rule, None, rule.protocol, (), local)
             return
         if end.services:
-            cluster = self._who.snapshot.items[at].cluster if end.same_cluster else ""
+            cluster = home if end.same_cluster else ""
             fronts = self._who.fronts.of_services(end.services, rule.protocol, rule.ports)
             meant = [front for front in fronts if cluster in ("", front.service.cluster)]
             named, ranges = self._who.side(rule, at, consumer=False)
             if rule.consumer.own_node:
-                yield from self._to_own_pods(rule, named, ranges, meant, local)
+                yield from self._to_own_pods(rule, named, ranges, meant, local, home)
                 return
-            yield from self._to_fronts(rule, named, meant, local)
+            yield from self._to_fronts(rule, named, meant, local, home)
             yield from self._to_backends(rule, named, meant, local)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
@@ -73,15 +73,36 @@ class Outbound:
             if rule.protocol is None:
                 yield Hop(None, "denies nodes nothing but ICMP and protocols with ports")
         if end.ranges or end.anyone:
-            # What stands behind a Service is met after DNAT, never its own address.
-            meaning = f"{meaning} but Services"
-            self._who.snapshot.note(SERVICE_ADDRESSES)
-            ranges = subtract(ranges, self._who.fronts.service_ranges)
+            meaning, ranges, hops = self._but_services(rule, meaning, ranges, local, home)
+            yield from hops
         peers = self._who.sets.name(meaning, ranges)
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         meaning, ranges = self._who.side(rule, at, consumer=False)
         behind = self._behind(rule, meaning, ranges) if self._is_routed(at) else None
-        yield from self._parted(rule, meaning, self._meant(rule, ranges), local, behind)
+        yield from self._parted(rule, meaning, self._meant(rule, ranges), local, home, behind)
+
+    def _but_services(
+        self, rule: OrderedRule, meaning: str, ranges: Ranges, local: SetId | None, home: ClusterId
+    ) -> tuple[str, Ranges, list[Hop]]:
+        """The ranges without addresses of Services, and rules for what else is meant at these.
+
+        What stands behind a Service is met after DNAT, never its own address.
+        """
+        self._who.snapshot.note(SERVICE_ADDRESSES)
+        translated = self._who.fronts.translated(home)
+        meaning, left, hops = (
+            f"{meaning} but Services of {home}",
+            subtract(ranges, translated.whole),
+            [],
+        )
+        for addresses, taken in translated.ports:
+            others = subtract(left, addresses)
+            if others != left:
+                peers = self._who.sets.name(f"{meaning} at {taken}", subtract(left, others))
+                rest = but_ports(rule.protocol, rule.ports, taken)
+                hops += [Hop.of(rule, peers, *dialled, local) for dialled in rest]
+                left = others
+        return meaning, left, hops
 
     def _behind(self, rule: OrderedRule, meaning: str, ranges: Ranges) -> Behind:
         """The providers as they answer behind a Service: who does is chosen after this hop."""
@@ -95,6 +116,7 @@ class Outbound:
         ranges: Ranges,
         fronts: Iterable[Front],
         local: SetId | None,
+        home: ClusterId,
     ) -> Iterator[Hop]:
         """The Services that a policy names, from a node as far as it runs the backends itself."""
         found, narrowed = [], []
@@ -104,7 +126,7 @@ class Outbound:
                 found.append((front, len(mine) == len(front.backends)))
                 narrowed.append(replace(front, backends=mine))
         yield from self._to_backends(rule, named, narrowed, local)
-        yield from self._parted(rule, named, found, local)
+        yield from self._parted(rule, named, found, local, home)
 
     def _parted(
         self,
@@ -112,6 +134,7 @@ class Outbound:
         named: str,
         fronts: Iterable[tuple[Front, bool]],
         local: SetId | None,
+        home: ClusterId,
         behind: Behind | None = None,
     ) -> Iterator[Hop]:
         """Rules towards Services of which the rule means all backends, or only those `behind`."""
@@ -121,10 +144,10 @@ class Outbound:
                 whole.append(front)
             elif rule.action is Action.ALLOW or behind:
                 text = partly_meant(front, rule.action, judged=behind is not None)
-                yield from self._to_fronts(rule, named, [front], local, text, behind)
+                yield from self._to_fronts(rule, named, [front], local, home, text, behind)
             else:
                 yield Hop(None, partly_meant(front, rule.action, judged=False))
-        yield from self._to_fronts(rule, named, whole, local)
+        yield from self._to_fronts(rule, named, whole, local, home)
 
     def _meant(self, rule: OrderedRule, ranges: Ranges) -> list[tuple[Front, bool]]:
         """The Services of which the rule means a backend, and whether it means them all."""
@@ -165,21 +188,26 @@ class Outbound:
         named: str,
         fronts: Iterable[Front],
         local: SetId | None,
+        home: ClusterId,
         widening: str = "",
         behind: Behind | None = None,
     ) -> Iterator[Hop]:
-        """Rules towards the addresses of Services and towards their node ports."""
+        """Rules towards the addresses of Services and towards their node ports.
+
+        `home` is the consumer's Kubernetes cluster.
+        """
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
         node_ports: dict[tuple[ClusterId, int], set[int]] = {}
         for front in fronts:
             port, cluster = front.port, front.service.cluster
             key = cluster, port.protocol, port.port
-            dialled.setdefault(key, set()).update(front.addresses)
+            dialled.setdefault(key, set()).update(front.dialled_from(home))
             if port.node_port:
                 node_ports.setdefault((cluster, port.protocol), set()).add(port.node_port)
         for (cluster, protocol, number), addresses in sorted(dialled.items()):
             if addresses:
                 meaning = f"fronts of {named} {rule.ports} {cluster} {protocol}/{number} {widening}"
+                meaning += "" if home == cluster else f" from {home}"
                 peers = self._who.sets.name(meaning, of_addresses(addresses))
                 ports = (PortRange(number, number),)
                 yield Hop.of(rule, peers, protocol, ports, local, widening, behind)

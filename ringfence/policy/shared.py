@@ -5,9 +5,11 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
+from ringfence.model.errors import InputError
 from ringfence.policy.program import Program, ProgramId, Rule, SetId
 
-_DIGEST = 16
+_DIGEST = 32
+"""Hex digits: nobody finds two programs of one name, though they write the rules of both."""
 
 
 class Programs:
@@ -24,13 +26,16 @@ class Programs:
         return len(self._held)
 
     def share(self, rules: Iterable[Rule]) -> ProgramId:
-        """The name of the program that rules are."""
+        """The name of the program that rules are; raises InputError if another one has it."""
         reached = effective(rules)
         name = self._named.get(reached)
         if name is None:
             program = Program(reached)
             digest = hashlib.sha256(msgspec.json.encode(program, order="deterministic"))
-            name = self._named[reached] = ProgramId("p" + digest.hexdigest()[:_DIGEST])
+            name = ProgramId("p" + digest.hexdigest()[:_DIGEST])
+            if name in self._held:
+                raise InputError(f"two programs have the name {name}")
+            self._named[reached] = name
             self._held[name] = program
             self._sets[name] = sets_of(reached)
         return name

@@ -160,7 +160,8 @@ def services(draw: st.DrawFn, pods: list[Item]) -> list[Item]:
             backends = tuple(
                 Backend(
                     port.name,
-                    port.protocol,
+                    # Its slice may be written by hand, and say something else than the Service.
+                    draw(st.sampled_from([port.protocol, port.protocol, UDP])),
                     pod.addresses[0],
                     8079,
                     draw(st.booleans()),
@@ -366,6 +367,8 @@ class Dialling:
         self._held = [address for one in items for address in one.addresses] + OUTSIDE
         self._pods = [one for one in items if one.kind is ItemKind.POD]
         self._nodes = {(one.cluster, one.name): one for one in items if one.kind is ItemKind.NODE}
+        services = [spec for one in items if (spec := one.service)]
+        self._external = [address for spec in services for address in spec.external_addresses]
         self._receivers = [node.addresses[0] for node in self._nodes.values()]
         self._ways = [
             (one, spec, front, backend)
@@ -383,7 +386,7 @@ class Dialling:
         reached = backend.address, backend.port
         match digits.choose(["plain", "probe", "direct", "service", "received", "odd"]):
             case "plain":
-                its, at = digits.choose(self._held), digits.choose(PORTS)
+                its, at = digits.choose([*self._held, *self._external]), digits.choose(PORTS)
                 return Connection(protocol, consumer, its, at, its, at)
             case "probe":
                 pod, at = digits.choose(self._pods), digits.choose(PORTS)

@@ -53,7 +53,10 @@ def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Con
                 deciding = decided(compiled, item, role, asked[row], source)
                 widened = reported(compiled, (item, role, asked[row]))
                 if decision.action is Action.ALLOW:
-                    assert deciding.action is Action.ALLOW, (role, asked[row], item.key)
+                    passes = deciding.action is Action.ALLOW
+                    if source != asked[row].consumer and is_foreign(items, asked[row], item):
+                        passes |= (item.key, format_handle(decision)) in widened
+                    assert passes, (role, asked[row], item.key)
                 elif deciding.action is Action.ALLOW:
                     told = {(item.key, one) for one in (format_handle(decision), deciding.handle)}
                     assert told & widened, (role, asked[row], item.key, deciding)
@@ -109,11 +112,16 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         for address, number in dialled_at(items, one, port.port, port.node_port)
     }
     front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
-    if front is None:
-        leads_nowhere = any(asked.dialled in _fronts(one) for one in items)
+    at = snapshot.at(asked.consumer)
+    home = snapshot.items[at].cluster if at != NOWHERE else None
+    if front is None or claimed_elsewhere(front[0], asked, home):
+        # An external address may be somebody's, and is as far as no Service has the port.
+        leads_nowhere = any(asked.dialled in one.addresses for one in items if one.service)
         return reached == dialled and asked.node is None and not leads_nowhere
     one, port = front
     assert one.service
+    if home not in {None, "", one.cluster} and asked.dialled in one.addresses:
+        return False  # each Kubernetes cluster has ClusterIPs of its own
     received = not one.addresses or asked.dialled not in one.addresses
     if received != (asked.node is not None):
         return False
@@ -126,6 +134,24 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         and backend.protocol == asked.protocol
         for backend in one.service.backends
     )
+
+
+def claimed_elsewhere(one: Item, asked: Connection, home: str | None) -> bool:
+    """Whether the Service just claims the address, in another Kubernetes cluster than `home`.
+
+    Nobody but that cluster's nodes is known to translate it, for their own pods and outsiders.
+    """
+    spec = one.service
+    claims = spec is not None and asked.dialled in spec.external_addresses
+    balances = spec is not None and asked.dialled in spec.balancer_addresses
+    return claims and not balances and home not in {None, one.cluster}
+
+
+def is_foreign(items: list[Item], asked: Connection, backend: Item) -> bool:
+    """Whether somebody inside comes by a Service that is not of the backend's namespace."""
+    (service,) = led_by(items, asked)
+    inside = any(asked.consumer in one.addresses and one.cluster for one in items)
+    return inside and service.cluster != backend.cluster
 
 
 def _fronts(one: Item) -> tuple[Address, ...]:

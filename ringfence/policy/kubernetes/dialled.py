@@ -52,11 +52,12 @@ class Dialled:
         for front in fronts.all:
             if front.backends:
                 (inside if front.service.cluster == cluster else outside).append(front)
-        taken = {socket for front in inside for socket in _sockets(front)}
+        taken = {socket for front in inside for socket in _sockets(front, cluster)}
         self._fronts = inside + outside
         self._addresses = [one.addresses for one in inside]
         self._addresses += [
-            tuple(socket[0] for socket in _sockets(one) if socket not in taken) for one in outside
+            tuple(socket[0] for socket in _sockets(one, cluster) if socket not in taken)
+            for one in outside
         ]
         backends = [(b.address, b.port) for one in self._fronts for b in one.backends]
         own = [
@@ -153,5 +154,6 @@ class Dialled:
         return self._peers[peers]
 
 
-def _sockets(front: Front) -> Iterator[_Socket]:
-    return ((address, front.port.protocol, front.port.port) for address in front.addresses)
+def _sockets(front: Front, cluster: ClusterId) -> Iterator[_Socket]:
+    port = front.port
+    return ((address, port.protocol, port.port) for address in front.dialled_from(cluster))
