@@ -85,6 +85,8 @@ class Enforcer:
         `outcome` is what came of it, in the end.
         """
         self.tampered = False
+        if order.policy:
+            order = replace(order, policy=self.backend.sayable(order.policy))
         # The node first: who is gone must not leave the gate open for who gets its address.
         places = sorted(places, key=lambda place: bool(place.uid))
         node = next((place for place in places if not place.uid), None)

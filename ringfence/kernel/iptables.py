@@ -33,6 +33,10 @@ from ringfence.model.protocol import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP
 _FAMILIES = {4: "ip", 6: "ip6"}
 """With what the names of their tools and tables begin."""
 _HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+_PLACES = {
+    hook: nft.Place("route" if hook == "OUTPUT" else "filter", hook.lower(), -150)
+    for hook in _HOOKS
+}
 _OURS = "RINGFENCE-"
 _MADE = f"{_OURS}MADE-"
 """Empty chains of ours that tell what was not there before: a chain of mangle, or `TABLE`."""
@@ -167,6 +171,11 @@ class Iptables:
     # In the thread's namespace
 
     def _apply(self, parts: dict[str, str]) -> None:
+        if self._variant == "nft":  # which leaves chains of mangle where it finds them
+            for family, name in _FAMILIES.items():
+                asked = f"\n{parts[f'IPv{family}']}"
+                places = {h: place for h, place in _PLACES.items() if f"\n-I {h} -j" in asked}
+                nft.delete_misplaced(name, "mangle", places, _OURS)
         before = {family: self._mangle(family) for family in _FAMILIES}
         wanted = {family: parts[f"IPv{family}"] for family in _FAMILIES}
         done: list[int] = []

@@ -1,6 +1,7 @@
 """The door to nftables: libnftables within this process, in the namespace that is meant.
 
-A transaction goes through whole or not at all. Nothing but our own table is ever changed.
+A transaction goes through whole or not at all. Nothing but our own table is ever
+changed, and what iptables-nft made for us.
 """
 
 import ctypes
@@ -9,11 +10,11 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -62,6 +63,14 @@ _FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
 _GET_TABLE = 10 << 8 | 1
 _NAME, _FLAGS = 1, 2
 _GENERIC = struct.Struct("=BBH")  # nfgenmsg
+
+
+class Place(NamedTuple):
+    """Where the kernel calls a base chain."""
+
+    type: str
+    hook: str
+    priority: int
 
 
 class NftError(KernelError):
@@ -179,6 +188,34 @@ def delete_unused(family: str, table: str, names: Collection[str]) -> None:
                 _run(f"delete chain {family} {table} {chain['name']}", 0)
     if "TABLE" in names and not chains(family, table):
         _run(f"delete table {family} {table}", 0)
+
+
+def delete_misplaced(family: str, table: str, places: Mapping[str, Place], ours: str) -> None:
+    """Delete chains of anyone's table that have lost the places where their names belong.
+
+    Not one with a policy, with rules that do more than to call chains whose names begin with
+    `ours`, or that others call. For the thread's namespace; raises NftError.
+    """
+    for chain in chains(family, table):
+        place = places.get(chain["name"])
+        here = chain.get("type"), chain.get("hook"), chain.get("prio")
+        if place is None or here == place or chain.get("policy", "accept") != "accept":
+            continue
+        name = f"{family} {table} {chain['name']}"
+        rules = (found["rule"] for found in _objects(_run(f"list chain {name}", _JSON))
+                 if "rule" in found)  # fmt: skip
+        if all(_calls_only(rule["expr"], ours) for rule in rules):
+            with suppress(NftError):  # the kernel deletes no chain that is called
+                _run(f"flush chain {name}; delete chain {name}", 0)
+
+
+def _calls_only(parts: Iterable[dict[str, Any]], ours: str) -> bool:
+    """Whether the parts of a rule count, and call a chain of ours."""
+    does = [part for part in parts if "counter" not in part]
+    match does:
+        case [{"jump": {"target": str(chain)}} | {"goto": {"target": str(chain)}}]:
+            return chain.startswith(ours)
+    return False
 
 
 def _replace(sets: str, rules: str) -> None:

@@ -7,12 +7,13 @@ from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import PortRange, disjoint
 from ringfence.model.ranges import subtract
+from ringfence.model.workload import ItemKind
 from ringfence.policy.fronts import Front, but_ports, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.program import SetId
+from ringfence.policy.program import Behind, SetId
 from ringfence.policy.sets import EVERYWHERE, of_addresses, within
 from ringfence.policy.who import NODE_PORTS, SERVICE_ADDRESSES, Ranges, Served, Who
 
@@ -32,10 +33,15 @@ class Outbound:
         cluster = self._who.snapshot.items[at].cluster if end.same_cluster else None
         own = at if end.own_node or rule.consumer.own_node else NOWHERE
         part = rule.consumer.part, end.part, rule.ports
-        key = (rule.decision.place, part, local, cluster, own)
+        key = (rule.decision.place, part, local, cluster, own, self._is_routed(at))
         if key not in self._known:
             self._known[key] = tuple(self._towards(rule, at, local))
         return self._known[key]
+
+    def _is_routed(self, at: int) -> bool:
+        """Whether its node forwards what the workload sends, so that it sees who answers."""
+        item = self._who.snapshot.items[at]
+        return item.kind is ItemKind.POD and not item.host_network
 
     def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[Hop]:
         end = rule.provider
@@ -73,13 +79,14 @@ class Outbound:
             ranges = subtract(ranges, self._who.fronts.service_ranges)
         peers = self._who.sets.name(meaning, ranges)
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
-        yield from self._through_fronts(rule, *self._who.side(rule, at, consumer=False), local)
+        meaning, ranges = self._who.side(rule, at, consumer=False)
+        behind = self._behind(rule, meaning, ranges) if self._is_routed(at) else None
+        yield from self._parted(rule, meaning, self._meant(rule, ranges), local, behind)
 
-    def _through_fronts(
-        self, rule: OrderedRule, named: str, ranges: Ranges, local: SetId | None
-    ) -> Iterator[Hop]:
-        """The Services in front of the providers: their backends are chosen after this hop."""
-        yield from self._parted(rule, named, self._meant(rule, ranges), local)
+    def _behind(self, rule: OrderedRule, meaning: str, ranges: Ranges) -> Behind:
+        """The providers as they answer behind a Service: who does is chosen after this hop."""
+        peers = None if ranges == EVERYWHERE else self._who.sets.name(meaning, ranges)
+        return Behind(peers, disjoint(rule.protocol, rule.ports))
 
     def _to_own_pods(
         self,
@@ -105,19 +112,18 @@ class Outbound:
         named: str,
         fronts: Iterable[tuple[Front, bool]],
         local: SetId | None,
+        behind: Behind | None = None,
     ) -> Iterator[Hop]:
-        """Rules towards Services of which the rule means all backends, or only some."""
+        """Rules towards Services of which the rule means all backends, or only those `behind`."""
         whole: list[Front] = []
         for front, all_meant in fronts:
-            name = f"{front.service.display}:{front.port.port}"
             if all_meant:
                 whole.append(front)
-            elif rule.action is Action.ALLOW:
-                text = f"admits all backends of Service {name}, of which it means only some"
-                yield from self._to_fronts(rule, named, [front], local, text)
+            elif rule.action is Action.ALLOW or behind:
+                text = partly_meant(front, rule.action, judged=behind is not None)
+                yield from self._to_fronts(rule, named, [front], local, text, behind)
             else:
-                text = f"does not deny Service {name}: it means only some of its backends"
-                yield Hop(None, text)
+                yield Hop(None, partly_meant(front, rule.action, judged=False))
         yield from self._to_fronts(rule, named, whole, local)
 
     def _meant(self, rule: OrderedRule, ranges: Ranges) -> list[tuple[Front, bool]]:
@@ -160,6 +166,7 @@ class Outbound:
         fronts: Iterable[Front],
         local: SetId | None,
         widening: str = "",
+        behind: Behind | None = None,
     ) -> Iterator[Hop]:
         """Rules towards the addresses of Services and towards their node ports."""
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
@@ -175,11 +182,11 @@ class Outbound:
                 meaning = f"fronts of {named} {rule.ports} {cluster} {protocol}/{number} {widening}"
                 peers = self._who.sets.name(meaning, of_addresses(addresses))
                 ports = (PortRange(number, number),)
-                yield Hop.of(rule, peers, protocol, ports, local, widening)
+                yield Hop.of(rule, peers, protocol, ports, local, widening, behind)
         for (cluster, protocol), numbers in sorted(node_ports.items()):
             node_port = tuple(PortRange(number, number) for number in sorted(numbers))
             nodes = self._who.nodes(cluster)
-            yield Hop.of(rule, nodes, protocol, node_port, local, widening)
+            yield Hop.of(rule, nodes, protocol, node_port, local, widening, behind)
 
     def _to_backends(
         self, rule: OrderedRule, named: str, fronts: Iterable[Front], local: SetId | None
@@ -194,3 +201,22 @@ class Outbound:
             meaning = f"backends of {named} {rule.ports} {cluster} {protocol}/{port}"
             peers = self._who.sets.name(meaning, of_addresses(addresses))
             yield Hop.of(rule, peers, protocol, (PortRange(port, port),), local)
+
+
+def partly_meant(front: Front, action: Action, *, judged: bool) -> str:
+    """What a rule that means some backends of a Service admits beyond its policy.
+
+    `judged` says that the consumer's node judges what it sends on to them.
+    """
+    name = f"{front.service.display}:{front.port.port}"
+    if not judged:
+        if action is Action.ALLOW:
+            return f"admits all backends of Service {name}, of which it means only some"
+        return f"does not deny Service {name}: it means only some of its backends"
+    which = "the others" if action is Action.ALLOW else "those"
+    elsewhere = front.port.node_port or front.external_addresses
+    return (
+        f"means only some backends of Service {name}: kube-proxy may pick {which}, which the"
+        " consumer's node rejects if it has nftables"
+        + (" and translates the connection itself" if elsewhere else "")
+    )

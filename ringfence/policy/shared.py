@@ -62,12 +62,17 @@ def effective(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The rules that can be reached: none after one that matches everything, none twice."""
     kept: dict[tuple[object, ...], Rule] = {}
     for rule in rules:
-        kept.setdefault((rule.protocol, rule.ports, rule.peers, rule.local), rule)
-        if rule.protocol is None and not rule.ports and not rule.peers and not rule.local:
+        kept.setdefault((rule.protocol, rule.ports, rule.peers, rule.local, rule.behind), rule)
+        if rule.matches_all:
             break
     return tuple(kept.values())
 
 
 def sets_of(rules: Iterable[Rule]) -> frozenset[SetId]:
     """The sets that rules refer to."""
-    return frozenset(held for rule in rules for held in (rule.peers, rule.local) if held)
+    return frozenset(
+        held
+        for rule in rules
+        for held in (rule.peers, rule.local, rule.behind and rule.behind.peers)
+        if held
+    )

@@ -7,7 +7,7 @@ import pytest
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import Action, CidrEnd, OwnNodeEnd, ServiceEnd
 from ringfence.model.protocol import format_protocol
-from ringfence.model.workload import ServiceType, TrafficPolicy
+from ringfence.model.workload import ItemKind, ServiceType, TrafficPolicy
 from ringfence.policy.backends.interface import Backend
 from ringfence.policy.backends.iptables import Iptables
 from ringfence.policy.backends.nftables import Nftables
@@ -21,8 +21,9 @@ from ringfence.policy.program import (
     Rule,
     SetId,
 )
+from tests.golden import shop
 from tests.golden.conftest import Golden
-from tests.golden.shop import ITEMS, allow, app, policy_set
+from tests.golden.shop import CARTS, ITEMS, allow, app, policy_set
 
 ANYONE = CidrEnd((parse_network("0.0.0.0/0"), parse_network("::/0")))
 EXAMPLES = {
@@ -83,6 +84,33 @@ def test_rules(golden: Golden, name: str, backend: Backend) -> None:
     golden(name, text)
 
 
+def test_a_service_of_which_some_backends_are_denied(golden: Golden) -> None:
+    """Programs, and the node's table: by its forward and input hooks backends are known."""
+    beside = shop.pod("carts-canary", "canary", "node1", "10.244.1.50", "fd00:244:1::32")
+    items = [item for item in ITEMS if item.name != "carts" or item.kind is not ItemKind.SERVICE]
+    carts = shop.service(
+        "carts", "10.100.135.136", 80, [(CARTS, 8081), (beside, 8081)], node_port=31080
+    )
+    policies = (
+        allow("front-end-to-carts", app("front-end"), app("carts"), 8081),
+        replace(
+            allow("payment-not-to-canary", app("payment"), app("canary"), 8081),
+            action=Action.DENY,
+        ),
+        allow("payment-to-carts", app("payment"), ServiceEnd("sock-shop", "carts"), 80),
+    )
+    compiled = compile_policies(policy_set(*policies, items=[*items, beside, carts]), CONTROL_PLANE)
+    (policy,) = (p for p in compiled.policies.values() if p.node == "node1")
+    backend = Nftables()
+    alone = replace(policy, binding=NodeBinding(policy.binding.addresses, None, None, None))
+    told = {"node": backend.render_node(alone), "front-end": backend.render_pod(alone, next(
+        pod for pod in alone.pods if pod.name == "front-end"
+    ))}  # fmt: skip
+    golden("partly-denied.txt", describe(compiled))
+    text = "".join(f"# {name}\n{backend.transaction(one, None)}\n" for name, one in told.items())
+    golden("partly-denied.nft", text)
+
+
 def test_the_gate_before_new_pods(golden: Golden) -> None:
     compiled = compile_policies(policy_set(), CONTROL_PLANE)
     (policy,) = (p for p in compiled.policies.values() if p.node == "node1")
@@ -128,6 +156,10 @@ def _rule(policy: NodePolicy, rule: Rule) -> str:
     words = [rule.action, format_protocol(rule.protocol), ports]
     words += [f"peers {_set(policy, rule.peers)}"] if rule.peers else []
     words += [f"local {_set(policy, rule.local)}"] if rule.local else []
+    if rule.behind:
+        answering = rule.behind.peers
+        words += ["behind", *([_set(policy, answering)] if answering else [])]
+        words += [",".join(map(str, rule.behind.ports))]
     return " ".join([*filter(None, words), f"({rule.handle})"])
 
 

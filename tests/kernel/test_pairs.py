@@ -321,7 +321,6 @@ def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> No
         for some, one, kept in zip(decisions, asked, kept_out, strict=True)
     ]
     passed = dial(running.waiting, [dial_of(way, running) for way in tried], expected)
-    widened = test_compile.reported(compiled)
     told = zip(tried, decisions, expected, passed, kept_out, strict=True)
     for way, some, wanted, came, kept in told:
         wrong = "denied though allowed" if wanted and not came else ""
@@ -334,6 +333,7 @@ def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> No
         for role, item, decision in denials:
             rules = passing(compiled, item, role, way.connection, running.cluster.items)
             handles = {rule.handle for rule in rules}
+            widened = test_compile.reported(compiled, (item, role, way.connection))
             known = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
             if not rules:
                 wrong = f"passed though denied by {decision}"
@@ -386,7 +386,7 @@ def passing(
     """The rules that pass the connection at an end, from some address that it may come from."""
     for source in test_compile.sources(list(items), asked, role):
         if item.kind is ItemKind.POD:
-            rules = test_compile_kubernetes.decided(compiled, item.key, role, asked, source)
+            rules = test_compile_kubernetes.decided(compiled, item, role, asked, source)
         else:
             rules = [test_compile.decided(compiled, item, role, asked, source)]
         if all(rule.action is Action.ALLOW for rule in rules):

@@ -60,7 +60,7 @@ def test_what_is_rendered_is_proved(alone: Namespace, kind: Kind, policy: NodePo
     mechanism = MECHANISMS[kind]
     backend, door = mechanism.backend(), mechanism.door
     if kind is not Kind.NFTABLES:
-        policy = without_answers(policy)
+        policy = backend.sayable(without_answers(policy))
     (pod,) = policy.pods
     try:
         for binding in (pod, policy.binding):

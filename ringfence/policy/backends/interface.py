@@ -60,6 +60,12 @@ class Backend(Protocol):
         and goes by an interface of a `guarded` pod is judged by the pod's programs.
         """
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The policy as the back end can express it, where what it leaves out is told of as wider.
+
+        What it renders is proved against this one.
+        """
+
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """Commands that lead from `previous`, None if unknown, to `desired`, all or nothing.
 

@@ -141,6 +141,10 @@ class Iptables:
                 table.own_end(hook, direction, (program,), binding.addresses, rules, dhcp=True)
         return table.ruleset()
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The policy but for who answers behind an address: `ctorigdst` takes no sets."""
+        return policy.as_dialled()
+
     def text(self, ruleset: Ruleset) -> str:
         """The rules and sets as they are loaded where there are none."""
         return self.transaction(ruleset, None)
@@ -251,7 +255,7 @@ class _Table:
     def _program(
         self, family: _Family, name: str, direction: Direction, program: ProgramId
     ) -> None:
-        rules = self.policy.programs[program].rules
+        rules = self.policy.programs[program].as_dialled
         lines = (line for rule in rules for line in self.lines(rule, family, direction))
         self._chain(family, name, lines)
 

@@ -18,6 +18,7 @@ from hashlib import sha256
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables_behind import write_behind
 from ringfence.policy.backends.nftables_gate import interface, write_gate
 from ringfence.policy.backends.nftables_table import (
     FAMILIES,
@@ -105,6 +106,7 @@ class Nftables:
                 _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
+        write_behind(table, policy, _ESTABLISHED)
         if policy.gate is not None:
             write_gate(table, policy.gate, released)
         pods = [pod for pod in policy.pods if pod.guarded and guarded.get(pod.uid)]
@@ -114,6 +116,10 @@ class Nftables:
         ):
             _guard(table, hook, direction, pods, guarded)
         return table.ruleset()
+
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The whole policy."""
+        return policy
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """The nft commands from `previous` to `desired`: set elements alone where that does.

@@ -109,7 +109,7 @@ class Programs:
         """The groups for packets of one family; raises UnsupportedError."""
         key = program, family
         if key not in self._groups:
-            rules = [r for r in self.policy.programs[program].rules if _of_family(r, family)]
+            rules = [r for r in self.policy.programs[program].as_dialled if _of_family(r, family)]
             for rule in rules:
                 _check(rule)
             found = grouped(rules, self.policy.sets, v4=family.number == FAMILIES[0].number)

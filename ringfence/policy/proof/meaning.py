@@ -4,7 +4,7 @@ It is written from the contract (`ringfence/policy/program.py`) and from what mu
 not from what a back end renders: the two are held against each other.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.policy import Action, Direction
@@ -13,6 +13,7 @@ from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.policy.program import (
     NO_GUARDED,
+    Behind,
     Exposure,
     Gate,
     Guarded,
@@ -45,6 +46,8 @@ _V4, _V6 = 4, 6
 _ICMP_OF = {_V4: ICMP, _V6: ICMPV6}
 _OPENS_NOTHING = joined((n, n) for n in range(256) if n & FIN_SYN_RST_ACK != SYN)
 _RESETS = joined((n, n) for n in range(256) if n & RST)
+_TRACKED = Match(Axis.STATE, ((State.INVALID.value, State.UNTRACKED.value),), negated=True)
+"""Of other packets nothing is known but what they say themselves."""
 _LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
 _DHCP_AGENTS = (0xFF02 << 112 | 0x1_0002,) * 2
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415)."""
@@ -88,6 +91,11 @@ def meaning(
         hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
+    parting = policy.parting() if node else {}
+    if parting:
+        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
+        chains["behind"] = tuple(said.behind(parting))
+        chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
     if node and policy.gate is not None:
         for hook, direction in (
             ("forward", Direction.OUTBOUND),
@@ -162,6 +170,52 @@ class _Meaning:
                 yield Clause((at, *dialled), Call("program"), "exposed")
         yield _passes("nothing exposed")
 
+    def behind(self, parting: Mapping[ProgramId, list[PodBinding]]) -> Iterator[Clause]:
+        """What pods dialled at Services of which they may not reach all, once it is translated."""
+        yield from _established()
+        for pods in parting.values():
+            for own in (_number(one) for pod in pods for one in pod.addresses if self._mine(one)):
+                both = _is(Axis.SOURCE, own), _is(Axis.DESTINATION, own)
+                yield _passes("a workload to itself", *both)
+        yield from self._control_plane(self._policy.control_plane, dialled=True)
+        for name, pods in parting.items():
+            numbers = [_number(one) for pod in pods for one in pod.addresses if self._mine(one)]
+            source = Match(Axis.SOURCE, joined((one, one) for one in numbers))
+            for one in self._policy.programs[name].parted:
+                sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
+                at = Match(Axis.DIALLED, self._spans(one.dialled))
+                matches = _is(Axis.TRANSLATED, 1), _TRACKED, source, at, *sent
+                yield Clause(matches, Call(f"{name} behind", goto=False), "parted")
+        yield _passes("others")
+
+    def answering(self, program: ProgramId) -> Iterator[Clause]:
+        """The rules of pods on what they dialled and who answers it; what they deny is answered."""
+        for rule in self._policy.programs[program].rules:
+            if rule.protocol in _ICMP_OF.values():
+                continue
+            behind = rule.behind or Behind(None, ())
+            asked = [
+                Match(axis, self._spans(held))
+                for axis, held in (
+                    (Axis.DIALLED, rule.peers),
+                    (Axis.SOURCE, rule.local),
+                    (Axis.DESTINATION, behind.peers),
+                )
+                if held is not None
+            ]
+            asked += [_is(Axis.PROTOCOL, rule.protocol)] if rule.protocol is not None else []
+            asked += [
+                Match(axis, joined((one.first, one.last) for one in ports))
+                for axis, ports in ((Axis.DIALLED_PORT, rule.ports), (Axis.PORT, behind.ports))
+                if ports
+            ]
+            if rule.action is Action.ALLOW:
+                yield Clause(tuple(asked), Outcome.RETURN, rule.handle)
+            else:
+                reset = *asked, _is(Axis.PROTOCOL, TCP)
+                yield Clause(reset, Outcome.RESET, rule.handle)
+                yield Clause(tuple(asked), Outcome.PROHIBITED, rule.handle)
+
     def gate(
         self, gate: Gate, hook: str, direction: Direction, released: Iterable[Passage]
     ) -> Iterator[Clause]:
@@ -183,7 +237,7 @@ class _Meaning:
 
     def program(self, program: ProgramId, direction: Direction) -> Iterator[Clause]:
         """The rules that decide in the end."""
-        return self._rules(self._policy.programs[program].rules, direction)
+        return self._rules(self._policy.programs[program].as_dialled, direction)
 
     def _rules(self, rules: Iterable[Rule], direction: Direction) -> Iterator[Clause]:
         ends = (Axis.SOURCE, Axis.DESTINATION)
@@ -237,12 +291,15 @@ class _Meaning:
             ):
                 yield _passes(name, icmp, *where, _messages(*kinds), _is(Axis.HOPS, hops))
 
-    def _control_plane(self, ends: Iterable[tuple[Address, int]]) -> Iterator[Clause]:
+    def _control_plane(
+        self, ends: Iterable[tuple[Address, int]], *, dialled: bool = False
+    ) -> Iterator[Clause]:
+        to, at = (Axis.DIALLED, Axis.DIALLED_PORT) if dialled else (Axis.DESTINATION, Axis.PORT)
+        known = (_TRACKED,) if dialled else ()
         for address, port in ends:
             if self._mine(address):
-                to = _is(Axis.DESTINATION, _number(address))
-                sent = _is(Axis.PROTOCOL, TCP), _is(Axis.PORT, port)
-                yield Clause((to, *sent), Outcome.ACCEPT, CONTROL_PLANE)
+                sent = _is(to, _number(address)), _is(Axis.PROTOCOL, TCP), _is(at, port)
+                yield Clause((*known, *sent), Outcome.ACCEPT, CONTROL_PLANE)
 
     def _spans(self, held: SetId) -> Ranges:
         return self._of_networks(self._policy.sets[held])

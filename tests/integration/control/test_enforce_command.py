@@ -148,7 +148,7 @@ async def test_a_widening_that_arises_later_is_told(world: World) -> None:
     await publish(connector, [NODE, FRONT, DB, other, service])
     await agent.directive()
     (warning,) = (await world.ok("GET", "/enforcement"))["warnings"]
-    assert "admits all backends of Service db:3306, of which it means only some" in warning
+    assert "means only some backends of Service db:3306: kube-proxy may pick the others" in warning
     _, _, said = await world.run("agents")
     assert f"note: {warning}" in said
 

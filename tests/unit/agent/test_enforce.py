@@ -51,6 +51,9 @@ class Recorder:
     ) -> Ruleset:
         return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        return policy
+
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         raise NotImplementedError
 
