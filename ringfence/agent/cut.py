@@ -19,7 +19,7 @@ from ringfence.kernel.sockets import Connection
 from ringfence.model.address import Address
 from ringfence.model.protocol import TCP
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
-from ringfence.policy.recheck import Opened, denied, denied_behind
+from ringfence.policy.recheck import Opened, denied, denied_behind, denied_to
 
 _AT_ONCE = 16_384
 """Tracked connections, of which a pod may have as many as it likes: some 4 MB."""
@@ -29,10 +29,13 @@ _EPHEMERAL = 32768
 log = structlog.get_logger()
 
 
-def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBinding) -> None:
+def cut_denied(
+    netns: Path, policy: NodePolicy, binding: PodBinding | NodeBinding, *, guarded: bool = False
+) -> None:
     """Cut what the policy denies in the namespace of `binding`; raises KernelError.
 
-    Its rules must be in force: the next packet of what is forgotten here meets them.
+    Its rules must be in force: the next packet of what is forgotten here meets them. Where the
+    namespace is that of the node of a pod that it guards, `guarded` says so.
     """
     node = binding if isinstance(binding, NodeBinding) else None
     parting = node is not None and bool(policy.parting())
@@ -48,6 +51,8 @@ def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBindin
         mask = denied(policy, binding, columns)
         if parting:
             mask |= denied_behind(policy, columns)
+        if guarded and isinstance(binding, PodBinding):
+            mask |= denied_to(policy, binding, columns)
         if mask.any():
             _cut(netns, [known[row][0] for row in np.flatnonzero(mask)])
 

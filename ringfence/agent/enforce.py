@@ -301,7 +301,7 @@ class Enforcer:
         cut_denied(place.netns, policy, bindings(policy)[place.uid])
         for pod in policy.pods if not place.uid else ():
             if pod.guarded and asked.guarded.get(pod.uid):
-                cut_denied(place.netns, policy, pod)
+                cut_denied(place.netns, policy, pod, guarded=True)
         self._held[place] = held
         self._doubted.pop(place, None)
 

@@ -5,7 +5,7 @@ against the connections that a namespace tracks, many at a time.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,20 @@ def denied(policy: NodePolicy, binding: PodBinding | NodeBinding, opened: Opened
     for address, port in policy.control_plane:
         found &= ~(_among(opened.destination, {address}) & (opened.port == port))
     return found
+
+
+def denied_to(policy: NodePolicy, pod: PodBinding, opened: Opened) -> Mask:
+    """Which of the connections that a node forwards to a pod its inbound programs deny.
+
+    By then they are translated: a Service's are judged by who answers.
+    """
+    if opened.reached is None or opened.reached_port is None:
+        return np.zeros(len(opened), dtype=np.bool_)
+    nowhere_else = np.zeros(len(opened), dtype=np.bool_)
+    answered = replace(
+        opened, destination=opened.reached, port=opened.reached_port, translated=nowhere_else
+    )
+    return denied(policy, replace(pod, outbound=()), answered)
 
 
 def denied_behind(policy: NodePolicy, opened: Opened) -> Mask:
