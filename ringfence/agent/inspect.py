@@ -6,7 +6,7 @@ from typing import Any
 from ringfence.agent.pods import Place
 from ringfence.kernel import nft
 from ringfence.kernel.iptables import Iptables
-from ringfence.kernel.nft import NftError
+from ringfence.kernel.libnftables import NftError
 from ringfence.model.address import Address
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.proof.packets import Packet

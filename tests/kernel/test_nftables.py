@@ -14,6 +14,7 @@ import pytest
 
 from ringfence.agent.mechanisms import MECHANISMS, Kind
 from ringfence.kernel import nft
+from ringfence.kernel.libnftables import NftError, objects
 from ringfence.model.address import Network, host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -80,7 +81,7 @@ def test_a_refused_transaction_changes_nothing_and_says_why(node: Node) -> None:
     pod = node.pods[0]
     load(pod, inbound(pod))
     before = pod.run("nft", "-s", "list", "ruleset")
-    with pytest.raises(nft.NftError, match="No such file or directory"):
+    with pytest.raises(NftError, match="No such file or directory"):
         nft.apply(pod.path, "delete table inet ringfence\nadd rule inet nowhere c accept\n")
     assert pod.run("nft", "-s", "list", "ruleset") == before
 
@@ -92,14 +93,14 @@ def test_many_open_files_are_refused_before_the_library_ends_the_process(node: N
     with ExitStack() as held:
         for _ in range(1024):
             held.enter_context(Path(os.devnull).open())
-        with pytest.raises(nft.NftError, match="files are open"):
+        with pytest.raises(NftError, match="files are open"):
             nft.remove(pod.path)
     assert pod.run("nft", "-s", "list", "ruleset") == before
 
 
 def test_a_rule_that_says_nothing_is_one_without_statements() -> None:
     """Written by netlink, it is listed by nft 1.0.6 without `expr`."""
-    (rule,) = nft._objects('{"nftables": [{"rule": {"chain": "rf_input", "handle": 7}}]}')
+    (rule,) = objects('{"nftables": [{"rule": {"chain": "rf_input", "handle": 7}}]}')
     assert rule["rule"]["expr"] == []
     assert nft.fingerprint([rule])
 
@@ -176,7 +177,7 @@ def test_rules_that_are_refused_leave_no_sets_behind(node: Node) -> None:
     before = server.run("nft", "-s", "list", "ruleset")
     desired = inbound(server, friend.address, other.address)
     frame = desired.frame.replace("counter accept", "counter goto rf_nowhere")
-    with pytest.raises(nft.NftError, match="No such file or directory"):
+    with pytest.raises(NftError, match="No such file or directory"):
         load(server, replace(desired, frame=frame))
     assert server.run("nft", "-s", "list", "ruleset") == before
 

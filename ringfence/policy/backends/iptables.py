@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Action, Direction
-from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
+from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, format_protocol
 from ringfence.policy.backends import ipsets
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
+from ringfence.policy.backends.iptables_ports import dialled
 from ringfence.policy.backends.marks import (
     DROP_MARK,
     SILENCED_MARK,
@@ -46,9 +47,6 @@ from ringfence.policy.program import (
 _DROP = "RINGFENCE-DROP"
 _SILENCE, _SILENCED = "RINGFENCE-SILENCE", "RINGFENCE-SILENCED"
 """Where what the namespace sends is let vanish, and where what came back from there is dropped."""
-_MOST_PORTS = 15
-"""Of one match of multiport (iptables-extensions(8)); a range takes two."""
-_MOST_ICMP_CODES = 256
 _ANY_ICMP = 255
 """A type that iptables takes for all of them (net/netfilter/x_tables, icmp_match)."""
 
@@ -226,8 +224,8 @@ class _Table:
                 if exposed.local is not None:
                     where = self._asked(exposed.local, family, "dst")
                 lines += (
-                    f"{where} {dialled} -g {base}-1"
-                    for dialled in _protocol(exposed.protocol, exposed.ports, family)
+                    f"{where} {asked} -g {base}-1"
+                    for asked in dialled(exposed.protocol, exposed.ports, family.icmp)
                 )
             self._chain(family, base, lines)
             self._program(family, f"{base}-1", Direction.INBOUND, program)
@@ -293,7 +291,9 @@ class _Table:
         denies = rule.action is Action.DENY
         verdict = self._denied(rule.handle, direction) if denies else "-j RETURN"
         comment = f'-m comment --comment "{rule.handle}"'
-        protocols = [""] if rule.protocol is None else _protocol(rule.protocol, rule.ports, family)
+        protocols = (
+            [""] if rule.protocol is None else dialled(rule.protocol, rule.ports, family.icmp)
+        )
         for protocol in protocols:
             yield " ".join([*filter(None, (protocol, *asked)), comment, verdict])
 
@@ -363,43 +363,6 @@ def _control_plane(family: _Family, ends: Iterable[tuple[Address, int]]) -> Iter
 def _of(family: _Family, addresses: Iterable[Address]) -> Iterator[str]:
     v4 = family.icmp == ICMP
     return (format_address(address) for address in addresses if is_v4(address) == v4)
-
-
-def _protocol(protocol: int, ports: tuple[PortRange, ...], family: _Family) -> Iterator[str]:
-    """What matches packets of the protocol to one of the ports, any of the texts."""
-    if not ports:
-        yield f"-p {protocol}"
-    elif protocol in (ICMP, ICMPV6):
-        if protocol == family.icmp:
-            kind = "icmp --icmp-type" if protocol == ICMP else "icmp6 --icmpv6-type"
-            yield from (f"-p {protocol} -m {kind} {each}" for p in ports for each in _messages(p))
-    else:
-        for some in _port_lists(ports):
-            yield f"-p {protocol} -m multiport --dports {some}"
-
-
-def _port_lists(ports: Iterable[PortRange]) -> Iterator[str]:
-    """The ports as often as multiport has to be asked."""
-    some: list[str] = []
-    room = _MOST_PORTS
-    for each in ports:
-        takes = 1 if each.first == each.last else 2
-        if takes > room:
-            yield ",".join(some)
-            some, room = [], _MOST_PORTS
-        some.append(str(each).replace("-", ":"))
-        room -= takes
-    yield ",".join(some)
-
-
-def _messages(ports: PortRange) -> Iterator[str]:
-    """Messages of ICMP, kept as type * 256 + code: each with its code, or a type with all."""
-    for kind in range(ports.first >> 8, (ports.last >> 8) + 1):
-        first, last = max(ports.first, kind << 8) & 0xFF, min(ports.last, kind << 8 | 0xFF) & 0xFF
-        if last - first + 1 == _MOST_ICMP_CODES:
-            yield str(kind)
-        else:
-            yield from (f"{kind}/{code}" for code in range(first, last + 1))
 
 
 def _check(rule: Rule) -> None:

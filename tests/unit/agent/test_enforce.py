@@ -13,6 +13,7 @@ from ringfence.agent.plan import plan
 from ringfence.agent.pods import Place
 from ringfence.kernel import nft
 from ringfence.kernel.drops import DROP_DTYPE
+from ringfence.kernel.libnftables import NftError
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -94,7 +95,7 @@ def test_a_namespace_whose_counters_cannot_be_read_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(path: Path, *, elements: bool) -> None:
-        raise nft.NftError("out of memory")
+        raise NftError("out of memory")
 
     monkeypatch.setattr(nft, "list_table", refuse)
     enforcer = Enforcer(Recorder())
