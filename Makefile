@@ -55,6 +55,7 @@ bench-policy: .venv
 
 bench-enforcement: .venv
 	@$(PY) -m bench.enforcement
+	@$(PY) -m bench.kubernetes_change
 	@$(PY) -m bench.packet_cost
 	@$(PY) -m bench.healing
 

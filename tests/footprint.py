@@ -114,9 +114,10 @@ def _empty_cgroups() -> Iterator[str]:
     """Those with neither process nor child; a lab's go with the lab."""
     for procs in _CGROUPS.glob("**/cgroup.procs"):
         group = procs.parent
-        bare = not any(child.is_dir() for child in group.iterdir()) and not _text(procs)
-        if bare and f"/{PREFIX}" not in str(group):
-            yield str(group)
+        with contextlib.suppress(FileNotFoundError):  # a lab has taken it away meanwhile
+            bare = not any(child.is_dir() for child in group.iterdir()) and not _text(procs)
+            if bare and f"/{PREFIX}" not in str(group):
+                yield str(group)
 
 
 def _bpf(kind: str) -> frozenset[str]:

@@ -22,8 +22,7 @@ from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.errors import AgentError
 from ringfence.agent.held import Outcome
-from ringfence.agent.inspect import inspect
-from ringfence.agent.mechanisms import enforcer
+from ringfence.agent.mechanisms import MECHANISMS, enforcer
 from ringfence.agent.orders import Orders
 from ringfence.agent.plan import Order
 from ringfence.agent.pods import Here, Pod, locate, node, places
@@ -31,7 +30,6 @@ from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool
 from ringfence.agent.worker import KernelThread
-from ringfence.kernel import nft
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, watch_interfaces
@@ -69,6 +67,8 @@ class Agent:
         self._enforcer = enforcer(config.backend)
         self._kernel = KernelThread()
         self._look_now = asyncio.Event()
+        self._listed_at = -float("inf")
+        """When the runtime was last asked, by the loop's clock; long ago where it is to be."""
         self._here = Here()
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._unreached: dict[str, str] = {}
@@ -146,6 +146,7 @@ class Agent:
                 async for interfaces in watch_interfaces():
                     self._here.interfaces = interfaces
                     await self._attach()
+                    self._listed_at = -float("inf")
                     self._look_now.set()
             except KernelError as error:  # such as a listing that a change came in between
                 log.warning("interfaces not followed", problem=str(error))
@@ -177,7 +178,8 @@ class Agent:
         applied: tuple[Order | None, tuple[Pod, ...]] | None = None
         while not self._stopping.is_set():
             self._look_now.clear()
-            await self._list_pods()
+            if not self._pods_known():
+                await self._list_pods()
             try:
                 found = self._sandboxes, self._here.interfaces
                 before = self._here.pods, self._unreached
@@ -193,8 +195,8 @@ class Agent:
                 await self._kernel.run(self._enforcer.hear)
                 current = self._orders.order, self._here.pods
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
-                    await self._enforce()
-                    applied = current
+                    finished = await self._enforce()
+                    applied = current if finished else None
                 if not self._runtime_problem:
                     self._tell_health()
             except KernelError as error:
@@ -220,9 +222,16 @@ class Agent:
             if before.get(uid) != problem:
                 log.warning("pod not reached", pod=uid, problem=problem)
 
+    def _pods_known(self) -> bool:
+        """Whether a directive can be followed without another look at which pods are here."""
+        policy = self._orders.order.policy if self._orders.order else None
+        bound = {pod.uid for pod in policy.pods} if policy else set()
+        lately = asyncio.get_running_loop().time() < self._listed_at + self._config.poll_seconds
+        return lately and bound <= {pod.place.uid for pod in self._here.pods}
+
     async def _list_pods(self) -> None:
         """Ask the runtime; while it does not answer, the pods are those that it last told."""
-        problem = ""
+        self._listed_at, problem = asyncio.get_running_loop().time(), ""
         try:
             if self._runtime:
                 self._sandboxes = await self._runtime.sandboxes()
@@ -263,17 +272,20 @@ class Agent:
         declared = frozenset((p.protocol, p.port) for p in directive.declared_ports)
         self._reporter.declared_ports = declared
 
-    async def _enforce(self) -> None:
-        """Bring every namespace to the order; without one ever heard, rules stay as found."""
+    async def _enforce(self) -> bool:
+        """Bring every namespace to the order; without one ever heard, rules stay as found.
+
+        Returns whether that was done to the end, be it with problems.
+        """
         order, places = self._orders.order, [pod.place for pod in self._here.pods]
         if order is None:
-            return
+            return True
         steps = self._enforcer.steps(order, [*places, node()], self._known_pods())
         while await self._kernel.run(partial(next, steps, True)) is None:
             # Others have the kernel between two steps. A newer order waits for no proof of this
-            # one: what is not proved then is proved with it.
-            if self._orders.order is not order:
-                return
+            # one: what is not proved then is proved with it. The same one may be heard again.
+            if self._orders.order != order:
+                return False
         outcome = self._enforcer.outcome
         if not outcome.problem:
             self._enforced = order.revision
@@ -281,6 +293,7 @@ class Agent:
             log.error("rules", problem=outcome.problem or "none any more")
         self._outcome = outcome
         self._session.tell()
+        return True
 
     def _known_pods(self) -> tuple[Pod, ...] | None:
         """The pods that are here; None while the runtime or the kernel tells nothing of them."""
@@ -296,8 +309,7 @@ class Agent:
         if place is None:
             problem = self._unreached.get(question.uid, "no such pod runs here")
             return Inspected(id=question.id, problem=problem)
-        if self._enforcer.door is not nft:
-            return Inspected(id=question.id, problem="its rules are not nftables', and not told")
+        inspect = MECHANISMS[self._config.backend].inspect
         try:
             return await self._kernel.run(partial(inspect, place, question))
         except RingfenceError as error:

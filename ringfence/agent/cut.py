@@ -19,7 +19,7 @@ from ringfence.kernel.sockets import Connection
 from ringfence.model.address import Address
 from ringfence.model.protocol import TCP
 from ringfence.policy.program import NodeBinding, NodePolicy, PodBinding
-from ringfence.policy.recheck import Opened, denied
+from ringfence.policy.recheck import Opened, denied, denied_behind, denied_to
 
 _AT_ONCE = 16_384
 """Tracked connections, of which a pod may have as many as it likes: some 4 MB."""
@@ -29,13 +29,17 @@ _EPHEMERAL = 32768
 log = structlog.get_logger()
 
 
-def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBinding) -> None:
+def cut_denied(
+    netns: Path, policy: NodePolicy, binding: PodBinding | NodeBinding, *, guarded: bool = False
+) -> None:
     """Cut what the policy denies in the namespace of `binding`; raises KernelError.
 
-    Its rules must be in force: the next packet of what is forgotten here meets them.
+    Its rules must be in force: the next packet of what is forgotten here meets them. Where the
+    namespace is that of the node of a pod that it guards, `guarded` says so.
     """
-    received = binding.received if isinstance(binding, NodeBinding) else None
-    if not (binding.inbound or binding.outbound or received):
+    node = binding if isinstance(binding, NodeBinding) else None
+    parting = node is not None and bool(policy.parting())
+    if not (binding.inbound or binding.outbound or (node and node.received) or parting):
         return  # of the connections that a busy node tracks none need be asked about
     listening = {(held.protocol, held.port) for held in sockets.listening(netns)}
     own = frozenset(binding.addresses)
@@ -43,7 +47,12 @@ def cut_denied(netns: Path, policy: NodePolicy, binding: PodBinding | NodeBindin
     while some := list(islice(tracked, _AT_ONCE)):
         seen = ((entry, as_opened(entry, own, listening)) for entry in some)
         known = [(entry, opened) for entry, opened in seen if opened is not None]
-        mask = denied(policy, binding, _columns([opened for _, opened in known]))
+        columns = _columns([opened for _, opened in known])
+        mask = denied(policy, binding, columns)
+        if parting:
+            mask |= denied_behind(policy, columns)
+        if guarded and isinstance(binding, PodBinding):
+            mask |= denied_to(policy, binding, columns)
         if mask.any():
             _cut(netns, [known[row][0] for row in np.flatnonzero(mask)])
 
@@ -93,7 +102,13 @@ def _columns(opened: Sequence[Entry]) -> Opened:
         destination=_octets([entry.destination for entry in opened]),
         port=np.array([entry.destination_port for entry in opened], dtype=np.uint16),
         translated=np.array([entry.translated for entry in opened], dtype=np.bool_),
+        reached=_octets([_reached(entry)[0] for entry in opened]),
+        reached_port=np.array([_reached(entry)[1] for entry in opened], dtype=np.uint16),
     )
+
+
+def _reached(entry: Entry) -> tuple[Address, int]:
+    return entry.reached or (entry.destination, entry.destination_port)
 
 
 def _ends(entry: Entry) -> tuple[Connection, Connection]:

@@ -85,6 +85,8 @@ class Enforcer:
         `outcome` is what came of it, in the end.
         """
         self.tampered = False
+        if order.policy:
+            order = replace(order, policy=self.backend.sayable(order.policy))
         # The node first: who is gone must not leave the gate open for who gets its address.
         places = sorted(places, key=lambda place: bool(place.uid))
         node = next((place for place in places if not place.uid), None)
@@ -140,13 +142,20 @@ class Enforcer:
 
     def _write(self, work: Mapping[Place, Held]) -> dict[Place, str]:
         """Make namespaces hold what they are to; returns where that failed, and why."""
-        problems = {}
+        problems: dict[Place, str] = {}
+        fresh: dict[Place, Held] = {}
         for place, new in work.items():
             try:
                 if new.ruleset is None or new.asked is None:
                     self._clear(place)
-                else:
-                    self._program(place, new.ruleset, new.asked)
+                elif held := self._program(place, new.ruleset, new.asked):
+                    fresh[place] = held
+            except KernelError as error:
+                problems[place] = str(error)
+        # By then whoever opens a connection anywhere meets the new rules.
+        for place, held in fresh.items():
+            try:
+                self._cut(place, held)
             except KernelError as error:
                 problems[place] = str(error)
         return problems
@@ -200,7 +209,8 @@ class Enforcer:
         try:
             ruleset = self.backend.render_node(policy, released, self._guarded)
             if held.ruleset is None or held.ruleset.frame != ruleset.frame:
-                self._program(node, ruleset, asked)  # the first gate
+                if written := self._program(node, ruleset, asked):  # the first gate
+                    self._cut(node, written)
             elif commands := self.backend.transaction(ruleset, held.ruleset):
                 self._load(node, commands)
                 self._held[node] = replace(held, ruleset=ruleset, asked=asked, frame=b"")
@@ -212,7 +222,9 @@ class Enforcer:
     def hear(self) -> None:
         """Notice where rules were changed since they were written; takes next to no time."""
         for place in self._watches.heard():
-            if held := self._held.get(place):
+            if (held := self._held.get(place)) and held.ruleset and not held.frame:
+                self._distrust(place)  # written, and not known as it was
+            elif held:
                 self._examine(place, held)
 
     def close(self) -> None:
@@ -234,7 +246,13 @@ class Enforcer:
     def _load(self, place: Place, commands: str) -> None:
         """One transaction; what is heard after it is another's, and what comes before is seen."""
         self._watches.begin(place)
-        self.door.apply(place.netns, commands)
+        try:
+            self.door.apply(place.netns, commands)
+        except KernelError:
+            # Where nobody has read back what stands there, it may be gone: the next time is whole.
+            if (held := self._held.get(place)) and not held.frame:
+                self._doubted[place] = self._held.pop(place)
+            raise
         self._watches.touched(place)
 
     def _clear(self, place: Place) -> None:
@@ -252,17 +270,18 @@ class Enforcer:
             if door.usable():
                 door.remove(place.netns)
 
-    def _program(self, place: Place, ruleset: Ruleset, asked: Asked) -> None:
+    def _program(self, place: Place, ruleset: Ruleset, asked: Asked) -> Held | None:
+        """Write the rules of a namespace; None if they stand there already."""
         held = self._held.get(place)
         previous = held.ruleset if held else None
         commands = self.backend.transaction(ruleset, previous)
         if held and not commands:
             held.asked = asked
-            return
-        policy = asked.policy
-        if previous is None or previous.frame != ruleset.frame:
+            return None
+        kept = ruleset.drop_sets if self.backend.keeps_drops else ()
+        if previous is None or not set(previous.drop_sets) <= set(kept):
             self._harvest(place, held)
-        if not self.door.judges(place.netns):
+        if previous is None and not self.door.judges(place.netns):
             # A connection that is older than tracking would stall under the first rules. Where
             # tracking has begun, it is not known whether all were adopted then.
             self.door.start_tracking(place.netns)
@@ -272,12 +291,18 @@ class Enforcer:
             self._remove_others(place)
         # Not held until all is done: should cutting fail, the next time does everything again.
         self._held.pop(place, None)
+        denials = {**(held.denials if held else {}), **ruleset.denials}
+        return Held(ruleset, asked, denials=denials)
+
+    def _cut(self, place: Place, held: Held) -> None:
+        """Cut what newly written rules deny."""
+        assert held.asked
+        asked, policy = held.asked, held.asked.policy
         cut_denied(place.netns, policy, bindings(policy)[place.uid])
         for pod in policy.pods if not place.uid else ():
             if pod.guarded and asked.guarded.get(pod.uid):
-                cut_denied(place.netns, policy, pod)
-        denials = {**(held.denials if held else {}), **ruleset.denials}
-        self._held[place] = Held(ruleset, asked, denials=denials)
+                cut_denied(place.netns, policy, pod, guarded=True)
+        self._held[place] = held
         self._doubted.pop(place, None)
 
     def _prove(self, place: Place) -> str:

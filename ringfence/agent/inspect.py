@@ -1,14 +1,17 @@
 """Looks at our rules in one namespace as they are in the kernel, for who asks at a distance."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ringfence.agent.pods import Place
 from ringfence.kernel import nft
-from ringfence.kernel.nft import NftError
+from ringfence.kernel.iptables import Iptables
+from ringfence.kernel.libnftables import NftError
 from ringfence.model.address import Address
 from ringfence.policy.errors import UnprovableError
-from ringfence.policy.proof.witness import MetRule, met, opening
+from ringfence.policy.proof.packets import Packet
+from ringfence.policy.proof.reading_iptables import comment_of
+from ringfence.policy.proof.witness import MetRule, met, met_of_iptables, opening
 from ringfence.wire.generated.agent_pb2 import (
     Inspected,
     Inspection,
@@ -23,10 +26,14 @@ from ringfence.wire.generated.agent_pb2 import (
 from ringfence.wire.limits import LONGEST_RULE, MOST_RULES
 
 Table = list[dict[str, Any]]
+Find = Callable[[Sequence[Any], str, Packet], tuple[MetRule, ...]]
+"""Tells the rules of a listing that judge a packet at a hook."""
+Inspect = Callable[[Place, Inspection], Inspected]
+"""Tells what stands in a namespace; blocks. Raises KernelError where it cannot be read."""
 
 
 def inspect(place: Place, question: Inspection) -> Inspected:
-    """What stands in a namespace; blocks. Raises KernelError where it cannot be read."""
+    """What stands in a namespace, of nftables; an `Inspect`."""
     table = nft.list_table(place.netns) or []
     texts = nft.rule_texts(place.netns) if table else {}
     bodies = [found["rule"] for found in table if "rule" in found][:MOST_RULES]
@@ -34,6 +41,30 @@ def inspect(place: Place, question: Inspection) -> Inspected:
         id=question.id,
         rules=[_rule(body, texts.get(body["handle"], "")) for body in bodies],
         met=[_met(table, probe) for probe in question.probes],
+    )
+
+
+def inspect_iptables(door: Iptables, place: Place, question: Inspection) -> Inspected:
+    """The same of a variant of iptables."""
+    listing = door.list_table(place.netns) or []
+    lines = [found["rule"] for found in listing if "rule" in found][:MOST_RULES]
+    return Inspected(
+        id=question.id,
+        rules=[_line(number, body) for number, body in enumerate(lines, start=1)],
+        met=[_met(listing, probe, met_of_iptables) for probe in question.probes],
+    )
+
+
+def _line(number: int, body: dict[str, Any]) -> KernelRule:
+    """A rule as `iptables-save -c` prints it, but for protocols, which are numbers."""
+    text, counters = body["text"], {name: body[name] for name in ("packets", "bytes")}
+    return KernelRule(
+        chain=text.split(" ", 2)[1],
+        handle=number,
+        text=f"[{body['packets']}:{body['bytes']}] {text}"[:LONGEST_RULE],
+        comment=comment_of(text),
+        counted=True,
+        **counters,
     )
 
 
@@ -50,11 +81,11 @@ def _rule(body: dict[str, Any], text: str) -> KernelRule:
     )
 
 
-def _met(table: Table, probe: Probe) -> Met:
+def _met(table: Table, probe: Probe, find: Find = met) -> Met:
     source, destination = Address(probe.source), Address(probe.destination)
     packet = opening(probe.protocol, source, destination, probe.port, to_own=probe.to_own)
     try:
-        rules = met(table, probe.hook, packet)
+        rules = find(table, probe.hook, packet)
         return Met(rules=list(_with_counters(table, rules)))
     except (UnprovableError, NftError) as error:
         return Met(problem=str(error))

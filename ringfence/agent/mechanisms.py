@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.errors import AgentError
+from ringfence.agent.inspect import Inspect, inspect, inspect_iptables
 from ringfence.kernel import iptables, nft
 from ringfence.kernel.nft_watch import TableWatch
 from ringfence.kernel.rules import Door, Watch
@@ -27,19 +29,24 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mechanism:
-    """What writes rules, what loads and lists them, and what reads the list for the proof."""
+    """What writes rules, loads and lists them, reads the list for the proof, and tells of it."""
 
     backend: Callable[[], Backend]
     door: Door
     read: Reader
+    inspect: Inspect
     listen: Callable[[Path], Watch] | None = None
     """Hears of changes, where the mechanism tells of them."""
 
 
+def _iptables(variant: iptables.Iptables) -> Mechanism:
+    return Mechanism(Iptables, variant, reading_iptables.read, partial(inspect_iptables, variant))
+
+
 MECHANISMS = {
-    Kind.NFTABLES: Mechanism(Nftables, nft, reading.read, TableWatch),
-    Kind.IPTABLES_NFT: Mechanism(Iptables, iptables.NFT, reading_iptables.read),
-    Kind.IPTABLES_LEGACY: Mechanism(Iptables, iptables.LEGACY, reading_iptables.read),
+    Kind.NFTABLES: Mechanism(Nftables, nft, reading.read, inspect, TableWatch),
+    Kind.IPTABLES_NFT: _iptables(iptables.NFT),
+    Kind.IPTABLES_LEGACY: _iptables(iptables.LEGACY),
 }
 _FIRST_CHOICES = (Kind.NFTABLES, Kind.IPTABLES_LEGACY)
 """Where nothing was said. Whoever has iptables-nft has nftables."""

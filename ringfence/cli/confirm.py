@@ -1,4 +1,4 @@
-"""`ringfence confirm`: keep what `ringfence enforce --confirm` put in force."""
+"""`ringfence confirm`: keep what a command with `--confirm` put in force."""
 
 from typing import Annotated
 
@@ -21,5 +21,5 @@ def confirm(
 
     Example: ringfence confirm 7
     """
-    kept = connect().post("/enforcement/confirm", {"revision": revision})["revision"]
-    tell(f"revision {kept} stays")
+    kept = connect().post("/enforcement/confirm", {"revision": revision})["what"]
+    tell(f"{kept} stays")

@@ -19,6 +19,12 @@ app = typer.Typer(add_completion=False)
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 WaitOption = Annotated[bool, typer.Option(help="Wait until every connected agent has it in force.")]
 TimeoutOption = Annotated[float, typer.Option(min=0, help="Seconds to wait.")]
+ConfirmOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="60s", help="Take it back after so long unless `ringfence confirm` is run before."
+    ),
+]
 
 
 @app.command()
@@ -39,13 +45,7 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
     ] = None,
-    confirm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="60s",
-            help="Take it back after so long unless `ringfence confirm` is run before.",
-        ),
-    ] = None,
+    confirm: ConfirmOption = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(

@@ -128,6 +128,27 @@ def execute(context: typer.Context) -> None:
 
 
 @app.command()
+def reboot(
+    name: Annotated[str, typer.Argument(metavar="NODE", help="node1, node2, …")],
+    runtime: Annotated[
+        bool, typer.Option("--runtime", help="Restart its containerd alone: pods go on.")
+    ] = False,
+    away: Annotated[float, typer.Option(min=0, help="Seconds that containerd is away.")] = 0.0,
+) -> None:
+    """Stop a node and start it again. Its disk stays; pods, interfaces and rules are gone.
+
+    Ends before its pods are there again.
+
+    Example: ringfence lab reboot node1
+    """
+    with shown() as progress:
+        if runtime:
+            cluster.restart_runtime(LabConfig(), name, progress, away)
+        else:
+            cluster.reboot(LabConfig(), name, progress)
+
+
+@app.command()
 def kubeconfig() -> None:
     """Print a kubeconfig for the lab that works on this host."""
     config, _ = cluster.running(LabConfig())

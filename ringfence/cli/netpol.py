@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.client import ApiError, connect
-from ringfence.cli.enforce import TimeoutOption, WaitOption, YesOption, wait_until_in_force
+from ringfence.cli.enforce import (
+    ConfirmOption,
+    TimeoutOption,
+    WaitOption,
+    YesOption,
+    wait_until_in_force,
+)
 from ringfence.cli.explained import ExplainOnly, restrict
 from ringfence.cli.files import unreadable
 from ringfence.cli.manifests import (
@@ -30,6 +36,7 @@ from ringfence.cli.output import (
     say,
     tell,
 )
+from ringfence.cli.trial import tell_trial, trial_body
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.words import counted, named
 from ringfence.policy.errors import FieldError, PolicyError
@@ -140,8 +147,8 @@ def connectivity(  # noqa: PLR0913, PLR0917 - one parameter for each option
         tell("warning: exposure is not told with --focus-peer or --explain-only")
         exposure = False
     read = read_connectivity(directory, connection, exposure=exposure)
-    for name in asked.unknown(read.workloads):
-        tell(f"warning: there is no workload {name}")
+    if unknown := asked.unknown(read.workloads):
+        raise PolicyError(f"there is no workload {named(unknown)} in {directory}")
     report = asked.expose(read.exposure(), read.workloads) if exposure else None
     about = read.in_focus if connection else ""
     if explain or explain_only:
@@ -241,11 +248,12 @@ def import_(
 
 
 @app.command()
-def enforce(
+def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     cluster: Annotated[str, typer.Option(help="The Kubernetes cluster.")],
     off: Annotated[bool, typer.Option("--off", help="Enforce its policies no more.")] = False,
     yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
+    confirm: ConfirmOption = None,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
     output: AnswerOption = Format.TABLE,
@@ -257,13 +265,15 @@ def enforce(
     wait.
 
     Example: ringfence netpol enforce --cluster production
+
+    ringfence netpol enforce --cluster production --confirm 60s
     """
     if not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
         )
+    asked = {"kubernetes_cluster": cluster, "off": off, **trial_body(confirm)}
     client = connect()
-    asked = {"kubernetes_cluster": cluster, "off": off}
     plan = client.post("/enforcement/kubernetes", {**asked, "dry_run": True})
     if output is Format.TABLE:
         for line in plan["changes"] or ["it is so already"]:
@@ -280,7 +290,9 @@ def enforce(
     if not yes and not typer.confirm("Go ahead?", err=True):
         raise RingfenceError("nothing was changed")
     client.post("/enforcement/kubernetes", asked)
-    if wait and not wait_until_in_force(client, timeout):
+    in_force = not wait or wait_until_in_force(client, timeout)
+    tell_trial(client.get("/enforcement"))
+    if not in_force:
         raise typer.Exit(2)
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect, segment
-from ringfence.cli.enforce import TimeoutOption, WaitOption, YesOption, carry_out
+from ringfence.cli.enforce import ConfirmOption, TimeoutOption, WaitOption, YesOption, carry_out
 from ringfence.cli.output import AnswerOption, Format, emit_data, say
+from ringfence.cli.trial import trial_body
 from ringfence.model.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -17,12 +18,13 @@ _VERSION = re.compile("p?([1-9][0-9]{0,8})")
 
 
 @app.command()
-def rollback(
+def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each option
     workspace: Annotated[str, typer.Argument(help="The workspace.")],
     version: Annotated[str, typer.Argument(help="The version to go back to, such as p1.")],
     enforce: Annotated[
         bool, typer.Option("--enforce", help="Enforce the new version, beside what is enforced.")
     ] = False,
+    confirm: ConfirmOption = None,
     yes: YesOption = False,
     wait: WaitOption = True,
     timeout: TimeoutOption = 60.0,
@@ -34,12 +36,17 @@ def rollback(
     about, as `ringfence enforce` does; with -o json it is a document of its own.
 
     Example: ringfence rollback sock-shop p1
+
+    ringfence rollback sock-shop p1 --enforce --confirm 60s
     """
     number = _VERSION.fullmatch(version)
     if not number:
         raise InputError(f"{version!r} is not a version: write p1")
     if enforce and not (yes or sys.stdin.isatty()):
         raise InputError("nobody can answer here: pass --yes to go ahead, or leave --enforce out")
+    if confirm is not None and not enforce:
+        raise InputError("--confirm goes with --enforce")
+    trial = trial_body(confirm)
     client = connect()
     made = client.post(f"/workspaces/{segment(workspace)}/rollback", {"version": int(number[1])})
     if output is not Format.TABLE:
@@ -58,6 +65,7 @@ def rollback(
             "workspaces": list(wanted.values()),
             "override": [],
             "expected_revision": enforced["revision"],
+            **trial,
         }
         if not carry_out(client, body, yes=yes, wait=wait, timeout=timeout, output=output):
             raise typer.Exit(2)

@@ -18,7 +18,10 @@ _FOR, _THRESHOLD = "5m", "1%"
 
 
 def trial_body(
-    confirm: str | None, stage: list[str] | None, for_: str | None, threshold: str | None
+    confirm: str | None,
+    stage: list[str] | None = None,
+    for_: str | None = None,
+    threshold: str | None = None,
 ) -> dict[str, Any]:
     """What a request says of a trial, nothing for none; raises InputError."""
     if not stage and (for_, threshold) != (None, None):
@@ -50,7 +53,15 @@ def tell_trial(state: dict[str, Any]) -> None:
         return
     before = [f"{one['name']}@p{one['version']}" for one in trial["workspaces_before"]]
     left = f"{trial['seconds_left']:.0f} s"
-    if stage := trial["stage"]:
+    if cluster := trial["kubernetes_cluster"]:
+        again = (
+            "no longer enforced" if cluster in state["kubernetes_clusters"] else "enforced again"
+        )
+        tell(
+            f"the change for Kubernetes cluster {cluster} is on trial: in {left} its policies are"
+            f" {again}, unless you run `ringfence confirm`"
+        )
+    elif stage := trial["stage"]:
         tell(
             f"revision {trial['revision']} is on trial at {named(stage['nodes'])}: in {left} it is"
             f" enforced everywhere, or {named(before) or 'nothing'} again if more than"

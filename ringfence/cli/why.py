@@ -39,7 +39,8 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
 ) -> None:
     """Name the policy that decides at each end, and the others that matched; exit 2 if denied.
 
-    Each end's kernel is asked too: which of its rules judge, as nft prints them, with counters.
+    Each end's kernel is asked too: which of its rules judge, as nft or iptables prints them, with
+    counters.
 
     `ringfence flows related` and `ringfence flows list -o json` tell the ids of connections.
 
@@ -71,21 +72,27 @@ def why(  # noqa: PLR0913, PLR0917 - one parameter for each option
         emit_data(answer, output)
         raise typer.Exit(0 if answer["allowed"] else 2)
     for connection in answer["connections"]:
-        says = "allowed" if connection["allowed"] else "DENIED"
-        say(f"{connection['text']}: {says}")
-        for end in connection["ends"]:
-            head = f"  {end['role']} {end['workload']} {end['direction']}: "
-            if end.get("fail_safe"):
-                say(f"{head}ALLOW fail-safe: {end['fail_safe']}")
-            say(head + (decided_by(end["deciding"]) or "not governed"))
-            for other in end["matching"]:
-                if other != end["deciding"]:
-                    word = "told by" if other["action"] == Action.LOG else "then"
-                    say(f"      {word} {decided_by(other)}")
-            _tell_kernel(end["kernel"])
+        _tell_connection(connection)
     for note in answer["notes"]:
         say(f"note: {note}")
     raise typer.Exit(0 if answer["allowed"] else 2)
+
+
+def _tell_connection(connection: Row) -> None:
+    says = "allowed" if connection["allowed"] else "DENIED"
+    say(f"{connection['text']}: {says}")
+    for end in connection["ends"]:
+        head = f"  {end['role']} {end['workload']} {end['direction']}: "
+        if end.get("fail_safe"):
+            say(f"{head}ALLOW fail-safe: {end['fail_safe']}")
+        say(head + (decided_by(end["deciding"]) or "not governed"))
+        for other in end["matching"]:
+            if other != end["deciding"]:
+                word = "told by" if other["action"] == Action.LOG else "then"
+                say(f"      {word} {decided_by(other)}")
+        _tell_kernel(end["kernel"])
+    if connection["kept_out"]:
+        say(f"  kube-proxy drops it: {connection['kept_out']}")
 
 
 def _tell_kernel(kernel: Row | None) -> None:

@@ -1,7 +1,7 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import WorkspaceName
 from ringfence.model.policy import Action
 from ringfence.model.verdict import Decision, EndRole
-from ringfence.model.workload import ItemKind
+from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import UNGOVERNED, Verdicts, end_items, evaluate
 from ringfence.policy.layer import RuleLayer
@@ -69,7 +69,7 @@ async def judge(
     )
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
-        policy_set = judged_by.ringfence(snapshot, then)
+        policy_set = judged_by.begun(then.at_ns).ringfence(snapshot, then)
         connections = connections_of(records.take(rows), snapshot)
         governed = BitMap.union(
             BitMap(), *(judged_by.within(snapshot, name) for name in workspaces)
@@ -140,14 +140,14 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
     )
     kinds = np.array([item.kind is ItemKind.NODE for item in snapshot.items] + [False])
     services = ServiceSockets(snapshot)
-    to_service = np.array(
-        [
-            services.at(address.tobytes(), *socket) is not None
-            for address, *socket in zip(dialled, protocol.tolist(), port.tolist(), strict=True)
-        ],
-        dtype=np.bool_,
-    )
+    dialled_service = [
+        services.at(address.tobytes(), *socket)
+        for address, *socket in zip(dialled, protocol.tolist(), port.tolist(), strict=True)
+    ]
+    to_service = np.array([one is not None for one in dialled_service], dtype=np.bool_)
     received = kinds[dialled_item] & (to_service | records.translated)
+    node_item = np.where(received, dialled_item, NOWHERE).astype(np.int32)
+    _receive(node_item, dialled_service, records, snapshot)
     # A node port whose packet went no further: the provider would have been a backend.
     provider_item[received & ~records.translated] = NOWHERE
     return Connections(
@@ -159,8 +159,35 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
         provider_item=provider_item,
         dialled=dialled,
         dialled_port=port,
-        node_item=np.where(received, dialled_item, NOWHERE).astype(np.int32),
+        node_item=node_item,
     )
+
+
+def _receive(
+    node_item: NDArray[np.int32],
+    dialled: Sequence[Item | None],
+    records: Records,
+    snapshot: Snapshot,
+) -> None:
+    """Fill in the nodes that received at load-balancer and external addresses.
+
+    Each translates by itself what comes to it: the node that told of the last hop received it.
+    """
+    services = (snapshot.items[at].service for at in snapshot.services)
+    external = {address for spec in services if spec for address in spec.external_addresses}
+    packed = np.ascontiguousarray(records.column("dialled")).view("S16").reshape(-1)
+    rows = np.flatnonzero(np.isin(packed, np.array(list(external), dtype="S16")))
+    if not len(rows):
+        return
+    nodes = {
+        (item.cluster, item.name): at
+        for at, item in enumerate(snapshot.items)
+        if item.kind is ItemKind.NODE
+    }
+    told = records.column("node")
+    for row in rows.tolist():
+        if item := dialled[row]:
+            node_item[row] = nodes.get((item.cluster, told[row]), NOWHERE)
 
 
 def _in_view(connections: Connections, scope: BitMap) -> NDArray[np.bool_]:

@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from ringfence.control.metrics import Metrics
+from ringfence.control.services import Clock
 from ringfence.model.errors import RingfenceError
 
 _LOG = structlog.get_logger(__name__)
+_LOOK_SECONDS = 1.0
 
 
 class Background:
@@ -74,19 +76,29 @@ async def attempt(work: Callable[[], Awaitable[object]], otherwise: Callable[[],
 
 
 class Alarm:
-    """Calls back at the next of some instants, for time alone changes something then."""
+    """Calls back at the next of some instants, for time alone changes something then.
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
-        self._timer: asyncio.TimerHandle | None = None
+    The clock may be set, and the machine may sleep: it is looked at again and again.
+    """
+
+    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
+        self._clock, self._ring = clock, ring
+        self._timer: asyncio.Handle | None = None
 
     def set(self, instants: Iterable[int], now_ns: int) -> None:
         """Wait for these instants, epoch ns, in place of those before."""
         self.cancel()
         next_ns = min((one for one in instants if one > now_ns), default=None)
         if next_ns is not None:
-            seconds = (next_ns - now_ns) / 10**9
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+            self._look(next_ns)
+
+    def _look(self, next_ns: int) -> None:
+        left = (next_ns - self._clock()) / 10**9
+        loop = asyncio.get_running_loop()
+        if left > 0:
+            self._timer = loop.call_later(min(left, _LOOK_SECONDS), self._look, next_ns)
+        else:
+            self._timer = loop.call_soon(self._ring)
 
     def cancel(self) -> None:
         """Wait for nothing."""

@@ -47,7 +47,7 @@ class Standing:
         self._compiler: Compiler | None = None
         self._living = Living(())
         self._of: tuple[object, ...] = ()
-        """All that the compiler was made of, besides the inventory and the moment."""
+        """All that the compiler was made of, besides the inventory and the moment (`_compile`)."""
         self._lasts: tuple[int, int] = 0, 0
         """From and until when no policy expires, epoch ns."""
         self._nodes: dict[NodeKey, bytes] = {}
@@ -61,7 +61,8 @@ class Standing:
 
     def is_of(self, judged_by: JudgedBy) -> bool:
         """Whether what is compiled is this enforced set."""
-        return self._compiler is not None and self._of[1:2] == (judged_by.workspaces,)
+        made_of = judged_by.workspaces, judged_by.live
+        return self._compiler is not None and self._of[1::2] == made_of
 
     def compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
         """What nodes enforce after the news: equal to what `compile_nodes` says of it all.
@@ -81,8 +82,8 @@ class Standing:
         compiler, self._compiler = self._compiler, None  # it holds only if all goes well
         before = {key: self._items.get(key) for key in news}
         self._take(news)
-        begun = tuple(one for one in judged_by.quarantines if one.since_ns <= moment.at_ns)
-        made_of = judged_by.tree, judged_by.workspaces, begun, judged_by.live
+        apart = judged_by.quarantines
+        made_of = judged_by.tree, judged_by.workspaces, apart, judged_by.live
         changed: Set[NodeKey] | None = None
         first, last = self._lasts
         if compiler is not None and made_of == self._of and first <= moment.at_ns < last:
@@ -98,7 +99,7 @@ class Standing:
                 judged_by.tree,
                 judged_by.workspaces,
                 moment,
-                begun,
+                apart,
                 self._surroundings,
                 tuple(judged_by.kubernetes(self._snapshot())) if judged_by.live else (),
             )

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
@@ -31,6 +32,7 @@ from ringfence.control.trial import (
     Task,
     begun,
     judged_before,
+    refusal_on_trial,
     tasks,
     told_of,
 )
@@ -80,7 +82,7 @@ class _Loaded:
     judged_by: JudgedBy
     trial: Trial | None
     before: JudgedBy
-    """By what to judge where the trial is taken back; by no workspaces without a trial."""
+    """By what to judge where the trial is taken back; with no workspaces without a trial."""
     patterns: frozenset[str]
     expiries: tuple[int, ...]
 
@@ -105,7 +107,7 @@ class Enforcement:
         self._enforcing: bool | None = None
         self._loaded: _Loaded | None = None
         self._patterns: frozenset[str] = frozenset()
-        self._alarm = Alarm(self._wake)
+        self._alarm = Alarm(clock, self._wake)
         self._altered = inventory.timeline.follow()
         self._news: dict[ItemKey, tuple[RevisionId, Item] | None] = {}
         """What is not compiled yet."""
@@ -229,11 +231,12 @@ class Enforcement:
         for a trial, it is to be taken back unless that goes well. On return the nodes' directives
         are worked out, though not yet in force.
         """
+        # A plan takes its time, and a quarantine does not wait for it.
+        current, plan, named = await self._planning.plan(wanted, overrides, expected, asked)
+        if plan.refused:
+            raise ConflictError(plan.refused)
+        pairs = plan.workspaces
         async with self._lock:
-            current, plan, named = await self._planning.plan(wanted, overrides, expected, asked)
-            if plan.refused:
-                raise ConflictError(plan.refused)
-            pairs = plan.workspaces
             if asked and pairs == current.workspaces:
                 raise ConflictError("this is enforced already: there is nothing to try")
             if pairs != current.workspaces:
@@ -241,9 +244,10 @@ class Enforcement:
                 fresh = Enforced(plan.revision, pairs, actor, now_ns)
                 what = f"enforced {describe_set(fresh)}{told_of(asked)}"
                 async with self._database.write() as connection:
+                    await self._refuse_changed(connection, current, off=not (pairs or asked))
                     await self._planning.refuse_changed(connection, pairs, named)
                     await enforce(connection, self._tenant, fresh)
-                    await end_trial(connection, self._tenant)
+                    await self._end_trial(connection)
                     if asked:
                         trial = begun(asked, fresh, current)
                         await begin_trial(connection, self._tenant, trial)
@@ -258,12 +262,28 @@ class Enforcement:
     async def _keep_off(self, current: Enforced, author: Author) -> None:
         """End a trial of no rules, so that none come back; raises ConflictError."""
         async with self._database.write() as connection:
-            if await enforced_now(connection, self._tenant) != current:
-                raise ConflictError("something else was enforced meanwhile: see the new plan")
-            if await load_trial(connection, self._tenant):
-                await end_trial(connection, self._tenant)
+            await self._refuse_changed(connection, current, off=True)
+            if await self._end_trial(connection):
                 what = f"confirmed revision {current.revision}"
                 await author.note(connection, self._clock(), what, "", about="enforcement")
+
+    async def _refuse_changed(
+        self, connection: AsyncConnection, planned_on: Enforced, *, off: bool
+    ) -> None:
+        """Raise ConflictError where a plan, of no rules at all if `off`, does not hold any more."""
+        if await enforced_now(connection, self._tenant) != planned_on:
+            raise ConflictError("something else was enforced meanwhile: see the new plan")
+        trial = await load_trial(connection, self._tenant)
+        if not off and (why := refusal_on_trial(trial)):
+            raise ConflictError(why)
+
+    async def _end_trial(self, connection: AsyncConnection) -> bool:
+        """End a trial of an enforced set, if one is under way; whether one was."""
+        trial = await load_trial(connection, self._tenant)
+        if trial is None or trial.cluster is not None:
+            return False
+        await end_trial(connection, self._tenant)
+        return True
 
     async def _settle(self) -> None:
         """Until something has changed; what failed may have done so for a moment only."""
@@ -294,8 +314,8 @@ class Enforcement:
             self._patterns = loaded.patterns
             named = self._inventory.names.resolutions.instants(self._patterns)
             self._alarm.set((*loaded.expiries, *named), moment.at_ns)
-            enforced = judged_by.workspaces or loaded.before.workspaces
-            any_rules = bool(enforced or judged_by.quarantines or judged_by.live)
+            sides = judged_by, loaded.before
+            any_rules = any(one.workspaces or one.quarantines or one.live for one in sides)
             compilation = fallback = Compilation({}, ())
             news = dict(self._news)
             if any_rules:

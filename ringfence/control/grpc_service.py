@@ -22,7 +22,7 @@ from ringfence.control.services import Services, Window
 from ringfence.inventory.timeline import Change
 from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError, RingfenceError
-from ringfence.model.ids import NodeName
+from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.workload import Item
 from ringfence.wire import batch
 from ringfence.wire.generated import agent_pb2 as wire
@@ -43,6 +43,8 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     def __init__(self, services: Services) -> None:
         self._services = services
         self._stopping = asyncio.Event()
+        self._publishing: dict[ClusterId, object] = {}
+        """The latest conversation with a connector of each cluster."""
 
     def stop(self) -> None:
         """End the conversations that clients hold for ever; nobody need wait for them."""
@@ -152,28 +154,35 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     async def Publish(  # noqa: N802
         self, request_iterator: AsyncIterator[wire.InventoryEvent], context: Context
     ) -> AsyncIterator[wire.InventoryReply]:
-        """Enter a connector's inventory into the timeline."""
+        """Enter a connector's inventory into the timeline.
+
+        What the latest conversation of a cluster says is the last news, whatever clocks say: they
+        may be set. What one before it still has to say goes by its time.
+        """
         identity = await self._peer(context, ClientKind.CONNECTOR)
         timeline, inventory = self._services.inventory.timeline, self._services.inventory
+        cluster = identity.kubernetes_cluster
+        self._publishing[cluster] = conversation = object()
         snapshot: list[Item] | None = None
         async for event in self._until_stopped(request_iterator):
             try:
-                self._check_event(identity, event)
+                at_ns = self._instant(identity, event)
+                last = self._publishing[cluster] is conversation
                 kind = event.WhichOneof("event")
                 changes: list[Change] = []
                 if kind == "snapshot_begin":
                     snapshot = []
                 elif kind == "snapshot_end":
                     items, snapshot = snapshot or [], None
-                    changes = timeline.replace(event.at_ns, identity.kubernetes_cluster, items)
+                    changes = timeline.replace(at_ns, cluster, items, last=last)
                 elif kind == "gone":
-                    changes = timeline.gone(
-                        event.at_ns, own_key(identity.kubernetes_cluster, event.gone)
-                    )
+                    key = own_key(cluster, event.gone)
+                    changes = timeline.gone(timeline.after(at_ns, key) if last else at_ns, key)
                 else:
-                    item = own_item(identity.kubernetes_cluster, event.item)
+                    item = own_item(cluster, event.item)
                     if snapshot is None:
-                        changes = timeline.observe(event.at_ns, item)
+                        at_ns = timeline.after(at_ns, item.key) if last else at_ns
+                        changes = timeline.observe(at_ns, item)
                     else:
                         snapshot.append(item)
             except InputError as error:
@@ -268,15 +277,20 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
             raise InputError(f"a batch has an id of more than {MOST_ID_BYTES} bytes")
         return Window(request.window_start_ns, request.window_end_ns)
 
-    def _check_event(self, identity: ClientIdentity, event: wire.InventoryEvent) -> None:
+    def _instant(self, identity: ClientIdentity, event: wire.InventoryEvent) -> int:
+        """When it was, epoch ns; now, if the connector takes it to be in the future."""
         if event.kubernetes_cluster != identity.kubernetes_cluster:
             raise InputError(
                 f"this connector is enrolled for the Kubernetes cluster "
                 f"{identity.kubernetes_cluster!r}, not {event.kubernetes_cluster!r}"
             )
-        ahead = event.at_ns - self._services.clock()
-        if ahead > TOLERATED_SKEW_NS:
-            raise InputError(skew_text(identity.name, ahead))
+        now_ns = self._services.clock()
+        ahead = event.at_ns - now_ns
+        if ahead <= TOLERATED_SKEW_NS:
+            return event.at_ns
+        if event.WhichOneof("event") == "snapshot_begin":
+            _LOG.warning("clocks disagree", problem=skew_text(identity.name, ahead))
+        return now_ns
 
 
 def protocol_text(spoken: int) -> str:

@@ -1,7 +1,7 @@
 """What connections are judged by: the enforced set, with other versions in place of its own."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,9 +41,8 @@ class JudgedBy:
     live: tuple[ClusterId, ...] = ()
 
     def ringfence(self, snapshot: Snapshot, moment: Moment) -> PolicySet:
-        """The Ringfence layer, by the quarantines that had begun by then."""
-        begun = [one for one in self.quarantines if one.since_ns <= moment.at_ns]
-        return PolicySet(snapshot, self.tree, self.workspaces, moment, begun)
+        """The Ringfence layer."""
+        return PolicySet(snapshot, self.tree, self.workspaces, moment, self.quarantines)
 
     def kubernetes(self, snapshot: Snapshot) -> Iterator[KubernetesLayer]:
         """A layer for each workspace of imported policies, in place of those that are enforced."""
@@ -59,6 +58,14 @@ class JudgedBy:
     def layers(self, snapshot: Snapshot, moment: Moment) -> list[RuleLayer]:
         """All layers; an end allows only if each of them that governs it does."""
         return [self.ringfence(snapshot, moment), *self.kubernetes(snapshot)]
+
+    def begun(self, at_ns: int) -> "JudgedBy":
+        """The same without the quarantines that came later.
+
+        Not for what holds now: those hold whatever the clock says, for it may be set back.
+        """
+        apart = tuple(one for one in self.quarantines if one.since_ns <= at_ns)
+        return replace(self, quarantines=apart)
 
     def version(self, name: WorkspaceName) -> Version:
         """Which version of a workspace of these it is."""

@@ -3,23 +3,29 @@
 import asyncio
 from dataclasses import dataclass
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from ringfence.control.audit import Author
 from ringfence.control.compilation import compile_nodes
+from ringfence.control.errors import ConflictError
 from ringfence.control.imports import known_cluster, problems
 from ringfence.control.judged import live_layer
 from ringfence.control.services import Services
+from ringfence.control.trial import Asked, begun_of_cluster, refusal_on_trial, told_of
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.ids import ClusterId
+from ringfence.model.ids import ClusterId, TenantId
 from ringfence.model.policy import Action
 from ringfence.model.scope import ScopeTree
 from ringfence.model.words import counted
 from ringfence.policy.kubernetes.held import held_in
 from ringfence.policy.order import PolicySet
+from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.kubernetes import (
     add_enforced_cluster,
     enforced_clusters,
     remove_enforced_cluster,
 )
+from ringfence.store.relational.trials import begin_trial, load_trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +41,56 @@ class KubernetesPlan:
 
 
 async def enforce_cluster(
-    services: Services, wanted: ClusterId, author: Author, *, off: bool, dry_run: bool
+    services: Services,
+    wanted: ClusterId,
+    author: Author,
+    asked: Asked | None = None,
+    *,
+    off: bool,
+    dry_run: bool,
 ) -> KubernetesPlan:
     """Enforce the policies of a Kubernetes cluster, or, with `off`, no more.
 
-    On return the nodes' directives are worked out. Raises NotFoundError.
+    `asked` for a trial, it is taken back unless somebody confirms it. On return the nodes'
+    directives are worked out. Raises NotFoundError, and ConflictError where a trial is in the way.
     """
     snapshot, tenant = services.inventory.timeline.latest(), author.principal.tenant
     async with services.database.read() as connection:
         held = await enforced_clusters(connection, tenant)
+        await _refuse_on_trial(connection, tenant, wanted, asked)
     # What is enforced can be ended though nobody knows the cluster any more.
     cluster = wanted if off and wanted in held else known_cluster(snapshot, wanted)
     plan = await asyncio.to_thread(_plan, services, snapshot, cluster, off=off)
     if (cluster in held) is not off:
+        if asked:
+            raise ConflictError("it is so already: there is nothing to try")
         return KubernetesPlan((), plan.pods, plan.warnings)
     if dry_run:
         return plan
     now_ns, actor = services.clock(), author.principal.actor
     async with services.database.write() as connection:
+        await _refuse_on_trial(connection, tenant, cluster, asked)
+        if asked:
+            current = await enforced_now(connection, tenant)
+            trial = begun_of_cluster(asked, cluster, current, now_ns)
+            await begin_trial(connection, tenant, trial)
         if off:
             await remove_enforced_cluster(connection, tenant, cluster)
         else:
             await add_enforced_cluster(connection, tenant, cluster, actor, now_ns)
-        await author.note(connection, now_ns, plan.changes[0], about="enforcement")
+        what = f"{plan.changes[0]}{told_of(asked)}"
+        await author.note(connection, now_ns, what, about="enforcement")
     await services.enforcement.refresh()
     return plan
+
+
+async def _refuse_on_trial(
+    connection: AsyncConnection, tenant: TenantId, cluster: ClusterId, asked: Asked | None
+) -> None:
+    """Raise ConflictError where the cluster is on trial, or another trial is asked for."""
+    trial = await load_trial(connection, tenant)
+    if trial and (asked or trial.cluster == cluster):
+        raise ConflictError(refusal_on_trial(trial))
 
 
 def _plan(

@@ -53,7 +53,7 @@ class Planning:
     ) -> tuple[Enforced, Plan, Documents]:
         """What is enforced now, what this changes, and of which documents it was worked out.
 
-        All rules may go at any time, and the trial with them; unless that is `asked` to be a trial.
+        All rules may go at any time, and a trial of them too; unless that is `asked` to be a trial.
         """
         async with self._database.read() as connection:
             tree = await load_tree(connection, self._tenant)
@@ -76,7 +76,8 @@ class Planning:
             before, problem = in_force(snapshot, tree, old, moment, apart)
             after = PolicySet(snapshot, tree, new, moment, apart)
             changes = tuple(describe_changes(old, new))
-            ends = trial is not None and not pairs and asked is None
+            none = not pairs and asked is None
+            ends = none and trial is not None and trial.cluster is None
             return Plan(
                 revision=current.revision + bool(changes),
                 workspaces=pairs,
@@ -87,7 +88,7 @@ class Planning:
                     *(["this ends the trial under way"] if ends else []),
                     *compile_nodes(after, self._surroundings).warnings,
                 ),
-                refused=refusal(after, overrides) or ("" if ends else refusal_on_trial(trial)),
+                refused=refusal(after, overrides) or ("" if none else refusal_on_trial(trial)),
             )
 
         return current, await asyncio.to_thread(work), named

@@ -94,7 +94,7 @@ class Requests:
         self._dirty = asyncio.Event()
         self._lock = asyncio.Lock()
         self._following = Background("requests", self._settle, self.refresh, metrics)
-        self._alarm = Alarm(self._dirty.set)
+        self._alarm = Alarm(clock, self._dirty.set)
         self._last: tuple[Snapshot, _Asked, Needed] | None = None
 
     async def start(self) -> None:

@@ -83,4 +83,4 @@ def _lines(backend: Nftables, render: Callable[[], Ruleset]) -> list[str]:
         ruleset = render()
     except UnsupportedError as error:
         return [f"# cannot be written: {error}"]
-    return backend.transaction(ruleset, None).splitlines() if ruleset.frame else []
+    return backend.text(ruleset).splitlines() if ruleset.frame else []

@@ -1,6 +1,6 @@
-"""What a change of the enforced set that is on trial means: for nodes, and for other changes."""
+"""What a change of what is enforced that is on trial means: for nodes, and for other changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from ringfence.control.agents import NodeKey
 from ringfence.control.judged import JudgedBy
 from ringfence.control.policies import load_set, load_tree
 from ringfence.model.duration import format_duration
-from ringfence.model.ids import NodeName, TenantId
+from ringfence.model.ids import ClusterId, NodeName, TenantId
 from ringfence.model.words import named
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.order import Enforced as EnforcedVersion
@@ -36,6 +36,11 @@ def begun(asked: Asked, fresh: Enforced, current: Enforced) -> Trial:
     """The trial of a set that is enforced now, in place of the current one."""
     until_ns = fresh.since_ns + asked.for_ns
     return Trial(fresh.revision, current.revision, until_ns, asked.nodes, asked.threshold)
+
+
+def begun_of_cluster(asked: Asked, cluster: ClusterId, current: Enforced, now_ns: int) -> Trial:
+    """The trial of whether a Kubernetes cluster's policies are enforced, beside the current set."""
+    return Trial(current.revision, current.revision, now_ns + asked.for_ns, cluster=cluster)
 
 
 def told_of(asked: Asked | None) -> str:
@@ -75,16 +80,25 @@ def tasks(
 
 def is_elsewhere(trial: Trial | None, item: Item) -> bool:
     """Whether a workload's node still has the set of before a staged trial."""
-    place = item.node if item.kind is ItemKind.POD else item.name
     staged_at = trial.nodes if trial else None
-    return staged_at is not None and (item.cluster, NodeName(place)) not in staged_at
+    return staged_at is not None and (item.cluster, _place(item)) not in staged_at
+
+
+def told_elsewhere(trial: Trial, item: Item, before: Iterable[EnforcedVersion]) -> str:
+    """A note on a workload whose node still has the set of before a staged trial."""
+    still = named([f"{workspace.name}@p{version}" for workspace, version in before]) or "nothing"
+    return f"{_place(item)} is outside the stage of {trial.what}: it still enforces {still}"
+
+
+def _place(item: Item) -> NodeName:
+    return NodeName(item.node if item.kind is ItemKind.POD else item.name)
 
 
 async def load_before(
     connection: AsyncConnection, tenant: TenantId, trial: Trial | None
 ) -> tuple[EnforcedVersion, ...]:
-    """The workspace versions to which a trial may go back; none without one."""
-    if trial is None:
+    """The workspace versions to which a trial of a set may go back; none without one."""
+    if trial is None or trial.cluster is not None:
         return ()
     return await load_set(connection, tenant, await enforced_at(connection, tenant, trial.previous))
 
@@ -92,7 +106,10 @@ async def load_before(
 async def judged_before(
     connection: AsyncConnection, tenant: TenantId, judged_by: JudgedBy, trial: Trial | None
 ) -> JudgedBy:
-    """The same with the enforced set of before a trial; with none where nothing is on trial."""
+    """The same as before a trial; with no workspaces where nothing is on trial."""
+    if trial is not None and trial.cluster is not None:
+        live = tuple(sorted({*judged_by.live} ^ {trial.cluster}))
+        return replace(judged_by, live=live)
     workspaces = await load_before(connection, tenant, trial)
     tree = await load_tree(connection, tenant) if workspaces else judged_by.tree
     return replace(judged_by, tree=tree, workspaces=workspaces)
@@ -104,6 +121,6 @@ def refusal_on_trial(trial: Trial | None) -> str:
         return ""
     until = datetime.fromtimestamp(trial.until_ns // 10**9, UTC).strftime("%H:%M:%S UTC")
     return (
-        f"revision {trial.revision} is on trial until {until}: keep it with `ringfence confirm`, "
+        f"{trial.what} is on trial until {until}: keep it with `ringfence confirm`, "
         "or go back with `ringfence revert`, first"
     )

@@ -1,4 +1,4 @@
-"""Ends trials of the enforced set: kept when somebody confirms in time, else taken back.
+"""Ends trials of what is enforced: kept when somebody confirms in time, else taken back.
 
 A staged one is kept if little is dropped at its nodes that analysis did not foresee (`staged.py`).
 
@@ -7,6 +7,7 @@ back when it starts. Nodes that hear nothing go back by themselves (`ringfence/a
 """
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -27,7 +28,13 @@ from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import TenantId
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
-from ringfence.store.relational.enforcement import describe_set, enforce, enforced_at
+from ringfence.store.relational.enforcement import (
+    describe_set,
+    enforce,
+    enforced_at,
+    enforced_now,
+)
+from ringfence.store.relational.kubernetes import switch_enforced_cluster
 from ringfence.store.relational.trials import Trial, end_trial, load_trial
 
 _LOOK_SECONDS = 0.5
@@ -55,6 +62,7 @@ class Trials:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._enforcement, self._agents, self._watch = enforcement, agents, watch
         self._followed: Trial | None = None
+        self._due_ns = 0  # its end, by the monotonic clock
         self._looked_ns = 0
         self._before: Before | None = None
         """The trial looked at, when that was last, and what was seen before it, which stays so."""
@@ -78,19 +86,20 @@ class Trials:
         async with self._database.read() as connection:
             return await load_trial(connection, self._tenant)
 
-    async def confirm(self, author: Author, expected: int | None = None) -> int:
-        """Keep what is on trial, everywhere; its revision.
+    async def confirm(self, author: Author, expected: int | None = None) -> Trial:
+        """Keep what is on trial, everywhere.
 
         Raises ConflictError where nothing is, or not revision `expected`.
         """
         trial = await self.current()
-        if trial and expected not in (None, trial.revision):
-            raise ConflictError(f"revision {trial.revision} is on trial, not {expected}")
+        revision = trial.revision if trial and trial.cluster is None else None
+        if trial and expected not in (None, revision):
+            raise ConflictError(f"{trial.what} is on trial, not {expected}")
         actor, source = author.principal.actor, author.source
         return await self._keep("confirmed", actor, source, only=trial)
 
     async def revert(self, author: Author) -> int:
-        """Go back to what was enforced before; the new revision.
+        """Go back to what was enforced before; the revision by then.
 
         Raises ConflictError where nothing is on trial.
         """
@@ -98,30 +107,42 @@ class Trials:
 
     async def _keep(
         self, verb: str, actor: str, source: str, why: str = "", only: Trial | None = None
-    ) -> int:
+    ) -> Trial:
         async with self._database.write() as connection:
             trial = await self._under_way(connection, only)
             await end_trial(connection, self._tenant)
-            what = f"{verb} revision {trial.revision}"
+            what = f"{verb} {trial.what}"
             change = Change(self._clock(), actor, source, "enforcement", what, why)
             await add_change(connection, self._tenant, change)
         await self._enforcement.refresh()
-        return trial.revision
+        return trial
 
     async def _take_back(self, why: str, actor: str, source: str, only: Trial | None = None) -> int:
         now_ns = self._clock()
         async with self._database.write() as connection:
             trial = await self._under_way(connection, only)
-            before = await enforced_at(connection, self._tenant, trial.previous)
-            fresh = replace(before, revision=trial.revision + 1, actor=actor, since_ns=now_ns)
-            await enforce(connection, self._tenant, fresh)
             await end_trial(connection, self._tenant)
-            what = f"reverted revision {trial.revision}: enforced {describe_set(before)}"
+            told = await self._go_back(connection, trial, actor, now_ns)
+            what = f"reverted {trial.what}: {told}"
             change = Change(now_ns, actor, source, "enforcement", what, why)
             await add_change(connection, self._tenant, change)
-        _LOG.warning("change of the enforced set reverted", revision=trial.revision, reason=why)
+            revision = (await enforced_now(connection, self._tenant)).revision
+        _LOG.warning("change of what is enforced reverted", change=trial.what, reason=why)
         await self._enforcement.refresh()
-        return fresh.revision
+        return revision
+
+    async def _go_back(
+        self, connection: AsyncConnection, trial: Trial, actor: str, now_ns: int
+    ) -> str:
+        """Make what was enforced before a trial so again, and tell what that is."""
+        if trial.cluster is not None:
+            switched = connection, self._tenant, trial.cluster, actor, now_ns
+            on = await switch_enforced_cluster(*switched)
+            return f"its policies {'enforced' if on else 'no longer enforced'}"
+        before = await enforced_at(connection, self._tenant, trial.previous)
+        fresh = replace(before, revision=trial.revision + 1, actor=actor, since_ns=now_ns)
+        await enforce(connection, self._tenant, fresh)
+        return f"enforced {describe_set(before)}"
 
     async def _under_way(self, connection: AsyncConnection, only: Trial | None) -> Trial:
         """The trial under way, if it is the one that is meant; raises ConflictError."""
@@ -134,16 +155,25 @@ class Trials:
         await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
-        trial, now_ns = await self.current(), self._clock()
+        trial = await self.current()
         if trial != self._followed:
-            self._followed, self._looked_ns = trial, now_ns
+            self._followed, self._looked_ns = trial, self._clock()
             self._before, self.seen = None, NOTHING_SEEN
+            self._due_ns = time.monotonic_ns() + (await self._left_ns(trial) if trial else 0)
         if trial is None:
             return
+        # A clock that is set back makes no trial longer.
+        now_ns = max(self._clock(), trial.until_ns - (self._due_ns - time.monotonic_ns()))
         if trial.nodes is not None:
             await self._look_at_stage(trial, trial.nodes, now_ns)
         elif now_ns >= trial.until_ns:
             await self._take_back("not confirmed in time", *_NOBODY, only=trial)
+
+    async def _left_ns(self, trial: Trial) -> int:
+        """How long a trial may still last: all of its time, if it seems to lie ahead."""
+        async with self._database.read() as connection:
+            began_ns = (await enforced_at(connection, self._tenant, trial.revision)).since_ns
+        return trial.until_ns - max(began_ns, self._clock())
 
     async def _look_at_stage(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> None:
         over = now_ns >= trial.until_ns

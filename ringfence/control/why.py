@@ -8,15 +8,17 @@ from numpy.typing import NDArray
 
 from ringfence.control.errors import NotFoundError
 from ringfence.control.live import Asked
+from ringfence.control.trial import is_elsewhere, told_elsewhere
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.ids import NodeName
 from ringfence.model.protocol import TCP, WITH_PORTS, format_port, format_protocol
-from ringfence.model.verdict import EndRole, EndVerdict
+from ringfence.model.verdict import EndRole, EndVerdict, Verdict
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.admitted import admits
+from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
@@ -28,6 +30,7 @@ from ringfence.policy.listed import place_of
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy
 from ringfence.policy.quarantine import quarantined
+from ringfence.store.relational.trials import Trial
 from ringfence.wire.generated.agent_pb2 import Probe
 
 _ITSELF = "a workload may reach itself"
@@ -58,11 +61,13 @@ class ExplainedConnection:
 
     text: str
     ends: tuple[ExplainedEnd, ...]
+    kept_out: str
+    """Why kube-proxy drops it, whatever policies say; empty where it does not."""
 
     @property
     def allowed(self) -> bool:
         """Whether it passes."""
-        return not any(end.denies for end in self.ends)
+        return not self.kept_out and not any(end.denies for end in self.ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,50 +93,83 @@ class Question:
     port: int
 
 
-def why(
-    policy_set: PolicySet,
-    kubernetes: Sequence[RuleLayer],
-    compiled: Compiled,
-    question: Question,
-) -> Answer:
-    """Explain the traffic by the rules and by the fail-safes that were compiled from them.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What nodes enforce: rules, and what was compiled from them, fail-safes too."""
+
+    policy_set: PolicySet
+    kubernetes: Sequence[RuleLayer]
+    compiled: Compiled
+
+    def explain(self, connections: Connections) -> list[Verdict]:
+        """The verdicts on connections of the policy set's inventory."""
+        return explain([self.policy_set, *self.kubernetes], connections)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A staged trial, and what the nodes outside its stage still enforce."""
+
+    trial: Trial
+    side: Side
+
+
+def why(side: Side, question: Question, outside: Outside | None = None) -> Answer:
+    """Explain the traffic by what is enforced, each end by what is at its own node.
 
     Raises NotFoundError for a place that there is not.
     """
-    snapshot = policy_set.snapshot
+    snapshot = side.policy_set.snapshot
     try:
         connections, assumed = hypothetical(
             snapshot, question.source, question.destination, question.protocol, question.port
         )
     except InputError as error:
         raise NotFoundError(str(error)) from error
-    return explain_all(policy_set, kubernetes, compiled, connections, assumed)
+    return explain_all(side, connections, assumed, outside)
 
 
 def explain_all(
-    policy_set: PolicySet,
-    kubernetes: Sequence[RuleLayer],
-    compiled: Compiled,
-    connections: Connections,
-    notes: tuple[str, ...],
+    side: Side, connections: Connections, notes: tuple[str, ...], outside: Outside | None = None
 ) -> Answer:
-    """Explain connections of the policy set's inventory by it and by the Kubernetes layers.
+    """Explain connections of the policy set's inventory, each end by what is at its own node.
 
     `notes` are what was assumed of the connections.
     """
-    snapshot = policy_set.snapshot
-    explained = []
+    snapshot = side.policy_set.snapshot
+    inside = side.explain(connections)
+    beyond = outside.side.explain(connections) if outside else inside
+    explained, balancers = [], Balancers(snapshot)
+    kept_out = balancers.keep_out(connections)
+    apart: dict[str, None] = {}
     wider: dict[str, None] = {}
-    for row, verdict in enumerate(explain([policy_set, *kubernetes], connections)):
-        ends = tuple(_end(snapshot, compiled, connections, row, end) for end in verdict.ends)
-        for end in ends:
+    for row, (here, there) in enumerate(zip(inside, beyond, strict=True)):
+        ends = []
+        # They have the same ends, whatever the rules are: those that are workloads.
+        for verdict, other in zip(here.ends, there.ends, strict=True):
+            item, compiled = snapshot.items[snapshot.position(verdict.workload)], side.compiled
+            if outside and is_elsewhere(outside.trial, item):
+                verdict, compiled = other, outside.side.compiled  # noqa: PLW2901
+                before = outside.side.policy_set.enforced
+                apart[told_elsewhere(outside.trial, item, before)] = None
+            ends.append(end := _end(snapshot, compiled, connections, row, verdict))
             if end.denies:
                 wider |= dict.fromkeys(_wider(snapshot, compiled, connections, row, end))
-        explained.append(ExplainedConnection(_tell(snapshot, connections, row), ends))
-    idle = () if policy_set.enforced or kubernetes else ("no workspace is enforced",)
+        text = _tell(snapshot, connections, row)
+        why_not = _kept_out(balancers, connections, row) if kept_out[row] else ""
+        explained.append(ExplainedConnection(text, tuple(ends), why_not))
+    idle = () if side.policy_set.enforced or side.kubernetes else ("no workspace is enforced",)
     held = {end.verdict.workload for connection in explained for end in connection.ends}
-    apart = _quarantined(policy_set, {snapshot.position(key) for key in held})
-    return Answer(tuple(explained), (*idle, *apart, *notes, *wider))
+    cut = _quarantined(side.policy_set, {snapshot.position(key) for key in held})
+    return Answer(tuple(explained), (*idle, *apart, *cut, *notes, *wider))
+
+
+def _kept_out(balancers: Balancers, connections: Connections, row: int) -> str:
+    dialled = Address(bytes(connections.dialled[row]))
+    protocol, port = int(connections.protocol[row]), int(connections.dialled_port[row])
+    service, networks = balancers.at(dialled, protocol, port)
+    served = ", ".join(map(str, networks))
+    return f"Service {service.display} has loadBalancerSourceRanges, {served}"
 
 
 def _quarantined(policy_set: PolicySet, ends: Set[int]) -> Iterator[str]:

@@ -213,13 +213,14 @@ class Living:
             held.discard(at)
         if item.kind is ItemKind.SERVICE:
             self._called[item.namespace, item.name].remove(at)
-        if item.kind is ItemKind.NODE:
+        # Of two nodes by one name, the later may have gone before.
+        if item.kind is ItemKind.NODE and self._node_called.get((item.cluster, item.name)) == at:
             del self._node_called[item.cluster, item.name]
         for address in item.addresses:
             self._holding[address].remove(at)
             if not self._holding[address]:
                 del self._holding[address]
 
-    def _claim(self, at: int) -> tuple[bool, int, ItemKey]:
+    def _claim(self, at: int) -> tuple[bool, int, int, ItemKey]:
         item = self.items[at]
-        return not item.host_network, self._revisions[at], item.key
+        return not item.host_network, item.since_ns, self._revisions[at], item.key

@@ -16,6 +16,7 @@ from ringfence.model.workload import (
     ServicePort,
     ServiceSpec,
     ServiceType,
+    TrafficPolicy,
 )
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -42,6 +43,9 @@ class _Service(msgspec.Struct):
     ports: list[_ServicePort]
     backends: list[_Backend]
     external_addresses: list[str]
+    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    balancer_addresses: list[str] = []
+    source_ranges: list[str] = []
 
 
 class _ContainerPort(msgspec.Struct):
@@ -114,4 +118,7 @@ def _service(one: _Service) -> ServiceSpec:
             for backend in one.backends
         ),
         tuple(map(parse_address, one.external_addresses)),
+        one.external_traffic_policy,
+        tuple(map(parse_address, one.balancer_addresses)),
+        tuple(map(parse_network, one.source_ranges)),
     )

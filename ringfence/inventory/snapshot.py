@@ -49,6 +49,9 @@ class View(Protocol):
     def holder(self, address: Address) -> int:
         """As `at`, for who depends on the address anyhow."""
 
+    def position(self, key: ItemKey) -> int:
+        """The item's position, NOWHERE if it is not there."""
+
     def note(self, fact: Hashable) -> None:
         """Say that what is made now depends on a fact; see `living.Living`."""
 
@@ -127,7 +130,7 @@ class Snapshot:
         """Positions of the holders of addresses, shape (n, 16), NOWHERE where there is none.
 
         An address that a host-network pod shares with its node belongs to the node, any other that
-        several items have to the one whose revision is the latest.
+        several items have to the one that came to it last.
         """
         high, low = _words(addresses)
         held_high, held_low, holders = self._by_address
@@ -148,7 +151,8 @@ class Snapshot:
         """The position of each held address's holder."""
         found: dict[Address, int] = {}
         # As `holders.segments` has it: an owner before a guest, the later before the earlier.
-        for position in np.argsort(self.revisions).tolist():
+        since = np.array([item.since_ns for item in self.items], dtype=np.int64)
+        for position in np.lexsort((self.revisions, since)).tolist():
             item = self.items[position]
             for address in item.addresses:
                 if address not in found or not item.host_network:

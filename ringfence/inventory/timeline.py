@@ -113,17 +113,27 @@ class Timeline:
         self._bare.pop(key, None)
         return self._enter(at_ns, key, None)
 
-    def replace(self, at_ns: int, cluster: ClusterId, items: Iterable[Item]) -> list[Change]:
-        """At `at_ns` exactly these items were in the Kubernetes cluster: what is absent is gone."""
+    def replace(
+        self, at_ns: int, cluster: ClusterId, items: Iterable[Item], *, last: bool = False
+    ) -> list[Change]:
+        """At `at_ns` exactly these items were in the Kubernetes cluster: what is absent is gone.
+
+        `last`: nothing newer is known of any of them, whatever the clocks said.
+        """
         changes: list[Change] = []
         present = set()
         for item in items:
             present.add(item.key)
-            changes += self.observe(at_ns, item)
+            at = self.after(at_ns, item.key) if last else at_ns
+            changes += self.observe(at, item)
         for item in self._living():
             if item.cluster == cluster and item.key not in present:
-                changes += self.gone(at_ns, item.key)
+                changes += self.gone(self.after(at_ns, item.key) if last else at_ns, item.key)
         return changes
+
+    def after(self, at_ns: int, key: ItemKey) -> int:
+        """An instant for news of an item that is the last: as told, unless clocks were set."""
+        return max(at_ns, self._newest(key) + 1)
 
     def set_node_addresses(
         self, cluster: ClusterId, node: str, addresses: Iterable[Address], at_ns: int

@@ -62,6 +62,8 @@ class Entry:
     """Whether its destination is changed on the way (DNAT)."""
     guessed: bool = False
     """Whether it is TCP that was open before tracking, so that its direction may be wrong."""
+    reached: tuple[Address, int] | None = None
+    """Where it is sent instead, address and port, if it is translated."""
 
     def reversed(self) -> "Entry":
         """The same as its other end would have opened it."""
@@ -150,9 +152,26 @@ def _tuple(kind: int, entry: Entry) -> bytes:
 
 def _parse(payload: bytes) -> Entry:
     found = attributes(payload[_GENERIC.size :])
-    original = attributes(found[_TUPLE_ORIG])
     (status,) = struct.unpack("!I", found[_STATUS])
-    ip, proto = attributes(original[_TUPLE_IP]), attributes(original[_TUPLE_PROTO])
+    protocol, source, destination, source_port, destination_port = _read(found[_TUPLE_ORIG])
+    translated = bool(status & _DST_NAT)
+    answers = _read(found[_TUPLE_REPLY]) if translated else None
+    return Entry(
+        protocol,
+        source,
+        destination,
+        source_port,
+        destination_port,
+        translated,
+        guessed=protocol == TCP and _is_liberal(found),
+        reached=(answers[1], answers[3]) if answers else None,
+    )
+
+
+def _read(held: bytes) -> tuple[int, Address, Address, int, int]:
+    """One direction: protocol, source, destination, and their ports."""
+    parts = attributes(held)
+    ip, proto = attributes(parts[_TUPLE_IP]), attributes(parts[_TUPLE_PROTO])
     source, destination = _ADDRESSES[4] if _ADDRESSES[4][0] in ip else _ADDRESSES[16]
     protocol = proto[_PROTO_NUMBER][0]
     ports = [_PROTO_SOURCE, _PROTO_DESTINATION]
@@ -163,15 +182,8 @@ def _parse(payload: bytes) -> Entry:
     else:
         numbers = b"".join(proto.get(port, b"\0\0") for port in ports)
     source_port, destination_port = struct.unpack("!HH", numbers)
-    return Entry(
-        protocol,
-        _address(ip[source]),
-        _address(ip[destination]),
-        source_port,
-        destination_port,
-        translated=bool(status & _DST_NAT),
-        guessed=protocol == TCP and _is_liberal(found),
-    )
+    ends = _address(ip[source]), _address(ip[destination])
+    return protocol, *ends, source_port, destination_port
 
 
 def _is_liberal(found: dict[int, bytes]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ringfence.kernel import ipset, nft
+from ringfence.kernel import ipset, nft, silence
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.rules import Drops, Listing
@@ -33,6 +33,10 @@ from ringfence.model.protocol import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP
 _FAMILIES = {4: "ip", 6: "ip6"}
 """With what the names of their tools and tables begin."""
 _HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+_PLACES = {
+    hook: nft.Place("route" if hook == "OUTPUT" else "filter", hook.lower(), -150)
+    for hook in _HOOKS
+}
 _OURS = "RINGFENCE-"
 _MADE = f"{_OURS}MADE-"
 """Empty chains of ours that tell what was not there before: a chain of mangle, or `TABLE`."""
@@ -51,8 +55,9 @@ _NAMED = {"icmpv6": ICMPV6, "ipv6-icmp": ICMPV6, "mh": 135, "all": 0}
 """Protocols that iptables may call by other names than /etc/protocols."""
 _HAVE_PORTS = (TCP, UDP, SCTP, ICMP, ICMPV6, DCCP)
 _DROPPED = re.compile(rf"{_OURS}DROP-([0-9a-f]{{8}})")
-_LOST = f"-g {_OURS}DROP"
-"""How the last rule of a chain that remembers begins: what found no room."""
+_LOST = f"-g {_OURS}DROP", f"-g {_OURS}SILENCE"
+"""The last rule of a chain that remembers, either of them: what found no room."""
+_QUEUES = " -j NFQUEUE "
 _SIOCGIFHWADDR, _ARPHRD_LOOPBACK = 0x8927, 772
 
 
@@ -65,8 +70,8 @@ class _Mangle:
     """The mangle table of one family, as far as it is ours."""
 
     chains: tuple[str, ...] = ()
-    rules: tuple[tuple[int, str], ...] = ()
-    """Of our chains in order, each with its packets."""
+    rules: tuple[tuple[int, int, str], ...] = ()
+    """Of our chains in order, each with its packets and bytes."""
     jumps: tuple[tuple[bool, str], ...] = ()
     """To our chains, each with whether none but ours is ahead of it."""
     called: Collection[str] = ()
@@ -80,7 +85,7 @@ class _Mangle:
     def text(self) -> str:
         """What loads it again."""
         heads = "".join(f":{name} - [0:0]\n" for name in self.judging)
-        rules = "".join(f"{rule}\n" for _, rule in self.rules)
+        rules = "".join(f"{rule}\n" for _, _, rule in self.rules)
         jumps = "".join(f"-I{rule.removeprefix('-A')}\n" for _, rule in reversed(self.jumps))
         return f"*mangle\n{heads}{rules}{jumps}COMMIT\n"
 
@@ -144,7 +149,7 @@ class Iptables:
         kept = []
         for found in table:
             for kind, body in found.items():
-                counted = ("packets", "references")
+                counted = ("packets", "bytes", "references")
                 fixed = {name: value for name, value in body.items() if name not in counted}
                 if kind == "set":
                     held = [] if not elements or "timeout" in body else body.get("elem", ())
@@ -167,6 +172,11 @@ class Iptables:
     # In the thread's namespace
 
     def _apply(self, parts: dict[str, str]) -> None:
+        if self._variant == "nft":  # which leaves chains of mangle where it finds them
+            for family, name in _FAMILIES.items():
+                asked = f"\n{parts[f'IPv{family}']}"
+                places = {h: place for h, place in _PLACES.items() if f"\n-I {h} -j" in asked}
+                nft.delete_misplaced(name, "mangle", places, _OURS)
         before = {family: self._mangle(family) for family in _FAMILIES}
         wanted = {family: parts[f"IPv{family}"] for family in _FAMILIES}
         done: list[int] = []
@@ -237,8 +247,9 @@ class Iptables:
             for first, rule in mangle.jumps:
                 told = {"text": rule, "first": first, "called": rule.split()[1] in mangle.called}
                 found.append({"jump": {"family": family, **told}})
-            for packets, rule in mangle.rules:
-                found.append({"rule": {"family": family, "text": rule, "packets": packets}})
+            for packets, size, rule in mangle.rules:
+                counted = {"packets": packets, "bytes": size}
+                found.append({"rule": {"family": family, "text": rule, **counted}})
         found += ({"set": held} for held in ipset.list_sets(elements=elements))
         return [{"lo": {"loopback": _lo_is_the_loopback()}}, *found] if found else None
 
@@ -257,7 +268,8 @@ class Iptables:
             chain = rule.split()[1]
             rule = _PROTOCOL.sub(_number_of, rule)
             if chain.startswith(_OURS):
-                rules.append((int(counters[1:].split(":")[0]), rule))
+                packets, size = counters.strip("[]").split(":")
+                rules.append((int(packets), int(size), rule))
             elif chain in jumps:
                 ours = (leaves := _LEAVES.search(rule)) and leaves[1].startswith(_OURS)
                 jumps[chain].append((bool(ours), rule))
@@ -283,8 +295,15 @@ class Iptables:
         return _run([tool, "-c", "-t", "mangle"], "").splitlines()
 
     def _restore(self, family: int, text: str) -> None:
-        tool = f"{_FAMILIES[family]}tables-{self._variant}-restore"
-        _run([tool, "--noflush", "--wait", _LOCK_SECONDS], text)
+        restore = [f"{_FAMILIES[family]}tables-{self._variant}-restore", "--noflush", "--wait"]
+        try:
+            _run([*restore, _LOCK_SECONDS], text)
+        except IptablesError as error:
+            heard = "".join(line for line in text.splitlines(True) if _QUEUES not in line)
+            if heard == text:
+                raise
+            _run([*restore, _LOCK_SECONDS], heard)  # else whatever is wrong is told
+            silence.tell(str(error))
 
 
 def _parts(commands: str) -> dict[str, str]:
@@ -355,7 +374,7 @@ def _read_drops(objects: Listing, sets: Collection[str]) -> Drops:
             keys += ((mark, element) for element in held.get("elem", ()))
         if rule := found.get("rule"):
             chain, *rest = rule["text"].removeprefix("-A ").split(" ", 1)
-            if (dropped := _DROPPED.fullmatch(chain)) and rest == [_LOST] and rule["packets"]:
+            if (dropped := _DROPPED.fullmatch(chain)) and rest[0] in _LOST and rule["packets"]:
                 mark = int(dropped[1], 16)
                 overflow[mark] = overflow.get(mark, 0) + rule["packets"]
     each = [element for _, element in keys]

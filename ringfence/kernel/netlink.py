@@ -14,6 +14,10 @@ _ERROR, _DONE = 2, 3  # NLMSG_…
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr
 NESTED = 0x8000  # NLA_F_NESTED
+NETFILTER = 12  # NETLINK_NETFILTER
+# include/uapi/linux/netfilter/nfnetlink.h: changes of rules are made in batches.
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_NFTABLES = struct.pack("=BBH", 0, 0, socket.htons(10))  # nfgenmsg, NFNL_SUBSYS_NFTABLES
 
 
 def ask(
@@ -40,9 +44,24 @@ def exchange(
     netlink: socket.socket, kind: int, flags: int, request: bytes, *, steady: bool = False
 ) -> Iterator[bytes]:
     """As `ask`, over a socket that is open; the answers have to be read to their end."""
+    yield from _answers(netlink, _message(kind, flags, request), steady=steady)
+
+
+def change_rules(kind: int, flags: int, request: bytes) -> None:
+    """Make one change of nftables' rules in the thread's namespace; raises NetlinkError."""
+    bounds = [_message(edge, 0, _NFTABLES) for edge in (_BATCH_BEGIN, _BATCH_END)]
+    with connect(NETFILTER) as netlink:
+        for _ in _answers(netlink, _message(kind, flags | ACK, request).join(bounds)):
+            pass
+
+
+def _message(kind: int, flags: int, request: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(request), kind, REQUEST | flags, 1, 0) + request
+
+
+def _answers(netlink: socket.socket, said: bytes, *, steady: bool = False) -> Iterator[bytes]:
     try:
-        header = _HEADER.pack(_HEADER.size + len(request), kind, REQUEST | flags, 1, 0)
-        netlink.send(header + request)
+        netlink.send(said)
         while True:
             for answer, about, payload in messages(netlink.recv(1 << 18)):
                 if steady:
@@ -66,6 +85,12 @@ def attributes(data: bytes) -> dict[int, bytes]:
         found[kind & ~NESTED] = data[at + _ATTRIBUTE.size : at + length]
         at += max((length + 3) & ~3, _ATTRIBUTE.size)
     return found
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute (nlattr); of a nested one the kind has the bit NESTED."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
 def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -1,5 +1,6 @@
 """From Kubernetes objects to inventory items. Pure; whatever objects say is data, never trusted."""
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,7 +8,14 @@ from datetime import datetime, timedelta
 
 from ringfence.kube import schema
 from ringfence.model import labels
-from ringfence.model.address import Address, Network, format_address, parse_address, parse_network
+from ringfence.model.address import (
+    Address,
+    Network,
+    format_address,
+    is_v4,
+    parse_address,
+    parse_network,
+)
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.manifest import Metadata, PolicyManifest
@@ -32,6 +40,7 @@ _NOTICED = timedelta(seconds=2)
 """How long that takes a kubelet, which looks each second, and writes whole seconds down."""
 _FREEING = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"})
 """Capabilities with which a container changes rules, gets hold of who may, or of the kernel."""
+_OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _UNFOLLOWED_OWNERS = frozenset({"Node"})
 """A static pod's mirror is owned by its node, which says nothing of what the pod is."""
@@ -204,6 +213,7 @@ def service_item(
     meta, spec = service.metadata, service.spec
     addresses = _addresses(spec.cluster_ips or [spec.cluster_ip])
     ingress = [one.ip for one in service.status.load_balancer.ingress or ()]
+    external = [*(spec.external_ips or ()), *ingress]
     local = spec.external_traffic_policy == TrafficPolicy.LOCAL
     pairs = [
         *_common_labels(cluster, ItemKind.SERVICE, meta, addresses),
@@ -228,10 +238,26 @@ def service_item(
                 if (protocol := _protocol(port.protocol)) is not None
             ),
             backends=_backends(cluster, slices),
-            external_addresses=_addresses([*(spec.external_ips or ()), *ingress]),
+            external_addresses=_received(service, addresses, external),
             external_traffic_policy=TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER,
+            balancer_addresses=_received(service, addresses, ingress),
+            source_ranges=_source_ranges(spec.load_balancer_source_ranges or ()),
         ),
     )
+
+
+def _received(
+    service: schema.Service, own: tuple[Address, ...], external: Iterable[str]
+) -> tuple[Address, ...]:
+    """Of a Service's external addresses those that kube-proxy translates, in order.
+
+    None of a Service that it leaves to another proxy or that is headless, and none of a family in
+    which the Service has no address of its own (Kubernetes' pkg/proxy, `ServiceChangeTracker`).
+    """
+    if _OTHER_PROXY in (service.metadata.labels or {}):
+        return ()
+    families = {is_v4(address) for address in own}
+    return tuple(one for one in _addresses(external) if is_v4(one) in families)
 
 
 def _network_since(status: schema.PodStatus) -> datetime | None:
@@ -361,6 +387,18 @@ def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
         except InputError:
             continue
     return tuple(found)
+
+
+def _source_ranges(texts: Iterable[str]) -> tuple[Network, ...]:
+    """As kube-proxy reads them: blanks may stand around them, and host bits are cleared.
+
+    None where one cannot be read, for then it is not known who else is served.
+    """
+    try:
+        read = [ipaddress.ip_network(text.strip(), strict=False) for text in texts]
+    except ValueError:
+        return ()
+    return tuple(dict.fromkeys(parse_network(str(one)) for one in read))
 
 
 def _networks(texts: Iterable[str]) -> tuple[Network, ...]:

@@ -185,6 +185,7 @@ class ServiceSpec(_Part, frozen=True):
     cluster_ips: list[str] | None = msgspec.field(name="clusterIPs", default=None)
     external_ips: list[str] | None = msgspec.field(name="externalIPs", default=None)
     external_traffic_policy: str = ""
+    load_balancer_source_ranges: list[str] | None = None
 
 
 class Ingress(_Part, frozen=True):

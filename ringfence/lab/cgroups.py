@@ -35,9 +35,9 @@ def _delegate(root: Path, group: Path) -> None:
         (level / "cgroup.subtree_control").write_text(wanted)
 
 
-def existing() -> list[Path]:
-    """The lab's cgroups that exist, top ones only."""
-    return sorted(d for root in hierarchies() for d in root.glob(f"{PREFIX}*"))
+def existing(name: str = f"{PREFIX}*") -> list[Path]:
+    """The lab's cgroups that exist, top ones only: all, or one node's."""
+    return sorted(d for root in hierarchies() for d in root.glob(name))
 
 
 def members(group: Path) -> set[int]:
@@ -45,9 +45,9 @@ def members(group: Path) -> set[int]:
     return {int(p) for f in group.rglob("cgroup.procs") for p in f.read_text().split()}
 
 
-def remove() -> None:
-    """Remove the lab's cgroups; their processes are gone already."""
-    for group in existing():
+def remove(name: str = f"{PREFIX}*") -> None:
+    """Remove the lab's cgroups, all or one node's; their processes are gone already."""
+    for group in existing(name):
         below = [d for d in group.rglob("*") if d.is_dir()]
         for directory in sorted(below, key=lambda d: len(d.parts), reverse=True):
             directory.rmdir()

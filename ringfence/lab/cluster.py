@@ -25,11 +25,12 @@ from ringfence.lab import (
     state,
 )
 from ringfence.lab.command import run
-from ringfence.lab.config import PREFIX, LabConfig
+from ringfence.lab.config import PREFIX, LabConfig, NodeSpec
 from ringfence.lab.errors import LabError
 from ringfence.lab.machine import (
     Machine,
     boot,
+    find,
     log_path,
     missing_directories,
     remove_directories,
@@ -87,6 +88,47 @@ def down(config: LabConfig, progress: Progress, *, logs: bool = False) -> None:
         _down(config, progress)
         if logs:
             shutil.rmtree(config.logs, ignore_errors=True)
+
+
+def reboot(config: LabConfig, name: str, progress: Progress) -> None:
+    """Stop a node and start it again: of all that was on it, its disk alone stays.
+
+    Returns when its kubelet runs, before its pods do; raises LabError.
+    """
+    config, record = running(config)
+    with _lock(config):
+        spec, _ = _find_node(config, record, name)
+        programs = build.kubernetes(progress)
+        with progress.step(f"Stop {name}"):
+            processes.kill(p for p in record.processes if p.name.startswith(f"{name}/"))
+            record.forget_ended()
+            cgroups.remove(spec.cgroup)
+        with progress.step(f"Start {name}"):
+            network.rebuild(config, spec)
+            booted = boot(config, spec, record)
+            node.start_runtime(config, booted, ())
+            node.start_kubelet(config, booted, programs)
+
+
+def restart_runtime(config: LabConfig, name: str, progress: Progress, seconds: float) -> None:
+    """Kill a node's container runtime, and start it again after so many seconds; pods go on."""
+    config, record = running(config)
+    with _lock(config):
+        _, found = _find_node(config, record, name)
+        started = [p for p in record.processes if p.name == f"{name}/containerd" and p.alive]
+        with progress.step(f"Restart the container runtime of {name}"):
+            processes.kill(identify("", processes.child(entering.pid)) for entering in started)
+            time.sleep(seconds)
+            record.forget_ended()
+            node.start_runtime(config, found, ())
+
+
+def _find_node(config: LabConfig, record: State, name: str) -> tuple[NodeSpec, Machine]:
+    for spec in config.node_specs:
+        if spec.name == name:
+            return spec, find(config, record, name)
+    nodes = ", ".join(spec.name for spec in config.node_specs)
+    raise LabError(f"the lab has no node {name!r}; it has {nodes}")
 
 
 def running(config: LabConfig) -> tuple[LabConfig, State]:
@@ -151,12 +193,14 @@ def _start_cluster(
     if not bare:
         objects += shop.objects(config)
 
-    def start_node(machine: Machine) -> None:
+    def start_node(spec: NodeSpec) -> None:
+        machine = machines[spec.name]
         node.start_runtime(config, machine, archives)
-        node.start_kubelet(config, machine, programs, authority)
+        node.configure_kubelet(config, spec, authority)
+        node.start_kubelet(config, machine, programs)
 
     with ThreadPoolExecutor() as pool:
-        nodes = [pool.submit(start_node, machines[n.name]) for n in config.node_specs]
+        nodes = [pool.submit(start_node, spec) for spec in config.node_specs]
         _wait_api(config, control.state, started)
         kubectl.apply(config, objects)
         for future in nodes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ringfence.lab.command import environment, run
 from ringfence.lab.config import LabConfig, MachineSpec, NodeSpec
 from ringfence.lab.errors import LabError
-from ringfence.lab.processes import PROC, Process, identify
+from ringfence.lab.processes import Process, child, identify
 from ringfence.lab.state import State
 
 _READY = "ready"
@@ -102,8 +102,7 @@ def boot(config: LabConfig, spec: MachineSpec, state: State) -> Machine:
         raise LabError(f"the namespaces of {spec.name} cannot be made: {popen.stderr.read()}")
     popen.stdout.close()
     popen.stderr.close()
-    children = (PROC / str(popen.pid) / "task" / str(popen.pid) / "children").read_text()
-    process = identify(f"{spec.name}/init", int(children))
+    process = identify(f"{spec.name}/init", child(popen.pid))
     state.add_init(spec.name, process)
     return Machine(spec, process.pid, state)
 

@@ -24,9 +24,21 @@ def build(config: LabConfig) -> None:
     for spec in config.machines:
         _plug(config, spec)
     for node in config.node_specs:
-        _prepare_node(config, node)
-        if config.cni is Cni.OVERLAY:
-            _join_overlay(config, node)
+        _join(config, node)
+
+
+def rebuild(config: LabConfig, node: NodeSpec) -> None:
+    """Give a node a network namespace as it was at first; whoever was in the old one has ended."""
+    _ip(BRIDGE_NETNS, f"link delete {node.name}")  # deleted with its namespace, it goes later
+    run(["ip", "netns", "delete", node.netns])
+    _plug(config, node)
+    _join(config, node)
+
+
+def _join(config: LabConfig, node: NodeSpec) -> None:
+    _prepare_node(config, node)
+    if config.cni is Cni.OVERLAY:
+        _join_overlay(config, node)
 
 
 def _plug(config: LabConfig, spec: MachineSpec) -> None:

@@ -70,29 +70,31 @@ def load_image(machine: Machine, archive: Path) -> None:
     machine.run(["ctr", "--namespace=k8s.io", "images", "import", archive.resolve()])
 
 
-def start_kubelet(
-    config: LabConfig, machine: Machine, programs: Path, authority: pki.Authority
-) -> list[Process]:
-    """Start kubelet and kube-proxy; they wait by themselves for the API server."""
-    spec = _node(machine)
+def configure_kubelet(config: LabConfig, spec: NodeSpec, authority: pki.Authority) -> None:
+    """Write what kubelet and kube-proxy read."""
     directory = config.data / spec.name
     api_url = f"https://{config.control.address}:{controlplane.API_PORT}"
     user = f"system:node:{spec.name}"
     pair = authority.issue(spec.name, user, "system:nodes", [spec.name, str(spec.address)])
-    kubeconfig = authority.kubeconfig(directory / "kubelet.kubeconfig", api_url, pair)
+    authority.kubeconfig(directory / "kubelet.kubeconfig", api_url, pair)
     proxy = authority.issue(f"{spec.name}-proxy", "system:kube-proxy", "system:kube-proxy")
-    proxy_kubeconfig = authority.kubeconfig(directory / "proxy.kubeconfig", api_url, proxy)
-    resolv_conf = directory / "resolv.conf"
-    resolv_conf.write_text(f"nameserver {config.dns_address}\n")
-    settings = directory / "kubelet.json"
-    settings.write_text(json.dumps(_kubelet_config(config, spec, pair, authority.cert)))
+    authority.kubeconfig(directory / "proxy.kubeconfig", api_url, proxy)
+    (directory / "resolv.conf").write_text(f"nameserver {config.dns_address}\n")
+    settings = json.dumps(_kubelet_config(config, spec, pair, authority.cert))
+    (directory / "kubelet.json").write_text(settings)
+
+
+def start_kubelet(config: LabConfig, machine: Machine, programs: Path) -> list[Process]:
+    """Start kubelet and kube-proxy as configured; they wait by themselves for the API server."""
+    spec = _node(machine)
+    directory = config.data / spec.name
     return [
         machine.spawn(
             "kubelet",
             [
                 programs / "kubelet",
-                f"--config={settings}",
-                f"--kubeconfig={kubeconfig}",
+                f"--config={directory / 'kubelet.json'}",
+                f"--kubeconfig={directory / 'kubelet.kubeconfig'}",
                 f"--hostname-override={spec.name}",
                 f"--node-ip={spec.address}",
             ],
@@ -101,7 +103,7 @@ def start_kubelet(
             "kube-proxy",
             [
                 programs / "kube-proxy",
-                f"--kubeconfig={proxy_kubeconfig}",
+                f"--kubeconfig={directory / 'proxy.kubeconfig'}",
                 f"--hostname-override={spec.name}",
                 f"--cluster-cidr={config.pods}",
                 "--proxy-mode=iptables",

@@ -44,6 +44,11 @@ def identify(name: str, pid: int) -> Process:
     return Process(name, pid, -1 if started is None else started)
 
 
+def child(pid: int) -> int:
+    """The one child of a process that has one."""
+    return int((PROC / str(pid) / "task" / str(pid) / "children").read_text())
+
+
 def pids() -> Iterator[int]:
     """All pids of this pid namespace."""
     return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())

@@ -36,6 +36,12 @@ class State:
         self.inits[machine] = process.pid
         self.add(process)
 
+    def forget_ended(self) -> None:
+        """Forget processes that run no more."""
+        with self._lock:
+            self.processes = [process for process in self.processes if process.alive]
+            self._write()
+
     def write(self) -> None:
         """Write the record, whole or not at all."""
         with self._lock:

@@ -90,6 +90,16 @@ class ScopeTree:
             walked += self._walk(child, level + 1)
         return walked
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it has the same scopes and filters."""
+        if not isinstance(other, ScopeTree):
+            return NotImplemented
+        return (self._preorder, self.filters) == (other._preorder, other.filters)
+
+    def __hash__(self) -> int:
+        """Of the names in it."""
+        return hash(frozenset(self._scopes))
+
     def __getitem__(self, name: ScopeName) -> Scope:
         """The scope of that name; raises InputError."""
         if name not in self._scopes:

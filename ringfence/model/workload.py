@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ringfence.model.address import Address, Network
+from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.labels import Labels
 
@@ -81,6 +81,27 @@ class ServiceSpec:
     backends: tuple[Backend, ...] = ()
     external_addresses: tuple[Address, ...] = ()
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    balancer_addresses: tuple[Address, ...] = ()
+    """Of the external addresses those of a load balancer, for which `source_ranges` hold."""
+    source_ranges: tuple[Network, ...] = ()
+
+    def serving(self, port: ServicePort) -> tuple[Backend, ...]:
+        """The backends that serve one of its ports: those of its name and of its protocol."""
+        return tuple(
+            one
+            for one in self.backends
+            if one.serving and (one.service_port, one.protocol) == (port.name, port.protocol)
+        )
+
+    def served_from(self, dialled: Address) -> tuple[Network, ...]:
+        """From where kube-proxy serves at one of its addresses; none stands for from anywhere.
+
+        Ranges of another family than the address's are not asked (Kubernetes' pkg/proxy,
+        `newBaseServicePortInfo`).
+        """
+        if dialled not in self.balancer_addresses:
+            return ()
+        return tuple(one for one in self.source_ranges if one.is_v4 == is_v4(dialled))
 
 
 @dataclass(frozen=True, slots=True)

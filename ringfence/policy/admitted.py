@@ -37,12 +37,15 @@ def admits(
     port = (connections.provider_port if behind else connections.dialled_port)[row]
     sources = list(_sources(snapshot, connections, row, end.role))
     count = len(sources)
+    judged = end.role is EndRole.CONSUMER and _translates(snapshot, item, connections, row)
     opened = Opened(
         protocol=np.full(count, connections.protocol[row], np.uint8),
         source=np.frombuffer(b"".join(sources), np.uint8).reshape(count, 16),
         destination=np.tile(to, (count, 1)),
         port=np.full(count, port, np.uint16),
         translated=np.zeros(count, np.bool_),
+        reached=np.tile(connections.provider[row], (count, 1)) if judged else None,
+        reached_port=np.full(count, connections.provider_port[row]) if judged else None,
     )
     met = [
         [program.rules[at] for at in first_match(policy, program.rules, direction, opened)]
@@ -53,6 +56,15 @@ def admits(
             handles: list[str] = [rule.handle for rule in rules]
             return next(filter(is_widened, handles), handles[0])
     return ""
+
+
+def _translates(snapshot: Snapshot, item: Item, connections: Connections, row: int) -> bool:
+    """Whether a pod's own node translates what it dials, and so judges who answers."""
+    node = connections.node_item[row]
+    return item.kind is ItemKind.POD and (
+        node < 0
+        or (snapshot.items[node].name, snapshot.items[node].cluster) == (item.node, item.cluster)
+    )
 
 
 def _programs(policy: NodePolicy, item: Item, role: EndRole) -> list[Program]:

@@ -62,6 +62,12 @@ def fail_safes(
     return tuple(dict.fromkeys(inbound)), tuple(dict.fromkeys(outbound))
 
 
+def kept_open(snapshot: View, cluster: ClusterId) -> set[Address]:
+    """The addresses of a cluster's nodes and API servers, to which fail-safes keep the way open."""
+    servers = _api_servers(snapshot, cluster)
+    return {*_nodes(snapshot, cluster), *(address for address, _ in servers)}
+
+
 def _rule(name: str, protocol: int, ports: tuple[PortRange, ...], peers: SetId) -> Rule:
     return Rule(f"fail-safe/{name}", Action.ALLOW, protocol, ports, peers)
 

@@ -7,12 +7,12 @@ from functools import cached_property
 
 from pyroaring import BitMap
 
-from ringfence.inventory.snapshot import View
+from ringfence.inventory.snapshot import NOWHERE, View
 from ringfence.model.address import Address, host_network
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
 from ringfence.model.ranges import AddressRange, spans
-from ringfence.model.workload import Backend, Item, ServicePort, TrafficPolicy
+from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
 
 MAX_PORT = 65535
 
@@ -43,6 +43,23 @@ class Front:
         """Of these, the ones that nodes receive for a load balancer."""
         return self.service.service.external_addresses if self.service.service else ()
 
+    def dialled_from(self, cluster: ClusterId) -> tuple[Address, ...]:
+        """Of these, the ones by which workloads of a Kubernetes cluster, "" for none, come to it.
+
+        Its own cluster's nodes translate whatever their pods dial. Others reach it where routes
+        lead to those nodes: at a load balancer's addresses, but not at `externalIPs`, for anybody
+        may claim any address by them; and hosts at its ClusterIPs, which each cluster has its own.
+        """
+        if cluster == self.service.cluster:
+            return self.addresses
+        balancers = self.service.service.balancer_addresses if self.service.service else ()
+        return balancers if cluster else (*self.service.addresses, *balancers)
+
+    def serves(self, consumer: Address, dialled: Address) -> bool:
+        """Whether it is served to the consumer at one of its addresses, as source ranges go."""
+        networks = self.service.service.served_from(dialled) if self.service.service else ()
+        return not networks or any(consumer in one for one in networks)
+
     @property
     def masquerades(self) -> bool:
         """Whether a node that receives a connection from outside puts its own address on it."""
@@ -62,6 +79,19 @@ class _Served:
     backend: Backend = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """Addresses of Services behind which others answer.
+
+    `whole` are ClusterIPs, which are nobody else's. An external address may be somebody's, so that
+    only its ports count that lead to backends.
+    """
+
+    whole: tuple[AddressRange, ...]
+    ports: tuple[tuple[tuple[AddressRange, ...], dict[int, list[int]]], ...]
+    """Addresses that have the same ports, and these by protocol, sorted."""
+
+
 class Fronts:
     """All fronts, found by Service, by serving workload and by serving socket."""
 
@@ -69,6 +99,7 @@ class Fronts:
         self._snapshot = snapshot
         self._by_service: dict[int, list[Front]] = {}
         self._by_address: dict[Address, list[_Served]] = {}
+        self._translated: dict[ClusterId, Translated] = {}
         for position in snapshot.services:
             self._add(position, snapshot.items[position])
         self.node_addresses: dict[ClusterId, list[Address]] = {}
@@ -92,11 +123,11 @@ class Fronts:
                 held.setdefault(front.port.protocol, set()).add(front.port.node_port)
         return found
 
-    @cached_property
-    def service_ranges(self) -> tuple[AddressRange, ...]:
-        """The addresses of all Services that have ports."""
-        addresses = {address for front in self.all for address in front.addresses}
-        return spans(map(host_network, addresses))
+    def translated(self, cluster: ClusterId) -> "Translated":
+        """What workloads of a Kubernetes cluster, "" for none, dial and are answered elsewhere."""
+        if cluster not in self._translated:
+            self._translated[cluster] = _translated(self.all, cluster)
+        return self._translated[cluster]
 
     def replace(self, position: int, service: Item | None) -> None:
         """Have another Service at a position, or none."""
@@ -105,8 +136,9 @@ class Fronts:
                 held = [one for one in self._by_address.pop(address) if one.front is not front]
                 if held:
                     self._by_address[address] = held
-        for told in ("all", "node_ports", "service_ranges"):
+        for told in ("all", "node_ports"):
             self.__dict__.pop(told, None)
+        self._translated.clear()
         if service is not None:
             self._add(position, service)
 
@@ -144,6 +176,21 @@ class Fronts:
         if len(addresses) > 1:
             held.sort()
         return [(one.front, one.backend) for one in held if self._holds(workload, one)]
+
+    def is_at_home(self, front: Front, backend: Backend) -> bool:
+        """Whether the backend is a pod of the Service's own namespace.
+
+        Only an EndpointSlice that is written by hand leads to others'.
+        """
+        service, items = front.service, self._snapshot.items
+        told = self._snapshot.position(backend.item) if backend.item else NOWHERE
+        return any(
+            at != NOWHERE
+            and items[at].kind is ItemKind.POD
+            and (items[at].cluster, items[at].namespace) == (service.cluster, service.namespace)
+            and backend.address in items[at].addresses
+            for at in (self._snapshot.holder(backend.address), told)
+        )
 
     def taken(
         self, cluster: ClusterId, protocol: int | None, ports: tuple[PortRange, ...]
@@ -199,16 +246,28 @@ def but_ports(
     return found
 
 
+def _translated(fronts: Iterable[Front], cluster: ClusterId) -> Translated:
+    whole, sockets = set[Address](), dict[Address, set[tuple[int, int]]]()
+    for front in fronts:
+        for address in front.dialled_from(cluster):
+            if address in front.service.addresses:
+                whole.add(address)
+            elif front.backends:
+                sockets.setdefault(address, set()).add((front.port.protocol, front.port.port))
+    alike: dict[tuple[tuple[int, int], ...], set[Address]] = {}
+    for address, found in sockets.items():
+        alike.setdefault(tuple(sorted(found)), set()).add(address)
+    ports = []
+    for held, addresses in sorted(alike.items()):
+        by_protocol: dict[int, list[int]] = {}
+        for protocol, port in held:
+            by_protocol.setdefault(protocol, []).append(port)
+        ports.append((spans(map(host_network, addresses)), by_protocol))
+    return Translated(spans(map(host_network, whole)), tuple(ports))
+
+
 def _fronts(item: Item) -> list[Front]:
     spec = item.service
     if spec is None:
         return []
-    return [
-        Front(
-            item,
-            number,
-            port,
-            tuple(b for b in spec.backends if b.serving and b.service_port == port.name),
-        )
-        for number, port in enumerate(spec.ports)
-    ]
+    return [Front(item, number, port, spec.serving(port)) for number, port in enumerate(spec.ports)]

@@ -8,6 +8,7 @@ and a name that is too long is cut and closed with `~` and a digest.
 """
 
 import hashlib
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from ringfence.model.quarantine import QUARANTINE
@@ -21,6 +22,8 @@ _WIDENED = "+widened"
 _MAX_NAME = 36
 _MAX_KUBERNETES = 56
 _DIGEST = 12
+_REMEMBERED = 65_536
+"""Names: each change says most of them again."""
 
 
 def format_handle(decision: Decision, *, widened: bool = False) -> str:
@@ -62,6 +65,7 @@ def tell_handle(handle: str) -> str:
     return handle
 
 
+@lru_cache(_REMEMBERED)
 def _name(text: str, kept_as_is: str = "", most: int = _MAX_NAME) -> str:
     safe = quote(text, safe=kept_as_is).replace("~", "%7E")
     if len(safe) <= most:

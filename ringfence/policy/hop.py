@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Self
 
+from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange, disjoint
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.handle import format_handle
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.program import Rule, SetId
+from ringfence.policy.program import Behind, Rule, SetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,13 @@ class Hop:
         ports: tuple[PortRange, ...],
         local: SetId | None = None,
         widening: str = "",
+        behind: Behind | None = None,
     ) -> Self:
         """A rule on what the hop sees of a policy, named by the policy."""
-        handle = format_handle(rule.decision, widened=bool(widening))
+        denies_exactly = behind is not None and rule.action is Action.DENY
+        handle = format_handle(rule.decision, widened=bool(widening) and not denies_exactly)
         told = disjoint(protocol, ports)
-        made = Rule(handle, rule.action, protocol, told, peers, local, rule.rejects)
+        made = Rule(handle, rule.action, protocol, told, peers, local, rule.rejects, behind)
         return cls(made, widening)
 
 

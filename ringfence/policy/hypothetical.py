@@ -1,13 +1,16 @@
 """Connections that nobody has made yet, from the words of a person who asks why."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, is_v4, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.protocol import WITH_PORTS, format_protocol
-from ringfence.model.workload import Backend, Item, ItemKind, ServicePort
+from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
 from ringfence.policy.connection import Connection, Connections, tabulate
+
+_MOST_NODES = 20
+"""How many nodes are asked of one that any of them may receive."""
 
 
 def hypothetical(
@@ -105,11 +108,14 @@ def _dial(
                 f"{_ports(at)}. To ask of one of its pods, name that"
             )
         return [direct]
-    node_of = _receiver(snapshot, at, service, dialled, notes)
+    chosen = _chosen(service, protocol, port, notes)
+    backends = [one for one in chosen if is_v4(one.address) == is_v4(dialled)]
+    nodes_of = _receivers(snapshot, consumer, at, service, dialled, notes)
+    # Each end decides for itself: one backend shows what every node says.
     found = [
-        Connection(protocol, consumer, one.address, one.port, dialled, port, node_of(one))
-        for one in _chosen(service, protocol, port, notes)
-        if is_v4(one.address) == is_v4(dialled)
+        Connection(protocol, consumer, one.address, one.port, dialled, port, node)
+        for place, one in enumerate(backends)
+        for node in nodes_of(one)[: None if place == 0 else 1]
     ]
     if not found:
         notes.append(f"Service {service.display} has no backend: judged as dialled")
@@ -134,26 +140,42 @@ def _service_at(
     return None
 
 
-def _receiver(
-    snapshot: Snapshot, at: Item | None, service: Item, dialled: Address, notes: list[str]
-) -> Callable[[Backend], Address | None]:
-    """Which node receives the connection to a backend: for a ClusterIP, none."""
+def _receivers(
+    snapshot: Snapshot,
+    consumer: Address,
+    at: Item | None,
+    service: Item,
+    dialled: Address,
+    notes: list[str],
+) -> Callable[[Backend], Sequence[Address | None]]:
+    """Which nodes may receive the connection to a backend, by an address: for a ClusterIP, none.
+
+    What a pod dials is received by its own node, whatever the load balancer would do.
+    """
     if at is not None and at.kind is ItemKind.NODE:
-        return lambda _: dialled
+        return lambda _: [dialled]
     if dialled in service.addresses:
-        return lambda _: None
-    notes.append("the load balancer is taken to choose the node that runs the backend")
+        return lambda _: [None]
     nodes = {
         item.name: item.addresses[0]
         for item in snapshot.items
         if item.kind is ItemKind.NODE and item.cluster == service.cluster and item.addresses
     }
 
-    def backend_node(backend: Backend) -> Address | None:
-        pod = snapshot.at(backend.address)
-        return nodes.get(snapshot.items[pod].node) if pod != NOWHERE else None
+    def home(address: Address) -> Address | None:
+        holder = snapshot.at(address)
+        item = snapshot.items[holder] if holder != NOWHERE else None
+        here = item is not None and item.cluster == service.cluster
+        return nodes.get(item.node or item.name) if item and here else None
 
-    return backend_node
+    if own := home(consumer):
+        return lambda _: [own]
+    if service.service and service.service.external_traffic_policy is TrafficPolicy.LOCAL:
+        return lambda backend: [home(backend.address)]
+    left = f"; {_MOST_NODES} of {len(nodes)} are judged" if len(nodes) > _MOST_NODES else ""
+    notes.append(f"the load balancer may choose any node{left}")
+    some = [*nodes.values()][:_MOST_NODES]
+    return lambda _: some or [None]
 
 
 def _chosen(service: Item, protocol: int, port: int, notes: list[str]) -> list[Backend]:
@@ -168,7 +190,11 @@ def _chosen(service: Item, protocol: int, port: int, notes: list[str]) -> list[B
         for one in service.service.ports
         if one.protocol == protocol and port in (one.port, one.node_port)
     }
-    backends = [one for one in service.service.backends if one.service_port in names]
+    backends = [
+        one
+        for one in service.service.backends
+        if one.service_port in names and one.protocol == protocol
+    ]
     serving = [one for one in backends if one.serving]
     if backends and not serving:
         notes.append(f"Service {service.display} has no serving backend: judged as if all served")

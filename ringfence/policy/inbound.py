@@ -17,7 +17,7 @@ from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import SetId
 from ringfence.policy.sets import family_of, of_addresses, within
-from ringfence.policy.who import Who
+from ringfence.policy.who import Ranges, Who
 
 
 class Inbound:
@@ -77,7 +77,7 @@ class Inbound:
                 text = f"admits its consumers to {text}"
             cluster = front.service.cluster if end.same_cluster else None
             peers, spared = self._sources(rule, at, [front], cluster)
-            yield from self._masqueraded(rule, at, front, backend)
+            yield from self._masqueraded(rule, at, front, backend, named_by_policy=True)
             ports = (PortRange(backend.port, backend.port),)
             yield Hop.of(rule, peers, backend.protocol, ports, None, text)
             if spared:
@@ -109,11 +109,20 @@ class Inbound:
         return peers, "does not deny node addresses: nodes masquerade what they receive for it"
 
     def _masqueraded(
-        self, rule: OrderedRule, at: int, front: Front, backend: Backend
+        self,
+        rule: OrderedRule,
+        at: int,
+        front: Front,
+        backend: Backend,
+        *,
+        named_by_policy: bool = False,
     ) -> Iterator[Hop]:
         """Node addresses, where a node puts its own on what it sends to the backend.
 
-        They are admitted ahead of the consumers, who may hold some of them.
+        They are admitted ahead of the consumers, who may hold some of them. A Service of another
+        namespace than the backend's admits them where the policy names it, or means consumers from
+        outside the clusters, for whom there may be no other way: else whoever writes an
+        EndpointSlice would open others' pods to all.
         """
         if rule.action is Action.DENY or rule.consumer.anyone:
             return
@@ -129,9 +138,22 @@ class Inbound:
         if not ranges or not subtract(family_of(backend.address), ranges):
             return
         service = front.service.display
+        at_home = named_by_policy or self._who.fronts.is_at_home(front, backend)
+        if front.masquerades and not at_home and self._are_inside(ranges):
+            text = f"Service {service}, which is not of its namespace: no policy here names it"
+            yield Hop(
+                None, f"does not admit to port {backend.port} whom nodes masquerade for {text}"
+            )
+            return
         text = f"admits node addresses to port {backend.port}: {cause} Service {service}"
         ports, peers = (PortRange(backend.port, backend.port),), self._who.sets.name(named, nodes)
         yield Hop.of(rule, peers, backend.protocol, ports, None, text)
+
+    def _are_inside(self, ranges: Ranges) -> bool:
+        """Whether pods and nodes hold all addresses of the ranges."""
+        items = self._who.snapshot.items
+        inside = [at for at in self._who.holders(ranges) if items[at].cluster]
+        return not subtract(ranges, self._who.sets.of_items(inside))
 
     def received(self, rule: OrderedRule, at: int) -> Iterator[Hop]:
         """The rules of a node that receives connections for Services, before DNAT."""
@@ -159,9 +181,22 @@ class Inbound:
                 if port.node_port:
                     ports = (PortRange(port.node_port, port.node_port),)
                     yield Hop.of(rule, peers, port.protocol, ports, None, text)
-                if front.external_addresses:
-                    ports, local = (PortRange(port.port, port.port),), self._who.balancer(front)
-                    yield Hop.of(rule, peers, port.protocol, ports, local, text)
+                ports = (PortRange(port.port, port.port),)
+                for local, served in self._balancers(rule, front):
+                    some = self._who.sets.both(peers, served) if peers and served else peers
+                    yield Hop.of(rule, some or served, port.protocol, ports, local, text)
+
+    def _balancers(self, rule: OrderedRule, front: Front) -> Iterator[tuple[SetId, SetId | None]]:
+        """The addresses that a node receives at for load balancers, and from where: None for all.
+
+        An ALLOW admits from the source ranges alone; a DENY asks for none.
+        """
+        if not front.external_addresses:
+            return
+        if rule.action is Action.ALLOW:
+            yield from self._who.served(front)
+        else:
+            yield self._who.balancer(front), None
 
     def _comes_from_pods(self, rule: OrderedRule, cluster: ClusterId) -> bool:
         """Whether an ALLOW names pods of the cluster, which other nodes may have masqueraded."""

@@ -123,7 +123,7 @@ def _programs(
         ("prerouting", node.received if node else None),
     ):
         for at, name in enumerate(as_programs(bound), 1):
-            yield hook, at, policy.programs[name].rules
+            yield hook, at, policy.programs[name].as_dialled
 
 
 def _members(snapshot: Snapshot, policy: NodePolicy, held: SetId | None) -> Members | None:

@@ -8,7 +8,8 @@ and connections of the same classes meet the same rules.
 A connection meets a rule in two ways. Its own ends meet it as (consumer, provider), the consumer
 before source NAT and the provider after destination NAT. The node that receives it for a
 NodePort or a load balancer meets it as (consumer, Service): only rules whose provider
-is that Service, or anyone, reach it. On anything but a Service ports are the provider's own.
+is that Service, or anyone, reach it, and of those an ALLOW of the Service only from the load
+balancer's source ranges. On anything but a Service ports are the provider's own.
 """
 
 from collections.abc import Mapping
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import NOWHERE
-from ringfence.model.policy import Direction
+from ringfence.model.policy import Action, Direction
 from ringfence.model.verdict import EndRole
 from ringfence.policy import bits
+from ringfence.policy.balancers import Balancers
 from ringfence.policy.bits import Bits
 from ringfence.policy.cells import AddressCells, PortCells
 from ringfence.policy.connection import Connections
@@ -49,6 +51,8 @@ class Classes:
     front: Numbers
     backend: Numbers
     """Kinds of sockets: the one dialled, and the one reached if there was no translation."""
+    kept_out: Numbers
+    """1 where the source ranges of the load balancer that is dialled do not hold the consumer."""
     runs: Numbers
     """Bit 0: the consumer is the provider's own node; bit 1: the provider the consumer's."""
 
@@ -89,6 +93,7 @@ class Matcher:
         self._count = len(layer.rules)
         self.fronts = SocketRules(layer.rules, layer.snapshot, fronts(layer.snapshot))
         self.backends = SocketRules(layer.rules, layer.snapshot, backends)
+        self._balancers = Balancers(layer.snapshot)
         self._workloads()
         self._ranges()
         self._destinations()
@@ -156,9 +161,14 @@ class Matcher:
         self.by_backend = self.backends.table(self.clusters, self._count)
 
     def _special(self) -> None:
-        """Rows for the node that runs the other end's pod, and for rules towards anyone."""
-        self.runs, self._anyone = self._table(2), self._table(1)
+        """Rows for the node that runs the other end's pod, and for rules towards anyone.
+
+        And for what source ranges keep out: the rules that then do not speak of a Service.
+        """
+        self.runs, self._anyone, self._mute = self._table(2), self._table(1), self._table(2)
         for place, rule in enumerate(self._layer.rules):
+            if rule.action is Action.ALLOW:
+                bits.mark(self._mute, 1, place)
             for row, end in enumerate((rule.consumer, rule.provider)):
                 if end.own_node:
                     bits.mark(self.runs, row, place)
@@ -197,6 +207,7 @@ class Matcher:
             self._port_cells.of[given.dialled_port] * received,
             front,
             backend,
+            (self._balancers.keep_out(given) & received).astype(np.intp),
             from_own + 2 * to_own,
         )
 
@@ -214,7 +225,8 @@ class Matcher:
         provider |= front | self.by_backend[clusters * len(self.backends) + one.backend]
         spoken = self._protocols[one.protocol]
         met = spoken & consumer & provider
-        received = spoken & named & (self._anyone & self._ports[one.received_port] | front)
+        anyone = self._anyone & self._ports[one.received_port]
+        received = spoken & named & (anyone | front & ~self._mute[one.kept_out])
         return {
             EndRole.CONSUMER: met & self.governed[EndRole.CONSUMER][one.consumer],
             EndRole.PROVIDER: met & self.governed[EndRole.PROVIDER][one.provider],

@@ -11,7 +11,8 @@ from ringfence.model.address import Address, Network
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.protocol import PortRange
 from ringfence.model.workload import Item, ItemKind
-from ringfence.policy.failsafe import NodeAccess, fail_safes
+from ringfence.policy.failsafe import NodeAccess, fail_safes, kept_open
+from ringfence.policy.fronts import fits
 from ringfence.policy.gate import Gates
 from ringfence.policy.layers import Layers
 from ringfence.policy.program import (
@@ -24,6 +25,7 @@ from ringfence.policy.program import (
     SetId,
     encode,
 )
+from ringfence.policy.sets import of_addresses
 from ringfence.policy.shared import Programs, sets_of
 from ringfence.policy.translate import Chain
 from ringfence.policy.who import Who
@@ -83,11 +85,17 @@ class Nodes:
         """Services have changed; the nodes that receive at other ports now."""
         changed = set[NodeKey]()
         for cluster in who.fronts.node_addresses:
-            exposures = _exposures(cluster, who)
+            safe = [self._safe(item, who) for item in self._nodes_of(cluster)][:1]
+            rules = [rule for both in safe for rules in both for rule in rules]
+            exposures = tuple(_exposures(cluster, who, rules))
             if exposures != self._exposures.get(cluster):
                 self._exposures[cluster] = exposures
                 changed |= {key for key in self._positions if key[0] == cluster}
         return changed
+
+    def _nodes_of(self, cluster: ClusterId) -> Iterator[Item]:
+        items = (self._living.items[at] for at in self._living.nodes)
+        return (item for item in items if item.cluster == cluster)
 
     @property
     def all(self) -> Iterable[NodeKey]:
@@ -243,10 +251,15 @@ def _home(pod: Item) -> NodeKey:
     return pod.cluster, NodeName(pod.node)
 
 
-def _exposures(cluster: ClusterId, who: Who) -> tuple[Exposure, ...]:
-    """At which ports the nodes of a Kubernetes cluster receive for Services."""
+def _exposures(cluster: ClusterId, who: Who, fail_safes: Iterable[Rule]) -> Iterator[Exposure]:
+    """At which ports the nodes of a Kubernetes cluster receive for Services.
+
+    Of external addresses not those of the nodes and API servers at ports that the fail-safes keep
+    open: no Service may claim these.
+    """
     node_ports: dict[int, set[int]] = {}
     exposures = []
+    own = kept_open(who.snapshot, cluster)
     for front in who.fronts.all:
         port = front.port
         if front.service.cluster != cluster:
@@ -254,10 +267,14 @@ def _exposures(cluster: ClusterId, who: Who) -> tuple[Exposure, ...]:
         if port.node_port:
             node_ports.setdefault(port.protocol, set()).add(port.node_port)
         if front.external_addresses:
-            ports = (PortRange(port.port, port.port),)
-            exposures.append(Exposure(port.protocol, ports, who.balancer(front)))
-    own = [
-        Exposure(protocol, tuple(PortRange(port, port) for port in sorted(ports)), None)
-        for protocol, ports in sorted(node_ports.items())
-    ]
-    return (*own, *exposures)
+            ports, received = (PortRange(port.port, port.port),), who.balancer(front)
+            if any(
+                fits(port.protocol, port.port, rule.protocol, rule.ports) for rule in fail_safes
+            ):
+                kept = set(front.external_addresses) - own
+                meaning = f"load balancer of {front.service.key} but nodes and API servers"
+                received = who.sets.name(meaning, of_addresses(kept))
+            exposures.append(Exposure(port.protocol, ports, received))
+    for protocol, numbers in sorted(node_ports.items()):
+        yield Exposure(protocol, tuple(PortRange(one, one) for one in sorted(numbers)), None)
+    yield from exposures

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ringfence.inventory.outside import address_types
 from ringfence.model import policy as ends
-from ringfence.model.address import Address
+from ringfence.model.address import Address, is_v4
 from ringfence.model.ids import ScopeName, Version
 from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
@@ -235,6 +235,9 @@ class Oracle:
         # No Kubernetes cluster named: "in whichever Kubernetes cluster the other end is".
         near = consumer.cluster if consumer and not end.kubernetes_cluster else ""
         here = [service for service in services if near in ("", service.cluster)]
+        if received and policy.action is Action.ALLOW:
+            # "At a load balancer's addresses an ALLOW admits whom its source ranges hold."
+            here = [service for service in here if not _keeps_out(service, connection)]
         return any(dialled in self._sockets(policy, service, direct) for service in here)
 
     def _sockets(self, policy: Policy, service: Item, direct: bool) -> Iterator[Socket]:
@@ -252,7 +255,8 @@ class Oracle:
             for address in nodes if front.node_port else ():
                 yield address, front.protocol, front.node_port
             for backend in spec.backends if direct else ():
-                if backend.serving and backend.service_port == front.name:
+                leads_there = backend.service_port, backend.protocol
+                if backend.serving and leads_there == (front.name, front.protocol):
                     yield backend.address, backend.protocol, backend.port
 
     def _is_api_server(
@@ -273,6 +277,14 @@ def _is_member(item: Item | None, queries: Iterable[Query]) -> bool:
     if item is None or item.host_network or not item.is_workload:
         return False
     return all(matches(query, item.labels) for query in queries)
+
+
+def _keeps_out(service: Item, connection: Connection) -> bool:
+    spec = service.service
+    if spec is None or connection.dialled not in spec.balancer_addresses:
+        return False
+    of_family = [one for one in spec.source_ranges if one.is_v4 == is_v4(connection.dialled)]
+    return bool(of_family) and not any(connection.consumer in one for one in of_family)
 
 
 def _runs(node: Item, pod: Item) -> bool:

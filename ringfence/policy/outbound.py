@@ -7,12 +7,13 @@ from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import PortRange, disjoint
 from ringfence.model.ranges import subtract
+from ringfence.model.workload import ItemKind
 from ringfence.policy.fronts import Front, but_ports, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.program import SetId
+from ringfence.policy.program import Behind, SetId
 from ringfence.policy.sets import EVERYWHERE, of_addresses, within
 from ringfence.policy.who import NODE_PORTS, SERVICE_ADDRESSES, Ranges, Served, Who
 
@@ -29,28 +30,33 @@ class Outbound:
         """The rules in the consumer's namespace: towards what is dialled."""
         end = rule.provider
         local = self._who.local(rule, rule.consumer, at, consumer=True)
-        cluster = self._who.snapshot.items[at].cluster if end.same_cluster else None
+        cluster = self._who.snapshot.items[at].cluster
         own = at if end.own_node or rule.consumer.own_node else NOWHERE
         part = rule.consumer.part, end.part, rule.ports
-        key = (rule.decision.place, part, local, cluster, own)
+        key = (rule.decision.place, part, local, cluster, own, self._is_routed(at))
         if key not in self._known:
             self._known[key] = tuple(self._towards(rule, at, local))
         return self._known[key]
 
+    def _is_routed(self, at: int) -> bool:
+        """Whether its node forwards what the workload sends, so that it sees who answers."""
+        item = self._who.snapshot.items[at]
+        return item.kind is ItemKind.POD and not item.host_network
+
     def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[Hop]:
-        end = rule.provider
+        end, home = rule.provider, self._who.snapshot.items[at].cluster
         if everyone(end, rule.consumer) and not rule.ports:
             yield Hop.of(rule, None, rule.protocol, (), local)
             return
         if end.services:
-            cluster = self._who.snapshot.items[at].cluster if end.same_cluster else ""
+            cluster = home if end.same_cluster else ""
             fronts = self._who.fronts.of_services(end.services, rule.protocol, rule.ports)
             meant = [front for front in fronts if cluster in ("", front.service.cluster)]
             named, ranges = self._who.side(rule, at, consumer=False)
             if rule.consumer.own_node:
-                yield from self._to_own_pods(rule, named, ranges, meant, local)
+                yield from self._to_own_pods(rule, named, ranges, meant, local, home)
                 return
-            yield from self._to_fronts(rule, named, meant, local)
+            yield from self._to_fronts(rule, named, meant, local, home)
             yield from self._to_backends(rule, named, meant, local)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
@@ -67,19 +73,41 @@ class Outbound:
             if rule.protocol is None:
                 yield Hop(None, "denies nodes nothing but ICMP and protocols with ports")
         if end.ranges or end.anyone:
-            # What stands behind a Service is met after DNAT, never its own address.
-            meaning = f"{meaning} but Services"
-            self._who.snapshot.note(SERVICE_ADDRESSES)
-            ranges = subtract(ranges, self._who.fronts.service_ranges)
+            meaning, ranges, hops = self._but_services(rule, meaning, ranges, local, home)
+            yield from hops
         peers = self._who.sets.name(meaning, ranges)
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
-        yield from self._through_fronts(rule, *self._who.side(rule, at, consumer=False), local)
+        meaning, ranges = self._who.side(rule, at, consumer=False)
+        behind = self._behind(rule, meaning, ranges) if self._is_routed(at) else None
+        yield from self._parted(rule, meaning, self._meant(rule, ranges), local, home, behind)
 
-    def _through_fronts(
-        self, rule: OrderedRule, named: str, ranges: Ranges, local: SetId | None
-    ) -> Iterator[Hop]:
-        """The Services in front of the providers: their backends are chosen after this hop."""
-        yield from self._parted(rule, named, self._meant(rule, ranges), local)
+    def _but_services(
+        self, rule: OrderedRule, meaning: str, ranges: Ranges, local: SetId | None, home: ClusterId
+    ) -> tuple[str, Ranges, list[Hop]]:
+        """The ranges without addresses of Services, and rules for what else is meant at these.
+
+        What stands behind a Service is met after DNAT, never its own address.
+        """
+        self._who.snapshot.note(SERVICE_ADDRESSES)
+        translated = self._who.fronts.translated(home)
+        meaning, left, hops = (
+            f"{meaning} but Services of {home}",
+            subtract(ranges, translated.whole),
+            [],
+        )
+        for addresses, taken in translated.ports:
+            others = subtract(left, addresses)
+            if others != left:
+                peers = self._who.sets.name(f"{meaning} at {taken}", subtract(left, others))
+                rest = but_ports(rule.protocol, rule.ports, taken)
+                hops += [Hop.of(rule, peers, *dialled, local) for dialled in rest]
+                left = others
+        return meaning, left, hops
+
+    def _behind(self, rule: OrderedRule, meaning: str, ranges: Ranges) -> Behind:
+        """The providers as they answer behind a Service: who does is chosen after this hop."""
+        peers = None if ranges == EVERYWHERE else self._who.sets.name(meaning, ranges)
+        return Behind(peers, disjoint(rule.protocol, rule.ports))
 
     def _to_own_pods(
         self,
@@ -88,6 +116,7 @@ class Outbound:
         ranges: Ranges,
         fronts: Iterable[Front],
         local: SetId | None,
+        home: ClusterId,
     ) -> Iterator[Hop]:
         """The Services that a policy names, from a node as far as it runs the backends itself."""
         found, narrowed = [], []
@@ -97,7 +126,7 @@ class Outbound:
                 found.append((front, len(mine) == len(front.backends)))
                 narrowed.append(replace(front, backends=mine))
         yield from self._to_backends(rule, named, narrowed, local)
-        yield from self._parted(rule, named, found, local)
+        yield from self._parted(rule, named, found, local, home)
 
     def _parted(
         self,
@@ -105,20 +134,20 @@ class Outbound:
         named: str,
         fronts: Iterable[tuple[Front, bool]],
         local: SetId | None,
+        home: ClusterId,
+        behind: Behind | None = None,
     ) -> Iterator[Hop]:
-        """Rules towards Services of which the rule means all backends, or only some."""
+        """Rules towards Services of which the rule means all backends, or only those `behind`."""
         whole: list[Front] = []
         for front, all_meant in fronts:
-            name = f"{front.service.display}:{front.port.port}"
             if all_meant:
                 whole.append(front)
-            elif rule.action is Action.ALLOW:
-                text = f"admits all backends of Service {name}, of which it means only some"
-                yield from self._to_fronts(rule, named, [front], local, text)
+            elif rule.action is Action.ALLOW or behind:
+                text = partly_meant(front, rule.action, judged=behind is not None)
+                yield from self._to_fronts(rule, named, [front], local, home, text, behind)
             else:
-                text = f"does not deny Service {name}: it means only some of its backends"
-                yield Hop(None, text)
-        yield from self._to_fronts(rule, named, whole, local)
+                yield Hop(None, partly_meant(front, rule.action, judged=False))
+        yield from self._to_fronts(rule, named, whole, local, home)
 
     def _meant(self, rule: OrderedRule, ranges: Ranges) -> list[tuple[Front, bool]]:
         """The Services of which the rule means a backend, and whether it means them all."""
@@ -159,27 +188,33 @@ class Outbound:
         named: str,
         fronts: Iterable[Front],
         local: SetId | None,
+        home: ClusterId,
         widening: str = "",
+        behind: Behind | None = None,
     ) -> Iterator[Hop]:
-        """Rules towards the addresses of Services and towards their node ports."""
+        """Rules towards the addresses of Services and towards their node ports.
+
+        `home` is the consumer's Kubernetes cluster.
+        """
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
         node_ports: dict[tuple[ClusterId, int], set[int]] = {}
         for front in fronts:
             port, cluster = front.port, front.service.cluster
             key = cluster, port.protocol, port.port
-            dialled.setdefault(key, set()).update(front.addresses)
+            dialled.setdefault(key, set()).update(front.dialled_from(home))
             if port.node_port:
                 node_ports.setdefault((cluster, port.protocol), set()).add(port.node_port)
         for (cluster, protocol, number), addresses in sorted(dialled.items()):
             if addresses:
                 meaning = f"fronts of {named} {rule.ports} {cluster} {protocol}/{number} {widening}"
+                meaning += "" if home == cluster else f" from {home}"
                 peers = self._who.sets.name(meaning, of_addresses(addresses))
                 ports = (PortRange(number, number),)
-                yield Hop.of(rule, peers, protocol, ports, local, widening)
+                yield Hop.of(rule, peers, protocol, ports, local, widening, behind)
         for (cluster, protocol), numbers in sorted(node_ports.items()):
             node_port = tuple(PortRange(number, number) for number in sorted(numbers))
             nodes = self._who.nodes(cluster)
-            yield Hop.of(rule, nodes, protocol, node_port, local, widening)
+            yield Hop.of(rule, nodes, protocol, node_port, local, widening, behind)
 
     def _to_backends(
         self, rule: OrderedRule, named: str, fronts: Iterable[Front], local: SetId | None
@@ -194,3 +229,22 @@ class Outbound:
             meaning = f"backends of {named} {rule.ports} {cluster} {protocol}/{port}"
             peers = self._who.sets.name(meaning, of_addresses(addresses))
             yield Hop.of(rule, peers, protocol, (PortRange(port, port),), local)
+
+
+def partly_meant(front: Front, action: Action, *, judged: bool) -> str:
+    """What a rule that means some backends of a Service admits beyond its policy.
+
+    `judged` says that the consumer's node judges what it sends on to them.
+    """
+    name = f"{front.service.display}:{front.port.port}"
+    if not judged:
+        if action is Action.ALLOW:
+            return f"admits all backends of Service {name}, of which it means only some"
+        return f"does not deny Service {name}: it means only some of its backends"
+    which = "the others" if action is Action.ALLOW else "those"
+    elsewhere = front.port.node_port or front.external_addresses
+    return (
+        f"means only some backends of Service {name}: kube-proxy may pick {which}, which the"
+        " consumer's node rejects if it has nftables"
+        + (" and translates the connection itself" if elsewhere else "")
+    )

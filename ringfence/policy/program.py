@@ -6,7 +6,7 @@ changes bindings and set elements only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NewType
 
 import msgspec
@@ -15,10 +15,21 @@ from ringfence.model.address import Address, Network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import WITH_PORTS, PortRange
 
 SetId = NewType("SetId", str)
 ProgramId = NewType("ProgramId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Whom a rule means of those that answer behind the address that is dialled.
+
+    `peers` are their addresses, None for any, and `ports` their own ports, empty for all.
+    """
+
+    peers: SetId | None
+    ports: tuple[PortRange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,10 @@ class Rule:
     names the policy that made the rule: it comes back in drop reports and stands in the kernel
     rule's comment. One that `rejects` is a DENY that answers: TCP by a reset, other protocols by an
     ICMP error, "administratively prohibited".
+
+    One with `behind` is about one port at which a Service is dialled, and means some of its
+    backends only. A namespace that does not see who answers takes its ALLOW for all of them, and
+    its DENY for none; the pod's node, which does, judges it as it stands.
     """
 
     handle: str
@@ -39,6 +54,21 @@ class Rule:
     peers: SetId | None
     local: SetId | None = None
     rejects: bool = False
+    behind: Behind | None = None
+
+    @property
+    def matches_all(self) -> bool:
+        """Whether it is about every connection."""
+        return self.protocol is None and not (self.ports or self.peers or self.local or self.behind)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Parted:
+    """A port of a Service, as dialled, of whose backends some rule means some only."""
+
+    dialled: SetId
+    protocol: int
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +78,32 @@ class Program:
     rules: tuple[Rule, ...]
 
     def __post_init__(self) -> None:
-        last = self.rules[-1] if self.rules else None
-        if not last or last.protocol is not None or last.ports or last.peers or last.local:
+        if not self.rules or not self.rules[-1].matches_all:
             raise InputError("a program must end in a rule that matches every connection")
+        for rule in self.rules:
+            single = bool(rule.ports) and all(some.first == some.last for some in rule.ports)
+            if rule.behind and not (rule.peers and rule.protocol in WITH_PORTS and single):
+                raise InputError("a rule about who answers must say where they are dialled")
+
+    @property
+    def as_dialled(self) -> tuple[Rule, ...]:
+        """The rules for a namespace that does not see who answers behind an address."""
+        return tuple(
+            replace(rule, behind=None) if rule.behind else rule
+            for rule in self.rules
+            if not rule.behind or rule.action is Action.ALLOW
+        )
+
+    @property
+    def parted(self) -> tuple[Parted, ...]:
+        """Where rules mean some only of those that answer."""
+        found = {
+            Parted(rule.peers, rule.protocol, port.first): None
+            for rule in self.rules
+            if rule.behind and rule.peers and rule.protocol is not None
+            for port in rule.ports
+        }
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +204,28 @@ class NodePolicy:
     """Where the agent reaches the control plane, (address, TCP port): never blocked."""
     gate: Gate | None = None
     """Before pods that are new; None where all may talk at once."""
+
+    def parting(self) -> dict[ProgramId, list[PodBinding]]:
+        """The outbound programs by which the node judges pods once more, behind Services.
+
+        What such a pod dials at a `Parted` port, and the node sends on to a backend, is judged by
+        the program as it stands. A DENY is answered there, whether it rejects or not: kube-proxy
+        goes on choosing backends that are denied, and who dials may come to another one.
+        """
+        parting = {name for name, one in self.programs.items() if any(r.behind for r in one.rules)}
+        found: dict[ProgramId, list[PodBinding]] = {}
+        for pod in self.pods if parting else ():
+            for name in pod.outbound:
+                if name in parting:
+                    found.setdefault(name, []).append(pod)
+        return found
+
+    def as_dialled(self) -> "NodePolicy":
+        """The policy for a mechanism that cannot tell who answers behind an address."""
+        if not self.parting():
+            return self
+        programs = {name: Program(one.as_dialled) for name, one in self.programs.items()}
+        return replace(self, programs=programs)
 
 
 def encode(policy: NodePolicy) -> bytes:

@@ -5,7 +5,7 @@ against the connections that a namespace tracks, many at a time.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from ringfence.model.address import Address, Network
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
 from ringfence.policy.program import (
+    Behind,
     Exposure,
     NodeBinding,
     NodePolicy,
@@ -41,6 +42,10 @@ class Opened:
     """Destination port."""
     translated: Mask
     """Whether DNAT sends it elsewhere, so that the destination's own end never meets it."""
+    reached: NDArray[np.uint8] | None = None
+    """Shape (n, 16): who answers, behind the destination or itself; None where nobody sees that."""
+    reached_port: NDArray[np.uint16] | None = None
+    """There."""
 
     def __len__(self) -> int:
         """The number of connections."""
@@ -67,9 +72,42 @@ def denied(policy: NodePolicy, binding: PodBinding | NodeBinding, opened: Opened
         judged = to_here & ~from_here & ~opened.translated
         found |= judged & _says_deny(policy, rules, Direction.INBOUND, opened)
     for program in as_programs(binding.outbound):
-        rules = (*(node.fail_safes_out if node else ()), *policy.programs[program].rules)
+        rules = (*(node.fail_safes_out if node else ()), *policy.programs[program].as_dialled)
         judged = from_here & ~to_here
         found |= judged & _says_deny(policy, rules, Direction.OUTBOUND, opened)
+    for address, port in policy.control_plane:
+        found &= ~(_among(opened.destination, {address}) & (opened.port == port))
+    return found
+
+
+def denied_to(policy: NodePolicy, pod: PodBinding, opened: Opened) -> Mask:
+    """Which of the connections that a node forwards to a pod its inbound programs deny.
+
+    By then they are translated: a Service's are judged by who answers.
+    """
+    if opened.reached is None or opened.reached_port is None:
+        return np.zeros(len(opened), dtype=np.bool_)
+    nowhere_else = np.zeros(len(opened), dtype=np.bool_)
+    answered = replace(
+        opened, destination=opened.reached, port=opened.reached_port, translated=nowhere_else
+    )
+    return denied(policy, replace(pod, outbound=()), answered)
+
+
+def denied_behind(policy: NodePolicy, opened: Opened) -> Mask:
+    """Which of the connections that a node forwards it denies for who answers behind a Service."""
+    found = np.zeros(len(opened), dtype=np.bool_)
+    for name, pods in policy.parting().items():
+        program = policy.programs[name]
+        parted = np.zeros(len(opened), dtype=np.bool_)
+        for one in program.parted:
+            rows = (opened.protocol == one.protocol) & (opened.port == one.port)
+            parted |= rows & _in_networks(opened.destination, policy.sets[one.dialled])
+        own = {address for pod in pods for address in pod.addresses}
+        parted &= opened.translated & _among(opened.source, own)
+        if opened.reached is not None:  # a workload to itself
+            parted &= (opened.reached != opened.source).any(axis=1)
+        found |= parted & _says_deny(policy, program.rules, Direction.OUTBOUND, opened)
     for address, port in policy.control_plane:
         found &= ~(_among(opened.destination, {address}) & (opened.port == port))
     return found
@@ -93,7 +131,19 @@ def first_match(
         for side, held in ((remote, rule.peers), (near, rule.local)):
             if held is not None:
                 rows &= _in_networks(side, policy.sets[held])
+        if rule.behind:
+            rows &= _answers(policy, rule, rule.behind, opened)
         found[rows] = place
+    return found
+
+
+def _answers(policy: NodePolicy, rule: Rule, behind: Behind, opened: Opened) -> Mask:
+    """Which connections come to whom the rule means; unseen, an ALLOW means all, a DENY none."""
+    found = np.full(len(opened), opened.reached is not None or rule.action is Action.ALLOW)
+    if opened.reached is not None and behind.peers is not None:
+        found &= _in_networks(opened.reached, policy.sets[behind.peers])
+    if opened.reached_port is not None and behind.ports:
+        found &= _in_ports(behind.ports, opened.reached_port)
     return found
 
 

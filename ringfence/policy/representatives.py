@@ -47,6 +47,10 @@ class Representatives:
         self._held = [(at, one) for at in self._snapshot.subjects for one in items[at].addresses]
         self._positions = np.array([at for at, _ in self._held], dtype=np.int32)
         self._packed = np.array([one for _, one in self._held], dtype=_ADDRESS)
+        services = (items[at].service for at in self._snapshot.services)
+        self._source_ranges = sorted(
+            {one for spec in services if spec for one in spec.source_ranges}
+        )
         self._classes = self._classify(Matcher(policy_set))
         self._known_ways: dict[int, list[Way]] = {}
         self._receiving: dict[ClusterId, list[Address]] = {}
@@ -60,7 +64,7 @@ class Representatives:
                 for end in (rule.consumer, rule.provider)
                 for first, last in end.ranges
                 for cut in (first, last + 1)
-            }
+            }.union(*((one.first, one.last + 1) for one in self._source_ranges))
         )
 
     def connections(self, rule: OrderedRule, *, outside: bool, limit: int) -> Iterator[Connection]:
@@ -121,7 +125,7 @@ class Representatives:
             if only not in (None, backend.address) or holder == consumer[0]:
                 continue
             for dialled, port, node in (*ways, (*reached, None)) if direct else ways:
-                if v4 == is_v4(dialled):
+                if v4 == is_v4(dialled) and front.serves(consumer[1], dialled):
                     yield Connection(backend.protocol, consumer[1], *reached, dialled, port, node)
 
     def _ways(self, front: Front) -> list[Way]:
@@ -219,6 +223,9 @@ class Representatives:
             matcher.range_class[matcher.cells.of(packed)],
             _distinct(self._serves(*entity) for entity in self._held),
             np.array([is_v4(address) for _, address in self._held], dtype=np.intp),
+            _distinct(
+                tuple(address in one for one in self._source_ranges) for _, address in self._held
+            ),
         )
         by_item: dict[int, list[int]] = {}
         for (at, _), number in zip(self._held, own.tolist(), strict=True):

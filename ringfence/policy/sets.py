@@ -13,6 +13,7 @@ from pyroaring import BitMap
 from ringfence.inventory.living import Alteration
 from ringfence.inventory.snapshot import View
 from ringfence.model.address import Address, Network, host_network, is_v4, parse_network
+from ringfence.model.errors import InputError
 from ringfence.model.ranges import AddressRange, blocks, spans, subtract
 from ringfence.policy.program import SetId
 
@@ -63,11 +64,15 @@ class AddressSets:
         return len(self._ranges)
 
     def name(self, meaning: str, ranges: tuple[AddressRange, ...]) -> SetId:
-        """The set that stands for `meaning`; equal meanings must come with equal ranges."""
+        """The set that stands for `meaning`.
+
+        Raises InputError where equal meanings come with other ranges.
+        """
         name = SetId("s" + hashlib.sha256(meaning.encode()).hexdigest()[:_DIGEST])
         known = self._ranges.get(name)
         if known != ranges:
-            assert name not in self._named, f"two sets for {meaning}"
+            if name in self._named:
+                raise InputError(f"two sets of addresses for {meaning}")
             if known is not None:
                 self.altered.add(name)
                 self._networks.pop(name, None)

@@ -5,9 +5,11 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
+from ringfence.model.errors import InputError
 from ringfence.policy.program import Program, ProgramId, Rule, SetId
 
-_DIGEST = 16
+_DIGEST = 32
+"""Hex digits: nobody finds two programs of one name, though they write the rules of both."""
 
 
 class Programs:
@@ -24,13 +26,16 @@ class Programs:
         return len(self._held)
 
     def share(self, rules: Iterable[Rule]) -> ProgramId:
-        """The name of the program that rules are."""
+        """The name of the program that rules are; raises InputError if another one has it."""
         reached = effective(rules)
         name = self._named.get(reached)
         if name is None:
             program = Program(reached)
             digest = hashlib.sha256(msgspec.json.encode(program, order="deterministic"))
-            name = self._named[reached] = ProgramId("p" + digest.hexdigest()[:_DIGEST])
+            name = ProgramId("p" + digest.hexdigest()[:_DIGEST])
+            if name in self._held:
+                raise InputError(f"two programs have the name {name}")
+            self._named[reached] = name
             self._held[name] = program
             self._sets[name] = sets_of(reached)
         return name
@@ -62,12 +67,17 @@ def effective(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The rules that can be reached: none after one that matches everything, none twice."""
     kept: dict[tuple[object, ...], Rule] = {}
     for rule in rules:
-        kept.setdefault((rule.protocol, rule.ports, rule.peers, rule.local), rule)
-        if rule.protocol is None and not rule.ports and not rule.peers and not rule.local:
+        kept.setdefault((rule.protocol, rule.ports, rule.peers, rule.local, rule.behind), rule)
+        if rule.matches_all:
             break
     return tuple(kept.values())
 
 
 def sets_of(rules: Iterable[Rule]) -> frozenset[SetId]:
     """The sets that rules refer to."""
-    return frozenset(held for rule in rules for held in (rule.peers, rule.local) if held)
+    return frozenset(
+        held
+        for rule in rules
+        for held in (rule.peers, rule.local, rule.behind and rule.behind.peers)
+        if held
+    )

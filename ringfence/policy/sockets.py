@@ -136,6 +136,5 @@ def fronts(snapshot: Snapshot) -> Sockets:
 
 def backends(service: Item, port: ServicePort) -> Iterator[Socket]:
     """The sockets of the pods that serve a port of a Service."""
-    for backend in service.service.backends if service.service else ():
-        if backend.serving and backend.service_port == port.name:
-            yield backend.address, backend.protocol, backend.port
+    for backend in service.service.serving(port) if service.service else ():
+        yield backend.address, backend.protocol, backend.port

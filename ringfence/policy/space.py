@@ -298,6 +298,5 @@ def _ports_of(rule: OrderedRule, services: Iterable[Item]) -> Iterator[tuple[Ite
 
 
 def _backends(item: Item, port: ServicePort) -> Iterator[_Socket]:
-    for backend in item.service.backends if item.service else ():
-        if backend.serving and backend.service_port == port.name:
-            yield backend.address, backend.protocol, backend.port
+    for backend in item.service.serving(port) if item.service else ():
+        yield backend.address, backend.protocol, backend.port

@@ -105,13 +105,22 @@ def _of_service(one: Alteration) -> set[Hashable]:
     return facts
 
 
-def _dialled(service: Item | None) -> tuple[set[Address], set[tuple[int, int]]]:
-    """The addresses of a Service, and its node ports."""
+def _dialled(service: Item | None) -> tuple[set[Hashable], set[tuple[int, int]]]:
+    """Where a Service is dialled, of external addresses the ports that lead to backends.
+
+    And its node ports.
+    """
     if service is None or service.service is None:
         return set(), set()
     spec = service.service
-    addresses = {*service.addresses, *spec.external_addresses} if spec.ports else set()
-    return addresses, {(one.protocol, one.node_port) for one in spec.ports if one.node_port}
+    places: set[Hashable] = {*service.addresses} if spec.ports else set()
+    places |= {
+        (address, address in spec.balancer_addresses, port.protocol, port.port)
+        for port in spec.ports
+        if spec.external_addresses and spec.serving(port)
+        for address in spec.external_addresses
+    }
+    return places, {(one.protocol, one.node_port) for one in spec.ports if one.node_port}
 
 
 def _backends(service: Item) -> set[Address]:

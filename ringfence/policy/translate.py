@@ -6,7 +6,7 @@ sent. Where a rule cannot be exact the kernel may allow more than the policy say
 every such widening is reported:
 
 - a policy on workloads admits the Services in front of them: ALLOW if it means any of a Service's
-  backends, DENY if it means all of them;
+  backends, DENY if it means all of them; a pod's node, which sees who answers, judges the rest;
 - a provider behind a masquerading NodePort or load balancer admits node addresses, and the rule
   of the node that receives the connection carries the true source;
 - a pod that dials its own Service comes back from an address of its node, so an ALLOW that names

@@ -1,17 +1,17 @@
 """Who the ends of a rule are, seen from the workload at the other end, as named addresses."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pyroaring import BitMap
 
 from ringfence.inventory.living import Living
 from ringfence.inventory.snapshot import NOWHERE
-from ringfence.model.address import Address, int_address
+from ringfence.model.address import Address, Network, int_address
 from ringfence.model.ids import ClusterId, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import ClusterEnd, Policy, Workspace
-from ringfence.model.ranges import AddressRange, union
+from ringfence.model.ranges import AddressRange, spans, union
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.layer import OrderedRule
@@ -153,6 +153,23 @@ class Who:
         """The set of a Service's load-balancer addresses."""
         meaning = f"load balancer of {front.service.key}"
         return self.sets.name(meaning, of_addresses(front.external_addresses))
+
+    def served(self, front: Front) -> Iterator[tuple[SetId, SetId | None]]:
+        """The same by the source ranges from which they are served, None for everywhere."""
+        spec, key = front.service.service, front.service.key
+        by_ranges: dict[tuple[Network, ...], list[Address]] = {}
+        for address in front.external_addresses:
+            networks = spec.served_from(address) if spec else ()
+            by_ranges.setdefault(networks, []).append(address)
+        if set(by_ranges) == {()}:
+            yield self.balancer(front), None
+            return
+        for networks, addresses in by_ranges.items():
+            # Ranges are of one family.
+            family = "IPv4" if networks[:1] and networks[0].is_v4 else "IPv6"
+            source = f"source ranges of {key} in {family}" if networks else "everywhere"
+            local = self.sets.name(f"load balancer of {key} for {source}", of_addresses(addresses))
+            yield local, self.sets.name(source, spans(networks)) if networks else None
 
     def own_node(self, at: int) -> tuple[str, Ranges]:
         """The node that runs the pod at the position: a name, and addresses."""

@@ -35,7 +35,7 @@ from ringfence.wire.generated.agent_pb2_grpc import (
     ControlPlaneServicer,
     add_ControlPlaneServicer_to_server,
 )
-from tests.e2e.apiserver import Api, api_server, free_port
+from tests.apiserver import Api, api_server, free_port
 
 pytestmark = pytest.mark.e2e
 

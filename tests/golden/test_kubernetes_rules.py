@@ -74,4 +74,4 @@ def test_kubernetes_policies_beside_ringfences(golden: Golden) -> None:
     (policy,) = (p for p in compiled.policies.values() if p.node == "node2")
     (carts,) = (pod for pod in policy.pods if pod.name == "carts")
     backend = Nftables()
-    golden("kubernetes.nft", backend.transaction(backend.render_pod(policy, carts), None))
+    golden("kubernetes.nft", backend.text(backend.render_pod(policy, carts)))

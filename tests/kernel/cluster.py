@@ -2,14 +2,14 @@
 
 A switch joins the nodes and the host outside. Each node forwards for its pods, and does what
 kube-proxy does, with rules of its own: of a Service's two backends the first answers even source
-ports and the second odd ones, so that whoever dials knows whom.
+ports and the second odd ones, so that whoever dials knows whom. Real ones are in kube_proxy.py.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ringfence.model.address import parse_address
+from ringfence.model.address import parse_address, parse_network
 from ringfence.model.ids import ClusterId, item_key
 from ringfence.model.labels import LABEL_PREFIX, make_labels
 from ringfence.model.protocol import TCP, UDP, format_protocol
@@ -52,6 +52,8 @@ class Service:
     node_port: int = 0
     local: bool = False
     external: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """From where the load balancer serves; none for everywhere."""
 
 
 SERVICES = (
@@ -73,6 +75,7 @@ class Cluster:
     nodes: tuple[Namespace, Namespace]
     pods: tuple[Pod, ...]
     outside: Namespace
+    services: tuple[Service, ...]
     items: tuple[Item, ...]
 
     def at(self, item: Item) -> Namespace:
@@ -83,7 +86,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(
+    services: tuple[Service, ...] = SERVICES, *, translating: bool = True
+) -> Iterator[Cluster]:
+    """The cluster, without anybody that translates for Services unless `translating`."""
     with contextlib.ExitStack() as stack:
         switch, outside, first, second = (
             stack.enter_context(namespace(role)) for role in ("switch", "outside", "n1", "n2")
@@ -105,10 +111,11 @@ def cluster() -> Iterator[Cluster]:
             )  # fmt: skip
         for at, node in enumerate(nodes):
             node.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-            node.nft(_translation(at, "ip", 0) + _translation(at, "ip6", 1))
+            if translating:
+                node.nft(_translation(services, at, "ip", 0) + _translation(services, at, "ip6", 1))
         for pod in pods:
             await_carrier(pod)
-        yield Cluster(nodes, pods, outside, tuple(_items(pods)))
+        yield Cluster(nodes, pods, outside, services, tuple(_items(pods, services)))
 
 
 def _route(outside: Namespace, nodes: tuple[Namespace, Namespace]) -> None:
@@ -140,13 +147,13 @@ def _plug(switch: Namespace, one: Namespace, port: int, held: tuple[str, str]) -
     one.run("ip", "link", "set", "eth0", "up")
 
 
-def _translation(node: int, name: str, of: int) -> str:
+def _translation(services: Sequence[Service], node: int, name: str, of: int) -> str:
     """What kube-proxy would do on a node, in nftables.
 
     Masqueraded is what is received for a Service, but for a local one, and what no pod sends.
     """
     rules = []
-    for one in SERVICES:
+    for one in services:
         near = tuple(number for number in one.backends if home(number) == node)
         received = _MASQUERADE if not one.local else ""
         ways = [
@@ -181,7 +188,7 @@ def address(number: int) -> tuple[str, str]:
     return (f"10.99.{number}.2", f"fd00:99:{number}::2") if number else NODES[1]
 
 
-def _items(pods: tuple[Pod, ...]) -> Iterator[Item]:
+def _items(pods: tuple[Pod, ...], services: Sequence[Service]) -> Iterator[Item]:
     """The inventory that the control plane would have."""
     for at in range(2):
         mine = [pod for number, pod in enumerate(pods, 1) if home(number) == at]
@@ -194,7 +201,7 @@ def _items(pods: tuple[Pod, ...]) -> Iterator[Item]:
         if not number:
             held = (*held, *(a for pod in pods[PODS_EACH:] for a in (pod.gateway, pod.gateway6)))
         yield _item(ItemKind.POD, f"pod{number}", held, labels, node, host_network=not number)
-    for one in SERVICES:
+    for one in services:
         backends = tuple(
             Backend(
                 "p",
@@ -213,6 +220,8 @@ def _items(pods: tuple[Pod, ...]) -> Iterator[Item]:
             backends,
             tuple(map(parse_address, one.external)),
             TrafficPolicy.LOCAL if one.local else TrafficPolicy.CLUSTER,
+            tuple(map(parse_address, one.external)),
+            tuple(map(parse_network, one.sources)),
         )
         key = item_key(CLUSTER, "service", one.name)
         kind = make_labels([("kind", "service")])

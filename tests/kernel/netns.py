@@ -9,6 +9,7 @@ node's end of the pair, 10.99.i.1 and fd00:99:i::1.
 """
 
 import contextlib
+import re
 import secrets
 import subprocess
 import time
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ringfence.kernel import nft
 from ringfence.kernel.netns import run_in
+from ringfence.policy.backends.nftables_table import TAG
 
 T = TypeVar("T")
 
@@ -55,6 +58,13 @@ class Namespace:
 
     def nft(self, script: str) -> None:
         self.run("nft", "-f", "-", stdin=script)
+
+    def ours(self, text: str) -> str:
+        """The text with the names of our sets as they are now, after the rules that ask them."""
+        listed = nft.list_table(self.path, elements=False) or ()
+        names = [one[kind]["name"] for one in listed for kind in ("set", "map") if kind in one]
+        by_stem = {name[: -TAG - 1]: name for name in names}
+        return re.sub(r"\brf_\w+", lambda met: by_stem.get(met[0], met[0]), text)
 
     def ifindex(self, device: str) -> int:
         return int(self.run("cat", f"/sys/class/net/{device}/ifindex"))

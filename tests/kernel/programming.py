@@ -5,8 +5,8 @@
 A child per kill writes two policies of the pods in turn, with another frame and other elements
 each, and takes the rules of the second pod away in between. Both admit FRIEND to ports 80 and 81,
 and nobody to 82. After each kill, a line on stdout says what was found in the two namespaces:
-`none`, `tracking`, or the number of the policy whose rules stand there whole; `broken` for anything
-else.
+`none`, `tracking`, or the number of the policy whose rules stand there whole, but perhaps for the
+one that silences, which comes a moment later; `broken` for anything else.
 
 The arguments after the first are NAME=ADDRESS, of network namespaces.
 """
@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from ringfence.agent.enforce import Enforcer
@@ -27,6 +28,7 @@ from ringfence.kernel import nft
 from ringfence.kernel.errors import KernelError
 from ringfence.kernel.netns import inode
 from ringfence.kernel.nft_watch import TableWatch
+from ringfence.kernel.rules import Listing
 from ringfence.model.address import host_network, parse_address
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -102,12 +104,28 @@ def write_for_ever(policies: list[NodePolicy], governed: Where, fresh: Where) ->
                 sys.exit(outcome.problem)
 
 
+def asked(listed: Listing) -> Listing:
+    """The listing with the sets that rules ask in order of their names, and without others.
+
+    Who is killed may leave those behind, and what is dropped not silent yet.
+    """
+    silences = {"expr": [{"silence": None}]}.items()
+    rules = [
+        one
+        for one in listed
+        if not (one.keys() & {"set", "map"} or silences <= one.get("rule", {}).items())
+    ]
+    sets = [body for one in listed for kind, body in one.items() if kind in ("set", "map")]
+    sets = [body for body in sets if f"'@{body['name']}'" in repr(rules)]
+    return [*rules, *({"set": body} for body in sorted(sets, key=itemgetter("name")))]
+
+
 def found(where: Where, whole: list[bytes]) -> str:
     """Which rules stand in a namespace."""
     listed = nft.list_table(where.path)
     if listed is None:
         return "none"
-    seen = nft.fingerprint(listed)
+    seen = nft.fingerprint(asked(listed))
     if seen in whole:
         return str(whole.index(seen) + 1)
     chains = {body["name"] for one in listed for kind, body in one.items() if kind == "chain"}
@@ -123,9 +141,8 @@ def main() -> None:
     with contextlib.closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
         for number, one in enumerate(policies, 1):
             assert not enforcer.apply(Order(number, one), places).problem
-            whole.append(
-                [nft.fingerprint(nft.list_table(where.path) or []) for where in (governed, fresh)]
-            )
+            listings = [nft.list_table(where.path) or [] for where in (governed, fresh)]
+            whole.append([nft.fingerprint(asked(listed)) for listed in listings])
     print("ready", flush=True)
     for _ in range(kills):
         child = os.fork()

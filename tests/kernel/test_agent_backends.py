@@ -4,6 +4,7 @@ import pytest
 
 from ringfence.agent.mechanisms import MECHANISMS, Kind
 from ringfence.model.protocol import PortRange
+from ringfence.wire.generated.agent_pb2 import Inspection
 from tests.kernel.test_backends import footprint, refused
 from tests.kernel.traffic import tcp_echo, tcp_exchange
 from tests.kernel.world import CAPABILITIES, World, policy
@@ -33,6 +34,9 @@ def test_rules_follow_the_agent_from_one_back_end_to_another(world: World, kind:
                 == [("test/catch-all", 8081)]
             ),
         )
+        found = world.ask(Inspection(id=5, uid="uid2"))
+        told = {(one.chain, one.comment) for one in found.rules if one.packets}
+        assert ("RINGFENCE-INPUT-1", "test/catch-all") in told, found.problem
         for tool in ("iptables", "ip6tables"):
             server.run(f"{tool}-{kind.removeprefix('iptables-')}", "-t", "mangle", "-F", "INPUT")
         world.await_("mended", lambda: refused(client, server.address, 8081))

@@ -64,7 +64,7 @@ def test_what_a_pod_writes_into_our_table_goes_and_the_agent_stays(
     enforce(enforcer, policy, uid=pod)
     before = pod.run("nft", "-s", "list", "ruleset")
 
-    pod.nft(written)
+    pod.nft(pod.ours(written))
     assert _changed(enforcer)
     enforce(enforcer, policy, uid=pod)
     assert pod.run("nft", "-s", "list", "ruleset") == before
@@ -89,7 +89,7 @@ def test_what_a_pod_writes_into_our_table_is_heard_at_once(node: Node, written: 
         pod.nft("add table ip ringfence; delete table ip ringfence")
         assert not _heard(enforcer)
 
-        pod.nft(written)
+        pod.nft(pod.ours(written))
         assert _heard(enforcer)
         enforce(enforcer, policy, uid=pod)
         assert not _heard(enforcer)
@@ -147,10 +147,28 @@ def test_what_rules_dropped_before_they_were_proved_is_reported(node: Node) -> N
     next(enforcer.steps(Order(1, policy_of(pod, ADMIT, ANYTHING, friend)), [at(pod)]))
     with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"denied", (pod.address, 53))
-    next(enforcer.steps(Order(2, policy_of(pod, CLOSED, ANYTHING, friend)), [at(pod)]))
+    enforce(enforcer, policy_of(pod, CLOSED, ANYTHING, friend), uid=pod)
+    assert not _changed(enforcer)
     ((drops, _),) = enforcer.ledger.take()
     (row,) = batch.decode(batch.DROPS, drops).to_pylist()
     assert (row["provider_port"], row["packets"]) == (53, 1)
+
+
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("listen", [TableWatch, None])
+def test_rules_that_go_before_they_are_proved_are_written_again(
+    node: Node, listen: type[TableWatch] | None, *, more: bool
+) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    with closing(Enforcer(Nftables(), listen=listen)) as enforcer:
+        next(enforcer.steps(Order(1, policy), [at(pod)]))
+        pod.nft("delete table inet ringfence")
+        assert _heard(enforcer) is (listen is not None)
+        policy = policy_of(pod, ADMIT, ANYTHING, friend, *([pod] if more else []))
+        enforcer.apply(Order(2, policy), [at(pod)])
+        assert enforcer.apply(Order(2, policy), [at(pod)]).programmed == {"uid"}
+        assert nft.judges(pod.path)
 
 
 class Deaf(TableWatch):

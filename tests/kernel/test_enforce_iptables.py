@@ -78,29 +78,59 @@ def test_what_a_pod_writes_into_our_chains_and_sets_goes(
     assert (row["provider_port"], row["packets"]) == (53, 1)
 
 
-_REPLACED = """\
+def replaced(place: str = "", more: str = "") -> str:
+    """The commands that put another chain in the place of INPUT, which calls ours too."""
+    return f"""\
 flush chain ip mangle INPUT
 delete chain ip mangle INPUT
-add chain ip mangle INPUT{place}
+add chain ip mangle INPUT {place}
 add rule ip mangle INPUT counter jump RINGFENCE-INPUT
-"""
+{more}"""
+
+
+MOVED = [
+    "",
+    "{ type filter hook input priority 0; }",
+    "{ type filter hook forward priority -150; }",
+]
+THEIRS = "add rule ip mangle INPUT tcp dport 9 accept"
+CALLED = "add chain ip mangle x\nadd rule ip mangle x jump INPUT"
+
+
+@pytest.mark.parametrize("place", MOVED)
+def test_a_chain_that_has_lost_its_place_gets_it_back(node: Node, place: str) -> None:
+    friend, pod = node.pods
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    keeper = enforcer(Kind.IPTABLES_NFT)
+    enforce(keeper, policy, uid=pod)
+    before = keeper.door.fingerprint(keeper.door.list_table(pod.path) or [])
+    pod.nft(replaced(place, "add chain ip mangle FORWARD { type filter hook forward priority 9; }"))
+    with tcp_echo(pod, pod.address, 82):
+        assert _changed(keeper)
+        outcome = keeper.apply(Order(2, policy), [Place("uid", pod.path, inode(pod.path))])
+        assert outcome.programmed, outcome.problem
+        assert refused(friend, pod.address, 82)
+    assert keeper.door.fingerprint(keeper.door.list_table(pod.path) or []) == before
+    assert "filter + 9" in pod.run("nft", "list", "chain", "ip", "mangle", "FORWARD")
 
 
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        ("add table ip mangle {{ flags dormant; }}", "no packet meets INPUT"),
-        (_REPLACED, "chain INPUT"),
-        (_REPLACED.format(place=" {{ type filter hook input priority 0; }}"), "chain INPUT"),
-        (_REPLACED.format(place=" {{ type filter hook forward priority -150; }}"), "chain INPUT"),
+        ("add table ip mangle { flags dormant; }", "no packet meets INPUT"),
+        (replaced("", THEIRS), "chain INPUT"),
+        (replaced("", CALLED), "INPUT"),
+        (replaced("{ type filter hook input priority 0; policy drop; }"), "chain INPUT"),
     ],
 )
-def test_rules_that_no_packet_meets_are_noticed(node: Node, written: str, told: str) -> None:
+def test_what_no_packet_meets_is_told_where_others_have_a_say(
+    node: Node, written: str, told: str
+) -> None:
     friend, pod = node.pods
     policy = policy_of(pod, ADMIT, ANYTHING, friend)
     keeper = enforcer(Kind.IPTABLES_NFT)
     enforce(keeper, policy, uid=pod)
-    pod.nft(written.format(place=""))
+    pod.nft(written)
     listed = keeper.door.list_table(pod.path) or []
     with suppress(UnprovableError):
         assert prove(policy, policy.pods[0], listed, reading_iptables.read).differing

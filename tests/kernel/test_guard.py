@@ -34,6 +34,8 @@ from tests.kernel.traffic import open_socket, ping, tcp_echo, tcp_exchange
 ADMIT = Program((Rule("default/shop/p1/in", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))
 DIAL = Program((Rule("default/shop/p1/out", Action.ALLOW, TCP, ports(80), FRIENDS), CATCH_ALL))
 
+SERVICE = "198.51.100.7"
+
 
 @pytest.fixture
 def node() -> Iterator[Node]:
@@ -122,13 +124,34 @@ def test_an_open_connection_that_is_denied_is_cut_at_the_node(node: Node) -> Non
         client.connect((friend.address, 80))
         client.sendall(b"x")
         assert client.recv(1) == b"x"
-        assert _tracked(node, friend)
+        assert _tracked(node, friend.address)
         enforce(enforcer, guarded(pod, ADMIT, Program((CATCH_ALL,)), friend), node, here(pod))
-        assert not _tracked(node, friend)
+        assert not _tracked(node, friend.address)
 
 
-def _tracked(node: Node, provider: Pod) -> bool:
-    address = parse_address(provider.address)
+def test_what_comes_by_a_service_is_cut_too(node: Node) -> None:
+    friend, _, pod = node.pods
+    node.nft(
+        "table ip services { chain nat { type nat hook prerouting priority -100;"
+        f" ip daddr {SERVICE} dnat to {pod.address}; }}; }}"
+    )
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, guarded(pod, ADMIT, DIAL, friend), node, here(pod))
+    with (
+        tcp_echo(pod, pod.address, 80),
+        open_socket(friend, friend.address, socket.SOCK_STREAM) as client,
+    ):
+        client.connect((SERVICE, 80))
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        enforce(enforcer, guarded(pod, ADMIT, Program((CATCH_ALL,)), friend), node, here(pod))
+        assert _tracked(node, SERVICE), "it is allowed still"
+        enforce(enforcer, guarded(pod, Program((CATCH_ALL,)), DIAL, friend), node, here(pod))
+        assert not _tracked(node, SERVICE)
+
+
+def _tracked(node: Node, dialled: str) -> bool:
+    address = parse_address(dialled)
     return any(entry.destination == address for entry in conntrack.entries(node.path))
 
 

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from ringfence.agent.inspect import inspect
+from ringfence.agent.mechanisms import MECHANISMS, Kind
 from ringfence.agent.pods import Place
+from ringfence.control.api.rules import beside
 from ringfence.kernel import nft
 from ringfence.kernel.netns import inode
 from ringfence.model.address import host_network, parse_address
 from ringfence.model.policy import OutsideEnd, ServiceEnd
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables_told import is_lookup, stands_for
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.listed import listed
@@ -32,9 +34,9 @@ def node() -> Iterator[Node]:
         yield made
 
 
-def look(pod: Pod, *probes: Probe) -> Inspected:
+def look(pod: Pod, *probes: Probe, kind: Kind = Kind.NFTABLES) -> Inspected:
     place = Place("uid", pod.path, inode(pod.path))
-    return inspect(place, Inspection(id=1, uid="uid", probes=probes))
+    return MECHANISMS[kind].inspect(place, Inspection(id=1, uid="uid", probes=probes))
 
 
 def probe(client: str, server: str, port: int, protocol: int = TCP) -> Probe:
@@ -76,10 +78,10 @@ def test_the_rule_that_judges_is_named_with_its_counter_and_element(
     assert told(found, allowed) == [(chain, friends.handle, 1)]
     assert told(found, denied) == told(found, other) == [(chain, ANSWERS.handle, 1)]
     (element,) = allowed.rules[0].elements
-    assert (element.set, element.element) == (f"rf_friends_{family}", peer)
+    assert (element.set, element.element) == (server.ours(f"rf_friends_{family}"), peer)
     rules = {rule.handle: rule for rule in found.rules}
     text = rules[allowed.rules[0].handle].text
-    assert f"saddr @rf_friends_{family} tcp dport 80 counter packets 1 bytes" in text
+    assert f"saddr @{element.set} tcp dport 80 counter packets 1 bytes" in text
     beside = [one.chain for one in found.rules
               if stands_for(friends, "input", one.chain, one.comment, one.text)]  # fmt: skip
     assert beside == ["rf_input_4", "rf_input_6"]
@@ -98,7 +100,7 @@ def test_of_a_lookup_the_element_is_named_with_what_it_denied(node: Node) -> Non
     assert is_lookup(text)
     assert "goto rf_reject" in text
     (element,) = rule.elements
-    assert element.set == "rf_input_4_1"
+    assert element.set == server.ours("rf_input_4_1")
     assert element.element.startswith("0.0.0.0/0 . 6 . 85 : 0x")
     assert element.denied_packets == 3
 
@@ -154,6 +156,80 @@ def test_each_rule_stands_beside_its_own_of_the_kernel(node: Node) -> None:
         ]  # fmt: skip
         assert all(0 < len(some) <= 2 for some in beside), found.item.display
         every = sorted(handle for some in beside for handle in some)
+        assert every == sorted(one.handle for one in kernel)
+        stood += len(every)
+    assert stood > 50
+
+
+IPTABLES = [Kind.IPTABLES_NFT, Kind.IPTABLES_LEGACY]
+
+
+def put(kind: Kind, pod: Pod, ruleset: Ruleset) -> None:
+    """Load what the back end of a mechanism made."""
+    mechanism = MECHANISMS[kind]
+    mechanism.door.apply(pod.path, mechanism.backend().transaction(ruleset, None))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("kind", IPTABLES)
+def test_the_line_that_judges_is_named_with_its_counters_and_element(
+    node: Node, kind: Kind, family: int
+) -> None:
+    client, server = node.pods
+    address, peer = ((p.address, p.address6)[family == 6] for p in (server, client))
+    friends = replace(ADMIT, peers=FRIENDS)
+    policy, binding = policy_of(server, (friends, SILENT), ())
+    policy = replace(policy, sets={FRIENDS: (host_network(parse_address(peer)),)})
+    assert not look(server, probe(peer, address, 80), kind=kind).met[0].rules
+    put(kind, server, MECHANISMS[kind].backend().render_pod(policy, binding))
+    with tcp_echo(server, address, 80):
+        tcp_exchange(client, address, 80, b"hello")
+    for _ in range(3):
+        meets(client, address, 81, UDP)
+    found = look(server, probe(peer, address, 80), probe(peer, address, 81, UDP), kind=kind)
+    allowed, denied = found.met
+    chain = "RINGFENCE-INPUT-1"
+    assert told(found, allowed) == [(chain, friends.handle, 1)]
+    assert told(found, denied) == [(chain, SILENT.handle, 3)]
+    (element,) = allowed.rules[0].elements
+    assert (element.set[-2:], element.element) == (f"_{family}", peer)
+    rules = {rule.handle: rule for rule in found.rules}
+    text = rules[allowed.rules[0].handle].text
+    assert text.startswith("[1:")
+    assert f"] -A {chain} -p 6 -m multiport --dports 80 -m set --match-set {element.set}" in text
+    (one,) = (rule for rule in found.rules if rule.text == text)
+    assert (one.counted, one.packets) == (True, 1)
+    assert one.bytes >= 40
+
+    tool = kind.replace("ip", "ip6") if family == 6 else kind
+    server.run(*f"{tool} -t mangle -I {chain} -m mark --mark 1 -j RETURN".split())
+    (problem,) = look(server, probe(peer, address, 80), kind=kind).met
+    assert '"-m mark", which no rule of ours has' in problem.problem
+
+
+@pytest.mark.parametrize("kind", IPTABLES)
+def test_each_rule_stands_beside_its_own_lines_of_iptables(node: Node, kind: Kind) -> None:
+    (where, _) = node.pods
+    many = tuple(PortRange(port, port) for port in range(9000, 9100, 2))
+    policies = (
+        replace(shop.allow("carts", shop.app("front-end"), shop.app("carts"), 8081), ports=many),
+        shop.allow("front", shop.app("payment"), ServiceEnd("sock-shop", "front-end"), 80),
+        shop.allow("outside", OutsideEnd(), ServiceEnd("sock-shop", "front-end"), 80),
+    )
+    held = shop.policy_set(*policies)
+    compiled = compile_policies(held, ())
+    backend = MECHANISMS[kind].backend()
+    stood = 0
+    for position in held.governed:
+        found = listed(held.snapshot, compiled, position)
+        policy = compiled.policies[found.item.cluster, found.node]
+        pods = {pod.uid: pod for pod in policy.pods}
+        put(kind, where, backend.render_pod(policy, pods[found.uid]) if found.uid
+            else backend.render_node(policy))  # fmt: skip
+        kernel = [one for one in look(where, kind=kind).rules if "/" in one.comment]
+        each = [[one.handle for one in some] for some in beside(found.rules, kernel, policy)]
+        assert all(each), found.item.display
+        every = sorted(handle for some in each for handle in some)
         assert every == sorted(one.handle for one in kernel)
         stood += len(every)
     assert stood > 50

@@ -90,7 +90,7 @@ def test_another_policy_changes_elements_only(node: Node) -> None:
     )
     nft.apply(server.path, BACKEND.transaction(before, None))
     commands = BACKEND.transaction(after, before)
-    name = "rf_input_4_0"
+    name = server.ours("rf_input_4_0")
     assert commands == (
         f"add element inet ringfence {name} {{ 10.3.40.0-10.3.40.255 . tcp . 1640 }}\n"
     )
@@ -104,6 +104,16 @@ def test_another_policy_changes_elements_only(node: Node) -> None:
     listed = nft.list_table(server.path) or []
     (held,) = (found["set"] for found in listed if found.get("set", {}).get("name") == name)
     assert len(held["elem"]) == 640
+
+    anybody = Rule("anybody", Action.ALLOW, TCP, (PortRange(8080, 8080),), None)
+    open_ = BACKEND.render_pod(*_inbound(server, sets, [*allowed[:640], anybody, CATCH_ALL]))
+    nft.apply(server.path, BACKEND.transaction(open_, before))
+    commands = BACKEND.transaction(before, open_)
+    assert commands.splitlines() == [
+        server.ours(f"delete element inet ringfence rf_input_{family}_2 {{ tcp . 8080 }}")
+        for family in (4, 6)
+    ]
+    nft.apply(server.path, commands)
 
 
 def _addresses(client: Pod, version: int) -> list[str]:

@@ -5,6 +5,7 @@ that denies it, each time by a widening that is reported there and counted by th
 RINGFENCE_EXAMPLES is how many pairs of a policy set and a connection are tried, of random sets.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence, Set
@@ -43,6 +44,7 @@ from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import program
 from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
@@ -154,20 +156,25 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with cluster() as made:
-        ends: dict[Namespace, Sequence[str]] = {made.outside: OUTSIDE}
-        ends |= zip(made.nodes, NODES, strict=True)
-        ends |= {pod: address(number) for number, pod in enumerate(made.pods, 1)}
-        with serving(ends) as waiting:
-            yield Running(
-                made,
-                Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1)),
-                list(ways(made)),
-                (Enforcer(Nftables()), Enforcer(Nftables())),
-                itertools.count(1),
-                itertools.cycle(range(10000, 32000)),
-                waiting,
-            )
+    with cluster() as made, running_in(made) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def running_in(made: Cluster) -> Iterator[Running]:
+    ends: dict[Namespace, Sequence[str]] = {made.outside: OUTSIDE}
+    ends |= zip(made.nodes, NODES, strict=True)
+    ends |= {pod: address(number) for number, pod in enumerate(made.pods, 1)}
+    with serving(ends) as waiting:
+        yield Running(
+            made,
+            Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1)),
+            list(ways(made)),
+            (Enforcer(Nftables()), Enforcer(Nftables())),
+            itertools.count(1),
+            itertools.cycle(range(10000, 32000)),
+            waiting,
+        )
 
 
 def ways(made: Cluster) -> Iterator[Way]:
@@ -181,7 +188,7 @@ def ways(made: Cluster) -> Iterator[Way]:
         others = [its[of] for other, its, _ in ends if other is not where]
         for its, (protocol, port) in itertools.product(others, (*DIRECT, echo)):
             yield Way(where, _to(protocol, mine[of], (its, port)), odd=False)
-        for service in SERVICES:
+        for service in made.services:
             for at, number in enumerate(service.backends):
                 reached = address(number)[of], service.target
                 for front, port, node in _fronts(end, service, number, of):
@@ -198,8 +205,10 @@ def _fronts(
     if node is not None:
         yield service.address[of], service.port, None
     for front in service.external[of : of + 1]:
-        # A node takes what its own pods dial, and the first one what comes from outside.
-        yield front, service.port, node or 0
+        # A node takes what its own pods dial. What comes from outside is led to a backend's node
+        # where it must be, else to the first one.
+        led = home(number) if service.local else 0
+        yield front, service.port, led if node is None else node
     for receiver in range(2) if service.node_port else ():
         # Of a local Service each node knows its own backends, and pods dial all of them.
         foreign = node is None or (where.name.startswith("rf-n") and node != receiver)
@@ -289,22 +298,33 @@ def seeds() -> Iterator[int]:
 
 @pytest.mark.parametrize("seed", list(seeds()))
 def test_the_kernel_does_what_the_evaluator_says(running: Running, seed: int) -> None:
-    draw, snapshot = Random(seed), running.snapshot
+    draw = Random(seed)
+    hold(running, draw, EACH, running.ways)
+
+
+def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> None:
+    """Enforce random policies, and hold them against so many of those connections."""
+    snapshot = running.snapshot
     which = draw.choice(["ringfence", "kubernetes", "both"])
     policy_set = PolicySet(snapshot, TREE, enforced(draw) if which != "kubernetes" else ())
     theirs = of_kubernetes(draw) if which != "ringfence" else []
     layers = [KubernetesLayer(LiveCluster(snapshot, CLUSTER), theirs)] if theirs else []
     compiled = compile_policies(policy_set, (), kubernetes=layers)
-    tried = draw.sample(running.ways, EACH)
+    tried = draw.sample(among, count)
     asked = [way.connection for way in tried]
     decisions = decide([policy_set, *layers], snapshot, asked)
     running.enforce(compiled)
 
-    expected = [must_pass(some, one) for some, one in zip(decisions, asked, strict=True)]
+    kept_out = Balancers(snapshot).keep_out(tabulate(snapshot, asked))
+    expected = [
+        must_pass(some, one) and not kept
+        for some, one, kept in zip(decisions, asked, kept_out, strict=True)
+    ]
     passed = dial(running.waiting, [dial_of(way, running) for way in tried], expected)
-    widened = test_compile.reported(compiled)
-    for way, some, wanted, came in zip(tried, decisions, expected, passed, strict=True):
+    told = zip(tried, decisions, expected, passed, kept_out, strict=True)
+    for way, some, wanted, came, kept in told:
         wrong = "denied though allowed" if wanted and not came else ""
+        wrong = "passed in spite of source ranges" if kept and came else wrong
         denials = [
             one
             for one in some
@@ -313,10 +333,11 @@ def test_the_kernel_does_what_the_evaluator_says(running: Running, seed: int) ->
         for role, item, decision in denials:
             rules = passing(compiled, item, role, way.connection, running.cluster.items)
             handles = {rule.handle for rule in rules}
-            told = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
+            widened = test_compile.reported(compiled, (item, role, way.connection))
+            known = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
             if not rules:
                 wrong = f"passed though denied by {decision}"
-            elif not told:
+            elif not known:
                 wrong = f"passed at {item.key} by {handles}, which is not reported"
             elif not running.counts(
                 item, handles | {one for key, one in widened if key == item.key}
@@ -365,7 +386,7 @@ def passing(
     """The rules that pass the connection at an end, from some address that it may come from."""
     for source in test_compile.sources(list(items), asked, role):
         if item.kind is ItemKind.POD:
-            rules = test_compile_kubernetes.decided(compiled, item.key, role, asked, source)
+            rules = test_compile_kubernetes.decided(compiled, item, role, asked, source)
         else:
             rules = [test_compile.decided(compiled, item, role, asked, source)]
         if all(rule.action is Action.ALLOW for rule in rules):

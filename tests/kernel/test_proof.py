@@ -60,7 +60,7 @@ def test_what_is_rendered_is_proved(alone: Namespace, kind: Kind, policy: NodePo
     mechanism = MECHANISMS[kind]
     backend, door = mechanism.backend(), mechanism.door
     if kind is not Kind.NFTABLES:
-        policy = without_answers(policy)
+        policy = backend.sayable(without_answers(policy))
     (pod,) = policy.pods
     try:
         for binding in (pod, policy.binding):
@@ -104,7 +104,7 @@ DIFFERENT = (
      "port 81 from port 0, new: the kernel lets it pass by the policy of chain rf_input"),
     (["flush chain | rf_input_4"], "by the policy of chain rf_input, the policy drops"),
     (["flush chain | rf_drop"], "by the policy of chain rf_input, the policy"),
-    (["delete rule | rf_drop handle {last}"], "by the policy of chain rf_input, the policy"),
+    (["delete rule | rf_drop handle {last}"], "the policy of chain rf_input, the policy"),
     (["add element | rf_friends_4 {{ 10.99.3.0/24 }}"], "TCP 10.99.3.0 -> 0.0.0.0"),
     (["delete element | rf_friends_4 {{ 10.99.2.2 }}"], "TCP 10.99.2.2 -> 0.0.0.0"),
     (["delete element | rf_friends_6 {{ fd00::/64 }}"], "TCP [fd00::] -> [::]"),
@@ -112,6 +112,10 @@ DIFFERENT = (
      "TCP 10.99.2.2 -> 0.0.0.0, port 81"),
     (['insert rule | rf_input iifname "lo" accept'], "new, from lo: the kernel lets it pass"),
     (["insert rule | rf_output drop"], "output: "),
+    (["flush chain | rf_silenced_output"], "lets it pass or drops it by rule"),
+    (["insert rule | rf_silenced_output accept"], "lets it pass or drops it by rule"),
+    (["add chain | other {{ type filter hook output priority -148; }}"],
+     "lets it pass or drops it by rule"),
     (["add chain | other {{ type filter hook input priority -149; policy drop; }}"],
      "the kernel drops it by the policy of chain other"),
     (["add chain | other {{ type filter hook forward priority -149; policy drop; }}"],
@@ -265,11 +269,11 @@ def tamper(
     rules = [found["rule"] for found in nft.list_table(where.path) or () if "rule" in found]
     named = {(rule["chain"], rule.get("comment")): rule["handle"] for rule in rules}
     admit = named.get(("rf_input_4", ADMIT.handle))
-    last = max((rule["handle"] for rule in rules if rule["chain"] == "rf_drop"), default=0)
+    last = next((rule["handle"] for rule in reversed(rules) if rule["chain"] == "rf_drop"), 0)
     resets = (rule["handle"] for rule in rules if {"reject": {"type": "tcp reset"}} in rule["expr"])
     reset = next(resets, 0)
     for command in script:
-        full = command.replace(" |", " inet ringfence", 1)
+        full = where.ours(command.replace(" |", " inet ringfence", 1))
         nft.apply(where.path, full.format(admit=admit, last=last, reset=reset))
     return prove(policy, binding, nft.list_table(where.path) or ())
 

@@ -18,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ringfence.kernel import conntrack, nft
+from ringfence.kernel.libnftables import JSON, NUMERIC, NftError, objects, run
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.proof.packets import SYN, Axis, Outcome, Packet, State, judge
@@ -277,7 +278,7 @@ def test_what_is_read_is_what_packets_meet(node: Node, commands: list[str]) -> N
     frame, *lines = commands
     nft.apply(pod.path, frame)
     for command in lines:
-        with suppress(nft.NftError):  # such as two matches that never hold together
+        with suppress(NftError):  # such as two matches that never hold together
             nft.apply(pod.path, command)
     conntrack.delete(pod.path, conntrack.entries(pod.path))
     nft.apply(pod.path, _WITNESS)
@@ -306,8 +307,6 @@ def send(node: Node) -> None:
 
 def seen(node: Node) -> set[tuple[str, int, int, int]]:
     (pod,) = node.pods
-    listed = pod.call(
-        lambda: nft._objects(nft._run("list table inet witness", nft._JSON | nft._NUMERIC))
-    )
+    listed = pod.call(lambda: objects(run("list table inet witness", JSON | NUMERIC)))
     keys = [e["concat"] for found in listed if "set" in found for e in found["set"].get("elem", ())]
     return {(str(ipaddress.ip_address(key[0])), *key[1:]) for key in keys}

@@ -72,7 +72,7 @@ def answers(where: Pod, server: Pod) -> bool:
             client.sendto(b"question", (CLUSTER_DNS, 53))
             listener.sendto(b"answer", listener.recvfrom(100)[1])
             return client.recv(100) == b"answer"
-        except (TimeoutError, PermissionError):  # what the sender's own rules drop, it is told
+        except TimeoutError:
             return False
 
 

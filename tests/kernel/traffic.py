@@ -103,7 +103,7 @@ def ping(where: Namespace, address: str) -> bool:
     with opened:
         opened.settimeout(3)
         message = struct.pack("!BBHHH8s", request, 0, 0, 77, 1, b"ringfenc")
-        opened.sendto(message if version6 else _with_checksum(message), (address, 0))
+        opened.sendto(message if version6 else with_checksum(message), (address, 0))
         with contextlib.suppress(TimeoutError):
             while True:
                 packet, sender = opened.recvfrom(2048)
@@ -113,7 +113,8 @@ def ping(where: Namespace, address: str) -> bool:
         return False
 
 
-def _with_checksum(message: bytes) -> bytes:
+def with_checksum(message: bytes) -> bytes:
+    """A message of ICMP, whose checksum is left out, with it."""
     total = sum(struct.unpack(f"!{len(message) // 2}H", message))
     total = (total & 0xFFFF) + (total >> 16)
     return message[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + message[4:]

@@ -16,6 +16,7 @@ import pytest
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import Authority
 from ringfence.kernel import nft
+from ringfence.kernel.libnftables import NftError
 from ringfence.link.identity import Identity, encode, new_request
 from ringfence.model.address import Address, host_network, parse_address
 from ringfence.model.client import ClientKind
@@ -199,7 +200,7 @@ def sandboxes(node: Node) -> dict[str, Row]:
 
 def judges(server: Pod) -> bool:
     """Whether its rules are there, more than tracking."""
-    with contextlib.suppress(nft.NftError):
+    with contextlib.suppress(NftError):
         listed = nft.list_table(server.path) or ()
         return any(found.get("rule", {}).get("chain") == "rf_input" for found in listed)
     return False

@@ -79,6 +79,9 @@ NETWORKS = [
     parse_network(text)
     for text in ("0.0.0.0/0", "::/0", "10.1.0.0/16", "10.0.0.0/8", "10.1.1.2", "fd00::/64", "::/1")
 ]
+SOURCE_RANGES = [
+    parse_network(text) for text in ("10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0", "2001:db8::/32")
+]
 PORTS = [80, 443, 8079, 27017, 31095]
 CLUSTERS = [ClusterId("east"), ClusterId("west")]
 LISTED, EMPTY = AddressSetName("listed"), AddressSetName("empty")
@@ -157,7 +160,8 @@ def services(draw: st.DrawFn, pods: list[Item]) -> list[Item]:
             backends = tuple(
                 Backend(
                     port.name,
-                    port.protocol,
+                    # Its slice may be written by hand, and say something else than the Service.
+                    draw(st.sampled_from([port.protocol, port.protocol, UDP])),
                     pod.addresses[0],
                     8079,
                     draw(st.booleans()),
@@ -168,7 +172,17 @@ def services(draw: st.DrawFn, pods: list[Item]) -> list[Item]:
             )
             fronts = (parse_address(f"10.100.{number}.{len(name)}"),)
             external = draw(st.sampled_from([(), (parse_address(f"198.51.100.{number}"),)]))
-            spec = ServiceSpec(ServiceType.NODE_PORT, ports, backends, external)
+            balanced = draw(st.booleans())
+            spec = ServiceSpec(
+                ServiceType.LOAD_BALANCER,
+                ports,
+                backends,
+                external,
+                balancer_addresses=external if balanced else (),
+                source_ranges=tuple(
+                    draw(st.lists(st.sampled_from(SOURCE_RANGES), unique=True, max_size=2))
+                ),
+            )
             key = item_key(cluster, "service", name)
             found.append(
                 Item(
@@ -353,6 +367,8 @@ class Dialling:
         self._held = [address for one in items for address in one.addresses] + OUTSIDE
         self._pods = [one for one in items if one.kind is ItemKind.POD]
         self._nodes = {(one.cluster, one.name): one for one in items if one.kind is ItemKind.NODE}
+        services = [spec for one in items if (spec := one.service)]
+        self._external = [address for spec in services for address in spec.external_addresses]
         self._receivers = [node.addresses[0] for node in self._nodes.values()]
         self._ways = [
             (one, spec, front, backend)
@@ -370,7 +386,7 @@ class Dialling:
         reached = backend.address, backend.port
         match digits.choose(["plain", "probe", "direct", "service", "received", "odd"]):
             case "plain":
-                its, at = digits.choose(self._held), digits.choose(PORTS)
+                its, at = digits.choose([*self._held, *self._external]), digits.choose(PORTS)
                 return Connection(protocol, consumer, its, at, its, at)
             case "probe":
                 pod, at = digits.choose(self._pods), digits.choose(PORTS)

@@ -8,6 +8,7 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange
 from ringfence.policy.program import (
+    Behind,
     Exposure,
     NodeBinding,
     NodePolicy,
@@ -72,16 +73,28 @@ def policies(draw: st.DrawFn) -> NodePolicy:
 
     rejecting = draw(st.sampled_from([(), range(24), range(5, 10)]))
 
-    def rule(at: int, action: Action) -> Rule:
+    def rule(at: int, action: Action, *, outbound: bool) -> Rule:
+        if outbound and draw(st.sampled_from([False, False, True])):
+            return parted(at, action)
         protocol, ports = draw(sent)
         local = draw(st.none() | st.none() | some)
         rejects = action is Action.DENY and at in rejecting
         return Rule(f"default/w/p1/{at}", action, protocol, ports, draw(some), local, rejects)
 
-    def program() -> Program:
+    def parted(at: int, action: Action) -> Rule:
+        """One that means some of those that answer."""
+        protocol = draw(st.sampled_from([TCP, TCP, UDP]))
+        numbers = sorted(draw(st.sets(port, min_size=1, max_size=2)))
+        dialled = tuple(PortRange(one, one) for one in numbers)
+        behind = Behind(draw(some), draw(st.lists(spans, max_size=1).map(tuple)))
+        peers, local = draw(st.sampled_from(names)), draw(st.none() | some)
+        handle = f"default/w/p1/{at}"
+        return Rule(handle, action, protocol, dialled, peers, local, False, behind)
+
+    def program(*, outbound: bool = False) -> Program:
         # Many rules of a kind are written as one lookup.
         count, said = draw(st.sampled_from([0, 1, 2, 4, 12, 24])), draw(actions)
-        rules = [rule(at, said[at * len(said) // count]) for at in range(count)]
+        rules = [rule(at, said[at * len(said) // count], outbound=outbound) for at in range(count)]
         action = said[-1] if draw(st.booleans()) else said[0]
         rejects = action is Action.DENY and draw(st.booleans())
         last = Rule("catch-all/w/p1", action, None, (), None, None, rejects)
@@ -103,7 +116,7 @@ def policies(draw: st.DrawFn) -> NodePolicy:
         ClusterId("c"),
         NodeName("n"),
         held,
-        {name: program() for name in (IN, OUT, RECEIVED)},
+        {name: program(outbound=name == OUT) for name in (IN, OUT, RECEIVED)},
         (PodBinding(POD, "shop", "pod", OWN, several(IN), several(OUT)),),
         NodeBinding(
             OWN,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
-from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.ids import RevisionId
 from ringfence.model.labels import LABEL_PREFIX
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import TCP, UDP, PortRange
@@ -51,7 +51,7 @@ from tests.property.policy_world import (
     numbers,
     worlds,
 )
-from tests.property.test_compile import happens, led_by, reported, sources
+from tests.property.test_compile import answering, happens, home, led_by, reported, sources
 
 SHOP = "shop"
 WHICH: list[Selector] = [
@@ -133,7 +133,6 @@ def test_rules_let_pass_what_the_layer_allows_and_what_they_report(
         for cluster, some in zip(CLUSTERS, policies, strict=True)
     ]
     compiled = compile_policies(PolicySet(snapshot, world.tree, ()), (), kubernetes=layers)
-    widened = reported(compiled)
     asked = list(map(Dialling(world.items).connection, drawn))
     columns = tabulate(snapshot, asked)
     happening = {
@@ -150,8 +149,9 @@ def test_rules_let_pass_what_the_layer_allows_and_what_they_report(
                     continue
                 item = snapshot.items[at]
                 decision = layer.rules[place].decision
+                widened = reported(compiled, (item, role, asked[row]))
                 for source in sources(items, asked[row], role):
-                    deciding = decided(compiled, item.key, role, asked[row], source)
+                    deciding = decided(compiled, item, role, asked[row], source)
                     passed = all(rule.action is Action.ALLOW for rule in deciding)
                     if decision.action is Action.ALLOW:
                         # The own node by way of another one is that one to the pod.
@@ -164,23 +164,24 @@ def test_rules_let_pass_what_the_layer_allows_and_what_they_report(
 
 
 def decided(
-    compiled: Compiled, key: ItemKey, role: EndRole, asked: Connection, source: Address
+    compiled: Compiled, item: Item, role: EndRole, asked: Connection, source: Address
 ) -> list[Rule]:
     """The rule of each of the pod's programs that decides the connection."""
-    uid = key.rpartition("/")[2]
+    uid = item.key.rpartition("/")[2]
     behind = role is EndRole.PROVIDER
+    policy = compiled.policies[item.cluster, home(item)]
     opened = Opened(
         np.array([asked.protocol], dtype=np.uint8),
         np.frombuffer(source, dtype=np.uint8).reshape(1, 16),
         np.frombuffer(asked.provider if behind else asked.dialled, dtype=np.uint8).reshape(1, 16),
         np.array([asked.provider_port if behind else asked.dialled_port], dtype=np.uint16),
         translated=np.zeros(1, dtype=np.bool_),
+        **answering(policy, item, role, asked),
     )
-    for policy in compiled.policies.values():
-        for pod in policy.pods:
-            if pod.uid == uid and key.startswith(f"{policy.kubernetes_cluster}/"):
-                programs = pod.inbound if behind else pod.outbound
-                direction = Direction.INBOUND if behind else Direction.OUTBOUND
-                rules = [policy.programs[program].rules for program in programs]
-                return [some[first_match(policy, some, direction, opened)[0]] for some in rules]
+    for pod in policy.pods:
+        if pod.uid == uid:
+            programs = pod.inbound if behind else pod.outbound
+            direction = Direction.INBOUND if behind else Direction.OUTBOUND
+            rules = [policy.programs[program].rules for program in programs]
+            return [some[first_match(policy, some, direction, opened)[0]] for some in rules]
     return []

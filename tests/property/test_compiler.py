@@ -193,7 +193,13 @@ def fronts(world: Changing, digits: _Digits) -> None:
         for port in one.service.ports[: digits.choose([1, 2])]
     )
     external = tuple(digits.choose([(), (parse_address("198.51.100.7"),)]))
-    spec = replace(one.service, ports=ports, external_addresses=external)
+    spec = replace(
+        one.service,
+        ports=ports,
+        external_addresses=external,
+        balancer_addresses=digits.choose([(), external]),
+        source_ranges=digits.choose([(), (parse_network("10.0.0.0/8"),)]),
+    )
     world.put(replace(one, service=spec, addresses=digits.choose([(), one.addresses])))
 
 

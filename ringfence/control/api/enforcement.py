@@ -51,9 +51,12 @@ class TrialResponse(BaseModel):
     """A change that is taken back unless it goes well."""
 
     revision: int
+    kubernetes_cluster: str | None = Field(
+        description="If this is not null, whether its own policies are enforced is what is tried."
+    )
     workspaces_before: list[EnforcedWorkspace] = Field(description="To go back to.")
     until: str
-    seconds: float = Field(description="All of its time.")
+    seconds: float | None = Field(description="All of its time; null with a `kubernetes_cluster`.")
     seconds_left: float
     stage: StageResponse | None = Field(description="Null where somebody has to confirm it.")
 
@@ -138,6 +141,12 @@ class RevisionResponse(BaseModel):
     revision: int
 
 
+class ConfirmedResponse(RevisionResponse):
+    """What was on trial, and stays."""
+
+    what: str
+
+
 class RuleChangeResponse(BaseModel):
     """How the rules of one workload would differ."""
 
@@ -192,7 +201,7 @@ async def enforce(
     if request.dry_run:
         plan = await services.enforcement.plan(wanted, override, expected)
         return _response(plan, await _rules(services, author, plan) if request.rules else None)
-    asked = _asked(request.confirm_seconds)
+    asked = asked_to_confirm(request.confirm_seconds)
     if stage := request.stage:
         nodes = choose_nodes(services.agents, stage.nodes)
         asked = Asked(stage.seconds * 10**9, nodes, stage.threshold)
@@ -202,9 +211,10 @@ async def enforce(
 @router.post("/enforcement/confirm")
 async def confirm(
     request: ConfirmRequest, services: ServicesDep, author: AuthorDep
-) -> RevisionResponse:
+) -> ConfirmedResponse:
     """Keep what is on trial."""
-    return RevisionResponse(revision=await services.trials.confirm(author, request.revision))
+    kept = await services.trials.confirm(author, request.revision)
+    return ConfirmedResponse(revision=kept.revision, what=kept.what)
 
 
 @router.post("/enforcement/revert")
@@ -224,14 +234,15 @@ async def stop_enforcing(
     confirm_seconds: ConfirmSeconds = None,
 ) -> PlanResponse:
     """Take every rule away from every node."""
-    asked = _asked(confirm_seconds)
+    asked = asked_to_confirm(confirm_seconds)
     if dry_run:
         plan = await services.enforcement.plan([], [], expected_revision, asked)
         return _response(plan, await _rules(services, author, plan) if rules else None)
     return _response(await services.enforcement.enforce([], [], author, expected_revision, asked))
 
 
-def _asked(confirm_seconds: int | None) -> Asked | None:
+def asked_to_confirm(confirm_seconds: int | None) -> Asked | None:
+    """The trial that a request asks for; None for none."""
     return None if confirm_seconds is None else Asked(confirm_seconds * 10**9)
 
 
@@ -271,9 +282,10 @@ def _trial(trial: Trial, before: Enforced, began_ns: int, services: Services) ->
         )
     return TrialResponse(
         revision=trial.revision,
+        kubernetes_cluster=trial.cluster,
         workspaces_before=_workspaces(before.workspaces),
         until=format_time(trial.until_ns),
-        seconds=(trial.until_ns - began_ns) / 10**9,
+        seconds=(trial.until_ns - began_ns) / 10**9 if trial.cluster is None else None,
         seconds_left=max(0, trial.until_ns - services.clock()) / 10**9,
         stage=stage,
     )

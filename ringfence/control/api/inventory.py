@@ -13,7 +13,7 @@ from ringfence.model.keys import parse_filter
 from ringfence.model.labels import OWNER_KIND, OWNER_NAME
 from ringfence.model.protocol import format_protocol
 from ringfence.model.query import Everything
-from ringfence.model.workload import Item, ItemKind, ServiceSpec
+from ringfence.model.workload import Item, ItemKind, ServiceSpec, TrafficPolicy
 from ringfence.policy.quarantine import quarantined
 
 router = APIRouter(tags=["inventory"])
@@ -46,6 +46,11 @@ class ServiceResponse(BaseModel):
     ports: list[ServicePortResponse]
     backends: list[BackendResponse]
     external_addresses: list[str]
+    external_traffic_policy: TrafficPolicy
+    balancer_addresses: list[str] = Field(
+        description="Of the external addresses those for which the source ranges hold."
+    )
+    source_ranges: list[str] = Field(description="From where the load balancer is dialled.")
 
 
 class ContainerPortResponse(BaseModel):
@@ -167,4 +172,7 @@ def _service(spec: ServiceSpec) -> ServiceResponse:
             for backend in spec.backends
         ],
         external_addresses=[format_address(address) for address in spec.external_addresses],
+        external_traffic_policy=spec.external_traffic_policy,
+        balancer_addresses=[format_address(address) for address in spec.balancer_addresses],
+        source_ranges=[str(network) for network in spec.source_ranges],
     )

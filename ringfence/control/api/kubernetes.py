@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.enforcement import ConfirmSeconds, asked_to_confirm
 from ringfence.control.audit import AuthorDep
 from ringfence.control.kubernetes import enforce_cluster
 from ringfence.control.services import ServicesDep
@@ -17,6 +18,7 @@ class KubernetesEnforcementRequest(BaseModel):
     kubernetes_cluster: str
     off: bool = False
     dry_run: bool = False
+    confirm_seconds: ConfirmSeconds = None
 
 
 class KubernetesPlanResponse(BaseModel):
@@ -33,8 +35,9 @@ async def enforce_kubernetes(
 ) -> KubernetesPlanResponse:
     """Enforce the policies of a Kubernetes cluster as they stand; a dry run tells the changes."""
     cluster = ClusterId(request.kubernetes_cluster)
+    asked = asked_to_confirm(request.confirm_seconds)
     plan = await enforce_cluster(
-        services, cluster, author, off=request.off, dry_run=request.dry_run
+        services, cluster, author, asked, off=request.off, dry_run=request.dry_run
     )
     return KubernetesPlanResponse(
         changes=list(plan.changes), pods=list(plan.pods), warnings=list(plan.warnings)

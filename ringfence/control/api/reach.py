@@ -13,13 +13,16 @@ from ringfence.control.errors import NotFoundError
 from ringfence.control.identity import Principal
 from ringfence.control.judged import load_judged_by
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.trial import is_elsewhere, load_before, told_elsewhere
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import parse_version
+from ringfence.model.workload import Item
 from ringfence.policy.hypothetical import find_workload
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.reach import Survey
 from ringfence.policy.reachable import gained, inbound, outbound
+from ringfence.store.relational.trials import load_trial
 
 router = APIRouter(tags=["reach"])
 
@@ -75,6 +78,8 @@ async def reach(
     except InputError as error:
         raise NotFoundError(str(error)) from error
     layers = await _layers(services, principal, snapshot, asked.with_)
+    if not asked.with_:
+        notes = (*notes, *await _outside(services, principal, snapshot.items[position]))
 
     def work() -> ReachResponse:
         judged = Survey(layers).judge(*range(len(layers)))
@@ -86,6 +91,16 @@ async def reach(
         )
 
     return await asyncio.to_thread(work)
+
+
+async def _outside(services: Services, principal: Principal, item: Item) -> list[str]:
+    """A note where the workload is at a node outside the stage of what is on trial."""
+    async with services.database.read() as connection:
+        trial = await load_trial(connection, principal.tenant)
+        before = await load_before(connection, principal.tenant, trial)
+    if trial and is_elsewhere(trial, item):
+        return [told_elsewhere(trial, item, before)]
+    return []
 
 
 @router.get("/reach/difference")

@@ -17,12 +17,13 @@ from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.icmp import IcmpType, format_icmp_type
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange, format_protocol
+from ringfence.policy.backends.iptables_told import finder
 from ringfence.policy.backends.nftables_told import is_lookup, stands_for
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.handle import tell_handle
 from ringfence.policy.hypothetical import find_workload
 from ringfence.policy.listed import ListedRule, Listing, Members, listed
-from ringfence.policy.program import Rule
+from ringfence.policy.program import NodePolicy, Rule
 from ringfence.store.relational.trials import load_trial
 from ringfence.wire.generated.agent_pb2 import Inspected, KernelRule
 
@@ -38,7 +39,7 @@ class MembersResponse(BaseModel):
 
 
 class KernelRuleResponse(BaseModel):
-    """A rule as nft prints it; packets and bytes are null where nothing counts."""
+    """A rule as nft or `iptables-save -c` prints it; packets, bytes: null where nothing counts."""
 
     chain: str
     handle: int
@@ -113,33 +114,38 @@ async def rules(
         judged_by = before
         notes = (*notes, f"revision {trial.revision} is on trial at other nodes only")
 
-    def work() -> Listing:
+    def work() -> tuple[Listing, NodePolicy | None]:
         policy_set = judged_by.ringfence(snapshot, moment)
         kubernetes = tuple(judged_by.kubernetes(snapshot))
         around = services.enforcement.surroundings
         compiled = compile_policies(policy_set, around.control_plane, around.access, kubernetes)
-        return listed(snapshot, compiled, position)
+        found = listed(snapshot, compiled, position)
+        return found, compiled.policies.get((found.item.cluster, found.node))
 
-    found = await asyncio.to_thread(work)
+    found, policy = await asyncio.to_thread(work)
     live = Inspected()
     if asked.live:
         live = await services.inspections.ask((found.item.cluster, found.node), found.uid)
-    kernel = await asyncio.to_thread(lambda: list(_beside(found.rules, live.rules)))
+    kernel = await asyncio.to_thread(lambda: list(beside(found.rules, live.rules, policy)))
     return RulesResponse(
         workload=found.item.display,
         kubernetes_cluster=found.item.cluster,
         node=found.node,
-        rules=[_rule(rule, beside) for rule, beside in zip(found.rules, kernel, strict=True)],
+        rules=[_rule(rule, held) for rule, held in zip(found.rules, kernel, strict=True)],
         notes=[*notes, *found.widenings],
         lookups=[kernel_rule(one) for one in live.rules if is_lookup(one.text)],
         problem=live.problem or None,
     )
 
 
-def _beside(
-    rules: Iterable[ListedRule], kernel: Sequence[KernelRule]
+def beside(
+    rules: Iterable[ListedRule], kernel: Sequence[KernelRule], policy: NodePolicy | None
 ) -> Iterator[list[KernelRule]]:
-    """For each rule the kernel's that stand for it alone, one for each family at most."""
+    """For each rule of a policy the kernel's that stand for it alone.
+
+    One for each family at most; of iptables more, where it has more ports than one line asks.
+    """
+    iptables = finder(policy) if policy else None
     by_handle: dict[str, list[KernelRule]] = {}
     for found in kernel:
         by_handle.setdefault(found.comment, []).append(found)
@@ -148,6 +154,7 @@ def _beside(
             found
             for found in by_handle.get(one.rule.handle, ())
             if stands_for(one.rule, one.hook, found.chain, found.comment, found.text)
+            or (iptables and iptables(one.rule, one.hook, found.chain, found.text))
         ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
@@ -16,10 +17,13 @@ from ringfence.control.api.rules import KernelRuleResponse, kernel_rule
 from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
-from ringfence.control.judged import load_judged_by
+from ringfence.control.identity import Principal
+from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.live import Judging, judging
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.trial import judged_before
 from ringfence.flows.connections import records
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.flow import format_connection, parse_connection
 from ringfence.model.icmp import NAMES as ICMP_NAMES
@@ -28,10 +32,9 @@ from ringfence.model.ids import parse_version
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import WITH_PORTS, parse_one_protocol
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
-from ringfence.policy.compile import Compiled, compile_policies
-from ringfence.policy.kubernetes.rules import KubernetesLayer
-from ringfence.policy.order import PolicySet
+from ringfence.policy.compile import compile_policies
 from ringfence.store.flows.queries import listed
+from ringfence.store.relational.trials import Trial, load_trial
 
 router = APIRouter(tags=["why"])
 
@@ -101,6 +104,7 @@ class ConnectionResponse(BaseModel):
     text: str
     allowed: bool
     ends: list[EndResponse]
+    kept_out: str | None = Field(description="Why kube-proxy drops it, whatever policies say.")
 
 
 class WhyResponse(BaseModel):
@@ -134,27 +138,52 @@ async def why(
         raise InputError(f"port: {protocol} needs {'one' if number in WITH_PORTS else 'none'}")
     if number in ICMP_NAMES:
         port = parse_icmp_type(number, asked.icmp).ports.first
-    async with services.database.read() as connection:
-        wanted = map(parse_version, asked.with_)
-        judged_by = await load_judged_by(connection, principal.tenant, wanted)
+    judges = await _load_judges(services, principal, asked.with_)
     snapshot = services.inventory.timeline.latest()
-    moment = services.inventory.now()
     question = explanation.Question(asked.source, asked.destination, number, port)
 
     def work() -> explanation.Answer:
-        policy_set = judged_by.ringfence(snapshot, moment)
-        kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = _compile(policy_set, services, kubernetes)
-        return explanation.why(policy_set, kubernetes, compiled, question)
+        side, outside = _sides(services, judges, snapshot)
+        return explanation.why(side, question, outside)
 
     return await _response(services, await asyncio.to_thread(work), live=asked.live)
 
 
-def _compile(
-    policy_set: PolicySet, services: Services, kubernetes: Iterable[KubernetesLayer]
-) -> Compiled:
-    around = services.enforcement.surroundings
-    return compile_policies(policy_set, around.control_plane, around.access, kubernetes)
+@dataclass(frozen=True, slots=True)
+class _Judges:
+    """By what to judge; at nodes outside the stage of a `trial`, by what was enforced `before`."""
+
+    now: JudgedBy
+    before: JudgedBy
+    trial: Trial | None
+
+
+async def _load_judges(services: Services, principal: Principal, with_: Iterable[str]) -> _Judges:
+    """What is enforced now; with versions in place of their workspaces' own, at all nodes alike."""
+    wanted, tenant = [parse_version(text) for text in with_], principal.tenant
+    async with services.database.read() as connection:
+        now = await load_judged_by(connection, tenant, wanted)
+        trial = None if wanted else await load_trial(connection, tenant)
+        before = await judged_before(connection, tenant, now, trial)
+    return _Judges(now, before, trial)
+
+
+def _sides(
+    services: Services, judges: _Judges, snapshot: Snapshot
+) -> tuple[explanation.Side, explanation.Outside | None]:
+    """What to hold against an inventory; of nodes outside a stage too, where there is one."""
+    moment, around = services.inventory.now(), services.enforcement.surroundings
+
+    def side(judged_by: JudgedBy) -> explanation.Side:
+        policy_set = judged_by.ringfence(snapshot, moment)
+        kubernetes = tuple(judged_by.kubernetes(snapshot))
+        compiled = compile_policies(policy_set, around.control_plane, around.access, kubernetes)
+        return explanation.Side(policy_set, kubernetes, compiled)
+
+    outside = None
+    if judges.trial and judges.trial.nodes is not None:
+        outside = explanation.Outside(judges.trial, side(judges.before))
+    return side(judges.now), outside
 
 
 class FlowQuery(BaseModel):
@@ -184,20 +213,15 @@ async def why_flow(
     seen = await asyncio.to_thread(partial(records, hops, attendant=True))
     if not len(seen):
         raise NotFoundError(f"connection {asked.connection!r} was not seen in that time")
-    wanted = map(parse_version, asked.with_)
-    async with services.database.read() as connection:
-        judged_by = await load_judged_by(connection, principal.tenant, wanted)
-    moment = services.inventory.now()
+    judges = await _load_judges(services, principal, asked.with_)
     first_ns = int(seen.column("first_ns").min())
     snapshot = services.inventory.timeline.at(first_ns)
 
     def work() -> explanation.Answer:
-        policy_set = judged_by.ringfence(snapshot, moment)
-        kubernetes = tuple(judged_by.kubernetes(snapshot))
-        compiled = _compile(policy_set, services, kubernetes)
+        side, outside = _sides(services, judges, snapshot)
         note = f"ends as of {format_time(first_ns)}, policies as enforced now"
         observed = connections_of(seen, snapshot)
-        return explanation.explain_all(policy_set, kubernetes, compiled, observed, (note,))
+        return explanation.explain_all(side, observed, (note,), outside)
 
     return await _response(services, await asyncio.to_thread(work), live=asked.live)
 
@@ -212,6 +236,7 @@ async def _response(services: Services, answer: explanation.Answer, *, live: boo
                 text=one.text,
                 allowed=one.allowed,
                 ends=[_end(end, next(kernel)) for end in one.ends],
+                kept_out=one.kept_out or None,
             )
             for one in answer.connections
         ],

@@ -37,6 +37,7 @@ class Shape(Enum):
     BOTH = "both"
 
 
+_SHAPES = (Shape.BOTH, Shape.PEERS, Shape.PORTS)
 _WITH_PORTS = (Shape.PORTS, Shape.BOTH)
 
 
@@ -102,9 +103,9 @@ class _Blocks:
 def _asked_together(rules: Sequence[Rule], blocks: _Blocks) -> Iterator[Rule | Lookup]:
     shaped = [(_shape(rule), rule) for rule in rules]
     if all(rule.action is Action.ALLOW for rule in rules):
-        # Which of them allows changes nothing.
-        shaped.sort(key=lambda entry: entry[0].value if entry[0] else "~")
-    elif any(shape in _WITH_PORTS for shape, _ in shaped):
+        yield from _allowed(shaped, blocks)
+        return
+    if any(shape in _WITH_PORTS for shape, _ in shaped):
         # Of protocols with ports all is told here, so that for what follows there are no others.
         found = _lookups(Shape.BOTH, [rule for shape, rule in shaped if shape], blocks)
         if found is None:
@@ -116,6 +117,24 @@ def _asked_together(rules: Sequence[Rule], blocks: _Blocks) -> Iterator[Rule | L
         some = [rule for _, rule in group]
         found = _lookups(shape, some, blocks) if shape and len(some) > FEW else None
         yield from some if found is None else found
+
+
+def _allowed(
+    shaped: Sequence[tuple[Shape | None, Rule]], blocks: _Blocks
+) -> Iterator[Rule | Lookup]:
+    """Rules of which any may allow: their order changes nothing.
+
+    Where one shape needs a lookup every shape has one, even of nothing: then rules of whatever
+    shape that come and go change elements only.
+    """
+    by_shape = {shape: [rule for its, rule in shaped if its is shape] for shape in (*_SHAPES, None)}
+    many = any(shape and len(some) > FEW for shape, some in by_shape.items())
+    for shape, some in by_shape.items():
+        found = _lookups(shape, some, blocks) if shape and many else None
+        if found is None:
+            yield from some
+        else:
+            yield from found or [Lookup(Shape(shape), Action.ALLOW, rejects=False, boxes=())]
 
 
 def _shape(rule: Rule) -> Shape | None:
@@ -200,6 +219,9 @@ def _parts(shape: Shape, rules: Sequence[Rule]) -> Iterator[_Part]:
     """The ports of which each rule is the first; a rule about any protocol has all of them."""
     if shape is Shape.PEERS:
         yield None, None, _answer(rules[0])
+        return
+    if len(rules) == 1 and len(rules[0].ports) == 1 and rules[0].protocol is not None:
+        yield rules[0].protocol, rules[0].ports[0], _answer(rules[0])
         return
     for protocol in HAS_PORTS:
         spans = [

@@ -5,7 +5,7 @@ transaction that leads from one ruleset to the next; what it cannot express it r
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ringfence.model.policy import Direction
@@ -31,16 +31,22 @@ class Ruleset:
 
     It is empty where nothing is governed.
     Tuples that it drops are collected in `drop_sets`, each with the mark of what dropped it.
+    How those sets are declared that are made ahead of the rules, `ahead` tells.
     """
 
     frame: str
     sets: Mapping[str, frozenset[str]]
     drop_sets: tuple[str, ...]
     denials: Mapping[int, Denial]
+    ahead: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):
     """One kernel mechanism."""
+
+    @property
+    def keeps_drops(self) -> bool:
+        """Whether drop sets that stay keep what they hold when the frame changes."""
 
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
@@ -54,8 +60,17 @@ class Backend(Protocol):
         and goes by an interface of a `guarded` pod is judged by the pod's programs.
         """
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The policy as the back end can express it, where what it leaves out is told of as wider.
+
+        What it renders is proved against this one.
+        """
+
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """Commands that lead from `previous`, None if unknown, to `desired`, all or nothing.
 
         Empty if there is nothing to do.
         """
+
+    def text(self, ruleset: Ruleset) -> str:
+        """The rules as people read them and compare them with others."""

@@ -2,8 +2,10 @@
 
 That table's chains are called at priority -150, where the tables of nftables stand too: after
 connection tracking, before NAT and before filter. The one touch of what others use is a jump at
-the head of INPUT, OUTPUT and PREROUTING. What we let pass returns there, so that the rest of the
-chain still has its say; what we drop is dropped for good.
+the head of INPUT, OUTPUT, PREROUTING and POSTROUTING. What we let pass returns there, so that the
+rest of the chain still has its say; what we drop is dropped for good. What the namespace itself
+sends is let vanish, in a queue that nobody listens to (`ringfence/kernel/silence.py`); what comes
+back from there is dropped in POSTROUTING.
 
 A set never changes: its name is a hash of what it holds. So rules and all the addresses that they
 ask change in one transaction for each family, and no packet meets half of a change. What is
@@ -14,14 +16,22 @@ The text is for `kernel.iptables`, in three parts: what `ipset restore` reads, t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Action, Direction
-from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
+from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, format_protocol
 from ringfence.policy.backends import ipsets
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
-from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
+from ringfence.policy.backends.iptables_ports import dialled
+from ringfence.policy.backends.marks import (
+    DROP_MARK,
+    SILENCED_MARK,
+    SILENT_QUEUE,
+    Marks,
+    check_handle,
+)
 from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
     NO_GUARDED,
@@ -35,9 +45,8 @@ from ringfence.policy.program import (
 )
 
 _DROP = "RINGFENCE-DROP"
-_MOST_PORTS = 15
-"""Of one match of multiport (iptables-extensions(8)); a range takes two."""
-_MOST_ICMP_CODES = 256
+_SILENCE, _SILENCED = "RINGFENCE-SILENCE", "RINGFENCE-SILENCED"
+"""Where what the namespace sends is let vanish, and where what came back from there is dropped."""
 _ANY_ICMP = 255
 """A type that iptables takes for all of them (net/netfilter/x_tables, icmp_match)."""
 
@@ -62,18 +71,21 @@ class _Family:
 
 _FAMILIES = (_Family(4, ICMP), _Family(6, ICMPV6))
 # RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
-# and RFC 2710, and path-MTU messages.
+# and RFC 2710. Routers are on the link; neighbours may have any address.
 _NEIGHBOURS = {
-    4: ("-p icmp -m icmp --icmp-type 3/4 -j RETURN",),
-    6: (
-        *(
-            f"-p icmpv6 -m icmp6 --icmpv6-type {kind} -m hl --hl-eq {hops} -j RETURN"
-            for kinds, hops in (((133, 134, 135, 136), 255), ((130, 131, 132, 143), 1))
-            for kind in kinds
-        ),
-        "-p icmpv6 -m icmp6 --icmpv6-type 2 -j RETURN",
+    4: (),
+    6: tuple(
+        f"{where}-p icmpv6 -m icmp6 --icmpv6-type {kind} -m hl --hl-eq {hops} -j RETURN"
+        for places, kinds, hops in (
+            (("-d fe80::/10 ", "-d ff02::/16 "), (133, 134), 255),
+            (("",), (135, 136), 255),
+            (("",), (130, 131, 132, 143), 1),
+        )
+        for where in places
+        for kind in kinds
     ),
 }
+# Of nodes and hosts: a pod's lease is its CNI's, whose packet sockets meet no rule.
 _DHCP = {
     (4, Direction.INBOUND): ("-p udp -m udp --sport 67 --dport 68 -j RETURN",),
     (4, Direction.OUTBOUND): ("-p udp -m udp --sport 68 --dport 67 -j RETURN",),
@@ -85,8 +97,19 @@ _DHCP = {
 }
 
 
+def lines_of(policy: NodePolicy, rule: Rule, direction: Direction) -> Iterator[str]:
+    """What the lines of a rule ask, in both families, up to the comment; none if it is refused."""
+    table = _Table(policy)
+    with suppress(UnsupportedError):
+        for family in _FAMILIES:
+            for line in table.lines(rule, family, direction):
+                yield line.rpartition(" -")[0]
+
+
 class Iptables:
     """The back end for kernels without nftables, or whose administrators want none of it."""
+
+    keeps_drops = False
 
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         """The rules of a pod's namespace; raises UnsupportedError."""
@@ -123,8 +146,16 @@ class Iptables:
             ("OUTPUT", Direction.OUTBOUND, binding.outbound, binding.fail_safes_out),
         ):
             if program is not None:
-                table.own_end(hook, direction, (program,), binding.addresses, rules)
+                table.own_end(hook, direction, (program,), binding.addresses, rules, dhcp=True)
         return table.ruleset()
+
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The policy but for who answers behind an address: `ctorigdst` takes no sets."""
+        return policy.as_dialled()
+
+    def text(self, ruleset: Ruleset) -> str:
+        """The rules and sets as they are loaded where there are none."""
+        return self.transaction(ruleset, None)
 
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """The sets that `previous` lacks, and all rules, unless there is nothing to do."""
@@ -156,6 +187,8 @@ class _Table:
         programs: Sequence[ProgramId],
         addresses: tuple[Address, ...],
         stated: Sequence[Rule],
+        *,
+        dhcp: bool = False,
     ) -> None:
         """The chains that judge what the namespace itself opens or is sent, by each program.
 
@@ -166,8 +199,11 @@ class _Table:
         self._jumps.append((hook, base))
         names = [f"{base}-{place}" for place in range(1, len(programs) + 1)]
         for family in _FAMILIES:
-            safe = self._fail_safes(family, direction, addresses)
-            also = (line for rule in stated for line in self._rule(rule, family, direction))
+            safe = (
+                *self._fail_safes(family, direction, addresses),
+                *(_DHCP[family.number, direction] if dhcp else ()),
+            )
+            also = (line for rule in stated for line in self.lines(rule, family, direction))
             comment = f'-m comment --comment "{MID_STREAM}"'
             away = f"{_OPENS_NOTHING} {comment} {self._denied(MID_STREAM, direction)}"
             calls = (*(f"-j {name}" for name in names[:-1]), f"-g {names[-1]}")
@@ -188,8 +224,8 @@ class _Table:
                 if exposed.local is not None:
                     where = self._asked(exposed.local, family, "dst")
                 lines += (
-                    f"{where} {dialled} -g {base}-1"
-                    for dialled in _protocol(exposed.protocol, exposed.ports, family)
+                    f"{where} {asked} -g {base}-1"
+                    for asked in dialled(exposed.protocol, exposed.ports, family.icmp)
                 )
             self._chain(family, base, lines)
             self._program(family, f"{base}-1", Direction.INBOUND, program)
@@ -200,14 +236,21 @@ class _Table:
             return Ruleset("", {}, (), {})
         drop_sets: list[str] = []
         parts: list[str] = []
+        silent = any(denial.direction is Direction.OUTBOUND for denial in self._marks.given)
+        if silent:
+            self._jumps.append(("POSTROUTING", _SILENCED))
         for family in _FAMILIES:
-            for mark in self._marks.given.values():
+            for denial, mark in self._marks.given.items():
                 name = f"rf_drop_{mark:08x}_{family.number}"
                 drop_sets.append(name)
-                self._chain(family, _drop_chain(mark), _remembered(name))
-            self._chain(
-                family, _DROP, (f"-j MARK --set-xmark {DROP_MARK:#x}/0xffffffff", "-j DROP")
-            )
+                end = _SILENCE if denial.direction is Direction.OUTBOUND else _DROP
+                self._chain(family, _drop_chain(mark), _remembered(name, end))
+            if silent:
+                vanish = f"-j NFQUEUE --queue-num {SILENT_QUEUE}"
+                self._chain(family, _SILENCE, (_marked(SILENCED_MARK), vanish, f"-g {_DROP}"))
+                asked = f"-m mark --mark {SILENCED_MARK:#x}"
+                self._chain(family, _SILENCED, (f"{asked} -g {_DROP}",))
+            self._chain(family, _DROP, (_marked(DROP_MARK), "-j DROP"))
             # Each goes to the head: the last one is asked first.
             jumps = "".join(f"-I {hook} -j {to}\n" for hook, to in reversed(self._jumps))
             chains = "".join(self._chains[family.number])
@@ -227,11 +270,11 @@ class _Table:
     def _program(
         self, family: _Family, name: str, direction: Direction, program: ProgramId
     ) -> None:
-        rules = self.policy.programs[program].rules
-        lines = (line for rule in rules for line in self._rule(rule, family, direction))
+        rules = self.policy.programs[program].as_dialled
+        lines = (line for rule in rules for line in self.lines(rule, family, direction))
         self._chain(family, name, lines)
 
-    def _rule(self, rule: Rule, family: _Family, direction: Direction) -> Iterator[str]:
+    def lines(self, rule: Rule, family: _Family, direction: Direction) -> Iterator[str]:
         """One rule as lines, of which any may hold; none if it means no address of the family."""
         _check(rule)
         if not all(self._held(held, family) for held in (rule.peers, rule.local) if held):
@@ -248,7 +291,9 @@ class _Table:
         denies = rule.action is Action.DENY
         verdict = self._denied(rule.handle, direction) if denies else "-j RETURN"
         comment = f'-m comment --comment "{rule.handle}"'
-        protocols = [""] if rule.protocol is None else _protocol(rule.protocol, rule.ports, family)
+        protocols = (
+            [""] if rule.protocol is None else dialled(rule.protocol, rule.ports, family.icmp)
+        )
         for protocol in protocols:
             yield " ".join([*filter(None, (protocol, *asked)), comment, verdict])
 
@@ -285,7 +330,6 @@ class _Table:
             yield _OWN_RESET
             yield "-o lo -j RETURN"
         yield from _NEIGHBOURS[family.number]
-        yield from _DHCP[family.number, direction]
         yield from _control_plane(family, held)
 
 
@@ -293,16 +337,21 @@ def _drop_chain(mark: int) -> str:
     return f"{_DROP}-{mark:08x}"
 
 
-def _remembered(name: str) -> Iterator[str]:
+def _marked(mark: int) -> str:
+    return f"-j MARK --set-xmark {mark:#x}/0xffffffff"
+
+
+def _remembered(name: str, end: str) -> Iterator[str]:
     """Count a tuple that is remembered already, else remember it; the last line counts the lost.
 
-    A tuple that is added again would be counted from one again.
+    Each goes on to the chain that makes an end. A tuple that is added again would be counted from
+    one again.
     """
     tuple_ = f"{name} src,dst,dst"
-    yield f"-m set --match-set {tuple_} -g {_DROP}"
+    yield f"-m set --match-set {tuple_} -g {end}"
     yield f"-j SET --add-set {tuple_}"
-    yield f"-m set --match-set {tuple_} ! --update-counters -g {_DROP}"
-    yield f"-g {_DROP}"
+    yield f"-m set --match-set {tuple_} ! --update-counters -g {end}"
+    yield f"-g {end}"
 
 
 def _control_plane(family: _Family, ends: Iterable[tuple[Address, int]]) -> Iterator[str]:
@@ -314,43 +363,6 @@ def _control_plane(family: _Family, ends: Iterable[tuple[Address, int]]) -> Iter
 def _of(family: _Family, addresses: Iterable[Address]) -> Iterator[str]:
     v4 = family.icmp == ICMP
     return (format_address(address) for address in addresses if is_v4(address) == v4)
-
-
-def _protocol(protocol: int, ports: tuple[PortRange, ...], family: _Family) -> Iterator[str]:
-    """What matches packets of the protocol to one of the ports, any of the texts."""
-    if not ports:
-        yield f"-p {protocol}"
-    elif protocol in (ICMP, ICMPV6):
-        if protocol == family.icmp:
-            kind = "icmp --icmp-type" if protocol == ICMP else "icmp6 --icmpv6-type"
-            yield from (f"-p {protocol} -m {kind} {each}" for p in ports for each in _messages(p))
-    else:
-        for some in _port_lists(ports):
-            yield f"-p {protocol} -m multiport --dports {some}"
-
-
-def _port_lists(ports: Iterable[PortRange]) -> Iterator[str]:
-    """The ports as often as multiport has to be asked."""
-    some: list[str] = []
-    room = _MOST_PORTS
-    for each in ports:
-        takes = 1 if each.first == each.last else 2
-        if takes > room:
-            yield ",".join(some)
-            some, room = [], _MOST_PORTS
-        some.append(str(each).replace("-", ":"))
-        room -= takes
-    yield ",".join(some)
-
-
-def _messages(ports: PortRange) -> Iterator[str]:
-    """Messages of ICMP, kept as type * 256 + code: each with its code, or a type with all."""
-    for kind in range(ports.first >> 8, (ports.last >> 8) + 1):
-        first, last = max(ports.first, kind << 8) & 0xFF, min(ports.last, kind << 8 | 0xFF) & 0xFF
-        if last - first + 1 == _MOST_ICMP_CODES:
-            yield str(kind)
-        else:
-            yield from (f"{kind}/{code}" for code in range(first, last + 1))
 
 
 def _check(rule: Rule) -> None:

@@ -8,6 +8,10 @@ from ringfence.policy.backends.interface import Denial, UnsupportedError
 
 DROP_MARK = 0x52464452
 """What we drop dies with this packet mark: OUR_DROP in bpf/drop.bpf.c."""
+SILENCED_MARK = 0x52465349
+"""What our rules make vanish without a word to its sender has this one."""
+SILENT_QUEUE = 0x5246
+"""The queue (NFQUEUE) that it vanishes in: of a number that nobody is known to listen to."""
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 
 
@@ -25,7 +29,7 @@ class Marks:
     def of(self, denial: Denial) -> int:
         """The mark that stands for a denial."""
         if denial not in self._given:
-            taken = {0, DROP_MARK, *self._given.values()}
+            taken = {0, DROP_MARK, SILENCED_MARK, *self._given.values()}
             mark = crc32(f"{denial.direction} {denial.handle}".encode())
             while mark in taken:
                 mark = (mark + 1) % 2**32

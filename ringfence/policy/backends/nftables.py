@@ -10,23 +10,26 @@ would otherwise adopt the rest of a connection that was cut; then the program of
 family decides (`nftables_table.py`).
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from hashlib import sha256
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.nftables_behind import write_behind
 from ringfence.policy.backends.nftables_gate import interface, write_gate
 from ringfence.policy.backends.nftables_table import (
     FAMILIES,
     FROM_LOOPBACK,
     NEIGHBOURS,
     TABLE,
+    TAG,
     TO_LOOPBACK,
     Family,
     Programs,
     Table,
-    protocol_match,
 )
 from ringfence.policy.handle import MID_STREAM
 from ringfence.policy.program import (
@@ -44,10 +47,7 @@ _ESTABLISHED = (
     # Only errors: a connection that a protocol helper expects is judged like any other.
     "ct state related meta l4proto { icmp, ipv6-icmp } accept",
 )
-_PATH_MTU = (
-    "icmp type destination-unreachable icmp code frag-needed accept",
-    "icmpv6 type packet-too-big accept",
-)
+# Of nodes and hosts: a pod's lease is its CNI's, whose packet sockets meet no rule.
 _DHCP = {
     Direction.INBOUND: (
         "meta nfproto ipv4 udp sport 67 udp dport 68 accept",
@@ -55,17 +55,23 @@ _DHCP = {
     ),
     Direction.OUTBOUND: (
         "meta nfproto ipv4 udp sport 68 udp dport 67 accept",
-        "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
+        *(
+            f"ip6 daddr {to} udp sport 546 udp dport 547 accept"
+            for to in ("fe80::/10", "ff02::1:2")
+        ),
     ),
 }
 _INTERFACE = {Direction.OUTBOUND: "iifname", Direction.INBOUND: "oifname"}
 # The answer to a connection that is rejected: only errors, and resets, are made in its name.
 _OWN_RESET = "ct state related tcp flags & rst == rst accept"
+_ASKED = re.compile(r"@(rf_\w+)")
 _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
 class Nftables:
     """The back end for kernels with nftables' inet family."""
+
+    keeps_drops = True
 
     def __init__(self) -> None:
         self._programs: Programs | None = None
@@ -96,10 +102,11 @@ class Nftables:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 stated = (table.rule(rule, direction, f) for rule in rules for f in FAMILIES)
                 base = partial(table.base_chain, hook, hook)
-                safe = tuple(dict.fromkeys((*safe, *stated)))
+                safe = tuple(dict.fromkeys((*safe, *_DHCP[direction], *stated)))
                 _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
+        write_behind(table, policy, _ESTABLISHED)
         if policy.gate is not None:
             write_gate(table, policy.gate, released)
         pods = [pod for pod in policy.pods if pod.guarded and guarded.get(pod.uid)]
@@ -110,18 +117,29 @@ class Nftables:
             _guard(table, hook, direction, pods, guarded)
         return table.ruleset()
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        """The whole policy."""
+        return policy
+
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
         """The nft commands from `previous` to `desired`: set elements alone where that does.
 
-        Another's tables are never touched.
+        Else the sets of ranges, named after the rules that are to ask them, and then those rules:
+        the kernel shows what such a set holds an instant after rules of the same transaction.
         """
+        tag = f"_{sha256(desired.frame.encode()).hexdigest()[:TAG]}"
         if previous is None or previous.frame != desired.frame:
-            fresh = "".join(_change("add", name, held) for name, held in desired.sets.items())
-            # Adding it first makes the deletion of a table that may not be there succeed.
-            return f"add table {TABLE}\ndelete table {TABLE}\n{desired.frame}{fresh}"
-        changed = [(name, previous.sets[name], held) for name, held in desired.sets.items()]
+            return _whole(desired, tag, () if previous else desired.drop_sets)
+        changed = [
+            (_tagged(name, desired, tag), previous.sets[name], held)
+            for name, held in desired.sets.items()
+        ]
         gone = "".join(_change("delete", name, old - new) for name, old, new in changed)
         return gone + "".join(_change("add", name, new - old) for name, old, new in changed)
+
+    def text(self, ruleset: Ruleset) -> str:
+        """What is loaded where nothing is, but for what names sets after the rules."""
+        return _whole(ruleset, "", ())
 
     def _table(self, policy: NodePolicy) -> Table:
         if self._programs is None or self._programs.policy is not policy:
@@ -200,7 +218,7 @@ def _exposure(table: Table, exposed: Exposure, family: Family) -> str:
         if exposed.local is None
         else f"{family.header} daddr @{table.set_name(exposed.local, family)}"
     )
-    dialled = protocol_match(exposed.protocol, exposed.ports)
+    dialled = table.dialled(exposed.protocol, exposed.ports)
     return f"{where} {dialled} goto rf_received_{family.number}"
 
 
@@ -214,15 +232,14 @@ def _fail_safes(
     control_plane: tuple[tuple[Address, int], ...],
 ) -> tuple[str, ...]:
     """What passes whatever the policy says, for the holder of the addresses."""
-    always = (*NEIGHBOURS, *_PATH_MTU, *_DHCP[direction])
     if direction is Direction.OUTBOUND:
-        return (_OWN_RESET, TO_LOOPBACK, *always, *_control_plane(control_plane))
+        return (_OWN_RESET, TO_LOOPBACK, *NEIGHBOURS, *_control_plane(control_plane))
     own = tuple(
         f"{header} saddr {text} {header} daddr {text} accept"
         for header, text in map(_header, addresses)
     )
     held_here = (end for end in control_plane if end[0] in addresses)
-    return (FROM_LOOPBACK, *own, *always, *_control_plane(held_here))
+    return (FROM_LOOPBACK, *own, *NEIGHBOURS, *_control_plane(held_here))
 
 
 def _control_plane(ends: Iterable[tuple[Address, int]]) -> tuple[str, ...]:
@@ -235,6 +252,24 @@ def _control_plane(ends: Iterable[tuple[Address, int]]) -> tuple[str, ...]:
 
 def _header(address: Address) -> tuple[str, str]:
     return ("ip" if is_v4(address) else "ip6"), format_address(address)
+
+
+def _whole(ruleset: Ruleset, tag: str, begun_anew: Iterable[str]) -> str:
+    """The whole table, in the sections that `kernel/nft.py` loads one after the other."""
+    ahead = [
+        f"add {declared.replace(name, f'{TABLE} {name}{tag}', 1)}\n"
+        f"{_change('add', name + tag, ruleset.sets[name])}"
+        for name, declared in ruleset.ahead.items()
+    ]
+    frame = _ASKED.sub(lambda met: f"@{_tagged(met[1], ruleset, tag)}", ruleset.frame)
+    filled = [name for name in ruleset.sets if name not in ruleset.ahead]
+    emptied = "".join(f"flush set {TABLE} {name}\n" for name in (*filled, *begun_anew))
+    fresh = "".join(_change("add", name, ruleset.sets[name]) for name in filled)
+    return f"# sets\n{''.join(ahead)}# rules\n{frame}{emptied}{fresh}"
+
+
+def _tagged(name: str, ruleset: Ruleset, tag: str) -> str:
+    return f"{name}{tag}" if name in ruleset.ahead else name
 
 
 def _change(verb: str, name: str, elements: frozenset[str]) -> str:

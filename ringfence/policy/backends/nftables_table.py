@@ -2,12 +2,15 @@
 
 Whatever is denied goes to one of two chains, of which one answers. Both have the tuple remembered
 in a bounded set with counters. Which rule it was is told by the packet's mark, set on the way
-there; the packet dies with a mark of ours, so that who listens to drops knows it.
+there; the packet dies with a mark of ours, so that who listens to drops knows it. What the
+namespace itself sent is to vanish without a word: the agent writes that rule into the chain that
+drops (`ringfence/kernel/silence.py`), for nft's language has none.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from ipaddress import IPv6Address
 
 from ringfence.model.address import Address, Network, format_address
@@ -15,10 +18,12 @@ from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP, PortRange, format_protocol
 from ringfence.policy.backends.groups import Box, Shape, grouped
 from ringfence.policy.backends.interface import Denial, Ruleset, UnsupportedError
-from ringfence.policy.backends.marks import DROP_MARK, Marks, check_handle
+from ringfence.policy.backends.marks import DROP_MARK, SILENCED_MARK, Marks, check_handle
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, SetId
 
 TABLE = "inet ringfence"
+TAG = 8
+"""Digits after the name of a set, which tell what rules ask it."""
 PRIORITY = -150
 DROP_SET_SIZE = 4096
 """Distinct tuples that a namespace remembers at a time, of each family."""
@@ -26,12 +31,13 @@ DROP_TIMEOUT = "10m"
 """A tuple that no packet hits for so long makes room; many times the interval of reports."""
 
 # RFC 4890 section 4.4.1: traffic that must not be dropped, with the hop limits of RFC 4861
-# and RFC 2710.
+# and RFC 2710. Routers are on the link; neighbours may have any address.
 NEIGHBOURS = (
     (
-        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit,"
-        " nd-neighbor-advert } ip6 hoplimit 255 accept"
+        "ip6 daddr { fe80::/10, ff02::/16 } icmpv6 type { nd-router-solicit, nd-router-advert }"
+        " ip6 hoplimit 255 accept"
     ),
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
     (
         "icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done,"
         " mld2-listener-report } ip6 hoplimit 1 accept"
@@ -49,8 +55,16 @@ _PORT_MATCH = {
     ICMP: "icmp type . icmp code",
     ICMPV6: "icmpv6 type . icmpv6 code",
 }
+_PORT_TYPE = {
+    TCP: "inet_service",
+    UDP: "inet_service",
+    SCTP: "inet_service",
+    ICMP: "icmp_type . icmp_code",
+    ICMPV6: "icmpv6_type . icmpv6_code",
+}
 _FAMILY_OF = {ICMP: 4, ICMPV6: 6}
 """Where nftables knows the types of ICMP."""
+_ANY_CODE = " . 0-255"
 _SET_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MARKED = f"meta mark set {DROP_MARK:#x}"
 _ENDS = {
@@ -62,6 +76,10 @@ _ENDS = {
     ),
 }
 """How a denied packet ends, by the chain that it is sent to."""
+_SILENCED = f"meta mark {SILENCED_MARK:#x} {_MARKED} drop"
+"""What is to vanish before this hook, and is given back by who listens to that."""
+_SILENCED_AT = {"output", "postrouting"}
+"""The hooks that a namespace's own packets meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +115,7 @@ class Programs:
         """The groups for packets of one family; raises UnsupportedError."""
         key = program, family
         if key not in self._groups:
-            rules = [r for r in self.policy.programs[program].rules if _of_family(r, family)]
+            rules = [r for r in self.policy.programs[program].as_dialled if _of_family(r, family)]
             for rule in rules:
                 _check(rule)
             found = grouped(rules, self.policy.sets, v4=family.number == FAMILIES[0].number)
@@ -125,24 +143,30 @@ class Table:
     _chains: list[str] = field(default_factory=list)
     _shared: dict[SetId, None] = field(default_factory=dict)
     _own: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
-    """What one lookup asks: declaration and elements, by set name."""
+    """What one rule asks: declaration and elements, by set name."""
+    _filled: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    """The same of sets without ranges, which change with the rules."""
     _marks: Marks = field(default_factory=Marks)
     _ends: set[str] = field(default_factory=set)
     """The chains that denied packets are sent to."""
+    _hooks: set[str] = field(default_factory=set)
 
     def chain(self, name: str, lines: Iterable[str]) -> None:
         """A chain that holds the lines."""
         body = "".join(f"\t\t{line}\n" for line in lines)
         self._chains.append(f"\tchain rf_{name} {{\n{body}\t}}\n")
 
-    def base_chain(self, name: str, hook: str, lines: Iterable[str]) -> None:
+    def base_chain(
+        self, name: str, hook: str, lines: Iterable[str], priority: int = PRIORITY
+    ) -> None:
         """A chain that packets meet at a hook."""
-        head = f"type filter hook {hook} priority {PRIORITY}; policy accept;"
+        self._hooks.add(hook)
+        head = f"type filter hook {hook} priority {priority}; policy accept;"
         self.chain(name, (head, *lines))
 
     def own_set(self, name: str, declared: str, elements: frozenset[str]) -> None:
-        """A set that the table has besides those of the policy."""
-        self._own[name] = f"set {name} {{ {declared} }}", elements
+        """A set without ranges that the table has besides those of the policy."""
+        self._filled[name] = f"set {name} {{ {declared} }}", elements
 
     def program(
         self, name: str, direction: Direction, program: ProgramId, allows: str = "accept"
@@ -171,7 +195,7 @@ class Table:
             if held is not None
         ]
         if rule.protocol is not None:
-            words.append(protocol_match(rule.protocol, rule.ports))
+            words.append(self.dialled(rule.protocol, rule.ports))
         denies = rule.action is Action.DENY
         verdict = (
             self.denied(rule.handle, direction, rejects=rule.rejects)
@@ -189,6 +213,22 @@ class Table:
         chain = _REJECT if rejects and not self.silent else _DROP
         self._ends.add(chain)
         return f"goto {chain}"
+
+    def dialled(self, protocol: int, ports: tuple[PortRange, ...]) -> str:
+        """What matches packets of the protocol to one of the ports, to any if there are none."""
+        if not ports:
+            return f"meta l4proto {protocol}"
+        written = tuple(map(_messages if protocol in _FAMILY_OF else str, ports))
+        if len(written) == 1 and protocol not in _FAMILY_OF:
+            return f"{_PORT_MATCH[protocol]} {written[0]}"
+        if len(written) == 1 and written[0].endswith(_ANY_CODE):
+            return f"{format_protocol(protocol).lower()} type {ports[0].first >> 8}"
+        if not any("-" in one for one in written):
+            return f"{_PORT_MATCH[protocol]} {{ {', '.join(written)} }}"
+        name = ports_name(protocol, ports)
+        declared = f"set {name} {{ type {_PORT_TYPE[protocol]}; flags interval; }}"
+        self._own[name] = declared, frozenset(written)
+        return f"{_PORT_MATCH[protocol]} @{name}"
 
     def set_name(self, held: SetId, family: Family) -> str:
         """The name of a set of the policy, which the table then holds."""
@@ -221,14 +261,17 @@ class Table:
             for held in sorted(self._shared)
             for family in FAMILIES
         }
-        declared = [
-            *(f"set {n} {{ type {f.type}; flags interval; }}" for n, (f, _) in shared.items()),
-            *(text for text, _ in self._own.values()),
-        ]
+        ahead = {
+            name: f"set {name} {{ type {family.type}; flags interval; }}"
+            for name, (family, _) in shared.items()
+        }
+        declared = [text for text, _ in self._filled.values()]
         if self._marks.given:
             for chain in sorted(self._ends):
                 self.chain(chain.removeprefix("rf_"), (f"jump {_DENIED}", *_ENDS[chain]))
             self.chain(_DENIED.removeprefix("rf_"), _denied_lines())
+            for hook in sorted(self._hooks & _SILENCED_AT):
+                self.base_chain(f"silenced_{hook}", hook, (_SILENCED,), PRIORITY + 1)
             declared += (f"set {name} {{ {text} }}" for name, text in _DROP_SETS.items())
         sets = "".join(f"\t{text}\n" for text in declared)
         elements = {
@@ -237,9 +280,10 @@ class Table:
         }
         return Ruleset(
             frame=f"table {TABLE} {{\n{sets}{''.join(self._chains)}}}\n" if self._chains else "",
-            sets=elements | {name: held for name, (_, held) in self._own.items()},
+            sets=elements | {name: held for name, (_, held) in (self._own | self._filled).items()},
             drop_sets=tuple(_DROP_SETS) if self._marks.given else (),
             denials={mark: denial for denial, mark in self._marks.given.items()},
+            ahead=ahead | {name: text for name, (text, _) in self._own.items()},
         )
 
 
@@ -279,12 +323,10 @@ def _denied_lines() -> Iterator[str]:
     yield f"update @{_DROP}_lost {{ meta mark counter }}"
 
 
-def protocol_match(protocol: int, ports: tuple[PortRange, ...]) -> str:
-    """What matches packets of the protocol to one of the ports, to any if there are none."""
-    if not ports:
-        return f"meta l4proto {protocol}"
-    written = map(_messages if protocol in _FAMILY_OF else str, ports)
-    return f"{_PORT_MATCH[protocol]} {{ {', '.join(written)} }}"
+def ports_name(protocol: int, ports: tuple[PortRange, ...]) -> str:
+    """The name of the set of several ports of which some are ranges."""
+    said = f"{protocol} {' '.join(map(str, ports))}"
+    return f"rf_p{blake2b(said.encode(), digest_size=8).hexdigest()}"
 
 
 def _check(rule: Rule) -> None:

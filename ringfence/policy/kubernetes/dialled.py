@@ -13,6 +13,7 @@ from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange
+from ringfence.model.workload import Backend
 from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets
@@ -28,13 +29,14 @@ _KEY = "S16"
 class Decided:
     """What rules make of a Service's port: `rule` decides, for one of its backends at least.
 
-    `partly` says that another backend is denied; `addresses` are then all it has, else those that
-    would come out otherwise, were they judged as they are dialled.
+    `denied` are the other backends, of a Service of which some are denied, each with the rule that
+    denies it; `addresses` are then all it has, else those that would come out otherwise, were they
+    judged as they are dialled.
     """
 
     front: Front
     rule: Rule
-    partly: bool
+    denied: tuple[tuple[Rule, Backend], ...]
     addresses: tuple[Address, ...]
 
 
@@ -50,11 +52,12 @@ class Dialled:
         for front in fronts.all:
             if front.backends:
                 (inside if front.service.cluster == cluster else outside).append(front)
-        taken = {socket for front in inside for socket in _sockets(front)}
+        taken = {socket for front in inside for socket in _sockets(front, cluster)}
         self._fronts = inside + outside
         self._addresses = [one.addresses for one in inside]
         self._addresses += [
-            tuple(socket[0] for socket in _sockets(one) if socket not in taken) for one in outside
+            tuple(socket[0] for socket in _sockets(one, cluster) if socket not in taken)
+            for one in outside
         ]
         backends = [(b.address, b.port) for one in self._fronts for b in one.backends]
         own = [
@@ -98,11 +101,17 @@ class Dialled:
             of_backends = slice(start, start + len(front.backends))
             chosen = int((denies[of_backends] == denied[at]).argmax())
             addresses = zip(self._addresses[at], otherwise[self._front_of == at], strict=True)
+            judged = zip(places[of_backends].tolist(), front.backends, strict=True)
+            others = tuple(
+                (rules[place], backend)
+                for place, backend in (judged if partly[at] else ())
+                if rules[place].action is Action.DENY
+            )
             found.append(
                 Decided(
                     front,
                     rules[int(places[of_backends][chosen])],
-                    bool(partly[at]),
+                    others,
                     tuple(address for address, other in addresses if other),
                 )
             )
@@ -145,5 +154,6 @@ class Dialled:
         return self._peers[peers]
 
 
-def _sockets(front: Front) -> Iterator[_Socket]:
-    return ((address, front.port.protocol, front.port.port) for address in front.addresses)
+def _sockets(front: Front, cluster: ClusterId) -> Iterator[_Socket]:
+    port = front.port
+    return ((address, port.protocol, port.port) for address in front.dialled_from(cluster))

@@ -4,13 +4,13 @@ A namespace sees one hop (`ringfence.policy.translate`): a consumer's the addres
 a provider's the source that is left after masquerading. NetworkPolicy speaks of the ends behind
 both. So a Service is judged here as its backends are, and gets a rule of its own where judging its
 address as dialled would come out otherwise. Where only some of its backends are allowed it is
-admitted whole, and where nodes put their own address on what they send to a backend an ALLOW
-admits those, and the rule for the pod's own node all that this one sends; all are reported as
-widenings.
+admitted whole, and the pod's node denies the others behind it; where nodes put their own address on
+what they send to a backend an ALLOW admits those, and the rule for the pod's own node all that this
+one sends; all are reported as widenings.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
@@ -27,10 +27,11 @@ from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.evaluate import Order
 from ringfence.policy.fronts import Front, Fronts, fits
 from ringfence.policy.handle import format_handle
-from ringfence.policy.kubernetes.dialled import Dialled
+from ringfence.policy.kubernetes.dialled import Decided, Dialled
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import OrderedRule
-from ringfence.policy.program import Rule, SetId
+from ringfence.policy.outbound import partly_meant
+from ringfence.policy.program import Behind, Rule, SetId
 from ringfence.policy.sets import AddressSets, family_of, of_addresses
 from ringfence.policy.translate import Widening
 
@@ -104,7 +105,8 @@ class KubernetesTranslator:
         stages = []
         counting = [self._layer.rules[place] for place in places]
         for _, some in groupby(counting, key=lambda rule: rule.decision.stage):
-            stages.append([one for rule in some for one in self._stated(rule, at, counting, made)])
+            reached = _reached(some)
+            stages.append([r for one in reached for r in self._stated(one, at, counting, made)])
         if direction is Direction.INBOUND:
             made.rules += self._from_nodes(counting, at, made)
         rules = self._in_order(stages)
@@ -257,11 +259,14 @@ class KubernetesTranslator:
         alike = " ".join(f"{r.handle} {r.protocol} {r.ports} {r.peers}" for r in rules)
         dialled: dict[tuple[str, Action, int, int], set[Address]] = defaultdict(set)
         node_ports: dict[tuple[ClusterId, str, Action, int], set[int]] = defaultdict(set)
-        for one in self._dialled(cluster).decided(rules):
+        decided = self._dialled(cluster).decided(rules)
+        for one in decided:
+            if one.denied:
+                yield from self._behind(one, cluster, alike)
+        for one in decided:
             port, handle = one.front.port, one.rule.handle
-            if one.partly:
-                name = f"{one.front.service.display}:{port.port}"
-                text = f"admits all backends of Service {name}, of which it means only some"
+            if one.denied:
+                text = partly_meant(one.front, Action.ALLOW, judged=True)
                 made.widenings.append((self._decisions[handle], text))
                 handle = format_handle(self._decisions[handle], widened=True)
             for address in one.addresses:
@@ -277,9 +282,39 @@ class KubernetesTranslator:
             ports = tuple(PortRange(number, number) for number in sorted(numbers))
             yield Rule(handle, action, protocol, ports, self._sets.name(*self._nodes(where)))
 
+    def _behind(self, one: Decided, cluster: ClusterId, alike: str) -> Iterator[Rule]:
+        """What denies those backends of a Service that are denied, behind its address."""
+        port, service = one.front.port, one.front.service.key
+        denied: dict[tuple[str, int], set[Address]] = defaultdict(set)
+        for rule, backend in one.denied:
+            denied[rule.handle, backend.port].add(backend.address)
+        own = f"Service {cluster} {service} {port.protocol}/{port.port} by {alike}"
+        fronts = []
+        if one.addresses:
+            fronts.append((self._sets.name(own, of_addresses(one.addresses)), port.port))
+        if port.node_port:
+            nodes = self._sets.name(*self._nodes(one.front.service.cluster))
+            fronts.append((nodes, port.node_port))
+        for (handle, number), addresses in sorted(denied.items()):
+            meaning = f"backends at {number} that {handle} denies of {own}"
+            peers = self._sets.name(meaning, of_addresses(addresses))
+            behind = Behind(peers, (PortRange(number, number),))
+            for dialled, at in fronts:
+                ports = (PortRange(at, at),)
+                yield Rule(handle, Action.DENY, port.protocol, ports, dialled, behind=behind)
+
     def _nodes(self, cluster: ClusterId) -> tuple[str, Ranges]:
         addresses = self._fronts.node_addresses.get(cluster, ())
         return f"nodes of {cluster}", of_addresses(addresses)
+
+
+def _reached(rules: Iterable[OrderedRule]) -> Iterator[OrderedRule]:
+    """The rules of a stage up to the one that decides over everything."""
+    for rule in rules:
+        yield rule
+        inbound = rule.direction is Direction.INBOUND
+        if rule.protocol is None and (rule.consumer if inbound else rule.provider).anyone:
+            return
 
 
 def _masquerading(front: Front) -> str:

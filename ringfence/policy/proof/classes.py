@@ -41,6 +41,7 @@ _ENDS = (
     (Axis.SOURCE, Axis.CAME_BY),
 )
 """Axes that rules ask together, so that most of the kinds on one of them are alone on the other."""
+_PLACES = {axis: place for place, axis in enumerate(Axis)}
 _Key = tuple[int, str]
 """A table, and a chain in it."""
 
@@ -177,10 +178,17 @@ class _Clauses:
         bases = set(flatten(*self.bases))
         for key, chain in self.chains.items():
             part = rows[:, chain.words]
-            part &= chain.through[bits.first(part & chain.settling(left))]
+            live = np.flatnonzero(part.any(axis=1))  # of many chains most rows meet few
+            if not len(live):
+                continue
+            some = part[live]
+            some &= chain.through[bits.first(some & chain.settling(left))]
             if key not in bases:
-                unreached = ~(rows & self._calls[key]).any(axis=1)
-                part[unreached] = 0
+                calls = self._calls[key]
+                words = np.flatnonzero(calls)
+                reached = (rows[np.ix_(live, words)] & calls[words]).any(axis=1)
+                some[~reached] = 0
+            part[live] = some
 
     def outcomes(self, side: int, rows: Bits) -> NDArray[np.uint8]:
         """What one table may do with each class, as the value of an `Outcome`."""
@@ -244,9 +252,8 @@ class _Chain:
         self.certain = np.ones(count + 1, dtype=np.bool_)
         self.returns = np.zeros(count + 1, dtype=np.bool_)
         self.callees = np.full(count + 1, -1)
-        asked = [(at, one.axis.value) for at, c in enumerate(clauses) for one in c.matches]
-        self._asking = np.array([at for at, _ in asked], dtype=np.intp)
-        self._asked = np.array([axis for _, axis in asked], dtype=np.str_)
+        asked = [_axes({one.axis for one in clause.matches}) for clause in clauses]
+        self._asked = np.array(asked, dtype=np.uint32)
         for at, clause in enumerate(clauses):
             self.certain[at] = clause.certain
             if isinstance(clause.verdict, Call):
@@ -257,13 +264,16 @@ class _Chain:
 
     def settling(self, left: Collection[Axis]) -> Bits:
         """The bits of clauses that decide whatever is on the axes left."""
-        asked = np.isin(self._asked, [axis.value for axis in left])
-        settles = self.certain[:-1] & ~self.returns[:-1]
-        settles[self._asking[asked]] = False
+        settles = self.certain[:-1] & ~self.returns[:-1] & (self._asked & _axes(left) == 0)
         found = np.zeros(self.through.shape[1], dtype="<u8")
         octets = np.packbits(settles, bitorder="little")
         found.view(np.uint8)[: len(octets)] = octets
         return found
+
+
+def _axes(some: Collection[Axis]) -> int:
+    """Axes as bits."""
+    return sum(1 << _PLACES[axis] for axis in some)
 
 
 def _among(starts: list[int], values: Ranges) -> NDArray[np.bool_]:

@@ -21,6 +21,10 @@ Matches = tuple[Match, ...]
 Json = Any
 _V4, _V6 = 4, 6
 _NFPROTO = {_V4: 2, _V6: 10}
+_DST_NAT = 32
+"""IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h."""
+_UNTRACKED = ((State.INVALID.value, State.UNTRACKED.value),)
+"""What no connection is known of."""
 _LOCAL = 2
 """RTN_LOCAL of linux/rtnetlink.h."""
 _STATES = {
@@ -78,6 +82,12 @@ def _state(value: Json) -> int:
     return _STATES[value].value
 
 
+def _translated(value: Json) -> int:
+    if value != _DST_NAT:
+        raise UnprovableError(f"asks for the status {shown(value)}, not for translated ones")
+    return 1
+
+
 def _bits(value: Json) -> int:
     found = 0
     for bit in value if isinstance(value, list) else [value]:
@@ -114,6 +124,8 @@ class Key:
     protocol: int | None = None
     number: Callable[[Json], int] = _integer
     spread: Callable[[int, int], Ranges] = _as_they_are
+    tracked: bool = False
+    """Whether it is a place in what is known of the packet's connection."""
 
 
 _META = {
@@ -145,6 +157,12 @@ _FIELDS = {
     },
 }  # fmt: skip
 _STATE = Key(Axis.STATE, number=_state)
+_TRANSLATED = Key(Axis.TRANSLATED, number=_translated, tracked=True)
+_DIALLED = {
+    "ip daddr": Key(Axis.DIALLED, _V4, number=partial(_address, _V4), tracked=True),
+    "ip6 daddr": Key(Axis.DIALLED, _V6, number=partial(_address, _V6), tracked=True),
+    "proto-dst": Key(Axis.DIALLED_PORT, tracked=True),
+}
 _TO_OWN = Key(Axis.TO_OWN, number=_local_route)
 
 
@@ -167,6 +185,10 @@ def _key(expression: Json) -> Key:
             return Key(Axis.FLAGS, protocol=TCP, number=_bits, spread=masked)
         case {"ct": {"key": "state", **others}} if not others:
             return _STATE
+        case {"ct": {"key": "status", **others}} if not others:
+            return _TRANSLATED
+        case {"ct": {"key": name, "dir": "original"}} if name in _DIALLED:
+            return _DIALLED[name]
         case {"fib": {"result": "type", "flags": ["daddr"]}}:
             return _TO_OWN
     raise UnprovableError(f"looks at {shown(expression)}, which no rule of ours does")
@@ -182,6 +204,10 @@ def conditions(keys: list[Key], operator: str, values: list[Json], family: int) 
         case [Key(axis=Axis.STATE), *_] if operator == "in":
             wanted = [bit for value in values for bit in _listed(value)]
             return conditions(keys, "==", wanted, family)
+        case [Key(axis=Axis.TRANSLATED)]:
+            if operator != "in":
+                raise UnprovableError("compares the whole status, which no rule of ours does")
+            return boxes(keys, values, family)
         case [Key(axis=Axis.FLAGS) as key] if operator == "in":
             none_set = _masked(_bits(_listed(values[0])), 0, 0)
             return [(*(_implied([key], family) or ()), Match(Axis.FLAGS, none_set, negated=True))]
@@ -257,7 +283,10 @@ def _implied(keys: list[Key], family: int) -> Matches | None:
     if any(key.family not in (None, family) for key in keys):
         return None
     protocols = {key.protocol: None for key in keys if key.protocol is not None}
-    return tuple(Match(Axis.PROTOCOL, ((one, one),)) for one in protocols)
+    asked = tuple(Match(Axis.PROTOCOL, ((one, one),)) for one in protocols)
+    if any(key.tracked for key in keys):
+        return (*asked, Match(Axis.STATE, _UNTRACKED, negated=True))
+    return asked
 
 
 def _listed(value: Json) -> list[Json]:

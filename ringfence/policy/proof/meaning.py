@@ -4,7 +4,7 @@ It is written from the contract (`ringfence/policy/program.py`) and from what mu
 not from what a back end renders: the two are held against each other.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.policy import Action, Direction
@@ -13,6 +13,7 @@ from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.policy.program import (
     NO_GUARDED,
+    Behind,
     Exposure,
     Gate,
     Guarded,
@@ -45,13 +46,14 @@ _V4, _V6 = 4, 6
 _ICMP_OF = {_V4: ICMP, _V6: ICMPV6}
 _OPENS_NOTHING = joined((n, n) for n in range(256) if n & FIN_SYN_RST_ACK != SYN)
 _RESETS = joined((n, n) for n in range(256) if n & RST)
+_TRACKED = Match(Axis.STATE, ((State.INVALID.value, State.UNTRACKED.value),), negated=True)
+"""Of other packets nothing is known but what they say themselves."""
 _LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
 _DHCP_AGENTS = (0xFF02 << 112 | 0x1_0002,) * 2
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415)."""
-_FRAGMENTATION_NEEDED = 3 << 8 | 4
-_PACKET_TOO_BIG = 2
-"""RFC 4443."""
-_NEIGHBOURS = (133, 134, 135, 136)
+_LINK_MULTICAST = (0xFF02 << 112, (0xFF03 << 112) - 1)
+_ROUTERS = (133, 134)
+_NEIGHBOURS = (135, 136)
 """RFC 4861, but for redirects."""
 _LISTENERS = (130, 131, 132, 143)
 """RFC 2710, RFC 3810."""
@@ -81,12 +83,19 @@ def meaning(
         for place, program in enumerate(as_programs(bound)):  # each must allow
             chain = f"{hook} {place}"
             hooks[hook] = (*hooks.get(hook, ()), chain)
-            chains[chain] = tuple(said.own_end(direction, binding.addresses, stated, program))
+            more = tuple(said.dhcp(direction)) if node else ()
+            judged = said.own_end(direction, binding.addresses, stated, program, more)
+            chains[chain] = tuple(judged)
     if node and node.received is not None:
         hooks["prerouting"] = ("received",)
         hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
+    parting = policy.parting() if node else {}
+    if parting:
+        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
+        chains["behind"] = tuple(said.behind(parting))
+        chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
     if node and policy.gate is not None:
         for hook, direction in (
             ("forward", Direction.OUTBOUND),
@@ -122,8 +131,9 @@ class _Meaning:
         addresses: tuple[Address, ...],
         stated: tuple[Rule, ...],
         program: ProgramId,
+        more: tuple[Clause, ...] = (),
     ) -> Iterator[Clause]:
-        """What the namespace itself is sent, or sends."""
+        """What the namespace itself is sent, or sends; `more` of it passes."""
         yield from _established()
         if direction is Direction.INBOUND:
             yield _passes("loopback", _is(Axis.FROM_LOOPBACK, 1))
@@ -137,7 +147,8 @@ class _Meaning:
             yield _passes("resets of what is rejected", related, *reset)
             yield _passes("loopback", _is(Axis.TO_LOOPBACK, 1))
             held = self._policy.control_plane
-        yield from self._neighbourhood(direction)
+        yield from self._neighbours()
+        yield from more
         yield from self._control_plane(held)
         yield from self._rules(stated, direction)
         yield Clause(
@@ -158,6 +169,52 @@ class _Meaning:
             if dialled is not None:
                 yield Clause((at, *dialled), Call("program"), "exposed")
         yield _passes("nothing exposed")
+
+    def behind(self, parting: Mapping[ProgramId, list[PodBinding]]) -> Iterator[Clause]:
+        """What pods dialled at Services of which they may not reach all, once it is translated."""
+        yield from _established()
+        for pods in parting.values():
+            for own in (_number(one) for pod in pods for one in pod.addresses if self._mine(one)):
+                both = _is(Axis.SOURCE, own), _is(Axis.DESTINATION, own)
+                yield _passes("a workload to itself", *both)
+        yield from self._control_plane(self._policy.control_plane, dialled=True)
+        for name, pods in parting.items():
+            numbers = [_number(one) for pod in pods for one in pod.addresses if self._mine(one)]
+            source = Match(Axis.SOURCE, joined((one, one) for one in numbers))
+            for one in self._policy.programs[name].parted:
+                sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
+                at = Match(Axis.DIALLED, self._spans(one.dialled))
+                matches = _is(Axis.TRANSLATED, 1), _TRACKED, source, at, *sent
+                yield Clause(matches, Call(f"{name} behind", goto=False), "parted")
+        yield _passes("others")
+
+    def answering(self, program: ProgramId) -> Iterator[Clause]:
+        """The rules of pods on what they dialled and who answers it; what they deny is answered."""
+        for rule in self._policy.programs[program].rules:
+            if rule.protocol in _ICMP_OF.values():
+                continue
+            behind = rule.behind or Behind(None, ())
+            asked = [
+                Match(axis, self._spans(held))
+                for axis, held in (
+                    (Axis.DIALLED, rule.peers),
+                    (Axis.SOURCE, rule.local),
+                    (Axis.DESTINATION, behind.peers),
+                )
+                if held is not None
+            ]
+            asked += [_is(Axis.PROTOCOL, rule.protocol)] if rule.protocol is not None else []
+            asked += [
+                Match(axis, joined((one.first, one.last) for one in ports))
+                for axis, ports in ((Axis.DIALLED_PORT, rule.ports), (Axis.PORT, behind.ports))
+                if ports
+            ]
+            if rule.action is Action.ALLOW:
+                yield Clause(tuple(asked), Outcome.RETURN, rule.handle)
+            else:
+                reset = *asked, _is(Axis.PROTOCOL, TCP)
+                yield Clause(reset, Outcome.RESET, rule.handle)
+                yield Clause(tuple(asked), Outcome.PROHIBITED, rule.handle)
 
     def gate(
         self, gate: Gate, hook: str, direction: Direction, released: Iterable[Passage]
@@ -180,7 +237,7 @@ class _Meaning:
 
     def program(self, program: ProgramId, direction: Direction) -> Iterator[Clause]:
         """The rules that decide in the end."""
-        return self._rules(self._policy.programs[program].rules, direction)
+        return self._rules(self._policy.programs[program].as_dialled, direction)
 
     def _rules(self, rules: Iterable[Rule], direction: Direction) -> Iterator[Clause]:
         ends = (Axis.SOURCE, Axis.DESTINATION)
@@ -211,14 +268,8 @@ class _Meaning:
             return (*matches, Match(Axis.PORT, spans))
         return (*matches, Match(Axis.HEAD, spans)) if protocol == _ICMP_OF[self._family] else None
 
-    def _neighbourhood(self, direction: Direction) -> Iterator[Clause]:
-        """Neighbour discovery (RFC 4890, section 4.4.1), path MTU and DHCP."""
-        icmp = _is(Axis.PROTOCOL, _ICMP_OF[self._family])
-        if self._family == _V4:
-            yield _passes("path MTU", icmp, _is(Axis.HEAD, _FRAGMENTATION_NEEDED))
-        else:
-            yield from self._neighbours()
-            yield _passes("path MTU", icmp, _messages(_PACKET_TOO_BIG))
+    def dhcp(self, direction: Direction) -> Iterator[Clause]:
+        """What a node or host needs to keep its address; a pod has its own from its CNI."""
         client, server = _DHCP[self._family]
         inbound = direction is Direction.INBOUND
         ports = (server, client) if inbound else (client, server)
@@ -229,20 +280,26 @@ class _Meaning:
         yield _passes("DHCP", _is(Axis.PROTOCOL, UDP), *asked)
 
     def _neighbours(self) -> Iterator[Clause]:
+        """Neighbour discovery (RFC 4890, section 4.4.1)."""
         if self._family == _V6:
             icmp = _is(Axis.PROTOCOL, ICMPV6)
-            for name, kinds, hops in (
-                ("neighbours", _NEIGHBOURS, 255),
-                ("listeners", _LISTENERS, 1),
+            on_link = Match(Axis.DESTINATION, (_LINK_LOCAL, _LINK_MULTICAST))
+            for name, where, kinds, hops in (
+                ("routers", (on_link,), _ROUTERS, 255),
+                ("neighbours", (), _NEIGHBOURS, 255),
+                ("listeners", (), _LISTENERS, 1),
             ):
-                yield _passes(name, icmp, _messages(*kinds), _is(Axis.HOPS, hops))
+                yield _passes(name, icmp, *where, _messages(*kinds), _is(Axis.HOPS, hops))
 
-    def _control_plane(self, ends: Iterable[tuple[Address, int]]) -> Iterator[Clause]:
+    def _control_plane(
+        self, ends: Iterable[tuple[Address, int]], *, dialled: bool = False
+    ) -> Iterator[Clause]:
+        to, at = (Axis.DIALLED, Axis.DIALLED_PORT) if dialled else (Axis.DESTINATION, Axis.PORT)
+        known = (_TRACKED,) if dialled else ()
         for address, port in ends:
             if self._mine(address):
-                to = _is(Axis.DESTINATION, _number(address))
-                sent = _is(Axis.PROTOCOL, TCP), _is(Axis.PORT, port)
-                yield Clause((to, *sent), Outcome.ACCEPT, CONTROL_PLANE)
+                sent = _is(to, _number(address)), _is(Axis.PROTOCOL, TCP), _is(at, port)
+                yield Clause((*known, *sent), Outcome.ACCEPT, CONTROL_PLANE)
 
     def _spans(self, held: SetId) -> Ranges:
         return self._of_networks(self._policy.sets[held])

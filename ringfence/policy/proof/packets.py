@@ -35,6 +35,11 @@ class Axis(Enum):
     """Bytes 0 and 1 of the transport header: the source port, or type and code of ICMP."""
     PORT = "port"
     """Bytes 2 and 3 of the transport header: the destination port."""
+    TRANSLATED = "translated"
+    """Whether its connection goes elsewhere than it was dialled."""
+    DIALLED_PORT = "port as dialled"
+    DIALLED = "dialled"
+    """The address that its connection was dialled at."""
     DESTINATION = "destination"
     SOURCE = "source"
     LEAVES_BY = "interface it leaves by"
@@ -43,7 +48,7 @@ class Axis(Enum):
 
     def size(self, family: int) -> int:
         """How many numbers there are on the axis."""
-        if self in (Axis.SOURCE, Axis.DESTINATION):
+        if self in (Axis.SOURCE, Axis.DESTINATION, Axis.DIALLED):
             return 1 << (32 if family == 4 else 128)  # noqa: PLR2004
         if self in (Axis.LEAVES_BY, Axis.CAME_BY):
             return 1 << 8 * _LONGEST_NAME
@@ -70,6 +75,8 @@ _SIZES = {
     Axis.HOPS: 256,
     Axis.HEAD: 65536,
     Axis.PORT: 65536,
+    Axis.TRANSLATED: 2,
+    Axis.DIALLED_PORT: 65536,
 }
 
 
@@ -162,6 +169,9 @@ class Packet:
             words.append("not a SYN")
         words += [f"hop limit {self._at(Axis.HOPS)}"] if self._at(Axis.HOPS) else []
         words.append(State(self._at(Axis.STATE)).name.lower())
+        if self._at(Axis.TRANSLATED):
+            dialled = self._address(Axis.DIALLED), self._at(Axis.DIALLED_PORT)
+            words.append("dialled at {} port {}".format(*dialled))
         told = (Axis.FROM_LOOPBACK, Axis.TO_LOOPBACK, Axis.TO_OWN)
         words += [axis.value for axis in told if self._at(axis)]
         for axis, word in ((Axis.CAME_BY, "from"), (Axis.LEAVES_BY, "to")):

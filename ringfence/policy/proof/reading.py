@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ringfence.policy.backends.marks import DROP_MARK, SILENCED_MARK
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.proof.matches import (
     Json,
@@ -40,6 +41,17 @@ _REJECTS = {
 }
 """NFT_REJECT_ICMPX_ADMIN_PROHIBITED of linux/netfilter/nf_tables.h, and how nft calls it."""
 _DENIES = (Outcome.DROP, *_REJECTS.values())
+_MARK = {"meta": {"key": "mark"}}
+_DROPS_SILENCED = [
+    {"match": {"op": "==", "left": _MARK, "right": SILENCED_MARK}},
+    {"mangle": {"key": _MARK, "value": DROP_MARK}},
+    {"drop": None},
+]
+"""What no packet meets but one that was silenced, and one whose sender gave it that mark."""
+_SILENCES = [{"silence": None}]
+"""Marks what came by no interface, and lets it vanish."""
+_SILENCED_AT = ("output", "postrouting")
+"""Where packets come by no interface."""
 _FEW = 2
 _MOST_ALTERNATIVES = 1 << 13
 """Of one rule: a pod may write what it likes into its table."""
@@ -127,6 +139,8 @@ class _Reader:
         for name, body in sorted(latest_first, key=lambda one: one[1].get("prio", 0)):
             if hook := body.get("hook"):
                 self._check(name, hook, body)
+                if self._last_resort(name):
+                    continue
                 base = f"{hook}: {name}"
                 if base in chains:
                     raise UnprovableError(f"no chain of ours is called {base!r}")
@@ -148,10 +162,36 @@ class _Reader:
                 f" after connection tracking ({_TRACKED}) and before translation ({_TRANSLATED})"
             )
 
+    def _silences(self) -> Outcome:
+        """What the rule may do that silences: who listens may give the packet back.
+
+        It is then for the chains that come later at the hook.
+        """
+        for hook in _SILENCED_AT:
+            places = [
+                (body["prio"], name)
+                for name, body in self._chains.items()
+                if body.get("hook") == hook
+            ]
+            last = [name for place, name in places if place == max(places)[0]]
+            if places and not (len(last) == 1 and self._last_resort(last[0])):
+                return Outcome.DROP | Outcome.ACCEPT
+        return Outcome.DROP
+
+    def _last_resort(self, name: str) -> bool:
+        """Whether a base chain does nothing but to drop what was silenced and given back."""
+        rules = [one["expr"] for one in self._rules.get(name, ())]
+        return self._chains[name].get("policy") == "accept" and rules == [_DROPS_SILENCED]
+
     def _chain(self, name: str) -> Iterable[Clause]:
         for rule in self._rules.get(name, ()):
+            if rule["expr"] == _DROPS_SILENCED:
+                continue
             comment = rule.get("comment")
             where = f"rule {rule['handle']} of chain {name}" + (f" ({comment})" if comment else "")
+            if rule["expr"] == _SILENCES:
+                yield Clause((), self._silences(), where, certain=False, rule=rule["handle"])
+                continue
             try:
                 for clause in self._rule(rule["expr"], where):
                     yield replace(clause, rule=rule["handle"])
@@ -297,7 +337,12 @@ def shortened(chains: Mapping[str, tuple[Clause, ...]]) -> dict[str, tuple[Claus
         name: tuple(clause for clause in clauses if not _jumps(clause, silent))
         for name, clauses in chains.items()
     }
-    ends = {name: clauses for name, clauses in spoken.items() if _ends(clauses)}
+    # What may deny as it is denied in the end adds nothing.
+    ends = {
+        name: tuple(clause for clause in clauses if clause.certain)
+        for name, clauses in spoken.items()
+        if _ends(clauses)
+    }
     return {
         name: tuple(said for clause in clauses for said in _said(clause, ends))
         for name, clauses in spoken.items()
@@ -328,7 +373,9 @@ def _ends(clauses: tuple[Clause, ...]) -> bool:
     return (
         0 < len(clauses) <= _FEW
         and not clauses[-1].matches
-        and all(clause.certain and clause.verdict in _DENIES for clause in clauses)
+        and clauses[-1].certain
+        and all(clause.verdict in _DENIES for clause in clauses)
+        and all(clause.certain or clause.verdict is clauses[-1].verdict for clause in clauses)
     )
 
 

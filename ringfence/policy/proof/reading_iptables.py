@@ -4,11 +4,12 @@ Never a guess: what is not known here, in a rule, a set or a jump, raises Unprov
 """
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from ringfence.model.protocol import ICMP, ICMPV6, SCTP, TCP, UDP
+from ringfence.policy.backends.marks import SILENCED_MARK, SILENT_QUEUE
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.proof.matches import Json, shown
 from ringfence.policy.proof.packets import (
@@ -17,6 +18,7 @@ from ringfence.policy.proof.packets import (
     Clause,
     Match,
     Outcome,
+    Packet,
     Ranges,
     State,
     Table,
@@ -41,14 +43,37 @@ _MODULES = frozenset({"addrtype", "comment", "conntrack", "hl", "icmp", "icmp6",
                       "set", "tcp", "udp"})  # fmt: skip
 """Those that without an option ask nothing; others (eui64, socket) match some packets even so."""
 _WITH_PORTS = frozenset({TCP, UDP, SCTP})
+_DROP, _SILENCED = "RINGFENCE-DROP", "RINGFENCE-SILENCED"
+_MARKS = f"-j MARK --set-xmark {SILENCED_MARK:#x}/0xffffffff"
+_VANISHES = f"-j NFQUEUE --queue-num {SILENT_QUEUE}"
+_DROPS_SILENCED = f"-m mark --mark {SILENCED_MARK:#x} -g {_DROP}"
+"""What no packet meets but one that was silenced, and one whose sender gave it that mark."""
 
 
 def read(objects: Iterable[Json], family: int) -> Table:
     """Our chains as `kernel.iptables` lists them, as far as packets of the family meet them.
 
-    Raises UnprovableError.
+    The number of a rule is its place among all that are listed, from 1. Raises UnprovableError.
     """
     return read_into(_Reader(family), objects, "iptables")
+
+
+def comment_of(text: str) -> str:
+    """The comment of a rule, empty for none."""
+    return next((word.values[0] for word in _words(text) if word.name == "--comment"), "")
+
+
+def holding(text: str, sets: Mapping[str, Json], packet: Packet) -> Iterator[tuple[str, str]]:
+    """The sets of addresses in which a rule looks for the packet, each element that holds it."""
+    for word in _words(text):
+        match word.name, word.values:
+            case "--match-set", (name, "src" | "dst" as side) if not word.negated:
+                number = packet.numbers[_ENDS[f"-{side[0]}"]]
+                for element in sets[name].get("elem", ()):
+                    held = f"{element['ip']}/{element['cidr']}"
+                    first, last = _block(held, packet.family)
+                    if first <= number <= last:
+                        yield name, element["ip"] if first == last else held
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +100,9 @@ class _Said:
 class _Reader:
     def __init__(self, family: int) -> None:
         self._family = family
-        self._chains: dict[str, list[str]] = {}
+        self._chains: dict[str, list[tuple[int, str]]] = {}
+        self._rules = 0
+        """So many were listed by now, of both families: the number of the last one."""
         self._sets: dict[str, Json] = {}
         self._jumps: list[tuple[str, str]] = []
         self._spans: dict[str, Ranges] = {}
@@ -87,13 +114,15 @@ class _Reader:
                     raise UnprovableError("the interface that is called lo is not the loopback")
             case "set":
                 self._sets[body["name"]] = body
+            case "rule":
+                self._rules += 1
+                if body["family"] == self._family:
+                    _, chain, text = f"{body['text']} ".split(" ", 2)
+                    self._chains[chain].append((self._rules, text.strip()))
             case _ if body["family"] != self._family:
                 pass
             case "chain":
                 self._chains.setdefault(body["name"], [])
-            case "rule":
-                _, chain, text = f"{body['text']} ".split(" ", 2)
-                self._chains[chain].append(text)
             case "jump":
                 self._jump(body)
 
@@ -115,21 +144,29 @@ class _Reader:
             passes = Clause((), Outcome.ACCEPT, f"the end of chain {chain}")
             chains[base] = (Clause((), Call(chain, goto=False), chain), passes)
             hooks.setdefault(hook, []).append(base)
-        # Twice: each denial has a chain that ends in the one that drops.
-        short = shortened({name: _told_once(held) for name, held in shortened(chains).items()})
+        # Each denial has a chain that ends in the one that drops, by way of the one that silences.
+        short = shortened(chains)
+        for _ in range(2):
+            short = shortened({name: _told_once(held) for name, held in short.items()})
         held = {hook: tuple(bases) for hook, bases in hooks.items()}
         return not_deep(Table(self._family, short, held))
 
-    def _chain(self, name: str, rules: Iterable[str]) -> Iterator[Clause]:
-        for place, text in enumerate(rules, start=1):
+    def _chain(self, name: str, rules: Iterable[tuple[int, str]]) -> Iterator[Clause]:
+        before = ""
+        for place, (number, text) in enumerate(rules, start=1):
             where = f"rule {place} of chain {name}"
+            if text == _VANISHES:
+                yield Clause((), self._vanishing(before), where, certain=False, rule=number)
+            before = text
+            if text in (_VANISHES, _DROPS_SILENCED):
+                continue
             try:
                 said = self._rule(text)
             except UnprovableError as error:
                 raise UnprovableError(f"{where}: {error}") from error
             if said.verdict is not None:
                 where += f" ({said.comment})" if said.comment else ""
-                yield Clause(tuple(said.matches), said.verdict, where, said.certain)
+                yield Clause(tuple(said.matches), said.verdict, where, said.certain, number)
 
     def _rule(self, text: str) -> _Said:
         said = _Said()
@@ -208,6 +245,16 @@ class _Reader:
             case _:
                 return False
         return not word.negated
+
+    def _vanishing(self, before: str) -> Outcome:
+        """What may become of what is let vanish: who listens may give it back.
+
+        Then POSTROUTING is to come, which knows it by the mark that the rule before gave it.
+        """
+        drops = [text for _, text in self._chains.get(_SILENCED, ())] == [_DROPS_SILENCED]
+        if drops and before == _MARKS and ("postrouting", _SILENCED) in self._jumps:
+            return Outcome.DROP
+        return Outcome.DROP | Outcome.ACCEPT
 
     def _held(self, name: str) -> Ranges:
         """The addresses in a set that does not change."""

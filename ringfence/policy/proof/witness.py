@@ -1,12 +1,13 @@
-"""Which rules of a table a packet meets, and which elements of the sets that they ask hold it."""
+"""Which of the rules in force a packet meets, and which elements of the sets they ask hold it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ringfence.model.address import Address, is_v4
 from ringfence.model.protocol import ICMP, ICMPV6
+from ringfence.policy.proof import reading_iptables
 from ringfence.policy.proof.matches import Json, boxes, conditions, keys_of
-from ringfence.policy.proof.packets import SYN, Axis, Packet, trace
+from ringfence.policy.proof.packets import SYN, Axis, Packet, Table, trace
 from ringfence.policy.proof.reading import element_of, read
 
 _SOME_PORT = 49152
@@ -15,7 +16,7 @@ _SOME_PORT = 49152
 
 @dataclass(frozen=True, slots=True)
 class MetElement:
-    """An element as nft prints it, and the mark that a map gives for it."""
+    """An element as nft or ipset prints it, and the mark that a map gives for it."""
 
     set: str
     text: str
@@ -24,7 +25,7 @@ class MetElement:
 
 @dataclass(frozen=True, slots=True)
 class MetRule:
-    """A rule by the kernel's number for it."""
+    """A rule by its number."""
 
     handle: int
     elements: tuple[MetElement, ...]
@@ -53,18 +54,37 @@ def met(objects: Sequence[Json], hook: str, packet: Packet) -> tuple[MetRule, ..
 
     Raises UnprovableError where the table holds anything whose meaning is not known.
     """
-    table = read(objects, packet.family)
+    judging = _judging(read(objects, packet.family), hook, packet)
     rules = {found["rule"]["handle"]: found["rule"] for found in objects if "rule" in found}
-    sets = {
+    sets = _sets(objects)
+    return tuple(
+        MetRule(handle, tuple(_holding(rules[handle]["expr"], sets, packet))) for handle in judging
+    )
+
+
+def met_of_iptables(objects: Sequence[Json], hook: str, packet: Packet) -> tuple[MetRule, ...]:
+    """The same of iptables, as `kernel.iptables` lists it; a rule's number is its place there."""
+    judging = _judging(reading_iptables.read(objects, packet.family), hook, packet)
+    texts = [found["rule"]["text"] for found in objects if "rule" in found]
+    sets = _sets(objects)
+    held = {at: reading_iptables.holding(texts[at - 1], sets, packet) for at in judging}
+    return tuple(
+        MetRule(at, tuple(MetElement(name, text, None) for name, text in elements))
+        for at, elements in held.items()
+    )
+
+
+def _judging(table: Table, hook: str, packet: Packet) -> list[int]:
+    return [clause.rule for clause in trace(table, hook, packet) if clause.rule]
+
+
+def _sets(objects: Sequence[Json]) -> dict[str, Json]:
+    return {
         body["name"]: body
         for found in objects
         for kind, body in found.items()
         if kind in ("set", "map")
     }
-    handles = (clause.rule for clause in trace(table, hook, packet) if clause.rule)
-    return tuple(
-        MetRule(handle, tuple(_holding(rules[handle]["expr"], sets, packet))) for handle in handles
-    )
 
 
 def _holding(

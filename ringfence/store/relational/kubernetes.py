@@ -15,6 +15,17 @@ async def enforced_clusters(connection: AsyncConnection, tenant: TenantId) -> tu
     return tuple(ClusterId(row.kubernetes_cluster) for row in rows)
 
 
+async def switch_enforced_cluster(
+    connection: AsyncConnection, tenant: TenantId, cluster: ClusterId, actor: str, since_ns: int
+) -> bool:
+    """Enforce a cluster's policies if they are not, else no more; whether they are from now on."""
+    if cluster in await enforced_clusters(connection, tenant):
+        await remove_enforced_cluster(connection, tenant, cluster)
+        return False
+    await add_enforced_cluster(connection, tenant, cluster, actor, since_ns)
+    return True
+
+
 async def add_enforced_cluster(
     connection: AsyncConnection, tenant: TenantId, cluster: ClusterId, actor: str, since_ns: int
 ) -> None:

@@ -139,6 +139,7 @@ trials = Table(
     Column("until_ns", BigInteger, nullable=False),
     Column("nodes", JSON),  # [[kubernetes_cluster, node], …]; null: all
     Column("threshold", Float),  # of a staged one; null: somebody has to confirm
+    Column("kubernetes_cluster", Text),  # whose own policies are on trial; null: the set is
 )
 
 enforced_kubernetes_clusters = Table(

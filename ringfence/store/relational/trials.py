@@ -1,4 +1,4 @@
-"""Which change of the enforced set is on trial, if one is."""
+"""Which change of what is enforced is on trial, if one is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ class Trial:
     `revision` and `previous` are the two sets'; it began when the former was enforced. A staged one
     is in force at its `nodes` alone, and kept if no more than `threshold` of their conversations
     are dropped unforeseen, 0.01 for 1 %; one of all nodes (None) is kept if somebody confirms it.
+
+    With a `cluster`, it is whether the policies of that Kubernetes cluster are enforced that is on
+    trial, of all nodes; both revisions are that of the set as the trial began.
     """
 
     revision: int
@@ -24,6 +27,14 @@ class Trial:
     until_ns: int
     nodes: tuple[tuple[ClusterId, NodeName], ...] | None = None
     threshold: float | None = None
+    cluster: ClusterId | None = None
+
+    @property
+    def what(self) -> str:
+        """What is on trial, as people are told."""
+        if self.cluster is None:
+            return f"revision {self.revision}"
+        return f"the change for Kubernetes cluster {self.cluster}"
 
 
 async def load_trial(connection: AsyncConnection, tenant: TenantId) -> Trial | None:
@@ -31,7 +42,9 @@ async def load_trial(connection: AsyncConnection, tenant: TenantId) -> Trial | N
     row = (await connection.execute(select(held).where(held.c.tenant == tenant))).one_or_none()
     if row is None:
         return None
-    return Trial(row.revision, row.previous, row.until_ns, _nodes(row.nodes), row.threshold)
+    cluster = None if row.kubernetes_cluster is None else ClusterId(row.kubernetes_cluster)
+    nodes = _nodes(row.nodes)
+    return Trial(row.revision, row.previous, row.until_ns, nodes, row.threshold, cluster)
 
 
 def _nodes(stored: Sequence[Sequence[str]] | None) -> tuple[tuple[ClusterId, NodeName], ...] | None:
@@ -50,6 +63,7 @@ async def begin_trial(connection: AsyncConnection, tenant: TenantId, trial: Tria
             until_ns=trial.until_ns,
             nodes=None if trial.nodes is None else [list(node) for node in trial.nodes],
             threshold=trial.threshold,
+            kubernetes_cluster=trial.cluster,
         )
     )
 

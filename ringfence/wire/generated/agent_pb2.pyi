@@ -563,9 +563,9 @@ class KernelRule(_message.Message):
     COUNTED_FIELD_NUMBER: _builtins.int
     chain: _builtins.str
     handle: _builtins.int
-    """the kernel's number for it"""
+    """the kernel's number for it; of iptables, its place"""
     text: _builtins.str
-    """as nft prints it, counters included"""
+    """as nft or iptables-save prints it, counters included"""
     comment: _builtins.str
     """the policy's handle; empty for rules of our own, and lookups"""
     packets: _builtins.int
@@ -653,7 +653,7 @@ class MetElement(_message.Message):
     DENIED_PACKETS_FIELD_NUMBER: _builtins.int
     set: _builtins.str
     element: _builtins.str
-    """as nft prints it"""
+    """as nft or ipset prints it"""
     denied_packets: _builtins.int
     """of those remembered now, by the element's mark"""
     def __init__(

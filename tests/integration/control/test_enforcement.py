@@ -39,9 +39,9 @@ from tests.integration.world import stream
 from tests.unit.control.shop import CLUSTER, DB, DOCUMENTS, FRONT, NODE, item
 
 
-async def publish(stub: ControlPlaneStub, items: Iterable[Item]) -> None:
+async def publish(stub: ControlPlaneStub, items: Iterable[Item], at_ns: int = 0) -> None:
     """Tell that just these items exist."""
-    at_ns = time.time_ns()
+    at_ns = at_ns or time.time_ns()
 
     async def events() -> AsyncIterator[wire.InventoryEvent]:
         same = {"kubernetes_cluster": CLUSTER, "at_ns": at_ns}

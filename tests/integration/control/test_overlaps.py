@@ -36,21 +36,25 @@ Answer = Coroutine[Any, Any, Any]
 async def meanwhile(
     monkeypatch: pytest.MonkeyPatch,
     place: tuple[ModuleType, str],
-    first: Answer,
+    first: Callable[[], Answer],
     second: Callable[[], Answer],
 ) -> tuple[Any, Any]:
-    """Do the second while the first is in a function of a module; what both answered."""
+    """Do the second while the first is in a function of a module first; what both answered.
+
+    Neither is begun by the caller: one that nothing awaits would fail whatever test runs later.
+    """
     module, name = place
     real, came, go_on = getattr(module, name), threading.Event(), threading.Event()
 
     def held_up(*given: Any) -> Any:
-        came.set()
-        assert go_on.wait(30)
+        if not came.is_set():
+            came.set()
+            assert go_on.wait(30)
         return real(*given)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, name, held_up)
-        task = asyncio.create_task(first)
+        task = asyncio.create_task(first())
         try:
             assert await asyncio.to_thread(came.wait, 30)
             then = await second()
@@ -84,12 +88,52 @@ async def test_what_is_deleted_while_enforcing_it_is_planned_is_not_enforced(
     enforced, deleted = await meanwhile(
         monkeypatch,
         (planning_module, "affected"),
-        enforce(world, version),
+        lambda: enforce(world, version),
         lambda: world.http.delete(f"/api/v1/documents/{gone}"),
     )
     assert deleted.status_code == 204
     assert enforced.status_code == 409, enforced.text
     assert (await world.ok("GET", "/enforcement"))["revision"] == 0
+
+
+async def test_a_quarantine_waits_for_no_plan(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(world)
+    enforced, set_ = await meanwhile(
+        monkeypatch,
+        (planning_module, "affected"),
+        lambda: enforce(world, 1),
+        lambda: world.http.post("/api/v1/quarantines", json={"workload": "shop/db"}),
+    )
+    assert set_.is_success, set_.text
+    assert enforced.is_success, enforced.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "refused"),
+    [
+        ("enforcement", {"workspaces": [{"name": "front", "version": 2}]}, "meanwhile"),
+        (
+            "enforcement/kubernetes",
+            {"kubernetes_cluster": "lab", "confirm_seconds": 60},
+            "on trial",
+        ),
+    ],
+)
+async def test_what_is_enforced_while_another_is_planned_stands(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, body: object, refused: str
+) -> None:
+    await prepare(world)
+    enforced, other = await meanwhile(
+        monkeypatch,
+        (planning_module, "affected"),
+        lambda: enforce(world, 1),
+        lambda: world.http.post(f"/api/v1/{path}", json=body),
+    )
+    assert other.is_success, other.text
+    assert enforced.status_code == 409
+    assert refused in enforced.text
 
 
 async def test_an_enforced_set_without_meaning_stands_in_the_way_of_nothing(world: World) -> None:
@@ -129,7 +173,7 @@ async def test_a_rule_that_is_removed_meanwhile_grants_nothing(
     requests, _ = await meanwhile(
         monkeypatch,
         (requests_module, "needed"),
-        apply(world, workspace("front", TO_DB)),
+        lambda: apply(world, workspace("front", TO_DB)),
         lambda: world.ok("DELETE", f"/approval-rules/{rule}"),
     )
     assert [one["state"] for one in requests] == ["pending"]
@@ -153,7 +197,7 @@ async def test_approving_brings_no_deleted_workspace_back(
     approved, deleted = await meanwhile(
         monkeypatch,
         (requests_module, "needed"),
-        world.http.post(f"/api/v1/requests/{request['id']}/approve", json={}),
+        lambda: world.http.post(f"/api/v1/requests/{request['id']}/approve", json={}),
         delete,
     )
     assert approved.status_code == 409

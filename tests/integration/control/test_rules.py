@@ -66,7 +66,7 @@ def kernel_of(directive: wire.Directive, question: wire.Inspection) -> wire.Insp
     (program,) = pod.inbound
     rules = []
     for number, rule in enumerate(policy.programs[program].rules, 1):
-        peers = f"ip saddr @rf_{rule.peers}_4 " if rule.peers else ""
+        peers = f"ip saddr @rf_{rule.peers}_4_0123abcd " if rule.peers else ""
         ports = "".join(f"tcp dport {ports} " for ports in rule.ports)
         text = f'{peers}{ports}counter packets 7 bytes 420 accept comment "{rule.handle}"'
         rules.append(

@@ -256,3 +256,25 @@ async def test_a_stage_needs_nodes_that_are_there(staged: Staged) -> None:
     assert (code, "use --confirm instead" in said) == (3, True)
     code, _, said = await staged.world.run("enforce", "shop", "--stage", "n1", "--threshold", "1")
     assert (code, "write a percentage" in said) == (3, True)
+
+
+async def test_why_goes_by_what_each_end_enforces(staged: Staged) -> None:
+    await staged.try_it()
+    note = "n2 is outside the stage of revision 2: it still enforces shop@p1"
+
+    async def why(provider: str, port: int, **more: str) -> tuple[bool, int, list[str]]:
+        """Whether it is allowed, the version that decides at the provider, and what is noted."""
+        asked = {"source": A, "destination": provider, "port": port, **more}
+        answer = await staged.world.ok("GET", "/why", params=asked)
+        ends = answer["connections"][0]["ends"]
+        return answer["allowed"], ends[1]["deciding"]["version"], answer["notes"]
+
+    assert [await why(B, 3306), await why(B, 3307)] == [(False, 2, []), (True, 2, [])]
+    far = "10.0.0.8"
+    assert [await why(far, 3306), await why(far, 3307)] == [(True, 1, [note]), (False, 1, [note])]
+    assert await why(far, 3307, **{"with": "shop@p2"}) == (True, 2, [])
+    for place, notes in ((far, [note]), (B, [])):
+        reached = await staged.world.ok("GET", "/reach", params={"workload": place})
+        assert reached["notes"] == notes
+    await staged.world.ok("POST", "/enforcement/confirm", json={})
+    assert await why(far, 3307) == (True, 2, [])

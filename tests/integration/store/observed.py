@@ -26,6 +26,7 @@ from tests.integration.world import (
     SECOND,
     START,
     Agent,
+    Socket,
     timeline,
 )
 
@@ -119,20 +120,37 @@ def pod_to_service(backend: str) -> tuple[Agent, ...]:
     return one, two
 
 
-def node_port_same_node(source: str) -> tuple[Agent, ...]:
+def node_port_same_node(source: str, front: Socket = (NODE1, 31095)) -> tuple[Agent, ...]:
     one = Agent("node1")
-    one.saw(NODE, 2, OUTSIDE, (NODE1, 31095))
-    one.saw(POD, 7, source, (FRONT, 8079), (OUTSIDE, (NODE1, 31095)))
+    one.saw(NODE, 2, OUTSIDE, front)
+    one.saw(POD, 7, source, (FRONT, 8079), (OUTSIDE, front))
     return (one,)
 
 
-def node_port_elsewhere() -> tuple[Agent, ...]:
+def node_port_elsewhere(front: Socket = (NODE2, 31095)) -> tuple[Agent, ...]:
     one, two = Agent("node1"), Agent("node2")
-    two.saw(NODE, 2, OUTSIDE, (NODE2, 31095))
-    two.saw(NODE, 2, NODE2, (FRONT, 8079), (OUTSIDE, (NODE2, 31095)))
+    two.saw(NODE, 2, OUTSIDE, front)
+    two.saw(NODE, 2, NODE2, (FRONT, 8079), (OUTSIDE, front))
     one.saw(NODE, 2, NODE2, (FRONT, 8079))
     one.saw(POD, 7, NODE2, (FRONT, 8079))
     return one, two
+
+
+def pod_to_balancer(front: Socket) -> tuple[Agent, ...]:
+    """The pod's own node translates, and masquerades."""
+    one, two = Agent("node1"), Agent("node2")
+    two.saw(POD, 9, CARTS2, front)
+    two.saw(NODE, 2, NODE2, (FRONT, 8079), (CARTS2, front))
+    one.saw(NODE, 2, NODE2, (FRONT, 8079))
+    one.saw(POD, 7, NODE2, (FRONT, 8079))
+    return one, two
+
+
+def dropped_at_balancer(front: Socket) -> tuple[Agent, ...]:
+    two = Agent("node2")
+    two.saw(NODE, 2, OUTSIDE, front, answered=0)
+    two.dropped(OUTSIDE, front, observer=NODE, pod="")
+    return (two,)
 
 
 def pod_to_outside() -> tuple[Agent, ...]:

@@ -9,6 +9,7 @@ import pytest
 from ringfence.control.analysis import connections_of
 from ringfence.flows.connections import records
 from ringfence.inventory.snapshot import NOWHERE
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address
 from ringfence.model.protocol import UDP
 from ringfence.store.flows import FlowStore
@@ -18,10 +19,12 @@ from tests.integration.store.observed import (
     NODE,
     POD,
     WINDOW,
+    dropped_at_balancer,
     insert,
     keep,
     node_port_elsewhere,
     node_port_same_node,
+    pod_to_balancer,
     pod_to_outside,
     pod_to_pod_across,
     pod_to_pod_same_node,
@@ -33,9 +36,11 @@ from tests.integration.world import (
     CARTS,
     CARTS2,
     CARTS_IP,
+    CLUSTER,
     DB,
     FRONT,
     GATEWAY1,
+    ITEMS,
     NODE1,
     NODE2,
     OUTSIDE,
@@ -119,6 +124,36 @@ async def test_each_path_leaves_its_records(
     )
     assert list(ends) == [judged]
     snapshot = HISTORY.at(START)
+    (at,) = connections_of(seen, snapshot).node_item.tolist()
+    assert (snapshot.items[at].name if at != NOWHERE else None) == receiver
+
+
+BALANCER = ("198.51.100.7", 80)
+
+
+@pytest.mark.parametrize(
+    ("agents", "judged", "receiver"),
+    [
+        (node_port_same_node(OUTSIDE, BALANCER), (OUTSIDE, FRONT), "node1"),
+        (node_port_elsewhere(BALANCER), (OUTSIDE, FRONT), "node2"),
+        (pod_to_balancer(BALANCER), (CARTS2, FRONT), "node2"),
+        (dropped_at_balancer(BALANCER), (OUTSIDE, BALANCER[0]), "node2"),
+    ],
+)
+async def test_who_translates_has_received_for_a_load_balancer(
+    store: FlowStore, agents: Any, judged: Any, receiver: str
+) -> None:
+    *others, front_end = ITEMS
+    assert front_end.service
+    spec = replace(front_end.service, external_addresses=(address(BALANCER[0]),))
+    history = Timeline()
+    history.replace(START - 60 * SECOND, CLUSTER, (*others, replace(front_end, service=spec)))
+    reports = (agent.report(f"b{number}") for number, agent in enumerate(agents))
+    await keep(store, *reports, history=history)
+    seen = records(await store.query(HOPS, WINDOW))
+    (ends,) = zip(text(seen, "first_consumer"), text(seen, "provider"), strict=True)
+    assert ends == judged
+    snapshot = history.at(START)
     (at,) = connections_of(seen, snapshot).node_item.tolist()
     assert (snapshot.items[at].name if at != NOWHERE else None) == receiver
 

@@ -1,5 +1,6 @@
 """What an agent makes of a window, without a kernel."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from ringfence.agent.agent import Agent
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
+from ringfence.agent.held import Outcome
 from ringfence.agent.plan import Order
 from ringfence.agent.pods import node
 from ringfence.flows.record import FLOW_DTYPE
@@ -111,3 +113,39 @@ async def test_a_newer_order_waits_for_no_proof_of_an_older_one(
     assert (proved, agent._enforced) == ([older], 0)
     await agent._enforce()
     assert (proved, agent._enforced) == ([older, newer, newer], 2)
+
+
+@pytest.mark.parametrize(
+    ("heard", "written"),
+    [
+        pytest.param([7], [7], id="the same, as a new session tells it"),
+        pytest.param([8, 8], [7, 8], id="a newer one, told twice"),
+        pytest.param([8, 7], [7, 8, 7], id="a newer one, and the one before again"),
+    ],
+)
+async def test_what_is_heard_while_rules_are_proved_is_enforced_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[int], written: list[int]
+) -> None:
+    agent = made(tmp_path)
+    begun: list[int] = []
+
+    def steps(order: Order, *_: object) -> Iterator[None]:
+        begun.append(order.revision)
+        if heard:
+            agent._orders._order = Order(heard.pop(0), None)
+        yield
+        agent._enforcer.outcome = Outcome(order.revision, frozenset(), {})
+
+    monkeypatch.setattr(Capture, "know", lambda *_: None)
+    monkeypatch.setattr(agent._enforcer, "steps", steps)
+    agent._orders._order = Order(7, None)
+    look = asyncio.create_task(agent._look())
+    try:
+        async with asyncio.timeout(20):
+            while heard or agent._enforced != written[-1]:
+                agent._look_now.set()
+                await asyncio.sleep(0.01)
+    finally:
+        look.cancel()
+        await asyncio.gather(look, return_exceptions=True)
+    assert begun == written

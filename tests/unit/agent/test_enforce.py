@@ -13,6 +13,7 @@ from ringfence.agent.plan import plan
 from ringfence.agent.pods import Place
 from ringfence.kernel import nft
 from ringfence.kernel.drops import DROP_DTYPE
+from ringfence.kernel.libnftables import NftError
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
@@ -39,6 +40,8 @@ NODE, POD, FREE, ODD = (
 class Recorder:
     """A back end that writes down for whom it renders, and cannot express one of them."""
 
+    keeps_drops = True
+
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
         if binding.uid == "odd":
             raise UnsupportedError("cannot be said")
@@ -49,7 +52,13 @@ class Recorder:
     ) -> Ruleset:
         return Ruleset("chain node" if policy.binding.inbound else "", {}, (), {})
 
+    def sayable(self, policy: NodePolicy) -> NodePolicy:
+        return policy
+
     def transaction(self, desired: Ruleset, previous: Ruleset | None) -> str:
+        raise NotImplementedError
+
+    def text(self, ruleset: Ruleset) -> str:
         raise NotImplementedError
 
 
@@ -86,7 +95,7 @@ def test_a_namespace_whose_counters_cannot_be_read_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(path: Path, *, elements: bool) -> None:
-        raise nft.NftError("out of memory")
+        raise NftError("out of memory")
 
     monkeypatch.setattr(nft, "list_table", refuse)
     enforcer = Enforcer(Recorder())

@@ -247,3 +247,22 @@ def test_a_folder_without_manifests(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text(WEB)
     done = CliRunner().invoke(app, ["connectivity", "--dir", str(tmp_path)])
     assert isinstance(done.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    "asked", [("--focus", "nosuch"), ("--focus", "web", "--focus-peer", "shop/nosuch")]
+)
+def test_a_workload_that_there_is_not_is_an_error(
+    tmp_path: Path,
+    asked: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "all.yaml").write_text(WEB)
+    argv = ["ringfence", "netpol", "connectivity", "--dir", str(tmp_path), *asked]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == FAILED
+    said = f"error: there is no workload {asked[-1]} in {tmp_path}\n"
+    assert capsys.readouterr() == ("", said)

@@ -44,12 +44,22 @@ async def test_no_error_ends_it() -> None:
 
 async def test_an_alarm_rings_at_the_next_instant() -> None:
     rung = asyncio.Event()
-    alarm = Alarm(rung.set)
+    alarm = Alarm(time.time_ns, rung.set)
     now_ns = time.time_ns()
     alarm.set([now_ns - 1, now_ns], now_ns)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await rung.wait()
     alarm.set([now_ns + 10**7, now_ns + 10**15], now_ns)
+    async with asyncio.timeout(30):
+        await rung.wait()
+
+
+async def test_an_alarm_rings_when_the_clock_is_set_past_the_instant() -> None:
+    """As it is after the machine slept, too."""
+    rung, now_ns = asyncio.Event(), 10**18
+    alarm = Alarm(lambda: now_ns, rung.set)
+    alarm.set([now_ns + 3600 * 10**9], now_ns)
+    now_ns += 3600 * 10**9
     async with asyncio.timeout(30):
         await rung.wait()

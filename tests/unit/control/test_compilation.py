@@ -1,5 +1,7 @@
 """What stands compiled is brought up to date no further than a change reaches."""
 
+from dataclasses import replace
+
 import pytest
 
 from ringfence.control.compilation import Standing
@@ -7,11 +9,15 @@ from ringfence.control.judged import JudgedBy
 from ringfence.inventory.living import News
 from ringfence.model.ids import RevisionId, Version
 from ringfence.model.policy import Direction
+from ringfence.model.quarantine import Quarantine
+from ringfence.model.query import parse
+from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import compiler
 from ringfence.policy.moment import Moment
 from ringfence.policy.nodes import Surroundings
 from ringfence.policy.order import Entry, entry_rules
+from ringfence.policy.program import decode
 from tests.unit.control.shop import DB, FRONT, NODE, item
 from tests.unit.control.test_plan import SHOP, TREE
 
@@ -34,7 +40,13 @@ class Compiling:
 
         monkeypatch.setattr(compiler, "entry_rules", noted)
 
-    def told(self, *items: Item, gone: Item | None = None, at_ns: int = 0) -> list[str]:
+    def told(
+        self,
+        *items: Item,
+        gone: Item | None = None,
+        at_ns: int = 0,
+        judged_by: JudgedBy = JUDGED_BY,
+    ) -> list[str]:
         """The entries that are translated when items are so."""
         self._translated.clear()
         self._revision += 1
@@ -42,7 +54,7 @@ class Compiling:
         if gone:
             news[gone.key] = None
         told: News = news  # type: ignore[assignment]
-        self._standing.compile(JUDGED_BY, told, Moment(at_ns))
+        self._standing.compile(judged_by, told, Moment(at_ns))
         return list(self._translated)
 
 
@@ -74,6 +86,18 @@ def test_a_node_that_comes_compiles_everything(compiling: Compiling) -> None:
     assert compiling.told(item(ItemKind.NODE, "n2", "192.0.2.2")) == EVERYTHING
 
 
+def test_documents_that_are_read_anew_and_say_the_same_translate_nothing(
+    compiling: Compiling,
+) -> None:
+    def read(*scopes: Scope) -> JudgedBy:
+        return replace(JUDGED_BY, tree=ScopeTree(scopes, TREE.filters.values()))
+
+    assert compiling.told(judged_by=read(*TREE.preorder())) == []
+    root, *others = TREE.preorder()
+    moved = replace(root, query=parse('name = "front" or name = "db"'))
+    assert compiling.told(judged_by=read(moved, *others)) == EVERYTHING
+
+
 def test_after_an_error_everything_is_compiled(
     compiling: Compiling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,3 +109,12 @@ def test_after_an_error_everything_is_compiled(
         with pytest.raises(RuntimeError):
             compiling.told(item(ItemKind.POD, "cart", "10.0.0.3"))
     assert compiling.told() == EVERYTHING
+
+
+def test_a_quarantine_holds_though_the_clock_is_set_back() -> None:
+    apart = Quarantine(NODE.cluster, "shop/front", parse('name = "front"'), (), "", "admin", 1000)
+    judged_by, standing = JudgedBy(TREE, (), quarantines=(apart,)), Standing(Surroundings())
+    news: News = {one.key: (RevisionId(1), one) for one in (NODE, FRONT, DB)}
+    for at_ns in (1000, 900):
+        (encoded,) = standing.compile(judged_by, news, Moment(at_ns)).nodes.values()
+        assert [pod.name for pod in decode(encoded).pods] == ["front"]

@@ -1,11 +1,15 @@
 """The answer to why names the fail-safes that the kernel has, at the ends where it has them."""
 
+from dataclasses import replace
+
 import pytest
 
-from ringfence.control.why import Question, why
+from ringfence.control.why import Question, Side, why
 from ringfence.model.address import parse_address, parse_network
+from ringfence.model.policy import CidrEnd, ServiceEnd
 from ringfence.model.protocol import TCP
 from ringfence.model.verdict import EndRole
+from ringfence.model.workload import TrafficPolicy
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.failsafe import NodeAccess
 from tests.golden import shop
@@ -48,9 +52,48 @@ def test_fail_safes_are_those_of_the_kernels_chains(
     policy_set = shop.policy_set(items=ITEMS)
     compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
     question = Question(source, destination, TCP, port)
-    (connection,) = why(policy_set, (), compiled, question).connections
+    (connection,) = why(Side(policy_set, (), compiled), question).connections
     assert {end.verdict.role: end.fail_safe for end in connection.ends} == expected
     assert connection.allowed is all(expected.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "dialled", "port", "allowed", "decides"),
+    [
+        ("203.0.113.9", "198.51.100.7", 80, True, "web"),
+        ("203.0.114.9", "198.51.100.7", 80, False, None),
+        # Source ranges hold for the load balancer alone.
+        ("203.0.114.9", "192.0.2.77", 80, True, "web"),
+        ("203.0.114.9", "192.0.2.2", 22, True, "web"),
+    ],
+)
+def test_source_ranges_keep_out_whomever_policies_allow(
+    source: str, dialled: str, port: int, allowed: bool, decides: str | None
+) -> None:
+    assert SERVICE.service
+    ingress, external = parse_address("198.51.100.7"), parse_address("192.0.2.77")
+    spec = replace(
+        SERVICE.service,
+        external_addresses=(external, ingress),
+        external_traffic_policy=TrafficPolicy.LOCAL,
+        balancer_addresses=(ingress,),
+        source_ranges=(parse_network("203.0.113.0/24"), parse_network("::/0")),
+    )
+    anyone = CidrEnd((parse_network("0.0.0.0/0"),))
+    policy_set = shop.policy_set(
+        shop.allow("web", anyone, ServiceEnd("sock-shop", "web"), 80),
+        items=(*ITEMS[:-1], replace(SERVICE, service=spec)),
+    )
+    compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
+    asked = Question(source, dialled, TCP, port)
+    (one,) = why(Side(policy_set, (), compiled), asked).connections
+    assert one.allowed is allowed
+    assert bool(one.kept_out) is not allowed
+    (node,) = (end.verdict.deciding for end in one.ends if end.verdict.role is EndRole.NODE)
+    assert node
+    assert node.policy == decides
+    policies = {end.verdict.deciding.policy for end in one.ends if end.verdict.deciding}
+    assert policies == {"web", decides}
 
 
 def test_a_denial_tells_where_the_kernel_is_wider() -> None:
@@ -61,7 +104,7 @@ def test_a_denial_tells_where_the_kernel_is_wider() -> None:
     compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
     ungoverned_port = Question("198.51.100.1", "192.0.2.2", TCP, 22)
     denied, direct = (
-        why(policy_set, (), compiled, asked)
+        why(Side(policy_set, (), compiled), asked)
         for asked in (ungoverned_port, Question("198.51.100.1", "10.244.1.10", TCP, 8080))
     )
     (note,) = denied.notes

@@ -1,8 +1,10 @@
 """An inventory that changes: positions, choices, and who holds an address."""
 
+from dataclasses import replace
+
 from ringfence.inventory.living import Living
 from ringfence.inventory.ports import DeclaredPorts
-from ringfence.inventory.snapshot import NOWHERE
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, RevisionId, item_key
@@ -53,6 +55,16 @@ def test_a_query_is_told_of_only_where_it_chooses_another() -> None:
     assert there.change(moved)[1] == set(), "told again"
 
 
+def test_of_two_pods_with_one_address_that_holds_it_which_came_to_it_last() -> None:
+    """Revisions, which have no order, do not tell."""
+    first, second = replace(A, since_ns=1), replace(B, addresses=A.addresses, since_ns=2)
+    for revisions in ((7, 8), (8, 7)):
+        pairs = [(RevisionId(n), one) for n, one in zip(revisions, (first, second), strict=True)]
+        there, then = Living(pairs), Snapshot(pairs)
+        assert there.holder(A.addresses[0]) == there.position(B.key)
+        assert then.at(A.addresses[0]) == then.position(B.key)
+
+
 def test_of_two_holders_the_later_counts() -> None:
     there, held = living(), A.addresses[0]
     there.change({B.key: (RevisionId(9), pod("b", "carts"))})
@@ -87,3 +99,17 @@ def test_a_port_is_declared_as_long_as_somebody_declares_it() -> None:
     assert ports.of(EAST) == {(TCP, 81)}
     assert ports.take({other.key: None})
     assert ports.of(EAST) == frozenset()
+
+
+def test_of_two_nodes_by_one_name_each_may_go() -> None:
+    """A node that was made anew is told beside the old one for a while."""
+    first, second = (
+        Item(item_key(EAST, "node", uid), ItemKind.NODE, EAST, "", "n1", (), {}) for uid in "12"
+    )
+    pairs = [(RevisionId(at), one) for at, one in enumerate((first, second, A), 1)]
+    there = Living(pairs)
+    there.change({first.key: None})
+    assert there.runner(there.position(A.key)) == there.position(second.key)
+    there = Living(pairs)
+    there.change({first.key: None, second.key: None})
+    assert there.runner(there.position(A.key)) == NOWHERE

@@ -228,6 +228,7 @@ def test_services_of_every_shape() -> None:
             "clusterIPs": ["10.100.0.5", "fd00::5"],
             "externalIPs": ["192.0.2.7"],
             "externalTrafficPolicy": "Local",
+            "loadBalancerSourceRanges": [" 203.0.113.9/24 ", "2001:db8::/32"],
             "ports": [{"name": "sig", "port": 5060, "protocol": "SCTP", "nodePort": 30001}],
         },
         {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"hostname": "lb.example"}]}},
@@ -237,6 +238,8 @@ def test_services_of_every_shape() -> None:
     assert [format_address(one) for one in spec.external_addresses] == ["192.0.2.7", "192.0.2.8"]
     assert spec.ports == (ServicePort("sig", SCTP, 5060, 30001),)
     assert spec.external_traffic_policy == "Local"
+    assert [format_address(one) for one in spec.balancer_addresses] == ["192.0.2.8"]
+    assert [*map(str, spec.source_ranges)] == ["203.0.113.0/24", "2001:db8::/32"]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import pytest
 from ringfence.model.ids import PolicyId
 from ringfence.model.policy import Action, CatchAll, Denied, End, FilterEnd, ServiceEnd
 from ringfence.model.protocol import TCP, PortRange
+from ringfence.model.query import parse
 from ringfence.model.workload import ServicePort
 from ringfence.policy.backends.interface import UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy, Program, Rule, SetId, decode, encode
-from tests.golden.shop import ITEMS, allow, app, pod, policy_set
+from tests.golden.shop import CARTS, ITEMS, allow, app, pod, policy_set, service
 
 DIRECT = allow("carts", app("front-end"), app("carts"), 8081)
 BACKEND = Nftables()
@@ -87,12 +88,26 @@ def test_a_policy_on_some_backends_of_a_service_is_reported_as_wider() -> None:
     both = (backend, replace(backend, address=other.addresses[0], item=other.key))
     mixed = replace(service, service=replace(service.service, backends=both))
     compiled = compile_policies(policy_set(DIRECT, items=[*items, other, mixed]), ())
-    assert [(w.workload, w.text) for w in compiled.widenings] == [
-        (
-            "c1/pod/front-end",
-            "admits all backends of Service sock-shop/carts:80, of which it means only some",
-        )
-    ]
+    text = (
+        "means only some backends of Service sock-shop/carts:80: kube-proxy may pick the others,"
+        " which the consumer's node rejects if it has nftables"
+    )
+    told = [(widening.workload, widening.text) for widening in compiled.widenings]
+    assert told == [("c1/pod/front-end", text)]
+
+
+def test_a_host_that_dials_a_service_partly_denied_to_it_is_reported_as_wider() -> None:
+    """Nothing forwards what it sends, so nobody sees who answers."""
+    other = pod("carts-other", "other", "node1", "10.244.1.77")
+    items = [item for item in ITEMS if item.name != "carts" or item.service is None]
+    carts = service("carts", "10.100.135.136", 80, [(CARTS, 8081), (other, 8081)])
+    nodes = FilterEnd(parse('kind = "node"'))
+    said = allow("nodes", nodes, app("carts"), 8081)
+    compiled = compile_policies(policy_set(said, items=[*items, other, carts]), ())
+    texts = {w.text for w in compiled.widenings if w.workload == "c1/node/node1"}
+    whole = "admits all backends of Service sock-shop/carts:80, of which it means only some"
+    assert texts == {whole}
+    assert not any(policy.parting() for policy in compiled.policies.values())
 
 
 @pytest.mark.parametrize(("ports", "denies"), [((), True), ((PortRange(80, 80),), False)])

@@ -1,5 +1,7 @@
 """From the words of a person who asks why to connections."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +11,15 @@ from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import ICMP, TCP, UDP
-from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, ServiceSpec, ServiceType
+from ringfence.model.workload import (
+    Backend,
+    Item,
+    ItemKind,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+    TrafficPolicy,
+)
 from ringfence.policy.connection import Connections
 from ringfence.policy.hypothetical import hypothetical
 
@@ -184,6 +194,41 @@ def test_backends_are_judged_even_if_none_serves(
     assert [text(connections.provider, row) for row in range(len(reached))] == reached
     assert len(told(connections)) == len(reached)
     assert noted in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("source", "policy", "expected", "noted"),
+    [
+        # Whoever is in the cluster dials through its own node.
+        ("shop/near", "Cluster", ["n2 10.1.0.2", "n2 10.2.0.2"], ""),
+        ("n2", "Local", ["n2 10.1.0.2", "n2 10.2.0.2"], ""),
+        ("203.0.113.9", "Local", ["n1 10.1.0.2", "n2 10.2.0.2"], ""),
+        ("203.0.113.9", "Cluster", ["n1 10.1.0.2", "n2 10.1.0.2", "n1 10.2.0.2"], "any node"),
+    ],
+)
+def test_each_node_that_may_receive_for_a_load_balancer_is_judged(
+    source: str, policy: str, expected: list[str], noted: str
+) -> None:
+    balanced = replace(
+        spec("198.51.100.1", "10.1.0.2", "10.2.0.2", "10.1.0.9"),
+        external_traffic_policy=TrafficPolicy(policy),
+    )
+    near = replace(item(ItemKind.POD, "near", "10.2.0.2"), node="n2")
+    items = [
+        item(ItemKind.NODE, "n1", "192.168.0.1"),
+        item(ItemKind.NODE, "n2", "192.168.0.2"),
+        item(ItemKind.POD, "far", "10.1.0.2"),
+        near,
+        item(ItemKind.SERVICE, "front", "10.100.0.7", spec=balanced),
+    ]
+    snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
+    connections, notes = hypothetical(snapshot, source, "198.51.100.1", TCP, 80)
+    assert expected == [
+        f"{snapshot.items[node].name} {text(connections.provider, row)}"
+        for row, node in enumerate(connections.node_item.tolist())
+    ]
+    assert noted in " ".join(notes)
+    assert bool(noted) is bool(notes)
 
 
 def test_a_service_takes_no_icmp() -> None:

@@ -10,6 +10,7 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy.program import (
+    Behind,
     Exposure,
     NodeBinding,
     NodePolicy,
@@ -19,7 +20,7 @@ from ringfence.policy.program import (
     Rule,
     SetId,
 )
-from ringfence.policy.recheck import Opened, denied
+from ringfence.policy.recheck import Opened, denied, denied_behind
 
 POD, POD6, GATEWAY, NODE, BALANCER = map(
     parse_address, ("10.0.0.2", "fd00::2", "10.0.0.1", "192.0.2.1", "203.0.113.5")
@@ -129,6 +130,34 @@ def test_of_several_programs_each_must_allow() -> None:
 def test_what_nothing_governs_is_not_denied() -> None:
     free = PodBinding("u", "ns", "pod", (POD, POD6), (), ())
     assert not denied(POLICY, free, _opened(AT_POD)).any()
+
+
+def test_who_answers_behind_a_service_is_judged_at_the_node() -> None:
+    dialled = (PortRange(80, 80),)
+    behind = Behind(FRIENDS, (PortRange(8080, 8080),))
+    some = Rule("some", Action.ALLOW, TCP, dialled, FRONT, behind=behind)
+    programs = {**POLICY.programs, ProgramId("out"): Program((some, CATCH_ALL))}
+    policy = replace(POLICY, programs=programs, control_plane=((POD6, 80),))
+    cases = (
+        ("6 10.0.0.2 203.0.113.5 80", "10.1.0.7", 8080, False),
+        ("6 10.0.0.2 203.0.113.5 80", "10.1.0.7", 8081, True),
+        ("6 10.0.0.2 203.0.113.5 80", "10.2.0.7", 8080, True),
+        ("6 10.0.0.2 203.0.113.5 80", "10.0.0.2", 9, False),  # itself
+        ("6 10.0.0.9 203.0.113.5 80", "10.2.0.7", 8080, False),  # of no pod
+        ("6 10.0.0.2 203.0.113.6 80", "10.2.0.7", 8080, False),  # of no such Service
+        ("6 10.0.0.2 203.0.113.5 81", "10.2.0.7", 8080, False),
+        ("17 10.0.0.2 203.0.113.5 80", "10.2.0.7", 8080, False),
+        ("6 10.0.0.2 203.0.113.5 80", "", 0, False),  # not translated here
+    )
+    opened = replace(
+        _opened(tuple(Case(text, denied=no, translated=bool(to)) for text, to, _, no in cases)),
+        reached=_octets([parse_address(to or "203.0.113.5") for _, to, _, _ in cases]),
+        reached_port=np.array([port for _, _, port, _ in cases], dtype=np.uint16),
+    )
+    assert denied_behind(policy, opened).tolist() == [cut for *_, cut in cases]
+    assert not denied(policy, POD_BINDING, opened)[:3].any()  # the pod does not see who answers
+    to_control = replace(policy, control_plane=((BALANCER, 80),))
+    assert not denied_behind(to_control, opened).any()
 
 
 def _opened(cases: tuple[Case, ...]) -> Opened:

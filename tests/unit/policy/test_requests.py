@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.address import host_network, parse_network
+from ringfence.model.address import host_network, parse_address, parse_network
 from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import (
@@ -140,6 +140,24 @@ def test_a_node_port_asks_the_scope_of_the_nodes() -> None:
     assert (request.wanted.consumer, request.wanted.provider) == (everywhere, service)
     assert ask(front, grant(nodes, [request])).requests == ()
     assert NODE1.addresses, "the nodes are there to deny"
+
+
+def test_nobody_asks_for_those_whom_source_ranges_keep_out() -> None:
+    *others, front_end = ITEMS
+    assert front_end.service
+    balancer = (parse_address("198.51.100.7"),)
+    spec = replace(
+        front_end.service,
+        external_addresses=balancer,
+        balancer_addresses=balancer,
+        source_ranges=(parse_network("203.0.113.0/24"),),
+    )
+    items = enumerate((*others, replace(front_end, service=spec)), 1)
+    snapshot = Snapshot((RevisionId(at), one) for at, one in items)
+    shoppers = allow("shoppers", CidrEnd(tuple(NETWORKS)), ServiceEnd(NAMESPACE, "front-end"), 80)
+    front, nodes = workspace("front", shoppers), workspace("nodes")
+    (request,) = needed(snapshot, TREE, [front, nodes]).requests
+    assert needed(snapshot, TREE, [front, grant(nodes, [request])]).requests == ()
 
 
 def test_a_cidr_is_asked_for_within_the_asking_scope_alone() -> None:

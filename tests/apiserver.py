@@ -105,8 +105,11 @@ def process(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def api_server(directory: Path) -> Iterator[Api]:
-    """An API server that keeps everything in `directory` and ends with the context."""
+def api_server(directory: Path, services: str = "10.100.0.0/24") -> Iterator[Api]:
+    """An API server that keeps everything in `directory` and ends with the context.
+
+    ClusterIPs are of the networks `services`.
+    """
     programs = sorted(CACHE.glob("kubernetes-*/kube-apiserver"))
     assert programs, f"no kube-apiserver in {CACHE}: run `make setup`, which builds it"
     etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
@@ -142,7 +145,7 @@ def api_server(directory: Path) -> Iterator[Api]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={directory / 'key.pem'}",
         f"--service-account-signing-key-file={directory / 'key.pem'}",
-        "--service-cluster-ip-range=10.100.0.0/24",
+        f"--service-cluster-ip-range={services}",
         "--endpoint-reconciler-type=none",
         "--disable-admission-plugins=ServiceAccount",
     ]

@@ -1,0 +1,129 @@
+"""What the node judges of its pods behind Services, in its own table.
+
+A pod's namespace sees what is dialled, not which backend kube-proxy then picks. The node does: at
+the forward hook, and at the input hook where the node itself is the backend, the destination is
+translated, connection tracking knows what was dialled, and the source is the pod's own still. Each
+port of a Service of which a pod may not reach all backends has a chain there, of the rules that
+speak of it. What comes back to the pod itself passes, and so does what another node is to
+translate.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from ringfence.model.address import Address, Network, format_address, is_v4
+from ringfence.model.policy import Direction
+from ringfence.policy.backends.nftables_table import FAMILIES, Family, Table
+from ringfence.policy.handle import as_written
+from ringfence.policy.program import NodePolicy, Parted, PodBinding, Rule
+
+_CHAIN = "behind"
+
+
+def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -> None:
+    """Write the chains, if there is anything to judge; what is `established` passes first."""
+    parting = sorted(policy.parting().items())
+    calls: list[str] = []
+    for at, (name, pods) in enumerate(parting):
+        calls += _from_pods(table, at, pods)
+        lines: list[str] = []
+        for place, one in enumerate(_distinct(policy, policy.programs[name].parted)):
+            rules = [rule for rule in policy.programs[name].rules if _speaks(policy, rule, one)]
+            for family in FAMILIES:
+                chain = f"{_CHAIN}_{at}_{place}_{family.number}"
+                table.chain(chain, (_judging(table, rule, one, family) for rule in rules))
+                lines.append(f"ct status dnat {_dialled(table, one, family)} jump rf_{chain}")
+        table.chain(f"{_CHAIN}_{at}", lines)
+    if calls:
+        pods = [pod for _, some in parting for pod in some]
+        safe = (*established, *_itself(table, pods), *_control_plane(policy))
+        for hook in ("forward", "input"):
+            table.base_chain(f"{_CHAIN}_{hook}", hook, (*safe, *calls))
+
+
+def _from_pods(table: Table, at: int, pods: Iterable[PodBinding]) -> Iterator[str]:
+    own = [address for pod in pods for address in pod.addresses]
+    for family in FAMILIES:
+        name = f"rf_pods{at}_{family.number}"
+        held = frozenset(format_address(one) for one in own if _is_of(one, family))
+        table.own_set(name, f"type {family.type};", held)
+        yield f"{family.header} saddr @{name} jump rf_{_CHAIN}_{at}"
+
+
+def _itself(table: Table, pods: Iterable[PodBinding]) -> Iterator[str]:
+    """A workload to itself."""
+    own = {address for pod in pods for address in pod.addresses}
+    for family in FAMILIES:
+        name, ip = f"rf_itself_{family.number}", family.header
+        texts = (format_address(one) for one in own if _is_of(one, family))
+        held = frozenset(f"{text} . {text}" for text in texts)
+        table.own_set(name, f"type {family.type} . {family.type};", held)
+        yield f"{ip} saddr . {ip} daddr @{name} accept"
+
+
+def _control_plane(policy: NodePolicy) -> Iterator[str]:
+    for address, port in policy.control_plane:
+        ip = "ip" if is_v4(address) else "ip6"
+        dialled = f"ct original {ip} daddr {format_address(address)}"
+        yield f"{dialled} meta l4proto tcp ct original proto-dst {port} accept"
+
+
+def _distinct(policy: NodePolicy, parted: Iterable[Parted]) -> Iterable[Parted]:
+    """The ports at other addresses each: several rules may name one Service, by sets of theirs."""
+    found: dict[tuple[object, ...], Parted] = {}
+    for one in parted:
+        found.setdefault((policy.sets[one.dialled], one.protocol, one.port), one)
+    return found.values()
+
+
+def _dialled(table: Table, one: Parted, family: Family) -> str:
+    addresses = f"ct original {family.header} daddr @{table.set_name(one.dialled, family)}"
+    return f"meta l4proto {one.protocol} {addresses} ct original proto-dst {one.port}"
+
+
+def _judging(table: Table, rule: Rule, one: Parted, family: Family) -> str:
+    """A rule of the program, on what was dialled there; who answers stands in the packet."""
+    behind = rule.behind
+    translated = replace(
+        rule,
+        handle=as_written(rule.handle),
+        protocol=one.protocol if behind and behind.ports else None,
+        ports=behind.ports if behind else (),
+        peers=behind.peers if behind else None,
+        rejects=True,
+        behind=None,
+    )
+    text = table.rule(translated, Direction.OUTBOUND, family, "return")
+    if rule.peers in (None, one.dialled):
+        return text
+    return f"ct original {family.header} daddr @{table.set_name(rule.peers, family)} {text}"
+
+
+def _speaks(policy: NodePolicy, rule: Rule, one: Parted) -> bool:
+    """Whether the rule is about anything that is dialled there."""
+    if rule.protocol not in (None, one.protocol):
+        return False
+    if rule.ports and not any(one.port in some for some in rule.ports):
+        return False
+    if rule.peers in (None, one.dialled):
+        return True
+    return _meet(policy.sets[rule.peers], policy.sets[one.dialled])
+
+
+def _meet(some: Iterable[Network], others: Iterable[Network]) -> bool:
+    """Whether two sets of blocks, disjoint within each family, have an address in common."""
+    blocks = sorted(
+        (block.is_v4, block.first, block.last, whose)
+        for whose, held in enumerate((some, others))
+        for block in held
+    )
+    ends = dict.fromkeys(((v4, whose) for v4 in (True, False) for whose in (0, 1)), -1)
+    for v4, first, last, whose in blocks:
+        if first <= ends[v4, 1 - whose]:
+            return True
+        ends[v4, whose] = last
+    return False
+
+
+def _is_of(address: Address, family: Family) -> bool:
+    return is_v4(address) == (family.header == "ip")

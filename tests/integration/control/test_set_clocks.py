@@ -1,0 +1,74 @@
+"""Clocks that are set, forwards or back: what a connector tells last is how it is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from ringfence.model.workload import Item
+from ringfence.wire.generated import agent_pb2 as wire
+from tests.integration.control.conftest import Clock, World
+from tests.integration.control.test_enforcement import publish
+from tests.unit.control.shop import CLUSTER, DB, FRONT, NODE
+
+DAY, MINUTE = 24 * 3600 * 10**9, 60 * 10**9
+
+
+async def names(world: World) -> set[tuple[str, str]]:
+    """The pods that there are, and their teams."""
+    items = (await world.ok("GET", "/inventory", params={"kind": "pod"}))["items"]
+    team = "kubernetes.label.team"
+    return {(one["name"], *one["labels"].get(team, [""])) for one in items}
+
+
+def in_team(item: Item, team: str) -> Item:
+    return replace(item, labels={**item.labels, "kubernetes.label.team": (team,)})
+
+
+@pytest.mark.parametrize("jump", [-DAY, -2 * MINUTE, 2 * MINUTE, DAY])
+async def test_a_connectors_clock_is_set_and_set_right(
+    world: World, clock: Clock, jump: int
+) -> None:
+    stub = await world.enrol("connector", "c")
+    told = asyncio.Queue[dict[str, Any] | None]()
+
+    async def events() -> AsyncIterator[wire.InventoryEvent]:
+        while (event := await told.get()) is not None:
+            yield wire.InventoryEvent(kubernetes_cluster=CLUSTER, **event)
+
+    call = stub.Publish(events())
+
+    async def tell(at_ns: int, item: Item) -> None:
+        told.put_nowait({"at_ns": at_ns, "item": msgspec.json.encode(item)})
+        assert (await call.read()).through_ns == at_ns
+
+    start = clock()
+    told.put_nowait({"at_ns": start + 1, "snapshot_begin": True})
+    for one in (NODE, FRONT, DB):
+        told.put_nowait({"at_ns": start + 1, "item": msgspec.json.encode(one)})
+    told.put_nowait({"at_ns": start + 1, "snapshot_end": True})
+    await call.read()
+    await tell(start + jump, in_team(FRONT, "night"))
+    assert await names(world) == {(FRONT.name, "night"), (DB.name, "")}
+    await tell(start + 2, in_team(FRONT, "day"))
+    told.put_nowait({"at_ns": start + 3, "gone": DB.key})
+    await call.read()
+    assert await names(world) == {(FRONT.name, "day")}
+    told.put_nowait(None)
+
+
+@pytest.mark.parametrize("jump", [-DAY, DAY])
+async def test_the_control_planes_clock_is_set_and_set_right(
+    world: World, clock: Clock, jump: int
+) -> None:
+    stub, start = await world.enrol("connector", "c"), clock()
+    await publish(stub, [NODE, FRONT, DB], start)
+    clock.ahead_ns += jump
+    await publish(stub, [NODE, in_team(FRONT, "night")], start + 10**9)
+    assert await names(world) == {(FRONT.name, "night")}
+    clock.ahead_ns -= jump
+    await publish(stub, [NODE, in_team(FRONT, "day"), DB], start + 2 * 10**9)
+    assert await names(world) == {(FRONT.name, "day"), (DB.name, "")}
