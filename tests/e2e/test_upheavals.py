@@ -28,13 +28,13 @@ CONFIG = LabConfig()
 WORKSPACE = """
 apiVersion: ringfence.io/v1alpha1
 kind: Scope
-metadata: {name: all}
+metadata: {name: lab}
 spec: {query: everything}
 ---
 apiVersion: ringfence.io/v1alpha1
 kind: Scope
 metadata: {name: up}
-spec: {parent: all, query: 'kubernetes.namespace = "up"'}
+spec: {parent: lab, query: 'kubernetes.namespace = "up"'}
 ---
 apiVersion: ringfence.io/v1alpha1
 kind: Workspace
@@ -57,7 +57,7 @@ spec:
 apiVersion: ringfence.io/v1alpha1
 kind: Scope
 metadata: {name: strangers}
-spec: {parent: all, query: 'kubernetes.namespace = "elsewhere"'}
+spec: {parent: lab, query: 'kubernetes.namespace = "elsewhere"'}
 ---
 apiVersion: ringfence.io/v1alpha1
 kind: Workspace
