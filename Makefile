@@ -25,8 +25,8 @@ check: .venv
 
 # A process each: the embedded flow stores of one leave hundreds of idle threads and open files.
 test: setup check
-	.venv/bin/pytest tests/property tests/integration
-	.venv/bin/pytest tests/kernel
+	.venv/bin/pytest -n 2 --dist loadfile tests/property tests/integration
+	.venv/bin/pytest -n 3 --dist loadfile tests/kernel
 	.venv/bin/pytest tests/e2e
 
 # Kubernetes' own NetworkPolicy suite on the lab, with Ringfence enforcing.
