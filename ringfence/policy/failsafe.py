@@ -44,7 +44,9 @@ def fail_safes(
         inbound.append(_rule("ssh", TCP, _SSH, peers))
     if node.kind is not ItemKind.NODE:
         return tuple(inbound), tuple(outbound)
-    nodes = sets.name(f"nodes of {node.cluster}", of_addresses(_nodes(snapshot, node.cluster)))
+    nodes = sets.name(
+        f"nodes of {node.cluster}", of_addresses(node_addresses(snapshot, node.cluster))
+    )
     between = (
         _rule("kubelet", TCP, _KUBELET, nodes),
         _rule("etcd", TCP, _ETCD, nodes),
@@ -54,7 +56,7 @@ def fail_safes(
     )
     inbound += between
     outbound += between
-    for address, port in sorted(_api_servers(snapshot, node.cluster)):
+    for address, port in sorted(api_servers(snapshot, node.cluster)):
         peers = sets.name(f"API server {address.hex()}", of_addresses([address]))
         ports = (PortRange(port, port),)
         outbound.append(_rule("api-server", TCP, ports, peers))
@@ -62,17 +64,12 @@ def fail_safes(
     return tuple(dict.fromkeys(inbound)), tuple(dict.fromkeys(outbound))
 
 
-def kept_open(snapshot: View, cluster: ClusterId) -> set[Address]:
-    """The addresses of a cluster's nodes and API servers, to which fail-safes keep the way open."""
-    servers = _api_servers(snapshot, cluster)
-    return {*_nodes(snapshot, cluster), *(address for address, _ in servers)}
-
-
 def _rule(name: str, protocol: int, ports: tuple[PortRange, ...], peers: SetId) -> Rule:
     return Rule(f"fail-safe/{name}", Action.ALLOW, protocol, ports, peers)
 
 
-def _nodes(snapshot: View, cluster: ClusterId) -> list[Address]:
+def node_addresses(snapshot: View, cluster: ClusterId) -> list[Address]:
+    """All addresses of a Kubernetes cluster's nodes."""
     return [
         address
         for item in (snapshot.items[at] for at in snapshot.nodes)
@@ -81,7 +78,7 @@ def _nodes(snapshot: View, cluster: ClusterId) -> list[Address]:
     ]
 
 
-def _api_servers(snapshot: View, cluster: ClusterId) -> set[tuple[Address, int]]:
+def api_servers(snapshot: View, cluster: ClusterId) -> set[tuple[Address, int]]:
     """Where the Service default/kubernetes leads, and its own addresses."""
     found: set[tuple[Address, int]] = set()
     for position in snapshot.services:

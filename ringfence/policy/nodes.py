@@ -1,6 +1,6 @@
 """What each node enforces, made again only where something of it has changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +9,9 @@ import msgspec
 from ringfence.inventory.living import Alteration, Living
 from ringfence.model.address import Address, Network
 from ringfence.model.ids import ClusterId, NodeName
-from ringfence.model.protocol import PortRange
+from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.workload import Item, ItemKind
-from ringfence.policy.failsafe import NodeAccess, fail_safes, kept_open
+from ringfence.policy.failsafe import NodeAccess, api_servers, fail_safes, node_addresses
 from ringfence.policy.fronts import fits
 from ringfence.policy.gate import Gates
 from ringfence.policy.layers import Layers
@@ -85,9 +85,8 @@ class Nodes:
         """Services have changed; the nodes that receive at other ports now."""
         changed = set[NodeKey]()
         for cluster in who.fronts.node_addresses:
-            safe = [self._safe(item, who) for item in self._nodes_of(cluster)][:1]
-            rules = [rule for both in safe for rules in both for rule in rules]
-            exposures = tuple(_exposures(cluster, who, rules))
+            safe = next((self._safe(item, who)[0] for item in self._nodes_of(cluster)), ())
+            exposures = tuple(_exposures(cluster, who, safe))
             if exposures != self._exposures.get(cluster):
                 self._exposures[cluster] = exposures
                 changed |= {key for key in self._positions if key[0] == cluster}
@@ -251,15 +250,15 @@ def _home(pod: Item) -> NodeKey:
     return pod.cluster, NodeName(pod.node)
 
 
-def _exposures(cluster: ClusterId, who: Who, fail_safes: Iterable[Rule]) -> Iterator[Exposure]:
+def _exposures(cluster: ClusterId, who: Who, fail_safes: Sequence[Rule]) -> Iterator[Exposure]:
     """At which ports the nodes of a Kubernetes cluster receive for Services.
 
-    Of external addresses not those of the nodes and API servers at ports that the fail-safes keep
-    open: no Service may claim these.
+    Of external addresses not those of the nodes at ports that their inbound fail-safes keep open,
+    nor API servers at their own: no Service may claim these.
     """
     node_ports: dict[int, set[int]] = {}
     exposures = []
-    own = kept_open(who.snapshot, cluster)
+    nodes, servers = node_addresses(who.snapshot, cluster), api_servers(who.snapshot, cluster)
     for front in who.fronts.all:
         port = front.port
         if front.service.cluster != cluster:
@@ -268,12 +267,14 @@ def _exposures(cluster: ClusterId, who: Who, fail_safes: Iterable[Rule]) -> Iter
             node_ports.setdefault(port.protocol, set()).add(port.node_port)
         if front.external_addresses:
             ports, received = (PortRange(port.port, port.port),), who.balancer(front)
-            if any(
-                fits(port.protocol, port.port, rule.protocol, rule.ports) for rule in fail_safes
-            ):
-                kept = set(front.external_addresses) - own
-                meaning = f"load balancer of {front.service.key} but nodes and API servers"
-                received = who.sets.name(meaning, of_addresses(kept))
+            dialled = port.protocol, port.port
+            kept_open = {address for address, at in servers if dialled == (TCP, at)}
+            if any(fits(*dialled, rule.protocol, rule.ports) for rule in fail_safes):
+                kept_open.update(nodes)
+            if not kept_open.isdisjoint(front.external_addresses):
+                claimed = set(front.external_addresses) - kept_open
+                meaning = f"load balancer of {front.service.key} but what is open at {dialled}"
+                received = who.sets.name(meaning, of_addresses(claimed))
             exposures.append(Exposure(port.protocol, ports, received))
     for protocol, numbers in sorted(node_ports.items()):
         yield Exposure(protocol, tuple(PortRange(one, one) for one in sorted(numbers)), None)

@@ -9,7 +9,7 @@ from ringfence.kube import schema
 from ringfence.kube.objects import service_item
 from ringfence.model.address import Address, parse_address, parse_network
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, PolicyId
+from ringfence.model.ids import ClusterId, ItemKey, PolicyId
 from ringfence.model.policy import Action, CidrEnd, End, OwnNodeEnd, Policy, ServiceEnd
 from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.model.workload import Backend, Item, ServicePort, ServiceSpec, ServiceType
@@ -110,15 +110,20 @@ def test_an_endpoint_of_another_protocol_serves_no_port() -> None:
     assert not admitted(edited.addresses[0], 80, of_all, of_tcp, beside=edited)
 
 
-@pytest.mark.parametrize(("port", "claimed"), [(22, False), (6443, False), (8443, True)])
+@pytest.mark.parametrize(("port", "claimed"), [(22, False), (6443, False), (443, True)])
 def test_no_service_claims_what_fail_safes_keep_open_at_a_node(port: int, claimed: bool) -> None:
     node = NODE1.addresses[0]
     made = claiming(spec=CLAIM | {"externalIPs": ["172.30.0.11", "203.0.113.66"]})
     assert made.service
-    ports = (ServicePort("x", TCP, port),)
+    ports = (ServicePort("x", TCP, port), ServicePort("y", TCP, 8443))
     evil = replace(made, service=replace(made.service, ports=ports))
+    # The API server is dialled at 443 too, but not at a node's own address.
+    spec = ServiceSpec(ServiceType.CLUSTER_IP, (ServicePort("https", TCP, 443),))
+    api = replace(
+        claiming(), key=ItemKey("api"), namespace="default", name="kubernetes", service=spec
+    )
     access = NodeAccess((parse_network("192.0.2.0/24"),))
-    compiled = compile_policies(policy_set(TO_CARTS, items=[*ITEMS, evil]), (), access)
+    compiled = compile_policies(policy_set(TO_CARTS, items=[*ITEMS, api, evil]), (), access)
     for policy in compiled.policies.values():
         exposed = [one for one in policy.binding.exposures if one.local]
         (local,) = (one.local for one in exposed if one.ports == (PortRange(port, port),))
