@@ -1,5 +1,6 @@
 """The mechanisms of the kernel that rules can be written in, and which one a node takes."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -70,5 +71,6 @@ def choose(name: str) -> Kind:
 def enforcer(kind: Kind) -> Enforcer:
     """What writes rules with this mechanism, and takes away what others left."""
     chosen = MECHANISMS[kind]
+    backend = Nftables(secrets.token_bytes(8)) if kind is Kind.NFTABLES else chosen.backend()
     rest = tuple(one.door for other, one in MECHANISMS.items() if other is not kind)
-    return Enforcer(chosen.backend(), chosen.door, chosen.read, rest, chosen.listen)
+    return Enforcer(backend, chosen.door, chosen.read, rest, chosen.listen)

@@ -69,11 +69,16 @@ _OPENS_NOTHING = "tcp flags & (fin | syn | rst | ack) != syn"
 
 
 class Nftables:
-    """The back end for kernels with nftables' inet family."""
+    """The back end for kernels with nftables' inet family.
+
+    With a salt of its own each process calls its sets otherwise than the one before, so that they
+    are loaded beside those and not in their place.
+    """
 
     keeps_drops = True
 
-    def __init__(self) -> None:
+    def __init__(self, salt: bytes = b"") -> None:
+        self._salt = salt
         self._programs: Programs | None = None
 
     def render_pod(self, policy: NodePolicy, binding: PodBinding) -> Ruleset:
@@ -127,7 +132,7 @@ class Nftables:
         Else the sets of ranges, named after the rules that are to ask them, and then those rules:
         the kernel shows what such a set holds an instant after rules of the same transaction.
         """
-        tag = f"_{sha256(desired.frame.encode()).hexdigest()[:TAG]}"
+        tag = f"_{sha256(self._salt + desired.frame.encode()).hexdigest()[:TAG]}"
         if previous is None or previous.frame != desired.frame:
             return _whole(desired, tag, () if previous else desired.drop_sets)
         changed = [
