@@ -25,7 +25,7 @@ from ringfence.agent.held import Outcome
 from ringfence.agent.mechanisms import MECHANISMS, enforcer
 from ringfence.agent.orders import Orders
 from ringfence.agent.plan import Order
-from ringfence.agent.pods import Here, Pod, locate, node, places
+from ringfence.agent.pods import Here, Pod, locate, node, own_links, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool
@@ -37,6 +37,7 @@ from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.errors import RingfenceError
 from ringfence.model.flow import Mode
+from ringfence.policy.program import Passage
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
@@ -175,7 +176,7 @@ class Agent:
     async def _look(self) -> None:
         """Follow pods as they come and go, and keep their rules with them."""
         seen: tuple[tuple[Sandbox, ...], tuple[Interface, ...]] | None = None
-        applied: tuple[Order | None, tuple[Pod, ...]] | None = None
+        applied: tuple[Order | None, tuple[Pod, ...], frozenset[Passage]] | None = None
         while not self._stopping.is_set():
             self._look_now.clear()
             if not self._pods_known():
@@ -193,7 +194,7 @@ class Agent:
                     self._log_unreached(before[1])
                     self._session.tell()
                 await self._kernel.run(self._enforcer.hear)
-                current = self._orders.order, self._here.pods
+                current = self._orders.order, self._here.pods, self._own_links()
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
                     finished = await self._enforce()
                     applied = current if finished else None
@@ -280,7 +281,8 @@ class Agent:
         order, places = self._orders.order, [pod.place for pod in self._here.pods]
         if order is None:
             return True
-        steps = self._enforcer.steps(order, [*places, node()], self._known_pods())
+        seen = self._known_pods(), self._own_links()
+        steps = self._enforcer.steps(order, [*places, node()], *seen)
         while await self._kernel.run(partial(next, steps, True)) is None:
             # Others have the kernel between two steps. A newer order waits for no proof of this
             # one: what is not proved then is proved with it. The same one may be heard again.
@@ -299,6 +301,10 @@ class Agent:
         """The pods that are here; None while the runtime or the kernel tells nothing of them."""
         told = self._runtime and not self._runtime_problem and self._here.interfaces
         return self._here.pods if told else None
+
+    def _own_links(self) -> frozenset[Passage]:
+        policy = self._orders.order.policy if self._orders.order else None
+        return own_links(self._here.interfaces, policy.gate if policy else None)
 
     # Telling
 

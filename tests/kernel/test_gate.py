@@ -23,6 +23,7 @@ from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.handle import NEW_POD
 from ringfence.policy.program import (
+    LINK_LOCAL,
     Gate,
     NodeBinding,
     NodePolicy,
@@ -98,6 +99,39 @@ def test_a_new_pod_says_and_hears_nothing_before_its_rules_and_then_what_they_al
             enforce(enforcer, policy_of(free=("peer",)), node, known)
     assert released(node) == known.passages
     assert sent_at_all > NEW_PODS * 100
+
+
+def test_a_new_pod_and_its_node_speak_by_no_link_local_address_either(node: Node) -> None:
+    """But they find each other. Nor is what the node itself is in a network by held back."""
+    peer, other = node.pods
+    enforcer, known = Enforcer(Nftables()), seen(peer, "peer")
+    others = frozenset({Passage(other.host_device, LINK_LOCAL.address)})
+    enforce(enforcer, policy_of(free=("peer",)), node, known, links=others)
+    with (
+        namespace("pod") as made,
+        Sink(node, ALLOWED) as at_node,
+        Sink(made, ALLOWED) as hears,
+    ):
+        new = join(node, made, 3)
+        ends = seen(new, "new")
+        to_node = ("fe80::1", ALLOWED, 0, made.ifindex("eth0"))
+        to_pod = ("fe80::2", ALLOWED, 0, new.host_ifindex)
+        with chatter(made, to_node) as sent, chatter(node, to_pod):
+            while sent[0] < 200:
+                time.sleep(0.01)
+            assert (at_node.count(), hears.count()) == (0, 0)
+            assert "REACHABLE" in made.run("ip", "-6", "neigh", "show", "fe80::1")
+            enforce(enforcer, policy_of(free=("peer", "new")), node, known, ends, links=others)
+            await_("it passes", [at_node, hears])
+            enforce(enforcer, policy_of(free=("peer",)), node, known, links=others)
+            time.sleep(0.05)
+            heard = at_node.count(), hears.count()
+            time.sleep(0.1)
+            assert (at_node.count(), hears.count()) == heard
+        for pod in (peer, other):
+            with chatter(pod, ("fe80::1", ALLOWED, 0, pod.ifindex("eth0"))):
+                await_("it passes", [at_node])
+    assert released(node) == known.passages | others
 
 
 def test_what_was_sent_before_the_rules_and_waits_for_a_neighbour_is_thrown_away(
@@ -342,8 +376,11 @@ def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) ->
     gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
     world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
     world.start_agent()
-    passages = [Passage(pod.host_device, parse_address(pod.address)) for pod in (first, second)]
-    world.await_("both released", lambda: released(world.node) == set(passages))
+    passages = [
+        {Passage(pod.host_device, one) for one in (parse_address(pod.address), LINK_LOCAL.address)}
+        for pod in (first, second)
+    ]
+    world.await_("both released", lambda: released(world.node) == set().union(*passages))
     world.await_("its rules", lambda: [p.uid for p in world.state().pods if p.programmed])
     with Sink(world.node, DENIED) as sink:
         with chatter(first, (first.gateway, DENIED)) as sent:
@@ -355,7 +392,7 @@ def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) ->
                 world.await_("the next", partial(_is_later, world, told))
         assert sink.count() == sent[0]
     world.run(one=sandboxes(world.node)["sandbox1"])
-    world.await_("one is shut out", lambda: released(world.node) == set(passages[:1]))
+    world.await_("one is shut out", lambda: released(world.node) == passages[0])
     world.direct(0, None)
     world.await_("no gate", lambda: nft.list_table(world.node.path) is None)
 
