@@ -18,6 +18,7 @@ import structlog
 
 from ringfence import __version__
 from ringfence.agent import host
+from ringfence.agent.boot import keep_gate, shut_gate
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.errors import AgentError
@@ -32,7 +33,7 @@ from ringfence.agent.spool import Spool
 from ringfence.agent.worker import KernelThread
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
-from ringfence.kernel.interfaces import Interface, watch_interfaces
+from ringfence.kernel.interfaces import Interface, list_interfaces, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.errors import RingfenceError
@@ -96,6 +97,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             lock = host.lock(self._config.link.state_dir)
             stack.callback(os.close, lock)
+            await self._recall()
             self._spool.open()
             await self._kernel.run(self._capture.open)
             stack.callback(self._capture.close)
@@ -104,7 +106,6 @@ class Agent:
             if self._runtime:
                 await self._runtime.start()
                 stack.push_async_callback(self._runtime.stop)
-            await self._recall()
             await self._link.start()
             stack.push_async_callback(self._link.stop)
             self._resources = stack.pop_all()
@@ -263,8 +264,16 @@ class Agent:
             await self._link.recall()
         except LinkError as error:
             log.warning("identity", problem=str(error))
-        if directive := self._orders.recall():
-            self._heed(directive)
+        directive = self._orders.recall()
+        if directive is None:
+            return
+        self._heed(directive)
+        if self._orders.booted and self._orders.order and (policy := self._orders.order.policy):
+            try:
+                held = node(), list_interfaces(), self._enforcer.backend, self._enforcer.door
+                await self._kernel.run(partial(shut_gate, policy, *held))
+            except KernelError as error:
+                log.warning("gate not shut before pods of a new boot", problem=str(error))
 
     def _heed(self, directive: Directive) -> None:
         """Report as a directive says."""
@@ -294,6 +303,8 @@ class Agent:
         if outcome.problem != self._outcome.problem:
             log.error("rules", problem=outcome.problem or "none any more")
         self._outcome = outcome
+        kept = order.policy, self._here.interfaces, self._enforcer.backend
+        keep_gate(self._config.gate_file, *kept)
         self._session.tell()
         return True
 

@@ -34,6 +34,7 @@ from ringfence.policy.program import (
     Rule,
 )
 from ringfence.wire import batch
+from ringfence.wire.generated.agent_pb2 import KeptDirective
 from tests.kernel.gating import (
     ALLOWED,
     DENIED,
@@ -48,7 +49,7 @@ from tests.kernel.gating import (
     released,
     seen,
 )
-from tests.kernel.netns import Node, join, namespace, node_with_pods
+from tests.kernel.netns import Node, Pod, join, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping
 from tests.kernel.world import World, sandboxes
 from tests.kernel.world import policy as judged
@@ -372,15 +373,8 @@ def test_there_is_no_gate_while_nobody_knows_who_is_here(node: Node) -> None:
 
 
 def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) -> None:
-    first, second = world.node.pods
-    gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
-    world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
-    world.start_agent()
-    passages = [
-        {Passage(pod.host_device, one) for one in (parse_address(pod.address), LINK_LOCAL.address)}
-        for pod in (first, second)
-    ]
-    world.await_("both released", lambda: released(world.node) == set().union(*passages))
+    _run_with_a_gate(world)
+    first, _ = world.node.pods
     world.await_("its rules", lambda: [p.uid for p in world.state().pods if p.programmed])
     with Sink(world.node, DENIED) as sink:
         with chatter(first, (first.gateway, DENIED)) as sent:
@@ -392,9 +386,67 @@ def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) ->
                 world.await_("the next", partial(_is_later, world, told))
         assert sink.count() == sent[0]
     world.run(one=sandboxes(world.node)["sandbox1"])
-    world.await_("one is shut out", lambda: released(world.node) == passages[0])
+    world.await_("one is shut out", lambda: released(world.node) == _passages(first))
     world.direct(0, None)
     world.await_("no gate", lambda: nft.list_table(world.node.path) is None)
+
+
+def test_a_node_that_was_booted_has_its_gate_before_anybody_is_asked(world: World) -> None:
+    """The agent writes it before there is a container runtime."""
+    _run_with_a_gate(world)
+    first, _ = world.node.pods
+    for role in ("agent", "runtime", "control"):
+        world.stop(role, signal.SIGKILL)
+    kept = KeptDirective.FromString((world.state_dir / "directive").read_bytes())
+    kept.boot_id = "another"
+    (world.state_dir / "directive").write_bytes(kept.SerializeToString())
+    nft.remove(world.node.path)
+    world.start_agent()
+    world.await_("the gate", lambda: nft.judges(world.node.path))
+    with Sink(world.node, DENIED) as sink, chatter(first, (first.gateway, DENIED)) as sent:
+        while sent[0] < 1000:  # for longer than an agent takes until it has looked
+            time.sleep(0.01)
+        assert sink.count() == 0
+        assert not released(world.node)
+        world.start_runtime()
+        await_("it passes", [sink])
+
+
+def test_a_node_may_load_its_gate_before_there_is_an_agent(world: World) -> None:
+    _run_with_a_gate(world)
+    first, _ = world.node.pods
+    file = world.state_dir / "gate.nft"
+    world.await_("the gate for the next boot", file.exists)
+    world.stop("agent", signal.SIGKILL)
+    nft.remove(world.node.path)
+    load = ("nft", "-f", str(file))
+    world.node.run(*load)
+    with Sink(world.node, DENIED) as sink, chatter(first, (first.gateway, DENIED)) as sent:
+        while sent[0] < 100:
+            time.sleep(0.01)
+        assert sink.count() == 0
+        world.start_agent()
+        await_("it passes", [sink])
+        with pytest.raises(AssertionError, match="File exists"):
+            world.node.run(*load)
+    world.direct(4, None)
+    world.await_("no gate for the next boot", lambda: not file.exists())
+
+
+def _run_with_a_gate(world: World) -> None:
+    """An agent that has released both pods."""
+    first, second = world.node.pods
+    gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
+    world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
+    world.start_agent()
+    both = _passages(first) | _passages(second)
+    world.await_("both released", lambda: released(world.node) == both)
+
+
+def _passages(pod: Pod) -> set[Passage]:
+    """Those of a pod with one address."""
+    behind = parse_address(pod.address), LINK_LOCAL.address
+    return {Passage(pod.host_device, address) for address in behind}
 
 
 def _is_later(world: World, told: int) -> bool:
