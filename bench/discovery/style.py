@@ -25,7 +25,7 @@ class Style:
     lost_batches: float = 0.005
     lost_rows: float = 0.02
     missing_syn: float = 0.03
-    turned: float = 0.05
+    turned: float = 0.005
     """Of conversations without a SYN those that are told the wrong way round."""
     processes: bool = True
     dns: bool = True
@@ -72,7 +72,7 @@ STYLES = {
         lost_batches=0.0,
         lost_rows=0.0,
         missing_syn=0.01,
-        turned=0.3,
+        turned=0.03,
         processes=False,
         references=0.3,
         probes=1.0,
