@@ -34,9 +34,9 @@ _TOOLS = ("", "curl", "python3", "nc")
 Document = dict[str, Any]
 
 
-def write(simulation: Simulation, folder: Path, *, form: str = "json") -> tuple[Path, Path]:
+def write(simulation: Simulation, folder: Path) -> tuple[Path, Path]:
     """inventory.json or .yaml, and flows.parquet."""
-    document = inventory(simulation.world)
+    document, form = inventory(simulation.world), simulation.world.style.form
     inventory_file, flows_file = folder / f"inventory.{form}", folder / "flows.parquet"
     inventory_file.write_text(
         json.dumps(document)
@@ -262,11 +262,12 @@ def flows(simulation: Simulation) -> pa.Table:
     zeros = pa.array(np.zeros(count), pa.uint64())
     for name in ("dropped", "forward_retransmitted", "reverse_retransmitted", "rtt_samples"):
         columns[name] = zeros
+    unknown = (*style.lacks, *({"method", "provider_dns_name"} - columns.keys()))
     return pa.table(
         {
             field.name: columns.get(field.name, pa.nulls(count, field.type)).cast(field.type)
             for field in EXPORT
-            if field.name in columns or field.name not in ("method", "provider_dns_name")
+            if field.name not in unknown
         }
     )
 
