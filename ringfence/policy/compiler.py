@@ -128,7 +128,7 @@ class Compiler:
         bound = self._layers.follow(alterations)
         if bound is None:
             return None
-        if bound:
+        if self._layers.widened_anew:
             self._warnings = None
         stale |= self._nodes.homes(bound) | self._nodes.using(self._sets.altered)
         changed = self._nodes.renew(stale, self._bound.programs, self._layers, who)

@@ -68,6 +68,11 @@ class Layers:
         return changed
 
     @property
+    def widened_anew(self) -> bool:
+        """Whether the inventory's last change gave other widenings."""
+        return any(one.widened_anew for one in self._translators)
+
+    @property
     def widenings(self) -> Iterator[Widening]:
         """What the rules admit beyond their policies."""
         for translator in self._translators:

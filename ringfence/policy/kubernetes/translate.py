@@ -66,6 +66,8 @@ class KubernetesTranslator:
         self._widenings: dict[Direction, dict[int, list[tuple[Decision, str]]]] = {
             direction: {} for direction in Direction
         }
+        self.widened_anew = True
+        """Whether the inventory's last change gave other widenings."""
         self._policies = KeptPolicies(self._cluster, layer.policies, layer.source, self._state)
 
     @property
@@ -87,6 +89,7 @@ class KubernetesTranslator:
         None, with nothing of it holding any more, where all must be made anew.
         """
         self._ends.clear()
+        self.widened_anew = False
         found = self._policies.follow(alterations)
         if found is None:
             return None
@@ -104,8 +107,9 @@ class KubernetesTranslator:
         """The rules of these positions, none of those that nothing is denied."""
         alike: dict[object, list[int]] = defaultdict(list)
         of_first: dict[object, list[Stated]] = {}
+        widened = self._widenings[direction]
+        before = {at: widened.pop(at) for at in pods if at in widened}
         for at in sorted(pods):
-            self._widenings[direction].pop(at, None)
             counting = list(self._policies.counting(at, direction))
             if not denies(counting):
                 continue
@@ -119,7 +123,8 @@ class KubernetesTranslator:
             for at in some:
                 found[at] = made.rules
                 if made.widenings:
-                    self._widenings[direction][at] = made.widenings
+                    widened[at] = made.widenings
+        self.widened_anew |= before != {at: widened[at] for at in pods if at in widened}
         return found
 
     def _beside(self, at: int) -> tuple[object, ...]:
