@@ -149,7 +149,8 @@ def comes(world: Changing, digits: _Digits) -> None:
         ContainerPort("dns", UDP, 53), ContainerPort("web", TCP, 80),
     ]  # fmt: skip
     ports = [digits.choose(ports), digits.choose(ports)]
-    world.put(replace(one, namespace=digits.choose(SPACES), containers=tuple(ports)))
+    space = SPACES[int(name[1]) % 2]  # a pod stays in its namespace for life
+    world.put(replace(one, namespace=space, containers=tuple(ports)))
 
 
 CHANGES: list[Callable[[Changing, _Digits], None]] = [
