@@ -7,7 +7,9 @@ and Services.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +17,22 @@ from ringfence.control.compilation import Standing, compile_nodes
 from ringfence.control.judged import JudgedBy
 from ringfence.inventory.living import News
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.ids import ItemKey, RevisionId, item_key
+from ringfence.model.address import Address, parse_address
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId, item_key
 from ringfence.model.labels import LABEL_PREFIX, make_labels
 from ringfence.model.manifest import Metadata, PolicyManifest
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.scope import ScopeTree
-from ringfence.model.workload import ContainerPort, Item, ItemKind
+from ringfence.model.workload import (
+    Backend,
+    ContainerPort,
+    Item,
+    ItemKind,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+    TrafficPolicy,
+)
 from tests.property.policy_world import CLUSTERS, MOMENT, World, _Digits, item, worlds
 from tests.property.test_compiler import (
     ADDRESSES,
@@ -163,27 +175,103 @@ steps = st.lists(
 )
 
 
+class Following:
+    """What stands compiled of a world, held against a full compile after each change."""
+
+    def __init__(self, world: Changing) -> None:
+        self.world = world
+        self._standing, self._known = Standing(SURROUNDINGS), dict[ItemKey, object]()
+
+    def follow(self) -> None:
+        items, judged_by = self.world.items, self.world.judged_by
+        news: News = {
+            key: items.get(key)
+            for key in self._known.keys() | items.keys()
+            if self._known.get(key) is not items.get(key)
+        }
+        self._known = dict(items)
+        stands = self._standing.compile(judged_by, news, MOMENT)
+        snapshot = Snapshot(items.values())
+        layers = tuple(judged_by.kubernetes(snapshot))
+        whole = compile_nodes(judged_by.ringfence(snapshot, MOMENT), SURROUNDINGS, layers)
+        assert stands.warnings == whole.warnings
+        assert stands.nodes == whole.nodes
+
+
 @given(worlds(), steps)
 def test_kept_policies_are_what_a_full_compile_gives(
     drawn: World, steps: list[list[tuple[Callable[[Changing, _Digits], None], int]]]
 ) -> None:
     judged_by = JudgedBy(ScopeTree(()), (), live=tuple(CLUSTERS[: 1 + len(steps) % 2]))
-    world = Changing({}, judged_by, MOMENT, 0)
+    following = Following(Changing({}, judged_by, MOMENT, 0))
     for one in drawn.items:
-        world.put(one)
-    standing, known = Standing(SURROUNDINGS), dict[ItemKey, object]()
+        following.world.put(one)
     for some in ([], *steps):
         for change, number in some:
-            change(world, _Digits(number))
-        news: News = {
-            key: world.items.get(key)
-            for key in known.keys() | world.items.keys()
-            if known.get(key) is not world.items.get(key)
-        }
-        known = dict(world.items)
-        stands = standing.compile(judged_by, news, MOMENT)
-        snapshot = Snapshot(world.items.values())
-        layers = tuple(judged_by.kubernetes(snapshot))
-        whole = compile_nodes(judged_by.ringfence(snapshot, MOMENT), SURROUNDINGS, layers)
-        assert stands.warnings == whole.warnings
-        assert stands.nodes == whole.nodes
+            change(following.world, _Digits(number))
+        following.follow()
+
+
+def pod(name: str, address: Address, cluster: ClusterId = EAST) -> Item:
+    return item(ItemKind.POD, cluster, name, (address,), {"app": name}, "n1")
+
+
+def service(**given: Any) -> Item:
+    spec = ServiceSpec(
+        type=ServiceType.NODE_PORT,
+        ports=(ServicePort("", TCP, 80, given.get("node_port", 0)),),
+        backends=(Backend("", TCP, ADDRESSES[0], 8080, True, None),),
+        external_addresses=(),
+        external_traffic_policy=TrafficPolicy.CLUSTER,
+    )
+    one = item(ItemKind.SERVICE, EAST, "web", (parse_address("10.100.0.9"),), {})
+    return replace(one, service=spec)
+
+
+def of_all(**spec: Any) -> Item:
+    said = PolicyManifest(
+        "networking.k8s.io/v1", "NetworkPolicy", Metadata("p", "shop"), {"podSelector": {}, **spec}
+    )
+    key = item_key(EAST, "kubernetes-policy", "p")
+    return Item(key, ItemKind.KUBERNETES_POLICY, EAST, "shop", "p", (), {}, manifest=str(said))
+
+
+WEB_OUTSIDE = of_all(
+    policyTypes=["Egress"], egress=[{"to": [{"ipBlock": BLOCKS[0]}], "ports": [{"port": "web"}]}]
+)
+TO_A = of_all(
+    policyTypes=["Egress"], egress=[{"to": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]
+)
+DECLARING = replace(
+    pod("b", ADDRESSES[1]), namespace="other", containers=(ContainerPort("web", TCP, 80),)
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            [WEB_OUTSIDE, pod("a", ADDRESSES[0]), DECLARING],
+            replace(DECLARING, containers=(ContainerPort("web", TCP, 8080),)),
+            id="a port of a pod that no policy selects, by its name",
+        ),
+        pytest.param(
+            [of_all(ingress=[]), pod("a", ADDRESSES[0]), service(node_port=31095)],
+            pod("b", ADDRESSES[0], CLUSTERS[1]),
+            id="who holds the address at which a node port is served",
+        ),
+        pytest.param(
+            [TO_A, pod("a", ADDRESSES[1]), pod("b", ADDRESSES[2]), service()],
+            pod("a", ADDRESSES[0]),
+            id="whether a backend of a Service is one of the peers",
+        ),
+    ],
+)
+def test_what_rules_depend_on_without_naming_it(before: list[Item], after: Item) -> None:
+    judged_by = JudgedBy(ScopeTree(()), (), live=(EAST,))
+    following = Following(Changing({}, judged_by, MOMENT, 0))
+    for one in (item(ItemKind.NODE, EAST, "n1", (parse_address("192.168.0.1"),), {}), *before):
+        following.world.put(one)
+    following.follow()
+    following.world.put(after)
+    following.follow()

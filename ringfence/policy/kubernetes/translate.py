@@ -94,7 +94,6 @@ class KubernetesTranslator:
         if found is None:
             return None
         for one in alterations:
-            found.add(one.at)
             for address in one.addresses:
                 found.update(self._living.holding(address))
             if one.kind is ItemKind.SERVICE and one.before != one.after:
