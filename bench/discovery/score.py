@@ -74,7 +74,7 @@ def score_workspace(simulation: Simulation, workspace: Workspace) -> tuple[Score
     allowed = _conversations(scores, simulation, judge, workspace, notes)
     _intruders(scores, simulation, allowed, notes)
     _universe(scores, simulation, judge, workspace, notes)
-    _policies(scores, workspace, notes)
+    _policies(scores, workspace, {edge.port for edge in simulation.edges}, notes)
     return scores, notes
 
 
@@ -205,14 +205,14 @@ def _numbers(policy: Policy) -> Iterable[int]:
             yield from {port.first, port.last, (port.first + port.last) // 2}
 
 
-def _policies(scores: Scores, workspace: Workspace, notes: list[str]) -> None:
+def _policies(scores: Scores, workspace: Workspace, true_ports: set[int], notes: list[str]) -> None:
     scores.reviews = sum(bool(getattr(one, "review", "")) for one in workspace.policies)
     scores.proposals = len(workspace.policies)
     scores.policies = sum(
         not (_core(one) or getattr(one, "review", "")) for one in workspace.policies
     )
     for one in workspace.policies:
-        if any(number >= EPHEMERAL[0] for number in _numbers(one)):
+        if any(number >= EPHEMERAL[0] for number in {*_numbers(one)} - true_ports):
             scores.ephemeral += 1
             notes.append(f"ephemeral: {one.id} {' '.join(map(str, one.ports))}")
 
