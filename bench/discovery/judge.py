@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.company import packed, v4
+from bench.company import packed
 from bench.discovery.files import inventory, life_item, service_item
 from bench.discovery.proposed import TREE, items_of
 from bench.discovery.style import DAY
@@ -13,13 +13,9 @@ from bench.discovery.world import SPAN, World
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.ids import ItemKey, RevisionId, Version
 from ringfence.model.policy import Workspace
-from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.order import PolicySet
-
-_SPARE = 10 << 24 | 245 << 16
-"""From here on there are addresses that nobody holds."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +40,19 @@ class Judge:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        lives = [life_item(world, life, SPAN) for life in world.by_life]
+        # An address that was several pods' in turn would make one's backend another's.
+        apart = [
+            replace(life, address=_APART + at) if life.party.kind == "pod" else life
+            for at, life in enumerate(world.by_life)
+        ]
+        self._apart = np.array([life.address for life in apart] + [0])
+        of = {id(life): one for life, one in zip(world.by_life, apart, strict=True)}
+        lives = [life_item(world, life, SPAN) for life in apart]
         fronts = [
             service_item(
-                front, [life for one in front.parties for life in one.lives], withheld=False
+                front,
+                [of[id(life)] for one in front.parties for life in one.lives],
+                withheld=False,
             )
             for front in world.fronts
         ]
@@ -57,11 +62,7 @@ class Judge:
             if one["kind"] == "namespace" or one["name"] == "kubernetes"
         ]
         items = items_of([*lives, *fronts, *others])
-        self._own = own_addresses(world)
-        keyed = [
-            self._kept_apart(replace(one, key=ItemKey(f"{at:06}")), at)
-            for at, one in enumerate(items)
-        ]
+        keyed = [replace(one, key=ItemKey(f"{at:06}")) for at, one in enumerate(items)]
         # Snapshots sort by key, so that a life's position is its number.
         self.snapshot = Snapshot((RevisionId(at), one) for at, one in enumerate(keyed, 1))
         self._addresses = np.array([life.address for life in world.by_life])
@@ -74,33 +75,12 @@ class Judge:
         self._node_of = np.array([life.node for life in world.by_life] + [-1])
         self._balancers = {front.balancer for front in world.fronts if front.balancer}
 
-    def _kept_apart(self, item: Item, at: int) -> Item:
-        """An item with addresses that no other life has."""
-        if item.service is not None:
-            own = {life.uid: self._own[at] for at, life in enumerate(self._world.by_life)}
-            backends = tuple(
-                replace(one, address=v4(int(own[one.item.rpartition("/")[2]]))) if one.item else one
-                for one in item.service.backends
-            )
-            return replace(item, service=replace(item.service, backends=backends))
-        if at < len(self._own) and item.kind is ItemKind.POD:
-            return replace(item, addresses=(v4(int(self._own[at])),))
-        return item
-
     def allowed(self, workspace: Workspace, tuples: Tuples) -> Numbers:
         """Which of the connections pass."""
         rules = PolicySet(self.snapshot, TREE, [(workspace, Version(1))])
         return np.asarray(evaluate(rules, self._connections(tuples)).allowed)
 
     def _connections(self, tuples: Tuples) -> Connections:
-        consumer, provider = (
-            np.where(life < 0, address, self._own[life])
-            for life, address in (
-                (tuples.consumer_life, tuples.consumer),
-                (tuples.provider_life, tuples.provider),
-            )
-        )
-        dialled = np.where(tuples.dialled == tuples.provider, provider, tuples.dialled)
         node_of_address = {int(self._addresses[at]): int(at) for at in self._nodes}
         received = np.full(len(tuples.port), NOWHERE, dtype=np.int64)
         translated = (tuples.dialled != tuples.provider) | (tuples.dialled_port != tuples.port)
@@ -109,6 +89,14 @@ class Judge:
         for address in self._balancers:
             rows = tuples.dialled == address
             received[rows] = self._nodes[self._node_of[tuples.provider_life[rows]]]
+        consumer, provider = (
+            np.where(life >= 0, self._apart[life], address)
+            for life, address in (
+                (tuples.consumer_life, tuples.consumer),
+                (tuples.provider_life, tuples.provider),
+            )
+        )
+        dialled = np.where(tuples.dialled == tuples.provider, provider, tuples.dialled)
         return Connections(
             protocol=tuples.protocol.astype(np.uint8),
             consumer=packed(consumer),
@@ -126,16 +114,7 @@ class Judge:
         )
 
 
-def own_addresses(world: World) -> Numbers:
-    """An address for each life: where several held one in turn, it stays the last one's."""
-    found = np.array([life.address for life in world.by_life], dtype=np.int64)
-    last = {life.address: at for at, life in enumerate(world.by_life)}
-    for at, life in enumerate(world.by_life):
-        if last[life.address] != at:
-            found[at] = _SPARE + at
-    return found
-
-
+_APART = 11 << 24
 OTHER_PORTS = (21, 22, 23, 25, 80, 443, 445, 1433, 2375, 2379, 3000, 3306, 5432, 6379, 8000, 8443,
                9200, 11211, 27017, 50051)  # fmt: skip
 """Twenty that may or may not be listened at."""
