@@ -1,7 +1,7 @@
 """Inventories out of files, which may be broken or hostile.
 
-docs/inventory-export.md tells the form; read are what `ringfence inventory export` writes and the bare
-list of `ringfence inventory -o json`.
+docs/inventory-export.md tells the form. Read are what `ringfence inventory export` writes, and the
+bare list of `ringfence inventory -o json`.
 """
 
 import msgspec
