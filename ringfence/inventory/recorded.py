@@ -4,10 +4,13 @@ docs/inventory-export.md tells the form. Read are what `ringfence inventory expo
 bare list of `ringfence inventory -o json`.
 """
 
+from dataclasses import dataclass
+
 import msgspec
 import yaml
 
 from ringfence.inventory.file_format import InventoryFile, ItemRecord, ServiceRecord
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import FOREVER, Life, Timeline
 from ringfence.inventory.yaml_values import yaml_values
 from ringfence.model import labels
@@ -29,15 +32,27 @@ ALWAYS_NS = -FOREVER
 """From when an item lived of which the file does not say."""
 
 
-def read_timeline(text: str, file_name: str) -> Timeline:
+@dataclass(frozen=True)
+class Recorded:
+    """What a file tells, until an instant, epoch ns."""
+
+    timeline: Timeline
+    until_ns: int
+
+    def last(self) -> Snapshot:
+        """What existed in the end."""
+        return self.timeline.at(self.until_ns - 1)
+
+
+def read_inventory(text: str, file_name: str) -> Recorded:
     """The history that a file tells; raises InputError with the place of what is wrong."""
-    items = _decode(text, file_name)
-    lives = [_placed(one, at, file_name) for at, one in enumerate(items)]
+    told = _decode(text, file_name)
+    lives = [_placed(one, at, file_name) for at, one in enumerate(told.items)]
     last: dict[ItemKey, int] = {}
     for at in sorted(range(len(lives)), key=lambda at: lives[at].from_ns):
         life = lives[at]
-        before = last.setdefault(life.item.key, at)
-        if before != at and lives[before].to_ns > life.from_ns:
+        before = last.get(life.item.key)
+        if before is not None and lives[before].to_ns > life.from_ns:
             raise InputError(
                 f"{file_name}: items[{at}]: {life.item.display} already stands in"
                 f" items[{before}] for the same time: expected `from` and `to` that do not overlap"
@@ -45,20 +60,22 @@ def read_timeline(text: str, file_name: str) -> Timeline:
         last[life.item.key] = at
     timeline = Timeline()
     timeline.recall(lives)
-    return timeline
+    until_ns = max((life.to_ns for life in lives), default=FOREVER)
+    if told.to is not None:
+        try:
+            until_ns = parse_instant(told.to)
+        except InputError as error:
+            raise InputError(f"{file_name}: to: {error}") from error
+    return Recorded(timeline, until_ns)
 
 
 def read_items(text: str, file_name: str) -> list[Item]:
-    """The items of a file as they were last; raises InputError as `read_timeline` does."""
-    items = _decode(text, file_name)
-    lives = [_placed(one, at, file_name) for at, one in enumerate(items)]
-    if not any(life.to_ns < FOREVER or life.from_ns > ALWAYS_NS for life in lives):
-        return [life.item for life in lives]
-    return list(read_timeline(text, file_name).latest().items)
+    """The items of a file as they were in the end; raises InputError as `read_inventory` does."""
+    return list(read_inventory(text, file_name).last().items)
 
 
-def _decode(text: str, file_name: str) -> list[ItemRecord]:
-    """The items of a file, in JSON or YAML, with what holds them all or as a bare list."""
+def _decode(text: str, file_name: str) -> InventoryFile:
+    """A file in JSON or YAML, with what holds the items all or as a bare list of them."""
     try:
         if text.lstrip()[:1] in ("{", "["):
             found = msgspec.json.decode(text, type=InventoryFile | list[ItemRecord])
@@ -73,7 +90,9 @@ def _decode(text: str, file_name: str) -> list[ItemRecord]:
         raise InputError(
             f"{file_name}: not an inventory as `ringfence inventory export` writes it: {error}"
         ) from error
-    return found.items if isinstance(found, InventoryFile) else found
+    return (
+        found if isinstance(found, InventoryFile) else InventoryFile(kind="Inventory", items=found)
+    )
 
 
 def _placed(one: ItemRecord, at: int, file_name: str) -> Life:
