@@ -29,7 +29,7 @@ class _Reader:
     def take(self, event: yaml.Event) -> None:
         match event:
             case yaml.ScalarEvent(value=text, anchor=anchor):
-                plain = event.implicit[0] and event.style is None
+                plain = event.implicit[0] and not event.style
                 self._add(None if plain and text in ("", "~", "null") else text, anchor)
             case yaml.CollectionStartEvent(anchor=anchor):
                 if len(self._open) == _MOST_LEVELS:
