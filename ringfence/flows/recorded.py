@@ -240,7 +240,7 @@ def _labels(told: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
     clusters = _taken([item.cluster if item else "" for item in items], found.indices)
     nodes = _taken([_node(item) for item in items], found.indices)
     count = len(told["first_ns"])
-    revisions = held.reshape(-1, count)
+    revisions = held.reshape(len(_ENDS), count)
     of_end = [slice(at * count, (at + 1) * count) for at in range(len(_ENDS))]
     # Where the file does not tell the Kubernetes cluster, it is the one that an end is in.
     cluster = pc.coalesce(

@@ -46,9 +46,11 @@ class TableValues:
         """A column of whole numbers from 0 to `most`, and which of them are known."""
         expected = f"a whole number from 0 to {most}"
         column = self._plain(name)
-        if pa.types.is_floating(column.type):  # what pandas makes of numbers and gaps
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.uint64())
+        elif pa.types.is_floating(column.type):  # what pandas makes of numbers and gaps
             column = pc.if_else(pc.is_nan(column), None, column)
-        elif not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+        elif not pa.types.is_integer(column.type):
             raise self._wrong(name, "whole numbers", column.type)
         known = np.asarray(column.is_valid())
         values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(0))
