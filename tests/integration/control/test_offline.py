@@ -35,7 +35,7 @@ async def seen(world: World) -> World:
     for number, items in enumerate((ITEMS, AFTER)):
         await publish(connector, items)
         await asyncio.sleep(0.01)
-        at = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
+        at: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
         one, two = through_service(at)
         one.saw(POD, 7, FRONT, (DB, 3306), **at)
         two.saw(POD, 8, FRONT, (DB, 3306), **at)
