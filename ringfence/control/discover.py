@@ -1,13 +1,12 @@
-"""Discovery over what was seen: from the flow store to a proposed workspace."""
+"""Discovery over what was seen: from conversations to a proposed workspace."""
 
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from ringfence.discovery.edges import edges
 from ringfence.discovery.noise import Noise, sift
 from ringfence.discovery.propose import propose
-from ringfence.flows.connections import ServiceSockets, records
+from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
 from ringfence.model.policy import Workspace
@@ -26,15 +25,19 @@ class Discovery:
 
 
 def discover(
-    hops: pa.Table, timeline: Timeline, tree: ScopeTree, scope: ScopeName, name: WorkspaceName
+    seen: Records,
+    timeline: Timeline,
+    snapshot: Snapshot,
+    tree: ScopeTree,
+    scope: ScopeName,
+    name: WorkspaceName,
 ) -> Discovery:
-    """Propose a workspace for a scope from hops (`store.flows.queries.HOPS`)."""
-    snapshot = timeline.latest()
+    """Propose a workspace for a scope from what was seen, for the workloads of the snapshot."""
 
     def item_of(revision: int) -> Item | None:
         return timeline.revision(RevisionId(revision))[0] if revision else None
 
-    needed, noise = sift(records(hops))
+    needed, noise = sift(seen)
     found = edges(needed, item_of, ServiceSockets(snapshot))
     workspace = propose(found, snapshot, scope, members(tree, snapshot, scope), name)
     return Discovery(workspace, len(found), noise)

@@ -9,6 +9,7 @@ from ringfence.control.discover import discover
 from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
+from ringfence.flows.connections import records
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.policy.document import Documents, format_documents
 from ringfence.store.flows.queries import HOPS
@@ -59,7 +60,8 @@ async def propose_policies(
         raise NotFoundError(f"there is no scope {request.scope!r}; see `ringfence scopes list`")
     name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
     hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
-    found = discover(hops, services.inventory.timeline, tree, scope, name)
+    timeline = services.inventory.timeline
+    found = discover(records(hops), timeline, timeline.latest(), tree, scope, name)
     return DiscoverResponse(
         documents=format_documents(Documents(workspaces=(found.workspace,))),
         summary=Summary(
