@@ -12,6 +12,7 @@ from ringfence.control import problems
 from ringfence.control.api import (
     address_sets,
     agents,
+    alerts,
     analyses,
     analysis,
     changes,
@@ -76,6 +77,8 @@ GUARDED = (
     analysis.router,
     what_if.router,
     analyses.router,
+    alerts.router,
+    alerts.sinks,
     enforcement.router,
     kubernetes.router,
     quarantines.router,

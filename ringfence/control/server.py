@@ -18,6 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
+from ringfence.control.alert_delivery import AlertDelivery
+from ringfence.control.alerts import Alerts
 from ringfence.control.analysis import history_of
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
@@ -118,8 +120,7 @@ class ControlPlane:
         metrics.registry.register(AgentMetrics(agents.all))
         inventory = Inventory(self._clock, database, DEFAULT_TENANT, metrics, config.fetch_networks)
         await self._run(inventory)
-        labels = UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory)
-        await self._run(labels)
+        labels = await self._run(UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory))
         flow_store = FlowStore(
             FlowStoreConfig(
                 config.data_dir / "flows",
@@ -150,11 +151,14 @@ class ControlPlane:
             ingest.through,
             config.report_interval_seconds * 10**9,
         )
-        trials = Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
-        await self._run(trials)
+        trials = await self._run(
+            Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
+        )
         continuous = await self._run(
             Continuous(self._clock, database, watch, ingest.arrivals, metrics)
         )
+        alerts = await self._run(Alerts(self._clock, database, DEFAULT_TENANT, continuous, metrics))
+        alert_delivery = await self._run(AlertDelivery(database, DEFAULT_TENANT, alerts, metrics))
         quarantines = await self._run(
             Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics)
         )
@@ -169,6 +173,7 @@ class ControlPlane:
             enforcement=enforcement,
             trials=trials,
             continuous=continuous,
+            alert_delivery=alert_delivery,
             quarantines=quarantines,
             requests=requests,
             agents=agents,

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 if TYPE_CHECKING:
     from ringfence.control.agents import Agents
+    from ringfence.control.alert_delivery import AlertDelivery
     from ringfence.control.continuous import Continuous
     from ringfence.control.enforcement import Enforcement
     from ringfence.control.ingest import FlowIngest
@@ -57,6 +58,8 @@ class Services:
     """Which change of it is on trial."""
     continuous: Continuous
     """What every version under analysis says to what arrives."""
+    alert_delivery: AlertDelivery
+    """Who is to hear of alerts."""
     quarantines: Quarantines
     """Which workloads are cut off."""
     requests: Requests
