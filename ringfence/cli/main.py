@@ -41,6 +41,8 @@ COMMANDS = {
     "discover": ("discover", "Propose the policies that the observed flows need."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "analysis": ("analysis", "Hold versions against all that arrives; count what they say."),
+    "experiment": ("experiment", "Hold a policy version against the flows of a past time."),
+    "experiments": ("experiments", "List experiments and what came of them."),
     "alerts": ("alerts", "List alerts of what is enforced, and say who is to hear of them."),
     "requests": ("requests", "Approve or reject what policies need of other scopes' workspaces."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),

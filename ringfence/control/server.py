@@ -27,6 +27,7 @@ from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.continuous import Continuous
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
+from ringfence.control.experiments import Experiments
 from ringfence.control.exports import Exports
 from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
@@ -157,6 +158,7 @@ class ControlPlane:
         continuous = await self._run(
             Continuous(self._clock, database, watch, ingest.arrivals, metrics)
         )
+        experiments = await self._run(Experiments(self._clock, database, watch, metrics))
         alerts = await self._run(Alerts(self._clock, database, DEFAULT_TENANT, continuous, metrics))
         alert_delivery = await self._run(AlertDelivery(database, DEFAULT_TENANT, alerts, metrics))
         quarantines = await self._run(
@@ -173,6 +175,7 @@ class ControlPlane:
             enforcement=enforcement,
             trials=trials,
             continuous=continuous,
+            experiments=experiments,
             alert_delivery=alert_delivery,
             quarantines=quarantines,
             requests=requests,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ringfence.control.alert_delivery import AlertDelivery
     from ringfence.control.continuous import Continuous
     from ringfence.control.enforcement import Enforcement
+    from ringfence.control.experiments import Experiments
     from ringfence.control.ingest import FlowIngest
     from ringfence.control.inspections import Inspections
     from ringfence.control.inventory import Inventory
@@ -58,6 +59,8 @@ class Services:
     """Which change of it is on trial."""
     continuous: Continuous
     """What every version under analysis says to what arrives."""
+    experiments: Experiments
+    """What versions would have said to flows of the past."""
     alert_delivery: AlertDelivery
     """Who is to hear of alerts."""
     quarantines: Quarantines

@@ -342,3 +342,19 @@ alert_notices = Table(
     Column("notice", JSON, nullable=False),  # an `export.alerts.interface.Notice`
     Index("ix_alert_notices_tenant_sink", "tenant", "sink", "id"),
 )
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("began_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger),  # null: it is to go on
+    Column("problem", Text, nullable=False),  # why there is no result; empty otherwise
+    Column("result", JSON),  # [`model.tally.Tally`, …]
+)
