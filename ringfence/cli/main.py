@@ -43,6 +43,8 @@ COMMANDS = {
     "analysis": ("analysis", "Hold versions against all that arrives; count what they say."),
     "experiment": ("experiment", "Hold a policy version against the flows of a past time."),
     "experiments": ("experiments", "List experiments and what came of them."),
+    "promote": ("promote", "Lead a scope on: observe, discover, analyse, staged, enforced."),
+    "promotion": ("promotion", "Show how far scopes are, and set what they have to meet."),
     "alerts": ("alerts", "List alerts of what is enforced, and say who is to hear of them."),
     "requests": ("requests", "Approve or reject what policies need of other scopes' workspaces."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),

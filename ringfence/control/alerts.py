@@ -7,7 +7,7 @@ that is another alert. Notices stand in the database until their sinks have them
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -55,6 +55,7 @@ class Alerts:
         self._clock, self._database, self._tenant = clock, database, tenant
         self._continuous, self._judged = continuous, asyncio.Event()
         self._following = Background("alerts", self._pause, self._look, metrics)
+        self._on_look: list[Callable[[], None]] = []
         self.queued = asyncio.Event()
         """Set when there are notices for sinks."""
 
@@ -67,6 +68,10 @@ class Alerts:
         """Look no more."""
         await self._following.stop()
 
+    def subscribe(self, on_look: Callable[[], None]) -> None:
+        """Have a quick function called when alerts have been looked after."""
+        self._on_look.append(on_look)
+
     async def _pause(self) -> None:
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
@@ -76,6 +81,11 @@ class Alerts:
         self._judged.clear()
 
     async def _look(self) -> None:
+        await self._renew()
+        for callback in self._on_look:
+            callback()
+
+    async def _renew(self) -> None:
         now_ns = self._clock()
         async with self._database.read() as connection:
             opened = {one.cause: one for one in await load_alerts(connection, self._tenant)}

@@ -39,6 +39,7 @@ from ringfence.control.labels import UploadedLabels
 from ringfence.control.metrics import Metrics
 from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
+from ringfence.control.promotions import Promotions
 from ringfence.control.quarantine import Quarantines
 from ringfence.control.requests import Requests
 from ringfence.control.services import Clock, Services
@@ -160,6 +161,9 @@ class ControlPlane:
         )
         experiments = await self._run(Experiments(self._clock, database, watch, metrics))
         alerts = await self._run(Alerts(self._clock, database, DEFAULT_TENANT, continuous, metrics))
+        promotions = await self._run(
+            Promotions(self._clock, database, watch, enforcement, trials, alerts, metrics)
+        )
         alert_delivery = await self._run(AlertDelivery(database, DEFAULT_TENANT, alerts, metrics))
         quarantines = await self._run(
             Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics)
@@ -176,6 +180,7 @@ class ControlPlane:
             trials=trials,
             continuous=continuous,
             experiments=experiments,
+            promotions=promotions,
             alert_delivery=alert_delivery,
             quarantines=quarantines,
             requests=requests,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ringfence.control.metrics import Metrics
     from ringfence.control.modes import Modes
     from ringfence.control.pki import Authority
+    from ringfence.control.promotions import Promotions
     from ringfence.control.quarantine import Quarantines
     from ringfence.control.requests import Requests
     from ringfence.control.trials import Trials
@@ -61,6 +62,8 @@ class Services:
     """What every version under analysis says to what arrives."""
     experiments: Experiments
     """What versions would have said to flows of the past."""
+    promotions: Promotions
+    """How far scopes are on their path to being enforced."""
     alert_delivery: AlertDelivery
     """Who is to hear of alerts."""
     quarantines: Quarantines

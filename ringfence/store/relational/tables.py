@@ -358,3 +358,15 @@ experiments = Table(
     Column("problem", Text, nullable=False),  # why there is no result; empty otherwise
     Column("result", JSON),  # [`model.tally.Tally`, …]
 )
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("criteria", JSON, nullable=False),  # a `model.promotion.Criteria`
+    Column("workspace", Text),  # with `version`, what was promoted; null: nothing yet
+    Column("version", Integer),
+    Column("demoted_ns", BigInteger),  # null: it was not taken back
+    Column("why", Text, nullable=False),
+)
