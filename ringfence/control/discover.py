@@ -60,5 +60,5 @@ def discover_in(
     observed = observe(seen, peers, ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed))
     only_nodes = bool(within) and within <= snapshot.nodes
-    made = propose(observed, decisions, Ends(within), scope, name, only_nodes=only_nodes)
+    made = propose(observed, decisions, Ends(snapshot, within), scope, name, only_nodes=only_nodes)
     return Discovery(made, observed, decisions)

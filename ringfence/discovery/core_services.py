@@ -7,12 +7,11 @@ import numpy as np
 from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft
-from ringfence.discovery.edges import Outside, ServiceFront
-from ringfence.discovery.ends import Ends, NamedEnd, joined
+from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
+from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
 from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.reasons import Reason
-from ringfence.discovery.roles import Role
 from ringfence.model.address import host_network
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import (
@@ -32,7 +31,13 @@ _DNS_PORT, _NTP_PORT = 53, 123
 def core(observed: Observed, decisions: Decisions, ends: Ends, scope: ScopeName) -> list[Draft]:
     """One draft or few for each core service that was seen, and for declared probes."""
     making = _Core(observed, decisions, ends, scope)
-    return [*making.dns(), *making.probes(), *making.api_server(), *making.time()]
+    return [
+        *making.dns(),
+        *making.probes(),
+        *making.api_server(),
+        *making.kubelets(),
+        *making.time(),
+    ]
 
 
 class _Core:
@@ -72,9 +77,9 @@ class _Core:
                 socket = int(seen.protocol[edge]), int(seen.port[edge])
                 wanted.setdefault(int(seen.provider[edge]), set()).add(socket)
         alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
-        for number, sockets in wanted.items():
-            if sockets and self._ends.inside(peers[number]):
-                alike.setdefault(tuple(sorted(sockets)), []).append(number)
+        for number, its in wanted.items():
+            if its and self._ends.inside(peers[number]):
+                alike.setdefault(tuple(sorted(its)), []).append(number)
         for sockets, numbers in sorted(alike.items()):
             for protocol in sorted({one for one, _ in sockets}):
                 ports = frozenset(port for one, port in sockets if one == protocol)
@@ -92,6 +97,19 @@ class _Core:
             known = frozenset(edges.tolist())
             ports = frozenset({_API_PORT})
             yield Draft(self._roles(numbers), provider, TCP, ports, known, name="api-server")
+
+    def kubelets(self) -> Iterator[Draft]:
+        """The workloads that ask nodes for their figures; between nodes it is a fail-safe."""
+        seen, peers = self._observed, self._observed.peers
+        edges = self._edges(Reason.KUBELET)
+        edges = edges[~peers.which(Nodes, OwnNode)[seen.consumer[edges]]]
+        numbers = self._inside(seen.consumer[edges])
+        edges = edges[np.isin(seen.consumer[edges], numbers)]
+        for number in np.unique(seen.provider[edges]).tolist():
+            mine = edges[seen.provider[edges] == number]
+            consumer, provider = self._roles(numbers), self._ends.of(peers[number])
+            ports, known = frozenset(seen.port[mine].tolist()), frozenset(mine.tolist())
+            yield Draft(consumer, provider, TCP, ports, known, name="kubelets")
 
     def time(self) -> Iterator[Draft]:
         """The clocks outside, each by its address."""
@@ -124,9 +142,9 @@ class _Core:
             yield ServiceFront(item.cluster, item.namespace, item.name, from_outside=False)
 
     def _roles(self, numbers: list[int]) -> NamedEnd:
-        """Some roles as one end."""
+        """Some peers as one end."""
         peers = [self._observed.peers[number] for number in numbers]
-        roles = [one for one in peers if isinstance(one, Role)]
-        if len(roles) == 1:
-            return self._ends.of(roles[0])
-        return NamedEnd("several", FilterEnd(joined([one.cluster.query for one in roles])))
+        if len(peers) == 1:
+            return self._ends.of(peers[0])
+        queries = [query for one in peers if (query := query_of(one)) is not None]
+        return NamedEnd("several", FilterEnd(joined(queries)))

@@ -89,6 +89,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
         (Reason.FAN_OUT, suspicion.fan_out),
         (Reason.BYPASS, suspicion.bypass),
         (Reason.FOREIGN, suspicion.foreign),
+        (Reason.BY_NODE, observed.peers.which(Nodes)[observed.consumer]),
     ):
         rule(reason, suspicion.suspicious & holds)
     few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
@@ -108,6 +109,7 @@ def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
         Reason.BYPASS,
         Reason.FOREIGN,
         Reason.LATE,
+        Reason.BY_NODE,
     )
     outcome = {
         reason: Outcome.ALLOW

@@ -8,6 +8,7 @@ from pyroaring import BitMap
 from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.peers import Anybody, Named, Peer
 from ringfence.discovery.roles import Role
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.model import labels
 from ringfence.model.address import Address, host_network
 from ringfence.model.ids import ClusterId
@@ -39,11 +40,14 @@ class NamedEnd:
 class Ends:
     """Ends of a workspace whose scope's members are at these positions."""
 
-    def __init__(self, members: BitMap) -> None:
+    def __init__(self, snapshot: Snapshot, members: BitMap) -> None:
         self._members = members
+        self._nodes = {snapshot.items[at].cluster for at in members & snapshot.nodes}
 
     def inside(self, peer: Peer) -> bool:
-        """Whether the workspace decides over a role."""
+        """Whether the workspace decides over a peer."""
+        if isinstance(peer, Nodes):
+            return peer.cluster in self._nodes
         return isinstance(peer, Role) and bool(peer.members & self._members)
 
     def of(self, peer: Peer, addresses: Sequence[Address] = ()) -> NamedEnd:
@@ -89,6 +93,17 @@ def joined(queries: Sequence[Query]) -> Query:
         made.append(And((*rest_of, compare)) if rest_of else compare)
     everything = (*made, *others)
     return everything[0] if len(everything) == 1 else Or(tuple(everything))
+
+
+def query_of(peer: Peer) -> Query | None:
+    """What is true of a peer's workloads alone; None of hosts outside and Services."""
+    match peer:
+        case Role(cluster):
+            return cluster.query
+        case Nodes(cluster_id):
+            return _nodes_query(cluster_id)
+        case _:
+            return None
 
 
 def _nodes_query(cluster: ClusterId) -> Query:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     LATE = "late: first seen in the last fifth of the time"
     FOREIGN = "foreign: these namespaces have no other such edge"
     BYPASS = "bypass: dialled past the Service that others use"
+    BY_NODE = "by-node: one node alone did so, and nodes run no applications"
     TOOL = "tool: done by a process that does nothing else here"
 
     SCAN = "scan: the source tried many ends and most did not answer"
@@ -43,8 +44,8 @@ class Reason(StrEnum):
     PROBE = "probe: a health check from the workload's own node"
     API_SERVER = "api-server: a core service, allowed by a policy of its own"
     NTP = "ntp: a core service, allowed by a policy of its own"
-    KUBELET = "kubelet: a fail-safe of the node, which needs no policy"
+    KUBELET = "kubelet: a port of the node's own, allowed by a policy where a workload asks"
 
 
-CORE = (Reason.DNS, Reason.PROBE, Reason.API_SERVER, Reason.NTP)
+CORE = (Reason.DNS, Reason.PROBE, Reason.API_SERVER, Reason.NTP, Reason.KUBELET)
 """Of these a named policy is made."""

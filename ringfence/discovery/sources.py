@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.edges import Nodes
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
 
@@ -29,6 +30,8 @@ _MOST_FAILURES = 5
 SCAN_TARGETS = 8
 """One source that fails at so many ends, more than it succeeds at, scans."""
 _LATE = 0.8
+_BY_NODE = 1.5
+"""Nodes run agents, not applications: what one of them alone began weighs more."""
 Weights = NDArray[np.float64]
 
 
@@ -43,6 +46,7 @@ class Suspicion:
     foreign: Mask
     late: Mask
     fan_out: Mask
+    weight: Weights
     suspicious: Mask
     intruder: Mask
     scan: Mask
@@ -52,7 +56,7 @@ def suspect(observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> Su
     """Weigh edges and sources; only `plain` edges, not noise for another reason, are weighed."""
     weighing = _Weighing(observed, facts, plain, referred)
     found = weighing.judge(np.zeros(weighing.count, dtype=np.bool_))
-    # What suspicious sources do supports nothing, neither each other's edges.
+    # What scanners and intruders do supports nothing, neither each other's edges.
     suspects = weighing.suspects(found)
     return weighing.judge(suspects)
 
@@ -74,6 +78,7 @@ class _Weighing:
         )
         self.foreign = self._foreign(facts)
         self.bypass = self._bypass(facts)
+        self.by_node = observed.peers.which(Nodes)[observed.consumer]
         self.share = self._share()
         self.failed, self.tried = self._failures()
 
@@ -83,9 +88,9 @@ class _Weighing:
         alone = self.rare & (supporters <= 1)
         weight = self._weight(alone)
         novel = self.good & alone[self.edge]
-        total: Weights = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
+        total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
-        total = total + _FAILURE * np.minimum(self.failed, _MOST_FAILURES).astype(np.float64)
+        total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
         intruder = (total >= OUTRIGHT) & (self.failed > 0) & (novelties > 2)  # noqa: PLR2004
         of_suspect = self._of(novel, total >= SUSPECT)
@@ -97,15 +102,16 @@ class _Weighing:
             foreign=alone & self.foreign,
             late=alone & self.late,
             fan_out=alone & of_suspect,
+            weight=weight,
             suspicious=odd | (alone & of_suspect),
             intruder=alone & self._of(novel, intruder),
             scan=self._of(self.rare[self.edge] | ~self.good, scanner) & (supporters <= 1),
         )
 
     def suspects(self, found: Suspicion) -> Mask:
-        """The sources of suspicious edges that nobody else has."""
-        of_it = self.good & (found.suspicious | found.scan | found.intruder)[self.edge]
-        return np.bincount(self.source[of_it], minlength=self.count) > 1
+        """The sources of what nobody else does."""
+        of_it = self.good & (found.scan | found.intruder)[self.edge]
+        return np.bincount(self.source[of_it], minlength=self.count) > 0
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
@@ -115,12 +121,13 @@ class _Weighing:
     def _weight(self, alone: Mask) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
         weight = 1.0 + self._surprise() + 1.0 * self.foreign + 1.0 * self.bypass + 0.5 * self.late
+        weight += _BY_NODE * self.by_node
         return np.where(alone & ~self.referred, weight, 0.0)
 
     def _surprise(self) -> Weights:
         """How unlikely it is that of all its like this source alone did it, as a power of ten."""
         again = np.maximum(self.observed.seen.intervals - 1, 0)
-        return np.minimum(-np.log10(self.share) * again, 2.0)
+        return np.asarray(np.minimum(-np.log10(self.share) * again, 2.0))
 
     def _share(self) -> Weights:
         """For each edge its sources' share of what all workloads of the consumer do."""
