@@ -59,6 +59,10 @@ class Decisions:
         if self.outcome[edge] != Outcome.NOISE:
             yield from (one for one, held in besides.items() if held[edge] and one is not first)
 
+    def is_noise(self, edge: int) -> bool:
+        """Whether the edge is noise."""
+        return bool(self.outcome[edge] == Outcome.NOISE)
+
     def of(self, *reasons: Reason) -> Mask:
         """The edges that were decided for one of these reasons."""
         return np.isin(self.deciding, [_NUMBER[reason] for reason in reasons])

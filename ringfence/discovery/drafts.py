@@ -1,7 +1,7 @@
 """From decided edges to drafts of policies: one for each pair of ends, with all of its ports."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,25 +31,23 @@ class Draft:
 
 @dataclass
 class Drafting:
-    """Makes drafts of what was decided. `routes` tells for each route the draft it is part of."""
+    """Makes drafts of what was decided. `each_address`: of hosts outside each is an end."""
 
     observed: Observed
     decisions: Decisions
     ends: Ends
-    routes: dict[int, Draft] = field(default_factory=dict)
+    each_address: bool = False
 
     def drafts(self) -> list[Draft]:
         """A draft for each two ends and protocol that any edge needs, in order of the edges."""
         found: dict[tuple[NamedEnd, NamedEnd, int, str], Draft] = {}
-        belongs: dict[int, tuple[NamedEnd, NamedEnd, int, str]] = {}
         for route in self._needed():
             one = self._draft(route)
             key = one.consumer, one.provider, one.protocol, one.review
             held = found.get(key)
             if held:
                 one = replace(one, ports=one.ports | held.ports, edges=one.edges | held.edges)
-            found[key], belongs[route] = one, key
-        self.routes = {route: found[key] for route, key in belongs.items()}
+            found[key] = one
         return list(found.values())
 
     def _needed(self) -> Iterator[int]:
@@ -79,7 +77,7 @@ class Drafting:
             review = "; ".join(self.decisions.reasons(edge))
         addresses = self._addresses(edge) if isinstance(consumer, Anybody) else ()
         return Draft(
-            self.ends.of(consumer, addresses),
+            self.ends.of(consumer, addresses, each=self.each_address),
             self.ends.of(provider),
             int(seen.protocol[edge]),
             frozenset({int(port)}) if seen.protocol[edge] in (TCP, UDP) else frozenset(),

@@ -41,7 +41,7 @@ class Ends:
     """Ends of a workspace whose scope's members are at these positions."""
 
     def __init__(self, snapshot: Snapshot, members: BitMap) -> None:
-        self._members = members
+        self._snapshot, self._members = snapshot, members
         self._nodes = {snapshot.items[at].cluster for at in members & snapshot.nodes}
 
     def inside(self, peer: Peer) -> bool:
@@ -50,8 +50,15 @@ class Ends:
             return peer.cluster in self._nodes
         return isinstance(peer, Role) and bool(peer.members & self._members)
 
-    def of(self, peer: Peer, addresses: Sequence[Address] = ()) -> NamedEnd:
-        """The end that a peer is; `addresses` are those of hosts outside that were seen."""
+    def holds(self, query: Query) -> bool:
+        """Whether all whom a query means are workloads of the scope."""
+        return self._snapshot.select(query) & self._snapshot.subjects <= self._members
+
+    def of(self, peer: Peer, addresses: Sequence[Address] = (), *, each: bool = False) -> NamedEnd:
+        """The end that a peer is; `addresses` are those of hosts outside that were seen.
+
+        `each`: however many they are, each is named.
+        """
         match peer:
             case Role(cluster) if self.inside(peer):
                 return NamedEnd(cluster.name, ClusterEnd(cluster.name))
@@ -67,7 +74,7 @@ class Ends:
                 return NamedEnd(name, FqdnEnd(name))
             case OwnNode():
                 return NamedEnd("own-node", OwnNodeEnd())
-            case Anybody() if 0 < len(addresses) <= FEW_ADDRESSES:
+            case Anybody() if addresses and (each or len(addresses) <= FEW_ADDRESSES):
                 blocks = tuple(host_network(address) for address in sorted(addresses))
                 return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
             case Anybody():

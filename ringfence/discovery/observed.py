@@ -4,6 +4,7 @@ An edge joins two peers on a protocol and a port, through a Service or directly.
 the number of distinct edges may be a million.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +12,18 @@ from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
 from ringfence.discovery.edges import Outside, OwnNode, ServiceFront
-from ringfence.discovery.peers import Named, Peers
+from ringfence.discovery.peers import Named, Peers, name_of
 from ringfence.discovery.sockets import declared, socket_key, sockets
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import TCP, UDP, format_port, format_protocol
 from ringfence.model.workload import Item, ItemKind
 
 DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 _STEADY = 3
+_NEVER = np.iinfo(np.int64).max
 Mask = NDArray[np.bool_]
 
 
@@ -61,6 +63,8 @@ class Observed:
     protocol: Numbers
     port: Numbers
     seen: Evidence
+    early: Evidence
+    """What was seen of each edge before the last fifth of the time."""
     held: Mask
     """Whether somebody held the provider's address, or none ever did: else it is a dead one."""
 
@@ -79,6 +83,13 @@ class Observed:
     def __len__(self) -> int:
         """The number of edges."""
         return len(self.consumer)
+
+    def format(self, edge: int) -> str:
+        """An edge as people read it."""
+        protocol, port = int(self.protocol[edge]), int(self.port[edge])
+        consumer, provider = self.peers[self.consumer[edge]], self.peers[self.provider[edge]]
+        what = f"{format_protocol(protocol)} {format_port(protocol, port)}"
+        return f"{name_of(consumer)} → {name_of(provider)} {what}"
 
     def through(self, fronts: Mask) -> Mask:
         """For each edge whether any of its routes leads through one of some fronts."""
@@ -109,6 +120,7 @@ def observe(records: Records, peers: Peers, services: ServiceSockets) -> Observe
         protocol,
         port,
         seen=rows.evidence(edge, len(first)),
+        early=rows.evidence(edge, len(first), rows.first_ns < rows.last_fifth()),
         held=held,
         route_edge=edge[route_first],
         route_front=rows.front[route_first],
@@ -144,8 +156,15 @@ class _Rows:
         self.good = answered(records) | self._one_way(records, peers)
         self.bytes = (column("forward_bytes") + column("reverse_bytes")).astype(np.int64)
 
-    def evidence(self, group: Numbers, count: int) -> Evidence:
+    def last_fifth(self) -> int:
+        """When the last fifth of the time begins."""
+        since, until = self.first_ns.min(initial=_NEVER), self.last_ns.max(initial=0)
+        return int(until - (until - since) // 5)
+
+    def evidence(self, group: Numbers, count: int, among: Mask | None = None) -> Evidence:
         """What was seen of each group of rows; `group` numbers them from 0 to `count`."""
+        if among is not None:
+            return self._take(among).evidence(group[among], count)
 
         def total(values: Numbers) -> Numbers:
             return np.bincount(group, weights=values, minlength=count).astype(np.int64)
@@ -170,6 +189,13 @@ class _Rows:
             first_ns=first,
             last_ns=last,
         )
+
+    def _take(self, among: Mask) -> "_Rows":
+        some = copy(self)
+        for name in ("consumer", "first_ns", "last_ns", "opened", "good", "count", "refused"):
+            setattr(some, name, getattr(self, name)[among])
+        some.dropped, some.bytes = self.dropped[among], self.bytes[among]
+        return some
 
     def _one_way(self, records: Records, peers: Peers) -> Mask:
         """Whether a datagram came to a workload that reads them without a word.

@@ -1,6 +1,6 @@
 """The two ends of edges: what a policy can name, and the workloads and addresses behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,25 @@ class Named:
 Peer = Role | Nodes | OwnNode | Outside | Anybody | Named | ServiceFront
 
 
+def name_of(peer: Peer) -> str:
+    """What to call a peer."""
+    match peer:
+        case Role(cluster):
+            return cluster.name
+        case Nodes(cluster_id):
+            return f"nodes of {cluster_id}" if cluster_id else "nodes"
+        case OwnNode():
+            return "own node"
+        case Anybody():
+            return "outside"
+        case Named(name):
+            return name
+        case ServiceFront():
+            return f"service {peer.namespace}/{peer.name}"
+        case Outside():
+            return str(peer)
+
+
 class Peers:
     """Peers of an inventory by number.
 
@@ -46,6 +65,10 @@ class Peers:
     def __getitem__(self, number: int) -> Peer:
         """A peer by its number."""
         return self._all[number]
+
+    def __iter__(self) -> Iterator[Peer]:
+        """All of them so far, by number."""
+        return iter(self._all)
 
     def __len__(self) -> int:
         """How many there are so far."""

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.compress import compress
 from ringfence.discovery.core_services import core
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
+from ringfence.discovery.granularity import Granularity, Widening
 from ringfence.discovery.observed import Observed
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
@@ -39,13 +41,15 @@ def propose(
     ends: Ends,
     scope: ScopeName,
     name: WorkspaceName,
+    granularity: Granularity,
     *,
-    level: int = 3,
     only_nodes: bool = False,
 ) -> Proposal:
     """A workspace for the scope; the same for equal input."""
-    drafting = Drafting(observed, decisions, ends)
-    ordinary = compress(drafting.drafts(), observed.peers.roles, level)
+    finest = granularity.boundary is Boundary.VERY_FINE
+    drafts = Drafting(observed, decisions, ends, each_address=finest).drafts()
+    drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
+    ordinary = compress(drafts, observed.peers.roles, granularity.compress)
     services = core(observed, decisions, ends, scope)
     drafts = [*services, *ordinary]
     ids = _ids(drafts)

@@ -80,7 +80,8 @@ def hops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 
 def proposed(hops: object, scope: ScopeName = SHOP) -> Discovery:
-    return discover(hops, HISTORY, TREE, scope, WorkspaceName(scope))
+    seen = records(hops)
+    return discover(seen, HISTORY, HISTORY.latest(), TREE, scope, WorkspaceName(scope))
 
 
 def told(end: End) -> str:
