@@ -110,7 +110,8 @@ def read_hops(table: pa.Table, timeline: Timeline) -> pa.Table:
     columns["provider_port"] = table["port"].to_numpy()
     columns["dialled_port"] = table["dialled_port"].to_numpy()
     for name in ("forward_packets", "reverse_packets", "opened", "answered", "refused"):
-        columns[name] = table[name].to_numpy()
+        given = name in table.column_names
+        columns[name] = table[name].to_numpy() if given else np.ones(count, dtype=np.uint64)
     columns["consumer"] = columns["first_consumer"]
     columns["connection"] = np.arange(count)
     columns["provider_item"] = np.full(count, "")
