@@ -1,6 +1,7 @@
 """`ringfence discover`: the policies that the observed flows need, as a file to review."""
 
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,11 +33,11 @@ class DiscoverFormat(StrEnum):
 
 
 _COLUMNS = [
-    field_column("outcome"),
-    field_column("consumer"),
-    field_column("provider"),
-    field_column("service"),
-    field_column("protocol"),
+    Column("outcome", itemgetter("outcome")),
+    Column("consumer", itemgetter("consumer")),
+    Column("provider", itemgetter("provider")),
+    Column("service", itemgetter("service")),
+    Column("protocol", itemgetter("protocol")),
     Column("ports", lambda row: ", ".join(row["ports"])),
     Column("seen", lambda row: row["evidence"]["conversations"]),
     Column("why", lambda row: row["reasons"][0].partition(":")[0]),
