@@ -97,6 +97,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     ):
         rule(reason, suspicion.suspicious & holds)
     few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
+    few &= not suspicion.brief
     rule(Reason.DECLARED, few & referred)
     rule(Reason.SPREAD, few & (suspicion.supporters > 1))
     rule(Reason.FEW, few)

@@ -8,7 +8,7 @@ import numpy as np
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.observed import DIRECT, Observed
-from ringfence.discovery.peers import Anybody, Peer
+from ringfence.discovery.peers import Anybody, Named, Peer
 from ringfence.discovery.reasons import Outcome
 from ringfence.model.address import Address
 from ringfence.model.evidence import Evidence
@@ -78,12 +78,16 @@ class Drafting:
         addresses = self._addresses(edge) if isinstance(consumer, Anybody) else ()
         return Draft(
             self.ends.of(consumer, addresses, each=self.each_address),
-            self.ends.of(provider),
+            self.ends.of(provider, self._found_by(provider)),
             int(seen.protocol[edge]),
             frozenset({int(port)}) if seen.protocol[edge] in (TCP, UDP) else frozenset(),
             frozenset({edge}),
             review,
         )
+
+    def _found_by(self, provider: Peer) -> Sequence[Address]:
+        named = self.observed.peers.named
+        return sorted(named[provider]) if isinstance(provider, Named) else ()
 
     def _addresses(self, edge: int) -> Sequence[Address]:
         seen = self.observed

@@ -28,6 +28,9 @@ from ringfence.model.workload import ItemKind
 FEW_ADDRESSES = 2
 """So many hosts outside are named one by one; of more, any host outside is meant."""
 
+FEW_BY_NAME = 4
+"""A name with more addresses is one whose addresses change: it is allowed by its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class NamedEnd:
@@ -70,6 +73,9 @@ class Ends:
                 return NamedEnd("nodes", FilterEnd(_nodes_query(cluster_id)))
             case Outside(address):
                 return NamedEnd(str(peer), CidrEnd((host_network(address),)))
+            case Named(name) if 0 < len(addresses) <= FEW_BY_NAME:
+                blocks = tuple(host_network(address) for address in sorted(addresses))
+                return NamedEnd(name, CidrEnd(blocks))
             case Named(name):
                 return NamedEnd(name, FqdnEnd(name))
             case OwnNode():

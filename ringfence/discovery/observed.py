@@ -254,8 +254,14 @@ def _named(records: Records, peers: Peers, provider: Numbers) -> Numbers:
     names = [peers.number(Named(name)) if name else -1 for name in told.dictionary.to_pylist()]
     which = told.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     named = np.array([*names, -1], dtype=np.int64)[which]
-    outside = peers.which(Outside)[provider]
-    return np.where(outside & (named >= 0), named, provider)
+    outside = peers.which(Outside)[provider] & (named >= 0)
+    first, _ = distinct(provider[outside], named[outside])
+    pairs = zip(provider[outside][first].tolist(), named[outside][first].tolist(), strict=True)
+    for at, by_name in pairs:
+        host, name = peers[at], peers[by_name]
+        if isinstance(host, Outside) and isinstance(name, Named):
+            peers.named.setdefault(name, set()).add(host.address)
+    return np.where(outside, named, provider)
 
 
 def _fronts(

@@ -61,6 +61,8 @@ class Peers:
         self._parties = PeerNumbers(snapshot, item_of)
         self._all: list[Peer] = list(roles)
         self._number: dict[object, int] = {}
+        self.named: dict[Named, set[Address]] = {}
+        """At which addresses hosts outside were found by a name."""
 
     def __getitem__(self, number: int) -> Peer:
         """A peer by its number."""

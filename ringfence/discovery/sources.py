@@ -30,6 +30,8 @@ _MOST_FAILURES = 5
 SCAN_TARGETS = 8
 """One source that fails at so many ends, more than it succeeds at, scans."""
 _LATE = 0.8
+_TELLING = 1 / 12
+"""In less than two hours, in days, nothing is known to be rare."""
 _BY_NODE = 1.5
 """Nodes run agents, not applications: what one of them alone began weighs more."""
 Weights = NDArray[np.float64]
@@ -50,6 +52,8 @@ class Suspicion:
     suspicious: Mask
     intruder: Mask
     scan: Mask
+    brief: bool
+    """Whether the time is too short for anything to be rare in it."""
 
 
 def suspect(observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> Suspicion:
@@ -71,7 +75,9 @@ class _Weighing:
         self.good = pairs.conversations > 0
         self.plain = plain
         days = max((observed.until_ns - observed.since_ns) / DAY_NS, 1 / 24)
-        self.rare = plain & (seen.conversations <= max(RARE_A_DAY * days, 5))
+        self.brief = days <= _TELLING
+        most = max(RARE_A_DAY * days, 5) if not self.brief else 2
+        self.rare = plain & (seen.conversations <= most)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
@@ -95,6 +101,8 @@ class _Weighing:
         intruder = (total >= OUTRIGHT) & (self.failed > 0) & (novelties > 2)  # noqa: PLR2004
         of_suspect = self._of(novel, total >= SUSPECT)
         odd = alone & (weight >= ODD)
+        if self.brief:
+            odd, of_suspect = odd & False, of_suspect & False
         return Suspicion(
             supporters=supporters,
             alone=alone & (self._surprise() > 1) & (self.observed.seen.intervals > 1),
@@ -104,8 +112,9 @@ class _Weighing:
             fan_out=alone & of_suspect,
             weight=weight,
             suspicious=odd | (alone & of_suspect),
-            intruder=alone & self._of(novel, intruder),
+            intruder=alone & self._of(novel, intruder & (not self.brief)),
             scan=self._of(self.rare[self.edge] | ~self.good, scanner) & (supporters <= 1),
+            brief=self.brief,
         )
 
     def suspects(self, found: Suspicion) -> Mask:
