@@ -78,15 +78,7 @@ def discover(
     peers = Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, fixed), item_of)
     observed = observe(seen, peers, ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
-    proposal = propose(
-        observed,
-        decisions,
-        ends,
-        scope,
-        name,
-        wanted.granularity,
-        only_nodes=bool(within) and within <= snapshot.nodes,
-    )
+    proposal = propose(observed, decisions, ends, scope, name, wanted.granularity)
     return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)
 
 

@@ -31,6 +31,8 @@ _DNS_PORT, _NTP_PORT = 53, 123
 def core(observed: Observed, decisions: Decisions, ends: Ends, scope: ScopeName) -> list[Draft]:
     """One draft or few for each core service that was seen, and for declared probes."""
     making = _Core(observed, decisions, ends, scope)
+    if ends.only_nodes:
+        return []
     return [
         *making.dns(),
         *making.probes(),

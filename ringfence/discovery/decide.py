@@ -87,13 +87,13 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     for reason, holds in _failed(observed):
         rule(reason, holds & ~good)
     rule(Reason.INTRUDER, suspicion.intruder)
-    rule(Reason.ONE_OFF, _one_off(observed))
+    rule(Reason.ONE_OFF, _one_off(observed) & (not suspicion.brief))
     for reason, holds in (
         (Reason.ALONE, suspicion.alone),
         (Reason.FAN_OUT, suspicion.fan_out),
         (Reason.BYPASS, suspicion.bypass),
         (Reason.FOREIGN, suspicion.foreign),
-        (Reason.BY_NODE, observed.peers.which(Nodes)[observed.consumer]),
+        (Reason.STRANGER, suspicion.stranger),
     ):
         rule(reason, suspicion.suspicious & holds)
     few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
@@ -114,7 +114,7 @@ def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
         Reason.BYPASS,
         Reason.FOREIGN,
         Reason.LATE,
-        Reason.BY_NODE,
+        Reason.STRANGER,
     )
     outcome = {
         reason: Outcome.ALLOW
@@ -142,7 +142,7 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
     yield Reason.NTP, clock & _worked(observed)
     own = peers.which(OwnNode)[seen.consumer]
     listening = facts.of_edges(facts.listening)
-    yield Reason.PROBE, own & (facts.of_edges(facts.probed) | listening | _steady(observed))
+    yield Reason.PROBE, own & (facts.of_edges(facts.probed) | _steady(observed))
     to_node = of_node[seen.provider]
     yield Reason.API_SERVER, facts.serves(API_SERVER) | (to_node & (seen.port == _API_PORT))
     yield Reason.KUBELET, to_node & np.isin(seen.port, _KUBELET_PORTS)

@@ -60,7 +60,9 @@ class Drafting:
         inside = np.array(
             [self.ends.inside(seen.peers[number]) for number in range(len(seen.peers))], dtype=bool
         )
-        wanted &= (inside[seen.consumer] | inside[seen.provider])[seen.route_edge]
+        decides = inside[seen.provider] | (inside[seen.consumer] & (not self.ends.only_nodes))
+        received = np.array([*map(self.ends.receives, seen.fronts), False], dtype=bool)
+        wanted &= decides[seen.route_edge] | received[seen.route_front]
         wanted &= seen.by_route.conversations > 0
         return iter(np.flatnonzero(wanted).tolist())
 
@@ -75,7 +77,11 @@ class Drafting:
         port = seen.port[edge] if front == DIRECT else seen.route_port[route]
         if self.decisions.outcome[edge] == Outcome.REVIEW:
             review = "; ".join(self.decisions.reasons(edge))
-        addresses = self._addresses(edge) if isinstance(consumer, Anybody) else ()
+        # What a node receives for a Service is there for whoever comes.
+        alone = isinstance(consumer, Anybody) and (
+            front == DIRECT or not seen.fronts[front].from_outside
+        )
+        addresses = self._addresses(edge) if alone else ()
         return Draft(
             self.ends.of(consumer, addresses, each=self.each_address),
             self.ends.of(provider, self._found_by(provider)),

@@ -45,6 +45,8 @@ class Ends:
 
     def __init__(self, snapshot: Snapshot, members: BitMap) -> None:
         self._snapshot, self._members = snapshot, members
+        self.only_nodes = bool(members) and members <= snapshot.nodes
+        """Whether the scope is one of nodes, which may open what they like."""
         self._nodes = {snapshot.items[at].cluster for at in members & snapshot.nodes}
 
     def inside(self, peer: Peer) -> bool:
@@ -52,6 +54,10 @@ class Ends:
         if isinstance(peer, Nodes):
             return peer.cluster in self._nodes
         return isinstance(peer, Role) and bool(peer.members & self._members)
+
+    def receives(self, front: ServiceFront) -> bool:
+        """Whether nodes of the scope take in what hosts outside send to a Service."""
+        return front.from_outside and front.cluster in self._nodes
 
     def holds(self, query: Query) -> bool:
         """Whether all whom a query means are workloads of the scope."""
@@ -71,20 +77,27 @@ class Ends:
                 return NamedEnd(peer.name, ServiceEnd(peer.namespace, peer.name))
             case Nodes(cluster_id):
                 return NamedEnd("nodes", FilterEnd(_nodes_query(cluster_id)))
-            case Outside(address):
-                return NamedEnd(str(peer), CidrEnd((host_network(address),)))
-            case Named(name) if 0 < len(addresses) <= FEW_BY_NAME:
-                blocks = tuple(host_network(address) for address in sorted(addresses))
-                return NamedEnd(name, CidrEnd(blocks))
-            case Named(name):
-                return NamedEnd(name, FqdnEnd(name))
             case OwnNode():
                 return NamedEnd("own-node", OwnNodeEnd())
-            case Anybody() if addresses and (each or len(addresses) <= FEW_ADDRESSES):
-                blocks = tuple(host_network(address) for address in sorted(addresses))
-                return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
-            case Anybody():
-                return NamedEnd("outside", OutsideEnd())
+            case Outside() | Named() | Anybody():
+                return _outside(peer, sorted(addresses), each=each)
+
+
+def _outside(
+    peer: Outside | Named | Anybody, addresses: Sequence[Address], *, each: bool
+) -> NamedEnd:
+    blocks = tuple(map(host_network, addresses))
+    match peer:
+        case Outside(address):
+            return NamedEnd(str(peer), CidrEnd((host_network(address),)))
+        case Named(name) if 0 < len(blocks) <= FEW_BY_NAME:
+            return NamedEnd(name, CidrEnd(blocks))
+        case Named(name):
+            return NamedEnd(name, FqdnEnd(name))
+        case Anybody() if blocks and (each or len(blocks) <= FEW_ADDRESSES):
+            return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
+        case Anybody():
+            return NamedEnd("outside", OutsideEnd())
 
 
 def joined(queries: Sequence[Query]) -> Query:

@@ -42,8 +42,6 @@ def propose(
     scope: ScopeName,
     name: WorkspaceName,
     granularity: Granularity,
-    *,
-    only_nodes: bool = False,
 ) -> Proposal:
     """A workspace for the scope; the same for equal input."""
     finest = granularity.boundary is Boundary.VERY_FINE
@@ -63,7 +61,7 @@ def propose(
         name=name,
         scope=scope,
         primary=True,
-        catch_all=CatchAll(Action.DENY, Action.ALLOW if only_nodes else Action.DENY),
+        catch_all=CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY),
         clusters=_clusters(observed, policies),
         policies=tuple(sorted(policies, key=lambda policy: policy.id)),
     )

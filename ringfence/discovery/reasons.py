@@ -24,7 +24,7 @@ class Reason(StrEnum):
     LATE = "late: first seen in the last fifth of the time"
     FOREIGN = "foreign: these namespaces have no other such edge"
     BYPASS = "bypass: dialled past the Service that others use"
-    BY_NODE = "by-node: one node alone did so, and nodes run no applications"
+    STRANGER = "stranger: a node, or somebody of whom nothing else is known"
     TOOL = "tool: done by a process that does nothing else here"
 
     SCAN = "scan: the source tried many ends and most did not answer"

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.edges import Nodes
+from ringfence.discovery.edges import Nodes, OwnNode
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.peers import Anybody
 
 DAY_NS = 86_400 * 10**9
-RARE_A_DAY = 8
+RARE_A_DAY = 10
 """Edges with more conversations a day are no novelties."""
 SUSPECT = 3.0
 """What novelties and failures of a source weigh before each of them is suspicious."""
@@ -32,8 +33,11 @@ SCAN_TARGETS = 8
 _LATE = 0.8
 _TELLING = 1 / 12
 """In less than two hours, in days, nothing is known to be rare."""
-_BY_NODE = 1.5
-"""Nodes run agents, not applications: what one of them alone began weighs more."""
+_STRANGER = 1.5
+"""What one node alone began weighs more, for nodes run agents and no applications; and so does
+what somebody did of whom nothing else is known."""
+_STEADY = 24
+"""In so many intervals nobody goes on by hand."""
 Weights = NDArray[np.float64]
 
 
@@ -47,6 +51,7 @@ class Suspicion:
     bypass: Mask
     foreign: Mask
     late: Mask
+    stranger: Mask
     fan_out: Mask
     weight: Weights
     suspicious: Mask
@@ -77,14 +82,17 @@ class _Weighing:
         days = max((observed.until_ns - observed.since_ns) / DAY_NS, 1 / 24)
         self.brief = days <= _TELLING
         most = max(RARE_A_DAY * days, 5) if not self.brief else 2
+        self.by_node = observed.peers.which(Nodes, OwnNode)[observed.consumer]
+        stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
         self.rare = plain & (seen.conversations <= most)
+        self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
         )
         self.foreign = self._foreign(facts)
         self.bypass = self._bypass(facts)
-        self.by_node = observed.peers.which(Nodes)[observed.consumer]
+        self.stranger = self._stranger()
         self.share = self._share()
         self.failed, self.tried = self._failures()
 
@@ -109,6 +117,7 @@ class _Weighing:
             bypass=alone & self.bypass,
             foreign=alone & self.foreign,
             late=alone & self.late,
+            stranger=alone & (self.stranger | self.by_node),
             fan_out=alone & of_suspect,
             weight=weight,
             suspicious=odd | (alone & of_suspect),
@@ -130,8 +139,15 @@ class _Weighing:
     def _weight(self, alone: Mask) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
         weight = 1.0 + self._surprise() + 1.0 * self.foreign + 1.0 * self.bypass + 0.5 * self.late
-        weight += _BY_NODE * self.by_node
+        weight += _STRANGER * (self.by_node | self.stranger)
         return np.where(alone & ~self.referred, weight, 0.0)
+
+    def _stranger(self) -> Mask:
+        """Whether the consumer has no strong edge at all, in either direction."""
+        seen, count = self.observed, len(self.observed.peers)
+        known = np.zeros(count, dtype=np.bool_)
+        known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
+        return np.asarray(~known[seen.consumer])
 
     def _surprise(self) -> Weights:
         """How unlikely it is that of all its like this source alone did it, as a power of ten."""
@@ -155,7 +171,8 @@ class _Weighing:
         consumer, provider = places[seen.consumer], places[seen.provider]
         _, pair = distinct(consumer, provider)
         usual = np.bincount(pair, self.strong, minlength=len(seen)) > 0
-        return np.asarray((consumer != provider) & (provider >= 0) & ~usual[pair])
+        both = (consumer >= 0) & (provider >= 0)
+        return np.asarray(both & (consumer != provider) & ~usual[pair])
 
     def _bypass(self, facts: Facts) -> Mask:
         """Whether pods were dialled straight though others go through the Service before them."""
