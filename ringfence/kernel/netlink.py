@@ -77,14 +77,17 @@ def _answers(netlink: socket.socket, said: bytes, *, steady: bool = False) -> It
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes (nlattr) in a payload, by kind."""
-    found = {}
+    """The attributes (nlattr) in a payload, by kind; of several of one kind the last."""
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The attributes in a payload one after another, each with its kind."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
-        found[kind & ~NESTED] = data[at + _ATTRIBUTE.size : at + length]
+        yield kind & ~NESTED, data[at + _ATTRIBUTE.size : at + length]
         at += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return found
 
 
 def attribute(kind: int, value: bytes) -> bytes:
