@@ -135,8 +135,8 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
 
     Without `elements` the kernel is not asked what the sets hold. A table with flags, which ours
     never has, is told without its content. The rule of `silence` is told as such, by the name of
-    that module: nft does not tell what iptables' targets do. Of the table of `packet_sockets` is told
-    whether it does what it is for.
+    that module: nft does not tell what iptables' targets do. Of the table of `packet_sockets` it is
+    told whether it does what it is for.
     """
 
     return run_in(netns_path, lambda: _with_packet_sockets(_list(elements=elements)))

@@ -116,7 +116,7 @@ class Nftables:
                 _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
-        write_behind(table, policy, _ESTABLISHED)
+        write_behind(table, policy, _ESTABLISHED, guarded)
         if policy.gate is not None:
             write_gate(table, policy.gate, released)
         pods = [pod for pod in policy.pods if pod.guarded and guarded.get(pod.uid)]

@@ -8,24 +8,31 @@ speak of it. What comes back to the pod itself passes, and so does what another 
 translate.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ringfence.model.address import Address, Network, format_address, is_v4
 from ringfence.model.policy import Direction
+from ringfence.policy.backends.nftables_gate import interface
 from ringfence.policy.backends.nftables_table import FAMILIES, Family, Table
 from ringfence.policy.handle import as_written
-from ringfence.policy.program import NodePolicy, Parted, PodBinding, Rule
+from ringfence.policy.program import Guarded, NodePolicy, Parted, PodBinding, Rule
 
 _CHAIN = "behind"
 
 
-def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -> None:
-    """Write the chains, if there is anything to judge; what is `established` passes first."""
+def write_behind(
+    table: Table, policy: NodePolicy, established: Iterable[str], guarded: Guarded
+) -> None:
+    """Write the chains, if there is anything to judge; what is `established` passes first.
+
+    A pod is known by the interfaces that lead to it alone, as `guarded` has them, whatever address
+    it sends from; by its addresses where there are none.
+    """
     parting = sorted(policy.parting().items())
     calls: list[str] = []
     for at, (name, pods) in enumerate(parting):
-        calls += _from_pods(table, at, pods)
+        calls += _from_pods(table, at, pods, guarded)
         lines: list[str] = []
         for place, one in enumerate(_distinct(policy, policy.programs[name].parted)):
             rules = [rule for rule in policy.programs[name].rules if _speaks(policy, rule, one)]
@@ -36,29 +43,52 @@ def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -
         table.chain(f"{_CHAIN}_{at}", lines)
     if calls:
         pods = [pod for _, some in parting for pod in some]
-        safe = (*established, *_itself(table, pods), *_control_plane(policy))
+        safe = (*established, *_itself(table, pods, guarded), *_control_plane(policy))
         for hook in ("forward", "input"):
             table.base_chain(f"{_CHAIN}_{hook}", hook, (*safe, *calls))
 
 
-def _from_pods(table: Table, at: int, pods: Iterable[PodBinding]) -> Iterator[str]:
-    own = [address for pod in pods for address in pod.addresses]
+def _from_pods(
+    table: Table, at: int, pods: Sequence[PodBinding], guarded: Guarded
+) -> Iterator[str]:
+    ways = [_ways(pod, guarded) for pod in pods]
+    name = f"rf_pods{at}"
+    table.own_set(name, "type ifname;", frozenset(by for way in ways for by in way))
+    yield f"iifname @{name} jump rf_{_CHAIN}_{at}"
+    unknown = [pod for pod, way in zip(pods, ways, strict=True) if not way]
     for family in FAMILIES:
         name = f"rf_pods{at}_{family.number}"
-        held = frozenset(format_address(one) for one in own if _is_of(one, family))
-        table.own_set(name, f"type {family.type};", held)
+        table.own_set(name, f"type {family.type};", frozenset(_texts(unknown, family)))
         yield f"{family.header} saddr @{name} jump rf_{_CHAIN}_{at}"
 
 
-def _itself(table: Table, pods: Iterable[PodBinding]) -> Iterator[str]:
+def _itself(table: Table, pods: Sequence[PodBinding], guarded: Guarded) -> Iterator[str]:
     """A workload to itself."""
-    own = {address for pod in pods for address in pod.addresses}
     for family in FAMILIES:
-        name, ip = f"rf_itself_{family.number}", family.header
-        texts = (format_address(one) for one in own if _is_of(one, family))
-        held = frozenset(f"{text} . {text}" for text in texts)
-        table.own_set(name, f"type {family.type} . {family.type};", held)
-        yield f"{ip} saddr . {ip} daddr @{name} accept"
+        ip, type_ = family.header, f"{family.type} . {family.type};"
+        ends: dict[bool, set[str]] = {True: set(), False: set()}
+        for pod in pods:
+            both = [f"{text} . {text}" for text in _texts((pod,), family)]
+            ways = _ways(pod, guarded)
+            ends[bool(ways)].update(f"{by} . {one}" for by in ways for one in both)
+            ends[False].update(() if ways else both)
+        for known, name, by in (
+            (True, f"rf_itself_by_{family.number}", "iifname . "),
+            (False, f"rf_itself_{family.number}", ""),
+        ):
+            kind = f"type {'ifname . ' if known else ''}{type_}"
+            table.own_set(name, kind, frozenset(ends[known]))
+            yield f"{by}{ip} saddr . {ip} daddr @{name} accept"
+
+
+def _ways(pod: PodBinding, guarded: Guarded) -> list[str]:
+    """The interfaces by which nobody else sends, as nftables reads them."""
+    return sorted(map(interface, guarded.get(pod.uid, ())))
+
+
+def _texts(pods: Iterable[PodBinding], family: Family) -> list[str]:
+    own = [address for pod in pods for address in pod.addresses]
+    return [format_address(one) for one in own if _is_of(one, family)]
 
 
 def _control_plane(policy: NodePolicy) -> Iterator[str]:

@@ -5,6 +5,7 @@ not from what a back end renders: the two are held against each other.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 
 from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.policy import Action, Direction
@@ -94,7 +95,7 @@ def meaning(
     parting = policy.parting() if node else {}
     if parting:
         hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
-        chains["behind"] = tuple(said.behind(parting))
+        chains["behind"] = tuple(said.behind(parting, guarded))
         chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
     if node and policy.gate is not None:
         for hook, direction in (
@@ -170,22 +171,28 @@ class _Meaning:
                 yield Clause((at, *dialled), Call("program"), "exposed")
         yield _passes("nothing exposed")
 
-    def behind(self, parting: Mapping[ProgramId, list[PodBinding]]) -> Iterator[Clause]:
+    def behind(
+        self, parting: Mapping[ProgramId, list[PodBinding]], guarded: Guarded
+    ) -> Iterator[Clause]:
         """What pods dialled at Services of which they may not reach all, once it is translated."""
         yield from _established()
-        for pods in parting.values():
-            for own in (_number(one) for pod in pods for one in pod.addresses if self._mine(one)):
+        for pod in (pod for pods in parting.values() for pod in pods):
+            by = _came_by(guarded.get(pod.uid, ()))
+            for own in (_number(one) for one in pod.addresses if self._mine(one)):
                 both = _is(Axis.SOURCE, own), _is(Axis.DESTINATION, own)
-                yield _passes("a workload to itself", *both)
+                yield _passes("a workload to itself", *by, *both)
         yield from self._control_plane(self._policy.control_plane, dialled=True)
         for name, pods in parting.items():
-            numbers = [_number(one) for pod in pods for one in pod.addresses if self._mine(one)]
-            source = Match(Axis.SOURCE, joined((one, one) for one in numbers))
-            for one in self._policy.programs[name].parted:
+            unknown = [pod for pod in pods if not guarded.get(pod.uid)]
+            numbers = [_number(a) for pod in unknown for a in pod.addresses if self._mine(a)]
+            interfaces = [by for pod in pods for by in guarded.get(pod.uid, ())]
+            senders = _came_by(interfaces), (Match(Axis.SOURCE, joined((n, n) for n in numbers)),)
+            for sender, one in product(senders, self._policy.programs[name].parted):
                 sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
                 at = Match(Axis.DIALLED, self._spans(one.dialled))
-                matches = _is(Axis.TRANSLATED, 1), _TRACKED, source, at, *sent
-                yield Clause(matches, Call(f"{name} behind", goto=False), "parted")
+                matches = _is(Axis.TRANSLATED, 1), _TRACKED, *sender, at, *sent
+                if sender:
+                    yield Clause(matches, Call(f"{name} behind", goto=False), "parted")
         yield _passes("others")
 
     def answering(self, program: ProgramId) -> Iterator[Clause]:
@@ -320,6 +327,12 @@ def _established() -> Iterator[Clause]:
     # Whatever else is related is a connection of its own.
     errors = Match(Axis.PROTOCOL, ((ICMP, ICMP), (ICMPV6, ICMPV6)))
     yield _passes("errors", _is(Axis.STATE, State.RELATED.value), errors)
+
+
+def _came_by(interfaces: Iterable[str]) -> tuple[Match, ...]:
+    """Packets that came by one of them; nothing is asked where there are none."""
+    numbers = joined((n, n) for n in map(interface_number, interfaces))
+    return (Match(Axis.CAME_BY, numbers),) if numbers else ()
 
 
 def _passes(name: str, *matches: Match) -> Clause:
