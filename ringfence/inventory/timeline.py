@@ -171,6 +171,19 @@ class Timeline:
         self._snapshots = [*self._snapshots[-_CACHED + 1 :], (since, until, snapshot)]
         return snapshot
 
+    def between(self, since_ns: int, until_ns: int) -> Snapshot:
+        """Every item that lived within [since_ns, until_ns), as it was when last known in it."""
+        begins, ends = self._bounds()
+        lived = (begins < ends) & (begins < until_ns) & (since_ns < ends)
+        last: dict[ItemKey, int] = {}
+        for row in np.nonzero(lived)[0].tolist():
+            key = self._items[row].key
+            if key not in last or self._from[last[key]] < self._from[row]:
+                last[key] = row
+        return Snapshot(
+            (RevisionId(self._revisions[row]), self._items[row]) for row in last.values()
+        )
+
     def latest(self) -> Snapshot:
         """The inventory as far as it is known, whatever the clocks of those who told it say."""
         return self.at(FOREVER - 1)

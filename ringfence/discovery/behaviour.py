@@ -1,0 +1,146 @@
+"""What was seen of each item: who it talks to, through what, on which port, by which process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.flows.connections import Records
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.workload import Item
+
+SLOT_NS = 300 * 10**9
+"""Five minutes: what was seen in how many slots of time tells more than how often."""
+DIRECT = -1
+"""The front of what was dialled at the provider's own address."""
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """n distinct edges between peers, arrays of shape (n,).
+
+    A peer is numbered by its position in the snapshot where it is an item, else from
+    `len(snapshot.items)` on, one number an address. `front` numbers what was dialled, an address
+    and port, where that was translated, a Service's perhaps. `process` numbers the names of what
+    served, 0 where it is not known.
+    """
+
+    consumer: Numbers
+    provider: Numbers
+    front: Numbers
+    protocol: Numbers
+    port: Numbers
+    process: Numbers
+    slots: Numbers
+    """In how many slots of time the edge was seen."""
+    first_ns: Numbers
+    last_ns: Numbers
+    processes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """The number of edges."""
+        return len(self.consumer)
+
+
+def behaviour(
+    records: Records, item_of: Callable[[int], Item | None], snapshot: Snapshot
+) -> Behaviour:
+    """The distinct edges among connections, those of `noise.sift` for noise makes no role.
+
+    Positions are those of `snapshot`: of an item that it does not hold, as of an address that
+    nobody held, the address stands.
+    """
+    numbers = _Numbers(snapshot, item_of)
+    consumer = numbers.peers(records, "first_consumer")
+    provider = numbers.peers(records, "provider")
+    dialled = _joined(records.column("dialled"), records.column("dialled_port"))
+    _, front = np.unique(dialled, return_inverse=True)
+    direct = (records.column("dialled") == records.column("provider")).all(1)
+    direct &= records.column("dialled_port") == records.column("provider_port")
+    processes, process = _processes(records)
+    slot = records.column("first_ns").astype(np.int64) // SLOT_NS
+    front[direct] = DIRECT
+    protocol = records.column("protocol").astype(np.int64)
+    port = records.column("provider_port").astype(np.int64)
+    row, which = distinct(consumer, provider, front, protocol, port)
+    count = len(row)
+    seen = which[distinct(which, slot)[0]]
+    first = np.full(count, np.iinfo(np.int64).max)
+    last = np.zeros(count, dtype=np.int64)
+    served_by = np.zeros(count, dtype=np.int64)
+    np.minimum.at(first, which, records.column("first_ns").astype(np.int64))
+    np.maximum.at(last, which, records.column("last_ns").astype(np.int64))
+    np.maximum.at(served_by, which, process)
+    return Behaviour(
+        consumer[row],
+        provider[row],
+        front[row],
+        protocol[row],
+        port[row],
+        process=served_by,
+        slots=np.bincount(seen, minlength=count),
+        first_ns=first,
+        last_ns=last,
+        processes=processes,
+    )
+
+
+def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:
+    """A row of each distinct tuple, sorted by the tuples, and for each row which of these it is."""
+    row, code = np.unique(columns[0], return_index=True, return_inverse=True)[1:]
+    for column in columns[1:]:
+        values, number = np.unique(column, return_inverse=True)
+        joined = code * max(len(values), 1) + number
+        row, code = np.unique(joined, return_index=True, return_inverse=True)[1:]
+    return row, code
+
+
+class _Numbers:
+    """Numbers of peers: positions, and beyond them addresses."""
+
+    def __init__(self, snapshot: Snapshot, item_of: Callable[[int], Item | None]) -> None:
+        self._snapshot = snapshot
+        self._item_of = item_of
+        self._positions: dict[int, int] = {}
+        self._addresses: dict[bytes, int] = {}
+
+    def peers(self, records: Records, end: str) -> Numbers:
+        """The peer at one end of each record."""
+        revisions, of_row = np.unique(records.column(f"{end}_revision"), return_inverse=True)
+        positions = np.array([self._position(one) for one in revisions.tolist()], dtype=np.int64)
+        found = positions[of_row] if len(of_row) else np.zeros(0, dtype=np.int64)
+        unheld = found == NOWHERE
+        addresses, which = np.unique(
+            np.ascontiguousarray(records.column(end)[unheld]).view("V16").ravel(),
+            return_inverse=True,
+        )
+        numbers = [self._number(one.tobytes()) for one in addresses]
+        found[unheld] = np.array(numbers, dtype=np.int64)[which]
+        return found
+
+    def _position(self, revision: int) -> int:
+        if revision not in self._positions:
+            item = self._item_of(revision)
+            self._positions[revision] = self._snapshot.position(item.key) if item else NOWHERE
+        return self._positions[revision]
+
+    def _number(self, address: bytes) -> int:
+        return len(self._snapshot.items) + self._addresses.setdefault(address, len(self._addresses))
+
+
+def _joined(addresses: NDArray[np.uint8], ports: NDArray[np.uint16]) -> NDArray[np.void]:
+    octets = ports.astype(">u2").view(np.uint8).reshape(-1, 2)
+    return np.ascontiguousarray(np.concatenate([addresses, octets], axis=1)).view("V18").ravel()
+
+
+def _processes(records: Records) -> tuple[tuple[str, ...], Numbers]:
+    """The names of processes that serve, the empty one first, and each record's as a number."""
+    if "provider_process" not in records.table.column_names:
+        return ("",), np.zeros(len(records), dtype=np.int64)
+    told = [name or "" for name in records.table["provider_process"].to_pylist()]
+    names = sorted({"", *told})
+    number = {name: at for at, name in enumerate(names)}
+    return tuple(names), np.array([number[name] for name in told], dtype=np.int64)
