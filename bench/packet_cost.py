@@ -52,6 +52,12 @@ GATEWAY = "10.255.255.254"
 CHUNK, RESAMPLED = 1 << 18, 2_000
 Rules = Mapping[int, str]
 """By application, the commands that make its pod's table."""
+TRACKING = "add table inet ringfence\n" + "".join(
+    f"add chain inet ringfence {hook} {{ type filter hook {hook} priority -150; }}\n"
+    f"add rule inet ringfence {hook} ct state established accept\n"
+    for hook in ("input", "output")
+)
+"""The least that has a namespace track connections and ask for them."""
 KUBE_PROXY = """*mangle
 :KUBE-IPTABLES-HINT - [0:0]
 COMMIT
@@ -110,6 +116,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if sys.argv[1:] else ROUNDS
     variants: dict[str, Rules | None] = {
         "no table": None,
+        "tracking alone": dict.fromkeys((CLIENT, SERVER), TRACKING),
         "no policy": rules(0),
         f"{POLICIES} policies": rules(POLICIES),
     }
