@@ -96,6 +96,16 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
+def number(kind: int, value: int) -> bytes:
+    """An attribute that holds a number, as nftables writes them."""
+    return attribute(kind, struct.pack("!I", value))
+
+
+def expression(name: bytes, *data: bytes) -> bytes:
+    """One expression of a rule of nftables (NFTA_LIST_ELEM), with the attributes of its data."""
+    return attribute(1, attribute(1, name + b"\0") + attribute(2, b"".join(data)))
+
+
 def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Kind, flags and payload of each message that came at once."""
     at = 0

@@ -26,6 +26,8 @@ from ringfence.kernel.netlink import (
     attributes,
     change_rules,
     each_attribute,
+    expression,
+    number,
 )
 
 FAMILY, CHAIN = "netdev", "rf_packet_sockets"
@@ -52,28 +54,20 @@ _told = Event()
 log = structlog.get_logger()
 
 
-def _expression(name: bytes, *data: bytes) -> bytes:
-    return attribute(1, attribute(1, name + b"\0") + attribute(2, b"".join(data)))
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!I", value))
-
-
-_REGISTER = _number(1, 1)
+_REGISTER = number(1, 1)
 
 
 def _meta(key: int) -> bytes:
     """Loads what is told of a packet; where it has no such thing, its rule ends."""
-    return _expression(b"meta", _number(2, key), _REGISTER)
+    return expression(b"meta", number(2, key), _REGISTER)
 
 
 def _compared(how: int, value: bytes) -> bytes:
-    return _expression(b"cmp", _REGISTER, _number(2, how), attribute(3, attribute(1, value)))
+    return expression(b"cmp", _REGISTER, number(2, how), attribute(3, attribute(1, value)))
 
 
 def _verdict(code: int) -> bytes:
-    return _expression(b"immediate", _number(1, 0), attribute(2, attribute(2, _number(1, code))))
+    return expression(b"immediate", number(1, 0), attribute(2, attribute(2, number(1, code))))
 
 
 _RULES = [
