@@ -5,7 +5,6 @@ not from what a back end renders: the two are held against each other.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import product
 
 from ringfence.model.address import Address, Network, is_v4
 from ringfence.model.policy import Action, Direction
@@ -33,6 +32,7 @@ from ringfence.policy.proof.packets import (
     FIN_SYN_RST_ACK,
     RST,
     SYN,
+    TRANSLATED_OUTPUT,
     Axis,
     Call,
     Clause,
@@ -94,11 +94,8 @@ def meaning(
         hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
-    parting = policy.parting() if node else {}
-    if parting:
-        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
-        chains["behind"] = tuple(said.behind(parting, guarded))
-        chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
+    if node:
+        _add_behind(policy, said, hooks, chains, guarded)
     if node and policy.gate is not None:
         for hook, direction in (
             ("forward", Direction.OUTBOUND),
@@ -122,6 +119,29 @@ def meaning(
                 chains[chain] = tuple(judged)
                 chains[f"{chain} guard"] = Clause((at,), Call(chain), chain), _passes("others")
     return Table(family, chains, hooks)
+
+
+def _add_behind(
+    policy: NodePolicy,
+    said: "_Meaning",
+    hooks: dict[str, tuple[str, ...]],
+    chains: dict[str, tuple[Clause, ...]],
+    guarded: Guarded,
+) -> None:
+    """What a node judges once it has translated it, of its pods and of its own."""
+    node, parting = policy.binding, policy.parting()
+    of_pods = {
+        name: pods
+        for name, whose in parting.items()
+        if (pods := [one for one in whose if isinstance(one, PodBinding)])
+    }
+    if of_pods:
+        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
+        chains["behind"] = tuple(said.behind(of_pods, guarded))
+    if node.outbound in parting:
+        hooks[TRANSLATED_OUTPUT] = ("own behind",)
+        chains["own behind"] = tuple(said.own_behind(node, node.outbound))
+    chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
 
 
 class _Meaning:
@@ -187,15 +207,26 @@ class _Meaning:
         for name, pods in parting.items():
             unknown = [pod for pod in pods if not guarded.get(pod.uid)]
             numbers = [_number(a) for pod in unknown for a in pod.addresses if self._mine(a)]
-            interfaces = [by for pod in pods for by in guarded.get(pod.uid, ())]
-            senders = _came_by(interfaces), (Match(Axis.SOURCE, joined((n, n) for n in numbers)),)
-            for sender, one in product(senders, self._policy.programs[name].parted):
-                sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
-                at = Match(Axis.DIALLED, self._spans(one.dialled))
-                matches = _is(Axis.TRANSLATED, 1), _TRACKED, *sender, at, *sent
-                if sender:
-                    yield Clause(matches, Call(f"{name} behind", goto=False), "parted")
+            for way in _came_by(by for pod in pods for by in guarded.get(pod.uid, ())):
+                yield from self._parted(name, way)
+            yield from self._parted(name, Match(Axis.SOURCE, joined((n, n) for n in numbers)))
         yield _passes("others")
+
+    def own_behind(self, node: NodeBinding, program: ProgramId) -> Iterator[Clause]:
+        """The same of what the node itself dialled."""
+        yield from _established()
+        yield _passes("a workload to itself", _is(Axis.TO_OWN, 1))
+        yield from self._rules(node.fail_safes_out, Direction.OUTBOUND)
+        yield from self._control_plane(self._policy.control_plane, dialled=True)
+        yield from self._parted(program)
+        yield _passes("others")
+
+    def _parted(self, program: ProgramId, *whose: Match) -> Iterator[Clause]:
+        for one in self._policy.programs[program].parted:
+            sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
+            at = Match(Axis.DIALLED, self._spans(one.dialled))
+            matches = _is(Axis.TRANSLATED, 1), _TRACKED, *whose, at, *sent
+            yield Clause(matches, Call(f"{program} behind", goto=False), "parted")
 
     def answering(self, program: ProgramId) -> Iterator[Clause]:
         """The rules of pods on what they dialled and who answers it; what they deny is answered."""
