@@ -16,7 +16,7 @@ _GROUPS = 1 << 7 - 1  # NFNLGRP_NFTABLES
 _NEW_GENERATION = 15  # NFT_MSG_NEWGEN: the end of each transaction
 _FAMILY_HEADER = 4  # bytes of nfgenmsg
 _LARGEST = 1 << 18
-_NFPROTO_INET = 1
+_NFPROTO_INET, _NFPROTO_NETDEV = 1, 5
 _OURS = TABLE.encode() + b"\0"
 _NAME = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, …: all messages have it there
 
@@ -56,6 +56,7 @@ class TableWatch:
 
 
 def _is_ours(kind: int, payload: bytes) -> bool:
-    if kind & 0xFF == _NEW_GENERATION or not payload or payload[0] != _NFPROTO_INET:
+    families = _NFPROTO_INET, _NFPROTO_NETDEV
+    if kind & 0xFF == _NEW_GENERATION or not payload or payload[0] not in families:
         return False
     return attributes(payload[_FAMILY_HEADER:]).get(_NAME) == _OURS
