@@ -23,6 +23,7 @@ from ringfence.policy.proof.packets import (
     joined,
     judge,
 )
+from ringfence.policy.proof.shared import Agreed
 from ringfence.policy.recheck import Opened, first_match
 from tests.property.program_world import IN, NETWORKS, PORTS, policies
 
@@ -74,6 +75,36 @@ def test_two_tables_differ_where_packets_show_it_and_nowhere_else(
         if judge(one, "input", packet)[0] != judge(other, "input", packet)[0]:
             assert told.differing
     assert not disagreement(one, one, "input", 1).differing
+
+
+@given(tables(), st.data())
+def test_tables_that_agree_without_their_own_addresses_agree_with_them(
+    table: Table, data: st.DataObject
+) -> None:
+    """What was found of one pair counts for others, whichever addresses may reach themselves."""
+    fewer = data.draw(st.integers(0, len(table.chains["base"]) - 1))
+    clauses = table.chains["base"]
+    without = replace(
+        table, chains={**table.chains, "base": clauses[:fewer] + clauses[fewer + 1 :]}
+    )
+    sides = [table, data.draw(st.sampled_from([table, without]))]
+    places = [data.draw(st.integers(0, 2)) for _ in sides]
+    agreed = Agreed()
+    for address in data.draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4)):
+        one, other = (reaching(*pair, address) for pair in zip(sides, places, strict=True))
+        if agreed.agree(one, other, "input", (address,)):
+            assert not disagreement(one, other, "input", 0).differing
+        else:
+            assert one != other
+
+
+def reaching(table: Table, place: int, address: int) -> Table:
+    """The table with a clause in its first chain by which an address may reach itself."""
+    point = ((address, address),)
+    ends = Match(Axis.SOURCE, point), Match(Axis.DESTINATION, point)
+    base = list(table.chains["base"])
+    base.insert(place, Clause(ends, Outcome.ACCEPT, "a workload to itself"))
+    return replace(table, chains={**table.chains, "base": tuple(base)})
 
 
 @given(policies(), st.data())

@@ -123,6 +123,12 @@ def meaning(
     return Table(family, chains, hooks)
 
 
+def own_numbers(binding: PodBinding | NodeBinding, family: int) -> tuple[int, ...]:
+    """The addresses of a family at which a pod may reach itself; those of a node are none."""
+    held = binding.addresses if isinstance(binding, PodBinding) else ()
+    return tuple(_number(one) for one in held if is_v4(one) == (family == _V4))
+
+
 class _Meaning:
     def __init__(self, policy: NodePolicy, family: int, *, silent: bool = False) -> None:
         self._policy, self._family, self._silent = policy, family, silent
