@@ -82,20 +82,26 @@ def test_tables_that_agree_without_their_own_addresses_agree_with_them(
     table: Table, data: st.DataObject
 ) -> None:
     """What was found of one pair counts for others, whichever addresses may reach themselves."""
-    fewer = data.draw(st.integers(0, len(table.chains["base"]) - 1))
     clauses = table.chains["base"]
-    without = replace(
-        table, chains={**table.chains, "base": clauses[:fewer] + clauses[fewer + 1 :]}
-    )
-    sides = [table, data.draw(st.sampled_from([table, without]))]
-    places = [data.draw(st.integers(0, 2)) for _ in sides]
+    place = data.draw(st.integers(0, len(clauses) - 1))
+    before, one, after = clauses[:place], clauses[place], clauses[place + 1 :]
+    opposed = [replace(match, negated=not match.negated) for match in one.matches]
+    variants = [(one,), (one,), (), (replace(one, certain=not one.certain),)]
+    variants += [(replace(one, verdict=said),) for said in (Outcome.ACCEPT, Outcome.DROP)]
+    variants += [(replace(one, matches=tuple(some)),) for some in (opposed, one.matches[1:])]
+    bases = [(*before, *instead, *after) for instead in variants]
+    sides = [replace(table, chains={**table.chains, "base": base}) for base in bases]
     agreed = Agreed()
-    for address in data.draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4)):
-        one, other = (reaching(*pair, address) for pair in zip(sides, places, strict=True))
-        if agreed.agree(one, other, "input", (address,)):
-            assert not disagreement(one, other, "input", 0).differing
+    for address in data.draw(st.lists(st.sampled_from(NUMBERS), min_size=2, max_size=4)):
+        pair = [
+            reaching(data.draw(st.sampled_from(sides)), data.draw(st.integers(0, 2)), address)
+            for _ in range(2)
+        ]
+        left, right = pair
+        if agreed.agree(left, right, "input", (address,)):
+            assert not disagreement(left, right, "input", 0).differing
         else:
-            assert one != other
+            assert left != right
 
 
 def reaching(table: Table, place: int, address: int) -> Table:
