@@ -121,6 +121,12 @@ def meaning(
     return Table(family, chains, hooks)
 
 
+def own_numbers(binding: PodBinding | NodeBinding, family: int) -> tuple[int, ...]:
+    """The addresses of a family at which a pod may reach itself; those of a node are none."""
+    held = binding.addresses if isinstance(binding, PodBinding) else ()
+    return tuple(_number(one) for one in held if is_v4(one) == (family == _V4))
+
+
 def _add_behind(
     policy: NodePolicy,
     said: "_Meaning",
