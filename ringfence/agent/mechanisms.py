@@ -32,7 +32,8 @@ class Kind(StrEnum):
 class Mechanism:
     """What writes rules, loads and lists them, reads the list for the proof, and tells of it."""
 
-    backend: Callable[[], Backend]
+    backend: Callable[..., Backend]
+    """Makes one; given a salt, of an agent whose sets stand beside those of the one before."""
     door: Door
     read: Reader
     inspect: Inspect
@@ -40,8 +41,12 @@ class Mechanism:
     """Hears of changes, where the mechanism tells of them."""
 
 
+def _ipsets(salt: bytes = b"") -> Iptables:  # noqa: ARG001 - named for what they hold, for ever
+    return Iptables()
+
+
 def _iptables(variant: iptables.Iptables) -> Mechanism:
-    return Mechanism(Iptables, variant, reading_iptables.read, partial(inspect_iptables, variant))
+    return Mechanism(_ipsets, variant, reading_iptables.read, partial(inspect_iptables, variant))
 
 
 MECHANISMS = {
@@ -71,6 +76,7 @@ def choose(name: str) -> Kind:
 def enforcer(kind: Kind) -> Enforcer:
     """What writes rules with this mechanism, and takes away what others left."""
     chosen = MECHANISMS[kind]
-    backend = Nftables(secrets.token_bytes(8)) if kind is Kind.NFTABLES else chosen.backend()
     rest = tuple(one.door for other, one in MECHANISMS.items() if other is not kind)
-    return Enforcer(backend, chosen.door, chosen.read, rest, chosen.listen)
+    return Enforcer(
+        chosen.backend(secrets.token_bytes(8)), chosen.door, chosen.read, rest, chosen.listen
+    )
