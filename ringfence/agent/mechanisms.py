@@ -11,7 +11,7 @@ from ringfence.agent.enforce import Enforcer
 from ringfence.agent.errors import AgentError
 from ringfence.agent.inspect import Inspect, inspect, inspect_iptables
 from ringfence.kernel import iptables, nft
-from ringfence.kernel.nft_watch import TableWatch
+from ringfence.kernel.nft_watch import MANGLE, TableWatch
 from ringfence.kernel.rules import Door, Watch
 from ringfence.policy.backends.interface import Backend
 from ringfence.policy.backends.iptables import Iptables
@@ -45,13 +45,16 @@ def _ipsets(salt: bytes = b"") -> Iptables:  # noqa: ARG001 - named for what the
     return Iptables()
 
 
-def _iptables(variant: iptables.Iptables) -> Mechanism:
-    return Mechanism(_ipsets, variant, reading_iptables.read, partial(inspect_iptables, variant))
+def _iptables(
+    variant: iptables.Iptables, listen: Callable[[Path], Watch] | None = None
+) -> Mechanism:
+    asks = partial(inspect_iptables, variant)
+    return Mechanism(_ipsets, variant, reading_iptables.read, asks, listen)
 
 
 MECHANISMS = {
     Kind.NFTABLES: Mechanism(Nftables, nft, reading.read, inspect, TableWatch),
-    Kind.IPTABLES_NFT: _iptables(iptables.NFT),
+    Kind.IPTABLES_NFT: _iptables(iptables.NFT, partial(TableWatch, tables=MANGLE)),
     Kind.IPTABLES_LEGACY: _iptables(iptables.LEGACY),
 }
 _FIRST_CHOICES = (Kind.NFTABLES, Kind.IPTABLES_LEGACY)
