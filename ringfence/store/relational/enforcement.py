@@ -53,6 +53,34 @@ async def enforced_at(connection: AsyncConnection, tenant: TenantId, revision: i
     return _enforced(row) if row else NEVER
 
 
+async def enforced_sets(
+    connection: AsyncConnection, tenant: TenantId, span: tuple[int, int]
+) -> list[Enforced]:
+    """The sets that were enforced at some time within [start, end), the oldest first."""
+    start_ns, end_ns = span
+    held = tables.enforcement
+    wanted = select(held).where(held.c.tenant == tenant, held.c.since_ns < end_ns)
+    rows = await connection.execute(wanted.order_by(held.c.revision))
+    found = [NEVER, *map(_enforced, rows)]
+    earlier = [one for one in found if one.since_ns <= start_ns]
+    return found[len(earlier) - 1 :]
+
+
+async def version_before(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName, version: Version
+) -> Version | None:
+    """Which version of a workspace was enforced before this one was last; None for none."""
+    held = tables.enforcement
+    wanted = select(held).where(held.c.tenant == tenant).order_by(held.c.revision.desc())
+    reached = False
+    for one in map(_enforced, await connection.execute(wanted)):
+        found = dict(one.workspaces).get(workspace)
+        if reached and found != version:
+            return found
+        reached = reached or found == version
+    return None
+
+
 async def last_enforced(
     connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
 ) -> dict[Version, Period]:
