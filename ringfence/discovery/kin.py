@@ -1,18 +1,265 @@
-"""Workloads that declare nothing, put together by what they do."""
+"""Workloads that declare nothing, put together by what they do.
+
+Two are one unless something tells them apart: a neighbour and port that one has and the other,
+for the time that it was there, would have if it were the same. So replicas that saw a part of
+what the role does, short-lived pods, rare edges and one-off probes do not part what belongs
+together. Neighbours count by what they are themselves, the Service that was dialled, the role of
+who is known; those that declare nothing by what has been found out of them so far, in rounds.
+"""
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from ringfence.discovery.behaviour import Behaviour
+from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.workload import ItemKind
+
+_ROUNDS = 6
+_TIMES = 8.0
+"""Rates of the same role may differ so much between its replicas: by load, time of day, age."""
+_SURE = 8.0
+"""How surely rates differ: the logarithm of how much likelier two are than one (a G-test)."""
+_STRONG = 3
+"""An edge seen in fewer slots of time may be a stray."""
+
+Rates = NDArray[np.float64]
 
 
 def kin(
-    snapshot: Snapshot,  # noqa: ARG001
-    undeclared: BitMap,
-    known: Sequence[BitMap],  # noqa: ARG001
-    seen: Behaviour,  # noqa: ARG001
+    snapshot: Snapshot, undeclared: BitMap, known: Sequence[BitMap], seen: Behaviour
 ) -> list[BitMap]:
-    """Each stands for itself."""
-    return [BitMap([position]) for position in undeclared]
+    """The undeclared positions in groups of workloads that are one thing.
+
+    `known` are the roles of the others. Those of different kinds, namespaces or Kubernetes
+    clusters are never one; those that were seen to do nothing are.
+    """
+    if not undeclared:
+        return []
+    ours = np.array(undeclared, dtype=np.int64)
+    evidence = _Evidence(snapshot, ours, known, seen)
+    group = evidence.servers()
+    for _ in range(_ROUNDS):
+        found = evidence.parted(evidence.neighbours(group))
+        if np.array_equal(found, group):
+            break
+        group = found
+    order = np.argsort(group, kind="stable")
+    starts = np.nonzero(np.diff(group[order]))[0] + 1
+    return [BitMap(part) for part in np.split(ours[order], starts)]
+
+
+class _Evidence:
+    """The edges of those that declare nothing, each seen from either end."""
+
+    def __init__(
+        self, snapshot: Snapshot, ours: Numbers, known: Sequence[BitMap], seen: Behaviour
+    ) -> None:
+        peers = max(len(snapshot.items), *(int(end.max(initial=-1)) + 1 for end in _ends(seen)))
+        number = np.full(peers, -1, dtype=np.int64)
+        number[ours] = np.arange(len(ours))
+        token: Numbers = np.arange(peers)
+        for at, role in enumerate(known):
+            token[np.array(role, dtype=np.int64)] = peers + at
+        token[np.array(snapshot.nodes, dtype=np.int64)] = peers + len(known)
+        outside = peers + len(known) + 1
+        rows = np.nonzero((number[seen.consumer] >= 0) | (number[seen.provider] >= 0))[0]
+        self._spaces = _spaces(snapshot, ours)
+        self._front = seen.front[rows]
+        self._what = (seen.protocol << 16 | seen.port)[rows]
+        self._slots = seen.slots[rows]
+        self._consumer, self._provider = (number[end[rows]] for end in _ends(seen))
+        self._told_provider = token[seen.provider[rows]]
+        callers = token[seen.consumer[rows]]
+        self._told_consumer = np.where(
+            (callers >= len(snapshot.items)) & (callers < peers), outside, callers
+        )
+        self._next_token = outside + 1
+        self._first = seen.first_ns[rows] // SLOT_NS
+        self._last = seen.last_ns[rows] // SLOT_NS
+        begin = np.full(len(ours), np.iinfo(np.int64).max)
+        end = np.full(len(ours), -1)
+        for member in (self._consumer, self._provider):
+            at = member >= 0
+            np.minimum.at(begin, member[at], self._first[at])
+            np.maximum.at(end, member[at], self._last[at])
+        self._time = np.maximum(end - begin + 1, 1)
+
+    def servers(self) -> Numbers:
+        """A first guess: those of one space that serve the same, through the same Services."""
+        strong = (self._provider >= 0) & (self._slots >= _STRONG)
+        trait = distinct(self._front, self._what)[1]
+        return _alike(self._spaces, self._provider[strong], trait[strong])
+
+    def neighbours(self, group: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """What is known of each: (member, trait, in how many slots of time)."""
+        both = (self._consumer >= 0) & (self._provider >= 0)
+        part = self._parts(group, both & (self._front == DIRECT))
+        consumer = np.where(both, self._next_token + group[self._consumer], self._told_consumer)
+        provider = np.where(
+            self._provider >= 0, self._next_token + group[self._provider], self._told_provider
+        )
+        reached = np.where(self._front != DIRECT, -2 - self._front, provider)
+        uses, used, serves = (np.full_like(part, kind) for kind in range(3))
+        nobody = np.zeros_like(part)
+        columns = [
+            (self._consumer, uses, reached, self._what, part),
+            (self._provider, used, consumer, self._what, part),
+            (self._provider, serves, nobody, self._what, nobody),
+        ]
+        member, *what = (np.concatenate(one) for one in zip(*columns, strict=True))
+        slots = np.tile(self._slots, len(columns))
+        ours = member >= 0
+        member, slots = member[ours], slots[ours]
+        trait = distinct(*(one[ours] for one in what))[1]
+        row, which = distinct(member, trait)
+        count = np.bincount(which, slots).astype(np.int64)
+        return member[row], trait[row], np.minimum(count, self._time[member[row]])
+
+    def parted(self, traits: tuple[Numbers, Numbers, Numbers]) -> Numbers:
+        """Groups of those that nothing tells apart, numbered by their first members."""
+        member, trait, count = traits
+        strong = count >= _STRONG
+        alike = _alike(self._spaces, member[strong], trait[strong])
+        size = int(alike.max()) + 1
+        time = np.bincount(alike, self._time, minlength=size)
+        space = np.zeros(size, dtype=np.int64)
+        space[alike] = self._spaces
+        found = np.zeros(size, dtype=np.int64)
+        telling = np.isin(trait, np.unique(trait[strong]))
+        member, trait, count = alike[member[telling]], trait[telling], count[telling]
+        total = 0
+        for one in np.unique(space):
+            here = np.nonzero(space == one)[0]
+            place = np.full(size, -1)
+            place[here] = np.arange(len(here))
+            at = place[member] >= 0
+            names, column = np.unique(trait[at], return_inverse=True)
+            counts = np.zeros((len(here), len(names)))
+            np.add.at(counts, (place[member[at]], column), count[at])
+            found[here] = total + _join(counts, time[here].astype(np.float64))
+            total = int(found.max()) + 1
+        _, first, group = np.unique(found[alike], return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        return rank[group]
+
+    def _parts(self, group: Numbers, direct: NDArray[np.bool_]) -> Numbers:
+        """Which part each edge is in, of those between two groups without a Service between.
+
+        Where pairs of groups that look alike fall apart into several islands at one time, these
+        are pairs of roles. Islands one after the other are versions of the same.
+        """
+        part = np.zeros(len(group[self._consumer]), dtype=np.int64)
+        strong = np.nonzero(direct & (self._slots >= _STRONG))[0]
+        if not len(strong):
+            return part
+        consumer, provider = self._consumer[strong], self._provider[strong]
+        _, block = distinct(group[consumer], group[provider], self._what[strong])
+        ends = int(max(consumer.max(), provider.max())) + 1
+        sides = (block * 2 * ends + consumer, (block * 2 + 1) * ends + provider)
+        _, node = np.unique(np.concatenate(sides), return_inverse=True)
+        island = _islands(node[: len(strong)], node[len(strong) :])
+        _, island = np.unique(island, return_inverse=True)
+        count = int(island.max()) + 1
+        begin = np.full(count, np.iinfo(np.int64).max)
+        end = np.full(count, -1)
+        np.minimum.at(begin, island, self._first[strong])
+        np.maximum.at(end, island, self._last[strong])
+        of_block = np.zeros(count, dtype=np.int64)
+        of_block[island] = block
+        order = np.lexsort((begin, of_block))
+        follows = (of_block[order][1:] == of_block[order][:-1]) & (
+            begin[order][1:] < end[order][:-1]
+        )
+        at_once = np.zeros(int(of_block.max()) + 1, dtype=np.bool_)
+        at_once[of_block[order][1:][follows]] = True
+        number = np.where(at_once[of_block], np.arange(count) + 1, 0)
+        part[strong] = number[island]
+        weak = np.nonzero(direct & (self._slots < _STRONG))[0]
+        return self._with_weak(part, weak, strong)
+
+    def _with_weak(self, part: Numbers, weak: Numbers, strong: Numbers) -> Numbers:
+        """A stray edge is in the part of its provider's other edges on the port, if there is."""
+        key = np.concatenate([self._provider[weak], self._provider[strong]])
+        what = np.concatenate([self._what[weak], self._what[strong]])
+        _, which = distinct(key, what)
+        of_key = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.int64)
+        of_key[which[len(weak) :]] = part[strong]
+        part[weak] = of_key[which[: len(weak)]]
+        return part
+
+
+def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:
+    return seen.consumer, seen.provider
+
+
+def _spaces(snapshot: Snapshot, ours: Numbers) -> Numbers:
+    """A number for what never mixes: Kubernetes cluster, namespace and kind."""
+    numbers: dict[tuple[str, str, ItemKind], int] = {}
+    items = (snapshot.items[position] for position in ours.tolist())
+    keys = ((item.cluster, item.namespace, item.kind) for item in items)
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _alike(spaces: Numbers, member: Numbers, trait: Numbers) -> Numbers:
+    """The members of one space that have just the same traits, as numbers of groups."""
+    drawn = np.random.default_rng(0).integers(1, 2**62, int(trait.max(initial=-1)) + 1)
+    row = distinct(member, trait)[0]
+    mark = np.zeros(len(spaces), dtype=np.int64)
+    np.add.at(mark, member[row], drawn[trait[row]])
+    return distinct(spaces, mark)[1]
+
+
+def _islands(one: Numbers, other: Numbers) -> Numbers:
+    """For each edge of a graph the least node that it hangs together with."""
+    label = np.arange(int(max(one.max(), other.max())) + 1)
+    while True:
+        least = np.minimum(label[one], label[other])
+        before = label.copy()
+        np.minimum.at(label, one, least)
+        np.minimum.at(label, other, least)
+        label = label[label]
+        if np.array_equal(before, label):
+            return label[one]
+
+
+def _join(counts: Rates, time: Rates) -> Numbers:
+    """Groups of rows that nothing tells apart; the longest seen come first, and draw others."""
+    found = np.zeros(len(counts), dtype=np.int64)
+    sums, times = np.zeros_like(counts), np.zeros(len(counts))
+    idle = counts.sum(1) == 0
+    kinds = 0
+    having = (counts > 0).sum(0)
+    weight = np.log1p(len(counts) / np.maximum(having, 1))
+    for row in np.argsort(-time, kind="stable"):
+        if idle[row]:
+            continue
+        same = ~_told_apart(sums[:kinds], times[:kinds], counts[row], time[row])
+        close = _closeness(sums[:kinds], times[:kinds], counts[row], time[row], weight) * same
+        best = int(close.argmax()) if kinds and close.max() > 0 else kinds
+        kinds = max(kinds, best + 1)
+        sums[best] += counts[row]
+        times[best] += time[row]
+        found[row] = best
+    found[idle] = kinds
+    return found
+
+
+def _told_apart(sums: Rates, times: Rates, count: Rates, time: float) -> NDArray[np.bool_]:
+    """Whether one has a trait that each of several lacks, or lacks one, and surely not by chance.
+
+    Of one role c sightings would all fall into the share s of the time with probability s^c.
+    """
+    here = -np.log(time / (times + time))
+    there = -np.log(times / (times + time))
+    lacks = (sums == 0) * count * here[:, None] + (count == 0) * sums * there[:, None]
+    return np.asarray((lacks > _SURE).any(1))
+
+
+def _closeness(sums: Rates, times: Rates, count: Rates, time: float, weight: Rates) -> Rates:
+    """The cosine between rates, traits that few have weighed more."""
+    theirs = np.sqrt(sums / times[:, None]) * weight
+    own = np.sqrt(count / time) * weight
+    return np.asarray(theirs @ own / (np.linalg.norm(theirs, axis=1) * np.linalg.norm(own)))
