@@ -8,24 +8,22 @@ who is known; those that declare nothing by what has been found out of them so f
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
+from ringfence.discovery.likeness import join
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.workload import ItemKind
 
 _ROUNDS = 6
-_TIMES = 8.0
-"""Rates of the same role may differ so much between its replicas: by load, time of day, age."""
-_SURE = 8.0
-"""How surely rates differ: the logarithm of how much likelier two are than one (a G-test)."""
 _STRONG = 3
 """An edge seen in fewer slots of time may be a stray."""
 
-Rates = NDArray[np.float64]
+_NEVER = np.iinfo(np.int64).max
 
 
 def kin(
@@ -51,6 +49,20 @@ def kin(
     return [BitMap(part) for part in np.split(ours[order], starts)]
 
 
+@dataclass(frozen=True)
+class _Traits:
+    """Who was seen to do what, in how many slots of time: rows of (member, trait, count).
+
+    `begin` and `end` are, by trait, the first and the last slot in which anybody did it.
+    """
+
+    member: Numbers
+    trait: Numbers
+    count: Numbers
+    begin: Numbers
+    end: Numbers
+
+
 class _Evidence:
     """The edges of those that declare nothing, each seen from either end."""
 
@@ -60,9 +72,9 @@ class _Evidence:
         peers = max(len(snapshot.items), *(int(end.max(initial=-1)) + 1 for end in _ends(seen)))
         number = np.full(peers, -1, dtype=np.int64)
         number[ours] = np.arange(len(ours))
-        token: Numbers = np.arange(peers)
-        for at, role in enumerate(known):
-            token[np.array(role, dtype=np.int64)] = peers + at
+        token: Numbers = np.arange(peers, dtype=np.int64)
+        for number_of_role, role in enumerate(known):
+            token[np.array(role, dtype=np.int64)] = peers + number_of_role
         token[np.array(snapshot.nodes, dtype=np.int64)] = peers + len(known)
         outside = peers + len(known) + 1
         rows = np.nonzero((number[seen.consumer] >= 0) | (number[seen.provider] >= 0))[0]
@@ -79,13 +91,12 @@ class _Evidence:
         self._next_token = outside + 1
         self._first = seen.first_ns[rows] // SLOT_NS
         self._last = seen.last_ns[rows] // SLOT_NS
-        begin = np.full(len(ours), np.iinfo(np.int64).max)
-        end = np.full(len(ours), -1)
+        self._begin: Numbers = np.full(len(ours), _NEVER)
+        self._end: Numbers = np.full(len(ours), -1)
         for member in (self._consumer, self._provider):
             at = member >= 0
-            np.minimum.at(begin, member[at], self._first[at])
-            np.maximum.at(end, member[at], self._last[at])
-        self._time = np.maximum(end - begin + 1, 1)
+            np.minimum.at(self._begin, member[at], self._first[at])
+            np.maximum.at(self._end, member[at], self._last[at])
 
     def servers(self) -> Numbers:
         """A first guess: those of one space that serve the same, through the same Services."""
@@ -93,8 +104,8 @@ class _Evidence:
         trait = distinct(self._front, self._what)[1]
         return _alike(self._spaces, self._provider[strong], trait[strong])
 
-    def neighbours(self, group: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """What is known of each: (member, trait, in how many slots of time)."""
+    def neighbours(self, group: Numbers) -> _Traits:
+        """What each does and with whom, as far as it is known who is who."""
         both = (self._consumer >= 0) & (self._provider >= 0)
         part = self._parts(group, both & (self._front == DIRECT))
         consumer = np.where(both, self._next_token + group[self._consumer], self._told_consumer)
@@ -112,38 +123,47 @@ class _Evidence:
         member, *what = (np.concatenate(one) for one in zip(*columns, strict=True))
         slots = np.tile(self._slots, len(columns))
         ours = member >= 0
-        member, slots = member[ours], slots[ours]
+        member = member[ours]
         trait = distinct(*(one[ours] for one in what))[1]
+        begin, end = (np.tile(one, len(columns))[ours] for one in (self._first, self._last))
         row, which = distinct(member, trait)
-        count = np.bincount(which, slots).astype(np.int64)
-        return member[row], trait[row], np.minimum(count, self._time[member[row]])
+        count = np.bincount(which, slots[ours]).astype(np.int64)
+        member, of_row = member[row], trait[row]
+        return _Traits(
+            member,
+            of_row,
+            np.minimum(count, (self._end - self._begin + 1)[member]),
+            *_span(trait, begin, end),
+        )
 
-    def parted(self, traits: tuple[Numbers, Numbers, Numbers]) -> Numbers:
+    def parted(self, traits: _Traits) -> Numbers:
         """Groups of those that nothing tells apart, numbered by their first members."""
-        member, trait, count = traits
-        strong = count >= _STRONG
-        alike = _alike(self._spaces, member[strong], trait[strong])
-        size = int(alike.max()) + 1
-        time = np.bincount(alike, self._time, minlength=size)
-        space = np.zeros(size, dtype=np.int64)
-        space[alike] = self._spaces
-        found = np.zeros(size, dtype=np.int64)
-        telling = np.isin(trait, np.unique(trait[strong]))
-        member, trait, count = alike[member[telling]], trait[telling], count[telling]
+        strong = traits.count >= _STRONG
+        alike = _alike(self._spaces, traits.member[strong], traits.trait[strong])
+        kept = np.isin(traits.trait, np.unique(traits.trait[strong]))
+        faint = np.setdiff1d(traits.member[kept], traits.member[strong])
+        alike[faint] = len(alike) + faint  # of these too little is known to say that they are alike
+        found = np.zeros(len(alike), dtype=np.int64)
         total = 0
-        for one in np.unique(space):
-            here = np.nonzero(space == one)[0]
-            place = np.full(size, -1)
-            place[here] = np.arange(len(here))
-            at = place[member] >= 0
-            names, column = np.unique(trait[at], return_inverse=True)
-            counts = np.zeros((len(here), len(names)))
-            np.add.at(counts, (place[member[at]], column), count[at])
-            found[here] = total + _join(counts, time[here].astype(np.float64))
-            total = int(found.max()) + 1
-        _, first, group = np.unique(found[alike], return_index=True, return_inverse=True)
-        rank = np.argsort(np.argsort(first))
-        return rank[group]
+        for space in np.unique(self._spaces):
+            here = np.nonzero(self._spaces == space)[0]
+            _, row = np.unique(alike[here], return_inverse=True)
+            place = np.full(len(alike), -1)
+            place[here] = row
+            at = np.nonzero(kept & (place[traits.member] >= 0))[0]
+            names, column = np.unique(traits.trait[at], return_inverse=True)
+            counts = np.zeros((int(row.max()) + 1, len(names)))
+            np.add.at(counts, (place[traits.member[at]], column), traits.count[at])
+            times = np.zeros_like(counts)
+            for member, whose in zip(here.tolist(), row.tolist(), strict=True):
+                begin = np.maximum(traits.begin[names], self._begin[member])
+                end = np.minimum(traits.end[names], self._end[member])
+                times[whose] += np.maximum(end - begin + 1, 0)
+            joined = join(np.minimum(counts, times), times)
+            found[here] = total + joined[row]
+            total += int(joined.max()) + 1
+        _, first, group = np.unique(found, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[group]
 
     def _parts(self, group: Numbers, direct: NDArray[np.bool_]) -> Numbers:
         """Which part each edge is in, of those between two groups without a Service between.
@@ -163,10 +183,7 @@ class _Evidence:
         island = _islands(node[: len(strong)], node[len(strong) :])
         _, island = np.unique(island, return_inverse=True)
         count = int(island.max()) + 1
-        begin = np.full(count, np.iinfo(np.int64).max)
-        end = np.full(count, -1)
-        np.minimum.at(begin, island, self._first[strong])
-        np.maximum.at(end, island, self._last[strong])
+        begin, end = _span(island, self._first[strong], self._last[strong])
         of_block = np.zeros(count, dtype=np.int64)
         of_block[island] = block
         order = np.lexsort((begin, of_block))
@@ -193,6 +210,15 @@ class _Evidence:
 
 def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:
     return seen.consumer, seen.provider
+
+
+def _span(which: Numbers, first: Numbers, last: Numbers) -> tuple[Numbers, Numbers]:
+    """The least first and the greatest last of each group of rows."""
+    begin = np.full(int(which.max(initial=-1)) + 1, _NEVER)
+    end = np.full_like(begin, -1)
+    np.minimum.at(begin, which, first)
+    np.maximum.at(end, which, last)
+    return begin, end
 
 
 def _spaces(snapshot: Snapshot, ours: Numbers) -> Numbers:
@@ -223,43 +249,3 @@ def _islands(one: Numbers, other: Numbers) -> Numbers:
         label = label[label]
         if np.array_equal(before, label):
             return label[one]
-
-
-def _join(counts: Rates, time: Rates) -> Numbers:
-    """Groups of rows that nothing tells apart; the longest seen come first, and draw others."""
-    found = np.zeros(len(counts), dtype=np.int64)
-    sums, times = np.zeros_like(counts), np.zeros(len(counts))
-    idle = counts.sum(1) == 0
-    kinds = 0
-    having = (counts > 0).sum(0)
-    weight = np.log1p(len(counts) / np.maximum(having, 1))
-    for row in np.argsort(-time, kind="stable"):
-        if idle[row]:
-            continue
-        same = ~_told_apart(sums[:kinds], times[:kinds], counts[row], time[row])
-        close = _closeness(sums[:kinds], times[:kinds], counts[row], time[row], weight) * same
-        best = int(close.argmax()) if kinds and close.max() > 0 else kinds
-        kinds = max(kinds, best + 1)
-        sums[best] += counts[row]
-        times[best] += time[row]
-        found[row] = best
-    found[idle] = kinds
-    return found
-
-
-def _told_apart(sums: Rates, times: Rates, count: Rates, time: float) -> NDArray[np.bool_]:
-    """Whether one has a trait that each of several lacks, or lacks one, and surely not by chance.
-
-    Of one role c sightings would all fall into the share s of the time with probability s^c.
-    """
-    here = -np.log(time / (times + time))
-    there = -np.log(times / (times + time))
-    lacks = (sums == 0) * count * here[:, None] + (count == 0) * sums * there[:, None]
-    return np.asarray((lacks > _SURE).any(1))
-
-
-def _closeness(sums: Rates, times: Rates, count: Rates, time: float, weight: Rates) -> Rates:
-    """The cosine between rates, traits that few have weighed more."""
-    theirs = np.sqrt(sums / times[:, None]) * weight
-    own = np.sqrt(count / time) * weight
-    return np.asarray(theirs @ own / (np.linalg.norm(theirs, axis=1) * np.linalg.norm(own)))
