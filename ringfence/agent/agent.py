@@ -18,6 +18,7 @@ import structlog
 
 from ringfence import __version__
 from ringfence.agent import host
+from ringfence.agent.boot import keep_gate, shut_gate
 from ringfence.agent.capture import Capture
 from ringfence.agent.config import AgentConfig
 from ringfence.agent.errors import AgentError
@@ -25,18 +26,19 @@ from ringfence.agent.held import Outcome
 from ringfence.agent.mechanisms import MECHANISMS, enforcer
 from ringfence.agent.orders import Orders
 from ringfence.agent.plan import Order
-from ringfence.agent.pods import Here, Pod, locate, node, places
+from ringfence.agent.pods import Here, Pod, locate, node, own_links, places
 from ringfence.agent.report import Reporter
 from ringfence.agent.session import Session, deliver, tell_answers
 from ringfence.agent.spool import Spool
 from ringfence.agent.worker import KernelThread
 from ringfence.kernel.cri import ContainerRuntime, RuntimeUnavailableError, Sandbox
 from ringfence.kernel.errors import KernelError
-from ringfence.kernel.interfaces import Interface, watch_interfaces
+from ringfence.kernel.interfaces import Interface, list_interfaces, watch_interfaces
 from ringfence.link.channel import Link
 from ringfence.link.errors import LinkError
 from ringfence.model.errors import RingfenceError
 from ringfence.model.flow import Mode
+from ringfence.policy.program import Passage
 from ringfence.wire.generated.agent_pb2 import (
     CONVERSATION,
     DETAILED,
@@ -95,6 +97,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             lock = host.lock(self._config.link.state_dir)
             stack.callback(os.close, lock)
+            await self._recall()
             self._spool.open()
             await self._kernel.run(self._capture.open)
             stack.callback(self._capture.close)
@@ -103,7 +106,6 @@ class Agent:
             if self._runtime:
                 await self._runtime.start()
                 stack.push_async_callback(self._runtime.stop)
-            await self._recall()
             await self._link.start()
             stack.push_async_callback(self._link.stop)
             self._resources = stack.pop_all()
@@ -175,7 +177,7 @@ class Agent:
     async def _look(self) -> None:
         """Follow pods as they come and go, and keep their rules with them."""
         seen: tuple[tuple[Sandbox, ...], tuple[Interface, ...]] | None = None
-        applied: tuple[Order | None, tuple[Pod, ...]] | None = None
+        applied: tuple[Order | None, tuple[Pod, ...], frozenset[Passage]] | None = None
         while not self._stopping.is_set():
             self._look_now.clear()
             if not self._pods_known():
@@ -193,7 +195,7 @@ class Agent:
                     self._log_unreached(before[1])
                     self._session.tell()
                 await self._kernel.run(self._enforcer.hear)
-                current = self._orders.order, self._here.pods
+                current = self._orders.order, self._here.pods, self._own_links()
                 if current != applied or self._outcome.problem or self._enforcer.tampered:
                     finished = await self._enforce()
                     applied = current if finished else None
@@ -262,8 +264,16 @@ class Agent:
             await self._link.recall()
         except LinkError as error:
             log.warning("identity", problem=str(error))
-        if directive := self._orders.recall():
-            self._heed(directive)
+        directive = self._orders.recall()
+        if directive is None:
+            return
+        self._heed(directive)
+        if self._orders.booted and self._orders.order and (policy := self._orders.order.policy):
+            try:
+                held = node(), list_interfaces(), self._enforcer.backend, self._enforcer.door
+                await self._kernel.run(partial(shut_gate, policy, *held))
+            except KernelError as error:
+                log.warning("gate not shut before pods of a new boot", problem=str(error))
 
     def _heed(self, directive: Directive) -> None:
         """Report as a directive says."""
@@ -280,7 +290,8 @@ class Agent:
         order, places = self._orders.order, [pod.place for pod in self._here.pods]
         if order is None:
             return True
-        steps = self._enforcer.steps(order, [*places, node()], self._known_pods())
+        seen = self._known_pods(), self._own_links()
+        steps = self._enforcer.steps(order, [*places, node()], *seen)
         while await self._kernel.run(partial(next, steps, True)) is None:
             # Others have the kernel between two steps. A newer order waits for no proof of this
             # one: what is not proved then is proved with it. The same one may be heard again.
@@ -292,6 +303,8 @@ class Agent:
         if outcome.problem != self._outcome.problem:
             log.error("rules", problem=outcome.problem or "none any more")
         self._outcome = outcome
+        kept = order.policy, self._here.interfaces, self._enforcer.backend
+        keep_gate(self._config.gate_file, *kept)
         self._session.tell()
         return True
 
@@ -299,6 +312,10 @@ class Agent:
         """The pods that are here; None while the runtime or the kernel tells nothing of them."""
         told = self._runtime and not self._runtime_problem and self._here.interfaces
         return self._here.pods if told else None
+
+    def _own_links(self) -> frozenset[Passage]:
+        policy = self._orders.order.policy if self._orders.order else None
+        return own_links(self._here.interfaces, policy.gate if policy else None)
 
     # Telling
 

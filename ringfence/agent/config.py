@@ -7,6 +7,11 @@ from ringfence.agent.mechanisms import Kind
 from ringfence.link.identity import LinkConfig
 
 
+def gate_file(state_dir: Path) -> Path:
+    """Where an agent with this state directory keeps its gate."""
+    return state_dir / "gate.nft"
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """Settings of one agent. The link's `state_dir` holds its state, its `name` is the node's."""
@@ -31,6 +36,11 @@ class AgentConfig:
     def directive_file(self) -> Path:
         """The last directive, in force again after a restart without a control plane."""
         return self.link.state_dir / "directive"
+
+    @property
+    def gate_file(self) -> Path:
+        """The gate before new pods, as nft commands: for the node to load when it boots."""
+        return gate_file(self.link.state_dir)
 
     @property
     def window_file(self) -> Path:

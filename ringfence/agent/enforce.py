@@ -67,24 +67,34 @@ class Enforcer:
         self._watches = Watches(self.listen)
 
     def apply(
-        self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
+        self,
+        order: Order,
+        places: Iterable[Place],
+        pods: Sequence[Pod] | None = None,
+        links: frozenset[Passage] = frozenset(),
     ) -> Outcome:
         """Bring every namespace to what the order asks, each in one transaction, and prove it.
 
         `pods` are those that are here, None if that is not known: then nobody else is released.
+        `links` are the node's own, that a gate is not before.
         """
-        for _ in self.steps(order, places, pods):
+        for _ in self.steps(order, places, pods, links):
             pass
         return self.outcome
 
     def steps(
-        self, order: Order, places: Iterable[Place], pods: Sequence[Pod] | None = None
+        self,
+        order: Order,
+        places: Iterable[Place],
+        pods: Sequence[Pod] | None = None,
+        links: frozenset[Passage] = frozenset(),
     ) -> Iterator[None]:
         """The same, with a rest before each proof: by the first one all rules are written.
 
         `outcome` is what came of it, in the end.
         """
         self.tampered = False
+        self._gatekeeper.links = links
         if order.policy:
             order = replace(order, policy=self.backend.sayable(order.policy))
         # The node first: who is gone must not leave the gate open for who gets its address.

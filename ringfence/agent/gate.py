@@ -16,7 +16,7 @@ from ringfence.kernel.rules import Door
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 from ringfence.policy.backends.nftables_gate import RELEASED
-from ringfence.policy.program import Gate, Passage
+from ringfence.policy.program import LINK_LOCAL, Gate, Passage
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Gatekeeper:
 
     released: frozenset[Passage] | None = None
     """As the kernel has it; None where no gate stands, or nobody has looked yet."""
+    links: frozenset[Passage] = frozenset()
+    """Those that lead to no pod."""
     _holders: dict[Passage, Place] = field(default_factory=dict)
     """Whose a passage is that was released, as far as that is known."""
 
@@ -43,8 +45,9 @@ class Gatekeeper:
         here = {(passage, pod.place) for pod in pods for passage in pod.passages}
         holders = {passage: place for passage, place in here if passage in self.released}
         holders |= self._holders
-        self.released = frozenset(p for p in self.released if (p, holders.get(p)) in here)
-        self._holders = {passage: holders[passage] for passage in self.released}
+        still = frozenset(p for p in self.released if (p, holders.get(p)) in here)
+        self._holders = {passage: holders[passage] for passage in still}
+        self.released = still | self.links
         return self.released
 
     def due(
@@ -55,7 +58,7 @@ class Gatekeeper:
         And who may not for all that, and why: what a pod sent before its rules were in force, and
         still waits in its namespace, must not pass.
         """
-        passages = set(self.released or ())
+        passages = {*(self.released or ()), *self.links}
         problems: dict[Place, str] = {}
         for pod in pods or ():
             spared = gate.spares(pod.namespace, pod.place.uid)
@@ -75,8 +78,12 @@ def _read(table: Iterable[dict[str, Any]]) -> frozenset[Passage] | None:
     """What the gate of a table lets through; None if it has none, or one that is not ours."""
     sets = [body for found in table if (body := found.get("set", {})).get("name") in RELEASED]
     try:
-        pairs = [element["concat"] for body in sets for element in body.get("elem", ())]
-        passages = frozenset(Passage(name, parse_address(text)) for name, text in pairs)
+        held = [element for body in sets for element in body.get("elem", ())]
+        links = (Passage(one, LINK_LOCAL.address) for one in held if isinstance(one, str))
+        pairs = (one["concat"] for one in held if not isinstance(one, str))
+        passages = frozenset(
+            (*links, *(Passage(name, parse_address(text)) for name, text in pairs))
+        )
     except (TypeError, LookupError, ValueError, InputError):
         return None
     return passages if sets else None

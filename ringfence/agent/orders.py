@@ -48,6 +48,8 @@ class Orders:
         self._fallback_ns = 0
         self._trial_ns = 0  # the end of the trial by the control plane's clock, 0 for none
         self._refused = ""
+        self.booted = False
+        """Whether the node was booted since the directive that was recalled was heard."""
 
     @property
     def order(self) -> Order | None:
@@ -97,6 +99,7 @@ class Orders:
             kept = KeptDirective.FromString(self._file.read_bytes())
             directive = self._read(kept.signed)
             same_boot = kept.boot_id == _boot_id()
+            self.booted = not same_boot
             self._take(directive, kept.fallback_ns if same_boot else 0)
             self._trial_ns = directive.fallback.at_ns if same_boot else 0
         except (OSError, DecodeError, RingfenceError) as error:

@@ -10,7 +10,7 @@ from ringfence.kernel.errors import KernelError
 from ringfence.kernel.interfaces import Interface, netns_id
 from ringfence.kernel.netns import inode
 from ringfence.model.address import Address, parse_network
-from ringfence.policy.program import Passage
+from ringfence.policy.program import LINK_LOCAL, LINKS_TO_PODS, Gate, Passage
 
 NODE_NETNS = Path("/proc/self/ns/net")
 
@@ -91,7 +91,13 @@ def locate(
         mine = ends.get(known_as, set()) if known_as is not None else set()
         alone = frozenset(at[one].name for one in mine if at[one].master is None)
         joined = {at[master].name for one in mine if (master := at[one].master) in at}
-        passages = frozenset(Passage(*pair) for pair in product(alone | joined, sandbox.addresses))
+        passages = frozenset(
+            Passage(*pair)
+            for pair in (
+                *product(alone | joined, sandbox.addresses),
+                *product(alone, (LINK_LOCAL.address,)),
+            )
+        )
         pods.append(
             Pod(place, sandbox.addresses, frozenset(mine), sandbox.namespace, passages, alone)
         )
@@ -110,6 +116,22 @@ def at_pods(interfaces: Iterable[Interface]) -> frozenset[int]:
         if interface.kind in _PAIRED
         and interface.peer_netns_id is not None
         and not interface.in_network
+    )
+
+
+def own_links(interfaces: Iterable[Interface], gate: Gate | None) -> frozenset[Passage]:
+    """The interfaces by which a node with a gate is in a network that is not its pods'.
+
+    They may be of a kind that leads to pods.
+    """
+    networks = gate.networks if gate else ()
+    return frozenset(
+        Passage(one.name, LINK_LOCAL.address)
+        for one in interfaces
+        if gate
+        and one.kind in LINKS_TO_PODS
+        and one.in_network
+        and not any(address in network for address in one.addresses for network in networks)
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ringfence.agent import host
 from ringfence.agent.capture import Capture
+from ringfence.agent.config import gate_file
 from ringfence.agent.errors import AgentError
 from ringfence.agent.mechanisms import MECHANISMS
 from ringfence.agent.pods import Place, locate, node
@@ -18,9 +19,9 @@ from ringfence.kernel.interfaces import list_interfaces
 async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) -> None:
     """Detach the programs, forget their counts, and take every namespace's rules away.
 
-    The state directory keeps what is in it. What is away already is no error. Raises HostError
-    while an agent runs, KernelError, and AgentError where rules are left, or may be: what can be
-    reached is free of them all the same.
+    The state directory keeps what is in it, but for the gate of the next boot. What is away already
+    is no error. Raises HostError while an agent runs, KernelError, and AgentError where rules are
+    left, or may be: what can be reached is free of them all the same.
     """
     host.check()
     async with AsyncExitStack() as stack:
@@ -32,6 +33,7 @@ async def remove(state_dir: Path, pin_dir: Path, runtime_socket: Path | None) ->
         # Filters of kernels before 6.6 are found by their names, in whose place ours are put.
         capture.watch(interfaces)
         capture.remove()
+        gate_file(state_dir).unlink(missing_ok=True)  # else the next boot would shut it for good
         problems = _clear([node()])
         if runtime_socket:
             runtime = ContainerRuntime(runtime_socket)

@@ -5,36 +5,18 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
+from ringfence.cli.decisions import decided_by
+from ringfence.cli.enforce import YesOption
 from ringfence.cli.flows.columns import end_name, port
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, Row, emit, emit_data, tell
+from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, tell
+from ringfence.cli.what_if import accept as accept_some
+from ringfence.cli.what_if import ask, tell_what_if
+from ringfence.model.errors import InputError
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
-from ringfence.model.quarantine import QUARANTINE
-from ringfence.model.verdict import Layer
 
 app = typer.Typer(add_completion=False)
-
-
-def decided_by(decision: Row | None) -> str:
-    """`ACTION workspace/policy@pN (stage)`; empty for an end that does not decide.
-
-    Of the Kubernetes layer: `ACTION KIND/NAMESPACE/NAME rule of workspace@pN (stage)`.
-    """
-    if not decision:
-        return ""
-    if decision["layer"] == Layer.KUBERNETES:
-        said = " ".join(filter(None, (decision["policy"] or "no policy", decision["rule"])))
-        held = f" of {decision['workspace']}@p{decision['version']}" * bool(decision["workspace"])
-        return f"{decision['action']} {said}{held} (Kubernetes, {decision['stage']})"
-    if decision["workspace"] == QUARANTINE:
-        said = f", {decision['policy']}" if decision["policy"] else ""
-        return f"{decision['action']} quarantine of {decision['scope']}{said} (absolute)"
-    name = decision["policy"] or "catch-all"
-    return (
-        f"{decision['action']} {decision['workspace']}/{name}@p{decision['version']}"
-        f" ({decision['stage']})"
-    )
 
 
 COLUMNS = [
@@ -51,7 +33,7 @@ COLUMNS = [
 
 
 @app.command()
-def analyze(
+def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     workspace: Annotated[str, typer.Argument(help="A workspace, or workspace@p2 for a version.")],
     since: SinceOption = "5m",
     until: UntilOption = None,
@@ -59,6 +41,21 @@ def analyze(
         list[str] | None, typer.Option("--with", help="Judge beside this one too; repeatable.")
     ] = None,
     category: Annotated[Category | None, typer.Option(help="Show these records only.")] = None,
+    if_enforced: Annotated[
+        bool,
+        typer.Option("--if-enforced", help="What it would block of what passes, and what to add."),
+    ] = False,
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2|all",
+            help="With --if-enforced: add these, by number or id, as a new version.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="With --accept: show the new version only.")
+    ] = False,
+    yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Count and list what a policy version would do to observed connections. Enforces nothing.
@@ -67,10 +64,27 @@ def analyze(
     rejected: dropped, and the policy denies it. misdropped: dropped, but the policy allows it.
     Log-only policies are told with the number of connections that each matches.
 
+    With --if-enforced, exit code 2 if something that passes would be blocked.
+
     Example: ringfence analyze sock-shop --since 10m --category escaped
+
+    ringfence analyze sock-shop --since 1d --if-enforced --accept 1,3
     """
     name, number = parse_version(workspace)
-    answer = connect().get(
+    client = connect()
+    if if_enforced:
+        if category:
+            raise InputError("--category is not for --if-enforced, which tells what would escape")
+        asked = {"workspace": name, "version": number, "since": since, "until": until}
+        answer = ask(client, **asked, **({"with": with_} if with_ else {}))
+        if accept is None:
+            tell_what_if(answer, output)
+            raise typer.Exit(2 if answer["blocked"] else 0)
+        accept_some(client, answer, accept, dry_run=dry_run, yes=yes, output=output)
+        return
+    if accept or dry_run or yes:
+        raise InputError("--accept, --dry-run and --yes go with --if-enforced")
+    answer = client.get(
         "/analysis",
         workspace=name,
         version=number,

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.analyze import decided_by
 from ringfence.cli.client import connect
+from ringfence.cli.decisions import decided_by
 from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import AnswerOption, Format, Row, emit_data, say
 from ringfence.model.policy import Action

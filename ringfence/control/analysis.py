@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.contents import Contents
@@ -46,6 +47,11 @@ class History:
     timeline: Timeline
     names: Resolutions
     sets: Contents = field(default_factory=Contents)
+
+
+def history_of(inventory: Inventory) -> History:
+    """What held over time by the inventory."""
+    return History(inventory.timeline, inventory.names.resolutions, inventory.address_sets.contents)
 
 
 async def judge(

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
-from ringfence.control.analysis import History
+from ringfence.control.analysis import history_of
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
 from ringfence.control.config import ControlConfig, Listen
@@ -142,9 +142,7 @@ class ControlPlane:
         watch = Watch(
             flow_store,
             DEFAULT_TENANT,
-            History(
-                inventory.timeline, inventory.names.resolutions, inventory.address_sets.contents
-            ),
+            history_of(inventory),
             ingest.through,
             config.report_interval_seconds * 10**9,
         )

@@ -49,12 +49,14 @@ _RULE = re.compile(r"\t\t(.+) # handle (\d+)")
 _WITH_PORT = 5
 """Parts of a dropped tuple with a port: source, destination, protocol, port, mark."""
 _CHAIN = "rf_track"
-_TRACK = f"""\
-add table {FAMILY} {TABLE}
+_TRACK_ALL = f"""\
 add chain {FAMILY} {TABLE} {_CHAIN} \
 {{ type filter hook prerouting priority -150; policy accept; }}
 add rule {FAMILY} {TABLE} {_CHAIN} ct state established accept
 """
+_TRACK = f"add table {FAMILY} {TABLE}\n{_TRACK_ALL}"
+CREATE = f"create table {FAMILY} {TABLE}\n{_TRACK_ALL}"
+"""Begins commands that track connections too, and are refused where our table is."""
 
 
 # include/uapi/linux/netfilter.h, nfnetlink.h and nf_tables.h

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from ringfence.model.address import Network
 from ringfence.model.errors import InputError
+from ringfence.model.evidence import Evidence
 from ringfence.model.icmp import IcmpType
 from ringfence.model.ids import AddressSetName, FilterName, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, Port, format_protocol
@@ -176,8 +177,9 @@ class Policy:
     `icmp` all types of ICMP. A port's name means, of each workload of the provider, the number
     that its containers declare for it, and of a Service the Service's port of that name. The
     smaller `priority` is read first, then the position in the workspace. From `expires_ns`, epoch
-    ns, on it is as if the policy were not there, an ALLOW as well as a DENY. `owner`, `ticket` and
-    `approved` are for people.
+    ns, on it is as if the policy were not there, an ALLOW as well as a DENY; so it is as long as
+    `review`, the reason why somebody must look at it first, is not empty. `owner`, `ticket`,
+    `approved` and `evidence` are for people.
     """
 
     id: PolicyId
@@ -194,6 +196,8 @@ class Policy:
     ticket: str = ""
     expires_ns: int | None = None
     approved: bool = False
+    review: str = ""
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         if self.action not in SPOKEN_BY_POLICIES:
@@ -223,10 +227,14 @@ class Policy:
     @property
     def rule(self) -> "Policy":
         """The policy without what is for people alone."""
-        return replace(self, description="", owner="", ticket="", approved=False)
+        return replace(self, description="", owner="", ticket="", approved=False, evidence=None)
+
+    def counts(self, at_ns: int) -> bool:
+        """Whether the policy decides anything: it awaits no review, and has not expired."""
+        return not self.review and not self.is_expired(at_ns)
 
     def is_expired(self, at_ns: int) -> bool:
-        """Whether the policy counts no more."""
+        """Whether its time is over."""
         return self.expires_ns is not None and self.expires_ns <= at_ns
 
 

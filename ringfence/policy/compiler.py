@@ -79,7 +79,7 @@ class Compiler:
         self._governing = of_scopes | apart
         workspaces = (*(one for one, _ in enforced), *map(as_workspace, quarantines))
         self._said = by_place(workspaces)
-        self._expired = tuple(notes.expired(enforced, moment.at_ns))
+        self._expired = tuple(notes.void(enforced, moment.at_ns))
         self._sets, self._fronts = AddressSets(living), Fronts(living)
         self._programs = Programs()
         self._bound = Bound(self._programs)

@@ -17,6 +17,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMAL = re.compile("-?(0|[1-9][0-9]{0,9})")
 """A number of YAML that reads so everywhere: 010 is eight in version 1.1 and ten in 1.2."""
 _MOST = 2**31 - 1
+_COUNT = re.compile("0|[1-9][0-9]{0,18}")
+_MOST_COUNTED = 2**63 - 1
+_FRACTION = re.compile(r"[01]\.[0-9]{1,18}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]{8}(Z|[+-][0-9]{2}:[0-9]{2}))?")
 _LONGEST_NAME = 1000
 _TIME_FORM = "write 2026-12-31T18:00:00Z, with a time zone, or a date, whose midnight is in UTC"
@@ -87,6 +90,22 @@ class Field:
         if not _DECIMAL.fullmatch(value) or abs(int(value)) > _MOST:
             raise self.error(f"write a whole number in decimal, from -{_MOST} to {_MOST}")
         return int(value)
+
+    def count(self) -> int:
+        """The value as a whole number from 0 on, of 63 bits."""
+        value = self._scalar("int", "a whole number is wanted here")
+        if not _COUNT.fullmatch(value) or int(value) > _MOST_COUNTED:
+            raise self.error(f"write a whole number in decimal, from 0 to {_MOST_COUNTED}")
+        return int(value)
+
+    def fraction(self) -> float:
+        """The value as a number from 0 to 1, in decimal."""
+        if isinstance(self._node, ScalarNode) and self._node.tag == f"{TAG}int":
+            return float(self.count())
+        value = self._scalar("float", "a number from 0 to 1 is wanted here")
+        if not _FRACTION.fullmatch(value):
+            raise self.error("write a number from 0 to 1 in decimal, such as 0.95")
+        return float(value)
 
     def boolean(self) -> bool:
         """The value as true or false."""

@@ -158,6 +158,7 @@ def expiring(workspaces: Iterable[Workspace], now_ns: int, within_ns: int) -> li
         )
         for workspace in workspaces
         for policy in workspace.policies
+        if not policy.review
         if policy.expires_ns is not None and policy.is_expired(now_ns + within_ns)
         for verb in ["expired" if policy.is_expired(now_ns) else "expires"]
     ]
@@ -190,4 +191,4 @@ def unused(
 def _is_counted(policy: Policy) -> bool:
     """Whether connections tell its use: a log-only one decides none, DNS forgets its names."""
     by_name = any(isinstance(end, FqdnEnd) for end in (policy.consumer, policy.provider))
-    return policy.action is not Action.LOG and not by_name
+    return policy.action is not Action.LOG and not by_name and not policy.review

@@ -23,12 +23,14 @@ def unknown(rules: Iterable[OrderedRule]) -> Iterator[str]:
                 yield f"{handle}: nothing is known of its {what}, which stands for {who}"
 
 
-def expired(enforced: Iterable[Enforced], at_ns: int) -> Iterator[str]:
-    """One line for each policy that counts no more."""
+def void(enforced: Iterable[Enforced], at_ns: int) -> Iterator[str]:
+    """One line for each policy that counts no more, or does not yet."""
     for workspace, version in enforced:
         for policy in workspace.policies:
             if policy.is_expired(at_ns):
                 yield f"{workspace.name}/{policy.id}@p{version}: expired, and counts no more"
+            elif policy.review:
+                yield f"{workspace.name}/{policy.id}@p{version}: awaits review, and does not count"
 
 
 def places(widenings: Iterable[Widening], named: Callable[[ItemKey], str]) -> Places:

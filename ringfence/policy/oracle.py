@@ -116,6 +116,8 @@ class Oracle:
         at_ns, ranked = self._moment.at_ns, [one for one in workspace.policies if one.rank is rank]
         # "From `expires_ns` on it is as if the policy were not there."
         lasting = [one for one in ranked if one.expires_ns is None or at_ns < one.expires_ns]
+        # "So it is as long as `review` is not empty."
+        lasting = [one for one in lasting if one.review == ""]
         return sorted(lasting, key=lambda one: one.priority)
 
     # --- what a policy speaks of ---

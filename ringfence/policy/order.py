@@ -162,7 +162,7 @@ def place_of(workspace: Workspace) -> tuple[WorkspaceName, ScopeName]:
 def sequence(
     tree: ScopeTree, enforced: Iterable[Enforced], at_ns: int = UNTOLD.at_ns
 ) -> Iterator[Entry]:
-    """All rules of workspaces, of policies that have not expired by then, in order."""
+    """All rules of workspaces, of policies that count at that time, in order."""
     given = tuple(enforced)
     priority = {scope.name: place for place, scope in enumerate(tree.preorder())}
 
@@ -186,7 +186,7 @@ def sequence(
 
 
 def _by_priority(workspace: Workspace, rank: Rank, at_ns: int) -> list[Policy]:
-    """What has not expired of a rank, the smaller priority first, then by position."""
+    """What counts of a rank, the smaller priority first, then by position."""
     chosen = [policy for policy in workspace.policies if policy.rank is rank]
-    counting = [policy for policy in chosen if not policy.is_expired(at_ns)]
+    counting = [policy for policy in chosen if policy.counts(at_ns)]
     return sorted(counting, key=lambda policy: policy.priority)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ringfence.model.address import Network, parse_network
 from ringfence.model.errors import InputError
+from ringfence.model.evidence import Evidence
 from ringfence.model.fqdn import parse_fqdn
 from ringfence.model.icmp import format_icmp_type, parse_icmp_type
 from ringfence.model.ids import AddressSetName, FilterName, PolicyId, ScopeName
@@ -48,6 +49,8 @@ _POLICY_FIELDS = (
     "ticket",
     "expires",
     "approved",
+    "review",
+    "evidence",
     "rank",
     "priority",
     "action",
@@ -96,13 +99,58 @@ def read_policy(field: Field, clusters: Sequence[str], references: list[Referenc
     description, owner, ticket = (
         given[name].text() if name in given else "" for name in ("description", "owner", "ticket")
     )
+    review = given["review"].text() if "review" in given else ""
+    evidence = _evidence(given["evidence"]) if "evidence" in given else None
     expires_ns = given["expires"].instant() if "expires" in given else None
     approved = "approved" in given and given["approved"].boolean()
-    told = owner, ticket, expires_ns, approved
     try:
-        return Policy(*said, action, rank, priority, description, icmp, *told)
+        return Policy(
+            *said,
+            action,
+            rank,
+            priority,
+            description,
+            icmp,
+            owner,
+            ticket,
+            expires_ns,
+            approved,
+            review,
+            evidence,
+        )
     except InputError as error:
         raise field.error(str(error)) from error
+
+
+def _evidence(field: Field) -> Evidence:
+    needed = ("conversations", "intervals", "sources", "bytes", "first", "last", "confidence")
+    given = field.required((*needed, "why"), *needed)
+    try:
+        return Evidence(
+            conversations=given["conversations"].count(),
+            intervals=given["intervals"].count(),
+            sources=given["sources"].count(),
+            bytes=given["bytes"].count(),
+            first_ns=given["first"].instant(),
+            last_ns=given["last"].instant(),
+            confidence=given["confidence"].fraction(),
+            why=given["why"].text() if "why" in given else "",
+        )
+    except InputError as error:
+        raise field.error(str(error)) from error
+
+
+def _evidence_spec(evidence: Evidence) -> Inline:
+    return Inline(
+        conversations=evidence.conversations,
+        intervals=evidence.intervals,
+        sources=evidence.sources,
+        bytes=evidence.bytes,
+        first=format_instant(evidence.first_ns),
+        last=format_instant(evidence.last_ns),
+        confidence=evidence.confidence,
+        **({"why": evidence.why} if evidence.why else {}),
+    )
 
 
 def listed(given: Mapping[str, Field], name: str) -> list[Field]:
@@ -205,6 +253,8 @@ def policy_spec(policy: Policy) -> dict[str, Any]:
         **({"ticket": policy.ticket} if policy.ticket else {}),
         **({} if policy.expires_ns is None else {"expires": format_instant(policy.expires_ns)}),
         **({"approved": True} if policy.approved else {}),
+        **({"review": policy.review} if policy.review else {}),
+        **({"evidence": _evidence_spec(policy.evidence)} if policy.evidence else {}),
         **({"rank": str(policy.rank)} if policy.rank is not Rank.DEFAULT else {}),
         **({"priority": policy.priority} if policy.priority != DEFAULT_PRIORITY else {}),
         "action": str(policy.action),

@@ -182,6 +182,13 @@ class Passage:
 
     interface: str
     address: Address
+    """That of LINK_LOCAL stands for all of them."""
+
+
+LINK_LOCAL = Network(Address(bytes.fromhex("fe80") + bytes(14)), 10)
+"""What a pod speaks to its node by without an address of its own (RFC 4291, section 2.5.6)."""
+LINKS_TO_PODS = ("bridge", "netkit", "veth")
+"""The kinds of interfaces that may lead to pods."""
 
 
 def as_programs(bound: ProgramId | tuple[ProgramId, ...] | None) -> tuple[ProgramId, ...]:

@@ -125,6 +125,8 @@ def _policy() -> Schema:
         "expires": _text("A time, or a date, whose midnight is in UTC, from which it is void.")
         | {"type": ["string", "integer"]},
         "approved": _flag("Whether somebody said yes to it."),
+        "review": _text("Why somebody must look at it first; as long as it is there it is void."),
+        "evidence": _evidence(),
         "action": _choice(
             "What happens to the connections; LOG decides nothing.", SPOKEN_BY_POLICIES
         ),
@@ -140,6 +142,20 @@ def _policy() -> Schema:
     portless = {"properties": {"protocol": {"enum": [*names, "any"]}}, "required": ["protocol"]}
     without = {"if": portless, "then": {"properties": {"ports": False}}}
     return {**_object(properties, *needed), **without}
+
+
+def _evidence() -> Schema:
+    time = _text("A time (RFC 3339).") | {"type": ["string", "integer"]}
+    count = {"type": "integer", "minimum": 0}
+    needed = {
+        **dict.fromkeys(("conversations", "intervals", "sources", "bytes"), count),
+        "first": time,
+        "last": time,
+        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+    }
+    properties = {**needed, "why": _text("Why it is as broad as it is.")}
+    told = {"description": "What was seen that it was proposed for; decides nothing."}
+    return {**_object(properties, *needed), **told}
 
 
 def _protocol() -> Schema:

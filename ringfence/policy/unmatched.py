@@ -48,6 +48,8 @@ def unmatched(policies: PolicySet, judged: Iterable[Workspace]) -> Iterator[Find
     parties, rules = Parties(policies), rules_of(policies)
     for workspace in judged:
         for policy in workspace.policies:
+            if policy.review:
+                continue
             parts = [policies.rules[at] for at in rules[workspace.name, policy.id]]
             told = [*_ends(policies, workspace, policy, parts)]
             if not told and not any(map(parties.deciding, parts)):

@@ -19,6 +19,7 @@ from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import UDP, PortRange
 from ringfence.policy.program import (
+    LINK_LOCAL,
     Gate,
     NodeBinding,
     NodePolicy,
@@ -87,9 +88,11 @@ class Sink:
 
 
 @contextlib.contextmanager
-def chatter(where: Namespace, *targets: tuple[str, int]) -> Iterator[list[int]]:
+def chatter(
+    where: Namespace, *targets: tuple[str, int] | tuple[str, int, int, int]
+) -> Iterator[list[int]]:
     """Send to all targets without end, from before there is a way; counts what was sent."""
-    sockets = [open_socket(where, address, socket.SOCK_DGRAM) for address, _ in targets]
+    sockets = [open_socket(where, target[0], socket.SOCK_DGRAM) for target in targets]
     sent, ended = [0], threading.Event()
 
     def talk() -> None:
@@ -117,7 +120,8 @@ def place(where: Namespace, uid: str = "") -> Place:
 
 def seen(pod: Pod, uid: str, in_namespace: str = "shop") -> Seen:
     addresses = tuple(map(parse_address, (pod.address, pod.address6)))
-    passages = frozenset(Passage(pod.host_device, address) for address in addresses)
+    behind = (*addresses, LINK_LOCAL.address)
+    passages = frozenset(Passage(pod.host_device, address) for address in behind)
     return Seen(place(pod, uid), addresses, frozenset(), in_namespace, passages)
 
 
@@ -126,9 +130,15 @@ def bound(pod: Seen) -> PodBinding:
     return PodBinding(pod.place.uid, "shop", "pod", pod.addresses, programs, programs)
 
 
-def enforce(enforcer: Enforcer, policy: NodePolicy, node: Namespace, *pods: Seen) -> Outcome:
+def enforce(
+    enforcer: Enforcer,
+    policy: NodePolicy,
+    node: Namespace,
+    *pods: Seen,
+    links: frozenset[Passage] = frozenset(),
+) -> Outcome:
     places = [*(pod.place for pod in pods), place(node)]
-    outcome = enforcer.apply(Order(1, policy), places, pods)
+    outcome = enforcer.apply(Order(1, policy), places, pods, links)
     assert not outcome.problems
     return outcome
 
@@ -151,7 +161,9 @@ def released(node: Namespace) -> set[Passage]:
     found = set()
     for one in nft.list_table(node.path) or ():
         held = one.get("set", {})
-        if held.get("name", "").startswith("rf_released"):
+        if held.get("name") == "rf_released_links":
+            found |= {Passage(name, LINK_LOCAL.address) for name in held.get("elem", ())}
+        elif held.get("name", "").startswith("rf_released"):
             pairs = (element["concat"] for element in held.get("elem", ()))
             found |= {Passage(name, parse_address(address)) for name, address in pairs}
     return found

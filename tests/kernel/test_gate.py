@@ -23,6 +23,7 @@ from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.handle import NEW_POD
 from ringfence.policy.program import (
+    LINK_LOCAL,
     Gate,
     NodeBinding,
     NodePolicy,
@@ -33,6 +34,7 @@ from ringfence.policy.program import (
     Rule,
 )
 from ringfence.wire import batch
+from ringfence.wire.generated.agent_pb2 import KeptDirective
 from tests.kernel.gating import (
     ALLOWED,
     DENIED,
@@ -47,7 +49,7 @@ from tests.kernel.gating import (
     released,
     seen,
 )
-from tests.kernel.netns import Node, join, namespace, node_with_pods
+from tests.kernel.netns import Node, Pod, join, namespace, node_with_pods
 from tests.kernel.traffic import open_socket, ping
 from tests.kernel.world import World, sandboxes
 from tests.kernel.world import policy as judged
@@ -98,6 +100,39 @@ def test_a_new_pod_says_and_hears_nothing_before_its_rules_and_then_what_they_al
             enforce(enforcer, policy_of(free=("peer",)), node, known)
     assert released(node) == known.passages
     assert sent_at_all > NEW_PODS * 100
+
+
+def test_a_new_pod_and_its_node_speak_by_no_link_local_address_either(node: Node) -> None:
+    """But they find each other. Nor is what the node itself is in a network by held back."""
+    peer, other = node.pods
+    enforcer, known = Enforcer(Nftables()), seen(peer, "peer")
+    others = frozenset({Passage(other.host_device, LINK_LOCAL.address)})
+    enforce(enforcer, policy_of(free=("peer",)), node, known, links=others)
+    with (
+        namespace("pod") as made,
+        Sink(node, ALLOWED) as at_node,
+        Sink(made, ALLOWED) as hears,
+    ):
+        new = join(node, made, 3)
+        ends = seen(new, "new")
+        to_node = ("fe80::1", ALLOWED, 0, made.ifindex("eth0"))
+        to_pod = ("fe80::2", ALLOWED, 0, new.host_ifindex)
+        with chatter(made, to_node) as sent, chatter(node, to_pod):
+            while sent[0] < 200:
+                time.sleep(0.01)
+            assert (at_node.count(), hears.count()) == (0, 0)
+            assert "REACHABLE" in made.run("ip", "-6", "neigh", "show", "fe80::1")
+            enforce(enforcer, policy_of(free=("peer", "new")), node, known, ends, links=others)
+            await_("it passes", [at_node, hears])
+            enforce(enforcer, policy_of(free=("peer",)), node, known, links=others)
+            time.sleep(0.05)
+            heard = at_node.count(), hears.count()
+            time.sleep(0.1)
+            assert (at_node.count(), hears.count()) == heard
+        for pod in (peer, other):
+            with chatter(pod, ("fe80::1", ALLOWED, 0, pod.ifindex("eth0"))):
+                await_("it passes", [at_node])
+    assert released(node) == known.passages | others
 
 
 def test_what_was_sent_before_the_rules_and_waits_for_a_neighbour_is_thrown_away(
@@ -338,12 +373,8 @@ def test_there_is_no_gate_while_nobody_knows_who_is_here(node: Node) -> None:
 
 
 def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) -> None:
-    first, second = world.node.pods
-    gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
-    world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
-    world.start_agent()
-    passages = [Passage(pod.host_device, parse_address(pod.address)) for pod in (first, second)]
-    world.await_("both released", lambda: released(world.node) == set(passages))
+    _run_with_a_gate(world)
+    first, _ = world.node.pods
     world.await_("its rules", lambda: [p.uid for p in world.state().pods if p.programmed])
     with Sink(world.node, DENIED) as sink:
         with chatter(first, (first.gateway, DENIED)) as sent:
@@ -355,9 +386,67 @@ def test_an_agent_keeps_the_gate_and_dies_without_a_packet_lost(world: World) ->
                 world.await_("the next", partial(_is_later, world, told))
         assert sink.count() == sent[0]
     world.run(one=sandboxes(world.node)["sandbox1"])
-    world.await_("one is shut out", lambda: released(world.node) == set(passages[:1]))
+    world.await_("one is shut out", lambda: released(world.node) == _passages(first))
     world.direct(0, None)
     world.await_("no gate", lambda: nft.list_table(world.node.path) is None)
+
+
+def test_a_node_that_was_booted_has_its_gate_before_anybody_is_asked(world: World) -> None:
+    """The agent writes it before there is a container runtime."""
+    _run_with_a_gate(world)
+    first, _ = world.node.pods
+    for role in ("agent", "runtime", "control"):
+        world.stop(role, signal.SIGKILL)
+    kept = KeptDirective.FromString((world.state_dir / "directive").read_bytes())
+    kept.boot_id = "another"
+    (world.state_dir / "directive").write_bytes(kept.SerializeToString())
+    nft.remove(world.node.path)
+    world.start_agent()
+    world.await_("the gate", lambda: nft.judges(world.node.path))
+    with Sink(world.node, DENIED) as sink, chatter(first, (first.gateway, DENIED)) as sent:
+        while sent[0] < 1000:  # for longer than an agent takes until it has looked
+            time.sleep(0.01)
+        assert sink.count() == 0
+        assert not released(world.node)
+        world.start_runtime()
+        await_("it passes", [sink])
+
+
+def test_a_node_may_load_its_gate_before_there_is_an_agent(world: World) -> None:
+    _run_with_a_gate(world)
+    first, _ = world.node.pods
+    file = world.state_dir / "gate.nft"
+    world.await_("the gate for the next boot", file.exists)
+    world.stop("agent", signal.SIGKILL)
+    nft.remove(world.node.path)
+    load = ("nft", "-f", str(file))
+    world.node.run(*load)
+    with Sink(world.node, DENIED) as sink, chatter(first, (first.gateway, DENIED)) as sent:
+        while sent[0] < 100:
+            time.sleep(0.01)
+        assert sink.count() == 0
+        world.start_agent()
+        await_("it passes", [sink])
+        with pytest.raises(AssertionError, match="File exists"):
+            world.node.run(*load)
+    world.direct(4, None)
+    world.await_("no gate for the next boot", lambda: not file.exists())
+
+
+def _run_with_a_gate(world: World) -> None:
+    """An agent that has released both pods."""
+    first, second = world.node.pods
+    gate = Gate(POLICY.gate.networks if POLICY.gate else (), ("test",), ("uid1",))
+    world.direct(3, replace(judged(second, PortRange(8080, 8080)), gate=gate))
+    world.start_agent()
+    both = _passages(first) | _passages(second)
+    world.await_("both released", lambda: released(world.node) == both)
+
+
+def _passages(pod: Pod) -> set[Passage]:
+    """Those of a pod with one address."""
+    behind = parse_address(pod.address), LINK_LOCAL.address
+    return {Passage(pod.host_device, address) for address in behind}
 
 
 def _is_later(world: World, told: int) -> bool:

@@ -184,6 +184,7 @@ def policies(draw: st.DrawFn, tree: ScopeTree, number: int) -> Policy:
         draw(st.integers(1, 3)),
         icmp=tuple(types) if protocol == ICMP else (),
         expires_ns=draw(st.sampled_from([None, None, NOW_NS, NOW_NS + 1])),
+        review=draw(st.sampled_from(["", "", "", "seen lately"])),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from ringfence.control.analysis import History, Judged, judge
+from ringfence.control.analysis import Judged, history_of, judge
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.flow_views import FlowView, Views
 from ringfence.control.api.numbers import VersionNumber
@@ -87,9 +87,9 @@ async def analyse(
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
-    held = services.inventory
-    history = History(timeline, held.names.resolutions, held.address_sets.contents)
-    judged = await judge(seen, history, window["until"], judged_by, workspace)
+    judged = await judge(
+        seen, history_of(services.inventory), window["until"], judged_by, workspace
+    )
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()

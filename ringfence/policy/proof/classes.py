@@ -37,8 +37,8 @@ _MOST_WORDS = 1 << 25
 """Of memory for the rows of kinds, 256 MiB: a pod may write rules into its table that tell
 everything apart."""
 _ENDS = (
-    (Axis.DESTINATION, Axis.LEAVES_BY),
-    (Axis.SOURCE, Axis.CAME_BY),
+    (Axis.DESTINATION, Axis.LEAVES_BY, Axis.LEAVES_BY_KIND),
+    (Axis.SOURCE, Axis.CAME_BY, Axis.CAME_BY_KIND),
 )
 """Axes that rules ask together, so that most of the kinds on one of them are alone on the other."""
 _PLACES = {axis: place for place, axis in enumerate(Axis)}

@@ -134,7 +134,9 @@ _META = {
     "iiftype": Key(Axis.FROM_LOOPBACK, number=_loopback),
     "oiftype": Key(Axis.TO_LOOPBACK, number=_loopback),
     "iifname": Key(Axis.CAME_BY, number=_interface),
+    "iifkind": Key(Axis.CAME_BY_KIND, number=_interface),
     "oifname": Key(Axis.LEAVES_BY, number=_interface),
+    "oifkind": Key(Axis.LEAVES_BY_KIND, number=_interface),
 }
 _FIELDS = {
     ("ip", "saddr"): Key(Axis.SOURCE, _V4, number=partial(_address, _V4)),

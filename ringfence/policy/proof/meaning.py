@@ -12,6 +12,8 @@ from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP, PortRange
 from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import MID_STREAM, NEW_POD
 from ringfence.policy.program import (
+    LINK_LOCAL,
+    LINKS_TO_PODS,
     NO_GUARDED,
     Behind,
     Exposure,
@@ -221,18 +223,29 @@ class _Meaning:
     ) -> Iterator[Clause]:
         """Who may pass of those that have an address of the node's pods."""
         if direction is Direction.OUTBOUND:
-            loopback, end, by = Axis.FROM_LOOPBACK, Axis.SOURCE, Axis.CAME_BY
+            loopback, end, by, kind = (
+                Axis.FROM_LOOPBACK, Axis.SOURCE, Axis.CAME_BY, Axis.CAME_BY_KIND,
+            )  # fmt: skip
         else:
-            loopback, end, by = Axis.TO_LOOPBACK, Axis.DESTINATION, Axis.LEAVES_BY
-        if hook != "forward":
+            loopback, end, by, kind = (
+                Axis.TO_LOOPBACK, Axis.DESTINATION, Axis.LEAVES_BY, Axis.LEAVES_BY_KIND,
+            )  # fmt: skip
+        of_node = hook != "forward"
+        if of_node:
             yield _passes("loopback", _is(loopback, 1))
             yield from self._neighbours()
         for passage in released:
             if self._mine(passage.address):
                 interface = _is(by, interface_number(passage.interface))
-                yield _passes("released", _is(end, _number(passage.address)), interface)
+                whole = passage.address == LINK_LOCAL.address
+                first = _number(passage.address)
+                spans = (_LINK_LOCAL,) if whole else ((first, first),)
+                yield _passes("released", Match(end, spans), interface)
         pods = Match(end, self._of_networks(gate.networks))
         yield Clause((pods,), Outcome.DROP, NEW_POD)
+        if of_node and self._family == _V6:
+            kinds = joined((n, n) for n in map(interface_number, LINKS_TO_PODS))
+            yield Clause((Match(end, (_LINK_LOCAL,)), Match(kind, kinds)), Outcome.DROP, NEW_POD)
         yield _passes("no pod")
 
     def program(self, program: ProgramId, direction: Direction) -> Iterator[Clause]:

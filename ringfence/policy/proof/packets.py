@@ -44,15 +44,16 @@ class Axis(Enum):
     SOURCE = "source"
     LEAVES_BY = "interface it leaves by"
     """The interface's name, as `interface_number` has it."""
+    LEAVES_BY_KIND = "kind of interface it leaves by"
+    """Its driver's name, likewise."""
     CAME_BY = "interface it came by"
+    CAME_BY_KIND = "kind of interface it came by"
 
     def size(self, family: int) -> int:
         """How many numbers there are on the axis."""
         if self in (Axis.SOURCE, Axis.DESTINATION, Axis.DIALLED):
             return 1 << (32 if family == 4 else 128)  # noqa: PLR2004
-        if self in (Axis.LEAVES_BY, Axis.CAME_BY):
-            return 1 << 8 * _LONGEST_NAME
-        return _SIZES[self]
+        return _SIZES.get(self, 1 << 8 * _LONGEST_NAME)
 
 
 class State(Enum):
@@ -80,8 +81,17 @@ _SIZES = {
 }
 
 
+_NAMED = (
+    (Axis.CAME_BY, "from"),
+    (Axis.CAME_BY_KIND, "from one of kind"),
+    (Axis.LEAVES_BY, "to"),
+    (Axis.LEAVES_BY_KIND, "to one of kind"),
+)
+"""What packets are told by of interfaces."""
+
+
 def interface_number(name: str) -> int:
-    """The name of an interface, its bytes and zeros to the end, as a number."""
+    """The name of an interface, or of its kind, bytes and zeros to the end, as a number."""
     return int.from_bytes(name.encode().ljust(_LONGEST_NAME, b"\0"))
 
 
@@ -174,7 +184,7 @@ class Packet:
             words.append("dialled at {} port {}".format(*dialled))
         told = (Axis.FROM_LOOPBACK, Axis.TO_LOOPBACK, Axis.TO_OWN)
         words += [axis.value for axis in told if self._at(axis)]
-        for axis, word in ((Axis.CAME_BY, "from"), (Axis.LEAVES_BY, "to")):
+        for axis, word in _NAMED:
             if name := self._at(axis).to_bytes(_LONGEST_NAME).rstrip(b"\0"):
                 words.append(f"{word} {name.decode(errors='replace')}")
         return ", ".join(words)

@@ -77,6 +77,10 @@ spec:
       ticket: SEC-7
       expires: '2027-01-31T18:00:00Z'
       approved: true
+      review: first seen lately
+      evidence: {conversations: 12, intervals: 4, sources: 2, bytes: 5000000000, \
+first: '2030-03-17T08:00:00Z', last: '2030-03-17T09:00:00Z', confidence: 0.97, \
+why: two pods of two do so}
       rank: absolute
       priority: 5
       action: DENY
@@ -208,6 +212,14 @@ spec:
         ("ports: [80]", "expires: soon", 15, "spec.policies[0].expires", "not a time"),
         ("ports: [80]", "expires: 2027-01-31T18:00:00", 15, "spec.policies[0].expires", "zone"),
         ("ports: [80]", "approved: ok", 15, "spec.policies[0].approved", "true or false"),
+        ("ports: [80]", "review: [a]", 15, "spec.policies[0].review", "text is wanted"),
+        (
+            "ports: [80]",
+            "evidence: {bytes: 1}",
+            15,
+            "spec.policies[0].evidence",
+            "'conversations' is",
+        ),
         ("inbound: DENY", "inbound: LOG", 6, "spec.catchAll.inbound", "one of ALLOW, DENY"),
         ("ports: [80]", "priority: high", 15, "spec.policies[0].priority", "whole number"),
         ("ports: [80]", "priority: 010", 15, "spec.policies[0].priority", "in decimal"),
@@ -336,7 +348,10 @@ def test_difference_tells_each_part() -> None:
     )
     probes = (
         "description Kubelets: on their own node only, owner team-shop, ticket SEC-7, "
-        "expires 2027-01-31T18:00:00Z, approved True, rank absolute, priority 5, action DENY, "
+        "expires 2027-01-31T18:00:00Z, approved True, review first seen lately, "
+        "evidence conversations 12, intervals 4, sources 2, bytes 5000000000, "
+        "first 2030-03-17T08:00:00Z, last 2030-03-17T09:00:00Z, confidence 0.97, "
+        "why two pods of two do so, rank absolute, priority 5, action DENY, "
         "consumer node own, provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any"
     )
     scope, untouched, *filters, workspace = difference(old, new)

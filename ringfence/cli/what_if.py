@@ -1,0 +1,116 @@
+"""What `ringfence analyze --if-enforced` prints, and the acceptance of some of it."""
+
+import sys
+from typing import Any
+
+import typer
+
+from ringfence.cli.client import Client
+from ringfence.cli.decisions import decided_by
+from ringfence.cli.documents import print_changes, tell_governance, tell_requests
+from ringfence.cli.output import Column, Format, Row, emit, emit_data, say, tell
+from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.words import counted
+
+ALL = "all"
+
+
+def _denials(decisions: list[Row]) -> str:
+    return ", ".join(map(decided_by, decisions))
+
+
+COLUMNS = [
+    Column("#", lambda row: row["number"], right=True),
+    Column("CONSUMER", lambda row: row["consumer"]),
+    Column("PROVIDER", lambda row: row["provider"]),
+    Column("BACKEND", lambda row: row["backend"], wide=True),
+    Column("TRAFFIC", lambda row: f"{row['protocol']} {row['port']}"),
+    Column("CONVERSATIONS", lambda row: row["conversations"], right=True),
+    Column("FIRST", lambda row: row["first"], wide=True),
+    Column("LAST", lambda row: row["last"]),
+    Column("DENIED BY", lambda row: _denials(row["denied_by"])),
+    Column("POLICY TO ADD", lambda row: row["policy"]["id"]),
+    Column("STILL DENIED BY", lambda row: _denials(row["still_denied_by"])),
+]
+
+
+def ask(client: Client, **query: Any) -> Row:
+    """What would be blocked, each with its `number` from 1."""
+    answer: Row = client.get("/what-if", **query)
+    for number, row in enumerate(answer["blocked"], 1):
+        row["number"] = number
+    return answer
+
+
+def tell_what_if(answer: Row, output: Format) -> None:
+    """Print what would be blocked."""
+    if output in (Format.JSON, Format.YAML):
+        emit_data(answer, output)
+        return
+    name = f"{answer['workspace']} p{answer['version']}"
+    conversations = counted(answer["conversations"], "conversation")
+    workloads = counted(answer["workloads"], "workload")
+    tell(f"if {name} were enforced now, {conversations} of {workloads} would be blocked")
+    emit(answer["blocked"], COLUMNS, output, "nothing that passes would be blocked")
+    if answer["untold"]:
+        tell(f"{counted(answer['untold'], 'kind')} of conversations more are not told")
+    if answer["blocked"] and output in (Format.TABLE, Format.WIDE):
+        tell("to let some of them pass: --accept 1,2 or --accept all")
+
+
+def accept(
+    client: Client, answer: Row, wanted: str, *, dry_run: bool, yes: bool, output: Format
+) -> None:
+    """Show the version that has the policies of some rows, ask, and make it.
+
+    `wanted` is rows' numbers, or ids of their policies, between commas, or `all`.
+    """
+    rows = _chosen(answer["blocked"], wanted)
+    if not rows:
+        tell("there is nothing to accept")
+        return
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise InputError("nobody can answer here: pass --yes to go ahead, or --dry-run to see it")
+    policies = {row["policy"]["id"]: row["policy"] for row in rows}
+    body = {
+        "workspace": answer["workspace"],
+        "version": answer["version"],
+        "policies": list(policies.values()),
+    }
+
+    def send(*, dry_run: bool) -> dict[str, Any]:
+        return dict(client.post("/what-if/accept", {**body, "dry_run": dry_run}))
+
+    planned = send(dry_run=True)
+    if output is Format.TABLE:
+        print_changes(planned["changes"])
+    else:
+        emit_data(planned, output)
+    tell_governance(planned)
+    tell_requests(planned)
+    for row in rows:
+        if row["still_denied_by"]:
+            told = _denials(row["still_denied_by"])
+            tell(f"warning: {row['policy']['id']} alone does not help: {told}")
+    if dry_run:
+        return
+    if not yes and not typer.confirm("Go ahead?", err=True):
+        raise RingfenceError("nothing was changed")
+    (change,) = send(dry_run=False)["changes"]
+    if output is Format.TABLE:
+        say(f"{change['name']}@p{change['version']} is made; it is not enforced yet")
+
+
+def _chosen(rows: list[Row], wanted: str) -> list[Row]:
+    if wanted == ALL:
+        return rows
+    named = {row["policy"]["id"]: row for row in rows}
+    named |= {str(row["number"]): row for row in rows}
+    for text in wanted.split(","):
+        if text not in named:
+            raise InputError(
+                f"--accept {text!r}: write numbers from 1 to {len(rows)} or ids of policies to "
+                f"add, between commas, or {ALL}"
+            )
+    chosen = {named[text]["number"]: named[text] for text in wanted.split(",")}
+    return [chosen[number] for number in sorted(chosen)]

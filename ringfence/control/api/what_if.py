@@ -1,0 +1,150 @@
+"""What enforcing a version would block, and the policies that let it pass."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from ringfence.control.analysis import history_of
+from ringfence.control.api.documents import ApplyRequest, ApplyResponse, File, apply
+from ringfence.control.api.flow_search import read_window
+from ringfence.control.api.numbers import VersionNumber
+from ringfence.control.api.times import format_time
+from ringfence.control.api.why import DecisionResponse, decision_response
+from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.errors import ConflictError
+from ringfence.control.judged import load_judged_by
+from ringfence.control.policies import load_workspace
+from ringfence.control.services import ServicesDep
+from ringfence.control.what_if import Blocked, what_if
+from ringfence.discovery.least import describe
+from ringfence.flows.connections import records
+from ringfence.flows.disposition import dispose
+from ringfence.model.ids import Version, WorkspaceName, parse_version
+from ringfence.model.override import Override
+from ringfence.model.protocol import format_port, format_protocol
+from ringfence.policy.document import API_VERSION, workspace_spec
+from ringfence.policy.policy_fields import policy_spec
+from ringfence.policy.yaml_text import dump_all
+from ringfence.store.flows.queries import HOPS
+
+router = APIRouter(prefix="/what-if", tags=["analysis"])
+
+
+class WhatIfQuery(BaseModel):
+    """Which version, and the traffic of what time."""
+
+    workspace: str
+    version: VersionNumber | None = None
+    with_: list[str] = Field(
+        default=[], alias="with", description="More workspaces: NAME, or NAME@VERSION."
+    )
+    since: str = "1h"
+    until: str | None = None
+
+
+class BlockedResponse(BaseModel):
+    """Conversations of one kind that pass now and would not."""
+
+    consumer: str
+    provider: str
+    backend: str | None = Field(description="Who answers behind a Service; null for none.")
+    protocol: str
+    port: str = Field(description="As dialled; of ICMP the type and code.")
+    conversations: int
+    first: str
+    last: str
+    denied_by: list[DecisionResponse]
+    policy: dict[str, Any] = Field(description="The least to add, as documents write it.")
+    still_denied_by: list[DecisionResponse] = Field(
+        description="The rules that deny it even with all these policies; none if it passes then."
+    )
+
+
+class WhatIfResponse(BaseModel):
+    """What would be blocked, in an order that stays."""
+
+    workspace: str
+    version: int
+    conversations: int
+    workloads: int = Field(description="Of the scope, that are at an end of one.")
+    blocked: list[BlockedResponse]
+    untold: int = Field(description="Kinds of conversations that there was no room to tell.")
+
+
+class AcceptRequest(BaseModel):
+    """Policies to add to a workspace, of which `version` must be the latest."""
+
+    workspace: str
+    version: VersionNumber
+    policies: list[dict[str, Any]] = Field(min_length=1)
+    dry_run: bool = False
+    override: list[Override] = []
+
+
+@router.get("")
+async def show_what_if(
+    services: ServicesDep, principal: PrincipalDep, asked: Annotated[WhatIfQuery, Query()]
+) -> WhatIfResponse:
+    """Tell which conversations pass and would be denied were this version enforced."""
+    window, tenant = read_window(services, asked.since, asked.until), principal.tenant
+    name = WorkspaceName(asked.workspace)
+    number = Version(asked.version) if asked.version is not None else None
+    also = [parse_version(text) for text in asked.with_]
+    async with services.database.read() as connection:
+        made = await load_workspace(connection, tenant, name, number)
+        judged_by = await load_judged_by(connection, tenant, [*also, (name, number)])
+    hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
+    seen = await asyncio.to_thread(records, hops)
+    through, now_ns = services.ingest.through(), services.clock()
+    fate = await asyncio.to_thread(dispose, seen, through, now_ns)
+    history = history_of(services.inventory)
+    found = await what_if(seen.take(fate.passed), history, window["until"], judged_by, made)
+    return WhatIfResponse(
+        workspace=name,
+        version=made[1],
+        conversations=found.conversations,
+        workloads=found.workloads,
+        blocked=list(map(_blocked, found.blocked)),
+        untold=found.untold,
+    )
+
+
+@router.post("/accept")
+async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
+    """Make a version with these policies at the end of the latest one's."""
+    tenant, name = author.principal.tenant, WorkspaceName(request.workspace)
+    async with services.database.read() as connection:
+        latest, number = await load_workspace(connection, tenant, name)
+    if number != request.version:
+        raise ConflictError(
+            f"{name}@p{number} is the latest by now, not p{request.version}: look again what it "
+            "would block"
+        )
+    spec = workspace_spec(latest)
+    spec["policies"] = [*spec.get("policies", ()), *request.policies]
+    document = {
+        "apiVersion": API_VERSION, "kind": "Workspace", "metadata": {"name": name}, "spec": spec
+    }  # fmt: skip
+    file = File(name=f"{name} with what was accepted", documents=dump_all([document]))
+    wanted = ApplyRequest(files=[file], dry_run=request.dry_run, override=request.override)
+    return await apply(wanted, services, author)
+
+
+def _blocked(one: Blocked) -> BlockedResponse:
+    edge = one.edge
+    return BlockedResponse(
+        consumer=describe(edge.consumer),
+        provider=describe(edge.provider),
+        backend=describe(edge.backend) if edge.backend else None,
+        protocol=format_protocol(edge.protocol),
+        port=format_port(edge.protocol, edge.port),
+        conversations=edge.connections,
+        first=format_time(edge.first_ns),
+        last=format_time(edge.last_ns),
+        denied_by=list(map(decision_response, one.denied_by)),
+        policy=policy_spec(one.policy),
+        still_denied_by=list(map(decision_response, one.still_denied_by)),
+    )
