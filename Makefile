@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: setup demo demo-down check test test-long fuzz bench-enforcement bench-flows bench-policy conformance fmt wire
+.PHONY: setup demo demo-down check test test-long fuzz bench-discovery bench-enforcement bench-flows bench-policy conformance fmt wire
 
 setup:
 	@scripts/setup
@@ -52,6 +52,9 @@ fuzz: .venv
 bench-policy: .venv
 	@$(PY) -m bench.policy
 	@$(PY) -m bench.impact
+
+bench-discovery: .venv
+	@$(PY) -m bench.discovery --jobs 2
 
 bench-enforcement: .venv
 	@$(PY) -m bench.enforcement
