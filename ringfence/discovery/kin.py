@@ -15,14 +15,19 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
-from ringfence.discovery.likeness import join
+from ringfence.discovery.likeness import Rows, join
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import ItemKind
 
 _ROUNDS = 6
 _STRONG = 3
 """An edge seen in fewer slots of time may be a stray."""
 
+_SURE_OF_REPLICAS, _SURE_OF_ROLES = 8.0, 3.0
+"""How surely what is behind one Service, or none, is told apart, and what is behind several."""
+_OF_ANYBODY = (53, 123)
+"""DNS and NTP."""
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -75,9 +80,9 @@ class _Evidence:
         token: Numbers = np.arange(peers, dtype=np.int64)
         for number_of_role, role in enumerate(known):
             token[np.array(role, dtype=np.int64)] = peers + number_of_role
-        token[np.array(snapshot.nodes, dtype=np.int64)] = peers + len(known)
-        outside = peers + len(known) + 1
-        rows = np.nonzero((number[seen.consumer] >= 0) | (number[seen.provider] >= 0))[0]
+        outside = peers + len(known)
+        own = (number[seen.consumer] >= 0) | (number[seen.provider] >= 0)
+        rows = np.nonzero(own & _telling(snapshot, seen))[0]
         self._spaces = _spaces(snapshot, ours)
         self._front = seen.front[rows]
         self._what = (seen.protocol << 16 | seen.port)[rows]
@@ -97,6 +102,17 @@ class _Evidence:
             at = member >= 0
             np.minimum.at(self._begin, member[at], self._first[at])
             np.maximum.at(self._end, member[at], self._last[at])
+
+        self._behind = self._fronts(len(ours))
+
+    def _fronts(self, count: int) -> Numbers:
+        """The Service that each is dialled through most, DIRECT for none."""
+        through = np.nonzero((self._provider >= 0) & (self._front != DIRECT))[0]
+        row, which = distinct(self._provider[through], self._front[through])
+        order = row[np.argsort(np.bincount(which, self._slots[through]), kind="stable")]
+        behind = np.full(count, DIRECT)
+        behind[self._provider[through][order]] = self._front[through][order]
+        return behind
 
     def servers(self) -> Numbers:
         """A first guess: those of one space that serve the same, through the same Services."""
@@ -139,31 +155,39 @@ class _Evidence:
     def parted(self, traits: _Traits) -> Numbers:
         """Groups of those that nothing tells apart, numbered by their first members."""
         strong = traits.count >= _STRONG
-        alike = _alike(self._spaces, traits.member[strong], traits.trait[strong])
         kept = np.isin(traits.trait, np.unique(traits.trait[strong]))
-        faint = np.setdiff1d(traits.member[kept], traits.member[strong])
-        alike[faint] = len(alike) + faint  # of these too little is known to say that they are alike
-        found = np.zeros(len(alike), dtype=np.int64)
+        found = np.zeros(len(self._spaces), dtype=np.int64)
         total = 0
         for space in np.unique(self._spaces):
             here = np.nonzero(self._spaces == space)[0]
-            _, row = np.unique(alike[here], return_inverse=True)
-            place = np.full(len(alike), -1)
-            place[here] = row
-            at = np.nonzero(kept & (place[traits.member] >= 0))[0]
-            names, column = np.unique(traits.trait[at], return_inverse=True)
-            counts = np.zeros((int(row.max()) + 1, len(names)))
-            np.add.at(counts, (place[traits.member[at]], column), traits.count[at])
-            times = np.zeros_like(counts)
-            for member, whose in zip(here.tolist(), row.tolist(), strict=True):
-                begin = np.maximum(traits.begin[names], self._begin[member])
-                end = np.minimum(traits.end[names], self._end[member])
-                times[whose] += np.maximum(end - begin + 1, 0)
-            joined = join(np.minimum(counts, times), times)
-            found[here] = total + joined[row]
+            joined = self._joined(here, traits, kept)
+            found[here] = total + joined
             total += int(joined.max()) + 1
         _, first, group = np.unique(found, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[group]
+
+    def _joined(self, here: Numbers, traits: _Traits, kept: NDArray[np.bool_]) -> Numbers:
+        """The groups of the members of one space: first behind each Service, then of all."""
+        place = np.full(len(self._spaces), -1)
+        place[here] = np.arange(len(here))
+        at = np.nonzero(kept & (place[traits.member] >= 0))[0]
+        names, column = np.unique(traits.trait[at], return_inverse=True)
+        counts = np.zeros((len(here), len(names)))
+        counts[place[traits.member[at]], column] = traits.count[at]
+        begin = np.maximum(traits.begin[names], self._begin[here, None])
+        end = np.minimum(traits.end[names], self._end[here, None])
+        times = np.maximum(end - begin + 1, 0).astype(np.float64)
+        counts = np.minimum(counts, times)
+        rows = Rows(counts, times, (counts > 0).astype(np.float64), np.ones(len(here)))
+        behind = self._behind[here]
+        group = np.zeros(len(here), dtype=np.int64)
+        total = 0
+        for front in np.unique(behind):
+            some = np.nonzero(behind == front)[0]
+            joined = join(rows.take(some), _SURE_OF_REPLICAS)
+            group[some] = total + joined
+            total += int(joined.max()) + 1
+        return join(rows.added(group), _SURE_OF_ROLES)[group]
 
     def _parts(self, group: Numbers, direct: NDArray[np.bool_]) -> Numbers:
         """Which part each edge is in, of those between two groups without a Service between.
@@ -210,6 +234,14 @@ class _Evidence:
 
 def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:
     return seen.consumer, seen.provider
+
+
+def _telling(snapshot: Snapshot, seen: Behaviour) -> NDArray[np.bool_]:
+    """Which edges say what a workload is: not those with nodes, nor what anything asks for."""
+    nodes = np.array(snapshot.nodes, dtype=np.int64)
+    with_nodes = np.isin(seen.consumer, nodes) | np.isin(seen.provider, nodes)
+    common = ~np.isin(seen.protocol, list(WITH_PORTS)) | np.isin(seen.port, _OF_ANYBODY)
+    return np.asarray(~with_nodes & ~common)
 
 
 def _span(which: Numbers, first: Numbers, last: Numbers) -> tuple[Numbers, Numbers]:
