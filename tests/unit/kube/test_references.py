@@ -9,7 +9,6 @@ from ringfence.kube import schema
 from ringfence.kube.objects import pod_item
 from ringfence.kube.references import hosts, kept
 from ringfence.kube.services import service_item
-from ringfence.kube.watch import HTTP_ROUTES, INGRESSES
 from ringfence.model.ids import ClusterId
 
 LAB = ClusterId("lab")
@@ -58,7 +57,7 @@ def test_arguments() -> None:
 
 
 def pod(**container: Any) -> schema.Pod:
-    raw = {"metadata": {"name": "p", "uid": "u", "namespace": "shop"}}
+    raw: dict[str, Any] = {"metadata": {"name": "p", "uid": "u", "namespace": "shop"}}
     raw["spec"] = {"containers": [{"name": "c", **container}]}
     return msgspec.json.decode(msgspec.json.encode(raw), type=schema.Pod)
 
@@ -104,10 +103,10 @@ def test_routes_that_lead_to_a_service() -> None:
             {"name": "carts", "namespace": "shop", "kind": "Import", "port": 81},
         ]}, {}]},
     }  # fmt: skip
-    routes = [
-        msgspec.convert(ingress, type=INGRESSES.type),
-        msgspec.convert(route, type=HTTP_ROUTES.type),
-    ]
+    routes = (
+        msgspec.convert(ingress, type=schema.HttpIngress),
+        msgspec.convert(route, type=schema.HttpRoute),
+    )
     item = service_item(LAB, service, (), None, (), routes)
     assert item.service is not None
     assert item.service.routes == (
