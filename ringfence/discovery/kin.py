@@ -9,6 +9,7 @@ who is known; those that declare nothing by what has been found out of them so f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ _ROUNDS = 6
 _STRONG = 3
 """An edge seen in fewer slots of time may be a stray."""
 
-_SURE_OF_REPLICAS, _SURE_OF_ROLES = 8.0, 3.0
-"""How surely what is behind one Service, or none, is told apart, and what is behind several."""
+_SURE_OF_REPLICAS, _SURE_OF_ROLES = 6.0, 8.0
+"""How surely replicas are told apart, and how surely whole workloads."""
 _OF_ANYBODY = (53, 123)
 """DNS and NTP."""
 _NEVER = np.iinfo(np.int64).max
@@ -54,16 +55,35 @@ def kin(
     return [BitMap(part) for part in np.split(ours[order], starts)]
 
 
+class _Kind(IntEnum):
+    """What a trait tells of a member."""
+
+    USES = 0
+    USED_BY = 1
+    SERVES = 2
+    BEHIND = 3
+    """The Service that it is dialled through."""
+    RUNS = 4
+    """The process that serves."""
+    PROBED = 5
+
+
+_OF_ROLES = (_Kind.USES, _Kind.USED_BY, _Kind.SERVES)
+"""The others tell replicas of one workload from those of another that may do the same."""
+
+
 @dataclass(frozen=True)
 class _Traits:
     """Who was seen to do what, in how many slots of time: rows of (member, trait, count).
 
-    `begin` and `end` are, by trait, the first and the last slot in which anybody did it.
+    `kind` is, by trait, its _Kind; `begin` and `end` are the first and the last slot in which
+    anybody did it.
     """
 
     member: Numbers
     trait: Numbers
     count: Numbers
+    kind: Numbers
     begin: Numbers
     end: Numbers
 
@@ -83,6 +103,8 @@ class _Evidence:
         outside = peers + len(known)
         own = (number[seen.consumer] >= 0) | (number[seen.provider] >= 0)
         rows = np.nonzero(own & _telling(snapshot, seen))[0]
+        self._probe = np.isin(seen.consumer[rows], np.array(snapshot.nodes, dtype=np.int64))
+        self._process = seen.process[rows]
         self._spaces = _spaces(snapshot, ours)
         self._front = seen.front[rows]
         self._what = (seen.protocol << 16 | seen.port)[rows]
@@ -103,20 +125,9 @@ class _Evidence:
             np.minimum.at(self._begin, member[at], self._first[at])
             np.maximum.at(self._end, member[at], self._last[at])
 
-        self._behind = self._fronts(len(ours))
-
-    def _fronts(self, count: int) -> Numbers:
-        """The Service that each is dialled through most, DIRECT for none."""
-        through = np.nonzero((self._provider >= 0) & (self._front != DIRECT))[0]
-        row, which = distinct(self._provider[through], self._front[through])
-        order = row[np.argsort(np.bincount(which, self._slots[through]), kind="stable")]
-        behind = np.full(count, DIRECT)
-        behind[self._provider[through][order]] = self._front[through][order]
-        return behind
-
     def servers(self) -> Numbers:
         """A first guess: those of one space that serve the same, through the same Services."""
-        strong = (self._provider >= 0) & (self._slots >= _STRONG)
+        strong = (self._provider >= 0) & (self._slots >= _STRONG) & ~self._probe
         trait = distinct(self._front, self._what)[1]
         return _alike(self._spaces, self._provider[strong], trait[strong])
 
@@ -129,28 +140,32 @@ class _Evidence:
             self._provider >= 0, self._next_token + group[self._provider], self._told_provider
         )
         reached = np.where(self._front != DIRECT, -2 - self._front, provider)
-        uses, used, serves = (np.full_like(part, kind) for kind in range(3))
         nobody = np.zeros_like(part)
-        columns = [
-            (self._consumer, uses, reached, self._what, part),
-            (self._provider, used, consumer, self._what, part),
-            (self._provider, serves, nobody, self._what, nobody),
+        kinds = (np.full_like(part, kind) for kind in _Kind)
+        edge, through, known = ~self._probe, self._front != DIRECT, self._process > 0
+        told = [
+            (edge, self._consumer, reached, part),
+            (edge, self._provider, consumer, part),
+            (edge, self._provider, nobody, nobody),
+            (edge & through, self._provider, self._front, nobody),
+            (known, self._provider, self._process, nobody),
+            (self._probe, self._provider, nobody, nobody),
         ]
-        member, *what = (np.concatenate(one) for one in zip(*columns, strict=True))
-        slots = np.tile(self._slots, len(columns))
-        ours = member >= 0
-        member = member[ours]
-        trait = distinct(*(one[ours] for one in what))[1]
-        begin, end = (np.tile(one, len(columns))[ours] for one in (self._first, self._last))
-        row, which = distinct(member, trait)
-        count = np.bincount(which, slots[ours]).astype(np.int64)
-        member, of_row = member[row], trait[row]
-        return _Traits(
-            member,
-            of_row,
-            np.minimum(count, (self._end - self._begin + 1)[member]),
-            *_span(trait, begin, end),
-        )
+        rows = [np.nonzero(where & (member >= 0))[0] for where, member, _, _ in told]
+        columns = [
+            (member[row], kind[row], peer[row], self._what[row], of[row], row)
+            for row, kind, (_, member, peer, of) in zip(rows, kinds, told, strict=True)
+        ]
+        member, *what, row = (np.concatenate(one) for one in zip(*columns, strict=True))
+        trait = distinct(*what)[1]
+        begin, end = _span(trait, self._first[row], self._last[row])
+        first, which = distinct(member, trait)
+        count = np.bincount(which, self._slots[row]).astype(np.int64)
+        kind = np.zeros_like(begin)
+        kind[trait] = what[0]
+        member, trait = member[first], trait[first]
+        count = np.minimum(count, (self._end - self._begin + 1)[member])
+        return _Traits(member, trait, count, kind, begin, end)
 
     def parted(self, traits: _Traits) -> Numbers:
         """Groups of those that nothing tells apart, numbered by their first members."""
@@ -167,7 +182,7 @@ class _Evidence:
         return np.argsort(np.argsort(first))[group]
 
     def _joined(self, here: Numbers, traits: _Traits, kept: NDArray[np.bool_]) -> Numbers:
-        """The groups of the members of one space: first behind each Service, then of all."""
+        """The groups of the members of one space: first replicas, then what does the same."""
         place = np.full(len(self._spaces), -1)
         place[here] = np.arange(len(here))
         at = np.nonzero(kept & (place[traits.member] >= 0))[0]
@@ -177,17 +192,11 @@ class _Evidence:
         begin = np.maximum(traits.begin[names], self._begin[here, None])
         end = np.minimum(traits.end[names], self._end[here, None])
         times = np.maximum(end - begin + 1, 0).astype(np.float64)
-        counts = np.minimum(counts, times)
-        rows = Rows(counts, times, (counts > 0).astype(np.float64), np.ones(len(here)))
-        behind = self._behind[here]
-        group = np.zeros(len(here), dtype=np.int64)
-        total = 0
-        for front in np.unique(behind):
-            some = np.nonzero(behind == front)[0]
-            joined = join(rows.take(some), _SURE_OF_REPLICAS)
-            group[some] = total + joined
-            total += int(joined.max()) + 1
-        return join(rows.added(group), _SURE_OF_ROLES)[group]
+        rows = Rows(np.minimum(counts, times), times)
+        kind = traits.kind[names]
+        replicas = join(rows, _SURE_OF_REPLICAS, kind == _Kind.BEHIND)
+        roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))
+        return join(roles, _SURE_OF_ROLES)[replicas]
 
     def _parts(self, group: Numbers, direct: NDArray[np.bool_]) -> Numbers:
         """Which part each edge is in, of those between two groups without a Service between.
@@ -237,11 +246,10 @@ def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:
 
 
 def _telling(snapshot: Snapshot, seen: Behaviour) -> NDArray[np.bool_]:
-    """Which edges say what a workload is: not those with nodes, nor what anything asks for."""
-    nodes = np.array(snapshot.nodes, dtype=np.int64)
-    with_nodes = np.isin(seen.consumer, nodes) | np.isin(seen.provider, nodes)
+    """Which edges say what a workload is: not those to nodes, nor what anything asks for."""
+    to_nodes = np.isin(seen.provider, np.array(snapshot.nodes, dtype=np.int64))
     common = ~np.isin(seen.protocol, list(WITH_PORTS)) | np.isin(seen.port, _OF_ANYBODY)
-    return np.asarray(~with_nodes & ~common)
+    return np.asarray(~to_nodes & ~common)
 
 
 def _span(which: Numbers, first: Numbers, last: Numbers) -> tuple[Numbers, Numbers]:

@@ -8,10 +8,6 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 Counts = NDArray[np.float64]
 
-_STRAY = 8.0
-"""What one of several members does by itself, so many times more rarely than others, is a stray."""
-_SEVERAL = 3
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -21,34 +17,34 @@ class Rows:
     """How often it was seen to be so."""
     times: Counts
     """For how long it might have been seen."""
-    holders: Counts
-    """Of how many members."""
-    sizes: Counts
-    """How many members each group has, of shape (groups,)."""
 
-    def take(self, rows: slice | Numbers | int) -> "Rows":
+    def take(self, rows: slice | Numbers) -> "Rows":
         """Some of the groups."""
-        parts = (self.counts, self.times, self.holders, self.sizes)
-        return Rows(*(np.atleast_1d(part[rows]) for part in parts))
+        return Rows(self.counts[rows], self.times[rows])
+
+    def only(self, traits: NDArray[np.bool_]) -> "Rows":
+        """Some of the traits."""
+        return Rows(self.counts[:, traits], self.times[:, traits])
 
     def added(self, group: Numbers) -> "Rows":
         """The groups put together, by the number of what each is in."""
-        parts = (self.counts, self.times, self.holders, self.sizes)
-        sums = [np.zeros((int(group.max(initial=-1)) + 1, *part.shape[1:])) for part in parts]
-        for total, part in zip(sums, parts, strict=True):
-            np.add.at(total, group, part)
-        return Rows(*sums)
+        shape = int(group.max(initial=-1)) + 1, self.counts.shape[1]
+        sums = Rows(np.zeros(shape), np.zeros(shape))
+        np.add.at(sums.counts, group, self.counts)
+        np.add.at(sums.times, group, self.times)
+        return sums
 
 
-def join(rows: Rows, sure: float) -> Numbers:
+def join(rows: Rows, sure: float, marks: NDArray[np.bool_] | None = None) -> Numbers:
     """Groups of rows that no trait tells apart, from 0 on; those that do nothing are one.
 
-    Traits tell apart what would be one by chance once in e^`sure` times. The longest seen come
-    first, and draw others that are like them.
+    Traits tell apart what would be one by chance once in e^`sure` times, and so do `marks`: rows
+    that have some of these traits, but none of them in common. The longest seen come first, and
+    draw others that are like them.
     """
-    found = np.zeros(len(rows.sizes), dtype=np.int64)
+    found = np.zeros(len(rows.counts), dtype=np.int64)
     idle = rows.counts.sum(1) == 0
-    sums = Rows(*(np.zeros_like(part) for part in vars(rows).values()))
+    sums = Rows(np.zeros_like(rows.counts), np.zeros_like(rows.times))
     weight = np.log1p(len(found) / np.maximum((rows.counts > 0).sum(0), 1))
     groups = 0
     for row in np.argsort(-rows.times.sum(1), kind="stable").tolist():
@@ -56,14 +52,22 @@ def join(rows: Rows, sure: float) -> Numbers:
             continue
         known = sums.take(slice(0, groups))
         one = rows.take(slice(row, row + 1))
-        like = _likeness(known, one, weight) * ~_told_apart(known, one, sure)
+        apart = _told_apart(known, one, sure)
+        if marks is not None:
+            apart |= _unlike(known.counts[:, marks] > 0, one.counts[:, marks] > 0)
+        like = _likeness(known, one, weight) * ~apart
         best = int(like.argmax()) if groups and like.max() > 0 else groups
         groups = max(groups, best + 1)
-        for total, part in zip(vars(sums).values(), vars(rows).values(), strict=True):
-            total[best] += part[row]
+        sums.counts[best] += rows.counts[row]
+        sums.times[best] += rows.times[row]
         found[row] = best
     found[idle] = groups
     return found
+
+
+def _unlike(known: NDArray[np.bool_], one: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where both have marks, and none in common."""
+    return np.asarray(known.any(1) & one.any() & ~(known & one).any(1))
 
 
 def _told_apart(known: Rows, one: Rows, sure: float) -> NDArray[np.bool_]:
@@ -72,22 +76,12 @@ def _told_apart(known: Rows, one: Rows, sure: float) -> NDArray[np.bool_]:
     If they were one, c sightings would all fall into its share s of the time with probability s^c.
     """
     whole = np.maximum(known.times + one.times, 1)
-    apart = np.zeros(len(known.sizes), dtype=np.bool_)
+    apart = np.zeros(len(known.counts), dtype=np.bool_)
     for has, lacks in ((one, known), (known, one)):
         share = np.maximum(has.times, 1) / whole
-        seen = np.where(_stray(has), 0, has.counts) * _lacking(lacks, has)
-        apart |= (-seen * np.log(share) > sure).any(1)
+        chance = np.where(lacks.counts == 0, has.counts, 0) * np.log(share)
+        apart |= (chance < -sure).any(1)
     return apart
-
-
-def _stray(rows: Rows) -> NDArray[np.bool_]:
-    """What one member alone of several does: it may be broken into, or lead the others."""
-    return np.asarray((rows.holders == 1) & (rows.sizes[:, None] >= _SEVERAL))
-
-
-def _lacking(rows: Rows, than: Rows) -> NDArray[np.bool_]:
-    rarer = rows.counts * than.times * _STRAY < than.counts * rows.times
-    return np.asarray((rows.counts == 0) | (_stray(rows) & rarer))
 
 
 def _likeness(known: Rows, one: Rows, weight: Counts) -> Counts:
