@@ -87,12 +87,13 @@ def _api(told: Conversations, world: World, cast: Cast, draw: Generator) -> None
             provider=address, provider_life=life, protocol=TCP, port=KUBELET_PORT,
             dialled=address, dialled_port=KUBELET_PORT, why=SERVING,
         )  # fmt: skip
+        # The way to the API server is a fail-safe of nodes, and needs no policy.
         hours = np.arange(draw.uniform(0, HOUR), SPAN, 6 * HOUR)
         hours = hours if life != first else hours[:0]
         told.add(
             start=hours, length=6 * HOUR - 1, consumer=address, consumer_life=life,
             provider=server, provider_life=first, protocol=TCP, port=API_PORT, dialled=server,
-            dialled_port=API_PORT, why=SERVING,
+            dialled_port=API_PORT, why=NOISE,
         )  # fmt: skip
         clock = np.arange(draw.uniform(0, 1024), SPAN, 1024.0)
         told.add(

@@ -34,9 +34,9 @@ _TOOLS = ("", "curl", "python3", "nc")
 Document = dict[str, Any]
 
 
-def write(simulation: Simulation, folder: Path, *, form: str = "json") -> tuple[Path, Path]:
+def write(simulation: Simulation, folder: Path) -> tuple[Path, Path]:
     """inventory.json or .yaml, and flows.parquet."""
-    document = inventory(simulation.world)
+    document, form = inventory(simulation.world), simulation.world.style.form
     inventory_file, flows_file = folder / f"inventory.{form}", folder / "flows.parquet"
     inventory_file.write_text(
         json.dumps(document)
@@ -59,7 +59,7 @@ def inventory(world: World, until: float = DAY) -> Document:
     """Everything that lived in the window, each once for each of its lives."""
     items = [
         *_kubernetes(world),
-        *(_life(world, life, until) for life in world.by_life if _within(life, until)),
+        *(life_item(world, life, until) for life in world.by_life if _within(life, until)),
     ]
     for front in world.fronts:
         items += _front(world, front, until)
@@ -77,19 +77,19 @@ def _kubernetes(world: World) -> Iterator[Document]:
             "kubernetes.namespace": [name],
             "kubernetes.namespace.label.kubernetes.io/metadata.name": [name],
         }
-        yield _item("namespace", f"ns-{name}", "", name, [], told)
+        yield item("namespace", f"ns-{name}", "", name, [], told)
     node = address(world.nodes[0].lives[0].address)
     port = {"name": "https", "protocol": "TCP", "port": 443, "node_port": 0}
     backend = {
         "service_port": "https", "protocol": "TCP", "address": node, "port": 6443,
         "serving": True, "key": None,
     }  # fmt: skip
-    yield _item("service", "kubernetes", "default", "kubernetes", [address(API_ADDRESS)], {}) | {
+    yield item("service", "kubernetes", "default", "kubernetes", [address(API_ADDRESS)], {}) | {
         "service": _spec("ClusterIP", [port], [backend], [])
     }
 
 
-def _item(
+def item(
     kind: str,
     uid: str,
     namespace: str,
@@ -117,7 +117,7 @@ def _item(
     }
 
 
-def _life(world: World, life: Life, until: float) -> Document:
+def life_item(world: World, life: Life, until: float) -> Document:
     party, withheld = life.party, world.style.withheld
     lived = {} if life.start <= 0 else {"from": moment(life.start)}
     lived |= {"to": moment(life.end)} if life.end < until else {}
@@ -128,15 +128,15 @@ def _life(world: World, life: Life, until: float) -> Document:
             "kubernetes.label.kubernetes.io/hostname": [life.name],
         }
         pods = address(PODS + (life.node << 8))
-        item = _item("node", life.uid, "", life.name, [*own, pods[:-1] + "1"], labels)
-        return item | lived | {"node": life.name, "pod_networks": [f"{pods}/24"]}
+        made = item("node", life.uid, "", life.name, [*own, pods[:-1] + "1"], labels)
+        return made | lived | {"node": life.name, "pod_networks": [f"{pods}/24"]}
     if party.kind == "host":
-        return _item("host", life.uid, "", life.name, own, {}, cluster="") | lived
+        return item("host", life.uid, "", life.name, own, {}, cluster="") | lived
     node = world.nodes[life.node].lives[0].name
     shape = party.workload
     if withheld and not party.system:
-        item = _item("pod", life.uid, party.namespace, f"pod-{life.uid[:8]}", own, {})
-        return item | lived | {"node": node}
+        made = item("pod", life.uid, party.namespace, f"pod-{life.uid[:8]}", own, {})
+        return made | lived | {"node": node}
     kind = "CronJob" if party.scheduled else shape.kind
     owned = {} if kind == "Pod" else {"owner": f"{kind}/{shape.id}", "workload_name": shape.id}
     told = pod_labels(life) | {
@@ -148,8 +148,8 @@ def _life(world: World, life: Life, until: float) -> Document:
         "kubernetes.owner.kind": kind, "kubernetes.owner.name": shape.id
     }  # fmt: skip
     labels = {key: [value] for key, value in told.items()}
-    item = _item("pod", life.uid, party.namespace, life.name, own, labels) | lived | owned
-    return item | {
+    made = item("pod", life.uid, party.namespace, life.name, own, labels) | lived | owned
+    return made | {
         "node": node,
         "containers": [
             {"name": f"p{port}", "protocol": format_protocol(protocol), "port": port}
@@ -183,15 +183,15 @@ def _front(world: World, front: Front, until: float) -> Iterator[Document]:
     withheld = world.style.withheld and front.namespace != "kube-system"
     for since, to in zip(begins, [*begins[1:], None], strict=True):
         there = [life for life in lives if life.start <= since < life.end]
-        item = _service(front, [] if withheld else there, withheld=withheld)
+        made = service_item(front, [] if withheld else there, withheld=withheld)
         if since > 0:
-            item["from"] = moment(since)
+            made["from"] = moment(since)
         if to is not None:
-            item["to"] = moment(to)
-        yield item
+            made["to"] = moment(to)
+        yield made
 
 
-def _service(front: Front, there: list[Life], *, withheld: bool) -> Document:
+def service_item(front: Front, there: list[Life], *, withheld: bool) -> Document:
     ports = [
         {
             "name": f"p{port}", "protocol": format_protocol(protocol), "port": own,
@@ -213,8 +213,8 @@ def _service(front: Front, there: list[Life], *, withheld: bool) -> Document:
     kind = "LoadBalancer" if external else kind
     own = [address(front.address)] if front.address else []
     name = f"svc-{front.uid[:8]}" if withheld else front.name
-    item = _item("service", front.uid, front.namespace, name, own, {})
-    return item | {"service": _spec(kind, ports, backends, external)}
+    made = item("service", front.uid, front.namespace, name, own, {})
+    return made | {"service": _spec(kind, ports, backends, external)}
 
 
 def _spec(
@@ -262,11 +262,12 @@ def flows(simulation: Simulation) -> pa.Table:
     zeros = pa.array(np.zeros(count), pa.uint64())
     for name in ("dropped", "forward_retransmitted", "reverse_retransmitted", "rtt_samples"):
         columns[name] = zeros
+    unknown = (*style.lacks, *({"method", "provider_dns_name"} - columns.keys()))
     return pa.table(
         {
             field.name: columns.get(field.name, pa.nulls(count, field.type)).cast(field.type)
             for field in EXPORT
-            if field.name in columns or field.name not in ("method", "provider_dns_name")
+            if field.name not in unknown
         }
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.company import packed
-from bench.discovery.files import _life, _service, inventory
+from bench.discovery.files import inventory, life_item, service_item
 from bench.discovery.proposed import TREE, items_of
 from bench.discovery.style import DAY
 from bench.discovery.traffic import Numbers
@@ -40,9 +40,11 @@ class Judge:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        lives = [_life(world, life, SPAN) for life in world.by_life]
+        lives = [life_item(world, life, SPAN) for life in world.by_life]
         fronts = [
-            _service(front, [life for one in front.parties for life in one.lives], withheld=False)
+            service_item(
+                front, [life for one in front.parties for life in one.lives], withheld=False
+            )
             for front in world.fronts
         ]
         others = [

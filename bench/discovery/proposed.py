@@ -109,8 +109,16 @@ def read_hops(table: pa.Table, timeline: Timeline) -> pa.Table:
     columns["protocol"] = numbers[protocols.indices.to_numpy()].astype(np.uint8)
     columns["provider_port"] = table["port"].to_numpy()
     columns["dialled_port"] = table["dialled_port"].to_numpy()
-    for name in ("forward_packets", "reverse_packets", "opened", "answered", "refused"):
-        columns[name] = table[name].to_numpy()
+    counts = ("packets", "bytes")
+    for name in (
+        *(f"{way}_{count}" for way in ("forward", "reverse") for count in counts),
+        *("opened", "answered", "refused"),
+    ):
+        given = name in table.column_names
+        columns[name] = table[name].to_numpy() if given else np.ones(count, dtype=np.uint64)
+    for name in ("method", "provider_dns_name", "consumer_process", "provider_process"):
+        given = name in table.column_names
+        columns[name] = table[name].fill_null("") if given else np.full(count, "")
     columns["consumer"] = columns["first_consumer"]
     columns["connection"] = np.arange(count)
     columns["provider_item"] = np.full(count, "")

@@ -86,11 +86,11 @@ def _conversations(
         reviewed = judge.allowed(_approved(workspace), every)
     true = (told["why"] == TRUE) & (told["outcome"] == ANSWERED)
     edges = simulation.edges
-    passes, named = (
-        np.bincount(told["edge"][true], allows[true], len(edges))
-        >= _PASSES * np.maximum(np.bincount(told["edge"][true], minlength=len(edges)), 1)
-        for allows in (allowed, reviewed)
-    )
+    many = np.bincount(told["edge"][true], minlength=len(edges))
+    passes = np.bincount(told["edge"][true], allowed[true], len(edges)) >= _PASSES * many
+    # Of a review it is enough that it tells of the edge: whoever approves it chooses the words.
+    true &= told["start"] < DAY
+    named = np.bincount(told["edge"][true], reviewed[true], len(edges)) > 0
     wanted = (simulation.seen >= LEAST_CONVERSATIONS) & (simulation.slots >= LEAST_SLOTS)
     observed = simulation.seen > 0
     scores.wanted, scores.found = int(wanted.sum()), int((wanted & passes).sum())

@@ -101,7 +101,7 @@ def _observed(
         & (parts["outcome"] == ANSWERED)
         & (parts["protocol"] == TCP)
         & (parts["why"] != ATTACK)
-        & (draw.random(len(which)) < style.turned * 0.1)
+        & (draw.random(len(which)) < style.turned)
     )
     return {name: values[kept] for name, values in parts.items()}, inside[which][kept]
 

@@ -25,7 +25,7 @@ class Style:
     lost_batches: float = 0.005
     lost_rows: float = 0.02
     missing_syn: float = 0.03
-    turned: float = 0.05
+    turned: float = 0.005
     """Of conversations without a SYN those that are told the wrong way round."""
     processes: bool = True
     dns: bool = True
@@ -33,6 +33,10 @@ class Style:
     """The share of edges that the consumer's environment names."""
     method: bool = True
     probes: float = 0.8
+    lacks: tuple[str, ...] = ()
+    """Columns that the file of flows does not have."""
+    form: str = "json"
+    """Of the inventory: json or yaml."""
     withheld: bool = False
     """Labels, names, owners, selectors and declared ports are not told."""
 
@@ -58,6 +62,18 @@ STYLES = {
         references=0.0,
         method=False,
         probes=0.5,
+        lacks=(
+            "connection",
+            "kubernetes_cluster",
+            "disposition",
+            "forward_packets",
+            "forward_bytes",
+            "reverse_bytes",
+            "forward_retransmitted",
+            "reverse_retransmitted",
+            "rtt_samples",
+            "dropped",
+        ),
     ),
     # Hours, many copies, few losses.
     "coarse": Style(
@@ -72,10 +88,11 @@ STYLES = {
         lost_batches=0.0,
         lost_rows=0.0,
         missing_syn=0.01,
-        turned=0.3,
+        turned=0.03,
         processes=False,
         references=0.3,
         probes=1.0,
+        form="yaml",
     ),
 }
 

@@ -73,6 +73,7 @@ class Cast:
             for name, party in world.parties.items()
         }
         self.address = np.array([life.address for life in world.by_life], dtype=np.int64)
+        self.start = np.array([life.start for life in world.by_life])
         self.end = np.array([life.end for life in world.by_life])
 
     def alive(self, party: Party, times: Numbers) -> Numbers:
@@ -86,6 +87,13 @@ class Cast:
         score = np.where(there, self.draw.random(there.shape), -1.0)
         best = score.argmax(axis=1)
         return np.where(there.any(axis=1), self.numbers[party.name][best], -1)
+
+    def holder(self, address: int, times: Numbers) -> Numbers:
+        """The life that has the address at each time, -1 where none does."""
+        found = np.full(len(times), -1)
+        for at in np.flatnonzero(self.address == address).tolist():
+            found[(self.start[at] <= times) & (times < self.end[at])] = at
+        return found
 
     def dialled(
         self, party: Party, socket: Socket, provider: Numbers, *, direct: float = 0.0
@@ -277,14 +285,16 @@ def _fail(
     draw, (consumer, provider) = cast.draw, ends
     life, at, when, gone = what
     count = int(draw.integers(1, 6))
-    times = when + draw.uniform(1, 80, count) if gone else when + draw.uniform(0, 3, count)
+    times = when + draw.uniform(1, 300, count) if gone else when + draw.uniform(0, 3, count)
     theirs = cast.alive(consumer, times)
     address = np.full(count, life.address)
     dialled, port = cast.dialled(provider, (edge.protocol, edge.port), address)
+    # The address may be another's by now, who refuses.
+    holder = cast.holder(life.address, times) if gone else np.full(count, at)
     there = theirs >= 0
     told.add(
         start=times[there], consumer=cast.address[theirs[there]], consumer_life=theirs[there],
-        provider=address[there], provider_life=-1 if gone else at, dialled=dialled[there],
+        provider=address[there], provider_life=holder[there], dialled=dialled[there],
         dialled_port=port[there], protocol=edge.protocol, port=edge.port, why=NOISE,
-        outcome=UNANSWERED if gone else REFUSED,
+        outcome=np.where(holder < 0, UNANSWERED, REFUSED)[there],
     )  # fmt: skip

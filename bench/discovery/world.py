@@ -22,7 +22,7 @@ SPAN = 2 * DAY
 PODS, NODES = 10 << 24 | 244 << 16, 192 << 24 | 168 << 16
 FRONTS, HOSTS = 10 << 24 | 96 << 16, 10 << 24 | 50 << 16
 API_ADDRESS, DNS_ADDRESS = FRONTS + 1, FRONTS + 10
-_QUARANTINE_S = 90.0
+_QUARANTINE_S = 20.0
 """How long an address rests before it is given away again."""
 _STATEFUL = ("database", "cache", "broker", "discovery", "config")
 

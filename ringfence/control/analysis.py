@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from ringfence.control.deciding import Deciding
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
@@ -16,11 +17,10 @@ from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import WorkspaceName
-from ringfence.model.policy import Action
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connections
-from ringfence.policy.evaluate import UNGOVERNED, Verdicts, end_items, evaluate
+from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
@@ -33,11 +33,17 @@ class Judged:
     `deciding` has the rule of each end that decided, `logged` those that log the connection.
     """
 
-    in_view: NDArray[np.bool_]
-    """Which connections have an end in the scope at hand."""
+    views: dict[WorkspaceName, NDArray[np.bool_]]
+    """By workspace asked about, which connections have an end that it governs."""
     allowed: NDArray[np.bool_]
-    deciding: list[dict[EndRole, Decision]]
+    deciding: Deciding
     logged: list[list[Decision]]
+
+    @property
+    def in_view(self) -> NDArray[np.bool_]:
+        """Which connections have an end that any of the workspaces governs."""
+        nothing = np.zeros(len(self.allowed), np.bool_)
+        return np.asarray(np.logical_or.reduce([nothing, *self.views.values()]))
 
 
 @dataclass(frozen=True)
@@ -68,25 +74,22 @@ async def judge(
     """
     count = len(records)
     judged = Judged(
-        np.zeros(count, bool),
+        {name: np.zeros(count, bool) for name in workspaces},
         np.ones(count, bool),
-        [{} for _ in range(count)],
+        Deciding(count),
         [[] for _ in range(count)],
     )
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
         policy_set = judged_by.begun(then.at_ns).ringfence(snapshot, then)
         connections = connections_of(records.take(rows), snapshot)
-        governed = BitMap.union(
-            BitMap(), *(judged_by.within(snapshot, name) for name in workspaces)
-        )
-        judged.in_view[rows] = _in_view(connections, governed)
+        for name, view in judged.views.items():
+            view[rows] = _in_view(connections, judged_by.within(snapshot, name))
         layers: list[RuleLayer] = [policy_set, *judged_by.kubernetes(snapshot)]
         for layer in layers:
             verdicts = evaluate(layer, connections)
             judged.allowed[rows] &= verdicts.allowed
-            for row, deciding in zip(rows.tolist(), _deciding(layer, verdicts), strict=True):
-                _decide(judged.deciding[row], deciding)
+            judged.deciding.add(rows, layer, verdicts)
         for decision, hits in logged(policy_set, connections):
             for row in rows[hits].tolist():
                 if decision not in judged.logged[row]:
@@ -202,21 +205,3 @@ def _in_view(connections: Connections, scope: BitMap) -> NDArray[np.bool_]:
     for role in EndRole:
         found |= np.isin(end_items(connections, role), wanted)
     return found
-
-
-def _decide(decided: dict[EndRole, Decision], by_layer: dict[EndRole, Decision]) -> None:
-    """Add what one more layer decides; at each end a layer that denies counts before others."""
-    for role, decision in by_layer.items():
-        before = decided.setdefault(role, decision)
-        if before.action is Action.ALLOW and decision.action is Action.DENY:
-            decided[role] = decision
-
-
-def _deciding(layer: RuleLayer, verdicts: Verdicts) -> Iterator[dict[EndRole, Decision]]:
-    places = {role: verdicts.deciding(role).tolist() for role in EndRole}
-    for row in range(len(verdicts.allowed)):
-        yield {
-            role: layer.rules[places[role][row]].decision
-            for role in EndRole
-            if places[role][row] != UNGOVERNED
-        }

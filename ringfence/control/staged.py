@@ -216,13 +216,10 @@ def _names(by: JudgedBy, other: JudgedBy) -> list[WorkspaceName]:
 
 def _quarantined(judged: Judged) -> NDArray[np.bool_]:
     """At which connections a quarantine decided."""
-    return np.array(
-        [
-            any(decision.workspace == QUARANTINE for decision in deciding.values())
-            for deciding in judged.deciding
-        ],
-        dtype=np.bool_,
-    )
+    deciding = judged.deciding
+    of_one = np.array([one.workspace == QUARANTINE for one in deciding.rules] + [False])
+    ends = [of_one[numbers] for numbers in deciding.numbers.values()]
+    return np.asarray(np.logical_or.reduce(ends))
 
 
 def _elsewhere(seen: Records, nodes: Collection[NodeKey], snapshot: Snapshot) -> NDArray[np.bool_]:

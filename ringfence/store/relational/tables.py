@@ -275,3 +275,35 @@ item_revisions = Table(
     Column("to_ns", BigInteger, nullable=False),  # 2^63 - 1: it still holds
     Column("document", Text, nullable=False),  # a `model.workload.Item` as JSON
 )
+
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workspace", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("start_ns", BigInteger, nullable=False),  # of the time that is told of
+    Column("end_ns", BigInteger, nullable=False),
+    Column("enforced", Boolean, nullable=False),  # then
+    Column("category", Text, nullable=False),  # a `model.flow.Category`
+    Column("rules", JSON, nullable=False),  # {end's role: rule}, as `verdicts.Rule` is stored
+    # Of what ought not to be; elsewhere empty and 0.
+    Column("consumer", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("protocol", Integer, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("conversations", BigInteger, nullable=False),
+    Column("last_ns", BigInteger, nullable=False),
+    Index("ix_verdicts_tenant_workspace", "tenant", "workspace", "version", "start_ns"),
+)

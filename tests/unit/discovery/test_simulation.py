@@ -141,7 +141,7 @@ def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_files_have_the_documented_columns(style: str, tmp_path: Path) -> None:
-    inventory_file, flows_file = write(simulate(shop(), 1, STYLES[style]), tmp_path, form="yaml")
+    inventory_file, flows_file = write(simulate(shop(), 1, STYLES[style]), tmp_path)
     table = pyarrow.parquet.read_table(flows_file)
     for field in table.schema:
         assert field.type == EXPORT.field(field.name).type
