@@ -12,6 +12,7 @@ from ringfence.model.workload import Item
 
 SLOT_NS = 300 * 10**9
 """Five minutes: what was seen in how many slots of time tells more than how often."""
+_ROOM = 2**62
 DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 
@@ -95,12 +96,16 @@ def behaviour(
 
 def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:
     """A row of each distinct tuple, sorted by the tuples, and for each row which of these it is."""
-    row, code = np.unique(columns[0], return_index=True, return_inverse=True)[1:]
-    for column in columns[1:]:
-        values, number = np.unique(column, return_inverse=True)
-        joined = code * max(len(values), 1) + number
-        row, code = np.unique(joined, return_index=True, return_inverse=True)[1:]
-    return row, code
+    code, room = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for column in columns:
+        low, high = int(column.min(initial=0)), int(column.max(initial=0))
+        span, number = high - low + 1, column - low
+        if room * span > _ROOM:
+            code, number = (np.unique(one, return_inverse=True)[1] for one in (code, number))
+            room, span = (int(one.max(initial=0)) + 1 for one in (code, number))
+        code, room = code * span + number, room * span
+    _, row, which = np.unique(code, return_index=True, return_inverse=True)
+    return row, which
 
 
 class _Numbers:

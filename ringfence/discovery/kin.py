@@ -25,7 +25,7 @@ _ROUNDS = 6
 _STRONG = 3
 """An edge seen in fewer slots of time may be a stray."""
 
-_SURE_OF_REPLICAS, _SURE_OF_ROLES = 6.0, 8.0
+_SURE_OF_REPLICAS, _SURE_OF_ROLES = 5.0, 4.0
 """How surely replicas are told apart, and how surely whole workloads."""
 _OF_ANYBODY = (53, 123)
 """DNS and NTP."""

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 Counts = NDArray[np.float64]
+_TRIED = 16
+"""How many groups, the most like it first, a row is held against."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,9 @@ class Rows:
     times: Counts
     """For how long it might have been seen."""
 
-    def take(self, rows: slice | Numbers) -> "Rows":
-        """Some of the groups."""
-        return Rows(self.counts[rows], self.times[rows])
+    def take(self, row: int) -> "Rows":
+        """One of the groups, arrays of shape (traits,)."""
+        return Rows(self.counts[row], self.times[row])
 
     def only(self, traits: NDArray[np.bool_]) -> "Rows":
         """Some of the traits."""
@@ -46,48 +48,47 @@ def join(rows: Rows, sure: float, marks: NDArray[np.bool_] | None = None) -> Num
     idle = rows.counts.sum(1) == 0
     sums = Rows(np.zeros_like(rows.counts), np.zeros_like(rows.times))
     weight = np.log1p(len(found) / np.maximum((rows.counts > 0).sum(0), 1))
+    lengths = np.zeros(len(found))
     groups = 0
     for row in np.argsort(-rows.times.sum(1), kind="stable").tolist():
         if idle[row]:
             continue
-        known = sums.take(slice(0, groups))
-        one = rows.take(slice(row, row + 1))
-        apart = _told_apart(known, one, sure)
-        if marks is not None:
-            apart |= _unlike(known.counts[:, marks] > 0, one.counts[:, marks] > 0)
-        like = _likeness(known, one, weight) * ~apart
-        best = int(like.argmax()) if groups and like.max() > 0 else groups
+        one = rows.take(row)
+        has = np.nonzero(one.counts)[0]
+        theirs = _rates(Rows(sums.counts[:groups, has], sums.times[:groups, has]))
+        like = (theirs * weight[has] ** 2) @ _rates(one)[has] / lengths[:groups]
+        best = groups
+        for group in np.argsort(-like, kind="stable")[:_TRIED].tolist():
+            known = sums.take(group)
+            if like[group] > 0 and not _told_apart(known, one, sure, marks):
+                best = group
+                break
         groups = max(groups, best + 1)
-        sums.counts[best] += rows.counts[row]
-        sums.times[best] += rows.times[row]
+        sums.counts[best] += one.counts
+        sums.times[best] += one.times
+        lengths[best] = np.linalg.norm(_rates(sums.take(best)) * weight)
         found[row] = best
     found[idle] = groups
     return found
 
 
-def _unlike(known: NDArray[np.bool_], one: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where both have marks, and none in common."""
-    return np.asarray(known.any(1) & one.any() & ~(known & one).any(1))
-
-
-def _told_apart(known: Rows, one: Rows, sure: float) -> NDArray[np.bool_]:
-    """Of several groups, whether one has what the row lacks or lacks what it has, beyond chance.
+def _told_apart(known: Rows, one: Rows, sure: float, marks: NDArray[np.bool_] | None) -> bool:
+    """Whether one has what the other lacks, beyond chance, or each has marks of its own.
 
     If they were one, c sightings would all fall into its share s of the time with probability s^c.
     """
-    whole = np.maximum(known.times + one.times, 1)
-    apart = np.zeros(len(known.counts), dtype=np.bool_)
+    if marks is not None:
+        ours, theirs = one.counts[marks] > 0, known.counts[marks] > 0
+        if ours.any() and theirs.any() and not (ours & theirs).any():
+            return True
     for has, lacks in ((one, known), (known, one)):
-        share = np.maximum(has.times, 1) / whole
-        chance = np.where(lacks.counts == 0, has.counts, 0) * np.log(share)
-        apart |= (chance < -sure).any(1)
-    return apart
+        at = np.nonzero((has.counts > 0) & (lacks.counts == 0))[0]
+        its, whole = np.maximum(has.times[at], 1), np.maximum(known.times[at] + one.times[at], 1)
+        if (has.counts[at] * np.log(its / whole) < -sure).any():
+            return True
+    return False
 
 
-def _likeness(known: Rows, one: Rows, weight: Counts) -> Counts:
-    """The cosine between rates; traits that few rows have weigh more."""
-    theirs, own = (
-        np.sqrt(rows.counts / np.maximum(rows.times, 1)) * weight for rows in (known, one)
-    )
-    lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(own)
-    return np.asarray((theirs @ own[0]) / lengths)
+def _rates(rows: Rows) -> Counts:
+    """The roots, so that what is done all the time does not drown the rest."""
+    return np.asarray(np.sqrt(rows.counts / np.maximum(rows.times, 1)))
