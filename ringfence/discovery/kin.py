@@ -187,12 +187,18 @@ class _Evidence:
         place[here] = np.arange(len(here))
         at = np.nonzero(kept & (place[traits.member] >= 0))[0]
         names, column = np.unique(traits.trait[at], return_inverse=True)
-        counts = np.zeros((len(here), len(names)))
+        # These are by far the largest arrays: members by traits, in place and in half the octets.
+        begin, end, lives, ends = (
+            (slot - self._begin.min()).astype(np.float32)
+            for slot in (traits.begin[names], traits.end[names], self._begin[here], self._end[here])
+        )
+        times = np.minimum(end, ends[:, None])
+        times -= np.maximum(begin, lives[:, None])
+        times += 1
+        np.maximum(times, 0, out=times)
+        counts = np.zeros_like(times)
         counts[place[traits.member[at]], column] = traits.count[at]
-        begin = np.maximum(traits.begin[names], self._begin[here, None])
-        end = np.minimum(traits.end[names], self._end[here, None])
-        times = np.maximum(end - begin + 1, 0).astype(np.float64)
-        rows = Rows(np.minimum(counts, times), times)
+        rows = Rows(np.minimum(counts, times, out=counts), times)
         kind = traits.kind[names]
         replicas = join(rows, _SURE_OF_REPLICAS, kind == _Kind.BEHIND)
         roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))

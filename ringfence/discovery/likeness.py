@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
-Counts = NDArray[np.float64]
+Counts = NDArray[np.float32]
 _TRIED = 16
 """How many groups, the most like it first, a row is held against."""
 
@@ -31,7 +31,7 @@ class Rows:
     def added(self, group: Numbers) -> "Rows":
         """The groups put together, by the number of what each is in."""
         shape = int(group.max(initial=-1)) + 1, self.counts.shape[1]
-        sums = Rows(np.zeros(shape), np.zeros(shape))
+        sums = Rows(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
         np.add.at(sums.counts, group, self.counts)
         np.add.at(sums.times, group, self.times)
         return sums
