@@ -20,7 +20,10 @@ OK, FAILED, FOUND, USAGE, UNAUTHENTICATED = range(5)
 # Command: (module of ringfence.cli that holds its `app`, what the list of commands says of it).
 COMMANDS = {
     "login": ("login", "Keep the address and token of a control plane for the other commands."),
-    "inventory": ("inventory", "List pods, nodes, Services, namespaces and labelled networks."),
+    "inventory": (
+        "inventory",
+        "List pods, nodes, Services and others; export them with their history.",
+    ),
     "labels": ("labels", "Say what addresses outside Kubernetes are: names and labels."),
     "agents": ("agents", "Show each agent, what it enforces and what it lost."),
     "flows": ("flows", "Search who talked to whom."),
@@ -31,7 +34,7 @@ COMMANDS = {
     "rollback": ("rollback", "Make what a workspace once said its latest version again."),
     "delete": ("delete", "Delete scopes, named filters, address sets and workspaces."),
     "fmt": ("fmt", "Rewrite YAML files in canonical form."),
-    "schema": ("schema", "Print the JSON Schema of scopes and workspaces, for editors."),
+    "schema": ("schema", "Print the JSON Schema of policies or of an inventory, for editors."),
     "lint": (
         "lint",
         "Find policies that are shadowed, too broad, unused, expired or of nobody.",
@@ -41,6 +44,11 @@ COMMANDS = {
     "discover": ("discover", "Propose the policies that the observed flows need."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "analysis": ("analysis", "Hold versions against all that arrives; count what they say."),
+    "experiment": ("experiment", "Hold a policy version against the flows of a past time."),
+    "experiments": ("experiments", "List experiments and what came of them."),
+    "promote": ("promote", "Lead a scope on: observe, discover, analyse, staged, enforced."),
+    "promotion": ("promotion", "Show how far scopes are, and set what they have to meet."),
+    "alerts": ("alerts", "List alerts of what is enforced, and say who is to hear of them."),
     "requests": ("requests", "Approve or reject what policies need of other scopes' workspaces."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "confirm": ("confirm", "Keep what is enforced on trial."),
