@@ -40,10 +40,19 @@ class Judge:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        lives = [life_item(world, life, SPAN) for life in world.by_life]
+        # An address that was several pods' in turn would make one's backend another's.
+        apart = [
+            replace(life, address=_APART + at) if life.party.kind == "pod" else life
+            for at, life in enumerate(world.by_life)
+        ]
+        self._apart = np.array([life.address for life in apart] + [0])
+        of = {id(life): one for life, one in zip(world.by_life, apart, strict=True)}
+        lives = [life_item(world, life, SPAN) for life in apart]
         fronts = [
             service_item(
-                front, [life for one in front.parties for life in one.lives], withheld=False
+                front,
+                [of[id(life)] for one in front.parties for life in one.lives],
+                withheld=False,
             )
             for front in world.fronts
         ]
@@ -80,23 +89,32 @@ class Judge:
         for address in self._balancers:
             rows = tuples.dialled == address
             received[rows] = self._nodes[self._node_of[tuples.provider_life[rows]]]
+        consumer, provider = (
+            np.where(life >= 0, self._apart[life], address)
+            for life, address in (
+                (tuples.consumer_life, tuples.consumer),
+                (tuples.provider_life, tuples.provider),
+            )
+        )
+        dialled = np.where(tuples.dialled == tuples.provider, provider, tuples.dialled)
         return Connections(
             protocol=tuples.protocol.astype(np.uint8),
-            consumer=packed(tuples.consumer),
+            consumer=packed(consumer),
             consumer_item=np.where(tuples.consumer_life < 0, NOWHERE, tuples.consumer_life).astype(
                 np.int32
             ),
-            provider=packed(tuples.provider),
+            provider=packed(provider),
             provider_port=tuples.port.astype(np.uint16),
             provider_item=np.where(tuples.provider_life < 0, NOWHERE, tuples.provider_life).astype(
                 np.int32
             ),
-            dialled=packed(tuples.dialled),
+            dialled=packed(dialled),
             dialled_port=tuples.dialled_port.astype(np.uint16),
             node_item=received.astype(np.int32),
         )
 
 
+_APART = 11 << 24
 OTHER_PORTS = (21, 22, 23, 25, 80, 443, 445, 1433, 2375, 2379, 3000, 3306, 5432, 6379, 8000, 8443,
                9200, 11211, 27017, 50051)  # fmt: skip
 """Twenty that may or may not be listened at."""

@@ -140,6 +140,7 @@ trials = Table(
     Column("nodes", JSON),  # [[kubernetes_cluster, node], …]; null: all
     Column("threshold", Float),  # of a staged one; null: somebody has to confirm
     Column("kubernetes_cluster", Text),  # whose own policies are on trial; null: the set is
+    Column("began_ns", BigInteger, nullable=False, server_default="0"),
 )
 
 enforced_kubernetes_clusters = Table(
