@@ -7,12 +7,11 @@ from ringfence.control.api.flow_search import read_window
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
 from ringfence.control.errors import NotFoundError
+from ringfence.control.observed import observed
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
-from ringfence.flows.connections import records
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.policy.document import Documents, format_documents
-from ringfence.store.flows.queries import HOPS
 
 router = APIRouter(tags=["discovery"])
 
@@ -59,9 +58,10 @@ async def propose_policies(
     if ScopeName(request.scope) not in tree:
         raise NotFoundError(f"there is no scope {request.scope!r}; see `ringfence scopes list`")
     name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
-    hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
+    tenant, flow_store = principal.tenant, services.flow_store
+    seen = await observed(flow_store, tenant, window["since"], window["until"])
     timeline = services.inventory.timeline
-    found = discover(records(hops), timeline, timeline.latest(), tree, scope, name)
+    found = discover(seen, timeline, timeline.latest(), tree, scope, name)
     return DiscoverResponse(
         documents=format_documents(Documents(workspaces=(found.workspace,))),
         summary=Summary(
