@@ -1,17 +1,21 @@
 """Policies proposed from what was seen."""
 
+import asyncio
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
+from ringfence.control.discovered import answer, wanted_of
 from ringfence.control.errors import NotFoundError
 from ringfence.control.observed import observed
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
+from ringfence.discovery.boundary import Boundary
 from ringfence.model.ids import ScopeName, WorkspaceName
-from ringfence.policy.document import Documents, format_documents
 
 router = APIRouter(tags=["discovery"])
 
@@ -22,6 +26,12 @@ class DiscoverRequest(BaseModel):
     scope: str
     since: str = "1h"
     until: str | None = None
+    boundary: Boundary = Boundary.FINE
+    ports: int = Field(2, ge=1, le=5)
+    compress: int = Field(3, ge=1, le=5)
+    exclude: str | None = Field(None, description="A filter over workloads.")
+    approved: str | None = Field(None, description="A workspace in YAML.")
+    every_edge: bool = Field(default=False, description="Whether to tell of every observed edge.")
 
 
 class NoiseView(BaseModel):
@@ -38,6 +48,8 @@ class Summary(BaseModel):
     edges: int = Field(description="Distinct edges between workloads that were seen.")
     policies: int
     noise: list[NoiseView]
+    changes: list[str] = Field(description="Against the approved workspace.")
+    warnings: list[str]
 
 
 class DiscoverResponse(BaseModel):
@@ -45,6 +57,7 @@ class DiscoverResponse(BaseModel):
 
     documents: str
     summary: Summary
+    report: dict[str, Any] | None = Field(description="As `ringfence discover -o json` has it.")
 
 
 @router.post("/discover")
@@ -61,15 +74,9 @@ async def propose_policies(
     tenant, flow_store = principal.tenant, services.flow_store
     seen = await observed(flow_store, tenant, window["since"], window["until"])
     timeline = services.inventory.timeline
-    found = discover(seen, timeline, timeline.latest(), tree, scope, name)
-    return DiscoverResponse(
-        documents=format_documents(Documents(workspaces=(found.workspace,))),
-        summary=Summary(
-            edges=found.edges,
-            policies=len(found.workspace.policies),
-            noise=[
-                NoiseView(reason=one.reason, count=one.count, example=one.example)
-                for one in found.noise
-            ],
-        ),
+    how = wanted_of(
+        request.boundary, request.ports, request.compress, request.exclude, request.approved
     )
+    found = await asyncio.to_thread(discover, seen, timeline, tree, scope, name, how)
+    told = answer(found, (), how.approved, every_edge=request.every_edge)
+    return DiscoverResponse.model_validate(told)
