@@ -12,7 +12,7 @@ from ringfence.store.flows import FlowStore
 from ringfence.store.flows.conversations import HOUR_CONVERSATIONS, SLOT_CONVERSATIONS
 
 SLOT_NS = 300 * 10**9
-LONG_NS = 6 * 3600 * 10**9
+LONG_NS = 3 * 3600 * 10**9
 """From how long a time on it is told by hours."""
 
 
