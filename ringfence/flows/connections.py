@@ -81,6 +81,12 @@ def records(hops: pa.Table, *, attendant: bool = False) -> Records:
     return Records(hops.take(pa.array(rows)), total, translated[rows])
 
 
+def conversations(rows: pa.Table) -> Records:
+    """As `records`, of rows that the store made of hops (`store.flows.conversations`)."""
+    translated = column(rows, "translated").astype(np.bool_)
+    return Records(rows, column(rows, "dropped"), translated).take(~about_others(rows))
+
+
 def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(numbers.astype(">u8")).view(np.uint8).reshape(-1, 8)
 

@@ -11,12 +11,11 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
 from ringfence.control.discovered import answer, wanted_of
 from ringfence.control.errors import NotFoundError
+from ringfence.control.observed import observed
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.discovery.boundary import Boundary
-from ringfence.flows.connections import records
 from ringfence.model.ids import ScopeName, WorkspaceName
-from ringfence.store.flows.queries import HOPS
 
 router = APIRouter(tags=["discovery"])
 
@@ -28,10 +27,10 @@ class DiscoverRequest(BaseModel):
     since: str = "1h"
     until: str | None = None
     boundary: Boundary = Boundary.FINE
-    ports: int = Field(2, ge=1, le=5)
-    compress: int = Field(3, ge=1, le=5)
-    exclude: str | None = Field(None, description="A filter over workloads.")
-    approved: str | None = Field(None, description="A workspace in YAML.")
+    ports: int = Field(default=2, ge=1, le=5)
+    compress: int = Field(default=3, ge=1, le=5)
+    exclude: str | None = Field(default=None, description="A filter over workloads.")
+    approved: str | None = Field(default=None, description="A workspace in YAML.")
     every_edge: bool = Field(default=False, description="Whether to tell of every observed edge.")
 
 
@@ -72,11 +71,12 @@ async def propose_policies(
     if ScopeName(request.scope) not in tree:
         raise NotFoundError(f"there is no scope {request.scope!r}; see `ringfence scopes list`")
     name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
-    hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
+    tenant, flow_store = principal.tenant, services.flow_store
+    seen = await observed(flow_store, tenant, window["since"], window["until"])
     timeline = services.inventory.timeline
     how = wanted_of(
         request.boundary, request.ports, request.compress, request.exclude, request.approved
     )
-    found = await asyncio.to_thread(discover, records(hops), timeline, tree, scope, name, how)
+    found = await asyncio.to_thread(discover, seen, timeline, tree, scope, name, how)
     told = answer(found, (), how.approved, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)

@@ -7,7 +7,7 @@ What adds connections up reads this, so that a Service's two hops are not counte
 
 from ringfence.flows.told import TOLD
 from ringfence.store.flows.outside import all_types
-from ringfence.store.flows.queries import HOPS, SLOT_HOPS
+from ringfence.store.flows.queries import HOPS, HOUR_HOPS, SLOT_HOPS
 
 
 # As `flows.connections.records` has it: the translated hops where there are any, of several to
@@ -42,6 +42,8 @@ Parameters: tenant, since, until (epoch ns).
 """
 SLOT_CONVERSATIONS = _conversations(SLOT_HOPS, "connection, slot")
 """As CONVERSATIONS, one row for each slot of `every` ns; see `queries.SLOT_HOPS`."""
+HOUR_CONVERSATIONS = _conversations(HOUR_HOPS, "connection, slot")
+"""As SLOT_CONVERSATIONS in slots of an hour, from the roll-ups: those partly in range are whole."""
 
 _SUMS = (
     "forward_packets",

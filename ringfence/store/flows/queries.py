@@ -240,6 +240,10 @@ def hourly(question: str) -> str:
     return question.replace(_REMOTE, _REMOTE_IN_HOURS)
 
 
+HOUR_HOPS = hourly(_hops("intDiv(toUnixTimestamp(hour), 3600)"))
+"""As SLOT_HOPS with slots of an hour, from the roll-ups."""
+
+
 _DENIED = f"""
 SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, consumer_item, provider_item, source, rule, reason,

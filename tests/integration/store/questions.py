@@ -10,7 +10,12 @@ from ringfence.control.labelling import Report
 from ringfence.model.flow import Disposition
 from ringfence.model.protocol import UDP
 from ringfence.store.flows import FlowStore
-from ringfence.store.flows.conversations import CONVERSATIONS, summed
+from ringfence.store.flows.conversations import (
+    CONVERSATIONS,
+    HOUR_CONVERSATIONS,
+    SLOT_CONVERSATIONS,
+    summed,
+)
 from ringfence.store.flows.exported import CLUSTERS, EXPORTED, exported
 from ringfence.store.flows.queries import (
     DROP_REPORTS,
@@ -56,6 +61,8 @@ QUESTIONS = {
     "tunnels": TUNNELS,
     "conversations": CONVERSATIONS,
     "conversations by the hour": hourly(CONVERSATIONS),
+    "conversations slot by slot": SLOT_CONVERSATIONS,
+    "conversations hour by hour": HOUR_CONVERSATIONS,
     "sums": summed("true", _KEYS, set()),
     "sums by the hour": hourly(summed("true", _KEYS, set())),
     "list": listed("true", "last_ns"),
@@ -122,6 +129,7 @@ async def answers(store: FlowStore) -> dict[str, list[str]]:
     parameters = WINDOW | {
         "limit": 1000,
         "silent": 300 * SECOND,
+        "every": 300 * SECOND,
         "tunnels": [_TUNNEL],
         "connections": sorted(set(hops["connection"].to_pylist())),
         "after_weight": 500,

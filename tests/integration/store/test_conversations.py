@@ -1,21 +1,28 @@
 """Conversations in the store's own words, against the numpy that discovery and analysis use."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ringfence.flows.connections import records
+from ringfence.flows.connections import conversations, records
 from ringfence.model.protocol import UDP
 from ringfence.model.query import parse
-from ringfence.store.flows.conversations import CONVERSATIONS, summed
+from ringfence.store.flows.conversations import (
+    CONVERSATIONS,
+    HOUR_CONVERSATIONS,
+    SLOT_CONVERSATIONS,
+    summed,
+)
 from ringfence.store.flows.filter import OF_HOP, Condition
-from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.queries import HOPS, hourly
 from ringfence.store.flows.store import FlowStore
 from tests.integration.store.observed import (
     NODE,
     POD,
     WINDOW,
     insert,
+    keep,
     pod_to_outside,
     pod_to_pod_across,
     pod_to_service,
@@ -31,6 +38,8 @@ from tests.integration.world import (
     FRONT,
     NODE1,
     OUTSIDE,
+    SECOND,
+    START,
     Agent,
     address,
 )
@@ -87,6 +96,42 @@ async def test_the_store_tells_the_same_records(store: FlowStore, agents: Any) -
     ]
     found = (await store.query(CONVERSATIONS, WINDOW)).to_pylist()
     assert by_path(found) == by_path(expected)
+
+
+@pytest.mark.parametrize(
+    ("question", "whole", "slot_ns"),
+    [
+        (SLOT_CONVERSATIONS, CONVERSATIONS, 300 * SECOND),
+        (HOUR_CONVERSATIONS, hourly(CONVERSATIONS), 3600 * SECOND),
+    ],
+)
+async def test_a_slot_is_told_as_if_it_were_all(
+    store: FlowStore, question: str, whole: str, slot_ns: int
+) -> None:
+    """Three windows, two of them in one slot of five minutes, the last hours later."""
+    told = []
+    agents = [replace(agent, flows=list(agent.flows)) for agents in WORLDS for agent in agents]
+    # Of observers that saw as much in as good a place either could count.
+    for more, (agent, at) in enumerate((one, at) for one in agents for at in range(len(one.flows))):
+        agent.flows[at] = agent.flows[at] | {
+            "forward_packets": agent.flows[at]["forward_packets"] + more
+        }
+    for number, start in enumerate((START, START + 20 * SECOND, START + 3 * 3600 * SECOND)):
+        for at, agent in enumerate(agents):
+            report = agent.report(f"{number} {at}")
+            key = replace(report.key, start_ns=start, end_ns=start + 15 * SECOND)
+            told.append(replace(report, key=key))
+    await keep(store, *told)
+    window = WINDOW | {"since": START - SECOND, "until": START + 4 * 3600 * SECOND}
+    rows = (await store.query(question, window | {"every": slot_ns})).to_pylist()
+    slots = {row.pop("slot") for row in rows}
+    expected = []
+    for slot in slots:
+        window |= {"since": slot * slot_ns, "until": (slot + 1) * slot_ns}
+        expected += (await store.query(whole, window)).to_pylist()
+    assert len(slots) == 2
+    assert sorted(map(repr, rows)) == sorted(map(repr, expected))
+    assert len(conversations(await store.query(question, window | {"every": slot_ns}))) > 0
 
 
 async def sums(store: FlowStore, written: str, *keys: str, whole: Any = ()) -> list[dict[str, Any]]:
