@@ -24,6 +24,7 @@ from ringfence.model.protocol import UDP
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.program import NodePolicy, Program, Rule
 from ringfence.policy.proof.reading import read
+from ringfence.policy.proof.shared import Agreed
 from tests.kernel.frames import packed, udp
 from tests.kernel.gating import Sink, place
 from tests.kernel.netns import Node, Pod, ip, node_with_pods
@@ -164,7 +165,7 @@ def test_tampering_is_repaired(node: Node, tampering: str) -> None:
 
 def refuted(pod: Pod, policy: NodePolicy) -> str:
     listed = nft.list_table(pod.path) or []
-    return Asked(policy).refuted(place(pod, "uid"), listed, read)
+    return Asked(policy).refuted(place(pod, "uid"), listed, read, Agreed())
 
 
 def test_interfaces_come_and_go(node: Node) -> None:
