@@ -1,6 +1,8 @@
 """`ringfence analyze`: what a version of the policies would do to live traffic."""
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -9,7 +11,7 @@ from ringfence.cli.decisions import decided_by
 from ringfence.cli.enforce import YesOption
 from ringfence.cli.flows.columns import end_name, port
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, tell
+from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, emit_text, tell
 from ringfence.cli.what_if import accept as accept_some
 from ringfence.cli.what_if import ask, tell_what_if
 from ringfence.model.errors import InputError
@@ -17,6 +19,9 @@ from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
 
 app = typer.Typer(add_completion=False)
+
+_SHOWN = 200
+"""Records of each category that people are shown."""
 
 
 COLUMNS = [
@@ -34,7 +39,9 @@ COLUMNS = [
 
 @app.command()
 def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    workspace: Annotated[str, typer.Argument(help="A workspace, or workspace@p2 for a version.")],
+    workspace: Annotated[
+        str | None, typer.Argument(help="A workspace, or workspace@p2 for a version.")
+    ] = None,
     since: SinceOption = "5m",
     until: UntilOption = None,
     with_: Annotated[
@@ -56,6 +63,24 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
         bool, typer.Option(help="With --accept: show the new version only.")
     ] = False,
     yes: YesOption = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Records of each category; else 200, all of files with -o json."),
+    ] = None,
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(help="YAML with scopes and workspaces, which ask no server; repeatable."),
+    ] = None,
+    inventory: Annotated[
+        Path | None, typer.Option(help="With --policies: by `ringfence inventory export`.")
+    ] = None,
+    flows: Annotated[
+        Path | None, typer.Option(help="With --policies: by `ringfence flows export`.")
+    ] = None,
+    of_files: Annotated[
+        str | None,
+        typer.Option("--workspace", help="With --policies: the one to analyse, if there are more."),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Count and list what a policy version would do to observed connections. Enforces nothing.
@@ -66,10 +91,25 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     With --if-enforced, exit code 2 if something that passes would be blocked.
 
+    With --policies, --inventory and --flows no server is asked: all flows of the file are judged,
+    by every primary workspace of the policies' files.
+
     Example: ringfence analyze sock-shop --since 10m --category escaped
 
     ringfence analyze sock-shop --since 1d --if-enforced --accept 1,3
+
+    ringfence analyze --policies all.yaml --inventory inventory.yaml --flows flows.parquet -o json
     """
+    if policies or inventory or flows or of_files:
+        if not (policies and inventory and flows):
+            raise InputError("--policies, --inventory and --flows go together")
+        if if_enforced or accept or with_ or (workspace and of_files):
+            raise InputError("files are judged by all their workspaces; --workspace names one")
+        asked_files = policies, inventory, flows, workspace or of_files
+        _tell_files(*asked_files, category=category, limit=limit, output=output)
+        return
+    if workspace is None:
+        raise InputError("name a workspace, or --policies, --inventory and --flows")
     name, number = parse_version(workspace)
     client = connect()
     if if_enforced:
@@ -91,8 +131,34 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
         since=since,
         until=until,
         category=category,
+        limit=limit,
         **({"with": with_} if with_ else {}),
     )
+    _tell(answer, output)
+
+
+def _tell_files(
+    policies: list[Path],
+    inventory: Path,
+    flows: Path,
+    workspace: str | None,
+    *,
+    category: Category | None,
+    limit: int | None,
+    output: Format,
+) -> None:
+    from ringfence.cli.analysis_files import analyze_files  # noqa: PLC0415
+
+    found = analyze_files(policies, inventory, flows, workspace)
+    if output is Format.JSON:
+        for part in found.document(category, limit):
+            emit_text(part)
+        return
+    text = "".join(found.document(category, limit or _SHOWN))
+    _tell(json.loads(text), output)
+
+
+def _tell(answer: dict[str, Any], output: Format) -> None:
     if output in (Format.JSON, Format.YAML):
         emit_data(answer, output)
         return

@@ -1,42 +1,187 @@
 """`ringfence discover`: the policies that the observed flows need, as a file to review."""
 
-from typing import Annotated
+from enum import StrEnum
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ringfence.cli.client import connect
+from ringfence.cli.documents import read_documents
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import emit_text, tell
+from ringfence.cli.output import Column, Format, emit, emit_data, emit_text, tell
+from ringfence.discovery.boundary import Boundary
+from ringfence.model.errors import InputError
 from ringfence.model.words import counted
+
+if TYPE_CHECKING:
+    from ringfence.model.scope import ScopeTree
 
 app = typer.Typer(add_completion=False)
 
+ALL = "all"
+"""The scope of everything in an inventory, where no file tells of scopes."""
+
+
+class DiscoverFormat(StrEnum):
+    """The forms of -o."""
+
+    YAML = "yaml"
+    JSON = "json"
+    TABLE = "table"
+
+
+_COLUMNS = [
+    Column("outcome", itemgetter("outcome")),
+    Column("consumer", itemgetter("consumer")),
+    Column("provider", itemgetter("provider")),
+    Column("service", itemgetter("service")),
+    Column("protocol", itemgetter("protocol")),
+    Column("ports", lambda row: ", ".join(row["ports"])),
+    Column("seen", lambda row: row["evidence"]["conversations"]),
+    Column("why", lambda row: row["reasons"][0].partition(":")[0]),
+]
+
 
 @app.command()
-def discover(
-    scope: Annotated[str, typer.Argument(help="The scope to propose a workspace for.")],
+def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    scope: Annotated[
+        str | None, typer.Argument(help="The scope to propose a workspace for.")
+    ] = None,
     since: SinceOption = "1h",
     until: UntilOption = None,
+    inventory: Annotated[
+        Path | None, typer.Option(help="Of a file by `ringfence inventory export`; no server.")
+    ] = None,
+    flows: Annotated[
+        Path | None, typer.Option(help="Of a file by `ringfence flows export`; no server.")
+    ] = None,
+    scopes: Annotated[
+        list[Path] | None,
+        typer.Option("--scopes", "--policies", help="With files: YAML with the scopes."),
+    ] = None,
+    scope_name: Annotated[
+        str | None,
+        typer.Option("--scope", help="With files: the scope; left out, the one above all."),
+    ] = None,
+    boundary: Annotated[
+        Boundary, typer.Option(help="How finely policies tell ends apart.")
+    ] = Boundary.FINE,
+    ports: Annotated[
+        int, typer.Option(min=1, max=5, help="How far ports are generalised; 1 is not at all.")
+    ] = 2,
+    compress: Annotated[
+        int, typer.Option(min=1, max=5, help="How far policies are joined; 1 is not at all.")
+    ] = 3,
+    exclude: Annotated[
+        str | None, typer.Option(help="A filter: propose nothing for these workloads.")
+    ] = None,
+    approved: Annotated[
+        Path | None,
+        typer.Option(help="A workspace in YAML: say what differs, and keep its clusters."),
+    ] = None,
+    output: Annotated[
+        DiscoverFormat, typer.Option("--output", "-o", help="How to print the proposal.")
+    ] = DiscoverFormat.YAML,
 ) -> None:
     """Print a proposed workspace as YAML on stdout; what was taken for noise goes to stderr.
 
+    -o json and -o table tell of every observed edge: ALLOW, review or noise, and why.
+
+    With --inventory and --flows no server is asked: all that the flows' file tells of is taken,
+    whatever --since. Without --scopes the scope is `all`, everything in the inventory.
+
     Exit code 2 if no connection was observed that needs a policy: there is nothing to go by.
 
-    Example: ringfence discover sock-shop --since 1h > sock-shop.yaml
+    Examples: ringfence discover sock-shop --since 1h > sock-shop.yaml
+
+    ringfence discover --inventory inventory.yaml --flows flows.parquet > all.yaml
     """
-    answer = connect().post(
-        "/discover", {"scope": scope, "since": since, **({"until": until} if until else {})}
-    )
-    emit_text(answer["documents"])
+    asked = {
+        "boundary": str(boundary),
+        "ports": ports,
+        "compress": compress,
+        "exclude": exclude,
+        "approved": _text(approved) if approved else None,
+        "every_edge": output is not DiscoverFormat.YAML,
+    }
+    if inventory and flows:
+        if scope and scope_name:
+            raise InputError("the scope is named twice: leave --scope out")
+        named, answer = _of_files(inventory, flows, scopes or [], scope or scope_name, asked)
+    elif inventory or flows or scopes or scope_name:
+        raise InputError("--inventory and --flows go together, --scopes and --scope with both")
+    elif scope is None:
+        raise InputError("name a scope, or --inventory and --flows to ask no server")
+    else:
+        window = {"since": since, **({"until": until} if until else {})}
+        named, answer = scope, connect().post("/discover", {"scope": scope, **window, **asked})
+    _print(answer, output)
     summary = answer["summary"]
     policies = counted(summary["policies"], "policy", "policies")
     tell(f"{policies} from {counted(summary['edges'], 'edge')}")
     for noise in summary["noise"]:
         said = f"{noise['reason']} ({noise['count']}), such as {noise['example']}"
         tell(f"not proposed: {said}")
+    for change in summary["changes"]:
+        tell(change)
+    for warning in summary["warnings"]:
+        tell(f"note: {warning}")
     if not summary["edges"]:
         tell(
             "warning: no connection was observed in this time; to enforce this workspace would cut"
-            f" everything off in {scope}"
+            f" everything off in {named}"
         )
         raise typer.Exit(2)
+
+
+def _of_files(
+    inventory: Path, flows: Path, scopes: list[Path], wanted: str | None, asked: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The scope, and what the control plane would answer."""
+    from ringfence.cli.recorded import of_files, recorded_flows, recorded_inventory  # noqa: PLC0415
+    from ringfence.control.discover import discover as propose  # noqa: PLC0415
+    from ringfence.control.discovered import answer, wanted_of  # noqa: PLC0415
+    from ringfence.model.ids import ScopeName, WorkspaceName  # noqa: PLC0415
+
+    tree = _tree(scopes)
+    scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
+    held = recorded_inventory(inventory)
+    seen = recorded_flows(flows, held.timeline)
+    with of_files():
+        how = wanted_of(**{name: value for name, value in asked.items() if name != "every_edge"})
+    found = propose(seen, held.timeline, tree, scope, WorkspaceName(scope), how)
+    # Scopes that stand in no file go with the workspace, which means nothing without them.
+    beside = () if scopes else tree.preorder()
+    return scope, answer(found, beside, how.approved, every_edge=asked["every_edge"])
+
+
+def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:
+    match output:
+        case DiscoverFormat.YAML:
+            emit_text(answer["documents"])
+        case DiscoverFormat.JSON:
+            emit_data(answer["report"], Format.JSON)
+        case DiscoverFormat.TABLE:
+            emit(answer["report"]["proposals"], _COLUMNS, Format.TABLE)
+
+
+def _text(path: Path) -> str:
+    ((_, text),) = read_documents([path])
+    return text
+
+
+def _tree(files: list[Path]) -> "ScopeTree":
+    from ringfence.cli.recorded import documents_of, of_files  # noqa: PLC0415
+    from ringfence.model.ids import ScopeName  # noqa: PLC0415
+    from ringfence.model.query import Everything  # noqa: PLC0415
+    from ringfence.model.scope import Scope, ScopeTree  # noqa: PLC0415
+
+    if not files:
+        return ScopeTree([Scope(ScopeName(ALL), None, Everything())])
+    documents = documents_of(files)
+    if not documents.scopes:
+        raise InputError(f"{', '.join(map(str, files))}: no scope is there")
+    with of_files():
+        return ScopeTree(documents.scopes, documents.filters)

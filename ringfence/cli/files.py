@@ -1,8 +1,12 @@
 """What is said of a file or a folder that cannot be read, the same by every command."""
 
+import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ringfence.model.errors import RingfenceError
 
@@ -36,3 +40,24 @@ def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> FileError:
         case UnicodeDecodeError():
             return FileError(f"{path} is not UTF-8: save it as such")
     return FileError(f"cannot read {path}: {error.strerror}")
+
+
+@contextmanager
+def opened(file: Path | None) -> Iterator[BinaryIO]:
+    """Stdout, or a file, which gets its name once it is whole."""
+    try:
+        if file is None:
+            with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) as sink:
+                yield sink
+            return
+        partial = file.with_name(f"{file.name}.partial")
+        try:
+            with partial.open("wb") as sink:
+                yield sink
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write {file or 'stdout'}: {error.strerror or error}") from error

@@ -20,7 +20,10 @@ OK, FAILED, FOUND, USAGE, UNAUTHENTICATED = range(5)
 # Command: (module of ringfence.cli that holds its `app`, what the list of commands says of it).
 COMMANDS = {
     "login": ("login", "Keep the address and token of a control plane for the other commands."),
-    "inventory": ("inventory", "List pods, nodes, Services, namespaces and labelled networks."),
+    "inventory": (
+        "inventory",
+        "List pods, nodes, Services and others; export them with their history.",
+    ),
     "labels": ("labels", "Say what addresses outside Kubernetes are: names and labels."),
     "agents": ("agents", "Show each agent, what it enforces and what it lost."),
     "flows": ("flows", "Search who talked to whom."),
@@ -31,7 +34,7 @@ COMMANDS = {
     "rollback": ("rollback", "Make what a workspace once said its latest version again."),
     "delete": ("delete", "Delete scopes, named filters, address sets and workspaces."),
     "fmt": ("fmt", "Rewrite YAML files in canonical form."),
-    "schema": ("schema", "Print the JSON Schema of scopes and workspaces, for editors."),
+    "schema": ("schema", "Print the JSON Schema of policies or of an inventory, for editors."),
     "lint": (
         "lint",
         "Find policies that are shadowed, too broad, unused, expired or of nobody.",

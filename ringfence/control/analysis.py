@@ -1,8 +1,9 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.contents import Contents
+from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
@@ -38,6 +40,25 @@ class Judged:
     allowed: NDArray[np.bool_]
     deciding: Deciding
     logged: list[list[Decision]]
+
+    @classmethod
+    def blank(cls, count: int, workspaces: Iterable[WorkspaceName]) -> "Judged":
+        """Nothing of so many connections is known yet."""
+        return cls(
+            {name: np.zeros(count, bool) for name in workspaces},
+            np.ones(count, bool),
+            Deciding(count),
+            [[] for _ in range(count)],
+        )
+
+    def spread(self, which: NDArray[np.int64]) -> "Judged":
+        """The same of more connections, each of which is one of these."""
+        return Judged(
+            {name: view[which] for name, view in self.views.items()},
+            self.allowed[which],
+            self.deciding.spread(which),
+            [self.logged[at] for at in which.tolist()],
+        )
 
     @property
     def in_view(self) -> NDArray[np.bool_]:
@@ -72,17 +93,15 @@ async def judge(
     In view are the ends that the workspaces, some of those judged by, govern. A thread judges;
     timeline and names are asked here, for they change on the event loop.
     """
-    count = len(records)
-    judged = Judged(
-        {name: np.zeros(count, bool) for name in workspaces},
-        np.ones(count, bool),
-        Deciding(count),
-        [[] for _ in range(count)],
-    )
+    instants = _instants(judged_by, history)
+    epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
+    chosen, which = _distinct(records, epochs)
+    asked = records.take(chosen)
+    judged = Judged.blank(len(asked), workspaces)
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
         policy_set = judged_by.begun(then.at_ns).ringfence(snapshot, then)
-        connections = connections_of(records.take(rows), snapshot)
+        connections = connections_of(asked.take(rows), snapshot)
         for name, view in judged.views.items():
             view[rows] = _in_view(connections, judged_by.within(snapshot, name))
         layers: list[RuleLayer] = [policy_set, *judged_by.kubernetes(snapshot)]
@@ -95,15 +114,37 @@ async def judge(
                 if decision not in judged.logged[row]:
                     judged.logged[row].append(decision)
 
-    first_ns = records.column("first_ns")
-    instants = _instants(judged_by, history)
-    for rows, snapshot in by_inventory(records, history.timeline, until_ns):
-        epochs = np.searchsorted(instants, first_ns[rows], side="right")
-        for epoch in np.unique(epochs).tolist():
-            some = rows[epochs == epoch]
+    first_ns, epochs = asked.column("first_ns"), epochs[chosen]
+    for rows, snapshot in by_inventory(asked, history.timeline, until_ns):
+        for epoch in np.unique(epochs[rows]).tolist():
+            some = rows[epochs[rows] == epoch]
             then = moment(history.names, history.sets, int(first_ns[some].min()))
             await asyncio.to_thread(work, some, snapshot, then)
-    return judged
+    return judged.spread(which)
+
+
+def _distinct(
+    records: Records, epochs: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Of connections that differ in nothing that is judged the last, and which each one is."""
+    words = [records.column(f"{end}_revision") for end in _ENDS]
+    halves = [records.column(name) for name in ("protocol", "provider_port", "dialled_port")]
+    nodes = records.table["node"].combine_chunks().dictionary_encode().indices
+    columns = [
+        *(records.column(end) for end in _ENDS),
+        *(_octets(word.astype("<u8")) for word in (*words, epochs)),
+        *(_octets(half.astype("<u2")) for half in (*halves, records.translated)),
+        _octets(np.asarray(nodes.fill_null(0)).astype("<i4")),
+    ]
+    _, which = distinct_rows(np.concatenate(columns, axis=1))
+    order = np.argsort(records.column("first_ns"), kind="stable")
+    last = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.intp)
+    last[which[order]] = order
+    return last, which
+
+
+def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    return numbers.view(np.uint8).reshape(len(numbers), -1)
 
 
 def _instants(judged_by: JudgedBy, history: History) -> NDArray[np.int64]:
@@ -149,14 +190,16 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
     )
     kinds = np.array([item.kind is ItemKind.NODE for item in snapshot.items] + [False])
     services = ServiceSockets(snapshot)
+    sockets = [dialled, _octets(protocol), _octets(port.astype("<u2"))]
+    places, which = distinct_rows(np.concatenate(sockets, axis=1))
     dialled_service = [
-        services.at(address.tobytes(), *socket)
-        for address, *socket in zip(dialled, protocol.tolist(), port.tolist(), strict=True)
+        services.at(dialled[at].tobytes(), int(protocol[at]), int(port[at]))
+        for at in places.tolist()
     ]
-    to_service = np.array([one is not None for one in dialled_service], dtype=np.bool_)
+    to_service = np.array([one is not None for one in dialled_service], dtype=np.bool_)[which]
     received = kinds[dialled_item] & (to_service | records.translated)
     node_item = np.where(received, dialled_item, NOWHERE).astype(np.int32)
-    _receive(node_item, dialled_service, records, snapshot)
+    _receive(node_item, dialled_service, which, records, snapshot)
     # A node port whose packet went no further: the provider would have been a backend.
     provider_item[received & ~records.translated] = NOWHERE
     return Connections(
@@ -175,12 +218,14 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
 def _receive(
     node_item: NDArray[np.int32],
     dialled: Sequence[Item | None],
+    which: NDArray[np.int64],
     records: Records,
     snapshot: Snapshot,
 ) -> None:
     """Fill in the nodes that received at load-balancer and external addresses.
 
-    Each translates by itself what comes to it: the node that told of the last hop received it.
+    `dialled` are Services, `which` the one of each connection. Each node translates by itself what
+    comes to it: the node that told of the last hop received it.
     """
     services = (snapshot.items[at].service for at in snapshot.services)
     external = {address for spec in services if spec for address in spec.external_addresses}
@@ -195,7 +240,7 @@ def _receive(
     }
     told = records.column("node")
     for row in rows.tolist():
-        if item := dialled[row]:
+        if item := dialled[which[row]]:
             node_item[row] = nodes.get((item.cluster, told[row]), NOWHERE)
 
 

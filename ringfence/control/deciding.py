@@ -56,3 +56,10 @@ class Deciding:
         if number == len(self.rules):
             self.rules.append(decision)
         return number
+
+    def spread(self, which: NDArray[np.int64]) -> "Deciding":
+        """The same of more connections, each of which is one of these."""
+        more = Deciding(0)
+        more.rules, more._known = self.rules, self._known
+        more.numbers = {role: numbers[which] for role, numbers in self.numbers.items()}
+        return more

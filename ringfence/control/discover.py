@@ -1,40 +1,91 @@
-"""Discovery over what was seen: from the flow store to a proposed workspace."""
+"""Discovery over what was seen: from conversations to a proposed workspace."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow as pa
+import numpy as np
 
-from ringfence.discovery.edges import edges
-from ringfence.discovery.noise import Noise, sift
-from ringfence.discovery.propose import propose
-from ringfence.flows.connections import ServiceSockets, records
+from ringfence.discovery.behaviour import behaviour
+from ringfence.discovery.coverage import Coverage, coverage
+from ringfence.discovery.decide import Decisions, decide
+from ringfence.discovery.ends import Ends
+from ringfence.discovery.excluded import excluded
+from ringfence.discovery.facts import Facts
+from ringfence.discovery.granularity import FINE, Granularity
+from ringfence.discovery.observed import Observed, answered, observe
+from ringfence.discovery.peers import Peers
+from ringfence.discovery.propose import Proposal, propose
+from ringfence.discovery.roles import roles
+from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
 from ringfence.model.policy import Workspace
+from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import Item
 from ringfence.policy.ends import members
 
 
 @dataclass(frozen=True, slots=True)
-class Discovery:
-    """A proposal, how many edges it comes from, and what was left out."""
+class Wanted:
+    """How a proposal is to be: how fine, without which workloads, and beside what is approved."""
 
-    workspace: Workspace
-    edges: int
-    noise: list[Noise]
+    granularity: Granularity = FINE
+    exclude: Query | None = None
+    approved: Workspace | None = None
+
+
+AS_USUAL = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """A proposal, every edge that was observed with what was decided, and how much that covers."""
+
+    proposal: Proposal
+    observed: Observed
+    decisions: Decisions
+    coverage: Coverage
+    ends: Ends
+
+    @property
+    def workspace(self) -> Workspace:
+        """The proposed workspace."""
+        return self.proposal.workspace
 
 
 def discover(
-    hops: pa.Table, timeline: Timeline, tree: ScopeTree, scope: ScopeName, name: WorkspaceName
+    seen: Records,
+    timeline: Timeline,
+    tree: ScopeTree,
+    scope: ScopeName,
+    name: WorkspaceName,
+    wanted: Wanted = AS_USUAL,
 ) -> Discovery:
-    """Propose a workspace for a scope from hops (`store.flows.queries.HOPS`)."""
-    snapshot = timeline.latest()
+    """Propose a workspace for a scope from what was seen."""
 
     def item_of(revision: int) -> Item | None:
         return timeline.revision(RevisionId(revision))[0] if revision else None
 
-    needed, noise = sift(records(hops))
-    found = edges(needed, item_of, ServiceSockets(snapshot))
-    workspace = propose(found, snapshot, scope, members(tree, snapshot, scope), name)
-    return Discovery(workspace, len(found), noise)
+    since = int(seen.column("first_ns").min(initial=np.iinfo(np.int64).max))
+    until = int(seen.column("last_ns").max(initial=0))
+    # Who is gone by now has left conversations, and an address to another.
+    snapshot = timeline.between(since, until + 1) if len(seen) else timeline.latest()
+    within = members(tree, snapshot, scope)
+    ends = Ends(snapshot, within)
+    behaved = behaviour(seen.take(answered(seen)), item_of, snapshot)
+    fixed = wanted.approved.clusters if wanted.approved else ()
+    peers = Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, fixed), item_of)
+    observed = observe(seen, peers, ServiceSockets(snapshot))
+    decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
+    proposal = propose(observed, decisions, ends, scope, name, wanted.granularity)
+    return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)
+
+
+def noise(found: Discovery) -> Iterable[tuple[str, int, str]]:
+    """For each reason of noise: the reason, how many edges, and one of them."""
+    observed, decisions = found.observed, found.decisions
+    _, first, count = np.unique(decisions.deciding, return_index=True, return_counts=True)
+    for at, edges in sorted(zip(first.tolist(), count.tolist(), strict=True)):
+        if decisions.is_noise(at):
+            yield next(iter(decisions.reasons(at))), edges, observed.format(at)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.workload import Item
+from ringfence.model.workload import Item, ItemKind
 
 SLOT_NS = 300 * 10**9
 """Five minutes: what was seen in how many slots of time tells more than how often."""
@@ -53,7 +53,7 @@ def behaviour(
     Positions are those of `snapshot`: of an item that it does not hold, as of an address that
     nobody held, the address stands.
     """
-    numbers = _Numbers(snapshot, item_of)
+    numbers = PeerNumbers(snapshot, item_of)
     consumer = numbers.peers(records, "first_consumer")
     provider = numbers.peers(records, "provider")
     dialled = _joined(records.column("dialled"), records.column("dialled_port"))
@@ -98,7 +98,7 @@ def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:
     return row, code
 
 
-class _Numbers:
+class PeerNumbers:
     """Numbers of peers: positions, and beyond them addresses."""
 
     def __init__(self, snapshot: Snapshot, item_of: Callable[[int], Item | None]) -> None:
@@ -106,6 +106,11 @@ class _Numbers:
         self._item_of = item_of
         self._positions: dict[int, int] = {}
         self._addresses: dict[bytes, int] = {}
+
+    @property
+    def addresses(self) -> list[bytes]:
+        """The addresses that were numbered, in the order of their numbers."""
+        return list(self._addresses)
 
     def peers(self, records: Records, end: str) -> Numbers:
         """The peer at one end of each record."""
@@ -124,7 +129,11 @@ class _Numbers:
     def _position(self, revision: int) -> int:
         if revision not in self._positions:
             item = self._item_of(revision)
-            self._positions[revision] = self._snapshot.position(item.key) if item else NOWHERE
+            self._positions[revision] = (
+                self._snapshot.position(item.key)
+                if item is not None and item.kind is not ItemKind.NETWORK
+                else NOWHERE
+            )
         return self._positions[revision]
 
     def _number(self, address: bytes) -> int:

@@ -76,7 +76,7 @@ def records(hops: pa.Table, *, attendant: bool = False) -> Records:
     _, first = np.unique(np.ascontiguousarray(reached).view("S40").ravel(), return_index=True)
     rows = np.sort(fullest[first])
     if not attendant:
-        rows = rows[~(_about_others(hops) | (column(hops, "carries") > 0))[rows]]
+        rows = rows[~(about_others(hops) | (column(hops, "carries") > 0))[rows]]
     total = dropped[rows] + np.where(translated[rows], at_first[which[rows]], 0).astype(np.uint64)
     return Records(hops.take(pa.array(rows)), total, translated[rows])
 
@@ -85,7 +85,8 @@ def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(numbers.astype(">u8")).view(np.uint8).reshape(-1, 8)
 
 
-def _about_others(hops: pa.Table) -> NDArray[np.bool_]:
+def about_others(hops: pa.Table) -> NDArray[np.bool_]:
+    """Which hops are ICMP errors and the like, that attend what they tell of."""
     protocol, kind = column(hops, "protocol"), column(hops, "provider_port") >> 8
     return np.asarray(
         (protocol == ICMP) & np.isin(kind, _ICMP_ERRORS)

@@ -52,6 +52,7 @@ EXPORT = pa.schema(
         ("first", _TIME),
         ("last", _TIME),
         ("kubernetes_cluster", pa.string()),
+        ("node", pa.string()),
         *_end("consumer"),
         *_end("provider"),
         ("provider_dns_name", pa.string()),
@@ -80,6 +81,8 @@ class Words:
     """The Service dialled, by its revision, address, protocol and port."""
     api_servers: ApiServers
     clusters: list[str]
+    nodes: list[str]
+    """Of agents by their number, the first for none."""
     methods: tuple[str, ...]
 
 
@@ -92,6 +95,7 @@ def export_table(
         "first": pa.array(rows["first_ns"]).cast(_TIME),
         "last": pa.array(rows["last_ns"]).cast(_TIME),
         "kubernetes_cluster": _taken(words.clusters, rows["cluster"]),
+        "node": _taken([name or None for name in words.nodes], rows["agent"]),
         "protocol": _taken([format_protocol(number) for number in range(256)], rows["protocol"]),
         "port": pa.array(rows["provider_port"]),
         "dialled_address": _addresses(rows["dialled"]),

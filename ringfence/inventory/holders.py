@@ -99,12 +99,20 @@ def locate(
     return held
 
 
-def distinct(addresses: NDArray[np.uint8]) -> tuple[pa.FixedSizeBinaryArray, NDArray[np.int64]]:
-    """The distinct ones of addresses, shape (n, 16), and which of them each one is."""
-    packed = pa.py_buffer(np.ascontiguousarray(addresses, dtype=np.uint8))
-    column = pa.Array.from_buffers(pa.binary(16), len(addresses), [None, packed])
+def distinct(rows: NDArray[np.uint8]) -> tuple[pa.FixedSizeBinaryArray, NDArray[np.int64]]:
+    """The distinct ones of rows of octets, such as addresses, and which of them each one is."""
+    packed = pa.py_buffer(np.ascontiguousarray(rows, dtype=np.uint8))
+    column = pa.Array.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, packed])
     encoded = column.dictionary_encode()  # by hashes: sorting would take most of the time
     return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+
+
+def distinct_rows(rows: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """As `distinct`, with a place of each distinct one."""
+    found, which = distinct(rows)
+    places = np.zeros(len(found), dtype=np.intp)
+    places[which] = np.arange(len(rows))
+    return places, which
 
 
 def _only(revisions: NDArray[np.uint64], item_of: Callable[[RevisionId], ItemKey]) -> int:

@@ -1,12 +1,23 @@
-"""Inventories out of files: what `ringfence inventory -o json` prints, read back."""
+"""Inventories out of files, which may be broken or hostile.
 
-from typing import Annotated
+docs/inventory-export.md tells the form. Read are what `ringfence inventory export` writes, and the
+bare list of `ringfence inventory -o json`.
+"""
+
+from dataclasses import dataclass
 
 import msgspec
+import yaml
 
+from ringfence.inventory.file_format import InventoryFile, ItemRecord, ServiceRecord
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.timeline import FOREVER, Life, Timeline
+from ringfence.inventory.yaml_values import yaml_values
+from ringfence.model import labels
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, ItemKey
+from ringfence.model.ids import ClusterId, ItemKey, item_key
+from ringfence.model.instant import parse_instant
 from ringfence.model.protocol import parse_one_protocol
 from ringfence.model.workload import (
     Backend,
@@ -15,91 +26,144 @@ from ringfence.model.workload import (
     ItemKind,
     ServicePort,
     ServiceSpec,
-    ServiceType,
-    TrafficPolicy,
 )
 
-_Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+ALWAYS_NS = -FOREVER
+"""From when an item lived of which the file does not say."""
 
 
-class _ServicePort(msgspec.Struct):
-    name: str
-    protocol: str
-    port: _Port
-    node_port: _Port
+@dataclass(frozen=True)
+class Recorded:
+    """What a file tells, until an instant, epoch ns."""
+
+    timeline: Timeline
+    until_ns: int
+
+    def last(self) -> Snapshot:
+        """What existed in the end."""
+        return self.timeline.at(self.until_ns - 1)
 
 
-class _Backend(msgspec.Struct):
-    service_port: str
-    protocol: str
-    address: str
-    port: _Port
-    serving: bool
-    key: str | None
-
-
-class _Service(msgspec.Struct):
-    type: ServiceType
-    ports: list[_ServicePort]
-    backends: list[_Backend]
-    external_addresses: list[str]
-    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
-    balancer_addresses: list[str] = []
-    source_ranges: list[str] = []
-
-
-class _ContainerPort(msgspec.Struct):
-    name: str
-    protocol: str
-    port: _Port
-
-
-class _Item(msgspec.Struct):
-    key: str
-    kind: ItemKind
-    kubernetes_cluster: str
-    namespace: str
-    name: str
-    addresses: list[str]
-    labels: dict[str, list[str]]
-    node: str
-    host_network: bool
-    containers: list[_ContainerPort]
-    service: _Service | None
+def read_inventory(text: str, file_name: str) -> Recorded:
+    """The history that a file tells; raises InputError with the place of what is wrong."""
+    told = _decode(text, file_name)
+    lives = [_placed(one, at, file_name) for at, one in enumerate(told.items)]
+    last: dict[ItemKey, int] = {}
+    for at in sorted(range(len(lives)), key=lambda at: lives[at].from_ns):
+        life = lives[at]
+        before = last.get(life.item.key)
+        if before is not None and lives[before].to_ns > life.from_ns:
+            raise InputError(
+                f"{file_name}: items[{at}]: {life.item.display} already stands in"
+                f" items[{before}] for the same time: expected `from` and `to` that do not overlap"
+            )
+        last[life.item.key] = at
+    timeline = Timeline()
+    timeline.recall(lives)
+    until_ns = max((life.to_ns for life in lives), default=FOREVER)
+    if told.to is not None:
+        try:
+            until_ns = parse_instant(told.to)
+        except InputError as error:
+            raise InputError(f"{file_name}: to: {error}") from error
+    return Recorded(timeline, until_ns)
 
 
 def read_items(text: str, file_name: str) -> list[Item]:
-    """The items of a file; raises InputError with the place of what is wrong."""
+    """The items of a file as they were in the end; raises InputError as `read_inventory` does."""
+    return list(read_inventory(text, file_name).last().items)
+
+
+def _decode(text: str, file_name: str) -> InventoryFile:
+    """A file in JSON or YAML, with what holds the items all or as a bare list of them."""
     try:
-        return [_read(one) for one in msgspec.json.decode(text, type=list[_Item])]
-    except (msgspec.MsgspecError, InputError, RecursionError) as error:
+        if text.lstrip()[:1] in ("{", "["):
+            found = msgspec.json.decode(text, type=InventoryFile | list[ItemRecord])
+        else:
+            values = yaml_values(text)
+            kind = list[ItemRecord] if isinstance(values, list) else InventoryFile
+            found = msgspec.convert(values, kind, strict=False)  # scalars are texts
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{file_name}: {line}not YAML: {error.problem}") from error
+    except (msgspec.MsgspecError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{file_name}: not an inventory as `ringfence inventory -o json` prints it: {error}"
+            f"{file_name}: not an inventory as `ringfence inventory export` writes it: {error}"
         ) from error
+    return (
+        found if isinstance(found, InventoryFile) else InventoryFile(kind="Inventory", items=found)
+    )
 
 
-def _read(one: _Item) -> Item:
+def _placed(one: ItemRecord, at: int, file_name: str) -> Life:
+    try:
+        return _life(one)
+    except InputError as error:
+        what = f" ({one.name})" if one.name else ""
+        raise InputError(f"{file_name}: items[{at}]{what}: {error}") from error
+
+
+def _life(one: ItemRecord) -> Life:
+    from_ns = parse_instant(one.from_) if one.from_ is not None else ALWAYS_NS
+    to_ns = parse_instant(one.to) if one.to is not None else FOREVER
+    if from_ns >= to_ns:
+        raise InputError(f"expected `from` before `to`: {one.from_}, {one.to}")
+    return Life(from_ns, to_ns, _item(one))
+
+
+def _item(one: ItemRecord) -> Item:
     is_network = one.kind is ItemKind.NETWORK
+    if is_network and len(one.addresses) != 1:
+        raise InputError("expected one block under `addresses` of a network")
+    owner_kind, _, owner = (one.owner or "").rpartition("/")
+    held = {
+        key.lower(): (values,) if isinstance(values, str) else tuple(values)
+        for key, values in one.labels.items()
+    }
+    if labels.KIND not in held:  # by hand, or another program's: filters ask for these
+        said = [
+            (labels.KIND, one.kind.value),
+            (labels.NAME, one.name),
+            (labels.CLUSTER, one.kubernetes_cluster),
+            (labels.NAMESPACE, one.namespace),
+            (labels.NODE, one.node or ""),
+            (labels.OWNER_KIND, owner_kind),
+            (labels.OWNER_NAME, owner),
+            *((labels.ADDRESS, address) for address in one.addresses),
+        ]
+        held = {**labels.make_labels(pair for pair in said if pair[1]), **held}
+    if not owner:
+        owner = next(iter(held.get(labels.OWNER_NAME, ())), one.name)
+    cluster = ClusterId(one.kubernetes_cluster)
     return Item(
-        key=ItemKey(one.key),
+        key=ItemKey(one.key) or item_key(cluster, one.kind, f"{one.namespace}/{one.name}"),
         kind=one.kind,
-        cluster=ClusterId(one.kubernetes_cluster),
+        cluster=cluster,
         namespace=one.namespace,
         name=one.name,
         addresses=() if is_network else tuple(map(parse_address, one.addresses)),
-        labels={key: tuple(values) for key, values in one.labels.items()},
-        node=one.node,
+        labels=held,
+        node=one.node or "",
         host_network=one.host_network,
         containers=tuple(
             ContainerPort(port.name, parse_one_protocol(port.protocol), port.port)
             for port in one.containers
         ),
+        probe_ports=tuple(
+            sorted({(parse_one_protocol(probe.protocol), probe.port) for probe in one.probes})
+        ),
         service=_service(one.service) if one.service else None,
-        network=parse_network(one.addresses[0]) if is_network and one.addresses else None,
+        network=parse_network(one.addresses[0]) if is_network else None,
+        exact_labels=tuple(one.exact_labels),
+        manifest=one.manifest,
+        pod_networks=tuple(map(parse_network, one.pod_networks)),
+        net_admin=one.net_admin,
+        workload_name=owner if one.workload_name is None else one.workload_name,
+        since_ns=parse_instant(one.addresses_since) if one.addresses_since is not None else 0,
     )
 
 
-def _service(one: _Service) -> ServiceSpec:
+def _service(one: ServiceRecord) -> ServiceSpec:
     return ServiceSpec(
         one.type,
         tuple(

@@ -52,6 +52,15 @@ class Change:
     item: Item
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """An item was so in [from_ns, to_ns), epoch ns."""
+
+    from_ns: int
+    to_ns: int
+    item: Item
+
+
 class Timeline:
     """The history of items. Not thread-safe.
 
@@ -85,15 +94,24 @@ class Timeline:
     def load(self, changes: Iterable[Change]) -> None:
         """Take up stored rows, in any order, one per revision, before any event."""
         for change in sorted(changes, key=lambda change: change.from_ns):
-            self._begin(change.item, change.from_ns, change.to_ns, change.revision)
-            if change.to_ns < FOREVER:
-                self._seen[change.key] = [(change.to_ns, None)]
-                continue
-            self._seen[change.key] = [(change.from_ns, change.item)]
-            if change.item.kind is ItemKind.NODE:
-                # Until its agent speaks again a node keeps the addresses it was known by.
-                at = (change.item.cluster, change.item.name)
-                self._reported[at] = change.item.addresses
+            self._take_up(change.item, change.from_ns, change.to_ns, change.revision)
+
+    def recall(self, lives: Iterable[Life]) -> None:
+        """As `load`, of lives that have no revisions yet; those of an item share no instant."""
+        for life in sorted(lives, key=lambda life: life.from_ns):
+            self._take_up(life.item, life.from_ns, life.to_ns)
+
+    def _take_up(
+        self, item: Item, from_ns: int, to_ns: int, revision: RevisionId | None = None
+    ) -> None:
+        self._begin(item, from_ns, to_ns, revision)
+        if to_ns < FOREVER:
+            self._seen[item.key] = [(to_ns, None)]
+            return
+        self._seen[item.key] = [(from_ns, item)]
+        if item.kind is ItemKind.NODE:
+            # Until its agent speaks again a node keeps the addresses it was known by.
+            self._reported[item.cluster, item.name] = item.addresses
 
     def observe(self, at_ns: int, item: Item) -> list[Change]:
         """The item was so from `at_ns` on, until its next known event.
@@ -220,6 +238,12 @@ class Timeline:
                 for address in api_addresses(item)
             )
         return self._api_servers
+
+    def lives(self, query: Query, since_ns: int, until_ns: int) -> list[Life]:
+        """What satisfied the query within [since_ns, until_ns), each life whole."""
+        chosen = self.select_revisions(query, since_ns, until_ns).tolist()
+        rows = [self._row[RevisionId(revision)] for revision in chosen]
+        return [Life(self._from[row], self._to[row], self._items[row]) for row in rows]
 
     def select_revisions(self, query: Query, since_ns: int, until_ns: int) -> NDArray[np.uint64]:
         """The revisions that satisfy the query and lived within [since_ns, until_ns), sorted."""

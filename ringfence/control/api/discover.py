@@ -1,16 +1,21 @@
 """Policies proposed from what was seen."""
 
+import asyncio
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.discover import discover
+from ringfence.control.discovered import answer, wanted_of
 from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
+from ringfence.discovery.boundary import Boundary
+from ringfence.flows.connections import records
 from ringfence.model.ids import ScopeName, WorkspaceName
-from ringfence.policy.document import Documents, format_documents
 from ringfence.store.flows.queries import HOPS
 
 router = APIRouter(tags=["discovery"])
@@ -22,6 +27,12 @@ class DiscoverRequest(BaseModel):
     scope: str
     since: str = "1h"
     until: str | None = None
+    boundary: Boundary = Boundary.FINE
+    ports: int = Field(2, ge=1, le=5)
+    compress: int = Field(3, ge=1, le=5)
+    exclude: str | None = Field(None, description="A filter over workloads.")
+    approved: str | None = Field(None, description="A workspace in YAML.")
+    every_edge: bool = Field(default=False, description="Whether to tell of every observed edge.")
 
 
 class NoiseView(BaseModel):
@@ -38,6 +49,8 @@ class Summary(BaseModel):
     edges: int = Field(description="Distinct edges between workloads that were seen.")
     policies: int
     noise: list[NoiseView]
+    changes: list[str] = Field(description="Against the approved workspace.")
+    warnings: list[str]
 
 
 class DiscoverResponse(BaseModel):
@@ -45,6 +58,7 @@ class DiscoverResponse(BaseModel):
 
     documents: str
     summary: Summary
+    report: dict[str, Any] | None = Field(description="As `ringfence discover -o json` has it.")
 
 
 @router.post("/discover")
@@ -59,15 +73,10 @@ async def propose_policies(
         raise NotFoundError(f"there is no scope {request.scope!r}; see `ringfence scopes list`")
     name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
     hops = await services.flow_store.query(HOPS, {"tenant": principal.tenant, **window})
-    found = discover(hops, services.inventory.timeline, tree, scope, name)
-    return DiscoverResponse(
-        documents=format_documents(Documents(workspaces=(found.workspace,))),
-        summary=Summary(
-            edges=found.edges,
-            policies=len(found.workspace.policies),
-            noise=[
-                NoiseView(reason=one.reason, count=one.count, example=one.example)
-                for one in found.noise
-            ],
-        ),
+    timeline = services.inventory.timeline
+    how = wanted_of(
+        request.boundary, request.ports, request.compress, request.exclude, request.approved
     )
+    found = await asyncio.to_thread(discover, records(hops), timeline, tree, scope, name, how)
+    told = answer(found, (), how.approved, every_edge=request.every_edge)
+    return DiscoverResponse.model_validate(told)

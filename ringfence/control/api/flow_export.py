@@ -11,7 +11,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_search import read_window, revisions_of
 from ringfence.control.api.flow_views import Views, item_of
@@ -21,6 +21,8 @@ from ringfence.flows.connections import Records
 from ringfence.flows.disposition import dispose
 from ringfence.flows.exported import EXPORT, Words, export_table
 from ringfence.flows.formats import FORMATS, Writer
+from ringfence.model.duration import parse_duration
+from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition
 from ringfence.model.keys import parse_filter
 from ringfence.model.query import Everything
@@ -34,6 +36,8 @@ from ringfence.store.flows.exported import (
 from ringfence.store.flows.filter import ENDS, FLOW_KEYS, OF_HOP, Condition, assuming
 
 router = APIRouter(tags=["flows"])
+
+_LEAST_SLOT_SECONDS, _MOST_SLOT_SECONDS = 60, 86_400
 
 
 class ExportFormat(StrEnum):
@@ -50,6 +54,9 @@ class ExportQuery(BaseModel):
     filter: str = "everything"
     since: str = "5m"
     until: str | None = None
+    every: str | None = Field(
+        default=None, description="A row for each conversation and slot of time, such as 5m."
+    )
     format: ExportFormat = ExportFormat.JSONL
 
 
@@ -78,14 +85,23 @@ async def export(
         **condition.parameters,
         "clusters": clusters,
         "agents": told.agents,
+        **({"every": _slot_ns(asked.every)} if asked.every else {}),
     }
-    parts = services.flow_store.streams.rows(exported(where), parameters, EXPORTED)
+    question = exported(where, in_slots=bool(asked.every))
+    parts = services.flow_store.streams.rows(question, parameters, EXPORTED)
     writer = FORMATS[asked.format](EXPORT)
     chunks = _chunks(parts, told, writer)
     # What cannot be asked fails here, while there still is an answer to say so.
     first = await anext(chunks)
     headers = {"Content-Disposition": f'attachment; filename="flows.{asked.format}"'}
     return StreamingResponse(_after(first, chunks), media_type=writer.media_type, headers=headers)
+
+
+def _slot_ns(every: str) -> int:
+    seconds = parse_duration(every)
+    if not _LEAST_SLOT_SECONDS <= seconds <= _MOST_SLOT_SECONDS:
+        raise InputError(f"every {every}: expected from 1m to 1d")
+    return seconds * 10**9
 
 
 class Told:
@@ -105,7 +121,7 @@ class Told:
         revisions = np.unique([rows[f"{end}_revision"] for end in ("first_consumer", "provider")])
         items = {revision: item_of(self._timeline, revision) for revision in revisions.tolist()}
         api_servers = self._timeline.api_servers()
-        words = Words(items, self._views.service, api_servers, self._clusters, METHODS)
+        words = Words(items, self._views.service, api_servers, self._clusters, self._nodes, METHODS)
         return await asyncio.to_thread(self._table, rows, words)
 
     def _table(self, rows: NDArray[Any], words: Words) -> pa.RecordBatch:

@@ -119,6 +119,33 @@ def item_of(timeline: Timeline, revision: int) -> Item | None:
         return None
 
 
+def end_view(
+    item: Item | None,
+    address: Address,
+    process: ProcessView | None,
+    dns_name: str,
+    *,
+    api_server: bool,
+) -> EndView:
+    """An end that the item held, or nobody; `api_server` if one answered there."""
+    labels = {
+        key: list(values)
+        for key, values in labels_of(item, address, api_server=api_server).items()
+        if key == ADDRESS_TYPE or key.startswith(USER_PREFIX)
+    }
+    return EndView(
+        address=format_address(address),
+        name=item.name if item else "",
+        kind=item.kind if item else "",
+        namespace=item.namespace if item else "",
+        owner=item.workload_name if item else "",
+        key=item.key if item else "",
+        process=process,
+        labels=labels,
+        dns_name=dns_name,
+    )
+
+
 def pod_name(timeline: Timeline, cluster: ClusterId, uid: str) -> str:
     """The pod's namespace and name, its uid once it is gone."""
     snapshot = timeline.latest()
@@ -185,24 +212,9 @@ class Views:
         address = Address(row[column])
         item = item_of(self._timeline, row[f"{column}_revision"])
         api_server = self._api_servers.answered(row["kubernetes_cluster"], address, row["last_ns"])
-        labels = {
-            key: list(values)
-            for key, values in labels_of(item, address, api_server=api_server).items()
-            if key == ADDRESS_TYPE or key.startswith(USER_PREFIX)
-        }
         # A drop report has no name; what was dialled is known by the provider's.
         dns_name = "" if column.endswith("consumer") else row.get("provider_dns_name", "")
-        return EndView(
-            address=format_address(address),
-            name=item.name if item else "",
-            kind=item.kind if item else "",
-            namespace=item.namespace if item else "",
-            owner=item.workload_name if item else "",
-            key=item.key if item else "",
-            process=process,
-            labels=labels,
-            dns_name=dns_name,
-        )
+        return end_view(item, address, process, dns_name, api_server=api_server)
 
     def _flow(
         self, hops: list[Row], disposition: str, tunnels: Mapping[tuple[Any, ...], Row]

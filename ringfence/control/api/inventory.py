@@ -1,12 +1,15 @@
 """What exists, or existed at a time."""
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.services import ServicesDep
+from ringfence.inventory.written import write_inventory
 from ringfence.model.address import format_address
 from ringfence.model.ids import RevisionId
 from ringfence.model.keys import parse_filter
@@ -115,6 +118,24 @@ async def list_items(
         _, since_ns, _ = timeline.revision(RevisionId(int(snapshot.revisions[position])))
         items.append(_item(snapshot.items[position], since_ns, held.get(position)))
     return InventoryResponse(items=items, total=len(chosen))
+
+
+@router.get("/inventory/export", response_class=Response)
+async def export_items(
+    services: ServicesDep,
+    filter_text: Annotated[str | None, Query(alias="filter")] = None,
+    since: str = "24h",
+    until: str | None = None,
+) -> Response:
+    """Give all that existed in a time, each item in each of its lives.
+
+    docs/inventory-export.md tells the form, which a file has as well.
+    """
+    window = read_window(services, since, until)
+    wanted = parse_filter(filter_text) if filter_text else Everything()
+    lives = services.inventory.timeline.lives(wanted, window["since"], window["until"])
+    text = await asyncio.to_thread(write_inventory, lives, window["since"], window["until"])
+    return Response(text, media_type="application/json")
 
 
 def _place(item: Item) -> tuple[str, str, str, str]:

@@ -7,34 +7,41 @@ What adds connections up reads this, so that a Service's two hops are not counte
 
 from ringfence.flows.told import TOLD
 from ringfence.store.flows.outside import all_types
-from ringfence.store.flows.queries import HOPS
+from ringfence.store.flows.queries import HOPS, SLOT_HOPS
+
 
 # As `flows.connections.records` has it: the translated hops where there are any, of several to
 # the same provider the fullest, with the drops at the first hop; no tunnels, whose packets are
 # those of what they carry.
-CONVERSATIONS = f"""
+def _conversations(hops: str, by: str) -> str:
+    return f"""
 SELECT * EXCEPT (goes_on, at_first, place)
     REPLACE (if(translated, dropped + at_first, dropped) AS dropped)
 FROM (
     SELECT *, row_number() OVER (
-            PARTITION BY connection, provider_item, provider_port, provider
+            PARTITION BY {by}, provider_item, provider_port, provider
             ORDER BY forward_packets DESC
         ) AS place
     FROM (
-        SELECT *, max(translated) OVER (PARTITION BY connection) AS goes_on,
-            sumIf(dropped, NOT translated) OVER (PARTITION BY connection) AS at_first
+        SELECT *, max(translated) OVER (PARTITION BY {by}) AS goes_on,
+            sumIf(dropped, NOT translated) OVER (PARTITION BY {by}) AS at_first
         FROM (
             SELECT *, (consumer, provider, provider_port)
                 != (first_consumer, dialled, dialled_port) AS translated
-            FROM ({HOPS})
+            FROM ({hops})
         )
     ) WHERE translated OR NOT goes_on
 ) WHERE place = 1 AND carries = 0
 """
+
+
+CONVERSATIONS = _conversations(HOPS, "connection")
 """The columns of HOPS, the last hop's, and `translated`.
 
 Parameters: tenant, since, until (epoch ns).
 """
+SLOT_CONVERSATIONS = _conversations(SLOT_HOPS, "connection, slot")
+"""As CONVERSATIONS, one row for each slot of `every` ns; see `queries.SLOT_HOPS`."""
 
 _SUMS = (
     "forward_packets",

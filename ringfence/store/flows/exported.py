@@ -12,7 +12,7 @@ import numpy as np
 
 from ringfence.flows.dns import LONGEST_NAME
 from ringfence.model.flow import Disposition, Method
-from ringfence.store.flows.conversations import CONVERSATIONS
+from ringfence.store.flows.conversations import CONVERSATIONS, SLOT_CONVERSATIONS
 
 PROCESS_BYTES = 48
 """Of a process's name: 15 bytes, where none of them is UTF-8 thrice as many."""
@@ -22,7 +22,7 @@ METHODS = ("", *Method)
 """By their number in a row."""
 
 _METHODS = ", ".join(f"'{method}'" for method in Method)
-_AGENT = "indexOf({{agents:Array(String)}}, concat(kubernetes_cluster, '/', {end}_node))"
+_AGENT = "indexOf({{agents:Array(String)}}, concat(kubernetes_cluster, '/', {end}node))"
 
 
 def _process(end: str) -> dict[str, tuple[str, str]]:
@@ -37,8 +37,9 @@ def _process(end: str) -> dict[str, tuple[str, str]]:
 _COLUMNS = {
     "connection": ("u8", "connection"),
     "cluster": ("u4", "toUInt32(indexOf({clusters:Array(String)}, kubernetes_cluster) - 1)"),
-    "consumer_agent": ("u4", f"toUInt32({_AGENT.format(end='consumer')})"),
-    "provider_agent": ("u4", f"toUInt32({_AGENT.format(end='provider')})"),
+    "consumer_agent": ("u4", f"toUInt32({_AGENT.format(end='consumer_')})"),
+    "provider_agent": ("u4", f"toUInt32({_AGENT.format(end='provider_')})"),
+    "agent": ("u4", f"toUInt32({_AGENT.format(end='')})"),
     "method": ("u1", f"toUInt8(indexOf([{_METHODS}], method))"),
     "protocol": ("u1", "protocol"),
     "provider_port": ("u2", "provider_port"),
@@ -84,14 +85,16 @@ ORDER BY kubernetes_cluster
 """
 
 
-def exported(where: Mapping[Disposition, str]) -> str:
+def exported(where: Mapping[Disposition, str], *, in_slots: bool = False) -> str:
     """Conversations that satisfy the condition on those of some disposition, as EXPORTED.
 
-    Parameters besides those of HOPS: `clusters`, and `agents`, each written `CLUSTER/NODE`.
+    Parameters besides those of HOPS: `clusters`, and `agents`, each written `CLUSTER/NODE`;
+    `in_slots`, `every` as well, for a row of each slot of time.
     """
+    told_of = SLOT_CONVERSATIONS if in_slots else CONVERSATIONS
     told = ", ".join(f"{column} AS {name}" for name, (_, column) in _COLUMNS.items())
     bits = " + ".join(f"if({where[one]}, {bit}, 0)" for one, bit in DISPOSITION_BITS.items())
     return f"""
-SELECT {told} FROM (SELECT *, toUInt8({bits}) AS dispositions FROM ({CONVERSATIONS}))
+SELECT {told} FROM (SELECT *, toUInt8({bits}) AS dispositions FROM ({told_of}))
 WHERE has({{clusters:Array(String)}}, kubernetes_cluster) AND dispositions > 0
 """

@@ -98,8 +98,19 @@ _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 TUNNEL_COLUMNS = ("tunnel_protocol", "tunnel_consumer", "tunnel_provider", "tunnel_port")
 """The own tuple of the tunnel that carries a hop, the protocol being 0 where none does."""
 
-_OBSERVED = f"""
-SELECT hop, {_SAME}, node, interface,
+
+def _told(slot: str) -> str:
+    """What tells the slot of a row, if anything does."""
+    return f"{slot} AS slot," if slot else ""
+
+
+def _also(slot: str) -> str:
+    return ", slot" if slot else ""
+
+
+def _observed(slot: str = "") -> str:
+    return f"""
+SELECT hop, {_SAME}, node, interface, {_told(slot)}
     min(rank) AS rank, {_REMOTE} AS remote, toUInt64(0) AS dropped,
     max(at_consumer) AS at_consumer, max(at_provider) AS at_provider,
     {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
@@ -114,16 +125,18 @@ SELECT hop, {_SAME}, node, interface,
     max(carries) AS carries, {_LEAST_HOLDERS},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM flows WHERE {_BETWEEN}
-GROUP BY hop, node, interface, remote
+GROUP BY hop, node, interface, remote{_also(slot)}
 """
 
-_DROPPED = f"""
+
+def _dropped(slot: str = "") -> str:
+    return f"""
 SELECT hop, any(connection) AS connection,
     {", ".join(f"any({name}) AS {name}" for name in _TUPLE.split(", "))},
     any(consumer) AS first_consumer, any(consumer_item) AS first_consumer_item,
     any(provider) AS dialled, any(provider_item) AS dialled_item,
     any(provider_port) AS dialled_port, min(node) AS node, toUInt32(0) AS interface,
-    toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
+    {_told(slot)} toUInt8(255) AS rank, true AS remote, sum(packets) AS dropped,
     false AS at_consumer, false AS at_provider,
     {", ".join(f"toUInt64(0) AS {name}" for name in [*_SUMS, "rtt_min_ns"])},
     toUInt16(0) AS forward_flags, toUInt16(0) AS reverse_flags,
@@ -136,8 +149,9 @@ SELECT hop, any(connection) AS connection,
     {", ".join(f"CAST(NULL, 'Nullable(String)') AS {name}" for name in _HOLDERS)},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
 FROM drops WHERE {_BETWEEN} AND rule NOT IN ('{MID_STREAM}', '{NEW_POD}')
-GROUP BY hop
+GROUP BY hop{_also(slot)}
 """
+
 
 # Not remote before remote, then by rank, then the fullest: one number, for tuples compare slowly.
 _MOST_PACKETS = 2**55 - 1
@@ -146,20 +160,24 @@ bitShiftLeft(toUInt64(remote), 63) + bitShiftLeft(toUInt64(rank), 55)
     + toUInt64({_MOST_PACKETS} - least(forward_packets, {_MOST_PACKETS}))
 """
 
-_BY_HOP = f"""
-SELECT hop, {_SAME}, min(remote) AS remote,
+
+def _by_hop(slot: str = "") -> str:
+    return f"""
+SELECT hop, {_SAME}{_also(slot)}, min(remote) AS remote,
     {", ".join(f"argMin({name}, {_PLACE}) AS {name}" for name in _BEST)},
     sum(dropped) AS dropped, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     countIf(at_provider AND NOT at_consumer) > 0 OR countIf(at_provider) > 1 AS reached,
     argMinIf(tunnel, {_PLACE}, tunnel.1 != 0) AS tunnel, max(carries) AS carries,
     {_LEAST_HOLDERS},
     argMinIf(provider_dns_name, {_PLACE}, provider_dns_name != '') AS provider_dns_name,
-    sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}) AS own
-FROM ({_OBSERVED} UNION ALL {_DROPPED})
-GROUP BY hop
+    sipHash64({", ".join(f"any({name})" for name in _TUPLE.split(", "))}{_also(slot)}) AS own
+FROM ({_observed(slot)} UNION ALL {_dropped(slot)})
+GROUP BY hop{_also(slot)}
 """
 
-HOPS = f"""
+
+def _hops(slot: str = "") -> str:
+    return f"""
 SELECT * EXCEPT (
         hop, own, tunnel, {", ".join(_HOLDERS)}, tuple_dropped, tuple_reached, tuple_listed
     )
@@ -173,13 +191,22 @@ FROM (
         sum(dropped) OVER (PARTITION BY own) AS tuple_dropped,
         max(reached) OVER (PARTITION BY own) AS tuple_reached,
         max(NOT remote) OVER (PARTITION BY own) AS tuple_listed
-    FROM ({_BY_HOP})
+    FROM ({_by_hop(slot)})
 )
 WHERE NOT remote OR dropped > 0 AND NOT tuple_listed
 """
+
+
+HOPS = _hops()
 """One row per hop (own tuple, tuple before NAT).
 
 Parameters: tenant, since, until (epoch ns).
+"""
+
+SLOT_HOPS = _hops("intDiv(window_end_ns - 1, {every:Int64})")
+"""As HOPS, one row for each slot of `every` ns, whose number `slot` is, in which its windows ended.
+
+A row adds up the windows of its slot alone, as if that were all the time asked for.
 """
 
 _AT = " OR ".join(
@@ -288,7 +315,7 @@ SELECT {_TUPLE} FROM drops WHERE {_BETWEEN} AND connection IN {{connections:Arra
 # tuple stands under another connection.
 OBSERVATIONS = f"""
 SELECT *, {", ".join(f"{part} AS {name}" for name, part in _PROCESSES.items())}
-FROM ({_OBSERVED})
+FROM ({_observed()})
 WHERE ({_TUPLE}) IN ({_TUPLES}) AND (remote OR connection IN {{connections:Array(UInt64)}})
 LIMIT {{limit:UInt32}}
 """

@@ -7,14 +7,23 @@ from dataclasses import replace
 import pytest
 
 from ringfence.control.analysis import History, judge
-from ringfence.control.discover import Discovery, discover
+from ringfence.control.discover import Discovery, discover, noise
 from ringfence.control.judged import JudgedBy
-from ringfence.discovery.noise import SCAN_TARGETS, Reason
+from ringfence.discovery.reasons import Reason
+from ringfence.discovery.sources import SCAN_TARGETS
 from ringfence.flows.connections import records
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
-from ringfence.model.policy import Action, CidrEnd, ClusterEnd, End, OwnNodeEnd, ServiceEnd
+from ringfence.model.policy import (
+    Action,
+    CidrEnd,
+    ClusterEnd,
+    End,
+    OutsideEnd,
+    OwnNodeEnd,
+    ServiceEnd,
+)
 from ringfence.model.quarantine import QUARANTINE, Quarantine
 from ringfence.model.query import Everything
 from ringfence.model.scope import ScopeTree
@@ -80,7 +89,7 @@ def hops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 
 def proposed(hops: object, scope: ScopeName = SHOP) -> Discovery:
-    return discover(hops, HISTORY, TREE, scope, WorkspaceName(scope))
+    return discover(records(hops), HISTORY, TREE, scope, WorkspaceName(scope))
 
 
 def told(end: End) -> str:
@@ -93,6 +102,8 @@ def told(end: End) -> str:
             return " ".join(str(network) for network in networks)
         case OwnNodeEnd():
             return "own node"
+        case OutsideEnd():
+            return "outside"
         case _:
             return repr(end)
 
@@ -108,34 +119,35 @@ def test_the_applications_proposal(hops: object) -> None:
         for policy in workspace.policies
     }
     assert policies == {
-        "any-to-front-end": ("0.0.0.0/0 ::/0", "service front-end", ["80"]),
+        "outside-to-front-end": ("outside", "service front-end", ["80"]),
         "carts-to-user-db": ("carts", "user-db", ["27017"]),
         "front-end-to-203.0.113.9": ("front-end", "203.0.113.9/32", ["666"]),
         "front-end-to-carts": ("front-end", "service carts", ["80"]),
         "own-node-to-carts": ("own node", "carts", ["9100"]),
-        "probes-to-front-end": ("own node", "front-end", ["8079"]),
+        "probes": ("own node", "front-end", ["8079"]),
     }
     assert {cluster.name: str(cluster.query) for cluster in workspace.clusters} == {
         name: f'kubernetes.namespace = "sock-shop" and kubernetes.label.name = "{name}"'
         for name in ("carts", "front-end", "user-db")
     }
     assert workspace.catch_all.inbound is workspace.catch_all.outbound is Action.DENY
-    described = {str(policy.id): policy.description for policy in workspace.policies}
-    assert described["carts-to-user-db"].startswith("7 connections seen from 2030-03-17T")
+    (told_of,) = (one.evidence for one in workspace.policies if one.id == "carts-to-user-db")
+    assert told_of is not None
+    assert (told_of.conversations, told_of.sources, told_of.intervals) == (7, 1, 1)
 
 
 def test_the_nodes_proposal(hops: object) -> None:
     workspace = proposed(hops, ScopeName("nodes")).workspace
-    assert [str(policy.id) for policy in workspace.policies] == ["any-to-front-end"]
+    assert [str(policy.id) for policy in workspace.policies] == ["outside-to-front-end"]
     assert workspace.catch_all.inbound is Action.DENY
     assert workspace.catch_all.outbound is Action.ALLOW
 
 
 def test_noise_is_told_with_its_reason(hops: object) -> None:
-    noise = {one.reason: (one.count, one.example) for one in proposed(hops).noise}
-    assert noise[Reason.SCAN][0] == SCAN_TARGETS
-    assert noise[Reason.REFUSED] == (1, f"{FRONT} → {DB} TCP 9")
-    assert set(noise) == {Reason.SCAN, Reason.REFUSED}
+    told = {reason: (count, example) for reason, count, example in noise(proposed(hops))}
+    assert told[Reason.SCAN][0] == SCAN_TARGETS
+    assert told[Reason.REFUSED] == (1, "front-end → user-db TCP 9")
+    assert set(told) == {Reason.SCAN, Reason.REFUSED, Reason.PROBE}
 
 
 async def test_the_proposal_reads_back_and_allows_what_it_came_from(hops: object) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.cli.flows.export import WriteError, _opened
+from ringfence.cli.files import FileError, opened
 
 TO_STDOUT = """
-from ringfence.cli.flows.export import WriteError, _opened
+from ringfence.cli.files import FileError, opened
 try:
-    with _opened(None) as sink:
+    with opened(None) as sink:
         sink.write(b"flow")
-except WriteError as error:
+except FileError as error:
     raise SystemExit(str(error))
 """
 
@@ -29,10 +29,10 @@ def test_a_full_disk_behind_stdout_is_said_in_a_line() -> None:
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "flows"
-    with _opened(file) as sink:
+    with opened(file) as sink:
         sink.write(b"flow")
         assert not file.exists()
     assert file.read_bytes() == b"flow"
-    with pytest.raises(WriteError, match="No such file"), _opened(tmp_path / "none" / "flows"):
+    with pytest.raises(FileError, match="No such file"), opened(tmp_path / "none" / "flows"):
         pass
     assert list(tmp_path.iterdir()) == [file]

@@ -1,0 +1,198 @@
+"""Records of analysis as JSON, hundreds of thousands a second: by columns, not row by row.
+
+They read as `control.api.analysis.RecordView` has them.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ringfence.control.analysis import Judged
+from ringfence.control.api.flow_views import ProcessView, ServiceView, Views, end_view, item_of
+from ringfence.control.api.why import decision_response
+from ringfence.flows.connections import Records
+from ringfence.inventory.holders import distinct_rows
+from ringfence.inventory.timeline import Timeline
+from ringfence.model.address import Address
+from ringfence.model.flow import Category
+from ringfence.model.protocol import format_protocol
+from ringfence.model.verdict import Decision
+
+_AT_ONCE = 32_768
+_BETWEEN = ",\n"
+_TCP_FLAGS = '"flags":[],"syn":0,"fin":0,"rst":0'
+"""Which files do not tell."""
+
+
+class RecordTexts:
+    """Writes records of conversations that were judged; `dispositions` are as people see them."""
+
+    def __init__(
+        self, seen: Records, judged: Judged, dispositions: NDArray[np.str_], timeline: Timeline
+    ) -> None:
+        self._seen, self._judged, self._dispositions = seen, judged, dispositions
+        self._timeline, self._views = timeline, Views(timeline)
+
+    def of(self, category: Category, rows: NDArray[np.intp]) -> Iterator[str]:
+        """The records of some conversations of one category, many at a time, commas between."""
+        for start in range(0, len(rows), _AT_ONCE):
+            at = rows[start : start + _AT_ONCE]
+            some = self._seen.take(at)
+            records = _joined(
+                f'{{"category":"{category}","flow":{{"consumer":',
+                self._ends(some, "consumer", "first_consumer"),
+                ',"provider":',
+                self._ends(some, "provider", "provider"),
+                *_traffic(some),
+                ',"service":',
+                self._services(some),
+                ',"disposition":"',
+                pa.array(self._dispositions[at].astype(object), pa.string()),
+                '","related":[]},',
+                self._decided(at),
+                "}" + _BETWEEN,
+            )
+            yield records.buffers()[2].to_pybytes().decode().removesuffix(_BETWEEN)
+
+    def _ends(self, some: Records, name: str, column: str) -> pa.Array:
+        """What is told of one end."""
+        addresses, revisions = some.column(column), some.column(f"{column}_revision")
+        api_servers = self._timeline.api_servers().among(
+            some.column("kubernetes_cluster"), addresses, some.column("last_ns")
+        )
+        pids = some.column(f"{name}_pid")
+        words = [some.table[f"{name}_{part}"].combine_chunks() for part in _PROCESS]
+        if name == "provider":
+            words.append(some.table["provider_dns_name"].combine_chunks())
+
+        def write(row: int) -> str:
+            item = item_of(self._timeline, int(revisions[row]))
+            process, container, *found_by = (word[row].as_py() for word in words)
+            pid = int(pids[row])
+            held = ProcessView(name=process, pid=pid, container=container) if pid else None
+            address, dns_name = Address(addresses[row].tobytes()), "".join(found_by)
+            view = end_view(item, address, held, dns_name, api_server=bool(api_servers[row]))
+            return _json(view.model_dump(mode="json"))
+
+        return _written(write, addresses, revisions, pids, api_servers, *map(_codes, words))
+
+    def _services(self, some: Records) -> pa.Array:
+        names = ("dialled_revision", "dialled", "protocol", "dialled_port")
+        revisions, addresses, protocols, ports = map(some.column, names)
+
+        def write(row: int) -> str:
+            socket = addresses[row].tobytes(), int(protocols[row]), int(ports[row])
+            item = self._views.service(int(revisions[row]), *socket)
+            if item is None:
+                return "null"
+            view = ServiceView(namespace=item.namespace, name=item.name, key=item.key)
+            return _json(view.model_dump())
+
+        return _written(write, revisions, addresses, protocols, ports)
+
+    def _decided(self, at: NDArray[np.intp]) -> pa.Array:
+        """The deciding rules, those that log, and the verdict, without the braces around."""
+        numbers = {role: of[at] for role, of in self._judged.deciding.numbers.items()}
+        rules = [*self._judged.deciding.rules, None]  # nobody's number, -1, finds the last one
+        logged: dict[tuple[Decision, ...], int] = {}
+        logging = [
+            logged.setdefault(tuple(self._judged.logged[row]), len(logged)) for row in at.tolist()
+        ]
+        allowed, by = self._judged.allowed[at], list(logged)
+
+        def write(row: int) -> str:
+            deciding = {role: told_decision(rules[of[row]]) for role, of in numbers.items()}
+            told = {
+                "deciding": deciding,
+                "logged": [told_decision(one) for one in by[logging[row]]],
+                "allowed": bool(allowed[row]),
+            }
+            return _json(told)[1:-1]
+
+        return _written(write, *numbers.values(), np.array(logging, dtype=np.int64), allowed)
+
+
+_PROCESS = ("process", "container")
+
+
+def told_decision(decision: Decision | None) -> dict[str, Any] | None:
+    """A decision as the API tells it."""
+    return decision_response(decision).model_dump(mode="json") if decision else None
+
+
+def _traffic(some: Records) -> Iterator[str | pa.Array]:
+    """What is counted and dated, between the ends and the Service."""
+    protocols = some.column("protocol")
+    methods, ids = (some.table[name].combine_chunks() for name in ("method", "connection_id"))
+    yield ',"protocol":"'
+    yield _written(lambda row: format_protocol(int(protocols[row])), protocols)
+    yield '","port":'
+    yield some.table["provider_port"]
+    yield ',"consumer_ports":[],"method":'
+    yield _quoted(methods)
+    for way in ("forward", "reverse"):
+        yield f',"{way}":{{"packets":'
+        yield some.table[f"{way}_packets"]
+        yield ',"bytes":'
+        yield some.table[f"{way}_bytes"]
+        yield f',{_TCP_FLAGS},"retransmitted":'
+        yield some.table[f"{way}_retransmitted"]
+        yield "}"
+    for name in ("opened", "answered", "refused"):
+        yield f',"{name}":'
+        yield some.table[name]
+    yield ',"dropped":'
+    yield pa.array(some.dropped)
+    yield ',"carries":0,"rtt":'
+    samples = some.column("rtt_samples")
+    mean = some.column("rtt_sum_ns") // np.maximum(samples, 1)
+    least = some.table["rtt_min_ns"]
+    told = _joined(
+        '{"samples":', pa.array(samples), ',"min_ns":', least, ',"mean_ns":', pa.array(mean), "}"
+    )
+    yield pc.if_else(pa.array(samples > 0), told, "null")
+    for name in ("first", "last"):
+        yield f',"{name}":"'
+        yield _times(some.column(f"{name}_ns"))
+        yield '"'
+    yield ',"connection":'
+    yield _quoted(ids)
+
+
+def _joined(*parts: str | pa.Array) -> pa.Array:
+    """Texts, and columns of texts or numbers, one after the other in every row."""
+    texts = [part if isinstance(part, str) else part.cast(pa.string()) for part in parts]
+    found = pc.binary_join_element_wise(*texts, "")
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def _written(write: Callable[[int], str], *columns: NDArray[Any]) -> pa.Array:
+    """A text for each row; `write` is asked for one row of all that have the same values."""
+    octets = [np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns]
+    places, which = distinct_rows(np.concatenate(octets, axis=1))
+    texts = pa.array([write(row) for row in places.tolist()], pa.string())
+    return texts.take(pa.array(which))
+
+
+def _codes(words: pa.Array) -> NDArray[np.int32]:
+    return np.asarray(words.dictionary_encode().indices)
+
+
+def _quoted(words: pa.Array) -> pa.Array:
+    return _written(lambda row: _json(words[row].as_py()), _codes(words))
+
+
+def _times(at_ns: NDArray[np.int64]) -> pa.Array:
+    """As `control.api.times.format_time` has them."""
+    written = np.datetime_as_string((at_ns // 10**6).astype("datetime64[ms]"), timezone="UTC")
+    return pa.array(written.astype(object), pa.string())
+
+
+def _json(value: Any) -> str:
+    """In ASCII: names may be hostile."""
+    return json.dumps(value, separators=(",", ":"))

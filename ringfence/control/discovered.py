@@ -1,0 +1,134 @@
+"""What discovery found, for programs to read: each observed edge with its outcome and reasons."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ringfence.control.discover import Discovery, Wanted, noise
+from ringfence.discovery.boundary import Boundary
+from ringfence.discovery.changes import changes
+from ringfence.discovery.drafts import confidence
+from ringfence.discovery.granularity import Granularity
+from ringfence.discovery.observed import DIRECT
+from ringfence.discovery.peers import name_of
+from ringfence.model.errors import InputError
+from ringfence.model.instant import format_instant
+from ringfence.model.keys import parse_filter
+from ringfence.model.policy import Workspace
+from ringfence.model.protocol import WITH_PORTS, format_protocol
+from ringfence.model.scope import Scope
+from ringfence.policy.document import (
+    Documents,
+    format_documents,
+    parse_documents,
+    workspace_spec,
+)
+
+
+def wanted_of(
+    boundary: str, ports: int, compress: int, exclude: str | None, approved: str | None
+) -> Wanted:
+    """How a proposal is to be, out of a request; raises InputError."""
+    query = parse_filter(exclude) if exclude else None
+    held = parse_documents(approved, "approved").workspaces if approved else ()
+    if approved and len(held) != 1:
+        raise InputError(f"approved: one workspace is wanted here, and there are {len(held)}")
+    fineness = Granularity(Boundary(boundary), ports, compress)
+    return Wanted(fineness, query, held[0] if held else None)
+
+
+def answer(
+    found: Discovery, beside: Sequence[Scope], approved: Workspace | None, *, every_edge: bool
+) -> dict[str, Any]:
+    """A proposal in YAML, with these scopes, and what to tell of it."""
+    return {
+        "documents": format_documents(Documents(tuple(beside), (found.workspace,))),
+        "summary": {
+            "policies": len(found.workspace.policies),
+            "edges": found.coverage.edges,
+            "noise": [
+                {"reason": reason, "count": count, "example": example}
+                for reason, count, example in noise(found)
+            ],
+            "changes": list(map(str, changes(approved, found.workspace))) if approved else [],
+            "warnings": list(found.coverage.sentences()),
+        },
+        "report": report(found) if every_edge else None,
+    }
+
+
+def report(found: Discovery) -> dict[str, Any]:
+    """The proposal, every observed edge, the roles, and what all of it rests on."""
+    return {
+        "workspace": {"name": found.workspace.name, **workspace_spec(found.workspace)},
+        "proposals": list(_proposals(found)),
+        "roles": list(_roles(found)),
+        "coverage": coverage_of(found),
+        "warnings": list(found.coverage.sentences()),
+    }
+
+
+def coverage_of(found: Discovery) -> dict[str, Any]:
+    """How much of what there is was seen."""
+    covered = found.coverage
+    return {
+        "workloads": covered.workloads,
+        "observed_a_day": covered.observed_a_day,
+        "silent": covered.silent,
+        "share": round(covered.share, 4),
+        "span_seconds": covered.span_ns // 10**9,
+        "edges": covered.edges,
+        "allowed": covered.decided,
+        "unseen_edges": round(covered.unseen_edges, 4),
+        "unseen_next_conversation": round(covered.unseen_next, 6),
+        "would_block": round(covered.would_block, 6),
+    }
+
+
+def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
+    seen, decisions, policies = found.observed, found.decisions, found.proposal.policies
+    told = seen.by_route
+    for route, edge in enumerate(seen.route_edge.tolist()):
+        front, port = int(seen.route_front[route]), int(seen.port[edge])
+        protocol = int(seen.protocol[edge])
+        service = seen.fronts[front] if front != DIRECT else None
+        yield {
+            "outcome": str(decisions.outcome[edge]),
+            "consumer": name_of(seen.peers[int(seen.consumer[edge])]),
+            "provider": name_of(seen.peers[int(seen.provider[edge])]),
+            "service": f"{service.namespace}/{service.name}" if service else None,
+            "protocol": format_protocol(protocol),
+            "ports": [str(port)] if protocol in WITH_PORTS else [],
+            "policy": policies.get(route),
+            "evidence": {
+                "conversations": int(told.conversations[route]),
+                "failures": int(told.failures[route]),
+                "intervals": int(told.intervals[route]),
+                "sources": int(told.sources[route]),
+                "bytes": int(told.bytes[route]),
+                "first": format_instant(int(told.first_ns[route])),
+                "last": format_instant(int(told.last_ns[route])),
+                "confidence": confidence(int(told.intervals[route]), int(told.sources[route])),
+            },
+            "reasons": [str(reason) for reason in decisions.reasons(edge)],
+        }
+
+
+def _roles(found: Discovery) -> Iterator[dict[str, Any]]:
+    roles, items = found.observed.peers.roles, found.observed.peers.snapshot.items
+    for role in roles:
+        yield {
+            "name": role.cluster.name,
+            "query": str(role.cluster.query),
+            "members": [
+                {"key": items[at].key, "confidence": round(roles.confidence(at), 3)}
+                for at in role.members
+            ],
+            "candidates": [
+                {
+                    "query": str(one.query),
+                    "precision": round(one.precision, 3),
+                    "recall": round(one.recall, 3),
+                }
+                for one in role.candidates
+            ],
+        }

@@ -1,0 +1,152 @@
+"""Named policies of what every cluster needs: DNS, probes, the API server and time."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.decide import Decisions
+from ringfence.discovery.drafts import Draft
+from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
+from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
+from ringfence.discovery.facts import RESOLVERS
+from ringfence.discovery.observed import Observed
+from ringfence.discovery.reasons import Reason
+from ringfence.model.address import host_network
+from ringfence.model.ids import ScopeName
+from ringfence.model.policy import (
+    ApiServerEnd,
+    CidrEnd,
+    FilterEnd,
+    OwnNodeEnd,
+    ScopeEnd,
+    ServiceEnd,
+)
+from ringfence.model.protocol import TCP, UDP
+
+_API_PORT = 443
+_DNS_PORT, _NTP_PORT = 53, 123
+
+
+def core(observed: Observed, decisions: Decisions, ends: Ends, scope: ScopeName) -> list[Draft]:
+    """One draft or few for each core service that was seen, and for declared probes."""
+    making = _Core(observed, decisions, ends, scope)
+    if ends.only_nodes:
+        return []
+    return [
+        *making.dns(),
+        *making.probes(),
+        *making.api_server(),
+        *making.kubelets(),
+        *making.time(),
+    ]
+
+
+class _Core:
+    def __init__(
+        self, observed: Observed, decisions: Decisions, ends: Ends, scope: ScopeName
+    ) -> None:
+        self._observed, self._decisions, self._ends = observed, decisions, ends
+        self._scope = NamedEnd(scope, ScopeEnd(scope))
+
+    def dns(self) -> Iterator[Draft]:
+        """Resolvers turn to TCP when an answer is too long (RFC 7766), so both are let pass."""
+        edges = self._edges(Reason.DNS)
+        fronts = sorted(
+            {
+                (one.namespace, one.name)
+                for one in self._services()
+                if (one.namespace, one.name) in RESOLVERS
+            }
+        )
+        for namespace, name in fronts if len(edges) else ():
+            provider = NamedEnd(name, ServiceEnd(namespace, name))
+            for protocol, said in ((UDP, "dns"), (TCP, "dns-tcp")):
+                ports = frozenset({_DNS_PORT})
+                known = frozenset(edges.tolist())
+                yield Draft(self._scope, provider, protocol, ports, known, name=said)
+        yield from self._outside(edges, "dns-upstream", _DNS_PORT)
+
+    def probes(self) -> Iterator[Draft]:
+        """From the own node: what pods declare, whether it was seen or not, and what was seen."""
+        seen, peers = self._observed, self._observed.peers
+        wanted: dict[int, set[tuple[int, int]]] = {
+            number: set(role.probe_ports) for number, role in enumerate(peers.roles)
+        }
+        edges = self._edges(Reason.PROBE)
+        for edge in edges.tolist():
+            if seen.seen.conversations[edge]:
+                socket = int(seen.protocol[edge]), int(seen.port[edge])
+                wanted.setdefault(int(seen.provider[edge]), set()).add(socket)
+        alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        for number, its in wanted.items():
+            if its and self._ends.inside(peers[number]):
+                alike.setdefault(tuple(sorted(its)), []).append(number)
+        for sockets, numbers in sorted(alike.items()):
+            for protocol in sorted({one for one, _ in sockets}):
+                ports = frozenset(port for one, port in sockets if one == protocol)
+                mine = np.isin(seen.provider[edges], numbers)
+                known = frozenset(edges[mine].tolist())
+                own = NamedEnd("own-node", OwnNodeEnd())
+                yield Draft(own, self._roles(numbers), protocol, ports, known, name="probes")
+
+    def api_server(self) -> Iterator[Draft]:
+        """The workloads that talk to it."""
+        edges = self._edges(Reason.API_SERVER)
+        numbers = self._inside(self._observed.consumer[edges])
+        if numbers:
+            provider = NamedEnd("api-server", ApiServerEnd())
+            known = frozenset(edges.tolist())
+            ports = frozenset({_API_PORT})
+            yield Draft(self._roles(numbers), provider, TCP, ports, known, name="api-server")
+
+    def kubelets(self) -> Iterator[Draft]:
+        """The workloads that ask nodes for their figures; between nodes it is a fail-safe."""
+        seen, peers = self._observed, self._observed.peers
+        edges = self._edges(Reason.KUBELET)
+        edges = edges[~peers.which(Nodes, OwnNode)[seen.consumer[edges]]]
+        numbers = self._inside(seen.consumer[edges])
+        edges = edges[np.isin(seen.consumer[edges], numbers)]
+        for number in np.unique(seen.provider[edges]).tolist():
+            mine = edges[seen.provider[edges] == number]
+            consumer, provider = self._roles(numbers), self._ends.of(peers[number])
+            ports, known = frozenset(seen.port[mine].tolist()), frozenset(mine.tolist())
+            yield Draft(consumer, provider, TCP, ports, known, name="kubelets")
+
+    def time(self) -> Iterator[Draft]:
+        """The clocks outside, each by its address."""
+        yield from self._outside(self._edges(Reason.NTP), "ntp", _NTP_PORT)
+
+    def _outside(self, edges: Numbers, name: str, port: int) -> Iterator[Draft]:
+        seen, peers = self._observed, self._observed.peers
+        to_outside = edges[peers.which(Outside)[seen.provider[edges]]]
+        numbers = self._inside(seen.consumer[to_outside])
+        to_outside = to_outside[np.isin(seen.consumer[to_outside], numbers)]
+        if not len(to_outside):
+            return
+        hosts = {peers[number] for number in np.unique(seen.provider[to_outside]).tolist()}
+        blocks = sorted(host_network(one.address) for one in hosts if isinstance(one, Outside))
+        provider = NamedEnd(name, CidrEnd(tuple(blocks)))
+        known = frozenset(to_outside.tolist())
+        yield Draft(self._roles(numbers), provider, UDP, frozenset({port}), known, name=name)
+
+    def _edges(self, reason: Reason) -> Numbers:
+        return np.flatnonzero(self._decisions.of(reason))
+
+    def _inside(self, peers: Numbers) -> list[int]:
+        found = np.unique(peers).tolist()
+        return [one for one in found if self._ends.inside(self._observed.peers[one])]
+
+    def _services(self) -> Iterable[ServiceFront]:
+        snapshot = self._observed.peers.snapshot
+        for at in snapshot.services:
+            item = snapshot.items[at]
+            yield ServiceFront(item.cluster, item.namespace, item.name, from_outside=False)
+
+    def _roles(self, numbers: list[int]) -> NamedEnd:
+        """Some peers as one end."""
+        peers = [self._observed.peers[number] for number in numbers]
+        if len(peers) == 1:
+            return self._ends.of(peers[0])
+        queries = [query for one in peers if (query := query_of(one)) is not None]
+        return NamedEnd("several", FilterEnd(joined(queries)))

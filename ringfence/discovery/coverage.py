@@ -1,0 +1,111 @@
+"""How much of what there is was seen: whether the data is enough to decide by."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ringfence.discovery.decide import ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS, Decisions
+from ringfence.discovery.ends import Ends
+from ringfence.discovery.observed import Observed
+from ringfence.discovery.reasons import Outcome
+from ringfence.model.words import counted
+
+DAY_NS = 86_400 * 10**9
+ENOUGH_NS = DAY_NS * 95 // 100
+"""What counts as a day: a window of a day begins and ends with some conversation within it."""
+_HELD_OUT = 0.2
+"""The share of the time, at its end, that a discovery from the rest is tried on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Of a scope's workloads and edges, from what was seen of them.
+
+    `unseen_edges` estimates the share of all edges that was not seen, `unseen_next` that of the
+    next conversation's being one on such an edge, `would_block` is the share of the conversations
+    of the last fifth that a discovery from what went before would have blocked.
+    """
+
+    workloads: int
+    observed_a_day: int
+    silent: int
+    span_ns: int
+    edges: int
+    decided: int
+    unseen_edges: float
+    unseen_next: float
+    would_block: float
+
+    @property
+    def share(self) -> float:
+        """The share of the workloads that were observed long enough."""
+        return self.observed_a_day / self.workloads if self.workloads else 0.0
+
+    def sentences(self) -> Iterator[str]:
+        """What is not enough, in plain words."""
+        short = self.workloads - self.observed_a_day
+        if short:
+            verb = "has" if self.workloads == 1 else "have"
+            yield (
+                f"{short} of {counted(self.workloads, 'workload')} {verb} been observed for less"
+                " than a day; deployments on a schedule are not covered"
+            )
+        if self.silent:
+            yield f"{self.silent} of them had no conversation at all"
+        if self.unseen_edges:
+            yield f"about {self.unseen_edges:.1%} of all edges have not been seen yet"
+        yield (
+            f"by what came before, {self.would_block:.2%} of the last fifth's conversations would"
+            " have been blocked"
+        )
+
+
+def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
+    """What is covered of the workloads that a workspace decides over."""
+    seen, peers = observed.seen, observed.peers
+    inside = [number for number in range(len(peers.roles)) if ends.inside(peers[number])]
+    first, last = _spans(observed)
+    spans = np.maximum(last - first, 0)[inside]
+    kept = decisions.outcome != Outcome.NOISE
+    intervals = seen.intervals[kept]
+    once, twice = int((intervals == 1).sum()), int((intervals == 2).sum())  # noqa: PLR2004
+    # Chao's estimate, with intervals for samples; and Good and Turing's of the next conversation.
+    missing = once * (once - 1) / (2 * (twice + 1))
+    total = int(seen.conversations[kept].sum())
+    single = int((seen.conversations[kept] == 1).sum())
+    edges = int(kept.sum())
+    return Coverage(
+        workloads=len(inside),
+        observed_a_day=int((spans >= ENOUGH_NS).sum()),
+        silent=int((last[inside] == 0).sum()),
+        span_ns=max(observed.until_ns - observed.since_ns, 0),
+        edges=edges,
+        decided=int((decisions.outcome == Outcome.ALLOW).sum()),
+        unseen_edges=missing / (missing + edges) if edges else 1.0,
+        unseen_next=single / total if total else 1.0,
+        would_block=_held_out(observed, decisions),
+    )
+
+
+def _spans(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
+    """From when to when each peer was seen at either end, 0 to 0 for never."""
+    count = len(observed.peers)
+    first = np.full(count, np.iinfo(np.int64).max)
+    last = np.zeros(count, dtype=np.int64)
+    for end in (observed.consumer, observed.provider):
+        np.minimum.at(first, end, observed.seen.first_ns)
+        np.maximum.at(last, end, observed.seen.last_ns)
+    return np.where(last > 0, first, 0), last
+
+
+def _held_out(observed: Observed, decisions: Decisions) -> float:
+    """The share of the last part's allowed conversations on edges that were not known before."""
+    seen = observed.seen
+    allowed = decisions.outcome == Outcome.ALLOW
+    known = (observed.early.conversations >= ENOUGH_CONVERSATIONS) & (
+        observed.early.intervals >= ENOUGH_INTERVALS
+    )
+    late = np.maximum(seen.conversations - observed.early.conversations, 0)
+    total = int(late[allowed].sum())
+    return int(late[allowed & ~known].sum()) / total if total else 0.0

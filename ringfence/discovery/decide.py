@@ -1,0 +1,209 @@
+"""Where each observed edge ends: as ALLOW, as review, or as noise, and why.
+
+Rules are asked in one order and the first that holds decides. What is noise by itself comes first,
+then core services, then suspicion by source, then how much was seen.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.edges import Nodes, Outside, OwnNode
+from ringfence.discovery.facts import API_SERVER, RESOLVERS, Facts
+from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.peers import Anybody, Named
+from ringfence.discovery.reasons import Outcome, Reason
+from ringfence.discovery.sources import Suspicion, suspect
+from ringfence.model.address import Address, format_address
+from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
+
+ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS = 3, 2
+"""With less an edge goes to review, unless something else speaks for it."""
+EPHEMERAL = 32768
+"""The first port that Linux gives to clients (net.ipv4.ip_local_port_range)."""
+_DNS_PORT, _NTP_PORT = 53, 123
+_API_PORT = 6443
+_KUBELET_PORTS = (10250, 10255, 10256, 2379, 2380)
+"""Kubelet, kube-proxy's health and etcd: at nodes these are fail-safes, which need no policy."""
+_METADATA = frozenset({"169.254.169.254", "fd00:ec2::254"})
+_BROADCAST = "255.255.255.255"
+_REASONS = tuple(Reason)
+_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """For each edge an outcome and the reasons for it, the deciding one first."""
+
+    outcome: NDArray[np.str_]
+    deciding: Numbers
+    suspicion: Suspicion
+    referred: Mask
+
+    def reasons(self, edge: int) -> Iterator[Reason]:
+        """Why the edge ended so, and what else speaks for or against it."""
+        first = _REASONS[self.deciding[edge]]
+        yield first
+        besides = {
+            Reason.ALONE: self.suspicion.alone,
+            Reason.BYPASS: self.suspicion.bypass,
+            Reason.FOREIGN: self.suspicion.foreign,
+            Reason.FAN_OUT: self.suspicion.fan_out,
+            Reason.LATE: self.suspicion.late,
+            Reason.DECLARED: self.referred,
+        }
+        if self.outcome[edge] != Outcome.NOISE:
+            yield from (one for one, held in besides.items() if held[edge] and one is not first)
+
+    def is_noise(self, edge: int) -> bool:
+        """Whether the edge is noise."""
+        return bool(self.outcome[edge] == Outcome.NOISE)
+
+    def of(self, *reasons: Reason) -> Mask:
+        """The edges that were decided for one of these reasons."""
+        return np.isin(self.deciding, [_NUMBER[reason] for reason in reasons])
+
+
+def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> Decisions:
+    """Decide over every edge; `excluded` are those that nobody wants to see proposed."""
+    deciding = np.full(len(observed), -1, dtype=np.int64)
+
+    def rule(reason: Reason, holds: Mask) -> None:
+        deciding[(deciding < 0) & holds] = _NUMBER[reason]
+
+    if excluded is not None:
+        rule(Reason.EXCLUDED, excluded)
+    for reason, holds in _by_themselves(observed, facts):
+        rule(reason, holds)
+    referred = facts.referred()
+    suspicion = suspect(observed, facts, deciding < 0, referred)
+    seen = observed.seen
+    good = seen.conversations > 0
+    rule(Reason.SCAN, suspicion.scan)
+    for reason, holds in _failed(observed):
+        rule(reason, holds & ~good)
+    rule(Reason.INTRUDER, suspicion.intruder)
+    rule(Reason.ONE_OFF, _one_off(observed) & (not suspicion.brief))
+    for reason, holds in (
+        (Reason.ALONE, suspicion.alone),
+        (Reason.FAN_OUT, suspicion.fan_out),
+        (Reason.BYPASS, suspicion.bypass),
+        (Reason.FOREIGN, suspicion.foreign),
+        (Reason.STRANGER, suspicion.stranger),
+    ):
+        rule(reason, suspicion.suspicious & holds)
+    few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
+    few &= not suspicion.brief
+    rule(Reason.DECLARED, few & referred)
+    rule(Reason.SPREAD, few & (suspicion.supporters > 1))
+    rule(Reason.FEW, few)
+    rule(Reason.SEEN, np.ones(len(observed), dtype=np.bool_))
+    return Decisions(_outcomes(deciding), deciding, suspicion, referred)
+
+
+def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
+    allowed = (Reason.SEEN, Reason.DECLARED, Reason.SPREAD)
+    review = (
+        Reason.FEW,
+        Reason.ALONE,
+        Reason.FAN_OUT,
+        Reason.BYPASS,
+        Reason.FOREIGN,
+        Reason.LATE,
+        Reason.STRANGER,
+    )
+    outcome = {
+        reason: Outcome.ALLOW
+        if reason in allowed
+        else Outcome.REVIEW
+        if reason in review
+        else Outcome.NOISE
+        for reason in _REASONS
+    }
+    return np.array([str(outcome[reason]) for reason in _REASONS])[deciding]
+
+
+def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, Mask]]:
+    """What an edge's own two ends and port tell."""
+    seen, peers = observed, observed.peers
+    of_node = peers.which(Nodes, OwnNode)
+    yield from _by_address(observed)
+    tcp_or_udp = np.isin(seen.protocol, (TCP, UDP))
+    upstream = peers.which(Outside)[seen.provider] & (
+        of_node[seen.consumer] | np.isin(seen.consumer, facts.behind(RESOLVERS))
+    )
+    resolver = facts.serves(RESOLVERS) | upstream
+    yield Reason.DNS, resolver & tcp_or_udp & (seen.port == _DNS_PORT) & _worked(observed)
+    clock = (seen.protocol == UDP) & (seen.port == _NTP_PORT)
+    yield Reason.NTP, clock & _worked(observed)
+    own = peers.which(OwnNode)[seen.consumer]
+    listening = facts.of_edges(facts.listening)
+    yield Reason.PROBE, own & (facts.of_edges(facts.probed) | _steady(observed))
+    to_node = of_node[seen.provider]
+    yield Reason.API_SERVER, facts.serves(API_SERVER) | (to_node & (seen.port == _API_PORT))
+    yield Reason.KUBELET, to_node & np.isin(seen.port, _KUBELET_PORTS)
+    yield Reason.REVERSED, _reversed(observed, listening)
+    unopened = (seen.port >= EPHEMERAL) & ~listening & tcp_or_udp & (seen.seen.opened == 0)
+    yield Reason.EPHEMERAL, unopened & (seen.seen.conversations > 0)
+
+
+def _by_address(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
+    peers = observed.peers
+    at = [peers[number] for number in range(len(peers))]
+    metadata = [isinstance(one, Outside) and str(one) in _METADATA for one in at]
+    groups = [isinstance(one, Outside) and _is_of_link(one.address) for one in at]
+    yield Reason.METADATA, np.array(metadata, dtype=np.bool_)[observed.provider]
+    yield Reason.BROADCAST, np.array(groups, dtype=np.bool_)[observed.provider]
+
+
+def _is_of_link(address: Address) -> bool:
+    """Whether the address is a group's, everybody's on the link, or good on the link only."""
+    at = ipaddress.ip_address(format_address(address))
+    return at.is_multicast or at.is_link_local or at.is_unspecified or str(at) == _BROADCAST
+
+
+def _worked(observed: Observed) -> Mask:
+    return observed.seen.conversations > 0
+
+
+def _steady(observed: Observed) -> Mask:
+    """Whether it goes on through the time as only a machine does."""
+    return observed.seen.intervals >= 2 * ENOUGH_INTERVALS * ENOUGH_CONVERSATIONS
+
+
+def _reversed(observed: Observed, listening: Mask) -> Mask:
+    """Whether the edge is another one's way back: its port is a client's, the other's serves."""
+    seen = observed
+    anybody = observed.peers.number(Anybody())
+    outside = observed.peers.which(Outside, Named)[seen.provider]
+    provider, size = np.where(outside, anybody, seen.provider), len(observed.peers)
+    there, back = seen.consumer * size + provider, provider * size + seen.consumer
+    serving = listening | (seen.port < EPHEMERAL)
+    pairs, which = np.unique(np.concatenate([there, back]), return_inverse=True)
+    most = np.zeros(len(pairs), dtype=np.int64)
+    worth = np.where(serving, seen.seen.conversations, 0)
+    np.maximum.at(most, which[: len(seen)], worth)
+    opposite = most[which[len(seen) :]]
+    client = (seen.port >= EPHEMERAL) & ~listening & np.isin(seen.protocol, (TCP, UDP))
+    answers = (seen.seen.opened * 2 <= seen.seen.conversations) | (seen.seen.intervals == 1)
+    return np.asarray(client & (opposite >= seen.seen.conversations) & (opposite > 0) & answers)
+
+
+def _failed(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
+    """Of what never worked: why."""
+    seen = observed.seen
+    yield Reason.DEAD, ~observed.held
+    yield Reason.DROPPED, seen.dropped > 0
+    yield Reason.REFUSED, seen.refused > 0
+    yield Reason.UNANSWERED, np.ones(len(observed), dtype=np.bool_)
+
+
+def _one_off(observed: Observed) -> Mask:
+    """What somebody at a node, or with ping, tried by hand."""
+    few = observed.seen.conversations < ENOUGH_CONVERSATIONS
+    by_node = observed.peers.which(Nodes, OwnNode)[observed.consumer]
+    return few & (by_node | np.isin(observed.protocol, (ICMP, ICMPV6)))

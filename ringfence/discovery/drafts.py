@@ -1,0 +1,127 @@
+"""From decided edges to drafts of policies: one for each pair of ends, with all of its ports."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ringfence.discovery.decide import Decisions
+from ringfence.discovery.ends import Ends, NamedEnd
+from ringfence.discovery.observed import DIRECT, Observed
+from ringfence.discovery.peers import Anybody, Named, Peer
+from ringfence.discovery.reasons import Outcome
+from ringfence.model.address import Address
+from ringfence.model.evidence import Evidence
+from ringfence.model.protocol import TCP, UDP
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A policy in the making. `edges` are those that it is for; `review` says why it waits."""
+
+    consumer: NamedEnd
+    provider: NamedEnd
+    protocol: int
+    ports: frozenset[int]
+    edges: frozenset[int]
+    review: str = ""
+    name: str = ""
+    """Of a core service; empty where the ends make the name."""
+
+
+@dataclass
+class Drafting:
+    """Makes drafts of what was decided. `each_address`: of hosts outside each is an end."""
+
+    observed: Observed
+    decisions: Decisions
+    ends: Ends
+    each_address: bool = False
+
+    def drafts(self) -> list[Draft]:
+        """A draft for each two ends and protocol that any edge needs, in order of the edges."""
+        found: dict[tuple[NamedEnd, NamedEnd, int, str], Draft] = {}
+        for route in self._needed():
+            one = self._draft(route)
+            key = one.consumer, one.provider, one.protocol, one.review
+            held = found.get(key)
+            if held:
+                one = replace(one, ports=one.ports | held.ports, edges=one.edges | held.edges)
+            found[key] = one
+        return list(found.values())
+
+    def _needed(self) -> Iterator[int]:
+        """The routes of edges that are no noise, but those that another route's policy covers."""
+        seen = self.observed
+        wanted = np.isin(self.decisions.outcome, (Outcome.ALLOW, Outcome.REVIEW))[seen.route_edge]
+        # A Service's policy lets its backends be dialled straight too.
+        covered = seen.through(np.array([not one.from_outside for one in seen.fronts], dtype=bool))
+        wanted &= ~((seen.route_front == DIRECT) & covered[seen.route_edge])
+        inside = np.array(
+            [self.ends.inside(seen.peers[number]) for number in range(len(seen.peers))], dtype=bool
+        )
+        decides = inside[seen.provider] | (inside[seen.consumer] & (not self.ends.only_nodes))
+        received = np.array([*map(self.ends.receives, seen.fronts), False], dtype=bool)
+        wanted &= decides[seen.route_edge] | received[seen.route_front]
+        wanted &= seen.by_route.conversations > 0
+        return iter(np.flatnonzero(wanted).tolist())
+
+    def _draft(self, route: int) -> Draft:
+        seen = self.observed
+        edge = int(seen.route_edge[route])
+        front, review = int(seen.route_front[route]), ""
+        consumer: Peer = seen.peers[int(seen.consumer[edge])]
+        provider: Peer = (
+            seen.peers[int(seen.provider[edge])] if front == DIRECT else seen.fronts[front]
+        )
+        port = seen.port[edge] if front == DIRECT else seen.route_port[route]
+        if self.decisions.outcome[edge] == Outcome.REVIEW:
+            review = "; ".join(self.decisions.reasons(edge))
+        # What a node receives for a Service is there for whoever comes.
+        alone = isinstance(consumer, Anybody) and (
+            front == DIRECT or not seen.fronts[front].from_outside
+        )
+        addresses = self._addresses(edge) if alone else ()
+        return Draft(
+            self.ends.of(consumer, addresses, each=self.each_address),
+            self.ends.of(provider, self._found_by(provider)),
+            int(seen.protocol[edge]),
+            frozenset({int(port)}) if seen.protocol[edge] in (TCP, UDP) else frozenset(),
+            frozenset({edge}),
+            review,
+        )
+
+    def _found_by(self, provider: Peer) -> Sequence[Address]:
+        named = self.observed.peers.named
+        return sorted(named[provider]) if isinstance(provider, Named) else ()
+
+    def _addresses(self, edge: int) -> Sequence[Address]:
+        seen = self.observed
+        first, last = np.searchsorted(seen.pair_edge, [edge, edge + 1])
+        worked = seen.by_source.conversations[first:last] > 0
+        return [seen.peers.address(one) for one in seen.pair_source[first:last][worked].tolist()]
+
+
+def evidence_of(observed: Observed, draft: Draft, why: str = "") -> Evidence | None:
+    """What was seen of a draft's edges together."""
+    if not draft.edges:
+        return None
+    at = np.array(sorted(draft.edges), dtype=np.int64)
+    seen = observed.seen
+    intervals, sources = int(seen.intervals[at].max()), int(seen.sources[at].max())
+    return Evidence(
+        conversations=int(seen.conversations[at].sum()),
+        intervals=intervals,
+        sources=sources,
+        bytes=int(seen.bytes[at].sum()),
+        first_ns=int(seen.first_ns[at].min()),
+        last_ns=int(seen.last_ns[at].max()),
+        confidence=confidence(int(seen.intervals[at].min()), int(seen.sources[at].min())),
+        why=why,
+    )
+
+
+def confidence(intervals: int, sources: int) -> float:
+    """How sure an edge is needed: Laplace's rule over intervals and sources, two decimals."""
+    told = max(intervals, 0) + max(sources - 1, 0)
+    return min(round((told + 1) / (told + 2), 2), 0.99) if told else 0.5

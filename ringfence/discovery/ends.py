@@ -1,0 +1,139 @@
+"""Peers as ends of policies: who is meant, and what to call it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyroaring import BitMap
+
+from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
+from ringfence.discovery.peers import Anybody, Named, Peer
+from ringfence.discovery.roles import Role
+from ringfence.inventory.snapshot import Snapshot
+from ringfence.model import labels
+from ringfence.model.address import Address, host_network
+from ringfence.model.ids import ClusterId
+from ringfence.model.policy import (
+    CidrEnd,
+    ClusterEnd,
+    End,
+    FilterEnd,
+    FqdnEnd,
+    OutsideEnd,
+    OwnNodeEnd,
+    ServiceEnd,
+)
+from ringfence.model.query import And, Compare, Operator, Or, Query
+from ringfence.model.workload import ItemKind
+
+FEW_ADDRESSES = 2
+"""So many hosts outside are named one by one; of more, any host outside is meant."""
+
+FEW_BY_NAME = 4
+"""A name with more addresses is one whose addresses change: it is allowed by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedEnd:
+    """An end, and the name that it has in ids of policies."""
+
+    name: str
+    end: End
+
+
+class Ends:
+    """Ends of a workspace whose scope's members are at these positions."""
+
+    def __init__(self, snapshot: Snapshot, members: BitMap) -> None:
+        self._snapshot, self._members = snapshot, members
+        self.only_nodes = bool(members) and members <= snapshot.nodes
+        """Whether the scope is one of nodes, which may open what they like."""
+        self._nodes = {snapshot.items[at].cluster for at in members & snapshot.nodes}
+
+    def inside(self, peer: Peer) -> bool:
+        """Whether the workspace decides over a peer."""
+        if isinstance(peer, Nodes):
+            return peer.cluster in self._nodes
+        return isinstance(peer, Role) and bool(peer.members & self._members)
+
+    def receives(self, front: ServiceFront) -> bool:
+        """Whether nodes of the scope take in what hosts outside send to a Service."""
+        return front.from_outside and front.cluster in self._nodes
+
+    def holds(self, query: Query) -> bool:
+        """Whether all whom a query means are workloads of the scope."""
+        return self._snapshot.select(query) & self._snapshot.subjects <= self._members
+
+    def of(self, peer: Peer, addresses: Sequence[Address] = (), *, each: bool = False) -> NamedEnd:
+        """The end that a peer is; `addresses` are those of hosts outside that were seen.
+
+        `each`: however many they are, each is named.
+        """
+        match peer:
+            case Role(cluster) if self.inside(peer):
+                return NamedEnd(cluster.name, ClusterEnd(cluster.name))
+            case Role(cluster):
+                return NamedEnd(cluster.name, FilterEnd(cluster.query))
+            case ServiceFront():
+                return NamedEnd(peer.name, ServiceEnd(peer.namespace, peer.name))
+            case Nodes(cluster_id):
+                return NamedEnd("nodes", FilterEnd(_nodes_query(cluster_id)))
+            case OwnNode():
+                return NamedEnd("own-node", OwnNodeEnd())
+            case Outside() | Named() | Anybody():
+                return _outside(peer, sorted(addresses), each=each)
+
+
+def _outside(
+    peer: Outside | Named | Anybody, addresses: Sequence[Address], *, each: bool
+) -> NamedEnd:
+    blocks = tuple(map(host_network, addresses))
+    match peer:
+        case Outside(address):
+            return NamedEnd(str(peer), CidrEnd((host_network(address),)))
+        case Named(name) if 0 < len(blocks) <= FEW_BY_NAME:
+            return NamedEnd(name, CidrEnd(blocks))
+        case Named(name):
+            return NamedEnd(name, FqdnEnd(name))
+        case Anybody() if blocks and (each or len(blocks) <= FEW_ADDRESSES):
+            return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
+        case Anybody():
+            return NamedEnd("outside", OutsideEnd())
+
+
+def joined(queries: Sequence[Query]) -> Query:
+    """One query for whoever satisfies any: values of one label are listed where that will do."""
+    by_rest: dict[tuple[tuple[Query, ...], str], list[str]] = {}
+    others: list[Query] = []
+    for query in queries:
+        parts = query.queries if isinstance(query, And) else (query,)
+        *rest, last = parts
+        if isinstance(last, Compare) and last.operator in (Operator.EQ, Operator.IN):
+            by_rest.setdefault((tuple(rest), last.key), []).extend(last.values)
+        else:
+            others.append(query)
+    made: list[Query] = []
+    for (rest_of, key), values in by_rest.items():
+        told = tuple(sorted(set(values)))
+        operator = Operator.EQ if len(told) == 1 else Operator.IN
+        compare = Compare(key, operator, told)
+        made.append(And((*rest_of, compare)) if rest_of else compare)
+    everything = (*made, *others)
+    return everything[0] if len(everything) == 1 else Or(tuple(everything))
+
+
+def query_of(peer: Peer) -> Query | None:
+    """What is true of a peer's workloads alone; None of hosts outside and Services."""
+    match peer:
+        case Role(cluster):
+            return cluster.query
+        case Nodes(cluster_id):
+            return _nodes_query(cluster_id)
+        case _:
+            return None
+
+
+def _nodes_query(cluster: ClusterId) -> Query:
+    kind = Compare(labels.KIND, Operator.EQ, (ItemKind.NODE.value,))
+    if not cluster:
+        return kind
+    return And((kind, Compare(labels.CLUSTER, Operator.EQ, (cluster,))))

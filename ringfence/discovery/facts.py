@@ -1,0 +1,120 @@
+"""What the inventory declares of peers: the sockets they listen on, and whom they are told of."""
+
+import numpy as np
+
+from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.edges import ServiceFront
+from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
+from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.ids import ClusterId
+
+API_SERVER = frozenset({("default", "kubernetes")})
+RESOLVERS = frozenset({("kube-system", "kube-dns"), ("kube-system", "coredns")})
+
+
+class Facts:
+    """Declarations, by the numbers of peers and fronts."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+        self._peers = observed.peers
+        self.listening = sockets(declared(self._peers))
+        self.probed = sockets(
+            {
+                (number, protocol, port)
+                for number, role in enumerate(self._peers.roles)
+                for protocol, port in role.probe_ports
+            },
+        )
+        self._behind = self._backends()
+
+    def of_edges(self, known: Numbers) -> Mask:
+        """For each edge whether its provider's protocol and port are among the sockets."""
+        seen = self._observed
+        return np.isin(socket_key(seen.provider, seen.protocol, seen.port), known)
+
+    def serves(self, names: frozenset[tuple[str, str]]) -> Mask:
+        """For each edge whether it leads to Services by these names, or to what is behind them."""
+        fronts = [(one.namespace, one.name) in names for one in self._observed.fronts]
+        known = sorted(key for name in names for key in self._behind.get(name, ()))
+        behind = self.of_edges(np.array(known, dtype=np.int64))
+        return behind | self._observed.through(np.array(fronts, dtype=np.bool_))
+
+    def behind(self, names: frozenset[tuple[str, str]]) -> list[int]:
+        """The peers behind Services by these names."""
+        keys = {key for name in names for key in self._behind.get(name, ())}
+        return sorted({key // (PORTS << 8) for key in keys})
+
+    def _backends(self) -> dict[tuple[str, str], set[int]]:
+        """For each Service the sockets of the peers behind it."""
+        snapshot, found = self._peers.snapshot, dict[tuple[str, str], set[int]]()
+        for at in snapshot.services:
+            item = snapshot.items[at]
+            for peer, protocol, port in served(item, self._peers):
+                key = int(socket_key(np.array([peer]), np.array([protocol]), np.array([port]))[0])
+                found.setdefault((item.namespace, item.name), set()).add(key)
+        return found
+
+    def fronted(self) -> Mask:
+        """For each edge whether a Service with an address stands before its provider's socket."""
+        snapshot = self._peers.snapshot
+        fronted = {
+            socket
+            for at in snapshot.services
+            if snapshot.items[at].addresses
+            for socket in served(snapshot.items[at], self._peers)
+        }
+        return self.of_edges(sockets(fronted))
+
+    def referred(self) -> Mask:
+        """For each edge whether the consumer's configuration names the provider."""
+        seen = self._observed
+        told = [self._told(number) for number in range(len(self._peers))]
+        if not any(told):
+            return np.zeros(len(seen), dtype=np.bool_)
+        names = [self._names(number) for number in range(len(self._peers))]
+        pairs, which = np.unique(
+            seen.consumer * len(self._peers) + seen.provider, return_inverse=True
+        )
+        known = [
+            bool(told[pair // len(self._peers)] & names[pair % len(self._peers)])
+            for pair in pairs.tolist()
+        ]
+        return np.array(known, dtype=np.bool_)[which]
+
+    def _told(self, number: int) -> set[str]:
+        """The hosts that a role's workloads are told of, as NAME.NAMESPACE or as written."""
+        if number >= len(self._peers.roles):
+            return set()
+        found = set()
+        for at in self._peers.roles[number].members:
+            item = self._peers.snapshot.items[at]
+            for reference in getattr(item, "references", ()):
+                host = reference.partition(":")[0].lower()
+                inside = host.removesuffix(".").removesuffix(".cluster.local").removesuffix(".svc")
+                found |= {host, inside if "." in inside else f"{inside}.{item.namespace}"}
+        return found
+
+    def _names(self, number: int) -> set[str]:
+        """The names under which a peer may be told of."""
+        peer = self._peers[number]
+        if isinstance(peer, ServiceFront):
+            return {f"{peer.name}.{peer.namespace}"}
+        services = {
+            f"{name}.{namespace}"
+            for (namespace, name), keys in self._behind.items()
+            if any(key // (PORTS << 8) == number for key in keys)
+        }
+        return services | {str(getattr(peer, "name", ""))} - {""}
+
+    def namespaces(self) -> Numbers:
+        """For each peer a number of its namespace, NOWHERE for those that have none."""
+        numbers: dict[tuple[ClusterId, str], int] = {}
+        found = np.full(len(self._peers), NOWHERE, dtype=np.int64)
+        for number, role in enumerate(self._peers.roles):
+            item = self._peers.snapshot.items[role.members.min()] if role.members else None
+            if item is not None and item.namespace:
+                place = (item.cluster, item.namespace)
+                found[number] = numbers.setdefault(place, len(numbers))
+        return found

@@ -1,0 +1,146 @@
+"""How finely policies tell ends and ports apart: each step allows all that the finer ones do.
+
+very-fine  each host outside by its own address
+fine       hosts outside are one where there are several; pods and Services apart
+medium     and who may reach a provider may reach all of its ports that anybody uses
+coarse     and a Service and the pods behind it are one
+very-coarse  and every port of the protocol
+namespace  and whoever is in the consumer's namespace, and in the provider's
+kubernetes-cluster  and whoever is in the scope
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ringfence.discovery.boundary import Boundary
+from ringfence.discovery.drafts import Draft
+from ringfence.discovery.ends import Ends, NamedEnd
+from ringfence.discovery.observed import Observed
+from ringfence.model import labels
+from ringfence.model.ids import ScopeName
+from ringfence.model.policy import ClusterEnd, End, FilterEnd, ScopeEnd, ServiceEnd
+from ringfence.model.query import And, Compare, Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Granularity:
+    """A boundary, and how far ports are generalised and policies compressed, each from 1 to 5."""
+
+    boundary: Boundary = Boundary.FINE
+    ports: int = 2
+    compress: int = 3
+
+
+FINE = Granularity()
+
+
+class Widening:
+    """Makes drafts as coarse as a boundary says, step by step, so that none loses an edge."""
+
+    def __init__(self, observed: Observed, ends: Ends, scope: ScopeName) -> None:
+        self._observed, self._ends = observed, ends
+        self._scope = NamedEnd(scope, ScopeEnd(scope))
+        self._roles = {role.cluster.name: role for role in observed.peers.roles}
+
+    def widen(self, drafts: Sequence[Draft], boundary: Boundary) -> list[Draft]:
+        """The drafts of the finest step as those of another; equal ones become one."""
+        steps: dict[Boundary, Callable[[Sequence[Draft]], Iterable[Draft]]] = {
+            Boundary.MEDIUM: self._all_ports_in_use,
+            Boundary.COARSE: self._pods_of_services,
+            Boundary.VERY_COARSE: self._every_port,
+            Boundary.NAMESPACE: self._namespaces,
+            Boundary.KUBERNETES_CLUSTER: self._whole_scope,
+        }
+        found = list(drafts)
+        order = list(Boundary)
+        for step in order[: order.index(boundary) + 1]:
+            if step in steps:
+                found = _united(steps[step](found))
+        return found
+
+    def _all_ports_in_use(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
+        used: dict[tuple[NamedEnd, int], frozenset[int]] = {}
+        for one in drafts:
+            if not one.review:
+                key = one.provider, one.protocol
+                used[key] = used.get(key, frozenset()) | one.ports
+        for one in drafts:
+            more = used.get((one.provider, one.protocol), frozenset())
+            yield one if one.review else replace(one, ports=one.ports | more)
+
+    def _pods_of_services(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
+        seen = self._observed
+        for one in drafts:
+            yield one
+            if isinstance(one.provider.end, ServiceEnd) and not one.review:
+                for edge in sorted(one.edges):
+                    peer = self._ends.of(seen.peers[int(seen.provider[edge])])
+                    ports = frozenset({int(seen.port[edge])})
+                    yield replace(one, provider=peer, ports=ports, edges=frozenset({edge}))
+
+    def _every_port(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
+        return (one if one.review else replace(one, ports=frozenset()) for one in drafts)
+
+    def _namespaces(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
+        for one in drafts:
+            yield (
+                one
+                if one.review
+                else replace(
+                    one,
+                    consumer=self._namespace(one.consumer),
+                    provider=self._namespace(one.provider),
+                )
+            )
+
+    def _namespace(self, named: NamedEnd) -> NamedEnd:
+        match named.end:
+            case ClusterEnd(name):
+                role = self._roles[name]
+            case _:
+                return named
+        items = [self._observed.peers.snapshot.items[at] for at in role.members]
+        places = {(item.cluster, item.namespace) for item in items}
+        if len(places) != 1:
+            return named
+        ((cluster, namespace),) = places
+        if not namespace:
+            return named
+        within = [Compare(labels.NAMESPACE, Operator.EQ, (namespace,))]
+        if cluster:
+            within.insert(0, Compare(labels.CLUSTER, Operator.EQ, (cluster,)))
+        return NamedEnd(namespace, FilterEnd(And(tuple(within))))
+
+    def _whole_scope(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
+        for one in drafts:
+            yield (
+                one
+                if one.review
+                else replace(
+                    one,
+                    consumer=self._in_scope(one.consumer),
+                    provider=self._in_scope(one.provider),
+                )
+            )
+
+    def _in_scope(self, named: NamedEnd) -> NamedEnd:
+        inside = self._is_inside(named.end)
+        return self._scope if inside else named
+
+    def _is_inside(self, end: End) -> bool:
+        return isinstance(end, ClusterEnd | ScopeEnd) or (
+            isinstance(end, FilterEnd) and self._ends.holds(end.query)
+        )
+
+
+def _united(drafts: Iterable[Draft]) -> list[Draft]:
+    """One draft for each two ends, protocol and review, with all ports; none stands for every."""
+    found: dict[tuple[NamedEnd, NamedEnd, int, str], Draft] = {}
+    for one in drafts:
+        key = one.consumer, one.provider, one.protocol, one.review
+        held = found.get(key)
+        if held:
+            ports = held.ports | one.ports if held.ports and one.ports else frozenset[int]()
+            one = replace(one, ports=ports, edges=held.edges | one.edges)  # noqa: PLW2901
+        found[key] = one
+    return list(found.values())

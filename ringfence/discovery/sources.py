@@ -1,0 +1,191 @@
+"""Suspicion by source: an intruder is one workload or address that does what its like never do.
+
+A true edge that is rare is as rare as an intruder's, so how often it was seen tells nothing. But
+true rare edges are spread over many consumers and over the workloads of each, while an intruder's
+are all one source's. So novelties, the rare edges that only one source has, are weighed, and what a
+source's novelties weigh together decides over each of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.edges import Nodes, OwnNode
+from ringfence.discovery.facts import Facts
+from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.peers import Anybody
+
+DAY_NS = 86_400 * 10**9
+RARE_A_DAY = 10
+"""Edges with more conversations a day are no novelties."""
+SUSPECT = 3.0
+"""What novelties and failures of a source weigh before each of them is suspicious."""
+OUTRIGHT = 6.0
+"""From this weight on, and with failures, a source is taken for an intruder."""
+ODD = 2.5
+"""What one novelty weighs that is suspicious alone."""
+_FAILURE = 0.7
+_MOST_FAILURES = 5
+SCAN_TARGETS = 8
+"""One source that fails at so many ends, more than it succeeds at, scans."""
+_LATE = 0.8
+_TELLING = 1 / 12
+"""In less than two hours, in days, nothing is known to be rare."""
+_STRANGER = 1.5
+"""What one node alone began weighs more, for nodes run agents and no applications; and so does
+what somebody did of whom nothing else is known."""
+_STEADY = 24
+"""In so many intervals nobody goes on by hand."""
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Of n edges whether only one source has them, and what speaks against them."""
+
+    supporters: Numbers
+    """How many sources have it that are not suspicious."""
+    alone: Mask
+    bypass: Mask
+    foreign: Mask
+    late: Mask
+    stranger: Mask
+    fan_out: Mask
+    weight: Weights
+    suspicious: Mask
+    intruder: Mask
+    scan: Mask
+    brief: bool
+    """Whether the time is too short for anything to be rare in it."""
+
+
+def suspect(observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> Suspicion:
+    """Weigh edges and sources; only `plain` edges, not noise for another reason, are weighed."""
+    weighing = _Weighing(observed, facts, plain, referred)
+    found = weighing.judge(np.zeros(weighing.count, dtype=np.bool_))
+    # What scanners and intruders do supports nothing, neither each other's edges.
+    suspects = weighing.suspects(found)
+    return weighing.judge(suspects)
+
+
+class _Weighing:
+    def __init__(self, observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> None:
+        self.observed, self.referred = observed, referred
+        seen, pairs = observed.seen, observed.by_source
+        self.sources, self.source = np.unique(observed.pair_source, return_inverse=True)
+        self.count = len(self.sources)
+        self.edge = observed.pair_edge
+        self.good = pairs.conversations > 0
+        self.plain = plain
+        days = max((observed.until_ns - observed.since_ns) / DAY_NS, 1 / 24)
+        self.brief = days <= _TELLING
+        most = max(RARE_A_DAY * days, 5) if not self.brief else 2
+        self.by_node = observed.peers.which(Nodes, OwnNode)[observed.consumer]
+        stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
+        self.rare = plain & (seen.conversations <= most)
+        self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
+        self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
+        self.late = seen.first_ns > observed.since_ns + _LATE * (
+            observed.until_ns - observed.since_ns
+        )
+        self.foreign = self._foreign(facts)
+        self.bypass = self._bypass(facts)
+        self.stranger = self._stranger()
+        self.share = self._share()
+        self.failed, self.tried = self._failures()
+
+    def judge(self, suspects: Mask) -> Suspicion:
+        trusted = self.good & ~suspects[self.source]
+        supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
+        alone = self.rare & (supporters <= 1)
+        weight = self._weight(alone)
+        novel = self.good & alone[self.edge]
+        total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
+        novelties = np.bincount(self.source[novel], minlength=self.count)
+        total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
+        scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
+        intruder = (total >= OUTRIGHT) & (self.failed > 0) & (novelties > 2)  # noqa: PLR2004
+        of_suspect = self._of(novel, total >= SUSPECT)
+        odd = alone & (weight >= ODD)
+        if self.brief:
+            odd, of_suspect = odd & False, of_suspect & False
+        return Suspicion(
+            supporters=supporters,
+            alone=alone & (self._surprise() > 1) & (self.observed.seen.intervals > 1),
+            bypass=alone & self.bypass,
+            foreign=alone & self.foreign,
+            late=alone & self.late,
+            stranger=alone & (self.stranger | self.by_node),
+            fan_out=alone & of_suspect,
+            weight=weight,
+            suspicious=odd | (alone & of_suspect),
+            intruder=alone & self._of(novel, intruder & (not self.brief)),
+            scan=self._of(self.rare[self.edge] | ~self.good, scanner) & (supporters <= 1),
+            brief=self.brief,
+        )
+
+    def suspects(self, found: Suspicion) -> Mask:
+        """The sources of what nobody else does."""
+        of_it = self.good & (found.scan | found.intruder)[self.edge]
+        return np.bincount(self.source[of_it], minlength=self.count) > 0
+
+    def _of(self, pairs: Mask, sources: Mask) -> Mask:
+        """The edges of some pairs, where the source is one of these."""
+        chosen = self.edge[pairs & sources[self.source]]
+        return np.bincount(chosen, minlength=len(self.observed)) > 0
+
+    def _weight(self, alone: Mask) -> Weights:
+        """What each novelty weighs against its source, 0 of others."""
+        weight = 1.0 + self._surprise() + 1.0 * self.foreign + 1.0 * self.bypass + 0.5 * self.late
+        weight += _STRANGER * (self.by_node | self.stranger)
+        return np.where(alone & ~self.referred, weight, 0.0)
+
+    def _stranger(self) -> Mask:
+        """Whether the consumer has no strong edge at all, in either direction."""
+        seen, count = self.observed, len(self.observed.peers)
+        known = np.zeros(count, dtype=np.bool_)
+        known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
+        return np.asarray(~known[seen.consumer])
+
+    def _surprise(self) -> Weights:
+        """How unlikely it is that of all its like this source alone did it, as a power of ten."""
+        again = np.maximum(self.observed.seen.intervals - 1, 0)
+        return np.asarray(np.minimum(-np.log10(self.share) * again, 2.0))
+
+    def _share(self) -> Weights:
+        """For each edge its sources' share of what all workloads of the consumer do."""
+        busy = np.bincount(self.source, self.observed.by_source.intervals, minlength=self.count)
+        first, _ = distinct(self.observed.consumer[self.edge], self.source)
+        peer = self.observed.consumer[self.edge][first]
+        of_peer = np.bincount(peer, busy[self.source[first]], minlength=len(self.observed.peers))
+        pair_share = busy[self.source] / np.maximum(of_peer[self.observed.consumer[self.edge]], 1)
+        share = np.bincount(self.edge, pair_share * self.good, minlength=len(self.observed))
+        return np.asarray(np.clip(share, 1e-6, 1.0))
+
+    def _foreign(self, facts: Facts) -> Mask:
+        """Whether no strong edge leads between the two ends' namespaces."""
+        places = facts.namespaces()
+        seen = self.observed
+        consumer, provider = places[seen.consumer], places[seen.provider]
+        _, pair = distinct(consumer, provider)
+        usual = np.bincount(pair, self.strong, minlength=len(seen)) > 0
+        both = (consumer >= 0) & (provider >= 0)
+        return np.asarray(both & (consumer != provider) & ~usual[pair])
+
+    def _bypass(self, facts: Facts) -> Mask:
+        """Whether pods were dialled straight though others go through the Service before them."""
+        seen = self.observed
+        first, socket = distinct(seen.provider, seen.protocol, seen.port)
+        usual = np.bincount(socket, self.strong & seen.straight, minlength=len(first)) > 0
+        return np.asarray(seen.straight & facts.fronted() & ~usual[socket])
+
+    def _failures(self) -> tuple[Numbers, Numbers]:
+        """At how many ends each source failed where none of its like succeeded, and tried.
+
+        A dead address is none: who goes on to dial it knew whom it had.
+        """
+        hopeless = (self.observed.seen.conversations == 0) & self.observed.held & self.plain
+        failed = np.bincount(self.source[hopeless[self.edge]], minlength=self.count)
+        return failed, np.bincount(self.source, minlength=self.count)

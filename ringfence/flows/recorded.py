@@ -1,0 +1,297 @@
+"""Conversations out of a file of flows, labelled by an inventory of each row's own time.
+
+docs/flow-export.md tells the columns. Of names and labels in the file nothing is believed: who an
+end is, the inventory says. What a column tells that is absent or null is not known, and nothing is
+held against a conversation for it. Files may be broken or hostile.
+"""
+
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from ringfence.flows.connections import Records, about_others, column
+from ringfence.flows.disposition import Dispositions
+from ringfence.flows.exported import COUNTS
+from ringfence.flows.table_values import TableValues
+from ringfence.inventory.timeline import Timeline
+from ringfence.model.errors import InputError
+from ringfence.model.flow import Disposition
+from ringfence.model.ids import RevisionId
+from ringfence.model.protocol import TCP, parse_one_protocol
+from ringfence.model.spreadsheet import FORMULA
+from ringfence.model.workload import Item, ItemKind
+from ringfence.wire import batch
+
+REQUIRED = (
+    "first",
+    "last",
+    "consumer_address",
+    "provider_address",
+    "protocol",
+    "port",
+    "dialled_address",
+    "dialled_port",
+)
+"""The columns that a file must have."""
+_WORDS = (
+    "kubernetes_cluster",
+    "node",
+    "method",
+    "provider_dns_name",
+    "consumer_process",
+    "consumer_container",
+    "provider_process",
+    "provider_container",
+)
+_PIDS = ("consumer_pid", "provider_pid")
+_RTT = ("rtt_min_ns", "rtt_mean_ns")
+_PORTS = ("port", "dialled_port")
+OPTIONAL = ("connection", *_WORDS, *_PIDS, "disposition", *COUNTS, *_RTT)
+"""The columns that are used where they are there."""
+_MOST_PORT, _MOST_PID, _MOST_COUNT = 2**16 - 1, 2**32 - 1, 2**53
+_ENDS = {
+    "first_consumer": "consumer_address",
+    "provider": "provider_address",
+    "dialled": "dialled_address",
+}
+
+
+def read_flows(source: BinaryIO, file_name: str, timeline: Timeline) -> Records:
+    """The conversations of a Parquet, CSV or JSON lines file; raises InputError.
+
+    Besides the columns of a hop `table` has `disposition`, empty where the file does not tell it,
+    and `connection_id`, the file's own text. ICMP errors and the like are left out.
+    """
+    values = TableValues(_table(source, file_name), file_name)
+    for name in REQUIRED:
+        if name not in values:
+            raise InputError(
+                f"{file_name}: there is no column {name}; docs/flow-export.md tells which are"
+                " needed"
+            )
+    told = _tuples(values) | _words(values) | _counts(values)
+    table = pa.table(told | _answers(values, told) | _labels(told, timeline))
+    seen = Records(table, _dropped(values, table), _translated(table))
+    return seen.take(~about_others(table))
+
+
+def dispositions(seen: Records) -> Dispositions:
+    """What became of conversations that `read_flows` read, as their file tells it.
+
+    Of one that was dropped in part and answered in part the file tells the first.
+    """
+    told = np.asarray(seen.table["disposition"].to_numpy())
+    answered = seen.column("answered") > 0
+    replied = answered | (seen.column("reverse_packets") > 0) | (seen.column("refused") > 0)
+    untold = told == ""
+    dropped = (told == Disposition.DROPPED) | (untold & (seen.dropped > 0))
+    passed = (told == Disposition.PASSED) | answered | (untold & replied & ~dropped)
+    pending = told == Disposition.PENDING
+    return Dispositions(passed, dropped, ~(passed | dropped | pending), pending & ~passed)
+
+
+def _table(source: BinaryIO, file_name: str) -> pa.Table:
+    """The columns of a file that matter, by what it begins with."""
+    begins = source.read(4)
+    source.seek(0)
+    wanted = {*REQUIRED, *OPTIONAL}
+    try:
+        if begins == b"PAR1":
+            file = pa.parquet.ParquetFile(source)
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            return file.read(columns=names)
+        if begins[:1] == b"{":
+            table = pa.json.read_json(source)
+        else:
+            # A text may look like a number; those that are one are read as such later.
+            texts = {name: pa.string() for name in wanted - {*_PIDS, *COUNTS, *_PORTS, *_RTT}}
+            options = pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
+            table = _plain(pa.csv.read_csv(source, convert_options=options))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = str(error).split("\n")[0]
+        raise InputError(
+            f"{file_name}: neither Parquet, CSV nor JSON lines that is whole: {said}"
+        ) from error
+    return table.select([name for name in table.schema.names if name in wanted])
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Texts without the apostrophe that keeps spreadsheets from taking them for formulas."""
+    guarded = f"^'({FORMULA.removeprefix('^')})"
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            plain = pc.replace_substring_regex(table[at], guarded, r"\1")
+            table = table.set_column(at, field, plain)
+    return table
+
+
+def _tuples(values: TableValues) -> dict[str, Any]:
+    """When, from where, to where, and what was dialled."""
+    first_ns, last_ns = values.times("first"), values.times("last")
+    values.refuse("last", last_ns < first_ns, "a time after `first`")
+    ends = {end: values.addresses(name) for end, name in _ENDS.items()}
+    protocols, which = values.coded("protocol", parse_one_protocol, "a protocol")
+    ports = {
+        column: values.numbers(name, _MOST_PORT, required=True)[0].astype(np.uint16)
+        for column, name in (("provider_port", "port"), ("dialled_port", "dialled_port"))
+    }
+    numbered = np.arange(1, len(values) + 1, dtype=np.uint64)
+    ids = values.texts("connection") if "connection" in values else None
+    return {
+        **ends,
+        **ports,
+        "protocol": np.array(protocols, dtype=np.uint8)[which],
+        "first_ns": first_ns,
+        "last_ns": last_ns,
+        "connection": numbered,
+        "connection_id": _known(ids, len(values)),
+    }
+
+
+def _words(values: TableValues) -> dict[str, Any]:
+    """What is told in words, empty for none, and PIDs, 0 for none."""
+    words = {
+        name: _known(values.texts(name) if name in values else None, len(values))
+        for name in (*_WORDS, "disposition")
+    }
+    kinds = pa.array(["", *Disposition])
+    unknown = ~np.asarray(pc.is_in(words["disposition"], kinds))
+    values.refuse("disposition", unknown, f"one of {', '.join(Disposition)}")
+    pids = {name: _number(values, name, _MOST_PID)[0].astype(np.uint32) for name in _PIDS}
+    return words | pids
+
+
+def _counts(values: TableValues) -> dict[str, Any]:
+    """Counts that nothing is concluded from; 0 where they are not known."""
+    plain = {
+        name: _number(values, name, _MOST_COUNT)[0]
+        for name in COUNTS
+        if name not in {"opened", "answered", "refused", "dropped", "reverse_packets"}
+    }
+    least, mean = (_number(values, name, _MOST_COUNT)[0] for name in _RTT)
+    samples = plain["rtt_samples"]
+    return plain | {"rtt_min_ns": least, "rtt_sum_ns": mean * samples}
+
+
+def _answers(values: TableValues, told: dict[str, Any]) -> dict[str, Any]:
+    """Whether conversations were opened, answered, refused.
+
+    A row of which nothing else is known is of one conversation, which was answered: that is what
+    is written down by who has no counts.
+    """
+    opened, opens = _number(values, "opened", _MOST_COUNT)
+    answered, answers = _number(values, "answered", _MOST_COUNT)
+    refused, refuses = _number(values, "refused", _MOST_COUNT)
+    replies, replied = _number(values, "reverse_packets", _MOST_COUNT)
+    lost = _number(values, "dropped", _MOST_COUNT)[0] > 0
+    disposition = np.asarray(told["disposition"])
+    reverse_bytes, measured = _number(values, "reverse_bytes", _MOST_COUNT)
+    # By the surest that is known of the row.
+    reached = np.select(
+        [replied, measured, answers | refuses, disposition != ""],
+        [
+            replies > 0,
+            reverse_bytes > 0,
+            answered + refused > 0,
+            disposition == Disposition.PASSED,
+        ],
+        ~lost,
+    )
+    opened = np.where(opens, opened, np.maximum(answered + refused, 1)).astype(np.uint64)
+    by_handshake = (told["protocol"] == TCP) & reached & (refused == 0)
+    return {
+        "opened": opened,
+        "answered": np.where(answers, answered, np.where(by_handshake, opened, 0)).astype("u8"),
+        "refused": refused,
+        "reverse_packets": np.where(replied, replies, reached).astype(np.uint64),
+    }
+
+
+def _dropped(values: TableValues, table: pa.Table) -> NDArray[np.uint64]:
+    """Packets that were reported dropped; one at least where all that is known is that some were"""
+    dropped, known = _number(values, "dropped", _MOST_COUNT)
+    said = np.asarray(table["disposition"].to_numpy()) == Disposition.DROPPED
+    return np.where(known, dropped, said).astype(np.uint64)
+
+
+def _translated(table: pa.Table) -> NDArray[np.bool_]:
+    """Whether what was dialled is not what answered; before source NAT all are told."""
+    elsewhere = column(table, "provider") != column(table, "dialled")
+    other_port = column(table, "provider_port") != column(table, "dialled_port")
+    return np.asarray(elsewhere.any(axis=1) | other_port)
+
+
+def _labels(told: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
+    """Who held the addresses, and the nodes that ran them, empty outside the row's cluster."""
+    first_ns, last_ns = (np.tile(told[name], len(_ENDS)) for name in ("first_ns", "last_ns"))
+    addresses = np.concatenate([batch.addresses(told[end]) for end in _ENDS])
+    held = _holders(timeline, addresses, first_ns, last_ns)
+    found = pa.array(held).dictionary_encode()
+    items = [
+        timeline.revision(RevisionId(revision))[0] if revision else None
+        for revision in found.dictionary.to_pylist()
+    ]
+    clusters = _taken([item.cluster if item else "" for item in items], found.indices)
+    nodes = _taken([_node(item) for item in items], found.indices)
+    count = len(told["first_ns"])
+    revisions = held.reshape(len(_ENDS), count)
+    of_end = [slice(at * count, (at + 1) * count) for at in range(len(_ENDS))]
+    # Where the file does not tell the Kubernetes cluster, it is the one that an end is in.
+    cluster = pc.coalesce(
+        *(
+            pc.if_else(pc.equal(one, ""), pa.scalar(None, pa.string()), one)
+            for one in (told["kubernetes_cluster"], clusters[of_end[0]], clusters[of_end[1]])
+        ),
+        pa.scalar(""),
+    )
+    return {
+        **{f"{end}_revision": revisions[at] for at, end in enumerate(_ENDS)},
+        **{
+            f"{end}_node": pc.if_else(pc.equal(clusters[of], cluster), nodes[of], "")
+            for end, of in zip(("consumer", "provider"), of_end, strict=False)
+        },
+        "kubernetes_cluster": cluster,
+    }
+
+
+def _holders(
+    timeline: Timeline,
+    addresses: NDArray[np.uint8],
+    first_ns: NDArray[np.int64],
+    last_ns: NDArray[np.int64],
+) -> NDArray[np.uint64]:
+    """Who held the addresses; of several in a row's time the one in the midst of it."""
+    held = timeline.resolve(addresses, first_ns, last_ns)
+    rows = np.flatnonzero(held == 0)
+    if len(rows):
+        midst = first_ns[rows] + (last_ns[rows] - first_ns[rows]) // 2
+        held[rows] = timeline.resolve(addresses[rows], midst, midst)
+    return held
+
+
+def _node(item: Item | None) -> str:
+    if item is None:
+        return ""
+    return item.name if item.kind is ItemKind.NODE else item.node
+
+
+def _taken(texts: list[str], which: pa.Array) -> pa.StringArray:
+    return pa.array(texts, pa.string()).take(which)
+
+
+def _known(texts: pa.StringArray | None, count: int) -> pa.StringArray:
+    return pa.repeat("", count) if texts is None else texts.fill_null("")
+
+
+def _number(
+    values: TableValues, name: str, most: int
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    if name in values:
+        return values.numbers(name, most)
+    return np.zeros(len(values), np.uint64), np.zeros(len(values), np.bool_)

@@ -1,0 +1,135 @@
+"""Columns of other people's tables as ours: of any width, any unit, encoded or not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ringfence.model.address import parse_address
+from ringfence.model.errors import InputError
+
+_TIME = pa.timestamp("ns", "UTC")
+
+
+class TableValues:
+    """A table's columns by name; raises InputError with file, column and row of what is wrong.
+
+    Rows count from 1, without a header.
+    """
+
+    def __init__(self, table: pa.Table, file_name: str) -> None:
+        self._table, self._file = table, file_name
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._table)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in self._table.schema.names
+
+    def texts(self, name: str) -> pa.StringArray:
+        """A column of texts, null where there is none."""
+        column = self._plain(name)
+        if pa.types.is_null(column.type):
+            return pa.nulls(len(self), pa.string())
+        if not (_is_text(column.type) or pa.types.is_integer(column.type)):
+            raise self._wrong(name, "texts", column.type)
+        return column.cast(pa.string())
+
+    def numbers(
+        self, name: str, most: int, *, required: bool = False
+    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """A column of whole numbers from 0 to `most`, and which of them are known."""
+        expected = f"a whole number from 0 to {most}"
+        column = self._plain(name)
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.uint64())
+        elif pa.types.is_floating(column.type):  # what pandas makes of numbers and gaps
+            column = pc.if_else(pc.is_nan(column), None, column)
+        elif not pa.types.is_integer(column.type):
+            raise self._wrong(name, "whole numbers", column.type)
+        known = np.asarray(column.is_valid())
+        values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(0))
+        bad = ~np.isfinite(values) | (values < 0) | (values > most) | (values != np.floor(values))
+        self.refuse(name, bad & known, expected)
+        self.refuse(name, np.full(len(self), required) & ~known, expected)
+        if pa.types.is_floating(column.type):
+            return values.astype(np.uint64), known
+        return np.asarray(column.fill_null(0).cast(pa.uint64())), known
+
+    def times(self, name: str) -> NDArray[np.int64]:
+        """A column of times as epoch ns: timestamps of any unit, RFC 3339, or epoch ns."""
+        column = self._plain(name)
+        if not (
+            pa.types.is_timestamp(column.type)
+            or pa.types.is_integer(column.type)
+            or _is_text(column.type)
+        ):
+            raise self._wrong(name, "times", column.type)
+        self.refuse(name, np.asarray(column.is_null()), "a time")
+        try:
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
+            elif _is_text(column.type):
+                column = column.cast(pa.string()).cast(_TIME).cast(pa.int64())
+            told = np.asarray(column.cast(pa.int64()))
+        except pa.ArrowException as error:
+            raise InputError(f"{self._file}: column {name}: expected times: {error}") from error
+        self.refuse(name, told < 0, "a time from 1970 on")
+        return told
+
+    def addresses(self, name: str) -> pa.FixedSizeBinaryArray:
+        """A column of addresses."""
+        packed, which = self.coded(name, parse_address, "an IP address")
+        return pa.array(packed, pa.binary(16)).take(pa.array(which))
+
+    def coded(
+        self, name: str, read: Callable[[str], Any], expected: str
+    ) -> tuple[list[Any], NDArray[np.int64]]:
+        """What each distinct text of a column is read as, and which of them each row has."""
+        column = self.texts(name)
+        self.refuse(name, np.asarray(column.is_null()), expected)
+        encoded = column.dictionary_encode()
+        which = np.asarray(encoded.indices).astype(np.int64)
+        values = []
+        for code, text in enumerate(encoded.dictionary.to_pylist()):
+            try:
+                values.append(read(text))
+            except InputError as error:
+                row = int(np.argmax(which == code)) + 1
+                raise InputError(f"{self._file}: row {row}: {name}: {error}") from error
+        return values, which
+
+    def refuse(self, name: str, bad: NDArray[np.bool_], expected: str) -> None:
+        """Raise InputError for the first row whose value is bad."""
+        if bad.any():
+            row = int(np.argmax(bad))
+            found = repr(self._table[name][row].as_py())[:80]
+            raise InputError(
+                f"{self._file}: row {row + 1}: {name}: expected {expected}, found {found}"
+            )
+
+    def _plain(self, name: str) -> pa.Array:
+        """A column in one piece, decoded; InputError where there is none of the name."""
+        if name not in self:
+            told = ", ".join(self._table.schema.names[:50]) or "none"
+            raise InputError(f"{self._file}: there is no column {name}; it has {told}")
+        column = self._table[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # of text, more than fits one array
+            column = column.cast(pa.large_string()).combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        return column
+
+    def _wrong(self, name: str, expected: str, found: pa.DataType) -> InputError:
+        return InputError(f"{self._file}: column {name}: expected {expected}, found {found}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )

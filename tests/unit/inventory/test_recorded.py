@@ -1,0 +1,102 @@
+"""Inventories in files: what is left out, what is broken, and what is refused."""
+
+import pytest
+
+from ringfence.inventory.recorded import read_inventory, read_items
+from ringfence.model.address import parse_address
+from ringfence.model.errors import InputError
+from ringfence.model.instant import parse_instant
+from ringfence.model.workload import ItemKind
+
+BY_HAND = """
+kind: Inventory
+from: 2030-01-01T00:00:00Z
+to: 2030-01-02T00:00:00Z
+items:
+  - kind: pod
+    kubernetes_cluster: lab
+    namespace: shop
+    name: carts-1
+    addresses: &one [10.0.0.1]
+    labels: {kubernetes.label.App: carts, kubernetes.label.version: 2}
+    owner: Deployment/carts
+    node: null
+    containers: [{protocol: TCP, port: 80}]
+    probes: [{port: 8080}]
+    to: 2030-01-01T12:00:00Z
+  - {kind: pod, kubernetes_cluster: lab, namespace: shop, name: carts-2, addresses: *one,
+     from: 2030-01-01T12:00:00Z}
+  - {kind: network, name: office, addresses: [203.0.113.0/24]}
+"""
+
+
+def test_what_a_file_leaves_out_is_made_of_the_rest() -> None:
+    recorded = read_inventory(BY_HAND, "inventory.yaml")
+    first = recorded.timeline.at(parse_instant("2030-01-01T11:59:59.999999999Z"))
+    (carts,) = (item for item in first.items if item.kind is ItemKind.POD)
+    assert carts.labels == {
+        "address": ("10.0.0.1",),
+        "kind": ("pod",),
+        "kubernetes.cluster": ("lab",),
+        "kubernetes.label.app": ("carts",),
+        "kubernetes.label.version": ("2",),
+        "kubernetes.namespace": ("shop",),
+        "kubernetes.owner.kind": ("Deployment",),
+        "kubernetes.owner.name": ("carts",),
+        "name": ("carts-1",),
+    }
+    assert (carts.key, carts.workload_name) == ("lab/pod/shop/carts-1", "carts")
+    assert (carts.probe_ports, carts.addresses) == (((6, 8080),), (parse_address("10.0.0.1"),))
+    last = recorded.last()
+    assert [item.name for item in last.items] == ["office", "carts-2"]
+
+
+def test_a_bare_list_is_an_inventory_of_always() -> None:
+    (item,) = read_items('[{"kind": "host", "name": "h", "addresses": ["192.0.2.1"]}]', "x.json")
+    assert (item.kind, item.name) == (ItemKind.HOST, "h")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: Inventory", "kind: Inventor", "`$.kind`"),
+        ("items:\n", "itemz:\n", "missing required field `items`"),
+        ("port: 80}", "port: 80000}", "`$.items[0].containers[0].port`"),
+        ("port: 80}", "port: eighty}", "`$.items[0].containers[0].port`"),
+        ("[10.0.0.1]", "[10.0.0.256]", "items[0] (carts-1): '10.0.0.256' is not an IP address"),
+        ("203.0.113.0/24", "203.0.113.1/24", "items[2] (office): '203.0.113.1/24' is not a CIDR"),
+        ("to: 2030-01-01T12:00:00Z", "to: yesterday", "items[0] (carts-1): 'yesterday' is not a"),
+        ("to: 2030-01-02T00:00:00Z", "to: 2030-13-02T00:00:00Z", "to: '2030-13-02T00:00:00Z' is"),
+        ("from: 2030-01-01T12", "to: 2030-01-01T12", "items[1]: shop/carts-1 already stands in"),
+        ("protocol: TCP", "protocol: TPC", "items[0] (carts-1): 'TPC' is not a protocol"),
+        ("addresses: *one", "addresses: *two", "line 17: not YAML: *two stands for nothing"),
+        ("labels: {", "labels: {[a]: b, ", "line 11: not YAML: a key that is no text"),
+        ("labels: {", "labels: [", "not YAML"),
+        ("name: carts-2", "name: carts-1, key: [a]", "`$.items[1].key`"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(old: str, new: str, said: str) -> None:
+    text = BY_HAND.replace("carts-2", "carts-1") if "carts-1 already" in said else BY_HAND
+    assert old in text
+    with pytest.raises(InputError) as refused:
+        read_inventory(text.replace(old, new), "inventory.yaml")
+    assert str(refused.value).startswith("inventory.yaml: ")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- " * 200_000,
+        "[" * 200_000,
+        "{a: " * 10_000,
+        "a: &a [*a]",
+        "--- 1\n--- 2",
+        "\x00",
+        "[1,",
+    ],
+)
+def test_hostile_texts_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^x\.yaml: "):
+        read_inventory(text, "x.yaml")
