@@ -28,10 +28,10 @@ class DiscoverRequest(BaseModel):
     since: str = "1h"
     until: str | None = None
     boundary: Boundary = Boundary.FINE
-    ports: int = Field(2, ge=1, le=5)
-    compress: int = Field(3, ge=1, le=5)
-    exclude: str | None = Field(None, description="A filter over workloads.")
-    approved: str | None = Field(None, description="A workspace in YAML.")
+    ports: int = Field(default=2, ge=1, le=5)
+    compress: int = Field(default=3, ge=1, le=5)
+    exclude: str | None = Field(default=None, description="A filter over workloads.")
+    approved: str | None = Field(default=None, description="A workspace in YAML.")
     every_edge: bool = Field(default=False, description="Whether to tell of every observed edge.")
 
 

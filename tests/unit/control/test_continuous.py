@@ -1,6 +1,7 @@
 """Slots of continuous analysis, and what becomes of alerts."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_an_alert_goes_on_and_ends_in_silence() -> None:
         ({"analysed_seconds": 3599}, [False, True, True]),
     ],
 )
-def test_what_a_trial_wants(changed: dict[str, int], met: list[bool]) -> None:
+def test_what_a_trial_wants(changed: dict[str, Any], met: list[bool]) -> None:
     criteria = Criteria(coverage=0.99, quiet_seconds=3600)
     facts = Facts(Stage.ANALYSE, 0, analysed_seconds=3600, permitted=99, escaped=1)
     found = criteria_for(Stage.STAGED, criteria, replace(facts, **changed))
