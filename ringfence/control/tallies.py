@@ -43,21 +43,18 @@ def tally(
     found: list[Tally] = []
     for category, mask in fate.categories(allowed).items():
         rows = np.flatnonzero(mask & view)
-        if category in UNTOWARD:
-            ends = _Ends(seen.take(rows), item_of)
-            codes = np.stack([rules[rows], *ends.columns], axis=1)
-        else:
-            ends = None
-            codes = (rules[rows] * (category not in _UNJUDGED))[:, None]
-        distinct, which = np.unique(codes, axis=0, return_inverse=True)
-        which = which.reshape(-1)
+        codes, rule_at = np.unique(rules[rows] * (category not in _UNJUDGED), return_inverse=True)
+        ends = _Ends(seen.take(rows), item_of) if category in UNTOWARD else None
+        both = (ends.which if ends else 0) * len(codes) + rule_at
+        distinct, which = np.unique(both, return_inverse=True)
         total = np.bincount(which, counts[rows], len(distinct)).astype(np.int64)
         latest = np.zeros(len(distinct), np.int64)
         np.maximum.at(latest, which, last_ns[rows])
         tallies: dict[Cause, Tally] = {}
         for at in np.argsort(-total, kind="stable").tolist():
-            told = ends.tell(distinct[at, 1:]) if ends and len(tallies) < MOST_CAUSES else ()
-            cause = Cause(category, _rules(deciding, int(distinct[at, 0]), base), *told)
+            end_at, code_at = divmod(int(distinct[at]), len(codes))
+            told = ends.tell(end_at) if ends and len(tallies) < MOST_CAUSES else ()
+            cause = Cause(category, _rules(deciding, int(codes[code_at]), base), *told)
             fold(tallies, Tally(cause, int(total[at]), int(latest[at])))
         found += tallies.values()
     return found
@@ -98,27 +95,38 @@ def _rules(deciding: Deciding, code: int, base: int) -> tuple[tuple[EndRole, Dec
 
 
 class _Ends:
-    """The roles of some connections' ends, as numbers of distinct ones."""
+    """The roles of connections' ends, protocol and port; `which` of the distinct ones each has."""
 
     def __init__(self, seen: Records, item_of: ItemOf) -> None:
-        self._names: dict[str, int] = {}
-        ends = (
-            self._numbers(seen.column(f"{end}_revision"), item_of)
+        names: dict[str, int] = {}
+        consumer, provider = (
+            _numbers(seen.column(f"{end}_revision"), item_of, names)
             for end in ("first_consumer", "provider")
         )
-        numbers = (seen.column(name).astype(np.int64) for name in ("protocol", "provider_port"))
-        self.columns = [*ends, *numbers]
-        self._by_number = list(self._names)
+        protocol, port = (
+            seen.column(name).astype(np.int64) for name in ("protocol", "provider_port")
+        )
+        self._names = list(names)
+        ends = consumer * len(names) + provider
+        self._distinct, self.which = np.unique(
+            (ends << 24) + (protocol << 16) + port, return_inverse=True
+        )
 
-    def _numbers(self, revisions: NDArray[np.uint64], item_of: ItemOf) -> NDArray[np.int64]:
-        distinct, which = np.unique(revisions, return_inverse=True)
-        names = [role_name(item_of(revision)) for revision in distinct.tolist()]
-        numbers = [self._names.setdefault(name, len(self._names)) for name in names]
-        return np.array(numbers, np.int64)[which]
+    def tell(self, at: int) -> tuple[str, str, int, int]:
+        """The consumer, the provider, the protocol and the port of a distinct one."""
+        ends, traffic = divmod(int(self._distinct[at]), 1 << 24)
+        consumer, provider = divmod(ends, len(self._names))
+        return self._names[consumer], self._names[provider], traffic >> 16, traffic & 0xFFFF
 
-    def tell(self, numbers: NDArray[np.int64]) -> tuple[str, str, int, int]:
-        consumer, provider, protocol, port = numbers.tolist()
-        return self._by_number[consumer], self._by_number[provider], protocol, port
+
+def _numbers(
+    revisions: NDArray[np.uint64], item_of: ItemOf, names: dict[str, int]
+) -> NDArray[np.int64]:
+    """Each item's role as the number that its name has in `names`, or gets there."""
+    distinct, which = np.unique(revisions, return_inverse=True)
+    told = [role_name(item_of(revision)) for revision in distinct.tolist()]
+    numbers = [names.setdefault(name, len(names)) for name in told]
+    return np.array(numbers, np.int64)[which]
 
 
 def role_name(item: Item | None) -> str:

@@ -54,7 +54,7 @@ class Watched:
     async def until(self, wanted: dict[int, Counts]) -> None:
         """Wait for counts: news is gathered for a second."""
         found = await self.counts()
-        for _ in range(100):
+        for _ in range(300):
             if found == wanted:
                 return
             await asyncio.sleep(0.1)

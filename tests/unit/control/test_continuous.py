@@ -1,0 +1,103 @@
+"""Slots of continuous analysis, and what becomes of alerts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ringfence.control.alerts import SILENCE_NS, changes, is_news
+from ringfence.control.continuous import HOUR_NS, SLOT_NS, joined, segments, slot_of
+from ringfence.model.flow import Category
+from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.promotion import Criteria, Facts, Stage, criteria_for
+from ringfence.model.tally import Cause, Tally
+from ringfence.store.relational.enforcement import NEVER, Enforced
+from ringfence.store.relational.verdicts import Told
+
+S = 10**9
+NOW = 1_900_000_800 * S
+SHOP, ALL = (WorkspaceName("shop"), Version(1)), (WorkspaceName("all"), Version(1))
+CAUSE = Cause(Category.MISDROPPED, (), "shop/front", "shop/db", 6, 3306)
+
+
+def enforced(revision: int, since_ns: int) -> Enforced:
+    return Enforced(revision, (SHOP,), "ann", since_ns)
+
+
+def test_a_window_belongs_to_the_slot_in_which_it_ended() -> None:
+    start = NOW // SLOT_NS * SLOT_NS
+    assert slot_of(start + 1, NOW) == (start, start + SLOT_NS)
+    assert slot_of(start + SLOT_NS, NOW) == (start, start + SLOT_NS)
+    old = NOW - 5 * HOUR_NS
+    hour = (old - 1) // HOUR_NS * HOUR_NS
+    assert slot_of(old, NOW) == (hour, hour + HOUR_NS)
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        ([NEVER], [(0, 300, 0)]),
+        ([NEVER, enforced(1, 100)], [(0, 100, 0), (117, 300, 1)]),
+        ([enforced(1, -50), enforced(2, 100)], [(0, 100, 1), (117, 300, 2)]),
+        ([enforced(1, -10)], [(7, 300, 1)]),
+        ([enforced(1, -50), enforced(2, 100), enforced(3, 105)], [(0, 100, 1), (122, 300, 3)]),
+        ([enforced(1, -50), enforced(2, 290)], [(0, 290, 1)]),
+    ],
+)
+def test_no_part_of_a_slot_tells_of_two_sets(
+    sets: list[Enforced], told: list[tuple[int, int, int]]
+) -> None:
+    found = segments((0, 300), sets, 17)
+    assert [(*one.span, one.enforced.revision) for one in found] == told
+
+
+def tell(count: int, last_ns: int, start_ns: int = NOW - SLOT_NS, named: object = SHOP) -> Told:
+    span = start_ns, start_ns + SLOT_NS
+    return Told(named, *span, True, Tally(CAUSE, count, last_ns))  # type: ignore[arg-type]
+
+
+def test_parts_of_an_hour_add_up() -> None:
+    parts = [tell(2, NOW - 5), tell(3, NOW - 9, NOW - 2 * SLOT_NS), tell(1, NOW - 7, named=ALL)]
+    whole = joined((0, HOUR_NS), parts)
+    assert [(one.named, one.tally.conversations, one.tally.last_ns) for one in whole] == [
+        (SHOP, 5, NOW - 5),
+        (ALL, 1, NOW - 7),
+    ]
+
+
+def test_what_two_workspaces_tell_of_counts_once() -> None:
+    told = [tell(2, NOW - 5), tell(3, NOW - 4, named=ALL), tell(4, NOW - 400 * S, NOW - 500 * S)]
+    (alert,) = changes({}, told, NOW, may_open=True)
+    assert (alert.conversations, alert.last_ns) == (7, NOW - 4)
+    assert is_news({}, alert)
+    assert changes({}, told, NOW, may_open=False) == []
+    assert changes({CAUSE: alert}, told, NOW, may_open=True) == []
+
+
+def test_an_alert_goes_on_and_ends_in_silence() -> None:
+    (alert,) = changes({}, [tell(2, NOW - 5)], NOW, may_open=True)
+    (more,) = changes({CAUSE: alert}, [tell(6, NOW)], NOW, may_open=True)
+    assert more == replace(alert, conversations=6, last_ns=NOW)
+    assert not is_news({CAUSE: alert}, more)
+    later = NOW + SILENCE_NS + 1
+    (over,) = changes({CAUSE: more}, [tell(6, NOW)], later, may_open=True)
+    assert over == replace(more, resolved_ns=later)
+    assert is_news({CAUSE: more}, over)
+    assert changes({}, [tell(6, NOW)], later, may_open=True) == [], "it is long over"
+
+
+@pytest.mark.parametrize(
+    ("changed", "met"),
+    [
+        ({}, [True, True, True]),
+        ({"permitted": 98}, [True, False, True]),
+        ({"permitted": 0, "escaped": 0}, [True, False, True]),
+        ({"misdropped": 1}, [True, True, False]),
+        ({"analysed_seconds": 3599}, [False, True, True]),
+    ],
+)
+def test_what_a_trial_wants(changed: dict[str, Any], met: list[bool]) -> None:
+    criteria = Criteria(coverage=0.99, quiet_seconds=3600)
+    facts = Facts(Stage.ANALYSE, 0, analysed_seconds=3600, permitted=99, escaped=1)
+    found = criteria_for(Stage.STAGED, criteria, replace(facts, **changed))
+    assert [one.met for one in found] == met
