@@ -61,13 +61,20 @@ class Scores:
 def score(simulation: Simulation, proposal: Proposal) -> tuple[Scores, list[str]]:
     """The scores, and what was wrong in words."""
     (workspace,) = parse_documents(proposal.text, "proposed").workspaces
+    scores, notes = score_workspace(simulation, workspace)
+    scores.words = words(proposal.text)
+    scores.roles = role_index(simulation, proposal, workspace)
+    return scores, notes
+
+
+def score_workspace(simulation: Simulation, workspace: Workspace) -> tuple[Scores, list[str]]:
+    """The scores of what a workspace allows."""
     judge, notes = Judge(simulation.world), list[str]()
     scores = Scores(truth=len(simulation.edges))
     allowed = _conversations(scores, simulation, judge, workspace, notes)
     _intruders(scores, simulation, allowed, notes)
     _universe(scores, simulation, judge, workspace, notes)
-    _policies(scores, workspace, proposal.text, notes)
-    scores.roles = role_index(simulation, proposal, workspace)
+    _policies(scores, workspace, {edge.port for edge in simulation.edges}, notes)
     return scores, notes
 
 
@@ -198,17 +205,16 @@ def _numbers(policy: Policy) -> Iterable[int]:
             yield from {port.first, port.last, (port.first + port.last) // 2}
 
 
-def _policies(scores: Scores, workspace: Workspace, text: str, notes: list[str]) -> None:
+def _policies(scores: Scores, workspace: Workspace, true_ports: set[int], notes: list[str]) -> None:
     scores.reviews = sum(bool(getattr(one, "review", "")) for one in workspace.policies)
     scores.proposals = len(workspace.policies)
     scores.policies = sum(
         not (_core(one) or getattr(one, "review", "")) for one in workspace.policies
     )
     for one in workspace.policies:
-        if any(number >= EPHEMERAL[0] for number in _numbers(one)):
+        if any(number >= EPHEMERAL[0] for number in {*_numbers(one)} - true_ports):
             scores.ephemeral += 1
             notes.append(f"ephemeral: {one.id} {' '.join(map(str, one.ports))}")
-    scores.words = words(text)
 
 
 def _core(policy: Policy) -> bool:

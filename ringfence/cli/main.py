@@ -43,6 +43,7 @@ COMMANDS = {
     "export": ("export", "Print scopes and workspaces as YAML."),
     "discover": ("discover", "Propose the policies that the observed flows need."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
+    "analysis": ("analysis", "Hold versions against all that arrives; count what they say."),
     "requests": ("requests", "Approve or reject what policies need of other scopes' workspaces."),
     "enforce": ("enforce", "Enforce workspaces, or stop with --off."),
     "confirm": ("confirm", "Keep what is enforced on trial."),

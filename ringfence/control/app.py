@@ -12,6 +12,7 @@ from ringfence.control import problems
 from ringfence.control.api import (
     address_sets,
     agents,
+    analyses,
     analysis,
     changes,
     discover,
@@ -74,6 +75,7 @@ GUARDED = (
     discover.router,
     analysis.router,
     what_if.router,
+    analyses.router,
     enforcement.router,
     kubernetes.router,
     quarantines.router,

@@ -23,6 +23,10 @@ class Listener:
         self._windows.add(window)
         self._news.set()
 
+    def wake(self) -> None:
+        """Wait no longer, without news."""
+        self._news.set()
+
     async def windows(self, patience: float) -> set[Window]:
         """The windows of new batches, none if for `patience` seconds there is no news."""
         with suppress(TimeoutError):

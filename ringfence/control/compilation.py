@@ -1,6 +1,6 @@
 """From the enforced set to what each node's agent is sent."""
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from threading import Lock
 
@@ -8,8 +8,8 @@ from ringfence.control.agents import NodeKey
 from ringfence.control.judged import JudgedBy
 from ringfence.inventory.living import Living, News
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.ids import ClusterId, ItemKey, RevisionId
-from ringfence.model.workload import Item, ItemKind
+from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.workload import Item
 from ringfence.policy.compile import compiler_of
 from ringfence.policy.compiler import Compiler
 from ringfence.policy.kubernetes.rules import KubernetesLayer
@@ -80,17 +80,13 @@ class Standing:
 
     def _compile(self, judged_by: JudgedBy, news: News, moment: Moment) -> Compilation:
         compiler, self._compiler = self._compiler, None  # it holds only if all goes well
-        before = {key: self._items.get(key) for key in news}
         self._take(news)
         apart = judged_by.quarantines
         made_of = judged_by.tree, judged_by.workspaces, apart, judged_by.live
         changed: Set[NodeKey] | None = None
         first, last = self._lasts
         if compiler is not None and made_of == self._of and first <= moment.at_ns < last:
-            layers = None
-            if judged_by.live and self._concerns(judged_by.live, before, news):
-                layers = tuple(judged_by.kubernetes(self._snapshot()))
-            changed = compiler.update(news, moment, layers)
+            changed = compiler.update(news, moment)
         if compiler is None or changed is None:
             self._living, self._of = Living(self._items.values()), made_of
             self._lasts = _between(expiries(judged_by.workspaces), moment.at_ns)
@@ -118,24 +114,6 @@ class Standing:
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self._items.values())
-
-    def _concerns(self, live: Collection[ClusterId], before: News, now: News) -> bool:
-        """Whether news may matter to the own policies of Kubernetes clusters.
-
-        An item of another cluster does where an address goes from one to the other, and a Service
-        where its backends, or the addresses that it is dialled at, are in the cluster.
-        """
-        sides = [one[1] for news in (before, now) for one in news.values() if one]
-        return any(
-            item.cluster in live
-            or item.kind is ItemKind.SERVICE
-            or any(
-                self._living.items[at].cluster in live
-                for address in item.addresses
-                for at in self._living.holding(address)
-            )
-            for item in sides
-        )
 
 
 def _between(instants: Iterable[int], at_ns: int) -> tuple[int, int]:

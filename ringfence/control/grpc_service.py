@@ -1,7 +1,7 @@
 """The gRPC service: what agents and connectors say over mutual TLS, and what they hear."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -43,8 +43,8 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
     def __init__(self, services: Services) -> None:
         self._services = services
         self._stopping = asyncio.Event()
-        self._publishing: dict[ClusterId, object] = {}
-        """The latest conversation with a connector of each cluster."""
+        self._publishing: dict[ClusterId, list[object]] = {}
+        """The conversations with connectors of each cluster, the latest last."""
 
     def stop(self) -> None:
         """End the conversations that clients hold for ever; nobody need wait for them."""
@@ -160,14 +160,31 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         may be set. What one before it still has to say goes by its time.
         """
         identity = await self._peer(context, ClientKind.CONNECTOR)
+        conversations = self._publishing.setdefault(identity.kubernetes_cluster, [])
+        conversations.append(conversation := object())
+        events = self._until_stopped(request_iterator)
+        try:
+            async for reply in self._publish(
+                identity, events, context, lambda: conversations[-1] is conversation
+            ):
+                yield reply
+        finally:
+            conversations.remove(conversation)
+
+    async def _publish(
+        self,
+        identity: ClientIdentity,
+        events: AsyncIterator[wire.InventoryEvent],
+        context: Context,
+        is_latest: Callable[[], bool],
+    ) -> AsyncIterator[wire.InventoryReply]:
         timeline, inventory = self._services.inventory.timeline, self._services.inventory
         cluster = identity.kubernetes_cluster
-        self._publishing[cluster] = conversation = object()
         snapshot: list[Item] | None = None
-        async for event in self._until_stopped(request_iterator):
+        async for event in events:
             try:
                 at_ns = self._instant(identity, event)
-                last = self._publishing[cluster] is conversation
+                last = is_latest()
                 kind = event.WhichOneof("event")
                 changes: list[Change] = []
                 if kind == "snapshot_begin":

@@ -93,15 +93,19 @@ def live_layer(snapshot: Snapshot, cluster: ClusterId) -> KubernetesLayer:
 
 
 async def load_judged_by(
-    connection: AsyncConnection, tenant: TenantId, wanted: Iterable[Named] = ()
+    connection: AsyncConnection,
+    tenant: TenantId,
+    wanted: Iterable[Named] = (),
+    *,
+    enforced: Iterable[Enforced] | None = None,
 ) -> JudgedBy:
-    """The enforced set, with these versions in place of their workspaces' own.
+    """The enforced set, or another one, with these versions in place of their workspaces' own.
 
     Raises NotFoundError.
     """
-    workspaces = {
-        one.name: (one, number) for one, number in await load_enforced(connection, tenant)
-    }
+    if enforced is None:
+        enforced = await load_enforced(connection, tenant)
+    workspaces = {one.name: (one, number) for one, number in enforced}
     imported: dict[WorkspaceName, tuple[ImportedWorkspace, Version]] = {}
     for name, version in wanted:
         found, number = await load_version(connection, tenant, name, version)

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import grpc
 import structlog
@@ -22,6 +22,7 @@ from ringfence.control.analysis import history_of
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
 from ringfence.control.config import ControlConfig, Listen
+from ringfence.control.continuous import Continuous
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
 from ringfence.control.exports import Exports
@@ -61,6 +62,9 @@ class _Component(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+
+_Running = TypeVar("_Running", bound=_Component)
 
 
 class ControlPlane:
@@ -148,12 +152,15 @@ class ControlPlane:
         )
         trials = Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
         await self._run(trials)
-        quarantines = Quarantines(
-            self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics
+        continuous = await self._run(
+            Continuous(self._clock, database, watch, ingest.arrivals, metrics)
         )
-        await self._run(quarantines)
-        requests = Requests(self._clock, database, DEFAULT_TENANT, inventory, metrics)
-        await self._run(requests)
+        quarantines = await self._run(
+            Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics)
+        )
+        requests = await self._run(
+            Requests(self._clock, database, DEFAULT_TENANT, inventory, metrics)
+        )
         services = Services(
             clock=self._clock,
             database=database,
@@ -161,6 +168,7 @@ class ControlPlane:
             labels=labels,
             enforcement=enforcement,
             trials=trials,
+            continuous=continuous,
             quarantines=quarantines,
             requests=requests,
             agents=agents,
@@ -220,9 +228,10 @@ class ControlPlane:
             await task
             raise StartError("the HTTP server ended while it started; its log says why")
 
-    async def _run(self, component: _Component) -> None:
+    async def _run(self, component: _Running) -> _Running:
         await component.start()
         self._opened.push_async_callback(component.stop)
+        return component
 
     def _names(self) -> list[str]:
         listened = [

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 if TYPE_CHECKING:
     from ringfence.control.agents import Agents
+    from ringfence.control.continuous import Continuous
     from ringfence.control.enforcement import Enforcement
     from ringfence.control.ingest import FlowIngest
     from ringfence.control.inspections import Inspections
@@ -54,6 +55,8 @@ class Services:
     """What is enforced, and what each node has to do for it."""
     trials: Trials
     """Which change of it is on trial."""
+    continuous: Continuous
+    """What every version under analysis says to what arrives."""
     quarantines: Quarantines
     """Which workloads are cut off."""
     requests: Requests

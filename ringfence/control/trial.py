@@ -34,13 +34,14 @@ class Asked:
 
 def begun(asked: Asked, fresh: Enforced, current: Enforced) -> Trial:
     """The trial of a set that is enforced now, in place of the current one."""
-    until_ns = fresh.since_ns + asked.for_ns
-    return Trial(fresh.revision, current.revision, until_ns, asked.nodes, asked.threshold)
+    times = fresh.since_ns, fresh.since_ns + asked.for_ns
+    return Trial(fresh.revision, current.revision, *times, asked.nodes, asked.threshold)
 
 
 def begun_of_cluster(asked: Asked, cluster: ClusterId, current: Enforced, now_ns: int) -> Trial:
     """The trial of whether a Kubernetes cluster's policies are enforced, beside the current set."""
-    return Trial(current.revision, current.revision, now_ns + asked.for_ns, cluster=cluster)
+    times = now_ns, now_ns + asked.for_ns
+    return Trial(current.revision, current.revision, *times, cluster=cluster)
 
 
 def told_of(asked: Asked | None) -> str:

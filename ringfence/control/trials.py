@@ -159,7 +159,7 @@ class Trials:
         if trial != self._followed:
             self._followed, self._looked_ns = trial, self._clock()
             self._before, self.seen = None, NOTHING_SEEN
-            self._due_ns = time.monotonic_ns() + (await self._left_ns(trial) if trial else 0)
+            self._due_ns = time.monotonic_ns() + (self._left_ns(trial) if trial else 0)
         if trial is None:
             return
         # A clock that is set back makes no trial longer.
@@ -169,11 +169,9 @@ class Trials:
         elif now_ns >= trial.until_ns:
             await self._take_back("not confirmed in time", *_NOBODY, only=trial)
 
-    async def _left_ns(self, trial: Trial) -> int:
+    def _left_ns(self, trial: Trial) -> int:
         """How long a trial may still last: all of its time, if it seems to lie ahead."""
-        async with self._database.read() as connection:
-            began_ns = (await enforced_at(connection, self._tenant, trial.revision)).since_ns
-        return trial.until_ns - max(began_ns, self._clock())
+        return trial.until_ns - max(trial.began_ns, self._clock())
 
     async def _look_at_stage(self, trial: Trial, nodes: Collection[NodeKey], now_ns: int) -> None:
         over = now_ns >= trial.until_ns
@@ -196,8 +194,7 @@ class Trials:
         async with self._database.read() as connection:
             judged_by = await load_judged_by(connection, self._tenant)
             before = await judged_before(connection, self._tenant, judged_by, trial)
-            began_ns = (await enforced_at(connection, self._tenant, trial.revision)).since_ns
-        tried = Tried(judged_by, before, nodes, began_ns, trial.until_ns)
+        tried = Tried(judged_by, before, nodes, trial.began_ns, trial.until_ns)
         if now_ns <= self._watch.settled_ns(tried):
             return NOTHING_SEEN
         if self._before is None:

@@ -83,7 +83,7 @@ class Compiler:
         self._sets, self._fronts = AddressSets(living), Fronts(living)
         self._programs = Programs()
         self._bound = Bound(self._programs)
-        self._layers = Layers(kubernetes, self._programs)
+        self._layers = Layers(kubernetes, living, self._programs, self._sets, self._fronts)
         self._gates = Gates(tree, enforced)
         self._nodes = Nodes(living, surroundings, self._programs, self._gates)
         self._entries = [
@@ -103,13 +103,11 @@ class Compiler:
         self._nodes.renew(self._nodes.all, self._bound.programs, self._layers, who)
         self._most_sets, self._most_programs = 2 * len(self._sets) + _SPARE, 2 * len(self._programs)
 
-    def update(
-        self, news: News, moment: Moment, kubernetes: Sequence[KubernetesLayer] | None = None
-    ) -> set[NodeKey] | None:
+    def update(self, news: News, moment: Moment) -> set[NodeKey] | None:
         """The inventory has these news, names and address sets may mean something else.
 
         Returns the nodes that have another policy now; None, with nothing of it holding any more,
-        where all must be compiled. `kubernetes` are other layers, None where they are as before.
+        where all must be compiled. Layers follow the policies that their clusters have.
         """
         clusters = self._living.clusters
         alterations, facts = self._living.change(news)
@@ -127,9 +125,12 @@ class Compiler:
         places = {place for fact in facts for place in self._readers.get(fact, ())}
         self._translate(sorted(places), who)
         stale |= self._nodes.homes(self._bound.renew())
-        if kubernetes is not None:
-            stale |= self._replace_layers(kubernetes)
-        stale |= self._nodes.using(self._sets.altered)
+        bound = self._layers.follow(alterations)
+        if bound is None:
+            return None
+        if self._layers.widened_anew:
+            self._warnings = None
+        stale |= self._nodes.homes(bound) | self._nodes.using(self._sets.altered)
         changed = self._nodes.renew(stale, self._bound.programs, self._layers, who)
         if len(self._programs) > self._most_programs:
             self._programs.keep({*self._bound.used(), *self._layers.used()})
@@ -168,13 +169,6 @@ class Compiler:
             name for name in names if before.sets.get(name) != moment.sets.get(name)
         }
         return facts | ({NAMES} if before.names != moment.names else set())
-
-    def _replace_layers(self, kubernetes: Sequence[KubernetesLayer]) -> set[NodeKey]:
-        before, self._layers = self._layers, Layers(kubernetes, self._programs)
-        self._warnings = None
-        positions = (self._living.position(key) for key in self._layers.differing(before))
-        there = [at for at in positions if at >= 0]
-        return self._nodes.homes(there) | self._nodes.using(self._layers.altered(before))
 
     def _translate(self, places: Iterable[int], who: Who) -> None:
         translator = Translator(who)

@@ -200,7 +200,7 @@ class Nodes:
         return NodePolicy(
             kubernetes_cluster=item.cluster,
             node=NodeName(item.name),
-            sets={name: self._networks(name, layers, who) for name in sorted(sets)},
+            sets={name: who.sets.networks(name) for name in sorted(sets)},
             programs={name: self._programs[name] for name in sorted(used)},
             pods=pods,
             binding=binding,
@@ -217,7 +217,7 @@ class Nodes:
             inbound, outbound = (
                 (
                     *((bound[chain][at],) if at in bound[chain] else ()),
-                    *layers.of(chain).get(item.key, ()),
+                    *layers.of(chain, at),
                 )
                 for chain in _POD
             )
@@ -239,11 +239,6 @@ class Nodes:
             access = self._surroundings.access
             self._fail_safes[alike] = fail_safes(self._living, item, access, who.sets)
         return self._fail_safes[alike]
-
-    def _networks(self, name: SetId, layers: Layers, who: Who) -> tuple[Network, ...]:
-        if name in layers.sets:
-            return layers.sets[name]
-        return who.sets.networks(name)
 
 
 def _home(pod: Item) -> NodeKey:

@@ -39,9 +39,10 @@ class Outbound:
         return self._known[key]
 
     def _is_routed(self, at: int) -> bool:
-        """Whether its node forwards what the workload sends, so that it sees who answers."""
+        """Whether a node translates what the workload dials, so that it sees who answers."""
         item = self._who.snapshot.items[at]
-        return item.kind is ItemKind.POD and not item.host_network
+        routed = item.kind is ItemKind.POD and not item.host_network
+        return routed or item.kind is ItemKind.NODE
 
     def _towards(self, rule: OrderedRule, at: int, local: SetId | None) -> Iterator[Hop]:
         end, home = rule.provider, self._who.snapshot.items[at].cluster

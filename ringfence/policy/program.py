@@ -212,19 +212,21 @@ class NodePolicy:
     gate: Gate | None = None
     """Before pods that are new; None where all may talk at once."""
 
-    def parting(self) -> dict[ProgramId, list[PodBinding]]:
-        """The outbound programs by which the node judges pods once more, behind Services.
+    def parting(self) -> dict[ProgramId, list[PodBinding | NodeBinding]]:
+        """The outbound programs by which the node judges once more, behind Services: whom.
 
-        What such a pod dials at a `Parted` port, and the node sends on to a backend, is judged by
-        the program as it stands. A DENY is answered there, whether it rejects or not: kube-proxy
-        goes on choosing backends that are denied, and who dials may come to another one.
+        What a pod, or the node itself, dials at a `Parted` port, and the node sends on to a
+        backend, is judged by the program as it stands. A DENY is answered there, whether it rejects
+        or not: kube-proxy goes on choosing backends that are denied, and who dials may come to
+        another one.
         """
         parting = {name for name, one in self.programs.items() if any(r.behind for r in one.rules)}
-        found: dict[ProgramId, list[PodBinding]] = {}
-        for pod in self.pods if parting else ():
-            for name in pod.outbound:
+        found: dict[ProgramId, list[PodBinding | NodeBinding]] = {}
+        everybody: tuple[PodBinding | NodeBinding, ...] = (*self.pods, self.binding)
+        for whose in everybody if parting else ():
+            for name in as_programs(whose.outbound):
                 if name in parting:
-                    found.setdefault(name, []).append(pod)
+                    found.setdefault(name, []).append(whose)
         return found
 
     def as_dialled(self) -> "NodePolicy":

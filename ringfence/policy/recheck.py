@@ -95,22 +95,38 @@ def denied_to(policy: NodePolicy, pod: PodBinding, opened: Opened) -> Mask:
 
 
 def denied_behind(policy: NodePolicy, opened: Opened) -> Mask:
-    """Which of the connections that a node forwards it denies for who answers behind a Service."""
+    """Which of the connections that a node translates it denies for who answers behind a Service.
+
+    Those that its pods dialled, and that it dialled itself.
+    """
     found = np.zeros(len(opened), dtype=np.bool_)
-    for name, pods in policy.parting().items():
+    for name, whose in policy.parting().items():
         program = policy.programs[name]
         parted = np.zeros(len(opened), dtype=np.bool_)
         for one in program.parted:
             rows = (opened.protocol == one.protocol) & (opened.port == one.port)
             parted |= rows & _in_networks(opened.destination, policy.sets[one.dialled])
-        own = {address for pod in pods for address in pod.addresses}
+        own = {address for one in whose for address in one.addresses}
         parted &= opened.translated & _among(opened.source, own)
+        if policy.binding in whose:
+            parted &= ~_keeps_a_node(policy, opened)
         if opened.reached is not None:  # a workload to itself
             parted &= (opened.reached != opened.source).any(axis=1)
         found |= parted & _says_deny(policy, program.rules, Direction.OUTBOUND, opened)
     for address, port in policy.control_plane:
         found &= ~(_among(opened.destination, {address}) & (opened.port == port))
     return found
+
+
+def _keeps_a_node(policy: NodePolicy, opened: Opened) -> Mask:
+    """Which connections of the node's own its fail-safes let out, by who answers."""
+    node = policy.binding
+    mine = _among(opened.source, node.addresses)
+    if opened.reached is None or opened.reached_port is None:
+        return mine
+    answered = replace(opened, destination=opened.reached, port=opened.reached_port)
+    safe = first_match(policy, node.fail_safes_out, Direction.OUTBOUND, answered) >= 0
+    return mine & (safe | _among(opened.reached, node.addresses))
 
 
 def first_match(

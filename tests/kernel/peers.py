@@ -5,7 +5,8 @@
 
 Both live by files in DIR, so that a restarted one goes on: `directive` is sent to agents whenever
 it changes, `pods.json` and `containers.json` are what runs; each call of Report adds a file to
-`batches/`, `state` is the last AgentState, and `asked` has a line for each call of ListContainers.
+`batches/`, `state` is the last AgentState, and `asked` has a line for each listing of containers
+and `listed` one for each of pods.
 """
 
 import asyncio
@@ -102,6 +103,8 @@ class Runtime(RuntimeServiceServicer):  # type: ignore[misc]  # generated, not t
     async def ListPodSandbox(  # noqa: N802
         self, request: cri_pb2.ListPodSandboxRequest, context: Context
     ) -> cri_pb2.ListPodSandboxResponse:
+        with (self._directory / "listed").open("a") as listed:
+            print("pods", file=listed)
         items = [cri_pb2.PodSandbox(id=each) for each in self._pods()]
         return cri_pb2.ListPodSandboxResponse(items=items)
 

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import time
 
 import pytest
 
@@ -37,6 +38,21 @@ def test_pods_that_come_are_programmed_and_those_out_of_reach_are_told(world: Wo
     assert "does not tell its network namespace" in reasons["uid4"]
     world.direct(0, None)
     world.await_("no rules", lambda: nft.list_table(server.path) is None)
+
+
+def test_directives_about_pods_that_are_known_do_not_ask_the_runtime_for_them(
+    world: World,
+) -> None:
+    """Pods are listed each second, however many directives come in it."""
+    _, server = world.node.pods
+    world.start_agent()
+    world.await_("both pods seen", lambda: len(world.state().pods) == 2)
+    before, began = _listings(world), time.monotonic()
+    for revision in range(1, 41):
+        world.direct(revision, policy(server, PortRange(8080, 8080 + revision)))
+        world.await_("it in force", lambda: world.state().enforced_revision == revision)  # noqa: B023
+    seconds = time.monotonic() - began
+    assert _listings(world) - before <= seconds + 2
 
 
 def test_a_pod_that_could_not_be_entered_is_tried_again(world: World) -> None:
@@ -74,6 +90,10 @@ def test_a_runtime_that_is_away_shows_in_the_health_and_is_found_again(world: Wo
 
 def flows_to(world: World, port: int) -> list[Row]:
     return [row for row in world.flows() if row["provider_port"] == port]
+
+
+def _listings(world: World) -> int:
+    return len((world.directory / "listed").read_text().splitlines())
 
 
 def _programmed(state: AgentState) -> set[str]:

@@ -1,4 +1,4 @@
-"""Services of which a pod may not reach all backends: its node rejects what is sent on to those.
+"""Services of which not all backends may be reached: a node rejects what is sent on to those.
 
 The backends of a Service stand on two nodes, and answer even source ports and odd ones.
 """
@@ -40,7 +40,15 @@ from tests.kernel.traffic import family, open_socket, tcp_echo
 
 WEB, DNS = (next(one for one in SERVICES if one.name == name) for name in ("web", "dns"))
 PODS = ScopeName("pods")
-TREE = ScopeTree([Scope(PODS, None, parse('kind = "pod"'))])
+MACHINES = ScopeName("nodes")
+ALL = ScopeName("all")
+TREE = ScopeTree(
+    [
+        Scope(ALL, None, parse('kubernetes.cluster = "test"')),
+        Scope(PODS, ALL, parse('kind = "pod"')),
+        Scope(MACHINES, ALL, parse('kind = "node"')),
+    ]
+)
 SILENT = "nothing came"
 PORTS = itertools.count(10000)
 PROHIBITED = {4: errno.EHOSTUNREACH, 6: errno.EACCES}
@@ -59,10 +67,12 @@ class World:
     policies: list[NodePolicy] = field(default_factory=list)
     revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def enforce(self, *policies: Policy, catch_all: Action = Action.DENY) -> None:
+    def enforce(
+        self, *policies: Policy, catch_all: Action = Action.DENY, scope: ScopeName = PODS
+    ) -> None:
         snapshot = Snapshot((RevisionId(at), one) for at, one in enumerate(self.cluster.items, 1))
         said = CatchAll(inbound=Action.ALLOW, outbound=catch_all)
-        workspace = Workspace(WorkspaceName("w"), PODS, True, said, (), policies)
+        workspace = Workspace(WorkspaceName("w"), scope, True, said, (), policies)
         compiled = compile_policies(PolicySet(snapshot, TREE, [(workspace, Version(1))]), ())
         revision, self.policies = next(self.revisions), []
         for at, one in enumerate(self.enforcers):
@@ -76,10 +86,16 @@ class World:
     def pod(self, number: int) -> Namespace:
         return self.cluster.pods[number - 1]
 
+    def end(self, number: int) -> tuple[Namespace, tuple[str, str]]:
+        """A pod by its number, or a node by that of its place, from -1 down, and its addresses."""
+        if number < 0:
+            return self.cluster.nodes[-1 - number], NODES[-1 - number]
+        return self.pod(number), address(number)
+
     def dialled(
         self, number: int, front: tuple[str, int], *, second: bool, kind: int = socket.SOCK_STREAM
     ) -> object:
-        """What a pod meets: who answers, an error's number, or nothing."""
+        """What a pod or node meets: who answers, an error's number, or nothing."""
         with self.opened(number, front, second=second, kind=kind) as client:
             try:
                 client.connect(front)
@@ -94,10 +110,10 @@ class World:
     def opened(
         self, number: int, front: tuple[str, int], *, second: bool, kind: int = socket.SOCK_STREAM
     ) -> socket.socket:
-        client = open_socket(self.pod(number), front[0], socket.SocketKind(kind))
+        where, held = self.end(number)
+        client = open_socket(where, front[0], socket.SocketKind(kind))
         client.settimeout(0.7)
-        client.bind((address(number)[family(front[0]) == socket.AF_INET6],
-                     2 * next(PORTS) + second))  # fmt: skip
+        client.bind((held[family(front[0]) == socket.AF_INET6], 2 * next(PORTS) + second))
         return client
 
     def drops(self, node: int) -> list[dict[str, object]]:
@@ -127,12 +143,17 @@ def world(made: Cluster) -> Iterator[World]:
             MECHANISMS[kind].door.remove(where.path)
 
 
-def allow(number: int, port: int = WEB.target, action: Action = Action.ALLOW) -> Policy:
+def allow(
+    number: int,
+    port: int = WEB.target,
+    action: Action = Action.ALLOW,
+    scope: ScopeName = PODS,
+) -> Policy:
     """One that means a single pod, by its addresses."""
     protocol, ports = UDP if port == DNS.target else TCP, (PortRange(port, port),)
     ends = CidrEnd(tuple(map(parse_network, address(number))))
     name, rank = PolicyId(f"{action.value.lower()}-{number}"), Rank.ABSOLUTE
-    return Policy(name, ScopeEnd(PODS), ends, protocol, ports, action, rank, 1)
+    return Policy(name, ScopeEnd(scope), ends, protocol, ports, action, rank, 1)
 
 
 @pytest.fixture
@@ -256,6 +277,68 @@ def test_an_open_connection_to_a_backend_that_is_denied_now_is_cut(world: World,
 
 
 @pytest.mark.usefixtures("web")
+@pytest.mark.parametrize("number", [-1, -2])
+@pytest.mark.parametrize("of", [0, 1])
+def test_a_node_itself_is_refused_too(world: World, number: int, of: int) -> None:
+    front = WEB.address[of], WEB.port
+    world.enforce(allow(1, scope=MACHINES), scope=MACHINES)
+    began = time.monotonic()
+    assert world.dialled(number, front, second=False) is None
+    assert world.dialled(number, front, second=True) == errno.ECONNREFUSED
+    assert world.dialled(NEAR, front, second=True) is None  # a pod that nothing governs
+    assert time.monotonic() - began < 3  # a reset was heard: nobody waited
+    told = {
+        (row["rule"], row["direction"], row["provider"], row["provider_port"])
+        for row in world.drops(-1 - number)
+    }
+    assert told == {("catch-all/w/p1", "outbound", parse_address(address(4)[of]), 8080)}
+    world.enforce(
+        allow(1, action=Action.DENY, scope=MACHINES), catch_all=Action.ALLOW, scope=MACHINES
+    )
+    assert world.dialled(number, front, second=True) is None
+    assert world.dialled(number, front, second=False) == errno.ECONNREFUSED
+
+
+@pytest.mark.usefixtures("web")
+@pytest.mark.parametrize("of", [0, 1])
+def test_what_a_node_has_open_to_a_backend_that_is_denied_now_is_cut(world: World, of: int) -> None:
+    both = allow(1, scope=MACHINES), replace(allow(4, scope=MACHINES), id=PolicyId("both"))
+    world.enforce(*both, scope=MACHINES)
+    clients = [
+        world.opened(-1, (WEB.address[of], WEB.port), second=second) for second in (False, True)
+    ]
+    for client in clients:
+        client.connect((WEB.address[of], WEB.port))
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    kept, cut = clients
+    world.enforce(*both[:1], scope=MACHINES)
+    kept.sendall(b"x")
+    assert kept.recv(1) == b"x"
+    with pytest.raises(ConnectionError):
+        cut.sendall(b"x")
+    for client in clients:
+        client.close()
+
+
+def test_a_node_comes_to_itself_and_to_what_keeps_it_a_node() -> None:
+    """Though its policy means neither: the first backend is a node's kubelet."""
+    kubelet = replace(AGENTS, name="kubelets", address=("10.96.0.8", "fd00:96::8"), target=10250)
+    with cluster((kubelet,)) as made:
+        enforcers = [enforcer(Kind.NFTABLES), enforcer(Kind.NFTABLES)]
+        world = World(made, enforcers)
+        with tcp_echo(made.nodes[1], NODES[1][0], kubelet.target):
+            world.enforce(allow(3, kubelet.target, scope=MACHINES), scope=MACHINES)
+            front = kubelet.address[0], kubelet.port
+            policy = world.policies[0]
+            assert policy.parting(), "judged once more"
+            for number in (-1, -2):
+                assert world.dialled(number, front, second=False) is None
+        for one in enforcers:
+            one.close()
+
+
+@pytest.mark.usefixtures("web")
 def test_with_iptables_the_service_stays_admitted_whole(world: World) -> None:
     world.enforcers = [enforcer(Kind.IPTABLES_NFT), enforcer(Kind.IPTABLES_NFT)]
     world.enforce(allow(1))
@@ -288,3 +371,20 @@ def test_what_the_node_judges_is_proved(world: World, script: str) -> None:
     except UnprovableError as error:
         told = str(error)
     assert told
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "insert rule inet ringfence rf_behind_output accept",
+        "insert rule inet ringfence rf_behind_0_0_4 ip daddr 10.99.4.2 return",
+        "flush chain inet ringfence rf_behind_0",
+        "table inet ringfence { chain more { type filter hook output priority -99; drop; }; }",
+    ],
+)
+def test_what_the_node_judges_of_its_own_is_proved(world: World, script: str) -> None:
+    world.enforce(allow(1, scope=MACHINES), scope=MACHINES)
+    node, policy = world.cluster.nodes[0], world.policies[0]
+    assert not str(prove(policy, policy.binding, nft.list_table(node.path) or []))
+    node.nft(script)
+    assert str(prove(policy, policy.binding, nft.list_table(node.path) or []))

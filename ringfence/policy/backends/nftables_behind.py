@@ -6,6 +6,8 @@ translated, connection tracking knows what was dialled, and the source is the po
 port of a Service of which a pod may not reach all backends has a chain there, of the rules that
 speak of it. What comes back to the pod itself passes, and so does what another node is to
 translate.
+
+What the node itself dials is judged at the output hook, after kube-proxy.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,17 +17,24 @@ from ringfence.model.address import Address, Network, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.nftables_table import FAMILIES, Family, Table
 from ringfence.policy.handle import as_written
-from ringfence.policy.program import NodePolicy, Parted, PodBinding, Rule
+from ringfence.policy.program import NodeBinding, NodePolicy, Parted, PodBinding, Rule
 
 _CHAIN = "behind"
+_TRANSLATED = -99
+"""Where a packet of the node's own has its destination: after NF_IP_PRI_NAT_DST."""
 
 
 def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -> None:
     """Write the chains, if there is anything to judge; what is `established` passes first."""
-    parting = sorted(policy.parting().items())
     calls: list[str] = []
-    for at, (name, pods) in enumerate(parting):
-        calls += _from_pods(table, at, pods)
+    of_node: list[str] = []
+    dialling: list[PodBinding] = []
+    for at, (name, whose) in enumerate(sorted(policy.parting().items())):
+        if pods := [one for one in whose if isinstance(one, PodBinding)]:
+            calls += _from_pods(table, at, pods)
+            dialling += pods
+        if len(pods) < len(whose):
+            of_node.append(f"jump rf_{_CHAIN}_{at}")
         lines: list[str] = []
         for place, one in enumerate(_distinct(policy, policy.programs[name].parted)):
             rules = [rule for rule in policy.programs[name].rules if _speaks(policy, rule, one)]
@@ -35,10 +44,12 @@ def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -
                 lines.append(f"ct status dnat {_dialled(table, one, family)} jump rf_{chain}")
         table.chain(f"{_CHAIN}_{at}", lines)
     if calls:
-        pods = [pod for _, some in parting for pod in some]
-        safe = (*established, *_itself(table, pods), *_control_plane(policy))
+        safe = (*established, *_itself(table, dialling), *_control_plane(policy))
         for hook in ("forward", "input"):
             table.base_chain(f"{_CHAIN}_{hook}", hook, (*safe, *calls))
+    if of_node:
+        safe = (*established, *_of_node(table, policy.binding), *_control_plane(policy))
+        table.base_chain(f"{_CHAIN}_output", "output", (*safe, *of_node), _TRANSLATED)
 
 
 def _from_pods(table: Table, at: int, pods: Iterable[PodBinding]) -> Iterator[str]:
@@ -59,6 +70,13 @@ def _itself(table: Table, pods: Iterable[PodBinding]) -> Iterator[str]:
         held = frozenset(f"{text} . {text}" for text in texts)
         table.own_set(name, f"type {family.type} . {family.type};", held)
         yield f"{ip} saddr . {ip} daddr @{name} accept"
+
+
+def _of_node(table: Table, binding: NodeBinding) -> Iterator[str]:
+    """What passes of the node's own: to itself, and what keeps it a node."""
+    yield "fib daddr type local accept"
+    for rule in binding.fail_safes_out:
+        yield from (table.rule(rule, Direction.OUTBOUND, family) for family in FAMILIES)
 
 
 def _control_plane(policy: NodePolicy) -> Iterator[str]:

@@ -13,12 +13,14 @@ from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action
 from ringfence.model.protocol import PortRange
+from ringfence.model.ranges import AddressRange
 from ringfence.model.workload import Backend
 from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets
 
 Mask = NDArray[np.bool_]
+Ranges = tuple[AddressRange, ...]
 _Socket = tuple[Address, int, int]
 """Address, protocol, port."""
 _KEY = "S16"
@@ -76,7 +78,7 @@ class Dialled:
         keys = np.array([address for address, _ in (*backends, *own)], dtype=_KEY)
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
-        self._peers: dict[SetId, Mask] = {}
+        self._peers: dict[SetId, tuple[Ranges, Mask]] = {}
         self._traffic: dict[tuple[int | None, tuple[PortRange, ...]], Mask] = {}
 
     def decided(self, rules: Sequence[Rule]) -> list[Decided]:
@@ -140,9 +142,10 @@ class Dialled:
         return self._traffic[key]
 
     def _among(self, peers: SetId) -> Mask:
-        if peers not in self._peers:
+        spans = self._sets.ranges(peers)
+        # A set that holds something else has other ranges.
+        if peers not in self._peers or self._peers[peers][0] is not spans:
             rows = np.zeros(len(self._port), dtype=np.bool_)
-            spans = self._sets.ranges(peers)
             firsts, lasts = (
                 np.array([one[end].to_bytes(16) for one in spans], dtype=_KEY) for end in (0, 1)
             )
@@ -150,8 +153,8 @@ class Dialled:
             ends = np.searchsorted(self._sorted, lasts, side="right").tolist()
             for begin, end in zip(begins, ends, strict=True):
                 rows[self._order[begin:end]] = True
-            self._peers[peers] = rows
-        return self._peers[peers]
+            self._peers[peers] = spans, rows
+        return self._peers[peers][1]
 
 
 def _sockets(front: Front, cluster: ClusterId) -> Iterator[_Socket]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from ringfence.inventory.snapshot import Snapshot, View
 from ringfence.model.address import Address
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, Direction
@@ -21,12 +22,14 @@ from ringfence.model.protocol import PortRange, disjoint
 from ringfence.model.ranges import AddressRange, spans, subtract, union
 from ringfence.model.verdict import Decision, Layer, Stage
 from ringfence.policy.ends import ANYONE, ResolvedEnd, own_nodes
-from ringfence.policy.kubernetes.cluster import Selection
+from ringfence.policy.kubernetes.cluster import Fact, Selection
 from ringfence.policy.kubernetes.policies import (
     KubernetesPolicy,
     NamedPort,
     Networks,
+    Nodes,
     Peer,
+    Pods,
     PolicyRule,
     Ports,
     UnknownPeer,
@@ -35,6 +38,9 @@ from ringfence.policy.layer import OrderedRule
 
 OWN_NODE = "own-node"
 ISOLATION = "isolation"
+TIERS = (Stage.ADMIN, Stage.NETWORK_POLICY, Stage.BASELINE)
+Source = tuple[WorkspaceName, Version]
+_AS_IN_CLUSTER: Source = (WorkspaceName(""), Version(0))
 _Ports = tuple[int | None, tuple[PortRange, ...]]
 _EVERYTHING: _Ports = (None, ())
 
@@ -47,28 +53,36 @@ class KubernetesLayer:
 
     def __init__(
         self,
-        cluster: Selection,
+        cluster: Selection[Snapshot],
         policies: Iterable[KubernetesPolicy],
-        source: tuple[WorkspaceName, Version] = (WorkspaceName(""), Version(0)),
+        source: Source = _AS_IN_CLUSTER,
     ) -> None:
         self.cluster = cluster
-        self._source = source
+        self.source = source
         self.snapshot = cluster.snapshot
         self.governed = cluster.subjects
-        in_order = sorted(policies, key=lambda one: (one.priority, one.kind, one.display))
+        self.policies = sorted(policies, key=place_of)
         self.tiers = {
-            stage: [policy for policy in in_order if policy.stage is stage]
-            for stage in (Stage.ADMIN, Stage.NETWORK_POLICY, Stage.BASELINE)
+            stage: [policy for policy in self.policies if policy.stage is stage] for stage in TIERS
         }
-        self._rules: list[OrderedRule] = []
-        self._resolved: dict[tuple[tuple[Peer, ...], Action], ResolvedEnd] = {}
-        self._tier(Stage.ADMIN)
-        self._network_policies()
-        self._tier(Stage.BASELINE)
-        for direction in Direction:
-            decision = self._decision(Stage.CATCH_ALL, None, "", Action.ALLOW)
-            self._rules.append(OrderedRule(decision, self.governed, direction=direction))
-        self.rules = tuple(self._rules)
+        self._meaning = Meaning(cluster, source)
+        self.resolve = self._meaning.resolve
+
+    @cached_property
+    def rules(self) -> tuple[OrderedRule, ...]:
+        """All rules in order."""
+        found: list[OrderedRule] = []
+        for stage in TIERS:
+            policies = self.tiers[stage]
+            if stage is Stage.NETWORK_POLICY:
+                found.append(self._meaning.own_node())
+            found += [rule for policy in policies for rule in self._meaning.of(policy)]
+            found += [rule for policy in policies for rule in self._meaning.isolation(policy)]
+        found += map(self._meaning.otherwise, Direction)
+        return tuple(
+            replace(rule, decision=replace(rule.decision, place=place))
+            for place, rule in enumerate(found)
+        )
 
     @cached_property
     def own_nodes(self) -> NDArray[np.int32]:
@@ -85,38 +99,51 @@ class KubernetesLayer:
                 found += [names] if len(names) > 1 else []
         return tuple(found)
 
-    def _tier(self, stage: Stage) -> None:
-        for policy in self.tiers[stage]:
-            subjects = self.cluster.select(policy.subject)
-            for rule in policy.rules if subjects else ():
-                self._policy_rule(policy, rule, subjects)
 
-    def _network_policies(self) -> None:
-        """The pod's own node, all that policies allow, and then what each of them isolates."""
-        stage, policies = Stage.NETWORK_POLICY, self.tiers[Stage.NETWORK_POLICY]
-        decision, nodes = (
-            self._decision(stage, None, OWN_NODE, Action.ALLOW),
-            ResolvedEnd(own_node=True),
-        )
-        self._rules.append(OrderedRule(decision, self.governed, nodes, direction=Direction.INBOUND))
-        self._tier(stage)
-        for policy in policies:
-            subjects = self.cluster.select(policy.subject)
-            for direction in Direction:
-                if subjects and direction in policy.isolates:
-                    decision = self._decision(stage, policy, ISOLATION, Action.DENY)
-                    self._rules.append(OrderedRule(decision, subjects, direction=direction))
+class Meaning:
+    """The rules that each policy comes to in a cluster as it is, all of them with the place 0."""
 
-    def _policy_rule(self, policy: KubernetesPolicy, rule: PolicyRule, subjects: BitMap) -> None:
+    def __init__(self, cluster: Selection[View], source: Source) -> None:
+        self._cluster, self._source = cluster, source
+        self._resolved: dict[tuple[tuple[Peer, ...], Action], ResolvedEnd] = {}
+
+    def own_node(self) -> OrderedRule:
+        """That every pod is reached from its own node."""
+        decision = self._decision(Stage.NETWORK_POLICY, None, OWN_NODE, Action.ALLOW)
+        nodes = ResolvedEnd(own_node=True)
+        return OrderedRule(decision, self._cluster.subjects, nodes, direction=Direction.INBOUND)
+
+    def of(self, policy: KubernetesPolicy) -> Iterator[OrderedRule]:
+        """What a policy says of the pods that it selects, in order."""
+        subjects = self._cluster.select(policy.subject)
+        for rule in policy.rules if subjects else ():
+            yield from self._policy_rule(policy, rule, subjects)
+
+    def isolation(self, policy: KubernetesPolicy) -> Iterator[OrderedRule]:
+        """What a NetworkPolicy denies where none allows it."""
+        subjects = self._cluster.select(policy.subject)
+        for direction in Direction:
+            if subjects and direction in policy.isolates:
+                decision = self._decision(policy.stage, policy, ISOLATION, Action.DENY)
+                yield OrderedRule(decision, subjects, direction=direction)
+
+    def otherwise(self, direction: Direction) -> OrderedRule:
+        """What holds where no policy decides."""
+        decision = self._decision(Stage.CATCH_ALL, None, "", Action.ALLOW)
+        return OrderedRule(decision, self._cluster.subjects, direction=direction)
+
+    def _policy_rule(
+        self, policy: KubernetesPolicy, rule: PolicyRule, subjects: BitMap
+    ) -> Iterator[OrderedRule]:
         action = rule.action
         if rule.peers and any(isinstance(peer, UnknownPeer) for peer in rule.peers):
             action = Action.ALLOW if action is Action.ALLOW else Action.DENY
         end = self.resolve(rule.peers, action)
+        decision = self._decision(policy.stage, policy, rule.name, action)
         for members, peers, ports in self._narrowed(rule, subjects, end):
             inbound = rule.direction is Direction.INBOUND
             ends = (peers, ANYONE) if inbound else (ANYONE, peers)
-            decision = self._decision(policy.stage, policy, rule.name, action)
-            self._rules.append(OrderedRule(decision, members, *ends, *ports, rule.direction))
+            yield OrderedRule(decision, members, *ends, *ports, rule.direction)
 
     def resolve(self, peers: tuple[Peer, ...] | None, action: Action) -> ResolvedEnd:
         """Who the peers of a rule with that action are in the cluster."""
@@ -138,7 +165,7 @@ class KubernetesLayer:
                     if action is not Action.ALLOW:
                         return ResolvedEnd(anyone=True, unknown=True)
                 case _:
-                    items |= self.cluster.select(peer)
+                    items |= self._cluster.select(peer)
         return ResolvedEnd(items, union(ranges), part=repr(peers))
 
     def _narrowed(
@@ -158,7 +185,7 @@ class KubernetesLayer:
         for named in rule.ports:
             if not isinstance(named, NamedPort):
                 continue
-            for (protocol, number), pods in self._named_ports.get(named.name, {}).items():
+            for (protocol, number), pods in sorted(self._cluster.declaring(named.name).items()):
                 if named.protocol not in (None, protocol):
                     continue
                 which = (protocol, (PortRange(number, number),))
@@ -168,21 +195,11 @@ class KubernetesLayer:
                     part = f"{end.part} {named.name} {protocol}/{number}"
                     yield subjects, replace(self._among(end, pods), part=part), which
 
-    @cached_property
-    def _named_ports(self) -> dict[str, dict[tuple[int, int], BitMap]]:
-        """By name, the pods that declare it for a (protocol, number)."""
-        found: dict[str, dict[tuple[int, int], BitMap]] = {}
-        for at in self.governed:
-            for port in self.snapshot.items[at].containers:
-                numbers = found.setdefault(port.name, {})
-                numbers.setdefault((port.protocol, port.port), BitMap()).add(at)
-        return found
-
     def _among(self, end: ResolvedEnd, pods: BitMap) -> ResolvedEnd:
         """Who of the end is one of the pods."""
         if end.anyone:
             return ResolvedEnd(pods)
-        held = [address for at in pods for address in self.snapshot.items[at].addresses]
+        held = [address for at in pods for address in self._cluster.snapshot.items[at].addresses]
         within = [_point(one) for one in held if _holds(end.ranges, int.from_bytes(one))]
         return ResolvedEnd(end.items & pods, union(within))
 
@@ -195,10 +212,23 @@ class KubernetesLayer:
             ScopeName(""),
             *self._source,
             PolicyId(policy.display) if policy else None,
-            len(self._rules),
+            0,
             action,
             rule,
         )
+
+
+def place_of(policy: KubernetesPolicy) -> tuple[int, int, str, str]:
+    """Where it stands among the policies of a cluster."""
+    return TIERS.index(policy.stage), policy.priority, policy.kind, policy.display
+
+
+def depends_on(policy: KubernetesPolicy) -> Iterator[Fact]:
+    """What the rules of a policy depend on."""
+    yield policy.subject
+    for rule in policy.rules:
+        yield from (peer for peer in rule.peers or () if isinstance(peer, Pods | Nodes))
+        yield from (port.name for port in rule.ports or () if isinstance(port, NamedPort))
 
 
 def _point(address: Address) -> AddressRange:

@@ -10,11 +10,11 @@ one sends; all are reported as widenings.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import groupby
 
+from ringfence.inventory.living import Alteration, Living
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
@@ -22,12 +22,13 @@ from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange
 from ringfence.model.ranges import AddressRange, subtract, union
 from ringfence.model.verdict import Decision
-from ringfence.model.workload import Backend
+from ringfence.model.workload import Backend, ItemKind
 from ringfence.policy.ends import ResolvedEnd
-from ringfence.policy.evaluate import Order
 from ringfence.policy.fronts import Front, Fronts, fits
 from ringfence.policy.handle import format_handle
+from ringfence.policy.kubernetes.cluster import LiveCluster
 from ringfence.policy.kubernetes.dialled import Decided, Dialled
+from ringfence.policy.kubernetes.kept import KeptPolicies, Stated, denies
 from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.outbound import partly_meant
@@ -36,8 +37,6 @@ from ringfence.policy.sets import AddressSets, family_of, of_addresses
 from ringfence.policy.translate import Widening
 
 Ranges = tuple[AddressRange, ...]
-Places = tuple[int, ...]
-"""Of rules in a layer, in order."""
 
 
 @dataclass
@@ -49,70 +48,106 @@ class _Made:
 
 
 class KubernetesTranslator:
-    """Turns a layer into the rules of each pod that it may deny something.
+    """Turns a cluster's policies into the rules of each pod that they may deny something.
 
-    Sets and fronts are those of the inventory, which other layers share.
+    Sets and fronts are those of the inventory, which other layers share. As it changes they are
+    brought up to date first.
     """
 
-    def __init__(self, layer: KubernetesLayer, sets: AddressSets, fronts: Fronts) -> None:
-        self._layer, self._sets, self._fronts = layer, sets, fronts
-        self._snapshot = layer.snapshot
-        self._order = Order(layer.rules)
-        self._ends: dict[str, tuple[str, Ranges]] = {}
+    def __init__(
+        self, layer: KubernetesLayer, living: Living, sets: AddressSets, fronts: Fronts
+    ) -> None:
+        assert isinstance(layer.cluster, LiveCluster)
+        self._living, self._sets, self._fronts = living, sets, fronts
+        self._cluster = LiveCluster(living, layer.cluster.name)
+        self._ends: dict[str, Ranges] = {}
         """Who peers are, by how policies name them."""
-        self._decisions: dict[str, Decision] = {}
-        """By handle."""
-        self._widenings: dict[Widening, None] = {}
-        self._dialled = cache(lambda cluster: Dialled(cluster, fronts, sets))
+        self._dialled: Dialled | None = None
+        self._widenings: dict[Direction, dict[int, list[tuple[Decision, str]]]] = {
+            direction: {} for direction in Direction
+        }
+        self.widened_anew = True
+        """Whether the inventory's last change gave other widenings."""
+        self._policies = KeptPolicies(self._cluster, layer.policies, layer.source, self._state)
 
     @property
-    def widenings(self) -> tuple[Widening, ...]:
-        """What the rules made so far admit beyond their policies."""
-        return tuple(self._widenings)
+    def pods(self) -> Collection[int]:
+        """Those that a policy selects."""
+        return self._policies.pods
 
-    def rules(self, direction: Direction) -> dict[int, list[Rule]]:
-        """The rules of pods by position, none of those that nothing is denied."""
-        places: dict[int, list[int]] = defaultdict(list)
-        for place, rule in enumerate(self._layer.rules):
-            for at in rule.members if rule.decides(direction) else ():
-                places[at].append(place)
-        alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        for at, held in places.items():
-            if self._order.denies[held].any():
-                beside = self._beside(at) if direction is Direction.INBOUND else ()
-                alike[tuple(held), beside].append(at)
+    @property
+    def widenings(self) -> Iterator[Widening]:
+        """What the rules made so far admit beyond their policies."""
+        for by_pod in self._widenings.values():
+            for at, found in by_pod.items():
+                key = self._living.items[at].key
+                yield from (Widening(decision, key, text) for decision, text in found)
+
+    def follow(self, alterations: Collection[Alteration]) -> set[int] | None:
+        """The inventory has changed so; the positions for which `rules` may be others.
+
+        None, with nothing of it holding any more, where all must be made anew.
+        """
+        self._ends.clear()
+        self.widened_anew = False
+        found = self._policies.follow(alterations)
+        if found is None:
+            return None
+        for one in alterations:
+            for address in one.addresses:
+                found.update(self._living.holding(address))
+            if one.kind is ItemKind.SERVICE and one.before != one.after:
+                # What any pod dials may come to somebody else.
+                self._dialled = None
+                found.update(self._policies.pods)
+        return found
+
+    def rules(self, direction: Direction, pods: Iterable[int]) -> dict[int, list[Rule]]:
+        """The rules of these positions, none of those that nothing is denied."""
+        alike: dict[object, list[int]] = defaultdict(list)
+        of_first: dict[object, list[Stated]] = {}
+        widened = self._widenings[direction]
+        before = {at: widened.pop(at) for at in pods if at in widened}
+        for at in sorted(pods):
+            counting = list(self._policies.counting(at, direction))
+            if not denies(counting):
+                continue
+            beside = self._beside(at) if direction is Direction.INBOUND else ()
+            key = tuple(map(id, counting)), beside
+            of_first.setdefault(key, counting)
+            alike[key].append(at)
         found: dict[int, list[Rule]] = {}
-        for pods in alike.values():
-            made = self._translate(tuple(places[pods[0]]), pods[0], direction)
-            for at in pods:
+        for which, some in alike.items():
+            made = self._translate(of_first[which], some[0], direction)
+            for at in some:
                 found[at] = made.rules
-                key = self._snapshot.items[at].key
-                for decision, text in made.widenings:
-                    self._widenings[Widening(decision, key, text)] = None
+                if made.widenings:
+                    widened[at] = made.widenings
+        self.widened_anew |= before != {at: widened[at] for at in pods if at in widened}
         return found
 
     def _beside(self, at: int) -> tuple[object, ...]:
         """What tells the rules of a pod from those of another for which the same ones count."""
         behind = ((front.service.key, b.protocol, b.port) for front, b in self._masqueraded(at))
-        return int(self._layer.own_nodes[at]), *behind
+        return self._living.runner(at), *behind
 
     def _masqueraded(self, at: int) -> list[tuple[Front, Backend]]:
         served = self._fronts.served_by(at)
         return [(front, backend) for front, backend in served if front.masquerades]
 
-    def _translate(self, places: Places, at: int, direction: Direction) -> _Made:
+    def _translate(self, counting: Sequence[Stated], at: int, direction: Direction) -> _Made:
         made = _Made()
+        rules = [one.rule for one in counting]
         stages = []
-        counting = [self._layer.rules[place] for place in places]
-        for _, some in groupby(counting, key=lambda rule: rule.decision.stage):
+        for _, some in groupby(counting, key=lambda one: one.rule.decision.stage):
             reached = _reached(some)
-            stages.append([r for one in reached for r in self._stated(one, at, counting, made)])
+            stages.append([r for one in reached for r in self._stated(one, at, rules, made)])
         if direction is Direction.INBOUND:
-            made.rules += self._from_nodes(counting, at, made)
-        rules = self._in_order(stages)
-        if direction is Direction.OUTBOUND:
-            made.rules += self._to_services(rules, at, made)
-        made.rules += rules
+            made.rules += self._from_nodes(rules, at, made)
+        in_order = self._in_order(stages)
+        if direction is Direction.OUTBOUND and (decided := self._decided(in_order)):
+            made.rules += self._to_services(decided, in_order, counting, made)
+        made.rules += in_order
         return made
 
     def _in_order(self, stages: Sequence[list[Rule]]) -> list[Rule]:
@@ -148,25 +183,29 @@ class KubernetesTranslator:
             peers = self._sets.both(passed.peers, later.peers)
         return replace(later, protocol=protocol, ports=ports, peers=peers)
 
-    def _stated(
-        self, rule: OrderedRule, at: int, counting: Sequence[OrderedRule], made: _Made
-    ) -> Iterator[Rule]:
-        """What one of the rules that count says in the pod's namespace.
-
-        Services as consumers dial them are left aside.
-        """
-        inbound = rule.direction is Direction.INBOUND
-        end = rule.consumer if inbound else rule.provider
+    def _state(self, rule: OrderedRule) -> Stated:
+        """What a rule says in a pod's namespace, Services as consumers dial them left aside."""
+        end = rule.consumer if rule.direction is Direction.INBOUND else rule.provider
+        peers = None
+        if not (end.anyone or end.own_node):
+            peers = self._sets.name(f"{self._cluster.name} {end.part}", self._peers(end))
         handle = format_handle(rule.decision)
-        self._decisions[handle] = rule.decision
-        if end.anyone:
-            yield Rule(handle, rule.action, rule.protocol, rule.ports, None)
+        return Stated(rule, Rule(handle, rule.action, rule.protocol, rule.ports, peers))
+
+    def _stated(
+        self, one: Stated, at: int, counting: Sequence[OrderedRule], made: _Made
+    ) -> Iterator[Rule]:
+        """What one of the rules that count says in the namespace of a pod."""
+        if not one.rule.consumer.own_node:
+            yield one.said
             return
-        meaning, ranges = self._peers(end, at)
+        node = self._living.runner(at)
+        meaning = "nobody" if node == NOWHERE else f"node {self._living.items[node].key}"
+        ranges = self._of_node(at)
         peers = self._sets.name(meaning, ranges)
-        if inbound and rule.consumer.own_node and ranges:
-            yield from self._own_node(rule, at, peers, counting, made)
-        yield Rule(handle, rule.action, rule.protocol, rule.ports, peers)
+        if ranges:
+            yield from self._own_node(one.rule, at, peers, counting, made)
+        yield replace(one.said, peers=peers)
 
     def _from_nodes(self, counting: Sequence[OrderedRule], at: int, made: _Made) -> Iterator[Rule]:
         """Rules ahead of the others, on the addresses that nodes put on what they send to the pod.
@@ -174,8 +213,8 @@ class KubernetesTranslator:
         Whoever it was, the pod sees a node. So nodes are admitted where anybody is.
         """
         for front, backend in self._masqueraded(at):
-            passed, admitting = self._admitting(counting, at, backend)
-            if admitting is None or (self._is_all(admitting.consumer, at, backend) and not passed):
+            passed, admitting = self._admitting(counting, backend)
+            if admitting is None or (self._is_all(admitting.consumer, backend) and not passed):
                 continue
             named, nodes = self._nodes(front.service.cluster)
             cause = _masquerading(front)
@@ -189,13 +228,13 @@ class KubernetesTranslator:
             peers = self._sets.name(named, nodes)
             yield Rule(handle, Action.ALLOW, backend.protocol, ports, peers)
 
-    def _is_all(self, end: ResolvedEnd, at: int, backend: Backend) -> bool:
+    def _is_all(self, end: ResolvedEnd, backend: Backend) -> bool:
         """Whether the end is every address from which the backend can be dialled."""
         everyone = family_of(backend.address)
-        return end.anyone or not subtract(everyone, self._peers(end, at)[1])
+        return end.anyone or not subtract(everyone, self._peers(end))
 
     def _admitting(
-        self, counting: Sequence[OrderedRule], at: int, backend: Backend
+        self, counting: Sequence[OrderedRule], backend: Backend
     ) -> tuple[list[OrderedRule], OrderedRule | None]:
         """The first rule that allows somebody at the backend, and those ahead that do not.
 
@@ -207,12 +246,12 @@ class KubernetesTranslator:
             for rule in stage:
                 end = rule.consumer
                 fit = fits(backend.protocol, backend.port, rule.protocol, rule.ports)
-                if not fit or end.own_node or not (end.anyone or self._peers(end, at)[1]):
+                if not fit or end.own_node or not (end.anyone or self._peers(end)):
                     continue
                 if rule.action is Action.ALLOW:
                     return ahead, rule
                 passes |= rule.action is Action.PASS
-                if not self._is_all(end, at, backend):
+                if not self._is_all(end, backend):
                     ahead.append(rule)
                 elif passes:
                     break
@@ -238,28 +277,36 @@ class KubernetesTranslator:
             widened = format_handle(own.decision, widened=True)
             yield Rule(widened, Action.ALLOW, backend.protocol, ports, node)
 
-    def _peers(self, end: ResolvedEnd, at: int) -> tuple[str, Ranges]:
-        """A name that holds as long as policies name these peers, and the addresses of now."""
-        if end.own_node:
-            node = int(self._layer.own_nodes[at])
-            if node == NOWHERE:
-                return "nobody", ()
-            return f"node {self._snapshot.items[node].key}", self._sets.of_items([node])
+    def _peers(self, end: ResolvedEnd) -> Ranges:
+        """The addresses of now of an end that is not everybody's, nor the own node's."""
         if end.part not in self._ends:
-            cluster = self._snapshot.items[at].cluster
-            ranges = union((*end.ranges, *self._sets.of_items(end.items)))
-            self._ends[end.part] = f"{cluster} {end.part}", ranges
+            self._ends[end.part] = union((*end.ranges, *self._sets.of_items(end.items)))
         return self._ends[end.part]
+
+    def _of_node(self, at: int) -> Ranges:
+        node = self._living.runner(at)
+        return () if node == NOWHERE else self._sets.of_items([node])
 
     # --- Services, which a consumer dials ---
 
-    def _to_services(self, rules: Sequence[Rule], at: int, made: _Made) -> Iterator[Rule]:
+    def _decided(self, rules: Sequence[Rule]) -> list[Decided]:
+        if self._dialled is None:
+            self._dialled = Dialled(self._cluster.name, self._fronts, self._sets)
+        return self._dialled.decided(rules)
+
+    def _to_services(
+        self,
+        decided: Sequence[Decided],
+        rules: Iterable[Rule],
+        counting: Iterable[Stated],
+        made: _Made,
+    ) -> Iterator[Rule]:
         """Rules ahead of the others, for what these would get wrong before DNAT."""
-        cluster = self._snapshot.items[at].cluster
-        alike = " ".join(f"{r.handle} {r.protocol} {r.ports} {r.peers}" for r in rules)
+        cluster = self._cluster.name
+        decisions = {one.said.handle: one.rule.decision for one in counting}
+        alike = " ".join(map(_text, rules))
         dialled: dict[tuple[str, Action, int, int], set[Address]] = defaultdict(set)
         node_ports: dict[tuple[ClusterId, str, Action, int], set[int]] = defaultdict(set)
-        decided = self._dialled(cluster).decided(rules)
         for one in decided:
             if one.denied:
                 yield from self._behind(one, cluster, alike)
@@ -267,8 +314,8 @@ class KubernetesTranslator:
             port, handle = one.front.port, one.rule.handle
             if one.denied:
                 text = partly_meant(one.front, Action.ALLOW, judged=True)
-                made.widenings.append((self._decisions[handle], text))
-                handle = format_handle(self._decisions[handle], widened=True)
+                made.widenings.append((decisions[handle], text))
+                handle = format_handle(decisions[handle], widened=True)
             for address in one.addresses:
                 dialled[handle, one.rule.action, port.protocol, port.port].add(address)
             if port.node_port:
@@ -308,13 +355,18 @@ class KubernetesTranslator:
         return f"nodes of {cluster}", of_addresses(addresses)
 
 
-def _reached(rules: Iterable[OrderedRule]) -> Iterator[OrderedRule]:
+def _reached(counting: Iterable[Stated]) -> Iterator[Stated]:
     """The rules of a stage up to the one that decides over everything."""
-    for rule in rules:
-        yield rule
+    for one in counting:
+        yield one
+        rule = one.rule
         inbound = rule.direction is Direction.INBOUND
         if rule.protocol is None and (rule.consumer if inbound else rule.provider).anyone:
             return
+
+
+def _text(rule: Rule) -> str:
+    return f"{rule.handle} {rule.protocol} {rule.ports} {rule.peers}"
 
 
 def _masquerading(front: Front) -> str:

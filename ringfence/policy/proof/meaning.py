@@ -32,6 +32,7 @@ from ringfence.policy.proof.packets import (
     FIN_SYN_RST_ACK,
     RST,
     SYN,
+    TRANSLATED_OUTPUT,
     Axis,
     Call,
     Clause,
@@ -93,11 +94,8 @@ def meaning(
         hooks["output"] = ("received", *hooks.get("output", ()))
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
-    parting = policy.parting() if node else {}
-    if parting:
-        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
-        chains["behind"] = tuple(said.behind(parting))
-        chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
+    if node:
+        _add_behind(policy, said, hooks, chains)
     if node and policy.gate is not None:
         for hook, direction in (
             ("forward", Direction.OUTBOUND),
@@ -121,6 +119,28 @@ def meaning(
                 chains[chain] = tuple(judged)
                 chains[f"{chain} guard"] = Clause((at,), Call(chain), chain), _passes("others")
     return Table(family, chains, hooks)
+
+
+def _add_behind(
+    policy: NodePolicy,
+    said: "_Meaning",
+    hooks: dict[str, tuple[str, ...]],
+    chains: dict[str, tuple[Clause, ...]],
+) -> None:
+    """What a node judges once it has translated it, of its pods and of its own."""
+    node, parting = policy.binding, policy.parting()
+    of_pods = {
+        name: pods
+        for name, whose in parting.items()
+        if (pods := [one for one in whose if isinstance(one, PodBinding)])
+    }
+    if of_pods:
+        hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
+        chains["behind"] = tuple(said.behind(of_pods))
+    if node.outbound in parting:
+        hooks[TRANSLATED_OUTPUT] = ("own behind",)
+        chains["own behind"] = tuple(said.own_behind(node, node.outbound))
+    chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
 
 
 class _Meaning:
@@ -183,12 +203,24 @@ class _Meaning:
         for name, pods in parting.items():
             numbers = [_number(one) for pod in pods for one in pod.addresses if self._mine(one)]
             source = Match(Axis.SOURCE, joined((one, one) for one in numbers))
-            for one in self._policy.programs[name].parted:
-                sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
-                at = Match(Axis.DIALLED, self._spans(one.dialled))
-                matches = _is(Axis.TRANSLATED, 1), _TRACKED, source, at, *sent
-                yield Clause(matches, Call(f"{name} behind", goto=False), "parted")
+            yield from self._parted(name, source)
         yield _passes("others")
+
+    def own_behind(self, node: NodeBinding, program: ProgramId) -> Iterator[Clause]:
+        """The same of what the node itself dialled."""
+        yield from _established()
+        yield _passes("a workload to itself", _is(Axis.TO_OWN, 1))
+        yield from self._rules(node.fail_safes_out, Direction.OUTBOUND)
+        yield from self._control_plane(self._policy.control_plane, dialled=True)
+        yield from self._parted(program)
+        yield _passes("others")
+
+    def _parted(self, program: ProgramId, *whose: Match) -> Iterator[Clause]:
+        for one in self._policy.programs[program].parted:
+            sent = _is(Axis.PROTOCOL, one.protocol), _is(Axis.DIALLED_PORT, one.port)
+            at = Match(Axis.DIALLED, self._spans(one.dialled))
+            matches = _is(Axis.TRANSLATED, 1), _TRACKED, *whose, at, *sent
+            yield Clause(matches, Call(f"{program} behind", goto=False), "parted")
 
     def answering(self, program: ProgramId) -> Iterator[Clause]:
         """The rules of pods on what they dialled and who answers it; what they deny is answered."""

@@ -14,6 +14,8 @@ from ringfence.model.protocol import ICMP, ICMPV6, TCP, format_port, format_prot
 
 Ranges = tuple[tuple[int, int], ...]
 """Numbers from a first to a last one, disjoint and sorted."""
+TRANSLATED_OUTPUT = "translated output"
+"""What a namespace itself sends, at the output hook, once it is translated."""
 FIN_SYN_RST_ACK, SYN, RST = 0x17, 0x02, 0x04
 _LONGEST_NAME = 16
 """Bytes of an interface's name, IFNAMSIZ."""

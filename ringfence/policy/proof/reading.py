@@ -23,7 +23,7 @@ from ringfence.policy.proof.matches import (
     shown,
     spans_of,
 )
-from ringfence.policy.proof.packets import Call, Clause, Outcome, Table
+from ringfence.policy.proof.packets import TRANSLATED_OUTPUT, Call, Clause, Outcome, Table
 
 _HOOKS = frozenset({"prerouting", "input", "forward", "output", "postrouting"})
 _TRACKED, _TRANSLATED = -200, -100
@@ -137,8 +137,7 @@ class _Reader:
         # Of one priority the kernel asks the latest first.
         latest_first = list(reversed(self._chains.items()))
         for name, body in sorted(latest_first, key=lambda one: one[1].get("prio", 0)):
-            if hook := body.get("hook"):
-                self._check(name, hook, body)
+            if hook := self._hook(name, body):
                 if self._last_resort(name):
                     continue
                 base = f"{hook}: {name}"
@@ -153,14 +152,20 @@ class _Reader:
             Table(self._family, short, {hook: tuple(held) for hook, held in hooks.items()})
         )
 
-    def _check(self, name: str, hook: str, body: Json) -> None:
-        """Refuse a base chain that does not stand where ours do."""
+    def _hook(self, name: str, body: Json) -> str | None:
+        """Where a base chain hooks, None for others; refuses one that does not stand as ours do."""
+        hook = body.get("hook")
+        if hook is None:
+            return None
         kind, priority = body["type"], body["prio"]
+        if hook == "output" and kind == "filter" and priority == _TRANSLATED + 1:
+            return TRANSLATED_OUTPUT
         if hook not in _HOOKS or kind != "filter" or not _TRACKED < priority < _TRANSLATED:
             raise UnprovableError(
                 f"chain {name} hooks into {hook} as {kind} at priority {priority}, not as a filter"
                 f" after connection tracking ({_TRACKED}) and before translation ({_TRANSLATED})"
             )
+        return str(hook)
 
     def _silences(self) -> Outcome:
         """What the rule may do that silences: who listens may give the packet back.
@@ -171,7 +176,7 @@ class _Reader:
             places = [
                 (body["prio"], name)
                 for name, body in self._chains.items()
-                if body.get("hook") == hook
+                if body.get("hook") == hook and body["prio"] < _TRANSLATED
             ]
             last = [name for place, name in places if place == max(places)[0]]
             if places and not (len(last) == 1 and self._last_resort(last[0])):

@@ -53,6 +53,19 @@ async def enforced_at(connection: AsyncConnection, tenant: TenantId, revision: i
     return _enforced(row) if row else NEVER
 
 
+async def enforced_sets(
+    connection: AsyncConnection, tenant: TenantId, span: tuple[int, int]
+) -> list[Enforced]:
+    """The sets that were enforced at some time within [start, end), the oldest first."""
+    start_ns, end_ns = span
+    held = tables.enforcement
+    wanted = select(held).where(held.c.tenant == tenant, held.c.since_ns < end_ns)
+    rows = await connection.execute(wanted.order_by(held.c.revision))
+    found = [NEVER, *map(_enforced, rows)]
+    earlier = [one for one in found if one.since_ns <= start_ns]
+    return found[len(earlier) - 1 :]
+
+
 async def last_enforced(
     connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
 ) -> dict[Version, Period]:

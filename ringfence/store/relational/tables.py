@@ -140,6 +140,7 @@ trials = Table(
     Column("nodes", JSON),  # [[kubernetes_cluster, node], …]; null: all
     Column("threshold", Float),  # of a staged one; null: somebody has to confirm
     Column("kubernetes_cluster", Text),  # whose own policies are on trial; null: the set is
+    Column("began_ns", BigInteger, nullable=False, server_default="0"),
 )
 
 enforced_kubernetes_clusters = Table(
@@ -274,4 +275,36 @@ item_revisions = Table(
     Column("from_ns", BigInteger, nullable=False),
     Column("to_ns", BigInteger, nullable=False),  # 2^63 - 1: it still holds
     Column("document", Text, nullable=False),  # a `model.workload.Item` as JSON
+)
+
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workspace", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("start_ns", BigInteger, nullable=False),  # of the time that is told of
+    Column("end_ns", BigInteger, nullable=False),
+    Column("enforced", Boolean, nullable=False),  # then
+    Column("category", Text, nullable=False),  # a `model.flow.Category`
+    Column("rules", JSON, nullable=False),  # {end's role: rule}, as `verdicts.Rule` is stored
+    # Of what ought not to be; elsewhere empty and 0.
+    Column("consumer", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("protocol", Integer, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("conversations", BigInteger, nullable=False),
+    Column("last_ns", BigInteger, nullable=False),
+    Index("ix_verdicts_tenant_workspace", "tenant", "workspace", "version", "start_ns"),
 )

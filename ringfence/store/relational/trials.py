@@ -14,9 +14,9 @@ from ringfence.store.relational.tables import trials as held
 class Trial:
     """An enforced set that gives way to the one before unless it is kept, at `until_ns`.
 
-    `revision` and `previous` are the two sets'; it began when the former was enforced. A staged one
-    is in force at its `nodes` alone, and kept if no more than `threshold` of their conversations
-    are dropped unforeseen, 0.01 for 1 %; one of all nodes (None) is kept if somebody confirms it.
+    `revision` and `previous` are the two sets'. A staged one is in force at its `nodes` alone, and
+    kept if no more than `threshold` of their conversations are dropped unforeseen, 0.01 for 1 %;
+    one of all nodes (None) is kept if somebody confirms it.
 
     With a `cluster`, it is whether the policies of that Kubernetes cluster are enforced that is on
     trial, of all nodes; both revisions are that of the set as the trial began.
@@ -24,6 +24,7 @@ class Trial:
 
     revision: int
     previous: int
+    began_ns: int
     until_ns: int
     nodes: tuple[tuple[ClusterId, NodeName], ...] | None = None
     threshold: float | None = None
@@ -44,7 +45,8 @@ async def load_trial(connection: AsyncConnection, tenant: TenantId) -> Trial | N
         return None
     cluster = None if row.kubernetes_cluster is None else ClusterId(row.kubernetes_cluster)
     nodes = _nodes(row.nodes)
-    return Trial(row.revision, row.previous, row.until_ns, nodes, row.threshold, cluster)
+    times = row.began_ns, row.until_ns
+    return Trial(row.revision, row.previous, *times, nodes, row.threshold, cluster)
 
 
 def _nodes(stored: Sequence[Sequence[str]] | None) -> tuple[tuple[ClusterId, NodeName], ...] | None:
@@ -60,6 +62,7 @@ async def begin_trial(connection: AsyncConnection, tenant: TenantId, trial: Tria
             tenant=tenant,
             revision=trial.revision,
             previous=trial.previous,
+            began_ns=trial.began_ns,
             until_ns=trial.until_ns,
             nodes=None if trial.nodes is None else [list(node) for node in trial.nodes],
             threshold=trial.threshold,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
 
@@ -72,3 +73,35 @@ async def test_the_control_planes_clock_is_set_and_set_right(
     clock.ahead_ns -= jump
     await publish(stub, [NODE, in_team(FRONT, "day"), DB], start + 2 * 10**9)
     assert await names(world) == {(FRONT.name, "day"), (DB.name, "")}
+
+
+async def test_an_older_connector_is_the_last_again_when_a_newer_one_has_ended(
+    world: World, clock: Clock
+) -> None:
+    stub, start = await world.enrol("connector", "c"), clock()
+    older = stub.Publish()
+    begin: dict[str, Any] = {"snapshot_begin": True}
+    end: dict[str, Any] = {"snapshot_end": True}
+    items: list[dict[str, Any]] = [{"item": msgspec.json.encode(one)} for one in (NODE, FRONT)]
+    for event in (begin, *items, end):
+        await older.write(wire.InventoryEvent(kubernetes_cluster=CLUSTER, at_ns=start, **event))
+    await older.read()
+
+    async def tell(team: str, at_ns: int) -> None:
+        item = msgspec.json.encode(in_team(FRONT, team))
+        event = wire.InventoryEvent(kubernetes_cluster=CLUSTER, at_ns=at_ns, item=item)
+        await older.write(event)
+        await older.read()
+
+    newer = stub.Publish()
+    for event in (begin, end):
+        stamp = start + 10 * MINUTE
+        await newer.write(wire.InventoryEvent(kubernetes_cluster=CLUSTER, at_ns=stamp, **event))
+    await newer.read()
+    await tell("meanwhile", start + 1)
+    assert await names(world) == set()
+    await newer.done_writing()
+    assert await newer.read() is grpc.aio.EOF
+    await tell("older", start + 2)
+    assert await names(world) == {(FRONT.name, "older")}
+    older.cancel()

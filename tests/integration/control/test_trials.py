@@ -310,6 +310,22 @@ async def test_an_end_of_a_clusters_policies_can_be_tried_beside_what_else_is_en
     assert await enforced(world) == (2, [], False)
 
 
+async def test_a_clock_set_back_over_a_restart_makes_no_trial_of_a_cluster_longer(
+    start: Callable[[], Awaitable[World]], clock: Clock
+) -> None:
+    world = await start()
+    await with_a_policy_of_kubernetes(world)
+    await world.run(*NETPOL, "--confirm", "5s")
+    assert await clusters(world) == ([CLUSTER], True)
+    clock.ahead_ns -= 24 * 3600 * 10**9
+    world = await start()
+    for _ in range(20):
+        if await clusters(world) == ([], False):
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError("still on trial")
+
+
 async def test_an_agent_that_hears_nothing_goes_back_to_before_a_clusters_policies(
     world: World, tmp_path: Path
 ) -> None:

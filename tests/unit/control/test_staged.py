@@ -7,7 +7,7 @@ import pytest
 from ringfence.control.staged import Seen, Step, decide
 from ringfence.store.relational.trials import Trial
 
-TRIAL = Trial(2, 1, 100, (), 0.01)
+TRIAL = Trial(2, 1, 0, 100, (), 0.01)
 
 
 @pytest.mark.parametrize(

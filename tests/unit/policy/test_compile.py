@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from ringfence.model.ids import PolicyId
-from ringfence.model.policy import Action, CatchAll, Denied, End, FilterEnd, ServiceEnd
+from ringfence.model.address import parse_address, parse_network
+from ringfence.model.ids import PolicyId, item_key
+from ringfence.model.policy import Action, CatchAll, CidrEnd, Denied, End, FilterEnd, ServiceEnd
 from ringfence.model.protocol import TCP, PortRange
-from ringfence.model.query import parse
-from ringfence.model.workload import ServicePort
+from ringfence.model.workload import ItemKind, ServicePort
 from ringfence.policy.backends.interface import UnsupportedError
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy, Program, Rule, SetId, decode, encode
-from tests.golden.shop import CARTS, ITEMS, allow, app, pod, policy_set, service
+from tests.golden.shop import CARTS, CLUSTER, ITEMS, allow, app, pod, policy_set, service
 
 DIRECT = allow("carts", app("front-end"), app("carts"), 8081)
 BACKEND = Nftables()
@@ -96,18 +96,24 @@ def test_a_policy_on_some_backends_of_a_service_is_reported_as_wider() -> None:
     assert told == [("c1/pod/front-end", text)]
 
 
-def test_a_host_that_dials_a_service_partly_denied_to_it_is_reported_as_wider() -> None:
-    """Nothing forwards what it sends, so nobody sees who answers."""
+@pytest.mark.parametrize("kind", [ItemKind.NODE, ItemKind.HOST])
+def test_what_a_machine_dials_partly_denied_to_it_is_judged_where_it_is_translated(
+    kind: ItemKind,
+) -> None:
+    """Nobody translates what a host outside Kubernetes dials, so nobody sees who answers."""
     other = pod("carts-other", "other", "node1", "10.244.1.77")
     items = [item for item in ITEMS if item.name != "carts" or item.service is None]
     carts = service("carts", "10.100.135.136", 80, [(CARTS, 8081), (other, 8081)])
-    nodes = FilterEnd(parse('kind = "node"'))
-    said = allow("nodes", nodes, app("carts"), 8081)
-    compiled = compile_policies(policy_set(said, items=[*items, other, carts]), ())
-    texts = {w.text for w in compiled.widenings if w.workload == "c1/node/node1"}
-    whole = "admits all backends of Service sock-shop/carts:80, of which it means only some"
-    assert texts == {whole}
-    assert not any(policy.parting() for policy in compiled.policies.values())
+    node1 = next(item for item in ITEMS if item.name == "node1")
+    vm1 = replace(node1, key=item_key(CLUSTER, kind, "vm1"), kind=kind, name="vm1",
+                  addresses=(parse_address("192.0.2.77"),))  # fmt: skip
+    said = allow("vm1", CidrEnd((parse_network("192.0.2.77"),)), app("carts"), 8081)
+    compiled = compile_policies(policy_set(said, items=[*items, other, carts, vm1]), ())
+    (told,) = {w.text for w in compiled.widenings if w.workload == vm1.key}
+    judged = "which the consumer's node rejects if it has nftables" in told
+    assert judged == (kind is ItemKind.NODE)
+    (of_it,) = (policy for policy in compiled.policies.values() if policy.node == "vm1")
+    assert bool(of_it.parting()) == judged
 
 
 @pytest.mark.parametrize(("ports", "denies"), [((), True), ((PortRange(80, 80),), False)])

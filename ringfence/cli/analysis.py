@@ -1,0 +1,115 @@
+"""`ringfence analysis`: versions that are held against all that arrives, and what was found."""
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.client import connect, segment
+from ringfence.cli.flows.options import SinceOption, UntilOption
+from ringfence.cli.output import Column, Format, OutputOption, emit, tell
+from ringfence.model.errors import InputError
+from ringfence.model.flow import Category
+from ringfence.model.ids import parse_version
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+VersionArgument = Annotated[str, typer.Argument(help="A version, such as sock-shop@p3.")]
+
+
+def _count(category: Category, field: str) -> Column:
+    heading = category.value.upper()
+    return Column(heading, lambda row: row[field].get(category, 0), right=True)
+
+
+_LISTED = [
+    Column("VERSION", lambda row: f"{row['workspace']}@p{row['version']}"),
+    Column("ENFORCED", lambda row: "yes" if row["enforced"] else "no"),
+    *(_count(one, "counts") for one in Category),
+    Column("SINCE", lambda row: row["since"]),
+    Column("BY", lambda row: row["actor"], wide=True),
+]
+_STEPS = [Column("FROM", lambda row: row["start"]), *(_count(one, "counts") for one in Category)]
+_HITS = [
+    Column("POLICY", lambda row: row["policy"] or "catch-all"),
+    *(_count(one, "conversations") for one in list(Category)[:4]),
+    Column("LAST", lambda row: row["last"]),
+    Column("NOTE", lambda row: row["note"]),
+]
+
+
+@app.command("start")
+def start(
+    workspace: Annotated[str, typer.Argument(help="A workspace, or workspace@p2 for a version.")],
+) -> None:
+    """Hold a version against all that arrives from now on. What is enforced is so anyway.
+
+    Example: ringfence analysis start sock-shop@p3
+    """
+    name, version = parse_version(workspace)
+    made = connect().post("/analyses", {"workspace": name, "version": version})
+    tell(f"{made['workspace']}@p{made['version']} is under analysis since {made['since']}")
+
+
+@app.command("stop")
+def stop(version: VersionArgument) -> None:
+    """Hold a version against what arrives no more; what was found stays.
+
+    Example: ringfence analysis stop sock-shop@p3
+    """
+    name, number = _numbered(version)
+    connect().delete("/analyses", workspace=name, version=number)
+    tell(f"{name}@p{number} is not under analysis any more")
+
+
+@app.command("list")
+def list_(
+    since: SinceOption = "1d", until: UntilOption = None, output: OutputOption = Format.TABLE
+) -> None:
+    """List the versions under analysis, and how many conversations fell in each category.
+
+    Example: ringfence analysis list --since 1h
+    """
+    answer = connect().get("/analyses", since=since, until=until)
+    emit(answer["items"], _LISTED, output, "nothing is under analysis")
+
+
+@app.command("show")
+def show(
+    version: VersionArgument,
+    since: SinceOption = "1d",
+    until: UntilOption = None,
+    step: Annotated[str, typer.Option(help="Count by so much time: 5m, 1h, 1d.")] = "1h",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Count conversations by category over time, each with the verdict of its own time.
+
+    Example: ringfence analysis show sock-shop@p3 --since 7d --step 1d
+    """
+    name, number = _numbered(version)
+    asked = {"version": number, "since": since, "until": until, "step": step}
+    answer = connect().get(f"/analyses/{segment(name)}/counts", **asked)
+    emit(answer["items"], _STEPS, output, "nothing was found in that time")
+
+
+@app.command("hits")
+def hits(
+    version: VersionArgument,
+    since: SinceOption = "30d",
+    until: UntilOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Count the conversations that each policy decided, and name those without traffic.
+
+    Example: ringfence analysis hits sock-shop@p3
+    """
+    name, number = _numbered(version)
+    asked = {"version": number, "since": since, "until": until}
+    answer = connect().get(f"/analyses/{segment(name)}/hits", **asked)
+    emit(answer["items"], _HITS, output)
+
+
+def _numbered(text: str) -> tuple[str, int]:
+    name, number = parse_version(text)
+    if number is None:
+        raise InputError(f"{text!r}: write a version, such as {name}@p3")
+    return name, number

@@ -1,0 +1,183 @@
+"""Versions under analysis: what arrives is counted, by what was true in its own time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ringfence.cli.main import OK, USAGE
+from ringfence.model.flow import Observer
+from tests.integration.control.conftest import Clock, World
+from tests.integration.control.test_enforcement import publish
+from tests.integration.control.test_flows_api import report
+from tests.integration.control.test_trials import FILES, NEWER
+from tests.integration.world import SECOND, Agent
+from tests.unit.control.shop import DB, FRONT, NODE
+
+A, B = "10.0.0.1", "10.0.0.2"
+"""FRONT and DB, both at n1; p1 allows 3306, p2 3307 instead."""
+HOUR = 3600 * SECOND
+Counts = dict[str, int]
+
+
+class Watched:
+    """A control plane with two versions of a workspace, and an agent that reports."""
+
+    def __init__(self, world: World, clock: Clock) -> None:
+        self.world, self.clock, self.told = world, clock, 0
+
+    async def begin(self) -> None:
+        await publish(await self.world.enrol("connector", "c"), [NODE, FRONT, DB])
+        await self.world.ok("POST", "/apply", json=FILES)
+        await self.world.ok("POST", "/apply", json=NEWER)
+        self.stub = await self.world.enrol("agent", "n1")
+
+    async def report(
+        self, passed: tuple[int, ...] = (), dropped: tuple[int, ...] = (), end_ns: int = 0
+    ) -> None:
+        """What became of connections from A to ports of B in a second by now."""
+        end_ns = end_ns or self.clock.end_window()
+        at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
+        agent, self.told = Agent("n1"), self.told + 1
+        for port in passed:
+            agent.saw(Observer.POD, 7, A, (B, port), **at)
+        for port in dropped:
+            agent.dropped(A, (B, port), pod="db", rule="catch-all/shop/p2", **at)
+        assert not await report(self.stub, agent, f"n1-{self.told}", end_ns)
+
+    async def counts(self) -> dict[int, Counts]:
+        """By version under analysis."""
+        items = (await self.world.ok("GET", "/analyses"))["items"]
+        return {one["version"]: one["counts"] for one in items}
+
+    async def until(self, wanted: dict[int, Counts]) -> None:
+        """Wait for counts: news is gathered for a second."""
+        found = await self.counts()
+        for _ in range(100):
+            if found == wanted:
+                return
+            await asyncio.sleep(0.1)
+            found = await self.counts()
+        assert found == wanted
+
+    async def enforce(self, version: int) -> None:
+        """Enforce a version, and let the windows go by that tell of neither."""
+        body = {"workspaces": [{"name": "shop", "version": version}]}
+        await self.world.ok("POST", "/enforcement", json=body)
+        self.clock.ahead_ns += 10 * SECOND
+
+
+@pytest.fixture
+async def watched(start: Callable[..., Awaitable[World]], clock: Clock) -> Watched:
+    made = Watched(await start(report_interval_seconds=1), clock)
+    await made.begin()
+    return made
+
+
+async def test_versions_are_analysed_beside_the_one_that_is_enforced(watched: Watched) -> None:
+    await watched.enforce(1)
+    await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 2})
+    await watched.report(passed=(3306, 3306 + 1000))
+    await watched.until({1: {"permitted": 1, "escaped": 1}, 2: {"escaped": 2}})
+    await watched.report(passed=(3307,), dropped=(3306,))
+    await watched.until(
+        {
+            1: {"permitted": 1, "escaped": 2, "misdropped": 1},
+            2: {"escaped": 2, "permitted": 1, "rejected": 1},
+        }
+    )
+
+
+async def test_history_keeps_the_verdict_that_was_true_then(watched: Watched) -> None:
+    await watched.enforce(1)
+    await watched.report(passed=(3306,))
+    await watched.until({1: {"permitted": 1}})
+    late_ns = watched.clock()
+    await watched.enforce(2)
+    await watched.report(passed=(3306,))
+    await watched.until({2: {"escaped": 1}})
+    await watched.report(passed=(3306, 4444), end_ns=late_ns)  # of the time of p1
+    steps: list[dict[str, Any]] = []
+    for _ in range(100):
+        query = {"version": 1}
+        steps = (await watched.world.ok("GET", "/analyses/shop/counts", params=query))["items"]
+        if steps[0]["counts"] != {"permitted": 1}:
+            break
+        await asyncio.sleep(0.1)
+    assert [one["counts"] for one in steps] == [{"permitted": 2, "escaped": 1}]
+    assert await watched.counts() == {2: {"escaped": 1}}
+    # Whoever leaves the inventory, what was found of it stays.
+    connector = await watched.world.enrol("connector", "c2")
+    await publish(connector, [NODE, DB], watched.clock())
+    watched.clock.ahead_ns += SECOND
+    await watched.report(passed=(3307,))
+    await watched.until({2: {"escaped": 2}})
+
+
+async def test_what_ends_in_neither_time_tells_of_neither(watched: Watched) -> None:
+    await watched.enforce(1)
+    body = {"workspaces": [{"name": "shop", "version": 2}]}
+    await watched.world.ok("POST", "/enforcement", json=body)
+    await watched.report(passed=(3306,))
+    watched.clock.ahead_ns += 10 * SECOND
+    await watched.report(passed=(3307,))
+    await watched.until({2: {"permitted": 1}})
+
+
+async def test_slots_become_hours_and_late_reports_still_count(watched: Watched) -> None:
+    await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+    await watched.report(passed=(3306,))
+    late_ns = watched.clock()
+    await watched.until({1: {"permitted": 1}})
+    watched.clock.ahead_ns += 4 * HOUR
+    await watched.report(passed=(3306, 3307))
+    await watched.until({1: {"permitted": 2, "escaped": 1}})
+    await watched.report(passed=(3308,), end_ns=late_ns)
+    await watched.until({1: {"permitted": 2, "escaped": 2}})
+    query = {"version": 1, "step": "1h"}
+    steps = (await watched.world.ok("GET", "/analyses/shop/counts", params=query))["items"]
+    assert [one["counts"] for one in steps] == [
+        {"permitted": 1, "escaped": 1},
+        {"permitted": 1, "escaped": 1},
+    ]
+
+
+async def test_counts_outlive_the_process(
+    watched: Watched, start: Callable[..., Awaitable[World]]
+) -> None:
+    await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+    await watched.report(passed=(3306,))
+    await watched.until({1: {"permitted": 1}})
+    watched.world = await start(report_interval_seconds=1)
+    watched.stub = await watched.world.enrol("agent", "n1")
+    assert await watched.counts() == {1: {"permitted": 1}}
+    await watched.report(passed=(3306, 3307))
+    await watched.until({1: {"permitted": 2, "escaped": 1}})
+
+
+async def test_the_command_tells_hits_and_policies_without_traffic(watched: Watched) -> None:
+    world = watched.world
+    code, _, said = await world.run("analysis", "start", "shop@p1")
+    assert (code, "shop@p1 is under analysis since" in said) == (OK, True)
+    assert (await world.run("analysis", "start", "shop@p1"))[0] == OK, "which it is already"
+    assert (await world.run("analysis", "start", "shop"))[0] == OK, "the latest"
+    await watched.report(passed=(3306, 22))
+    await watched.until({1: {"permitted": 1, "escaped": 1}, 2: {"escaped": 2}})
+    _, out, _ = await world.run("analysis", "list")
+    assert [line.split()[:4] for line in out.splitlines()[1:]] == [
+        ["shop@p1", "no", "1", "1"],
+        ["shop@p2", "no", "0", "2"],
+    ]
+    _, out, _ = await world.run("analysis", "hits", "shop@p1")
+    heading, policy, catch_all = (line.split() for line in out.splitlines())
+    assert heading[:3] == ["POLICY", "PERMITTED", "ESCAPED"]
+    assert (policy[:3], catch_all[:3]) == (["front-to-db", "1", "0"], ["catch-all", "0", "1"])
+    watched.clock.ahead_ns += 31 * 24 * HOUR
+    _, out, _ = await world.run("analysis", "hits", "shop@p1", "--since", "40d")
+    assert "no traffic for 31 days" in out
+    assert (await world.run("analysis", "stop", "shop"))[0] == USAGE
+    assert (await world.run("analysis", "stop", "shop@p1"))[0] == OK
+    assert set(await watched.counts()) == {2}
+    _, out, _ = await world.run("analysis", "show", "shop@p1", "--since", "40d", "--step", "1d")
+    assert out.splitlines()[1].split()[1:3] == ["1", "1"]
