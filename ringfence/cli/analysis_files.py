@@ -45,7 +45,10 @@ class FileAnalysis:
     _texts: RecordTexts
 
     def records(self, only: Category | None, limit: int | None) -> Iterator[str]:
-        """The records of each category in JSON, the newest first, at most `limit` of each."""
+        """The records of each category, the newest first, at most `limit` of each.
+
+        They come many at a time, with commas between.
+        """
         for category, rows in self._rows.items():
             if only in (None, category):
                 yield from self._texts.of(category, rows[:limit])
@@ -60,8 +63,9 @@ class FileAnalysis:
         }
         yield f'{json.dumps(head)[:-1]}, "records": ['
         before = "\n"
-        for record in self.records(only, limit):
-            yield f"{before}{record}"
+        for part in self.records(only, limit):
+            yield before
+            yield part
             before = ",\n"
         yield "\n]}\n"
 

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from ringfence.inventory.file_format import inventory_schema
+from ringfence.inventory.recorded import read_items
 from ringfence.policy.document import parse_documents
 from ringfence.policy.errors import DocumentError
 from ringfence.policy.schema import document_schema
@@ -32,6 +34,16 @@ VALIDATOR = Draft202012Validator(document_schema())
 def test_schema(golden: Golden) -> None:
     Draft202012Validator.check_schema(document_schema())
     golden("schema.json", json.dumps(document_schema(), indent=2) + "\n")
+
+
+def test_inventory_schema(golden: Golden) -> None:
+    Draft202012Validator.check_schema(inventory_schema())
+    golden("inventory-schema.json", json.dumps(inventory_schema(), indent=2) + "\n")
+    (example,) = re.findall(
+        r"```yaml\n(kind: Inventory\n.*?)```", (DOCS / "inventory-export.md").read_text(), re.DOTALL
+    )
+    Draft202012Validator(inventory_schema()).validate(yaml.safe_load(example))
+    assert [item.name for item in read_items(example, "example.yaml")] == ["carts-7d9c-x2x4k"]
 
 
 @pytest.mark.parametrize("text", EXAMPLES)

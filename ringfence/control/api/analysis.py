@@ -36,6 +36,7 @@ class RecordView(BaseModel):
     flow: FlowView
     deciding: dict[EndRole, DecisionResponse | None]
     logged: list[DecisionResponse] = Field(description="The log-only policies that it matches.")
+    allowed: bool = Field(description="What the policies say, whatever became of the connection.")
 
 
 class LoggedResponse(BaseModel):
@@ -109,7 +110,16 @@ async def analyse(
                 for role in EndRole
             }
             notes = [decision_response(one) for one in judged.logged[at]]
-            shown.append(RecordView(category=category, flow=flow, deciding=deciding, logged=notes))
+            allowed = bool(judged.allowed[at])
+            shown.append(
+                RecordView(
+                    category=category,
+                    flow=flow,
+                    deciding=deciding,
+                    logged=notes,
+                    allowed=allowed,
+                )
+            )
     await _mark(services, principal, workspace, version)
     return AnalysisResponse(
         workspace=asked.workspace,
