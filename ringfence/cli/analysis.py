@@ -21,15 +21,16 @@ def _count(category: Category, field: str) -> Column:
     return Column(heading, lambda row: row[field].get(category, 0), right=True)
 
 
+CATEGORIES = [_count(one, "counts") for one in Category]
 _LISTED = [
     Column("VERSION", lambda row: f"{row['workspace']}@p{row['version']}"),
     Column("ENFORCED", lambda row: "yes" if row["enforced"] else "no"),
-    *(_count(one, "counts") for one in Category),
+    *CATEGORIES,
     Column("SINCE", lambda row: row["since"]),
     Column("BY", lambda row: row["actor"], wide=True),
 ]
-_STEPS = [Column("FROM", lambda row: row["start"]), *(_count(one, "counts") for one in Category)]
-_HITS = [
+_STEPS = [Column("FROM", lambda row: row["start"]), *CATEGORIES]
+HITS = [
     Column("POLICY", lambda row: row["policy"] or "catch-all"),
     *(_count(one, "conversations") for one in list(Category)[:4]),
     Column("LAST", lambda row: row["last"]),
@@ -105,7 +106,7 @@ def hits(
     name, number = _numbered(version)
     asked = {"version": number, "since": since, "until": until}
     answer = connect().get(f"/analyses/{segment(name)}/hits", **asked)
-    emit(answer["items"], _HITS, output)
+    emit(answer["items"], HITS, output)
 
 
 def _numbered(text: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ and are left out. Slots of hours ago are joined to whole hours.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,13 +25,11 @@ from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_set
 from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
-from ringfence.control.tallies import tally
+from ringfence.control.tallies import fold, items_of, tally
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import PATIENCE_NS, dispose
 from ringfence.model.flow import Category
-from ringfence.model.ids import RevisionId
 from ringfence.model.tally import Cause, Tally
-from ringfence.model.workload import Item
 from ringfence.store.flows.queries import HOPS
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import Enforced, enforced_sets
@@ -159,11 +157,12 @@ class Continuous:
             for segment in segments(span, sets, settling_ns):
                 judges = await self._judges(connection, segment.enforced, wanted)
                 parts.append((segment, judges))
-        found: dict[tuple[Named, bool, Cause], Tally] = {}
-        for segment, judges in parts:
-            for named, enforced, one in await self._judge(segment.span, judges, now_ns):
-                add(found, (named, enforced, one.cause), one)
-        told = [Told(named, *span, enforced, one) for (named, enforced, _), one in found.items()]
+        found = [
+            Told(named, *segment.span, enforced, one)
+            for segment, judges in parts
+            for named, enforced, one in await self._judge(segment.span, judges, now_ns)
+        ]
+        told = joined(span, found)
         judged = {named for _, judges in parts for _, names, _ in judges for named in names}
         async with self._database.write() as connection:
             await put_told(connection, self._tenant, span, told, of=judged)
@@ -194,24 +193,17 @@ class Continuous:
         hops = await self._watch.store.query(HOPS, window)
         seen = await asyncio.to_thread(records, hops)
         fate = await asyncio.to_thread(dispose, seen, self._watch.through(), now_ns)
-        told = []
+        told, item_of = [], items_of(self._watch.history.timeline)
         for judged_by, named, enforced in judges:
             names = [name for name, _ in named]
             judged = await judge(seen, self._watch.history, span[1], judged_by, *names)
             for one in named:
                 view = judged.views[one[0]]
                 counted = await asyncio.to_thread(
-                    tally, seen, fate, view, judged.allowed, judged.deciding, self._item_of
+                    tally, seen, fate, view, judged.allowed, judged.deciding, item_of
                 )
                 told += [(one, enforced, each) for each in counted]
         return told
-
-    def _item_of(self, revision: int) -> Item | None:
-        try:
-            timeline = self._watch.history.timeline
-            return timeline.revision(RevisionId(revision))[0] if revision else None
-        except KeyError:
-            return None
 
     async def _join_hours(self, now_ns: int) -> None:
         """Join slots that have become old, and forget what is older still."""
@@ -236,18 +228,11 @@ class Continuous:
 
 def joined(span: Span, every: Iterable[Told]) -> list[Told]:
     """What was found in parts of a time, as of the whole of it."""
-    found: dict[tuple[Named, bool, Cause], Tally] = {}
+    found: dict[tuple[Named, bool], dict[Cause, Tally]] = {}
     for one in every:
-        add(found, (one.named, one.enforced, one.tally.cause), one.tally)
-    return [Told(named, *span, enforced, one) for (named, enforced, _), one in found.items()]
-
-
-def add(
-    found: dict[tuple[Named, bool, Cause], Tally], key: tuple[Named, bool, Cause], one: Tally
-) -> None:
-    """Add conversations to those of the same cause."""
-    before = found.get(key)
-    if before is not None:
-        count = before.conversations + one.conversations
-        one = replace(one, conversations=count, last_ns=max(before.last_ns, one.last_ns))
-    found[key] = one
+        fold(found.setdefault((one.named, one.enforced), {}), one.tally)
+    return [
+        Told(named, *span, enforced, one)
+        for (named, enforced), tallies in found.items()
+        for one in tallies.values()
+    ]

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.model.flow import Category
 from ringfence.model.policy import Policy
-from ringfence.model.tally import Cause
+from ringfence.model.tally import Cause, Tally
 from ringfence.model.words import counted
 from ringfence.store.relational.verdicts import Named, Told
 
@@ -25,7 +25,7 @@ class Hits:
     policy: str | None
     conversations: dict[Category, int]
     last_ns: int | None
-    note: str
+    note: str = ""
 
 
 def count_hits(
@@ -35,19 +35,20 @@ def count_hits(
 
     `watched_ns` is since when the version is under analysis, epoch ns.
     """
+    found = count_tallies(named, policies, (one.tally for one in told))
+    return [replace(one, note=_note(one.last_ns, watched_ns, now_ns)) for one in found]
+
+
+def count_tallies(named: Named, policies: Sequence[Policy], tallies: Iterable[Tally]) -> list[Hits]:
+    """The same without notes."""
     counts: dict[str | None, Counter[Category]] = {one.id: Counter() for one in policies}
     counts[None] = Counter()
     last: dict[str | None, int] = {}
-    for one in told:
-        for policy in _deciding(named, one.tally.cause):
-            counts.setdefault(policy, Counter())[one.tally.cause.category] += (
-                one.tally.conversations
-            )
-            last[policy] = max(last.get(policy, 0), one.tally.last_ns)
-    return [
-        Hits(policy, dict(found), last.get(policy), _note(last.get(policy), watched_ns, now_ns))
-        for policy, found in counts.items()
-    ]
+    for one in tallies:
+        for policy in _deciding(named, one.cause):
+            counts.setdefault(policy, Counter())[one.cause.category] += one.conversations
+            last[policy] = max(last.get(policy, 0), one.last_ns)
+    return [Hits(policy, dict(found), last.get(policy)) for policy, found in counts.items()]
 
 
 def _deciding(named: Named, cause: Cause) -> set[str | None]:

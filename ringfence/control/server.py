@@ -18,6 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ringfence.control.agent_metrics import AgentMetrics
 from ringfence.control.agents import Agents
+from ringfence.control.alert_delivery import AlertDelivery
+from ringfence.control.alerts import Alerts
 from ringfence.control.analysis import history_of
 from ringfence.control.app import make_app
 from ringfence.control.auth import digest, new_token
@@ -25,6 +27,7 @@ from ringfence.control.config import ControlConfig, Listen
 from ringfence.control.continuous import Continuous
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import StartError
+from ringfence.control.experiments import Experiments
 from ringfence.control.exports import Exports
 from ringfence.control.files import DataDirectory, write_private
 from ringfence.control.grpc_service import AgentService
@@ -36,6 +39,7 @@ from ringfence.control.labels import UploadedLabels
 from ringfence.control.metrics import Metrics
 from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
+from ringfence.control.promotions import Promotions
 from ringfence.control.quarantine import Quarantines
 from ringfence.control.requests import Requests
 from ringfence.control.services import Clock, Services
@@ -118,8 +122,7 @@ class ControlPlane:
         metrics.registry.register(AgentMetrics(agents.all))
         inventory = Inventory(self._clock, database, DEFAULT_TENANT, metrics, config.fetch_networks)
         await self._run(inventory)
-        labels = UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory)
-        await self._run(labels)
+        labels = await self._run(UploadedLabels(self._clock, database, DEFAULT_TENANT, inventory))
         flow_store = FlowStore(
             FlowStoreConfig(
                 config.data_dir / "flows",
@@ -150,11 +153,18 @@ class ControlPlane:
             ingest.through,
             config.report_interval_seconds * 10**9,
         )
-        trials = Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
-        await self._run(trials)
+        trials = await self._run(
+            Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
+        )
         continuous = await self._run(
             Continuous(self._clock, database, watch, ingest.arrivals, metrics)
         )
+        experiments = await self._run(Experiments(self._clock, database, watch, metrics))
+        alerts = await self._run(Alerts(self._clock, database, DEFAULT_TENANT, continuous, metrics))
+        promotions = await self._run(
+            Promotions(self._clock, database, watch, enforcement, trials, alerts, metrics)
+        )
+        alert_delivery = await self._run(AlertDelivery(database, DEFAULT_TENANT, alerts, metrics))
         quarantines = await self._run(
             Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics)
         )
@@ -169,6 +179,9 @@ class ControlPlane:
             enforcement=enforcement,
             trials=trials,
             continuous=continuous,
+            experiments=experiments,
+            promotions=promotions,
+            alert_delivery=alert_delivery,
             quarantines=quarantines,
             requests=requests,
             agents=agents,

@@ -13,8 +13,10 @@ from fastapi import Depends, Request
 
 if TYPE_CHECKING:
     from ringfence.control.agents import Agents
+    from ringfence.control.alert_delivery import AlertDelivery
     from ringfence.control.continuous import Continuous
     from ringfence.control.enforcement import Enforcement
+    from ringfence.control.experiments import Experiments
     from ringfence.control.ingest import FlowIngest
     from ringfence.control.inspections import Inspections
     from ringfence.control.inventory import Inventory
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ringfence.control.metrics import Metrics
     from ringfence.control.modes import Modes
     from ringfence.control.pki import Authority
+    from ringfence.control.promotions import Promotions
     from ringfence.control.quarantine import Quarantines
     from ringfence.control.requests import Requests
     from ringfence.control.trials import Trials
@@ -57,6 +60,12 @@ class Services:
     """Which change of it is on trial."""
     continuous: Continuous
     """What every version under analysis says to what arrives."""
+    experiments: Experiments
+    """What versions would have said to flows of the past."""
+    promotions: Promotions
+    """How far scopes are on their path to being enforced."""
+    alert_delivery: AlertDelivery
+    """Who is to hear of alerts."""
     quarantines: Quarantines
     """Which workloads are cut off."""
     requests: Requests

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from ringfence.control.deciding import Deciding
 from ringfence.flows.connections import Records
 from ringfence.flows.disposition import Dispositions
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.flow import Category
+from ringfence.model.ids import RevisionId
 from ringfence.model.tally import UNTOWARD, Cause, Tally, placeless
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item, ItemKind
@@ -56,14 +58,33 @@ def tally(
         for at in np.argsort(-total, kind="stable").tolist():
             told = ends.tell(distinct[at, 1:]) if ends and len(tallies) < MOST_CAUSES else ()
             cause = Cause(category, _rules(deciding, int(distinct[at, 0]), base), *told)
-            before = tallies.get(cause)
-            tallies[cause] = Tally(
-                cause,
-                int(total[at]) + (before.conversations if before else 0),
-                max(int(latest[at]), before.last_ns if before else 0),
-            )
+            fold(tallies, Tally(cause, int(total[at]), int(latest[at])))
         found += tallies.values()
     return found
+
+
+def fold(found: dict[Cause, Tally], one: Tally, most: int | None = None) -> None:
+    """Add conversations to those of the same cause; beyond `most` causes ends are not told."""
+    cause = one.cause
+    if most is not None and cause not in found and len(found) >= most:
+        cause = Cause(cause.category, cause.rules)
+    before = found.get(cause)
+    count, last_ns = one.conversations, one.last_ns
+    if before is not None:
+        count, last_ns = count + before.conversations, max(last_ns, before.last_ns)
+    found[cause] = Tally(cause, count, last_ns)
+
+
+def items_of(timeline: Timeline) -> ItemOf:
+    """The items of an inventory's revisions; None for 0, nobody, and for one that is not kept."""
+
+    def item_of(revision: int) -> Item | None:
+        try:
+            return timeline.revision(RevisionId(revision))[0] if revision else None
+        except KeyError:
+            return None
+
+    return item_of
 
 
 def _rules(deciding: Deciding, code: int, base: int) -> tuple[tuple[EndRole, Decision], ...]:

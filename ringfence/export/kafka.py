@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +34,28 @@ class Kafka(Exporter):
     options = frozenset({"ca-file", "username", "password-file", "mechanism"})
 
     def __init__(self, url: ExportUrl) -> None:
+        named, secured = "username" in url.options, "password-file" in url.options
+        if url.scheme == "kafka+tls" and named != secured:
+            raise InputError(f"export {url}: give both username and password-file, or neither")
+        self._messages = Messages(url, url.content("password-file"))
+
+    async def send(self, conversations: pa.RecordBatch) -> None:
+        """Send all messages, and wait until all in-sync replicas have them."""
+        await asyncio.to_thread(self._send, conversations)
+
+    def _send(self, conversations: pa.RecordBatch) -> None:
+        self._messages.send(lines(conversations).to_pylist())
+
+    async def close(self) -> None:
+        """Forget what is not delivered, and close the connections."""
+        await self._messages.close()
+
+
+class Messages:
+    """Sends messages to the topic of a URL. Not for concurrent use."""
+
+    def __init__(self, url: ExportUrl, password: str) -> None:
+        """Inert; raises InputError where the URL does not fit."""
         brokers = url.hosts(_PORT)
         self._topic = url.path.removeprefix("/")
         if not self._topic or "/" in self._topic:
@@ -47,22 +70,13 @@ class Kafka(Exporter):
             "enable.idempotence": True,  # the client's own retries make no duplicates
             "message.timeout.ms": _TIMEOUT_SECONDS * 1000,
             "error_cb": self._hear,
-            **_security(url),
+            **_security(url, password),
         }
         self._heard = ""
         self._producer: Producer | None = None
 
-    async def send(self, conversations: pa.RecordBatch) -> None:
-        """Send all messages, and wait until all in-sync replicas have them."""
-        await asyncio.to_thread(self._send, conversations)
-
-    async def close(self) -> None:
-        """Forget what is not delivered, and close the connections."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await asyncio.to_thread(_discard, producer)
-
-    def _send(self, conversations: pa.RecordBatch) -> None:
+    def send(self, messages: Iterable[bytes | str], key: bytes | None = None) -> None:
+        """Send all, and wait until all in-sync replicas have them; raises ExportError."""
         self._heard = ""
         lost: list[KafkaError] = []
 
@@ -73,8 +87,8 @@ class Kafka(Exporter):
         try:
             producer = self._producer or Producer(self._settings, logger=_SILENT)
             self._producer = producer
-            for line in lines(conversations).to_pylist():
-                producer.produce(self._topic, line, on_delivery=delivered)
+            for one in messages:
+                producer.produce(self._topic, one, key, on_delivery=delivered)
             waiting = producer.flush(_FLUSH_SECONDS)
         except (KafkaException, BufferError) as error:
             raise ExportError(f"{self._name}: {error}") from error
@@ -82,18 +96,25 @@ class Kafka(Exporter):
             told = self._heard or (lost[0].str() if lost else "no answer")
             raise ExportError(f"{self._name}: {told}")
 
+    async def close(self) -> None:
+        """Forget what is not delivered, and close the connections."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await asyncio.to_thread(_discard, producer)
+
     def _hear(self, error: KafkaError) -> None:
         """Keep what broke a connection: a message itself says only that it waited too long."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's own codes
             self._heard = error.str()
 
 
-def _security(url: ExportUrl) -> dict[str, Any]:
+def _security(url: ExportUrl, password: str) -> dict[str, Any]:
     tls = url.scheme == "kafka+tls"
-    if not tls and url.options:
-        raise InputError(f"export {url}: {min(url.options)} is for kafka+tls")
-    if ("username" in url.options) != ("password-file" in url.options):
-        raise InputError(f"export {url}: give both username and password-file, or neither")
+    if not tls and (url.options or password):
+        wrong = min(url.options, default="a password")
+        raise InputError(f"export {url}: {wrong} is for kafka+tls")
+    if ("username" in url.options) != bool(password):
+        raise InputError(f"export {url}: a username and a password go together")
     if not tls:
         return {}
     url.content("ca-file")  # librdkafka would open it later
@@ -107,7 +128,7 @@ def _security(url: ExportUrl) -> dict[str, Any]:
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": mechanism,
         "sasl.username": url.options["username"],
-        "sasl.password": url.content("password-file"),
+        "sasl.password": password,
     }
 
 

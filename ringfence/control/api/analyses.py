@@ -12,7 +12,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
-from ringfence.control.hits import count_hits
+from ringfence.control.hits import Hits, count_hits
 from ringfence.control.policies import load_version, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.model.duration import parse_duration
@@ -229,15 +229,17 @@ async def hits_of_policies(
     return HitsResponse(
         workspace=workspace,
         version=version,
-        items=[
-            HitsView(
-                policy=one.policy,
-                conversations=one.conversations,
-                last=format_time(one.last_ns) if one.last_ns else None,
-                note=one.note,
-            )
-            for one in found
-        ],
+        items=list(map(hits_view, found)),
+    )
+
+
+def hits_view(one: Hits) -> HitsView:
+    """What a policy decided, as the API tells it."""
+    return HitsView(
+        policy=one.policy,
+        conversations=one.conversations,
+        last=format_time(one.last_ns) if one.last_ns else None,
+        note=one.note,
     )
 
 

@@ -270,6 +270,11 @@ SELECT DISTINCT window_start_ns, window_end_ns FROM batches
 WHERE tenant = {tenant:String} AND window_end_ns > {since:Int64}
 """
 
+OLDEST_WINDOW = """
+SELECT min(window_start_ns) AS first_ns FROM batches WHERE tenant = {tenant:String}
+"""
+"""When the first window begins that was told of, epoch ns; 0 for none."""
+
 KNOWN_BATCHES = """
 SELECT tenant, id FROM batches
 WHERE tenant IN {tenants:Array(String)} AND node IN {nodes:Array(String)}

@@ -66,6 +66,21 @@ async def enforced_sets(
     return found[len(earlier) - 1 :]
 
 
+async def version_before(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName, version: Version
+) -> Version | None:
+    """Which version of a workspace was enforced before this one was last; None for none."""
+    held = tables.enforcement
+    wanted = select(held).where(held.c.tenant == tenant).order_by(held.c.revision.desc())
+    reached = False
+    for one in map(_enforced, await connection.execute(wanted)):
+        found = dict(one.workspaces).get(workspace)
+        if reached and found != version:
+            return found
+        reached = reached or found == version
+    return None
+
+
 async def last_enforced(
     connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
 ) -> dict[Version, Period]:

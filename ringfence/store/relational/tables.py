@@ -308,3 +308,66 @@ verdicts = Table(
     Column("last_ns", BigInteger, nullable=False),
     Index("ix_verdicts_tenant_workspace", "tenant", "workspace", "version", "start_ns"),
 )
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),  # a digest of the cause and of when it was opened
+    Column("cause", JSON, nullable=False),  # a `model.tally.Cause`
+    Column("conversations", BigInteger, nullable=False),
+    Column("first_ns", BigInteger, nullable=False),
+    Column("last_ns", BigInteger, nullable=False),
+    Column("resolved_ns", BigInteger),  # null: open
+)
+
+alert_sinks = Table(
+    "alert_sinks",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # empty for none; never told
+    Column("actor", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),  # notices that it would not take
+    Column("problem", Text, nullable=False),  # empty: the last attempt went well
+)
+
+alert_notices = Table(
+    "alert_notices",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("sink", Text, nullable=False),  # that is to have it
+    Column("notice", JSON, nullable=False),  # an `export.alerts.interface.Notice`
+    Index("ix_alert_notices_tenant_sink", "tenant", "sink", "id"),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("began_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger),  # null: it is to go on
+    Column("problem", Text, nullable=False),  # why there is no result; empty otherwise
+    Column("result", JSON),  # [`model.tally.Tally`, …]
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("criteria", JSON, nullable=False),  # a `model.promotion.Criteria`
+    Column("workspace", Text),  # with `version`, what was promoted; null: nothing yet
+    Column("version", Integer),
+    Column("demoted_ns", BigInteger),  # null: it was not taken back
+    Column("why", Text, nullable=False),
+)

@@ -127,13 +127,13 @@ async def told_since(
     categories: Iterable[Category] = Category,
     enforced: bool = False,
 ) -> list[Told]:
-    """What was found of times that begin in [since, until), the oldest first.
+    """What was found of times that have a part of [since, until), the oldest first.
 
     Of one version if one is `named`; with `enforced` only while the version was.
     """
     wanted = select(held).where(
         held.c.tenant == tenant,
-        held.c.start_ns >= since_ns,
+        held.c.end_ns > since_ns,
         held.c.start_ns < until_ns,
         held.c.category.in_(list(categories)),
     )

@@ -1,0 +1,133 @@
+"""Hands notices of alerts to their sinks: each at its own pace, in order, until it has them."""
+
+import asyncio
+import contextlib
+
+import msgspec
+import structlog
+
+from ringfence.control.alerts import Alerts
+from ringfence.control.background import Background
+from ringfence.control.metrics import Metrics
+from ringfence.export.alerts.interface import AlertSink, Notice
+from ringfence.export.alerts.kinds import make_sink
+from ringfence.export.delivery import LONGEST_SECONDS
+from ringfence.export.errors import ExportError, RefusedError
+from ringfence.model.backoff import Backoff
+from ringfence.model.errors import InputError
+from ringfence.model.ids import TenantId
+from ringfence.store.relational.alerts import (
+    HeldSink,
+    all_sinks,
+    drop_notice,
+    next_notice,
+    note_attempt,
+)
+from ringfence.store.relational.database import Database
+
+_LOG = structlog.get_logger(__name__)
+_LOOK_SECONDS = 10.0
+
+
+class AlertDelivery:
+    """A task for each sink. A notice leaves the database once its sink has it, or refuses it."""
+
+    def __init__(
+        self, database: Database, tenant: TenantId, alerts: Alerts, metrics: Metrics
+    ) -> None:
+        self._database, self._tenant, self._alerts = database, tenant, alerts
+        self._tasks: dict[HeldSink, asyncio.Task[None]] = {}
+        self._following = Background("alert-sinks", self._pause, self._look, metrics)
+
+    async def start(self) -> None:
+        """Deliver what is left from before, and what comes."""
+        self._alerts.queued.set()
+        self._following.start()
+
+    async def stop(self) -> None:
+        """Deliver no more; what is left stays for the next start."""
+        await self._following.stop()
+        for sink in [*self._tasks]:
+            await self._end(sink)
+
+    def renew(self) -> None:
+        """Sinks have changed."""
+        self._alerts.queued.set()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._alerts.queued.wait()
+        self._alerts.queued.clear()
+
+    async def _look(self) -> None:
+        """See to it that a task runs for each sink that has something to get."""
+        async with self._database.read() as connection:
+            held = [
+                HeldSink(one.name, one.url, one.secret, one.actor, one.changed_ns)
+                for one in await all_sinks(connection, self._tenant)
+            ]
+        for sink in self._tasks.keys() - set(held):
+            await self._end(sink)
+        for sink in held:
+            task = self._tasks.get(sink)
+            if task is None or task.done():
+                if task is not None and (problem := task.exception()):
+                    _LOG.error("alert sink failed", sink=sink.name, problem=repr(problem))
+                self._tasks[sink] = asyncio.create_task(self._deliver(sink))
+
+    async def _end(self, sink: HeldSink) -> None:
+        task = self._tasks.pop(sink)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _deliver(self, held: HeldSink) -> None:
+        """Hand over all that waits for a sink."""
+        backoff = Backoff()
+        sink = make_sink(held.url, held.secret)
+        try:
+            while True:
+                async with self._database.read() as connection:
+                    found = await next_notice(connection, self._tenant, held.name)
+                if found is None:
+                    return
+                number, words = found
+                try:
+                    refused, problem = await attempt(sink, msgspec.convert(words, Notice))
+                except ExportError as error:
+                    _LOG.warning("alert waits", sink=held.name, problem=str(error))
+                    await self._note(held.name, 0, str(error))
+                    await asyncio.sleep(max(backoff.delay(), min(error.after, LONGEST_SECONDS)))
+                    continue
+                backoff.reset()
+                async with self._database.write() as connection:
+                    await drop_notice(connection, number)
+                await self._note(held.name, refused, problem)
+        finally:
+            await sink.close()
+
+    async def _note(self, name: str, refused: int, problem: str) -> None:
+        async with self._database.write() as connection:
+            await note_attempt(connection, self._tenant, name, refused, problem)
+
+
+async def attempt(sink: AlertSink, one: Notice) -> tuple[int, str]:
+    """Hand a notice over; how many were refused, and why. Raises ExportError to be tried again."""
+    try:
+        await sink.send(one)
+    except RefusedError as error:
+        _LOG.error("alert refused", problem=str(error), alert=one.id)
+        return 1, str(error)
+    return 0, ""
+
+
+async def try_sink(held: HeldSink, one: Notice) -> str:
+    """Why a sink does not take a notice, empty if it does."""
+    try:
+        sink = make_sink(held.url, held.secret)
+        try:
+            return (await attempt(sink, one))[1]
+        finally:
+            await sink.close()
+    except (ExportError, InputError) as error:
+        return str(error)

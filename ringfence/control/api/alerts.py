@@ -1,0 +1,164 @@
+"""Alerts, and the sinks that hear of them."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from ringfence.control.alert_delivery import try_sink
+from ringfence.control.alerts import notice
+from ringfence.control.api.times import format_time, parse_time
+from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.errors import NotFoundError
+from ringfence.control.services import ServicesDep
+from ringfence.export.alerts.interface import Notice
+from ringfence.export.alerts.kinds import make_sink
+from ringfence.model.errors import InputError
+from ringfence.store.relational.alerts import (
+    HeldSink,
+    all_sinks,
+    load_alerts,
+    put_sink,
+    remove_sink,
+)
+
+router = APIRouter(prefix="/alerts", tags=["alerts"])
+sinks = APIRouter(prefix="/alert-sinks", tags=["alerts"])
+
+_NAME = re.compile("[A-Za-z0-9][-._A-Za-z0-9]{0,62}")
+
+
+class AlertView(BaseModel):
+    """One cause of what ought not to be, since its first conversation."""
+
+    id: str
+    state: str = Field(description="`opened` or `resolved`.")
+    category: str
+    consumer: str
+    provider: str
+    protocol: str
+    port: str
+    decided_by: list[str]
+    conversations: int
+    first: str
+    last: str
+
+
+class AlertsResponse(BaseModel):
+    """Alerts, the latest first."""
+
+    items: list[AlertView]
+
+
+class SinkRequest(BaseModel):
+    """A sink; the secret is kept and never told again."""
+
+    name: str
+    url: str
+    secret: str = Field(default="", repr=False)
+
+
+class SinkView(BaseModel):
+    """A sink, and how its last attempt went; `problem` is empty if that went well."""
+
+    name: str
+    url: str
+    has_secret: bool
+    actor: str
+    changed: str
+    refused: int = Field(description="Notices that it would not take.")
+    problem: str
+
+
+class SinksResponse(BaseModel):
+    """Sinks by name."""
+
+    items: list[SinkView]
+
+
+class TestResponse(BaseModel):
+    """Why a sink did not take a notice, empty if it did."""
+
+    problem: str
+
+
+@router.get("")
+async def list_alerts(
+    services: ServicesDep,
+    principal: PrincipalDep,
+    since: Annotated[str | None, Query(description="Also those resolved since then.")] = None,
+) -> AlertsResponse:
+    """List the open alerts."""
+    since_ns = None if since is None else parse_time(since, services.clock())
+    async with services.database.read() as connection:
+        found = await load_alerts(connection, principal.tenant, since_ns)
+    told = (notice(one) for one in found)
+    items = [AlertView(**{k: v for k, v in one.fields().items() if k != "title"}) for one in told]
+    return AlertsResponse(items=items)
+
+
+@sinks.get("")
+async def list_sinks(services: ServicesDep, principal: PrincipalDep) -> SinksResponse:
+    """List the sinks, without their secrets."""
+    async with services.database.read() as connection:
+        found = await all_sinks(connection, principal.tenant)
+    return SinksResponse(items=list(map(_view, found)))
+
+
+@sinks.post("")
+async def add_sink(request: SinkRequest, services: ServicesDep, author: AuthorDep) -> SinkView:
+    """Add a sink, or put it in place of the one of its name."""
+    if not _NAME.fullmatch(request.name):
+        raise InputError(f"{request.name!r}: write letters, digits, and - . _ between them")
+    make_sink(request.url, request.secret)
+    now_ns, actor = services.clock(), author.principal.actor
+    sink = HeldSink(request.name, request.url, request.secret, actor, now_ns)
+    async with services.database.write() as connection:
+        await put_sink(connection, author.principal.tenant, sink)
+        what = f"made alert sink {sink.name}: {sink.url}"
+        await author.note(connection, now_ns, what, about=f"alert-sink/{sink.name}")
+    services.alert_delivery.renew()
+    return _view(sink)
+
+
+@sinks.delete("/{name}")
+async def delete_sink(name: str, services: ServicesDep, author: AuthorDep) -> None:
+    """Remove a sink; what it has not had yet it never gets."""
+    async with services.database.write() as connection:
+        if not await remove_sink(connection, author.principal.tenant, name):
+            raise _missing(name)
+        what = f"removed alert sink {name}"
+        await author.note(connection, services.clock(), what, about=f"alert-sink/{name}")
+    services.alert_delivery.renew()
+
+
+@sinks.post("/{name}/test")
+async def send_test(name: str, services: ServicesDep, author: AuthorDep) -> TestResponse:
+    """Send a notice of an alert that there is not."""
+    async with services.database.read() as connection:
+        found = {one.name: one for one in await all_sinks(connection, author.principal.tenant)}
+    if name not in found:
+        raise _missing(name)
+    now = format_time(services.clock())
+    made = Notice(
+        "test", "opened", "test", "nobody", "nobody", "TCP", "0", [], 0, now, now
+    )  # fmt: skip
+    return TestResponse(problem=await try_sink(found[name], made))
+
+
+def _missing(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no alert sink {name!r}; see `ringfence alerts sink list`")
+
+
+def _view(sink: HeldSink) -> SinkView:
+    return SinkView(
+        name=sink.name,
+        url=sink.url,
+        has_secret=bool(sink.secret),
+        actor=sink.actor,
+        changed=format_time(sink.changed_ns),
+        refused=sink.refused,
+        problem=sink.problem,
+    )

@@ -1,0 +1,217 @@
+"""The path of a scope: observe, discover, analyse, staged, enforced."""
+
+from dataclasses import replace
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from ringfence.control.api.analyses import AnalysisRequest, start_analysis
+from ringfence.control.api.discover import DiscoverRequest, propose_policies
+from ringfence.control.api.documents import ApplyRequest, File, apply
+from ringfence.control.api.enforcement import (
+    ConfirmRequest,
+    EnforcementRequest,
+    StageRequest,
+    WantedWorkspace,
+    confirm,
+    enforce,
+)
+from ringfence.control.api.times import format_time
+from ringfence.control.audit import Author, AuthorDep
+from ringfence.control.auth import PrincipalDep
+from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.control.policies import load_tree
+from ringfence.control.services import Services, ServicesDep
+from ringfence.model.ids import ScopeName, TenantId
+from ringfence.model.promotion import Criteria, Stage, criteria_for
+from ringfence.store.relational.enforcement import enforced_now
+from ringfence.store.relational.promotions import (
+    Promotion,
+    all_promotions,
+    load_promotion,
+    put_promotion,
+)
+
+router = APIRouter(prefix="/promotions", tags=["promotion"])
+
+_USUAL = Criteria()
+_LONGEST = 90 * 24 * 3600
+
+
+class CriteriaModel(BaseModel):
+    """What has to hold before a scope is led on; durations in seconds, shares from 0 to 1."""
+
+    observe_seconds: int = Field(default=_USUAL.observe_seconds, ge=0, le=_LONGEST)
+    coverage: float = Field(default=_USUAL.coverage, ge=0, le=1, allow_inf_nan=False)
+    quiet_seconds: int = Field(default=_USUAL.quiet_seconds, ge=0, le=_LONGEST)
+    stage_seconds: int = Field(default=_USUAL.stage_seconds, ge=5, le=24 * 3600)
+    threshold: float = Field(default=_USUAL.threshold, ge=0, le=1, allow_inf_nan=False)
+    demote: bool = True
+
+
+class CriterionView(BaseModel):
+    """One thing that has to hold before the next stage."""
+
+    wanted: str
+    now: str
+    met: bool
+
+
+class PromotionView(BaseModel):
+    """How far a scope is; `next` is null at the end of its path."""
+
+    scope: str
+    stage: Stage
+    workspace: str | None
+    version: int | None
+    next: Stage | None
+    entry: list[CriterionView] = Field(description="What has to hold before the next stage.")
+    criteria: CriteriaModel
+    demoted: str | None = Field(description="When what was promoted was taken back.")
+    why: str
+
+
+class PromotionsResponse(BaseModel):
+    """Scopes that are led, by name."""
+
+    items: list[PromotionView]
+
+
+class PromoteRequest(BaseModel):
+    """How far to lead a scope now; null: one stage."""
+
+    to: Stage | None = None
+    nodes: list[str] = Field(default=[], description="For the trial; none: one is picked.")
+
+
+@router.get("")
+async def list_promotions(services: ServicesDep, principal: PrincipalDep) -> PromotionsResponse:
+    """List the scopes that were led on, or have criteria of their own."""
+    async with services.database.read() as connection:
+        every = await all_promotions(connection, principal.tenant)
+    return PromotionsResponse(items=[await _view(services, one) for one in every])
+
+
+@router.get("/{scope}")
+async def show_promotion(
+    scope: str, services: ServicesDep, principal: PrincipalDep
+) -> PromotionView:
+    """Tell how far a scope is, and what has to hold before it is led on."""
+    return await _view(services, await _load(services, principal.tenant, scope))
+
+
+@router.post("/{scope}/criteria")
+async def set_criteria(
+    scope: str, request: CriteriaModel, services: ServicesDep, author: AuthorDep
+) -> PromotionView:
+    """Set what has to hold before a scope is led on."""
+    held = await _load(services, author.principal.tenant, scope)
+    changed = replace(held, criteria=Criteria(**request.model_dump()))
+    await _put(services, author, changed, f"set the criteria of scope {scope}")
+    return await _view(services, changed)
+
+
+@router.post("/{scope}/promote")
+async def promote(
+    scope: str, request: PromoteRequest, services: ServicesDep, author: AuthorDep
+) -> PromotionView:
+    """Lead a scope on, stage by stage, for as long as the criteria hold.
+
+    Refused where those of the next stage do not; what was done before stays.
+    """
+    held = await _load(services, author.principal.tenant, scope)
+    facts, _ = await services.promotions.facts(held.scope, held.criteria)
+    wanted = request.to or facts.stage.next
+    stages = list(Stage)
+    if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
+        raise ConflictError(f"scope {scope} is at stage {facts.stage} already")
+    while facts.stage != wanted:
+        following = facts.stage.next
+        assert following is not None
+        if missing := [
+            f"{one.wanted} (now {one.now})"
+            for one in criteria_for(following, held.criteria, facts)
+            if not one.met
+        ]:
+            raise ConflictError(
+                f"scope {scope} stays at stage {facts.stage}: {following} wants "
+                f"{'; '.join(missing)}"
+            )
+        held = await _enter(services, author, held, following, request.nodes)
+        before, (facts, _) = facts, await services.promotions.facts(held.scope, held.criteria)
+        if facts.stage == before.stage:
+            raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
+    return await _view(services, held)
+
+
+async def _enter(
+    services: Services, author: Author, held: Promotion, stage: Stage, nodes: list[str]
+) -> Promotion:
+    """Do what leads a scope into a stage."""
+    scope, criteria = held.scope, held.criteria
+    _, named = await services.promotions.facts(scope, criteria)
+    if stage is Stage.DISCOVER:
+        since = f"{max(criteria.observe_seconds, 3600)}s"
+        asked = DiscoverRequest(scope=scope, since=since)
+        found = await propose_policies(asked, services, author.principal)
+        if not found.summary.edges:
+            raise ConflictError(f"nothing was seen of scope {scope} that needs a policy")
+        file = File(name=f"discovered in {scope}", documents=found.documents)
+        await apply(ApplyRequest(files=[file]), services, author)
+        return held
+    assert named is not None
+    name, version = named
+    if stage is Stage.ANALYSE:
+        await start_analysis(AnalysisRequest(workspace=name, version=version), services, author)
+        return held
+    if stage is Stage.ENFORCED:
+        await confirm(ConfirmRequest(revision=None), services, author)
+        return held
+    async with services.database.read() as connection:
+        enforced = await enforced_now(connection, author.principal.tenant)
+    others = [
+        WantedWorkspace(name=other, version=its) for other, its in enforced.workspaces
+        if other != name
+    ]  # fmt: skip
+    trial = StageRequest(nodes=nodes, seconds=criteria.stage_seconds, threshold=criteria.threshold)
+    wanted = EnforcementRequest(
+        workspaces=[*others, WantedWorkspace(name=name, version=version)],
+        expected_revision=enforced.revision,
+        stage=trial,
+    )
+    await enforce(wanted, services, author)
+    promoted = replace(held, workspace=name, version=version, demoted_ns=None, why="")
+    await _put(services, author, promoted, f"promoted {name}@p{version}")
+    return promoted
+
+
+async def _load(services: Services, tenant: TenantId, scope: str) -> Promotion:
+    async with services.database.read() as connection:
+        if ScopeName(scope) not in await load_tree(connection, tenant):
+            raise NotFoundError(f"there is no scope {scope!r}; see `ringfence scopes list`")
+        return await load_promotion(connection, tenant, ScopeName(scope))
+
+
+async def _put(services: Services, author: Author, one: Promotion, what: str) -> None:
+    async with services.database.write() as connection:
+        await put_promotion(connection, author.principal.tenant, one)
+        await author.note(connection, services.clock(), what, about=f"scope/{one.scope}")
+
+
+async def _view(services: Services, held: Promotion) -> PromotionView:
+    facts, named = await services.promotions.facts(held.scope, held.criteria)
+    following = facts.stage.next
+    entry = criteria_for(following, held.criteria, facts) if following else []
+    return PromotionView(
+        scope=held.scope,
+        stage=facts.stage,
+        workspace=named[0] if named else None,
+        version=named[1] if named else None,
+        next=following,
+        entry=[CriterionView(wanted=one.wanted, now=one.now, met=one.met) for one in entry],
+        criteria=CriteriaModel(
+            **{name: getattr(held.criteria, name) for name in CriteriaModel.model_fields}
+        ),
+        demoted=format_time(held.demoted_ns) if held.demoted_ns else None,
+        why=held.why,
+    )

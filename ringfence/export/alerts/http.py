@@ -1,0 +1,90 @@
+"""Notices in HTTP requests: a webhook of anybody's, or one in Slack's format."""
+
+from abc import abstractmethod
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from ringfence.export.alerts.interface import AlertSink, Notice
+from ringfence.export.errors import ExportError, RefusedError
+from ringfence.export.url import ExportUrl
+from ringfence.model.errors import InputError
+
+_TIMEOUT_SECONDS = 20.0
+_AGAIN = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+class _Http(AlertSink):
+    """Posts JSON; the receiver is told in errors by a name that is no secret."""
+
+    takes_secret = True
+
+    _name: str
+    _url: str
+    _headers: dict[str, str]
+
+    @abstractmethod
+    def body(self, notice: Notice) -> dict[str, Any]:
+        """What is posted."""
+
+    async def send(self, notice: Notice) -> None:
+        """Post one request; any answer of 2xx is a yes."""
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+                answer = await client.post(self._url, json=self.body(notice), headers=self._headers)
+        except httpx.HTTPError as error:
+            # Its text may have the URL.
+            raise ExportError(f"{self._name}: {type(error).__name__}") from None
+        if answer.is_success:
+            return
+        told = f"{self._name}: it answered {answer.status_code}"
+        if answer.is_server_error or answer.status_code in _AGAIN:
+            after = answer.headers.get("retry-after", "")
+            raise ExportError(told, float(after) if after.isdecimal() else 0.0)
+        raise RefusedError(told, 1)
+
+
+class Webhook(_Http):
+    """`webhook+https://HOST/PATH` (or `+http`); the secret goes as a bearer token."""
+
+    def __init__(self, url: ExportUrl, secret: str) -> None:
+        scheme = url.scheme.removeprefix("webhook+")
+        if not url.place:
+            raise InputError(f"alert sink {url}: write webhook+https://HOST/PATH")
+        self._name, self._url = str(url), f"{scheme}://{url.place}{url.path}"
+        self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
+
+    def body(self, notice: Notice) -> dict[str, Any]:
+        """The notice's own fields."""
+        return notice.fields()
+
+
+class Slack(_Http):
+    """`slack:`; the secret is the URL of an incoming webhook, of Slack or what has its format."""
+
+    def __init__(self, url: ExportUrl, secret: str) -> None:
+        parts = urlsplit(secret)
+        if url.place or url.path or parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InputError(
+                "a Slack sink is `slack:`, and its secret the webhook's URL, https://…"
+            )
+        self._name, self._url, self._headers = f"slack: at {parts.hostname}", secret, {}
+
+    def body(self, notice: Notice) -> dict[str, Any]:
+        """A message with a header and a section (Slack's Block Kit); `text` is the fallback."""
+        header = {"type": "plain_text", "text": notice.title[:150]}
+        section = {"type": "mrkdwn", "text": _escaped(notice.text)[:3000]}
+        return {
+            "text": _escaped(notice.title),
+            "blocks": [
+                {"type": "header", "text": header},
+                {"type": "section", "text": section},
+            ],
+        }
+
+
+def _escaped(text: str) -> str:
+    """Names are hostile: none makes a link or calls a channel."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,73 @@
+"""What every kind of sink of alerts is, and what it is told."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import msgspec
+
+from ringfence.export.url import ExportUrl
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """That an alert was opened or resolved; times are RFC 3339.
+
+    `id` is the alert's, the same in both notices.
+    """
+
+    id: str
+    state: str
+    category: str
+    consumer: str
+    provider: str
+    protocol: str
+    port: str
+    decided_by: list[str]
+    """The deciding rules, such as `DENY shop/catch-all@p2`."""
+    conversations: int
+    first: str
+    last: str
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        traffic = f"{self.consumer} → {self.provider} {self.protocol} {self.port}".rstrip()
+        return f"Ringfence alert {self.state}: {self.category} {traffic}"
+
+    @property
+    def text(self) -> str:
+        """What there is to say besides the title, in lines."""
+        rules = ", ".join(self.decided_by) or "no rule"
+        return (
+            f"{self.conversations} conversations, the first at {self.first}, the last at "
+            f"{self.last}\ndecided by {rules}\nalert {self.id}"
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"title": self.title, **msgspec.to_builtins(self)}
+
+
+class AlertSink(ABC):
+    """Hands notices to one receiver. Not for concurrent use."""
+
+    options: ClassVar[frozenset[str]] = frozenset()
+    """What may stand behind the `?` of its URL."""
+    takes_secret: ClassVar[bool] = False
+
+    @abstractmethod
+    def __init__(self, url: ExportUrl, secret: str) -> None:
+        """Inert; raises InputError where the URL or the secret does not fit the kind.
+
+        `secret` is empty for none. No error tells it.
+        """
+
+    @abstractmethod
+    async def send(self, notice: Notice) -> None:
+        """Hand over a notice.
+
+        Raises ExportError, after which it may be sent again, or RefusedError. Neither tells the
+        secret.
+        """
+
+    async def close(self) -> None:  # noqa: B027 - most connect for each notice
+        """Let go of the receiver; `send` connects again."""

@@ -1,0 +1,118 @@
+"""The path of a scope from being seen to being enforced, and what has to hold at each step."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ringfence.model.duration import format_duration
+from ringfence.model.words import counted
+
+
+class Stage(StrEnum):
+    """How far a scope is, in this order."""
+
+    OBSERVE = "observe"
+    """Its flows are seen; it has no policies."""
+    DISCOVER = "discover"
+    """Its primary workspace has a version."""
+    ANALYSE = "analyse"
+    """That is held against all that arrives."""
+    STAGED = "staged"
+    """It is enforced at some nodes, on trial."""
+    ENFORCED = "enforced"
+    """It is enforced everywhere."""
+
+    @property
+    def next(self) -> "Stage | None":
+        """The one after it."""
+        stages = list(Stage)
+        later = stages[stages.index(self) + 1 :]
+        return later[0] if later else None
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What has to hold before a scope is led on; an operator sets them."""
+
+    observe_seconds: int = 24 * 3600
+    """For how long flows have to be seen before policies are proposed."""
+    coverage: float = 0.99
+    """The share of conversations that pass which the version has to allow, 0.99 for 99 %."""
+    quiet_seconds: int = 24 * 3600
+    """For how long the version has to be under analysis, with no misdropped conversation."""
+    stage_seconds: int = 600
+    """How long the trial at some nodes lasts."""
+    threshold: float = 0.01
+    """The share of the trial's conversations that may be dropped unforeseen."""
+    demote: bool = True
+    """Whether a misdropped conversation after promotion takes it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a scope; counts are of the last `quiet_seconds`."""
+
+    stage: Stage
+    observed_seconds: int
+    analysed_seconds: int = 0
+    permitted: int = 0
+    escaped: int = 0
+    misdropped: int = 0
+    trial_conversations: int = 0
+    trial_unforeseen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One thing that has to hold, how it is now, and whether that is enough."""
+
+    wanted: str
+    now: str
+    met: bool
+
+
+def criteria_for(stage: Stage, criteria: Criteria, facts: Facts) -> list[Criterion]:
+    """What has to hold before a scope enters a stage."""
+    match stage:
+        case Stage.OBSERVE | Stage.ANALYSE:
+            return []
+        case Stage.DISCOVER:
+            wanted = f"flows are seen for {format_duration(criteria.observe_seconds)}"
+            enough = facts.observed_seconds >= criteria.observe_seconds
+            return [Criterion(wanted, _long(facts.observed_seconds), enough)]
+        case Stage.STAGED:
+            return _for_trial(criteria, facts)
+        case Stage.ENFORCED:
+            seen = counted(facts.trial_conversations, "conversation")
+            told = f"{facts.trial_unforeseen} of {seen}"
+            good = facts.trial_conversations > 0 and facts.trial_unforeseen == 0
+            return [Criterion("the trial drops nothing unforeseen", told, good)]
+
+
+def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
+    quiet = format_duration(criteria.quiet_seconds)
+    passing = facts.permitted + facts.escaped
+    coverage = facts.permitted / passing if passing else 0.0
+    return [
+        Criterion(
+            f"under analysis for {quiet}",
+            _long(facts.analysed_seconds),
+            facts.analysed_seconds >= criteria.quiet_seconds,
+        ),
+        Criterion(
+            f"coverage at least {criteria.coverage:.2%}",
+            f"{coverage:.2%} of {counted(passing, 'conversation')}",
+            passing > 0 and coverage >= criteria.coverage,
+        ),
+        Criterion(
+            f"no misdropped conversation for {quiet}",
+            counted(facts.misdropped, "misdropped conversation"),
+            facts.misdropped == 0,
+        ),
+    ]
+
+
+def _long(seconds: int) -> str:
+    for unit in (86400, 3600, 60):
+        if seconds >= unit:
+            return format_duration(seconds // unit * unit)
+    return format_duration(seconds) if seconds else "not yet"

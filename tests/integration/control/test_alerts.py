@@ -1,0 +1,129 @@
+"""Alerts of what is enforced: one for a cause, and nobody misses one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ringfence.cli.main import FAILED, FOUND, OK, USAGE
+from ringfence.control.alerts import SILENCE_NS
+from tests.integration.control.conftest import Clock, World
+from tests.integration.control.test_analyses import Watched, watched  # noqa: F401
+from tests.integration.export.test_alert_sinks import SECRET, Receiver, receiver  # noqa: F401
+
+Row = dict[str, Any]
+
+
+async def alerts(world: World, wanted: int, **query: Any) -> list[Row]:
+    """The open alerts, once there are so many."""
+    found: list[Row] = []
+    for _ in range(100):
+        found = (await world.ok("GET", "/alerts", params=query))["items"]
+        if len(found) == wanted:
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(found)
+
+
+async def told(receiver: Receiver, wanted: int) -> list[str]:  # noqa: F811
+    for _ in range(150):
+        if len(receiver.got) >= wanted:
+            break
+        await asyncio.sleep(0.1)
+    return [f"{body['state']} {body['category']} {body['port']}" for _, _, body in receiver.got]
+
+
+async def test_one_cause_is_one_alert_until_it_is_silent(
+    watched: Watched,  # noqa: F811
+    receiver: Receiver,  # noqa: F811
+) -> None:
+    world = watched.world
+    url = f"webhook+http://{receiver.url}/"
+    await world.ok("POST", "/alert-sinks", json={"name": "ops", "url": url, "secret": SECRET})
+    await watched.report(passed=(22,))
+    await watched.enforce(1)
+    await watched.report(passed=(3306, 4444), dropped=())
+    (one,) = await alerts(world, 1)
+    assert {k: one[k] for k in ("state", "category", "consumer", "provider", "port")} == {
+        "state": "opened", "category": "escaped", "consumer": "shop/front",
+        "provider": "shop/db", "port": "4444",
+    }  # fmt: skip
+    assert one["decided_by"] == ["ALLOW shop/catch-all@p1", "DENY shop/catch-all@p1"]
+    assert await told(receiver, 1) == ["opened escaped 4444"]
+    await watched.report(passed=(4444,), dropped=(3306,))
+    both = {row["category"]: row for row in await alerts(world, 2)}
+    assert both["misdropped"]["port"] == "3306"
+    for _ in range(100):
+        if both["escaped"]["conversations"] == 2:
+            break
+        await asyncio.sleep(0.1)
+        both = {row["category"]: row for row in await alerts(world, 2)}
+    assert (both["escaped"]["id"], both["escaped"]["conversations"]) == (one["id"], 2)
+    watched.clock.ahead_ns += SILENCE_NS
+    await watched.report(passed=(3306,))
+    assert await alerts(world, 0) == []
+    notices = await told(receiver, 4)
+    assert sorted(notices) == [
+        "opened escaped 4444", "opened misdropped 3306",
+        "resolved escaped 4444", "resolved misdropped 3306",
+    ]  # fmt: skip
+    assert {row["state"] for row in await alerts(world, 2, since="1h")} == {"resolved"}
+
+
+async def test_a_notice_waits_for_its_sink_over_a_restart(
+    start: Callable[..., Awaitable[World]],
+    clock: Clock,
+    receiver: Receiver,  # noqa: F811
+) -> None:
+    made = Watched(await start(report_interval_seconds=1), clock)
+    await made.begin()
+    body = {"name": "ops", "url": f"webhook+http://{receiver.url}/", "secret": SECRET}
+    await made.world.ok("POST", "/alert-sinks", json=body)
+    receiver.status = 503
+    await made.enforce(1)
+    await made.report(passed=(4444,))
+    await alerts(made.world, 1)
+    assert await told(receiver, 1)
+    (sink,) = (await made.world.ok("GET", "/alert-sinks"))["items"]
+    assert "503" in sink["problem"]
+    world = await start(report_interval_seconds=1)
+    receiver.got.clear()
+    receiver.status = 200
+    assert await told(receiver, 1) == ["opened escaped 4444"]
+    for _ in range(50):
+        (sink,) = (await world.ok("GET", "/alert-sinks"))["items"]
+        if not sink["problem"]:
+            break
+        await asyncio.sleep(0.1)
+    assert not sink["problem"]
+    assert len(receiver.got) == 1
+
+
+async def test_the_command_keeps_secrets(
+    watched: Watched,  # noqa: F811
+    receiver: Receiver,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    world, file = watched.world, tmp_path / "secret"
+    file.write_text(f"http://{receiver.url}/{SECRET}\n")
+    words = ("alerts", "sink")
+    assert (await world.run(*words, "add", "ops", "slack:", "--secret-file", str(file)))[0] == OK
+    code, _, said = await world.run(*words, "test", "ops")
+    assert (code, len(receiver.got)) == (OK, 1), said
+    receiver.status = 400
+    code, _, said = await world.run(*words, "test", "ops")
+    assert (code, "it answered 400" in said, SECRET in said) == (FAILED, True, False)
+    code, out, _ = await world.run(*words, "list", "-o", "json")
+    assert (code, '"has_secret": true' in out, SECRET in out) == (OK, True, False)
+    trail = await world.ok("GET", "/changes")
+    assert SECRET not in str(trail)
+    code, _, said = await world.run(*words, "add", "bad", "gopher://x")
+    assert (code, "begin with one of" in said) == (USAGE, True)
+    assert (await world.run(*words, "remove", "ops"))[0] == OK
+    assert (await world.run(*words, "remove", "ops"))[0] == FAILED
+    assert (await world.run("alerts", "list"))[0] == OK
+    await watched.enforce(1)
+    await watched.report(passed=(4444,))
+    await alerts(world, 1)
+    code, out, _ = await world.run("alerts", "list")
+    assert (code, "shop/front" in out) == (FOUND, True)

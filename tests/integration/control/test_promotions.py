@@ -1,0 +1,163 @@
+"""A scope is led from its first flows to being enforced, and back on alarm."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ringfence.cli.main import FAILED, OK, USAGE
+from tests.integration.control.conftest import Clock, World
+from tests.integration.control.test_analyses import HOUR, Watched, watched  # noqa: F401
+from tests.integration.control.test_enforcement import FakeNode, publish
+from tests.integration.control.test_trials import FILES, enforced
+from tests.integration.world import SECOND
+from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE
+
+SCOPES = {"files": [{"name": "scopes", "documents": DOCUMENTS.rpartition("---")[0]}]}
+EASY = {"observe_seconds": 0, "quiet_seconds": 60, "coverage": 0.5, "stage_seconds": 60}
+
+
+class Led(Watched):
+    """A scope without policies, and an agent that obeys."""
+
+    async def begin(self) -> None:
+        await publish(await self.world.enrol("connector", "c"), [NODE, FRONT, DB])
+        await self.world.ok("POST", "/apply", json=SCOPES)
+        self.stub = await self.world.enrol("agent", "n1")
+        self.node = FakeNode(self.stub)
+        await self.node.tell()
+        await self.node.directive()
+
+    async def obey(self) -> None:
+        """Do what the agent is told next."""
+        directive = await self.node.directive()
+        await self.node.tell(enforced_revision=directive.revision)
+
+    async def stage(self) -> tuple[str, list[bool]]:
+        """How far it is, and which criteria of the next stage are met."""
+        found = await self.world.ok("GET", "/promotions/shop")
+        return found["stage"], [one["met"] for one in found["entry"]]
+
+    async def refused(self, **body: Any) -> str:
+        """Why it is not led on."""
+        answer = await self.world.http.post("/api/v1/promotions/shop/promote", json=body)
+        assert answer.status_code == 409, answer.text
+        return str(answer.json()["detail"])
+
+
+@pytest.fixture
+async def led(start: Callable[..., Awaitable[World]], clock: Clock) -> Led:
+    made = Led(await start(report_interval_seconds=1), clock)
+    await made.begin()
+    return made
+
+
+async def test_a_scope_is_led_from_its_first_flows_to_being_enforced(led: Led) -> None:
+    world = led.world
+    await led.report(passed=(3306,))
+    assert await led.stage() == ("observe", [False])
+    assert "discover wants flows are seen for 1d (now " in await led.refused()
+    assert await led.stage() == ("observe", [False])
+    await world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    said = await led.refused(to="staged")
+    assert said.startswith("scope shop stays at stage analyse: staged wants under analysis for 1m")
+    assert "coverage at least 50.00% (now 0.00% of 0 conversations)" in said
+    assert await led.stage() == ("analyse", [False, False, True])
+    assert "is at stage analyse already" in await led.refused(to="discover")
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3306,))
+    await led.until({1: {"permitted": 2}})
+    assert await led.stage() == ("analyse", [True, True, True])
+    answer = await world.ok("POST", "/promotions/shop/promote", json={})
+    assert (answer["stage"], answer["workspace"], answer["version"]) == ("staged", "shop", 1)
+    await led.obey()
+    assert "enforced wants the trial drops nothing unforeseen (now 0 of 0" in await led.refused()
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(passed=(3306,))
+    led.clock.ahead_ns += 60 * SECOND
+    for _ in range(100):
+        if (await led.stage())[0] == "enforced":
+            break
+        await asyncio.sleep(0.1)
+    assert await led.stage() == ("enforced", [])
+    assert await enforced(world) == (1, [("shop", 1)], False)
+    assert "is at stage enforced already" in await led.refused()
+
+
+async def test_coverage_and_misdrops_keep_it_from_the_nodes(led: Led) -> None:
+    await led.world.ok("POST", "/apply", json=FILES)
+    await led.world.ok("POST", "/promotions/shop/criteria", json={**EASY, "coverage": 0.6})
+    await led.world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3306, 3307))
+    await led.until({1: {"permitted": 1, "escaped": 1}})
+    assert await led.stage() == ("analyse", [True, False, True])
+    await led.world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    assert await led.stage() == ("analyse", [True, True, True])
+    await led.report(dropped=(3306,))
+    for _ in range(100):
+        if not (await led.stage())[1][2]:
+            break
+        await asyncio.sleep(0.1)
+    assert "no misdropped conversation for 1m (now 1 misdropped" in await led.refused()
+
+
+async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
+    world = led.world
+    await world.ok("POST", "/apply", json=FILES)
+    await led.enforce(1)
+    await led.obey()
+    newer = DOCUMENTS.replace("3306", "3307")
+    files = {"files": [{"name": "shop.yaml", "documents": newer}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3307,))
+    await led.until({1: {"escaped": 1}, 2: {"permitted": 1}})
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    await led.obey()
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(passed=(3307,))
+    for _ in range(100):
+        answer = await world.http.post("/api/v1/promotions/shop/promote", json={})
+        if answer.is_success:
+            break
+        await asyncio.sleep(0.1)
+    assert (await led.stage())[0] == "enforced"
+    await led.report(dropped=(3307,))
+    for _ in range(200):
+        if (await enforced(world))[1] == [("shop", 1)]:
+            break
+        await asyncio.sleep(0.1)
+    assert await enforced(world) == (3, [("shop", 1)], False)
+    found: dict[str, Any] = {}
+    for _ in range(50):
+        found = await world.ok("GET", "/promotions/shop")
+        if found["demoted"]:
+            break
+        await asyncio.sleep(0.1)
+    assert "misdropped shop/front to shop/db 3307" in found["why"]
+    assert (found["stage"], found["version"]) == ("analyse", 2)
+    told = (await world.ok("GET", "/changes"))["items"]
+    assert any(one["what"].startswith("demoted shop@p2: alert") for one in told)
+
+
+async def test_the_command_shows_the_path(led: Led) -> None:
+    run = led.world.run
+    code, out, _ = await run("promotion", "show", "shop")
+    assert (code, out.splitlines()[0]) == (OK, "shop is at stage observe")
+    words = ("promotion", "criteria", "shop", "--observe-for", "2h", "--coverage", "99.5%")
+    code, out, _ = await run(*words, "--no-demote")
+    assert (code, "observe for   2h" in out, "99.50%" in out) == (OK, True, True)
+    assert (await run("promotion", "criteria", "shop", "--coverage", "2"))[0] == USAGE
+    code, out, _ = await run("promotion", "list")
+    assert (code, out.splitlines()[1].split()[:2]) == (OK, ["shop", "observe"])
+    code, _, said = await run("promote", "shop")
+    assert (code, "discover wants flows are seen for 2h" in said) == (FAILED, True)
+    assert (await run("promotion", "show", "nowhere"))[0] == FAILED
+    await led.report(passed=(3306,), end_ns=led.clock() - 3 * HOUR)
+    await led.report(passed=(3306,))
+    code, out, said = await run("promote", "shop", "--to", "analyse")
+    assert (code, "shop is at stage analyse with shop@p1" in out) == (OK, True), said
