@@ -16,6 +16,7 @@ DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 
 Numbers = NDArray[np.int64]
+_WHOLE = 2**62
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,16 @@ def behaviour(
 
 def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:
     """A row of each distinct tuple, sorted by the tuples, and for each row which of these it is."""
-    row, code = np.unique(columns[0], return_index=True, return_inverse=True)[1:]
-    for column in columns[1:]:
-        values, number = np.unique(column, return_inverse=True)
-        joined = code * max(len(values), 1) + number
-        row, code = np.unique(joined, return_index=True, return_inverse=True)[1:]
+    joined, size = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for column in columns if len(columns[0]) else ():
+        number, low = column, int(column.min())
+        span = int(column.max()) - low + 1
+        if size * span >= _WHOLE:  # sorting is dear, and done only where the numbers overflow
+            values, joined = np.unique(joined, return_inverse=True)
+            known, number = np.unique(column, return_inverse=True)
+            size, low, span = len(values), 0, len(known)
+        joined, size = joined * span + (number - low), size * span
+    row, code = np.unique(joined, return_index=True, return_inverse=True)[1:]
     return row, code
 
 

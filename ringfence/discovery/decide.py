@@ -81,8 +81,8 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     for reason, holds in _by_themselves(observed, facts):
         rule(reason, holds)
     referred = facts.referred()
-    twins = facts.twins()
-    suspicion = suspect(observed, facts, deciding < 0, referred | twins)
+    twins, published = facts.twins(), _published(observed)
+    suspicion = suspect(observed, facts, deciding < 0, referred | twins | published)
     seen = observed.seen
     good = seen.conversations > 0
     rule(Reason.SCAN, suspicion.scan)
@@ -106,6 +106,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     few &= not suspicion.brief
     rule(Reason.DECLARED, few & referred)
     rule(Reason.TWIN, few & twins)
+    rule(Reason.PUBLISHED, few & published)
     rule(Reason.SPREAD, few & (suspicion.supporters > 1))
     rule(Reason.FEW, few)
     rule(Reason.SEEN, np.ones(len(observed), dtype=np.bool_))
@@ -113,7 +114,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
 
 
 def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
-    allowed = (Reason.SEEN, Reason.DECLARED, Reason.TWIN, Reason.SPREAD)
+    allowed = (Reason.SEEN, Reason.DECLARED, Reason.TWIN, Reason.PUBLISHED, Reason.SPREAD)
     review = (
         Reason.FEW,
         Reason.ALONE,
@@ -208,6 +209,12 @@ def _failed(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
     yield Reason.DROPPED, seen.dropped > 0
     yield Reason.REFUSED, seen.refused > 0
     yield Reason.UNANSWERED, np.ones(len(observed), dtype=np.bool_)
+
+
+def _published(observed: Observed) -> Mask:
+    """What hosts outside reach where a Service lets them in."""
+    fronts = np.array([one.from_outside for one in observed.fronts], dtype=np.bool_)
+    return observed.through(fronts) & observed.peers.which(Anybody)[observed.consumer]
 
 
 def _one_off(observed: Observed) -> Mask:
