@@ -144,7 +144,7 @@ def _distinct(
 
 
 def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
-    return numbers.view(np.uint8).reshape(len(numbers), -1)
+    return numbers.view(np.uint8).reshape(-1, numbers.dtype.itemsize)
 
 
 def _instants(judged_by: JudgedBy, history: History) -> NDArray[np.int64]:

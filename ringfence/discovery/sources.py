@@ -114,7 +114,7 @@ class _Weighing:
         outright = (total >= OUTRIGHT) & (self.failed > 0) | (total >= _BEYOND_DOUBT)
         intruder = outright & (novelties > 2)  # noqa: PLR2004
         of_suspect = self._of(novel, total >= SUSPECT)
-        odd = alone & (weight >= ODD)
+        odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
         return Suspicion(
