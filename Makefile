@@ -29,13 +29,14 @@ test: setup check
 	.venv/bin/pytest -n 3 --dist loadfile tests/kernel
 	.venv/bin/pytest tests/e2e
 
-# Kubernetes' own NetworkPolicy suite on the lab, with Ringfence enforcing.
+# Kubernetes' own NetworkPolicy suite on the lab, with Ringfence enforcing; FOCUS=default-deny for the
+# specs of that name alone.
 conformance: setup
 	@trap '.venv/bin/ringfence lab down' EXIT; set -e; \
 	.venv/bin/ringfence lab up --bare; \
 	.venv/bin/ringfence lab install; \
 	RINGFENCE_CONTEXT=lab .venv/bin/ringfence netpol enforce --cluster lab --yes; \
-	.venv/bin/ringfence lab conformance
+	.venv/bin/ringfence lab conformance $(if $(FOCUS),--focus '$(FOCUS)')
 
 # A million connections by the evaluator and the oracle, ten thousand by the kernel, and a million
 # broken inputs.

@@ -244,14 +244,18 @@ def words(text: str) -> float:
 
 
 def role_index(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> float:
-    """The adjusted Rand index of the roles of all that lived at the end of the window."""
+    """The adjusted Rand index of the roles of all that lived at the end of the window.
+
+    With labels each workload is a role; without them those that nobody could tell apart are one.
+    """
     world = simulation.world
     ours = [
         name
         for name, party in world.parties.items()
         if party.kind in ("pod", "host") and not party.system and not name.startswith("rogue/")
     ]
-    truth = classes(world.parties, world.truth)
+    alike = classes(world.parties, world.truth)
+    truth = alike if world.style.withheld else {name: at for at, name in enumerate(ours)}
     lives = [
         (life.uid, truth[name])
         for name in ours

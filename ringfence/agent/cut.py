@@ -6,6 +6,7 @@ tracking, it is judged anew, as the middle of a connection that nobody opened.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import structlog
 from ringfence.kernel import conntrack, sockets
 from ringfence.kernel.conntrack import Entry
 from ringfence.kernel.errors import NetlinkError
+from ringfence.kernel.interfaces import link_local_addresses
 from ringfence.kernel.sockets import Connection
 from ringfence.model.address import Address
 from ringfence.model.protocol import TCP
@@ -42,6 +44,9 @@ def cut_denied(
     if not (binding.inbound or binding.outbound or (node and node.received) or parting):
         return  # of the connections that a busy node tracks none need be asked about
     listening = {(held.protocol, held.port) for held in sockets.listening(netns)}
+    if not guarded:  # the inventory knows no link-local ones
+        links = link_local_addresses(netns) - {*binding.addresses}
+        binding = replace(binding, addresses=(*binding.addresses, *sorted(links)))
     own = frozenset(binding.addresses)
     tracked = conntrack.entries(netns)
     while some := list(islice(tracked, _AT_ONCE)):

@@ -29,6 +29,7 @@ from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedErr
 from ringfence.policy.program import Guarded, NodePolicy, Passage
 from ringfence.policy.proof.prove import Reader
 from ringfence.policy.proof.reading import read as read_nft
+from ringfence.policy.proof.shared import Agreed
 
 _UNKNOWN_PODS = (
     "the node's rules stay as found: the container runtime has not told yet which pods are here"
@@ -61,6 +62,7 @@ class Enforcer:
     """What namespaces were made to hold that may hold something else by now."""
     _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
     _guarded: Guarded = field(default_factory=dict)
+    _agreed: Agreed = field(default_factory=Agreed)
 
     def __post_init__(self) -> None:
         """Hear nothing yet."""
@@ -353,7 +355,9 @@ class Enforcer:
         table = self.door.list_table(place.netns) or []
         held.frame = self.door.fingerprint(table, elements=False)
         held.whole = self.door.fingerprint(table)
-        held.problem = held.asked.refuted(place, table, self.read) if held.asked else ""
+        held.problem = (
+            held.asked.refuted(place, table, self.read, self._agreed) if held.asked else ""
+        )
         return not held.problem
 
     def _distrust(self, place: Place, problem: str = "") -> None:

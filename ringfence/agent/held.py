@@ -10,6 +10,7 @@ from ringfence.policy.backends.interface import Denial, Ruleset
 from ringfence.policy.errors import UnprovableError
 from ringfence.policy.program import NO_GUARDED, Guarded, NodePolicy, Passage
 from ringfence.policy.proof.prove import Reader, prove
+from ringfence.policy.proof.shared import Agreed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,14 @@ class Asked:
     released: frozenset[Passage] = frozenset()
     guarded: Guarded = field(default_factory=lambda: NO_GUARDED)
 
-    def refuted(self, place: Place, table: Listing, read: Reader) -> str:
+    def refuted(self, place: Place, table: Listing, read: Reader, agreed: Agreed) -> str:
         """Why what a namespace holds is not proved to be what was asked; empty if it is."""
         binding = bindings(self.policy).get(place.uid)
         if binding is None:
             return ""
         try:
-            return str(prove(self.policy, binding, table, read, self.released, self.guarded))
+            known = self.released, self.guarded, agreed
+            return str(prove(self.policy, binding, table, read, *known))
         except UnprovableError as error:
             return f"not proved: {error}"
 

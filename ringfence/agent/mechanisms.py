@@ -11,7 +11,7 @@ from ringfence.agent.enforce import Enforcer
 from ringfence.agent.errors import AgentError
 from ringfence.agent.inspect import Inspect, inspect, inspect_iptables
 from ringfence.kernel import iptables, nft
-from ringfence.kernel.nft_watch import TableWatch
+from ringfence.kernel.nft_watch import MANGLE, TableWatch
 from ringfence.kernel.rules import Door, Watch
 from ringfence.policy.backends.interface import Backend
 from ringfence.policy.backends.iptables import Iptables
@@ -32,7 +32,8 @@ class Kind(StrEnum):
 class Mechanism:
     """What writes rules, loads and lists them, reads the list for the proof, and tells of it."""
 
-    backend: Callable[[], Backend]
+    backend: Callable[..., Backend]
+    """Makes one; given a salt, of an agent whose sets stand beside those of the one before."""
     door: Door
     read: Reader
     inspect: Inspect
@@ -40,13 +41,20 @@ class Mechanism:
     """Hears of changes, where the mechanism tells of them."""
 
 
-def _iptables(variant: iptables.Iptables) -> Mechanism:
-    return Mechanism(Iptables, variant, reading_iptables.read, partial(inspect_iptables, variant))
+def _ipsets(salt: bytes = b"") -> Iptables:  # noqa: ARG001 - named for what they hold, for ever
+    return Iptables()
+
+
+def _iptables(
+    variant: iptables.Iptables, listen: Callable[[Path], Watch] | None = None
+) -> Mechanism:
+    asks = partial(inspect_iptables, variant)
+    return Mechanism(_ipsets, variant, reading_iptables.read, asks, listen)
 
 
 MECHANISMS = {
     Kind.NFTABLES: Mechanism(Nftables, nft, reading.read, inspect, TableWatch),
-    Kind.IPTABLES_NFT: _iptables(iptables.NFT),
+    Kind.IPTABLES_NFT: _iptables(iptables.NFT, partial(TableWatch, tables=MANGLE)),
     Kind.IPTABLES_LEGACY: _iptables(iptables.LEGACY),
 }
 _FIRST_CHOICES = (Kind.NFTABLES, Kind.IPTABLES_LEGACY)
@@ -71,6 +79,7 @@ def choose(name: str) -> Kind:
 def enforcer(kind: Kind) -> Enforcer:
     """What writes rules with this mechanism, and takes away what others left."""
     chosen = MECHANISMS[kind]
-    backend = Nftables(secrets.token_bytes(8)) if kind is Kind.NFTABLES else chosen.backend()
     rest = tuple(one.door for other, one in MECHANISMS.items() if other is not kind)
-    return Enforcer(backend, chosen.door, chosen.read, rest, chosen.listen)
+    return Enforcer(
+        chosen.backend(secrets.token_bytes(8)), chosen.door, chosen.read, rest, chosen.listen
+    )

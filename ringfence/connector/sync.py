@@ -11,17 +11,21 @@ from typing import Any, TypeVar
 
 from ringfence.kube import schema
 from ringfence.kube.objects import (
-    SERVICE_NAME_LABEL,
     controller,
     namespace_item,
     node_item,
     owner_of,
+    pod_hosts,
     pod_item,
     policy_item,
-    service_item,
 )
+from ringfence.kube.references import Place, places
+from ringfence.kube.routes import Route, backends
+from ringfence.kube.services import SERVICE_NAME_LABEL, service_item
 from ringfence.kube.watch import (
     ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    INGRESSES,
     JOBS,
     NAMESPACES,
     NODES,
@@ -46,14 +50,13 @@ WATCHED: tuple[Kind[Any], ...] = (
     PODS,
     SERVICES,
     ENDPOINT_SLICES,
+    INGRESSES,
+    HTTP_ROUTES,
     *POLICIES,
 )
 """Everything that the inventory is made of; the ClusterRole grants list and watch on just this."""
 
 _POLICIES = {kind.resource.name: kind for kind in POLICIES}
-Place = tuple[str, str]
-"""Namespace and name."""
-
 KeyT = TypeVar("KeyT")
 ObjectT = TypeVar("ObjectT")
 
@@ -71,7 +74,10 @@ class Join:
         self._namespaces: dict[str, schema.Bare] = {}
         self._services: dict[Place, schema.Service] = {}
         self._slices: dict[Place, dict[str, schema.EndpointSlice]] = {}
+        self._routes: dict[Place, dict[str, Route]] = {}
         self._owned: dict[str, set[str]] = {}
+        self._naming: dict[Place, set[str]] = {}
+        """Pods whose environment may refer to a Service."""
         self._stale: set[tuple[ItemKind, str]] = set()
         self.items: dict[ItemKey, Item] = {}
         """What was told so far."""
@@ -122,20 +128,20 @@ class Join:
         match kind.resource.name:
             case "pods":
                 self._index_owned(old, new)
+                self._index_naming(old, new)
                 self._stale.add((ItemKind.POD, meta.uid))
             case "nodes":
                 self._stale.add((ItemKind.NODE, meta.uid))
             case "services":
-                _set(self._services, (meta.namespace, meta.name), new)
+                self._index_service(old, new)
                 self._stale.add((ItemKind.SERVICE, meta.uid))
             case "endpointslices":
-                for one in filter(None, (old, new)):
-                    self._index_slice(one, present=one is new)
+                self._index_slices(old, new)
+            case "ingresses" | "httproutes":
+                self._index_routes(old, new)
             case "namespaces":
-                _set(self._namespaces, meta.name, new)
+                self._index_namespace(old, new)
                 self._stale.add((ItemKind.NAMESPACE, meta.uid))
-                if old is None or new is None or old.metadata.labels != new.metadata.labels:
-                    self._stale.update(self._within(meta.name))
             case name if name in _POLICIES:
                 self._stale.add((ItemKind.KUBERNETES_POLICY, meta.uid))
             case _:  # ReplicaSets and Jobs: owners that have owners
@@ -149,24 +155,44 @@ class Join:
             owner = controller(pod.metadata)
             if owner is None:
                 continue
-            owned = self._owned.setdefault(owner.uid, set())
-            if pod is new:
-                owned.add(pod.metadata.uid)
-            else:
-                owned.discard(pod.metadata.uid)
-                if not owned:
-                    del self._owned[owner.uid]
+            _mark(self._owned, owner.uid, pod.metadata.uid, present=pod is new)
 
-    def _index_slice(self, one: schema.EndpointSlice, *, present: bool) -> None:
-        meta = one.metadata
-        place = (meta.namespace, (meta.labels or {}).get(SERVICE_NAME_LABEL, ""))
-        slices = self._slices.setdefault(place, {})
-        if present:
-            slices[meta.uid] = one
-        else:
-            slices.pop(meta.uid, None)
-            if not slices:
-                del self._slices[place]
+    def _index_naming(self, old: schema.Pod | None, new: schema.Pod | None) -> None:
+        for pod in filter(None, (old, new)):
+            for place in places(pod_hosts(pod), pod.metadata.namespace):
+                _mark(self._naming, place, pod.metadata.uid, present=pod is new)
+
+    def _index_service(self, old: schema.Service | None, new: schema.Service | None) -> None:
+        meta = _either(old, new).metadata
+        place = (meta.namespace, meta.name)
+        _set(self._services, place, new)
+        if old is None or new is None:
+            self._stale.update((ItemKind.POD, uid) for uid in self._naming.get(place, ()))
+
+    def _index_namespace(self, old: schema.Bare | None, new: schema.Bare | None) -> None:
+        name = _either(old, new).metadata.name
+        _set(self._namespaces, name, new)
+        if old is None or new is None or old.metadata.labels != new.metadata.labels:
+            self._stale.update(self._within(name))
+
+    def _index_routes(self, old: Route | None, new: Route | None) -> None:
+        for one in (old, new):
+            if one is None:
+                continue
+            for place, _ in backends(one):
+                _put(self._routes, place, one.metadata.uid, one if one is new else None)
+                self._stale_service(place)
+
+    def _index_slices(
+        self, old: schema.EndpointSlice | None, new: schema.EndpointSlice | None
+    ) -> None:
+        for one in filter(None, (old, new)):
+            meta = one.metadata
+            place = (meta.namespace, (meta.labels or {}).get(SERVICE_NAME_LABEL, ""))
+            _put(self._slices, place, meta.uid, one if one is new else None)
+            self._stale_service(place)
+
+    def _stale_service(self, place: Place) -> None:
         service = self._services.get(place)
         if service is not None:
             self._stale.add((ItemKind.SERVICE, service.metadata.uid))
@@ -188,11 +214,19 @@ class Join:
             case ItemKind.POD:
                 parents = ChainMap(self._objects["replicasets"], self._objects["jobs"])
                 owner = owner_of(held, parents)
-                return pod_item(self._cluster, held, namespace, owner, self._annotations)
+                return pod_item(
+                    self._cluster, held, namespace, owner, self._annotations, self._services
+                )
             case ItemKind.SERVICE:
-                slices = self._slices.get((held.metadata.namespace, held.metadata.name), {})
+                place = (held.metadata.namespace, held.metadata.name)
+                slices, routes = self._slices.get(place, {}), self._routes.get(place, {})
                 return service_item(
-                    self._cluster, held, slices.values(), namespace, self._annotations
+                    self._cluster,
+                    held,
+                    slices.values(),
+                    namespace,
+                    self._annotations,
+                    routes.values(),
                 )
             case ItemKind.NODE:
                 return node_item(self._cluster, held, self._annotations)
@@ -206,6 +240,33 @@ class Join:
                 version = policy.api_version or kind.resource.api_version
                 return policy_item(self._cluster, version, kind.name, policy)
         return None
+
+
+def _either(old: ObjectT | None, new: ObjectT | None) -> ObjectT:
+    one = new if new is not None else old
+    assert one is not None
+    return one
+
+
+def _put(
+    held: dict[Place, dict[str, ObjectT]], place: Place, uid: str, new: ObjectT | None
+) -> None:
+    """Put among a place's objects, or take away where it is None."""
+    objects = held.setdefault(place, {})
+    _set(objects, uid, new)
+    if not objects:
+        del held[place]
+
+
+def _mark(held: dict[KeyT, set[str]], key: KeyT, uid: str, *, present: bool) -> None:
+    """Put into a key's set, or take out of it."""
+    marked = held.setdefault(key, set())
+    if present:
+        marked.add(uid)
+    else:
+        marked.discard(uid)
+        if not marked:
+            del held[key]
 
 
 def _set(held: dict[KeyT, ObjectT], key: KeyT, new: ObjectT | None) -> None:

@@ -58,6 +58,7 @@ from ringfence.store.relational.trials import Trial, begin_trial, end_trial, loa
 from ringfence.wire.generated.agent_pb2 import DeclaredPort, Directive, Fallback
 
 _LOG = structlog.get_logger(__name__)
+_LARGEST_REVISION = 1 << 62
 _SETTLE_SECONDS = 0.1
 _RETRY_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 120.0
@@ -190,6 +191,16 @@ class Enforcement:
         """The revision that a node should report, 0 where nothing is enforced."""
         desired = self._desired.get(node) if self._enforcing else None
         return desired.revision if desired is not None else 0
+
+    def outgrow(self, node: NodeKey, reported: int) -> None:
+        """Number a node's directive after the revision that its agent reports, if that is later.
+
+        It is of a run before this one, whose clock was ahead.
+        """
+        desired = self._desired.get(node)
+        if desired is not None and desired.revision < reported < _LARGEST_REVISION:
+            self._desired[node] = replace(desired, revision=reported + 1)
+            self._agents.notify([node])
 
     def problem_of(self, node: NodeKey) -> str:
         """Why there is no up-to-date directive for a node; empty if there is one."""
@@ -397,7 +408,8 @@ class Enforcement:
         held = self._desired.get(key)
         if held is not None and held.task == task:
             return False
-        # Grows over restarts too, without being stored.
+        # Grows over restarts too, without being stored; where the clock was set back see `outgrow`.
         self._revision = max(self._revision + 1, self._clock() // 10**6)
-        self._desired[key] = _Desired(self._revision, task)
+        revision = max(self._revision, held.revision + 1) if held else self._revision
+        self._desired[key] = _Desired(revision, task)
         return True

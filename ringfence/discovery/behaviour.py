@@ -12,11 +12,11 @@ from ringfence.model.workload import Item, ItemKind
 
 SLOT_NS = 300 * 10**9
 """Five minutes: what was seen in how many slots of time tells more than how often."""
+_ROOM = 2**62
 DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 
 Numbers = NDArray[np.int64]
-_WHOLE = 2**62
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Behaviour:
     port: Numbers
     process: Numbers
     slots: Numbers
-    """In how many slots of time the edge was seen."""
+    """In how many slots of time the edge was seen, or is likely to have been, where a record is of
+    a longer time."""
     first_ns: Numbers
     last_ns: Numbers
     processes: tuple[str, ...]
@@ -62,19 +63,23 @@ def behaviour(
     direct = (records.column("dialled") == records.column("provider")).all(1)
     direct &= records.column("dialled_port") == records.column("provider_port")
     processes, process = _processes(records)
-    slot = records.column("first_ns").astype(np.int64) // SLOT_NS
     front[direct] = DIRECT
     protocol = records.column("protocol").astype(np.int64)
     port = records.column("provider_port").astype(np.int64)
     row, which = distinct(consumer, provider, front, protocol, port)
     count = len(row)
-    seen = which[distinct(which, slot)[0]]
+    seen = which[distinct(which, records.column("first_ns").astype(np.int64) // SLOT_NS)[0]]
+    slots = np.bincount(seen, minlength=count)
+    first_ns, last_ns = (records.column(at).astype(np.int64) for at in ("first_ns", "last_ns"))
     first = np.full(count, np.iinfo(np.int64).max)
     last = np.zeros(count, dtype=np.int64)
     served_by = np.zeros(count, dtype=np.int64)
-    np.minimum.at(first, which, records.column("first_ns").astype(np.int64))
-    np.maximum.at(last, which, records.column("last_ns").astype(np.int64))
+    np.minimum.at(first, which, first_ns)
+    np.maximum.at(last, which, last_ns)
     np.maximum.at(served_by, which, process)
+    long = last_ns - first_ns > SLOT_NS
+    opened = np.bincount(which[long], records.column("opened")[long], minlength=count)
+    likely = np.minimum(opened.astype(np.int64), (last - first) // SLOT_NS + 1)
     return Behaviour(
         consumer[row],
         provider[row],
@@ -82,7 +87,7 @@ def behaviour(
         protocol[row],
         port[row],
         process=served_by,
-        slots=np.bincount(seen, minlength=count),
+        slots=np.maximum(slots, likely),
         first_ns=first,
         last_ns=last,
         processes=processes,
@@ -91,17 +96,16 @@ def behaviour(
 
 def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:
     """A row of each distinct tuple, sorted by the tuples, and for each row which of these it is."""
-    joined, size = np.zeros(len(columns[0]), dtype=np.int64), 1
-    for column in columns if len(columns[0]) else ():
-        number, low = column, int(column.min())
-        span = int(column.max()) - low + 1
-        if size * span >= _WHOLE:  # sorting is dear, and done only where the numbers overflow
-            values, joined = np.unique(joined, return_inverse=True)
-            known, number = np.unique(column, return_inverse=True)
-            size, low, span = len(values), 0, len(known)
-        joined, size = joined * span + (number - low), size * span
-    row, code = np.unique(joined, return_index=True, return_inverse=True)[1:]
-    return row, code
+    code, room = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for column in columns:
+        low, high = int(column.min(initial=0)), int(column.max(initial=0))
+        span, number = high - low + 1, column - low
+        if room * span > _ROOM:
+            code, number = (np.unique(one, return_inverse=True)[1] for one in (code, number))
+            room, span = (int(one.max(initial=0)) + 1 for one in (code, number))
+        code, room = code * span + number, room * span
+    _, row, which = np.unique(code, return_index=True, return_inverse=True)
+    return row, which
 
 
 class PeerNumbers:

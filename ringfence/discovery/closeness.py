@@ -94,7 +94,7 @@ def _declared(snapshot: Snapshot, role: Numbers) -> tuple[Numbers, Numbers, Numb
     for position in np.nonzero(role != NOWHERE)[0].tolist():
         item = snapshot.items[position]
         owner = (labels.OWNER_NAME, item.workload_name, item.namespace, item.cluster)
-        own = [] if item.workload_name == item.name else [owner]
+        own = [owner] if item.workload_name not in ("", item.name) else []
         told = (*telling(item).items(), *own)
         found += [(position, numbers.setdefault(one, len(numbers))) for one in told]
     pairs = np.array(found, dtype=np.int64).reshape(-1, 2)

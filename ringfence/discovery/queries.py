@@ -97,7 +97,7 @@ def _tiers(items: Sequence[Item]) -> Iterator[list[tuple[Compare, ...]]]:
     }
     preferred = [key for name in PREFERRED if (key := labels.LABEL_PREFIX + name) in own]
     lasting = [key for key in own if not _VERSION.search(key)]
-    name = items[0].workload_name
+    name = items[0].workload_name or items[0].name
     named = [
         key
         for key in lasting

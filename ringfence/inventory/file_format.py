@@ -46,6 +46,9 @@ class ServiceRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     balancer_addresses: list[str] = []
     source_ranges: list[str] = []
+    routes: Annotated[
+        list[str], _told("Ingresses and HTTPRoutes that lead to it, KIND/NAMESPACE/NAME:PORT.")
+    ] = []
 
 
 class ContainerPortRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -87,6 +90,7 @@ class ItemRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     ] = None
     containers: Annotated[list[ContainerPortRecord], _told("The ports that a pod declares.")] = []
     probes: Annotated[list[ProbeRecord], _told("The ports that the kubelet dials.")] = []
+    references: Annotated[list[str], _told("Hosts that a pod's environment names.")] = []
     service: ServiceRecord | None = None
     pod_networks: Annotated[list[str], _told("Of a node, its pods' blocks.")] = []
     net_admin: Annotated[bool, _told("Whether a pod may change rules of its own.")] = False

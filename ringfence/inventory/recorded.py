@@ -158,6 +158,7 @@ def _item(one: ItemRecord) -> Item:
         manifest=one.manifest,
         pod_networks=tuple(map(parse_network, one.pod_networks)),
         net_admin=one.net_admin,
+        references=tuple(one.references),
         workload_name=owner if one.workload_name is None else one.workload_name,
         since_ns=parse_instant(one.addresses_since) if one.addresses_since is not None else 0,
     )
@@ -185,4 +186,5 @@ def _service(one: ServiceRecord) -> ServiceSpec:
         one.external_traffic_policy,
         tuple(map(parse_address, one.balancer_addresses)),
         tuple(map(parse_network, one.source_ranges)),
+        tuple(one.routes),
     )

@@ -67,6 +67,7 @@ def _write(life: Life) -> ItemRecord:
         service=_write_service(item.service) if item.service else None,
         pod_networks=[str(network) for network in item.pod_networks],
         net_admin=item.net_admin,
+        references=list(item.references),
         manifest=item.manifest,
         exact_labels=list(item.exact_labels),
         addresses_since=format_instant(item.since_ns) if item.since_ns else None,
@@ -100,4 +101,5 @@ def _write_service(spec: ServiceSpec) -> ServiceRecord:
         external_traffic_policy=spec.external_traffic_policy,
         balancer_addresses=[format_address(address) for address in spec.balancer_addresses],
         source_ranges=[str(network) for network in spec.source_ranges],
+        routes=list(spec.routes),
     )

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from ringfence.kernel.errors import NamespaceError, NetlinkError
 from ringfence.kernel.netlink import ACK, DUMP, ask, attributes
+from ringfence.kernel.netns import run_in
 from ringfence.kernel.tunnel import DecodeAs, Tunnel
-from ringfence.model.address import V4_MAPPED, Address
+from ringfence.model.address import V4_MAPPED, Address, parse_network
 
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETNSID = 18, 22, 90
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
@@ -36,6 +37,7 @@ _IPV4_SIZE = 4
 _IFF_UP = 1
 _CHANGES = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _NO_ID = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED
+_LINK_LOCAL = tuple(parse_network(text) for text in ("169.254.0.0/16", "fe80::/10"))
 _SETTLE = 0.05  # seconds; adding a pod makes a burst of messages
 
 
@@ -81,6 +83,16 @@ def list_interfaces() -> tuple[Interface, ...]:
         for answer in _list(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
     ]
     return tuple(sorted(interfaces, key=lambda interface: interface.ifindex))
+
+
+def link_local_addresses(netns_path: Path) -> frozenset[Address]:
+    """The addresses of a namespace that mean it on one link alone; raises KernelError."""
+    return frozenset(
+        address
+        for interface in run_in(netns_path, list_interfaces)
+        for address in interface.addresses
+        if any(address in network for network in _LINK_LOCAL)
+    )
 
 
 async def watch_interfaces() -> AsyncGenerator[tuple[Interface, ...], None]:

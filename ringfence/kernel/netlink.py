@@ -77,20 +77,33 @@ def _answers(netlink: socket.socket, said: bytes, *, steady: bool = False) -> It
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes (nlattr) in a payload, by kind."""
-    found = {}
+    """The attributes (nlattr) in a payload, by kind; of several of one kind the last."""
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The attributes in a payload one after another, each with its kind."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
-        found[kind & ~NESTED] = data[at + _ATTRIBUTE.size : at + length]
+        yield kind & ~NESTED, data[at + _ATTRIBUTE.size : at + length]
         at += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return found
 
 
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute (nlattr); of a nested one the kind has the bit NESTED."""
     length = _ATTRIBUTE.size + len(value)
     return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+
+
+def number(kind: int, value: int) -> bytes:
+    """An attribute that holds a number, as nftables writes them."""
+    return attribute(kind, struct.pack("!I", value))
+
+
+def expression(name: bytes, *data: bytes) -> bytes:
+    """One expression of a rule of nftables (NFTA_LIST_ELEM), with the attributes of its data."""
+    return attribute(1, attribute(1, name + b"\0") + attribute(2, b"".join(data)))
 
 
 def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:

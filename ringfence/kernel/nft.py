@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.kernel import silence
+from ringfence.kernel import packet_sockets, silence
 from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.libnftables import (
     HANDLE,
@@ -33,6 +33,7 @@ from ringfence.kernel.netns import run_in
 from ringfence.kernel.rules import Drops, Listing
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
+from ringfence.policy.backends.marks import NO_PACKET_SOCKETS
 
 FAMILY, TABLE = "inet", "ringfence"
 _LIST = f"list table {FAMILY} {TABLE}"
@@ -78,13 +79,16 @@ def apply(netns_path: Path, commands: str) -> None:
     """Run nft commands as one transaction in a namespace; raises NftError, NamespaceError.
 
     In the sections "# sets" and "# rules" they take the place of all that the table has: first
-    the sets, and then, at one instant, the rules that ask them. What drops is then made silent.
+    the sets, and then, at one instant, the rules that ask them. What drops is then made silent,
+    and what packet sockets send dropped, where the rules say so (`NO_PACKET_SOCKETS`).
     """
     sets, rules_follow, rules = commands.partition(_RULES)
 
     def replace() -> None:
         _replace(sets, rules)
         silence.keep_silent(TABLE)
+        if NO_PACKET_SOCKETS in rules:
+            packet_sockets.close(TABLE)
 
     if rules_follow:
         run_in(netns_path, replace)
@@ -103,9 +107,14 @@ def usable() -> bool:
 
 
 def remove(netns_path: Path) -> None:
-    """Take our table away, if it is there; raises NftError, NamespaceError."""
-    if exists(netns_path):
-        apply(netns_path, f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
+    """Take our tables away, if they are there; raises KernelError."""
+
+    def take() -> None:
+        if _there():
+            run(f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n", 0)
+        packet_sockets.remove(TABLE)
+
+    run_in(netns_path, take)
 
 
 def start_tracking(netns_path: Path) -> None:
@@ -128,10 +137,23 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
 
     Without `elements` the kernel is not asked what the sets hold. A table with flags, which ours
     never has, is told without its content. The rule of `silence` is told as such, by the name of
-    that module: nft does not tell what iptables' targets do.
+    that module: nft does not tell what iptables' targets do. Of the table of `packet_sockets` it is
+    told whether it does what it is for.
     """
 
-    return run_in(netns_path, lambda: _list(elements=elements))
+    return run_in(netns_path, lambda: _with_packet_sockets(_list(elements=elements)))
+
+
+def _with_packet_sockets(table: Listing | None) -> Listing | None:
+    try:
+        told = table is not None and packet_sockets.stands(TABLE)
+        return (
+            [*table, {"packet_sockets": {"closed": packet_sockets.is_closed(TABLE)}}]
+            if table and told
+            else table
+        )
+    except NetlinkError as error:
+        raise NftError(str(error)) from error
 
 
 def _list(*, elements: bool) -> Listing | None:

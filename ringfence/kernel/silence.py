@@ -23,6 +23,8 @@ from ringfence.kernel.netlink import (
     attribute,
     attributes,
     change_rules,
+    expression,
+    number,
 )
 from ringfence.policy.backends.marks import SILENCED_MARK, SILENT_QUEUE
 
@@ -41,30 +43,22 @@ _told = Event()
 log = structlog.get_logger()
 
 
-def _expression(name: bytes, *data: bytes) -> bytes:
-    return attribute(1, attribute(1, name + b"\0") + attribute(2, b"".join(data)))
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!I", value))
-
-
 def _value(kind: int, value: int) -> bytes:
     return attribute(kind, attribute(1, struct.pack("=I", value)))
 
 
-_REGISTER = _number(1, 1)
+_REGISTER = number(1, 1)
 _RULE = b"".join(
     (
         # Only what came by no interface: what others send meets silence anyway.
-        _expression(b"meta", _number(2, _META_IIF), _REGISTER),
-        _expression(b"cmp", _REGISTER, _number(2, 0), _value(3, 0)),
-        _expression(b"immediate", _REGISTER, _value(2, SILENCED_MARK)),
-        _expression(b"meta", _number(2, _META_MARK), _number(3, 1)),
-        _expression(
+        expression(b"meta", number(2, _META_IIF), _REGISTER),
+        expression(b"cmp", _REGISTER, number(2, 0), _value(3, 0)),
+        expression(b"immediate", _REGISTER, _value(2, SILENCED_MARK)),
+        expression(b"meta", number(2, _META_MARK), number(3, 1)),
+        expression(
             b"target",
             attribute(1, b"NFQUEUE\0"),
-            _number(2, 0),
+            number(2, 0),
             attribute(3, struct.pack("=H6x", SILENT_QUEUE)),  # xt_NFQ_info, aligned
         ),
     )
@@ -105,7 +99,7 @@ def _chain_of(table: str) -> bytes:
 
 def _load_target() -> None:
     """Have the kernel load the module, which it does for a family of iptables alone."""
-    asked = attribute(1, b"NFQUEUE\0") + _number(2, 0) + _number(3, 1)
+    asked = attribute(1, b"NFQUEUE\0") + number(2, 0) + number(3, 1)
     for _ in ask(NETFILTER, _GET_REVISION, ACK, _GENERIC.pack(_IPV4, 0, 0) + asked):
         pass
 

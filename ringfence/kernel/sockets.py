@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.netlink import ACK, DUMP, ask, attributes
 from ringfence.kernel.netns import run_in
-from ringfence.model.address import V4_MAPPED, Address, is_v4
+from ringfence.model.address import V4_MAPPED, Address, is_v4, parse_network
 from ringfence.model.protocol import TCP, UDP
 
 _NETLINK_SOCK_DIAG = 4
@@ -28,7 +28,8 @@ _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _INET_DIAG_SKV6ONLY = 11
 
 _TUPLE = struct.Struct("!HH16s16s")  # the first half of inet_diag_sockid
-_ANY_SOCKET = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # the other: interface, cookie
+_REST = struct.Struct("=III")  # the other: interface, cookie
+_ANY_SOCKET = _REST.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)
 _REQUEST = struct.Struct("=BBBBI48s")  # inet_diag_req_v2
 _ANSWER = np.dtype(  # inet_diag_msg
     [
@@ -66,6 +67,8 @@ SOCKET_DTYPE = np.dtype(
 _MOST_SOCKETS = 16_384
 _MOST_CONNECTIONS = 131_072
 """Of a protocol and family, some 300 bytes each: how many there are is the pod's choice."""
+
+_LINK_LOCAL = parse_network("fe80::/10")
 
 log = structlog.get_logger()
 
@@ -142,9 +145,16 @@ def _destroy(wanted: Connection) -> bool:
     The kernel looks a tuple up as it would for a packet: once the connection is gone it would
     find, and destroy, the listening socket.
     """
+    if wanted.local in _LINK_LOCAL:  # the kernel finds it by its link alone
+        return any(_destroy_at(wanted, link) for link, _ in socket.if_nameindex())
+    return _destroy_at(wanted, 0)
+
+
+def _destroy_at(wanted: Connection, link: int) -> bool:
     family = socket.AF_INET if is_v4(wanted.local) else socket.AF_INET6
     ends = _wire(wanted.local), _wire(wanted.remote)
-    socket_id = _TUPLE.pack(wanted.local_port, wanted.remote_port, *ends) + _ANY_SOCKET
+    rest = _REST.pack(link, 0xFFFFFFFF, 0xFFFFFFFF)
+    socket_id = _TUPLE.pack(wanted.local_port, wanted.remote_port, *ends) + rest
     lookup = _request(family, wanted.protocol, (), socket_id)
     try:
         found = next(ask(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, 0, lookup))

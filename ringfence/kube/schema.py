@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from ringfence.kube.references import hosts
+
 
 class _Part(msgspec.Struct, rename="camel", frozen=True):
     pass
@@ -85,8 +87,19 @@ class SecurityContext(_Part, frozen=True):
     capabilities: Capabilities | None = None
 
 
+class Variable(_Part, frozen=True):
+    """One of a container's environment; `value` is empty where it comes from elsewhere."""
+
+    name: str
+    value: str = ""
+
+
 class Container(_Part, frozen=True):
-    """A container of a pod, an init container or an ephemeral one."""
+    """A container of a pod, an init container or an ephemeral one.
+
+    Its environment and arguments may hold secrets: only what may be hosts in them outlives the
+    decoding, as `hosts`.
+    """
 
     security_context: SecurityContext | None = None
     restart_policy: str = ""
@@ -95,6 +108,17 @@ class Container(_Part, frozen=True):
     readiness_probe: Handler | None = None
     startup_probe: Handler | None = None
     lifecycle: Lifecycle | None = None
+    env: list[Variable] | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pairs = [(one.name, one.value) for one in self.env or ()]
+        told = hosts(pairs, [*(self.command or ()), *(self.args or ())])
+        msgspec.structs.force_setattr(self, "hosts", told)
+        for name in ("env", "command", "args"):
+            msgspec.structs.force_setattr(self, name, None)
 
 
 class PodSpec(_Part, frozen=True):
@@ -263,4 +287,84 @@ class Policy(_Part, frozen=True):
     spec: Any = None
 
 
-Object = Bare | Pod | Node | Service | EndpointSlice | Policy
+class PortReference(_Part, frozen=True):
+    """A Service's port by its number or by its name."""
+
+    number: int = 0
+    name: str = ""
+
+
+class ServiceReference(_Part, frozen=True):
+    """A Service of an Ingress's own namespace."""
+
+    name: str
+    port: PortReference = PortReference()
+
+
+class IngressBackend(_Part, frozen=True):
+    """Where an Ingress leads."""
+
+    service: ServiceReference | None = None
+
+
+class IngressPath(_Part, frozen=True):
+    """One path of a rule."""
+
+    backend: IngressBackend
+
+
+class IngressPaths(_Part, frozen=True):
+    """The paths of a rule."""
+
+    paths: list[IngressPath] | None = None
+
+
+class IngressRule(_Part, frozen=True):
+    """What an Ingress does for one host."""
+
+    http: IngressPaths | None = None
+
+
+class IngressSpec(_Part, frozen=True):
+    """What an Ingress does."""
+
+    default_backend: IngressBackend | None = None
+    rules: list[IngressRule] | None = None
+
+
+class HttpIngress(_Part, frozen=True):
+    """An Ingress."""
+
+    metadata: Metadata
+    spec: IngressSpec = IngressSpec()
+
+
+class BackendReference(_Part, frozen=True):
+    """Where an HTTPRoute leads: a Service if nothing else is said, of its own namespace."""
+
+    name: str
+    kind: str = "Service"
+    namespace: str = ""
+    port: int | None = None
+
+
+class HttpRouteRule(_Part, frozen=True):
+    """One rule of an HTTPRoute."""
+
+    backend_refs: list[BackendReference] | None = None
+
+
+class HttpRouteSpec(_Part, frozen=True):
+    """What an HTTPRoute does."""
+
+    rules: list[HttpRouteRule] | None = None
+
+
+class HttpRoute(_Part, frozen=True):
+    """An HTTPRoute of the Gateway API."""
+
+    metadata: Metadata
+    spec: HttpRouteSpec = HttpRouteSpec()
+
+
+Object = Bare | Pod | Node | Service | EndpointSlice | Policy | HttpIngress | HttpRoute

@@ -71,6 +71,19 @@ def _tiered(name: str, kind: str, *versions: str) -> Kind[schema.Policy]:
     return Kind(first, schema.Policy, kind, tuple(others))
 
 
+INGRESSES = Kind(
+    Resource("networking.k8s.io", "ingresses", "/apis/networking.k8s.io/v1/ingresses"),
+    schema.HttpIngress,
+    "Ingress",
+)
+_GATEWAY = "gateway.networking.k8s.io"
+HTTP_ROUTES = Kind(
+    Resource(_GATEWAY, "httproutes", f"/apis/{_GATEWAY}/v1/httproutes", optional=True),
+    schema.HttpRoute,
+    "HTTPRoute",
+    (Resource(_GATEWAY, "httproutes", f"/apis/{_GATEWAY}/v1beta1/httproutes", optional=True),),
+)
+"""Of the Gateway API, which comes with definitions of its own."""
 POLICIES = (
     NETWORK_POLICIES,
     _tiered("clusternetworkpolicies", "ClusterNetworkPolicy", "v1beta1", "v1alpha2"),

@@ -84,6 +84,9 @@ class ServiceSpec:
     balancer_addresses: tuple[Address, ...] = ()
     """Of the external addresses those of a load balancer, for which `source_ranges` hold."""
     source_ranges: tuple[Network, ...] = ()
+    routes: tuple[str, ...] = ()
+    """The Ingresses and HTTPRoutes that lead to it, as `Ingress/NAMESPACE/NAME:PORT`, the port
+    being the Service's own."""
 
     def serving(self, port: ServicePort) -> tuple[Backend, ...]:
         """The backends that serve one of its ports: those of its name and of its protocol."""
@@ -135,6 +138,9 @@ class Item:
     pod_networks: tuple[Network, ...] = ()
     net_admin: bool = False
     """Whether a pod may change the rules in its own network namespace."""
+    references: tuple[str, ...] = ()
+    """Hosts, `host` or `host:port`, that a pod's containers are told of: Services of its cluster
+    (`name`, `name.namespace`, `name.namespace.svc…`), and names outside with a port."""
     workload_name: str = ""
     """The topmost owner's name (Deployment, StatefulSet, …); the item's own where it has none."""
     since_ns: int = field(default=0, compare=False)

@@ -55,7 +55,8 @@ class Layers:
         for direction, chain in _CHAINS.items():
             bound = self._bound[number][chain]
             rules = self._translators[number].rules(direction, pods)
-            names = {id(some): self._programs.share(some) for some in rules.values()}
+            alike = {id(some): some for some in rules.values()}
+            names = {which: self._programs.share(some) for which, some in alike.items()}
             for at in pods:
                 name = names[id(rules[at])] if at in rules else None
                 if name == bound.get(at):

@@ -153,6 +153,9 @@ def populate(api: Api) -> None:
         "ports": [{"name": "", "port": 8080}],
     }
     api.call("POST", "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", one)
+    backend = {"service": {"name": "carts", "port": {"number": 80}}}
+    ingress = {"metadata": {"name": "web"}, "spec": {"defaultBackend": backend}}
+    api.call("POST", "/apis/networking.k8s.io/v1/namespaces/shop/ingresses", ingress)
 
 
 CONTAINER = {
@@ -160,6 +163,11 @@ CONTAINER = {
     "image": "i",
     "ports": [{"containerPort": 8080, "name": "web"}],
     "readinessProbe": {"httpGet": {"port": "web"}},
+    "env": [
+        {"name": "SELF", "value": "http://carts/health"},
+        {"name": "PASSWORD", "value": "carts"},
+        {"name": "MOTD", "value": "open sesame"},
+    ],
 }
 
 
@@ -182,6 +190,8 @@ async def test_a_cluster_is_published_and_then_every_change(api: Api, tmp_path: 
             assert pod.labels["kubernetes.namespace.label.env"] == ("prod",)
             assert service.service is not None
             assert [backend.item for backend in service.service.backends] == [pod.key]
+            assert service.service.routes == ("Ingress/shop/web:80",)
+            assert pod.references == ("carts:80",)
             assert "node/node1" in items
             assert "namespace/shop" in items
 
@@ -192,6 +202,13 @@ async def test_a_cluster_is_published_and_then_every_change(api: Api, tmp_path: 
             assert changed is not None
             assert changed.labels["kubernetes.label.tier"] == ("back",)
             assert abs(at_ns - time.time_ns()) < 5 * 10**9
+
+            ingress = "/apis/networking.k8s.io/v1/namespaces/shop/ingresses/web"
+            await asyncio.to_thread(api.call, "DELETE", ingress)
+            _, unrouted = await inlet.next_of(service.key)
+            assert unrouted is not None
+            assert unrouted.service is not None
+            assert unrouted.service.routes == ()
 
             inlet.hang_up()
             again = await inlet.snapshot()

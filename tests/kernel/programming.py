@@ -6,7 +6,8 @@ A child per kill writes two policies of the pods in turn, with another frame and
 each, and takes the rules of the second pod away in between. Both admit FRIEND to ports 80 and 81,
 and nobody to 82. After each kill, a line on stdout says what was found in the two namespaces:
 `none`, `tracking`, or the number of the policy whose rules stand there whole, but perhaps for the
-one that silences, which comes a moment later; `broken` for anything else.
+one that silences and the table before packet sockets, which come a moment later; `broken` for
+anything else.
 
 The arguments after the first are NAME=ADDRESS, of network namespaces.
 """
@@ -107,13 +108,15 @@ def write_for_ever(policies: list[NodePolicy], governed: Where, fresh: Where) ->
 def asked(listed: Listing) -> Listing:
     """The listing with the sets that rules ask in order of their names, and without others.
 
-    Who is killed may leave those behind, and what is dropped not silent yet.
+    Who is killed may leave those behind, what is dropped not silent yet, and packet sockets open.
     """
     silences = {"expr": [{"silence": None}]}.items()
     rules = [
         one
         for one in listed
-        if not (one.keys() & {"set", "map"} or silences <= one.get("rule", {}).items())
+        if not (
+            one.keys() & {"set", "map", "packet_sockets"} or silences <= one.get("rule", {}).items()
+        )
     ]
     sets = [body for one in listed for kind, body in one.items() if kind in ("set", "map")]
     sets = [body for body in sets if f"'@{body['name']}'" in repr(rules)]

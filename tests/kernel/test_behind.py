@@ -17,6 +17,7 @@ import pytest
 from ringfence.agent.enforce import Enforcer
 from ringfence.agent.mechanisms import MECHANISMS, Kind, enforcer
 from ringfence.agent.plan import Order
+from ringfence.agent.pods import Pod as Seen
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.drops import DROP_DTYPE
@@ -34,8 +35,8 @@ from ringfence.policy.program import NodePolicy
 from ringfence.policy.proof.prove import prove
 from ringfence.wire import batch
 from tests.kernel.cluster import CLUSTER, NODES, SERVICES, Cluster, address, cluster, home
-from tests.kernel.gating import place
-from tests.kernel.netns import Namespace
+from tests.kernel.gating import Sink, place, seen
+from tests.kernel.netns import Namespace, Pod
 from tests.kernel.traffic import family, open_socket, tcp_echo
 
 WEB, DNS = (next(one for one in SERVICES if one.name == name) for name in ("web", "dns"))
@@ -50,6 +51,7 @@ TREE = ScopeTree(
     ]
 )
 SILENT = "nothing came"
+FORGED = "192.0.2.7"
 PORTS = itertools.count(10000)
 PROHIBITED = {4: errno.EHOSTUNREACH, 6: errno.EACCES}
 """What Linux makes of the code of either ICMP."""
@@ -64,6 +66,8 @@ class World:
 
     cluster: Cluster
     enforcers: list[Enforcer]
+    known: bool = False
+    """Whether agents are told which interfaces lead to the pods."""
     policies: list[NodePolicy] = field(default_factory=list)
     revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -80,7 +84,8 @@ class World:
             mine = [(n, pod) for n, pod in enumerate(self.cluster.pods, 1) if home(n) == at]
             places = [place(self.cluster.nodes[at]), *(place(pod, f"pod{n}") for n, pod in mine)]
             decoded = program.decode(program.encode(policy))
-            assert not one.apply(Order(revision, decoded), places).problem
+            here = [alone(pod, f"pod{n}") for n, pod in mine] if self.known else None
+            assert not one.apply(Order(revision, decoded), places, here).problem
             self.policies.append(decoded)
 
     def pod(self, number: int) -> Namespace:
@@ -126,15 +131,20 @@ class World:
         ]
 
 
+def alone(pod: Pod, uid: str) -> Seen:
+    """A pod as its agent sees it, behind an interface of its own."""
+    return replace(seen(pod, uid), alone=frozenset({pod.host_device}))
+
+
 @pytest.fixture(scope="module")
 def made() -> Iterator[Cluster]:
     with cluster() as it:
         yield it
 
 
-@pytest.fixture
-def world(made: Cluster) -> Iterator[World]:
-    it = World(made, [enforcer(Kind.NFTABLES), enforcer(Kind.NFTABLES)])
+@pytest.fixture(params=[False, True], ids=["by-address", "by-interface"])
+def world(made: Cluster, request: pytest.FixtureRequest) -> Iterator[World]:
+    it = World(made, [enforcer(Kind.NFTABLES), enforcer(Kind.NFTABLES)], request.param)
     yield it
     for one in it.enforcers:
         one.close()
@@ -243,6 +253,23 @@ def test_datagrams_to_a_denied_backend_are_answered(world: World, number: int, o
     finally:
         for server in servers:
             server.close()
+
+
+@pytest.mark.parametrize("source", [FORGED, address(6)[0]], ids=["nobody's", "the-backend's"])
+def test_a_forged_source_gets_no_further(world: World, source: str) -> None:
+    """Where the node knows which interface leads to the pod; one way is all there is."""
+    world.enforce(allow(2, DNS.target))
+    pod = world.pod(NEAR)
+    with Sink(world.pod(6), DNS.target) as sink:
+        pod.run("ip", "addr", "add", f"{source}/32", "dev", "lo")
+        try:
+            with open_socket(pod, source, socket.SOCK_DGRAM) as forged:
+                forged.bind((source, 2 * next(PORTS) + 1))
+                forged.sendto(b"x", (DNS.address[0], DNS.port))
+            time.sleep(0.2)
+        finally:
+            pod.run("ip", "addr", "del", f"{source}/32", "dev", "lo")
+        assert sink.count() == (0 if world.known else 1)
 
 
 @pytest.mark.usefixtures("web")
@@ -357,17 +384,27 @@ def test_with_iptables_the_service_stays_admitted_whole(world: World) -> None:
         "insert rule inet ringfence rf_behind_input accept",
         "insert rule inet ringfence rf_behind_0 ct status snat return",
         "flush chain inet ringfence rf_behind_0_0_6",
-        "delete element inet ringfence rf_pods0_4 { 10.99.2.2 }",
-        "add element inet ringfence rf_itself_4 { 10.99.2.2 . 10.99.4.2 }",
+        "delete element inet ringfence {pods}",
+        "add element inet ringfence {itself}",
     ],
 )
 def test_what_the_node_judges_is_proved(world: World, script: str) -> None:
     world.enforce(allow(1))
+    by = f'"{world.cluster.pods[NEAR - 1].host_device}"'
+    pods, itself = (
+        (f"rf_pods0 {{ {by} }}", f"rf_itself_by_4 {{ {by} . 10.99.2.2 . 10.99.4.2 }}")
+        if world.known
+        else ("rf_pods0_4 { 10.99.2.2 }", "rf_itself_4 { 10.99.2.2 . 10.99.4.2 }")
+    )
+    script = script.format(pods=pods, itself=itself)
     node, policy = world.cluster.nodes[0], world.policies[0]
-    assert not str(prove(policy, policy.binding, nft.list_table(node.path) or []))
+    mine = {f"pod{n}": frozenset({pod.host_device}) for n, pod in enumerate(world.cluster.pods, 1)}
+    guarded = mine if world.known else {}
+    assert not str(prove(policy, policy.binding, nft.list_table(node.path) or [], guarded=guarded))
     node.nft(script)
     try:
-        told = str(prove(policy, policy.binding, nft.list_table(node.path) or []))
+        listed = nft.list_table(node.path) or []
+        told = str(prove(policy, policy.binding, listed, guarded=guarded))
     except UnprovableError as error:
         told = str(error)
     assert told

@@ -1,6 +1,7 @@
 """A policy that comes into force while connections are open: which live on, and which do not."""
 
 import contextlib
+import errno
 import socket
 import tracemalloc
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import NetlinkError
+from ringfence.kernel.netlink import exchange
 from ringfence.kernel.netns import inode
 from ringfence.kernel.sockets import Connection
 from ringfence.model.address import host_network, parse_address
@@ -190,6 +192,48 @@ def test_what_is_denied_is_cut_and_what_is_allowed_lives_on(
     with pytest.raises(TimeoutError):
         datagrams.dialled.recv(100)
     assert [name for name, one in allowed.items() if not one.lives()] == []
+
+
+def test_what_is_open_by_link_local_addresses_is_cut_too(node: Node) -> None:
+    pod = node.pods[0]
+    anything = Program((Rule("default/shop/p1/any", Action.ALLOW, None, (), None),))
+    enforcer = Enforcer(Nftables())
+    enforce(enforcer, policy_of(pod, anything, anything), uid=pod)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(open_socket(node, "::", socket.SOCK_STREAM))
+        listener.bind(("fe80::1", 80, 0, pod.host_ifindex))
+        listener.listen()
+        client = stack.enter_context(open_socket(pod, "::", socket.SOCK_STREAM))
+        client.connect(("fe80::1", 80, 0, pod.ifindex("eth0")))
+        served = stack.enter_context(listener.accept()[0])
+        served.settimeout(3)
+        assert Conversation(client, served).lives()
+        nothing = Program((CATCH_ALL,))
+        enforce(enforcer, policy_of(pod, nothing, nothing), uid=pod)
+        with pytest.raises(ConnectionAbortedError):
+            client.recv(1)
+        with pytest.raises(ConnectionResetError):
+            served.recv(1)
+
+
+def test_what_a_flowtable_passes_by_the_rules_fails_no_order(
+    node: Node, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This kernel has no flowtables, so that what it would answer is put into its mouth."""
+    _, stranger, pod = node.pods
+    one = talk.direct(stranger, pod, 80)
+    asked = exchange
+
+    def busy(netlink: socket.socket, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
+        if kind == 1 << 8 | 2:  # IPCTNL_MSG_CT_DELETE
+            raise NetlinkError("Device or resource busy", errno.EBUSY)
+        return asked(netlink, kind, flags, request)
+
+    monkeypatch.setattr("ringfence.kernel.conntrack.exchange", busy)
+    nothing = Program((CATCH_ALL,))
+    enforce(Enforcer(Nftables()), policy_of(pod, nothing, nothing), uid=pod)
+    with pytest.raises(ConnectionError):
+        one.lives()
 
 
 def test_what_could_not_be_adopted_at_first_is_adopted_before_the_rules(

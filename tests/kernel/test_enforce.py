@@ -52,6 +52,7 @@ WRITTEN = [
     "flush table inet ringfence",
     "delete table inet ringfence",
 ]
+TABLES = [("inet", "ringfence"), ("netdev", "ringfence")]
 
 
 @pytest.mark.parametrize("written", WRITTEN)
@@ -62,12 +63,12 @@ def test_what_a_pod_writes_into_our_table_goes_and_the_agent_stays(
     policy = policy_of(pod, ADMIT, ANYTHING, friend)
     enforcer = Enforcer(Nftables())
     enforce(enforcer, policy, uid=pod)
-    before = pod.run("nft", "-s", "list", "ruleset")
+    before = [pod.run("nft", "-s", "list", "table", *one) for one in TABLES]
 
     pod.nft(pod.ours(written))
     assert _changed(enforcer)
     enforce(enforcer, policy, uid=pod)
-    assert pod.run("nft", "-s", "list", "ruleset") == before
+    assert [pod.run("nft", "-s", "list", "table", *one) for one in TABLES] == before
 
     with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"denied", (pod.address, 53))
@@ -301,14 +302,16 @@ def test_a_full_drop_set_is_no_tampering(node: Node) -> None:
 
 def test_an_interface_that_is_called_lo_is_not_the_loopback(node: Node) -> None:
     friend, pod = node.pods
-    enforcer = Enforcer(Nftables())
-    enforce(enforcer, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
+    enforcer, policy = Enforcer(Nftables()), policy_of(pod, ADMIT, ANYTHING, friend)
+    enforce(enforcer, policy, uid=pod)
     for change in (
         ("lo", "down"), ("lo", "name", "other"), ("other", "up"),
         ("eth0", "down"), ("eth0", "name", "lo"), ("lo", "up"),
     ):  # fmt: skip
         pod.run("ip", "link", "set", *change)
     pod.run("ip", "route", "add", "default", "via", pod.gateway)
+    _changed(enforcer)  # before packet sockets interfaces stand by their names
+    enforce(enforcer, policy, uid=pod)
     with open_socket(friend, pod.address, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"denied", (pod.address, 53))
     assert not _changed(enforcer)

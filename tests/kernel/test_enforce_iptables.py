@@ -25,6 +25,21 @@ from tests.kernel.test_cut import enforce, policy_of
 from tests.kernel.test_enforce import ADMIT, ANYTHING, _changed
 from tests.kernel.traffic import open_socket, tcp_echo, tcp_exchange
 
+_KEEPERS: list[Enforcer] = []
+
+
+def keeper_of(kind: Kind) -> Enforcer:
+    """One that hears of nothing more once its test has ended."""
+    _KEEPERS.append(enforcer(kind))
+    return _KEEPERS[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while _KEEPERS:
+        _KEEPERS.pop().close()
+
 
 @pytest.fixture(params=["nft", "legacy"])
 def variant(request: pytest.FixtureRequest) -> str:
@@ -57,7 +72,7 @@ def test_what_a_pod_writes_into_our_chains_and_sets_goes(
 ) -> None:
     friend, pod = node.pods
     policy = policy_of(pod, ADMIT, ANYTHING, friend)
-    keeper = enforcer(Kind(f"iptables-{variant}"))
+    keeper = keeper_of(Kind(f"iptables-{variant}"))
     enforce(keeper, policy, uid=pod)
     listed = keeper.door.list_table(pod.path) or []
     before = keeper.door.fingerprint(listed)
@@ -101,7 +116,7 @@ CALLED = "add chain ip mangle x\nadd rule ip mangle x jump INPUT"
 def test_a_chain_that_has_lost_its_place_gets_it_back(node: Node, place: str) -> None:
     friend, pod = node.pods
     policy = policy_of(pod, ADMIT, ANYTHING, friend)
-    keeper = enforcer(Kind.IPTABLES_NFT)
+    keeper = keeper_of(Kind.IPTABLES_NFT)
     enforce(keeper, policy, uid=pod)
     before = keeper.door.fingerprint(keeper.door.list_table(pod.path) or [])
     pod.nft(replaced(place, "add chain ip mangle FORWARD { type filter hook forward priority 9; }"))
@@ -128,7 +143,7 @@ def test_what_no_packet_meets_is_told_where_others_have_a_say(
 ) -> None:
     friend, pod = node.pods
     policy = policy_of(pod, ADMIT, ANYTHING, friend)
-    keeper = enforcer(Kind.IPTABLES_NFT)
+    keeper = keeper_of(Kind.IPTABLES_NFT)
     enforce(keeper, policy, uid=pod)
     pod.nft(written)
     listed = keeper.door.list_table(pod.path) or []
@@ -142,7 +157,7 @@ def test_what_no_packet_meets_is_told_where_others_have_a_say(
 
 def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: Node) -> None:
     friend, pod = node.pods
-    keeper = enforcer(Kind(f"iptables-{variant}"))
+    keeper = keeper_of(Kind(f"iptables-{variant}"))
     enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     before = sorted(footprint(pod))
     with tcp_echo(pod, pod.address, 81):
@@ -156,7 +171,7 @@ def test_each_change_is_in_force_and_its_old_sets_are_gone(variant: str, node: N
 def test_legacy_rules_go_where_there_is_no_nftables(node: Node) -> None:
     """In a process that finds an empty file in the place of the library, behind a mount of it."""
     friend, pod = node.pods
-    keeper = enforcer(Kind.IPTABLES_LEGACY)
+    keeper = keeper_of(Kind.IPTABLES_LEGACY)
     enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     there = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     library = there.partition("libnftables.so.1 ")[2].split()[2]
@@ -173,7 +188,7 @@ def test_legacy_rules_go_where_there_is_no_nftables(node: Node) -> None:
 
 def test_if_one_family_is_refused_both_stay_as_they_were(variant: str, node: Node) -> None:
     friend, pod = node.pods
-    keeper = enforcer(Kind(f"iptables-{variant}"))
+    keeper = keeper_of(Kind(f"iptables-{variant}"))
     enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     before = sorted(footprint(pod))
     other = Iptables().render_pod(
@@ -191,7 +206,7 @@ def test_if_one_family_is_refused_both_stay_as_they_were(variant: str, node: Nod
 
 def test_rules_that_cannot_be_said_leave_the_old_ones(variant: str, node: Node) -> None:
     friend, pod = node.pods
-    keeper = enforcer(Kind(f"iptables-{variant}"))
+    keeper = keeper_of(Kind(f"iptables-{variant}"))
     enforce(keeper, policy_of(pod, ADMIT, ANYTHING, friend), uid=pod)
     before = sorted(footprint(pod))
     hopopt = type(ANYTHING)((*[type(r)(r.handle, r.action, 0, (), None) for r in ANYTHING.rules],
@@ -205,7 +220,7 @@ def test_rules_that_cannot_be_said_leave_the_old_ones(variant: str, node: Node) 
 
 def test_another_interface_that_is_called_lo_is_noticed(variant: str, node: Node) -> None:
     friend, pod = node.pods
-    keeper: Enforcer = enforcer(Kind(f"iptables-{variant}"))
+    keeper: Enforcer = keeper_of(Kind(f"iptables-{variant}"))
     policy = policy_of(pod, ADMIT, ANYTHING, friend)
     enforce(keeper, policy, uid=pod)
     for change in (
@@ -217,3 +232,23 @@ def test_another_interface_that_is_called_lo_is_noticed(variant: str, node: Node
     outcome = keeper.apply(Order(2, policy), [Place("uid", pod.path, inode(pod.path))])
     assert "called lo is not the loopback" in outcome.problem
     assert MECHANISMS[Kind(f"iptables-{variant}")].door.judges(pod.path)
+
+
+@pytest.mark.parametrize("tool", ["iptables", "ip6tables"])
+def test_what_is_changed_in_chains_of_nft_is_heard_at_once(node: Node, tool: str) -> None:
+    friend, pod = node.pods
+    keeper = keeper_of(Kind.IPTABLES_NFT)
+    policy = policy_of(pod, ADMIT, ANYTHING, friend)
+    enforce(keeper, policy, uid=pod)
+    pod.run(f"{tool}-nft", "-t", "mangle", "-S")
+    pod.run(f"{tool}-nft", "-t", "filter", "-N", "others")
+    assert not _hears(keeper)
+    pod.run(f"{tool}-nft", "-t", "mangle", "-D", "INPUT", "-j", "RINGFENCE-INPUT")
+    assert _hears(keeper)
+    enforce(keeper, policy, uid=pod)
+    assert not _hears(keeper)
+
+
+def _hears(keeper: Enforcer) -> bool:
+    keeper.hear()
+    return keeper.tampered

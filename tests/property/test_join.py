@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from ringfence.connector.sync import WATCHED, Join
 from ringfence.kube.watch import (
     ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    INGRESSES,
     JOBS,
     NAMESPACES,
     NODES,
@@ -39,13 +41,19 @@ def made(kind: Kind[Any], name: str, variant: str) -> Any:
         meta["ownerReferences"] = [
             {"kind": "Parent", "name": f"p-{variant}", "uid": uid, "controller": True}
         ]
-        raw["spec"] = {"nodeName": variant}
+        named = [{"name": "ADDRESS", "value": f"{name}:80"}, {"name": "OTHER", "value": variant}]
+        raw["spec"] = {"nodeName": variant, "containers": [{"env": named}]}
     if kind in (REPLICA_SETS, JOBS):
         meta["ownerReferences"] = [
             {"kind": "Top", "name": f"top-{variant}", "uid": "t", "controller": True}
         ]
     if kind is SERVICES:
-        raw["spec"] = {"clusterIP": "10.0.0.1"}
+        raw["spec"] = {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}
+    if kind is INGRESSES:
+        service = {"name": variant, "port": {"number": 80}}
+        raw["spec"] = {"defaultBackend": {"service": service}}
+    if kind is HTTP_ROUTES:
+        raw["spec"] = {"rules": [{"backendRefs": [{"name": variant, "port": 80}]}]}
     if kind in POLICIES:
         raw["spec"] = {"variant": variant}
     if kind is ENDPOINT_SLICES:

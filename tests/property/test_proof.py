@@ -23,6 +23,7 @@ from ringfence.policy.proof.packets import (
     joined,
     judge,
 )
+from ringfence.policy.proof.shared import Agreed
 from ringfence.policy.recheck import Opened, first_match
 from tests.property.program_world import IN, NETWORKS, PORTS, policies
 
@@ -74,6 +75,42 @@ def test_two_tables_differ_where_packets_show_it_and_nowhere_else(
         if judge(one, "input", packet)[0] != judge(other, "input", packet)[0]:
             assert told.differing
     assert not disagreement(one, one, "input", 1).differing
+
+
+@given(tables(), st.data())
+def test_tables_that_agree_without_their_own_addresses_agree_with_them(
+    table: Table, data: st.DataObject
+) -> None:
+    """What was found of one pair counts for others, whichever addresses may reach themselves."""
+    clauses = table.chains["base"]
+    place = data.draw(st.integers(0, len(clauses) - 1))
+    before, one, after = clauses[:place], clauses[place], clauses[place + 1 :]
+    opposed = [replace(match, negated=not match.negated) for match in one.matches]
+    variants = [(one,), (one,), (), (replace(one, certain=not one.certain),)]
+    variants += [(replace(one, verdict=said),) for said in (Outcome.ACCEPT, Outcome.DROP)]
+    variants += [(replace(one, matches=tuple(some)),) for some in (opposed, one.matches[1:])]
+    bases = [(*before, *instead, *after) for instead in variants]
+    sides = [replace(table, chains={**table.chains, "base": base}) for base in bases]
+    agreed = Agreed()
+    for address in data.draw(st.lists(st.sampled_from(NUMBERS), min_size=2, max_size=4)):
+        pair = [
+            reaching(data.draw(st.sampled_from(sides)), data.draw(st.integers(0, 2)), address)
+            for _ in range(2)
+        ]
+        left, right = pair
+        if agreed.agree(left, right, "input", (address,)):
+            assert not disagreement(left, right, "input", 0).differing
+        else:
+            assert left != right
+
+
+def reaching(table: Table, place: int, address: int) -> Table:
+    """The table with a clause in its first chain by which an address may reach itself."""
+    point = ((address, address),)
+    ends = Match(Axis.SOURCE, point), Match(Axis.DESTINATION, point)
+    base = list(table.chains["base"])
+    base.insert(place, Clause(ends, Outcome.ACCEPT, "a workload to itself"))
+    return replace(table, chains={**table.chains, "base": tuple(base)})
 
 
 @given(policies(), st.data())

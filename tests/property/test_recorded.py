@@ -85,6 +85,7 @@ def items(draw: st.DrawFn) -> Item:
         manifest=draw(words),
         pod_networks=draw(some(networks)),
         net_admin=draw(st.booleans()),
+        references=draw(st.sampled_from([(), ("carts:80", "smtp.example.com:25")])),
         workload_name=draw(words),
         since_ns=draw(st.sampled_from([0, SINCE, SINCE + 1])),
     )

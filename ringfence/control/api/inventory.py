@@ -54,6 +54,9 @@ class ServiceResponse(BaseModel):
         description="Of the external addresses those for which the source ranges hold."
     )
     source_ranges: list[str] = Field(description="From where the load balancer is dialled.")
+    routes: list[str] = Field(
+        description="Ingresses and HTTPRoutes that lead to it, KIND/NAMESPACE/NAME:PORT."
+    )
 
 
 class ContainerPortResponse(BaseModel):
@@ -80,6 +83,7 @@ class ItemResponse(BaseModel):
     quarantine: str | None = Field(description="The quarantine that holds it, null for none.")
     since: str
     containers: list[ContainerPortResponse] = Field(description="The ports that a pod declares.")
+    references: list[str] = Field(description="Hosts that a pod's environment names.")
     service: ServiceResponse | None
 
 
@@ -165,6 +169,7 @@ def _item(item: Item, since_ns: int, quarantine: str | None) -> ItemResponse:
             )
             for port in item.containers
         ],
+        references=list(item.references),
         service=_service(item.service) if item.service else None,
     )
 
@@ -196,4 +201,5 @@ def _service(spec: ServiceSpec) -> ServiceResponse:
         external_traffic_policy=spec.external_traffic_policy,
         balancer_addresses=[format_address(address) for address in spec.balancer_addresses],
         source_ranges=[str(network) for network in spec.source_ranges],
+        routes=list(spec.routes),
     )

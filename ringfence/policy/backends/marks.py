@@ -12,6 +12,8 @@ SILENCED_MARK = 0x52465349
 """What our rules make vanish without a word to its sender has this one."""
 SILENT_QUEUE = 0x5246
 """The queue (NFQUEUE) that it vanishes in: of a number that nobody is known to listen to."""
+NO_PACKET_SOCKETS = "# what packet sockets send is dropped\n"
+"""Among commands, has that done by a table that nft's language alone cannot write."""
 _HANDLE = re.compile(r"[A-Za-z0-9_.:/%~+-]{1,100}")
 
 

@@ -12,12 +12,14 @@ family decides (`nftables_table.py`).
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
 from ringfence.model.address import Address, format_address, is_v4
 from ringfence.model.policy import Direction
 from ringfence.policy.backends.interface import Ruleset
+from ringfence.policy.backends.marks import NO_PACKET_SOCKETS
 from ringfence.policy.backends.nftables_behind import write_behind
 from ringfence.policy.backends.nftables_gate import interface, write_gate
 from ringfence.policy.backends.nftables_table import (
@@ -92,7 +94,10 @@ class Nftables:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 base = partial(table.base_chain, hook, hook)
                 _own_end(base, table, hook, direction, programs, safe)
-        return table.ruleset()
+        ruleset = table.ruleset()
+        return (
+            replace(ruleset, frame=ruleset.frame + NO_PACKET_SOCKETS) if ruleset.frame else ruleset
+        )
 
     def render_node(
         self, policy: NodePolicy, released: Iterable[Passage] = (), guarded: Guarded = NO_GUARDED
@@ -111,7 +116,7 @@ class Nftables:
                 _own_end(base, table, hook, direction, (program,), safe)
         if binding.received is not None:
             _received(table, binding.received, binding.exposures, policy.control_plane)
-        write_behind(table, policy, _ESTABLISHED)
+        write_behind(table, policy, _ESTABLISHED, guarded)
         if policy.gate is not None:
             write_gate(table, policy.gate, released)
         pods = [pod for pod in policy.pods if pod.guarded and guarded.get(pod.uid)]

@@ -10,28 +10,42 @@ translate.
 What the node itself dials is judged at the output hook, after kube-proxy.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ringfence.model.address import Address, Network, format_address, is_v4
 from ringfence.model.policy import Direction
+from ringfence.policy.backends.nftables_gate import interface
 from ringfence.policy.backends.nftables_table import FAMILIES, Family, Table
 from ringfence.policy.handle import as_written
-from ringfence.policy.program import NodeBinding, NodePolicy, Parted, PodBinding, Rule
+from ringfence.policy.program import (
+    Guarded,
+    NodeBinding,
+    NodePolicy,
+    Parted,
+    PodBinding,
+    Rule,
+)
 
 _CHAIN = "behind"
 _TRANSLATED = -99
 """Where a packet of the node's own has its destination: after NF_IP_PRI_NAT_DST."""
 
 
-def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -> None:
-    """Write the chains, if there is anything to judge; what is `established` passes first."""
+def write_behind(
+    table: Table, policy: NodePolicy, established: Iterable[str], guarded: Guarded
+) -> None:
+    """Write the chains, if there is anything to judge; what is `established` passes first.
+
+    A pod is known by the interfaces that lead to it alone, as `guarded` has them, whatever address
+    it sends from; by its addresses where there are none.
+    """
     calls: list[str] = []
     of_node: list[str] = []
     dialling: list[PodBinding] = []
     for at, (name, whose) in enumerate(sorted(policy.parting().items())):
         if pods := [one for one in whose if isinstance(one, PodBinding)]:
-            calls += _from_pods(table, at, pods)
+            calls += _from_pods(table, at, pods, guarded)
             dialling += pods
         if len(pods) < len(whose):
             of_node.append(f"jump rf_{_CHAIN}_{at}")
@@ -44,7 +58,7 @@ def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -
                 lines.append(f"ct status dnat {_dialled(table, one, family)} jump rf_{chain}")
         table.chain(f"{_CHAIN}_{at}", lines)
     if calls:
-        safe = (*established, *_itself(table, dialling), *_control_plane(policy))
+        safe = (*established, *_itself(table, dialling, guarded), *_control_plane(policy))
         for hook in ("forward", "input"):
             table.base_chain(f"{_CHAIN}_{hook}", hook, (*safe, *calls))
     if of_node:
@@ -52,24 +66,47 @@ def write_behind(table: Table, policy: NodePolicy, established: Iterable[str]) -
         table.base_chain(f"{_CHAIN}_output", "output", (*safe, *of_node), _TRANSLATED)
 
 
-def _from_pods(table: Table, at: int, pods: Iterable[PodBinding]) -> Iterator[str]:
-    own = [address for pod in pods for address in pod.addresses]
+def _from_pods(
+    table: Table, at: int, pods: Sequence[PodBinding], guarded: Guarded
+) -> Iterator[str]:
+    ways = [_ways(pod, guarded) for pod in pods]
+    name = f"rf_pods{at}"
+    table.own_set(name, "type ifname;", frozenset(by for way in ways for by in way))
+    yield f"iifname @{name} jump rf_{_CHAIN}_{at}"
+    unknown = [pod for pod, way in zip(pods, ways, strict=True) if not way]
     for family in FAMILIES:
         name = f"rf_pods{at}_{family.number}"
-        held = frozenset(format_address(one) for one in own if _is_of(one, family))
-        table.own_set(name, f"type {family.type};", held)
+        table.own_set(name, f"type {family.type};", frozenset(_texts(unknown, family)))
         yield f"{family.header} saddr @{name} jump rf_{_CHAIN}_{at}"
 
 
-def _itself(table: Table, pods: Iterable[PodBinding]) -> Iterator[str]:
+def _itself(table: Table, pods: Sequence[PodBinding], guarded: Guarded) -> Iterator[str]:
     """A workload to itself."""
-    own = {address for pod in pods for address in pod.addresses}
     for family in FAMILIES:
-        name, ip = f"rf_itself_{family.number}", family.header
-        texts = (format_address(one) for one in own if _is_of(one, family))
-        held = frozenset(f"{text} . {text}" for text in texts)
-        table.own_set(name, f"type {family.type} . {family.type};", held)
-        yield f"{ip} saddr . {ip} daddr @{name} accept"
+        ip, type_ = family.header, f"{family.type} . {family.type};"
+        ends: dict[bool, set[str]] = {True: set(), False: set()}
+        for pod in pods:
+            both = [f"{text} . {text}" for text in _texts((pod,), family)]
+            ways = _ways(pod, guarded)
+            ends[bool(ways)].update(f"{by} . {one}" for by in ways for one in both)
+            ends[False].update(() if ways else both)
+        for known, name, by in (
+            (True, f"rf_itself_by_{family.number}", "iifname . "),
+            (False, f"rf_itself_{family.number}", ""),
+        ):
+            kind = f"type {'ifname . ' if known else ''}{type_}"
+            table.own_set(name, kind, frozenset(ends[known]))
+            yield f"{by}{ip} saddr . {ip} daddr @{name} accept"
+
+
+def _ways(pod: PodBinding, guarded: Guarded) -> list[str]:
+    """The interfaces by which nobody else sends, as nftables reads them."""
+    return sorted(map(interface, guarded.get(pod.uid, ())))
+
+
+def _texts(pods: Iterable[PodBinding], family: Family) -> list[str]:
+    own = [address for pod in pods for address in pod.addresses]
+    return [format_address(one) for one in own if _is_of(one, family)]
 
 
 def _of_node(table: Table, binding: NodeBinding) -> Iterator[str]:

@@ -6,7 +6,7 @@ is another (`LiveCluster.follow`); all begin that way.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -44,6 +44,8 @@ class _Kept:
     subjects: BitMap
     rules: dict[Direction, list[Stated]]
     isolation: dict[Direction, list[Stated]]
+    whole: bool
+    """Whether all its rules are of all whom it selects."""
 
 
 class KeptPolicies:
@@ -106,18 +108,19 @@ class KeptPolicies:
         """Those that a policy selects."""
         return self._selecting.keys()
 
-    def counting(self, at: int, direction: Direction) -> Iterator[Stated]:
-        """The rules of the layer that count for a pod, in order, each of the own node's apart."""
-        selecting = self._selecting.get(at, ())
+    def counting(self, at: int, direction: Direction) -> list[Stated]:
+        """The rules of the layer that count for a pod, in order."""
+        selecting, found = self._selecting.get(at, ()), list[Stated]()
         for stage in TIERS:
             if stage is Stage.NETWORK_POLICY and direction is Direction.INBOUND:
-                yield self._own_node
+                found.append(self._own_node)
             of_stage = [one for one in selecting if one.policy.stage is stage]
             for kept in of_stage:
-                yield from (one for one in kept.rules[direction] if at in one.rule.members)
+                rules = kept.rules[direction]
+                found += rules if kept.whole else [one for one in rules if at in one.rule.members]
             for kept in of_stage:
-                yield from kept.isolation[direction]
-        yield self._otherwise[direction]
+                found += kept.isolation[direction]
+        return [*found, self._otherwise[direction]]
 
     def _changed(
         self, alterations: Iterable[Alteration]
@@ -140,18 +143,24 @@ class KeptPolicies:
         rules, isolation = (
             {direction: list[Stated]() for direction in Direction} for _ in range(2)
         )
+        subjects, whole = self._cluster.select(policy.subject), True
         for held, said in ((rules, meaning.of(policy)), (isolation, meaning.isolation(policy))):
             for rule in said:
                 assert rule.direction is not None
                 held[rule.direction].append(self._state(rule))
-        return _Kept(place, policy, self._cluster.select(policy.subject), rules, isolation)
+                whole &= rule.members == subjects
+        return _Kept(place, policy, subjects, rules, isolation, whole)
 
     def _put(self, kept: _Kept) -> None:
         self._kept[kept.place] = kept
         for fact in depends_on(kept.policy):
             self._readers.setdefault(fact, set()).add(kept.place)
         for at in kept.subjects:
-            insort(self._selecting.setdefault(at, []), kept, key=_place)
+            held = self._selecting.setdefault(at, [])
+            if held and kept.place < held[-1].place:
+                insort(held, kept, key=_place)
+            else:  # as all of them come in the beginning
+                held.append(kept)
 
     def _remove(self, place: _Place) -> BitMap:
         """Whom the policy selected."""

@@ -109,7 +109,7 @@ class KubernetesTranslator:
         widened = self._widenings[direction]
         before = {at: widened.pop(at) for at in pods if at in widened}
         for at in sorted(pods):
-            counting = list(self._policies.counting(at, direction))
+            counting = self._policies.counting(at, direction)
             if not denies(counting):
                 continue
             beside = self._beside(at) if direction is Direction.INBOUND else ()

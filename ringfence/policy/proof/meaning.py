@@ -95,7 +95,7 @@ def meaning(
         chains["received"] = tuple(said.received(node.exposures))
         chains["program"] = tuple(said.program(node.received, Direction.INBOUND))
     if node:
-        _add_behind(policy, said, hooks, chains)
+        _add_behind(policy, said, hooks, chains, guarded)
     if node and policy.gate is not None:
         for hook, direction in (
             ("forward", Direction.OUTBOUND),
@@ -121,11 +121,18 @@ def meaning(
     return Table(family, chains, hooks)
 
 
+def own_numbers(binding: PodBinding | NodeBinding, family: int) -> tuple[int, ...]:
+    """The addresses of a family at which a pod may reach itself; those of a node are none."""
+    held = binding.addresses if isinstance(binding, PodBinding) else ()
+    return tuple(_number(one) for one in held if is_v4(one) == (family == _V4))
+
+
 def _add_behind(
     policy: NodePolicy,
     said: "_Meaning",
     hooks: dict[str, tuple[str, ...]],
     chains: dict[str, tuple[Clause, ...]],
+    guarded: Guarded,
 ) -> None:
     """What a node judges once it has translated it, of its pods and of its own."""
     node, parting = policy.binding, policy.parting()
@@ -136,7 +143,7 @@ def _add_behind(
     }
     if of_pods:
         hooks |= {hook: ("behind", *hooks.get(hook, ())) for hook in ("forward", "input")}
-        chains["behind"] = tuple(said.behind(of_pods))
+        chains["behind"] = tuple(said.behind(of_pods, guarded))
     if node.outbound in parting:
         hooks[TRANSLATED_OUTPUT] = ("own behind",)
         chains["own behind"] = tuple(said.own_behind(node, node.outbound))
@@ -192,18 +199,23 @@ class _Meaning:
                 yield Clause((at, *dialled), Call("program"), "exposed")
         yield _passes("nothing exposed")
 
-    def behind(self, parting: Mapping[ProgramId, list[PodBinding]]) -> Iterator[Clause]:
+    def behind(
+        self, parting: Mapping[ProgramId, list[PodBinding]], guarded: Guarded
+    ) -> Iterator[Clause]:
         """What pods dialled at Services of which they may not reach all, once it is translated."""
         yield from _established()
-        for pods in parting.values():
-            for own in (_number(one) for pod in pods for one in pod.addresses if self._mine(one)):
+        for pod in (pod for pods in parting.values() for pod in pods):
+            by = _came_by(guarded.get(pod.uid, ()))
+            for own in (_number(one) for one in pod.addresses if self._mine(one)):
                 both = _is(Axis.SOURCE, own), _is(Axis.DESTINATION, own)
-                yield _passes("a workload to itself", *both)
+                yield _passes("a workload to itself", *by, *both)
         yield from self._control_plane(self._policy.control_plane, dialled=True)
         for name, pods in parting.items():
-            numbers = [_number(one) for pod in pods for one in pod.addresses if self._mine(one)]
-            source = Match(Axis.SOURCE, joined((one, one) for one in numbers))
-            yield from self._parted(name, source)
+            unknown = [pod for pod in pods if not guarded.get(pod.uid)]
+            numbers = [_number(a) for pod in unknown for a in pod.addresses if self._mine(a)]
+            for way in _came_by(by for pod in pods for by in guarded.get(pod.uid, ())):
+                yield from self._parted(name, way)
+            yield from self._parted(name, Match(Axis.SOURCE, joined((n, n) for n in numbers)))
         yield _passes("others")
 
     def own_behind(self, node: NodeBinding, program: ProgramId) -> Iterator[Clause]:
@@ -365,6 +377,12 @@ def _established() -> Iterator[Clause]:
     # Whatever else is related is a connection of its own.
     errors = Match(Axis.PROTOCOL, ((ICMP, ICMP), (ICMPV6, ICMPV6)))
     yield _passes("errors", _is(Axis.STATE, State.RELATED.value), errors)
+
+
+def _came_by(interfaces: Iterable[str]) -> tuple[Match, ...]:
+    """Packets that came by one of them; nothing is asked where there are none."""
+    numbers = joined((n, n) for n in map(interface_number, interfaces))
+    return (Match(Axis.CAME_BY, numbers),) if numbers else ()
 
 
 def _passes(name: str, *matches: Match) -> Clause:

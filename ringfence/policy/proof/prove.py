@@ -13,9 +13,10 @@ from ringfence.policy.program import (
 )
 from ringfence.policy.proof.classes import disagreement
 from ringfence.policy.proof.matches import Json
-from ringfence.policy.proof.meaning import meaning
+from ringfence.policy.proof.meaning import meaning, own_numbers
 from ringfence.policy.proof.packets import Outcome, Packet, Table, judge
 from ringfence.policy.proof.reading import read as read_nft
+from ringfence.policy.proof.shared import Agreed
 
 Reader = Callable[[Iterable[Json], int], Table]
 """Reads what a kernel lists, as far as packets of one family meet it; raises UnprovableError."""
@@ -78,10 +79,12 @@ def prove(
     read: Reader = read_nft,
     released: Collection[Passage] = (),
     guarded: Guarded = NO_GUARDED,
+    agreed: Agreed | None = None,
 ) -> Proof:
     """Hold the rules of one namespace, as the kernel lists them, against what its binding means.
 
     Through the node's gate goes what was `released`; pods are `guarded` at these interfaces.
+    What is among the `agreed` is not looked at again, nor are its classes counted.
     Raises UnprovableError where the table holds anything whose meaning is not known: then nothing
     is proved.
     """
@@ -90,7 +93,10 @@ def prove(
     found: dict[tuple[str, str, str], Difference] = {}
     for family in _FAMILIES:
         kernel, means = read(objects, family), meaning(policy, binding, family, released, guarded)
+        own = own_numbers(binding, family)
         for hook in sorted({*kernel.hooks, *means.hooks}):
+            if agreed and agreed.agree(kernel, means, hook, own):
+                continue
             told = disagreement(kernel, means, hook, _MOST_PACKETS)
             classes, differing = classes + told.classes, differing + told.differing
             for packet in told.packets:

@@ -12,7 +12,8 @@ import pytest
 from ringfence.model.workload import Item
 from ringfence.wire.generated import agent_pb2 as wire
 from tests.integration.control.conftest import Clock, World
-from tests.integration.control.test_enforcement import publish
+from tests.integration.control.test_enforcement import FakeNode, publish
+from tests.integration.control.test_trials import FILES, NEWER
 from tests.unit.control.shop import CLUSTER, DB, FRONT, NODE
 
 DAY, MINUTE = 24 * 3600 * 10**9, 60 * 10**9
@@ -105,3 +106,24 @@ async def test_an_older_connector_is_the_last_again_when_a_newer_one_has_ended(
     await tell("older", start + 2)
     assert await names(world) == {(FRONT.name, "older")}
     older.cancel()
+
+
+async def test_revisions_grow_though_the_control_planes_clock_was_set_back(world: World) -> None:
+    """An agent tells of one that a control plane with another clock handed out."""
+    await publish(await world.enrol("connector", "c"), [NODE, FRONT, DB])
+    await world.ok("POST", "/apply", json=FILES)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    agent = FakeNode(await world.enrol("agent", "n1"))
+    await agent.tell()
+    first = await agent.directive()
+    ahead = first.revision + DAY // 10**6
+    await agent.tell(enforced_revision=ahead)
+    again = await agent.directive()
+    assert (again.revision, again.node_policy) == (ahead + 1, first.node_policy)
+    await world.ok("POST", "/apply", json=NEWER)
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "shop"}]})
+    newer = await agent.directive()
+    assert newer.revision > again.revision
+    await agent.tell(enforced_revision=newer.revision)
+    (state,) = (await world.ok("GET", "/agents"))["items"]
+    assert state["enforced_revision"] == state["desired_revision"] == newer.revision

@@ -9,7 +9,8 @@ import pytest
 from ringfence.control.claims import MOST_NODE_ADDRESSES, own_addresses, own_item
 from ringfence.inventory.timeline import Timeline
 from ringfence.kube import schema
-from ringfence.kube.objects import namespace_item, node_item, pod_item, service_item
+from ringfence.kube.objects import namespace_item, node_item, pod_item
+from ringfence.kube.services import service_item
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, NodeName, item_key

@@ -31,6 +31,7 @@ CLUSTER = ClusterId("lab")
 START = 1_900_000_000 * 10**9 // SLOT_NS * SLOT_NS
 SLOTS = 288
 RARE = 5 / SLOTS
+"""An edge of five conversations a day."""
 _RANDOM_PART = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -56,6 +57,8 @@ class World:
     direct: float = 0.2
     """The share of providers that are dialled without a Service."""
     replicas: int = 3
+    rare: float = 0.1
+    """The share of edges that are RARE."""
     pods: list[Pod] = field(default_factory=list)
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     history: Timeline = field(default_factory=Timeline)
@@ -191,7 +194,7 @@ class World:
         return "".join(self.random.choice(list(_RANDOM_PART), length))
 
     def _talk(self, edge: dict[str, Any]) -> None:
-        rate = RARE if self.random.random() < 0.1 else 10 ** self.random.uniform(-0.3, 0.7)
+        rate = RARE if self.random.random() < self.rare else 10 ** self.random.uniform(-0.3, 0.7)
         front = self._front(edge["provider"], edge["port"])
         protocol = parse_one_protocol(edge["protocol"])
         for slot in range(SLOTS):

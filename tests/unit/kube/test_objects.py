@@ -15,8 +15,8 @@ from ringfence.kube.objects import (
     owner_of,
     pod_item,
     policy_item,
-    service_item,
 )
+from ringfence.kube.services import service_item
 from ringfence.kube.watch import NETWORK_POLICIES
 from ringfence.model import labels
 from ringfence.model.address import format_address, parse_address

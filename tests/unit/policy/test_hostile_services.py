@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ringfence.kube import schema
-from ringfence.kube.objects import service_item
+from ringfence.kube.services import service_item
 from ringfence.model.address import Address, parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, ItemKey, PolicyId

@@ -1,0 +1,94 @@
+"""Rows of counts put together where chance may have made the difference between them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+Counts = NDArray[np.float32]
+_TRIED = 16
+"""How many groups, the most like it first, a row is held against."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Groups of members by trait, arrays of shape (groups, traits)."""
+
+    counts: Counts
+    """How often it was seen to be so."""
+    times: Counts
+    """For how long it might have been seen."""
+
+    def take(self, row: int) -> "Rows":
+        """One of the groups, arrays of shape (traits,)."""
+        return Rows(self.counts[row], self.times[row])
+
+    def only(self, traits: NDArray[np.bool_]) -> "Rows":
+        """Some of the traits."""
+        return Rows(self.counts[:, traits], self.times[:, traits])
+
+    def added(self, group: Numbers) -> "Rows":
+        """The groups put together, by the number of what each is in."""
+        shape = int(group.max(initial=-1)) + 1, self.counts.shape[1]
+        sums = Rows(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        np.add.at(sums.counts, group, self.counts)
+        np.add.at(sums.times, group, self.times)
+        return sums
+
+
+def join(rows: Rows, sure: float, marks: NDArray[np.bool_] | None = None) -> Numbers:
+    """Groups of rows that no trait tells apart, from 0 on; those that do nothing are one.
+
+    Traits tell apart what would be one by chance once in e^`sure` times, and so do `marks`: rows
+    that have some of these traits, but none of them in common. The longest seen come first, and
+    draw others that are like them.
+    """
+    found = np.zeros(len(rows.counts), dtype=np.int64)
+    idle = rows.counts.sum(1) == 0
+    sums = Rows(np.zeros_like(rows.counts), np.zeros_like(rows.times))
+    weight = np.log1p(len(found) / np.maximum((rows.counts > 0).sum(0), 1))
+    lengths = np.zeros(len(found))
+    groups = 0
+    for row in np.argsort(-rows.times.sum(1), kind="stable").tolist():
+        if idle[row]:
+            continue
+        one = rows.take(row)
+        has = np.nonzero(one.counts)[0]
+        theirs = _rates(Rows(sums.counts[:groups, has], sums.times[:groups, has]))
+        like = (theirs * weight[has] ** 2) @ _rates(one)[has] / lengths[:groups]
+        best = groups
+        for group in np.argsort(-like, kind="stable")[:_TRIED].tolist():
+            known = sums.take(group)
+            if like[group] > 0 and not _told_apart(known, one, sure, marks):
+                best = group
+                break
+        groups = max(groups, best + 1)
+        sums.counts[best] += one.counts
+        sums.times[best] += one.times
+        lengths[best] = np.linalg.norm(_rates(sums.take(best)) * weight)
+        found[row] = best
+    found[idle] = groups
+    return found
+
+
+def _told_apart(known: Rows, one: Rows, sure: float, marks: NDArray[np.bool_] | None) -> bool:
+    """Whether one has what the other lacks, beyond chance, or each has marks of its own.
+
+    If they were one, c sightings would all fall into its share s of the time with probability s^c.
+    """
+    if marks is not None:
+        ours, theirs = one.counts[marks] > 0, known.counts[marks] > 0
+        if ours.any() and theirs.any() and not (ours & theirs).any():
+            return True
+    for has, lacks in ((one, known), (known, one)):
+        at = np.nonzero((has.counts > 0) & (lacks.counts == 0))[0]
+        its, whole = np.maximum(has.times[at], 1), np.maximum(known.times[at] + one.times[at], 1)
+        if (has.counts[at] * np.log(its / whole) < -sure).any():
+            return True
+    return False
+
+
+def _rates(rows: Rows) -> Counts:
+    """The roots, so that what is done all the time does not drown the rest."""
+    return np.asarray(np.sqrt(rows.counts / np.maximum(rows.times, 1)))

@@ -1,0 +1,88 @@
+"""Workloads that declare nothing: grouped by what they were seen to do."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.discovery.world import APPGRAPHS, World, graphs, rand_index
+
+needs_corpus = pytest.mark.skipif(not APPGRAPHS.exists(), reason=f"no corpus at {APPGRAPHS}")
+
+
+def index(graph: dict[str, Any], direct: float, seed: int = 1) -> float:
+    world = World(graph, seed=seed, withheld=True, direct=direct)
+    found, truth = world.roles(), world.truth()
+    keys = [item.key for item in world.snapshot.items]
+    return rand_index([truth[key] for key in keys], found.numbers.tolist())
+
+
+@needs_corpus
+def test_roles_are_found_by_behaviour_alone() -> None:
+    """A tenth of the edges have five conversations a day: where these tell, chance does too."""
+    found = [index(graph, direct=0) for graph in graphs()]
+    assert sum(found) / len(found) >= 0.95
+
+
+def graph(edges: list[tuple[str, str, int]]) -> dict[str, Any]:
+    names = dict.fromkeys(end for edge in edges for end in edge[:2])
+    return {
+        "name": "made",
+        "workloads": [
+            {"id": name, "namespace": "made", "kind": "Deployment", "labels": {}} for name in names
+        ],
+        "edges": [
+            {"consumer": consumer, "provider": provider, "protocol": "TCP", "port": port}
+            for consumer, provider, port in edges
+        ],
+    }
+
+
+BRANCHES = graph(
+    [
+        ("front", "carts", 80),
+        ("front", "orders", 80),
+        ("carts", "carts-db", 27017),
+        ("orders", "orders-db", 27017),
+    ]
+)
+TWINS = graph(
+    [
+        ("front", "one", 80),
+        ("front", "other", 80),
+        ("one", "db", 27017),
+        ("other", "db", 27017),
+        ("front", "third", 81),
+    ]
+)
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize(("direct", "least"), [(0, 1), (1, 0.85)], ids=["services", "direct"])
+def test_branches_that_look_alike_are_told_apart(direct: float, least: float, seed: int) -> None:
+    """Each through its own database: the versions of a role are one, two branches are not."""
+    world = World(BRANCHES, seed=seed, withheld=True, direct=direct, rare=0)
+    assert rand_index(*told(world)) >= least
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_workloads_with_the_same_neighbours_are_one(seed: int) -> None:
+    world = World(TWINS, seed=seed, withheld=True, direct=0, rare=0)
+    assert rand_index(*told(world)) == 1
+
+
+def told(world: World) -> tuple[list[Any], list[int]]:
+    truth = world.truth()
+    keys = [item.key for item in world.snapshot.items]
+    return [truth[key] for key in keys], world.roles().numbers.tolist()
+
+
+def test_a_group_is_told_by_names_or_addresses() -> None:
+    for role in World(BRANCHES, withheld=True, rare=0).roles():
+        assert role.candidates[0].exact
+
+
+def test_what_comes_and_what_was_seen_does_not_depend_on_order() -> None:
+    world = World(BRANCHES, withheld=True, rare=0)
+    before = [(role.cluster, role.members) for role in world.roles()]
+    world.rows.reverse()
+    assert [(role.cluster, role.members) for role in world.roles()] == before
