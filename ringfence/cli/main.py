@@ -42,6 +42,7 @@ COMMANDS = {
     "get": ("get", "Show workspaces, their versions and policies; named filters; address sets."),
     "export": ("export", "Print scopes and workspaces as YAML."),
     "discover": ("discover", "Propose the policies that the observed flows need."),
+    "coverage": ("coverage", "Say whether what was seen of a scope is enough to decide by."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "analysis": ("analysis", "Hold versions against all that arrives; count what they say."),
     "experiment": ("experiment", "Hold a policy version against the flows of a past time."),

@@ -17,6 +17,7 @@ from ringfence.discovery.peers import Peers
 from ringfence.discovery.propose import Proposal, propose
 from ringfence.discovery.roles import roles
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
 from ringfence.model.policy import Workspace
@@ -54,6 +55,27 @@ class Discovery:
         return self.proposal.workspace
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Who lived in the time of some conversations, as last known in it, and by revision."""
+
+    snapshot: Snapshot
+    items: dict[int, Item]
+
+
+def past(seen: Records, timeline: Timeline) -> Past:
+    """What a timeline tells of conversations. It is asked here alone: it is not thread-safe."""
+    since = int(seen.column("first_ns").min(initial=np.iinfo(np.int64).max))
+    until = int(seen.column("last_ns").max(initial=0))
+    ends = [seen.column(f"{end}_revision") for end in ("first_consumer", "provider")]
+    revisions = np.unique(np.concatenate(ends)).tolist()
+    return Past(
+        # Who is gone by now has left conversations, and an address to another.
+        timeline.between(since, until + 1) if len(seen) else timeline.latest(),
+        {one: timeline.revision(RevisionId(one))[0] for one in revisions if one},
+    )
+
+
 def discover(
     seen: Records,
     timeline: Timeline,
@@ -63,16 +85,20 @@ def discover(
     wanted: Wanted = AS_USUAL,
 ) -> Discovery:
     """Propose a workspace for a scope from what was seen."""
+    return discover_in(past(seen, timeline), seen, tree, scope, name, wanted)
 
-    def item_of(revision: int) -> Item | None:
-        return timeline.revision(RevisionId(revision))[0] if revision else None
 
-    since = int(seen.column("first_ns").min(initial=np.iinfo(np.int64).max))
-    until = int(seen.column("last_ns").max(initial=0))
-    # Who is gone by now has left conversations, and an address to another.
-    snapshot = timeline.between(since, until + 1) if len(seen) else timeline.latest()
-    within = members(tree, snapshot, scope)
-    ends = Ends(snapshot, within)
+def discover_in(
+    lived: Past,
+    seen: Records,
+    tree: ScopeTree,
+    scope: ScopeName,
+    name: WorkspaceName,
+    wanted: Wanted = AS_USUAL,
+) -> Discovery:
+    """Propose a workspace for a scope from what was seen of those who lived then."""
+    snapshot, item_of = lived.snapshot, lived.items.get
+    ends = Ends(snapshot, members(tree, snapshot, scope))
     behaved = behaviour(seen.take(answered(seen)), item_of, snapshot)
     fixed = wanted.approved.clusters if wanted.approved else ()
     peers = Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, fixed), item_of)

@@ -54,6 +54,7 @@ class Decisions:
             Reason.FOREIGN: self.suspicion.foreign,
             Reason.FAN_OUT: self.suspicion.fan_out,
             Reason.LATE: self.suspicion.late,
+            Reason.TOOL: self.suspicion.tool,
             Reason.DECLARED: self.referred,
         }
         if self.outcome[edge] != Outcome.NOISE:
@@ -80,25 +81,32 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     for reason, holds in _by_themselves(observed, facts):
         rule(reason, holds)
     referred = facts.referred()
-    suspicion = suspect(observed, facts, deciding < 0, referred)
+    twins, published = facts.twins(), _published(observed)
+    suspicion = suspect(observed, facts, deciding < 0, referred | twins | published)
     seen = observed.seen
     good = seen.conversations > 0
     rule(Reason.SCAN, suspicion.scan)
     for reason, holds in _failed(observed):
         rule(reason, holds & ~good)
     rule(Reason.INTRUDER, suspicion.intruder)
-    rule(Reason.ONE_OFF, _one_off(observed) & (not suspicion.brief))
+    by_hand = _one_off(observed) | (
+        (seen.conversations == 1) & (suspicion.foreign | suspicion.tool) & ~referred & ~twins
+    )
+    rule(Reason.ONE_OFF, by_hand & (not suspicion.brief))
     for reason, holds in (
         (Reason.ALONE, suspicion.alone),
         (Reason.FAN_OUT, suspicion.fan_out),
         (Reason.BYPASS, suspicion.bypass),
         (Reason.FOREIGN, suspicion.foreign),
+        (Reason.TOOL, suspicion.tool),
         (Reason.STRANGER, suspicion.stranger),
     ):
         rule(reason, suspicion.suspicious & holds)
     few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
     few &= not suspicion.brief
     rule(Reason.DECLARED, few & referred)
+    rule(Reason.TWIN, few & twins)
+    rule(Reason.PUBLISHED, few & published)
     rule(Reason.SPREAD, few & (suspicion.supporters > 1))
     rule(Reason.FEW, few)
     rule(Reason.SEEN, np.ones(len(observed), dtype=np.bool_))
@@ -106,7 +114,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
 
 
 def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
-    allowed = (Reason.SEEN, Reason.DECLARED, Reason.SPREAD)
+    allowed = (Reason.SEEN, Reason.DECLARED, Reason.TWIN, Reason.PUBLISHED, Reason.SPREAD)
     review = (
         Reason.FEW,
         Reason.ALONE,
@@ -115,6 +123,7 @@ def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
         Reason.FOREIGN,
         Reason.LATE,
         Reason.STRANGER,
+        Reason.TOOL,
     )
     outcome = {
         reason: Outcome.ALLOW
@@ -200,6 +209,12 @@ def _failed(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
     yield Reason.DROPPED, seen.dropped > 0
     yield Reason.REFUSED, seen.refused > 0
     yield Reason.UNANSWERED, np.ones(len(observed), dtype=np.bool_)
+
+
+def _published(observed: Observed) -> Mask:
+    """What hosts outside reach where a Service lets them in."""
+    fronts = np.array([one.from_outside for one in observed.fronts], dtype=np.bool_)
+    return observed.through(fronts) & observed.peers.which(Anybody)[observed.consumer]
 
 
 def _one_off(observed: Observed) -> Mask:

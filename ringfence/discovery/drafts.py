@@ -55,15 +55,17 @@ class Drafting:
         seen = self.observed
         wanted = np.isin(self.decisions.outcome, (Outcome.ALLOW, Outcome.REVIEW))[seen.route_edge]
         # A Service's policy lets its backends be dialled straight too.
-        covered = seen.through(np.array([not one.from_outside for one in seen.fronts], dtype=bool))
-        wanted &= ~((seen.route_front == DIRECT) & covered[seen.route_edge])
+        worked = seen.by_route.conversations > 0
+        own = np.array([*(not one.from_outside for one in seen.fronts), False], dtype=bool)
+        by_service = seen.route_edge[own[seen.route_front] & worked]
+        covered = np.bincount(by_service, minlength=len(seen)) > 0
+        wanted &= worked & ~((seen.route_front == DIRECT) & covered[seen.route_edge])
         inside = np.array(
             [self.ends.inside(seen.peers[number]) for number in range(len(seen.peers))], dtype=bool
         )
         decides = inside[seen.provider] | (inside[seen.consumer] & (not self.ends.only_nodes))
         received = np.array([*map(self.ends.receives, seen.fronts), False], dtype=bool)
         wanted &= decides[seen.route_edge] | received[seen.route_front]
-        wanted &= seen.by_route.conversations > 0
         return iter(np.flatnonzero(wanted).tolist())
 
     def _draft(self, route: int) -> Draft:

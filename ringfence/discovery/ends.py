@@ -117,7 +117,7 @@ def joined(queries: Sequence[Query]) -> Query:
         operator = Operator.EQ if len(told) == 1 else Operator.IN
         compare = Compare(key, operator, told)
         made.append(And((*rest_of, compare)) if rest_of else compare)
-    everything = (*made, *others)
+    everything = sorted((*made, *others), key=str)
     return everything[0] if len(everything) == 1 else Or(tuple(everything))
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.edges import ServiceFront
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
@@ -107,6 +107,29 @@ class Facts:
             if any(key // (PORTS << 8) == number for key in keys)
         }
         return services | {str(getattr(peer, "name", ""))} - {""}
+
+    def twins(self) -> Mask:
+        """For each edge whether the same application does it in another namespace too.
+
+        The same are workloads of one name that each talk within their own namespace.
+        """
+        seen, places = self._observed, self.namespaces()
+        kinds = self._kinds()
+        consumer, provider = kinds[seen.consumer], kinds[seen.provider]
+        within = (places[seen.provider] < 0) | (places[seen.consumer] == places[seen.provider])
+        at_home = within & (places[seen.consumer] >= 0) & (seen.seen.conversations > 0)
+        first, alike = distinct(consumer, provider, seen.protocol, seen.port, at_home)
+        return np.asarray(at_home & (np.bincount(alike, minlength=len(first))[alike] > 1))
+
+    def _kinds(self) -> Numbers:
+        """For each peer a number that all roles of workloads of its name share."""
+        numbers: dict[str, int] = {}
+        found = np.arange(len(self._peers), dtype=np.int64)
+        for number, role in enumerate(self._peers.roles):
+            item = self._peers.snapshot.items[role.members.min()] if role.members else None
+            if item is not None and item.namespace and item.workload_name != item.name:
+                found[number] = numbers.setdefault(item.workload_name, number)
+        return found
 
     def namespaces(self) -> Numbers:
         """For each peer a number of its namespace, NOWHERE for those that have none."""

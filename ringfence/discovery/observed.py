@@ -77,6 +77,10 @@ class Observed:
     pair_source: Numbers
     by_source: Evidence
 
+    process_edge: Numbers
+    process: Numbers
+    """Which of the consumers' processes had each edge, as far as agents told; numbers of names."""
+
     since_ns: int
     until_ns: int
 
@@ -109,6 +113,7 @@ def observe(records: Records, peers: Peers, services: ServiceSockets) -> Observe
     first, edge = distinct(*keys)
     route_first, route = distinct(edge, rows.front, rows.front_port)
     pair_first, pair = distinct(edge, rows.consumer)
+    process_edge, process = _processes(records, edge)
     held = np.zeros(len(first), dtype=np.bool_)
     np.logical_or.at(held, edge, ~rows.is_dead(records, peers))
     consumer, provider, protocol, port = (key[first] for key in keys)
@@ -129,6 +134,8 @@ def observe(records: Records, peers: Peers, services: ServiceSockets) -> Observe
         pair_edge=edge[pair_first],
         pair_source=rows.consumer[pair_first],
         by_source=rows.evidence(pair, len(pair_first)),
+        process_edge=process_edge,
+        process=process,
         since_ns=int(rows.first_ns.min(initial=np.iinfo(np.int64).max)),
         until_ns=int(rows.last_ns.max(initial=0)),
     )
@@ -262,6 +269,18 @@ def _named(records: Records, peers: Peers, provider: Numbers) -> Numbers:
         if isinstance(host, Outside) and isinstance(name, Named):
             peers.named.setdefault(name, set()).add(host.address)
     return np.where(outside, named, provider)
+
+
+def _processes(records: Records, edge: Numbers) -> tuple[Numbers, Numbers]:
+    """The distinct pairs of an edge and a process of its consumer, where that is told."""
+    if "consumer_process" not in records.table.column_names:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    told = records.table["consumer_process"].combine_chunks().dictionary_encode()
+    names = [bool(name) for name in told.dictionary.to_pylist()]
+    which = told.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    known = np.array([*names, False], dtype=np.bool_)[which]
+    first, _ = distinct(edge[known], which[known])
+    return edge[known][first], which[known][first]
 
 
 def _fronts(

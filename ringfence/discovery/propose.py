@@ -12,6 +12,7 @@ from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.granularity import Granularity, Widening
 from ringfence.discovery.observed import Observed
+from ringfence.discovery.ports import ranges
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     Action,
@@ -22,7 +23,7 @@ from ringfence.model.policy import (
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import WITH_PORTS, PortRange, format_protocol
+from ringfence.model.protocol import WITH_PORTS, format_protocol
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,6 @@ class Proposal:
 
     workspace: Workspace
     policies: dict[int, PolicyId]
-    core: dict[int, PolicyId]
-    """By edge, of core services."""
 
 
 def propose(
@@ -51,7 +50,10 @@ def propose(
     services = core(observed, decisions, ends, scope)
     drafts = [*services, *ordinary]
     ids = _ids(drafts)
-    policies = [_policy(observed, one, said) for one, said in zip(drafts, ids, strict=True)]
+    policies = [
+        _policy(observed, one, said, granularity.ports)
+        for one, said in zip(drafts, ids, strict=True)
+    ]
     by_edge = {
         (edge, bool(draft.review)): said
         for draft, said in zip(drafts, ids, strict=True)
@@ -71,7 +73,7 @@ def propose(
         for review in (False, True)
         if (edge, review) in by_edge
     }
-    return Proposal(workspace, routes, {})
+    return Proposal(workspace, routes)
 
 
 def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, ...]:
@@ -85,14 +87,14 @@ def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, 
     return tuple(role.cluster for role in observed.peers.roles if role.cluster.name in used)
 
 
-def _policy(observed: Observed, draft: Draft, said: PolicyId) -> Policy:
-    ports = sorted(draft.ports) if draft.protocol in WITH_PORTS else []
+def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
+    ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
     return Policy(
         id=said,
         consumer=draft.consumer.end,
         provider=draft.provider.end,
         protocol=draft.protocol,
-        ports=tuple(PortRange(port, port) for port in ports),
+        ports=ports,
         action=Action.ALLOW,
         review=draft.review,
         evidence=evidence_of(observed, draft),

@@ -16,6 +16,8 @@ class Reason(StrEnum):
 
     SEEN = "seen: often enough, in several intervals"
     DECLARED = "declared: the consumer's own configuration names the provider"
+    TWIN = "twin: the same application does so in another namespace"
+    PUBLISHED = "published: from outside, through what the Service opens to the outside"
     SPREAD = "spread: several of the consumer's workloads do so"
 
     FEW = "few: fewer than three conversations, or all in one interval"

@@ -24,6 +24,8 @@ SUSPECT = 3.0
 """What novelties and failures of a source weigh before each of them is suspicious."""
 OUTRIGHT = 6.0
 """From this weight on, and with failures, a source is taken for an intruder."""
+_BEYOND_DOUBT = 10.0
+"""From this weight on it is one without failures too."""
 ODD = 2.5
 """What one novelty weighs that is suspicious alone."""
 _FAILURE = 0.7
@@ -36,6 +38,8 @@ _TELLING = 1 / 12
 _STRANGER = 1.5
 """What one node alone began weighs more, for nodes run agents and no applications; and so does
 what somebody did of whom nothing else is known."""
+_TOOL = 1.5
+"""What a process weighs that none of the consumer's usual edges are due to: a shell, say."""
 _STEADY = 24
 """In so many intervals nobody goes on by hand."""
 Weights = NDArray[np.float64]
@@ -52,6 +56,7 @@ class Suspicion:
     foreign: Mask
     late: Mask
     stranger: Mask
+    tool: Mask
     fan_out: Mask
     weight: Weights
     suspicious: Mask
@@ -92,7 +97,7 @@ class _Weighing:
         )
         self.foreign = self._foreign(facts)
         self.bypass = self._bypass(facts)
-        self.stranger = self._stranger()
+        self.stranger, self.tool = self._stranger(), self._tool()
         self.share = self._share()
         self.failed, self.tried = self._failures()
 
@@ -101,14 +106,15 @@ class _Weighing:
         supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
         alone = self.rare & (supporters <= 1)
         weight = self._weight(alone)
-        novel = self.good & alone[self.edge]
+        novel = self.good & (weight > 0)[self.edge]
         total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
-        intruder = (total >= OUTRIGHT) & (self.failed > 0) & (novelties > 2)  # noqa: PLR2004
+        outright = (total >= OUTRIGHT) & (self.failed > 0) | (total >= _BEYOND_DOUBT)
+        intruder = outright & (novelties > 2)  # noqa: PLR2004
         of_suspect = self._of(novel, total >= SUSPECT)
-        odd = alone & (weight >= ODD)
+        odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
         return Suspicion(
@@ -117,11 +123,12 @@ class _Weighing:
             bypass=alone & self.bypass,
             foreign=alone & self.foreign,
             late=alone & self.late,
+            tool=alone & self.tool,
             stranger=alone & (self.stranger | self.by_node),
-            fan_out=alone & of_suspect,
+            fan_out=of_suspect & (weight > 0),
             weight=weight,
-            suspicious=odd | (alone & of_suspect),
-            intruder=alone & self._of(novel, intruder & (not self.brief)),
+            suspicious=odd | (of_suspect & (weight > 0)),
+            intruder=(weight > 0) & self._of(novel, intruder & (not self.brief)),
             scan=self._of(self.rare[self.edge] | ~self.good, scanner) & (supporters <= 1),
             brief=self.brief,
         )
@@ -139,7 +146,7 @@ class _Weighing:
     def _weight(self, alone: Mask) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
         weight = 1.0 + self._surprise() + 1.0 * self.foreign + 1.0 * self.bypass + 0.5 * self.late
-        weight += _STRANGER * (self.by_node | self.stranger)
+        weight += _STRANGER * (self.by_node | self.stranger) + _TOOL * self.tool
         return np.where(alone & ~self.referred, weight, 0.0)
 
     def _stranger(self) -> Mask:
@@ -148,6 +155,18 @@ class _Weighing:
         known = np.zeros(count, dtype=np.bool_)
         known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
         return np.asarray(~known[seen.consumer])
+
+    def _tool(self) -> Mask:
+        """Whether only processes did it that no strong edge of the consumer is due to."""
+        seen, edge = self.observed, self.observed.process_edge
+        first, doer = distinct(seen.consumer[edge], seen.process)
+        usual = np.bincount(doer, self.strong[edge], minlength=len(first)) > 0
+        of_peer = np.bincount(
+            seen.consumer[edge], self.strong[edge], minlength=len(self.observed.peers)
+        )
+        known = np.bincount(edge, minlength=len(seen)) > 0
+        done = np.bincount(edge, usual[doer], minlength=len(seen)) > 0
+        return np.asarray(known & ~done & (of_peer[seen.consumer] > 0))
 
     def _surprise(self) -> Weights:
         """How unlikely it is that of all its like this source alone did it, as a power of ten."""

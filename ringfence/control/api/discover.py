@@ -1,15 +1,15 @@
 """Policies proposed from what was seen."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.discover import discover
-from ringfence.control.discovered import answer, wanted_of
+from ringfence.control.discover import AS_USUAL, Discovery, Wanted, discover_in, past
+from ringfence.control.discovered import answer, coverage_of, wanted_of
 from ringfence.control.errors import NotFoundError
 from ringfence.control.observed import observed
 from ringfence.control.policies import load_tree
@@ -20,6 +20,9 @@ from ringfence.model.ids import ScopeName, WorkspaceName
 router = APIRouter(tags=["discovery"])
 
 
+Level = Annotated[int, Field(ge=1, le=5)]
+
+
 class DiscoverRequest(BaseModel):
     """Where and when to look; the scope names the workspace too."""
 
@@ -27,11 +30,13 @@ class DiscoverRequest(BaseModel):
     since: str = "1h"
     until: str | None = None
     boundary: Boundary = Boundary.FINE
-    ports: int = Field(default=2, ge=1, le=5)
-    compress: int = Field(default=3, ge=1, le=5)
-    exclude: str | None = Field(default=None, description="A filter over workloads.")
-    approved: str | None = Field(default=None, description="A workspace in YAML.")
-    every_edge: bool = Field(default=False, description="Whether to tell of every observed edge.")
+    ports: Level = 2
+    compress: Level = 3
+    exclude: Annotated[str | None, Field(description="A filter over workloads.")] = None
+    approved: Annotated[str | None, Field(description="A workspace in YAML.")] = None
+    every_edge: Annotated[bool, Field(description="Whether to tell of every observed edge.")] = (
+        False
+    )
 
 
 class NoiseView(BaseModel):
@@ -60,23 +65,68 @@ class DiscoverResponse(BaseModel):
     report: dict[str, Any] | None = Field(description="As `ringfence discover -o json` has it.")
 
 
+class CoverageResponse(BaseModel):
+    """What was seen of a scope's workloads, and estimates of what was not; shares are from 0 to 1.
+
+    `would_block`: of the conversations of the last fifth of the time, those that a discovery from
+    what came before would have blocked.
+    """
+
+    workloads: int = Field(description="Roles.")
+    observed_a_day: int
+    silent: int
+    share: float = Field(description="Of the workloads, those observed for a day.")
+    span_seconds: int
+    edges: int
+    allowed: int
+    unseen_edges: float
+    unseen_next_conversation: float
+    would_block: float
+    sentences: list[str]
+
+
 @router.post("/discover")
 async def propose_policies(
     request: DiscoverRequest, services: ServicesDep, principal: PrincipalDep
 ) -> DiscoverResponse:
     """Propose the least set of policies that what was seen needs. Changes nothing."""
-    window = read_window(services, request.since, request.until or "0s")
-    async with services.database.read() as connection:
-        tree = await load_tree(connection, principal.tenant)
-    if ScopeName(request.scope) not in tree:
-        raise NotFoundError(f"there is no scope {request.scope!r}; see `ringfence scopes list`")
-    name, scope = WorkspaceName(request.scope), ScopeName(request.scope)
-    tenant, flow_store = principal.tenant, services.flow_store
-    seen = await observed(flow_store, tenant, window["since"], window["until"])
-    timeline = services.inventory.timeline
     how = wanted_of(
         request.boundary, request.ports, request.compress, request.exclude, request.approved
     )
-    found = await asyncio.to_thread(discover, seen, timeline, tree, scope, name, how)
+    found = await _found(request.scope, request.since, request.until, services, principal, how)
     told = answer(found, (), how.approved, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)
+
+
+@router.get("/coverage")
+async def tell_coverage(
+    services: ServicesDep,
+    principal: PrincipalDep,
+    scope: str,
+    since: str = "24h",
+    until: str | None = None,
+) -> CoverageResponse:
+    """How much of what a scope needs was seen: whether a discovery of that time can be trusted."""
+    found = await _found(scope, since, until, services, principal, AS_USUAL)
+    sentences = list(found.coverage.sentences())
+    return CoverageResponse.model_validate({**coverage_of(found), "sentences": sentences})
+
+
+async def _found(
+    scope: str,
+    since: str,
+    until: str | None,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    how: Wanted,
+) -> Discovery:
+    window = read_window(services, since, until or "0s")
+    async with services.database.read() as connection:
+        tree = await load_tree(connection, principal.tenant)
+    name = ScopeName(scope)
+    if name not in tree:
+        raise NotFoundError(f"there is no scope {scope!r}; see `ringfence scopes list`")
+    flow_store, tenant = services.flow_store, principal.tenant
+    seen = await observed(flow_store, tenant, window["since"], window["until"])
+    lived = past(seen, services.inventory.timeline)
+    return await asyncio.to_thread(discover_in, lived, seen, tree, name, WorkspaceName(name), how)
