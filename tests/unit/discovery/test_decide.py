@@ -14,6 +14,8 @@ from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import style
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
 from ringfence.control.discover import Discovery, Wanted, discover
+from ringfence.control.discovered import coverage_of
+from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind, changes
 from ringfence.discovery.granularity import Granularity
@@ -103,3 +105,17 @@ def test_the_report_tells_of_every_route(files: tuple[Path, Path]) -> None:
     ids = {policy["id"] for policy in told["workspace"]["policies"]}
     assert {one["policy"] for one in allowed if one["policy"]} <= ids
     assert told["coverage"]["workloads"] > 0
+
+
+def test_a_short_time_gives_no_estimate_of_what_was_not_seen(
+    seen: tuple[Records, Timeline],
+) -> None:
+    records, timeline = seen
+    first = records.column("first_ns")
+    brief = records.take(np.flatnonzero(first < first.min() + 2 * SLOT_NS))
+    assert len(brief)
+    told = coverage_of(found((brief, timeline)))
+    assert told["unseen_edges"] is None
+    (said,) = (one for one in found((brief, timeline)).coverage.sentences() if "seen yet" in one)
+    assert said.startswith("the time is too short")
+    assert 0 <= coverage_of(found(seen))["unseen_edges"] < 1
