@@ -8,6 +8,7 @@ import pytest
 
 from bench.discovery.files import write
 from bench.discovery.proposed import ALL, TREE
+from bench.discovery.score import score_workspace
 from bench.discovery.simulate import simulate
 from bench.discovery.style import style
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
@@ -23,6 +24,8 @@ from ringfence.model.ids import Version, WorkspaceName
 from tests.unit.discovery.test_simulation import shop
 
 SEEDS = range(1, 6)
+NODES_THAT_SCAN = 10
+"""Of this simulation several nodes are sources, and come to the same ends."""
 
 
 @pytest.mark.parametrize("how", ["plain", "bare", "coarse"])
@@ -54,3 +57,13 @@ def test_an_allowed_edge_is_covered_by_policies(how: str, tmp_path: Path) -> Non
 def keys(observed: Observed, chosen: np.ndarray) -> set[tuple[int, ...]]:
     columns = observed.consumer, observed.provider, observed.protocol, observed.port
     return set(zip(*(column[chosen].tolist() for column in columns), strict=True))
+
+
+@pytest.mark.parametrize("seed", [NODES_THAT_SCAN, *SEEDS])
+def test_what_intruders_and_scanners_do_is_not_allowed(seed: int, tmp_path: Path) -> None:
+    simulation = simulate(shop(), seed, style("plain"))
+    inventory, flows = write(simulation, tmp_path)
+    timeline = recorded_inventory(inventory).timeline
+    found = discover(recorded_flows(flows, timeline), timeline, TREE, ALL, WorkspaceName(ALL))
+    scores, notes = score_workspace(simulation, found.workspace)
+    assert not scores.intruders, notes
