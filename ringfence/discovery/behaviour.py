@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address
 from ringfence.model.workload import Item, ItemKind
 
 SLOT_NS = 300 * 10**9
@@ -153,6 +154,10 @@ class PeerNumbers:
         return self._positions[revision]
 
     def _number(self, address: bytes) -> int:
+        # Nodes seldom change addresses, but their agents may tell of them after the first flows.
+        holder = self._snapshot.at(Address(address))
+        if holder != NOWHERE and self._snapshot.items[holder].kind is ItemKind.NODE:
+            return holder
         return len(self._snapshot.items) + self._addresses.setdefault(address, len(self._addresses))
 
 

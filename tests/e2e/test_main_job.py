@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.lab.config import LabConfig
-from ringfence.lab.shop.manifests import calls, services
+from ringfence.lab.shop.manifests import calls
 from ringfence.lab.shop.program import SCAN_TIMEOUT
 from tests.e2e.cluster import Lab, ringfence, run, until
 
@@ -209,25 +209,30 @@ def test_discovery_proposes_what_the_shop_needs(installed: Lab, folder: Path) ->
     def workspace(name: str) -> str:
         return ringfence("discover", name, "--since", "10m")
 
-    needed = {f"{consumer}-to-{provider}" for consumer, provider in calls(CONFIG.external.address)}
-
-    def all_seen() -> bool:
-        proposed = workspace("sock-shop")
-        return all(f"id: {policy}\n" in proposed for policy in needed)
-
-    until("each of the shop's calls is reported", all_seen, FLOW_SECONDS)
+    needed = calls(CONFIG.external.address)
+    until("each of the shop's calls is reported", lambda: needed <= {*proposed()}, FLOW_SECONDS)
     for name in ("sock-shop", "nodes"):
         (folder / f"{name}.yaml").write_text(workspace(name))
     assert run("diff", "-f", str(folder)).returncode == 2
     ringfence("apply", "-f", str(folder))
     ringfence("diff", "-f", str(folder))  # no difference is left
+    allowed = proposed()
+    assert {*allowed} == needed | {("outside", "front-end")}
     policies = answer("get", "policies", "sock-shop")
     assert all(row["action"] == "ALLOW" for row in policies)
-    beside = {row["id"] for row in policies} - needed
-    probes = {policy for policy in beside if policy.startswith("probes-to-")}
-    assert len(probes) == len(services(CONFIG.external.address))
-    dns = {"sock-shop-to-kube-dns-udp", "sock-shop-to-kube-dns-tcp"}
-    assert beside - probes <= {"any-to-front-end", *dns}
+    core = {row["id"] for row in policies} - {*allowed.values()}
+    assert {"dns", "dns-tcp"} <= core
+    assert all(policy.startswith("probes") for policy in core - {"dns", "dns-tcp"})
+
+
+def proposed() -> dict[tuple[str, str], str]:
+    """For each consumer and provider that discovery would let the shop have, the policy."""
+    found = answer("discover", "sock-shop", "--since", "10m")["proposals"]
+    return {
+        (one["consumer"], one["provider"]): one["policy"]
+        for one in found
+        if one["outcome"] == "ALLOW" and one["policy"]
+    }
 
 
 def test_analysis_tells_the_intruder_from_the_shop(installed: Lab) -> None:
@@ -317,7 +322,8 @@ def test_the_intruder_is_rejected_and_reported(installed: Lab, enforced: float) 
 def test_why_names_the_policy_at_both_ends(installed: Lab) -> None:
     allowed = answer("why", "sock-shop/front-end", "sock-shop/carts", "80")
     ends = {end["role"]: end for end in allowed["connections"][0]["ends"]}
-    assert {end["deciding"]["policy"] for end in ends.values()} == {"front-end-to-carts"}
+    policy = proposed()["front-end", "carts"]
+    assert {end["deciding"]["policy"] for end in ends.values()} == {policy}
     done = run("why", "sock-shop/intruder", "sock-shop/user-db", "27017")
     assert done.returncode == 2
     assert "catch-all" in done.stdout
