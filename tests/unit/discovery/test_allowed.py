@@ -43,7 +43,7 @@ def test_an_allowed_edge_is_covered_by_policies(how: str, tmp_path: Path) -> Non
                 History(timeline, Resolutions()),
                 found.observed.until_ns + 1,
                 JudgedBy(TREE, ((found.workspace, Version(1)),)),
-                ALL,
+                WorkspaceName(ALL),
             )
         )
         peers = found.observed.peers
