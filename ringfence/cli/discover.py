@@ -1,5 +1,6 @@
 """`ringfence discover`: the policies that the observed flows need, as a file to review."""
 
+import time
 from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
@@ -154,7 +155,9 @@ def _of_files(
     found = propose(seen, held.timeline, tree, scope, WorkspaceName(scope), how)
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else tree.preorder()
-    return scope, answer(found, beside, how.approved, every_edge=asked["every_edge"])
+    return scope, answer(
+        found, beside, how.approved, time.time_ns(), every_edge=asked["every_edge"]
+    )
 
 
 def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:

@@ -37,9 +37,15 @@ def wanted_of(
 
 
 def answer(
-    found: Discovery, beside: Sequence[Scope], approved: Workspace | None, *, every_edge: bool
+    found: Discovery,
+    beside: Sequence[Scope],
+    approved: Workspace | None,
+    now_ns: int,
+    *,
+    every_edge: bool,
 ) -> dict[str, Any]:
-    """A proposal in YAML, with these scopes, and what to tell of it."""
+    """A proposal in YAML, with these scopes, and what to tell of it beside what is approved."""
+    differing = changes(approved, found.workspace, now_ns) if approved else ()
     return {
         "documents": format_documents(Documents(tuple(beside), (found.workspace,))),
         "summary": {
@@ -49,7 +55,7 @@ def answer(
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)
             ],
-            "changes": list(map(str, changes(approved, found.workspace))) if approved else [],
+            "changes": list(map(str, differing)),
             "warnings": list(found.coverage.sentences()),
         },
         "report": report(found) if every_edge else None,

@@ -1,12 +1,14 @@
 """What enforcing a version would block of the traffic that passes now, and the least to add."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ringfence.control.analysis import History, Judged, judge
+from ringfence.control.analysis import History, judge
+from ringfence.control.deciding import NOBODY, Deciding
 from ringfence.control.judged import JudgedBy
 from ringfence.discovery.edges import Edge, Peer, edges
 from ringfence.discovery.least import LeastPolicies
@@ -14,7 +16,7 @@ from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, Version
 from ringfence.model.policy import Action, Policy, Workspace
-from ringfence.model.verdict import Decision
+from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item
 
 MOST_BLOCKED = 1000
@@ -60,17 +62,17 @@ async def what_if(
     workspace, _ = made
     judged = await judge(passing, history, until_ns, judged_by, workspace.name)
     kept = judged.in_view & ~judged.allowed
-    blocked, denied = passing.take(kept), _denials(judged, np.flatnonzero(kept).tolist())
+    blocked = passing.take(kept)
     snapshot = history.timeline.latest()
     members = judged_by.within(snapshot, workspace.name)
     sockets = ServiceSockets(snapshot)
 
-    def found(rows: Sequence[int]) -> list[Edge]:
-        return edges(blocked.take(np.array(rows, np.intp)), _items(history.timeline), sockets)
+    def found(rows: NDArray[np.intp]) -> list[Edge]:
+        return edges(blocked.take(rows), _items(history.timeline), sockets)
 
     def propose() -> tuple[list[Edge], LeastPolicies, dict[_Key, Policy]]:
         least = LeastPolicies(snapshot, workspace, members)
-        every = sorted(found(range(len(blocked))), key=_by_weight)
+        every = sorted(found(np.arange(len(blocked))), key=_by_weight)
         return every, least, {_key(edge): least.of(edge) for edge in every[:MOST_BLOCKED]}
 
     every, least, policies = await asyncio.to_thread(propose)
@@ -78,16 +80,15 @@ async def what_if(
     others = (one for one in judged_by.workspaces if one[0].name != workspace.name)
     amended = replace(judged_by, workspaces=(*others, (added, made[1])))
     after = await judge(blocked, history, until_ns, amended, workspace.name)
-    still = _denials(after, range(len(blocked)))
-    groups: dict[tuple[Denials, Denials], list[int]] = {}
-    for row, pair in enumerate(zip(denied, still, strict=True)):
-        groups.setdefault(pair, []).append(row)
 
     def tell() -> list[Blocked]:
+        before, denied = _denials(judged.deciding, np.flatnonzero(kept))
+        then, still = _denials(after.deciding, np.arange(len(blocked)))
+        groups, which = np.unique(np.stack([denied, still], axis=1), axis=0, return_inverse=True)
         return [
-            Blocked(edge, before, policies[_key(edge)], then)
-            for (before, then), rows in groups.items()
-            for edge in found(rows)
+            Blocked(edge, before[first], policies[_key(edge)], then[last])
+            for number, (first, last) in enumerate(groups.tolist())
+            for edge in found(np.flatnonzero(which.reshape(-1) == number))
             if _key(edge) in policies
         ]
 
@@ -105,14 +106,17 @@ def _distinct(policies: Iterable[Policy]) -> list[Policy]:
     return list({policy.id: policy for policy in policies}.values())
 
 
-def _denials(judged: Judged, rows: Iterable[int]) -> list[Denials]:
-    """The rules that deny each of these connections, none where it is allowed."""
-    return [
-        tuple(
-            dict.fromkeys(one for one in judged.deciding[row].values() if one.action is Action.DENY)
-        )
-        for row in rows
-    ]
+def _denials(deciding: Deciding, rows: NDArray[np.intp]) -> tuple[list[Denials], NDArray[np.intp]]:
+    """The distinct sets of rules that deny, none where all is allowed, and which each row has."""
+    numbers = np.stack([deciding.numbers[role][rows] for role in EndRole], axis=1)
+    decided, which = np.unique(numbers, axis=0, return_inverse=True)
+    known: dict[Denials, int] = {}
+    codes = []
+    for some in decided.tolist():
+        rules = [deciding.rules[at] for at in some if at != NOBODY]
+        denies = tuple(dict.fromkeys(one for one in rules if one.action is Action.DENY))
+        codes.append(known.setdefault(denies, len(known)))
+    return list(known), np.array(codes, np.intp)[which.reshape(-1)]
 
 
 def _items(timeline: Timeline) -> Callable[[int], Item | None]:

@@ -8,7 +8,7 @@ import numpy as np
 from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS, Decisions
 from ringfence.discovery.ends import Ends
-from ringfence.discovery.observed import Observed
+from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.reasons import Outcome
 from ringfence.model.words import counted
 
@@ -24,7 +24,7 @@ _HELD_OUT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of a scope's workloads and edges, from what was seen of them.
+    """Of a scope's workloads and the edges that one of them is an end of, from what was seen.
 
     `unseen_edges` estimates the share of all edges that was not seen, None where the time or the
     number of intervals that records tell apart is too small for that; `unseen_next` that of the
@@ -77,7 +77,9 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
     inside = [number for number in range(len(peers.roles)) if ends.inside(peers[number])]
     first, last = _spans(observed)
     spans = np.maximum(last - first, 0)[inside]
-    kept = decisions.outcome != Outcome.NOISE
+    within = _within(observed, ends)
+    kept = within & (decisions.outcome != Outcome.NOISE)
+    allowed = within & (decisions.outcome == Outcome.ALLOW)
     total = int(seen.conversations[kept].sum())
     single = int((seen.conversations[kept] == 1).sum())
     edges = int(kept.sum())
@@ -87,11 +89,21 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
         silent=int((last[inside] == 0).sum()),
         span_ns=max(observed.until_ns - observed.since_ns, 0),
         edges=edges,
-        decided=int((decisions.outcome == Outcome.ALLOW).sum()),
+        decided=int(allowed.sum()),
         unseen_edges=_unseen(seen.intervals[kept]),
         unseen_next=single / total if total else 1.0,  # Good and Turing's estimate
-        would_block=_held_out(observed, decisions),
+        would_block=_held_out(observed, allowed),
     )
+
+
+def _within(observed: Observed, ends: Ends) -> Mask:
+    """Whether the workspace decides over an end of each edge, or takes in what it is part of."""
+    peers = observed.peers
+    inside = np.array([ends.inside(peers[number]) for number in range(len(peers))], dtype=bool)
+    received = np.array([*map(ends.receives, observed.fronts), False], dtype=bool)
+    found = inside[observed.consumer] | inside[observed.provider]
+    found[observed.route_edge[received[observed.route_front]]] = True
+    return np.asarray(found)
 
 
 def _unseen(intervals: Numbers) -> float | None:
@@ -114,10 +126,9 @@ def _spans(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
     return np.where(last > 0, first, 0), last
 
 
-def _held_out(observed: Observed, decisions: Decisions) -> float:
+def _held_out(observed: Observed, allowed: Mask) -> float:
     """The share of the last part's allowed conversations on edges that were not known before."""
     seen = observed.seen
-    allowed = decisions.outcome == Outcome.ALLOW
     known = (observed.early.conversations >= ENOUGH_CONVERSATIONS) & (
         observed.early.intervals >= ENOUGH_INTERVALS
     )

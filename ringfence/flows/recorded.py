@@ -5,6 +5,7 @@ end is, the inventory says. What a column tells that is absent or null is not kn
 held against a conversation for it. Files may be broken or hostile.
 """
 
+from collections import Counter
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -55,6 +56,11 @@ _PORTS = ("port", "dialled_port")
 OPTIONAL = ("connection", *_WORDS, *_PIDS, "disposition", *COUNTS, *_RTT)
 """The columns that are used where they are there."""
 _MOST_PORT, _MOST_PID, _MOST_COUNT = 2**16 - 1, 2**32 - 1, 2**53
+MOST_ROWS = 4_000_000
+"""Of one file: what they take in memory does not depend on how well the file is compressed."""
+MOST_BYTES = 2 << 30
+"""Of a Parquet file's columns that matter, once they are out of it."""
+_BATCH = 4096
 _ENDS = {
     "first_consumer": "consumer_address",
     "provider": "provider_address",
@@ -103,9 +109,7 @@ def _table(source: BinaryIO, file_name: str) -> pa.Table:
     wanted = {*REQUIRED, *OPTIONAL}
     try:
         if begins == b"PAR1":
-            file = pa.parquet.ParquetFile(source)
-            names = [name for name in file.schema_arrow.names if name in wanted]
-            return file.read(columns=names)
+            return _parquet(pa.parquet.ParquetFile(source), wanted, file_name)
         if begins[:1] == b"{":
             table = pa.json.read_json(source)
         else:
@@ -118,7 +122,49 @@ def _table(source: BinaryIO, file_name: str) -> pa.Table:
         raise InputError(
             f"{file_name}: neither Parquet, CSV nor JSON lines that is whole: {said}"
         ) from error
-    return table.select([name for name in table.schema.names if name in wanted])
+    _bound(len(table), file_name)
+    return table.select(_chosen(table.schema, wanted, file_name))
+
+
+def _parquet(file: pa.parquet.ParquetFile, wanted: set[str], file_name: str) -> pa.Table:
+    """A small file may unfold to a great many rows or to long texts, so parts are weighed."""
+    _bound(file.metadata.num_rows, file_name)
+    names = _chosen(file.schema_arrow, wanted, file_name)
+    parts, size = [], 0
+    for part in file.iter_batches(_BATCH, columns=names):
+        parts.append(part)
+        size += sum(map(_weight, part.columns))
+        if size > MOST_BYTES:
+            raise _too_much(f"over {MOST_BYTES >> 20} MiB of values", file_name)
+    schema = pa.schema([file.schema_arrow.field(name) for name in names])
+    return pa.Table.from_batches(parts, parts[0].schema if parts else schema)
+
+
+def _weight(column: pa.Array) -> int:
+    """How many bytes a column takes without being encoded."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    texts = column.dictionary
+    lengths = pc.binary_length(texts) if pa.types.is_string(texts.type) else pa.nulls(len(texts))
+    return int(column.indices.nbytes) + (pc.sum(lengths.take(column.indices)).as_py() or 0)
+
+
+def _chosen(schema: pa.Schema, wanted: set[str], file_name: str) -> list[str]:
+    """The columns that matter, each of which may be there once."""
+    names = [name for name in schema.names if name in wanted]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{file_name}: there are {count} columns {name}; leave one")
+    return names
+
+
+def _bound(rows: int, file_name: str) -> None:
+    if rows > MOST_ROWS:
+        raise _too_much(f"{rows:,} rows, over {MOST_ROWS:,}", file_name)
+
+
+def _too_much(what: str, file_name: str) -> InputError:
+    return InputError(f"{file_name}: {what}: export a shorter time, or fewer flows with --filter")
 
 
 def _plain(table: pa.Table) -> pa.Table:

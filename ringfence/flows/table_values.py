@@ -75,7 +75,7 @@ class TableValues:
             if pa.types.is_timestamp(column.type):
                 column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
             elif _is_text(column.type):
-                column = column.cast(pa.string()).cast(_TIME).cast(pa.int64())
+                column = _read_times(column.cast(pa.string()))
             told = np.asarray(column.cast(pa.int64()))
         except pa.ArrowException as error:
             raise InputError(f"{self._file}: column {name}: expected times: {error}") from error
@@ -127,6 +127,15 @@ class TableValues:
 
     def _wrong(self, name: str, expected: str, found: pa.DataType) -> InputError:
         return InputError(f"{self._file}: column {name}: expected {expected}, found {found}")
+
+
+def _read_times(texts: pa.StringArray) -> pa.Int64Array:
+    """RFC 3339, or epoch ns in digits: of CSV all times are texts."""
+    numbered = pc.match_substring_regex(texts, "^[0-9]+$")
+    if not pc.any(numbered).as_py():
+        return texts.cast(_TIME).cast(pa.int64())
+    told = pc.if_else(numbered, pa.scalar(None, pa.string()), texts).cast(_TIME).cast(pa.int64())
+    return pc.coalesce(told, pc.if_else(numbered, texts, None).cast(pa.int64()))
 
 
 def _is_text(kind: pa.DataType) -> bool:

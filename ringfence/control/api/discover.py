@@ -96,7 +96,8 @@ async def propose_policies(
         request.boundary, request.ports, request.compress, request.exclude, request.approved
     )
     found = await _found(request.scope, request.since, request.until, services, principal, how)
-    told = answer(found, (), how.approved, every_edge=request.every_edge)
+    now_ns = services.clock()
+    told = answer(found, (), how.approved, now_ns, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)
 
 

@@ -14,6 +14,11 @@ apiVersion: ringfence.io/v1alpha1
 kind: Scope
 metadata: {name: all}
 spec: {query: everything}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata: {name: silent}
+spec: {parent: all, query: 'name = "user-db-1"'}
 """
 
 
@@ -43,6 +48,27 @@ async def test_a_scopes_coverage_is_told_by_api_and_command(world: World) -> Non
     assert lines[0] == f"0 of {told['workloads']} workloads observed for a day or more"
     assert lines[1] == "1 edge seen, 1 of them enough to be allowed"
     assert lines[2:] == told["sentences"]
+
+
+async def test_what_others_do_is_not_taken_for_a_silent_scopes_own(world: World) -> None:
+    await apply(world, SCOPES)
+    await publish(await world.enrol("connector", "c"), ITEMS)
+    at: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
+    for agent in through_service(at):
+        await report(await world.enrol("agent", agent.node), agent, agent.node)
+
+    told = await world.ok("GET", "/coverage", params={"scope": "silent"})
+    assert (told["workloads"], told["silent"]) == (1, 1)
+    counts = ("edges", "allowed", "unseen_edges", "unseen_next_conversation", "would_block")
+    assert [told[name] for name in counts] == [0, 0, None, 1, 0]
+    code, _, said = await world.run("discover", "silent", "--since", "10m")
+    assert (code, "warning: no connection was observed" in said) == (2, True), said
+    assert (await world.run("discover", "all", "--since", "10m"))[0] == 0
+
+    await world.ok("POST", "/promotions/silent/criteria", json={"observe_seconds": 0})
+    answer = await world.http.post("/api/v1/promotions/silent/promote", json={})
+    assert answer.status_code == 409, answer.text
+    assert "nothing was seen of scope silent" in answer.json()["detail"]
 
 
 async def test_coverage_of_no_scope_is_refused(world: World) -> None:

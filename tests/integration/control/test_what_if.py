@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ringfence.cli.main import FOUND, OK, USAGE
+from ringfence.control.deciding import Deciding
 from ringfence.model.flow import Observer
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
@@ -97,6 +98,19 @@ async def test_what_is_accepted_passes_and_what_else_denies_is_said(shop: World)
     assert len(await blocked(shop, version=1)) == 4
     late = await shop.http.post("/api/v1/what-if/accept", json=body)
     assert (late.status_code, "p2 is the latest by now" in late.text) == (409, True)
+
+
+async def test_what_denies_is_not_asked_row_by_row(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = await blocked(shop)
+
+    def row(self: Deciding, at: int) -> None:
+        raise AssertionError(at)
+
+    monkeypatch.setattr(Deciding, "__getitem__", row)
+    assert await blocked(shop) == told
+    assert len(told) == 4
 
 
 async def test_the_command_accepts_some(shop: World) -> None:

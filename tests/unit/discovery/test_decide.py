@@ -23,8 +23,12 @@ from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
-from ringfence.model.ids import WorkspaceName
+from ringfence.model.icmp import IcmpType
+from ringfence.model.ids import PolicyId, WorkspaceName
 from ringfence.model.keys import parse_filter
+from ringfence.model.policy import Action, CatchAll, FilterEnd, OutsideEnd, Policy, Workspace
+from ringfence.model.protocol import ICMP, TCP, PortRange
+from ringfence.model.query import Everything
 from tests.unit.discovery.test_simulation import shop
 
 
@@ -86,16 +90,48 @@ def test_excluded_workloads_are_proposed_nothing(seen: tuple[Records, Timeline])
     assert not any("carts" in policy.id.split("-to-") for policy in told.workspace.policies)
 
 
+NOW = 1_900_000_000 * 10**9
+
+
+def differing(approved: Workspace, proposed: Workspace) -> list[tuple[ChangeKind, str]]:
+    return [(one.kind, one.policy.id) for one in changes(approved, proposed, NOW)]
+
+
 def test_a_second_run_differs_by_what_is_new(seen: tuple[Records, Timeline]) -> None:
     approved = found(seen).workspace
-    assert list(changes(approved, found(seen, Wanted(approved=approved)).workspace)) == []
+    assert differing(approved, found(seen, Wanted(approved=approved)).workspace) == []
     policies = approved.policies
     (gone, *rest) = (one for one in policies if one.ports and not one.review)
-    less = replace(approved, policies=tuple(rest))
-    (added,) = changes(less, replace(approved, policies=(gone, *rest)))
-    assert (added.kind, added.policy.id) == (ChangeKind.ADDED, gone.id)
-    (unused,) = changes(replace(approved, policies=(gone, *rest)), less)
-    assert (unused.kind, unused.policy.id) == (ChangeKind.UNUSED, gone.id)
+    less, more = (replace(approved, policies=one) for one in (tuple(rest), (gone, *rest)))
+    assert differing(less, more) == [(ChangeKind.ADDED, gone.id)]
+    assert differing(more, less) == [(ChangeKind.UNUSED, gone.id)]
+
+
+def workspace(*policies: Policy) -> Workspace:
+    catch_all = CatchAll(Action.DENY, Action.DENY)
+    return Workspace(WorkspaceName(ALL), ALL, True, catch_all, (), policies)
+
+
+def test_agreed_is_what_an_allow_policy_lets_pass_now() -> None:
+    ends = FilterEnd(Everything()), OutsideEnd()
+    ports = PortRange(80, 80), PortRange(443, 443)
+    both = Policy(PolicyId("both"), *ends, TCP, ports, Action.ALLOW)
+    one, other = (replace(both, id=PolicyId(f"only-{port}"), ports=(port,)) for port in ports)
+    added, wider = [(ChangeKind.ADDED, "both")], [(ChangeKind.GENERALISED, "both")]
+    for no in ({"review": "look"}, {"action": Action.DENY}, {"expires_ns": NOW}):
+        assert differing(workspace(replace(both, **no)), workspace(both)) == added, no
+    assert differing(workspace(replace(both, expires_ns=NOW + 1)), workspace(both)) == []
+    assert differing(workspace(one, other), workspace(both)) == []
+    assert differing(workspace(other, one), workspace(both)) == []
+    assert differing(workspace(both), workspace(one, other)) == []
+    assert differing(workspace(one), workspace(both)) == wider
+    assert differing(workspace(both), workspace(replace(both, ports=()))) == wider
+    assert differing(workspace(replace(one, ports=()), other), workspace(both)) == []
+    ping = Policy(PolicyId("ping"), *ends, ICMP, (), Action.ALLOW, icmp=(IcmpType(8, None),))
+    every = replace(ping, id=PolicyId("every"), icmp=())
+    assert set(differing(workspace(ping), workspace(every))) == {
+        (ChangeKind.ADDED, "every"), (ChangeKind.UNUSED, "ping"),
+    }  # fmt: skip
 
 
 def test_the_report_tells_of_every_route(files: tuple[Path, Path]) -> None:

@@ -10,9 +10,10 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from ringfence.flows import recorded
 from ringfence.flows.connections import Records
 from ringfence.flows.formats import FORMATS
-from ringfence.flows.recorded import OPTIONAL, REQUIRED, dispositions, read_flows
+from ringfence.flows.recorded import MOST_ROWS, OPTIONAL, REQUIRED, dispositions, read_flows
 from ringfence.inventory.recorded import read_inventory
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import parse_address
@@ -211,6 +212,64 @@ def test_a_column_of_another_kind_is_refused(name: str) -> None:
         InputError, match=rf"^flows\.parquet: column {name}: expected .* found list"
     ):
         read(table.set_column(at, name, pa.array([[1]])))
+
+
+def written_csv(table: pa.Table) -> io.BytesIO:
+    sink = io.BytesIO()
+    pa.csv.write_csv(table, sink)
+    sink.seek(0)
+    return sink
+
+
+def test_times_are_epoch_ns_in_every_form() -> None:
+    numbered = rows({"first": str(NOON), "last": str(NOON + 1)}, {})
+    for seen in (
+        read(numbered),
+        read_flows(written_csv(numbered), "flows.csv", timeline()),
+    ):
+        assert seen.column("first_ns").tolist() == [NOON] * 2
+        assert seen.column("last_ns").tolist() == [NOON + 1, NOON + 10**9 + 1]
+    every = rows({"first": str(NOON), "last": str(NOON + 1)})
+    assert read_flows(written_csv(every), "f", timeline()).column("last_ns").tolist() == [NOON + 1]
+    with pytest.raises(InputError, match=r"^flows\.parquet: column last: expected times"):
+        read(rows({"last": "9" * 19}))
+
+
+@pytest.mark.parametrize("name", ["first", "port", "method", "consumer_pid"])
+def test_a_column_that_stands_twice_is_refused(name: str) -> None:
+    table = rows({"method": "syn", "consumer_pid": 7})
+    twice = table.append_column(name, table[name])
+    said = rf"^f: there are 2 columns {name}; leave one$"
+    with pytest.raises(InputError, match=said):
+        read_flows(written_csv(twice), "f", timeline())
+    sink = io.BytesIO()
+    pa.parquet.write_table(twice, sink)
+    with pytest.raises(InputError, match=said):
+        read_flows(io.BytesIO(sink.getvalue()), "f", timeline())
+
+
+def test_a_small_file_of_a_great_many_rows_is_refused_unread() -> None:
+    same = rows().take(pa.array(np.zeros(MOST_ROWS + 1, np.int32)))
+    sink = io.BytesIO()
+    pa.parquet.write_table(same, sink)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(InputError, match=r"^f: 4,000,001 rows, over 4,000,000: export a shorter"):
+        read_flows(io.BytesIO(sink.getvalue()), "f", timeline())
+    assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_small_file_of_long_texts_is_refused_on_the_way(
+    encoded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "MOST_BYTES", 8 << 20)
+    table = rows(*[{"method": "x" * (1 << 20)}] * 9)
+    if encoded:
+        at = table.schema.get_field_index("method")
+        table = table.set_column(at, "method", table["method"].dictionary_encode())
+    with pytest.raises(InputError, match=r"^flows.parquet: over 8 MiB of values: export a shorter"):
+        read(table)
+    assert len(read(table.slice(0, 7))) == 7
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 40, -1])

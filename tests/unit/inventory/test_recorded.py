@@ -100,3 +100,26 @@ def test_what_is_wrong_is_told_with_its_place(old: str, new: str, said: str) -> 
 def test_hostile_texts_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"^x\.yaml: "):
         read_inventory(text, "x.yaml")
+
+
+PODS = "- {{kind: pod, name: a, addresses: &a [{}]}}\n"
+MORE = "- {{kind: pod, name: p{}, addresses: *a}}\n"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "pods"),
+    [("10.0.0.1, " * 1000, 600), ("1" * 60_000, 1000), ("[10.0.0.1], " * 300, 1000)],
+)
+def test_aliases_that_multiply_are_refused(addresses: str, pods: int) -> None:
+    text = PODS.format(addresses) + "".join(map(MORE.format, range(pods)))
+    with pytest.raises(InputError, match=r"x\.yaml: .*aliases that stand for over 500,000 values"):
+        read_inventory(text, "x.yaml")
+
+
+def test_aliases_of_aliases_count_as_all_that_they_stand_for() -> None:
+    levels = [f"a{at + 1}: &a{at + 1} [{', '.join([f'*a{at}'] * 9)}]\n" for at in range(7)]
+    with pytest.raises(InputError, match="aliases that stand for over"):
+        read_inventory("a0: &a0 x\n" + "".join(levels), "x.yaml")
+    few = PODS.format("10.0.0.1") + "".join(map(MORE.format, range(1000)))
+    told = read_items(few.replace("kind: pod, ", "kind: host, "), "x.yaml")
+    assert len(told) == 1001
