@@ -73,7 +73,9 @@ class AlertDelivery:
             task = self._tasks.get(sink)
             if task is None or task.done():
                 if task is not None and (problem := task.exception()):
-                    _LOG.error("alert sink failed", sink=sink.name, problem=repr(problem))
+                    # Its text may have the secret.
+                    kind = type(problem).__name__
+                    _LOG.error("alert sink failed", sink=sink.name, problem=kind)
                 self._tasks[sink] = asyncio.create_task(self._deliver(sink))
 
     async def _end(self, sink: HeldSink) -> None:
@@ -84,7 +86,12 @@ class AlertDelivery:
     async def _deliver(self, held: HeldSink) -> None:
         """Hand over all that waits for a sink."""
         backoff = Backoff()
-        sink = make_sink(held.url, held.secret)
+        try:
+            sink = make_sink(held.url, held.secret)
+        except Exception as error:  # noqa: BLE001 - the others get theirs
+            # It was made once, so its files have changed since.
+            await self._wait(held.name, _told(error), backoff)
+            return
         try:
             while True:
                 async with self._database.read() as connection:
@@ -94,10 +101,9 @@ class AlertDelivery:
                 number, words = found
                 try:
                     refused, problem = await attempt(sink, msgspec.convert(words, Notice))
-                except ExportError as error:
-                    _LOG.warning("alert waits", sink=held.name, problem=str(error))
-                    await self._note(held.name, 0, str(error))
-                    await asyncio.sleep(max(backoff.delay(), min(error.after, LONGEST_SECONDS)))
+                except Exception as error:  # noqa: BLE001 - no notice is lost
+                    after = error.after if isinstance(error, ExportError) else 0.0
+                    await self._wait(held.name, _told(error), backoff, after)
                     continue
                 backoff.reset()
                 async with self._database.write() as connection:
@@ -106,9 +112,20 @@ class AlertDelivery:
         finally:
             await sink.close()
 
+    async def _wait(self, name: str, problem: str, backoff: Backoff, after: float = 0.0) -> None:
+        """Tell why a sink does not get its notices, and leave it alone for a while."""
+        _LOG.warning("alert waits", sink=name, problem=problem)
+        await self._note(name, 0, problem)
+        await asyncio.sleep(max(backoff.delay(), min(after, LONGEST_SECONDS)))
+
     async def _note(self, name: str, refused: int, problem: str) -> None:
         async with self._database.write() as connection:
             await note_attempt(connection, self._tenant, name, refused, problem)
+
+
+def _told(error: Exception) -> str:
+    """What may be told of an error: of one that is not ours its text may have the secret."""
+    return str(error) if isinstance(error, ExportError | InputError) else type(error).__name__
 
 
 async def attempt(sink: AlertSink, one: Notice) -> tuple[int, str]:

@@ -96,7 +96,7 @@ class Alerts:
             )
             trial = await load_trial(connection, self._tenant)
         staged = trial is not None and trial.nodes is not None
-        changed = changes(opened, told, now_ns, may_open=not staged)
+        changed = await asyncio.to_thread(changes, opened, told, now_ns, may_open=not staged)
         if not changed:
             return
         async with self._database.write() as connection:
@@ -117,10 +117,12 @@ def changes(
 ) -> list[Alert]:
     """The alerts to be written, of the open ones and of what was `told` lately."""
     found = []
-    told = list(told)
+    by_cause: dict[Cause, list[Told]] = {}
+    for one in told:
+        by_cause.setdefault(one.tally.cause, []).append(one)
     for cause, alert in opened.items():
         since_ns = alert.first_ns // HOUR_NS * HOUR_NS
-        seen = _seen(one for one in told if one.tally.cause == cause and one.end_ns > since_ns)
+        seen = _seen(one for one in by_cause.get(cause, ()) if one.end_ns > since_ns)
         now = alert
         if seen:
             last_ns = max(seen.last_ns, alert.last_ns)
@@ -130,13 +132,12 @@ def changes(
             now = replace(now, resolved_ns=now_ns)
         if now != alert:
             found.append(now)
-    fresh: dict[Cause, list[Told]] = {}
-    for one in told if may_open else ():
-        if one.tally.cause not in opened and now_ns - one.tally.last_ns <= SILENCE_NS:
-            fresh.setdefault(one.tally.cause, []).append(one)
-    for cause, some in fresh.items():
-        seen = _seen(some)
-        assert seen
+    for cause, some in by_cause.items() if may_open else ():
+        if cause in opened:
+            continue
+        seen = _seen(one for one in some if now_ns - one.tally.last_ns <= SILENCE_NS)
+        if seen is None:
+            continue
         counts = seen.conversations, seen.first_ns, seen.last_ns
         found.append(Alert(_id(cause, seen.first_ns), cause, *counts))
     return found

@@ -6,7 +6,8 @@ when more of it arrives, and while something in it is pending. It is judged by w
 its own time, so neither late reports nor later decisions rewrite what was true.
 
 Windows that end within a reporting interval after a change of what is enforced tell of neither set
-and are left out. Slots of hours ago are joined to whole hours.
+and are left out. While a set is on trial at some nodes, nothing is told of what is enforced: other
+nodes rightly do what the set before says. Slots of hours ago are joined to whole hours.
 """
 
 import asyncio
@@ -57,10 +58,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a slot throughout which one set was in force."""
+    """A part of a slot throughout which one set was in force: at some nodes alone if `staged`."""
 
     span: Span
     enforced: Enforced
+    staged: bool = False
 
 
 def segments(span: Span, sets: Iterable[Enforced], settling_ns: int) -> Iterator[Segment]:
@@ -70,6 +72,11 @@ def segments(span: Span, sets: Iterable[Enforced], settling_ns: int) -> Iterator
         assert one is not None
         begins = max(start_ns, one.since_ns + settling_ns if one.revision > 0 else start_ns)
         ends = min(end_ns, later.since_ns if later else end_ns)
+        staged_ns = ends if one.staged_until_ns is None else min(one.staged_until_ns, ends)
+        if begins < staged_ns:
+            yield Segment((begins, staged_ns), one, staged=True)
+        if one.staged_until_ns != 0:
+            begins = max(begins, staged_ns + settling_ns)
         if begins < ends:
             yield Segment((begins, ends), one)
 
@@ -155,7 +162,7 @@ class Continuous:
             settling_ns = self._watch.interval_ns + PROGRAMMING_NS
             parts = []
             for segment in segments(span, sets, settling_ns):
-                judges = await self._judges(connection, segment.enforced, wanted)
+                judges = await self._judges(connection, segment, wanted)
                 parts.append((segment, judges))
         found = [
             Told(named, *segment.span, enforced, one)
@@ -169,12 +176,13 @@ class Continuous:
         return any(one.tally.cause.category is Category.PENDING for one in told)
 
     async def _judges(
-        self, connection: AsyncConnection, enforced: Enforced, wanted: Iterable[Named]
+        self, connection: AsyncConnection, segment: Segment, wanted: Iterable[Named]
     ) -> list[tuple[JudgedBy, list[Named], bool]]:
         """By what to judge, which of its workspaces to tell of, and whether it is enforced."""
+        enforced = segment.enforced
         held = await load_set(connection, self._tenant, enforced)
         base = await load_judged_by(connection, self._tenant, enforced=held)
-        judges = [(base, [*enforced.workspaces], True)] if held else []
+        judges = [(base, [*enforced.workspaces], True)] if held and not segment.staged else []
         for name, version in wanted:
             if (name, version) not in enforced.workspaces:
                 by = await load_judged_by(

@@ -252,7 +252,8 @@ class Enforcement:
                 raise ConflictError("this is enforced already: there is nothing to try")
             if pairs != current.workspaces:
                 now_ns, actor = self._clock(), author.principal.actor
-                fresh = Enforced(plan.revision, pairs, actor, now_ns)
+                staged_until_ns = None if asked and asked.nodes is not None else 0
+                fresh = Enforced(plan.revision, pairs, actor, now_ns, staged_until_ns)
                 what = f"enforced {describe_set(fresh)}{told_of(asked)}"
                 async with self._database.write() as connection:
                     await self._refuse_changed(connection, current, off=not (pairs or asked))

@@ -20,7 +20,12 @@ from ringfence.model.promotion import Criteria, Facts, Stage
 from ringfence.store.flows.queries import OLDEST_WINDOW
 from ringfence.store.relational.alerts import Alert, load_alerts
 from ringfence.store.relational.database import Database
-from ringfence.store.relational.enforcement import enforced_now, version_before
+from ringfence.store.relational.enforcement import (
+    NEVER,
+    enforced_at,
+    enforced_now,
+    version_before,
+)
 from ringfence.store.relational.promotions import Promotion, all_promotions, put_promotion
 from ringfence.store.relational.trials import load_trial
 from ringfence.store.relational.verdicts import all_analyses, told_since
@@ -84,7 +89,15 @@ class Promotions:
             since_ns = enforced.since_ns if is_enforced else asked.get(named)
             quiet_ns = now_ns - criteria.quiet_seconds * _SECOND
             told = await told_since(connection, tenant, quiet_ns, now_ns, named)
-        staged = is_enforced and trial is not None and trial.revision == enforced.revision
+            before = NEVER
+            if trial is not None:
+                before = await enforced_at(connection, tenant, trial.previous)
+        staged = (
+            is_enforced
+            and trial is not None
+            and trial.nodes is not None
+            and dict(before.workspaces).get(name) != version
+        )
         stage = Stage.DISCOVER if since_ns is None else Stage.ANALYSE
         if is_enforced:
             stage = Stage.STAGED if staged else Stage.ENFORCED
@@ -101,6 +114,7 @@ class Promotions:
             counts[Category.MISDROPPED],
             seen.conversations if staged else 0,
             seen.unforeseen if staged else 0,
+            enforced.revision if staged else 0,
         ), named
 
     async def _pause(self) -> None:
@@ -110,14 +124,17 @@ class Promotions:
     async def _look(self) -> None:
         async with self._database.read() as connection:
             every = await all_promotions(connection, self._tenant)
+            enforced = await enforced_now(connection, self._tenant)
             alarms = [
                 one
                 for one in await load_alerts(connection, self._tenant)
-                if one.cause.category is Category.MISDROPPED
+                if one.cause.category is Category.MISDROPPED and one.last_ns >= enforced.since_ns
             ]
-            enforced = await enforced_now(connection, self._tenant)
         for one in every:
-            if not one.criteria.demote or (one.workspace, one.version) not in enforced.workspaces:
+            named = one.workspace, one.version
+            # Once taken back, it is a person's decision to enforce it again.
+            taken_back = one.demoted_ns is not None
+            if taken_back or not one.criteria.demote or named not in enforced.workspaces:
                 continue
             alarm = next((alarm for alarm in alarms if decided(alarm, one)), None)
             if alarm is not None:

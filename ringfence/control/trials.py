@@ -9,7 +9,6 @@ back when it starts. Nodes that hear nothing go back by themselves (`ringfence/a
 import asyncio
 import time
 from collections.abc import Collection
-from dataclasses import replace
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,10 +28,12 @@ from ringfence.model.ids import TenantId
 from ringfence.store.relational.changes import Change, add_change
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.enforcement import (
+    Enforced,
     describe_set,
     enforce,
     enforced_at,
     enforced_now,
+    spread,
 )
 from ringfence.store.relational.kubernetes import switch_enforced_cluster
 from ringfence.store.relational.trials import Trial, end_trial, load_trial
@@ -111,8 +112,10 @@ class Trials:
         async with self._database.write() as connection:
             trial = await self._under_way(connection, only)
             await end_trial(connection, self._tenant)
-            what = f"{verb} {trial.what}"
-            change = Change(self._clock(), actor, source, "enforcement", what, why)
+            now_ns, what = self._clock(), f"{verb} {trial.what}"
+            if trial.nodes is not None:
+                await spread(connection, self._tenant, trial.revision, now_ns)
+            change = Change(now_ns, actor, source, "enforcement", what, why)
             await add_change(connection, self._tenant, change)
         await self._enforcement.refresh()
         return trial
@@ -140,7 +143,7 @@ class Trials:
             on = await switch_enforced_cluster(*switched)
             return f"its policies {'enforced' if on else 'no longer enforced'}"
         before = await enforced_at(connection, self._tenant, trial.previous)
-        fresh = replace(before, revision=trial.revision + 1, actor=actor, since_ns=now_ns)
+        fresh = Enforced(trial.revision + 1, before.workspaces, actor, now_ns)
         await enforce(connection, self._tenant, fresh)
         return f"enforced {describe_set(before)}"
 

@@ -22,7 +22,7 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.services import Services, ServicesDep
-from ringfence.model.ids import ScopeName, TenantId
+from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.promotion import Criteria, Stage, criteria_for
 from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.promotions import (
@@ -120,7 +120,7 @@ async def promote(
     Refused where those of the next stage do not; what was done before stays.
     """
     held = await _load(services, author.principal.tenant, scope)
-    facts, _ = await services.promotions.facts(held.scope, held.criteria)
+    facts, named = await services.promotions.facts(held.scope, held.criteria)
     wanted = request.to or facts.stage.next
     stages = list(Stage)
     if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
@@ -137,19 +137,28 @@ async def promote(
                 f"scope {scope} stays at stage {facts.stage}: {following} wants "
                 f"{'; '.join(missing)}"
             )
-        held = await _enter(services, author, held, following, request.nodes)
-        before, (facts, _) = facts, await services.promotions.facts(held.scope, held.criteria)
+        if following is Stage.ENFORCED:
+            kept = ConfirmRequest(revision=facts.trial_revision)
+            await confirm(kept, services, author)
+        else:
+            held = await _enter(services, author, held, following, named, request.nodes)
+        before = facts
+        facts, named = await services.promotions.facts(held.scope, held.criteria)
         if facts.stage == before.stage:
             raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
     return await _view(services, held)
 
 
 async def _enter(
-    services: Services, author: Author, held: Promotion, stage: Stage, nodes: list[str]
+    services: Services,
+    author: Author,
+    held: Promotion,
+    stage: Stage,
+    named: tuple[WorkspaceName, Version] | None,
+    nodes: list[str],
 ) -> Promotion:
-    """Do what leads a scope into a stage."""
+    """Do what leads a scope into a stage before the last."""
     scope, criteria = held.scope, held.criteria
-    _, named = await services.promotions.facts(scope, criteria)
     if stage is Stage.DISCOVER:
         since = f"{max(criteria.observe_seconds, 3600)}s"
         asked = DiscoverRequest(scope=scope, since=since)
@@ -163,9 +172,6 @@ async def _enter(
     name, version = named
     if stage is Stage.ANALYSE:
         await start_analysis(AnalysisRequest(workspace=name, version=version), services, author)
-        return held
-    if stage is Stage.ENFORCED:
-        await confirm(ConfirmRequest(revision=None), services, author)
         return held
     async with services.database.read() as connection:
         enforced = await enforced_now(connection, author.principal.tenant)

@@ -30,12 +30,16 @@ class _Http(AlertSink):
         """What is posted."""
 
     async def send(self, notice: Notice) -> None:
-        """Post one request; any answer of 2xx is a yes."""
+        """Post one request; any answer of 2xx is a yes. Nobody reads what else it says."""
+        body, headers = self.body(notice), self._headers
         try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-                answer = await client.post(self._url, json=self.body(notice), headers=self._headers)
-        except httpx.HTTPError as error:
-            # Its text may have the URL.
+            async with (
+                httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client,
+                client.stream("POST", self._url, json=body, headers=headers) as answer,
+            ):
+                pass
+        except Exception as error:  # noqa: BLE001 - what encodes raises many things
+            # Its text may have the URL or the token.
             raise ExportError(f"{self._name}: {type(error).__name__}") from None
         if answer.is_success:
             return
@@ -54,6 +58,10 @@ class Webhook(_Http):
         if not url.place:
             raise InputError(f"alert sink {url}: write webhook+https://HOST/PATH")
         self._name, self._url = str(url), f"{scheme}://{url.place}{url.path}"
+        if not _fits(self._url):
+            raise InputError(f"alert sink {url}: it is no URL that HTTP can be asked for")
+        if not (secret.isascii() and secret.isprintable()):
+            raise InputError(f"alert sink {url}: a token has printable ASCII characters only")
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
 
     def body(self, notice: Notice) -> dict[str, Any]:
@@ -65,12 +73,11 @@ class Slack(_Http):
     """`slack:`; the secret is the URL of an incoming webhook, of Slack or what has its format."""
 
     def __init__(self, url: ExportUrl, secret: str) -> None:
-        parts = urlsplit(secret)
-        if url.place or url.path or parts.scheme not in ("http", "https") or not parts.netloc:
+        if url.place or url.path or not _fits(secret):
             raise InputError(
                 "a Slack sink is `slack:`, and its secret the webhook's URL, https://…"
             )
-        self._name, self._url, self._headers = f"slack: at {parts.hostname}", secret, {}
+        self._name, self._url, self._headers = f"slack: at {httpx.URL(secret).host}", secret, {}
 
     def body(self, notice: Notice) -> dict[str, Any]:
         """A message with a header and a section (Slack's Block Kit); `text` is the fallback."""
@@ -83,6 +90,16 @@ class Slack(_Http):
                 {"type": "section", "text": section},
             ],
         }
+
+
+def _fits(text: str) -> bool:
+    """Whether a URL can be asked for over HTTP."""
+    try:
+        url = httpx.URL(text)
+        port = urlsplit(text).port
+    except (httpx.InvalidURL, ValueError):  # of `ValueError`: IDNA, IPv6 and ports
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and port != 0
 
 
 def _escaped(text: str) -> str:

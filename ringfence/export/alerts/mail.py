@@ -37,10 +37,19 @@ class Mail(AlertSink):
         self._user, self._secret = url.options.get("username", ""), secret
         if bool(self._user) != bool(secret):
             raise InputError(f"alert sink {url}: a username and a secret go together")
+        if not (self._user + secret).isascii():
+            raise InputError(
+                f"alert sink {url}: a username and a secret have ASCII characters only"
+            )
         if secret and url.scheme == "smtp":
             raise InputError(f"alert sink {url}: a password needs smtp+starttls or smtps")
         for address in (self._from, *self._to):
-            if "@" not in address or not address.isprintable() or any(c in address for c in " <>"):
+            if (
+                "@" not in address
+                or not address.isascii()
+                or not address.isprintable()
+                or any(c in address for c in " <>")
+            ):
                 raise InputError(f"alert sink {url}: {address!r} is no address")
         try:
             self._trusted = ssl.create_default_context(cafile=url.options.get("ca-file"))
@@ -79,7 +88,8 @@ class Mail(AlertSink):
             if error.smtp_code in _PERMANENT and not wrong_login:
                 raise RefusedError(told, 1) from None
             raise ExportError(told) from None
-        except (OSError, smtplib.SMTPException) as error:
+        except Exception as error:  # noqa: BLE001 - what encodes raises many things
+            # Its text may have the password.
             raise ExportError(f"{self._name}: {type(error).__name__}") from None
 
     def _connect(self) -> smtplib.SMTP:

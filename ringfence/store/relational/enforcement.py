@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.model.ids import TenantId, Version, WorkspaceName
@@ -11,12 +11,16 @@ from ringfence.store.relational import tables
 
 @dataclass(frozen=True, slots=True)
 class Enforced:
-    """The set of enforced versions since a time; `revision` counts from 1, 0 before the first."""
+    """The set of enforced versions since a time; `revision` counts from 1, 0 before the first.
+
+    Until `staged_until_ns` it was in force at some nodes alone; 0: it never was so, None: it is.
+    """
 
     revision: int
     workspaces: tuple[tuple[WorkspaceName, Version], ...]
     actor: str
     since_ns: int
+    staged_until_ns: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,16 @@ async def enforced_sets(
 async def version_before(
     connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName, version: Version
 ) -> Version | None:
-    """Which version of a workspace was enforced before this one was last; None for none."""
+    """Which other version of a workspace was enforced before this one was last; None for none.
+
+    Times in which nothing of the workspace was do not count.
+    """
     held = tables.enforcement
     wanted = select(held).where(held.c.tenant == tenant).order_by(held.c.revision.desc())
     reached = False
     for one in map(_enforced, await connection.execute(wanted)):
         found = dict(one.workspaces).get(workspace)
-        if reached and found != version:
+        if reached and found not in (None, version):
             return found
         reached = reached or found == version
     return None
@@ -112,7 +119,18 @@ async def enforce(connection: AsyncConnection, tenant: TenantId, enforced: Enfor
             workspaces=[list(pair) for pair in enforced.workspaces],
             actor=enforced.actor,
             since_ns=enforced.since_ns,
+            staged_until_ns=enforced.staged_until_ns,
         )
+    )
+
+
+async def spread(connection: AsyncConnection, tenant: TenantId, revision: int, now_ns: int) -> None:
+    """Write down that a staged set is in force everywhere from now on."""
+    held = tables.enforcement
+    await connection.execute(
+        update(held)
+        .where(held.c.tenant == tenant, held.c.revision == revision)
+        .values(staged_until_ns=now_ns)
     )
 
 
@@ -121,4 +139,5 @@ def _enforced(row: object) -> Enforced:
         (WorkspaceName(name), Version(version))
         for name, version in row.workspaces  # type: ignore[attr-defined]
     )
-    return Enforced(row.revision, pairs, row.actor, row.since_ns)  # type: ignore[attr-defined]
+    times = row.since_ns, row.staged_until_ns  # type: ignore[attr-defined]
+    return Enforced(row.revision, pairs, row.actor, *times)  # type: ignore[attr-defined]

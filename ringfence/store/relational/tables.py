@@ -128,6 +128,8 @@ enforcement = Table(
     Column("workspaces", JSON, nullable=False),  # [[name, version], …]
     Column("actor", Text, nullable=False),
     Column("since_ns", BigInteger, nullable=False),
+    # At some nodes alone until then; 0: everywhere from the start, null: still so.
+    Column("staged_until_ns", BigInteger, server_default="0"),
 )
 
 trials = Table(
@@ -307,6 +309,7 @@ verdicts = Table(
     Column("conversations", BigInteger, nullable=False),
     Column("last_ns", BigInteger, nullable=False),
     Index("ix_verdicts_tenant_workspace", "tenant", "workspace", "version", "start_ns"),
+    Index("ix_verdicts_tenant_start_ns", "tenant", "start_ns"),
 )
 
 alerts = Table(

@@ -72,7 +72,8 @@ async def test_a_scope_is_led_from_its_first_flows_to_being_enforced(led: Led) -
     answer = await world.ok("POST", "/promotions/shop/promote", json={})
     assert (answer["stage"], answer["workspace"], answer["version"]) == ("staged", "shop", 1)
     await led.obey()
-    assert "enforced wants the trial drops nothing unforeseen (now 0 of 0" in await led.refused()
+    wants = "enforced wants the trial drops no more than 1.00% unforeseen (now 0 of 0"
+    assert wants in await led.refused()
     led.clock.ahead_ns += 10 * SECOND
     await led.report(passed=(3306,))
     led.clock.ahead_ns += 60 * SECOND
@@ -126,6 +127,7 @@ async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
             break
         await asyncio.sleep(0.1)
     assert (await led.stage())[0] == "enforced"
+    led.clock.ahead_ns += 10 * SECOND
     await led.report(dropped=(3307,))
     for _ in range(200):
         if (await enforced(world))[1] == [("shop", 1)]:
@@ -142,6 +144,61 @@ async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
     assert (found["stage"], found["version"]) == ("analyse", 2)
     told = (await world.ok("GET", "/changes"))["items"]
     assert any(one["what"].startswith("demoted shop@p2: alert") for one in told)
+
+
+async def test_what_a_person_enforces_again_stays(led: Led) -> None:
+    world = led.world
+    await world.ok("POST", "/apply", json=FILES)
+    await world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3306,))
+    await led.until({1: {"permitted": 1}})
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    await led.obey()
+    await world.ok("POST", "/enforcement/confirm", json={})
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(dropped=(3306,))
+    for _ in range(200):
+        if (await world.ok("GET", "/promotions/shop"))["demoted"]:
+            break
+        await asyncio.sleep(0.1)
+    assert await enforced(world) == (2, [], False)
+    await led.enforce(1)
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(dropped=(3306, 3307))
+    for _ in range(100):
+        if [one["port"] for one in (await world.ok("GET", "/alerts"))["items"]]:
+            break
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    assert await enforced(world) == (3, [("shop", 1)], False)
+
+
+async def test_what_other_nodes_drop_during_a_trial_raises_no_alarm(led: Led) -> None:
+    world = led.world
+    await world.ok("POST", "/apply", json=FILES)
+    await led.enforce(1)
+    await led.obey()
+    newer = DOCUMENTS.replace("3306", "3307")
+    await world.ok("POST", "/apply", json={"files": [{"name": "shop", "documents": newer}]})
+    await world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3307,))
+    await led.until({1: {"escaped": 1}, 2: {"permitted": 1}})
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    await led.obey()
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(passed=(3307,), dropped=(3307,))
+    await world.ok("POST", "/enforcement/confirm", json={})
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(passed=(3307,))
+    await led.until({2: {"permitted": 2}})
+    await asyncio.sleep(1)
+    found = (await world.ok("GET", "/alerts"))["items"]
+    assert [one for one in found if one["category"] == "misdropped"] == []
+    assert await enforced(world) == (2, [("shop", 2)], False)
 
 
 async def test_the_command_shows_the_path(led: Led) -> None:

@@ -98,6 +98,41 @@ async def test_slack_gets_blocks_and_its_url_is_never_told(receiver: Receiver) -
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("webhook+http://h/", "correct-hörse"),
+        ("webhook+http://h/", "correct\nhorse"),
+        ("webhook+http://h:99999/", SECRET),
+        ("webhook+http://h:port/", SECRET),
+        ("webhook+http://[::1/", SECRET),
+        ("webhook+http://[1::2::3]/", SECRET),
+        ("webhook+http://xn--\u00fc/", SECRET),
+        ("slack:", f"http://h:99999/{SECRET}"),
+        ("slack:", f"http://[::1/{SECRET}"),
+        ("slack:", f"http://h/\x00{SECRET}"),
+        ("smtps://h?from=a@b&to=c@d&username=u", "correct-hörse"),
+        ("smtps://h?from=a@b&to=ä@d&username=u", SECRET),
+    ],
+)
+def test_a_sink_that_can_never_send_is_not_made(url: str, secret: str) -> None:
+    with pytest.raises(InputError) as raised:
+        make_sink(url, secret)
+    assert secret not in str(raised.value)
+
+
+async def test_an_error_tells_no_secret_whatever_it_is(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url, place in ((f"webhook+http://{receiver.url}/", "_headers"),):
+        sink = make_sink(url, SECRET)
+        monkeypatch.setattr(sink, place, {"authorization": "Bearer correct-hörse"})
+        with pytest.raises(ExportError, match="UnicodeEncodeError") as raised:
+            await sink.send(NOTICE)
+        assert "correct" not in str(raised.value)
+        assert raised.value.__cause__ is None
+
+
 def _fields(notice: Notice) -> dict[str, Any]:
     return {name: getattr(notice, name) for name in notice.__struct_fields__}
 

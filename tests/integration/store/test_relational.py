@@ -136,6 +136,22 @@ async def test_what_is_enforced(database: Database) -> None:
         assert await now(connection, OTHER) == enforcement.NEVER
 
 
+async def test_the_version_before_is_found_over_gaps_and_stages(database: Database) -> None:
+    one, two = ((SHOP, Version(1)),), ((SHOP, Version(2)),)
+    for revision, pairs in enumerate((one, (), two, (), two), 1):
+        staged = None if revision == 5 else 0
+        held = enforcement.Enforced(revision, pairs, "ann", revision, staged)
+        async with database.write() as connection:
+            await enforcement.enforce(connection, DEFAULT_TENANT, held)
+    async with database.write() as connection:
+        await enforcement.spread(connection, DEFAULT_TENANT, 5, 9)
+    async with database.read() as connection:
+        before = enforcement.version_before
+        assert await before(connection, DEFAULT_TENANT, SHOP, Version(2)) == 1
+        assert await before(connection, DEFAULT_TENANT, SHOP, Version(1)) is None
+        assert (await enforcement.enforced_now(connection, DEFAULT_TENANT)).staged_until_ns == 9
+
+
 async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     change = changes.Change(1, "ann", "192.0.2.1", "workspace/shop", "tried", "+ a\n- b")
 

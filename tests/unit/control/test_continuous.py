@@ -20,8 +20,8 @@ SHOP, ALL = (WorkspaceName("shop"), Version(1)), (WorkspaceName("all"), Version(
 CAUSE = Cause(Category.MISDROPPED, (), "shop/front", "shop/db", 6, 3306)
 
 
-def enforced(revision: int, since_ns: int) -> Enforced:
-    return Enforced(revision, (SHOP,), "ann", since_ns)
+def enforced(revision: int, since_ns: int, staged_until_ns: int | None = 0) -> Enforced:
+    return Enforced(revision, (SHOP,), "ann", since_ns, staged_until_ns)
 
 
 def test_a_window_belongs_to_the_slot_in_which_it_ended() -> None:
@@ -42,12 +42,19 @@ def test_a_window_belongs_to_the_slot_in_which_it_ended() -> None:
         ([enforced(1, -10)], [(7, 300, 1)]),
         ([enforced(1, -50), enforced(2, 100), enforced(3, 105)], [(0, 100, 1), (122, 300, 3)]),
         ([enforced(1, -50), enforced(2, 290)], [(0, 290, 1)]),
+        ([enforced(1, -50), enforced(2, 100, 200)], [(0, 100, 1), (217, 300, 2)]),
+        ([enforced(1, -50), enforced(2, 100, None)], [(0, 100, 1)]),
+        (
+            [enforced(1, -50), enforced(2, 100, None), enforced(3, 200)],
+            [(0, 100, 1), (217, 300, 3)],
+        ),
+        ([enforced(2, -500, -8)], [(9, 300, 2)]),
     ],
 )
 def test_no_part_of_a_slot_tells_of_two_sets(
     sets: list[Enforced], told: list[tuple[int, int, int]]
 ) -> None:
-    found = segments((0, 300), sets, 17)
+    found = [one for one in segments((0, 300), sets, 17) if not one.staged]
     assert [(*one.span, one.enforced.revision) for one in found] == told
 
 
@@ -84,6 +91,36 @@ def test_an_alert_goes_on_and_ends_in_silence() -> None:
     assert over == replace(more, resolved_ns=later)
     assert is_news({CAUSE: more}, over)
     assert changes({}, [tell(6, NOW)], later, may_open=True) == [], "it is long over"
+
+
+def test_each_of_many_causes_is_looked_for_once() -> None:
+    asked = 0
+
+    class Counted(Cause):
+        def __eq__(self, other: object) -> bool:
+            nonlocal asked
+            asked += 1
+            return super().__eq__(other)
+
+        __hash__ = Cause.__hash__
+
+    causes = [Counted(Category.MISDROPPED, (), "a", "b", 6, port) for port in range(200)]
+    told = [replace(tell(1, NOW), tally=Tally(cause, 1, NOW)) for _ in range(3) for cause in causes]
+    opened = {one.cause: one for one in changes({}, told, NOW - 1, may_open=True)}
+    asked = 0
+    assert changes(opened, told, NOW, may_open=True) == []
+    assert asked < 5 * len(told)
+
+
+@pytest.mark.parametrize(
+    ("conversations", "unforeseen", "met"), [(0, 0, False), (100, 1, True), (100, 2, False)]
+)
+def test_a_trial_may_drop_as_much_as_its_threshold(
+    conversations: int, unforeseen: int, met: bool
+) -> None:
+    facts = Facts(Stage.STAGED, 0, trial_conversations=conversations, trial_unforeseen=unforeseen)
+    (found,) = criteria_for(Stage.ENFORCED, Criteria(threshold=0.01), facts)
+    assert (found.wanted, found.met) == ("the trial drops no more than 1.00% unforeseen", met)
 
 
 @pytest.mark.parametrize(
