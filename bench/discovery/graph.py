@@ -1,4 +1,4 @@
-"""Call graphs of real applications: /work/shared/corpora/appgraphs tells the form."""
+"""Call graphs of real applications, in the form of the corpus `appgraphs`."""
 
 import json
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ringfence.model.protocol import parse_one_protocol
 
-FOLDER = Path(os.environ.get("RINGFENCE_CORPORA", "/work/shared/corpora")) / "appgraphs"
+_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "corpora"
+FOLDER = Path(os.environ.get("RINGFENCE_CORPORA", _BESIDE)) / "appgraphs"
 Socket = tuple[int, int]
 """Protocol and port."""
 
