@@ -62,8 +62,8 @@ class _Reader:
             _refuse("a key that is no text", event)
         self._add(dict(zip(values[::2], values[1::2], strict=True)), anchor, begun)
 
-    def _repeat(self, event: yaml.Event, anchor: str) -> None:
-        if anchor not in self._known:
+    def _repeat(self, event: yaml.Event, anchor: str | None) -> None:
+        if anchor is None or anchor not in self._known:
             _refuse(f"*{anchor} stands for nothing", event)
         value, count = self._known[anchor]
         self._values += count
