@@ -8,7 +8,15 @@ from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft
 from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
-from ringfence.discovery.ends import Ends, NamedEnd, joined, joined_name, query_of
+from ringfence.discovery.ends import (
+    LONGEST_NAME,
+    SEVERAL,
+    Ends,
+    NamedEnd,
+    joined,
+    joined_name,
+    query_of,
+)
 from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.reasons import Reason
@@ -22,10 +30,11 @@ from ringfence.model.policy import (
     ScopeEnd,
     ServiceEnd,
 )
-from ringfence.model.protocol import TCP, UDP
+from ringfence.model.protocol import TCP, UDP, format_protocol
 
 _API_PORT = 443
 _DNS_PORT, _NTP_PORT = 53, 123
+_LONG_ANSWERS = "resolvers turn to TCP when an answer is too long for UDP (RFC 7766)"
 
 
 def core(observed: Observed, decisions: Decisions, ends: Ends, scope: ScopeName) -> list[Draft]:
@@ -63,8 +72,11 @@ class _Core:
             provider = NamedEnd(name, ServiceEnd(namespace, name))
             for protocol, said in ((UDP, "dns"), (TCP, "dns-tcp")):
                 ports = frozenset({_DNS_PORT})
-                known = frozenset(edges.tolist())
-                yield Draft(self._scope, provider, protocol, ports, known, name=said)
+                known = frozenset(edges[self._observed.protocol[edges] == protocol].tolist())
+                why = _LONG_ANSWERS if protocol == TCP else ""
+                yield Draft(
+                    self._scope, provider, protocol, ports, known, name=said, description=why
+                )
         yield from self._outside(edges, "dns-upstream", _DNS_PORT)
 
     def probes(self) -> Iterator[Draft]:
@@ -88,7 +100,9 @@ class _Core:
                 mine = np.isin(seen.provider[edges], numbers)
                 known = frozenset(edges[mine].tolist())
                 own = NamedEnd("own-node", OwnNodeEnd())
-                yield Draft(own, self._roles(numbers), protocol, ports, known, name="probes")
+                provider = self._roles(numbers)
+                name = _probes(provider, protocol, ports)
+                yield Draft(own, provider, protocol, ports, known, name=name)
 
     def api_server(self) -> Iterator[Draft]:
         """The workloads that talk to it."""
@@ -151,3 +165,11 @@ class _Core:
         queries = [query for one in peers if (query := query_of(one)) is not None]
         name = joined_name(self._ends.of(one).name for one in peers)
         return NamedEnd(name, FilterEnd(joined(queries)))
+
+
+def _probes(provider: NamedEnd, protocol: int, ports: frozenset[int]) -> str:
+    """After whom they lead to, and after the ports where those are too many to name."""
+    if provider.name != SEVERAL:
+        return f"probes-to-{provider.name}"
+    sockets = "-".join(map(str, (format_protocol(protocol).lower(), *sorted(ports))))
+    return f"probes-{sockets}" if len(sockets) <= LONGEST_NAME else "probes"

@@ -28,6 +28,8 @@ class Draft:
     review: str = ""
     name: str = ""
     """Of a core service; empty where the ends make the name."""
+    description: str = ""
+    """Why it is there although nothing of it need have been seen."""
     why: tuple[str, ...] = ()
     """Why its ends and ports are as broad as they are."""
 

@@ -31,6 +31,9 @@ FEW_ADDRESSES = 2
 LONGEST_NAME = 40
 """A longer name of several ends together is no longer read at a glance."""
 
+SEVERAL = "several"
+"""Stands for the names of ends that would make a longer one."""
+
 FEW_BY_NAME = 4
 """A name with more addresses is one whose addresses change: it is allowed by its name."""
 
@@ -127,7 +130,7 @@ def joined(queries: Sequence[Query]) -> Query:
 def joined_name(names: Iterable[str]) -> str:
     """One name for several ends."""
     told = "-and-".join(sorted(set(names)))
-    return told if len(told) <= LONGEST_NAME else "several"
+    return told if len(told) <= LONGEST_NAME else SEVERAL
 
 
 def query_of(peer: Peer) -> Query | None:

@@ -102,6 +102,7 @@ def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Pol
         protocol=draft.protocol,
         ports=ports,
         action=Action.ALLOW,
+        description=draft.description,
         review=draft.review,
         evidence=evidence_of(observed, draft),
     )

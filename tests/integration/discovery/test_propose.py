@@ -124,7 +124,7 @@ def test_the_applications_proposal(hops: object) -> None:
         "front-end-to-203.0.113.9": ("front-end", "203.0.113.9/32", ["666"]),
         "front-end-to-carts": ("front-end", "service carts", ["80"]),
         "own-node-to-carts": ("own node", "carts", ["9100"]),
-        "probes": ("own node", "front-end", ["8079"]),
+        "probes-to-front-end": ("own node", "front-end", ["8079"]),
     }
     assert {cluster.name: str(cluster.query) for cluster in workspace.clusters} == {
         name: f'kubernetes.namespace = "sock-shop" and kubernetes.label.name = "{name}"'

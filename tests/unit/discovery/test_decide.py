@@ -183,3 +183,26 @@ def test_joined_ends_are_named_by_all_of_them_where_that_is_short(
     assert any("-and-" in one for one in ids)
     assert len({*ids}) == len(ids)
     assert ids == [one.id for one in found(seen).workspace.policies]
+
+
+def test_probes_are_named_after_whom_they_lead_to(seen: tuple[Records, Timeline]) -> None:
+    told = {one.id: one for one in found(seen).workspace.policies if one.id.startswith("probes")}
+    assert set(told) == {"probes-to-metrics-server", "probes-tcp-8080"}
+    assert told[PolicyId("probes-tcp-8080")].ports == (PortRange(8080, 8080),)
+
+
+def test_dns_over_tcp_has_no_evidence_but_its_own(seen: tuple[Records, Timeline]) -> None:
+    records, timeline = seen
+    over_udp = records.take(np.flatnonzero(records.column("protocol") != TCP))
+    for some, evidence in ((records, True), (over_udp, False)):
+        told = {one.id: one for one in found((some, timeline)).workspace.policies}
+        plain, long = told[PolicyId("dns")], told[PolicyId("dns-tcp")]
+        assert plain.evidence is not None
+        assert (long.evidence is not None) == evidence
+        assert "RFC 7766" in long.description
+        assert not plain.description
+    asked = records.column("provider_port") == 53
+    over_tcp = asked & (records.column("protocol") == TCP)
+    (long,) = (one for one in found(seen).workspace.policies if one.id == "dns-tcp")
+    assert long.evidence is not None
+    assert long.evidence.conversations == int(records.column("opened")[over_tcp].sum())
