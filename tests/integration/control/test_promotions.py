@@ -168,10 +168,11 @@ async def test_what_a_person_enforces_again_stays(led: Led) -> None:
     led.clock.ahead_ns += 10 * SECOND
     await led.report(dropped=(3306, 3307))
     for _ in range(100):
-        if [one["port"] for one in (await world.ok("GET", "/alerts"))["items"]]:
+        found = (await world.ok("GET", "/alerts"))["items"]
+        if any(one["conversations"] > 1 for one in found):
             break
         await asyncio.sleep(0.1)
-    await asyncio.sleep(1)
+    await asyncio.sleep(3)
     assert await enforced(world) == (3, [("shop", 1)], False)
 
 
