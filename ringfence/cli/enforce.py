@@ -102,7 +102,7 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     body["expected_revision"] = client.get("/enforcement")["revision"]
     if dry_run:
         plan = _send(client, body | {"rules": rules}, off=off, dry_run=True)
-        _show_plan(plan, output)
+        show_plan(plan, output)
     elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
         raise typer.Exit(2)
 
@@ -122,7 +122,7 @@ def carry_out(
     `body` has the revision that is enforced now: where it is another by then, nothing is changed.
     """
     plan = _send(client, body, off=off, dry_run=True)
-    _show_plan(plan, output)
+    show_plan(plan, output)
     if not yes and not typer.confirm("Go ahead?", err=True):
         raise RingfenceError("nothing was changed")
     # The versions that were shown, even if there are newer ones by now.
@@ -151,7 +151,7 @@ def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> 
     return dict(answer)
 
 
-def _show_plan(plan: dict[str, Any], output: Format) -> None:
+def show_plan(plan: dict[str, Any], output: Format) -> None:
     """Print a plan; raises RingfenceError where it is refused, before any line of a table."""
     if output is not Format.TABLE:
         emit_data(plan, output)

@@ -1,12 +1,15 @@
 """`ringfence promote`: lead a scope on to being enforced."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from ringfence.cli.client import connect, segment
-from ringfence.cli.output import AnswerOption, Format, emit_data
+from ringfence.cli.enforce import YesOption, show_plan
+from ringfence.cli.output import AnswerOption, Format, emit_data, say
 from ringfence.cli.promotion import tell_promotion
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.promotion import Stage
 
 app = typer.Typer(add_completion=False)
@@ -19,6 +22,8 @@ def promote(
     node: Annotated[
         list[str] | None, typer.Option(help="Where the trial is to be; repeatable. Else at one.")
     ] = None,
+    yes: YesOption = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would change at nodes only.")] = False,
     output: AnswerOption = Format.TABLE,
 ) -> None:
     """Lead a scope on: observe, discover, analyse, staged, enforced.
@@ -26,12 +31,32 @@ def promote(
     discover writes the proposed policies down as its workspace, analyse holds them against all that
     arrives, staged enforces them at some nodes on trial, and when the trial ends well they are
     enforced everywhere. Refused where what the next stage wants does not hold:
-    `ringfence promotion show` tells.
+    `ringfence promotion show` tells. Before anything changes at nodes the plan is shown, and asked.
 
     Example: ringfence promote sock-shop --to analyse
     """
+    client, path = connect(), f"/promotions/{segment(scope)}/promote"
     body = {"to": to, "nodes": node or []}
-    answer = connect().post(f"/promotions/{segment(scope)}/promote", body)
+    body["expected_revision"] = client.get("/enforcement")["revision"]
+    shown = client.post(path, {**body, "dry_run": True})
+    changes_nodes = shown["plan"] is not None or shown["stage"] == Stage.STAGED
+    if changes_nodes and not (yes or dry_run or sys.stdin.isatty()):
+        raise InputError(
+            "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
+        )
+    if output is not Format.TABLE and dry_run:
+        emit_data(shown, output)
+    elif shown["plan"] is not None and output is Format.TABLE:
+        show_plan(shown["plan"], output)
+    elif shown["stage"] == Stage.STAGED and output is Format.TABLE:
+        say("its trial ends now: what is enforced at some nodes is enforced everywhere")
+    elif dry_run and output is Format.TABLE:
+        say("nothing changes at nodes")
+    if dry_run:
+        return
+    if changes_nodes and not yes and not typer.confirm("Go ahead?", err=True):
+        raise RingfenceError("nothing was changed")
+    answer = client.post(path, body)
     if output is not Format.TABLE:
         emit_data(answer, output)
         return

@@ -13,9 +13,11 @@ nodes rightly do what the set before says. Slots of hours ago are joined to whol
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.analysis import judge
@@ -182,7 +184,9 @@ class Continuous:
         enforced = segment.enforced
         held = await load_set(connection, self._tenant, enforced)
         base = await load_judged_by(connection, self._tenant, enforced=held)
-        judges = [(base, [*enforced.workspaces], True)] if held and not segment.staged else []
+        # First what is enforced, also where nothing is told of it: what drops is held against it.
+        told = [*enforced.workspaces] if not segment.staged else []
+        judges = [(base, told, True)]
         for name, version in wanted:
             if (name, version) not in enforced.workspaces:
                 by = await load_judged_by(
@@ -195,20 +199,25 @@ class Continuous:
         self, span: Span, judges: Iterable[tuple[JudgedBy, list[Named], bool]], now_ns: int
     ) -> list[tuple[Named, bool, Tally]]:
         judges = list(judges)
-        if not judges:
+        if not any(named for _, named, _ in judges):
             return []
         window = {"tenant": self._tenant, "since": span[0], "until": span[1]}
         hops = await self._watch.store.query(HOPS, window)
         seen = await asyncio.to_thread(records, hops)
         fate = await asyncio.to_thread(dispose, seen, self._watch.through(), now_ns)
         told, item_of = [], items_of(self._watch.history.timeline)
+        rightly: NDArray[np.bool_] = np.zeros(len(seen), np.bool_)
         for judged_by, named, enforced in judges:
             names = [name for name, _ in named]
             judged = await judge(seen, self._watch.history, span[1], judged_by, *names)
+            if enforced:
+                rightly, counted_as = fate.dropped & ~judged.allowed, fate
+            else:  # what is enforced rightly drops says nothing of a version that allows it
+                counted_as = replace(fate, dropped=fate.dropped & ~(rightly & judged.allowed))
             for one in named:
                 view = judged.views[one[0]]
                 counted = await asyncio.to_thread(
-                    tally, seen, fate, view, judged.allowed, judged.deciding, item_of
+                    tally, seen, counted_as, view, judged.allowed, judged.deciding, item_of
                 )
                 told += [(one, enforced, each) for each in counted]
         return told

@@ -11,6 +11,8 @@ from ringfence.control.api.documents import ApplyRequest, File, apply
 from ringfence.control.api.enforcement import (
     ConfirmRequest,
     EnforcementRequest,
+    ExpectedRevision,
+    PlanResponse,
     StageRequest,
     WantedWorkspace,
     confirm,
@@ -69,6 +71,9 @@ class PromotionView(BaseModel):
     criteria: CriteriaModel
     demoted: str | None = Field(description="When what was promoted was taken back.")
     why: str
+    plan: PlanResponse | None = Field(
+        default=None, description="Of a dry run: what it changes at nodes, null for nothing."
+    )
 
 
 class PromotionsResponse(BaseModel):
@@ -82,6 +87,8 @@ class PromoteRequest(BaseModel):
 
     to: Stage | None = None
     nodes: list[str] = Field(default=[], description="For the trial; none: one is picked.")
+    dry_run: bool = Field(default=False, description="Tell what it changes at nodes only.")
+    expected_revision: ExpectedRevision = None
 
 
 @router.get("")
@@ -125,6 +132,20 @@ async def promote(
     stages = list(Stage)
     if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
         raise ConflictError(f"scope {scope} is at stage {facts.stage} already")
+    expected, current = request.expected_revision, await services.enforcement.current()
+    if expected not in (None, current.revision):
+        raise ConflictError("something else was enforced meanwhile: see the new plan")
+    if request.dry_run:
+        shown = await _view(services, held)
+        if stages.index(wanted) >= stages.index(Stage.STAGED) and facts.stage is not Stage.STAGED:
+            if named is None:
+                raise ConflictError(
+                    f"scope {scope} has no policies: lead it to discover first, and read them"
+                )
+            asked = await _staged(services, author, held.criteria, named, request.nodes)
+            asked.dry_run = True
+            shown.plan = await enforce(asked, services, author)
+        return shown
     while facts.stage != wanted:
         following = facts.stage.next
         assert following is not None
@@ -173,6 +194,22 @@ async def _enter(
     if stage is Stage.ANALYSE:
         await start_analysis(AnalysisRequest(workspace=name, version=version), services, author)
         return held
+    wanted = await _staged(services, author, criteria, named, nodes)
+    await enforce(wanted, services, author)
+    promoted = replace(held, workspace=name, version=version, demoted_ns=None, why="")
+    await _put(services, author, promoted, f"promoted {name}@p{version}")
+    return promoted
+
+
+async def _staged(
+    services: Services,
+    author: Author,
+    criteria: Criteria,
+    named: tuple[WorkspaceName, Version],
+    nodes: list[str],
+) -> EnforcementRequest:
+    """What is asked of enforcement to put a version on trial besides what is enforced."""
+    name, version = named
     async with services.database.read() as connection:
         enforced = await enforced_now(connection, author.principal.tenant)
     others = [
@@ -180,15 +217,11 @@ async def _enter(
         if other != name
     ]  # fmt: skip
     trial = StageRequest(nodes=nodes, seconds=criteria.stage_seconds, threshold=criteria.threshold)
-    wanted = EnforcementRequest(
+    return EnforcementRequest(
         workspaces=[*others, WantedWorkspace(name=name, version=version)],
         expected_revision=enforced.revision,
         stage=trial,
     )
-    await enforce(wanted, services, author)
-    promoted = replace(held, workspace=name, version=version, demoted_ns=None, why="")
-    await _put(services, author, promoted, f"promoted {name}@p{version}")
-    return promoted
 
 
 async def _load(services: Services, tenant: TenantId, scope: str) -> Promotion:

@@ -181,3 +181,12 @@ async def test_the_command_tells_hits_and_policies_without_traffic(watched: Watc
     assert set(await watched.counts()) == {2}
     _, out, _ = await world.run("analysis", "show", "shop@p1", "--since", "40d", "--step", "1d")
     assert out.splitlines()[1].split()[1:3] == ["1", "1"]
+
+
+async def test_what_is_enforced_may_drop_what_a_newer_version_allows(watched: Watched) -> None:
+    await watched.enforce(1)
+    await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 2})
+    await watched.report(passed=(3306, 3307), dropped=(3307 + 1000,))
+    await watched.report(dropped=(3307,))
+    counts = {1: {"permitted": 1, "escaped": 1, "rejected": 2}}
+    await watched.until(counts | {2: {"escaped": 1, "permitted": 1, "rejected": 1}})

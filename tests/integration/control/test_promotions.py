@@ -168,10 +168,11 @@ async def test_what_a_person_enforces_again_stays(led: Led) -> None:
     led.clock.ahead_ns += 10 * SECOND
     await led.report(dropped=(3306, 3307))
     for _ in range(100):
-        if [one["port"] for one in (await world.ok("GET", "/alerts"))["items"]]:
+        found = (await world.ok("GET", "/alerts"))["items"]
+        if any(one["conversations"] > 1 for one in found):
             break
         await asyncio.sleep(0.1)
-    await asyncio.sleep(1)
+    await asyncio.sleep(3)
     assert await enforced(world) == (3, [("shop", 1)], False)
 
 
@@ -218,3 +219,43 @@ async def test_the_command_shows_the_path(led: Led) -> None:
     await led.report(passed=(3306,))
     code, out, said = await run("promote", "shop", "--to", "analyse")
     assert (code, "shop is at stage analyse with shop@p1" in out) == (OK, True), said
+
+
+async def test_the_command_shows_the_plan_and_asks_before_nodes_change(led: Led) -> None:
+    world = led.world
+    run = world.run
+    await world.ok("POST", "/promotions/shop/criteria", json=EASY | {"quiet_seconds": 0})
+    await led.report(passed=(3306,))
+    code, _, said = await run("promote", "shop", "--to", "staged", "--yes")
+    assert (code, "lead it to discover first" in said) == (FAILED, True)
+    await world.ok("POST", "/apply", json=FILES)
+    await world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 10 * SECOND
+    await led.report(passed=(3306,))
+    await led.until({1: {"permitted": 2}})
+    code, _, said = await run("promote", "shop")
+    assert (code, "nobody can answer here" in said) == (USAGE, True)
+    code, out, _ = await run("promote", "shop", "--dry-run")
+    assert (code, "shop" in out, "workload" in out) == (OK, True, True), out
+    assert (await led.stage())[0] == "analyse"
+    assert "enforced meanwhile" in await led.refused(expected_revision=7)
+    assert (await run("promote", "shop", "--yes"))[0] == OK
+    assert (await led.stage())[0] == "staged"
+    assert (await run("promote", "shop"))[0] == USAGE
+
+
+async def test_a_trial_of_another_scope_is_not_confirmed(led: Led) -> None:
+    world = led.world
+    await world.ok("POST", "/apply", json=FILES)
+    await led.enforce(1)
+    await led.obey()
+    other = DOCUMENTS.rpartition("---")[2].replace("name: shop", "name: other")
+    other = other.replace("scope: shop", "scope: all")
+    documents = SCOPES["files"][0]["documents"] + "---" + other
+    await world.ok("POST", "/apply", json={"files": [{"name": "other", "documents": documents}]})
+    both = [{"name": "shop", "version": 1}, {"name": "other", "version": 1}]
+    staged = {"workspaces": both, "stage": {"seconds": 60}}
+    await world.ok("POST", "/enforcement", json=staged)
+    assert await led.stage() == ("enforced", [])
+    assert "at stage enforced already" in await led.refused()
+    assert (await enforced(world))[2]
