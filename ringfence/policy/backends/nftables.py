@@ -53,7 +53,7 @@ _ESTABLISHED = (
 # other for answers. Of what is established some has foreign sources: proxies' answers, translated.
 # At the input hook `fib` does not know a link-local address for the pod's own.
 _FOREIGN_LOOPBACK = "meta oiftype loopback fib saddr type != local drop"
-# Of nodes and hosts: a pod's lease is its CNI's, whose packet sockets meet no rule.
+# Of nodes and hosts alone: what renews a pod's lease within its namespace needs a policy.
 _DHCP = {
     Direction.INBOUND: (
         "meta nfproto ipv4 udp sport 67 udp dport 68 accept",
