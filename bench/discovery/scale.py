@@ -82,8 +82,11 @@ def flows(workloads: int, replicas: int, edges: int, slots: int) -> pa.Table:
         "port": pa.array(ports, pa.uint16()),
         "dialled_port": pa.array(ports, pa.uint16()),
     }
-    for name in ("forward_packets", "reverse_packets", "opened", "answered"):
-        columns[name] = pa.array(ones, pa.uint64())
+    # One in a hundred is not answered.
+    answers = np.where(np.arange(count) % 100, ones, 0)
+    for name, values in (("forward_packets", ones), ("reverse_packets", answers),
+                         ("opened", ones), ("answered", answers)):  # fmt: skip
+        columns[name] = pa.array(values, pa.uint64())
     columns["refused"] = pa.array(ones - 1, pa.uint64())
     return pa.table(columns)
 

@@ -7,6 +7,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import AnswerOption, Format, emit_data, say
+from ringfence.model.words import counted
 
 app = typer.Typer(add_completion=False)
 
@@ -27,6 +28,6 @@ def coverage(
         emit_data(told, output)
         return
     say(f"{told['observed_a_day']} of {told['workloads']} workloads observed for a day or more")
-    say(f"{told['edges']} edges seen, {told['allowed']} of them enough to be allowed")
+    say(f"{counted(told['edges'], 'edge')} seen, {told['allowed']} of them enough to be allowed")
     for sentence in told["sentences"]:
         say(sentence)

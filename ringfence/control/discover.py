@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ringfence.discovery.behaviour import behaviour
+from ringfence.discovery.behaviour import COLUMNS, behaviour
 from ringfence.discovery.coverage import Coverage, coverage
 from ringfence.discovery.decide import Decisions, decide
 from ringfence.discovery.ends import Ends
@@ -99,7 +99,7 @@ def discover_in(
     """Propose a workspace for a scope from what was seen of those who lived then."""
     snapshot, item_of = lived.snapshot, lived.items.get
     ends = Ends(snapshot, members(tree, snapshot, scope))
-    behaved = behaviour(seen.take(answered(seen)), item_of, snapshot)
+    behaved = behaviour(seen.only(COLUMNS).take(answered(seen)), item_of, snapshot)
     fixed = wanted.approved.clusters if wanted.approved else ()
     peers = Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, fixed), item_of)
     observed = observe(seen, peers, ServiceSockets(snapshot))

@@ -78,7 +78,7 @@ def coverage_of(found: Discovery) -> dict[str, Any]:
         "span_seconds": covered.span_ns // 10**9,
         "edges": covered.edges,
         "allowed": covered.decided,
-        "unseen_edges": round(covered.unseen_edges, 4),
+        "unseen_edges": None if covered.unseen_edges is None else round(covered.unseen_edges, 4),
         "unseen_next_conversation": round(covered.unseen_next, 6),
         "would_block": round(covered.would_block, 6),
     }

@@ -13,6 +13,12 @@ from ringfence.model.workload import Item, ItemKind
 
 SLOT_NS = 300 * 10**9
 """Five minutes: what was seen in how many slots of time tells more than how often."""
+COLUMNS = (
+    *("first_consumer", "first_consumer_revision", "provider", "provider_revision"),
+    *("provider_port", "provider_process", "dialled", "dialled_port", "protocol"),
+    *("opened", "first_ns", "last_ns"),
+)
+"""What is looked at of connections."""
 _ROOM = 2**62
 DIRECT = -1
 """The front of what was dialled at the provider's own address."""

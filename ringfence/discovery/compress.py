@@ -10,8 +10,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ringfence.discovery.drafts import Draft
-from ringfence.discovery.ends import NamedEnd, joined
+from ringfence.discovery.drafts import Draft, united_why
+from ringfence.discovery.ends import NamedEnd, joined, joined_name
 from ringfence.discovery.roles import Role
 from ringfence.model.policy import ClusterEnd, End, FilterEnd
 from ringfence.model.query import Or, Query
@@ -25,9 +25,11 @@ _MOST_PARTS = 4
 def compress(drafts: Sequence[Draft], roles: Iterable[Role], level: int) -> list[Draft]:
     """The drafts, joined as far as the level goes; what they allow together stays the same."""
     if level == 1:
-        return [replace(one, ports=frozenset({port})) for one in drafts for port in one.ports] + [
-            one for one in drafts if not one.ports
-        ]
+        return [
+            replace(one, ports=frozenset({port}), why=(*one.why, "each port by itself"))
+            for one in drafts
+            for port in sorted(one.ports)
+        ] + [one for one in drafts if not one.ports]
     queries = {role.cluster.name: role.cluster.query for role in roles}
     found = list(drafts)
     most = len(found) if level == LEVELS[-1] else _MOST_PARTS
@@ -55,10 +57,10 @@ def _joined(group: list[Draft], queries: dict[str, Query], side: str, most: int)
     query = joined([one for one in said if one is not None])
     if isinstance(query, Or) and len(query.queries) > most:
         return group
-    names = [getattr(one, side).name for one in group]
-    end = NamedEnd(names[0] if len(names) == 1 else "several", FilterEnd(query))
+    end = NamedEnd(joined_name(getattr(one, side).name for one in group), FilterEnd(query))
     edges = frozenset(edge for one in group for edge in one.edges)
-    first = replace(group[0], edges=edges)
+    why = f"{len(group)} {side}s that need the same are joined"
+    first = replace(group[0], edges=edges, why=(*united_why(group), why))
     return [replace(first, consumer=end) if side == "consumer" else replace(first, provider=end)]
 
 

@@ -8,7 +8,7 @@ from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft
 from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
-from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
+from ringfence.discovery.ends import Ends, NamedEnd, joined, joined_name, query_of
 from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.reasons import Reason
@@ -149,4 +149,5 @@ class _Core:
         if len(peers) == 1:
             return self._ends.of(peers[0])
         queries = [query for one in peers if (query := query_of(one)) is not None]
-        return NamedEnd("several", FilterEnd(joined(queries)))
+        name = joined_name(self._ends.of(one).name for one in peers)
+        return NamedEnd(name, FilterEnd(joined(queries)))

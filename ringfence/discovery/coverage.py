@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS, Decisions
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.observed import Observed
@@ -14,6 +15,9 @@ from ringfence.model.words import counted
 DAY_NS = 86_400 * 10**9
 ENOUGH_NS = DAY_NS * 95 // 100
 """What counts as a day: a window of a day begins and ends with some conversation within it."""
+ENOUGH_SAMPLES = 8
+"""In fewer intervals what was seen once tells nothing of what was not: an edge that goes on in half
+of all intervals is met in one of m or none with (m + 1) ÷ 2^m, which from eight on is under 5 %."""
 _HELD_OUT = 0.2
 """The share of the time, at its end, that a discovery from the rest is tried on."""
 
@@ -22,7 +26,8 @@ _HELD_OUT = 0.2
 class Coverage:
     """Of a scope's workloads and edges, from what was seen of them.
 
-    `unseen_edges` estimates the share of all edges that was not seen, `unseen_next` that of the
+    `unseen_edges` estimates the share of all edges that was not seen, None where the time or the
+    number of intervals that records tell apart is too small for that; `unseen_next` that of the
     next conversation's being one on such an edge, `would_block` is the share of the conversations
     of the last fifth that a discovery from what went before would have blocked.
     """
@@ -33,7 +38,7 @@ class Coverage:
     span_ns: int
     edges: int
     decided: int
-    unseen_edges: float
+    unseen_edges: float | None
     unseen_next: float
     would_block: float
 
@@ -53,7 +58,12 @@ class Coverage:
             )
         if self.silent:
             yield f"{self.silent} of them had no conversation at all"
-        if self.unseen_edges:
+        if self.unseen_edges is None:
+            yield (
+                "the time is too short, or told in too few intervals, to estimate how many edges"
+                " have not been seen yet"
+            )
+        elif self.unseen_edges:
             yield f"about {self.unseen_edges:.1%} of all edges have not been seen yet"
         yield (
             f"by what came before, {self.would_block:.2%} of the last fifth's conversations would"
@@ -68,10 +78,6 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
     first, last = _spans(observed)
     spans = np.maximum(last - first, 0)[inside]
     kept = decisions.outcome != Outcome.NOISE
-    intervals = seen.intervals[kept]
-    once, twice = int((intervals == 1).sum()), int((intervals == 2).sum())  # noqa: PLR2004
-    # Chao's estimate, with intervals for samples; and Good and Turing's of the next conversation.
-    missing = once * (once - 1) / (2 * (twice + 1))
     total = int(seen.conversations[kept].sum())
     single = int((seen.conversations[kept] == 1).sum())
     edges = int(kept.sum())
@@ -82,10 +88,19 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
         span_ns=max(observed.until_ns - observed.since_ns, 0),
         edges=edges,
         decided=int((decisions.outcome == Outcome.ALLOW).sum()),
-        unseen_edges=missing / (missing + edges) if edges else 1.0,
-        unseen_next=single / total if total else 1.0,
+        unseen_edges=_unseen(seen.intervals[kept]),
+        unseen_next=single / total if total else 1.0,  # Good and Turing's estimate
         would_block=_held_out(observed, decisions),
     )
+
+
+def _unseen(intervals: Numbers) -> float | None:
+    """Chao's estimate of the share of edges not seen, from in how many intervals each was seen."""
+    if intervals.max(initial=0) < ENOUGH_SAMPLES:
+        return None
+    once, twice = int((intervals == 1).sum()), int((intervals == 2).sum())  # noqa: PLR2004
+    missing = once * (once - 1) / (2 * (twice + 1))
+    return missing / (missing + len(intervals))
 
 
 def _spans(observed: Observed) -> tuple[np.ndarray, np.ndarray]:

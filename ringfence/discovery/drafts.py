@@ -1,6 +1,6 @@
 """From decided edges to drafts of policies: one for each pair of ends, with all of its ports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from ringfence.discovery.peers import Anybody, Named, Peer
 from ringfence.discovery.reasons import Outcome
 from ringfence.model.address import Address
 from ringfence.model.evidence import Evidence
+from ringfence.model.policy import OutsideEnd
 from ringfence.model.protocol import TCP, UDP
 
 
@@ -27,6 +28,13 @@ class Draft:
     review: str = ""
     name: str = ""
     """Of a core service; empty where the ends make the name."""
+    why: tuple[str, ...] = ()
+    """Why its ends and ports are as broad as they are."""
+
+
+def united_why(drafts: Iterable[Draft]) -> tuple[str, ...]:
+    """Why the ends and ports of some drafts are as they are, each reason once."""
+    return tuple(dict.fromkeys(why for one in drafts for why in one.why))
 
 
 @dataclass
@@ -46,7 +54,8 @@ class Drafting:
             key = one.consumer, one.provider, one.protocol, one.review
             held = found.get(key)
             if held:
-                one = replace(one, ports=one.ports | held.ports, edges=one.edges | held.edges)
+                ports, edges = one.ports | held.ports, one.edges | held.edges
+                one = replace(one, ports=ports, edges=edges, why=united_why((held, one)))
             found[key] = one
         return list(found.values())
 
@@ -84,13 +93,23 @@ class Drafting:
             front == DIRECT or not seen.fronts[front].from_outside
         )
         addresses = self._addresses(edge) if alone else ()
+        source = self.ends.of(consumer, addresses, each=self.each_address)
+        why = [
+            "as dialled, at its own address"
+            if front == DIRECT
+            else "as dialled, through its Service"
+        ]
+        if isinstance(consumer, Anybody):
+            anyone = isinstance(source.end, OutsideEnd)
+            why.append("any host outside" if anyone else "each host outside by its address")
         return Draft(
-            self.ends.of(consumer, addresses, each=self.each_address),
+            source,
             self.ends.of(provider, self._found_by(provider)),
             int(seen.protocol[edge]),
             frozenset({int(port)}) if seen.protocol[edge] in (TCP, UDP) else frozenset(),
             frozenset({edge}),
             review,
+            why=tuple(why),
         )
 
     def _found_by(self, provider: Peer) -> Sequence[Address]:
@@ -104,7 +123,7 @@ class Drafting:
         return [seen.peers.address(one) for one in seen.pair_source[first:last][worked].tolist()]
 
 
-def evidence_of(observed: Observed, draft: Draft, why: str = "") -> Evidence | None:
+def evidence_of(observed: Observed, draft: Draft) -> Evidence | None:
     """What was seen of a draft's edges together."""
     if not draft.edges:
         return None
@@ -119,7 +138,7 @@ def evidence_of(observed: Observed, draft: Draft, why: str = "") -> Evidence | N
         first_ns=int(seen.first_ns[at].min()),
         last_ns=int(seen.last_ns[at].max()),
         confidence=confidence(int(seen.intervals[at].min()), int(seen.sources[at].min())),
-        why=why,
+        why="; ".join(draft.why),
     )
 
 

@@ -1,6 +1,6 @@
 """Peers as ends of policies: who is meant, and what to call it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -27,6 +27,9 @@ from ringfence.model.workload import ItemKind
 
 FEW_ADDRESSES = 2
 """So many hosts outside are named one by one; of more, any host outside is meant."""
+
+LONGEST_NAME = 40
+"""A longer name of several ends together is no longer read at a glance."""
 
 FEW_BY_NAME = 4
 """A name with more addresses is one whose addresses change: it is allowed by its name."""
@@ -119,6 +122,12 @@ def joined(queries: Sequence[Query]) -> Query:
         made.append(And((*rest_of, compare)) if rest_of else compare)
     everything = sorted((*made, *others), key=str)
     return everything[0] if len(everything) == 1 else Or(tuple(everything))
+
+
+def joined_name(names: Iterable[str]) -> str:
+    """One name for several ends."""
+    told = "-and-".join(sorted(set(names)))
+    return told if len(told) <= LONGEST_NAME else "several"
 
 
 def query_of(peer: Peer) -> Query | None:

@@ -90,7 +90,7 @@ class Facts:
         found = set()
         for at in self._peers.roles[number].members:
             item = self._peers.snapshot.items[at]
-            for reference in getattr(item, "references", ()):
+            for reference in item.references:
                 host = reference.partition(":")[0].lower()
                 inside = host.removesuffix(".").removesuffix(".cluster.local").removesuffix(".svc")
                 found |= {host, inside if "." in inside else f"{inside}.{item.namespace}"}

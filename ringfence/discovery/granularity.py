@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ringfence.discovery.boundary import Boundary
-from ringfence.discovery.drafts import Draft
+from ringfence.discovery.drafts import Draft, united_why
 from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.observed import Observed
 from ringfence.model import labels
@@ -32,6 +32,14 @@ class Granularity:
 
 
 FINE = Granularity()
+_STEPS = {
+    Boundary.MEDIUM: "all ports of the provider that anybody uses",
+    Boundary.COARSE: "the pods behind the Service too",
+    Boundary.VERY_COARSE: "every port of the protocol",
+    Boundary.NAMESPACE: "everybody in the namespaces",
+    Boundary.KUBERNETES_CLUSTER: "everybody in the scope",
+}
+"""What each step widens."""
 
 
 class Widening:
@@ -55,7 +63,12 @@ class Widening:
         order = list(Boundary)
         for step in order[: order.index(boundary) + 1]:
             if step in steps:
-                found = _united(steps[step](found))
+                known = frozenset(found)
+                said = f"{step}: {_STEPS[step]}"
+                found = _united(
+                    one if one in known else replace(one, why=(*one.why, said))
+                    for one in steps[step](found)
+                )
         return found
 
     def _all_ports_in_use(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
@@ -141,6 +154,7 @@ def _united(drafts: Iterable[Draft]) -> list[Draft]:
         held = found.get(key)
         if held:
             ports = held.ports | one.ports if held.ports and one.ports else frozenset[int]()
-            one = replace(one, ports=ports, edges=held.edges | one.edges)  # noqa: PLW2901
+            edges, why = held.edges | one.edges, united_why((held, one))
+            one = replace(one, ports=ports, edges=edges, why=why)  # noqa: PLW2901
         found[key] = one
     return list(found.values())

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.compress import compress
@@ -47,7 +47,10 @@ def propose(
     drafts = Drafting(observed, decisions, ends, each_address=finest).drafts()
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
     ordinary = compress(drafts, observed.peers.roles, granularity.compress)
-    services = core(observed, decisions, ends, scope)
+    services = [
+        replace(one, why=("a core service: one policy for all who use it",))
+        for one in core(observed, decisions, ends, scope)
+    ]
     drafts = [*services, *ordinary]
     ids = _ids(drafts)
     policies = [
@@ -89,6 +92,9 @@ def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, 
 
 def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
     ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
+    if draft.ports and ports != ranges(draft.ports, 1):
+        wider = f"{len(draft.ports)} different ports were seen, which make a range"
+        draft = replace(draft, why=(*draft.why, wider))
     return Policy(
         id=said,
         consumer=draft.consumer.end,

@@ -41,7 +41,7 @@ what somebody did of whom nothing else is known."""
 _TOOL = 1.5
 """What a process weighs that none of the consumer's usual edges are due to: a shell, say."""
 _STEADY = 24
-"""In so many intervals nobody goes on by hand."""
+"""In so many intervals nobody goes on by hand, nor opens more in a short time of looking round."""
 Weights = NDArray[np.float64]
 
 
@@ -62,6 +62,8 @@ class Suspicion:
     suspicious: Mask
     intruder: Mask
     scan: Mask
+    suspects: Mask
+    """Of sources, not of edges: whether each scans or is an intruder."""
     brief: bool
     """Whether the time is too short for anything to be rare in it."""
 
@@ -71,8 +73,7 @@ def suspect(observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> Su
     weighing = _Weighing(observed, facts, plain, referred)
     found = weighing.judge(np.zeros(weighing.count, dtype=np.bool_))
     # What scanners and intruders do supports nothing, neither each other's edges.
-    suspects = weighing.suspects(found)
-    return weighing.judge(suspects)
+    return weighing.judge(found.suspects)
 
 
 class _Weighing:
@@ -91,6 +92,7 @@ class _Weighing:
         stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
         self.rare = plain & (seen.conversations <= most)
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
+        self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
@@ -104,7 +106,8 @@ class _Weighing:
     def judge(self, suspects: Mask) -> Suspicion:
         trusted = self.good & ~suspects[self.source]
         supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
-        alone = self.rare & (supporters <= 1)
+        # Nodes run agents, which go on steadily; what is rare of them is no application's need.
+        alone = self.rare & ((supporters <= 1) | self.by_node)
         weight = self._weight(alone)
         novel = self.good & (weight > 0)[self.edge]
         total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
@@ -129,14 +132,11 @@ class _Weighing:
             weight=weight,
             suspicious=odd | (of_suspect & (weight > 0)),
             intruder=(weight > 0) & self._of(novel, intruder & (not self.brief)),
-            scan=self._of(self.rare[self.edge] | ~self.good, scanner) & (supporters <= 1),
+            scan=self._of((self.rare | self.burst)[self.edge] | ~self.good, scanner)
+            & (supporters <= 1),
+            suspects=scanner | intruder,
             brief=self.brief,
         )
-
-    def suspects(self, found: Suspicion) -> Mask:
-        """The sources of what nobody else does."""
-        of_it = self.good & (found.scan | found.intruder)[self.edge]
-        return np.bincount(self.source[of_it], minlength=self.count) > 0
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""

@@ -5,6 +5,7 @@ one hop into the next. A connection through a Service fans out to as many last h
 backends, and each of these is judged on its own.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +42,16 @@ class Records:
         """A column as an array, addresses in shape (n, 16)."""
         return column(self.table, name)
 
+    def only(self, names: Iterable[str]) -> "Records":
+        """The same with those of some columns that there are."""
+        held = set(self.table.column_names)
+        table = self.table.select([name for name in names if name in held])
+        return Records(table, self.dropped, self.translated)
+
     def take(self, rows: NDArray[Any]) -> "Records":
-        """Some of the connections, by position or by mask."""
+        """Some of the connections, by position or by mask; without a copy where it is all."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         at = np.nonzero(rows)[0] if rows.dtype == np.bool_ else rows
         return Records(self.table.take(pa.array(at)), self.dropped[at], self.translated[at])
 

@@ -79,7 +79,9 @@ class CoverageResponse(BaseModel):
     span_seconds: int
     edges: int
     allowed: int
-    unseen_edges: float
+    unseen_edges: float | None = Field(
+        description="Null where the time is too short for an estimate."
+    )
     unseen_next_conversation: float
     would_block: float
     sentences: list[str]

@@ -14,8 +14,11 @@ from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import style
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
 from ringfence.control.discover import Discovery, Wanted, discover
+from ringfence.control.discovered import coverage_of
+from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind, changes
+from ringfence.discovery.ends import LONGEST_NAME, joined_name
 from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.flows.connections import Records
@@ -103,3 +106,44 @@ def test_the_report_tells_of_every_route(files: tuple[Path, Path]) -> None:
     ids = {policy["id"] for policy in told["workspace"]["policies"]}
     assert {one["policy"] for one in allowed if one["policy"]} <= ids
     assert told["coverage"]["workloads"] > 0
+
+
+def test_a_short_time_gives_no_estimate_of_what_was_not_seen(
+    seen: tuple[Records, Timeline],
+) -> None:
+    records, timeline = seen
+    first = records.column("first_ns")
+    brief = records.take(np.flatnonzero(first < first.min() + 2 * SLOT_NS))
+    assert len(brief)
+    told = coverage_of(found((brief, timeline)))
+    assert told["unseen_edges"] is None
+    (said,) = (one for one in found((brief, timeline)).coverage.sentences() if "seen yet" in one)
+    assert said.startswith("the time is too short")
+    assert 0 <= coverage_of(found(seen))["unseen_edges"] < 1
+
+
+@pytest.mark.parametrize("boundary", [Boundary.FINE, Boundary.COARSE, Boundary.NAMESPACE])
+def test_evidence_says_why_ends_and_ports_are_as_broad(
+    seen: tuple[Records, Timeline], boundary: Boundary
+) -> None:
+    policies = found(seen, Wanted(Granularity(boundary))).workspace.policies
+    told = [one.evidence.why for one in policies if one.evidence and not one.review]
+    assert told
+    assert all(told)
+    step = any(f"{boundary}: " in why for why in told)
+    assert step == (boundary is not Boundary.FINE)
+    if boundary is Boundary.FINE:
+        assert any("consumers that need the same are joined" in why for why in told)
+        assert any("any host outside" in why for why in told)
+
+
+def test_joined_ends_are_named_by_all_of_them_where_that_is_short(
+    seen: tuple[Records, Timeline],
+) -> None:
+    assert joined_name(["orders", "carts", "orders"]) == "carts-and-orders"
+    assert len(joined_name(["a" * 17, "b" * 18])) == LONGEST_NAME
+    assert joined_name(["a" * 18, "b" * 18]) == "several"
+    ids = [one.id for one in found(seen).workspace.policies]
+    assert any("-and-" in one for one in ids)
+    assert len({*ids}) == len(ids)
+    assert ids == [one.id for one in found(seen).workspace.policies]

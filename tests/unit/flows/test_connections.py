@@ -1,10 +1,12 @@
-"""Which Service a socket is."""
+"""Some connections of many, and which Service a socket is."""
 
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from ringfence.flows.connections import ServiceSockets
+from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import TCP, UDP
@@ -42,3 +44,13 @@ def test_node_ports_are_those_of_the_nodes_of_a_cluster(
     history.replace(START, CLUSTER, [*NODES, *SERVICES])
     item = ServiceSockets(history.latest()).at(address(at), protocol, port)
     assert (item.name if item else None) == name
+
+
+def test_all_of_the_connections_are_taken_without_a_copy() -> None:
+    table = pa.table({"protocol": [TCP, UDP]})
+    seen = Records(table, np.zeros(2, np.uint64), np.zeros(2, np.bool_))
+    assert seen.take(np.array([True, True])) is seen
+    assert seen.take(np.array([False, True])).table["protocol"].to_pylist() == [UDP]
+    assert len(seen.take(np.array([False, False]))) == 0
+    assert len(seen.take(np.array([1, 1]))) == 2
+    assert seen.only(["protocol", "process"]).table.column_names == ["protocol"]
