@@ -47,11 +47,16 @@ def exchange(
     yield from _answers(netlink, _message(kind, flags, request), steady=steady)
 
 
-def change_rules(kind: int, flags: int, request: bytes) -> None:
-    """Make one change of nftables' rules in the thread's namespace; raises NetlinkError."""
-    bounds = [_message(edge, 0, _NFTABLES) for edge in (_BATCH_BEGIN, _BATCH_END)]
+def change_rules(*changes: tuple[int, int, bytes]) -> None:
+    """Make changes of nftables' rules in the thread's namespace, all or none.
+
+    Each by its kind, flags and request. Raises NetlinkError with the first one's that is refused.
+    """
+    *others, (kind, flags, request) = changes
+    said = [*(_message(*one) for one in others), _message(kind, flags | ACK, request)]
+    begin, end = (_message(edge, 0, _NFTABLES) for edge in (_BATCH_BEGIN, _BATCH_END))
     with connect(NETFILTER) as netlink:
-        for _ in _answers(netlink, _message(kind, flags | ACK, request).join(bounds)):
+        for _ in _answers(netlink, b"".join([begin, *said, end])):
             pass
 
 

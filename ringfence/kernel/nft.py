@@ -137,21 +137,18 @@ def list_table(netns_path: Path, *, elements: bool = True) -> Listing | None:
 
     Without `elements` the kernel is not asked what the sets hold. A table with flags, which ours
     never has, is told without its content. The rule of `silence` is told as such, by the name of
-    that module: nft does not tell what iptables' targets do. Of the table of `packet_sockets` it is
-    told whether it does what it is for.
+    that module: nft does not tell what iptables' targets do. Where the kernel can close packet
+    sockets, it is told whether they are.
     """
 
     return run_in(netns_path, lambda: _with_packet_sockets(_list(elements=elements)))
 
 
 def _with_packet_sockets(table: Listing | None) -> Listing | None:
+    if not table or not packet_sockets.can_close():
+        return table
     try:
-        told = table is not None and packet_sockets.stands(TABLE)
-        return (
-            [*table, {"packet_sockets": {"closed": packet_sockets.is_closed(TABLE)}}]
-            if table and told
-            else table
-        )
+        return [*table, {"packet_sockets": {"closed": packet_sockets.is_closed(TABLE)}}]
     except NetlinkError as error:
         raise NftError(str(error)) from error
 

@@ -3,23 +3,25 @@
 A table of our own in nftables' family netdev looks at what leaves by each interface. What the
 kernel's IP stack sends, or forwards, has a route by then, and has met the output or forward hook;
 what a packet socket sends has none, whatever the frame says, and PACKET_QDISC_BYPASS goes through
-this hook too. ARP has no route either, and passes. The rules are written by netlink, so that they
-can be known again byte for byte.
+this hook too. ARP has no route either, and passes. The loopback interface is no exception: what a
+packet socket sends there comes back as if from outside, and may be forwarded past every rule. The
+table is written by netlink, so that it can be known again byte for byte.
 """
 
-import re
+import errno
 import struct
-from contextlib import suppress
+from collections.abc import Iterable
 from threading import Event
 
 import structlog
 
-from ringfence.kernel.errors import KernelError
+from ringfence.kernel.errors import NetlinkError
 from ringfence.kernel.interfaces import list_interfaces
-from ringfence.kernel.libnftables import NftError, run
+from ringfence.kernel.libnftables import run
 from ringfence.kernel.netlink import (
     CREATE,
     DUMP,
+    NESTED,
     NETFILTER,
     ask,
     attribute,
@@ -35,21 +37,22 @@ FAMILY, CHAIN = "netdev", "rf_packet_sockets"
 # include/uapi/linux/netfilter.h, if_ether.h and netfilter/nf_tables.h
 _NETDEV = 5
 _EGRESS = 1
-_GET_TABLE, _GET_CHAIN, _NEW_RULE, _GET_RULE = (10 << 8 | one for one in (1, 4, 6, 7))
+_NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _GET_CHAIN, _NEW_RULE, _GET_RULE = (
+    10 << 8 | one for one in (0, 1, 2, 3, 4, 6, 7)
+)
 _APPEND = 0x800
-_TABLE, _CHAIN, _EXPRESSIONS = 1, 2, 4
-_CHAIN_NAME, _CHAIN_HOOK = 3, 4
-_HOOK_NUMBER, _HOOK_DEVICES = 1, 4
+_TABLE, _TABLE_FLAGS, _CHAIN, _EXPRESSIONS = 1, 2, 2, 4
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 3, 4, 5
+_HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICES = 1, 2, 4
+_DEVICE_NAME = 1
 _META_PROTOCOL, _META_ROUTE_CLASS = 1, 13
 _EQUAL, _AT_LEAST = 0, 5
 _ARP = 0x0806
 _DROP, _ACCEPT = 0, 1
 _GENERIC = struct.Struct("=BBH")  # nfgenmsg
-_LOOPBACK = 1
-"""The index of the loopback interface in every namespace."""
-_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
-_told = Event()
+_cannot = Event()
+"""Whether the kernel has said that it has no such hook, or does not tell of routes."""
 
 log = structlog.get_logger()
 
@@ -75,61 +78,84 @@ _RULES = [
     _meta(_META_PROTOCOL) + _compared(_EQUAL, struct.pack("!H", _ARP)) + _verdict(_ACCEPT),
     _verdict(_DROP),
 ]
-"""As the kernel tells them, byte for byte."""
+_PLACE = tuple(struct.pack("!I", one) for one in (_EGRESS, 0, _ACCEPT))
+"""Hook, priority and policy of the chain. Like the rules as the kernel tells them."""
 
 
 def close(table: str) -> None:
     """Have packet sockets of the thread's namespace send nothing by the interfaces of now.
 
     Where the kernel cannot (before 5.16, or without CONFIG_NETFILTER_EGRESS and
-    CONFIG_IP_ROUTE_CLASSID), they do; that is logged once.
+    CONFIG_IP_ROUTE_CLASSID), they do; that is logged once. Raises NetlinkError for all else.
     """
+    if _cannot.is_set() or is_closed(table):
+        return
+    named = _GENERIC.pack(_NETDEV, 0, 0) + attribute(_TABLE, _text(table))
     try:
-        if is_closed(table):
-            return
-        names = ", ".join(f'"{name}"' for name in sorted(_interfaces()))
-        ours = f"table {FAMILY} {table}\n"
-        hook = f"type filter hook egress devices = {{ {names} }} priority 0; policy accept;"
-        chain = f"add chain {FAMILY} {table} {CHAIN} {{ {hook} }}\n" if names else ""
-        run(f"add {ours}delete {ours}add {ours}{chain}", 0)
-        for rule in _RULES if names else ():
-            said = _chain_of(table) + attribute(_EXPRESSIONS, rule)
-            change_rules(_NEW_RULE, CREATE | _APPEND, said)
-    except KernelError as error:
-        with suppress(KernelError):
-            remove(table)
-        if not _told.is_set():
-            _told.set()
-            log.warning("packet sockets of pods send past their rules", problem=str(error))
+        change_rules(
+            (_NEW_TABLE, CREATE, named),
+            (_DELETE_TABLE, 0, named),
+            (_NEW_TABLE, CREATE, named),
+            (_NEW_CHAIN, CREATE, named + _chain(_interfaces())),
+            *(
+                (_NEW_RULE, CREATE | _APPEND, _chain_of(table) + attribute(_EXPRESSIONS, rule))
+                for rule in _RULES
+            ),
+        )
+    except NetlinkError as error:
+        if error.code != errno.EOPNOTSUPP:
+            raise
+        _cannot.set()
+        log.warning("packet sockets of pods send past their rules", problem=str(error))
+
+
+def can_close() -> bool:
+    """Whether the kernel can, as far as is known."""
+    return not _cannot.is_set()
 
 
 def is_closed(table: str) -> bool:
-    """Whether packet sockets of the thread's namespace can send nothing; raises KernelError."""
-    names = set(_interfaces())
-    return not names or (names <= _hooked(table) and _rules(table) == _RULES)
-
-
-def stands(table: str) -> bool:
-    """Whether the thread's namespace has the table; raises NetlinkError."""
-    told = ask(NETFILTER, _GET_TABLE, DUMP, _GENERIC.pack(_NETDEV, 0, 0))
-    return any(attributes(one[_GENERIC.size :]).get(_TABLE) == _text(table) for one in told)
+    """Whether packet sockets of the thread's namespace can send nothing; raises NetlinkError."""
+    return (
+        _flags(table) == 0
+        and _rules(table) == _RULES
+        and set(_interfaces()) <= _hooked(table)
+    )  # fmt: skip
 
 
 def remove(table: str) -> None:
     """Take the table away, if it is there; raises KernelError."""
-    if stands(table):
+    if _flags(table) is not None:
         run(f"delete table {FAMILY} {table}", 0)
 
 
+def _flags(table: str) -> int | None:
+    """The flags of the table, None where it does not stand."""
+    told = ask(NETFILTER, _GET_TABLE, DUMP, _GENERIC.pack(_NETDEV, 0, 0))
+    tables = [attributes(one[_GENERIC.size :]) for one in told]
+    ours = (one for one in tables if one.get(_TABLE) == _text(table))
+    return next((int.from_bytes(one[_TABLE_FLAGS]) for one in ours), None)
+
+
+def _chain(interfaces: Iterable[str]) -> bytes:
+    """What the chain is besides its table."""
+    names = b"".join(attribute(_DEVICE_NAME, _text(name)) for name in interfaces)
+    devices = attribute(_HOOK_DEVICES | NESTED, names)
+    hook = number(_HOOK_NUMBER, _EGRESS) + number(_HOOK_PRIORITY, 0) + devices
+    name, policy = attribute(_CHAIN_NAME, _text(CHAIN)), number(_CHAIN_POLICY, _ACCEPT)
+    return name + attribute(_CHAIN_HOOK | NESTED, hook) + policy
+
+
 def _hooked(table: str) -> set[str]:
-    """The interfaces at which the chain is called."""
-    told = ask(NETFILTER, _GET_CHAIN, DUMP, _GENERIC.pack(_NETDEV, 0, 0))
+    """The interfaces at which the chain is called, if it is as written otherwise."""
+    told = list(ask(NETFILTER, _GET_CHAIN, DUMP, _GENERIC.pack(_NETDEV, 0, 0)))
     for chain in (attributes(payload[_GENERIC.size :]) for payload in told):
-        hook = attributes(chain.get(_CHAIN_HOOK, b""))
-        ours = chain[_TABLE] == _text(table) and chain[_CHAIN_NAME] == _text(CHAIN)
-        if ours and hook.get(_HOOK_NUMBER) == struct.pack("!I", _EGRESS):
+        if chain[_TABLE] == _text(table) and chain[_CHAIN_NAME] == _text(CHAIN):
+            hook = attributes(chain.get(_CHAIN_HOOK, b""))
             devices = each_attribute(hook.get(_HOOK_DEVICES, b""))
-            return {name.rstrip(b"\0").decode(errors="replace") for _, name in devices}
+            names = {name.rstrip(b"\0").decode(errors="replace") for _, name in devices}
+            place = hook.get(_HOOK_NUMBER), hook.get(_HOOK_PRIORITY), chain.get(_CHAIN_POLICY)
+            return names if place == _PLACE else set()
     return set()
 
 
@@ -139,12 +165,8 @@ def _rules(table: str) -> list[bytes | None]:
 
 
 def _interfaces() -> list[str]:
-    """The names of all interfaces but the loopback one; raises NftError, NetlinkError."""
-    names = [one.name for one in list_interfaces() if one.ifindex != _LOOPBACK]
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise NftError(f"interface {name!r}: not a name that nftables takes")
-    return names
+    """The names of all interfaces; raises NetlinkError."""
+    return [one.name for one in list_interfaces()]
 
 
 def _chain_of(table: str) -> bytes:

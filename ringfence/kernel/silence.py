@@ -76,7 +76,7 @@ def keep_silent(table: str) -> None:
             _load_target()
             where = attribute(_POSITION, rules[-1][_HANDLE])
             rule = attribute(_EXPRESSIONS, _RULE)
-            change_rules(_NEW_RULE, CREATE, _chain_of(table) + rule + where)
+            change_rules((_NEW_RULE, CREATE, _chain_of(table) + rule + where))
     except NetlinkError as error:
         tell(str(error))
 

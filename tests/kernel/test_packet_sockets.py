@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from functools import partial
+from threading import Event
 
 import numpy as np
 import pytest
@@ -146,6 +147,7 @@ def test_what_the_kernel_sends_passes(node: Node) -> None:
         "delete table netdev ringfence",
         "flush chain netdev ringfence rf_packet_sockets",
         "insert rule netdev ringfence rf_packet_sockets accept",
+        "add table netdev ringfence { flags dormant; }",
     ],
 )
 def test_tampering_is_repaired(node: Node, tampering: str) -> None:
@@ -185,12 +187,77 @@ def test_interfaces_come_and_go(node: Node) -> None:
         assert not enforcer.tampered
 
 
+def test_the_first_interface_comes_later() -> None:
+    """Rules may be written before the CNI has given the pod an interface."""
+    with node_with_pods(1) as node:
+        (pod,) = node.pods
+        order = Order(1, governed(pod))
+        enforcer = Enforcer(Nftables())
+        ip("-n", pod.name, "link", "delete", "eth0")
+        assert not enforcer.apply(order, [place(pod, "uid")]).problem
+        ip("-n", pod.name, "link", "add", "eth0", "type", "veth", "peer", "name", "net2")
+        assert "packet sockets may send past the rules" in refuted(pod, governed(pod))
+        enforcer.read_drops(np.zeros(0, DROP_DTYPE), {})
+        assert enforcer.tampered
+        assert not enforcer.apply(order, [place(pod, "uid")]).problem
+        assert pod.call(lambda: packet_sockets.is_closed(nft.TABLE))
+
+
+def test_names_that_nft_does_not_take_are_closed_too(node: Node) -> None:
+    pod, other = node.pods
+    ip("-n", pod.name, "link", "add", 'a"b{c', "type", "veth", "peer", "name", "net2")
+    assert not pod.call(lambda: packet_sockets.is_closed(nft.TABLE))
+    order = Order(1, governed(pod, other))
+    assert not Enforcer(Nftables()).apply(order, [place(pod, "uid")]).problem
+    assert pod.call(lambda: packet_sockets.is_closed(nft.TABLE))
+
+
+def test_a_pod_whose_packet_sockets_cannot_be_closed_is_not_proved(node: Node) -> None:
+    """More interfaces than a chain has room for: the pod's doing, not the kernel's inability."""
+    pod, other = node.pods
+    more = "".join(f"link add many{one} type veth\n" for one in range(130))
+    pod.run("ip", "-batch", "-", stdin=more)
+    order, enforcer = Order(1, governed(pod, other)), Enforcer(Nftables())
+    assert "refused a netlink request" in enforcer.apply(order, [place(pod, "uid")]).problem
+    assert packet_sockets.can_close()
+    fewer = "".join(f"link delete many{one}\n" for one in range(10))
+    pod.run("ip", "-batch", "-", stdin=fewer)
+    assert not enforcer.apply(order, [place(pod, "uid")]).problem
+    assert pod.call(lambda: packet_sockets.is_closed(nft.TABLE))
+
+
+def test_frames_by_way_of_the_loopback_are_not_forwarded(node: Node) -> None:
+    """What a packet socket sends by lo comes in there, and a pod that forwards sends it on."""
+    pod, other = node.pods
+    pod.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    pod.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.lo.rp_filter=0")
+    packet = datagram("10.9.9.9", other.address, ALLOWED)
+    frame = bytes(12) + struct.pack("!H", PACKETS[4]) + packet
+
+    def send_by_lo() -> None:
+        with pod.call(partial(socket.socket, socket.AF_PACKET, socket.SOCK_RAW)) as sender:
+            sender.sendto(frame, ("lo", PACKETS[4]))
+        time.sleep(0.1)
+
+    with Sink(other, ALLOWED) as sink:
+        send_by_lo()
+        assert sink.count() == 1, "nothing is enforced yet"
+        order = Order(1, governed(pod, other))
+        assert not Enforcer(Nftables()).apply(order, [place(pod, "uid")]).problem
+        with pytest.raises(OSError, match="No buffer space"):
+            send_by_lo()
+        assert sink.count() == 1
+    for own in ("127.0.0.1", "::1", pod.address, pod.address6):
+        assert ping(pod, own)
+
+
 def test_where_the_kernel_has_no_such_hook_rules_are_in_force_without(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod, other = node.pods
-    without = [rule.replace(b"meta", b"mexa") for rule in packet_sockets._RULES]
-    monkeypatch.setattr(packet_sockets, "_RULES", without)
+    unknown = packet_sockets._meta(0x7F)
+    monkeypatch.setattr(packet_sockets, "_RULES", [unknown, *packet_sockets._RULES])
+    monkeypatch.setattr(packet_sockets, "_cannot", Event())
     order = Order(1, governed(pod, other))
     assert not Enforcer(Nftables()).apply(order, [place(pod, "uid")]).problem
     assert "netdev" not in pod.run("nft", "list", "tables")

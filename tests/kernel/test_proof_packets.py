@@ -163,6 +163,8 @@ MATCHES = (
     "meta nfproto ipv4",
     "meta nfproto != ipv4",
     "fib daddr type local",
+    "fib saddr type local",
+    "fib saddr type != local",
     "ct state new",
     "ct state established,related",
     "ct state != new",

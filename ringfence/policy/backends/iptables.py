@@ -56,6 +56,8 @@ _ESTABLISHED = (
     f"-p {ICMP} -m conntrack --ctstate RELATED -j RETURN",
     f"-p {ICMPV6} -m conntrack --ctstate RELATED -j RETURN",
 )
+# What a pod sends to itself in the name of another.
+_FOREIGN_LOOPBACK = "-o lo -m addrtype ! --src-type LOCAL -j DROP"
 # The answer of the filter table to a connection that someone rejects there.
 _OWN_RESET = "-p tcp -m conntrack --ctstate RELATED -m tcp --tcp-flags RST RST -j RETURN"
 _OPENS_NOTHING = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
@@ -146,7 +148,7 @@ class Iptables:
             ("OUTPUT", Direction.OUTBOUND, binding.outbound, binding.fail_safes_out),
         ):
             if program is not None:
-                table.own_end(hook, direction, (program,), binding.addresses, rules, dhcp=True)
+                table.own_end(hook, direction, (program,), binding.addresses, rules, node=True)
         return table.ruleset()
 
     def sayable(self, policy: NodePolicy) -> NodePolicy:
@@ -188,7 +190,7 @@ class _Table:
         addresses: tuple[Address, ...],
         stated: Sequence[Rule],
         *,
-        dhcp: bool = False,
+        node: bool = False,
     ) -> None:
         """The chains that judge what the namespace itself opens or is sent, by each program.
 
@@ -198,10 +200,13 @@ class _Table:
         base = f"RINGFENCE-{hook}"
         self._jumps.append((hook, base))
         names = [f"{base}-{place}" for place in range(1, len(programs) + 1)]
+        sends = not node and direction is Direction.OUTBOUND
         for family in _FAMILIES:
             safe = (
+                *_ESTABLISHED,
+                *((_FOREIGN_LOOPBACK,) if sends else ()),
                 *self._fail_safes(family, direction, addresses),
-                *(_DHCP[family.number, direction] if dhcp else ()),
+                *(_DHCP[family.number, direction] if node else ()),
             )
             also = (line for rule in stated for line in self.lines(rule, family, direction))
             comment = f'-m comment --comment "{MID_STREAM}"'
@@ -319,7 +324,6 @@ class _Table:
         self, family: _Family, direction: Direction, addresses: tuple[Address, ...]
     ) -> Iterator[str]:
         """What passes whatever the policy says, for the holder of the addresses."""
-        yield from _ESTABLISHED
         held = self.policy.control_plane
         if direction is Direction.INBOUND:
             yield "-i lo -j RETURN"

@@ -49,7 +49,11 @@ _ESTABLISHED = (
     # Only errors: a connection that a protocol helper expects is judged like any other.
     "ct state related meta l4proto { icmp, ipv6-icmp } accept",
 )
-# Of nodes and hosts: a pod's lease is its CNI's, whose packet sockets meet no rule.
+# A pod that sends to itself in another's name would make conntrack take what it then sends to that
+# other for answers. Of what is established some has foreign sources: proxies' answers, translated.
+# At the input hook `fib` does not know a link-local address for the pod's own.
+_FOREIGN_LOOPBACK = "meta oiftype loopback fib saddr type != local drop"
+# Of nodes and hosts alone: what renews a pod's lease within its namespace needs a policy.
 _DHCP = {
     Direction.INBOUND: (
         "meta nfproto ipv4 udp sport 67 udp dport 68 accept",
@@ -93,6 +97,8 @@ class Nftables:
             if programs:
                 safe = _fail_safes(direction, binding.addresses, policy.control_plane)
                 base = partial(table.base_chain, hook, hook)
+                if direction is Direction.OUTBOUND:
+                    safe = (_FOREIGN_LOOPBACK, *safe)
                 _own_end(base, table, hook, direction, programs, safe)
         ruleset = table.ruleset()
         return (

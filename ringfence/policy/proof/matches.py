@@ -165,7 +165,10 @@ _DIALLED = {
     "ip6 daddr": Key(Axis.DIALLED, _V6, number=partial(_address, _V6), tracked=True),
     "proto-dst": Key(Axis.DIALLED_PORT, tracked=True),
 }
-_TO_OWN = Key(Axis.TO_OWN, number=_local_route)
+_OWN = {
+    "daddr": Key(Axis.TO_OWN, number=_local_route),
+    "saddr": Key(Axis.FROM_OWN, number=_local_route),
+}
 
 
 def keys_of(expression: Json) -> list[Key]:
@@ -191,8 +194,8 @@ def _key(expression: Json) -> Key:
             return _TRANSLATED
         case {"ct": {"key": name, "dir": "original"}} if name in _DIALLED:
             return _DIALLED[name]
-        case {"fib": {"result": "type", "flags": ["daddr"]}}:
-            return _TO_OWN
+        case {"fib": {"result": "type", "flags": [end]}} if end in _OWN:
+            return _OWN[end]
     raise UnprovableError(f"looks at {shown(expression)}, which no rule of ours does")
 
 

@@ -87,7 +87,9 @@ def meaning(
             chain = f"{hook} {place}"
             hooks[hook] = (*hooks.get(hook, ()), chain)
             more = tuple(said.dhcp(direction)) if node else ()
-            judged = said.own_end(direction, binding.addresses, stated, program, more)
+            sends = not node and direction is Direction.OUTBOUND
+            first = (_foreign_loopback(),) if sends else ()
+            judged = said.own_end(direction, binding.addresses, stated, program, more, first)
             chains[chain] = tuple(judged)
     if node and node.received is not None:
         hooks["prerouting"] = ("received",)
@@ -150,6 +152,12 @@ def _add_behind(
     chains |= {f"{name} behind": tuple(said.answering(name)) for name in parting}
 
 
+def _foreign_loopback() -> Clause:
+    """What a pod sends to itself in the name of another."""
+    matches = _is(Axis.TO_LOOPBACK, 1), Match(Axis.FROM_OWN, ((1, 1),), negated=True)
+    return Clause(matches, Outcome.DROP, "by loopback in another's name")
+
+
 class _Meaning:
     def __init__(self, policy: NodePolicy, family: int, *, silent: bool = False) -> None:
         self._policy, self._family, self._silent = policy, family, silent
@@ -161,9 +169,14 @@ class _Meaning:
         stated: tuple[Rule, ...],
         program: ProgramId,
         more: tuple[Clause, ...] = (),
+        first: tuple[Clause, ...] = (),
     ) -> Iterator[Clause]:
-        """What the namespace itself is sent, or sends; `more` of it passes."""
+        """What the namespace itself is sent, or sends; `more` of it passes.
+
+        What is not established meets the `first` ones before all others.
+        """
         yield from _established()
+        yield from first
         if direction is Direction.INBOUND:
             yield _passes("loopback", _is(Axis.FROM_LOOPBACK, 1))
             for own in map(_number, filter(self._mine, addresses)):

@@ -29,6 +29,7 @@ class Axis(Enum):
     FROM_LOOPBACK = "from loopback"
     TO_LOOPBACK = "to loopback"
     TO_OWN = "to an address of the namespace's own"
+    FROM_OWN = "from an address of the namespace's own"
     PROTOCOL = "protocol"
     FLAGS = "TCP flags"
     """Byte 13 of the transport header."""
@@ -73,6 +74,7 @@ _SIZES = {
     Axis.FROM_LOOPBACK: 2,
     Axis.TO_LOOPBACK: 2,
     Axis.TO_OWN: 2,
+    Axis.FROM_OWN: 2,
     Axis.PROTOCOL: 256,
     Axis.FLAGS: 256,
     Axis.HOPS: 256,
@@ -184,7 +186,7 @@ class Packet:
         if self._at(Axis.TRANSLATED):
             dialled = self._address(Axis.DIALLED), self._at(Axis.DIALLED_PORT)
             words.append("dialled at {} port {}".format(*dialled))
-        told = (Axis.FROM_LOOPBACK, Axis.TO_LOOPBACK, Axis.TO_OWN)
+        told = (Axis.FROM_LOOPBACK, Axis.TO_LOOPBACK, Axis.TO_OWN, Axis.FROM_OWN)
         words += [axis.value for axis in told if self._at(axis)]
         for axis, word in _NAMED:
             if name := self._at(axis).to_bytes(_LONGEST_NAME).rstrip(b"\0"):

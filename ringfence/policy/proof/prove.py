@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from ringfence.policy.errors import UnprovableError
 from ringfence.policy.program import (
     NO_GUARDED,
     Guarded,
@@ -89,6 +90,9 @@ def prove(
     is proved.
     """
     objects = list(listed)
+    sockets = (one["packet_sockets"] for one in objects if "packet_sockets" in one)
+    if isinstance(binding, PodBinding) and not all(one["closed"] for one in sockets):
+        raise UnprovableError("packet sockets may send past the rules")
     classes = differing = 0
     found: dict[tuple[str, str, str], Difference] = {}
     for family in _FAMILIES:

@@ -194,6 +194,8 @@ class _Reader:
                 return True
             case "--dst-type", ("LOCAL",):
                 axis, spans = Axis.TO_OWN, ((1, 1),)
+            case "--src-type", ("LOCAL",):
+                axis, spans = Axis.FROM_OWN, ((1, 1),)
             case "--ctstate", (names,):
                 states = (_STATES[name] for name in names.split(","))
                 axis, spans = Axis.STATE, joined((state, state) for state in states)
