@@ -57,7 +57,7 @@ _ESTABLISHED = (
     f"-p {ICMPV6} -m conntrack --ctstate RELATED -j RETURN",
 )
 # What a pod sends to itself in the name of another.
-_FOREIGN_LOOPBACK = "-o lo -m addrtype ! --src-type LOCAL -j DROP"
+_FOREIGN_LOOPBACK = "-o lo -m conntrack --ctstate NEW -m addrtype ! --src-type LOCAL -j DROP"
 # The answer of the filter table to a connection that someone rejects there.
 _OWN_RESET = "-p tcp -m conntrack --ctstate RELATED -m tcp --tcp-flags RST RST -j RETURN"
 _OPENS_NOTHING = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"

@@ -50,9 +50,10 @@ _ESTABLISHED = (
     "ct state related meta l4proto { icmp, ipv6-icmp } accept",
 )
 # A pod that sends to itself in another's name would make conntrack take what it then sends to that
-# other for answers. Of what is established some has foreign sources: proxies' answers, translated.
+# other for answers. What opens nothing may have foreign sources: proxies' answers, translated, and
+# the resets by which rules reject.
 # At the input hook `fib` does not know a link-local address for the pod's own.
-_FOREIGN_LOOPBACK = "meta oiftype loopback fib saddr type != local drop"
+_FOREIGN_LOOPBACK = "ct state new meta oiftype loopback fib saddr type != local drop"
 # Of nodes and hosts alone: what renews a pod's lease within its namespace needs a policy.
 _DHCP = {
     Direction.INBOUND: (

@@ -154,8 +154,9 @@ def _add_behind(
 
 def _foreign_loopback() -> Clause:
     """What a pod sends to itself in the name of another."""
-    matches = _is(Axis.TO_LOOPBACK, 1), Match(Axis.FROM_OWN, ((1, 1),), negated=True)
-    return Clause(matches, Outcome.DROP, "by loopback in another's name")
+    new, by_loopback = _is(Axis.STATE, State.NEW.value), _is(Axis.TO_LOOPBACK, 1)
+    foreign = Match(Axis.FROM_OWN, ((1, 1),), negated=True)
+    return Clause((new, by_loopback, foreign), Outcome.DROP, "by loopback in another's name")
 
 
 class _Meaning:
