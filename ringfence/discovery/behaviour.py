@@ -57,7 +57,7 @@ class Behaviour:
 def behaviour(
     records: Records, item_of: Callable[[int], Item | None], snapshot: Snapshot
 ) -> Behaviour:
-    """The distinct edges among connections, those of `noise.sift` for noise makes no role.
+    """The distinct edges among connections, those that were answered: failures make no role.
 
     Positions are those of `snapshot`: of an item that it does not hold, as of an address that
     nobody held, the address stands.

@@ -2,7 +2,6 @@
 
 from pyroaring import BitMap
 
-from ringfence.discovery.clusters import owner_of, owner_query
 from ringfence.discovery.edges import Edge, Nodes, Outside, Owner, OwnNode, Peer, ServiceFront
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model import labels
@@ -22,8 +21,8 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import WITH_PORTS, PortRange, format_port, format_protocol
-from ringfence.model.query import And, Compare, Operator
-from ringfence.model.workload import ItemKind
+from ringfence.model.query import And, Compare, Operator, Query
+from ringfence.model.workload import Item, ItemKind
 
 _ANYWHERE = CidrEnd((parse_network("0.0.0.0/0"), parse_network("::/0")))
 
@@ -45,7 +44,7 @@ class LeastPolicies:
         }
         pods: dict[Owner, set[int]] = {}
         for position in members & snapshot.subjects:
-            pods.setdefault(owner_of(snapshot.items[position]), set()).add(position)
+            pods.setdefault(_owner_of(snapshot.items[position]), set()).add(position)
         self._pods = {owner: frozenset(its) for owner, its in pods.items()}
 
     def __contains__(self, peer: object) -> bool:
@@ -91,7 +90,7 @@ class LeastPolicies:
         match peer:
             case Owner():
                 cluster = self._clusters.get(self._pods.get(peer, frozenset()))
-                return ClusterEnd(cluster) if cluster else FilterEnd(owner_query(peer))
+                return ClusterEnd(cluster) if cluster else FilterEnd(_owner_query(peer))
             case ServiceFront(cluster, namespace, name):
                 return ServiceEnd(namespace, name)
             case Nodes(cluster):
@@ -114,6 +113,23 @@ def _name(peer: Peer) -> str:
             return "own-node"
         case Outside():
             return str(peer)
+
+
+def _owner_of(item: Item) -> Owner:
+    """The workload that a pod or a host is one of."""
+    return Owner(item.cluster, item.namespace, item.workload_name or item.name)
+
+
+def _owner_query(owner: Owner) -> Query:
+    """A query by the owner's name, or the item's own where it has no owner."""
+    owned = Compare(labels.OWNER_NAME, Operator.EQ, (owner.name,))
+    return And((*_within(owner), owned))
+
+
+def _within(owner: Owner) -> tuple[Query, ...]:
+    if not owner.namespace:
+        return (Compare(labels.NAME, Operator.EQ, (owner.name,)),)
+    return (Compare(labels.NAMESPACE, Operator.EQ, (owner.namespace,)),)
 
 
 def describe(peer: Peer) -> str:

@@ -80,11 +80,6 @@ class Roles:
         """For each position of the snapshot the number of its role, NOWHERE for none."""
         return self._of
 
-    def role_of(self, position: int) -> Role | None:
-        """The role of the item at a position; None for what is no member, or no workload."""
-        number = int(self._of[position])
-        return self._roles[number] if number != NOWHERE else None
-
     def confidence(self, position: int) -> float:
         """How surely a member belongs to its role, from 0.5 (to another as well) to 1."""
         return float(self._confidence[position])

@@ -79,7 +79,7 @@ def test_approved_clusters_stay() -> None:
     kept = called(found, "the-carts")
     assert kept.cluster == approved
     assert kept.approved
-    assert all(found.role_of(position) is kept for position in kept.members)
+    assert all(found[found.numbers[position]] is kept for position in kept.members)
 
 
 def test_the_same_application_in_two_clusters() -> None:
