@@ -201,20 +201,32 @@ def _id(cause: Cause, first_ns: int) -> str:
 def notice(alert: Alert) -> Notice:
     """What sinks are told of an alert."""
     cause = alert.cause
-    has_port = cause.protocol in WITH_PORTS
+    protocol, port = format_traffic(cause)
     return Notice(
         id=alert.id,
         state="opened" if alert.resolved_ns is None else "resolved",
         category=cause.category.value,
         consumer=cause.consumer,
         provider=cause.provider,
-        protocol=format_protocol(cause.protocol),
-        port=format_port(cause.protocol, cause.port) if has_port or cause.port else "",
-        decided_by=list(dict.fromkeys(_rule(rule) for _, rule in cause.rules)),
+        protocol=protocol,
+        port=port,
+        decided_by=format_rules(rule for _, rule in cause.rules),
         conversations=alert.conversations,
         first=format_time(alert.first_ns),
         last=format_time(alert.last_ns),
     )
+
+
+def format_traffic(cause: Cause) -> tuple[str, str]:
+    """The protocol and the port of a cause; the port is empty where it has none."""
+    has_port = cause.protocol in WITH_PORTS or cause.port
+    port = format_port(cause.protocol, cause.port) if has_port else ""
+    return format_protocol(cause.protocol), port
+
+
+def format_rules(rules: Iterable[Decision]) -> list[str]:
+    """Rules as people read them, each once."""
+    return list(dict.fromkeys(map(_rule, rules)))
 
 
 def _rule(rule: Decision) -> str:
