@@ -72,10 +72,12 @@ def accept(
     if not (yes or dry_run or sys.stdin.isatty()):
         raise InputError("nobody can answer here: pass --yes to go ahead, or --dry-run to see it")
     policies = {row["policy"]["id"]: row["policy"] for row in rows}
+    clusters = {one["name"]: one for row in rows for one in row["clusters"]}
     body = {
         "workspace": answer["workspace"],
         "version": answer["version"],
         "policies": list(policies.values()),
+        "clusters": list(clusters.values()),
     }
 
     def send(*, dry_run: bool) -> dict[str, Any]:
