@@ -25,12 +25,19 @@ class Advised(Watched):
     async def looked(self) -> dict[str, Any]:
         """What is recommended once it was looked at again: the clock makes it time to."""
         self.clock.ahead_ns += HOUR
-        since = await self._looked_at()
-        for _ in range(200):
-            if await self._looked_at() != since:
-                return dict(await self.world.ok("GET", PATH))
+        await self._look_after(await self._looked_at())
+        return dict(await self.world.ok("GET", PATH))
+
+    async def first_look(self) -> None:
+        """Wait for it."""
+        await self._look_after(None)
+
+    async def _look_after(self, before: str | None) -> None:
+        for _ in range(300):
+            if await self._looked_at() != before:
+                return
             await asyncio.sleep(0.1)
-        raise AssertionError(since)
+        raise AssertionError(before)
 
     async def _looked_at(self) -> str | None:
         (one,) = (await self.world.ok("GET", "/recommendations"))["items"]
@@ -40,8 +47,7 @@ class Advised(Watched):
 
     async def watch(self) -> None:
         await self.world.ok("POST", "/recommendations", json={"scope": "shop"})
-        while await self._looked_at() is None:
-            await asyncio.sleep(0.1)
+        await self.first_look()
 
     async def accept(self, told: dict[str, Any], *kinds: str) -> Any:
         chosen = [
@@ -146,8 +152,7 @@ async def test_the_command(advised: Advised) -> None:
     words = ("recommendations", "start", "shop", "--window", "2h")
     code, _, said = await run(*words)
     assert (code, "scope shop is watched since" in said) == (OK, True)
-    while await advised._looked_at() is None:
-        await asyncio.sleep(0.1)
+    await advised.first_look()
     _, out, _ = await run("recommendations", "list")
     assert out.splitlines()[1].split()[:4] == ["shop", "1", "1", "0"]
     code, out, _ = await run("recommendations", "show", "shop")
