@@ -17,6 +17,7 @@ from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
 if TYPE_CHECKING:
+    from ringfence.model.policy import Workspace
     from ringfence.model.scope import ScopeTree
 
 app = typer.Typer(add_completion=False)
@@ -60,7 +61,11 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     scopes: Annotated[
         list[Path] | None,
-        typer.Option("--scopes", "--policies", help="With files: YAML with the scopes."),
+        typer.Option(
+            "--scopes",
+            "--policies",
+            help="With files: YAML with the scopes, and workspaces of those above.",
+        ),
     ] = None,
     scope_name: Annotated[
         str | None,
@@ -82,11 +87,18 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         Path | None,
         typer.Option(help="A workspace in YAML: say what differs, and keep its clusters."),
     ] = None,
+    own: Annotated[
+        bool,
+        typer.Option("--own", help="Add nothing to the workspaces of scopes above this one."),
+    ] = False,
     output: Annotated[
         DiscoverFormat, typer.Option("--output", "-o", help="How to print the proposal.")
     ] = DiscoverFormat.YAML,
 ) -> None:
     """Print a proposed workspace as YAML on stdout; what was taken for noise goes to stderr.
+
+    Where a scope above has a workspace, what concerns others too is added to that, and it is
+    printed as well.
 
     -o json and -o table tell of every observed edge: ALLOW, review or noise, and why.
 
@@ -105,6 +117,7 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "compress": compress,
         "exclude": exclude,
         "approved": _text(approved) if approved else None,
+        "own": own,
         "every_edge": output is not DiscoverFormat.YAML,
     }
     if inventory and flows:
@@ -146,13 +159,13 @@ def _of_files(
     from ringfence.control.discovered import answer, wanted_of  # noqa: PLC0415
     from ringfence.model.ids import ScopeName, WorkspaceName  # noqa: PLC0415
 
-    tree = _tree(scopes)
+    tree, above = _tree(scopes)
     scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
     held = recorded_inventory(inventory)
     seen = recorded_flows(flows, held.timeline)
     with of_files():
         how = wanted_of(**{name: value for name, value in asked.items() if name != "every_edge"})
-    found = propose(seen, held.timeline, tree, scope, WorkspaceName(scope), how)
+    found = propose(seen, held.timeline, tree, scope, WorkspaceName(scope), how, above)
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else tree.preorder()
     return scope, answer(
@@ -175,16 +188,17 @@ def _text(path: Path) -> str:
     return text
 
 
-def _tree(files: list[Path]) -> "ScopeTree":
+def _tree(files: list[Path]) -> "tuple[ScopeTree, tuple[Workspace, ...]]":
+    """The scopes, and workspaces that stand beside them."""
     from ringfence.cli.recorded import documents_of, of_files  # noqa: PLC0415
     from ringfence.model.ids import ScopeName  # noqa: PLC0415
     from ringfence.model.query import Everything  # noqa: PLC0415
     from ringfence.model.scope import Scope, ScopeTree  # noqa: PLC0415
 
     if not files:
-        return ScopeTree([Scope(ScopeName(ALL), None, Everything())])
+        return ScopeTree([Scope(ScopeName(ALL), None, Everything())]), ()
     documents = documents_of(files)
     if not documents.scopes:
         raise InputError(f"{', '.join(map(str, files))}: no scope is there")
     with of_files():
-        return ScopeTree(documents.scopes, documents.filters)
+        return ScopeTree(documents.scopes, documents.filters), documents.workspaces

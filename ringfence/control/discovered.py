@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ringfence.control.discover import Discovery, Wanted, noise
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import changes
@@ -16,6 +18,7 @@ from ringfence.model.keys import parse_filter
 from ringfence.model.policy import Workspace
 from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.scope import Scope
+from ringfence.model.words import counted
 from ringfence.policy.document import (
     Documents,
     format_documents,
@@ -25,7 +28,13 @@ from ringfence.policy.document import (
 
 
 def wanted_of(
-    boundary: str, ports: int, compress: int, exclude: str | None, approved: str | None
+    boundary: str,
+    ports: int,
+    compress: int,
+    exclude: str | None,
+    approved: str | None,
+    *,
+    own: bool,
 ) -> Wanted:
     """How a proposal is to be, out of a request; raises InputError."""
     query = parse_filter(exclude) if exclude else None
@@ -33,7 +42,7 @@ def wanted_of(
     if approved and len(held) != 1:
         raise InputError(f"approved: one workspace is wanted here, and there are {len(held)}")
     fineness = Granularity(Boundary(boundary), ports, compress)
-    return Wanted(fineness, query, held[0] if held else None)
+    return Wanted(fineness, query, held[0] if held else None, own)
 
 
 def answer(
@@ -46,17 +55,18 @@ def answer(
 ) -> dict[str, Any]:
     """A proposal in YAML, with these scopes, and what to tell of it beside what is approved."""
     differing = changes(approved, found.workspace, now_ns) if approved else ()
+    proposed = found.workspace, *found.proposal.ancestors
     return {
-        "documents": format_documents(Documents(tuple(beside), (found.workspace,))),
+        "documents": format_documents(Documents(tuple(beside), proposed)),
         "summary": {
-            "policies": len(found.workspace.policies),
+            "policies": len(found.workspace.policies) + found.proposal.added,
             "edges": found.coverage.edges,
             "noise": [
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)
             ],
             "changes": list(map(str, differing)),
-            "warnings": list(found.coverage.sentences()),
+            "warnings": list(_warnings(found)),
         },
         "report": report(found) if every_edge else None,
     }
@@ -65,12 +75,30 @@ def answer(
 def report(found: Discovery) -> dict[str, Any]:
     """The proposal, every observed edge, the roles, and what all of it rests on."""
     return {
-        "workspace": {"name": found.workspace.name, **workspace_spec(found.workspace)},
+        "workspace": _told(found.workspace),
+        "ancestors": [_told(one) for one in found.proposal.ancestors],
         "proposals": list(_proposals(found)),
         "roles": list(_roles(found)),
         "coverage": coverage_of(found),
-        "warnings": list(found.coverage.sentences()),
+        "warnings": list(_warnings(found)),
     }
+
+
+def _told(workspace: Workspace) -> dict[str, Any]:
+    return {"name": workspace.name, **workspace_spec(workspace)}
+
+
+def _warnings(found: Discovery) -> Iterator[str]:
+    """What the proposal rests on, and what is not enough."""
+    own, proposal = found.workspace.name, found.proposal
+    added = [one.name for one in proposal.ancestors]
+    above = sorted({*added, *(one.workspace for one in proposal.policies.values())} - {own})
+    if added:
+        policies = counted(proposal.added, "policy", "policies")
+        yield f"{policies} of these are for workspace {' and '.join(added)}, after what it has"
+    if above:
+        yield f"{own} needs {' and '.join(above)}: `ringfence enforce {' '.join((*above, own))}`"
+    yield from found.coverage.sentences()
 
 
 def coverage_of(found: Discovery) -> dict[str, Any]:
@@ -93,7 +121,8 @@ def coverage_of(found: Discovery) -> dict[str, Any]:
 def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
     seen, decisions, policies = found.observed, found.decisions, found.proposal.policies
     told = seen.by_route
-    for route, edge in enumerate(seen.route_edge.tolist()):
+    for route in np.flatnonzero(found.in_scope[seen.route_edge]).tolist():
+        edge = int(seen.route_edge[route])
         front, port = int(seen.route_front[route]), int(seen.port[edge])
         protocol = int(seen.protocol[edge])
         service = seen.fronts[front] if front != DIRECT else None
@@ -104,7 +133,8 @@ def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
             "service": f"{service.namespace}/{service.name}" if service else None,
             "protocol": format_protocol(protocol),
             "ports": [str(port)] if protocol in WITH_PORTS else [],
-            "policy": policies.get(route),
+            "policy": policies[route].policy if route in policies else None,
+            "workspace": policies[route].workspace if route in policies else None,
             "evidence": {
                 "conversations": int(told.conversations[route]),
                 "failures": int(told.failures[route]),

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.auth import PrincipalDep
@@ -12,10 +13,13 @@ from ringfence.control.discover import AS_USUAL, Discovery, Wanted, discover_in,
 from ringfence.control.discovered import answer, coverage_of, wanted_of
 from ringfence.control.errors import NotFoundError
 from ringfence.control.observed import observed
-from ringfence.control.policies import load_tree
+from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.discovery.boundary import Boundary
-from ringfence.model.ids import ScopeName, WorkspaceName
+from ringfence.model.ids import ScopeName, TenantId, WorkspaceName
+from ringfence.model.policy import Workspace
+from ringfence.model.scope import ScopeTree
+from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(tags=["discovery"])
 
@@ -34,6 +38,9 @@ class DiscoverRequest(BaseModel):
     compress: Level = 3
     exclude: Annotated[str | None, Field(description="A filter over workloads.")] = None
     approved: Annotated[str | None, Field(description="A workspace in YAML.")] = None
+    own: Annotated[bool, Field(description="Whether to add nothing to ancestors' workspaces.")] = (
+        False
+    )
     every_edge: Annotated[bool, Field(description="Whether to tell of every observed edge.")] = (
         False
     )
@@ -93,7 +100,12 @@ async def propose_policies(
 ) -> DiscoverResponse:
     """Propose the least set of policies that what was seen needs. Changes nothing."""
     how = wanted_of(
-        request.boundary, request.ports, request.compress, request.exclude, request.approved
+        request.boundary,
+        request.ports,
+        request.compress,
+        request.exclude,
+        request.approved,
+        own=request.own,
     )
     found = await _found(request.scope, request.since, request.until, services, principal, how)
     now_ns = services.clock()
@@ -124,12 +136,25 @@ async def _found(
     how: Wanted,
 ) -> Discovery:
     window = read_window(services, since, until or "0s")
+    flow_store, tenant, name = services.flow_store, principal.tenant, ScopeName(scope)
     async with services.database.read() as connection:
-        tree = await load_tree(connection, principal.tenant)
-    name = ScopeName(scope)
-    if name not in tree:
-        raise NotFoundError(f"there is no scope {scope!r}; see `ringfence scopes list`")
-    flow_store, tenant = services.flow_store, principal.tenant
+        tree = await load_tree(connection, tenant)
+        if name not in tree:
+            raise NotFoundError(f"there is no scope {scope!r}; see `ringfence scopes list`")
+        held = await _above(connection, tenant, tree, name)
     seen = await observed(flow_store, tenant, window["since"], window["until"])
     lived = past(seen, services.inventory.timeline)
-    return await asyncio.to_thread(discover_in, lived, seen, tree, name, WorkspaceName(name), how)
+    own = WorkspaceName(name)
+    return await asyncio.to_thread(discover_in, lived, seen, tree, name, own, how, held)
+
+
+async def _above(
+    connection: AsyncConnection, tenant: TenantId, tree: ScopeTree, scope: ScopeName
+) -> list[Workspace]:
+    """The primary workspaces of a scope's ancestors."""
+    ancestors = {one.name for one in tree.path(scope)[:-1]}
+    return [
+        (await load_workspace(connection, tenant, head.name))[0]
+        for head in await heads(connection, tenant)
+        if head.primary and head.scope in ancestors and head.kubernetes_cluster is None
+    ]
