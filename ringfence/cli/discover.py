@@ -164,13 +164,12 @@ def _of_files(
     held = recorded_inventory(inventory)
     seen = recorded_flows(flows, held.timeline)
     with of_files():
-        how = wanted_of(**{name: value for name, value in asked.items() if name != "every_edge"})
+        every_edge = asked.pop("every_edge")
+        how = wanted_of(scope, **asked)
     found = propose(seen, held.timeline, tree, scope, WorkspaceName(scope), how, above)
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else tree.preorder()
-    return scope, answer(
-        found, beside, how.approved, time.time_ns(), every_edge=asked["every_edge"]
-    )
+    return scope, answer(found, beside, how.approved, time.time_ns(), every_edge=every_edge)
 
 
 def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:

@@ -28,6 +28,7 @@ from ringfence.policy.document import (
 
 
 def wanted_of(
+    scope: str,
     boundary: str,
     ports: int,
     compress: int,
@@ -36,11 +37,16 @@ def wanted_of(
     *,
     own: bool,
 ) -> Wanted:
-    """How a proposal is to be, out of a request; raises InputError."""
+    """How a proposal for a scope is to be, out of a request; raises InputError.
+
+    Of several approved workspaces, as a proposal has them, that of the scope counts.
+    """
     query = parse_filter(exclude) if exclude else None
     held = parse_documents(approved, "approved").workspaces if approved else ()
+    if len(held) > 1:
+        held = tuple(one for one in held if one.scope == scope)
     if approved and len(held) != 1:
-        raise InputError(f"approved: one workspace is wanted here, and there are {len(held)}")
+        raise InputError(f"approved: one workspace of {scope} is wanted, and there are {len(held)}")
     fineness = Granularity(Boundary(boundary), ports, compress)
     return Wanted(fineness, query, held[0] if held else None, own)
 

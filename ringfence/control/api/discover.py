@@ -100,6 +100,7 @@ async def propose_policies(
 ) -> DiscoverResponse:
     """Propose the least set of policies that what was seen needs. Changes nothing."""
     how = wanted_of(
+        request.scope,
         request.boundary,
         request.ports,
         request.compress,

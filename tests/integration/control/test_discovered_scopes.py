@@ -99,9 +99,11 @@ async def test_the_ancestors_workspace_opens_both_ends(seen: World, tmp_path: Pa
     assert not await may(seen, "carts-1", "carts-2", 8080)
     assert not await may(seen, "front-end-1", "user-db-1", 27017)
 
-    names, said = await discovered(seen, tmp_path)
+    approved = "--approved", str(tmp_path / "front.yaml")
+    names, said = await discovered(seen, tmp_path, *approved)
     assert names == ["front"], "all of it is there"
     assert "front needs all" in said
+    assert not any(word in said for word in ("added:", "unused:", "generalised:"))
 
 
 async def test_without_it_the_other_scope_is_asked(seen: World, tmp_path: Path) -> None:
