@@ -43,6 +43,7 @@ from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import program
+from ringfence.policy.backends.groups import FEW
 from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
@@ -241,7 +242,8 @@ def _to(
 
 
 def enforced(draw: Random) -> list[Enforced]:
-    """Up to three workspaces, each of a scope of its own."""
+    """Up to three workspaces, each of a scope of its own, at times of many rules."""
+    most = draw.choice([5, 5, 5 * FEW])
     return [
         (
             Workspace(
@@ -250,7 +252,7 @@ def enforced(draw: Random) -> list[Enforced]:
                 True,
                 CatchAll(draw.choice(SPOKEN), draw.choice(SPOKEN)),
                 (),
-                tuple(policy(number, draw) for number in range(draw.randint(1, 5))),
+                tuple(policy(number, draw) for number in range(draw.randint(1, most))),
             ),
             Version(at + 1),
         )
