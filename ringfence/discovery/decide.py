@@ -21,7 +21,7 @@ from ringfence.discovery.sources import Suspicion, suspect
 from ringfence.model.address import Address, format_address
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
 
-ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS = 3, 2
+ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS = 2, 2
 """With less an edge goes to review, unless something else speaks for it."""
 EPHEMERAL = 32768
 """The first port that Linux gives to clients (net.ipv4.ip_local_port_range)."""

@@ -8,6 +8,7 @@ from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
+from ringfence.model.workload import ItemKind
 
 API_SERVER = frozenset({("default", "kubernetes")})
 RESOLVERS = frozenset({("kube-system", "kube-dns"), ("kube-system", "coredns")})
@@ -129,6 +130,16 @@ class Facts:
             item = self._peers.snapshot.items[role.members.min()] if role.members else None
             if item is not None and item.namespace and item.workload_name != item.name:
                 found[number] = numbers.setdefault(item.workload_name, number)
+        return found
+
+    def by_hand(self) -> Mask:
+        """For each peer whether its pods have no owner, nor a Service before them."""
+        found = np.zeros(len(self._peers), dtype=np.bool_)
+        for number, role in enumerate(self._peers.roles):
+            its = [self._peers.snapshot.items[at] for at in role.members]
+            found[number] = all(one.kind is ItemKind.POD and one.workload_name in ("", one.name) for one in its)
+        behind = {key // (PORTS << 8) for keys in self._behind.values() for key in keys}
+        found[sorted(behind)] = False
         return found
 
     def namespaces(self) -> Numbers:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.discovery.affinity import affinity
 from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.edges import Nodes, OwnNode
 from ringfence.discovery.facts import Facts
@@ -89,7 +90,7 @@ class _Weighing:
         self.brief = days <= _TELLING
         most = max(RARE_A_DAY * days, 5) if not self.brief else 2
         self.by_node = observed.peers.which(Nodes, OwnNode)[observed.consumer]
-        stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
+        stray = self.stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
         self.rare = plain & (seen.conversations <= most)
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
@@ -99,7 +100,7 @@ class _Weighing:
         )
         self.foreign = self._foreign(facts)
         self.bypass = self._bypass(facts)
-        self.stranger, self.tool = self._stranger(), self._tool()
+        self.stranger, self.tool = self._stranger(facts), self._tool()
         self.share = self._share()
         self.failed, self.tried = self._failures()
 
@@ -107,8 +108,9 @@ class _Weighing:
         trusted = self.good & ~suspects[self.source]
         supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
-        alone = self.rare & ((supporters <= 1) | self.by_node)
-        weight = self._weight(alone)
+        few = np.where(self._of(~trusted & self.good, suspects) & ~self.stray, 0, 1)
+        alone = self.rare & ((supporters <= few) | self.by_node)
+        weight = self._weight(alone, affinity(self.observed, (supporters > 0) & ~alone & self.plain))
         novel = self.good & (weight > 0)[self.edge]
         total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
@@ -133,7 +135,7 @@ class _Weighing:
             suspicious=odd | (of_suspect & (weight > 0)),
             intruder=(weight > 0) & self._of(novel, intruder & (not self.brief)),
             scan=self._of((self.rare | self.burst)[self.edge] | ~self.good, scanner)
-            & (supporters <= 1),
+            & (supporters <= few),
             suspects=scanner | intruder,
             brief=self.brief,
         )
@@ -143,18 +145,18 @@ class _Weighing:
         chosen = self.edge[pairs & sources[self.source]]
         return np.bincount(chosen, minlength=len(self.observed)) > 0
 
-    def _weight(self, alone: Mask) -> Weights:
+    def _weight(self, alone: Mask, fit: Weights) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
         weight = 1.0 + self._surprise() + 1.0 * self.foreign + 1.0 * self.bypass + 0.5 * self.late
         weight += _STRANGER * (self.by_node | self.stranger) + _TOOL * self.tool
-        return np.where(alone & ~self.referred, weight, 0.0)
+        return np.where(alone & ~self.referred, np.maximum(weight - fit, 0.01), 0.0)
 
-    def _stranger(self) -> Mask:
-        """Whether the consumer has no strong edge at all, in either direction."""
+    def _stranger(self, facts: Facts) -> Mask:
+        """Whether somebody by hand started the consumer, and it has no strong edge, either way."""
         seen, count = self.observed, len(self.observed.peers)
         known = np.zeros(count, dtype=np.bool_)
         known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
-        return np.asarray(~known[seen.consumer])
+        return np.asarray(~known[seen.consumer] & facts.by_hand()[seen.consumer])
 
     def _tool(self) -> Mask:
         """Whether only processes did it that no strong edge of the consumer is due to."""
