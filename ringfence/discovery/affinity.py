@@ -14,7 +14,7 @@ from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody
 
 _BACKWARDS = 0.7
-"""Calls hardly ever go in circles: an edge from who is called to the caller is a fifth as likely."""
+"""Calls hardly ever go in circles: the way back from who is called is a fifth as likely."""
 _UNKNOWN = 0.5
 """Added to each number: who was not seen to call may still do so."""
 
@@ -38,7 +38,9 @@ def affinity(observed: Observed, known: Mask) -> NDArray[np.float64]:
         seen.provider * size + seen.consumer, seen.consumer[known] * size + seen.provider[known]
     )
     stray = seen.peers.which(Anybody)
-    return np.asarray(np.where(stray[seen.consumer], 0.0, np.clip(fit, -1.0, 1.0)) - _BACKWARDS * back)
+    return np.asarray(
+        np.where(stray[seen.consumer], 0.0, np.clip(fit, -1.0, 1.0)) - _BACKWARDS * back
+    )
 
 
 def _others(group: Numbers, known: Mask) -> Numbers:

@@ -5,6 +5,8 @@ import numpy as np
 from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.edges import ServiceFront
 from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.peers import Anybody
+from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
@@ -68,6 +70,23 @@ class Facts:
         }
         return self.of_edges(sockets(fronted))
 
+    def published(self) -> Mask:
+        """For each edge whether hosts outside have it through a Service that lets them in."""
+        snapshot = self._peers.snapshot
+        items = (snapshot.items[at] for at in snapshot.services)
+        open_ = {
+            (item.cluster, item.namespace, item.name)
+            for item in items
+            if item.service
+            and (
+                item.service.external_addresses or any(one.node_port for one in item.service.ports)
+            )
+        }
+        fronts = self._observed.fronts
+        lets_in = [(one.cluster, one.namespace, one.name) in open_ for one in fronts]
+        from_outside = self._peers.which(Anybody)[self._observed.consumer]
+        return self._observed.through(np.array(lets_in, dtype=np.bool_)) & from_outside
+
     def referred(self) -> Mask:
         """For each edge whether the consumer's configuration names the provider."""
         seen = self._observed
@@ -112,12 +131,14 @@ class Facts:
     def twins(self) -> Mask:
         """For each edge whether the same application does it in another namespace too.
 
-        The same are workloads of one name that each talk within their own namespace.
+        The same are workloads of one name that each talk within their own namespace, or to the
+        same host outside; not to a known one, which may be another's.
         """
         seen, places = self._observed, self.namespaces()
         kinds = self._kinds()
         consumer, provider = kinds[seen.consumer], kinds[seen.provider]
-        within = (places[seen.provider] < 0) | (places[seen.consumer] == places[seen.provider])
+        nobodys = ~self._peers.which(Role)[seen.provider]
+        within = nobodys | (places[seen.consumer] == places[seen.provider])
         at_home = within & (places[seen.consumer] >= 0) & (seen.seen.conversations > 0)
         first, alike = distinct(consumer, provider, seen.protocol, seen.port, at_home)
         return np.asarray(at_home & (np.bincount(alike, minlength=len(first))[alike] > 1))
@@ -137,7 +158,9 @@ class Facts:
         found = np.zeros(len(self._peers), dtype=np.bool_)
         for number, role in enumerate(self._peers.roles):
             its = [self._peers.snapshot.items[at] for at in role.members]
-            found[number] = all(one.kind is ItemKind.POD and one.workload_name in ("", one.name) for one in its)
+            found[number] = all(
+                one.kind is ItemKind.POD and one.workload_name in ("", one.name) for one in its
+            )
         behind = {key // (PORTS << 8) for keys in self._behind.values() for key in keys}
         found[sorted(behind)] = False
         return found

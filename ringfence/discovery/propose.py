@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.compress import compress
 from ringfence.discovery.core_services import core
@@ -11,8 +13,9 @@ from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.granularity import Granularity, Widening
-from ringfence.discovery.observed import Observed
+from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.ports import ranges
+from ringfence.discovery.reasons import Reason
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     Action,
@@ -53,8 +56,9 @@ def propose(
     ]
     drafts = [*services, *ordinary]
     ids = _ids(drafts)
+    given = decisions.of(Reason.GIVEN_OUT)
     policies = [
-        _policy(observed, one, said, granularity.ports)
+        _policy(observed, one, said, granularity.ports, given)
         for one, said in zip(drafts, ids, strict=True)
     ]
     by_edge = {
@@ -90,8 +94,10 @@ def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, 
     return tuple(role.cluster for role in observed.peers.roles if role.cluster.name in used)
 
 
-def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
-    ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
+def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int, given: Mask) -> Policy:
+    edges = np.array(sorted(draft.edges), dtype=np.int64)
+    free = {*observed.port[edges[given[edges]]].tolist()} & draft.ports
+    ports = ranges(draft.ports, level, free) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))
