@@ -28,7 +28,7 @@ def fit(*asked: tuple[int, int, int]) -> list[float]:
         peers=Peers(),
     )
     known = np.arange(len(port)) < len(KNOWN)
-    return affinity(observed, known)[len(KNOWN) :].tolist()
+    return [float(one) for one in affinity(observed, known)[len(KNOWN) :]]
 
 
 class Peers(list[int]):
