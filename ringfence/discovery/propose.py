@@ -47,7 +47,7 @@ def propose(
 ) -> Proposal:
     """A workspace for the scope; the same for equal input."""
     finest = granularity.boundary is Boundary.VERY_FINE
-    drafts = Drafting(observed, decisions, ends, each_address=finest).drafts()
+    drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
     ordinary = compress(drafts, observed.peers.roles, granularity.compress)
     services = [
@@ -58,7 +58,7 @@ def propose(
     ids = _ids(drafts)
     given = decisions.of(Reason.GIVEN_OUT)
     policies = [
-        _policy(observed, one, said, granularity.ports, given)
+        policy_of(observed, one, said, granularity.ports, given)
         for one, said in zip(drafts, ids, strict=True)
     ]
     by_edge = {
@@ -94,9 +94,17 @@ def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, 
     return tuple(role.cluster for role in observed.peers.roles if role.cluster.name in used)
 
 
-def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int, given: Mask) -> Policy:
+def policy_of(
+    observed: Observed, draft: Draft, said: PolicyId, level: int, given: Mask | None = None
+) -> Policy:
+    """The policy that a draft becomes; `level` is how far its ports are generalised.
+
+    `given` are the edges to ports that a provider gives out, where it is known.
+    """
     edges = np.array(sorted(draft.edges), dtype=np.int64)
-    free = {*observed.port[edges[given[edges]]].tolist()} & draft.ports
+    free = draft.ports & {
+        *(observed.port[edges[given[edges]]].tolist() if given is not None else ())
+    }
     ports = ranges(draft.ports, level, free) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"

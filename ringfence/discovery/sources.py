@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from ringfence.discovery.affinity import affinity
 from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.edges import Nodes, OwnNode
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.peers import Anybody
+from ringfence.discovery.peers import Anybody, Nodes, OwnNode
 from ringfence.discovery.roles import Role
 
 DAY_NS = 86_400 * 10**9
