@@ -81,10 +81,9 @@ def test_ends_are_those_of_the_rows_own_time() -> None:
 
 
 def test_where_nobody_held_an_address_in_the_midst_of_a_row_who_did_at_an_end_counts() -> None:
-    lives = timeline()
-    gone = next(one for one in lives.latest().items if one.name == "new")
-    lives.gone(NOON + 60 * 10**9, gone.key)
-    until = {"first": "2030-01-01T12:00:30Z", "last": "2030-01-01T12:10:00Z"}
+    later = INVENTORY.replace("from: 2030-01-01T12:00", "from: 2030-01-01T12:50")
+    lives = read_inventory(later, "inventory.yaml").timeline
+    until = {"first": "2030-01-01T11:50:00Z", "last": "2030-01-01T13:00:00Z"}
     seen = read(rows(until), lives)
     assert names(seen, "provider", lives) == ["new"]
 
