@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.discovery.graph import Edge, classes
+from bench.discovery.graph import Edge, Socket, classes
 from bench.discovery.judge import OUTSIDE, Judge, Tuples, Universe, universe
 from bench.discovery.proposed import Proposal
 from bench.discovery.simulate import EPHEMERAL, Simulation
@@ -74,7 +74,9 @@ def score_workspace(simulation: Simulation, workspace: Workspace) -> tuple[Score
     allowed = _conversations(scores, simulation, judge, workspace, notes)
     _intruders(scores, simulation, allowed, notes)
     _universe(scores, simulation, judge, workspace, notes)
-    _policies(scores, workspace, {edge.port for edge in simulation.edges}, notes)
+    ports = {edge.port for edge in simulation.edges}
+    ports |= {port for some in simulation.world.given.values() for port in some}
+    _policies(scores, workspace, ports, notes)
     return scores, notes
 
 
@@ -89,7 +91,7 @@ def _conversations(
     every = tuples(told)
     allowed = judge.allowed(workspace, every)
     reviewed = allowed
-    if any(getattr(policy, "review", "") for policy in workspace.policies):
+    if any(policy.review for policy in workspace.policies):
         reviewed = judge.allowed(_approved(workspace), every)
     true = (told["why"] == TRUE) & (told["outcome"] == ANSWERED)
     edges = simulation.edges
@@ -123,9 +125,7 @@ def _conversations(
 
 def _approved(workspace: Workspace) -> Workspace:
     """As if everything up for review were approved."""
-    policies = tuple(
-        replace(one, review="") if getattr(one, "review", "") else one for one in workspace.policies
-    )
+    policies = tuple(replace(one, review="") for one in workspace.policies)
     return replace(workspace, policies=policies)
 
 
@@ -193,10 +193,20 @@ def _needed(world: World, whole: Universe, allows: Numbers) -> Numbers:
                 Edge(consumer, provider, *socket) in world.truth
                 or (consumer == OUTSIDE and (provider, *socket) in users)
                 or (provider == "kube-system/coredns" and socket[1] == 53)
+                or _given(world, consumer, provider, socket)
                 or (own and party is not None and party.probe == socket)
             )
         needed[at] = known[row]
     return needed
+
+
+def _given(world: World, consumer: str, provider: str, socket: Socket) -> bool:
+    """Whether the provider may give this port to the consumer."""
+    ends = consumer, provider, socket[0]
+    return any(
+        (edge.consumer, edge.provider, edge.protocol) == ends and socket[1] in ports
+        for edge, ports in world.given.items()
+    )
 
 
 def _numbers(policy: Policy) -> Iterable[int]:
@@ -206,11 +216,9 @@ def _numbers(policy: Policy) -> Iterable[int]:
 
 
 def _policies(scores: Scores, workspace: Workspace, true_ports: set[int], notes: list[str]) -> None:
-    scores.reviews = sum(bool(getattr(one, "review", "")) for one in workspace.policies)
+    scores.reviews = sum(bool(one.review) for one in workspace.policies)
     scores.proposals = len(workspace.policies)
-    scores.policies = sum(
-        not (_core(one) or getattr(one, "review", "")) for one in workspace.policies
-    )
+    scores.policies = sum(not (_core(one) or one.review) for one in workspace.policies)
     for one in workspace.policies:
         if any(number >= EPHEMERAL[0] for number in {*_numbers(one)} - true_ports):
             scores.ephemeral += 1

@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 
+import numpy as np
+
 from ringfence.discovery.ancestors import Ancestors, Place
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.compress import Whole, compress
@@ -13,8 +15,9 @@ from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.granularity import Granularity, Widening
-from ringfence.discovery.observed import Observed
+from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.ports import ranges
+from ringfence.discovery.reasons import Reason
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     Action,
@@ -68,9 +71,10 @@ def propose(
     placed = Ancestors(observed, ends, tree, scope, held).place(own, [*services, *drafts])
     by_edge = {(edge, False): policy for edge, policy in placed.allowed.items()}
     whole = Whole(observed.peers.snapshot, tree)
+    given = decisions.of(Reason.GIVEN_OUT)
     made: list[tuple[Policy, ...]] = []
     for home, its in placed.drafts:
-        found = _policies(observed, its, whole, home, granularity)
+        found = _policies(observed, its, whole, home, granularity, given)
         made.append(tuple(sorted((policy for _, policy in found), key=lambda one: one.id)))
         by_edge |= {
             (edge, bool(draft.review)): Place(home.name, policy.id)
@@ -112,6 +116,7 @@ def _policies(
     whole: Whole,
     home: Workspace,
     granularity: Granularity,
+    given: Mask,
 ) -> list[tuple[Draft, Policy]]:
     """The policies that a workspace gets, each with what it is made of; core services first."""
     ordinary = [one for one in drafts if not one.name]
@@ -119,14 +124,23 @@ def _policies(
     drafts = [*(one for one in drafts if one.name), *compressed]
     ids = _ids(drafts, {policy.id for policy in home.policies})
     return [
-        (one, policy_of(observed, one, said, granularity.ports))
+        (one, policy_of(observed, one, said, granularity.ports, given))
         for one, said in zip(drafts, ids, strict=True)
     ]
 
 
-def policy_of(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
-    """The policy that a draft becomes; `level` is how far its ports are generalised."""
-    ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
+def policy_of(
+    observed: Observed, draft: Draft, said: PolicyId, level: int, given: Mask | None = None
+) -> Policy:
+    """The policy that a draft becomes; `level` is how far its ports are generalised.
+
+    `given` are the edges to ports that a provider gives out, where it is known.
+    """
+    edges = np.array(sorted(draft.edges), dtype=np.int64)
+    free = draft.ports & {
+        *(observed.port[edges[given[edges]]].tolist() if given is not None else ())
+    }
+    ports = ranges(draft.ports, level, free) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))
