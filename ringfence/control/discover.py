@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ringfence.discovery.ancestors import Ancestors
 from ringfence.discovery.behaviour import COLUMNS, behaviour
 from ringfence.discovery.coverage import Coverage, coverage, decided_over
 from ringfence.discovery.decide import Decisions, decide
@@ -20,7 +21,7 @@ from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
-from ringfence.model.policy import Workspace
+from ringfence.model.policy import Cluster, Workspace
 from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import Item
@@ -31,12 +32,14 @@ from ringfence.policy.ends import members
 class Wanted:
     """How a proposal is to be: how fine, without which workloads, and beside what is approved.
 
-    `own`: nothing is added to the workspaces of ancestors.
+    `above` are workspaces as they are: what those of the scope's ancestors allow is not proposed,
+    and policies are added to them unless it is all to be in the scope's `own`.
     """
 
     granularity: Granularity = FINE
     exclude: Query | None = None
     approved: Workspace | None = None
+    above: Sequence[Workspace] = ()
     own: bool = False
 
 
@@ -85,6 +88,13 @@ def past(seen: Records, timeline: Timeline) -> Past:
     )
 
 
+def peers_of(lived: Past, seen: Records, approved: Sequence[Cluster] = ()) -> Peers:
+    """Who is one of what role by all that was seen; approved clusters stay as they are."""
+    snapshot, item_of = lived.snapshot, lived.items.get
+    behaved = behaviour(seen.only(COLUMNS).take(answered(seen)), item_of, snapshot)
+    return Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, approved), item_of)
+
+
 def discover(
     seen: Records,
     timeline: Timeline,
@@ -92,10 +102,9 @@ def discover(
     scope: ScopeName,
     name: WorkspaceName,
     wanted: Wanted = AS_USUAL,
-    held: Sequence[Workspace] = (),
 ) -> Discovery:
     """Propose a workspace for a scope from what was seen."""
-    return discover_in(past(seen, timeline), seen, tree, scope, name, wanted, held)
+    return discover_in(past(seen, timeline), seen, tree, scope, name, wanted)
 
 
 def discover_in(
@@ -105,22 +114,15 @@ def discover_in(
     scope: ScopeName,
     name: WorkspaceName,
     wanted: Wanted = AS_USUAL,
-    held: Sequence[Workspace] = (),
 ) -> Discovery:
-    """Propose a workspace for a scope from what was seen of those who lived then.
-
-    `held` are workspaces as they are: to those of ancestors of the scope policies are added.
-    """
-    snapshot, item_of = lived.snapshot, lived.items.get
+    """Propose a workspace for a scope from what was seen of those who lived then."""
+    snapshot = lived.snapshot
     ends = Ends(snapshot, members(tree, snapshot, scope))
-    behaved = behaviour(seen.only(COLUMNS).take(answered(seen)), item_of, snapshot)
     fixed = wanted.approved.clusters if wanted.approved else ()
-    peers = Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, fixed), item_of)
-    observed = observe(seen, peers, ServiceSockets(snapshot))
+    observed = observe(seen, peers_of(lived, seen, fixed), ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
-    place = scope, name
-    above = () if wanted.own else held
-    proposal = propose(observed, decisions, ends, tree, place, wanted.granularity, above)
+    above = Ancestors(observed, ends, tree, scope, wanted.above, add=not wanted.own)
+    proposal = propose(observed, decisions, ends, above, name, wanted.granularity)
     return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)
 
 

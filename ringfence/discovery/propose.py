@@ -1,7 +1,7 @@
 """The least workspace under which everything that was seen to be needed still works."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 
@@ -15,7 +15,7 @@ from ringfence.discovery.ends import Ends
 from ringfence.discovery.granularity import Granularity, Widening
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.ports import ranges
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import PolicyId, WorkspaceName
 from ringfence.model.policy import (
     Action,
     CatchAll,
@@ -26,7 +26,6 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import WITH_PORTS, format_protocol
-from ringfence.model.scope import ScopeTree
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,14 @@ def propose(
     observed: Observed,
     decisions: Decisions,
     ends: Ends,
-    tree: ScopeTree,
-    workspace: tuple[ScopeName, WorkspaceName],
+    above: Ancestors,
+    name: WorkspaceName,
     granularity: Granularity,
-    held: Iterable[Workspace] = (),
 ) -> Proposal:
-    """A workspace of a scope and a name; the same for equal input.
-
-    `held` are the workspaces of the scope's ancestors as they are now.
-    """
-    scope, name = workspace
+    """A workspace for the scope below these ancestors; the same for equal input."""
+    scope = above.scope
     finest = granularity.boundary is Boundary.VERY_FINE
-    drafts = Drafting(observed, decisions, ends, each_address=finest).drafts()
+    drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
     services = [
         replace(one, why=("a core service: one policy for all who use it",))
@@ -65,9 +60,9 @@ def propose(
     ]
     catch_all = CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY)
     own = Workspace(name, scope, primary=True, catch_all=catch_all, clusters=(), policies=())
-    placed = Ancestors(observed, ends, tree, scope, held).place(own, [*services, *drafts])
+    placed = above.place(own, [*services, *drafts])
     by_edge = {(edge, False): policy for edge, policy in placed.allowed.items()}
-    whole = Whole(observed.peers.snapshot, tree)
+    whole = Whole(observed.peers.snapshot, above.tree)
     made: list[tuple[Policy, ...]] = []
     for home, its in placed.drafts:
         found = _policies(observed, its, whole, home, granularity)
@@ -119,12 +114,13 @@ def _policies(
     drafts = [*(one for one in drafts if one.name), *compressed]
     ids = _ids(drafts, {policy.id for policy in home.policies})
     return [
-        (one, _policy(observed, one, said, granularity.ports))
+        (one, policy_of(observed, one, said, granularity.ports))
         for one, said in zip(drafts, ids, strict=True)
     ]
 
 
-def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
+def policy_of(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
+    """The policy that a draft becomes; `level` is how far its ports are generalised."""
     ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"

@@ -11,6 +11,7 @@ from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import style
 from bench.discovery.traffic import Numbers
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
+from ringfence.control.comparison import NOTHING
 from ringfence.control.discover import Discovery, Wanted, discover, noise
 from ringfence.control.discovered import answer, report
 from ringfence.discovery.boundary import Boundary
@@ -78,7 +79,7 @@ def seen(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 def found(seen: Seen, scope: ScopeName, *above: Workspace, **how: object) -> Discovery:
     wanted = replace(Wanted(), **how)  # type: ignore[arg-type]
-    return discover(*seen, TREE, scope, WorkspaceName(scope), wanted, above)
+    return discover(*seen, TREE, scope, WorkspaceName(scope), replace(wanted, above=above))
 
 
 def ids(workspace: Workspace) -> set[str]:
@@ -151,6 +152,11 @@ def test_without_an_ancestors_workspace_it_is_requested(seen: Seen) -> None:
     assert plain.proposal.ancestors == ()
     assert found(seen, WEB, held(MIDDLE), own=True).workspace == plain.workspace
     assert ids(plain.workspace) > {"dns", *ACROSS}
+    full = found(seen, WEB, held(MIDDLE)).proposal.ancestors
+    assert ids(found(seen, WEB, *full, own=True).workspace) == {
+        "outside-to-front",
+        "shop-load-to-front",
+    }, "the rest is allowed there"
     back = Workspace(WorkspaceName(BACK), BACK, True, CLOSED, (), ())
     asked = needed(seen[1].latest(), TREE, [plain.workspace, back]).requests
     assert {str(one.policy) for one in asked} == ACROSS
@@ -227,5 +233,5 @@ def test_noise_and_edges_are_those_of_the_scope(seen: Seen) -> None:
     assert 0 < sum(few.values()) < sum(many.values())
     for one in report(web)["proposals"]:
         assert {one["consumer"], one["provider"]} & {"shop-front", "shop-load"}
-    documents = answer(web, (), None, 0, every_edge=False)["documents"]
+    documents = answer(web, (), NOTHING, every_edge=False)["documents"]
     assert documents.count("kind: Workspace") == 1
