@@ -1,7 +1,7 @@
 """The least workspace under which everything that was seen to be needed still works."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 
@@ -18,7 +18,7 @@ from ringfence.discovery.granularity import Granularity, Widening
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.ports import ranges
 from ringfence.discovery.reasons import Reason
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.model.ids import PolicyId, WorkspaceName
 from ringfence.model.policy import (
     Action,
     CatchAll,
@@ -29,7 +29,6 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import WITH_PORTS, format_protocol
-from ringfence.model.scope import ScopeTree
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,12 @@ def propose(
     observed: Observed,
     decisions: Decisions,
     ends: Ends,
-    tree: ScopeTree,
-    workspace: tuple[ScopeName, WorkspaceName],
+    above: Ancestors,
+    name: WorkspaceName,
     granularity: Granularity,
-    held: Iterable[Workspace] = (),
 ) -> Proposal:
-    """A workspace of a scope and a name; the same for equal input.
-
-    `held` are the workspaces of the scope's ancestors as they are now.
-    """
-    scope, name = workspace
+    """A workspace for the scope below these ancestors; the same for equal input."""
+    scope = above.scope
     finest = granularity.boundary is Boundary.VERY_FINE
     drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
@@ -68,9 +63,9 @@ def propose(
     ]
     catch_all = CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY)
     own = Workspace(name, scope, primary=True, catch_all=catch_all, clusters=(), policies=())
-    placed = Ancestors(observed, ends, tree, scope, held).place(own, [*services, *drafts])
+    placed = above.place(own, [*services, *drafts])
     by_edge = {(edge, False): policy for edge, policy in placed.allowed.items()}
-    whole = Whole(observed.peers.snapshot, tree)
+    whole = Whole(observed.peers.snapshot, above.tree)
     given = decisions.of(Reason.GIVEN_OUT)
     made: list[tuple[Policy, ...]] = []
     for home, its in placed.drafts:
