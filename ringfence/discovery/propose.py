@@ -129,13 +129,12 @@ def policy_of(
 ) -> Policy:
     """The policy that a draft becomes; `level` is how far its ports are generalised.
 
-    `given` are the edges to ports that a provider gives out, where it is known.
+    `given` are the edges to ports that a provider gives out, where that is known.
     """
     edges = np.array(sorted(draft.edges), dtype=np.int64)
-    free = draft.ports & {
-        *(observed.port[edges[given[edges]]].tolist() if given is not None else ())
-    }
-    ports = ranges(draft.ports, level, free) if draft.protocol in WITH_PORTS else ()
+    free = edges[given[edges]] if given is not None else edges[:0]
+    given_out = draft.ports & {*observed.port[free].tolist()}
+    ports = ranges(draft.ports, level, given_out) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))
