@@ -1,5 +1,6 @@
 """How good a proposal is: the figures of the table, each against the simulation's truth."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -252,7 +253,31 @@ def words(text: str) -> float:
 
 
 def role_index(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> float:
-    """The adjusted Rand index of the roles of all that lived at the end of the window.
+    """The adjusted Rand index of the roles of all that lived at the end of the window."""
+    told = _role_pairs(simulation, proposal, workspace)
+    return adjusted_rand([found for _, _, found in told], [true for _, true, _ in told])
+
+
+def role_mistakes(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> list[str]:
+    """The true roles that were parted, and those that were put together, in words."""
+    told = _role_pairs(simulation, proposal, workspace)
+    notes = []
+    for word, one, other in (("parted", 1, 2), ("put together", 2, 1)):
+        groups: dict[int, dict[int, set[str]]] = {}
+        for row in told:
+            groups.setdefault(int(row[one]), {}).setdefault(int(row[other]), set()).add(row[0])
+        notes += [
+            f"{word}: " + " | ".join(" ".join(sorted(names)) for names in group.values())
+            for group in groups.values()
+            if len(group) > 1
+        ]
+    return notes
+
+
+def _role_pairs(
+    simulation: Simulation, proposal: Proposal, workspace: Workspace
+) -> list[tuple[str, int, int]]:
+    """Of all that lived at the end of the window the party, its true role and the one found.
 
     With labels each workload is a role; without them those that nobody could tell apart are one.
     """
@@ -264,15 +289,14 @@ def role_index(simulation: Simulation, proposal: Proposal, workspace: Workspace)
     ]
     alike = classes(world.parties, world.truth)
     truth = alike if world.style.withheld else {name: at for at, name in enumerate(ours)}
-    lives = [
-        (life.uid, truth[name])
+    found = _found_roles(proposal, workspace)
+    alone = itertools.count(-1, -1)
+    return [
+        (name, truth[name], found[life.uid] if life.uid in found else next(alone))
         for name in ours
         for life in world.parties[name].lives
         if life.start < DAY <= life.end
     ]
-    found = _found_roles(proposal, workspace)
-    alone = iter(range(-1, -1 - len(lives), -1))
-    return adjusted_rand([found.get(uid, next(alone)) for uid, _ in lives], [r for _, r in lives])
 
 
 def _found_roles(proposal: Proposal, workspace: Workspace) -> dict[str, int]:
