@@ -51,7 +51,7 @@ def policies(timeline: Timeline) -> Workspace:
     made = [
         Policy(
             PolicyId(f"to-{service.name}"),
-            FilterEnd(Compare(APP, Operator.EQ, tuple(names[at : at + 50]))),
+            FilterEnd(Compare(APP, Operator.IN, tuple(np.roll(names, -at)[:50].tolist()))),
             ServiceEnd(service.namespace, service.name),
             TCP,
             (),

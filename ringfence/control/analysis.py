@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from ringfence.control.deciding import Deciding
+from ringfence.control.deciding import Deciding, Logging
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
@@ -19,7 +19,7 @@ from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import WorkspaceName
-from ringfence.model.verdict import Decision, EndRole
+from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import end_items, evaluate
@@ -39,7 +39,7 @@ class Judged:
     """By workspace asked about, which connections have an end that it governs."""
     allowed: NDArray[np.bool_]
     deciding: Deciding
-    logged: list[list[Decision]]
+    logged: Logging
 
     @classmethod
     def blank(cls, count: int, workspaces: Iterable[WorkspaceName]) -> "Judged":
@@ -48,7 +48,7 @@ class Judged:
             {name: np.zeros(count, bool) for name in workspaces},
             np.ones(count, bool),
             Deciding(count),
-            [[] for _ in range(count)],
+            Logging(count),
         )
 
     def spread(self, which: NDArray[np.int64]) -> "Judged":
@@ -57,7 +57,7 @@ class Judged:
             {name: view[which] for name, view in self.views.items()},
             self.allowed[which],
             self.deciding.spread(which),
-            [self.logged[at] for at in which.tolist()],
+            self.logged.spread(which),
         )
 
     @property
@@ -95,8 +95,8 @@ async def judge(
     """
     instants = _instants(judged_by, history)
     epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
-    chosen, which = _distinct(records, epochs)
-    asked = records.take(chosen)
+    chosen, which = await asyncio.to_thread(_distinct, records, epochs)
+    asked = await asyncio.to_thread(records.take, chosen)
     judged = Judged.blank(len(asked), workspaces)
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
@@ -110,9 +110,7 @@ async def judge(
             judged.allowed[rows] &= verdicts.allowed
             judged.deciding.add(rows, layer, verdicts)
         for decision, hits in logged(policy_set, connections):
-            for row in rows[hits].tolist():
-                if decision not in judged.logged[row]:
-                    judged.logged[row].append(decision)
+            judged.logged.add(decision, rows[hits])
 
     first_ns, epochs = asked.column("first_ns"), epochs[chosen]
     for rows, snapshot in by_inventory(asked, history.timeline, until_ns):
@@ -120,7 +118,7 @@ async def judge(
             some = rows[epochs[rows] == epoch]
             then = moment(history.names, history.sets, int(first_ns[some].min()))
             await asyncio.to_thread(work, some, snapshot, then)
-    return judged.spread(which)
+    return await asyncio.to_thread(judged.spread, which)
 
 
 def _distinct(

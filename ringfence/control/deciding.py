@@ -1,5 +1,6 @@
-"""Which rule decided at each end of many connections, kept as numbers until somebody asks."""
+"""Which rules decided and logged many connections, kept as numbers until somebody asks."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,3 +64,46 @@ class Deciding:
         more.rules, more._known = self.rules, self._known
         more.numbers = {role: numbers[which] for role, numbers in self.numbers.items()}
         return more
+
+
+class Logging:
+    """The rules that log each of n connections."""
+
+    def __init__(self, count: int) -> None:
+        self.rules: list[tuple[Decision, ...]] = [()]
+        """What logs, by number: nothing first."""
+        self.numbers = np.zeros(count, np.int32)
+        self._known = {self.rules[0]: 0}
+
+    def __getitem__(self, row: int) -> tuple[Decision, ...]:
+        """What logs one connection."""
+        return self.rules[self.numbers[row]]
+
+    def add(self, decision: Decision, rows: NDArray[np.intp]) -> None:
+        """One more rule logs these."""
+        before, which = np.unique(self.numbers[rows], return_inverse=True)
+        after = [self._also(number, decision) for number in before.tolist()]
+        self.numbers[rows] = np.array(after, np.int32)[which]
+
+    def _also(self, number: int, decision: Decision) -> int:
+        rules = self.rules[number]
+        if decision in rules:
+            return number
+        number = self._known.setdefault((*rules, decision), len(self.rules))
+        if number == len(self.rules):
+            self.rules.append((*rules, decision))
+        return number
+
+    def spread(self, which: NDArray[np.int64]) -> "Logging":
+        """The same of more connections, each of which is one of these."""
+        more = Logging(0)
+        more.rules, more._known, more.numbers = self.rules, self._known, self.numbers[which]
+        return more
+
+    def counts(self, chosen: NDArray[np.bool_]) -> dict[Decision, int]:
+        """How many of the chosen connections each rule logs, by place in the order."""
+        found: Counter[Decision] = Counter()
+        times = np.bincount(self.numbers[chosen], minlength=len(self.rules)).tolist()
+        for rules, count in zip(self.rules, times, strict=True):
+            found.update(dict.fromkeys(rules, count))
+        return dict(sorted(found.items(), key=lambda one: one[0].place))
