@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
@@ -96,7 +98,7 @@ async def judge(
     instants = _instants(judged_by, history)
     epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
     chosen, which = await asyncio.to_thread(_distinct, records, epochs)
-    asked = await asyncio.to_thread(records.take, chosen)
+    asked = await asyncio.to_thread(records.only(_JUDGED).take, chosen)
     judged = Judged.blank(len(asked), workspaces)
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
@@ -135,9 +137,12 @@ def _distinct(
         _octets(np.asarray(nodes.fill_null(0)).astype("<i4")),
     ]
     _, which = distinct_rows(np.concatenate(columns, axis=1))
-    order = np.argsort(records.column("first_ns"), kind="stable")
-    last = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.intp)
-    last[which[order]] = order
+    first_ns = records.column("first_ns")
+    last_ns = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(last_ns, which, first_ns)
+    rows = np.flatnonzero(first_ns == last_ns[which])
+    last = np.zeros(len(last_ns), dtype=np.intp)
+    last[which[rows]] = rows
     return last, which
 
 
@@ -168,7 +173,8 @@ def by_inventory(
     at_ns = until_ns - 1
     while len(left):
         snapshot = timeline.at(at_ns)
-        known = (np.isin(ends[left], snapshot.revisions) | (ends[left] == 0)).all(axis=1)
+        held = pc.is_in(pa.array(ends[left].ravel()), pa.array(snapshot.revisions))
+        known = (np.asarray(held).reshape(-1, len(_ENDS)) | (ends[left] == 0)).all(axis=1)
         fits = known | (first_ns[left] == at_ns)
         if fits.any():
             yield left[fits], snapshot
@@ -177,6 +183,12 @@ def by_inventory(
 
 
 _ENDS = ("first_consumer", "provider", "dialled")
+_JUDGED = (
+    *_ENDS,
+    *(f"{end}_revision" for end in _ENDS),
+    *("protocol", "provider_port", "dialled_port", "first_ns", "node"),
+)
+"""The columns that are looked at."""
 
 
 def connections_of(records: Records, snapshot: Snapshot) -> Connections:

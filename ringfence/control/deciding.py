@@ -40,9 +40,11 @@ class Deciding:
     def add(self, rows: NDArray[np.intp], layer: RuleLayer, verdicts: Verdicts) -> None:
         """Add what one more layer decides of these; of layers one that denies counts first."""
         for role in EndRole:
-            places, which = np.unique(verdicts.deciding(role), return_inverse=True)
-            numbers = [self._number(layer, place) for place in places.tolist()]
-            found = np.array(numbers, np.int32)[which]
+            places = verdicts.deciding(role)
+            numbers = np.full(len(layer.rules) + 1, NOBODY, np.int32)
+            for place in np.flatnonzero(np.bincount(places[places >= 0])).tolist():
+                numbers[place] = self._number(layer, place)
+            found = numbers[places]  # nobody's place, -1, finds the last number
             denies = np.array([one.action is Action.DENY for one in self.rules] + [False])
             before = self.numbers[role][rows]
             later = ~denies[before] & denies[found]
@@ -50,8 +52,6 @@ class Deciding:
             self.numbers[role][rows[takes]] = found[takes]
 
     def _number(self, layer: RuleLayer, place: int) -> int:
-        if place < 0:
-            return NOBODY
         decision = layer.rules[place].decision
         number = self._known.setdefault(decision, len(self.rules))
         if number == len(self.rules):
@@ -77,7 +77,7 @@ class Logging:
 
     def __getitem__(self, row: int) -> tuple[Decision, ...]:
         """What logs one connection."""
-        return self.rules[self.numbers[row]]
+        return self.rules[int(self.numbers[row])]
 
     def add(self, decision: Decision, rows: NDArray[np.intp]) -> None:
         """One more rule logs these."""
