@@ -59,6 +59,7 @@ bench-discovery: .venv
 
 bench-enforcement: .venv
 	@$(PY) -m bench.enforcement
+	@$(PY) -m bench.change_live
 	@$(PY) -m bench.kubernetes_change
 	@$(PY) -m bench.packet_cost
 	@$(PY) -m bench.healing

@@ -18,7 +18,7 @@ from ringfence.agent.cut import cut_denied
 from ringfence.agent.drops import DropLedger
 from ringfence.agent.gate import Gatekeeper
 from ringfence.agent.held import Asked, Held, Outcome
-from ringfence.agent.plan import Order, bindings, plan
+from ringfence.agent.plan import NOTHING, Order, Plan, bindings, plan
 from ringfence.agent.pods import Place, Pod
 from ringfence.agent.watches import Watches
 from ringfence.kernel import conntrack, nft
@@ -62,6 +62,7 @@ class Enforcer:
     """What namespaces were made to hold that may hold something else by now."""
     _gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
     _guarded: Guarded = field(default_factory=dict)
+    _planned: Plan = NOTHING
     _agreed: Agreed = field(default_factory=Agreed)
 
     def __post_init__(self) -> None:
@@ -104,7 +105,9 @@ class Enforcer:
         node = next((place for place in places if not place.uid), None)
         released, problems = self._see(order.policy, node, pods)
         places = [place for place in places if place not in problems]
-        wanted = plan(order.policy, places, self.backend, released or (), self._guarded)
+        last, known = self._planned, (released or (), self._guarded)
+        self._planned = NOTHING
+        wanted = plan(order.policy, places, self.backend, *known, last)
         problems |= wanted.problems
         for place in self._held.keys() - wanted.rulesets.keys() - problems.keys():
             del self._held[place]
@@ -129,6 +132,7 @@ class Enforcer:
             if problem := self._prove(place):
                 problems[place] = problem
         proved = {place.uid for place in written} - {place.uid for place in problems}
+        self._planned = wanted.without(problems)
         self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)
 
     def _work(
@@ -286,7 +290,8 @@ class Enforcer:
         """Write the rules of a namespace; None if they stand there already."""
         held = self._held.get(place)
         previous = held.ruleset if held else None
-        commands = self.backend.transaction(ruleset, previous)
+        same = ruleset is previous
+        commands = "" if same else self.backend.transaction(ruleset, previous)
         if held and not commands:
             held.asked = asked
             return None

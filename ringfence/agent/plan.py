@@ -1,7 +1,7 @@
 """What the last directive asks for in each namespace: decided here, and done elsewhere."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ringfence.agent.pods import Place
 from ringfence.policy import program
@@ -29,8 +29,17 @@ class Order:
 class Plan:
     """The rules each namespace should have, None for none, and why some cannot be said."""
 
+    policy: NodePolicy | None
     rulesets: Mapping[Place, Ruleset | None]
     problems: Mapping[Place, str]
+
+    def without(self, places: Container[Place]) -> "Plan":
+        """The plan but for some namespaces, to be decided anew."""
+        kept = {place: rules for place, rules in self.rulesets.items() if place not in places}
+        return replace(self, rulesets=kept)
+
+
+NOTHING = Plan(None, {}, {})
 
 
 def read_order(directive: Directive) -> Order:
@@ -49,9 +58,14 @@ def plan(
     backend: Backend,
     released: Iterable[Passage] = (),
     guarded: Guarded = NO_GUARDED,
+    before: Plan = NOTHING,
 ) -> Plan:
-    """Which rules belong in which namespace; the node's depend on whom it sees besides."""
+    """Which rules belong in which namespace; the node's depend on whom it sees besides.
+
+    Pods that the policy judges as it did `before` keep the rules of then.
+    """
     held = bindings(policy) if policy else {}
+    untouched = policy.untouched(before.policy) if policy and before.policy else set()
     rulesets: dict[Place, Ruleset | None] = {}
     problems: dict[Place, str] = {}
     for place in places:
@@ -59,13 +73,15 @@ def plan(
         try:
             if policy is None or binding is None:
                 rulesets[place] = None
+            elif place.uid in untouched and place in before.rulesets:
+                rulesets[place] = before.rulesets[place]
             elif isinstance(binding, NodeBinding):
                 rulesets[place] = _unless_empty(backend.render_node(policy, released, guarded))
             else:
                 rulesets[place] = _unless_empty(backend.render_pod(policy, binding))
         except UnsupportedError as error:
             problems[place] = str(error)
-    return Plan(rulesets, problems)
+    return Plan(policy, rulesets, problems)
 
 
 def bindings(policy: NodePolicy) -> dict[str, PodBinding | NodeBinding]:

@@ -11,21 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.cli.analysis_rows import RecordTexts, told_decision
-from ringfence.cli.recorded import documents_of, of_files, recorded_flows, recorded_inventory
-from ringfence.control.analysis import History, Judged, judge
+from ringfence.cli.recorded import (
+    documents_of,
+    of_files,
+    recorded_flows,
+    recorded_history,
+    recorded_inventory,
+)
+from ringfence.control.analysis import Judged, judge
 from ringfence.control.judged import JudgedBy
-from ringfence.flows.connections import Records
 from ringfence.flows.recorded import dispositions
-from ringfence.inventory.contents import Content, Contents, pack
-from ringfence.inventory.resolutions import Resolution, Resolutions
-from ringfence.inventory.timeline import FOREVER
-from ringfence.model.address import Address
-from ringfence.model.address_set import Written
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Category
 from ringfence.model.ids import Version, WorkspaceName
-from ringfence.model.policy import FqdnEnd, Workspace
-from ringfence.model.ranges import of_families
+from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents
 
@@ -87,7 +86,7 @@ def analyze_files(
         tree,
         tuple((one, VERSION) for one in documents.workspaces if one.primary or one is workspace),
     )
-    history = History(held.timeline, _names(documents, seen), _contents(documents))
+    history = recorded_history(documents, held.timeline, seen)
     judged = asyncio.run(judge(seen, history, held.until_ns, judged_by, workspace.name))
     fate = dispositions(seen)
     newest = np.argsort(-seen.column("last_ns"), kind="stable")
@@ -115,37 +114,6 @@ def _chosen(documents: Documents, wanted: str | None, files: list[Path]) -> Work
         if one.name == wanted:
             return one
     raise InputError(f"there is no workspace {wanted!r}: {where} has {named}")
-
-
-def _names(documents: Documents, seen: Records) -> Resolutions:
-    """The names that the flows tell of addresses, as if they had them all the time."""
-    ends = (
-        end
-        for workspace in documents.workspaces
-        for policy in workspace.policies
-        for end in (policy.consumer, policy.provider)
-    )
-    if not any(isinstance(end, FqdnEnd) for end in ends):
-        return Resolutions()
-    told = seen.table.select(["provider_dns_name", "provider"]).group_by(
-        ["provider_dns_name", "provider"]
-    )
-    pairs = [row for row in told.aggregate([]).to_pylist() if row["provider_dns_name"]]
-    names = Resolutions(len(pairs) + 1, len(pairs) + 1)
-    for row in pairs:
-        name = row["provider_dns_name"].lower().rstrip(".")
-        names.learn(Resolution(name, Address(row["provider"]), 0, FOREVER, ""))
-    return names
-
-
-def _contents(documents: Documents) -> Contents:
-    """What address sets hold as far as they say it themselves."""
-    contents = Contents()
-    for one in documents.address_sets:
-        contents.begin(one.name)
-        if isinstance(one.source, Written):
-            contents.hold(Content(one.name, 0, pack(of_families(one.source.ranges))))
-    return contents
 
 
 def _logged(judged: Judged) -> list[dict[str, Any]]:

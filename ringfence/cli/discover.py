@@ -1,6 +1,6 @@
 """`ringfence discover`: the policies that the observed flows need, as a file to review."""
 
-import time
+import asyncio
 from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
@@ -11,7 +11,7 @@ import typer
 from ringfence.cli.client import connect
 from ringfence.cli.documents import read_documents
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, emit, emit_data, emit_text, tell
+from ringfence.cli.output import Column, Format, emit, emit_data, emit_text, say, tell
 from ringfence.discovery.boundary import Boundary
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
@@ -42,6 +42,12 @@ _COLUMNS = [
     Column("ports", lambda row: ", ".join(row["ports"])),
     Column("seen", lambda row: row["evidence"]["conversations"]),
     Column("why", lambda row: row["reasons"][0].partition(":")[0]),
+]
+_USES = [
+    Column("approved policy", itemgetter("policy")),
+    Column("conversations", itemgetter("conversations"), right=True),
+    Column("last", itemgetter("last")),
+    Column("note", itemgetter("note")),
 ]
 
 
@@ -80,15 +86,25 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     approved: Annotated[
         Path | None,
-        typer.Option(help="A workspace in YAML: say what differs, and keep its clusters."),
+        typer.Option(
+            help="A workspace in YAML: say what differs, and keep its clusters. Left out: the "
+            "scope's own, as it is enforced, else its latest version."
+        ),
     ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Compare with no workspace, and keep no clusters.")
+    ] = False,
     output: Annotated[
         DiscoverFormat, typer.Option("--output", "-o", help="How to print the proposal.")
     ] = DiscoverFormat.YAML,
 ) -> None:
     """Print a proposed workspace as YAML on stdout; what was taken for noise goes to stderr.
 
-    -o json and -o table tell of every observed edge: ALLOW, review or noise, and why.
+    -o json and -o table tell of every observed edge: ALLOW, review or noise, and why; and how often
+    each approved policy decided a conversation of the time.
+
+    What differs from the approved workspace goes to stderr: policies that were added, are now
+    unused and for how long, or are generalised.
 
     With --inventory and --flows no server is asked: all that the flows' file tells of is taken,
     whatever --since. Without --scopes the scope is `all`, everything in the inventory.
@@ -107,6 +123,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "approved": _text(approved) if approved else None,
         "every_edge": output is not DiscoverFormat.YAML,
     }
+    if approved and anew:
+        raise InputError("--approved and --anew exclude each other")
     if inventory and flows:
         if scope and scope_name:
             raise InputError("the scope is named twice: leave --scope out")
@@ -117,7 +135,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise InputError("name a scope, or --inventory and --flows to ask no server")
     else:
         window = {"since": since, **({"until": until} if until else {})}
-        named, answer = scope, connect().post("/discover", {"scope": scope, **window, **asked})
+        body = {"scope": scope, **window, **asked, "anew": anew}
+        named, answer = scope, connect().post("/discover", body)
     _print(answer, output)
     summary = answer["summary"]
     policies = counted(summary["policies"], "policy", "policies")
@@ -126,7 +145,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         said = f"{noise['reason']} ({noise['count']}), such as {noise['example']}"
         tell(f"not proposed: {said}")
     for change in summary["changes"]:
-        tell(change)
+        note = f" ({change['note']})" if change["note"] else ""
+        tell(f"{change['change']}: {change['policy']}{note}")
     for warning in summary["warnings"]:
         tell(f"note: {warning}")
     if not summary["edges"]:
@@ -141,10 +161,17 @@ def _of_files(
     inventory: Path, flows: Path, scopes: list[Path], wanted: str | None, asked: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """The scope, and what the control plane would answer."""
-    from ringfence.cli.recorded import of_files, recorded_flows, recorded_inventory  # noqa: PLC0415
+    from ringfence.cli.recorded import (  # noqa: PLC0415
+        of_files,
+        recorded_flows,
+        recorded_history,
+        recorded_inventory,
+    )
+    from ringfence.control.comparison import NOTHING, compare  # noqa: PLC0415
     from ringfence.control.discover import discover as propose  # noqa: PLC0415
     from ringfence.control.discovered import answer, wanted_of  # noqa: PLC0415
     from ringfence.model.ids import ScopeName, WorkspaceName  # noqa: PLC0415
+    from ringfence.policy.document import Documents  # noqa: PLC0415
 
     tree = _tree(scopes)
     scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
@@ -152,12 +179,17 @@ def _of_files(
     seen = recorded_flows(flows, held.timeline)
     with of_files():
         how = wanted_of(**{name: value for name, value in asked.items() if name != "every_edge"})
-    found = propose(seen, held.timeline, tree, scope, WorkspaceName(scope), how)
+    approved, compared = how.approved, NOTHING
+    name = approved.name if approved else WorkspaceName(scope)
+    found = propose(seen, held.timeline, tree, scope, name, how)
+    if approved is not None:
+        history = recorded_history(Documents(workspaces=(approved,)), held.timeline, seen)
+        until_ns = found.observed.until_ns
+        with of_files():
+            compared = asyncio.run(compare(approved, found, seen, history, tree, until_ns))
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else tree.preorder()
-    return scope, answer(
-        found, beside, how.approved, time.time_ns(), every_edge=asked["every_edge"]
-    )
+    return scope, answer(found, beside, compared, every_edge=asked["every_edge"])
 
 
 def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:
@@ -168,6 +200,9 @@ def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:
             emit_data(answer["report"], Format.JSON)
         case DiscoverFormat.TABLE:
             emit(answer["report"]["proposals"], _COLUMNS, Format.TABLE)
+            if answer["report"]["approved"]:
+                say()
+                emit(answer["report"]["approved"], _USES, Format.TABLE)
 
 
 def _text(path: Path) -> str:

@@ -42,6 +42,10 @@ COMMANDS = {
     "get": ("get", "Show workspaces, their versions and policies; named filters; address sets."),
     "export": ("export", "Print scopes and workspaces as YAML."),
     "discover": ("discover", "Propose the policies that the observed flows need."),
+    "recommendations": (
+        "recommendations",
+        "Watch scopes, and have policies recommended that they lack or need no more.",
+    ),
     "coverage": ("coverage", "Say whether what was seen of a scope is enough to decide by."),
     "analyze": ("analyze", "Hold a policy version against live traffic without enforcing it."),
     "analysis": ("analysis", "Hold versions against all that arrives; count what they say."),

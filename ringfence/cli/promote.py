@@ -8,7 +8,7 @@ import typer
 from ringfence.cli.client import connect, segment
 from ringfence.cli.enforce import YesOption, show_plan
 from ringfence.cli.output import AnswerOption, Format, emit_data, say
-from ringfence.cli.promotion import tell_promotion
+from ringfence.cli.promotion import tell_impact, tell_promotion
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.promotion import Stage
 
@@ -31,7 +31,8 @@ def promote(
     discover writes the proposed policies down as its workspace, analyse holds them against all that
     arrives, staged enforces them at some nodes on trial, and when the trial ends well they are
     enforced everywhere. Refused where what the next stage wants does not hold:
-    `ringfence promotion show` tells. Before anything changes at nodes the plan is shown, and asked.
+    `ringfence promotion show` tells. Before anything changes at nodes it shows the workloads that
+    the version governs, what it would have blocked, and the plan, and asks.
 
     Example: ringfence promote sock-shop --to analyse
     """
@@ -44,6 +45,8 @@ def promote(
         raise InputError(
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
         )
+    if shown["impact"] is not None:
+        tell_impact(shown["impact"], output)
     if output is not Format.TABLE and dry_run:
         emit_data(shown, output)
     elif shown["plan"] is not None and output is Format.TABLE:

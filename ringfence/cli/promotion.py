@@ -15,9 +15,11 @@ from ringfence.cli.output import (
     emit,
     emit_data,
     say,
+    tell,
 )
 from ringfence.model.duration import format_duration, parse_duration
 from ringfence.model.errors import InputError
+from ringfence.model.words import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -35,6 +37,18 @@ _LISTED = [
     Column("VERSION", _version),
     Column("MISSING", lambda row: sum(not one["met"] for one in row["entry"]), right=True),
     Column("DEMOTED", lambda row: row["demoted"]),
+]
+_GOVERNED = [
+    Column("WORKLOAD", lambda row: row["name"]),
+    Column("MEMBERS", lambda row: row["members"], right=True),
+]
+_BLOCKED = [
+    Column("CONSUMER", lambda row: row["consumer"]),
+    Column("PROVIDER", lambda row: row["provider"]),
+    Column("TRAFFIC", lambda row: f"{row['protocol']} {row['port']}".rstrip()),
+    Column("CONVERSATIONS", lambda row: row["conversations"], right=True),
+    Column("LAST", lambda row: row["last"]),
+    Column("DENIED BY", lambda row: ", ".join(row["denied_by"])),
 ]
 _ENTRY = [
     Column("MET", lambda row: "yes" if row["met"] else "no"),
@@ -54,6 +68,23 @@ def tell_promotion(found: Row) -> None:
         emit(found["entry"], _ENTRY, Format.TABLE)
     elif found["next"]:
         say(f"nothing stands before {found['next']}: ringfence promote {found['scope']}")
+
+
+def tell_impact(found: Row, output: Format) -> None:
+    """Print whom a version governs and what it would have blocked; of data the sums alone."""
+    governed, long = found["governed"], format_duration(found["seconds"])
+    tell(f"it governs {counted(len(governed), 'workload')}")
+    if output is Format.TABLE:
+        emit(governed, _GOVERNED, output)
+    if not found["analysed_seconds"]:
+        tell("it was not under analysis yet: what it would block is not known")
+        return
+    blocked = counted(found["conversations"], "conversation")
+    tell(f"it would have blocked {blocked} of those that passed in the last {long}")
+    if output is Format.TABLE and found["blocked"]:
+        emit(found["blocked"], _BLOCKED, output)
+    if found["untold"]:
+        tell(f"{counted(found['untold'], 'kind')} of conversations more are not told")
 
 
 @app.command("list")

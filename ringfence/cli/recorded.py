@@ -6,11 +6,18 @@ from pathlib import Path
 
 from ringfence.cli.documents import read_documents
 from ringfence.cli.files import unreadable
+from ringfence.control.analysis import History
 from ringfence.flows.connections import Records
 from ringfence.flows.recorded import read_flows
+from ringfence.inventory.contents import Content, Contents, pack
 from ringfence.inventory.recorded import Recorded, read_inventory
-from ringfence.inventory.timeline import Timeline
+from ringfence.inventory.resolutions import Resolution, Resolutions
+from ringfence.inventory.timeline import FOREVER, Timeline
+from ringfence.model.address import Address
+from ringfence.model.address_set import Written
 from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.policy import FqdnEnd
+from ringfence.model.ranges import of_families
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.references import check_references
 
@@ -47,6 +54,11 @@ def documents_of(paths: list[Path]) -> Documents:
     return documents
 
 
+def recorded_history(documents: Documents, timeline: Timeline, seen: Records) -> History:
+    """What held over the time of the flows, as far as files tell."""
+    return History(timeline, _names(documents, seen), _contents(documents))
+
+
 @contextmanager
 def of_files() -> Iterator[None]:
     """What is wrong in a file is no mistake in the command."""
@@ -54,3 +66,34 @@ def of_files() -> Iterator[None]:
         yield
     except InputError as error:
         raise RingfenceError(str(error)) from error
+
+
+def _names(documents: Documents, seen: Records) -> Resolutions:
+    """The names that the flows tell of addresses, as if they had them all the time."""
+    ends = (
+        end
+        for workspace in documents.workspaces
+        for policy in workspace.policies
+        for end in (policy.consumer, policy.provider)
+    )
+    if not any(isinstance(end, FqdnEnd) for end in ends):
+        return Resolutions()
+    told = seen.table.select(["provider_dns_name", "provider"]).group_by(
+        ["provider_dns_name", "provider"]
+    )
+    pairs = [row for row in told.aggregate([]).to_pylist() if row["provider_dns_name"]]
+    names = Resolutions(len(pairs) + 1, len(pairs) + 1)
+    for row in pairs:
+        name = row["provider_dns_name"].lower().rstrip(".")
+        names.learn(Resolution(name, Address(row["provider"]), 0, FOREVER, ""))
+    return names
+
+
+def _contents(documents: Documents) -> Contents:
+    """What address sets hold as far as they say it themselves."""
+    contents = Contents()
+    for one in documents.address_sets:
+        contents.begin(one.name)
+        if isinstance(one.source, Written):
+            contents.hold(Content(one.name, 0, pack(of_families(one.source.ranges))))
+    return contents

@@ -1,6 +1,7 @@
 """What `ringfence analyze --if-enforced` prints, and the acceptance of some of it."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -69,17 +70,40 @@ def accept(
     if not rows:
         tell("there is nothing to accept")
         return
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise InputError("nobody can answer here: pass --yes to go ahead, or --dry-run to see it")
     policies = {row["policy"]["id"]: row["policy"] for row in rows}
+    clusters = {one["name"]: one for row in rows for one in row["clusters"]}
     body = {
         "workspace": answer["workspace"],
         "version": answer["version"],
         "policies": list(policies.values()),
+        "clusters": list(clusters.values()),
     }
 
+    warnings = [
+        f"{row['policy']['id']} alone does not help: {_denials(row['still_denied_by'])}"
+        for row in rows
+        if row["still_denied_by"]
+    ]
+    path = "/what-if/accept"
+    make_version(client, path, body, warnings, dry_run=dry_run, yes=yes, output=output)
+
+
+def make_version(
+    client: Client,
+    path: str,
+    body: Row,
+    warnings: Sequence[str] = (),
+    *,
+    dry_run: bool,
+    yes: bool,
+    output: Format,
+) -> None:
+    """Show the version that `path` would make of a workspace, ask, and make it."""
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise InputError("nobody can answer here: pass --yes to go ahead, or --dry-run to see it")
+
     def send(*, dry_run: bool) -> dict[str, Any]:
-        return dict(client.post("/what-if/accept", {**body, "dry_run": dry_run}))
+        return dict(client.post(path, {**body, "dry_run": dry_run}))
 
     planned = send(dry_run=True)
     if output is Format.TABLE:
@@ -88,10 +112,8 @@ def accept(
         emit_data(planned, output)
     tell_governance(planned)
     tell_requests(planned)
-    for row in rows:
-        if row["still_denied_by"]:
-            told = _denials(row["still_denied_by"])
-            tell(f"warning: {row['policy']['id']} alone does not help: {told}")
+    for warning in warnings:
+        tell(f"warning: {warning}")
     if dry_run:
         return
     if not yes and not typer.confirm("Go ahead?", err=True):

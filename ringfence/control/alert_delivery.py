@@ -1,7 +1,13 @@
-"""Hands notices of alerts to their sinks: each at its own pace, in order, until it has them."""
+"""Hands notices of alerts to their sinks: each at its own pace, in order, until it has them.
+
+A sink gets so many messages a minute and no more, lest a flood of alerts drowns those who read
+them: the last message has all in it that waits by then.
+"""
 
 import asyncio
 import contextlib
+from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -19,14 +25,18 @@ from ringfence.model.ids import TenantId
 from ringfence.store.relational.alerts import (
     HeldSink,
     all_sinks,
-    drop_notice,
-    next_notice,
+    drop_notices,
+    next_notices,
     note_attempt,
 )
 from ringfence.store.relational.database import Database
 
 _LOG = structlog.get_logger(__name__)
 _LOOK_SECONDS = 10.0
+MOST_MESSAGES, WINDOW_SECONDS = 20, 60.0
+"""A sink gets at most so many in so long."""
+MOST_TOGETHER = 500
+"""So many notices one message has at most."""
 
 
 class AlertDelivery:
@@ -37,6 +47,8 @@ class AlertDelivery:
     ) -> None:
         self._database, self._tenant, self._alerts = database, tenant, alerts
         self._tasks: dict[HeldSink, asyncio.Task[None]] = {}
+        self._sent: dict[str, deque[float]] = {}
+        """When each sink got its latest messages, by the event loop's clock."""
         self._following = Background("alert-sinks", self._pause, self._look, metrics)
 
     async def start(self) -> None:
@@ -94,23 +106,34 @@ class AlertDelivery:
             return
         try:
             while True:
+                limit = 1 if await self._room(held.name) > 1 else MOST_TOGETHER
                 async with self._database.read() as connection:
-                    found = await next_notice(connection, self._tenant, held.name)
-                if found is None:
+                    found = await next_notices(connection, self._tenant, held.name, limit)
+                if not found:
                     return
-                number, words = found
+                notices = [msgspec.convert(words, Notice) for _, words in found]
                 try:
-                    refused, problem = await attempt(sink, msgspec.convert(words, Notice))
+                    refused, problem = await attempt(sink, notices)
                 except Exception as error:  # noqa: BLE001 - no notice is lost
                     after = error.after if isinstance(error, ExportError) else 0.0
                     await self._wait(held.name, _told(error), backoff, after)
                     continue
                 backoff.reset()
+                self._sent[held.name].append(asyncio.get_running_loop().time())
                 async with self._database.write() as connection:
-                    await drop_notice(connection, number)
+                    await drop_notices(connection, (number for number, _ in found))
                 await self._note(held.name, refused, problem)
         finally:
             await sink.close()
+
+    async def _room(self, name: str) -> int:
+        """How many messages a sink may get by now; waits until it is one at least."""
+        sent = self._sent.setdefault(name, deque(maxlen=MOST_MESSAGES))
+        clock = asyncio.get_running_loop().time
+        if len(sent) == MOST_MESSAGES:
+            await asyncio.sleep(sent[0] + WINDOW_SECONDS - clock())
+        now = clock()
+        return MOST_MESSAGES - sum(now - one < WINDOW_SECONDS for one in sent)
 
     async def _wait(self, name: str, problem: str, backoff: Backoff, after: float = 0.0) -> None:
         """Tell why a sink does not get its notices, and leave it alone for a while."""
@@ -128,13 +151,13 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, ExportError | InputError) else type(error).__name__
 
 
-async def attempt(sink: AlertSink, one: Notice) -> tuple[int, str]:
-    """Hand a notice over; how many were refused, and why. Raises ExportError to be tried again."""
+async def attempt(sink: AlertSink, notices: Sequence[Notice]) -> tuple[int, str]:
+    """Hand notices over; how many were refused, and why. Raises ExportError to be tried again."""
     try:
-        await sink.send(one)
+        await sink.send(notices)
     except RefusedError as error:
-        _LOG.error("alert refused", problem=str(error), alert=one.id)
-        return 1, str(error)
+        _LOG.error("alert refused", problem=str(error), alerts=[one.id for one in notices])
+        return len(notices), str(error)
     return 0, ""
 
 
@@ -143,7 +166,7 @@ async def try_sink(held: HeldSink, one: Notice) -> str:
     try:
         sink = make_sink(held.url, held.secret)
         try:
-            return (await attempt(sink, one))[1]
+            return (await attempt(sink, [one]))[1]
         finally:
             await sink.close()
     except (ExportError, InputError) as error:

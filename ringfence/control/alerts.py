@@ -1,8 +1,8 @@
 """Compliance of what is enforced: what escapes or is misdropped becomes an alert.
 
 Conversations with one cause are one alert: the category, the deciding rules, the roles of both
-ends, protocol and port. It is resolved when it has been silent for a while; the same cause after
-that is another alert. Notices stand in the database until their sinks have them.
+ends, protocol and port. It is resolved when nothing was told of it for a while; the same cause
+after that is another alert. Notices stand in the database until their sinks have them.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import msgspec
 
 from ringfence.control.api.times import format_time
 from ringfence.control.background import Background
-from ringfence.control.continuous import HOUR_NS, Continuous
+from ringfence.control.continuous import HOUR_NS, KEPT_NS, Continuous
 from ringfence.control.metrics import Metrics
 from ringfence.control.services import Clock
 from ringfence.export.alerts.interface import Notice
@@ -22,13 +22,21 @@ from ringfence.model.ids import TenantId, WorkspaceName
 from ringfence.model.protocol import WITH_PORTS, format_port, format_protocol
 from ringfence.model.tally import UNTOWARD, Cause
 from ringfence.model.verdict import Decision
-from ringfence.store.relational.alerts import Alert, load_alerts, put_alert, queue_notices
+from ringfence.store.relational.alerts import (
+    Alert,
+    forget_alerts,
+    load_alerts,
+    put_alert,
+    queue_notices,
+)
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.trials import load_trial
 from ringfence.store.relational.verdicts import Told, told_since
 
 SILENCE_NS = 900 * 10**9
-"""Without a conversation for so long an alert is resolved."""
+"""When nothing was told of it for so long an alert is resolved."""
+LATE_NS = 24 * HOUR_NS
+"""What is told later than this, by an agent that was cut off, opens none."""
 _LOOK_SECONDS = 30.0
 
 
@@ -56,6 +64,8 @@ class Alerts:
         self._continuous, self._judged = continuous, asyncio.Event()
         self._following = Background("alerts", self._pause, self._look, metrics)
         self._on_look: list[Callable[[], None]] = []
+        self._heard: dict[str, int] = {}
+        """When something was last told of each open alert, by its id."""
         self.queued = asyncio.Event()
         """Set when there are notices for sinks."""
 
@@ -88,22 +98,29 @@ class Alerts:
     async def _renew(self) -> None:
         now_ns = self._clock()
         async with self._database.read() as connection:
-            opened = {one.cause: one for one in await load_alerts(connection, self._tenant)}
+            known = await load_alerts(connection, self._tenant, now_ns - LATE_NS)
+            opened = {one.cause: one for one in known if one.resolved_ns is None}
+            # After a restart, nothing could be told for a while: silence begins anew.
+            self._heard = {one.id: self._heard.get(one.id, now_ns) for one in opened.values()}
             oldest = min((one.first_ns for one in opened.values()), default=now_ns)
-            since_ns = min(oldest, now_ns - SILENCE_NS) // HOUR_NS * HOUR_NS
+            since_ns = min(oldest, now_ns - LATE_NS) // HOUR_NS * HOUR_NS
             told = await told_since(
                 connection, self._tenant, since_ns, now_ns, categories=UNTOWARD, enforced=True
             )
             trial = await load_trial(connection, self._tenant)
         staged = trial is not None and trial.nodes is not None
-        changed = await asyncio.to_thread(changes, opened, told, now_ns, may_open=not staged)
+        changed = await asyncio.to_thread(
+            changes, known, told, now_ns, self._heard, may_open=not staged
+        )
         if not changed:
             return
+        self._heard |= {one.id: now_ns for one in changed}
         async with self._database.write() as connection:
             for one in changed:
                 await put_alert(connection, self._tenant, one)
             news = [one for one in changed if is_news(opened, one)]
             await queue_notices(connection, self._tenant, map(notice, news))
+            await forget_alerts(connection, self._tenant, now_ns - KEPT_NS)
         self.queued.set()
 
 
@@ -113,34 +130,53 @@ def is_news(opened: Mapping[Cause, Alert], alert: Alert) -> bool:
 
 
 def changes(
-    opened: Mapping[Cause, Alert], told: Iterable[Told], now_ns: int, *, may_open: bool
+    known: Iterable[Alert],
+    told: Iterable[Told],
+    now_ns: int,
+    heard: Mapping[str, int],
+    *,
+    may_open: bool,
 ) -> list[Alert]:
-    """The alerts to be written, of the open ones and of what was `told` lately."""
+    """The alerts to be written, of those known of the last LATE_NS and of what was `told` lately.
+
+    `heard` is when something was last told of an alert, by its id.
+    """
     found = []
+    before: dict[Cause, list[Alert]] = {}
     by_cause: dict[Cause, list[Told]] = {}
     for one in told:
         by_cause.setdefault(one.tally.cause, []).append(one)
-    for cause, alert in opened.items():
+    for alert in known:
+        before.setdefault(alert.cause, []).append(alert)
+        if alert.resolved_ns is not None:
+            continue
         since_ns = alert.first_ns // HOUR_NS * HOUR_NS
-        seen = _seen(one for one in by_cause.get(cause, ()) if one.end_ns > since_ns)
+        seen = _seen(one for one in by_cause.get(alert.cause, ()) if one.end_ns > since_ns)
         now = alert
         if seen:
             last_ns = max(seen.last_ns, alert.last_ns)
             count = max(seen.conversations, alert.conversations)
             now = replace(alert, conversations=count, last_ns=last_ns)
-        if now_ns - now.last_ns > SILENCE_NS:
+        silent_ns = now_ns - max(now.last_ns, heard.get(alert.id, 0))
+        if now == alert and silent_ns > SILENCE_NS:
             now = replace(now, resolved_ns=now_ns)
         if now != alert:
             found.append(now)
     for cause, some in by_cause.items() if may_open else ():
-        if cause in opened:
+        alerts = before.get(cause, [])
+        if any(one.resolved_ns is None for one in alerts):
             continue
-        seen = _seen(one for one in some if now_ns - one.tally.last_ns <= SILENCE_NS)
-        if seen is None:
-            continue
-        counts = seen.conversations, seen.first_ns, seen.last_ns
-        found.append(Alert(_id(cause, seen.first_ns), cause, *counts))
+        seen = _seen(one for one in some if _is_new(one.tally.last_ns, alerts, now_ns))
+        if seen is not None:
+            counts = seen.conversations, seen.first_ns, seen.last_ns
+            found.append(Alert(_id(cause, seen.first_ns), cause, *counts))
     return found
+
+
+def _is_new(last_ns: int, alerts: Iterable[Alert], now_ns: int) -> bool:
+    """Whether no alert of its cause has told of it yet, and it is not too late to."""
+    known = any(one.first_ns <= last_ns <= one.last_ns for one in alerts)
+    return not known and now_ns - last_ns <= LATE_NS
 
 
 def _seen(told: Iterable[Told]) -> Seen | None:
@@ -165,20 +201,32 @@ def _id(cause: Cause, first_ns: int) -> str:
 def notice(alert: Alert) -> Notice:
     """What sinks are told of an alert."""
     cause = alert.cause
-    has_port = cause.protocol in WITH_PORTS
+    protocol, port = format_traffic(cause)
     return Notice(
         id=alert.id,
         state="opened" if alert.resolved_ns is None else "resolved",
         category=cause.category.value,
         consumer=cause.consumer,
         provider=cause.provider,
-        protocol=format_protocol(cause.protocol),
-        port=format_port(cause.protocol, cause.port) if has_port or cause.port else "",
-        decided_by=list(dict.fromkeys(_rule(rule) for _, rule in cause.rules)),
+        protocol=protocol,
+        port=port,
+        decided_by=format_rules(rule for _, rule in cause.rules),
         conversations=alert.conversations,
         first=format_time(alert.first_ns),
         last=format_time(alert.last_ns),
     )
+
+
+def format_traffic(cause: Cause) -> tuple[str, str]:
+    """The protocol and the port of a cause; the port is empty where it has none."""
+    has_port = cause.protocol in WITH_PORTS or cause.port
+    port = format_port(cause.protocol, cause.port) if has_port else ""
+    return format_protocol(cause.protocol), port
+
+
+def format_rules(rules: Iterable[Decision]) -> list[str]:
+    """Rules as people read them, each once."""
+    return list(dict.fromkeys(map(_rule, rules)))
 
 
 def _rule(rule: Decision) -> str:

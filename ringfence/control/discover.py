@@ -1,6 +1,6 @@
 """Discovery over what was seen: from conversations to a proposed workspace."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
-from ringfence.model.policy import Workspace
+from ringfence.model.policy import Cluster, Workspace
 from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import Item
@@ -76,6 +76,13 @@ def past(seen: Records, timeline: Timeline) -> Past:
     )
 
 
+def peers_of(lived: Past, seen: Records, approved: Sequence[Cluster] = ()) -> Peers:
+    """Who is one of what role by all that was seen; approved clusters stay as they are."""
+    snapshot, item_of = lived.snapshot, lived.items.get
+    behaved = behaviour(seen.only(COLUMNS).take(answered(seen)), item_of, snapshot)
+    return Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, approved), item_of)
+
+
 def discover(
     seen: Records,
     timeline: Timeline,
@@ -97,12 +104,10 @@ def discover_in(
     wanted: Wanted = AS_USUAL,
 ) -> Discovery:
     """Propose a workspace for a scope from what was seen of those who lived then."""
-    snapshot, item_of = lived.snapshot, lived.items.get
+    snapshot = lived.snapshot
     ends = Ends(snapshot, members(tree, snapshot, scope))
-    behaved = behaviour(seen.only(COLUMNS).take(answered(seen)), item_of, snapshot)
     fixed = wanted.approved.clusters if wanted.approved else ()
-    peers = Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, fixed), item_of)
-    observed = observe(seen, peers, ServiceSockets(snapshot))
+    observed = observe(seen, peers_of(lived, seen, fixed), ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
     proposal = propose(observed, decisions, ends, scope, name, wanted.granularity)
     return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ringfence.control.api.times import format_time
+from ringfence.control.comparison import NOTHING, Comparison, Use
 from ringfence.control.discover import Discovery, Wanted, noise
 from ringfence.discovery.boundary import Boundary
-from ringfence.discovery.changes import changes
+from ringfence.discovery.changes import ChangeKind
 from ringfence.discovery.drafts import confidence
 from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.observed import DIRECT
@@ -13,7 +15,7 @@ from ringfence.discovery.peers import name_of
 from ringfence.model.errors import InputError
 from ringfence.model.instant import format_instant
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import Workspace
+from ringfence.model.policy import Policy
 from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.scope import Scope
 from ringfence.policy.document import (
@@ -39,13 +41,11 @@ def wanted_of(
 def answer(
     found: Discovery,
     beside: Sequence[Scope],
-    approved: Workspace | None,
-    now_ns: int,
+    compared: Comparison,
     *,
     every_edge: bool,
 ) -> dict[str, Any]:
     """A proposal in YAML, with these scopes, and what to tell of it beside what is approved."""
-    differing = changes(approved, found.workspace, now_ns) if approved else ()
     return {
         "documents": format_documents(Documents(tuple(beside), (found.workspace,))),
         "summary": {
@@ -55,17 +55,53 @@ def answer(
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)
             ],
-            "changes": list(map(str, differing)),
+            "changes": changes_of(compared),
             "warnings": list(found.coverage.sentences()),
         },
-        "report": report(found) if every_edge else None,
+        "report": report(found, compared) if every_edge else None,
     }
 
 
-def report(found: Discovery) -> dict[str, Any]:
+def changes_of(compared: Comparison) -> list[dict[str, Any]]:
+    """What differs from the approved workspace, each with what was seen of it."""
+    uses = {one.policy: use_of(one) for one in compared.uses}
+    return [
+        {
+            "change": str(one.kind),
+            **(
+                uses[one.policy.id]
+                if one.kind is ChangeKind.UNUSED
+                else use_of(_seen_of(one.policy))
+            ),
+        }
+        for one in compared.changes
+    ]
+
+
+def _seen_of(policy: Policy) -> Use:
+    """What was seen of a proposed policy."""
+    seen, note = policy.evidence, f"review: {policy.review}" if policy.review else ""
+    if seen is None:
+        return Use(policy.id, 0, None, note)
+    return Use(policy.id, seen.conversations, seen.last_ns, note)
+
+
+def use_of(one: Use) -> dict[str, Any]:
+    """How often a policy decided, and when it last did."""
+    return {
+        "policy": one.policy,
+        "conversations": one.conversations,
+        "last": None if one.last_ns is None else format_time(one.last_ns),
+        "note": one.note,
+    }
+
+
+def report(found: Discovery, compared: Comparison = NOTHING) -> dict[str, Any]:
     """The proposal, every observed edge, the roles, and what all of it rests on."""
     return {
         "workspace": {"name": found.workspace.name, **workspace_spec(found.workspace)},
+        "changes": changes_of(compared),
+        "approved": list(map(use_of, compared.uses)),
         "proposals": list(_proposals(found)),
         "roles": list(_roles(found)),
         "coverage": coverage_of(found),

@@ -71,6 +71,11 @@ class FlowIngest:
         alive = self._clock() - SILENT_NS
         return {key: end for key, end in self._through.items() if end >= alive}
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether reports come faster than they are stored."""
+        return self._rows >= _ROWS_AT_ONCE
+
     async def ingest(
         self,
         agent: ClientIdentity,

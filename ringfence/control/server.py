@@ -41,6 +41,7 @@ from ringfence.control.modes import Modes
 from ringfence.control.pki import Authority
 from ringfence.control.promotions import Promotions
 from ringfence.control.quarantine import Quarantines
+from ringfence.control.recommendations import Recommendations
 from ringfence.control.requests import Requests
 from ringfence.control.services import Clock, Services
 from ringfence.control.staged import Watch
@@ -134,13 +135,12 @@ class ControlPlane:
         )
         await self._run(flow_store)
         metrics.flow_files_aside.set_function(flow_store.aside)
-        exports = Exports(exporters, inventory.timeline)
+        exports = await self._run(Exports(exporters, inventory.timeline))
         metrics.registry.register(exports)
-        await self._run(exports)
         ingest = FlowIngest(flow_store, inventory, exports, self._clock)
         await self._run(ingest)
-        modes = Modes(self._clock, database, DEFAULT_TENANT, agents, config.report_interval_seconds)
-        await self._run(modes)
+        interval = config.report_interval_seconds
+        modes = await self._run(Modes(self._clock, database, DEFAULT_TENANT, agents, interval))
         surroundings = Surroundings(await self._reached_at(), NodeAccess(config.ssh_networks))
         enforcement = Enforcement(
             self._clock, database, DEFAULT_TENANT, inventory, agents, metrics, surroundings
@@ -151,7 +151,7 @@ class ControlPlane:
             DEFAULT_TENANT,
             history_of(inventory),
             ingest.through,
-            config.report_interval_seconds * 10**9,
+            interval * 10**9,
         )
         trials = await self._run(
             Trials(self._clock, database, DEFAULT_TENANT, enforcement, agents, watch, metrics)
@@ -160,6 +160,9 @@ class ControlPlane:
             Continuous(self._clock, database, watch, ingest.arrivals, metrics)
         )
         experiments = await self._run(Experiments(self._clock, database, watch, metrics))
+        recommendations = await self._run(
+            Recommendations(self._clock, database, watch, ingest, metrics)
+        )
         alerts = await self._run(Alerts(self._clock, database, DEFAULT_TENANT, continuous, metrics))
         promotions = await self._run(
             Promotions(self._clock, database, watch, enforcement, trials, alerts, metrics)
@@ -180,6 +183,7 @@ class ControlPlane:
             trials=trials,
             continuous=continuous,
             experiments=experiments,
+            recommendations=recommendations,
             promotions=promotions,
             alert_delivery=alert_delivery,
             quarantines=quarantines,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ringfence.control.pki import Authority
     from ringfence.control.promotions import Promotions
     from ringfence.control.quarantine import Quarantines
+    from ringfence.control.recommendations import Recommendations
     from ringfence.control.requests import Requests
     from ringfence.control.trials import Trials
     from ringfence.store.flows import FlowStore
@@ -62,6 +63,8 @@ class Services:
     """What every version under analysis says to what arrives."""
     experiments: Experiments
     """What versions would have said to flows of the past."""
+    recommendations: Recommendations
+    """What discovery says of scopes unasked."""
     promotions: Promotions
     """How far scopes are on their path to being enforced."""
     alert_delivery: AlertDelivery

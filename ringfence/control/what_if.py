@@ -1,41 +1,63 @@
 """What enforcing a version would block of the traffic that passes now, and the least to add."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pyroaring import BitMap
 
 from ringfence.control.analysis import History, judge
 from ringfence.control.deciding import NOBODY, Deciding
+from ringfence.control.discover import past, peers_of
 from ringfence.control.judged import JudgedBy
-from ringfence.discovery.edges import Edge, Peer, edges
-from ringfence.discovery.least import LeastPolicies
+from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.drafts import Draft, Drafting
+from ringfence.discovery.ends import Ends, NamedEnd
+from ringfence.discovery.observed import DIRECT, Observed, observe
+from ringfence.discovery.peers import Peers, name_of
+from ringfence.discovery.propose import policy_of
 from ringfence.flows.connections import Records, ServiceSockets
-from ringfence.inventory.timeline import Timeline
-from ringfence.model.ids import RevisionId, Version
-from ringfence.model.policy import Action, Policy, Workspace
+from ringfence.model.ids import PolicyId, Version
+from ringfence.model.policy import Action, Cluster, ClusterEnd, Policy, Workspace
+from ringfence.model.protocol import format_protocol
 from ringfence.model.verdict import Decision, EndRole
-from ringfence.model.workload import Item
 
 MOST_BLOCKED = 1000
-"""Edges that are told of; who has more needs another version first."""
+"""Routes of edges that are told of; who has more needs another version first."""
 
 Denials = tuple[Decision, ...]
-_Key = tuple[Peer, Peer, Peer | None, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The least policy for an edge, and the clusters it names that the workspace lacks."""
+
+    policy: Policy
+    clusters: tuple[Cluster, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """An edge that passes now and would be denied, and the policy that lets it pass.
+    """Conversations of one edge that pass now and would be denied, and what lets them pass.
 
-    `still_denied_by` are the rules that deny it even where all the policies proposed are added.
+    `still_denied_by` are the rules that deny them even where all that is proposed is added.
     """
 
-    edge: Edge
+    consumer: str
+    provider: str
+    """What was dialled: the Service where there is one."""
+    backend: str | None
+    """Who answered behind the Service."""
+    protocol: int
+    port: int
+    """As dialled at a Service: the Service's own port."""
+    conversations: int
+    first_ns: int
+    last_ns: int
     denied_by: Denials
-    policy: Policy
+    least: Least
     still_denied_by: Denials
 
 
@@ -62,53 +84,146 @@ async def what_if(
     workspace, _ = made
     judged = await judge(passing, history, until_ns, judged_by, workspace.name)
     kept = judged.in_view & ~judged.allowed
+    lived = past(passing, history.timeline)
+    members = judged_by.within(lived.snapshot, workspace.name)
+
     blocked = passing.take(kept)
-    snapshot = history.timeline.latest()
-    members = judged_by.within(snapshot, workspace.name)
-    sockets = ServiceSockets(snapshot)
 
-    def found(rows: NDArray[np.intp]) -> list[Edge]:
-        return edges(blocked.take(rows), _items(history.timeline), sockets)
+    def propose() -> tuple[Observed, dict[int, Least], int]:
+        peers = peers_of(lived, passing, workspace.clusters)
+        seen = observe(blocked, peers, ServiceSockets(lived.snapshot))
+        heaviest = np.argsort(-_conversations(seen), kind="stable")[:MOST_BLOCKED]
+        least = _least(seen, Ends(lived.snapshot, members), workspace, heaviest.tolist())
+        return seen, least, _workloads(blocked, peers, members)
 
-    def propose() -> tuple[list[Edge], LeastPolicies, dict[_Key, Policy]]:
-        least = LeastPolicies(snapshot, workspace, members)
-        every = sorted(found(np.arange(len(blocked))), key=_by_weight)
-        return every, least, {_key(edge): least.of(edge) for edge in every[:MOST_BLOCKED]}
-
-    every, least, policies = await asyncio.to_thread(propose)
-    added = replace(workspace, policies=(*workspace.policies, *_distinct(policies.values())))
-    others = (one for one in judged_by.workspaces if one[0].name != workspace.name)
-    amended = replace(judged_by, workspaces=(*others, (added, made[1])))
+    seen, least, workloads = await asyncio.to_thread(propose)
+    amended = replace(judged_by, workspaces=_amended(judged_by, made, least.values()))
     after = await judge(blocked, history, until_ns, amended, workspace.name)
+    groups = _Groups(blocked, seen, judged.deciding.spread(np.flatnonzero(kept)), after.deciding)
+    told = await asyncio.to_thread(groups.tell, least)
+    untold = len(seen.route_edge) - len(least)
+    return WhatIf(told, untold, int(_conversations(seen).sum()), workloads)
 
-    def tell() -> list[Blocked]:
-        before, denied = _denials(judged.deciding, np.flatnonzero(kept))
-        then, still = _denials(after.deciding, np.arange(len(blocked)))
-        groups, which = np.unique(np.stack([denied, still], axis=1), axis=0, return_inverse=True)
-        return [
-            Blocked(edge, before[first], policies[_key(edge)], then[last])
-            for number, (first, last) in enumerate(groups.tolist())
-            for edge in found(np.flatnonzero(which.reshape(-1) == number))
-            if _key(edge) in policies
-        ]
 
-    told = await asyncio.to_thread(tell)
-    ends = {peer for edge in every for peer in (edge.consumer, edge.provider, edge.backend)}
-    return WhatIf(
-        tuple(sorted(told, key=lambda one: repr(_key(one.edge)))),
-        len(every) - len(policies),
-        sum(edge.connections for edge in every),
-        sum(peer in least for peer in ends),
+def _amended(
+    judged_by: JudgedBy, made: tuple[Workspace, Version], least: Iterable[Least]
+) -> tuple[tuple[Workspace, Version], ...]:
+    """What is judged by, with all that is proposed in the version."""
+    workspace, number = made
+    policies = {one.policy.id: one.policy for one in least}
+    clusters = {cluster.name: cluster for one in least for cluster in one.clusters}
+    added = replace(
+        workspace,
+        clusters=(*workspace.clusters, *clusters.values()),
+        policies=(*workspace.policies, *policies.values()),
+    )
+    others = (one for one in judged_by.workspaces if one[0].name != workspace.name)
+    return *others, (added, number)
+
+
+def _conversations(seen: Observed) -> Numbers:
+    """Of each route, answered or not."""
+    return seen.by_route.conversations + seen.by_route.failures
+
+
+def _workloads(blocked: Records, peers: Peers, members: BitMap) -> int:
+    """How many of the scope are at an end."""
+    ends = [peers.parties(blocked, end) for end in ("first_consumer", "provider")]
+    items = [peers.item(at) for at in np.unique(np.concatenate(ends)).tolist() if at in members]
+    return len(
+        {(one.cluster, one.namespace, one.workload_name or one.name) for one in items if one}
     )
 
 
-def _distinct(policies: Iterable[Policy]) -> list[Policy]:
-    return list({policy.id: policy for policy in policies}.values())
+def _least(seen: Observed, ends: Ends, workspace: Workspace, routes: list[int]) -> dict[int, Least]:
+    """For each route the least that lets it pass, as discovery would draft it.
+
+    The same for routes that need the same; no two policies have one id, nor one of the workspace.
+    """
+    drafting = Drafting(seen, ends)
+    needed = {route: drafting.draft(route) for route in routes}
+    drafts: dict[tuple[NamedEnd, NamedEnd, int, frozenset[int]], Draft] = {}
+    for one in needed.values():
+        held = drafts.setdefault(_key(one), one)
+        drafts[_key(one)] = replace(held, edges=held.edges | one.edges)
+    clusters = {role.cluster.name: role.cluster for role in seen.peers.roles if not role.approved}
+    taken: set[str] = {policy.id for policy in workspace.policies}
+    made = {}
+    for key, draft in drafts.items():
+        policy = policy_of(seen, draft, _id(draft, taken), 1)
+        named = [
+            end.cluster for end in (policy.consumer, policy.provider) if isinstance(end, ClusterEnd)
+        ]
+        lacking = tuple(clusters[name] for name in dict.fromkeys(named) if name in clusters)
+        made[key] = Least(policy, lacking)
+    return {route: made[_key(one)] for route, one in needed.items()}
 
 
-def _denials(deciding: Deciding, rows: NDArray[np.intp]) -> tuple[list[Denials], NDArray[np.intp]]:
+def _key(draft: Draft) -> tuple[NamedEnd, NamedEnd, int, frozenset[int]]:
+    return draft.consumer, draft.provider, draft.protocol, draft.ports
+
+
+def _id(draft: Draft, taken: set[str]) -> PolicyId:
+    """After its ends, as discovery names it, and its traffic; it is taken then."""
+    traffic = "-".join([format_protocol(draft.protocol).lower(), *map(str, draft.ports)])
+    wanted = found = f"{draft.consumer.name}-to-{draft.provider.name}-{traffic}"
+    number = 2
+    while found in taken:
+        found, number = f"{wanted}-{number}", number + 1
+    taken.add(found)
+    return PolicyId(found)
+
+
+class _Groups:
+    """Connections put together by their route and by what denies them before and after."""
+
+    def __init__(self, blocked: Records, seen: Observed, before: Deciding, after: Deciding) -> None:
+        self._seen = seen
+        self._before, denied = _denials(before)
+        self._after, still = _denials(after)
+        first, group = distinct(seen.route, denied, still)
+        self._keys = zip(*(key[first].tolist() for key in (seen.route, denied, still)), strict=True)
+        opened = np.maximum(blocked.column("opened").astype(np.int64), 1)
+        self._count = np.zeros(len(first), np.int64)
+        self._since = np.full(len(first), np.iinfo(np.int64).max)
+        self._until = np.zeros(len(first), np.int64)
+        np.add.at(self._count, group, opened)
+        np.minimum.at(self._since, group, blocked.column("first_ns").astype(np.int64))
+        np.maximum.at(self._until, group, blocked.column("last_ns").astype(np.int64))
+
+    def tell(self, least: dict[int, Least]) -> tuple[Blocked, ...]:
+        """Those of some routes."""
+        return tuple(
+            self._one(group, route, self._before[denied], least[route], self._after[still])
+            for group, (route, denied, still) in enumerate(self._keys)
+            if route in least
+        )
+
+    def _one(
+        self, group: int, route: int, denied_by: Denials, least: Least, still: Denials
+    ) -> Blocked:
+        seen, edge = self._seen, int(self._seen.route_edge[route])
+        front = int(seen.route_front[route])
+        consumer, provider = (seen.peers[int(end[edge])] for end in (seen.consumer, seen.provider))
+        through = front != DIRECT
+        return Blocked(
+            consumer=name_of(consumer),
+            provider=name_of(seen.fronts[front] if through else provider),
+            backend=name_of(provider) if through else None,
+            protocol=int(seen.protocol[edge]),
+            port=int(seen.route_port[route] if through else seen.port[edge]),
+            conversations=int(self._count[group]),
+            first_ns=int(self._since[group]),
+            last_ns=int(self._until[group]),
+            denied_by=denied_by,
+            least=least,
+            still_denied_by=still,
+        )
+
+
+def _denials(deciding: Deciding) -> tuple[list[Denials], NDArray[np.int64]]:
     """The distinct sets of rules that deny, none where all is allowed, and which each row has."""
-    numbers = np.stack([deciding.numbers[role][rows] for role in EndRole], axis=1)
+    numbers = np.stack([deciding.numbers[role] for role in EndRole], axis=1)
     decided, which = np.unique(numbers, axis=0, return_inverse=True)
     known: dict[Denials, int] = {}
     codes = []
@@ -116,17 +231,4 @@ def _denials(deciding: Deciding, rows: NDArray[np.intp]) -> tuple[list[Denials],
         rules = [deciding.rules[at] for at in some if at != NOBODY]
         denies = tuple(dict.fromkeys(one for one in rules if one.action is Action.DENY))
         codes.append(known.setdefault(denies, len(known)))
-    return list(known), np.array(codes, np.intp)[which.reshape(-1)]
-
-
-def _items(timeline: Timeline) -> Callable[[int], Item | None]:
-    return lambda revision: timeline.revision(RevisionId(revision))[0] if revision else None
-
-
-def _key(edge: Edge) -> _Key:
-    """What makes an edge the same, however often and when it was seen."""
-    return edge.consumer, edge.provider, edge.backend, edge.protocol, edge.port
-
-
-def _by_weight(edge: Edge) -> tuple[object, ...]:
-    return -edge.connections, *map(repr, _key(edge))
+    return list(known), np.array(codes, np.int64)[which.reshape(-1)]

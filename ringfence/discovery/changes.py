@@ -1,12 +1,14 @@
 """What a new proposal says beyond, or short of, what was approved: by meaning, not by name."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import count
 
 from ringfence.model.icmp import IcmpType
+from ringfence.model.ids import PolicyId
 from ringfence.model.policy import Action, ClusterEnd, End, Policy, Workspace
-from ringfence.model.protocol import PortRange, disjoint
+from ringfence.model.protocol import Port, PortRange, disjoint
 from ringfence.model.query import Query
 
 
@@ -35,13 +37,16 @@ def changes(approved: Workspace, proposed: Workspace, now_ns: int) -> Iterator[P
     fewer ports.
 
     Agreed upon is what an ALLOW policy that counts at `now_ns`, epoch ns, lets pass: what awaits
-    review, has expired or denies is no such one.
+    review, has expired or denies is no such one. What still awaits review does not differ.
     """
     agreed = [one for one in approved.policies if one.action is Action.ALLOW and one.counts(now_ns)]
     before, after = _by_meaning(approved, agreed), _by_meaning(proposed, proposed.policies)
+    waiting = _by_meaning(approved, [one for one in approved.policies if one.review])
     for meaning, policies in after.items():
         held = before.get(meaning)
         for policy in policies:
+            if policy.review and _cover(waiting.get(meaning, ()), policy):
+                continue
             if held is None:
                 yield PolicyChange(ChangeKind.ADDED, policy)
             elif not _cover(held, policy):
@@ -50,6 +55,79 @@ def changes(approved: Workspace, proposed: Workspace, now_ns: int) -> Iterator[P
         if meaning not in after:
             for policy in policies:
                 yield PolicyChange(ChangeKind.UNUSED, policy)
+
+
+def changed(
+    approved: Workspace, proposed: Workspace, chosen: Collection[PolicyChange]
+) -> Workspace:
+    """The approved workspace with some of the changes: nothing else in it is touched.
+
+    What is new stands at the end. What awaits review takes no other policy's place.
+    """
+    gone = {one.policy.id for one in chosen if one.kind is ChangeKind.UNUSED}
+    policies = {one.id: one for one in approved.policies if one.id not in gone}
+    named = _fitting(approved, proposed)
+    clusters = {one.name: one for one in approved.clusters}
+    clusters |= {
+        named[one.name]: replace(one, name=named[one.name])
+        for one in proposed.clusters
+        if named[one.name] not in clusters
+    }
+    for one in chosen:
+        if one.kind is ChangeKind.UNUSED:
+            continue
+        consumer, provider = (
+            ClusterEnd(named[end.cluster]) if isinstance(end, ClusterEnd) else end
+            for end in (one.policy.consumer, one.policy.provider)
+        )
+        wanted = replace(one.policy, consumer=consumer, provider=provider)
+        held = policies.get(wanted.id)
+        wider = held and (one.kind is ChangeKind.GENERALISED or held.review) and not wanted.review
+        if held and wider and _ends(held) == _ends(wanted):
+            ports = _united(held, wanted)
+            policies[held.id] = replace(held, ports=ports, review="", evidence=wanted.evidence)
+        else:
+            said = PolicyId(_free(wanted.id, policies))
+            policies[said] = replace(wanted, id=said)
+    used = {
+        end.cluster
+        for one in policies.values()
+        for end in (one.consumer, one.provider)
+        if isinstance(end, ClusterEnd)
+    }
+    kept = {one.name for one in approved.clusters}
+    together = tuple(one for name, one in clusters.items() if name in used or name in kept)
+    return replace(approved, clusters=together, policies=tuple(policies.values()))
+
+
+def _ends(policy: Policy) -> tuple[object, ...]:
+    """All that decides but the ports."""
+    return policy.consumer, policy.provider, policy.protocol, policy.icmp, policy.action
+
+
+def _fitting(approved: Workspace, proposed: Workspace) -> dict[str, str]:
+    """The names that proposed clusters get beside the approved ones."""
+    queries = {one.name: one.query for one in approved.clusters}
+    names = {one.query: one.name for one in approved.clusters}
+    found = {}
+    for one in proposed.clusters:
+        found[one.name] = names.get(one.query) or _free(one.name, queries)
+        queries[found[one.name]] = one.query
+    return found
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    numbered = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(one for one in numbered if one not in taken)
+
+
+def _united(held: Policy, other: Policy) -> tuple[Port, ...]:
+    """The ports of both."""
+    if not (held.ports and other.ports):
+        return ()
+    ports = (*held.ports, *other.ports)
+    names = dict.fromkeys(one for one in ports if isinstance(one, str))
+    return (*names, *disjoint(held.protocol, (one for one in ports if isinstance(one, PortRange))))
 
 
 _Meaning = tuple[End | Query, End | Query, int | None, frozenset[IcmpType]]

@@ -7,7 +7,6 @@ import numpy as np
 from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft
-from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.ends import (
     LONGEST_NAME,
     SEVERAL,
@@ -19,6 +18,7 @@ from ringfence.discovery.ends import (
 )
 from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.observed import Observed
+from ringfence.discovery.peers import Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
 from ringfence.model.address import host_network
 from ringfence.model.ids import ScopeName

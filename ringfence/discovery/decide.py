@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import Numbers
-from ringfence.discovery.edges import Nodes, Outside, OwnNode
 from ringfence.discovery.facts import API_SERVER, RESOLVERS, Facts
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.peers import Anybody, Named
+from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode
 from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.discovery.sources import Suspicion, suspect
 from ringfence.model.address import Address, format_address

@@ -41,18 +41,20 @@ def united_why(drafts: Iterable[Draft]) -> tuple[str, ...]:
 
 @dataclass
 class Drafting:
-    """Makes drafts of what was decided. `each_address`: of hosts outside each is an end."""
+    """Makes drafts of what was observed. `each_address`: of hosts outside each is an end."""
 
     observed: Observed
-    decisions: Decisions
     ends: Ends
     each_address: bool = False
 
-    def drafts(self) -> list[Draft]:
+    def drafts(self, decisions: Decisions) -> list[Draft]:
         """A draft for each two ends and protocol that any edge needs, in order of the edges."""
         found: dict[tuple[NamedEnd, NamedEnd, int, str], Draft] = {}
-        for route in self._needed():
-            one = self._draft(route)
+        for route in self._needed(decisions):
+            edge, review = int(self.observed.route_edge[route]), ""
+            if decisions.outcome[edge] == Outcome.REVIEW:
+                review = "; ".join(decisions.reasons(edge))
+            one = replace(self.draft(route), review=review)
             key = one.consumer, one.provider, one.protocol, one.review
             held = found.get(key)
             if held:
@@ -61,10 +63,10 @@ class Drafting:
             found[key] = one
         return list(found.values())
 
-    def _needed(self) -> Iterator[int]:
+    def _needed(self, decisions: Decisions) -> Iterator[int]:
         """The routes of edges that are no noise, but those that another route's policy covers."""
         seen = self.observed
-        wanted = np.isin(self.decisions.outcome, (Outcome.ALLOW, Outcome.REVIEW))[seen.route_edge]
+        wanted = np.isin(decisions.outcome, (Outcome.ALLOW, Outcome.REVIEW))[seen.route_edge]
         # A Service's policy lets its backends be dialled straight too.
         worked = seen.by_route.conversations > 0
         own = np.array([*(not one.from_outside for one in seen.fronts), False], dtype=bool)
@@ -79,17 +81,15 @@ class Drafting:
         wanted &= decides[seen.route_edge] | received[seen.route_front]
         return iter(np.flatnonzero(wanted).tolist())
 
-    def _draft(self, route: int) -> Draft:
+    def draft(self, route: int) -> Draft:
+        """What lets one route pass: its own two ends, protocol and port."""
         seen = self.observed
-        edge = int(seen.route_edge[route])
-        front, review = int(seen.route_front[route]), ""
+        edge, front = int(seen.route_edge[route]), int(seen.route_front[route])
         consumer: Peer = seen.peers[int(seen.consumer[edge])]
         provider: Peer = (
             seen.peers[int(seen.provider[edge])] if front == DIRECT else seen.fronts[front]
         )
         port = seen.port[edge] if front == DIRECT else seen.route_port[route]
-        if self.decisions.outcome[edge] == Outcome.REVIEW:
-            review = "; ".join(self.decisions.reasons(edge))
         # What a node receives for a Service is there for whoever comes.
         alone = isinstance(consumer, Anybody) and (
             front == DIRECT or not seen.fronts[front].from_outside
@@ -110,7 +110,6 @@ class Drafting:
             int(seen.protocol[edge]),
             frozenset({int(port)}) if seen.protocol[edge] in (TCP, UDP) else frozenset(),
             frozenset({edge}),
-            review,
             why=tuple(why),
         )
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from pyroaring import BitMap
 
-from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
-from ringfence.discovery.peers import Anybody, Named, Peer
+from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode, Peer, ServiceFront
 from ringfence.discovery.roles import Role
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model import labels

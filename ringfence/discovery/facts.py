@@ -3,8 +3,8 @@
 import numpy as np
 
 from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.edges import ServiceFront
 from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.peers import ServiceFront
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId

@@ -12,8 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import Numbers, distinct, each_slot, slots_of
-from ringfence.discovery.edges import Outside, OwnNode, ServiceFront
-from ringfence.discovery.peers import Named, Peers, name_of
+from ringfence.discovery.peers import Named, Outside, OwnNode, Peers, ServiceFront, name_of
 from ringfence.discovery.sockets import declared, socket_key, sockets
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.model.address import Address
@@ -69,6 +68,8 @@ class Observed:
     held: Mask
     """Whether somebody held the provider's address, or none ever did: else it is a dead one."""
 
+    route: Numbers
+    """Of each of the connections the route that it took."""
     route_edge: Numbers
     route_front: Numbers
     route_port: Numbers
@@ -128,6 +129,7 @@ def observe(records: Records, peers: Peers, services: ServiceSockets) -> Observe
         seen=rows.evidence(edge, len(first)),
         early=rows.evidence(edge, len(first), rows.first_ns < rows.last_fifth()),
         held=held,
+        route=route,
         route_edge=edge[route_first],
         route_front=rows.front[route_first],
         route_port=rows.front_port[route_first],

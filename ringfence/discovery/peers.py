@@ -7,12 +7,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import Numbers, PeerNumbers
-from ringfence.discovery.edges import Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.roles import Role, Roles
 from ringfence.flows.connections import Records
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address
+from ringfence.model.address import Address, format_address
+from ringfence.model.ids import ClusterId
 from ringfence.model.workload import Item, ItemKind
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Nodes:
+    """The nodes of one Kubernetes cluster."""
+
+    cluster: ClusterId
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OwnNode:
+    """The node that runs the other end."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Outside:
+    """One address that no item of Kubernetes holds."""
+
+    address: Address
+
+    def __str__(self) -> str:
+        """The address as people write it."""
+        return format_address(self.address)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceFront:
+    """A Service, by any of its addresses; `from_outside` where a node received for it."""
+
+    cluster: ClusterId
+    namespace: str
+    name: str
+    from_outside: bool
 
 
 @dataclass(frozen=True, slots=True)

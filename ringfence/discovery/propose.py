@@ -44,7 +44,7 @@ def propose(
 ) -> Proposal:
     """A workspace for the scope; the same for equal input."""
     finest = granularity.boundary is Boundary.VERY_FINE
-    drafts = Drafting(observed, decisions, ends, each_address=finest).drafts()
+    drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
     ordinary = compress(drafts, observed.peers.roles, granularity.compress)
     services = [
@@ -54,7 +54,7 @@ def propose(
     drafts = [*services, *ordinary]
     ids = _ids(drafts)
     policies = [
-        _policy(observed, one, said, granularity.ports)
+        policy_of(observed, one, said, granularity.ports)
         for one, said in zip(drafts, ids, strict=True)
     ]
     by_edge = {
@@ -90,7 +90,8 @@ def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, 
     return tuple(role.cluster for role in observed.peers.roles if role.cluster.name in used)
 
 
-def _policy(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
+def policy_of(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
+    """The policy that a draft becomes; `level` is how far its ports are generalised."""
     ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"

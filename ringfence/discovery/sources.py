@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.edges import Nodes, OwnNode
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.peers import Anybody
+from ringfence.discovery.peers import Anybody, Nodes, OwnNode
 
 DAY_NS = 86_400 * 10**9
 RARE_A_DAY = 10

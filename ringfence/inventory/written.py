@@ -64,7 +64,7 @@ def _write(life: Life) -> ItemRecord:
             ProbeRecord(protocol=format_protocol(protocol), port=port)
             for protocol, port in item.probe_ports
         ],
-        service=_write_service(item.service) if item.service else None,
+        service=write_service(item.service) if item.service else None,
         pod_networks=[str(network) for network in item.pod_networks],
         net_admin=item.net_admin,
         references=list(item.references),
@@ -74,7 +74,8 @@ def _write(life: Life) -> ItemRecord:
     )
 
 
-def _write_service(spec: ServiceSpec) -> ServiceRecord:
+def write_service(spec: ServiceSpec) -> ServiceRecord:
+    """What a Service has besides its labels, as people read it."""
     return ServiceRecord(
         type=spec.type,
         ports=[

@@ -333,6 +333,11 @@ def address_set_spec(one: AddressSet) -> dict[str, Any]:
             return {"uploaded": True}
 
 
+def cluster_spec(cluster: Cluster) -> dict[str, Any]:
+    """A cluster of a workspace."""
+    return {"name": cluster.name, "query": str(cluster.query)}
+
+
 def workspace_spec(workspace: Workspace) -> dict[str, Any]:
     """What stands under `spec` of a workspace."""
     primary = {} if workspace.primary else {"primary": False}
@@ -343,7 +348,7 @@ def workspace_spec(workspace: Workspace) -> dict[str, Any]:
         "outbound": str(workspace.catch_all.outbound),
     }
     denied = {} if workspace.denied is Denied.DROP else {"denied": str(workspace.denied)}
-    clusters = [{"name": one.name, "query": str(one.query)} for one in workspace.clusters]
+    clusters = list(map(cluster_spec, workspace.clusters))
     policies = [policy_spec(policy) for policy in workspace.policies]
     return {
         "scope": workspace.scope,

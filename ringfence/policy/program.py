@@ -86,6 +86,11 @@ class Program:
                 raise InputError("a rule about who answers must say where they are dialled")
 
     @property
+    def sets(self) -> set[SetId | None]:
+        """The sets that its rules ask of connections as dialled, and None."""
+        return {name for rule in self.rules for name in (rule.peers, rule.local)}
+
+    @property
     def as_dialled(self) -> tuple[Rule, ...]:
         """The rules for a namespace that does not see who answers behind an address."""
         return tuple(
@@ -211,6 +216,23 @@ class NodePolicy:
     """Where the agent reaches the control plane, (address, TCP port): never blocked."""
     gate: Gate | None = None
     """Before pods that are new; None where all may talk at once."""
+
+    def untouched(self, before: "NodePolicy") -> set[str]:
+        """The uids of pods that are judged as they were before, by equal rules over equal sets."""
+        if self.control_plane != before.control_plane:
+            return set()
+        sets = {name for name, held in self.sets.items() if before.sets.get(name) != held}
+        touched = {
+            name
+            for name, one in self.programs.items()
+            if before.programs.get(name) != one or not sets.isdisjoint(one.sets)
+        }
+        were = {pod.uid: pod for pod in before.pods}
+        return {
+            pod.uid
+            for pod in self.pods
+            if pod == were.get(pod.uid) and touched.isdisjoint((*pod.inbound, *pod.outbound))
+        }
 
     def parting(self) -> dict[ProgramId, list[PodBinding | NodeBinding]]:
         """The outbound programs by which the node judges once more, behind Services: whom.

@@ -30,26 +30,10 @@ sinks = APIRouter(prefix="/alert-sinks", tags=["alerts"])
 _NAME = re.compile("[A-Za-z0-9][-._A-Za-z0-9]{0,62}")
 
 
-class AlertView(BaseModel):
-    """One cause of what ought not to be, since its first conversation."""
-
-    id: str
-    state: str = Field(description="`opened` or `resolved`.")
-    category: str
-    consumer: str
-    provider: str
-    protocol: str
-    port: str
-    decided_by: list[str]
-    conversations: int
-    first: str
-    last: str
-
-
 class AlertsResponse(BaseModel):
     """Alerts, the latest first."""
 
-    items: list[AlertView]
+    items: list[Notice]
 
 
 class SinkRequest(BaseModel):
@@ -94,9 +78,7 @@ async def list_alerts(
     since_ns = None if since is None else parse_time(since, services.clock())
     async with services.database.read() as connection:
         found = await load_alerts(connection, principal.tenant, since_ns)
-    told = (notice(one) for one in found)
-    items = [AlertView(**{k: v for k, v in one.fields().items() if k != "title"}) for one in told]
-    return AlertsResponse(items=items)
+    return AlertsResponse(items=list(map(notice, found)))
 
 
 @sinks.get("")

@@ -1,21 +1,26 @@
 """Policies proposed from what was seen."""
 
-import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control.analysis import history_of
 from ringfence.control.api.flow_search import read_window
+from ringfence.control.approved import known_of, load_approved
 from ringfence.control.auth import PrincipalDep
-from ringfence.control.discover import AS_USUAL, Discovery, Wanted, discover_in, past
+from ringfence.control.comparison import discover_beside
 from ringfence.control.discovered import answer, coverage_of, wanted_of
 from ringfence.control.errors import NotFoundError
 from ringfence.control.observed import observed
 from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.discovery.boundary import Boundary
-from ringfence.model.ids import ScopeName, WorkspaceName
+from ringfence.discovery.changes import ChangeKind
+from ringfence.model.ids import ScopeName, TenantId
+from ringfence.model.scope import ScopeTree
 
 router = APIRouter(tags=["discovery"])
 
@@ -33,7 +38,11 @@ class DiscoverRequest(BaseModel):
     ports: Level = 2
     compress: Level = 3
     exclude: Annotated[str | None, Field(description="A filter over workloads.")] = None
-    approved: Annotated[str | None, Field(description="A workspace in YAML.")] = None
+    approved: Annotated[
+        str | None,
+        Field(description="A workspace in YAML; null: the scope's own, as enforced or its latest."),
+    ] = None
+    anew: Annotated[bool, Field(description="Compare with nothing, and keep no clusters.")] = False
     every_edge: Annotated[bool, Field(description="Whether to tell of every observed edge.")] = (
         False
     )
@@ -47,13 +56,31 @@ class NoiseView(BaseModel):
     example: str
 
 
+class UseView(BaseModel):
+    """How many conversations of the time a policy decided, and when it last decided any.
+
+    `note` says of one without any for how long that is so.
+    """
+
+    policy: str
+    conversations: int
+    last: str | None
+    note: str
+
+
+class ChangeView(UseView):
+    """A policy that differs; of one that is not approved yet, what was seen that it is for."""
+
+    change: ChangeKind
+
+
 class Summary(BaseModel):
     """What the proposal comes from."""
 
     edges: int = Field(description="Distinct edges between workloads that were seen.")
     policies: int
     noise: list[NoiseView]
-    changes: list[str] = Field(description="Against the approved workspace.")
+    changes: list[ChangeView] = Field(description="Against the approved workspace.")
     warnings: list[str]
 
 
@@ -95,9 +122,18 @@ async def propose_policies(
     how = wanted_of(
         request.boundary, request.ports, request.compress, request.exclude, request.approved
     )
-    found = await _found(request.scope, request.since, request.until, services, principal, how)
-    now_ns = services.clock()
-    told = answer(found, (), how.approved, now_ns, every_edge=request.every_edge)
+    window, tenant = read_window(services, request.since, request.until or "0s"), principal.tenant
+    async with services.database.read() as connection:
+        tree = await _tree(connection, tenant, request.scope)
+        name, known = ScopeName(request.scope), {}
+        if how.approved is None and not request.anew:
+            held = await load_approved(connection, tenant, name)
+            how = replace(how, approved=held[0] if held else None)
+            known = await known_of(connection, tenant, held, window["until"]) if held else {}
+    seen = await observed(services.flow_store, tenant, window["since"], window["until"])
+    history = history_of(services.inventory)
+    found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)
+    told = answer(found, (), compared, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)
 
 
@@ -110,26 +146,19 @@ async def tell_coverage(
     until: str | None = None,
 ) -> CoverageResponse:
     """How much of what a scope needs was seen: whether a discovery of that time can be trusted."""
-    found = await _found(scope, since, until, services, principal, AS_USUAL)
+    window = read_window(services, since, until or "0s")
+    async with services.database.read() as connection:
+        tree = await _tree(connection, principal.tenant, scope)
+    since_ns, until_ns = window["since"], window["until"]
+    seen = await observed(services.flow_store, principal.tenant, since_ns, until_ns)
+    history = history_of(services.inventory)
+    found, _ = await discover_beside(seen, history, tree, ScopeName(scope), until_ns)
     sentences = list(found.coverage.sentences())
     return CoverageResponse.model_validate({**coverage_of(found), "sentences": sentences})
 
 
-async def _found(
-    scope: str,
-    since: str,
-    until: str | None,
-    services: ServicesDep,
-    principal: PrincipalDep,
-    how: Wanted,
-) -> Discovery:
-    window = read_window(services, since, until or "0s")
-    async with services.database.read() as connection:
-        tree = await load_tree(connection, principal.tenant)
-    name = ScopeName(scope)
-    if name not in tree:
+async def _tree(connection: AsyncConnection, tenant: TenantId, scope: str) -> ScopeTree:
+    tree = await load_tree(connection, tenant)
+    if ScopeName(scope) not in tree:
         raise NotFoundError(f"there is no scope {scope!r}; see `ringfence scopes list`")
-    flow_store, tenant = services.flow_store, principal.tenant
-    seen = await observed(flow_store, tenant, window["since"], window["until"])
-    lived = past(seen, services.inventory.timeline)
-    return await asyncio.to_thread(discover_in, lived, seen, tree, name, WorkspaceName(name), how)
+    return tree

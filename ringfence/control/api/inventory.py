@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.services import ServicesDep
-from ringfence.inventory.written import write_inventory
+from ringfence.inventory.written import write_inventory, write_service
 from ringfence.model.address import format_address
 from ringfence.model.ids import RevisionId
 from ringfence.model.keys import parse_filter
@@ -175,31 +175,5 @@ def _item(item: Item, since_ns: int, quarantine: str | None) -> ItemResponse:
 
 
 def _service(spec: ServiceSpec) -> ServiceResponse:
-    return ServiceResponse(
-        type=spec.type,
-        ports=[
-            ServicePortResponse(
-                name=port.name,
-                protocol=format_protocol(port.protocol),
-                port=port.port,
-                node_port=port.node_port,
-            )
-            for port in spec.ports
-        ],
-        backends=[
-            BackendResponse(
-                service_port=backend.service_port,
-                protocol=format_protocol(backend.protocol),
-                address=format_address(backend.address),
-                port=backend.port,
-                serving=backend.serving,
-                key=backend.item,
-            )
-            for backend in spec.backends
-        ],
-        external_addresses=[format_address(address) for address in spec.external_addresses],
-        external_traffic_policy=spec.external_traffic_policy,
-        balancer_addresses=[format_address(address) for address in spec.balancer_addresses],
-        source_ranges=[str(network) for network in spec.source_ranges],
-        routes=list(spec.routes),
-    )
+    """As the file format writes it."""
+    return ServiceResponse.model_validate(write_service(spec), from_attributes=True)

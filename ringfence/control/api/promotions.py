@@ -18,6 +18,7 @@ from ringfence.control.api.enforcement import (
     confirm,
     enforce,
 )
+from ringfence.control.api.impact import ImpactView, impact_of
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
@@ -25,7 +26,7 @@ from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.services import Services, ServicesDep
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
-from ringfence.model.promotion import Criteria, Stage, criteria_for
+from ringfence.model.promotion import Criteria, Facts, Stage, criteria_for
 from ringfence.store.relational.enforcement import enforced_now
 from ringfence.store.relational.promotions import (
     Promotion,
@@ -73,6 +74,9 @@ class PromotionView(BaseModel):
     why: str
     plan: PlanResponse | None = Field(
         default=None, description="Of a dry run: what it changes at nodes, null for nothing."
+    )
+    impact: ImpactView | None = Field(
+        default=None, description="Where nodes are led on: whom it governs, what it would block."
     )
 
 
@@ -135,8 +139,13 @@ async def promote(
     expected, current = request.expected_revision, await services.enforcement.current()
     if expected not in (None, current.revision):
         raise ConflictError("something else was enforced meanwhile: see the new plan")
+    impact = None
+    if named is not None and stages.index(wanted) >= stages.index(Stage.STAGED):
+        quiet, analysed = held.criteria.quiet_seconds, facts.analysed_seconds
+        impact = await impact_of(services, author.principal.tenant, named, quiet, analysed)
     if request.dry_run:
         shown = await _view(services, held)
+        shown.impact = impact
         if stages.index(wanted) >= stages.index(Stage.STAGED) and facts.stage is not Stage.STAGED:
             if named is None:
                 raise ConflictError(
@@ -149,15 +158,7 @@ async def promote(
     while facts.stage != wanted:
         following = facts.stage.next
         assert following is not None
-        if missing := [
-            f"{one.wanted} (now {one.now})"
-            for one in criteria_for(following, held.criteria, facts)
-            if not one.met
-        ]:
-            raise ConflictError(
-                f"scope {scope} stays at stage {facts.stage}: {following} wants "
-                f"{'; '.join(missing)}"
-            )
+        _require(following, held, facts)
         if following is Stage.ENFORCED:
             kept = ConfirmRequest(revision=facts.trial_revision)
             await confirm(kept, services, author)
@@ -167,7 +168,22 @@ async def promote(
         facts, named = await services.promotions.facts(held.scope, held.criteria)
         if facts.stage == before.stage:
             raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
-    return await _view(services, held)
+    led = await _view(services, held)
+    led.impact = impact
+    return led
+
+
+def _require(stage: Stage, held: Promotion, facts: Facts) -> None:
+    """Refuse to lead a scope into a stage whose criteria do not hold."""
+    missing = [
+        f"{one.wanted} (now {one.now})"
+        for one in criteria_for(stage, held.criteria, facts)
+        if not one.met
+    ]
+    if missing:
+        raise ConflictError(
+            f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}"
+        )
 
 
 async def _enter(

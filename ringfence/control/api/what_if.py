@@ -19,13 +19,12 @@ from ringfence.control.judged import load_judged_by
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.control.what_if import Blocked, what_if
-from ringfence.discovery.least import describe
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.override import Override
 from ringfence.model.protocol import format_port, format_protocol
-from ringfence.policy.document import API_VERSION, workspace_spec
+from ringfence.policy.document import API_VERSION, cluster_spec, workspace_spec
 from ringfence.policy.policy_fields import policy_spec
 from ringfence.policy.yaml_text import dump_all
 from ringfence.store.flows.queries import HOPS
@@ -58,6 +57,9 @@ class BlockedResponse(BaseModel):
     last: str
     denied_by: list[DecisionResponse]
     policy: dict[str, Any] = Field(description="The least to add, as documents write it.")
+    clusters: list[dict[str, Any]] = Field(
+        description="Those that the policy names and the workspace lacks, as documents write them."
+    )
     still_denied_by: list[DecisionResponse] = Field(
         description="The rules that deny it even with all these policies; none if it passes then."
     )
@@ -75,11 +77,12 @@ class WhatIfResponse(BaseModel):
 
 
 class AcceptRequest(BaseModel):
-    """Policies to add to a workspace, of which `version` must be the latest."""
+    """Policies to add to a workspace, of which `version` must be the latest, and their clusters."""
 
     workspace: str
     version: VersionNumber
     policies: list[dict[str, Any]] = Field(min_length=1)
+    clusters: list[dict[str, Any]] = []
     dry_run: bool = False
     override: list[Override] = []
 
@@ -124,6 +127,7 @@ async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDe
             "would block"
         )
     spec = workspace_spec(latest)
+    spec["clusters"] = [*spec.get("clusters", ()), *request.clusters]
     spec["policies"] = [*spec.get("policies", ()), *request.policies]
     document = {
         "apiVersion": API_VERSION, "kind": "Workspace", "metadata": {"name": name}, "spec": spec
@@ -134,17 +138,17 @@ async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDe
 
 
 def _blocked(one: Blocked) -> BlockedResponse:
-    edge = one.edge
     return BlockedResponse(
-        consumer=describe(edge.consumer),
-        provider=describe(edge.provider),
-        backend=describe(edge.backend) if edge.backend else None,
-        protocol=format_protocol(edge.protocol),
-        port=format_port(edge.protocol, edge.port),
-        conversations=edge.connections,
-        first=format_time(edge.first_ns),
-        last=format_time(edge.last_ns),
+        consumer=one.consumer,
+        provider=one.provider,
+        backend=one.backend,
+        protocol=format_protocol(one.protocol),
+        port=format_port(one.protocol, one.port),
+        conversations=one.conversations,
+        first=format_time(one.first_ns),
+        last=format_time(one.last_ns),
         denied_by=list(map(decision_response, one.denied_by)),
-        policy=policy_spec(one.policy),
+        policy=policy_spec(one.least.policy),
+        clusters=list(map(cluster_spec, one.least.clusters)),
         still_denied_by=list(map(decision_response, one.still_denied_by)),
     )

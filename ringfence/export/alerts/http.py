@@ -1,13 +1,14 @@
 """Notices in HTTP requests: a webhook of anybody's, or one in Slack's format."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from ringfence.export.alerts.interface import AlertSink, Notice
+from ringfence.export.alerts.interface import AlertSink, Notice, fields, text, title
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -26,12 +27,12 @@ class _Http(AlertSink):
     _headers: dict[str, str]
 
     @abstractmethod
-    def body(self, notice: Notice) -> dict[str, Any]:
+    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
         """What is posted."""
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notices: Sequence[Notice]) -> None:
         """Post one request; any answer of 2xx is a yes. Nobody reads what else it says."""
-        body, headers = self.body(notice), self._headers
+        body, headers = self.body(notices), self._headers
         try:
             async with (
                 httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client,
@@ -47,7 +48,7 @@ class _Http(AlertSink):
         if answer.is_server_error or answer.status_code in _AGAIN:
             after = answer.headers.get("retry-after", "")
             raise ExportError(told, float(after) if after.isdecimal() else 0.0)
-        raise RefusedError(told, 1)
+        raise RefusedError(told, len(notices))
 
 
 class Webhook(_Http):
@@ -64,9 +65,9 @@ class Webhook(_Http):
             raise InputError(f"alert sink {url}: a token has printable ASCII characters only")
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
 
-    def body(self, notice: Notice) -> dict[str, Any]:
+    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
         """The notice's own fields."""
-        return notice.fields()
+        return fields(notices)
 
 
 class Slack(_Http):
@@ -79,12 +80,12 @@ class Slack(_Http):
             )
         self._name, self._url, self._headers = f"slack: at {httpx.URL(secret).host}", secret, {}
 
-    def body(self, notice: Notice) -> dict[str, Any]:
+    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
         """A message with a header and a section (Slack's Block Kit); `text` is the fallback."""
-        header = {"type": "plain_text", "text": notice.title[:150]}
-        section = {"type": "mrkdwn", "text": _escaped(notice.text)[:3000]}
+        header = {"type": "plain_text", "text": title(notices)[:150]}
+        section = {"type": "mrkdwn", "text": _escaped(text(notices))[:3000]}
         return {
-            "text": _escaped(notice.title),
+            "text": _escaped(title(notices)),
             "blocks": [
                 {"type": "header", "text": header},
                 {"type": "section", "text": section},
@@ -92,16 +93,16 @@ class Slack(_Http):
         }
 
 
-def _fits(text: str) -> bool:
+def _fits(address: str) -> bool:
     """Whether a URL can be asked for over HTTP."""
     try:
-        url = httpx.URL(text)
-        port = urlsplit(text).port
+        url = httpx.URL(address)
+        port = urlsplit(address).port
     except (httpx.InvalidURL, ValueError):  # of `ValueError`: IDNA, IPv6 and ports
         return False
     return url.scheme in ("http", "https") and bool(url.host) and port != 0
 
 
-def _escaped(text: str) -> str:
+def _escaped(line: str) -> str:
     """Names are hostile: none makes a link or calls a channel."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

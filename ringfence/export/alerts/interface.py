@@ -1,6 +1,8 @@
 """What every kind of sink of alerts is, and what it is told."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
@@ -8,7 +10,8 @@ import msgspec
 from ringfence.export.url import ExportUrl
 
 
-class Notice(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Notice:
     """That an alert was opened or resolved; times are RFC 3339.
 
     `id` is the alert's, the same in both notices.
@@ -47,6 +50,30 @@ class Notice(msgspec.Struct, frozen=True):
         return {"title": self.title, **msgspec.to_builtins(self)}
 
 
+MOST_LISTED = 20
+"""Of so many notices besides the first one, people are told the titles."""
+
+
+def title(notices: Sequence[Notice]) -> str:
+    """One line for people about a message of some notices."""
+    more = f" and {len(notices) - 1} more" if notices[1:] else ""
+    return f"{notices[0].title}{more}"
+
+
+def text(notices: Sequence[Notice]) -> str:
+    """What there is to say besides the title, in lines."""
+    listed = [one.title for one in notices[1 : MOST_LISTED + 1]]
+    if left := len(notices) - 1 - len(listed):
+        listed.append(f"and {left} more: see `ringfence alerts list --since 1d`")
+    return "\n".join([notices[0].text, *(["", *listed] if listed else [])])
+
+
+def fields(notices: Sequence[Notice]) -> dict[str, Any]:
+    """As JSON: the first notice's, with those of others under `more`."""
+    more = [one.fields() for one in notices[1:]]
+    return notices[0].fields() | ({"title": title(notices), "more": more} if more else {})
+
+
 class AlertSink(ABC):
     """Hands notices to one receiver. Not for concurrent use."""
 
@@ -62,10 +89,10 @@ class AlertSink(ABC):
         """
 
     @abstractmethod
-    async def send(self, notice: Notice) -> None:
-        """Hand over a notice.
+    async def send(self, notices: Sequence[Notice]) -> None:
+        """Hand over one notice or more: what people read in one message, the others one by one.
 
-        Raises ExportError, after which it may be sent again, or RefusedError. Neither tells the
+        Raises ExportError, after which they may be sent again, or RefusedError. Neither tells the
         secret.
         """
 

@@ -1,6 +1,7 @@
 """Notices as JSON to a Kafka topic, keyed by alert."""
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -21,10 +22,11 @@ class Kafka(AlertSink):
     def __init__(self, url: ExportUrl, secret: str) -> None:
         self._messages = Messages(url, secret)
 
-    async def send(self, notice: Notice) -> None:
-        """Send one message, and wait until all in-sync replicas have it."""
-        message = msgspec.json.encode(notice.fields())
-        await asyncio.to_thread(self._messages.send, [message], notice.id.encode())
+    async def send(self, notices: Sequence[Notice]) -> None:
+        """Send a message for each, and wait until all in-sync replicas have it."""
+        for notice in notices:
+            message = msgspec.json.encode(notice.fields())
+            await asyncio.to_thread(self._messages.send, [message], notice.id.encode())
 
     async def close(self) -> None:
         """Close the connections."""

@@ -3,10 +3,11 @@
 import asyncio
 import smtplib
 import ssl
+from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import make_msgid
 
-from ringfence.export.alerts.interface import AlertSink, Notice
+from ringfence.export.alerts.interface import AlertSink, Notice, text, title
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -56,19 +57,19 @@ class Mail(AlertSink):
         except OSError as error:
             raise InputError(f"alert sink {url}: ca-file is no file of certificates") from error
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notices: Sequence[Notice]) -> None:
         """Send one message to all that are to have it."""
-        await asyncio.to_thread(self._send, notice)
+        await asyncio.to_thread(self._send, notices)
 
-    def _send(self, notice: Notice) -> None:
+    def _send(self, notices: Sequence[Notice]) -> None:
         message = EmailMessage()
         message["Subject"], message["From"], message["To"] = (
-            notice.title, self._from, ", ".join(self._to)
+            title(notices), self._from, ", ".join(self._to)
         )  # fmt: skip
         message["Message-ID"] = make_msgid(domain="ringfence")
         # Mail of one alert stands together.
-        message["References"] = f"<alert-{notice.id}@ringfence>"
-        message.set_content(f"{notice.title}\n\n{notice.text}\n")
+        message["References"] = f"<alert-{notices[0].id}@ringfence>"
+        message.set_content(f"{title(notices)}\n\n{text(notices)}\n")
         try:
             with self._connect() as server:
                 if self._user:
@@ -78,7 +79,7 @@ class Mail(AlertSink):
             codes = [code for code, _ in error.recipients.values()]
             told = f"{self._name}: it refused all addresses"
             if all(code in _PERMANENT for code in codes):
-                raise RefusedError(told, 1) from None
+                raise RefusedError(told, len(notices)) from None
             raise ExportError(told) from None
         except smtplib.SMTPAuthenticationError:
             raise ExportError(f"{self._name}: it does not take this username and secret") from None
@@ -86,7 +87,7 @@ class Mail(AlertSink):
             told = f"{self._name}: it answered {error.smtp_code}"
             wrong_login = error.smtp_code in _LOGIN_WANTED
             if error.smtp_code in _PERMANENT and not wrong_login:
-                raise RefusedError(told, 1) from None
+                raise RefusedError(told, len(notices)) from None
             raise ExportError(told) from None
         except Exception as error:  # noqa: BLE001 - what encodes raises many things
             # Its text may have the password.

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 
 from ringfence.export.alerts.interface import AlertSink, Notice
 from ringfence.export.errors import ExportError, reason
@@ -36,8 +37,12 @@ class Syslog(AlertSink):
             except OSError as error:
                 raise InputError(f"alert sink {url}: ca-file is no file of certificates") from error
 
-    async def send(self, notice: Notice) -> None:
-        """Send one message; over UDP nobody says that it came."""
+    async def send(self, notices: Sequence[Notice]) -> None:
+        """Send a message for each; over UDP nobody says that it came."""
+        for notice in notices:
+            await self._send(notice)
+
+    async def _send(self, notice: Notice) -> None:
         message = encode(notice, socket.gethostname(), os.getpid())
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):

@@ -71,6 +71,13 @@ async def put_alert(connection: AsyncConnection, tenant: TenantId, alert: Alert)
     await connection.execute(insert(held).values(tenant=tenant, **told))
 
 
+async def forget_alerts(connection: AsyncConnection, tenant: TenantId, before_ns: int) -> None:
+    """Forget those that were resolved earlier."""
+    await connection.execute(
+        delete(held).where(held.c.tenant == tenant, held.c.resolved_ns < before_ns)
+    )
+
+
 async def all_sinks(connection: AsyncConnection, tenant: TenantId) -> list[HeldSink]:
     """Every sink, by name."""
     rows = await connection.execute(
@@ -134,18 +141,17 @@ async def queue_notices(
         await connection.execute(insert(alert_notices), rows)
 
 
-async def next_notice(
-    connection: AsyncConnection, tenant: TenantId, sink: str
-) -> tuple[int, Any] | None:
-    """The number of the oldest notice that a sink is to have, and the notice; None for none."""
+async def next_notices(
+    connection: AsyncConnection, tenant: TenantId, sink: str, limit: int
+) -> list[tuple[int, Any]]:
+    """The oldest notices that a sink is to have, each with its number; at most `limit`."""
     wanted = select(alert_notices.c.id, alert_notices.c.notice).where(
         alert_notices.c.tenant == tenant, alert_notices.c.sink == sink
     )
-    found = await connection.execute(wanted.order_by(alert_notices.c.id).limit(1))
-    row = found.one_or_none()
-    return (row.id, row.notice) if row else None
+    rows = await connection.execute(wanted.order_by(alert_notices.c.id).limit(limit))
+    return [(row.id, row.notice) for row in rows]
 
 
-async def drop_notice(connection: AsyncConnection, number: int) -> None:
-    """A notice was delivered, or never will be."""
-    await connection.execute(delete(alert_notices).where(alert_notices.c.id == number))
+async def drop_notices(connection: AsyncConnection, numbers: Iterable[int]) -> None:
+    """Notices were delivered, or never will be."""
+    await connection.execute(delete(alert_notices).where(alert_notices.c.id.in_(list(numbers))))

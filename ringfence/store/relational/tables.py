@@ -374,3 +374,20 @@ promotions = Table(
     Column("demoted_ns", BigInteger),  # null: it was not taken back
     Column("why", Text, nullable=False),
 )
+
+recommendations = Table(
+    "recommendations",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("window_seconds", Integer, nullable=False),  # of traffic that is looked at
+    Column("actor", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),  # it is watched
+    Column("looked_ns", BigInteger),  # the last time; null: not yet
+    Column("changed_ns", BigInteger),  # since when the recommendation is this one
+    Column("problem", Text, nullable=False),  # empty: the last look went well
+    Column("version", Integer),  # of the scope's workspace that it is for; null: it has none
+    Column("proposed", Text, nullable=False),  # canonical YAML; empty: nothing yet
+    Column("changes", JSON, nullable=False),  # [{change, policy, conversations, last, note}, …]
+    Column("approved", JSON, nullable=False),  # [{policy, conversations, last, note}, …]
+)

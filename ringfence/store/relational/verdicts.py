@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Text, cast, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.model.flow import Category
-from ringfence.model.ids import TenantId, Version, WorkspaceName
+from ringfence.model.ids import PolicyId, TenantId, Version, WorkspaceName
 from ringfence.model.tally import Cause, Tally
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.store.relational.tables import analyses
@@ -142,6 +142,22 @@ async def told_since(
     if enforced:
         wanted = wanted.where(held.c.enforced)
     return list(map(_told, await connection.execute(wanted.order_by(held.c.start_ns, held.c.id))))
+
+
+async def last_decided(
+    connection: AsyncConnection, tenant: TenantId, workspace: WorkspaceName
+) -> dict[tuple[Version, PolicyId], int]:
+    """When each policy of each version of a workspace last decided anything, epoch ns."""
+    rules = cast(held.c.rules, Text)
+    wanted = select(held.c.version, rules.label("rules"), func.max(held.c.last_ns).label("last_ns"))
+    wanted = wanted.where(held.c.tenant == tenant, held.c.workspace == workspace)
+    found: dict[tuple[Version, PolicyId], int] = {}
+    for row in await connection.execute(wanted.group_by(held.c.version, rules)):
+        for rule in msgspec.json.decode(row.rules, type=dict[EndRole, Decision]).values():
+            if rule.policy and (rule.workspace, rule.version) == (workspace, row.version):
+                key = rule.version, rule.policy
+                found[key] = max(found.get(key, 0), row.last_ns)
+    return found
 
 
 async def oldest_told(

@@ -5,11 +5,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ringfence.cli.main import FAILED, FOUND, OK, USAGE
+from ringfence.control import alert_delivery
+from ringfence.control.alert_delivery import MOST_MESSAGES
 from ringfence.control.alerts import SILENCE_NS
+from ringfence.control.continuous import KEPT_NS
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_analyses import Watched, watched  # noqa: F401
 from tests.integration.export.test_alert_sinks import SECRET, Receiver, receiver  # noqa: F401
+from tests.integration.world import SECOND
 
 Row = dict[str, Any]
 
@@ -25,12 +31,17 @@ async def alerts(world: World, wanted: int, **query: Any) -> list[Row]:
     raise AssertionError(found)
 
 
-async def told(receiver: Receiver, wanted: int) -> list[str]:  # noqa: F811
-    for _ in range(150):
+async def sent(receiver: Receiver, wanted: int) -> list[Any]:  # noqa: F811
+    for _ in range(300):
         if len(receiver.got) >= wanted:
             break
         await asyncio.sleep(0.1)
-    return [f"{body['state']} {body['category']} {body['port']}" for _, _, body in receiver.got]
+    return [*receiver.got]
+
+
+async def told(receiver: Receiver, wanted: int) -> list[str]:  # noqa: F811
+    got = await sent(receiver, wanted)
+    return [f"{body['state']} {body['category']} {body['port']}" for _, _, body in got]
 
 
 async def test_one_cause_is_one_alert_until_it_is_silent(
@@ -70,6 +81,25 @@ async def test_one_cause_is_one_alert_until_it_is_silent(
     assert {row["state"] for row in await alerts(world, 2, since="1h")} == {"resolved"}
 
 
+async def test_what_an_agent_tells_late_opens_an_alert_and_old_ones_are_forgotten(
+    watched: Watched,  # noqa: F811
+) -> None:
+    world = watched.world
+    await watched.enforce(1)
+    late_ns = watched.clock.end_window()
+    watched.clock.ahead_ns += 4 * SILENCE_NS
+    await watched.report(passed=(4444,), end_ns=late_ns)
+    (one,) = await alerts(world, 1)
+    watched.clock.ahead_ns += SILENCE_NS + 60 * SECOND
+    await watched.report(passed=(3306,))
+    assert await alerts(world, 0) == []
+    assert [row["id"] for row in await alerts(world, 1, since="1d")] == [one["id"]]
+    watched.clock.ahead_ns += KEPT_NS + 60 * SECOND
+    await watched.report(passed=(5555,))
+    await alerts(world, 1)
+    assert [row["port"] for row in await alerts(world, 1, since="365d")] == ["5555"]
+
+
 async def test_a_notice_waits_for_its_sink_over_a_restart(
     start: Callable[..., Awaitable[World]],
     clock: Clock,
@@ -97,6 +127,25 @@ async def test_a_notice_waits_for_its_sink_over_a_restart(
         await asyncio.sleep(0.1)
     assert not sink["problem"]
     assert len(receiver.got) == 1
+
+
+async def test_a_flood_of_alerts_is_few_messages_with_all_of_them(
+    watched: Watched,  # noqa: F811
+    receiver: Receiver,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alert_delivery, "WINDOW_SECONDS", 15.0)
+    body = {"name": "ops", "url": f"webhook+http://{receiver.url}/"}
+    await watched.world.ok("POST", "/alert-sinks", json=body)
+    await watched.enforce(1)
+    flood = range(5001, 5001 + MOST_MESSAGES + 37)
+    await watched.report(passed=tuple(flood))
+    bodies = [body for _, _, body in await sent(receiver, MOST_MESSAGES)]
+    assert bodies[-1]["title"].endswith("and 37 more")
+    every = [*bodies, *bodies[-1]["more"]]
+    assert sorted(int(one["port"]) for one in every) == [*flood]
+    await watched.report(passed=(6001,))
+    assert [one["port"] for _, _, one in await sent(receiver, MOST_MESSAGES + 1)][-1] == "6001"
 
 
 async def test_the_command_keeps_secrets(

@@ -1,6 +1,7 @@
 """A scope is led from its first flows to being enforced, and back on alarm."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -239,9 +240,39 @@ async def test_the_command_shows_the_plan_and_asks_before_nodes_change(led: Led)
     assert (code, "shop" in out, "workload" in out) == (OK, True, True), out
     assert (await led.stage())[0] == "analyse"
     assert "enforced meanwhile" in await led.refused(expected_revision=7)
-    assert (await run("promote", "shop", "--yes"))[0] == OK
+    code, _, said = await run("promote", "shop", "--yes")
+    assert code == OK, said
     assert (await led.stage())[0] == "staged"
     assert (await run("promote", "shop"))[0] == USAGE
+
+
+async def test_whom_it_governs_and_what_it_would_block_is_shown_before(led: Led) -> None:
+    run = led.world.run
+    await led.world.ok("POST", "/apply", json=FILES)
+    await led.world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    early = await led.world.ok(
+        "POST", "/promotions/shop/promote", json={"to": "staged", "dry_run": True}
+    )
+    assert (early["impact"]["analysed_seconds"], early["impact"]["blocked"]) == (0, [])
+    await led.world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3306, 3307))
+    await led.until({1: {"permitted": 1, "escaped": 1}})
+    code, out, said = await run("promote", "shop", "--dry-run")
+    assert (code, "shop/db" in out, "shop/front  shop/db   TCP 3307" in out) == (OK, True, True)
+    assert "it governs 2 workloads" in said
+    assert "it would have blocked 1 conversation of those that passed in the last 1m" in said
+    code, out, said = await run("promote", "shop", "--yes", "-o", "json")
+    answer = json.loads(out)
+    assert (code, answer["stage"], "would have blocked 1" in said) == (OK, "staged", True)
+    assert answer["impact"]["governed"] == [
+        {"name": "shop/db", "members": 1}, {"name": "shop/front", "members": 1}
+    ]  # fmt: skip
+    (blocked,) = answer["impact"]["blocked"]
+    assert (blocked["consumer"], blocked["port"]) == ("shop/front", "3307")
+    assert blocked["denied_by"] == ["DENY shop/catch-all@p1"]
+    code, out, said = await run("promote", "shop", "--dry-run")
+    assert (code, "shop/db" in out, "would have blocked 1" in said) == (OK, True, True)
 
 
 async def test_a_trial_of_another_scope_is_not_confirmed(led: Led) -> None:

@@ -58,6 +58,16 @@ async def blocked(world: World, **more: Any) -> list[dict[str, Any]]:
     return list((await world.ok("GET", "/what-if", params=asked))["blocked"])
 
 
+def accepting(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    clusters = {one["name"]: one for row in rows for one in row["clusters"]}
+    return {
+        "workspace": "shop",
+        "version": 1,
+        "policies": [row["policy"] for row in rows],
+        "clusters": list(clusters.values()),
+    }
+
+
 async def test_each_edge_that_passes_is_told_with_the_least_policy(shop: World) -> None:
     answer = await shop.ok("GET", "/what-if", params={"workspace": "shop"})
     assert (answer["version"], answer["conversations"], answer["workloads"]) == (1, 7, 3)
@@ -65,30 +75,52 @@ async def test_each_edge_that_passes_is_told_with_the_least_policy(shop: World) 
         (row["consumer"], row["provider"], row["port"], row["conversations"]): row["policy"]
         for row in answer["blocked"]
     }
-    front = {"filter": 'kubernetes.namespace = "sock-shop" and kubernetes.owner.name = "front-end"'}
     assert [told[key]["provider"] for key in sorted(told)] == [
-        {"filter": 'kubernetes.namespace = "sock-shop" and kubernetes.owner.name = "user-db"'},
-        {"filter": 'kubernetes.namespace = "sock-shop" and kubernetes.owner.name = "user-db"'},
+        {"cluster": "user-db"},
+        {"cluster": "user-db"},
         {"cidr": f"{OUTSIDE}/32"},
         {"service": "sock-shop/carts"},
     ]
     assert sorted(told) == [
-        ("sock-shop/carts", "sock-shop/user-db", "27017", 4),
-        ("sock-shop/carts", "sock-shop/user-db", "3306", 1),
-        ("sock-shop/front-end", OUTSIDE, "666", 1),
-        ("sock-shop/front-end", "Service sock-shop/carts", "80", 1),
+        ("carts", "user-db", "27017", 4),
+        ("carts", "user-db", "3306", 1),
+        ("front-end", OUTSIDE, "666", 1),
+        ("front-end", "service sock-shop/carts", "80", 1),
     ]
-    through = told["sock-shop/front-end", "Service sock-shop/carts", "80", 1]
-    assert (through["consumer"], through["ports"]) == (front, [80])
-    to_db = told["sock-shop/carts", "sock-shop/user-db", "27017", 4]
+    through = told["front-end", "service sock-shop/carts", "80", 1]
+    assert (through["consumer"], through["ports"]) == ({"cluster": "front-end"}, [80])
+    to_db = told["carts", "user-db", "27017", 4]
     assert (to_db["consumer"], to_db["id"]) == ({"cluster": "carts"}, "carts-to-user-db-tcp-27017")
+
+
+async def test_the_policies_are_those_that_discovery_proposes(shop: World) -> None:
+    approved = DOCUMENTS.split("---")[1]
+    asked = {"scope": "shop", "since": "1h", "approved": approved, "every_edge": True}
+    report = (await shop.ok("POST", "/discover", json=asked))["report"]
+    discovered = report["workspace"]
+    ends = {
+        (str(one["consumer"]), str(one["provider"]), one["protocol"], port)
+        for one in discovered["policies"]
+        for port in one["ports"]
+    }
+    rows = await blocked(shop)
+    least = [row["policy"] for row in rows]
+    told = {
+        (str(one["consumer"]), str(one["provider"]), one["protocol"], *one["ports"])
+        for one in least
+    }
+    assert len(told) == 4
+    assert told <= ends
+    clusters = [one for row in rows for one in row["clusters"]]
+    assert {one["name"] for one in clusters} == {"front-end", "user-db"}
+    assert all(one in discovered["clusters"] for one in clusters)
 
 
 async def test_what_is_accepted_passes_and_what_else_denies_is_said(shop: World) -> None:
     rows = await blocked(shop)
     still = {row["port"]: [one["policy"] for one in row["still_denied_by"]] for row in rows}
     assert still == {"27017": [], "3306": ["nothing-to-the-db"], "666": [], "80": []}
-    body = {"workspace": "shop", "version": 1, "policies": [row["policy"] for row in rows]}
+    body = accepting(rows)
     planned = await shop.ok("POST", "/what-if/accept", json={**body, "dry_run": True})
     assert [(one["change"], one["version"]) for one in planned["changes"]] == [("changed", 2)]
     assert len(await blocked(shop)) == 4, "a plan changes nothing"
@@ -139,7 +171,7 @@ async def test_the_command_accepts_some(shop: World) -> None:
 
 async def test_a_hypothetical_connection_is_judged_by_any_version(shop: World) -> None:
     rows = await blocked(shop)
-    body = {"workspace": "shop", "version": 1, "policies": [row["policy"] for row in rows]}
+    body = accepting(rows)
     await shop.ok("POST", "/what-if/accept", json=body)
     words = ("why", "sock-shop/carts", "sock-shop/user-db-1", "27017")
     for version, code in (("shop@p1", FOUND), ("shop@p2", OK), ("shop", OK)):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -65,25 +65,40 @@ def receiver() -> Iterator[Receiver]:
 
 async def test_a_webhook_gets_json_with_a_bearer_token(receiver: Receiver) -> None:
     sink = make_sink(f"webhook+http://{receiver.url}/hook", SECRET)
-    await sink.send(NOTICE)
+    await sink.send([NOTICE])
     ((path, headers, body),) = receiver.got
     assert (path, headers["authorization"]) == ("/hook", f"Bearer {SECRET}")
     assert body["title"].startswith("Ringfence alert opened: escaped shop/front → ")
     assert (body["conversations"], body["decided_by"]) == (7, NOTICE.decided_by)
     receiver.status = 503
     with pytest.raises(ExportError, match="503") as again:
-        await sink.send(NOTICE)
+        await sink.send([NOTICE])
     assert not isinstance(again.value, RefusedError)
     receiver.status = 403
     with pytest.raises(RefusedError, match="403"):
-        await sink.send(NOTICE)
+        await sink.send([NOTICE])
+
+
+async def test_many_notices_are_one_message_to_people(receiver: Receiver) -> None:
+    many = [replace(NOTICE, id=str(number), port=str(number)) for number in range(38)]
+    await make_sink(f"webhook+http://{receiver.url}/", "").send(many)
+    await make_sink("slack:", f"http://{receiver.url}/").send(many)
+    (_, _, body), (_, _, blocks) = receiver.got
+    assert [one["id"] for one in (body, *body["more"])] == [one.id for one in many]
+    assert blocks["text"].endswith("and 37 more")
+    said = blocks["blocks"][1]["text"]["text"]
+    assert (many[1].port in said, "and 17 more: see" in said) == (True, True)
+    receiver.status = 403
+    with pytest.raises(RefusedError) as refused:
+        await make_sink(f"webhook+http://{receiver.url}/", "").send(many)
+    assert refused.value.records == len(many)
 
 
 async def test_slack_gets_blocks_and_its_url_is_never_told(receiver: Receiver) -> None:
     hook = f"http://{receiver.url}/services/T0/B0/{SECRET}"
     sink = make_sink("slack:", hook)
-    evil = Notice(**{**_fields(NOTICE), "consumer": "<!channel>"})
-    await sink.send(evil)
+    evil = replace(NOTICE, consumer="<!channel>")
+    await sink.send([evil])
     ((path, _, body),) = receiver.got
     assert path == f"/services/T0/B0/{SECRET}"
     assert [block["type"] for block in body["blocks"]] == ["header", "section"]
@@ -91,7 +106,7 @@ async def test_slack_gets_blocks_and_its_url_is_never_told(receiver: Receiver) -
     receiver.status = 500
     for wrong in (hook, "http://127.0.0.1:9/" + SECRET):
         with pytest.raises(ExportError) as raised:
-            await make_sink("slack:", wrong).send(NOTICE)
+            await make_sink("slack:", wrong).send([NOTICE])
         assert SECRET not in str(raised.value)
     with pytest.raises(InputError) as refused:
         make_sink("slack:", SECRET)
@@ -128,13 +143,9 @@ async def test_an_error_tells_no_secret_whatever_it_is(
         sink = make_sink(url, SECRET)
         monkeypatch.setattr(sink, place, {"authorization": "Bearer correct-hörse"})
         with pytest.raises(ExportError, match="UnicodeEncodeError") as raised:
-            await sink.send(NOTICE)
+            await sink.send([NOTICE])
         assert "correct" not in str(raised.value)
         assert raised.value.__cause__ is None
-
-
-def _fields(notice: Notice) -> dict[str, Any]:
-    return {name: getattr(notice, name) for name in notice.__struct_fields__}
 
 
 @dataclass
@@ -194,9 +205,9 @@ async def test_mail_is_sent_over_starttls_with_a_password(tmp_path: Path) -> Non
             f"smtp+starttls://127.0.0.1:{port}?from=ringfence@example.org&to=a@example.org,"
             f"b@example.org&username=ringfence&ca-file={tmp_path / 'ca.pem'}"
         )
-        await make_sink(url, SECRET).send(NOTICE)
+        await make_sink(url, SECRET).send([NOTICE])
         with pytest.raises(ExportError, match="does not take this") as raised:
-            await make_sink(url, "wrong-secret").send(NOTICE)
+            await make_sink(url, "wrong-secret").send([NOTICE])
         assert "wrong-secret" not in str(raised.value)
     ((authenticated, to, text),) = box.got
     assert (authenticated, to) == (True, ["a@example.org", "b@example.org"])
@@ -210,15 +221,15 @@ async def test_mail_that_is_refused_is_not_sent_again_and_a_missing_server_is_tr
     with mail_server(box) as port:
         sink = make_sink(f"smtp://127.0.0.1:{port}?from=r@example.org&to=a@example.org", "")
         with pytest.raises(RefusedError, match="refused all"):
-            await sink.send(NOTICE)
+            await sink.send([NOTICE])
         box.unknown = "450 later"
         with pytest.raises(ExportError) as raised:
-            await sink.send(NOTICE)
+            await sink.send([NOTICE])
         assert not isinstance(raised.value, RefusedError)
         box.refuse = False
-        await sink.send(NOTICE)
+        await sink.send([NOTICE])
     with pytest.raises(ExportError, match="ConnectionRefused"):
-        await sink.send(NOTICE)
+        await sink.send([NOTICE])
     assert len(box.got) == 1
 
 
@@ -264,14 +275,14 @@ async def test_syslog_over_udp_tcp_and_tls(tmp_path: Path) -> None:
         f"syslog+tcp://127.0.0.1:{ports[0]}",
         f"syslog+tls://127.0.0.1:{ports[1]}?ca-file={tmp_path / 'ca.pem'}",
     ):
-        await make_sink(url, "").send(NOTICE)
+        await make_sink(url, "").send([NOTICE])
         check_syslog(await asyncio.wait_for(datagrams.get(), 5))
     udp.close()
     for server in (plain, secured):
         server.close()
         await server.wait_closed()
     with pytest.raises(ExportError, match="refused"):
-        await make_sink(f"syslog+tcp://127.0.0.1:{ports[0]}", "").send(NOTICE)
+        await make_sink(f"syslog+tcp://127.0.0.1:{ports[0]}", "").send([NOTICE])
 
 
 @pytest.mark.timeout(300)
@@ -283,7 +294,8 @@ async def test_kafka_gets_json_by_alert(
     url = f"{place}?ca-file={tmp_path / 'ca.pem'}&username=ringfence"
     async with broker.run():
         sink = make_sink(url, PASSWORD)
-        await sink.send(NOTICE)
+        another = replace(NOTICE, id="4567")
+        await sink.send([NOTICE, another])
         await sink.close()
         consumer = Consumer(
             {
@@ -293,7 +305,7 @@ async def test_kafka_gets_json_by_alert(
             }
         )
         consumer.subscribe(["alerts"])
-        (message,) = await asyncio.to_thread(consumer.consume, 1, 30)
+        got = await asyncio.to_thread(consumer.consume, 2, 30)
         consumer.close()
-    assert message.key() == NOTICE.id.encode()
-    assert json.loads(message.value() or b"") == NOTICE.fields()
+    told = {one.key(): json.loads(one.value() or b"") for one in got}
+    assert told == {one.id.encode(): one.fields() for one in (NOTICE, another)}
