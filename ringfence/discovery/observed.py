@@ -161,7 +161,7 @@ class _Rows:
         self.last_ns = column("last_ns").astype(np.int64)
         self.opened = column("opened").astype(np.int64)
         self.slots = slots_of(records)
-        self.count = _conversations(records)
+        self.count = conversations_of(records)
         self.refused = column("refused").astype(np.int64)
         self.dropped = records.dropped.astype(np.int64)
         self.good = answered(records) | self._one_way(records, peers)
@@ -242,7 +242,7 @@ def last_fifth(since_ns: int, until_ns: int) -> int:
     return int(until_ns - (until_ns - since_ns) // 5)
 
 
-def _conversations(records: Records) -> Numbers:
+def conversations_of(records: Records) -> Numbers:
     """How many conversations each record tells of: one at least."""
     if "conversations" in records.table.column_names:
         return records.column("conversations").astype(np.int64)

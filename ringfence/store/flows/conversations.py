@@ -56,9 +56,13 @@ _SUMS = (
     "dropped",
 )
 _EDGE = (
+    "node",
     "protocol",
-    *(f"{end}{part}" for end in ("first_consumer", "provider") for part in ("", "_revision")),
-    "dialled",
+    *(
+        f"{end}{part}"
+        for end in ("first_consumer", "provider", "dialled")
+        for part in ("", "_revision")
+    ),
     "dialled_port",
     "provider_port",
     "provider_dns_name",
