@@ -48,7 +48,7 @@ from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.evaluate import end_items, evaluate
-from ringfence.policy.handle import format_handle
+from ringfence.policy.handle import format_handle, is_widened
 from ringfence.policy.kubernetes.cluster import LiveCluster
 from ringfence.policy.kubernetes.policies import KubernetesPolicy
 from ringfence.policy.kubernetes.rules import OWN_NODE, KubernetesLayer
@@ -340,15 +340,14 @@ def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> No
         for role, item, decision in denials:
             rules = passing(compiled, item, role, way.connection, running.cluster.items)
             handles = {rule.handle for rule in rules}
+            wider = set(filter(is_widened, handles))
             widened = test_compile.reported(compiled, (item, role, way.connection))
             known = {(item.key, one) for one in (*handles, format_handle(decision))} & widened
             if not rules:
                 wrong = f"passed though denied by {decision}"
             elif not known:
                 wrong = f"passed at {item.key} by {handles}, which is not reported"
-            elif not running.counts(
-                item, handles | {one for key, one in widened if key == item.key}
-            ):
+            elif not running.counts(item, wider or handles):
                 wrong = f"passed at {item.key} by {handles}, and not counted"
         if wrong:
             ends = [f"{role} {item.key} {format_handle(d)} {d.action}" for role, item, d in some]
