@@ -193,7 +193,7 @@ def ways(made: Cluster) -> Iterator[Way]:
         others = [its[of] for other, its, _ in ends if other is not where]
         for its, (protocol, port) in itertools.product(others, (*DIRECT, echo)):
             yield Way(where, _to(protocol, mine[of], (its, port)), odd=False)
-        for service in made.services:
+        for service in (one for one in made.services if one.address):
             for at, number in enumerate(service.backends):
                 reached = address(number)[of], service.target
                 for front, port, node in _fronts(end, service, number, of):
