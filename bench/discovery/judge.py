@@ -13,6 +13,7 @@ from bench.discovery.world import SPAN, World
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.ids import ItemKey, RevisionId, Version
 from ringfence.model.policy import Workspace
+from ringfence.model.scope import ScopeTree
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.order import PolicySet
@@ -75,9 +76,12 @@ class Judge:
         self._node_of = np.array([life.node for life in world.by_life] + [-1])
         self._balancers = {front.balancer for front in world.fronts if front.balancer}
 
-    def allowed(self, workspace: Workspace, tuples: Tuples) -> Numbers:
+    def allowed(
+        self, workspace: Workspace, tuples: Tuples, *beside: Workspace, tree: ScopeTree = TREE
+    ) -> Numbers:
         """Which of the connections pass."""
-        rules = PolicySet(self.snapshot, TREE, [(workspace, Version(1))])
+        enforced = [(one, Version(1)) for one in (workspace, *beside)]
+        rules = PolicySet(self.snapshot, tree, enforced)
         return np.asarray(evaluate(rules, self._connections(tuples)).allowed)
 
     def _connections(self, tuples: Tuples) -> Connections:

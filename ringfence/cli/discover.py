@@ -1,6 +1,7 @@
 """`ringfence discover`: the policies that the observed flows need, as a file to review."""
 
 import asyncio
+from dataclasses import replace
 from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +18,7 @@ from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
 if TYPE_CHECKING:
+    from ringfence.model.policy import Workspace
     from ringfence.model.scope import ScopeTree
 
 app = typer.Typer(add_completion=False)
@@ -66,7 +68,11 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     scopes: Annotated[
         list[Path] | None,
-        typer.Option("--scopes", "--policies", help="With files: YAML with the scopes."),
+        typer.Option(
+            "--scopes",
+            "--policies",
+            help="With files: YAML with the scopes, and workspaces of those above.",
+        ),
     ] = None,
     scope_name: Annotated[
         str | None,
@@ -94,11 +100,18 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     anew: Annotated[
         bool, typer.Option("--anew", help="Compare with no workspace, and keep no clusters.")
     ] = False,
+    own: Annotated[
+        bool,
+        typer.Option("--own", help="Add nothing to the workspaces of scopes above this one."),
+    ] = False,
     output: Annotated[
         DiscoverFormat, typer.Option("--output", "-o", help="How to print the proposal.")
     ] = DiscoverFormat.YAML,
 ) -> None:
     """Print a proposed workspace as YAML on stdout; what was taken for noise goes to stderr.
+
+    Where a scope above has a workspace, what concerns others too is added to that, and it is
+    printed as well.
 
     -o json and -o table tell of every observed edge: ALLOW, review or noise, and why; and how often
     each approved policy decided a conversation of the time.
@@ -121,6 +134,7 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "compress": compress,
         "exclude": exclude,
         "approved": _text(approved) if approved else None,
+        "own": own,
         "every_edge": output is not DiscoverFormat.YAML,
     }
     if approved and anew:
@@ -173,12 +187,13 @@ def _of_files(
     from ringfence.model.ids import ScopeName, WorkspaceName  # noqa: PLC0415
     from ringfence.policy.document import Documents  # noqa: PLC0415
 
-    tree = _tree(scopes)
+    tree, above = _tree(scopes)
     scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
     held = recorded_inventory(inventory)
     seen = recorded_flows(flows, held.timeline)
     with of_files():
-        how = wanted_of(**{name: value for name, value in asked.items() if name != "every_edge"})
+        every_edge, own = asked.pop("every_edge"), asked.pop("own")
+        how = replace(wanted_of(scope, **asked), above=() if own else tuple(above))
     approved, compared = how.approved, NOTHING
     name = approved.name if approved else WorkspaceName(scope)
     found = propose(seen, held.timeline, tree, scope, name, how)
@@ -189,7 +204,7 @@ def _of_files(
             compared = asyncio.run(compare(approved, found, seen, history, tree, until_ns))
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else tree.preorder()
-    return scope, answer(found, beside, compared, every_edge=asked["every_edge"])
+    return scope, answer(found, beside, compared, every_edge=every_edge)
 
 
 def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:
@@ -210,16 +225,17 @@ def _text(path: Path) -> str:
     return text
 
 
-def _tree(files: list[Path]) -> "ScopeTree":
+def _tree(files: list[Path]) -> "tuple[ScopeTree, tuple[Workspace, ...]]":
+    """The scopes, and workspaces that stand beside them."""
     from ringfence.cli.recorded import documents_of, of_files  # noqa: PLC0415
     from ringfence.model.ids import ScopeName  # noqa: PLC0415
     from ringfence.model.query import Everything  # noqa: PLC0415
     from ringfence.model.scope import Scope, ScopeTree  # noqa: PLC0415
 
     if not files:
-        return ScopeTree([Scope(ScopeName(ALL), None, Everything())])
+        return ScopeTree([Scope(ScopeName(ALL), None, Everything())]), ()
     documents = documents_of(files)
     if not documents.scopes:
         raise InputError(f"{', '.join(map(str, files))}: no scope is there")
     with of_files():
-        return ScopeTree(documents.scopes, documents.filters)
+        return ScopeTree(documents.scopes, documents.filters), documents.workspaces

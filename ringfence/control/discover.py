@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ringfence.discovery.behaviour import COLUMNS, behaviour
-from ringfence.discovery.coverage import Coverage, coverage
+from ringfence.discovery.coverage import Coverage, coverage, decided_over
 from ringfence.discovery.decide import Decisions, decide
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.excluded import excluded
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.granularity import FINE, Granularity
-from ringfence.discovery.observed import Observed, answered, observe
+from ringfence.discovery.observed import Mask, Observed, answered, observe
 from ringfence.discovery.peers import Peers
 from ringfence.discovery.propose import Proposal, propose
 from ringfence.discovery.roles import roles
@@ -29,11 +29,15 @@ from ringfence.policy.ends import members
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a proposal is to be: how fine, without which workloads, and beside what is approved."""
+    """How a proposal is to be: how fine, without which workloads, and beside what is approved.
+
+    `above` are workspaces as they are: to those of ancestors of the scope policies are added.
+    """
 
     granularity: Granularity = FINE
     exclude: Query | None = None
     approved: Workspace | None = None
+    above: tuple[Workspace, ...] = ()
 
 
 AS_USUAL = Wanted()
@@ -53,6 +57,11 @@ class Discovery:
     def workspace(self) -> Workspace:
         """The proposed workspace."""
         return self.proposal.workspace
+
+    @property
+    def in_scope(self) -> Mask:
+        """The edges that have an end in the scope; all of them where it holds everybody."""
+        return decided_over(self.observed, self.ends) | self.ends.everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +118,17 @@ def discover_in(
     fixed = wanted.approved.clusters if wanted.approved else ()
     observed = observe(seen, peers_of(lived, seen, fixed), ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
-    proposal = propose(observed, decisions, ends, scope, name, wanted.granularity)
+    place = scope, name
+    proposal = propose(observed, decisions, ends, tree, place, wanted.granularity, wanted.above)
     return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)
 
 
 def noise(found: Discovery) -> Iterable[tuple[str, int, str]]:
-    """For each reason of noise: the reason, how many edges, and one of them."""
+    """For each reason of noise in the scope: the reason, how many edges, and one of them."""
     observed, decisions = found.observed, found.decisions
-    _, first, count = np.unique(decisions.deciding, return_index=True, return_counts=True)
-    for at, edges in sorted(zip(first.tolist(), count.tolist(), strict=True)):
+    within = np.flatnonzero(found.in_scope)
+    deciding = decisions.deciding[within]
+    _, first, count = np.unique(deciding, return_index=True, return_counts=True)
+    for at, edges in sorted(zip(within[first].tolist(), count.tolist(), strict=True)):
         if decisions.is_noise(at):
             yield next(iter(decisions.reasons(at))), edges, observed.format(at)

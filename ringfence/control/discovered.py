@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ringfence.control.api.times import format_time
 from ringfence.control.comparison import NOTHING, Comparison, Use
 from ringfence.control.discover import Discovery, Wanted, noise
@@ -15,9 +17,10 @@ from ringfence.discovery.peers import name_of
 from ringfence.model.errors import InputError
 from ringfence.model.instant import format_instant
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import Policy
+from ringfence.model.policy import Policy, Workspace
 from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.scope import Scope
+from ringfence.model.words import counted
 from ringfence.policy.document import (
     Documents,
     format_documents,
@@ -27,13 +30,23 @@ from ringfence.policy.document import (
 
 
 def wanted_of(
-    boundary: str, ports: int, compress: int, exclude: str | None, approved: str | None
+    scope: str,
+    boundary: str,
+    ports: int,
+    compress: int,
+    exclude: str | None,
+    approved: str | None,
 ) -> Wanted:
-    """How a proposal is to be, out of a request; raises InputError."""
+    """How a proposal for a scope is to be, out of a request; raises InputError.
+
+    Of several approved workspaces, as a proposal has them, that of the scope counts.
+    """
     query = parse_filter(exclude) if exclude else None
     held = parse_documents(approved, "approved").workspaces if approved else ()
+    if len(held) > 1:
+        held = tuple(one for one in held if one.scope == scope)
     if approved and len(held) != 1:
-        raise InputError(f"approved: one workspace is wanted here, and there are {len(held)}")
+        raise InputError(f"approved: one workspace of {scope} is wanted, and there are {len(held)}")
     fineness = Granularity(Boundary(boundary), ports, compress)
     return Wanted(fineness, query, held[0] if held else None)
 
@@ -46,17 +59,18 @@ def answer(
     every_edge: bool,
 ) -> dict[str, Any]:
     """A proposal in YAML, with these scopes, and what to tell of it beside what is approved."""
+    proposed = found.workspace, *found.proposal.ancestors
     return {
-        "documents": format_documents(Documents(tuple(beside), (found.workspace,))),
+        "documents": format_documents(Documents(tuple(beside), proposed)),
         "summary": {
-            "policies": len(found.workspace.policies),
+            "policies": len(found.workspace.policies) + found.proposal.added,
             "edges": found.coverage.edges,
             "noise": [
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)
             ],
             "changes": changes_of(compared),
-            "warnings": list(found.coverage.sentences()),
+            "warnings": list(_warnings(found)),
         },
         "report": report(found, compared) if every_edge else None,
     }
@@ -99,14 +113,32 @@ def use_of(one: Use) -> dict[str, Any]:
 def report(found: Discovery, compared: Comparison = NOTHING) -> dict[str, Any]:
     """The proposal, every observed edge, the roles, and what all of it rests on."""
     return {
-        "workspace": {"name": found.workspace.name, **workspace_spec(found.workspace)},
+        "workspace": _told(found.workspace),
+        "ancestors": [_told(one) for one in found.proposal.ancestors],
         "changes": changes_of(compared),
         "approved": list(map(use_of, compared.uses)),
         "proposals": list(_proposals(found)),
         "roles": list(_roles(found)),
         "coverage": coverage_of(found),
-        "warnings": list(found.coverage.sentences()),
+        "warnings": list(_warnings(found)),
     }
+
+
+def _told(workspace: Workspace) -> dict[str, Any]:
+    return {"name": workspace.name, **workspace_spec(workspace)}
+
+
+def _warnings(found: Discovery) -> Iterator[str]:
+    """What the proposal rests on, and what is not enough."""
+    own, proposal = found.workspace.name, found.proposal
+    added = [one.name for one in proposal.ancestors]
+    above = sorted({*added, *(one.workspace for one in proposal.policies.values())} - {own})
+    if added:
+        policies = counted(proposal.added, "policy", "policies")
+        yield f"{policies} of these are for workspace {' and '.join(added)}, after what it has"
+    if above:
+        yield f"{own} needs {' and '.join(above)}: `ringfence enforce {' '.join((*above, own))}`"
+    yield from found.coverage.sentences()
 
 
 def coverage_of(found: Discovery) -> dict[str, Any]:
@@ -129,7 +161,8 @@ def coverage_of(found: Discovery) -> dict[str, Any]:
 def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
     seen, decisions, policies = found.observed, found.decisions, found.proposal.policies
     told = seen.by_route
-    for route, edge in enumerate(seen.route_edge.tolist()):
+    for route in np.flatnonzero(found.in_scope[seen.route_edge]).tolist():
+        edge = int(seen.route_edge[route])
         front, port = int(seen.route_front[route]), int(seen.port[edge])
         protocol = int(seen.protocol[edge])
         service = seen.fronts[front] if front != DIRECT else None
@@ -140,7 +173,8 @@ def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
             "service": f"{service.namespace}/{service.name}" if service else None,
             "protocol": format_protocol(protocol),
             "ports": [str(port)] if protocol in WITH_PORTS else [],
-            "policy": policies.get(route),
+            "policy": policies[route].policy if route in policies else None,
+            "workspace": policies[route].workspace if route in policies else None,
             "evidence": {
                 "conversations": int(told.conversations[route]),
                 "failures": int(told.failures[route]),

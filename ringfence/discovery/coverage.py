@@ -77,7 +77,7 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
     inside = [number for number in range(len(peers.roles)) if ends.inside(peers[number])]
     first, last = _spans(observed)
     spans = np.maximum(last - first, 0)[inside]
-    within = _within(observed, ends)
+    within = decided_over(observed, ends)
     kept = within & (decisions.outcome != Outcome.NOISE)
     allowed = within & (decisions.outcome == Outcome.ALLOW)
     total = int(seen.conversations[kept].sum())
@@ -96,7 +96,7 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
     )
 
 
-def _within(observed: Observed, ends: Ends) -> Mask:
+def decided_over(observed: Observed, ends: Ends) -> Mask:
     """Whether the workspace decides over an end of each edge, or takes in what it is part of."""
     peers = observed.peers
     inside = np.array([ends.inside(peers[number]) for number in range(len(peers))], dtype=bool)

@@ -52,6 +52,8 @@ class Ends:
         self._snapshot, self._members = snapshot, members
         self.only_nodes = bool(members) and members <= snapshot.nodes
         """Whether the scope is one of nodes, which may open what they like."""
+        self.everybody = snapshot.subjects <= members
+        """Whether there is no workload besides."""
         self._nodes = {snapshot.items[at].cluster for at in members & snapshot.nodes}
 
     def inside(self, peer: Peer) -> bool:
@@ -141,6 +143,14 @@ def query_of(peer: Peer) -> Query | None:
             return _nodes_query(cluster_id)
         case _:
             return None
+
+
+def namespace_query(cluster: ClusterId, namespace: str) -> Query:
+    """What is true of everybody in a namespace of a Kubernetes cluster."""
+    within = [Compare(labels.NAMESPACE, Operator.EQ, (namespace,))]
+    if cluster:
+        within.insert(0, Compare(labels.CLUSTER, Operator.EQ, (cluster,)))
+    return And(tuple(within))
 
 
 def _nodes_query(cluster: ClusterId) -> Query:

@@ -9,17 +9,15 @@ namespace  and whoever is in the consumer's namespace, and in the provider's
 kubernetes-cluster  and whoever is in the scope
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.drafts import Draft, united_why
-from ringfence.discovery.ends import Ends, NamedEnd
+from ringfence.discovery.ends import Ends, NamedEnd, namespace_query
 from ringfence.discovery.observed import Observed
-from ringfence.model import labels
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import ClusterEnd, End, FilterEnd, ScopeEnd, ServiceEnd
-from ringfence.model.query import And, Compare, Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +93,7 @@ class Widening:
         return (one if one.review else replace(one, ports=frozenset()) for one in drafts)
 
     def _namespaces(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
-        for one in drafts:
-            yield (
-                one
-                if one.review
-                else replace(
-                    one,
-                    consumer=self._namespace(one.consumer),
-                    provider=self._namespace(one.provider),
-                )
-            )
+        return _both_ends(drafts, self._namespace)
 
     def _namespace(self, named: NamedEnd) -> NamedEnd:
         match named.end:
@@ -119,22 +108,10 @@ class Widening:
         ((cluster, namespace),) = places
         if not namespace:
             return named
-        within = [Compare(labels.NAMESPACE, Operator.EQ, (namespace,))]
-        if cluster:
-            within.insert(0, Compare(labels.CLUSTER, Operator.EQ, (cluster,)))
-        return NamedEnd(namespace, FilterEnd(And(tuple(within))))
+        return NamedEnd(namespace, FilterEnd(namespace_query(cluster, namespace)))
 
     def _whole_scope(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
-        for one in drafts:
-            yield (
-                one
-                if one.review
-                else replace(
-                    one,
-                    consumer=self._in_scope(one.consumer),
-                    provider=self._in_scope(one.provider),
-                )
-            )
+        return _both_ends(drafts, self._in_scope)
 
     def _in_scope(self, named: NamedEnd) -> NamedEnd:
         inside = self._is_inside(named.end)
@@ -143,6 +120,16 @@ class Widening:
     def _is_inside(self, end: End) -> bool:
         return isinstance(end, ClusterEnd | ScopeEnd) or (
             isinstance(end, FilterEnd) and self._ends.holds(end.query)
+        )
+
+
+def _both_ends(drafts: Sequence[Draft], wider: Callable[[NamedEnd], NamedEnd]) -> Iterator[Draft]:
+    """The drafts with other ends, but those that await review as they are."""
+    for one in drafts:
+        yield (
+            one
+            if one.review
+            else replace(one, consumer=wider(one.consumer), provider=wider(one.provider))
         )
 
 

@@ -1,11 +1,13 @@
 """The least workspace under which everything that was seen to be needed still works."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 
+from ringfence.discovery.ancestors import Ancestors, Place
 from ringfence.discovery.boundary import Boundary
-from ringfence.discovery.compress import compress
+from ringfence.discovery.compress import Whole, compress
 from ringfence.discovery.core_services import core
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
@@ -24,59 +26,73 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import WITH_PORTS, format_protocol
+from ringfence.model.scope import ScopeTree
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A workspace, and for each route of the observed edges the id of the policy it is part of."""
+    """A workspace, and for each route of the observed edges the policy that it is part of.
+
+    `ancestors` are the workspaces of ancestors as they are to be, with `added` policies more.
+    """
 
     workspace: Workspace
-    policies: dict[int, PolicyId]
+    ancestors: tuple[Workspace, ...]
+    added: int
+    policies: dict[int, Place]
 
 
 def propose(
     observed: Observed,
     decisions: Decisions,
     ends: Ends,
-    scope: ScopeName,
-    name: WorkspaceName,
+    tree: ScopeTree,
+    workspace: tuple[ScopeName, WorkspaceName],
     granularity: Granularity,
+    held: Iterable[Workspace] = (),
 ) -> Proposal:
-    """A workspace for the scope; the same for equal input."""
+    """A workspace of a scope and a name; the same for equal input.
+
+    `held` are the workspaces of the scope's ancestors as they are now.
+    """
+    scope, name = workspace
     finest = granularity.boundary is Boundary.VERY_FINE
     drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
-    ordinary = compress(drafts, observed.peers.roles, granularity.compress)
     services = [
         replace(one, why=("a core service: one policy for all who use it",))
         for one in core(observed, decisions, ends, scope)
     ]
-    drafts = [*services, *ordinary]
-    ids = _ids(drafts)
-    policies = [
-        policy_of(observed, one, said, granularity.ports)
-        for one, said in zip(drafts, ids, strict=True)
-    ]
-    by_edge = {
-        (edge, bool(draft.review)): said
-        for draft, said in zip(drafts, ids, strict=True)
-        for edge in draft.edges
-    }
-    workspace = Workspace(
-        name=name,
-        scope=scope,
-        primary=True,
-        catch_all=CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY),
-        clusters=_clusters(observed, policies),
-        policies=tuple(sorted(policies, key=lambda policy: policy.id)),
-    )
+    catch_all = CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY)
+    own = Workspace(name, scope, primary=True, catch_all=catch_all, clusters=(), policies=())
+    placed = Ancestors(observed, ends, tree, scope, held).place(own, [*services, *drafts])
+    by_edge = {(edge, False): policy for edge, policy in placed.allowed.items()}
+    whole = Whole(observed.peers.snapshot, tree)
+    made: list[tuple[Policy, ...]] = []
+    for home, its in placed.drafts:
+        found = _policies(observed, its, whole, home, granularity)
+        made.append(tuple(sorted((policy for _, policy in found), key=lambda one: one.id)))
+        by_edge |= {
+            (edge, bool(draft.review)): Place(home.name, policy.id)
+            for draft, policy in found
+            for edge in draft.edges
+        }
+    ours, *theirs = made
     routes = {
         route: by_edge[edge, review]
         for route, edge in enumerate(observed.route_edge.tolist())
         for review in (False, True)
         if (edge, review) in by_edge
     }
-    return Proposal(workspace, routes)
+    return Proposal(
+        replace(own, clusters=_clusters(observed, ours), policies=ours),
+        tuple(
+            replace(home, policies=(*home.policies, *added))
+            for (home, _), added in zip(placed.drafts[1:], theirs, strict=True)
+        ),
+        sum(map(len, theirs)),
+        routes,
+    )
 
 
 def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, ...]:
@@ -88,6 +104,24 @@ def _clusters(observed: Observed, policies: Sequence[Policy]) -> tuple[Cluster, 
         if isinstance(end, ClusterEnd)
     }
     return tuple(role.cluster for role in observed.peers.roles if role.cluster.name in used)
+
+
+def _policies(
+    observed: Observed,
+    drafts: Sequence[Draft],
+    whole: Whole,
+    home: Workspace,
+    granularity: Granularity,
+) -> list[tuple[Draft, Policy]]:
+    """The policies that a workspace gets, each with what it is made of; core services first."""
+    ordinary = [one for one in drafts if not one.name]
+    compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress)
+    drafts = [*(one for one in drafts if one.name), *compressed]
+    ids = _ids(drafts, {policy.id for policy in home.policies})
+    return [
+        (one, policy_of(observed, one, said, granularity.ports))
+        for one, said in zip(drafts, ids, strict=True)
+    ]
 
 
 def policy_of(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
@@ -109,8 +143,8 @@ def policy_of(observed: Observed, draft: Draft, said: PolicyId, level: int) -> P
     )
 
 
-def _ids(drafts: Sequence[Draft]) -> list[PolicyId]:
-    """An id for each, made longer where two would share it."""
+def _ids(drafts: Sequence[Draft], taken: Collection[PolicyId]) -> list[PolicyId]:
+    """An id for each that is not taken, made longer where two would share it."""
     plain = [one.name or f"{one.consumer.name}-to-{one.provider.name}" for one in drafts]
     kinds = [
         f"{said}-{'service' if isinstance(one.provider.end, ServiceEnd) else 'direct'}"
@@ -122,13 +156,18 @@ def _ids(drafts: Sequence[Draft]) -> list[PolicyId]:
     ]
     chosen = plain
     for longer in (kinds, spoken):
-        count = Counter(chosen)
+        shared = Counter(chosen)
         chosen = [
-            long if count[said] > 1 else said for said, long in zip(chosen, longer, strict=True)
+            long if shared[said] > 1 else said for said, long in zip(chosen, longer, strict=True)
         ]
-    given: Counter[str] = Counter()
-    found = []
+    used, found = {str(one) for one in taken}, list[PolicyId]()
+    numbered = {said: _numbered(said) for said in chosen}
     for said in chosen:
-        given[said] += 1
-        found.append(PolicyId(f"{said}-{given[said]}" if given[said] > 1 else said))
+        found.append(PolicyId(next(one for one in numbered[said] if one not in used)))
+        used.add(found[-1])
     return found
+
+
+def _numbered(said: str) -> Iterator[str]:
+    """The name, and then with numbers from 2."""
+    return chain((said,), (f"{said}-{number}" for number in count(2)))

@@ -106,6 +106,7 @@ def reboot(config: LabConfig, name: str, progress: Progress) -> None:
         with progress.step(f"Start {name}"):
             network.rebuild(config, spec)
             booted = boot(config, spec, record)
+            node.start_units(config, booted)
             node.start_runtime(config, booted, ())
             node.start_kubelet(config, booted, programs)
 

@@ -160,6 +160,7 @@ def remove_directories(directories: Sequence[str]) -> None:
 _RUN_DIRECTORIES = ("/run/netns", "/run/containerd")
 NODE_DIRECTORIES = (
     "/etc/cni/net.d",
+    "/etc/systemd/system",
     "/var/lib/cni",
     "/var/lib/containerd",
     "/var/lib/kubelet",

@@ -30,6 +30,19 @@ HOST_SYSCTLS = (
 """Settings of the whole host that a kubelet changes when it starts."""
 
 
+def start_units(config: LabConfig, machine: Machine) -> None:
+    """Do as systemd does before it starts a kubelet: run what that requires; LabError if one fails.
+
+    Of each unit are read `ConditionPathExists=` and `ExecStart=`.
+    """
+    units = config.data / machine.spec.name / "etc/systemd/system/kubelet.service.requires"
+    for unit in sorted(units.glob("*.service")):
+        settings = [line.partition("=")[::2] for line in unit.read_text().splitlines()]
+        conditions = [f"test -e {v} || exit 0" for k, v in settings if k == "ConditionPathExists"]
+        starts = [command for name, command in settings if name == "ExecStart"]
+        machine.run(["sh", "-euc", "\n".join([*conditions, *starts])])
+
+
 def start_runtime(config: LabConfig, machine: Machine, archives: Sequence[Path]) -> Process:
     """Start containerd with the lab's CNI configuration, and load images into it."""
     spec = _node(machine)

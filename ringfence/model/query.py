@@ -124,6 +124,22 @@ class Everything:
 
 Query = Compare | Not | And | Or | Everything
 
+
+def all_of(*queries: Query) -> Query:
+    """The conjunction, each part once, as it is read again from what it is written as."""
+    flat = (part for one in queries for part in _conjuncts(one))
+    parts = tuple(dict.fromkeys(one for one in flat if not isinstance(one, Everything)))
+    return And(parts) if len(parts) > 1 else next(iter(parts), Everything())
+
+
+def _conjuncts(query: Query) -> Iterator[Query]:
+    if not isinstance(query, And):
+        yield query
+        return
+    for one in query.queries:
+        yield from _conjuncts(one)
+
+
 _ORDERED = frozenset({Operator.LT, Operator.LE, Operator.GT, Operator.GE})
 VERSIONS = frozenset(end + PACKAGE_VERSION for end in ("", "consumer.", "provider.", "dialled."))
 """The keys whose values are versions, of items and of the ends of flows."""

@@ -8,7 +8,7 @@ remembers what became of them.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -36,7 +36,7 @@ from ringfence.model.policy import (
     ServiceEnd,
     Workspace,
 )
-from ringfence.model.query import And, Compare, Everything, Not, Operator, Or, Query
+from ringfence.model.query import Compare, Not, Operator, Or, Query, all_of
 from ringfence.model.scope import ScopeTree
 from ringfence.model.verdict import EndRole
 from ringfence.policy.connection import Connection, tabulate
@@ -249,9 +249,7 @@ def _numbered(wanted: Policy, taken: set[PolicyId]) -> Policy:
 
 def _elsewhere(end: End, tree: ScopeTree, workspace: Workspace) -> End:
     """The end in words that mean the same in another workspace."""
-    return (
-        FilterEnd(_all_of(query_of(end, workspace, tree))) if isinstance(end, ClusterEnd) else end
-    )
+    return FilterEnd(all_of(query_of(end, workspace, tree))) if isinstance(end, ClusterEnd) else end
 
 
 def _within(end: End, tree: ScopeTree, workspace: Workspace) -> End | None:
@@ -259,10 +257,10 @@ def _within(end: End, tree: ScopeTree, workspace: Workspace) -> End | None:
     scope = tree.full_query(workspace.scope)
     match end:
         case ScopeEnd() | ClusterEnd() | FilterEnd() | NamedFilterEnd():
-            return FilterEnd(_all_of(scope, query_of(end, workspace, tree)))
+            return FilterEnd(all_of(scope, query_of(end, workspace, tree)))
         case CidrEnd(networks, exceptions):
             outside = (Not(_subnet(one)) for one in exceptions)
-            return FilterEnd(_all_of(scope, _any_of(map(_subnet, networks)), *outside))
+            return FilterEnd(all_of(scope, _any_of(map(_subnet, networks)), *outside))
         case AddressSetEnd() | FqdnEnd() | OutsideEnd():
             return None
         case OwnNodeEnd() | ApiServerEnd() | ServiceEnd():
@@ -276,18 +274,3 @@ def _subnet(network: Network) -> Query:
 def _any_of(queries: Iterable[Query]) -> Query:
     given = tuple(queries)
     return given[0] if len(given) == 1 else Or(given)
-
-
-def _all_of(*queries: Query) -> Query:
-    """The conjunction, each part once, as it is read again from what it is written as."""
-    flat = (part for one in queries for part in _conjuncts(one))
-    parts = tuple(dict.fromkeys(one for one in flat if not isinstance(one, Everything)))
-    return And(parts) if len(parts) > 1 else next(iter(parts), Everything())
-
-
-def _conjuncts(query: Query) -> Iterator[Query]:
-    if not isinstance(query, And):
-        yield query
-        return
-    for one in query.queries:
-        yield from _conjuncts(one)

@@ -223,7 +223,7 @@ def test_a_rolling_upgrade_of_the_agents_leaves_no_window(bed: Bed) -> None:
 
 
 def test_a_booted_node_has_its_rules_again(bed: Bed) -> None:
-    """What is on it starts before its agent does, and a gate first comes with that one."""
+    """What is on it starts before its agent does, behind the gate that the node loads itself."""
     addresses = following(bed.server, 60)
     with ExitStack() as stack:
         friend = stack.enter_context(bed.friend.dialling(*addresses, patience=2))
@@ -232,11 +232,10 @@ def test_a_booted_node_has_its_rules_again(bed: Bed) -> None:
         ringfence("lab", "reboot", "node1")
         until("the server is there again", lambda: bed.server in addresses, 60)
         bed.settled()
-        settled = time.time()
         time.sleep(5)
     assert friend.told[-1][1], "the server is reached again"
     assert foe.never
-    assert all(end < settled + 1 for _, end in stranger.spans(True)), (stranger, settled)
+    assert stranger.never
 
 
 @contextmanager

@@ -68,12 +68,13 @@ def test_containers_hold_no_more_than_they_need() -> None:
     for pod in pods.values():
         assert "hostIPC" not in pod
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        (container,) = pod["containers"]
-        security = container["securityContext"]
-        assert "privileged" not in security
-        assert security["readOnlyRootFilesystem"]
-        assert security["capabilities"]["drop"] == ["ALL"]
-        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        containers = pod["containers"] + pod.get("initContainers", [])
+        for container in containers:
+            security = container["securityContext"]
+            assert "privileged" not in security
+            assert security["readOnlyRootFilesystem"]
+            assert security["capabilities"]["drop"] == ["ALL"]
+        mounted = {mount["name"] for each in containers for mount in each["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
     connector = pods["connector"]
     assert connector["securityContext"]["runAsNonRoot"]
@@ -81,6 +82,11 @@ def test_containers_hold_no_more_than_they_need() -> None:
     assert "add" not in connector["containers"][0]["securityContext"]["capabilities"]
     assert not any("hostPath" in volume for volume in connector["volumes"])
     agent = pods["agent"]
+    # Who runs all the while has no business with the node's units.
+    (first,) = agent["initContainers"]
+    assert [mount["name"] for mount in first["volumeMounts"]] == ["units"]
+    assert "add" not in first["securityContext"]["capabilities"]
+    assert "units" not in {mount["name"] for mount in agent["containers"][0]["volumeMounts"]}
     # A socket that is mounted itself is that of a runtime before its restart.
     on_host = [volume["hostPath"]["type"] for volume in agent["volumes"] if "hostPath" in volume]
     assert set(on_host) == {"Directory", "DirectoryOrCreate"}
