@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from bench.discovery import graph
 from bench.discovery.files import write
 from bench.discovery.proposed import discovered
-from bench.discovery.score import Scores, role_index, score
+from bench.discovery.score import Scores, role_index, role_mistakes, score
 from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import STYLES, style
 from ringfence.model.errors import RingfenceError
@@ -35,11 +35,8 @@ def measure(job: Job) -> tuple[Scores, list[str]]:
         took = time.process_time() - begun
     scores, notes = score(simulation, proposal)
     scores.seconds = took
-    try:
-        scores.unlabelled_roles = unlabelled(name, seed, how)
-    except RingfenceError as error:
-        scores.unlabelled_roles = 0.0
-        notes.append(f"failed without labels: {error}")
+    scores.unlabelled_roles, mistakes = unlabelled(job)
+    notes += [f"without labels: {one}" for one in mistakes]
     return scores, notes
 
 
@@ -50,13 +47,18 @@ def nothing(simulation: Simulation) -> Scores:
                   truth=count)  # fmt: skip
 
 
-def unlabelled(name: str, seed: int, how: str) -> float:
-    """The index of roles where nothing but behaviour tells them."""
+def unlabelled(job: Job) -> tuple[float, list[str]]:
+    """The index of roles where nothing but behaviour tells them, and what was wrong in words."""
+    name, seed, how = job
     simulation = simulate(graph.load(name), seed, style(how, withheld=True))
     with TemporaryDirectory() as folder:
-        proposal = discovered(*write(simulation, Path(folder)))
+        try:
+            proposal = discovered(*write(simulation, Path(folder)))
+        except RingfenceError as error:
+            return 0.0, [f"failed without labels: {error}"]
     (workspace,) = parse_documents(proposal.text, "proposed").workspaces
-    return role_index(simulation, proposal, workspace)
+    told = simulation, proposal, workspace
+    return role_index(*told), role_mistakes(*told)
 
 
 def total(scores: Iterable[Scores]) -> Scores:
@@ -141,6 +143,19 @@ def targets(by_graph: dict[str, Scores], each: list[Scores]) -> list[tuple[str, 
     ]  # fmt: skip
 
 
+def only_roles(jobs: list[Job], processes: int, *, notes: bool) -> None:
+    """The index of roles without labels of each run, and its mean."""
+    indices = []
+    with ProcessPoolExecutor(processes) as pool:
+        measured = pool.map(unlabelled, jobs) if processes > 1 else map(unlabelled, jobs)
+        for (name, seed, _), (index, mistakes) in zip(jobs, measured, strict=True):
+            indices.append(index)
+            print(f"{name} {seed}: {index:.3f}", flush=True)
+            for mistake in mistakes if notes else ():
+                print(f"  {mistake}")
+    print(f"all: {sum(indices) / len(indices):.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.discovery", description=__doc__)
     parser.add_argument("--graph", action="append", help="one of the graphs; all without it")
@@ -149,6 +164,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--style", default="plain", choices=[*STYLES], help="how it is simulated")
     parser.add_argument("--notes", action="store_true", help="say what was wrong")
+    parser.add_argument("--roles", action="store_true", help="only the roles, without labels")
     given = parser.parse_args()
     chosen = given.graph or graph.names()
     jobs = [
@@ -156,6 +172,9 @@ def main() -> None:
         for name in chosen
         for seed in range(given.first, given.first + given.seeds)
     ]
+    if given.roles:
+        only_roles(jobs, given.jobs, notes=given.notes)
+        return
     width = max(len(name) for name in chosen)
     print(" ".join([f"{'GRAPH':<{width}}", *(f"{head.upper():>9}" for head in HEADS)]))
     each: list[Scores] = []

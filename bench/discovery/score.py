@@ -1,5 +1,6 @@
 """How good a proposal is: the figures of the table, each against the simulation's truth."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.discovery.graph import Edge, classes
+from bench.discovery.graph import Edge, Socket, classes
 from bench.discovery.judge import OUTSIDE, Judge, Tuples, Universe, universe
 from bench.discovery.proposed import Proposal
 from bench.discovery.simulate import EPHEMERAL, Simulation
@@ -74,7 +75,9 @@ def score_workspace(simulation: Simulation, workspace: Workspace) -> tuple[Score
     allowed = _conversations(scores, simulation, judge, workspace, notes)
     _intruders(scores, simulation, allowed, notes)
     _universe(scores, simulation, judge, workspace, notes)
-    _policies(scores, workspace, {edge.port for edge in simulation.edges}, notes)
+    ports = {edge.port for edge in simulation.edges}
+    ports |= {port for some in simulation.world.given.values() for port in some}
+    _policies(scores, workspace, ports, notes)
     return scores, notes
 
 
@@ -89,7 +92,7 @@ def _conversations(
     every = tuples(told)
     allowed = judge.allowed(workspace, every)
     reviewed = allowed
-    if any(getattr(policy, "review", "") for policy in workspace.policies):
+    if any(policy.review for policy in workspace.policies):
         reviewed = judge.allowed(_approved(workspace), every)
     true = (told["why"] == TRUE) & (told["outcome"] == ANSWERED)
     edges = simulation.edges
@@ -123,9 +126,7 @@ def _conversations(
 
 def _approved(workspace: Workspace) -> Workspace:
     """As if everything up for review were approved."""
-    policies = tuple(
-        replace(one, review="") if getattr(one, "review", "") else one for one in workspace.policies
-    )
+    policies = tuple(replace(one, review="") for one in workspace.policies)
     return replace(workspace, policies=policies)
 
 
@@ -193,10 +194,20 @@ def _needed(world: World, whole: Universe, allows: Numbers) -> Numbers:
                 Edge(consumer, provider, *socket) in world.truth
                 or (consumer == OUTSIDE and (provider, *socket) in users)
                 or (provider == "kube-system/coredns" and socket[1] == 53)
+                or _given(world, consumer, provider, socket)
                 or (own and party is not None and party.probe == socket)
             )
         needed[at] = known[row]
     return needed
+
+
+def _given(world: World, consumer: str, provider: str, socket: Socket) -> bool:
+    """Whether the provider may give this port to the consumer."""
+    ends = consumer, provider, socket[0]
+    return any(
+        (edge.consumer, edge.provider, edge.protocol) == ends and socket[1] in ports
+        for edge, ports in world.given.items()
+    )
 
 
 def _numbers(policy: Policy) -> Iterable[int]:
@@ -206,11 +217,9 @@ def _numbers(policy: Policy) -> Iterable[int]:
 
 
 def _policies(scores: Scores, workspace: Workspace, true_ports: set[int], notes: list[str]) -> None:
-    scores.reviews = sum(bool(getattr(one, "review", "")) for one in workspace.policies)
+    scores.reviews = sum(bool(one.review) for one in workspace.policies)
     scores.proposals = len(workspace.policies)
-    scores.policies = sum(
-        not (_core(one) or getattr(one, "review", "")) for one in workspace.policies
-    )
+    scores.policies = sum(not (_core(one) or one.review) for one in workspace.policies)
     for one in workspace.policies:
         if any(number >= EPHEMERAL[0] for number in {*_numbers(one)} - true_ports):
             scores.ephemeral += 1
@@ -244,7 +253,31 @@ def words(text: str) -> float:
 
 
 def role_index(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> float:
-    """The adjusted Rand index of the roles of all that lived at the end of the window.
+    """The adjusted Rand index of the roles of all that lived at the end of the window."""
+    told = _role_pairs(simulation, proposal, workspace)
+    return adjusted_rand([found for _, _, found in told], [true for _, true, _ in told])
+
+
+def role_mistakes(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> list[str]:
+    """The true roles that were parted, and those that were put together, in words."""
+    told = _role_pairs(simulation, proposal, workspace)
+    notes = []
+    for word, one, other in (("parted", 1, 2), ("put together", 2, 1)):
+        groups: dict[int, dict[int, set[str]]] = {}
+        for row in told:
+            groups.setdefault(int(row[one]), {}).setdefault(int(row[other]), set()).add(row[0])
+        notes += [
+            f"{word}: " + " | ".join(" ".join(sorted(names)) for names in group.values())
+            for group in groups.values()
+            if len(group) > 1
+        ]
+    return notes
+
+
+def _role_pairs(
+    simulation: Simulation, proposal: Proposal, workspace: Workspace
+) -> list[tuple[str, int, int]]:
+    """Of all that lived at the end of the window the party, its true role and the one found.
 
     With labels each workload is a role; without them those that nobody could tell apart are one.
     """
@@ -256,15 +289,14 @@ def role_index(simulation: Simulation, proposal: Proposal, workspace: Workspace)
     ]
     alike = classes(world.parties, world.truth)
     truth = alike if world.style.withheld else {name: at for at, name in enumerate(ours)}
-    lives = [
-        (life.uid, truth[name])
+    found = _found_roles(proposal, workspace)
+    alone = itertools.count(-1, -1)
+    return [
+        (name, truth[name], found[life.uid] if life.uid in found else next(alone))
         for name in ours
         for life in world.parties[name].lives
         if life.start < DAY <= life.end
     ]
-    found = _found_roles(proposal, workspace)
-    alone = iter(range(-1, -1 - len(lives), -1))
-    return adjusted_rand([found.get(uid, next(alone)) for uid, _ in lives], [r for _, r in lives])
 
 
 def _found_roles(proposal: Proposal, workspace: Workspace) -> dict[str, int]:

@@ -14,6 +14,8 @@ class Style:
     most_replicas: int = 4
     hosts: float = 0.3
     """The share of databases and clients that run outside Kubernetes, without labels."""
+    passive: float = 0.25
+    """How often some provider gives out ports to a consumer besides, as passive FTP does."""
     rare: float = 0.15
     """The share of edges with one to five conversations a day."""
     median: float = 150.0

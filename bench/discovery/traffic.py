@@ -127,11 +127,33 @@ def application(world: World, edges: list[Edge], cast: Cast, draw: Generator) ->
         socket = edge.protocol, edge.port
         kept = provider.workload.role in ("database", "cache", "broker") and edge.protocol != UDP
         kept &= number not in rare and consumer.kind != "external" and not consumer.scheduled
+        kept &= edge not in world.given
         if kept and draw.random() < style.pooled:
             told.parts += _pool(cast, consumer, provider, socket, number).parts
             continue
         times = _times(consumer, number, rare, style, draw)
+        if edge in world.given:
+            told.parts += _passive(cast, edge, number).parts
         told.parts += _converse(cast, consumer, provider, socket, times, number).parts
+    return told
+
+
+def _passive(cast: Cast, edge: Edge, number: int) -> Conversations:
+    """Transfers of a minute, each on a port of its own, at the provider's own address."""
+    draw, ports = np.random.default_rng(number), cast.world.given[edge]
+    consumer, provider = cast.world.parties[edge.consumer], cast.world.parties[edge.provider]
+    count = int(draw.integers(12, 80))
+    times = np.concatenate([by_day(draw, count, day) for day in range(2)])
+    theirs, mine = cast.alive(consumer, times), cast.alive(provider, times)
+    there = (theirs >= 0) & (mine >= 0)
+    port = draw.choice(np.array(ports), len(times))[there]
+    told, address = Conversations(), cast.address[mine[there]]
+    told.add(
+        start=times[there], length=60.0, consumer=cast.address[theirs[there]],
+        consumer_life=theirs[there], provider=address, provider_life=mine[there],
+        protocol=edge.protocol, port=port, dialled=address, dialled_port=port, why=TRUE,
+        edge=number,
+    )  # fmt: skip
     return told
 
 

@@ -93,6 +93,8 @@ class World:
     fronts: list[Front]
     nodes: list[Party]
     truth: set[Edge]
+    given: dict[Edge, range] = field(default_factory=dict)
+    """The ports that a provider gives out over such an edge."""
     by_life: list[Life] = field(default_factory=list)
 
     def pods(self) -> Iterator[Party]:
@@ -107,7 +109,23 @@ def build(graph: Graph, style: Style, draw: Generator) -> World:
         _application(world, copy, draw)
     _rogue(world, draw)
     _settle(world, draw)
+    _passive(world, draw.spawn(1)[0])
     return world
+
+
+def _passive(world: World, draw: Generator) -> None:
+    """One provider of a pod gives out ports, in the range of clients or of its own."""
+    some = [
+        edge
+        for edge in sorted(world.truth)
+        if edge.protocol == TCP
+        and world.parties[edge.consumer].kind == "pod"
+        and world.parties[edge.provider].kind in ("pod", "host")
+        and not world.parties[edge.consumer].scheduled
+    ]
+    if some and draw.random() < world.style.passive:
+        first, count = int(draw.integers(200, 600)) * 100, int(draw.choice([100, 200, 1000]))
+        world.given[some[int(draw.integers(len(some)))]] = range(first, first + count)
 
 
 def _nodes(world: World, draw: Generator) -> None:

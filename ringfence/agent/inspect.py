@@ -1,6 +1,7 @@
 """Looks at our rules in one namespace as they are in the kernel, for who asks at a distance."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ringfence.agent.pods import Place
@@ -37,9 +38,13 @@ def inspect(place: Place, question: Inspection) -> Inspected:
     table = nft.list_table(place.netns) or []
     texts = nft.rule_texts(place.netns) if table else {}
     bodies = [found["rule"] for found in table if "rule" in found][:MOST_RULES]
+    sets = {found["set"]["name"]: found["set"] for found in table if "set" in found}
     return Inspected(
         id=question.id,
-        rules=[_rule(body, texts.get(body["handle"], "")) for body in bodies],
+        rules=[
+            _rule(body, texts.get(body["handle"], ""), _admitted(body["expr"], sets))
+            for body in bodies
+        ],
         met=[_met(table, probe) for probe in question.probes],
     )
 
@@ -68,7 +73,7 @@ def _line(number: int, body: dict[str, Any]) -> KernelRule:
     )
 
 
-def _rule(body: dict[str, Any], text: str) -> KernelRule:
+def _rule(body: dict[str, Any], text: str, admitted: Mapping[str, int]) -> KernelRule:
     counters = (part["counter"] for part in body["expr"] if isinstance(part.get("counter"), dict))
     counter = next(counters, None)
     return KernelRule(
@@ -77,8 +82,22 @@ def _rule(body: dict[str, Any], text: str) -> KernelRule:
         text=text[:LONGEST_RULE],
         comment=body.get("comment", ""),
         counted=counter is not None,
+        admitted=admitted,
         **(counter or {}),
     )
+
+
+def _admitted(parts: Iterable[Any], sets: Mapping[str, Any]) -> Counter[str]:
+    """Packets by the handles that stand at the elements of a set that a rule asks."""
+    found: Counter[str] = Counter()
+    for part in parts:
+        match part:
+            case {"match": {"right": str(name)}}:
+                for held in sets.get(name.removeprefix("@"), {}).get("elem", ()):
+                    match held:
+                        case {"elem": {"comment": handle, "counter": {"packets": packets}}}:
+                            found[handle] += packets
+    return found
 
 
 def _met(table: Table, probe: Probe, find: Find = met) -> Met:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +117,7 @@ def _chosen(documents: Documents, wanted: str | None, files: list[Path]) -> Work
 
 
 def _logged(judged: Judged) -> list[dict[str, Any]]:
-    in_view = judged.in_view.nonzero()[0].tolist()
-    found = Counter(decision for at in in_view for decision in judged.logged[at])
     return [
-        {"decision": told_decision(decision), "connections": found[decision]}
-        for decision in sorted(found, key=lambda one: one.place)
+        {"decision": told_decision(decision), "connections": count}
+        for decision, count in judged.logged.counts(judged.in_view).items()
     ]

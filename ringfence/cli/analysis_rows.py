@@ -4,7 +4,7 @@ They read as `control.api.analysis.RecordView` has them.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from ringfence.model.flow import Category
 from ringfence.model.protocol import format_protocol
 from ringfence.model.verdict import Decision
 
-_AT_ONCE = 32_768
+_AT_ONCE = 8_192
+_MOST_KNOWN = 50_000
 _BETWEEN = ",\n"
 _TCP_FLAGS = '"flags":[],"syn":0,"fin":0,"rst":0'
 """Which files do not tell."""
@@ -37,6 +38,11 @@ class RecordTexts:
     ) -> None:
         self._seen, self._judged, self._dispositions = seen, judged, dispositions
         self._timeline, self._views = timeline, Views(timeline)
+        self._known = {name: _Known() for name in ("consumer", "provider", "service", "rules")}
+        self._words = {
+            name: seen.table[name].combine_chunks().dictionary_encode()
+            for name in (*_PROCESSES, "provider_dns_name")
+        }
 
     def of(self, category: Category, rows: NDArray[np.intp]) -> Iterator[str]:
         """The records of some conversations of one category, many at a time, commas between."""
@@ -45,9 +51,9 @@ class RecordTexts:
             some = self._seen.take(at)
             records = _joined(
                 f'{{"category":"{category}","flow":{{"consumer":',
-                self._ends(some, "consumer", "first_consumer"),
+                self._ends(at, some, "consumer", "first_consumer"),
                 ',"provider":',
-                self._ends(some, "provider", "provider"),
+                self._ends(at, some, "provider", "provider"),
                 *_traffic(some),
                 ',"service":',
                 self._services(some),
@@ -57,18 +63,16 @@ class RecordTexts:
                 self._decided(at),
                 "}" + _BETWEEN,
             )
-            yield records.buffers()[2].to_pybytes().decode().removesuffix(_BETWEEN)
+            yield str(memoryview(records.buffers()[2])[: -len(_BETWEEN)], "ascii")
 
-    def _ends(self, some: Records, name: str, column: str) -> pa.Array:
+    def _ends(self, at: NDArray[np.intp], some: Records, name: str, column: str) -> pa.Array:
         """What is told of one end."""
         addresses, revisions = some.column(column), some.column(f"{column}_revision")
         api_servers = self._timeline.api_servers().among(
             some.column("kubernetes_cluster"), addresses, some.column("last_ns")
         )
         pids = some.column(f"{name}_pid")
-        words = [some.table[f"{name}_{part}"].combine_chunks() for part in _PROCESS]
-        if name == "provider":
-            words.append(some.table["provider_dns_name"].combine_chunks())
+        words = [self._words[one].take(at) for one in self._words if one.startswith(name)]
 
         def write(row: int) -> str:
             item = item_of(self._timeline, int(revisions[row]))
@@ -79,7 +83,8 @@ class RecordTexts:
             view = end_view(item, address, held, dns_name, api_server=bool(api_servers[row]))
             return _json(view.model_dump(mode="json"))
 
-        return _written(write, addresses, revisions, pids, api_servers, *map(_codes, words))
+        codes = (np.asarray(word.indices) for word in words)
+        return self._known[name].written(write, addresses, revisions, pids, api_servers, *codes)
 
     def _services(self, some: Records) -> pa.Array:
         names = ("dialled_revision", "dialled", "protocol", "dialled_port")
@@ -93,31 +98,48 @@ class RecordTexts:
             view = ServiceView(namespace=item.namespace, name=item.name, key=item.key)
             return _json(view.model_dump())
 
-        return _written(write, revisions, addresses, protocols, ports)
+        return self._known["service"].written(write, revisions, addresses, protocols, ports)
 
     def _decided(self, at: NDArray[np.intp]) -> pa.Array:
         """The deciding rules, those that log, and the verdict, without the braces around."""
         numbers = {role: of[at] for role, of in self._judged.deciding.numbers.items()}
         rules = [*self._judged.deciding.rules, None]  # nobody's number, -1, finds the last one
-        logged: dict[tuple[Decision, ...], int] = {}
-        logging = [
-            logged.setdefault(tuple(self._judged.logged[row]), len(logged)) for row in at.tolist()
-        ]
-        allowed, by = self._judged.allowed[at], list(logged)
+        logged, logging = self._judged.logged.rules, self._judged.logged.numbers[at]
+        allowed = self._judged.allowed[at]
 
         def write(row: int) -> str:
             deciding = {role: told_decision(rules[of[row]]) for role, of in numbers.items()}
             told = {
                 "deciding": deciding,
-                "logged": [told_decision(one) for one in by[logging[row]]],
+                "logged": [told_decision(one) for one in logged[logging[row]]],
                 "allowed": bool(allowed[row]),
             }
             return _json(told)[1:-1]
 
-        return _written(write, *numbers.values(), np.array(logging, dtype=np.int64), allowed)
+        return self._known["rules"].written(write, *numbers.values(), logging, allowed)
 
 
-_PROCESS = ("process", "container")
+_PROCESSES = (
+    *("consumer_process", "consumer_container"),
+    *("provider_process", "provider_container"),
+)
+
+
+class _Known:
+    """Texts by the values that they are of, the same columns every time."""
+
+    def __init__(self) -> None:
+        self._texts: dict[bytes, str] = {}
+
+    def written(self, write: Callable[[int], str], *columns: NDArray[Any]) -> pa.Array:
+        """As `_written`, of values that were asked for before too."""
+        if len(self._texts) > _MOST_KNOWN:
+            self._texts.clear()
+        keys, places, which = _distinct(columns)
+        for key, row in zip(keys, places.tolist(), strict=True):
+            if key not in self._texts:
+                self._texts[key] = write(row)
+        return pa.array([self._texts[key] for key in keys], pa.string()).take(pa.array(which))
 
 
 def told_decision(decision: Decision | None) -> dict[str, Any] | None:
@@ -173,10 +195,18 @@ def _joined(*parts: str | pa.Array) -> pa.Array:
 
 def _written(write: Callable[[int], str], *columns: NDArray[Any]) -> pa.Array:
     """A text for each row; `write` is asked for one row of all that have the same values."""
+    _, places, which = _distinct(columns)
+    return pa.array([write(row) for row in places.tolist()], pa.string()).take(pa.array(which))
+
+
+def _distinct(
+    columns: Sequence[NDArray[Any]],
+) -> tuple[list[bytes], NDArray[np.intp], NDArray[np.int64]]:
+    """The distinct values of columns, a row of each, and which of them each row has."""
     octets = [np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns]
-    places, which = distinct_rows(np.concatenate(octets, axis=1))
-    texts = pa.array([write(row) for row in places.tolist()], pa.string())
-    return texts.take(pa.array(which))
+    rows = np.concatenate(octets, axis=1)
+    places, which = distinct_rows(rows)
+    return [row.tobytes() for row in rows[places]], places, which
 
 
 def _codes(words: pa.Array) -> NDArray[np.int32]:

@@ -97,12 +97,12 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "scope's own, as it is enforced, else its latest version."
         ),
     ] = None,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Compare with no workspace, and keep no clusters.")
-    ] = False,
     own: Annotated[
         bool,
         typer.Option("--own", help="Add nothing to the workspaces of scopes above this one."),
+    ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Compare with no workspace, and keep no clusters.")
     ] = False,
     output: Annotated[
         DiscoverFormat, typer.Option("--output", "-o", help="How to print the proposal.")
@@ -192,8 +192,8 @@ def _of_files(
     held = recorded_inventory(inventory)
     seen = recorded_flows(flows, held.timeline)
     with of_files():
-        every_edge, own = asked.pop("every_edge"), asked.pop("own")
-        how = replace(wanted_of(scope, **asked), above=() if own else tuple(above))
+        every_edge = asked.pop("every_edge")
+        how = replace(wanted_of(scope, **asked), above=above)
     approved, compared = how.approved, NOTHING
     name = approved.name if approved else WorkspaceName(scope)
     found = propose(seen, held.timeline, tree, scope, name, how)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from ringfence.control.alerts import Alerts
 from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
+from ringfence.control.secrets import Secrets, is_sealed
 from ringfence.export.alerts.interface import AlertSink, Notice
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.export.delivery import LONGEST_SECONDS
@@ -28,6 +30,7 @@ from ringfence.store.relational.alerts import (
     drop_notices,
     next_notices,
     note_attempt,
+    put_sink,
 )
 from ringfence.store.relational.database import Database
 
@@ -43,8 +46,15 @@ class AlertDelivery:
     """A task for each sink. A notice leaves the database once its sink has it, or refuses it."""
 
     def __init__(
-        self, database: Database, tenant: TenantId, alerts: Alerts, metrics: Metrics
+        self,
+        database: Database,
+        tenant: TenantId,
+        alerts: Alerts,
+        secrets: Secrets,
+        metrics: Metrics,
     ) -> None:
+        self.secrets = secrets
+        """Seals those of sinks."""
         self._database, self._tenant, self._alerts = database, tenant, alerts
         self._tasks: dict[HeldSink, asyncio.Task[None]] = {}
         self._sent: dict[str, deque[float]] = {}
@@ -53,6 +63,11 @@ class AlertDelivery:
 
     async def start(self) -> None:
         """Deliver what is left from before, and what comes."""
+        async with self._database.write() as connection:
+            for held in await all_sinks(connection, self._tenant):
+                if not is_sealed(held.secret):  # of a version that kept secrets plain
+                    sealed = self.secrets.seal(held.secret, held.place)
+                    await put_sink(connection, self._tenant, replace(held, secret=sealed))
         self._alerts.queued.set()
         self._following.start()
 
@@ -99,7 +114,7 @@ class AlertDelivery:
         """Hand over all that waits for a sink."""
         backoff = Backoff()
         try:
-            sink = make_sink(held.url, held.secret)
+            sink = make_sink(held.url, self.secrets.open(held.secret, held.place))
         except Exception as error:  # noqa: BLE001 - the others get theirs
             # It was made once, so its files have changed since.
             await self._wait(held.name, _told(error), backoff)
@@ -161,10 +176,10 @@ async def attempt(sink: AlertSink, notices: Sequence[Notice]) -> tuple[int, str]
     return 0, ""
 
 
-async def try_sink(held: HeldSink, one: Notice) -> str:
+async def try_sink(held: HeldSink, secrets: Secrets, one: Notice) -> str:
     """Why a sink does not take a notice, empty if it does."""
     try:
-        sink = make_sink(held.url, held.secret)
+        sink = make_sink(held.url, secrets.open(held.secret, held.place))
         try:
             return (await attempt(sink, [one]))[1]
         finally:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from ringfence.control.deciding import Deciding
+from ringfence.control.deciding import Deciding, Logging
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
@@ -19,7 +21,7 @@ from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import WorkspaceName
-from ringfence.model.verdict import Decision, EndRole
+from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import end_items, evaluate
@@ -39,7 +41,7 @@ class Judged:
     """By workspace asked about, which connections have an end that it governs."""
     allowed: NDArray[np.bool_]
     deciding: Deciding
-    logged: list[list[Decision]]
+    logged: Logging
 
     @classmethod
     def blank(cls, count: int, workspaces: Iterable[WorkspaceName]) -> "Judged":
@@ -48,7 +50,7 @@ class Judged:
             {name: np.zeros(count, bool) for name in workspaces},
             np.ones(count, bool),
             Deciding(count),
-            [[] for _ in range(count)],
+            Logging(count),
         )
 
     def spread(self, which: NDArray[np.int64]) -> "Judged":
@@ -57,7 +59,7 @@ class Judged:
             {name: view[which] for name, view in self.views.items()},
             self.allowed[which],
             self.deciding.spread(which),
-            [self.logged[at] for at in which.tolist()],
+            self.logged.spread(which),
         )
 
     @property
@@ -95,8 +97,8 @@ async def judge(
     """
     instants = _instants(judged_by, history)
     epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
-    chosen, which = _distinct(records, epochs)
-    asked = records.take(chosen)
+    chosen, which = await asyncio.to_thread(_distinct, records, epochs)
+    asked = await asyncio.to_thread(records.only(_JUDGED).take, chosen)
     judged = Judged.blank(len(asked), workspaces)
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
@@ -110,9 +112,7 @@ async def judge(
             judged.allowed[rows] &= verdicts.allowed
             judged.deciding.add(rows, layer, verdicts)
         for decision, hits in logged(policy_set, connections):
-            for row in rows[hits].tolist():
-                if decision not in judged.logged[row]:
-                    judged.logged[row].append(decision)
+            judged.logged.add(decision, rows[hits])
 
     first_ns, epochs = asked.column("first_ns"), epochs[chosen]
     for rows, snapshot in by_inventory(asked, history.timeline, until_ns):
@@ -120,7 +120,7 @@ async def judge(
             some = rows[epochs[rows] == epoch]
             then = moment(history.names, history.sets, int(first_ns[some].min()))
             await asyncio.to_thread(work, some, snapshot, then)
-    return judged.spread(which)
+    return await asyncio.to_thread(judged.spread, which)
 
 
 def _distinct(
@@ -137,9 +137,12 @@ def _distinct(
         _octets(np.asarray(nodes.fill_null(0)).astype("<i4")),
     ]
     _, which = distinct_rows(np.concatenate(columns, axis=1))
-    order = np.argsort(records.column("first_ns"), kind="stable")
-    last = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.intp)
-    last[which[order]] = order
+    first_ns = records.column("first_ns")
+    last_ns = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(last_ns, which, first_ns)
+    rows = np.flatnonzero(first_ns == last_ns[which])
+    last = np.zeros(len(last_ns), dtype=np.intp)
+    last[which[rows]] = rows
     return last, which
 
 
@@ -170,7 +173,8 @@ def by_inventory(
     at_ns = until_ns - 1
     while len(left):
         snapshot = timeline.at(at_ns)
-        known = (np.isin(ends[left], snapshot.revisions) | (ends[left] == 0)).all(axis=1)
+        held = pc.is_in(pa.array(ends[left].ravel()), pa.array(snapshot.revisions))
+        known = (np.asarray(held).reshape(-1, len(_ENDS)) | (ends[left] == 0)).all(axis=1)
         fits = known | (first_ns[left] == at_ns)
         if fits.any():
             yield left[fits], snapshot
@@ -179,6 +183,12 @@ def by_inventory(
 
 
 _ENDS = ("first_consumer", "provider", "dialled")
+_JUDGED = (
+    *_ENDS,
+    *(f"{end}_revision" for end in _ENDS),
+    *("protocol", "provider_port", "dialled_port", "first_ns", "node"),
+)
+"""The columns that are looked at."""
 
 
 def connections_of(records: Records, snapshot: Snapshot) -> Connections:

@@ -8,6 +8,7 @@ from ringfence.control.policies import load_workspace, read_workspace
 from ringfence.model.ids import PolicyId, ScopeName, TenantId, Version
 from ringfence.model.policy import ClusterEnd, Policy, Workspace
 from ringfence.model.query import Query
+from ringfence.model.scope import ScopeTree
 from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.enforcement import enforced_now, enforced_sets
 from ringfence.store.relational.verdicts import all_analyses, last_decided
@@ -27,6 +28,15 @@ async def load_approved(
             version = None if latest else enforced.get(head.name)
             return await load_workspace(connection, tenant, head.name, version)
     return None
+
+
+async def load_above(
+    connection: AsyncConnection, tenant: TenantId, tree: ScopeTree, scope: ScopeName
+) -> list[Workspace]:
+    """The primary workspaces of a scope's ancestors, as of their latest versions."""
+    ancestors = tree.path(scope)[:-1]
+    found = [await load_approved(connection, tenant, one.name, latest=True) for one in ancestors]
+    return [one[0] for one in found if one is not None]
 
 
 async def known_of(

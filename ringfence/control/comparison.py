@@ -16,7 +16,7 @@ from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.discover import AS_USUAL, Discovery, Wanted, discover_in, past
 from ringfence.control.judged import JudgedBy
 from ringfence.discovery.changes import ChangeKind, PolicyChange, changes
-from ringfence.discovery.observed import answered
+from ringfence.discovery.observed import answered, conversations_of
 from ringfence.flows.connections import Records
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action, CatchAll, Workspace
@@ -93,7 +93,7 @@ class _Seen:
     last_ns: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.counts = np.maximum(self.records.column("opened").astype(np.int64), 1)
+        self.counts = conversations_of(self.records)
         self.last_ns = self.records.column("last_ns").astype(np.int64)
 
     async def by(self, workspace: Workspace) -> "_Verdicts":

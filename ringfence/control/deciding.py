@@ -1,5 +1,6 @@
-"""Which rule decided at each end of many connections, kept as numbers until somebody asks."""
+"""Which rules decided and logged many connections, kept as numbers until somebody asks."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -39,9 +40,11 @@ class Deciding:
     def add(self, rows: NDArray[np.intp], layer: RuleLayer, verdicts: Verdicts) -> None:
         """Add what one more layer decides of these; of layers one that denies counts first."""
         for role in EndRole:
-            places, which = np.unique(verdicts.deciding(role), return_inverse=True)
-            numbers = [self._number(layer, place) for place in places.tolist()]
-            found = np.array(numbers, np.int32)[which]
+            places = verdicts.deciding(role)
+            numbers = np.full(len(layer.rules) + 1, NOBODY, np.int32)
+            for place in np.flatnonzero(np.bincount(places[places >= 0])).tolist():
+                numbers[place] = self._number(layer, place)
+            found = numbers[places]  # nobody's place, -1, finds the last number
             denies = np.array([one.action is Action.DENY for one in self.rules] + [False])
             before = self.numbers[role][rows]
             later = ~denies[before] & denies[found]
@@ -49,8 +52,6 @@ class Deciding:
             self.numbers[role][rows[takes]] = found[takes]
 
     def _number(self, layer: RuleLayer, place: int) -> int:
-        if place < 0:
-            return NOBODY
         decision = layer.rules[place].decision
         number = self._known.setdefault(decision, len(self.rules))
         if number == len(self.rules):
@@ -63,3 +64,46 @@ class Deciding:
         more.rules, more._known = self.rules, self._known
         more.numbers = {role: numbers[which] for role, numbers in self.numbers.items()}
         return more
+
+
+class Logging:
+    """The rules that log each of n connections."""
+
+    def __init__(self, count: int) -> None:
+        self.rules: list[tuple[Decision, ...]] = [()]
+        """What logs, by number: nothing first."""
+        self.numbers = np.zeros(count, np.int32)
+        self._known = {self.rules[0]: 0}
+
+    def __getitem__(self, row: int) -> tuple[Decision, ...]:
+        """What logs one connection."""
+        return self.rules[int(self.numbers[row])]
+
+    def add(self, decision: Decision, rows: NDArray[np.intp]) -> None:
+        """One more rule logs these."""
+        before, which = np.unique(self.numbers[rows], return_inverse=True)
+        after = [self._also(number, decision) for number in before.tolist()]
+        self.numbers[rows] = np.array(after, np.int32)[which]
+
+    def _also(self, number: int, decision: Decision) -> int:
+        rules = self.rules[number]
+        if decision in rules:
+            return number
+        number = self._known.setdefault((*rules, decision), len(self.rules))
+        if number == len(self.rules):
+            self.rules.append((*rules, decision))
+        return number
+
+    def spread(self, which: NDArray[np.int64]) -> "Logging":
+        """The same of more connections, each of which is one of these."""
+        more = Logging(0)
+        more.rules, more._known, more.numbers = self.rules, self._known, self.numbers[which]
+        return more
+
+    def counts(self, chosen: NDArray[np.bool_]) -> dict[Decision, int]:
+        """How many of the chosen connections each rule logs, by place in the order."""
+        found: Counter[Decision] = Counter()
+        times = np.bincount(self.numbers[chosen], minlength=len(self.rules)).tolist()
+        for rules, count in zip(self.rules, times, strict=True):
+            found.update(dict.fromkeys(rules, count))
+        return dict(sorted(found.items(), key=lambda one: one[0].place))

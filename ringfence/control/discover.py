@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ringfence.discovery.ancestors import Ancestors
 from ringfence.discovery.behaviour import COLUMNS, behaviour
 from ringfence.discovery.coverage import Coverage, coverage, decided_over
 from ringfence.discovery.decide import Decisions, decide
@@ -31,13 +32,15 @@ from ringfence.policy.ends import members
 class Wanted:
     """How a proposal is to be: how fine, without which workloads, and beside what is approved.
 
-    `above` are workspaces as they are: to those of ancestors of the scope policies are added.
+    `above` are workspaces as they are: what those of the scope's ancestors allow is not proposed,
+    and policies are added to them unless it is all to be in the scope's `own`.
     """
 
     granularity: Granularity = FINE
     exclude: Query | None = None
     approved: Workspace | None = None
-    above: tuple[Workspace, ...] = ()
+    above: Sequence[Workspace] = ()
+    own: bool = False
 
 
 AS_USUAL = Wanted()
@@ -118,8 +121,8 @@ def discover_in(
     fixed = wanted.approved.clusters if wanted.approved else ()
     observed = observe(seen, peers_of(lived, seen, fixed), ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
-    place = scope, name
-    proposal = propose(observed, decisions, ends, tree, place, wanted.granularity, wanted.above)
+    above = Ancestors(observed, ends, tree, scope, wanted.above, add=not wanted.own)
+    proposal = propose(observed, decisions, ends, above, name, wanted.granularity)
     return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)
 
 

@@ -36,6 +36,8 @@ def wanted_of(
     compress: int,
     exclude: str | None,
     approved: str | None,
+    *,
+    own: bool,
 ) -> Wanted:
     """How a proposal for a scope is to be, out of a request; raises InputError.
 
@@ -48,7 +50,7 @@ def wanted_of(
     if approved and len(held) != 1:
         raise InputError(f"approved: one workspace of {scope} is wanted, and there are {len(held)}")
     fineness = Granularity(Boundary(boundary), ports, compress)
-    return Wanted(fineness, query, held[0] if held else None)
+    return Wanted(fineness, query, held[0] if held else None, own=own)
 
 
 def answer(

@@ -1,26 +1,38 @@
 """What discovery goes by: conversations as the flow store adds them up.
 
-One row tells of a conversation in one slot of time, so that there are as many as there are distinct
-conversations and slots, however many flows. Of a long time the roll-ups tell, hour by hour.
+There are as many rows as there are distinct edges in each part of the time, however many flows.
+Of a long time the roll-ups tell, hour by hour.
 """
 
 import asyncio
 
+import pyarrow as pa
+
+from ringfence.discovery.behaviour import SLOT_NS
+from ringfence.discovery.observed import last_fifth
 from ringfence.flows.connections import Records, conversations
 from ringfence.model.ids import TenantId
 from ringfence.store.flows import FlowStore
-from ringfence.store.flows.conversations import HOUR_CONVERSATIONS, SLOT_CONVERSATIONS
+from ringfence.store.flows.conversations import HOUR_EDGES, HOUR_TIME, SLOT_EDGES, TIME
 
-SLOT_NS = 300 * 10**9
-LONG_NS = 3 * 3600 * 10**9
+HOUR_NS = 3600 * 10**9
+LONG_NS = 3 * HOUR_NS
 """From how long a time on it is told by hours."""
+_PART_NS = 6 * HOUR_NS
+"""Of how long a time the flow store is asked at once: the hours of a longer one fill its memory."""
 
 
 async def observed(store: FlowStore, tenant: TenantId, since_ns: int, until_ns: int) -> Records:
     """The conversations of a time, epoch ns; of a long one its first and last hour are whole."""
-    window = {"tenant": tenant, "since": since_ns, "until": until_ns}
+    window = {"tenant": tenant, "since": since_ns, "until": until_ns, "every": SLOT_NS}
+    edges, time, parts = SLOT_EDGES, TIME, [window]
     if until_ns - since_ns > LONG_NS:
-        rows = await store.query(HOUR_CONVERSATIONS, window)
-    else:
-        rows = await store.query(SLOT_CONVERSATIONS, window | {"every": SLOT_NS})
+        edges, time = HOUR_EDGES, HOUR_TIME
+        starts = range(since_ns // HOUR_NS * HOUR_NS, until_ns, _PART_NS)
+        parts = [
+            window | {"since": start, "until": min(start + _PART_NS, until_ns)} for start in starts
+        ]
+    (seen,) = (await store.query(time, window)).to_pylist()
+    how = {"interval": SLOT_NS, "late": last_fifth(seen["first_ns"], seen["last_ns"])}
+    rows = pa.concat_tables([await store.query(edges, part | how) for part in parts])
     return await asyncio.to_thread(conversations, rows)

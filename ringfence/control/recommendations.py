@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from ringfence.control.approved import known_of, load_approved
+from ringfence.control.approved import known_of, load_above, load_approved
 from ringfence.control.background import Background, attempt
 from ringfence.control.comparison import NOTHING, Comparison, discover_beside
 from ringfence.control.continuous import HOUR_NS
@@ -102,9 +102,11 @@ class Recommendations:
                 raise NotFoundError(f"there is no scope {one.scope!r} any more")
             held = await load_approved(connection, watch.tenant, one.scope, latest=True)
             known = await known_of(connection, watch.tenant, held, now_ns) if held else {}
+            above = await load_above(connection, watch.tenant, tree, one.scope)
         since_ns = now_ns - one.window_seconds * 10**9
         seen = await observed(watch.store, watch.tenant, since_ns, now_ns)
-        wanted = Wanted(approved=held[0] if held else None)
+        # What is accepted makes a version of this workspace alone.
+        wanted = Wanted(approved=held[0] if held else None, above=above, own=True)
         found, compared = await discover_beside(
             seen, watch.history, tree, one.scope, now_ns, wanted, known
         )

@@ -43,6 +43,7 @@ from ringfence.control.promotions import Promotions
 from ringfence.control.quarantine import Quarantines
 from ringfence.control.recommendations import Recommendations
 from ringfence.control.requests import Requests
+from ringfence.control.secrets import Secrets
 from ringfence.control.services import Clock, Services
 from ringfence.control.staged import Watch
 from ringfence.control.trials import Trials
@@ -167,7 +168,9 @@ class ControlPlane:
         promotions = await self._run(
             Promotions(self._clock, database, watch, enforcement, trials, alerts, metrics)
         )
-        alert_delivery = await self._run(AlertDelivery(database, DEFAULT_TENANT, alerts, metrics))
+        alert_delivery = await self._run(
+            AlertDelivery(database, DEFAULT_TENANT, alerts, Secrets.load(config.data_dir), metrics)
+        )
         quarantines = await self._run(
             Quarantines(self._clock, database, DEFAULT_TENANT, inventory, enforcement, metrics)
         )

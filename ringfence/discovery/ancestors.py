@@ -53,7 +53,7 @@ class Placed:
 
 
 class Ancestors:
-    """The workspaces of a scope's ancestors, the nearest first, that policies may be added to.
+    """The workspaces of a scope's ancestors; `add` is whether policies may be added to them.
 
     Default policies are read from the lowest scope up, so where one of them denies, what is
     proposed stays below it, and comes first.
@@ -61,13 +61,14 @@ class Ancestors:
 
     def __init__(
         self, observed: Observed, ends: Ends, tree: ScopeTree, scope: ScopeName,
-        held: Iterable[Workspace],
+        held: Iterable[Workspace], *, add: bool,
     ) -> None:  # fmt: skip
-        self._observed, self._ends, self._tree, self._scope = observed, ends, tree, scope
+        self._observed, self._ends, self.tree, self.scope = observed, ends, tree, scope
+        self._add = add
         self._snapshot = observed.peers.snapshot
         self._roles = {role.cluster.name: role for role in observed.peers.roles}
         by_scope = {one.scope: one for one in held if one.primary}
-        self._above: list[tuple[Workspace, BitMap]] = []
+        self._above: list[tuple[Workspace, BitMap]] = []  # the nearest first
         for ancestor in reversed(tree.path(scope)[:-1]):
             workspace = by_scope.get(ancestor.name)
             if workspace and any(map(_denies, workspace.policies)):
@@ -96,7 +97,7 @@ class Ancestors:
         Core services are for everybody below the nearest one. What else has an end in another
         scope belongs to the nearest that holds both. Who asked looks at what awaits review.
         """
-        if draft.review or not self._above:
+        if draft.review or not (self._above and self._add):
             return None
         # Whom no ancestor's workspace decides over does not make it another's.
         elsewhere = self._elsewhere(draft) & self._above[-1][1]
@@ -106,7 +107,7 @@ class Ancestors:
 
     def _told_in(self, draft: Draft, home: Workspace) -> Draft:
         consumer = draft.consumer
-        if draft.name and consumer.end == ScopeEnd(self._scope):
+        if draft.name and consumer.end == ScopeEnd(self.scope):
             consumer = NamedEnd(home.scope, ScopeEnd(home.scope))
         return replace(
             draft,
@@ -158,7 +159,7 @@ class Ancestors:
     def _without_cluster(self, named: NamedEnd) -> NamedEnd:
         if not isinstance(named.end, ClusterEnd):
             return named
-        scope, role = self._tree.full_query(self._scope), self._roles[named.end.cluster]
+        scope, role = self.tree.full_query(self.scope), self._roles[named.end.cluster]
         return NamedEnd(named.name, FilterEnd(all_of(scope, role.cluster.query)))
 
     def _covers(self, held: Policy, draft: Draft, home: Workspace) -> bool:
@@ -193,7 +194,7 @@ class Ancestors:
         key = end, home.scope
         if key not in self._resolved:
             try:
-                found = resolve(end, Action.ALLOW, home, self._tree, self._snapshot, UNTOLD)
+                found = resolve(end, Action.ALLOW, home, self.tree, self._snapshot, UNTOLD)
             except InputError:
                 self._resolved[key] = None
             else:

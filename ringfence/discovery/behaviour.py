@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
@@ -16,7 +17,7 @@ SLOT_NS = 300 * 10**9
 COLUMNS = (
     *("first_consumer", "first_consumer_revision", "provider", "provider_revision"),
     *("provider_port", "provider_process", "dialled", "dialled_port", "protocol"),
-    *("opened", "first_ns", "last_ns"),
+    *("opened", "first_ns", "last_ns", "intervals"),
 )
 """What is looked at of connections."""
 _ROOM = 2**62
@@ -75,8 +76,9 @@ def behaviour(
     port = records.column("provider_port").astype(np.int64)
     row, which = distinct(consumer, provider, front, protocol, port)
     count = len(row)
-    seen = which[distinct(which, records.column("first_ns").astype(np.int64) // SLOT_NS)[0]]
-    slots = np.bincount(seen, minlength=count)
+    of_slot, slot = each_slot(slots_of(records))
+    seen = which[of_slot]
+    slots = np.bincount(seen[distinct(seen, slot)[0]], minlength=count)
     first_ns, last_ns = (records.column(at).astype(np.int64) for at in ("first_ns", "last_ns"))
     first = np.full(count, np.iinfo(np.int64).max)
     last = np.zeros(count, dtype=np.int64)
@@ -113,6 +115,19 @@ def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:
         code, room = code * span + number, room * span
     _, row, which = np.unique(code, return_index=True, return_inverse=True)
     return row, which
+
+
+def slots_of(records: Records) -> pa.ListArray:
+    """The slots of time in which each record was seen: of many where it adds up others."""
+    if "intervals" in records.table.column_names:
+        return records.table["intervals"].combine_chunks()
+    slots = records.column("first_ns").astype(np.int64) // SLOT_NS
+    return pa.ListArray.from_arrays(np.arange(len(slots) + 1, dtype=np.int32), pa.array(slots))
+
+
+def each_slot(slots: pa.ListArray) -> tuple[Numbers, Numbers]:
+    """Each slot of lists of them: the list's number, and the slot."""
+    return np.asarray(slots.value_parent_indices()), np.asarray(slots.flatten())
 
 
 class PeerNumbers:

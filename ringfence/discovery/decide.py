@@ -15,13 +15,16 @@ from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.facts import API_SERVER, RESOLVERS, Facts
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode
+from ringfence.discovery.ports import given_out
 from ringfence.discovery.reasons import Outcome, Reason
-from ringfence.discovery.sources import Suspicion, suspect
+from ringfence.discovery.sources import STRAY, Suspicion, suspect
 from ringfence.model.address import Address, format_address
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
 
-ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS = 3, 2
+ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS = 2, 2
 """With less an edge goes to review, unless something else speaks for it."""
+_STEADY, _BY_HAND = 12, 3
+"""From so many intervals on a machine does it; fewer conversations somebody may have by hand."""
 EPHEMERAL = 32768
 """The first port that Linux gives to clients (net.ipv4.ip_local_port_range)."""
 _DNS_PORT, _NTP_PORT = 53, 123
@@ -79,19 +82,20 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
         rule(Reason.EXCLUDED, excluded)
     for reason, holds in _by_themselves(observed, facts):
         rule(reason, holds)
+    listening = facts.of_edges(facts.listening)
+    given = given_out(observed, listening, deciding < 0)
+    rule(Reason.GIVEN_OUT, given)
     referred = facts.referred()
-    twins, published = facts.twins(), _published(observed)
-    suspicion = suspect(observed, facts, deciding < 0, referred | twins | published)
+    twins, published = facts.twins(), facts.published()
+    suspicion = suspect(observed, facts, deciding < 0, (referred, twins, published))
     seen = observed.seen
     good = seen.conversations > 0
     rule(Reason.SCAN, suspicion.scan)
     for reason, holds in _failed(observed):
         rule(reason, holds & ~good)
     rule(Reason.INTRUDER, suspicion.intruder)
-    by_hand = _one_off(observed) | (
-        (seen.conversations == 1) & (suspicion.foreign | suspicion.tool) & ~referred & ~twins
-    )
-    rule(Reason.ONE_OFF, by_hand & (not suspicion.brief))
+    stray = (seen.conversations == 1) & (suspicion.weight >= STRAY)
+    rule(Reason.ONE_OFF, (_one_off(observed) | stray) & (not suspicion.brief))
     for reason, holds in (
         (Reason.ALONE, suspicion.alone),
         (Reason.FAN_OUT, suspicion.fan_out),
@@ -99,6 +103,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
         (Reason.FOREIGN, suspicion.foreign),
         (Reason.TOOL, suspicion.tool),
         (Reason.STRANGER, suspicion.stranger),
+        (Reason.UNUSUAL, suspicion.suspicious),
     ):
         rule(reason, suspicion.suspicious & holds)
     few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
@@ -113,7 +118,14 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
 
 
 def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
-    allowed = (Reason.SEEN, Reason.DECLARED, Reason.TWIN, Reason.PUBLISHED, Reason.SPREAD)
+    allowed = (
+        Reason.SEEN,
+        Reason.GIVEN_OUT,
+        Reason.DECLARED,
+        Reason.TWIN,
+        Reason.PUBLISHED,
+        Reason.SPREAD,
+    )
     review = (
         Reason.FEW,
         Reason.ALONE,
@@ -123,6 +135,7 @@ def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
         Reason.LATE,
         Reason.STRANGER,
         Reason.TOOL,
+        Reason.UNUSUAL,
     )
     outcome = {
         reason: Outcome.ALLOW
@@ -180,7 +193,7 @@ def _worked(observed: Observed) -> Mask:
 
 def _steady(observed: Observed) -> Mask:
     """Whether it goes on through the time as only a machine does."""
-    return observed.seen.intervals >= 2 * ENOUGH_INTERVALS * ENOUGH_CONVERSATIONS
+    return observed.seen.intervals >= _STEADY
 
 
 def _reversed(observed: Observed, listening: Mask) -> Mask:
@@ -210,14 +223,8 @@ def _failed(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
     yield Reason.UNANSWERED, np.ones(len(observed), dtype=np.bool_)
 
 
-def _published(observed: Observed) -> Mask:
-    """What hosts outside reach where a Service lets them in."""
-    fronts = np.array([one.from_outside for one in observed.fronts], dtype=np.bool_)
-    return observed.through(fronts) & observed.peers.which(Anybody)[observed.consumer]
-
-
 def _one_off(observed: Observed) -> Mask:
     """What somebody at a node, or with ping, tried by hand."""
-    few = observed.seen.conversations < ENOUGH_CONVERSATIONS
+    few = observed.seen.conversations < _BY_HAND
     by_node = observed.peers.which(Nodes, OwnNode)[observed.consumer]
     return few & (by_node | np.isin(observed.protocol, (ICMP, ICMPV6)))

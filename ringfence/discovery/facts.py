@@ -4,10 +4,12 @@ import numpy as np
 
 from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.peers import ServiceFront
+from ringfence.discovery.peers import Anybody, ServiceFront
+from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.ids import ClusterId
+from ringfence.model.workload import ItemKind
 
 API_SERVER = frozenset({("default", "kubernetes")})
 RESOLVERS = frozenset({("kube-system", "kube-dns"), ("kube-system", "coredns")})
@@ -67,6 +69,23 @@ class Facts:
         }
         return self.of_edges(sockets(fronted))
 
+    def published(self) -> Mask:
+        """For each edge whether hosts outside have it through a Service that lets them in."""
+        snapshot = self._peers.snapshot
+        items = (snapshot.items[at] for at in snapshot.services)
+        open_ = {
+            (item.cluster, item.namespace, item.name)
+            for item in items
+            if item.service
+            and (
+                item.service.external_addresses or any(one.node_port for one in item.service.ports)
+            )
+        }
+        fronts = self._observed.fronts
+        lets_in = [(one.cluster, one.namespace, one.name) in open_ for one in fronts]
+        from_outside = self._peers.which(Anybody)[self._observed.consumer]
+        return self._observed.through(np.array(lets_in, dtype=np.bool_)) & from_outside
+
     def referred(self) -> Mask:
         """For each edge whether the consumer's configuration names the provider."""
         seen = self._observed
@@ -111,12 +130,14 @@ class Facts:
     def twins(self) -> Mask:
         """For each edge whether the same application does it in another namespace too.
 
-        The same are workloads of one name that each talk within their own namespace.
+        The same are workloads of one name that each talk within their own namespace, or to the
+        same host outside; not to a known one, which may be another's.
         """
         seen, places = self._observed, self.namespaces()
         kinds = self._kinds()
         consumer, provider = kinds[seen.consumer], kinds[seen.provider]
-        within = (places[seen.provider] < 0) | (places[seen.consumer] == places[seen.provider])
+        nobodys = ~self._peers.which(Role)[seen.provider]
+        within = nobodys | (places[seen.consumer] == places[seen.provider])
         at_home = within & (places[seen.consumer] >= 0) & (seen.seen.conversations > 0)
         first, alike = distinct(consumer, provider, seen.protocol, seen.port, at_home)
         return np.asarray(at_home & (np.bincount(alike, minlength=len(first))[alike] > 1))
@@ -129,6 +150,18 @@ class Facts:
             item = self._peers.snapshot.items[role.members.min()] if role.members else None
             if item is not None and item.namespace and item.workload_name != item.name:
                 found[number] = numbers.setdefault(item.workload_name, number)
+        return found
+
+    def by_hand(self) -> Mask:
+        """For each peer whether its pods have no owner, nor a Service before them."""
+        found = np.zeros(len(self._peers), dtype=np.bool_)
+        for number, role in enumerate(self._peers.roles):
+            its = [self._peers.snapshot.items[at] for at in role.members]
+            found[number] = all(
+                one.kind is ItemKind.POD and one.workload_name in ("", one.name) for one in its
+            )
+        behind = {key // (PORTS << 8) for keys in self._behind.values() for key in keys}
+        found[sorted(behind)] = False
         return found
 
     def namespaces(self) -> Numbers:

@@ -8,9 +8,10 @@ from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
+from ringfence.discovery.behaviour import Numbers, distinct, each_slot, slots_of
 from ringfence.discovery.peers import Named, Outside, OwnNode, Peers, ServiceFront, name_of
 from ringfence.discovery.sockets import declared, socket_key, sockets
 from ringfence.flows.connections import Records, ServiceSockets
@@ -159,7 +160,8 @@ class _Rows:
         self.first_ns = column("first_ns").astype(np.int64)
         self.last_ns = column("last_ns").astype(np.int64)
         self.opened = column("opened").astype(np.int64)
-        self.count = np.maximum(self.opened, 1)
+        self.slots = slots_of(records)
+        self.count = conversations_of(records)
         self.refused = column("refused").astype(np.int64)
         self.dropped = records.dropped.astype(np.int64)
         self.good = answered(records) | self._one_way(records, peers)
@@ -167,8 +169,7 @@ class _Rows:
 
     def last_fifth(self) -> int:
         """When the last fifth of the time begins."""
-        since, until = self.first_ns.min(initial=_NEVER), self.last_ns.max(initial=0)
-        return int(until - (until - since) // 5)
+        return last_fifth(self.first_ns.min(initial=_NEVER), self.last_ns.max(initial=0))
 
     def evidence(self, group: Numbers, count: int, among: Mask | None = None) -> Evidence:
         """What was seen of each group of rows; `group` numbers them from 0 to `count`."""
@@ -178,9 +179,11 @@ class _Rows:
         def total(values: Numbers) -> Numbers:
             return np.bincount(group, weights=values, minlength=count).astype(np.int64)
 
-        def distinct_of(values: Numbers) -> Numbers:
-            row, _ = distinct(group[self.good], values[self.good])
-            return np.bincount(group[self.good][row], minlength=count)
+        def distinct_of(rows: Numbers, values: Numbers) -> Numbers:
+            good = self.good[rows]
+            of_good = group[rows[good]]
+            row, _ = distinct(of_good, values[good])
+            return np.bincount(of_good[row], minlength=count)
 
         first = np.full(count, np.iinfo(np.int64).max)
         last = np.zeros(count, dtype=np.int64)
@@ -192,8 +195,8 @@ class _Rows:
             refused=total(self.refused),
             dropped=total(self.dropped),
             opened=total(self.opened),
-            intervals=distinct_of(self.first_ns // SLOT_NS),
-            sources=distinct_of(self.consumer),
+            intervals=distinct_of(*each_slot(self.slots)),
+            sources=distinct_of(np.arange(len(group)), self.consumer),
             bytes=total(self.bytes),
             first_ns=first,
             last_ns=last,
@@ -204,6 +207,7 @@ class _Rows:
         for name in ("consumer", "first_ns", "last_ns", "opened", "good", "count", "refused"):
             setattr(some, name, getattr(self, name)[among])
         some.dropped, some.bytes = self.dropped[among], self.bytes[among]
+        some.slots = self.slots.filter(pa.array(among))
         return some
 
     def _one_way(self, records: Records, peers: Peers) -> Mask:
@@ -216,8 +220,10 @@ class _Rows:
         listening = sockets(declared(peers))
         known = np.isin(socket_key(self.provider_peer, self.protocol, self.port), listening)
         first, edge = distinct(self.consumer_peer, self.provider_peer, self.protocol, self.port)
-        told, _ = distinct(edge[mute], self.first_ns[mute] // SLOT_NS)
-        intervals = np.bincount(edge[mute][told], minlength=len(first))
+        row, slot = each_slot(self.slots)
+        of_slot = edge[row][mute[row]]
+        told, _ = distinct(of_slot, slot[mute[row]])
+        intervals = np.bincount(of_slot[told], minlength=len(first))
         return np.asarray(mute & (known | (intervals[edge] >= _STEADY)))
 
     def is_dead(self, records: Records, peers: Peers) -> Mask:
@@ -229,6 +235,18 @@ class _Rows:
         dead = np.zeros(len(records), dtype=np.bool_)
         dead[unheld] = np.array(inside, dtype=np.bool_)[which]
         return dead
+
+
+def last_fifth(since_ns: int, until_ns: int) -> int:
+    """When the last fifth of a time begins."""
+    return int(until_ns - (until_ns - since_ns) // 5)
+
+
+def conversations_of(records: Records) -> Numbers:
+    """How many conversations each record tells of: one at least."""
+    if "conversations" in records.table.column_names:
+        return records.column("conversations").astype(np.int64)
+    return np.maximum(records.column("opened").astype(np.int64), 1)
 
 
 def answered(records: Records) -> Mask:

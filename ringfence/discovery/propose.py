@@ -1,9 +1,11 @@
 """The least workspace under which everything that was seen to be needed still works."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
+
+import numpy as np
 
 from ringfence.discovery.ancestors import Ancestors, Place
 from ringfence.discovery.boundary import Boundary
@@ -13,9 +15,10 @@ from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.granularity import Granularity, Widening
-from ringfence.discovery.observed import Observed
+from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.ports import ranges
-from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
+from ringfence.discovery.reasons import Reason
+from ringfence.model.ids import PolicyId, WorkspaceName
 from ringfence.model.policy import (
     Action,
     CatchAll,
@@ -26,7 +29,6 @@ from ringfence.model.policy import (
     Workspace,
 )
 from ringfence.model.protocol import WITH_PORTS, format_protocol
-from ringfence.model.scope import ScopeTree
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,12 @@ def propose(
     observed: Observed,
     decisions: Decisions,
     ends: Ends,
-    tree: ScopeTree,
-    workspace: tuple[ScopeName, WorkspaceName],
+    above: Ancestors,
+    name: WorkspaceName,
     granularity: Granularity,
-    held: Iterable[Workspace] = (),
 ) -> Proposal:
-    """A workspace of a scope and a name; the same for equal input.
-
-    `held` are the workspaces of the scope's ancestors as they are now.
-    """
-    scope, name = workspace
+    """A workspace for the scope below these ancestors; the same for equal input."""
+    scope = above.scope
     finest = granularity.boundary is Boundary.VERY_FINE
     drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
@@ -65,12 +63,13 @@ def propose(
     ]
     catch_all = CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY)
     own = Workspace(name, scope, primary=True, catch_all=catch_all, clusters=(), policies=())
-    placed = Ancestors(observed, ends, tree, scope, held).place(own, [*services, *drafts])
+    placed = above.place(own, [*services, *drafts])
     by_edge = {(edge, False): policy for edge, policy in placed.allowed.items()}
-    whole = Whole(observed.peers.snapshot, tree)
+    whole = Whole(observed.peers.snapshot, above.tree)
+    given = decisions.of(Reason.GIVEN_OUT)
     made: list[tuple[Policy, ...]] = []
     for home, its in placed.drafts:
-        found = _policies(observed, its, whole, home, granularity)
+        found = _policies(observed, its, whole, home, granularity, given)
         made.append(tuple(sorted((policy for _, policy in found), key=lambda one: one.id)))
         by_edge |= {
             (edge, bool(draft.review)): Place(home.name, policy.id)
@@ -112,6 +111,7 @@ def _policies(
     whole: Whole,
     home: Workspace,
     granularity: Granularity,
+    given: Mask,
 ) -> list[tuple[Draft, Policy]]:
     """The policies that a workspace gets, each with what it is made of; core services first."""
     ordinary = [one for one in drafts if not one.name]
@@ -119,14 +119,22 @@ def _policies(
     drafts = [*(one for one in drafts if one.name), *compressed]
     ids = _ids(drafts, {policy.id for policy in home.policies})
     return [
-        (one, policy_of(observed, one, said, granularity.ports))
+        (one, policy_of(observed, one, said, granularity.ports, given))
         for one, said in zip(drafts, ids, strict=True)
     ]
 
 
-def policy_of(observed: Observed, draft: Draft, said: PolicyId, level: int) -> Policy:
-    """The policy that a draft becomes; `level` is how far its ports are generalised."""
-    ports = ranges(draft.ports, level) if draft.protocol in WITH_PORTS else ()
+def policy_of(
+    observed: Observed, draft: Draft, said: PolicyId, level: int, given: Mask | None = None
+) -> Policy:
+    """The policy that a draft becomes; `level` is how far its ports are generalised.
+
+    `given` are the edges to ports that a provider gives out, where that is known.
+    """
+    edges = np.array(sorted(draft.edges), dtype=np.int64)
+    free = edges[given[edges]] if given is not None else edges[:0]
+    given_out = draft.ports & {*observed.port[free].tolist()}
+    ports = ranges(draft.ports, level, given_out) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} different ports were seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))

@@ -18,15 +18,17 @@ class Reason(StrEnum):
     DECLARED = "declared: the consumer's own configuration names the provider"
     TWIN = "twin: the same application does so in another namespace"
     PUBLISHED = "published: from outside, through what the Service opens to the outside"
+    GIVEN_OUT = "given-out: one of many ports of a provider that the consumer is connected to"
     SPREAD = "spread: several of the consumer's workloads do so"
 
-    FEW = "few: fewer than three conversations, or all in one interval"
+    FEW = "few: one conversation, or all in one interval"
     ALONE = "alone: one of the consumer's workloads does what its like never do"
     FAN_OUT = "fan-out: this source alone began several such edges"
     LATE = "late: first seen in the last fifth of the time"
     FOREIGN = "foreign: these namespaces have no other such edge"
     BYPASS = "bypass: dialled past the Service that others use"
     STRANGER = "stranger: a node, or somebody of whom nothing else is known"
+    UNUSUAL = "unusual: it does not fit among the edges that are known"
     TOOL = "tool: done by a process that does nothing else here"
 
     SCAN = "scan: the source tried many ends and most did not answer"

@@ -6,15 +6,18 @@ are all one source's. So novelties, the rare edges that only one source has, are
 source's novelties weigh together decides over each of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.discovery.affinity import affinity
 from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Nodes, OwnNode
+from ringfence.discovery.roles import Role
 
 DAY_NS = 86_400 * 10**9
 RARE_A_DAY = 10
@@ -22,11 +25,13 @@ RARE_A_DAY = 10
 SUSPECT = 3.0
 """What novelties and failures of a source weigh before each of them is suspicious."""
 OUTRIGHT = 6.0
-"""From this weight on, and with failures, a source is taken for an intruder."""
-_BEYOND_DOUBT = 10.0
-"""From this weight on it is one without failures too."""
-ODD = 2.5
+"""From this weight on a source of more than one novelty is taken for an intruder."""
+ODD = 2.0
 """What one novelty weighs that is suspicious alone."""
+STRAY = 2.5
+"""What a novelty weighs that is taken for a stray where it was seen once."""
+_LEAST = 0.01
+"""However well it fits, it is a novelty."""
 _FAILURE = 0.7
 _MOST_FAILURES = 5
 SCAN_TARGETS = 8
@@ -34,11 +39,10 @@ SCAN_TARGETS = 8
 _LATE = 0.8
 _TELLING = 1 / 12
 """In less than two hours, in days, nothing is known to be rare."""
-_STRANGER = 1.5
-"""What one node alone began weighs more, for nodes run agents and no applications; and so does
-what somebody did of whom nothing else is known."""
-_TOOL = 1.5
-"""What a process weighs that none of the consumer's usual edges are due to: a shell, say."""
+_MARKED = 1.5
+"""What true rare edges hardly ever have, and an intruder's often: a namespace that the consumer's
+has nothing to do with, a process that none of its usual edges are due to, a node or somebody who
+does nothing else."""
 _STEADY = 24
 """In so many intervals nobody goes on by hand, nor opens more in a short time of looking round."""
 Weights = NDArray[np.float64]
@@ -67,17 +71,22 @@ class Suspicion:
     """Whether the time is too short for anything to be rare in it."""
 
 
-def suspect(observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> Suspicion:
-    """Weigh edges and sources; only `plain` edges, not noise for another reason, are weighed."""
-    weighing = _Weighing(observed, facts, plain, referred)
+def suspect(observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[Mask]) -> Suspicion:
+    """Weigh edges and sources; only `plain` edges, not noise for another reason, are weighed.
+
+    `spoken_for` are the edges that each kind of declared or repeated fact speaks for.
+    """
+    weighing = _Weighing(observed, facts, plain, spoken_for)
     found = weighing.judge(np.zeros(weighing.count, dtype=np.bool_))
     # What scanners and intruders do supports nothing, neither each other's edges.
     return weighing.judge(found.suspects)
 
 
 class _Weighing:
-    def __init__(self, observed: Observed, facts: Facts, plain: Mask, referred: Mask) -> None:
-        self.observed, self.referred = observed, referred
+    def __init__(
+        self, observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[Mask]
+    ) -> None:
+        self.observed, self.spoken_for = observed, np.logical_or.reduce(spoken_for)
         seen, pairs = observed.seen, observed.by_source
         self.sources, self.source = np.unique(observed.pair_source, return_inverse=True)
         self.count = len(self.sources)
@@ -88,7 +97,7 @@ class _Weighing:
         self.brief = days <= _TELLING
         most = max(RARE_A_DAY * days, 5) if not self.brief else 2
         self.by_node = observed.peers.which(Nodes, OwnNode)[observed.consumer]
-        stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
+        stray = self.stray = self.by_node | observed.peers.which(Anybody)[observed.consumer]
         self.rare = plain & (seen.conversations <= most)
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
@@ -98,23 +107,26 @@ class _Weighing:
         )
         self.foreign = self._foreign(facts)
         self.bypass = self._bypass(facts)
-        self.stranger, self.tool = self._stranger(), self._tool()
+        self.stranger, self.tool = self._stranger(facts), self._tool()
         self.share = self._share()
+        self.lacking = sum(self._lacking(one, facts.namespaces()) for one in spoken_for)
         self.failed, self.tried = self._failures()
 
     def judge(self, suspects: Mask) -> Suspicion:
         trusted = self.good & ~suspects[self.source]
         supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
-        alone = self.rare & ((supporters <= 1) | self.by_node)
-        weight = self._weight(alone)
+        few = np.where(self._of(~trusted & self.good, suspects) & ~self.stray, 0, 1)
+        alone = self.rare & ((supporters <= few) | self.by_node)
+        weight = self._weight(
+            alone, affinity(self.observed, (supporters > 0) & ~alone & self.plain)
+        )
         novel = self.good & (weight > 0)[self.edge]
         total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
-        outright = (total >= OUTRIGHT) & (self.failed > 0) | (total >= _BEYOND_DOUBT)
-        intruder = outright & (novelties > 2)  # noqa: PLR2004
+        intruder = (total >= OUTRIGHT) & (novelties > 1)
         of_suspect = self._of(novel, total >= SUSPECT)
         odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
@@ -132,7 +144,7 @@ class _Weighing:
             suspicious=odd | (of_suspect & (weight > 0)),
             intruder=(weight > 0) & self._of(novel, intruder & (not self.brief)),
             scan=self._of((self.rare | self.burst)[self.edge] | ~self.good, scanner)
-            & (supporters <= 1),
+            & (supporters <= few),
             suspects=scanner | intruder,
             brief=self.brief,
         )
@@ -142,18 +154,34 @@ class _Weighing:
         chosen = self.edge[pairs & sources[self.source]]
         return np.bincount(chosen, minlength=len(self.observed)) > 0
 
-    def _weight(self, alone: Mask) -> Weights:
+    def _weight(self, alone: Mask, fit: Weights) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
-        weight = 1.0 + self._surprise() + 1.0 * self.foreign + 1.0 * self.bypass + 0.5 * self.late
-        weight += _STRANGER * (self.by_node | self.stranger) + _TOOL * self.tool
-        return np.where(alone & ~self.referred, weight, 0.0)
+        weight = 1.0 + self._surprise() + 1.0 * self.bypass + 0.5 * self.late
+        for marked in (self.foreign, self.tool, self.by_node | self.stranger):
+            weight += _MARKED * marked
+        weight = np.maximum(weight + self.lacking - fit, _LEAST)
+        return np.where(alone & ~self.spoken_for, weight, 0.0)
 
-    def _stranger(self) -> Mask:
-        """Whether the consumer has no strong edge at all, in either direction."""
+    def _lacking(self, spoken_for: Mask, places: Numbers) -> Weights:
+        """How rare strong edges are that this does not speak for, among the consumer's neighbours.
+
+        Hosts outside are seldom spoken for.
+        """
+        place = places[self.observed.consumer]
+        inside = (place >= 0) & self.observed.peers.which(Role)[self.observed.provider]
+        among, silent = (
+            np.bincount(place[inside], chosen[inside], minlength=int(places.max(initial=0)) + 1)
+            for chosen in (self.strong, self.strong & ~spoken_for)
+        )
+        against = -np.log10((silent + 1) / (among + 1))
+        return np.where(inside, against[place], 0.0)
+
+    def _stranger(self, facts: Facts) -> Mask:
+        """Whether somebody by hand started the consumer, and it has no strong edge, either way."""
         seen, count = self.observed, len(self.observed.peers)
         known = np.zeros(count, dtype=np.bool_)
         known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
-        return np.asarray(~known[seen.consumer])
+        return np.asarray(~known[seen.consumer] & facts.by_hand()[seen.consumer])
 
     def _tool(self) -> Mask:
         """Whether only processes did it that no strong edge of the consumer is due to."""

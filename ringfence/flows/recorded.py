@@ -312,12 +312,11 @@ def _holders(
     first_ns: NDArray[np.int64],
     last_ns: NDArray[np.int64],
 ) -> NDArray[np.uint64]:
-    """Who held the addresses; of several in a row's time the one in the midst of it."""
+    """Who held the addresses; of several in a row's time one in its midst, or else at an end."""
     held = timeline.resolve(addresses, first_ns, last_ns)
-    rows = np.flatnonzero(held == 0)
-    if len(rows):
-        midst = first_ns[rows] + (last_ns[rows] - first_ns[rows]) // 2
-        held[rows] = timeline.resolve(addresses[rows], midst, midst)
+    for at in (first_ns + (last_ns - first_ns) // 2, last_ns, first_ns):
+        rows = np.flatnonzero(held == 0)
+        held[rows] = timeline.resolve(addresses[rows], at[rows], at[rows])
     return held
 
 

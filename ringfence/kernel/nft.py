@@ -316,11 +316,19 @@ def fingerprint(table: Listing, *, elements: bool = True) -> bytes:
             if not elements or (kind == "set" and "timeout" in body.get("flags", ())):
                 fixed.pop("elem", None)
             elif "elem" in fixed:
-                fixed["elem"] = sorted(map(msgspec.json.encode, fixed["elem"]))
+                fixed["elem"] = sorted(map(_uncounted, fixed["elem"]))
             if kind == "rule":
                 fixed["expr"] = ["counter" if "counter" in part else part for part in body["expr"]]
             kept.append({kind: fixed})
     return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).digest()
+
+
+def _uncounted(element: Any) -> bytes:
+    """An element of a set as bytes, without what it has counted."""
+    match element:
+        case {"elem": {"counter": _} as held}:
+            return msgspec.json.encode({"elem": {**held, "counter": None}})
+    return msgspec.json.encode(element)
 
 
 def read_drops(objects: Listing, sets: Collection[str]) -> Drops:

@@ -11,7 +11,13 @@ import msgspec
 from kubernetes_asyncio import client as kubernetes
 from kubernetes_asyncio import config as kubeconfig
 
-from ringfence.kube.errors import AbsentError, ExpiredError, KubeconfigError, KubeError
+from ringfence.kube.errors import (
+    AbsentError,
+    ExpiredError,
+    ForbiddenKindError,
+    KubeconfigError,
+    KubeError,
+)
 
 CONNECT_TIMEOUT_S = 10.0
 """To open a connection; what a request may then take is the caller's."""
@@ -164,7 +170,7 @@ class KubeClient:
                     " the token or client certificate is wrong or expired"
                 )
             case 403:
-                raise KubeError(
+                raise ForbiddenKindError(
                     f"not allowed to {verb} {group}{resource.name} in all namespaces (403): the"
                     f" ClusterRole needs the verb {verb!r} on {resource.name!r} in apiGroup"
                     f" {resource.group!r}"

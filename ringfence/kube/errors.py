@@ -17,3 +17,7 @@ class ExpiredError(KubeError):
 
 class AbsentError(KubeError):
     """The API has no such resource (404 Not Found): its definition may come."""
+
+
+class ForbiddenKindError(KubeError):
+    """We may not read the resource (403 Forbidden): somebody may grant it."""

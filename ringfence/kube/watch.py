@@ -16,7 +16,7 @@ import msgspec
 
 from ringfence.kube import schema
 from ringfence.kube.client import KubeClient, Resource, status_error
-from ringfence.kube.errors import AbsentError, ExpiredError, KubeError
+from ringfence.kube.errors import AbsentError, ExpiredError, ForbiddenKindError, KubeError
 from ringfence.model.backoff import Backoff
 
 PAGE = 500
@@ -33,13 +33,15 @@ ObjectT = TypeVar("ObjectT", bound=schema.Object)
 class Kind(Generic[ObjectT]):
     """A resource and the type that its objects decode to; `name` is what manifests call it.
 
-    `others` are other versions of the resource, for an API that does not have this one.
+    `others` are other versions of the resource, for an API that does not have this one. Without a
+    `hint` an inventory is whole all the same: it tells only discovery more.
     """
 
     resource: Resource
     type: type[ObjectT]
     name: str = ""
     others: tuple[Resource, ...] = ()
+    hint: bool = False
 
 
 PODS = Kind(Resource("", "pods", "/api/v1/pods"), schema.Pod)
@@ -72,9 +74,12 @@ def _tiered(name: str, kind: str, *versions: str) -> Kind[schema.Policy]:
 
 
 INGRESSES = Kind(
-    Resource("networking.k8s.io", "ingresses", "/apis/networking.k8s.io/v1/ingresses"),
+    Resource(
+        "networking.k8s.io", "ingresses", "/apis/networking.k8s.io/v1/ingresses", optional=True
+    ),
     schema.HttpIngress,
     "Ingress",
+    hint=True,
 )
 _GATEWAY = "gateway.networking.k8s.io"
 HTTP_ROUTES = Kind(
@@ -82,6 +87,7 @@ HTTP_ROUTES = Kind(
     schema.HttpRoute,
     "HTTPRoute",
     (Resource(_GATEWAY, "httproutes", f"/apis/{_GATEWAY}/v1beta1/httproutes", optional=True),),
+    hint=True,
 )
 """Of the Gateway API, which comes with definitions of its own."""
 POLICIES = (
@@ -146,27 +152,25 @@ async def follow(
 
     `report` hears of each failure, and None once it works again. Failures are tried again after
     a pause; missing rights too, since somebody may grant them. That an optional resource is not
-    there is no failure: there are no objects, until it comes.
+    there is no failure: there are no objects, until it comes. Of a hint that we never might read
+    there are none either, but that is reported.
     """
     version: str | None = None
+    listed = False
     resource = kind.resource
     while True:
         try:
             if version is None:
                 resource, objects, version = await _list_any(client, kind)
                 yield Listed(objects)
+                listed = True
             reply = await client.get(resource, _watch_query(version), _WATCH_S + 20)
             report(None)
             async for line in _lines(client, reply):
                 backoff.reset()
-                if line.type == "ERROR":
-                    raise status_error(resource, bytes(line.object))
-                if line.type == "BOOKMARK":
-                    version = msgspec.json.decode(line.object, type=_Bookmark).metadata.version
-                    continue
-                seen = msgspec.json.decode(line.object, type=kind.type)
-                version = seen.metadata.resource_version
-                yield Removed(seen) if line.type == "DELETED" else Put(seen)
+                version, event = _read(line, resource, kind.type)
+                if event is not None:
+                    yield event
         except (ExpiredError, AbsentError) as error:
             if version is None and isinstance(error, AbsentError):
                 report(None)
@@ -177,6 +181,9 @@ async def follow(
             version = None
         except KubeError as error:
             report(error)
+            if kind.hint and not listed and isinstance(error, ForbiddenKindError):
+                listed = True
+                yield Listed(())
         except msgspec.DecodeError as error:
             report(KubeError(f"cannot read {kind.resource.name} as the API sent them: {error}"))
         await asyncio.sleep(backoff.delay())
@@ -208,6 +215,19 @@ async def _list(
         if not page.metadata.continue_:
             return tuple(objects), page.metadata.version
         query["continue"] = page.metadata.continue_
+
+
+def _read(
+    line: _Line, resource: Resource, type_: type[ObjectT]
+) -> tuple[str, Event[ObjectT] | None]:
+    """The version that a line of a watch moves on to, and what happened; a bookmark tells none."""
+    if line.type == "ERROR":
+        raise status_error(resource, bytes(line.object))
+    if line.type == "BOOKMARK":
+        return msgspec.json.decode(line.object, type=_Bookmark).metadata.version, None
+    seen = msgspec.json.decode(line.object, type=type_)
+    event = Removed(seen) if line.type == "DELETED" else Put(seen)
+    return seen.metadata.resource_version, event
 
 
 def _watch_query(version: str) -> dict[str, str]:

@@ -374,6 +374,36 @@ async def test_an_identity_is_kept_in_the_secret_that_the_manifest_grants(api: A
             await other.keep(identity)
 
 
+async def test_an_older_role_leaves_out_hints_and_nothing_else(api: Api, tmp_path: Path) -> None:
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    paths = {"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings"}
+    for one in yaml.safe_load_all(MANIFEST.read_text()):
+        if one["kind"] not in paths:
+            continue
+        for rule in one.get("rules", ()):
+            hints = {"ingresses", "httproutes"}
+            rule["resources"] = [name for name in rule["resources"] if name not in hints] or [
+                "jobs"
+            ]
+        await asyncio.to_thread(api.call, "POST", f"{rbac}/{paths[one['kind']]}", one)
+    inlet = Inlet()
+    async with inlet.running() as identity:
+        await StateDirectory(tmp_path).keep(identity)
+        nowhere = tmp_path / "nowhere"
+        link = LinkConfig(
+            "https://localhost", nowhere, nowhere, tmp_path, ClientKind.CONNECTOR, "connector", LAB
+        )
+        connector = Connector(ConnectorConfig(LAB, link, api.kubeconfig("connector")))
+        running = asyncio.create_task(connector.run())
+        try:
+            assert "namespace/default" in await inlet.snapshot()
+            assert set(connector.problems) == {"ingresses", "httproutes"}
+            assert "needs the verb 'list' on 'ingresses'" in connector.problems["ingresses"]
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_refusals_name_what_is_missing(api: Api) -> None:
     cases = [
         (api.kubeconfig("nobody"), "needs the verb 'list' on 'endpointslices' in apiGroup"),

@@ -17,10 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ringfence.lab import install
+from ringfence.cli.progress import shown
+from ringfence.lab import cluster, images, install, machine, node
 from ringfence.lab.config import LabConfig
 from ringfence.lab.kubectl import apply
 from tests.e2e.cluster import Lab, ringfence, until
+from tests.e2e.image import another_release
 from tests.e2e.probe import SERVER, WITNESS, PodNetwork, Probe, network_of, pod
 from tests.e2e.set_clock import Clocks, set_clocks
 
@@ -202,13 +204,14 @@ def test_a_restarted_container_runtime_interrupts_nothing(bed: Bed) -> None:
     assert held.always
 
 
-def test_a_rolling_upgrade_of_the_agents_leaves_no_window(bed: Bed) -> None:
-    """Nor has a pod one that starts before the next agent is there."""
+def test_a_rolling_upgrade_of_the_agents_leaves_no_window(bed: Bed, tmp_path: Path) -> None:
+    """To another image; nor has a pod one that starts before the next agent is there."""
+    image = load_release("0.1.0+next", tmp_path / "next.tar")
     daemon = ("-n", "ringfence", "daemonset/agent")
     witness = ("python3", "-c", WITNESS, bed.server)
     late = [pod(f"late-{n}", "up", f"node{n % 2 + 1}", {"role": "foe"}, witness) for n in range(6)]
     with bed.probed() as (dialled, held):
-        bed.lab.kubectl("set", "env", *daemon, "RINGFENCE_INTERVAL=5")
+        bed.lab.kubectl("set", "image", *daemon, f"*={image}")
         for one in late:
             apply(CONFIG, [one])
             time.sleep(1)
@@ -220,6 +223,18 @@ def test_a_rolling_upgrade_of_the_agents_leaves_no_window(bed: Bed) -> None:
     told = [bed.lab.kubectl("logs", "-n", "up", name) for name in names]
     bed.lab.kubectl("delete", "pod", "-n", "up", *names)
     assert not any(told), told
+    assert {one["release"] for one in agents()} == {"0.1.0+next"}
+
+
+def load_release(release: str, file: Path) -> str:
+    """Load Ringfence's image into every node as of another release; the name it has."""
+    name = "localhost/ringfence/ringfence:next"
+    with shown() as progress:
+        another_release(images.ringfence_image(progress), file, name, release)
+    config, record = cluster.running(CONFIG)
+    for spec in config.node_specs:
+        node.load_image(machine.find(config, record, spec.name), file)
+    return name
 
 
 def test_a_booted_node_has_its_rules_again(bed: Bed) -> None:
@@ -279,6 +294,10 @@ def test_who_gets_an_address_at_once_gets_no_rights_with_it(
         bed.lab.kubectl("delete", "pod", "-n", "up", "before", "--wait=false")
         while record.exists():
             time.sleep(0.01)
+        freed = time.time()
+        apply(CONFIG, [after])
+        until("the address is given again", record.exists)
+        within = record.stat().st_mtime - freed
         start_pods(bed.lab, after)
         assert bed.address("after", namespace) == before.address
         time.sleep(5)
@@ -286,6 +305,7 @@ def test_who_gets_an_address_at_once_gets_no_rights_with_it(
     bed.lab.kubectl("delete", "pod", "-n", namespace, "after")
     bed.settled()
     assert set(lines) == told
+    assert within < 1
 
 
 def test_policies_that_flap_end_as_they_were_last(bed: Bed) -> None:

@@ -22,6 +22,7 @@ from ringfence.kernel.nft_watch import TableWatch
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP
+from ringfence.policy.backends.groups import FEW
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables import Nftables
 from ringfence.policy.backends.nftables_table import DROP_SET_SIZE
@@ -298,6 +299,36 @@ def test_a_full_drop_set_is_no_tampering(node: Node) -> None:
         for port in range(1000, 1000 + DROP_SET_SIZE + 50):
             udp.sendto(b"denied", (pod.address, port))
     assert not _changed(enforcer)
+
+
+def test_what_elements_count_is_no_tampering(node: Node) -> None:
+    friend, pod = node.pods
+    wide = (
+        Rule(f"default/shop/p1/{at}+widened", Action.ALLOW, TCP, ports(80 + at), FRIENDS)
+        for at in range(FEW + 1)
+    )
+    policy = policy_of(pod, Program((*wide, CATCH_ALL)), ANYTHING, friend)
+    with closing(Enforcer(Nftables(), listen=TableWatch)) as enforcer:
+        enforce(enforcer, policy, uid=pod)
+        with tcp_echo(pod, pod.address, 80):
+            tcp_exchange(friend, pod.address, 80, b"hello")
+        counted = [element for found in listed(pod) for element in _counted(found)]
+        assert sum(counted)
+        assert not _heard(enforcer)
+        assert not _changed(enforcer)
+        pod.nft(f"flush set inet ringfence {_name_of_counting(pod)}")
+        assert _changed(enforcer)
+
+
+def _counted(found: dict[str, Any]) -> list[int]:
+    held = found.get("set", {}).get("elem", ())
+    elements = (one["elem"] for one in held if isinstance(one, dict) and "elem" in one)
+    return [one["counter"]["packets"] for one in elements if "counter" in one]
+
+
+def _name_of_counting(pod: Pod) -> str:
+    (name,) = (found["set"]["name"] for found in listed(pod) if sum(_counted(found)))
+    return str(name)
 
 
 def test_an_interface_that_is_called_lo_is_not_the_loopback(node: Node) -> None:

@@ -7,22 +7,33 @@ import pytest
 
 from ringfence.agent.mechanisms import MECHANISMS, Kind
 from ringfence.agent.pods import Place
-from ringfence.control.api.rules import beside
+from ringfence.control.api.rules import admitted, beside
 from ringfence.kernel import nft
 from ringfence.kernel.netns import inode
 from ringfence.model.address import host_network, parse_address
-from ringfence.model.policy import OutsideEnd, ServiceEnd
+from ringfence.model.policy import Action, OutsideEnd, ServiceEnd
 from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.nftables_told import is_lookup, stands_for
 from ringfence.policy.compile import compile_policies
-from ringfence.policy.listed import listed
-from ringfence.policy.program import Program, ProgramId, SetId
+from ringfence.policy.listed import ListedRule, listed
+from ringfence.policy.program import Program, ProgramId, Rule, SetId
+from ringfence.policy.proof.prove import prove
 from ringfence.wire.generated.agent_pb2 import Inspected, Inspection, Met, Probe
 from tests.golden import shop
 from tests.kernel.netns import Node, Pod, node_with_pods
 from tests.kernel.test_nftables import load
-from tests.kernel.test_reject import ADMIT, ANSWERS, BACKEND, IN, MANY, SILENT, meets, policy_of
+from tests.kernel.test_reject import (
+    ADMIT,
+    ANSWERS,
+    BACKEND,
+    IN,
+    MANY,
+    SILENT,
+    enforce,
+    meets,
+    policy_of,
+)
 from tests.kernel.traffic import tcp_echo, tcp_exchange
 
 FRIENDS, THEN = SetId("friends"), ProgramId("then")
@@ -103,6 +114,45 @@ def test_of_a_lookup_the_element_is_named_with_what_it_denied(node: Node) -> Non
     assert element.set == server.ours("rf_input_4_1")
     assert element.element.startswith("0.0.0.0/0 . 6 . 85 : 0x")
     assert element.denied_packets == 3
+
+
+def test_what_a_lookup_admits_beyond_a_policy_is_counted_for_it(node: Node) -> None:
+    client, server = node.pods
+    wide = tuple(
+        replace(one, handle=f"default/shop/p1/{one.ports[0]}+widened", action=Action.ALLOW,
+                rejects=False)
+        for one in MANY
+    )  # fmt: skip
+    exact = replace(ADMIT, ports=(PortRange(70, 79),))
+    before = enforce(server, (*(replace(one, handle="x") for one in wide), exact, SILENT))
+    after = enforce(server, (*wide, exact, SILENT))
+    load(server, before)
+    nft.apply(server.path, BACKEND.transaction(after, before))
+    for port, family in ((85, 4), (85, 4), (85, 6), (86, 4), (75, 4)):
+        meets(client, (server.address, server.address6)[family == 6], port, TCP)
+    meets(client, server.address, 85, UDP)
+    found = look(server, probe(client.address, server.address, 85))
+    (met,) = found.met
+    (element,) = met.rules[0].elements
+    text = next(one.text for one in found.rules if one.handle == met.rules[0].handle)
+    assert is_lookup(text)
+    assert element.element.startswith("6 . 85 counter packets 2 bytes ")
+    assert element.element.endswith(f'comment "{wide[8].handle}"')
+
+    def counted(rule: Rule, hook: str = "input") -> list[int]:
+        return admitted(ListedRule(hook, 1, 1, rule, None, None, ()), found.rules)
+
+    packets = {one.ports[0].first: sum(counted(one)) for one in wide}
+    assert packets == dict.fromkeys(range(81, 91), 0) | {85: 4, 86: 1}
+    assert not counted(wide[8], "output")
+
+    fewer = enforce(server, (*wide[1:], exact, SILENT))
+    load(server, after)
+    commands = BACKEND.transaction(fewer, after)
+    assert {line.split()[0] for line in commands.splitlines()} == {"delete"}
+    nft.apply(server.path, commands)
+    policy, binding = policy_of(server, (*wide[1:], exact, SILENT), ())
+    assert not prove(policy, binding, nft.list_table(server.path) or ()).differing
 
 
 def test_each_program_that_allows_is_named(node: Node) -> None:

@@ -9,17 +9,17 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from selectors import BaseSelector
 
 import pytest
 
 from ringfence.agent.enforce import Enforcer
+from ringfence.agent.mechanisms import MECHANISMS, Kind, Mechanism
 from ringfence.agent.plan import Order
 from ringfence.agent.pods import Place
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.kernel import nft
 from ringfence.kernel.netns import inode
 from ringfence.model.address import format_address, parse_address, parse_network
 from ringfence.model.ids import NodeName, PolicyId, RevisionId, ScopeName, Version, WorkspaceName
@@ -43,7 +43,7 @@ from ringfence.model.scope import Scope, ScopeTree
 from ringfence.model.verdict import Decision, EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy import program
-from ringfence.policy.backends.nftables import Nftables
+from ringfence.policy.backends.groups import FEW
 from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.connection import Connection, tabulate
@@ -54,6 +54,7 @@ from ringfence.policy.kubernetes.policies import KubernetesPolicy
 from ringfence.policy.kubernetes.rules import OWN_NODE, KubernetesLayer
 from ringfence.policy.order import Enforced, PolicySet
 from ringfence.policy.program import Rule
+from ringfence.wire.generated.agent_pb2 import Inspection
 from tests.kernel.cluster import (
     CLUSTER,
     NODES,
@@ -119,18 +120,23 @@ class Running:
     cluster: Cluster
     snapshot: Snapshot
     ways: list[Way]
+    mechanism: Mechanism
     enforcers: tuple[Enforcer, Enforcer]
     revisions: Iterator[int]
     ports: Iterator[int]
     waiting: BaseSelector
 
-    def enforce(self, compiled: Compiled) -> None:
+    def enforce(self, compiled: Compiled) -> Compiled:
+        """Enforce it, and return as much of it as the mechanism can say."""
         revision = next(self.revisions)
         for at, enforcer in enumerate(self.enforcers):
             policy = compiled.policies[CLUSTER, NodeName(f"n{at + 1}")]
             order = Order(revision, program.decode(program.encode(policy)))
             outcome = enforcer.apply(order, list(self._places(at)))
             assert not outcome.problem
+        sayable = self.mechanism.backend().sayable
+        said = {key: sayable(policy) for key, policy in compiled.policies.items()}
+        return replace(compiled, policies=said)
 
     def _places(self, node: int) -> Iterator[Place]:
         path = self.cluster.nodes[node].path
@@ -140,37 +146,36 @@ class Running:
                 yield Place(f"pod{number}", pod.path, inode(pod.path))
 
     def counts(self, item: Item, handles: Set[str]) -> bool:
-        """Whether a rule of such a handle has counted; those in a lookup have no counters."""
-        listed = nft.list_table(self.cluster.at(item).path) or []
-        rules = [found["rule"] for found in listed if "rule" in found]
-        counters = [
-            part["counter"]
-            for rule in rules
-            if rule.get("comment") in handles
-            for part in rule["expr"]
-            if "counter" in part
-        ]
-        in_lookup = any(found["set"]["name"].count("_") > 2 for found in listed if "set" in found)
-        return in_lookup or any(counter["packets"] for counter in counters)
+        """Whether a rule of such a handle has counted, or an element of a lookup for it."""
+        path = self.cluster.at(item).path
+        found = self.mechanism.inspect(Place("", path, inode(path)), Inspection())
+        counted = [(rule.comment, rule.packets) for rule in found.rules]
+        counted += (one for rule in found.rules for one in rule.admitted.items())
+        return any(packets for handle, packets in counted if handle in handles)
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with cluster() as made, running_in(made) as it:
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    with cluster() as made, running_in(made, request.param) as it:
         yield it
 
 
 @contextlib.contextmanager
-def running_in(made: Cluster) -> Iterator[Running]:
+def running_in(made: Cluster, kind: Kind = Kind.NFTABLES) -> Iterator[Running]:
+    mechanism = MECHANISMS[kind]
     ends: dict[Namespace, Sequence[str]] = {made.outside: OUTSIDE}
     ends |= zip(made.nodes, NODES, strict=True)
     ends |= {pod: address(number) for number, pod in enumerate(made.pods, 1)}
     with serving(ends) as waiting:
+        first, second = (
+            Enforcer(mechanism.backend(), mechanism.door, mechanism.read) for _ in made.nodes
+        )
         yield Running(
             made,
             Snapshot((RevisionId(at), one) for at, one in enumerate(made.items, 1)),
             list(ways(made)),
-            (Enforcer(Nftables()), Enforcer(Nftables())),
+            mechanism,
+            (first, second),
             itertools.count(1),
             itertools.cycle(range(10000, 32000)),
             waiting,
@@ -237,7 +242,8 @@ def _to(
 
 
 def enforced(draw: Random) -> list[Enforced]:
-    """Up to three workspaces, each of a scope of its own."""
+    """Up to three workspaces, each of a scope of its own, at times of many rules."""
+    most = draw.choice([5, 5, 5 * FEW])
     return [
         (
             Workspace(
@@ -246,7 +252,7 @@ def enforced(draw: Random) -> list[Enforced]:
                 True,
                 CatchAll(draw.choice(SPOKEN), draw.choice(SPOKEN)),
                 (),
-                tuple(policy(number, draw) for number in range(draw.randint(1, 5))),
+                tuple(policy(number, draw) for number in range(draw.randint(1, most))),
             ),
             Version(at + 1),
         )
@@ -289,14 +295,15 @@ def of_kubernetes(draw: Random) -> list[KubernetesPolicy]:
     return [test_compile_kubernetes.policy(at, draw) for at in range(draw.randint(1, 4))]
 
 
-def seeds() -> Iterator[int]:
-    # The same sets every time, unless more are asked for.
-    yield from (
-        Random(TRIED).sample(range(2**32), PAIRS // EACH) if TRIED else range(PAIRS // EACH)
-    )
+def seeds() -> Iterator[tuple[Kind, int]]:
+    # The same sets every time, unless more are asked for; of iptables fewer.
+    every = PAIRS // EACH
+    for kind, count in zip(Kind, (every, *(-(-every // 4),) * 2), strict=True):
+        some = Random(TRIED).sample(range(2**32), count) if TRIED else range(count)
+        yield from ((kind, seed) for seed in some)
 
 
-@pytest.mark.parametrize("seed", list(seeds()))
+@pytest.mark.parametrize(("running", "seed"), list(seeds()), indirect=["running"], scope="module")
 def test_the_kernel_does_what_the_evaluator_says(running: Running, seed: int) -> None:
     draw = Random(seed)
     hold(running, draw, EACH, running.ways)
@@ -313,7 +320,7 @@ def hold(running: Running, draw: Random, count: int, among: Sequence[Way]) -> No
     tried = draw.sample(among, count)
     asked = [way.connection for way in tried]
     decisions = decide([policy_set, *layers], snapshot, asked)
-    running.enforce(compiled)
+    compiled = running.enforce(compiled)
 
     kept_out = Balancers(snapshot).keep_out(tabulate(snapshot, asked))
     expected = [

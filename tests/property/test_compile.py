@@ -81,7 +81,7 @@ def reported(compiled: Compiled, end: End) -> set[tuple[ItemKey, str]]:
     """
     item, role, asked = end
     policy = compiled.policies[item.cluster, home(item)]
-    judged = at_its_node(policy, item, role, asked)
+    judged = policy.parting() and at_its_node(policy, item, role, asked)
     return {
         (one.workload, format_handle(one.decision, widened=widened))
         for one in compiled.widenings

@@ -1,6 +1,7 @@
 """Alerts, and the sinks that hear of them."""
 
 import re
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -96,7 +97,8 @@ async def add_sink(request: SinkRequest, services: ServicesDep, author: AuthorDe
         raise InputError(f"{request.name!r}: write letters, digits, and - . _ between them")
     make_sink(request.url, request.secret)
     now_ns, actor = services.clock(), author.principal.actor
-    sink = HeldSink(request.name, request.url, request.secret, actor, now_ns)
+    sink = HeldSink(request.name, request.url, "", actor, now_ns)
+    sink = replace(sink, secret=services.alert_delivery.secrets.seal(request.secret, sink.place))
     async with services.database.write() as connection:
         await put_sink(connection, author.principal.tenant, sink)
         what = f"made alert sink {sink.name}: {sink.url}"
@@ -127,7 +129,7 @@ async def send_test(name: str, services: ServicesDep, author: AuthorDep) -> Test
     made = Notice(
         "test", "opened", "test", "nobody", "nobody", "TCP", "0", [], 0, now, now
     )  # fmt: skip
-    return TestResponse(problem=await try_sink(found[name], made))
+    return TestResponse(problem=await try_sink(found[name], services.alert_delivery.secrets, made))
 
 
 def _missing(name: str) -> NotFoundError:

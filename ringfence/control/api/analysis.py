@@ -1,7 +1,6 @@
 """What a policy version says to live traffic."""
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
 from typing import Annotated
 
@@ -146,9 +145,7 @@ async def _mark(
 
 def _logged(judged: Judged) -> list[LoggedResponse]:
     """By place in the order, the log-only policies that match a connection in view."""
-    in_view = judged.in_view.nonzero()[0].tolist()
-    found = Counter(decision for at in in_view for decision in judged.logged[at])
     return [
-        LoggedResponse(decision=decision_response(decision), connections=found[decision])
-        for decision in sorted(found, key=lambda one: one.place)
+        LoggedResponse(decision=decision_response(decision), connections=count)
+        for decision, count in judged.logged.counts(judged.in_view).items()
     ]

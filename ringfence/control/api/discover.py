@@ -9,20 +9,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.analysis import history_of
 from ringfence.control.api.flow_search import read_window
-from ringfence.control.approved import known_of, load_approved
+from ringfence.control.approved import known_of, load_above, load_approved
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.comparison import discover_beside
 from ringfence.control.discovered import answer, coverage_of, wanted_of
 from ringfence.control.errors import NotFoundError
 from ringfence.control.observed import observed
-from ringfence.control.policies import load_tree, load_workspace
+from ringfence.control.policies import load_tree
 from ringfence.control.services import ServicesDep
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind
 from ringfence.model.ids import ScopeName, TenantId
-from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
-from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(tags=["discovery"])
 
@@ -131,6 +129,7 @@ async def propose_policies(
         request.compress,
         request.exclude,
         request.approved,
+        own=request.own,
     )
     window, tenant = read_window(services, request.since, request.until or "0s"), principal.tenant
     async with services.database.read() as connection:
@@ -140,8 +139,7 @@ async def propose_policies(
             held = await load_approved(connection, tenant, name)
             how = replace(how, approved=held[0] if held else None)
             known = await known_of(connection, tenant, held, window["until"]) if held else {}
-        if not request.own:
-            how = replace(how, above=await _above(connection, tenant, tree, name))
+        how = replace(how, above=await load_above(connection, tenant, tree, name))
     seen = await observed(services.flow_store, tenant, window["since"], window["until"])
     history = history_of(services.inventory)
     found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)
@@ -174,16 +172,3 @@ async def _tree(connection: AsyncConnection, tenant: TenantId, scope: str) -> Sc
     if ScopeName(scope) not in tree:
         raise NotFoundError(f"there is no scope {scope!r}; see `ringfence scopes list`")
     return tree
-
-
-async def _above(
-    connection: AsyncConnection, tenant: TenantId, tree: ScopeTree, scope: ScopeName
-) -> tuple[Workspace, ...]:
-    """The primary workspaces of a scope's ancestors."""
-    ancestors = {one.name for one in tree.path(scope)[:-1]}
-    found = [
-        (await load_workspace(connection, tenant, head.name))[0]
-        for head in await heads(connection, tenant)
-        if head.primary and head.scope in ancestors and head.kubernetes_cluster is None
-    ]
-    return tuple(found)

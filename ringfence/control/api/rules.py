@@ -18,7 +18,7 @@ from ringfence.model.icmp import IcmpType, format_icmp_type
 from ringfence.model.policy import Action, Direction
 from ringfence.model.protocol import PortRange, format_protocol
 from ringfence.policy.backends.iptables_told import finder
-from ringfence.policy.backends.nftables_told import is_lookup, stands_for
+from ringfence.policy.backends.nftables_told import is_lookup, judges_at, stands_for
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.handle import tell_handle
 from ringfence.policy.hypothetical import find_workload
@@ -53,7 +53,8 @@ class RuleResponse(BaseModel):
 
     `program` counts from 1, one for each layer that governs the workload, and each must allow; 0
     are fail-safes. `hook` prerouting is what a node receives for Services. Null `packets` mean that
-    the kernel was not asked, or that no rule of its own stands for this one.
+    the kernel was not asked, or that no rule of its own stands for this one. Where lookups stand
+    for a rule that widens, they are those of all such rules of its policy.
     """
 
     direction: Direction
@@ -131,7 +132,10 @@ async def rules(
         workload=found.item.display,
         kubernetes_cluster=found.item.cluster,
         node=found.node,
-        rules=[_rule(rule, held) for rule, held in zip(found.rules, kernel, strict=True)],
+        rules=[
+            _rule(rule, held, admitted(rule, live.rules))
+            for rule, held in zip(found.rules, kernel, strict=True)
+        ],
         notes=[*notes, *found.widenings],
         lookups=[kernel_rule(one) for one in live.rules if is_lookup(one.text)],
         problem=live.problem or None,
@@ -158,8 +162,18 @@ def beside(
         ]
 
 
-def _rule(one: ListedRule, kernel: Sequence[KernelRule]) -> RuleResponse:
-    counted = [found.packets for found in kernel if found.counted]
+def admitted(one: ListedRule, kernel: Iterable[KernelRule]) -> list[int]:
+    """What the lookups at a rule's hook counted for its policy, where it admits more than that."""
+    handle = one.rule.handle
+    return [
+        found.admitted[handle]
+        for found in kernel
+        if handle in found.admitted and judges_at(one.hook, found.chain)
+    ]
+
+
+def _rule(one: ListedRule, kernel: Sequence[KernelRule], in_lookups: Sequence[int]) -> RuleResponse:
+    counted = [*(found.packets for found in kernel if found.counted), *in_lookups]
     return RuleResponse(
         direction=one.direction,
         hook=one.hook,

@@ -14,6 +14,7 @@ from typing import TypeVar
 from ringfence.model.address import Network
 from ringfence.model.policy import Action
 from ringfence.model.protocol import SCTP, TCP, UDP, PortRange
+from ringfence.policy.handle import is_widened
 from ringfence.policy.program import Rule, SetId
 
 FEW = 8
@@ -46,7 +47,7 @@ class Box:
     """Packets of one part of a lookup; what its shape does not look at is None.
 
     `first` and `last` are addresses as numbers of 128 bits. `handle` is that of the rule that
-    decides, empty in a lookup that allows.
+    decides, empty if it allows no more than its policy.
     """
 
     first: int | None
@@ -145,13 +146,14 @@ def _shape(rule: Rule) -> Shape | None:
 
 
 _Answer = tuple[Action, bool, str]
-"""Action, whether it rejects, and the handle of the rule, which of those that allow is none."""
+"""Action, whether it rejects, and the handle of the rule, which is told if it denies or widens."""
 _Part = tuple[int | None, PortRange | None, _Answer]
 """A protocol, some of its ports and what is told."""
 
 
 def _answer(rule: Rule) -> _Answer:
-    return rule.action, rule.rejects, "" if rule.action is Action.ALLOW else rule.handle
+    told = rule.action is Action.DENY or is_widened(rule.handle)
+    return rule.action, rule.rejects, rule.handle if told else ""
 
 
 def _lookups(shape: Shape, rules: Sequence[Rule], blocks: _Blocks) -> list[Lookup] | None:

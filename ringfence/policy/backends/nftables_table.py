@@ -78,6 +78,8 @@ _ENDS = {
 """How a denied packet ends, by the chain that it is sent to."""
 _SILENCED = f"meta mark {SILENCED_MARK:#x} {_MARKED} drop"
 """What is to vanish before this hook, and is given back by who listens to that."""
+_COUNTED = "_counted"
+"""How the name of a set ends whose elements count."""
 _SILENCED_AT = {"output", "postrouting"}
 """The hooks that a namespace's own packets meet."""
 
@@ -96,7 +98,7 @@ FAMILIES = (Family(4, "ip", "ipv4_addr"), Family(6, "ip6", "ipv6_addr"))
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A lookup with its boxes as text, each with the handle of the rule that denies it."""
+    """A lookup with its boxes as text, each with the handle of the rule that denies or widens."""
 
     shape: Shape
     action: Action
@@ -238,13 +240,22 @@ class Table:
     def _lookup(
         self, lookup: _Written, name: str, direction: Direction, family: Family, allows: str
     ) -> str:
-        """A rule that stands for many: a set of what is allowed, a map to marks of the denied."""
+        """A rule that stands for many: a set of what is allowed, a map to marks of the denied.
+
+        The set counts what each element allows if some allow more than their policies.
+        """
         peer = f"{family.header} {'saddr' if direction is Direction.INBOUND else 'daddr'}"
         key = " . ".join(_by_shape(lookup.shape, peer, ("meta l4proto", "th dport")))
         type_ = " . ".join(_by_shape(lookup.shape, family.type, ("inet_proto", "inet_service")))
         if lookup.action is Action.ALLOW:
-            declared = f"set {name} {{ type {type_}; flags interval; }}"
-            self._own[name] = declared, frozenset(text for text, _ in lookup.boxes)
+            counts = any(whose for _, whose in lookup.boxes)
+            name += _COUNTED if counts else ""
+            does = " counter;" if counts else ""
+            declared = f"set {name} {{ type {type_}; flags interval;{does} }}"
+            elements = (
+                f'{text} comment "{whose}"' if whose else text for text, whose in lookup.boxes
+            )
+            self._own[name] = declared, frozenset(elements)
             return f"{key} @{name} counter {allows}"
         declared = f"map {name} {{ type {type_} : mark; flags interval; }}"
         marked = (

@@ -17,7 +17,7 @@ _NUMBERS = re.compile(r"\b\d+(?:-\d+)?\b")
 
 def stands_for(rule: Rule, hook: str, chain: str, comment: str, text: str) -> bool:
     """Whether the rule that nft prints so, of either family, is this one of a program."""
-    if comment != rule.handle or not chain.startswith(_CHAINS[hook]):
+    if comment != rule.handle or not judges_at(hook, chain):
         return False
     if set(_SET.findall(text)) != {f"rf_{held}" for held in (rule.peers, rule.local) if held}:
         return False
@@ -28,6 +28,11 @@ def stands_for(rule: Rule, hook: str, chain: str, comment: str, text: str) -> bo
     if f"{dialled}@{ports_name(rule.protocol, rule.ports)}_" in said:
         return True
     return dialled in said and {*map(str, rule.ports)} <= {*_NUMBERS.findall(said)}
+
+
+def judges_at(hook: str, chain: str) -> bool:
+    """Whether a chain judges by a program at a hook."""
+    return chain.startswith(_CHAINS[hook])
 
 
 def is_lookup(text: str) -> bool:

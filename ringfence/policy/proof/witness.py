@@ -109,7 +109,15 @@ def _holding(
             )
             if any(all(one.holds(packet) for one in matches) for matches in tested):
                 mark = element.verdict if isinstance(element.verdict, int) else None
-                yield MetElement(name, _written(element.value), mark)
+                yield MetElement(name, _written(element.value) + _counted(held), mark)
+
+
+def _counted(held: Json) -> str:
+    """What nft adds to an element that tells whom it counts for."""
+    match held:
+        case {"elem": {"comment": whose, "counter": {"packets": packets, "bytes": size}}}:
+            return f' counter packets {packets} bytes {size} comment "{whose}"'
+    return ""
 
 
 def _written(value: Json) -> str:

@@ -7,7 +7,7 @@ What adds connections up reads this, so that a Service's two hops are not counte
 
 from ringfence.flows.told import TOLD
 from ringfence.store.flows.outside import all_types
-from ringfence.store.flows.queries import HOPS, HOUR_HOPS, SLOT_HOPS
+from ringfence.store.flows.queries import BETWEEN, HOPS, HOUR_HOPS, SLOT_HOPS, hourly
 
 
 # As `flows.connections.records` has it: the translated hops where there are any, of several to
@@ -55,6 +55,54 @@ _SUMS = (
     "refused",
     "dropped",
 )
+_EDGE = (
+    "node",
+    "protocol",
+    *(
+        f"{end}{part}"
+        for end in ("first_consumer", "provider", "dialled")
+        for part in ("", "_revision")
+    ),
+    "dialled_port",
+    "provider_port",
+    "provider_dns_name",
+    "consumer_process",
+    "provider_process",
+    "translated",
+)
+# As discovery has it: conversations of one kind are added up, so that none hides the others.
+_KINDS = (
+    "if(protocol = 6, answered > 0 OR reverse_packets > 0 AND refused = 0, reverse_packets > 0)",
+    "refused > 0 OR dropped > 0",
+    "first_ns < {late:Int64}",
+)
+
+
+def _by_edge(conversations: str) -> str:
+    return f"""
+SELECT {", ".join(_EDGE)}, {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
+    sum(greatest(opened, 1)) AS conversations,
+    groupUniqArray(intDiv(first_ns, {{interval:Int64}})) AS intervals,
+    min(first_ns) AS first_ns, max(last_ns) AS last_ns
+FROM ({conversations}) GROUP BY {", ".join([*_EDGE, *_KINDS])}
+"""
+
+
+SLOT_EDGES = _by_edge(SLOT_CONVERSATIONS)
+"""SLOT_CONVERSATIONS added up over the slots: as many rows as there are distinct edges.
+
+Apart are those that were answered, that were turned away, and that began before `late`, epoch ns:
+eight rows of an edge at most. `intervals` are the distinct ones of `interval` ns in which rows
+began, `conversations` how many were opened, one at least for each row.
+"""
+HOUR_EDGES = _by_edge(HOUR_CONVERSATIONS)
+"""As SLOT_EDGES, from the roll-ups."""
+
+TIME = f"SELECT min(first_ns) AS first_ns, max(last_ns) AS last_ns FROM flows WHERE {BETWEEN}"
+"""When the first was seen, and the last."""
+HOUR_TIME = hourly(TIME)
+"""As TIME, from the roll-ups."""
+
 _KEYS = {
     "consumer_revision": "first_consumer_revision",
     "consumer_address": "first_consumer",

@@ -30,10 +30,10 @@ CONSUMER_PORTS = 64
 _HOLDERS = ("consumer_holder", "provider_holder")
 _LEAST_HOLDERS = ", ".join(f"min({name}) AS {name}" for name in _HOLDERS)
 _PROCESSES = holder_parts("consumer", _HOLDERS[0]) | holder_parts("provider", _HOLDERS[1])
-# A row belongs to the range in which its window ended, so that ranges side by side share none.
-_BETWEEN = (
+BETWEEN = (
     "tenant = {tenant:String} AND window_end_ns > {since:Int64} AND window_end_ns <= {until:Int64}"
 )
+"""A row belongs to the range in which its window ended: ranges side by side share none."""
 _IN_HOURS = (
     "tenant = {tenant:String} AND toUnixTimestamp(hour) * 1000000000 < {until:Int64}"
     " AND (toUnixTimestamp(hour) + 3600) * 1000000000 > {since:Int64}"
@@ -124,7 +124,7 @@ SELECT hop, {_SAME}, node, interface, {_told(slot)}
     argMaxIf(({", ".join(TUNNEL_COLUMNS)}), forward_packets, tunnel_protocol != 0) AS tunnel,
     max(carries) AS carries, {_LEAST_HOLDERS},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM flows WHERE {_BETWEEN}
+FROM flows WHERE {BETWEEN}
 GROUP BY hop, node, interface, remote{_also(slot)}
 """
 
@@ -148,7 +148,7 @@ SELECT hop, any(connection) AS connection,
     (toUInt8(0), toIPv6('::'), toIPv6('::'), toUInt16(0)) AS tunnel, toUInt32(0) AS carries,
     {", ".join(f"CAST(NULL, 'Nullable(String)') AS {name}" for name in _HOLDERS)},
     min(first_ns) AS first_ns, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN} AND rule NOT IN ('{MID_STREAM}', '{NEW_POD}')
+FROM drops WHERE {BETWEEN} AND rule NOT IN ('{MID_STREAM}', '{NEW_POD}')
 GROUP BY hop{_also(slot)}
 """
 
@@ -235,7 +235,7 @@ def hourly(question: str) -> str:
     """A question over HOPS, put to the roll-ups: hours partly in its range count whole."""
     for table in ("flows", "drops"):
         question = question.replace(
-            f"FROM {table} WHERE {_BETWEEN}", f"FROM {table}_hourly WHERE {_IN_HOURS}"
+            f"FROM {table} WHERE {BETWEEN}", f"FROM {table}_hourly WHERE {_IN_HOURS}"
         )
     return question.replace(_REMOTE, _REMOTE_IN_HOURS)
 
@@ -248,7 +248,7 @@ _DENIED = f"""
 SELECT kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, consumer_item, provider_item, source, rule, reason,
     sum(packets) AS packets, sum(overflow) AS overflow, max(last_ns) AS last_ns
-FROM drops WHERE {_BETWEEN}
+FROM drops WHERE {BETWEEN}
 GROUP BY kubernetes_cluster, node, pod, direction, protocol, consumer, provider, provider_port,
     consumer_revision, provider_revision, consumer_item, provider_item, source, rule, reason
 """
@@ -310,9 +310,9 @@ ORDER BY place, first_ns, consumer, provider
 
 
 _TUPLES = f"""
-SELECT {_TUPLE} FROM flows WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+SELECT {_TUPLE} FROM flows WHERE {BETWEEN} AND connection IN {{connections:Array(UInt64)}}
 UNION DISTINCT
-SELECT {_TUPLE} FROM drops WHERE {_BETWEEN} AND connection IN {{connections:Array(UInt64)}}
+SELECT {_TUPLE} FROM drops WHERE {BETWEEN} AND connection IN {{connections:Array(UInt64)}}
 """
 
 # An observer away from the consumer's node does not know of translation: what it saw of the same
@@ -332,7 +332,7 @@ DROP_REPORTS = f"""
 SELECT {_TUPLE}, node, pod, direction, source, rule, reason, sum(packets) AS packets,
     any(connection) AS connection, min(first_ns) AS first_ns, max(last_ns) AS last_ns,
     max(consumer_revision) AS consumer_revision, max(provider_revision) AS provider_revision
-FROM drops WHERE {_BETWEEN} AND ({_TUPLE}) IN ({_TUPLES})
+FROM drops WHERE {BETWEEN} AND ({_TUPLE}) IN ({_TUPLES})
 GROUP BY {_TUPLE}, node, pod, direction, source, rule, reason
 LIMIT {{limit:UInt32}}
 """

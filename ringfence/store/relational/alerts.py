@@ -31,7 +31,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class HeldSink:
-    """A sink; `problem` is why its last attempt failed, empty if it did not."""
+    """A sink; `problem` is why its last attempt failed, empty if it did not.
+
+    `secret` is sealed (`control.secrets`), empty for none.
+    """
 
     name: str
     url: str
@@ -40,6 +43,11 @@ class HeldSink:
     changed_ns: int
     refused: int = 0
     problem: str = ""
+
+    @property
+    def place(self) -> str:
+        """What its secret is sealed for."""
+        return f"alert sink {self.name} {self.url}"
 
 
 async def load_alerts(

@@ -554,6 +554,26 @@ Global___Inspected: _TypeAlias = Inspected  # noqa: Y015
 class KernelRule(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AdmittedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CHAIN_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
@@ -561,6 +581,7 @@ class KernelRule(_message.Message):
     PACKETS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     COUNTED_FIELD_NUMBER: _builtins.int
+    ADMITTED_FIELD_NUMBER: _builtins.int
     chain: _builtins.str
     handle: _builtins.int
     """the kernel's number for it; of iptables, its place"""
@@ -572,6 +593,10 @@ class KernelRule(_message.Message):
     bytes: _builtins.int
     counted: _builtins.bool
     """whether it has a counter"""
+    @_builtins.property
+    def admitted(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """of a lookup, the packets of each widened policy, by its handle"""
+
     def __init__(
         self,
         *,
@@ -582,10 +607,11 @@ class KernelRule(_message.Message):
         packets: _builtins.int = ...,
         bytes: _builtins.int = ...,
         counted: _builtins.bool = ...,
+        admitted: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chain", b"chain", "comment", b"comment", "counted", b"counted", "handle", b"handle", "packets", b"packets", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "bytes", b"bytes", "chain", b"chain", "comment", b"comment", "counted", b"counted", "handle", b"handle", "packets", b"packets", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

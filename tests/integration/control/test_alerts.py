@@ -1,7 +1,9 @@
 """Alerts of what is enforced: one for a cause, and nobody misses one."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,39 @@ async def test_a_flood_of_alerts_is_few_messages_with_all_of_them(
     assert sorted(int(one["port"]) for one in every) == [*flood]
     await watched.report(passed=(6001,))
     assert [one["port"] for _, _, one in await sent(receiver, MOST_MESSAGES + 1)][-1] == "6001"
+
+
+async def test_the_database_has_secrets_sealed_for_their_own_sinks(
+    start: Callable[..., Awaitable[World]],
+    receiver: Receiver,  # noqa: F811
+) -> None:
+    world = await start()
+    body = {"name": "ops", "url": f"webhook+http://{receiver.url}/", "secret": SECRET}
+    await world.ok("POST", "/alert-sinks", json=body)
+    await world.ok("POST", "/alert-sinks", json=body | {"name": "plain"})
+    held = {row["name"]: row["secret"] for row in rows(world, "SELECT * FROM alert_sinks")}
+    assert all(SECRET not in secret and secret.startswith("sealed:") for secret in held.values())
+    assert held["ops"] != held["plain"]
+    assert (world.data_dir / "secrets.key").stat().st_mode & 0o777 == 0o600
+    moved = "UPDATE alert_sinks SET url = url || 'elsewhere' WHERE name = 'ops'"
+    rows(world, moved)
+    rows(world, f"UPDATE alert_sinks SET secret = '{SECRET}' WHERE name = 'plain'")
+    world = await start()
+    (told,) = [
+        row["secret"] for row in rows(world, "SELECT * FROM alert_sinks") if row["name"] == "plain"
+    ]
+    assert SECRET not in told
+    assert (await world.ok("POST", "/alert-sinks/plain/test"))["problem"] == ""
+    ((_, headers, _),) = receiver.got
+    assert headers["authorization"] == f"Bearer {SECRET}"
+    problem = (await world.ok("POST", "/alert-sinks/ops/test"))["problem"]
+    assert ("add the sink anew" in problem, len(receiver.got)) == (True, 1)
+
+
+def rows(world: World, statement: str) -> list[Row]:
+    with closing(sqlite3.connect(world.data_dir / "control.db")) as database, database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute(statement)]
 
 
 async def test_the_command_keeps_secrets(

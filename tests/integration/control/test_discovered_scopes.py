@@ -10,6 +10,7 @@ import yaml
 from tests.integration.control.conftest import World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import POD, apply, report
+from tests.integration.control.test_offline import offline
 from tests.integration.world import CARTS, CARTS2, CARTS_IP, DB, FRONT, ITEMS, Agent
 
 HEAD = "apiVersion: ringfence.io/v1alpha1\n"
@@ -104,6 +105,22 @@ async def test_the_ancestors_workspace_opens_both_ends(seen: World, tmp_path: Pa
     assert names == ["front"], "all of it is there"
     assert "front needs all" in said
     assert not any(word in said for word in ("added:", "unused:", "generalised:"))
+
+
+async def test_files_of_scopes_and_workspaces_give_the_same(seen: World, tmp_path: Path) -> None:
+    above = workspace("all", "ALLOW", METRICS)
+    await apply(seen, above)
+    inventory, flows = str(tmp_path / "inventory.yaml"), str(tmp_path / "flows.parquet")
+    scopes = tmp_path / "scopes.yaml"
+    scopes.write_text(SCOPES + above)
+    _, live, _ = await seen.run("discover", "front", "--since", "10m")
+    await seen.run("inventory", "export", "--since", "10m", "--file", inventory)
+    words = ("flows", "export", "--since", "10m", "-o", "parquet", "--file", flows)
+    assert await seen.run(*words) == (0, "", "")
+    files = ("--inventory", inventory, "--flows", flows, "--scopes", str(scopes))
+    code, out, _ = await offline("discover", *files, "--scope", "front")
+    assert (code, out) == (0, live)
+    assert [one["metadata"]["name"] for one in yaml.safe_load_all(out)] == ["all", "front"]
 
 
 async def test_without_it_the_other_scope_is_asked(seen: World, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from ringfence.flows.connections import conversations, records
-from ringfence.model.protocol import UDP
+from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import parse
 from ringfence.store.flows.conversations import (
     CONVERSATIONS,
     HOUR_CONVERSATIONS,
+    HOUR_EDGES,
     SLOT_CONVERSATIONS,
+    SLOT_EDGES,
     summed,
 )
 from ringfence.store.flows.filter import OF_HOP, Condition
@@ -99,14 +101,14 @@ async def test_the_store_tells_the_same_records(store: FlowStore, agents: Any) -
 
 
 @pytest.mark.parametrize(
-    ("question", "whole", "slot_ns"),
+    ("question", "whole", "edges", "slot_ns"),
     [
-        (SLOT_CONVERSATIONS, CONVERSATIONS, 300 * SECOND),
-        (HOUR_CONVERSATIONS, hourly(CONVERSATIONS), 3600 * SECOND),
+        (SLOT_CONVERSATIONS, CONVERSATIONS, SLOT_EDGES, 300 * SECOND),
+        (HOUR_CONVERSATIONS, hourly(CONVERSATIONS), HOUR_EDGES, 3600 * SECOND),
     ],
 )
 async def test_a_slot_is_told_as_if_it_were_all(
-    store: FlowStore, question: str, whole: str, slot_ns: int
+    store: FlowStore, question: str, whole: str, edges: str, slot_ns: int
 ) -> None:
     """Three windows, two of them in one slot of five minutes, the last hours later."""
     told = []
@@ -123,7 +125,9 @@ async def test_a_slot_is_told_as_if_it_were_all(
             told.append(replace(report, key=key))
     await keep(store, *told)
     window = WINDOW | {"since": START - SECOND, "until": START + 4 * 3600 * SECOND}
-    rows = (await store.query(question, window | {"every": slot_ns})).to_pylist()
+    asked = window | {"every": slot_ns}
+    rows = (await store.query(question, asked)).to_pylist()
+    await tells_the_same(store, edges, asked, rows)
     slots = {row.pop("slot") for row in rows}
     expected = []
     for slot in slots:
@@ -132,6 +136,38 @@ async def test_a_slot_is_told_as_if_it_were_all(
     assert len(slots) == 2
     assert sorted(map(repr, rows)) == sorted(map(repr, expected))
     assert len(conversations(await store.query(question, window | {"every": slot_ns}))) > 0
+
+
+async def tells_the_same(
+    store: FlowStore, edges: str, asked: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
+    """Edges add up the slots' rows: none is lost, and each interval is told once."""
+    late_ns = START + 3600 * SECOND
+    found = (await store.query(edges, asked | {"interval": SECOND, "late": late_ns})).to_pylist()
+    keys = ("first_consumer", "provider", "dialled", "dialled_port", "provider_port", "protocol")
+
+    def kind(row: dict[str, Any]) -> tuple[Any, ...]:
+        replied = row["reverse_packets"] > 0
+        good = row["answered"] > 0 or (replied and not row["refused"])
+        return (
+            *(row[key] for key in keys),
+            good if row["protocol"] == TCP else replied,
+            row["refused"] + row["dropped"] > 0,
+            row["first_ns"] < late_ns,
+        )
+
+    told: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        told.setdefault(kind(row), []).append(row)
+    assert sorted(map(kind, found)) == sorted(told)
+    for edge in found:
+        added = told[kind(edge)]
+        for name in ("opened", "answered", "refused", "dropped", "forward_bytes"):
+            assert edge[name] == sum(row[name] for row in added)
+        assert edge["conversations"] == sum(max(row["opened"], 1) for row in added)
+        assert sorted(edge["intervals"]) == sorted({row["first_ns"] // SECOND for row in added})
+        assert edge["first_ns"] == min(row["first_ns"] for row in added)
+        assert edge["last_ns"] == max(row["last_ns"] for row in added)
 
 
 async def sums(store: FlowStore, written: str, *keys: str, whole: Any = ()) -> list[dict[str, Any]]:

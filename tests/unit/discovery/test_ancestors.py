@@ -78,8 +78,8 @@ def seen(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 
 def found(seen: Seen, scope: ScopeName, *above: Workspace, **how: object) -> Discovery:
-    wanted = replace(Wanted(above=above), **how)  # type: ignore[arg-type]
-    return discover(*seen, TREE, scope, WorkspaceName(scope), wanted)
+    wanted = replace(Wanted(), **how)  # type: ignore[arg-type]
+    return discover(*seen, TREE, scope, WorkspaceName(scope), replace(wanted, above=above))
 
 
 def ids(workspace: Workspace) -> set[str]:
@@ -150,8 +150,13 @@ def test_only_what_is_new_is_added(seen: Seen) -> None:
 def test_without_an_ancestors_workspace_it_is_requested(seen: Seen) -> None:
     plain = found(seen, WEB)
     assert plain.proposal.ancestors == ()
-    assert found(seen, WEB, held(MIDDLE), above=()).workspace == plain.workspace
+    assert found(seen, WEB, held(MIDDLE), own=True).workspace == plain.workspace
     assert ids(plain.workspace) > {"dns", *ACROSS}
+    full = found(seen, WEB, held(MIDDLE)).proposal.ancestors
+    assert ids(found(seen, WEB, *full, own=True).workspace) == {
+        "outside-to-front",
+        "shop-load-to-front",
+    }, "the rest is allowed there"
     back = Workspace(WorkspaceName(BACK), BACK, True, CLOSED, (), ())
     asked = needed(seen[1].latest(), TREE, [plain.workspace, back]).requests
     assert {str(one.policy) for one in asked} == ACROSS

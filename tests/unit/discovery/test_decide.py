@@ -20,6 +20,7 @@ from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind, changes
 from ringfence.discovery.ends import LONGEST_NAME, joined_name
 from ringfence.discovery.granularity import Granularity
+from ringfence.discovery.ports import LEVELS
 from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
@@ -81,6 +82,23 @@ def test_compression_allows_the_same_in_fewer_policies(
     assert all((judge.allowed(one, whole.told) == first).all() for one in told)
     counts = [len(one.policies) for one in told]
     assert counts == sorted(counts, reverse=True)
+
+
+def test_ports_that_a_server_gives_out_are_a_range(tmp_path: Path) -> None:
+    told = simulate(shop(), 3, replace(style("plain"), passive=1.0))
+    ((edge, ports),) = told.world.given.items()
+    inventory, flows = write(told, tmp_path)
+    timeline = recorded_inventory(inventory).timeline
+    one = found((recorded_flows(flows, timeline), timeline))
+    assert one.decisions.of(Reason.GIVEN_OUT).sum() > LEVELS[2]
+    (policy,) = (
+        policy
+        for policy in one.workspace.policies
+        for port in policy.ports
+        if isinstance(port, PortRange) and port == PortRange(ports.start, ports.stop - 1)
+    )
+    assert not policy.review
+    assert edge.provider.rpartition("/")[2] in policy.id
 
 
 def test_excluded_workloads_are_proposed_nothing(seen: tuple[Records, Timeline]) -> None:

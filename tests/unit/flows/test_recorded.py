@@ -46,11 +46,11 @@ def timeline() -> Timeline:
     return read_inventory(INVENTORY, "inventory.yaml").timeline
 
 
-def read(table: pa.Table) -> Records:
+def read(table: pa.Table, lives: Timeline | None = None) -> Records:
     sink = io.BytesIO()
     pa.parquet.write_table(table, sink)
     sink.seek(0)
-    return read_flows(sink, "flows.parquet", timeline())
+    return read_flows(sink, "flows.parquet", lives or timeline())
 
 
 def rows(*differing: dict[str, Any]) -> pa.Table:
@@ -78,6 +78,14 @@ def test_ends_are_those_of_the_rows_own_time() -> None:
     assert seen.column("last_ns")[0] == NOON + 10**9 + 1
     assert seen.translated.all()
     assert seen.column("dialled")[0].tobytes() == parse_address("10.96.0.1")
+
+
+def test_where_nobody_held_an_address_in_the_midst_of_a_row_who_did_at_an_end_counts() -> None:
+    later = INVENTORY.replace("from: 2030-01-01T12:00", "from: 2030-01-01T12:50")
+    lives = read_inventory(later, "inventory.yaml").timeline
+    until = {"first": "2030-01-01T11:50:00Z", "last": "2030-01-01T13:00:00Z"}
+    seen = read(rows(until), lives)
+    assert names(seen, "provider", lives) == ["new"]
 
 
 TYPES = {
