@@ -8,23 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from ringfence.agent.mechanisms import Kind
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP, UDP, PortRange
 from ringfence.policy import program
 from ringfence.policy.program import Gate, NodeBinding, NodePolicy, PodBinding, Program, Rule
 from tests.kernel.netns import Node
-from tests.kernel.test_killed import Traffic, running, udp_echo
+from tests.kernel.test_killed import KILLS, Traffic, running, udp_echo
 from tests.kernel.traffic import tcp_echo
-from tests.kernel.world import CAPABILITIES, World
+from tests.kernel.world import World
 from tests.kernel.world import policy as one_pod
 
-LISTING = {
-    Kind.NFTABLES: ("nft", "list", "ruleset"),
-    Kind.IPTABLES_NFT: ("iptables-nft-save", "-t", "mangle"),
-    Kind.IPTABLES_LEGACY: ("iptables-legacy-save", "-t", "mangle"),
-}
 ALL, IN = program.ProgramId("all"), program.ProgramId("in")
 
 
@@ -64,17 +58,14 @@ def policy(node: Node, number: int) -> NodePolicy:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("kind", "kills"), [(Kind.NFTABLES, 100), (Kind.IPTABLES_NFT, 5), (Kind.IPTABLES_LEGACY, 5)]
-)
-def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World, kind: Kind, kills: int) -> None:
+@pytest.mark.timeout(600)
+def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World) -> None:
     client, server = world.node.pods
     revision, written, traffic = 1, 0, Traffic()
 
     def start() -> None:
         world.direct(revision, policy(world.node, number()))
-        world.start_agent("--backend", kind, capabilities=f"{CAPABILITIES},+net_raw")
+        world.start_agent()
 
     def number() -> int:
         return 1 + revision % 2
@@ -100,9 +91,9 @@ def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World, kind: Kind, kill
                 lambda: traffic.knock(client, server),
             )
         )
-        for _ in range(kills):
+        for _ in range(KILLS):
             world.stop("agent", signal.SIGKILL)
-            listed = server.run(*LISTING[kind])
+            listed = server.run("nft", "list", "ruleset")
             (stands,) = (one for one in (1, 2) if f"catch-all/test/p{one}" in listed)
             assert ("test/p2/" in listed) == (stands == 2), "not one's rules and the other's"
             written += stands == number()
@@ -111,6 +102,6 @@ def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World, kind: Kind, kill
             time.sleep(random.uniform(0, life))
         world.await_("the last revision in force", enforced, 90)
     assert (traffic.lost, traffic.passed) == ([], [])
-    assert 0 < written < kills, "kills came at several moments"
-    assert min(traffic.answered.values()) > kills
+    assert 0 < written < KILLS, "kills came at several moments"
+    assert min(traffic.answered.values()) > KILLS
     assert len(traffic.answered) == 4
