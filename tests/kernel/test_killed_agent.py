@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from ringfence.agent.mechanisms import Kind
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.policy import Action
 from ringfence.model.protocol import TCP, UDP, PortRange
@@ -16,17 +17,22 @@ from ringfence.policy.program import Gate, NodeBinding, NodePolicy, PodBinding, 
 from tests.kernel.netns import Node
 from tests.kernel.test_killed import KILLS, Traffic, running, udp_echo
 from tests.kernel.traffic import tcp_echo
-from tests.kernel.world import World
+from tests.kernel.world import CAPABILITIES, World
 from tests.kernel.world import policy as one_pod
 
+LISTING = {
+    Kind.NFTABLES: ("nft", "list", "ruleset"),
+    Kind.IPTABLES_NFT: ("iptables-nft-save", "-t", "mangle"),
+    Kind.IPTABLES_LEGACY: ("iptables-legacy-save", "-t", "mangle"),
+}
 ALL, IN = program.ProgramId("all"), program.ProgramId("in")
 
 
-def policy(node: Node, number: int) -> NodePolicy:
+def policy(kind: Kind, node: Node, number: int) -> NodePolicy:
     """The first or the second: both admit the client to ports 80 and 81, and nobody to 82.
 
-    The second has more rules. The server's node judges it too, before Services as well, and lets
-    no pod through whose rules are not in force.
+    The second has more rules. With nftables, which alone can, the server's node judges it too, and
+    lets no pod through whose rules are not in force.
     """
     client, server = node.pods
     base = one_pod(server, PortRange(80, 81))
@@ -41,6 +47,7 @@ def policy(node: Node, number: int) -> NodePolicy:
         for protocol in (TCP, UDP)
     )
     last = Rule(f"catch-all/test/p{number}", Action.DENY, None, (), None)
+    gate = Gate((parse_network("10.99.0.0/16"), parse_network("fd00:99::/32")), None, ())
     return replace(
         base,
         programs={
@@ -51,21 +58,24 @@ def policy(node: Node, number: int) -> NodePolicy:
         pods=(
             PodBinding("uid1", "test", "pod1", (parse_address(client.address),), (ALL,), (ALL,)),
             PodBinding("uid2", "test", "pod2", (parse_address(server.address),), (IN,), (ALL,),
-                       guarded=True),
+                       guarded=kind is Kind.NFTABLES),
         ),
         binding=NodeBinding((), ALL, ALL, None),
-        gate=Gate((parse_network("10.99.0.0/16"), parse_network("fd00:99::/32")), None, ()),
+        gate=gate if kind is Kind.NFTABLES else None,
     )  # fmt: skip
 
 
 @pytest.mark.timeout(600)
-def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World) -> None:
+@pytest.mark.parametrize(
+    ("kind", "kills"), [(Kind.NFTABLES, KILLS), (Kind.IPTABLES_NFT, 5), (Kind.IPTABLES_LEGACY, 5)]
+)
+def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World, kind: Kind, kills: int) -> None:
     client, server = world.node.pods
     revision, written, traffic = 1, 0, Traffic()
 
     def start() -> None:
-        world.direct(revision, policy(world.node, number()))
-        world.start_agent()
+        world.direct(revision, policy(kind, world.node, number()))
+        world.start_agent("--backend", kind, capabilities=f"{CAPABILITIES},+net_raw")
 
     def number() -> int:
         return 1 + revision % 2
@@ -91,9 +101,9 @@ def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World) -> None:
                 lambda: traffic.knock(client, server),
             )
         )
-        for _ in range(KILLS):
+        for _ in range(kills):
             world.stop("agent", signal.SIGKILL)
-            listed = server.run("nft", "list", "ruleset")
+            listed = server.run(*LISTING[kind])
             (stands,) = (one for one in (1, 2) if f"catch-all/test/p{one}" in listed)
             assert ("test/p2/" in listed) == (stands == 2), "not one's rules and the other's"
             written += stands == number()
@@ -102,6 +112,6 @@ def test_no_kill_of_an_agent_opens_or_locks_a_pod(world: World) -> None:
             time.sleep(random.uniform(0, life))
         world.await_("the last revision in force", enforced, 90)
     assert (traffic.lost, traffic.passed) == ([], [])
-    assert 0 < written < KILLS, "kills came at several moments"
-    assert min(traffic.answered.values()) > KILLS
+    assert 0 < written < kills, "kills came at several moments"
+    assert min(traffic.answered.values()) > kills
     assert len(traffic.answered) == 4
