@@ -21,13 +21,20 @@ def coverage(
 ) -> None:
     """Say how much of what a scope's workloads need was seen, and what may be missing.
 
+    Exit code 2 if nothing was seen.
+
     Example: ringfence coverage sock-shop --since 7d
     """
     told = connect().get("/coverage", scope=scope, since=since, until=until)
     if output is not Format.TABLE:
         emit_data(told, output)
-        return
-    say(f"{told['observed_a_day']} of {told['workloads']} workloads observed for a day or more")
-    say(f"{counted(told['edges'], 'edge')} seen, {told['allowed']} of them enough to be allowed")
-    for sentence in told["sentences"]:
-        say(sentence)
+    else:
+        of_core = counted(told["core"], "edge")
+        say(f"{told['observed_a_day']} of {told['workloads']} workloads observed for a day or more")
+        edges = counted(told["edges"], "edge")
+        say(f"{edges} seen, {told['allowed']} of them enough to be allowed")
+        say(f"{of_core} of core services seen")
+        for sentence in told["sentences"]:
+            say(sentence)
+    if not told["edges"] + told["core"]:
+        raise typer.Exit(2)

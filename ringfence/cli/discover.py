@@ -14,6 +14,7 @@ from ringfence.cli.documents import read_documents
 from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, emit, emit_data, emit_text, say, tell
 from ringfence.discovery.boundary import Boundary
+from ringfence.discovery.reasons import CORE
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
@@ -122,7 +123,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     With --inventory and --flows no server is asked: all that the flows' file tells of is taken,
     whatever --since. Without --scopes the scope is `all`, everything in the inventory.
 
-    Exit code 2 if no connection was observed that needs a policy: there is nothing to go by.
+    Exit code 2 if no connection was observed that needs a policy, not even of a core service: there
+    is nothing to go by.
 
     Examples: ringfence discover sock-shop --since 1h > sock-shop.yaml
 
@@ -157,7 +159,7 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     tell(f"{policies} from {counted(summary['edges'], 'edge')}")
     for noise in summary["noise"]:
         said = f"{noise['reason']} ({noise['count']}), such as {noise['example']}"
-        tell(f"not proposed: {said}")
+        tell(said if noise["reason"] in CORE else f"not proposed: {said}")
     for change in summary["changes"]:
         note = f" ({change['note']})" if change["note"] else ""
         tell(f"{change['change']}: {change['policy']}{note}")

@@ -66,7 +66,7 @@ def answer(
         "documents": format_documents(Documents(tuple(beside), proposed)),
         "summary": {
             "policies": len(found.workspace.policies) + found.proposal.added,
-            "edges": found.coverage.edges,
+            "edges": found.coverage.seen,
             "noise": [
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)
@@ -153,10 +153,11 @@ def coverage_of(found: Discovery) -> dict[str, Any]:
         "share": round(covered.share, 4),
         "span_seconds": covered.span_ns // 10**9,
         "edges": covered.edges,
+        "core": covered.core,
         "allowed": covered.decided,
         "unseen_edges": None if covered.unseen_edges is None else round(covered.unseen_edges, 4),
         "unseen_next_conversation": round(covered.unseen_next, 6),
-        "would_block": round(covered.would_block, 6),
+        "would_block": None if covered.would_block is None else round(covered.would_block, 6),
     }
 
 

@@ -16,6 +16,7 @@ from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Nodes, Peer
 from ringfence.discovery.roles import Role
+from ringfence.discovery.users import Users
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
@@ -81,13 +82,17 @@ class Ancestors:
         """Each draft in its workspace, in words that mean the same there."""
         placed: dict[WorkspaceName, tuple[Workspace, list[Draft]]] = {own.name: (own, [])}
         allowed: dict[int, Place] = {}
-        for one in drafts:
-            known = self._allowed_by(one)
+        together = list(drafts)
+        shared = (one.edges for one in together if self._is_shared(one))
+        users = Users(self._observed, np.array(sorted(set().union(*shared)), dtype=np.int64))
+        for one in together:
+            known = self._allowed_by(one, users)
             if known:
-                allowed |= dict.fromkeys(one.edges, known)
+                place, edges = known
+                allowed |= dict.fromkeys(edges, place)
                 continue
             home = self._home(one)
-            told, where = (self._told_in(one, home), home) if home else (one, own)
+            told, where = self._told_in(one, home or own, users), home or own
             placed.setdefault(where.name, (where, []))[1].append(told)
         return Placed(tuple(placed.values()), allowed)
 
@@ -105,26 +110,31 @@ class Ancestors:
             return None
         return next(one for one, held in self._above if draft.name or elsewhere <= held)
 
-    def _told_in(self, draft: Draft, home: Workspace) -> Draft:
-        consumer = draft.consumer
-        if draft.name and consumer.end == ScopeEnd(self.scope):
-            consumer = NamedEnd(home.scope, ScopeEnd(home.scope))
+    def _is_shared(self, draft: Draft) -> bool:
+        """Whether it is of a core service for everybody of the scope."""
+        return bool(draft.name) and draft.consumer.end == ScopeEnd(self.scope)
+
+    def _told_in(self, draft: Draft, home: Workspace, users: Users) -> Draft:
+        if self._is_shared(draft):
+            draft = users.of(draft, home.scope, members(self.tree, self._snapshot, home.scope))
+        if home.scope == self.scope:
+            return draft
         return replace(
             draft,
-            consumer=self._without_cluster(consumer),
+            consumer=self._without_cluster(draft.consumer),
             provider=self._without_cluster(draft.provider),
         )
 
-    def _allowed_by(self, draft: Draft) -> Place | None:
-        """A policy of an ancestor's workspace that allows the whole draft already, if any does.
+    def _allowed_by(self, draft: Draft, users: Users) -> tuple[Place, frozenset[int]] | None:
+        """A policy of an ancestor's workspace that allows the whole draft already, and what edges.
 
         Where several do so together, the first of them.
         """
         for home, _ in () if draft.review else self._above:
-            told = self._told_in(draft, home)
+            told = self._told_in(draft, home, users)
             held = [one for one in home.policies if self._covers(one, told, home)]
             if held and all(any(_has(one, port) for one in held) for port in told.ports or (0,)):
-                return Place(home.name, held[0].id)
+                return Place(home.name, held[0].id), told.edges
         return None
 
     def _elsewhere(self, draft: Draft) -> BitMap:

@@ -34,7 +34,7 @@ class PolicyChange:
 
 def changes(approved: Workspace, proposed: Workspace, now_ns: int) -> Iterator[PolicyChange]:
     """Policies of which the other workspace allows nothing with the same ends and protocol, or
-    fewer ports.
+    fewer ports. Where they have no port in common, nothing of the old one is generalised.
 
     Agreed upon is what an ALLOW policy that counts at `now_ns`, epoch ns, lets pass: what awaits
     review, has expired or denies is no such one. What still awaits review does not differ.
@@ -44,6 +44,8 @@ def changes(approved: Workspace, proposed: Workspace, now_ns: int) -> Iterator[P
     waiting = _by_meaning(approved, [one for one in approved.policies if one.review])
     for meaning, policies in after.items():
         held = before.get(meaning)
+        if held and not _meet(held, policies):
+            held = None
         for policy in policies:
             if policy.review and _cover(waiting.get(meaning, ()), policy):
                 continue
@@ -52,7 +54,7 @@ def changes(approved: Workspace, proposed: Workspace, now_ns: int) -> Iterator[P
             elif not _cover(held, policy):
                 yield PolicyChange(ChangeKind.GENERALISED, policy)
     for meaning, policies in before.items():
-        if meaning not in after:
+        if not _meet(policies, after.get(meaning, ())):
             for policy in policies:
                 yield PolicyChange(ChangeKind.UNUSED, policy)
 
@@ -145,6 +147,23 @@ def _by_meaning(workspace: Workspace, policies: Iterable[Policy]) -> dict[_Meani
         meaning = meant(one.consumer), meant(one.provider), one.protocol, frozenset(one.icmp)
         found.setdefault(meaning, []).append(one)
     return found
+
+
+def _meet(held: Sequence[Policy], others: Sequence[Policy]) -> bool:
+    """Whether any two of them have a port in common; what awaits review takes nobody's place."""
+    return any(
+        other.review
+        or not (one.ports and other.ports)
+        or any(_touch(a, b) for a in one.ports for b in other.ports)
+        for one in held
+        for other in others
+    )
+
+
+def _touch(one: Port, other: Port) -> bool:
+    if isinstance(one, PortRange) and isinstance(other, PortRange):
+        return one.first <= other.last and other.first <= one.last
+    return one == other
 
 
 def _cover(held: Sequence[Policy], other: Policy) -> bool:

@@ -20,6 +20,7 @@ from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
+from ringfence.discovery.roles import Role
 from ringfence.model.address import host_network
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import (
@@ -41,7 +42,7 @@ def core(observed: Observed, decisions: Decisions, ends: Ends, scope: ScopeName)
     """One draft or few for each core service that was seen, and for declared probes."""
     making = _Core(observed, decisions, ends, scope)
     if ends.only_nodes:
-        return []
+        return [*making.api_server(), *making.kubelets()]
     return [
         *making.dns(),
         *making.probes(),
@@ -106,8 +107,8 @@ class _Core:
 
     def api_server(self) -> Iterator[Draft]:
         """The workloads that talk to it."""
-        edges = self._edges(Reason.API_SERVER)
-        numbers = self._inside(self._observed.consumer[edges])
+        edges = self._of_workloads(self._edges(Reason.API_SERVER))
+        numbers = np.unique(self._observed.consumer[edges]).tolist()
         if numbers:
             provider = NamedEnd("api-server", ApiServerEnd())
             known = frozenset(edges.tolist())
@@ -118,9 +119,8 @@ class _Core:
         """The workloads that ask nodes for their figures; between nodes it is a fail-safe."""
         seen, peers = self._observed, self._observed.peers
         edges = self._edges(Reason.KUBELET)
-        edges = edges[~peers.which(Nodes, OwnNode)[seen.consumer[edges]]]
-        numbers = self._inside(seen.consumer[edges])
-        edges = edges[np.isin(seen.consumer[edges], numbers)]
+        edges = self._of_workloads(edges[~peers.which(Nodes, OwnNode)[seen.consumer[edges]]])
+        numbers = np.unique(seen.consumer[edges]).tolist()
         for number in np.unique(seen.provider[edges]).tolist():
             mine = edges[seen.provider[edges] == number]
             consumer, provider = self._roles(numbers), self._ends.of(peers[number])
@@ -150,6 +150,15 @@ class _Core:
     def _inside(self, peers: Numbers) -> list[int]:
         found = np.unique(peers).tolist()
         return [one for one in found if self._ends.inside(self._observed.peers[one])]
+
+    def _of_workloads(self, edges: Numbers) -> Numbers:
+        """Those of the scope's workloads, and of any that come to the scope's nodes."""
+        seen, peers = self._observed, self._observed.peers
+        inside = np.array([self._ends.inside(one) for one in peers], dtype=bool)
+        workloads = peers.which(Role, Nodes)
+        consumer, provider = seen.consumer[edges], seen.provider[edges]
+        asking = workloads[consumer] & (inside[consumer] | inside[provider])
+        return np.asarray(edges[asking])
 
     def _services(self) -> Iterable[ServiceFront]:
         snapshot = self._observed.peers.snapshot

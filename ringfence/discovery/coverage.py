@@ -9,7 +9,7 @@ from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS, Decisions
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.reasons import Outcome
+from ringfence.discovery.reasons import CORE, Outcome
 from ringfence.model.words import counted
 
 DAY_NS = 86_400 * 10**9
@@ -29,7 +29,8 @@ class Coverage:
     `unseen_edges` estimates the share of all edges that was not seen, None where the time or the
     number of intervals that records tell apart is too small for that; `unseen_next` that of the
     next conversation's being one on such an edge, `would_block` is the share of the conversations
-    of the last fifth that a discovery from what went before would have blocked.
+    of the last fifth that a discovery from what went before would have blocked, None where there
+    were none. `core` edges are those of core services, which stand in no other figure.
     """
 
     workloads: int
@@ -37,18 +38,27 @@ class Coverage:
     silent: int
     span_ns: int
     edges: int
+    core: int
     decided: int
     unseen_edges: float | None
     unseen_next: float
-    would_block: float
+    would_block: float | None
 
     @property
     def share(self) -> float:
         """The share of the workloads that were observed long enough."""
         return self.observed_a_day / self.workloads if self.workloads else 0.0
 
+    @property
+    def seen(self) -> int:
+        """How many edges were seen that a policy may be needed for."""
+        return self.edges + self.core
+
     def sentences(self) -> Iterator[str]:
         """What is not enough, in plain words."""
+        if not self.seen:
+            yield "nothing was seen in this time: there is nothing to decide by"
+            return
         short = self.workloads - self.observed_a_day
         if short:
             verb = "has" if self.workloads == 1 else "have"
@@ -65,10 +75,13 @@ class Coverage:
             )
         elif self.unseen_edges:
             yield f"about {self.unseen_edges:.1%} of all edges have not been seen yet"
-        yield (
-            f"by what came before, {self.would_block:.2%} of the last fifth's conversations would"
-            " have been blocked"
-        )
+        if self.would_block is None:
+            yield "the last fifth of the time has no conversation to try the rest on"
+        else:
+            yield (
+                f"by what came before, {self.would_block:.2%} of the last fifth's conversations"
+                " would have been blocked, those of core services left out"
+            )
 
 
 def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
@@ -89,6 +102,7 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
         silent=int((last[inside] == 0).sum()),
         span_ns=max(observed.until_ns - observed.since_ns, 0),
         edges=edges,
+        core=int((within & decisions.of(*CORE) & (seen.conversations > 0)).sum()),
         decided=int(allowed.sum()),
         unseen_edges=_unseen(seen.intervals[kept]),
         unseen_next=single / total if total else 1.0,  # Good and Turing's estimate
@@ -126,7 +140,7 @@ def _spans(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
     return np.where(last > 0, first, 0), last
 
 
-def _held_out(observed: Observed, allowed: Mask) -> float:
+def _held_out(observed: Observed, allowed: Mask) -> float | None:
     """The share of the last part's allowed conversations on edges that were not known before."""
     seen = observed.seen
     known = (observed.early.conversations >= ENOUGH_CONVERSATIONS) & (
@@ -134,4 +148,4 @@ def _held_out(observed: Observed, allowed: Mask) -> float:
     )
     late = np.maximum(seen.conversations - observed.early.conversations, 0)
     total = int(late[allowed].sum())
-    return int(late[allowed & ~known].sum()) / total if total else 0.0
+    return int(late[allowed & ~known].sum()) / total if total else None

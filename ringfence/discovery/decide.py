@@ -17,6 +17,7 @@ from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode
 from ringfence.discovery.ports import given_out
 from ringfence.discovery.reasons import Outcome, Reason
+from ringfence.discovery.roles import Role
 from ringfence.discovery.sources import STRAY, Suspicion, suspect
 from ringfence.model.address import Address, format_address
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
@@ -158,12 +159,14 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
         of_node[seen.consumer] | np.isin(seen.consumer, facts.behind(RESOLVERS))
     )
     resolver = facts.serves(RESOLVERS) | upstream
-    yield Reason.DNS, resolver & tcp_or_udp & (seen.port == _DNS_PORT) & _worked(observed)
-    clock = (seen.protocol == UDP) & (seen.port == _NTP_PORT)
-    yield Reason.NTP, clock & _worked(observed)
-    own = peers.which(OwnNode)[seen.consumer]
     listening = facts.of_edges(facts.listening)
-    yield Reason.PROBE, own & (facts.of_edges(facts.probed) | _steady(observed))
+    probe = peers.which(OwnNode)[seen.consumer] & (facts.of_edges(facts.probed) | _steady(observed))
+    # Kubelets dial pods, nodes that ask for names the Service.
+    asked = ~(probe & seen.straight & (seen.protocol == TCP))
+    yield Reason.DNS, resolver & tcp_or_udp & (seen.port == _DNS_PORT) & _worked(observed) & asked
+    clock = (seen.protocol == UDP) & (seen.port == _NTP_PORT) & ~peers.which(Role)[seen.provider]
+    yield Reason.NTP, clock & _worked(observed)
+    yield Reason.PROBE, probe
     to_node = of_node[seen.provider]
     yield Reason.API_SERVER, facts.serves(API_SERVER) | (to_node & (seen.port == _API_PORT))
     yield Reason.KUBELET, to_node & np.isin(seen.port, _KUBELET_PORTS)

@@ -44,11 +44,11 @@ class Reason(StrEnum):
     EPHEMERAL = "ephemeral: a port that clients get, and nobody was seen to open"
     EXCLUDED = "excluded: by a filter of the one who asked"
 
-    DNS = "dns: a core service, allowed by a policy of its own"
-    PROBE = "probe: a health check from the workload's own node"
-    API_SERVER = "api-server: a core service, allowed by a policy of its own"
-    NTP = "ntp: a core service, allowed by a policy of its own"
-    KUBELET = "kubelet: a port of the node's own, allowed by a policy where a workload asks"
+    DNS = "dns: a core service, in a named policy"
+    PROBE = "probe: a health check from the workload's own node, in a named policy"
+    API_SERVER = "api-server: a core service, in a named policy"
+    NTP = "ntp: a core service, in a named policy"
+    KUBELET = "kubelet: a port of the node's own, in a named policy where a workload asks"
 
 
 CORE = (Reason.DNS, Reason.PROBE, Reason.API_SERVER, Reason.NTP, Reason.KUBELET)

@@ -80,7 +80,7 @@ class ChangeView(UseView):
 class Summary(BaseModel):
     """What the proposal comes from."""
 
-    edges: int = Field(description="Distinct edges between workloads that were seen.")
+    edges: int = Field(description="Distinct edges that were seen, core services' too.")
     policies: int
     noise: list[NoiseView]
     changes: list[ChangeView] = Field(description="Against the approved workspace.")
@@ -99,7 +99,7 @@ class CoverageResponse(BaseModel):
     """What was seen of a scope's workloads, and estimates of what was not; shares are from 0 to 1.
 
     `would_block`: of the conversations of the last fifth of the time, those that a discovery from
-    what came before would have blocked.
+    what came before would have blocked. Neither it nor `edges` has core services in it.
     """
 
     workloads: int = Field(description="Roles.")
@@ -108,12 +108,13 @@ class CoverageResponse(BaseModel):
     share: float = Field(description="Of the workloads, those observed for a day.")
     span_seconds: int
     edges: int
+    core: int = Field(description="Edges of core services.")
     allowed: int
     unseen_edges: float | None = Field(
         description="Null where the time is too short for an estimate."
     )
     unseen_next_conversation: float
-    would_block: float
+    would_block: float | None = Field(description="Null where the last fifth has nothing allowed.")
     sentences: list[str]
 
 

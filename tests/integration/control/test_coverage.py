@@ -47,7 +47,8 @@ async def test_a_scopes_coverage_is_told_by_api_and_command(world: World) -> Non
     lines = out.splitlines()
     assert lines[0] == f"0 of {told['workloads']} workloads observed for a day or more"
     assert lines[1] == "1 edge seen, 1 of them enough to be allowed"
-    assert lines[2:] == told["sentences"]
+    assert lines[2] == "0 edges of core services seen"
+    assert lines[3:] == told["sentences"]
 
 
 async def test_what_others_do_is_not_taken_for_a_silent_scopes_own(world: World) -> None:
@@ -60,7 +61,9 @@ async def test_what_others_do_is_not_taken_for_a_silent_scopes_own(world: World)
     told = await world.ok("GET", "/coverage", params={"scope": "silent"})
     assert (told["workloads"], told["silent"]) == (1, 1)
     counts = ("edges", "allowed", "unseen_edges", "unseen_next_conversation", "would_block")
-    assert [told[name] for name in counts] == [0, 0, None, 1, 0]
+    assert [told[name] for name in counts] == [0, 0, None, 1, None]
+    code, out, said = await world.run("coverage", "silent", "--since", "10m")
+    assert (code, "nothing was seen in this time" in out) == (2, True), said
     code, _, said = await world.run("discover", "silent", "--since", "10m")
     assert (code, "warning: no connection was observed" in said) == (2, True), said
     assert (await world.run("discover", "all", "--since", "10m"))[0] == 0

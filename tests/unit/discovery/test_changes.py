@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ringfence.control.comparison import Known, silence
-from ringfence.discovery.changes import changed, changes
+from ringfence.discovery.changes import ChangeKind, changed, changes
 from ringfence.model.ids import PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import (
     Action,
@@ -97,3 +97,10 @@ def test_nothing_is_unused_for_longer_than_anybody_looked(
     known: Known, last_ns: int | None, since_ns: int, said: str
 ) -> None:
     assert silence(known, last_ns, since_ns, NOW) == said
+
+
+def test_another_port_makes_no_policy_more_general() -> None:
+    old, new = policy("out", "carts", HTTP), policy("out", "carts", HTTPS)
+    told = [(one.kind, one.policy) for one in changes(workspace(old), workspace(new), NOW)]
+    assert told == [(ChangeKind.ADDED, new), (ChangeKind.UNUSED, old)]
+    assert accepted(workspace(old), workspace(new)).policies == (new,)

@@ -1,0 +1,135 @@
+"""Core services, where the scope holds who serves them and not all who ask."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bench.discovery.files import write
+from bench.discovery.simulate import simulate
+from bench.discovery.style import style
+from ringfence.cli.recorded import recorded_flows, recorded_inventory
+from ringfence.control.comparison import NOTHING
+from ringfence.control.discover import Discovery, Wanted, discover, noise
+from ringfence.control.discovered import answer, coverage_of
+from ringfence.discovery.peers import OwnNode
+from ringfence.discovery.reasons import CORE, Reason
+from ringfence.flows.connections import Records
+from ringfence.inventory.timeline import Timeline
+from ringfence.model.ids import ScopeName, WorkspaceName
+from ringfence.model.keys import parse_filter
+from ringfence.model.policy import (
+    Action,
+    CatchAll,
+    FilterEnd,
+    OwnNodeEnd,
+    Policy,
+    ScopeEnd,
+    Workspace,
+)
+from ringfence.model.query import Everything
+from ringfence.model.scope import Scope, ScopeTree
+from tests.unit.discovery.test_simulation import shop
+
+TOP, PROD, SYS, SHOP, NODES = map(ScopeName, ("top", "prod", "sys", "shop", "nodes"))
+TREE = ScopeTree(
+    [
+        Scope(TOP, None, Everything()),
+        Scope(PROD, TOP, parse_filter('kubernetes.namespace in ("kube-system", "web")')),
+        Scope(SYS, PROD, parse_filter('kubernetes.namespace = "kube-system"')),
+        Scope(SHOP, TOP, parse_filter('kubernetes.namespace = "shop"')),
+        Scope(NODES, TOP, parse_filter('kind = "node"')),
+    ]
+)
+CLUSTER = FilterEnd(parse_filter('kubernetes.cluster = "sim"'))
+Seen = tuple[Records, Timeline]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    told = simulate(shop(), 3, style("plain"))
+    inventory, flows = write(told, tmp_path_factory.mktemp("files"))
+    timeline = recorded_inventory(inventory).timeline
+    return recorded_flows(flows, timeline), timeline
+
+
+def found(seen: Seen, scope: ScopeName, *above: ScopeName) -> Discovery:
+    opened = CatchAll(Action.ALLOW, Action.ALLOW)
+    held = [Workspace(WorkspaceName(f"the-{one}"), one, True, opened, (), ()) for one in above]
+    return discover(*seen, TREE, scope, WorkspaceName(scope), Wanted(above=held))
+
+
+def named(workspace: Workspace) -> dict[str, Policy]:
+    return {str(one.id): one for one in workspace.policies}
+
+
+def test_whoever_holds_the_resolver_lets_all_ask_who_did(seen: Seen) -> None:
+    told = named(found(seen, SYS).workspace)
+    assert told["dns"].consumer == told["dns-tcp"].consumer == CLUSTER
+    assert named(found(seen, SHOP).workspace)["dns"].consumer == ScopeEnd(SHOP)
+    assert named(found(seen, TOP).workspace)["dns"].consumer == ScopeEnd(TOP)
+
+
+def test_so_does_a_scope_above_that_holds_it(seen: Seen) -> None:
+    (prod,) = found(seen, SYS, PROD).proposal.ancestors
+    assert named(prod)["dns"].consumer == CLUSTER
+    (top,) = found(seen, SYS, TOP).proposal.ancestors
+    assert named(top)["dns"].consumer == ScopeEnd(TOP)
+
+
+def test_nodes_let_those_ask_the_api_server_who_did(seen: Seen) -> None:
+    told = found(seen, NODES)
+    assert {"api-server", "kubelets"} <= set(named(told.workspace))
+
+
+def test_a_kubelets_probe_of_a_resolver_is_none_of_dns(seen: Seen) -> None:
+    records, timeline = seen
+    told = found((on_port(records, timeline, 53), timeline), SYS)
+    observed, decisions = told.observed, told.decisions
+    probes = observed.peers.which(OwnNode)[observed.consumer] & (observed.port == 53)
+    assert probes.sum() == 1
+    assert decisions.of(Reason.PROBE)[probes].all()
+    assert (decisions.of(Reason.DNS) & (observed.port == 53) & ~probes).any()
+    (probe,) = (
+        one
+        for said, one in named(told.workspace).items()
+        if said.startswith("probes") and any(53 in port for port in one.ports)
+    )
+    assert probe.consumer == OwnNodeEnd()
+    assert probe.evidence is not None
+    assert probe.evidence.conversations >= observed.seen.conversations[probes].sum() > 0
+
+
+def on_port(records: Records, timeline: Timeline, port: int) -> Records:
+    """The same, with the resolver's probes on another port."""
+    items = timeline.latest().items
+    pods = {one.addresses[0] for one in items if "coredns" in one.name and one.addresses}
+    table = records.table
+    to_pods = np.array([one in pods for one in table["provider"].to_pylist()])
+    probes = to_pods & ~records.translated & (records.column("answered") > 0)
+    for name in ("provider_port", "dialled_port"):
+        ports = np.where(probes, port, records.column(name)).astype(np.uint16)
+        table = table.set_column(table.column_names.index(name), name, pa.array(ports))
+    return replace(records, table=table)
+
+
+def test_evidence_of_dns_is_of_those_whom_it_is_for(seen: Seen) -> None:
+    whole, part = (named(found(seen, one).workspace)["dns"].evidence for one in (TOP, SHOP))
+    assert whole is not None
+    assert part is not None
+    assert 0 < part.conversations < whole.conversations
+
+
+def test_where_core_services_alone_were_seen_something_was(seen: Seen) -> None:
+    records, timeline = seen
+    asked = records.take(np.flatnonzero(records.column("provider_port") == 53))
+    told = found((asked, timeline), SYS)
+    covered = coverage_of(told)
+    assert (covered["edges"], covered["would_block"]) == (0, None)
+    assert covered["core"] == answer(told, (), NOTHING, every_edge=False)["summary"]["edges"] > 0
+    assert {reason for reason, _, _ in noise(told)} <= {*CORE}
+    nothing = found((records.take(np.zeros(0, dtype=np.int64)), timeline), SYS).coverage
+    assert (nothing.seen, nothing.would_block) == (0, None)
+    (said,) = nothing.sentences()
+    assert said.startswith("nothing was seen")
