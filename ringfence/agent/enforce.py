@@ -64,6 +64,7 @@ class Enforcer:
     _guarded: Guarded = field(default_factory=dict)
     _planned: Plan = NOTHING
     _agreed: Agreed = field(default_factory=Agreed)
+    _node: Place | None = None
 
     def __post_init__(self) -> None:
         """Hear nothing yet."""
@@ -102,7 +103,7 @@ class Enforcer:
             order = replace(order, policy=self.backend.sayable(order.policy))
         # The node first: who is gone must not leave the gate open for who gets its address.
         places = sorted(places, key=lambda place: bool(place.uid))
-        node = next((place for place in places if not place.uid), None)
+        self._node = node = next((place for place in places if not place.uid), None)
         released, problems = self._see(order.policy, node, pods)
         places = [place for place in places if place not in problems]
         last, known = self._planned, (released or (), self._guarded)
@@ -303,6 +304,9 @@ class Enforcer:
             # tracking has begun, it is not known whether all were adopted then.
             self.door.start_tracking(place.netns)
             conntrack.adopt_open_sockets(place.netns)
+            if place.uid and self._node:
+                own = bindings(asked.policy)[place.uid].addresses
+                conntrack.adopt_datagrams(place.netns, own, self._node.netns)
         self._load(place, commands)
         if held is None:
             self._remove_others(place)

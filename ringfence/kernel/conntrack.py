@@ -8,7 +8,7 @@ dropping rule an entry is made for every socket that is open.
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ringfence.kernel.netlink import ACK, CREATE, DUMP, NESTED, attributes, conn
 from ringfence.kernel.netns import run_in
 from ringfence.kernel.sockets import connections, listening
 from ringfence.model.address import V4_MAPPED, Address, is_v4
-from ringfence.model.protocol import ICMP, ICMPV6, TCP
+from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
 
 # include/uapi/linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h
 _NETLINK_NETFILTER = 12
@@ -80,8 +80,8 @@ def adopt_open_sockets(netns_path: Path) -> int:
     """Make an established entry for every open connection; returns how many there are.
 
     A connection whose local port is listened on came from outside. A datagram socket without a
-    peer has no connection to adopt. What the kernel refuses to track is passed over and will
-    stall: a pod whose sockets are odd, or too many, must not stay without rules for that.
+    peer has none of its own: see `adopt_datagrams`. What the kernel refuses to track is passed over
+    and will stall: a pod whose sockets are odd, or too many, must not stay without rules for that.
     """
     ports = {(listener.protocol, listener.port) for listener in listening(netns_path)}
     found = []
@@ -90,11 +90,38 @@ def adopt_open_sockets(netns_path: Path) -> int:
             found.append(Entry(protocol, remote, local, remote_port, local_port))
         else:
             found.append(Entry(protocol, local, remote, local_port, remote_port))
-    refused = run_in(netns_path, lambda: _ask(CREATE, map(_new, found)))
-    if refused:
+    _adopt(netns_path, found)
+    return len(found)
+
+
+def adopt_datagrams(netns_path: Path, own: Collection[Address], node: Path) -> int:
+    """Make an entry for what UDP sockets without a peer exchange; returns how many there are.
+
+    The node's tracking knows it, where the node tracks at all, by both its ends: as `netns_path`,
+    whose addresses are `own`, sees it, it is before NAT if it was opened there, and after NAT if it
+    leads there.
+    """
+    ports = {listener.port for listener in listening(netns_path) if listener.protocol == UDP}
+    wires = [_wire(address) for address in own]
+    found = []
+    for payload in _dump(node) if ports else ():
+        if not any(wire in payload for wire in wires):
+            continue  # most of a node's, quickly
+        opened, led = _both_ends(payload)
+        if opened.protocol != UDP:
+            continue
+        if opened.source in own and opened.source_port in ports:
+            found.append(opened)
+        if led.destination in own and led.destination_port in ports:
+            found.append(led)
+    _adopt(netns_path, found)
+    return len(found)
+
+
+def _adopt(netns_path: Path, found: Iterable[Entry]) -> None:
+    if refused := run_in(netns_path, lambda: _ask(CREATE, map(_new, found))):
         log.warning("open connections not adopted", netns=str(netns_path), refused=len(refused),
                     problem=str(refused[0]))  # fmt: skip
-    return len(found)
 
 
 def entries(netns_path: Path) -> Iterator[Entry]:
@@ -102,9 +129,12 @@ def entries(netns_path: Path) -> Iterator[Entry]:
 
     One by one, for a pod chooses how many there are. Some may be deleted meanwhile.
     """
+    return map(_parse, _dump(netns_path))
+
+
+def _dump(netns_path: Path) -> Iterator[bytes]:
     with run_in(netns_path, lambda: connect(_NETLINK_NETFILTER)) as netlink:
-        for payload in exchange(netlink, _GET, DUMP, _GENERIC.pack(socket.AF_UNSPEC, 0, 0)):
-            yield _parse(payload)
+        yield from exchange(netlink, _GET, DUMP, _GENERIC.pack(socket.AF_UNSPEC, 0, 0))
 
 
 def delete(netns_path: Path, unwanted: Iterable[Entry]) -> None:
@@ -170,6 +200,12 @@ def _parse(payload: bytes) -> Entry:
         guessed=protocol == TCP and _is_liberal(found),
         reached=(answers[1], answers[3]) if answers else None,
     )
+
+
+def _both_ends(payload: bytes) -> tuple[Entry, Entry]:
+    """A connection as who opened it sees it, before NAT, and as who it leads to does."""
+    found = attributes(payload[_GENERIC.size :])
+    return Entry(*_read(found[_TUPLE_ORIG])), Entry(*_read(found[_TUPLE_REPLY])).reversed()
 
 
 def _read(held: bytes) -> tuple[int, Address, Address, int, int]:

@@ -104,7 +104,7 @@ class Inbound:
         foreign = self._who.foreign(cluster, rule.consumer, ranges)
         spared = subtract(ranges, (*of_addresses(nodes), *foreign))
         peers = self._who.sets.name(f"{meaning} but nodes of {homes}, for {cluster}", spared)
-        if not any(within(node, ranges) for node in nodes):
+        if not ranges:
             return peers, ""
         return peers, "does not deny node addresses: nodes masquerade what they receive for it"
 

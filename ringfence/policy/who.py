@@ -11,7 +11,7 @@ from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, Network, int_address
 from ringfence.model.ids import ClusterId, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.policy import ClusterEnd, Policy, Workspace
-from ringfence.model.ranges import AddressRange, spans, union
+from ringfence.model.ranges import AddressRange, spans, subtract, union
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.fronts import Front, Fronts
 from ringfence.policy.layer import OrderedRule
@@ -92,8 +92,12 @@ class Who:
                 running = self._running[meaning] = {}
                 for pod in named:
                     running.setdefault(self.snapshot.runner(pod), []).append(pod)
-            pods = self._running[meaning].get(at, ())
-            return f"{meaning} on {items[at].key}", self.sets.of_items(pods)
+            pods = BitMap(self._running[meaning].get(at, ()))
+            held = self.sets.of_items(pods)
+            if end.ranges:  # of both its addresses a pod may be meant by one
+                wholly = self.sets.of_items(pods & end.items)
+                held = subtract(held, subtract(held, union((*end.ranges, *wholly))))
+            return f"{meaning} on {items[at].key}", held
         if end.anyone:
             return "everywhere", EVERYWHERE
         if meaning not in self._ranges:

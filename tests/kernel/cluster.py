@@ -40,11 +40,11 @@ _MASQUERADE = "meta mark set 0x4000"
 class Service:
     """What the nodes make of a Service of one port: backends are pods by number, from 1.
 
-    Number 0 is the host-network pod of the second node.
+    Number 0 is the host-network pod of the second node. A headless one has no address.
     """
 
     name: str
-    address: tuple[str, str]
+    address: tuple[str, ...]
     port: int
     target: int
     backends: tuple[int, ...]
@@ -65,6 +65,7 @@ SERVICES = (
     Service("agents", ("10.96.0.4", "fd00:96::4"), 80, 8082, (0, 3), node_port=30082),
     Service("alone", ("10.96.0.5", "fd00:96::5"), 80, 8080, (3,)),
     Service("shared", ("10.96.0.6", "fd00:96::6"), 81, 8080, (1, 6)),
+    Service("headless", (), 8081, 8081, (1, 5)),
 )
 
 
@@ -153,7 +154,7 @@ def _translation(services: Sequence[Service], node: int, name: str, of: int) -> 
     Masqueraded is what is received for a Service, but for a local one, and what no pod sends.
     """
     rules = []
-    for one in services:
+    for one in (one for one in services if one.address):
         near = tuple(number for number in one.backends if home(number) == node)
         received = _MASQUERADE if not one.local else ""
         ways = [
@@ -215,7 +216,7 @@ def _items(pods: tuple[Pod, ...], services: Sequence[Service]) -> Iterator[Item]
             for a in address(n)
         )
         spec = ServiceSpec(
-            ServiceType.NODE_PORT,
+            ServiceType.NODE_PORT if one.address else ServiceType.CLUSTER_IP,
             (ServicePort("p", one.protocol, one.port, one.node_port),),
             backends,
             tuple(map(parse_address, one.external)),

@@ -80,7 +80,10 @@ def test_what_a_pod_writes_into_our_chains_and_sets_goes(
                   and s["family"] == 4)  # fmt: skip
 
     tables = f"iptables-{variant} -t mangle"
+    assert not _hears(keeper)
     pod.run(*written.format(tables=tables, friends=friends).split())
+    told = variant == "nft" and not written.startswith("ipset")
+    assert _hears(keeper) == told, "the kernel tells of chains of nft alone"
     assert _changed(keeper)
     enforce(keeper, policy, uid=pod)
     assert keeper.door.fingerprint(keeper.door.list_table(pod.path) or []) == before

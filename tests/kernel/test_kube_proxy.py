@@ -25,7 +25,9 @@ BALANCED: dict[str, dict[str, Any]] = {
     "near": {"external": SECOND, "sources": ("172.30.0.0/24", "fd00:30::100/128")},
 }
 ONE_EACH = tuple(
-    replace(one, backends=one.backends[-1:], **BALANCED.get(one.name, {})) for one in SERVICES
+    replace(one, backends=one.backends[-1:], **BALANCED.get(one.name, {}))
+    for one in SERVICES
+    if one.address
 )
 
 

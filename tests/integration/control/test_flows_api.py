@@ -1,6 +1,7 @@
 """From agents' reports to flows, proposals and analysis, over real TLS, gRPC and HTTP."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import grpc
 import pyarrow as pa
 import pytest
 
+from ringfence.cli.main import OK
 from ringfence.control.ingest import PATIENCE_NS
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ItemKey
@@ -196,7 +198,7 @@ async def test_a_flow_shows_its_tunnel_and_the_tunnel_what_it_carries(world: Wor
     assert (flows[4789]["carries"], flows[4789]["related"]) == (1, [])
 
 
-async def test_what_was_dropped_is_found_by_filter(world: World) -> None:
+async def test_what_was_dropped_is_told_with_its_policy_and_found_by_filter(world: World) -> None:
     (front, *_) = (one for one in ITEMS if one.kind is ItemKind.POD)
     late = replace(front, key=ItemKey(f"{front.key}-z"), name="a", addresses=())
     await publish(await world.enrol("connector", "c"), [*ITEMS, late])
@@ -204,8 +206,19 @@ async def test_what_was_dropped_is_found_by_filter(world: World) -> None:
     places = [(one["kind"], one["namespace"], one["name"]) for one in items]
     assert places == sorted(places)
     node2 = Agent("node2")
-    node2.dropped(CARTS2, (DB, 3306))
+    node2.dropped(CARTS2, (DB, 3306), rule="catch-all/sock-shop/p1")
     await report(await world.enrol("agent", "node2"), node2, "node2-1")
+    (denied,) = (await world.ok("GET", "/flows/denied"))["items"]
+    told = [denied[key] for key in ("source", "rule", "policy")]
+    assert told == ["ringfence", "catch-all/sock-shop/p1", "sock-shop/catch-all@p1"]
+    code, out, _ = await world.run("flows", "denied")
+    heads, row = (re.split(" {2,}", line) for line in out.splitlines() if line)
+    assert code == OK
+    assert dict(zip(heads, row, strict=True)) == {
+        "CONSUMER": "carts-2 (10.1.2.3)", "PROVIDER": "user-db-1 (10.1.2.4)", "PROTOCOL": "TCP",
+        "PORT": "3306", "DROPPED": "inbound at pod sock-shop/user-db-1",
+        "POLICY": "sock-shop/catch-all@p1", "PACKETS": "3",
+    }  # fmt: skip
     for port, found in ((3306, 1), (80, 0)):
         query = {"filter": f"port = {port}"}
         assert len((await world.ok("GET", "/flows/denied", params=query))["items"]) == found

@@ -60,12 +60,16 @@ async def enforced(world: World) -> Enforced:
 
 
 def kernel_of(directive: wire.Directive, question: wire.Inspection) -> wire.Inspected:
-    """One rule of nftables for each of the pod's inbound rules, which was hit seven times."""
+    """One rule of nftables for each of the pod's inbound rules, which was hit seven times.
+
+    A lookup counts two packets more for the first one.
+    """
     policy = decode(directive.node_policy)
     (pod,) = (pod for pod in policy.pods if pod.uid == question.uid)
     (program,) = pod.inbound
     rules = []
-    for number, rule in enumerate(policy.programs[program].rules, 1):
+    stated = policy.programs[program].rules
+    for number, rule in enumerate(stated, 1):
         peers = f"ip saddr @rf_{rule.peers}_4_0123abcd " if rule.peers else ""
         ports = "".join(f"tcp dport {ports} " for ports in rule.ports)
         text = f'{peers}{ports}counter packets 7 bytes 420 accept comment "{rule.handle}"'
@@ -75,6 +79,9 @@ def kernel_of(directive: wire.Directive, question: wire.Inspection) -> wire.Insp
                 packets=7, bytes=420, counted=True,
             )
         )  # fmt: skip
+    lookup = "ip saddr . meta l4proto . th dport @rf_input_4_0_counted_0123abcd counter accept"
+    admitted = {stated[0].handle: 2}
+    rules.append(wire.KernelRule(chain="rf_input_4", handle=99, text=lookup, admitted=admitted))
     element = wire.MetElement(set="rf_x_4", element="10.244.0.7")
     met = [wire.Met(rules=[wire.MetRule(handle=1, elements=[element])])] * len(question.probes)
     return wire.Inspected(id=question.id, rules=rules, met=met)
@@ -111,7 +118,7 @@ async def test_the_kernels_counters_are_asked_of_the_agent(
         code, out, said = await world.run("rules", "shop/db", "--live", "-o", "json")
         assert code == 0, said
         inbound = [one for one in json.loads(out)["rules"] if one["direction"] == "inbound"]
-        assert [one["packets"] for one in inbound] == [7] * len(inbound)
+        assert [one["packets"] for one in inbound] == [9] + [7] * (len(inbound) - 1)
         assert "tcp dport 3306" in inbound[0]["kernel"][0]["text"]
 
         code, out, said = await world.run("why", "shop/front", "shop/db", "3306")

@@ -6,7 +6,18 @@ import pytest
 
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.ids import PolicyId, item_key
-from ringfence.model.policy import Action, CatchAll, CidrEnd, Denied, End, FilterEnd, ServiceEnd
+from ringfence.model.policy import (
+    Action,
+    CatchAll,
+    CidrEnd,
+    Denied,
+    End,
+    FilterEnd,
+    OwnNodeEnd,
+    Policy,
+    Rank,
+    ServiceEnd,
+)
 from ringfence.model.protocol import TCP, PortRange
 from ringfence.model.workload import ItemKind, ServicePort
 from ringfence.policy.backends.interface import UnsupportedError
@@ -161,6 +172,30 @@ def test_pods_behind_a_masquerading_node_port_admit_node_addresses_and_say_so() 
         for rule in program.rules
     }
     assert "default/sock-shop/p3/shop+widened" in handles
+
+
+def test_a_denial_of_whom_a_node_masquerades_is_reported_as_not_whole() -> None:
+    """Who dials a node port may come from any address, and reaches the pod from a node's."""
+    carts = service("carts", "10.100.9.10", 8081, [(CARTS, 8081)], 31080)
+    stranger = CidrEnd((parse_network("203.0.113.9"),))
+    deny = replace(allow("deny", stranger, app("carts"), 8081), action=Action.DENY)
+    for more, told in (((), False), ((carts,), True)):
+        compiled = compile_policies(policy_set(deny, items=(*ITEMS, *more)), ())
+        assert any("does not deny node addresses" in one.text for one in compiled.widenings) is told
+
+
+def test_of_a_pod_that_its_node_is_denied_by_one_address_the_other_is_not_meant() -> None:
+    both = tuple(map(parse_address, ("10.244.2.77", "fd00::77")))
+    dual = replace(pod("dual", "dual", "node2", "10.244.2.77"), addresses=both)
+    v4 = CidrEnd((parse_network("10.244.0.0/16"),))
+    deny = Policy(PolicyId("deny"), v4, OwnNodeEnd(), None, (), Action.DENY, Rank.ABSOLUTE)
+    policy = node("node2", deny, items=(*ITEMS, dual))
+    assert policy.binding.inbound
+    first = policy.programs[policy.binding.inbound].rules[0]
+    assert (first.action, first.handle.split("/")[-1]) == (Action.DENY, "deny")
+    assert first.peers
+    meant = [any(one in block for block in policy.sets[first.peers]) for one in both]
+    assert meant == [True, False]
 
 
 def test_an_allow_of_nobody_admits_nobody() -> None:
