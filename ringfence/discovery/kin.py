@@ -23,7 +23,7 @@ from ringfence.model.workload import ItemKind
 
 _ROUNDS = 6
 _STRONG = 3
-"""An edge seen in fewer slots of time may be a stray."""
+"""An edge seen in fewer slots of time may be a stray, and who lived for no more is brief."""
 
 _SURE_OF_REPLICAS, _SURE_OF_ROLES = 5.0, 4.0
 """How surely replicas are told apart, and how surely whole workloads."""
@@ -200,7 +200,8 @@ class _Evidence:
         counts[place[traits.member[at]], column] = traits.count[at]
         rows = Rows(np.minimum(counts, times, out=counts), times)
         kind = traits.kind[names]
-        replicas = join(rows, _SURE_OF_REPLICAS, kind == _Kind.BEHIND)
+        brief = self._end[here] - self._begin[here] < _STRONG
+        replicas = _replicas(rows, brief, kind == _Kind.BEHIND)
         roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))
         return join(roles, _SURE_OF_ROLES)[replicas]
 
@@ -245,6 +246,19 @@ class _Evidence:
         of_key[which[len(weak) :]] = part[strong]
         part[weak] = of_key[which[: len(weak)]]
         return part
+
+
+def _replicas(rows: Rows, brief: NDArray[np.bool_], behind: NDArray[np.bool_]) -> Numbers:
+    """Replicas put together: the brief ones first, which can be told from others as a crowd only.
+
+    One run of a CronJob does too little to be told from a replica of another consumer of the same
+    provider, but all its runs together lack what that one's replicas do.
+    """
+    at = np.nonzero(brief)[0]
+    crowd = np.arange(len(brief))
+    crowd[at] = len(brief) + join(rows.take(at), _SURE_OF_REPLICAS, behind)
+    crowd = np.unique(crowd, return_inverse=True)[1]
+    return join(rows.added(crowd), _SURE_OF_REPLICAS, behind)[crowd]
 
 
 def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:

@@ -20,8 +20,8 @@ class Rows:
     times: Counts
     """For how long it might have been seen."""
 
-    def take(self, row: int) -> "Rows":
-        """One of the groups, arrays of shape (traits,)."""
+    def take(self, row: int | Numbers) -> "Rows":
+        """One of the groups, arrays of shape (traits,), or some of them."""
         return Rows(self.counts[row], self.times[row])
 
     def only(self, traits: NDArray[np.bool_]) -> "Rows":

@@ -70,6 +70,19 @@ def test_workloads_with_the_same_neighbours_are_one(seed: int) -> None:
     assert rand_index(*told(world)) == 1
 
 
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_runs_of_a_job_are_no_replicas_of_who_asks_the_same_provider(seed: int) -> None:
+    """A run alone might be a replica that was seen shortly; all of them together might not."""
+    asks = graph([("front", "carts", 80), ("front", "orders", 80), ("cleanup", "carts", 80)])
+    for workload in asks["workloads"]:
+        workload["kind"] = "CronJob" if workload["id"] == "cleanup" else "Deployment"
+    world = World(asks, seed=seed, withheld=True, direct=0, rare=0)
+    busy = {row[0] for row in world.rows} | {row[1] for row in world.rows}
+    numbers, of = world.roles().numbers, world.snapshot.position
+    pairs = [(pod.workload, int(numbers[of(pod.item.key)])) for pod in world.pods if pod.at in busy]
+    assert rand_index(*zip(*pairs, strict=True)) == 1
+
+
 def told(world: World) -> tuple[list[Any], list[int]]:
     truth = world.truth()
     keys = [item.key for item in world.snapshot.items]

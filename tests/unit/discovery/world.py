@@ -151,7 +151,14 @@ class World:
         return parse_address(f"10.1.{high}.{low + 1}")
 
     def _deploy(self, workload: dict[str, Any]) -> None:
-        """Replicas, all replaced by a new version at some time of the day, and one that comes."""
+        """Replicas, all replaced by a new version at some time of the day, and one that comes.
+
+        Of a CronJob a run of one slot every ten minutes.
+        """
+        if workload["kind"] == "CronJob":
+            begins = range(0, SLOTS, 2)
+            self.pods += [self._pod(workload, "", "1.0", at, at + 1) for at in begins]
+            return
         rolled = int(self.random.integers(SLOTS // 4, SLOTS * 3 // 4))
         versions = [(0, rolled, "1.0"), (rolled, SLOTS, "1.1")]
         if self.random.random() < 0.5:
@@ -201,7 +208,7 @@ class World:
             day = 1 + 0.7 * np.sin(2 * np.pi * slot / SLOTS)
             callers = self._alive(edge["consumer"], slot)
             called = self._alive(edge["provider"], slot)
-            for _ in range(self.random.poisson(rate * day)):
+            for _ in range(self.random.poisson(rate * day) if callers else 0):
                 consumer = callers[self.random.integers(len(callers))]
                 provider = called[self.random.integers(len(called))]
                 dialled = front or (provider, edge["port"])
