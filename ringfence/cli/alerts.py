@@ -65,6 +65,8 @@ def add(
 ) -> None:
     """Have a sink hear of each alert that is opened or resolved from now on.
 
+    It takes the place of one of its name.
+
     webhook+https://HOST/PATH     JSON; the secret is a bearer token
     slack:                        the secret is the incoming webhook's URL
     smtp+starttls://HOST?from=A@B&to=C@D&username=NAME     the secret is the password
@@ -74,7 +76,9 @@ def add(
     Example: ringfence alerts sink add ops slack: --secret-file hook-url
     """
     body = {"name": name, "url": url, "secret": _secret(secret_file)}
-    connect().post("/alert-sinks", body)
+    added = connect().post("/alert-sinks", body)
+    if added["replaced"]:
+        tell(f"{name} was there already, and is changed")
     tell(f"{name} hears of alerts; try it with `ringfence alerts sink test {name}`")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect, segment
+from ringfence.cli.client import Client, connect, segment
 from ringfence.cli.flows.options import SinceOption, UntilOption
 from ringfence.cli.output import Column, Format, OutputOption, emit, tell
 from ringfence.model.errors import InputError
@@ -13,7 +13,9 @@ from ringfence.model.ids import parse_version
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-VersionArgument = Annotated[str, typer.Argument(help="A version, such as sock-shop@p3.")]
+VersionArgument = Annotated[
+    str, typer.Argument(help="A version, such as sock-shop@p3; else the one under analysis.")
+]
 
 
 def _count(category: Category, field: str) -> Column:
@@ -57,8 +59,9 @@ def stop(version: VersionArgument) -> None:
 
     Example: ringfence analysis stop sock-shop@p3
     """
-    name, number = _numbered(version)
-    connect().delete("/analyses", workspace=name, version=number)
+    client = connect()
+    name, number = _numbered(client, version)
+    client.delete("/analyses", workspace=name, version=number)
     tell(f"{name}@p{number} is not under analysis any more")
 
 
@@ -86,9 +89,10 @@ def show(
 
     Example: ringfence analysis show sock-shop@p3 --since 7d --step 1d
     """
-    name, number = _numbered(version)
+    client = connect()
+    name, number = _numbered(client, version)
     asked = {"version": number, "since": since, "until": until, "step": step}
-    answer = connect().get(f"/analyses/{segment(name)}/counts", **asked)
+    answer = client.get(f"/analyses/{segment(name)}/counts", **asked)
     emit(answer["items"], _STEPS, output, "nothing was found in that time")
 
 
@@ -103,14 +107,26 @@ def hits(
 
     Example: ringfence analysis hits sock-shop@p3
     """
-    name, number = _numbered(version)
+    client = connect()
+    name, number = _numbered(client, version)
     asked = {"version": number, "since": since, "until": until}
-    answer = connect().get(f"/analyses/{segment(name)}/hits", **asked)
+    answer = client.get(f"/analyses/{segment(name)}/hits", **asked)
     emit(answer["items"], HITS, output)
 
 
-def _numbered(text: str) -> tuple[str, int]:
+def _numbered(client: Client, text: str) -> tuple[str, int]:
+    """The version that is named, else the only one of the workspace that is under analysis."""
     name, number = parse_version(text)
-    if number is None:
-        raise InputError(f"{text!r}: write a version, such as {name}@p3")
-    return name, number
+    if number is not None:
+        return name, number
+    items = client.get("/analyses", since="1m")["items"]
+    held = [one["version"] for one in items if one["workspace"] == name]
+    if not held:
+        raise InputError(
+            f"{text!r}: no version of it is under analysis; write one, such as {name}@p3, or see "
+            "`ringfence analysis list`"
+        )
+    if held[1:]:
+        listed = ", ".join(f"{name}@p{version}" for version in held)
+        raise InputError(f"{text!r}: write which version: under analysis are {listed}")
+    return name, held[0]

@@ -21,7 +21,7 @@ from ringfence.cli.recorded import (
 from ringfence.control.analysis import Judged, judge
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.recorded import dispositions
-from ringfence.model.errors import InputError
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.flow import Category
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.policy import Workspace
@@ -113,7 +113,7 @@ def _chosen(documents: Documents, wanted: str | None, files: list[Path]) -> Work
     for one in documents.workspaces:
         if one.name == wanted:
             return one
-    raise InputError(f"there is no workspace {wanted!r}: {where} has {named}")
+    raise RingfenceError(f"there is no workspace {wanted!r}: {where} has {named}")
 
 
 def _logged(judged: Judged) -> list[dict[str, Any]]:

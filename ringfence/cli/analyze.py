@@ -10,7 +10,7 @@ from ringfence.cli.client import connect
 from ringfence.cli.decisions import decided_by
 from ringfence.cli.enforce import YesOption
 from ringfence.cli.flows.columns import end_name, port
-from ringfence.cli.flows.options import SinceOption, UntilOption
+from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
 from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, emit_text, tell
 from ringfence.cli.what_if import accept as accept_some
 from ringfence.cli.what_if import ask, tell_what_if
@@ -39,6 +39,7 @@ COLUMNS = [
 
 @app.command()
 def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    context: typer.Context,
     workspace: Annotated[
         str | None, typer.Argument(help="A workspace, or workspace@p2 for a version.")
     ] = None,
@@ -69,7 +70,10 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     policies: Annotated[
         list[Path] | None,
-        typer.Option(help="YAML with scopes and workspaces, which ask no server; repeatable."),
+        typer.Option(
+            help="YAML with scopes and workspaces, which ask no server; repeatable. The last file "
+            "that holds a workspace counts."
+        ),
     ] = None,
     inventory: Annotated[
         Path | None, typer.Option(help="With --policies: by `ringfence inventory export`.")
@@ -99,12 +103,19 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ringfence analyze sock-shop --since 1d --if-enforced --accept 1,3
 
     ringfence analyze --policies all.yaml --inventory inventory.yaml --flows flows.parquet -o json
+
+    ringfence analyze shop --policies scopes.yaml --policies shop.yaml --inventory inventory.yaml
+    --flows flows.parquet
     """
     if policies or inventory or flows or of_files:
         if not (policies and inventory and flows):
             raise InputError("--policies, --inventory and --flows go together")
-        if if_enforced or accept or with_ or (workspace and of_files):
-            raise InputError("files are judged by all their workspaces; --workspace names one")
+        _refuse_others(
+            context,
+            (if_enforced or accept, "--if-enforced and --accept ask a control plane, not files"),
+            (with_, "files are judged by all their workspaces: leave --with out"),
+            (workspace and of_files, "the workspace is named twice: leave --workspace out"),
+        )
         asked_files = policies, inventory, flows, workspace or of_files
         _tell_files(*asked_files, category=category, limit=limit, output=output)
         return
@@ -135,6 +146,14 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
         **({"with": with_} if with_ else {}),
     )
     _tell(answer, output)
+
+
+def _refuse_others(context: typer.Context, *others: tuple[object, str]) -> None:
+    """Raise InputError for what was given beside files and means nothing there."""
+    for given, why in others:
+        if given:
+            raise InputError(why)
+    refuse_window(context)
 
 
 def _tell_files(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import read_documents
-from ringfence.cli.flows.options import SinceOption, UntilOption
+from ringfence.cli.documents import read_document
+from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
 from ringfence.cli.output import Column, Format, emit, emit_data, emit_text, say, tell
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.reasons import CORE
@@ -56,6 +56,7 @@ _USES = [
 
 @app.command()
 def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    context: typer.Context,
     scope: Annotated[
         str | None, typer.Argument(help="The scope to propose a workspace for.")
     ] = None,
@@ -120,8 +121,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     What differs from the approved workspace goes to stderr: policies that were added, are now
     unused and for how long, or are generalised.
 
-    With --inventory and --flows no server is asked: all that the flows' file tells of is taken,
-    whatever --since. Without --scopes the scope is `all`, everything in the inventory.
+    With --inventory and --flows no server is asked: all that the flows' file tells of is taken, and
+    --since means nothing. Without --scopes the scope is `all`, everything in the inventory.
 
     Exit code 2 if no connection was observed that needs a policy, not even of a core service: there
     is nothing to go by.
@@ -144,6 +145,7 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if inventory and flows:
         if scope and scope_name:
             raise InputError("the scope is named twice: leave --scope out")
+        refuse_window(context)
         named, answer = _of_files(inventory, flows, scopes or [], scope or scope_name, asked)
     elif inventory or flows or scopes or scope_name:
         raise InputError("--inventory and --flows go together, --scopes and --scope with both")
@@ -187,10 +189,14 @@ def _of_files(
     from ringfence.control.discover import discover as propose  # noqa: PLC0415
     from ringfence.control.discovered import answer, wanted_of  # noqa: PLC0415
     from ringfence.model.ids import ScopeName, WorkspaceName  # noqa: PLC0415
+    from ringfence.model.keys import parse_filter  # noqa: PLC0415
     from ringfence.policy.document import Documents  # noqa: PLC0415
 
     tree, above = _tree(scopes)
-    scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
+    with of_files():
+        scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
+    if asked["exclude"]:
+        parse_filter(asked["exclude"])  # what is wrong in it is a mistake in the command
     held = recorded_inventory(inventory)
     seen = recorded_flows(flows, held.timeline)
     with of_files():
@@ -223,8 +229,7 @@ def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:
 
 
 def _text(path: Path) -> str:
-    ((_, text),) = read_documents([path])
-    return text
+    return read_document(path)[1]
 
 
 def _tree(files: list[Path]) -> "tuple[ScopeTree, tuple[Workspace, ...]]":

@@ -35,6 +35,13 @@ def read_documents(paths: list[Path]) -> list[tuple[str, str]]:
     return found
 
 
+def read_document(path: Path) -> tuple[str, str]:
+    """(name, text) of one file, or of stdin for `-`; a folder is refused."""
+    if path.is_dir():
+        raise unreadable(path, IsADirectoryError())
+    return read_documents([path])[0]
+
+
 def send_documents(
     client: Client, path: str, documents: list[tuple[str, str]], **more: Any
 ) -> dict[str, Any]:

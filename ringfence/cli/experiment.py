@@ -26,6 +26,7 @@ def experiment(
 ) -> None:
     """Judge the flows of whole hours of the past by a version, in the control plane.
 
+    They are all hours that the time touches, as FROM and TO tell.
     Judged is by what is enforced now with the version in it. Who stops waiting finds the result
     with `ringfence experiments show`.
 

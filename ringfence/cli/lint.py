@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.documents import read_documents
+from ringfence.cli.documents import read_document, read_documents
 from ringfence.cli.output import Column, Format, Row, emit, emit_data
 from ringfence.model.duration import parse_duration
 from ringfence.model.errors import InputError, RingfenceError
@@ -91,7 +91,7 @@ def _lint_files(
 
     within_ns = parse_duration(expiring) * 10**9 if expiring else 0
     texts = read_documents(files)
-    recorded = read_documents([inventory]) if inventory else []
+    recorded = [read_document(inventory)] if inventory else []
     try:
         items = [one for name, text in recorded for one in read_items(text, name)]
         found = lint_documents(

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect, segment
+from ringfence.cli.client import ApiError, connect, segment
 from ringfence.cli.enforce import YesOption, show_plan
-from ringfence.cli.output import AnswerOption, Format, emit_data, say
+from ringfence.cli.output import AnswerOption, Format, Row, emit_data, say, tell
 from ringfence.cli.promotion import tell_impact, tell_promotion
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.promotion import Stage
@@ -40,6 +40,8 @@ def promote(
     body = {"to": to, "nodes": node or []}
     body["expected_revision"] = client.get("/enforcement")["revision"]
     shown = client.post(path, {**body, "dry_run": True})
+    if shown["refused"] and shown["plan"] is not None and not dry_run:
+        raise ApiError(shown["refused"])
     changes_nodes = shown["plan"] is not None or shown["stage"] == Stage.STAGED
     if changes_nodes and not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
@@ -47,15 +49,13 @@ def promote(
         )
     if shown["impact"] is not None:
         tell_impact(shown["impact"], output)
-    if output is not Format.TABLE and dry_run:
+    if output is Format.TABLE:
+        _show(shown, dry_run=dry_run)
+    elif dry_run:
         emit_data(shown, output)
-    elif shown["plan"] is not None and output is Format.TABLE:
-        show_plan(shown["plan"], output)
-    elif shown["stage"] == Stage.STAGED and output is Format.TABLE:
-        say("its trial ends now: what is enforced at some nodes is enforced everywhere")
-    elif dry_run and output is Format.TABLE:
-        say("nothing changes at nodes")
     if dry_run:
+        if shown["refused"]:
+            tell(f"warning: it would be refused now: {shown['refused']}")
         return
     if changes_nodes and not yes and not typer.confirm("Go ahead?", err=True):
         raise RingfenceError("nothing was changed")
@@ -64,3 +64,13 @@ def promote(
         emit_data(answer, output)
         return
     tell_promotion(answer)
+
+
+def _show(shown: Row, *, dry_run: bool) -> None:
+    """Say what changes at nodes."""
+    if shown["plan"] is not None:
+        show_plan(shown["plan"], Format.TABLE)
+    elif shown["stage"] == Stage.STAGED:
+        say("its trial ends now: what is enforced at some nodes is enforced everywhere")
+    elif dry_run:
+        say("nothing changes at nodes")

@@ -74,7 +74,7 @@ def tell_impact(found: Row, output: Format) -> None:
     """Print whom a version governs and what it would have blocked; of data the sums alone."""
     governed, long = found["governed"], format_duration(found["seconds"])
     tell(f"it governs {counted(len(governed), 'workload')}")
-    if output is Format.TABLE:
+    if output is Format.TABLE and governed:
         emit(governed, _GOVERNED, output)
     if not found["analysed_seconds"]:
         tell("it was not under analysis yet: what it would block is not known")

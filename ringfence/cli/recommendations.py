@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli.client import connect, segment
+from ringfence.cli.client import Client, connect, segment
 from ringfence.cli.enforce import YesOption
 from ringfence.cli.output import (
     AnswerOption,
@@ -96,7 +96,14 @@ def show(scope: ScopeArgument, output: AnswerOption = Format.TABLE) -> None:
 
     ringfence recommendations show sock-shop -o yaml > sock-shop.yaml
     """
-    found = _ask(scope)
+    client = connect()
+    for watched in client.get("/recommendations")["items"]:
+        if watched["scope"] == scope and not (watched["looked"] or watched["problem"]):
+            tell(f"nothing is recommended for {scope} yet: it is about to be looked at")
+            if output is Format.JSON:
+                emit_data({**watched, "changes": [], "approved": []}, output)
+            return
+    found = _ask(client, scope)
     if output is Format.YAML:
         emit_text(found["documents"])
         return
@@ -132,7 +139,8 @@ def accept(
 
     Example: ringfence recommendations accept sock-shop 1,3
     """
-    found = _ask(scope)
+    client = connect()
+    found = _ask(client, scope)
     rows = _chosen(found["changes"], wanted)
     if not rows:
         tell("there is nothing to accept")
@@ -140,12 +148,12 @@ def accept(
     chosen = [{"change": row["change"], "policy": row["policy"]} for row in rows]
     body = {"version": found["version"], "accept": chosen}
     path = f"/recommendations/{segment(scope)}/accept"
-    make_version(connect(), path, body, dry_run=dry_run, yes=yes, output=output)
+    make_version(client, path, body, dry_run=dry_run, yes=yes, output=output)
 
 
-def _ask(scope: str) -> Row:
+def _ask(client: Client, scope: str) -> Row:
     """What is recommended, each change with its `number` from 1."""
-    found: Row = connect().get(f"/recommendations/{segment(scope)}")
+    found: Row = client.get(f"/recommendations/{segment(scope)}")
     for number, row in enumerate(found["changes"], 1):
         row["number"] = number
     return found

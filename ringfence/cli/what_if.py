@@ -126,6 +126,8 @@ def make_version(
 def _chosen(rows: list[Row], wanted: str) -> list[Row]:
     if wanted == ALL:
         return rows
+    if not rows:
+        raise RingfenceError("there is nothing to accept: nothing that passes would be blocked")
     named = {row["policy"]["id"]: row for row in rows}
     named |= {str(row["number"]): row for row in rows}
     for text in wanted.split(","):

@@ -34,6 +34,11 @@ _LOG = structlog.get_logger(__name__)
 _HOURLY = hourly(HOPS)
 
 
+def hours_of(one: Experiment) -> range:
+    """When the hours begin whose flows it judges, whole ones: those that its time touches."""
+    return range(one.since_ns // HOUR_NS * HOUR_NS, one.until_ns, HOUR_NS)
+
+
 class Experiments:
     """Does one after the other; one that a stop cut short begins anew."""
 
@@ -78,7 +83,7 @@ class Experiments:
 
     async def _do(self, one: Experiment) -> list[Tally] | None:
         """What comes of one, None where it was removed meanwhile; raises RingfenceError."""
-        hours = range(one.since_ns // HOUR_NS * HOUR_NS, one.until_ns, HOUR_NS)
+        hours = hours_of(one)
         found: dict[Cause, Tally] = {}
         for done, start_ns in enumerate(hours):
             self.progress[one.id] = done, len(hours)

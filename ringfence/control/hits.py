@@ -13,6 +13,7 @@ from ringfence.store.relational.verdicts import Named, Told
 DAY_NS = 24 * 3600 * 10**9
 IDLE_DAYS = 30
 """For so long without traffic a policy may be one that nobody needs any more."""
+_NOT_YET = "no traffic yet, in under a day of analysis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +62,5 @@ def _note(last_ns: int | None, watched_ns: int, now_ns: int) -> str:
     if idle >= IDLE_DAYS:
         return f"no traffic for {counted(idle, 'day')}"
     if last_ns is None:
-        return f"no traffic yet, in {counted(idle, 'day')} of analysis"
+        return f"no traffic yet, in {counted(idle, 'day')} of analysis" if idle > 0 else _NOT_YET
     return ""

@@ -60,6 +60,7 @@ MOST_ROWS = 4_000_000
 """Of one file: what they take in memory does not depend on how well the file is compressed."""
 MOST_BYTES = 2 << 30
 """Of a Parquet file's columns that matter, once they are out of it."""
+_EMPTY = "it is empty, as JSON lines are of a time in which nothing was seen"
 _BATCH = 4096
 _ENDS = {
     "first_consumer": "consumer_address",
@@ -118,7 +119,7 @@ def _table(source: BinaryIO, file_name: str) -> pa.Table:
             options = pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
             table = _plain(pa.csv.read_csv(source, convert_options=options))
     except (pa.ArrowException, OSError, ValueError) as error:
-        said = str(error).split("\n")[0]
+        said = str(error).split("\n")[0] if begins else _EMPTY
         raise InputError(
             f"{file_name}: neither Parquet, CSV nor JSON lines that is whole: {said}"
         ) from error

@@ -14,7 +14,7 @@ from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.services import ServicesDep
-from ringfence.export.alerts.interface import Notice
+from ringfence.export.alerts.interface import TEST, Notice
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.model.errors import InputError
 from ringfence.store.relational.alerts import (
@@ -57,6 +57,12 @@ class SinkView(BaseModel):
     problem: str
 
 
+class AddedSinkView(SinkView):
+    """A sink as it is now."""
+
+    replaced: bool = Field(description="Whether it stands in place of one of its name.")
+
+
 class SinksResponse(BaseModel):
     """Sinks by name."""
 
@@ -91,7 +97,7 @@ async def list_sinks(services: ServicesDep, principal: PrincipalDep) -> SinksRes
 
 
 @sinks.post("")
-async def add_sink(request: SinkRequest, services: ServicesDep, author: AuthorDep) -> SinkView:
+async def add_sink(request: SinkRequest, services: ServicesDep, author: AuthorDep) -> AddedSinkView:
     """Add a sink, or put it in place of the one of its name."""
     if not _NAME.fullmatch(request.name):
         raise InputError(f"{request.name!r}: write letters, digits, and - . _ between them")
@@ -100,11 +106,13 @@ async def add_sink(request: SinkRequest, services: ServicesDep, author: AuthorDe
     sink = HeldSink(request.name, request.url, "", actor, now_ns)
     sink = replace(sink, secret=services.alert_delivery.secrets.seal(request.secret, sink.place))
     async with services.database.write() as connection:
+        held = await all_sinks(connection, author.principal.tenant)
+        replaced = sink.name in {one.name for one in held}
         await put_sink(connection, author.principal.tenant, sink)
-        what = f"made alert sink {sink.name}: {sink.url}"
+        what = f"{'changed' if replaced else 'made'} alert sink {sink.name}: {sink.url}"
         await author.note(connection, now_ns, what, about=f"alert-sink/{sink.name}")
     services.alert_delivery.renew()
-    return _view(sink)
+    return AddedSinkView(**dict(_view(sink)), replaced=replaced)
 
 
 @sinks.delete("/{name}")
@@ -127,7 +135,7 @@ async def send_test(name: str, services: ServicesDep, author: AuthorDep) -> Test
         raise _missing(name)
     now = format_time(services.clock())
     made = Notice(
-        "test", "opened", "test", "nobody", "nobody", "TCP", "0", [], 0, now, now
+        "test", "opened", TEST, "nobody", "nobody", "TCP", "0", [], 0, now, now
     )  # fmt: skip
     return TestResponse(problem=await try_sink(found[name], services.alert_delivery.secrets, made))
 

@@ -132,7 +132,7 @@ async def propose_policies(
         request.approved,
         own=request.own,
     )
-    window, tenant = read_window(services, request.since, request.until or "0s"), principal.tenant
+    window, tenant = read_window(services, request.since, request.until), principal.tenant
     async with services.database.read() as connection:
         tree = await _tree(connection, tenant, request.scope)
         name, known = ScopeName(request.scope), {}
@@ -157,7 +157,7 @@ async def tell_coverage(
     until: str | None = None,
 ) -> CoverageResponse:
     """How much of what a scope needs was seen: whether a discovery of that time can be trusted."""
-    window = read_window(services, since, until or "0s")
+    window = read_window(services, since, until)
     async with services.database.read() as connection:
         tree = await _tree(connection, principal.tenant, scope)
     since_ns, until_ns = window["since"], window["until"]

@@ -12,7 +12,9 @@ from ringfence.control.api.times import format_time
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.continuous import HOUR_NS
 from ringfence.control.errors import NotFoundError
+from ringfence.control.experiments import hours_of
 from ringfence.control.hits import count_tallies
 from ringfence.control.policies import load_version
 from ringfence.control.services import Services, ServicesDep
@@ -48,8 +50,8 @@ class ExperimentView(BaseModel):
     id: int
     workspace: str
     version: int
-    since: str
-    until: str
+    since: str = Field(description="When the first of the judged hours begins.")
+    until: str = Field(description="When the last of them ends, or when the experiment began.")
     actor: str
     state: str
     hours_done: int
@@ -160,10 +162,11 @@ def _missing(number: int) -> NotFoundError:
 
 
 def _view(services: Services, one: Experiment) -> ExperimentView:
-    done, hours = services.experiments.progress.get(one.id, (0, 0))
-    state = "running" if hours else "waiting"
+    hours, end_ns = hours_of(one), -(-one.until_ns // HOUR_NS) * HOUR_NS
+    done, of = services.experiments.progress.get(one.id, (0, 0))
+    state = "running" if of else "waiting"
     if one.ended_ns is not None:
-        state = "failed" if one.problem else "done"
+        state, done = ("failed", 0) if one.problem else ("done", len(hours))
     counts: Counter[Category] = Counter()
     for each in one.result:
         counts[each.cause.category] += each.conversations
@@ -171,12 +174,12 @@ def _view(services: Services, one: Experiment) -> ExperimentView:
         id=one.id,
         workspace=one.workspace,
         version=one.version,
-        since=format_time(one.since_ns),
-        until=format_time(one.until_ns),
+        since=format_time(hours.start),
+        until=format_time(min(end_ns, max(one.began_ns, one.until_ns))),
         actor=one.actor,
         state=state,
         hours_done=done,
-        hours=hours,
+        hours=len(hours),
         problem=one.problem,
         counts=dict(counts),
     )

@@ -75,6 +75,9 @@ class PromotionView(BaseModel):
     plan: PlanResponse | None = Field(
         default=None, description="Of a dry run: what it changes at nodes, null for nothing."
     )
+    refused: str = Field(
+        default="", description="Of a dry run: why it would be refused now, empty if it would not."
+    )
     impact: ImpactView | None = Field(
         default=None, description="Where nodes are led on: whom it governs, what it would block."
     )
@@ -146,14 +149,10 @@ async def promote(
     if request.dry_run:
         shown = await _view(services, held)
         shown.impact = impact
+        assert facts.stage.next is not None
+        shown.refused = _lacking(facts.stage.next, held, facts)
         if stages.index(wanted) >= stages.index(Stage.STAGED) and facts.stage is not Stage.STAGED:
-            if named is None:
-                raise ConflictError(
-                    f"scope {scope} has no policies: lead it to discover first, and read them"
-                )
-            asked = await _staged(services, author, held.criteria, named, request.nodes)
-            asked.dry_run = True
-            shown.plan = await enforce(asked, services, author)
+            shown.plan = await _plan(services, author, held, named, request.nodes)
         return shown
     while facts.stage != wanted:
         following = facts.stage.next
@@ -173,17 +172,39 @@ async def promote(
     return led
 
 
+async def _plan(
+    services: Services,
+    author: Author,
+    held: Promotion,
+    named: tuple[WorkspaceName, Version] | None,
+    nodes: list[str],
+) -> PlanResponse:
+    """What a trial of the version changes at nodes."""
+    if named is None:
+        raise ConflictError(
+            f"scope {held.scope} has no policies: lead it to discover first, and read them"
+        )
+    asked = await _staged(services, author, held.criteria, named, nodes)
+    asked.dry_run = True
+    return await enforce(asked, services, author)
+
+
 def _require(stage: Stage, held: Promotion, facts: Facts) -> None:
     """Refuse to lead a scope into a stage whose criteria do not hold."""
+    if lacking := _lacking(stage, held, facts):
+        raise ConflictError(lacking)
+
+
+def _lacking(stage: Stage, held: Promotion, facts: Facts) -> str:
+    """Which criteria of a stage do not hold, empty if all do."""
     missing = [
         f"{one.wanted} (now {one.now})"
         for one in criteria_for(stage, held.criteria, facts)
         if not one.met
     ]
-    if missing:
-        raise ConflictError(
-            f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}"
-        )
+    if not missing:
+        return ""
+    return f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}"
 
 
 async def _enter(

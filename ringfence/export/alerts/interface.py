@@ -9,6 +9,9 @@ import msgspec
 
 from ringfence.export.url import ExportUrl
 
+TEST = "test"
+"""The category of a notice that somebody asked for to try a sink."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -33,12 +36,16 @@ class Notice:
     @property
     def title(self) -> str:
         """One line for people."""
+        if self.category == TEST:
+            return "Ringfence: this is a test, nothing has happened"
         traffic = f"{self.consumer} → {self.provider} {self.protocol} {self.port}".rstrip()
         return f"Ringfence alert {self.state}: {self.category} {traffic}"
 
     @property
     def text(self) -> str:
         """What there is to say besides the title, in lines."""
+        if self.category == TEST:
+            return f"sent at {self.last} to try whether alerts get here"
         rules = ", ".join(self.decided_by) or "no rule"
         return (
             f"{self.conversations} conversations, the first at {self.first}, the last at "

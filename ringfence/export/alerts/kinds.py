@@ -35,4 +35,7 @@ def make_sink(text: str, secret: str) -> AlertSink:
     if unknown:
         known = ", ".join(sorted(kind.options)) or "none"
         raise InputError(f"alert sink {url}: no option {min(unknown)!r}; there are: {known}")
-    return kind(url, secret)
+    try:
+        return kind(url, secret)
+    except InputError as error:  # what the kinds share with exports names those
+        raise InputError(str(error).replace(f"export {url}:", f"alert sink {url}:", 1)) from error

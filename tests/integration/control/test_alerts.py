@@ -194,6 +194,10 @@ async def test_the_command_keeps_secrets(
     assert (await world.run(*words, "add", "ops", "slack:", "--secret-file", str(file)))[0] == OK
     code, _, said = await world.run(*words, "test", "ops")
     assert (code, len(receiver.got)) == (OK, 1), said
+    ((_, _, message),) = receiver.got
+    assert ("this is a test" in str(message), "nobody" in str(message)) == (True, False)
+    code, _, said = await world.run(*words, "add", "ops", "slack:", "--secret-file", str(file))
+    assert (code, "ops was there already, and is changed" in said) == (OK, True)
     receiver.status = 400
     code, _, said = await world.run(*words, "test", "ops")
     assert (code, "it answered 400" in said, SECRET in said) == (FAILED, True, False)
@@ -203,6 +207,11 @@ async def test_the_command_keeps_secrets(
     assert SECRET not in str(trail)
     code, _, said = await world.run(*words, "add", "bad", "gopher://x")
     assert (code, "begin with one of" in said) == (USAGE, True)
+    code, _, said = await world.run(*words, "add", "bad", "kafka://h:9092")
+    assert (code, said) == (
+        USAGE,
+        "error: alert sink kafka://h:9092: write kafka://HOST:PORT/TOPIC\n",
+    )
     assert (await world.run(*words, "remove", "ops"))[0] == OK
     assert (await world.run(*words, "remove", "ops"))[0] == FAILED
     assert (await world.run("alerts", "list"))[0] == OK

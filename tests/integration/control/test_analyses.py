@@ -89,6 +89,29 @@ async def test_versions_are_analysed_beside_the_one_that_is_enforced(watched: Wa
     )
 
 
+async def test_hits_of_a_fresh_analysis_tell_of_no_negative_days(watched: Watched) -> None:
+    await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+    query = {"version": 1}
+    hits = (await watched.world.ok("GET", "/analyses/shop/hits", params=query))["items"]
+    assert {one["note"] for one in hits} == {"no traffic yet, in under a day of analysis"}
+
+
+async def test_the_one_version_under_analysis_need_not_be_numbered(watched: Watched) -> None:
+    run = watched.world.run
+    code, _, said = await run("analysis", "stop", "shop")
+    assert (code, "no version of it is under analysis" in said) == (USAGE, True)
+    assert (await run("analysis", "start", "shop"))[0] == OK
+    assert (await run("analysis", "show", "shop"))[0] == OK
+    _, out, _ = await run("analysis", "hits", "shop")
+    assert out == (await run("analysis", "hits", "shop@p2"))[1]
+    assert (await run("analysis", "start", "shop@p1"))[0] == OK
+    code, _, said = await run("analysis", "stop", "shop")
+    assert (code, "under analysis are shop@p1, shop@p2" in said) == (USAGE, True)
+    assert (await run("analysis", "stop", "shop@p1"))[0] == OK
+    code, _, said = await run("analysis", "stop", "shop")
+    assert (code, "shop@p2 is not under analysis any more" in said) == (OK, True)
+
+
 async def test_history_keeps_the_verdict_that_was_true_then(watched: Watched) -> None:
     await watched.enforce(1)
     await watched.report(passed=(3306,))

@@ -1,5 +1,6 @@
 """A consumer in one scope, its provider in another: from what was seen to what is enforced."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,20 @@ async def test_files_of_scopes_and_workspaces_give_the_same(seen: World, tmp_pat
     code, out, _ = await offline("discover", *files, "--scope", "front")
     assert (code, out) == (0, live)
     assert [one["metadata"]["name"] for one in yaml.safe_load_all(out)] == ["all", "front"]
+
+    # The proposal has the workspace of `all` as it has to become, the files as it was.
+    (proposed := tmp_path / "front.yaml").write_text(out)
+    given = "--policies", str(scopes), "--policies", str(proposed), *files[:4], "-o", "json"
+    code, out, said = await offline("analyze", "front", *given)
+    assert (code, said) == (0, f"note: workspace all is as {proposed} has it, not {scopes}\n")
+    assert set(json.loads(out)["counts"]) >= {"permitted"}
+    assert json.loads(out)["counts"]["escaped"] == 0
+    twice = "--policies", str(scopes), *given
+    assert (await offline("analyze", "front", *twice))[0] == 0, "what is twice the same is one"
+    (other := tmp_path / "other.yaml").write_text(SCOPES.replace("front-end", "backend"))
+    code, _, said = await offline("analyze", "front", "--policies", str(other), *given)
+    assert code == 1
+    assert f"scope 'front' stands in {other}, and otherwise in {scopes}" in said
 
 
 async def test_without_it_the_other_scope_is_asked(seen: World, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ringfence.cli.main import FAILED, OK
+from ringfence.control.api.times import format_time
 from tests.integration.control.conftest import World
 from tests.integration.control.test_analyses import HOUR, Watched, watched  # noqa: F401
 
@@ -46,6 +47,21 @@ async def test_a_version_is_held_against_a_day_of_flows(
     listed = (await world.ok("GET", "/experiments"))["items"]
     assert [one["id"] for one in listed] == [again["id"], found["id"]]
     assert listed[0]["counts"] == again["counts"]
+
+
+async def test_it_tells_the_hours_that_it_judged(watched: Watched) -> None:  # noqa: F811
+    first_ns = (watched.clock() // HOUR - 2) * HOUR
+    span = {"since": format_time(first_ns + HOUR // 2), "until": format_time(first_ns + HOUR)}
+    body = {"workspace": "shop", "version": 1, **span}
+    begun = await watched.world.ok("POST", "/experiments", json=body)
+    found = await ended(watched.world, begun["id"])
+    assert (found["hours_done"], found["hours"]) == (1, 1)
+    assert (found["since"], found["until"]) == (format_time(first_ns), format_time(first_ns + HOUR))
+    body = {"workspace": "shop", "version": 1, "since": "1m"}
+    begun = await watched.world.ok("POST", "/experiments", json=body)
+    found = await ended(watched.world, begun["id"])
+    assert found["hours"] == found["hours_done"] > 0
+    assert ":00:00" in found["since"]
 
 
 async def test_one_that_was_cut_short_begins_anew(

@@ -23,6 +23,7 @@ kind: Scope
 metadata: {name: all}
 spec: {query: everything}
 """
+FILES = ("--inventory", "{i}", "--flows", "{bad}")
 AFTER = (*(item for item in ITEMS if item.name != "user-db-1"), pod("other-1", DB, "node2"))
 
 
@@ -147,6 +148,21 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
         (("discover", "--inventory", "{i}", "--flows", "{none}"), 1, "no file"),
         (("discover", "--inventory", "{bad}", "--flows", "{bad}"), 1, "bad: not an inventory as"),
         (("discover", "--inventory", "{i}", "--flows", "{bad}"), 1, "bad: "),
+        (("discover", "--inventory", "{dir}", "--flows", "{i}"), 1, "is a folder; name a file"),
+        (
+            ("discover", "--inventory", "{i}", "--flows", "{i}", "--approved", "{dir}"),
+            1,
+            "is a folder; name a file",
+        ),
+        (("lint", "{p}", "--inventory", "{dir}"), 1, "is a folder; name a file"),
+        (("discover", *FILES, "--since", "1h"), 3, "--since: of files all is taken"),
+        (("discover", *FILES, "--exclude", "name ="), 3, "filter, line 1, column 7"),
+        (("discover", *FILES, "--scopes", "{p}", "--scope", "x"), 1, "there is no scope 'x'"),
+        (("discover", "--inventory", "{i}", "--flows", "{empty}"), 1, "it is empty, as JSON lines"),
+        (("analyze", *FILES, "--policies", "{p}", "--until", "1h"), 3, "--until: of files"),
+        (("analyze", "x", *FILES, "--policies", "{p}"), 1, "there is no workspace 'x'"),
+        (("analyze", *FILES, "--policies", "{p}", "--if-enforced"), 3, "ask a control plane"),
+        (("analyze", "x", *FILES, "--policies", "{p}", "--workspace", "x"), 3, "named twice"),
         (("analyze", "--policies", "{p}"), 3, "--policies, --inventory and --flows go together"),
         (("analyze", "--policies", "{p}", "--inventory", "{i}", "--flows", "{bad}"), 3, "choose"),
     ],
@@ -154,8 +170,8 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
 async def test_what_cannot_be_read_is_told(
     tmp_path: Path, words: tuple[str, ...], code: int, said: str
 ) -> None:
-    texts = {"i": "[]", "bad": "bad", "p": SCOPES}
-    paths = {name: tmp_path / name for name in (*texts, "none")}
+    texts = {"i": "[]", "bad": "bad", "p": SCOPES, "empty": ""}
+    paths = {name: tmp_path / name for name in (*texts, "none")} | {"dir": tmp_path}
     for name, text in texts.items():
         paths[name].write_text(text)
     found = await offline(*(word.format(**paths) for word in words))

@@ -215,11 +215,25 @@ async def test_the_command_shows_the_path(led: Led) -> None:
     assert (code, out.splitlines()[1].split()[:2]) == (OK, ["shop", "observe"])
     code, _, said = await run("promote", "shop")
     assert (code, "discover wants flows are seen for 2h" in said) == (FAILED, True)
+    code, _, said = await run("promote", "shop", "--dry-run")
+    assert (code, "refused now: scope shop stays at stage observe" in said) == (OK, True)
     assert (await run("promotion", "show", "nowhere"))[0] == FAILED
     await led.report(passed=(3306,), end_ns=led.clock() - 3 * HOUR)
     await led.report(passed=(3306,))
     code, out, said = await run("promote", "shop", "--to", "analyse")
     assert (code, "shop is at stage analyse with shop@p1" in out) == (OK, True), said
+
+
+async def test_the_command_refuses_before_it_shows_a_plan(led: Led) -> None:
+    await led.world.ok("POST", "/apply", json=FILES)
+    await led.world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    await led.world.ok("POST", "/promotions/shop/promote", json={})
+    for words in ((), ("--yes",)):
+        code, out, said = await led.world.run("promote", "shop", "--to", "staged", *words)
+        assert (code, out, said.count("\n")) == (FAILED, "", 1), said
+        assert "stays at stage analyse: staged wants" in said
+    code, out, said = await led.world.run("promote", "shop", "--to", "staged", "--dry-run")
+    assert (code, "shop" in out, "refused now: scope shop stays" in said) == (OK, True, True)
 
 
 async def test_the_command_shows_the_plan_and_asks_before_nodes_change(led: Led) -> None:

@@ -152,6 +152,8 @@ async def test_the_command(advised: Advised) -> None:
     words = ("recommendations", "start", "shop", "--window", "2h")
     code, _, said = await run(*words)
     assert (code, "scope shop is watched since" in said) == (OK, True)
+    code, out, said = await run("recommendations", "show", "shop", "-o", "json")
+    assert (code, '"changes"' in out) == (OK, True), said
     await advised.first_look()
     _, out, _ = await run("recommendations", "list")
     assert out.splitlines()[1].split()[:4] == ["shop", "1", "1", "0"]
