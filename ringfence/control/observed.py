@@ -13,7 +13,13 @@ from ringfence.discovery.observed import last_fifth
 from ringfence.flows.connections import Records, conversations
 from ringfence.model.ids import TenantId
 from ringfence.store.flows import FlowStore
-from ringfence.store.flows.conversations import HOUR_EDGES, HOUR_TIME, SLOT_EDGES, TIME
+from ringfence.store.flows.conversations import (
+    HOUR_EDGES,
+    HOUR_PARTS,
+    HOUR_TIME,
+    SLOT_EDGES,
+    TIME,
+)
 
 HOUR_NS = 3600 * 10**9
 LONG_NS = 3 * HOUR_NS
@@ -28,9 +34,11 @@ async def observed(store: FlowStore, tenant: TenantId, since_ns: int, until_ns: 
     edges, time, parts = SLOT_EDGES, TIME, [window]
     if until_ns - since_ns > LONG_NS:
         edges, time = HOUR_EDGES, HOUR_TIME
-        starts = range(since_ns // HOUR_NS * HOUR_NS, until_ns, _PART_NS)
+        held = await store.query(HOUR_PARTS, window | {"part": _PART_NS})
+        starts = [part * _PART_NS for part in sorted(held["part"].to_pylist())] or [since_ns]
         parts = [
-            window | {"since": start, "until": min(start + _PART_NS, until_ns)} for start in starts
+            window | {"since": max(start, since_ns), "until": min(start + _PART_NS, until_ns)}
+            for start in starts
         ]
     (seen,) = (await store.query(time, window)).to_pylist()
     how = {"interval": SLOT_NS, "late": last_fifth(seen["first_ns"], seen["last_ns"])}

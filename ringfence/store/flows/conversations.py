@@ -7,7 +7,7 @@ What adds connections up reads this, so that a Service's two hops are not counte
 
 from ringfence.flows.told import TOLD
 from ringfence.store.flows.outside import all_types
-from ringfence.store.flows.queries import BETWEEN, HOPS, HOUR_HOPS, SLOT_HOPS, hourly
+from ringfence.store.flows.queries import BETWEEN, HOPS, HOUR_HOPS, IN_HOURS, SLOT_HOPS, hourly
 
 
 # As `flows.connections.records` has it: the translated hops where there are any, of several to
@@ -102,6 +102,12 @@ TIME = f"SELECT min(first_ns) AS first_ns, max(last_ns) AS last_ns FROM flows WH
 """When the first was seen, and the last."""
 HOUR_TIME = hourly(TIME)
 """As TIME, from the roll-ups."""
+HOUR_PARTS = " UNION DISTINCT ".join(
+    f"SELECT intDiv(toUnixTimestamp(hour) * 1000000000, {{part:Int64}}) AS part FROM {table}"
+    f" WHERE {IN_HOURS}"
+    for table in ("flows_hourly", "drops_hourly")
+)
+"""The parts of a time, each of `part` ns, in which the roll-ups have anything, by number."""
 
 _KEYS = {
     "consumer_revision": "first_consumer_revision",

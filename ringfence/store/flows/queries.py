@@ -34,10 +34,11 @@ BETWEEN = (
     "tenant = {tenant:String} AND window_end_ns > {since:Int64} AND window_end_ns <= {until:Int64}"
 )
 """A row belongs to the range in which its window ended: ranges side by side share none."""
-_IN_HOURS = (
+IN_HOURS = (
     "tenant = {tenant:String} AND toUnixTimestamp(hour) * 1000000000 < {until:Int64}"
     " AND (toUnixTimestamp(hour) + 3600) * 1000000000 > {since:Int64}"
 )
+"""The hours of the roll-ups that have a part of the range."""
 _SUMS = [
     *(
         f"{way}_{count}"
@@ -93,7 +94,7 @@ consumer_node != node AND (kubernetes_cluster, consumer_node, {slot}) IN (
 
 
 _REMOTE = _remote(_SLOT, _SLOT_NS)
-_REMOTE_IN_HOURS = _remote(_HOUR, _HOUR_NS)
+_REMOTEIN_HOURS = _remote(_HOUR, _HOUR_NS)
 _REVISIONS = [name for name in _BEST if name.endswith("_revision")]
 TUNNEL_COLUMNS = ("tunnel_protocol", "tunnel_consumer", "tunnel_provider", "tunnel_port")
 """The own tuple of the tunnel that carries a hop, the protocol being 0 where none does."""
@@ -235,9 +236,9 @@ def hourly(question: str) -> str:
     """A question over HOPS, put to the roll-ups: hours partly in its range count whole."""
     for table in ("flows", "drops"):
         question = question.replace(
-            f"FROM {table} WHERE {BETWEEN}", f"FROM {table}_hourly WHERE {_IN_HOURS}"
+            f"FROM {table} WHERE {BETWEEN}", f"FROM {table}_hourly WHERE {IN_HOURS}"
         )
-    return question.replace(_REMOTE, _REMOTE_IN_HOURS)
+    return question.replace(_REMOTE, _REMOTEIN_HOURS)
 
 
 HOUR_HOPS = hourly(_hops("intDiv(toUnixTimestamp(hour), 3600)"))
