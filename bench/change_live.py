@@ -10,6 +10,8 @@ import random
 import sys
 import time
 from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
 
 from bench.change_cost import CHANGED, Cluster, percentiles
 from bench.company import EAST
@@ -21,6 +23,7 @@ from ringfence.agent.plan import Order, read_policy
 from ringfence.agent.pods import Place
 from ringfence.control.compilation import Standing
 from ringfence.control.judged import JudgedBy
+from ringfence.kernel import nft
 from ringfence.kernel.netns import inode
 from ringfence.kernel.nft_watch import TableWatch
 from ringfence.model.ids import NodeName
@@ -34,13 +37,29 @@ CHANGES = 100
 HERE = NodeName("node-0")
 
 
+class Marked:
+    """nftables, and when it last took commands."""
+
+    def __init__(self) -> None:
+        self.taken = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(nft, name)
+
+    def apply(self, netns: Path, commands: str) -> None:
+        nft.apply(netns, commands)
+        self.taken = time.monotonic()
+
+
 class Node:
     """The agent of a node, and a network namespace for each pod that it runs."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._places: dict[str, Place] = {}
-        self._enforcer = stack.enter_context(closing(Enforcer(Nftables(), listen=TableWatch)))
+        self._door = Marked()
+        enforcer = Enforcer(Nftables(), self._door, listen=TableWatch)
+        self._enforcer = stack.enter_context(closing(enforcer))
         self._orders = 0
 
     def runs(self, cluster: Cluster) -> list[Place]:
@@ -52,16 +71,19 @@ class Node:
                 self._places[name] = Place(name, path, inode(path))
         return [self._places[name] for name in here]
 
-    def write(self, directive: bytes, places: list[Place]) -> float:
-        """When the rules stand in the kernel; they are proved before this returns."""
+    def write(self, directive: bytes, places: list[Place]) -> tuple[float, float]:
+        """When the rules stand in the kernel, and when what they deny of open connections is cut.
+
+        They are proved before this returns.
+        """
         self._orders += 1
         steps = self._enforcer.steps(Order(self._orders, read_policy(directive)), places)
         next(steps, None)
-        stood = time.monotonic()
+        stood, cut = self._door.taken, time.monotonic()
         for _ in steps:
             pass
         assert not self._enforcer.outcome.problem, self._enforcer.outcome.problem
-        return stood
+        return stood, cut
 
 
 def main() -> None:
@@ -77,19 +99,22 @@ def main() -> None:
             f" rules at a node with {len(node.runs(cluster))} pods (targets 100, 500 ms), {load()}"
         )
         for kind, change in CHANGED.items():
-            took: list[float] = []
+            took: list[tuple[float, float]] = []
             before, number = first, 0
             while len(took) < wanted:
                 news, number = change(cluster, number), number + 1
                 places, begun = node.runs(cluster), time.monotonic()
                 directive = standing.compile(judged_by, news, Moment()).nodes[EAST, HERE]
                 if directive != before:
-                    took.append(1000 * (node.write(directive, places) - begun))
+                    stood, cut = node.write(directive, places)
+                    took.append((1000 * (stood - begun), 1000 * (cut - begun)))
                 before = directive
             first = before
+            stood_ms, cut_ms = map(list, zip(*took, strict=True))
             print(
-                f"  {kind}: {percentiles(took, 'ms')}; {wanted} of {number:,} changes", flush=True
+                f"  {kind}, {wanted} of {number:,} changes: in force {percentiles(stood_ms, 'ms')}"
             )
+            print(f"    open connections cut: {percentiles(cut_ms, 'ms')}", flush=True)
 
 
 if __name__ == "__main__":

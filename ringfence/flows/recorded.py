@@ -117,7 +117,9 @@ def _table(source: BinaryIO, file_name: str) -> pa.Table:
             # A text may look like a number; those that are one are read as such later.
             texts = {name: pa.string() for name in wanted - {*_PIDS, *COUNTS, *_PORTS, *_RTT}}
             options = pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
-            table = _plain(pa.csv.read_csv(source, convert_options=options))
+            # A thread that still reads ahead when a broken file ends the command would abort it.
+            alone = pa.csv.ReadOptions(use_threads=False)
+            table = _plain(pa.csv.read_csv(source, alone, convert_options=options))
     except (pa.ArrowException, OSError, ValueError) as error:
         said = str(error).split("\n")[0] if begins else _EMPTY
         raise InputError(
