@@ -76,7 +76,7 @@ def tell_impact(found: Row, output: Format) -> None:
     tell(f"it governs {counted(len(governed), 'workload')}")
     if output is Format.TABLE and governed:
         emit(governed, _GOVERNED, output)
-    if not found["analysed_seconds"]:
+    if not found["analysed"]:
         tell("it was not under analysis yet: what it would block is not known")
         return
     blocked = counted(found["conversations"], "conversation")

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 import structlog
@@ -16,7 +15,7 @@ import structlog
 from ringfence.control.alerts import Alerts
 from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
-from ringfence.control.secrets import Secrets, is_sealed
+from ringfence.control.secrets import Secrets
 from ringfence.export.alerts.interface import AlertSink, Notice
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.export.delivery import LONGEST_SECONDS
@@ -30,7 +29,6 @@ from ringfence.store.relational.alerts import (
     drop_notices,
     next_notices,
     note_attempt,
-    put_sink,
 )
 from ringfence.store.relational.database import Database
 
@@ -63,11 +61,6 @@ class AlertDelivery:
 
     async def start(self) -> None:
         """Deliver what is left from before, and what comes."""
-        async with self._database.write() as connection:
-            for held in await all_sinks(connection, self._tenant):
-                if not is_sealed(held.secret):  # of a version that kept secrets plain
-                    sealed = self.secrets.seal(held.secret, held.place)
-                    await put_sink(connection, self._tenant, replace(held, secret=sealed))
         self._alerts.queued.set()
         self._following.start()
 

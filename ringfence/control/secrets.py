@@ -1,6 +1,6 @@
 """Secrets that the database keeps: sealed with a key that it does not have.
 
-A sealed secret is `sealed:` and the base64 of a nonce and of what AES-256-GCM makes of it. It opens
+A sealed secret is the base64 of a nonce and of what AES-256-GCM makes of it. It opens
 only for what it was sealed for, so that nobody who can write to the database has it sent elsewhere.
 """
 
@@ -15,7 +15,6 @@ from ringfence.control.errors import StartError
 from ringfence.control.files import write_private
 from ringfence.model.errors import InputError
 
-_PREFIX = "sealed:"
 _KEY_BITS, _NONCE_BYTES = 256, 12
 
 
@@ -45,22 +44,17 @@ class Secrets:
             return ""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._key.encrypt(nonce, secret.encode(), about.encode())
-        return _PREFIX + base64.b64encode(sealed).decode()
+        return base64.b64encode(sealed).decode()
 
     def open(self, sealed: str, about: str) -> str:
         """The secret; raises InputError, which tells nothing of it."""
         if not sealed:
             return ""
         try:
-            words = base64.b64decode(sealed.removeprefix(_PREFIX), validate=True)
+            words = base64.b64decode(sealed, validate=True)
             nonce, rest = words[:_NONCE_BYTES], words[_NONCE_BYTES:]
             return self._key.decrypt(nonce, rest, about.encode()).decode()
         except (InvalidTag, ValueError):
             raise InputError(
                 "its secret cannot be read with the key in secrets.key: add the sink anew"
             ) from None
-
-
-def is_sealed(text: str) -> bool:
-    """Whether it is no plain secret."""
-    return not text or text.startswith(_PREFIX)

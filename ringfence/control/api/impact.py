@@ -44,7 +44,7 @@ class ImpactView(BaseModel):
 
     governed: list[GovernedView]
     seconds: int = Field(description="The time that `blocked` tells of, up to now.")
-    analysed_seconds: int = Field(description="For how long it is under analysis; 0: not yet.")
+    analysed: bool = Field(description="Whether it is under analysis: else nothing is known.")
     conversations: int = Field(description="Of all that it would have blocked.")
     blocked: list[BlockedView]
     untold: int = Field(description="Kinds of conversations that there was no room to tell.")
@@ -55,7 +55,8 @@ async def impact_of(
     tenant: TenantId,
     named: tuple[WorkspaceName, Version],
     seconds: int,
-    analysed_seconds: int,
+    *,
+    analysed: bool,
 ) -> ImpactView:
     """The impact of a version, by the analysis of the last seconds."""
     now_ns, snapshot = services.clock(), services.inventory.timeline.latest()
@@ -75,7 +76,7 @@ async def impact_of(
     return ImpactView(
         governed=[GovernedView(name=name, members=governed[name]) for name in sorted(governed)],
         seconds=seconds,
-        analysed_seconds=analysed_seconds,
+        analysed=analysed,
         conversations=sum(one.conversations for one in tallies),
         blocked=list(map(_blocked, tallies[:MOST_BLOCKED])),
         untold=max(len(tallies) - MOST_BLOCKED, 0),

@@ -144,8 +144,9 @@ async def promote(
         raise ConflictError("something else was enforced meanwhile: see the new plan")
     impact = None
     if named is not None and stages.index(wanted) >= stages.index(Stage.STAGED):
-        quiet, analysed = held.criteria.quiet_seconds, facts.analysed_seconds
-        impact = await impact_of(services, author.principal.tenant, named, quiet, analysed)
+        tenant, quiet = author.principal.tenant, held.criteria.quiet_seconds
+        analysed = facts.stage is not Stage.DISCOVER
+        impact = await impact_of(services, tenant, named, quiet, analysed=analysed)
     if request.dry_run:
         shown = await _view(services, held)
         shown.impact = impact
