@@ -1,9 +1,7 @@
 """The least workspace under which everything that was seen to be needed still works."""
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.granularity import Granularity, Widening
+from ringfence.discovery.naming import policy_ids
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.ports import ranges
 from ringfence.discovery.reasons import Reason
@@ -25,10 +24,9 @@ from ringfence.model.policy import (
     Cluster,
     ClusterEnd,
     Policy,
-    ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import WITH_PORTS, format_protocol
+from ringfence.model.protocol import WITH_PORTS
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def _policies(
     ordinary = [one for one in drafts if not one.name]
     compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress)
     drafts = [*(one for one in drafts if one.name), *compressed]
-    ids = _ids(drafts, {policy.id for policy in home.policies})
+    ids = policy_ids(drafts, {policy.id for policy in home.policies})
     return [
         (one, policy_of(observed, one, said, granularity.ports, given))
         for one, said in zip(drafts, ids, strict=True)
@@ -149,33 +147,3 @@ def policy_of(
         review=draft.review,
         evidence=evidence_of(observed, draft),
     )
-
-
-def _ids(drafts: Sequence[Draft], taken: Collection[PolicyId]) -> list[PolicyId]:
-    """An id for each that is not taken, made longer where two would share it."""
-    plain = [one.name or f"{one.consumer.name}-to-{one.provider.name}" for one in drafts]
-    kinds = [
-        f"{said}-{'service' if isinstance(one.provider.end, ServiceEnd) else 'direct'}"
-        for said, one in zip(plain, drafts, strict=True)
-    ]
-    spoken = [
-        f"{said}-{format_protocol(one.protocol).lower()}"
-        for said, one in zip(kinds, drafts, strict=True)
-    ]
-    chosen = plain
-    for longer in (kinds, spoken):
-        shared = Counter(chosen)
-        chosen = [
-            long if shared[said] > 1 else said for said, long in zip(chosen, longer, strict=True)
-        ]
-    used, found = {str(one) for one in taken}, list[PolicyId]()
-    numbered = {said: _numbered(said) for said in chosen}
-    for said in chosen:
-        found.append(PolicyId(next(one for one in numbered[said] if one not in used)))
-        used.add(found[-1])
-    return found
-
-
-def _numbered(said: str) -> Iterator[str]:
-    """The name, and then with numbers from 2."""
-    return chain((said,), (f"{said}-{number}" for number in count(2)))
