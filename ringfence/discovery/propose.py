@@ -7,11 +7,12 @@ import numpy as np
 
 from ringfence.discovery.ancestors import Ancestors, Place
 from ringfence.discovery.boundary import Boundary
-from ringfence.discovery.compress import Whole, compress
+from ringfence.discovery.compress import LEVELS, Whole, compress
 from ringfence.discovery.core_services import core
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
+from ringfence.discovery.given_ports import with_given
 from ringfence.discovery.granularity import Granularity, Widening
 from ringfence.discovery.naming import policy_ids
 from ringfence.discovery.observed import Mask, Observed
@@ -114,6 +115,8 @@ def _policies(
     """The policies that a workspace gets, each with what it is made of; core services first."""
     ordinary = [one for one in drafts if not one.name]
     compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress)
+    if granularity.compress > LEVELS[0]:
+        compressed = with_given(compressed, observed, given)
     drafts = [*(one for one in drafts if one.name), *compressed]
     ids = policy_ids(drafts, {policy.id for policy in home.policies})
     return [
