@@ -109,7 +109,7 @@ def _joined(group: list[Draft], joining: _Joining, side: str) -> list[Draft]:
         ends = [getattr(one, side) for one in group]
         end = NamedEnd(joined_name(ends), FilterEnd(query), place_of(ends))
     edges = frozenset(edge for one in group for edge in one.edges)
-    why = f"{len(group)} {side}s that need the same are joined"
+    why = f"{len(group)} {side}s that need the same"
     first = replace(group[0], edges=edges, why=(*united_why(group), why))
     return [replace(first, consumer=end) if side == "consumer" else replace(first, provider=end)]
 

@@ -96,11 +96,7 @@ class Drafting:
         )
         addresses = self._addresses(edge) if alone else ()
         source = self.ends.of(consumer, addresses, each=self.each_address)
-        why = [
-            "as dialled, at its own address"
-            if front == DIRECT
-            else "as dialled, through its Service"
-        ]
+        why = ["dialled at its own address" if front == DIRECT else "dialled through its Service"]
         if isinstance(consumer, Anybody):
             anyone = isinstance(source.end, OutsideEnd)
             why.append("any host outside" if anyone else "each host outside by its address")

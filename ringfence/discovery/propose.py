@@ -57,7 +57,7 @@ def propose(
     drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
     services = [
-        replace(one, why=("a core service: one policy for all who use it",))
+        replace(one, why=("a core service, for all who use it",))
         for one in core(observed, decisions, ends, scope)
     ]
     catch_all = CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY)
@@ -137,7 +137,7 @@ def policy_of(
     given_out = draft.ports & {*observed.port[free].tolist()}
     ports = ranges(draft.ports, level, given_out) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
-        wider = f"{len(draft.ports)} different ports were seen, which make a range"
+        wider = f"{len(draft.ports)} ports seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))
     return Policy(
         id=said,
