@@ -32,9 +32,10 @@ def format_handle(decision: Decision, *, widened: bool = False) -> str:
         policy = _name(decision.policy or decision.stage, "/", _MAX_KUBERNETES)
         rule = f"/{_name(decision.rule)}" if decision.rule else ""
         return f"{Layer.KUBERNETES}/{policy}{rule}" + (_WIDENED if widened else "")
-    parts = [decision.stage, _name(decision.workspace), f"p{decision.version}"]
+    workspace = _name(decision.workspace)
+    parts = [decision.stage, workspace, f"p{decision.version}"]
     if decision.policy is not None:
-        parts.append(_name(decision.policy))
+        parts.append(_name(decision.policy, most=2 * _MAX_NAME - len(workspace)))
     return "/".join(parts) + (_WIDENED if widened else "")
 
 

@@ -33,9 +33,11 @@ def test_a_handle_is_told_as_people_write_the_policy(widened: bool) -> None:
         handle = format_handle(decision("sock-shop", name), widened=widened)
         assert tell_handle(handle) == f"sock-shop/{said}@p3"
         assert tell_decision(decision("sock-shop", name)) == tell_handle(handle)
-    long = "cleanup-and-robot-shop-c-web-to-shipping"
-    assert "~" in tell_handle(format_handle(decision("all", long)))
-    assert tell_decision(decision("all", long)) == f"all/{long}@p3", "whole, where nothing cut it"
+    long = decision("all", "several-of-shop-production-to-payment-gateway-in-backoffice")
+    assert tell_handle(format_handle(long)) == f"all/{long.policy}@p3", "a short workspace's"
+    longer = decision("all", "x" * 80)
+    assert "~" in tell_handle(format_handle(longer))
+    assert tell_decision(longer) == f"all/{longer.policy}@p3"
     assert tell_handle("mid-stream") == "mid-stream"
 
 
