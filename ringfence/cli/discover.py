@@ -57,7 +57,7 @@ _COLUMNS = [
     Column("protocol", itemgetter("protocol")),
     Column("ports", lambda row: ", ".join(row["ports"])),
     Column("seen", lambda row: row["evidence"]["conversations"]),
-    Column("why", lambda row: row["reasons"][0].partition(":")[0]),
+    Column("why", lambda row: ", ".join(one.partition(":")[0] for one in row["reasons"])),
 ]
 _IN_SUM = [
     Column("outcome", lambda row: Shown.CORE if row["reason"] in CORE else Shown.NOISE),

@@ -63,6 +63,10 @@ def test_the_edges_of_one_outcome(files: tuple[Path, Path]) -> None:
     count = Counter(one["outcome"] for one in every)
     (reviews,) = tables(run(files, "-o", "table", "--outcome", "review"))
     assert len(reviews) == 1 + count["review"]
+    whys = [one["reasons"] for one in every if one["outcome"] == "review"]
+    assert [row[-1].split(", ") for row in reviews[1:]] == [
+        [one.partition(":")[0] for one in reasons] for reasons in whys
+    ]
     (core,) = tables(run(files, "-o", "table", "--outcome", "core"))
     (noise,) = tables(run(files, "-o", "table", "--outcome", "noise"))
     assert len(core) + len(noise) == 2 + count["noise"]
