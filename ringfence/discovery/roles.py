@@ -56,7 +56,11 @@ class Role:
 class Roles:
     """The roles of every workload among some positions of a snapshot, nodes aside."""
 
-    def __init__(self, snapshot: Snapshot, found: Sequence[Role], seen: Behaviour) -> None:
+    def __init__(
+        self, snapshot: Snapshot, found: Sequence[Role], seen: Behaviour, *, declared: bool
+    ) -> None:
+        self.declared = declared
+        """Whether all of them are declared or approved, and none is told by behaviour."""
         self._roles = sorted(found, key=lambda role: role.cluster.name)
         self._of = np.full(len(snapshot.items), NOWHERE, dtype=np.int64)
         for number, role in enumerate(self._roles):
@@ -86,13 +90,20 @@ class Roles:
 
 
 def roles(
-    snapshot: Snapshot, members: BitMap, seen: Behaviour, approved: Sequence[Cluster] = ()
+    snapshot: Snapshot,
+    members: BitMap,
+    seen: Behaviour,
+    approved: Sequence[Cluster] = (),
+    *,
+    judged: bool = True,
 ) -> Roles:
     """The roles of some positions of a snapshot; the same for equal input.
 
     The snapshot should hold every workload of the time that `seen` tells of
     (`inventory.timeline.Timeline.between`), so that queries are true of all of them. Approved
     clusters keep their names, queries and whoever these select; the rest is put together anew.
+    Unless `seen` was judged, and holds nothing that is noise, those of the undeclared are no more
+    than replicas.
     """
     free = BitMap(at for at in members if _is_one(snapshot.items[at]))
     kept: list[Role] = []
@@ -108,12 +119,12 @@ def roles(
             declared.setdefault(unit, BitMap()).add(position)
     known = [*(role.members for role in kept), *declared.values()]
     undeclared = free - BitMap.union(BitMap(), *declared.values())
-    groups = [*declared.values(), *kin(snapshot, undeclared, known, seen)]
+    groups = [*declared.values(), *kin(snapshot, undeclared, known, seen, judged=judged)]
     names = _names(snapshot, groups, seen, {cluster.name for cluster in approved})
     for name, group in zip(names, groups, strict=True):
         offered = candidates(snapshot, group)
         kept.append(_role(snapshot, Cluster(name, offered[0].query), group, offered))
-    return Roles(snapshot, kept, seen)
+    return Roles(snapshot, kept, seen, declared=not undeclared)
 
 
 def _is_one(item: Item) -> bool:
