@@ -107,12 +107,14 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
         (Reason.UNUSUAL, suspicion.suspicious),
     ):
         rule(reason, suspicion.suspicious & holds)
-    few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
+    few = suspicion.conversations < ENOUGH_CONVERSATIONS
+    few |= suspicion.intervals < ENOUGH_INTERVALS
     few &= not suspicion.brief
     rule(Reason.DECLARED, few & referred)
     rule(Reason.TWIN, few & twins)
     rule(Reason.PUBLISHED, few & published)
     rule(Reason.SPREAD, few & (suspicion.supporters > 1))
+    rule(Reason.FITS, few & suspicion.fits)
     rule(Reason.FEW, few)
     rule(Reason.SEEN, np.ones(len(observed), dtype=np.bool_))
     return Decisions(_outcomes(deciding), deciding, suspicion, referred)
@@ -126,6 +128,7 @@ def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
         Reason.TWIN,
         Reason.PUBLISHED,
         Reason.SPREAD,
+        Reason.FITS,
     )
     review = (
         Reason.FEW,

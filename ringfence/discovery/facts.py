@@ -4,10 +4,11 @@ import numpy as np
 
 from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.peers import Anybody, ServiceFront
+from ringfence.discovery.peers import Anybody, Outside, ServiceFront
 from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.address import is_v4
 from ringfence.model.ids import ClusterId
 from ringfence.model.workload import ItemKind
 
@@ -141,6 +142,26 @@ class Facts:
         at_home = within & (places[seen.consumer] >= 0) & (seen.seen.conversations > 0)
         first, alike = distinct(consumer, provider, seen.protocol, seen.port, at_home)
         return np.asarray(at_home & (np.bincount(alike, minlength=len(first))[alike] > 1))
+
+    def beside(self, known: Mask) -> Mask:
+        """For each edge to a host outside whether the consumer has a known one next to that host.
+
+        What is reached at several addresses, as by a name, mostly has them in one network.
+        """
+        seen, blocks = self._observed, self._blocks()
+        _, alike = distinct(seen.consumer, blocks[seen.provider], seen.protocol, seen.port)
+        usual = np.bincount(alike, known, minlength=len(seen)) > 0
+        return np.asarray(usual[alike] & (blocks >= 0)[seen.provider])
+
+    def _blocks(self) -> Numbers:
+        """For each host outside a number of the network next to it, /24 or /64; else NOWHERE."""
+        numbers: dict[bytes, int] = {}
+        found = np.full(len(self._peers), NOWHERE, dtype=np.int64)
+        for number, peer in enumerate(self._peers):
+            if isinstance(peer, Outside):
+                near = 15 if is_v4(peer.address) else 8
+                found[number] = numbers.setdefault(peer.address[:near], len(numbers))
+        return found
 
     def _kinds(self) -> Numbers:
         """For each peer a number that all roles of workloads of its name share."""

@@ -28,6 +28,8 @@ OUTRIGHT = 6.0
 """From this weight on a source of more than one novelty is taken for an intruder."""
 ODD = 2.0
 """What one novelty weighs that is suspicious alone."""
+FITS = 1.0
+"""A novelty that weighs less fits better than a random one would, and speaks against nobody."""
 STRAY = 2.5
 """What a novelty weighs that is taken for a stray where it was seen once."""
 _LEAST = 0.01
@@ -53,13 +55,17 @@ class Suspicion:
     """Of n edges whether only one source has them, and what speaks against them."""
 
     supporters: Numbers
-    """How many sources have it that are not suspicious."""
+    """How many sources dial it that are not suspicious, where any of them was answered."""
+    conversations: Numbers
+    intervals: Numbers
+    """What was answered of those sources; of all where there are none."""
     alone: Mask
     bypass: Mask
     foreign: Mask
     late: Mask
     stranger: Mask
     tool: Mask
+    fits: Mask
     fan_out: Mask
     weight: Weights
     suspicious: Mask
@@ -86,7 +92,7 @@ class _Weighing:
     def __init__(
         self, observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[Mask]
     ) -> None:
-        self.observed, self.spoken_for = observed, np.logical_or.reduce(spoken_for)
+        self.observed = observed
         seen, pairs = observed.seen, observed.by_source
         self.sources, self.source = np.unique(observed.pair_source, return_inverse=True)
         self.count = len(self.sources)
@@ -102,6 +108,7 @@ class _Weighing:
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
+        self.spoken_for = np.logical_or.reduce([*spoken_for, facts.beside(self.strong)])
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
         )
@@ -110,11 +117,18 @@ class _Weighing:
         self.stranger, self.tool = self._stranger(facts), self._tool()
         self.share = self._share()
         self.lacking = sum(self._lacking(one, facts.namespaces()) for one in spoken_for)
-        self.failed, self.tried = self._failures()
+        self.failed, self.tried, self.begun_ns = self._failures()
+        self.nobody = self._nobody()
 
     def judge(self, suspects: Mask) -> Suspicion:
-        trusted = self.good & ~suspects[self.source]
-        supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
+        clean = ~suspects[self.source]
+        trusted = self.good & clean
+        conversations, intervals = self._answered(trusted)
+        # Who dials what answers others has as much use for it as they do.
+        supporters, dialling = (
+            np.bincount(self.edge[pairs], minlength=len(self.observed)) for pairs in (trusted, clean)
+        )
+        supporters = np.where(supporters > 0, dialling, 0)
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
         few = np.where(self._of(~trusted & self.good, suspects) & ~self.stray, 0, 1)
         alone = self.rare & ((supporters <= few) | self.by_node)
@@ -122,32 +136,62 @@ class _Weighing:
             alone, affinity(self.observed, (supporters > 0) & ~alone & self.plain)
         )
         novel = self.good & (weight > 0)[self.edge]
-        total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
+        telling = novel & (weight >= FITS)[self.edge]
+        total = np.bincount(self.source[telling], weight[self.edge[telling]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
-        intruder = (total >= OUTRIGHT) & (novelties > 1)
+        # What a scanner did before it began to fail is its own.
+        looked = self.observed.by_source.first_ns >= np.where(scanner, self.begun_ns, 0)[self.source]
+        # Of whom nothing else is known there is nothing to be asked about each edge.
+        intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
         of_suspect = self._of(novel, total >= SUSPECT)
         odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
         return Suspicion(
             supporters=supporters,
+            conversations=conversations,
+            intervals=intervals,
             alone=alone & (self._surprise() > 1) & (self.observed.seen.intervals > 1),
             bypass=alone & self.bypass,
             foreign=alone & self.foreign,
             late=alone & self.late,
             tool=alone & self.tool,
             stranger=alone & (self.stranger | self.by_node),
+            fits=(weight > 0) & (weight < FITS),
             fan_out=of_suspect & (weight > 0),
             weight=weight,
             suspicious=odd | (of_suspect & (weight > 0)),
-            intruder=(weight > 0) & self._of(novel, intruder & (not self.brief)),
-            scan=self._of((self.rare | self.burst)[self.edge] | ~self.good, scanner)
+            intruder=(weight > 0) & self._of(novel & looked, intruder & (not self.brief)),
+            scan=self._of(looked & ((self.rare | self.burst)[self.edge] | ~self.good), scanner)
             & (supporters <= few),
             suspects=scanner | intruder,
             brief=self.brief,
         )
+
+    def _answered(self, trusted: Mask) -> tuple[Numbers, Numbers]:
+        """What these pairs show of each edge: conversations, and at most so many intervals.
+
+        An edge that none of them has is judged by all.
+        """
+        pairs, count = self.observed.by_source, len(self.observed)
+        conversations, intervals = (
+            np.bincount(self.edge[trusted], many[trusted], count).astype(np.int64)
+            for many in (pairs.conversations, pairs.intervals)
+        )
+        seen, known = self.observed.seen, conversations > 0
+        return (
+            np.where(known, conversations, seen.conversations),
+            np.where(known, np.minimum(intervals, seen.intervals), seen.intervals),
+        )
+
+    def _nobody(self) -> Mask:
+        """Of sources whether they are hosts outside, or were started by hand, and have no use."""
+        known = self.strong[self.edge] | ~(
+            self.observed.peers.which(Anybody)[self.observed.consumer] | self.stranger
+        )[self.edge]
+        return np.bincount(self.source[known], minlength=self.count) == 0
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
@@ -227,11 +271,14 @@ class _Weighing:
         usual = np.bincount(socket, self.strong & seen.straight, minlength=len(first)) > 0
         return np.asarray(seen.straight & facts.fronted() & ~usual[socket])
 
-    def _failures(self) -> tuple[Numbers, Numbers]:
-        """At how many ends each source failed where none of its like succeeded, and tried.
+    def _failures(self) -> tuple[Numbers, Numbers, Numbers]:
+        """At how many ends each source failed where none of its like succeeded, and tried; since.
 
         A dead address is none: who goes on to dial it knew whom it had.
         """
         hopeless = (self.observed.seen.conversations == 0) & self.observed.held & self.plain
-        failed = np.bincount(self.source[hopeless[self.edge]], minlength=self.count)
-        return failed, np.bincount(self.source, minlength=self.count)
+        pairs = hopeless[self.edge]
+        failed = np.bincount(self.source[pairs], minlength=self.count)
+        begun_ns = np.full(self.count, np.iinfo(np.int64).max)
+        np.minimum.at(begun_ns, self.source[pairs], self.observed.by_source.first_ns[pairs])
+        return failed, np.bincount(self.source, minlength=self.count), begun_ns
