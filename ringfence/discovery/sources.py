@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.affinity import affinity
-from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Nodes, OwnNode
@@ -28,7 +28,7 @@ OUTRIGHT = 6.0
 """From this weight on a source of more than one novelty is taken for an intruder."""
 ODD = 2.0
 """What one novelty weighs that is suspicious alone."""
-FITS = 1.0
+_FITS = 1.0
 """A novelty that weighs less fits better than a random one would, and speaks against nobody."""
 STRAY = 2.5
 """What a novelty weighs that is taken for a stray where it was seen once."""
@@ -58,14 +58,14 @@ class Suspicion:
     """How many sources dial it that are not suspicious, where any of them was answered."""
     conversations: Numbers
     intervals: Numbers
-    """What was answered of those sources; of all where there are none."""
+    """What was answered of those sources; of all where there are none or it is not rare."""
     alone: Mask
     bypass: Mask
     foreign: Mask
     late: Mask
     stranger: Mask
+    twins: Mask
     tool: Mask
-    fits: Mask
     fan_out: Mask
     weight: Weights
     suspicious: Mask
@@ -80,12 +80,13 @@ class Suspicion:
 def suspect(observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[Mask]) -> Suspicion:
     """Weigh edges and sources; only `plain` edges, not noise for another reason, are weighed.
 
-    `spoken_for` are the edges that each kind of declared or repeated fact speaks for.
+    `spoken_for` are the edges that each kind of declared fact speaks for.
     """
     weighing = _Weighing(observed, facts, plain, spoken_for)
-    found = weighing.judge(np.zeros(weighing.count, dtype=np.bool_))
+    nobody = np.zeros(weighing.count, dtype=np.bool_)
+    found = weighing.judge(nobody, facts.twins(observed.seen.conversations > 0))
     # What scanners and intruders do supports nothing, neither each other's edges.
-    return weighing.judge(found.suspects)
+    return weighing.judge(found.suspects, facts.twins(weighing.of_others(found.suspects)))
 
 
 class _Weighing:
@@ -109,40 +110,45 @@ class _Weighing:
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
         self.spoken_for = np.logical_or.reduce([*spoken_for, facts.beside(self.strong)])
+        self.places = facts.namespaces()
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
         )
-        self.foreign = self._foreign(facts)
+        self.foreign = self._foreign()
         self.bypass = self._bypass(facts)
         self.stranger, self.tool = self._stranger(facts), self._tool()
         self.share = self._share()
-        self.lacking = sum(self._lacking(one, facts.namespaces()) for one in spoken_for)
+        self.lacking = sum(map(self._lacking, spoken_for))
         self.failed, self.tried, self.begun_ns = self._failures()
         self.nobody = self._nobody()
 
-    def judge(self, suspects: Mask) -> Suspicion:
+    def judge(self, suspects: Mask, twins: Mask) -> Suspicion:
         clean = ~suspects[self.source]
         trusted = self.good & clean
         conversations, intervals = self._answered(trusted)
         # Who dials what answers others has as much use for it as they do.
         supporters, dialling = (
-            np.bincount(self.edge[pairs], minlength=len(self.observed)) for pairs in (trusted, clean)
+            np.bincount(self.edge[pairs], minlength=len(self.observed))
+            for pairs in (trusted, clean)
         )
         supporters = np.where(supporters > 0, dialling, 0)
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
         few = np.where(self._of(~trusted & self.good, suspects) & ~self.stray, 0, 1)
         alone = self.rare & ((supporters <= few) | self.by_node)
         weight = self._weight(
-            alone, affinity(self.observed, (supporters > 0) & ~alone & self.plain)
+            alone & ~twins & ~self.spoken_for,
+            self._lacking(twins) - affinity(self.observed, (supporters > 0) & ~alone & self.plain),
         )
         novel = self.good & (weight > 0)[self.edge]
-        telling = novel & (weight >= FITS)[self.edge]
+        telling = novel & (weight >= _FITS)[self.edge]
         total = np.bincount(self.source[telling], weight[self.edge[telling]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
         # What a scanner did before it began to fail is its own.
-        looked = self.observed.by_source.first_ns >= np.where(scanner, self.begun_ns, 0)[self.source]
+        pairs = self.observed.by_source
+        own = (pairs.first_ns < self.begun_ns[self.source] - SLOT_NS) & (pairs.intervals > 1)
+        looked = ~(own & scanner[self.source])
         # Of whom nothing else is known there is nothing to be asked about each edge.
         intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
         of_suspect = self._of(novel, total >= SUSPECT)
@@ -158,8 +164,8 @@ class _Weighing:
             foreign=alone & self.foreign,
             late=alone & self.late,
             tool=alone & self.tool,
+            twins=twins,
             stranger=alone & (self.stranger | self.by_node),
-            fits=(weight > 0) & (weight < FITS),
             fan_out=of_suspect & (weight > 0),
             weight=weight,
             suspicious=odd | (of_suspect & (weight > 0)),
@@ -173,14 +179,14 @@ class _Weighing:
     def _answered(self, trusted: Mask) -> tuple[Numbers, Numbers]:
         """What these pairs show of each edge: conversations, and at most so many intervals.
 
-        An edge that none of them has is judged by all.
+        An edge that none of them has, or that is not rare, is judged by all.
         """
         pairs, count = self.observed.by_source, len(self.observed)
         conversations, intervals = (
             np.bincount(self.edge[trusted], many[trusted], count).astype(np.int64)
             for many in (pairs.conversations, pairs.intervals)
         )
-        seen, known = self.observed.seen, conversations > 0
+        seen, known = self.observed.seen, self.rare & (conversations > 0)
         return (
             np.where(known, conversations, seen.conversations),
             np.where(known, np.minimum(intervals, seen.intervals), seen.intervals),
@@ -188,29 +194,36 @@ class _Weighing:
 
     def _nobody(self) -> Mask:
         """Of sources whether they are hosts outside, or were started by hand, and have no use."""
-        known = self.strong[self.edge] | ~(
-            self.observed.peers.which(Anybody)[self.observed.consumer] | self.stranger
-        )[self.edge]
-        return np.bincount(self.source[known], minlength=self.count) == 0
+        known = (
+            self.strong[self.edge]
+            | ~(self.observed.peers.which(Anybody)[self.observed.consumer] | self.stranger)[
+                self.edge
+            ]
+        )
+        return np.asarray(np.bincount(self.source[known], minlength=self.count) == 0)
+
+    def of_others(self, suspects: Mask) -> Mask:
+        """The edges that somebody else has than these sources."""
+        return self._of(self.good, ~suspects)
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
         chosen = self.edge[pairs & sources[self.source]]
         return np.bincount(chosen, minlength=len(self.observed)) > 0
 
-    def _weight(self, alone: Mask, fit: Weights) -> Weights:
+    def _weight(self, novel: Mask, beside: Weights) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
         weight = 1.0 + self._surprise() + 1.0 * self.bypass + 0.5 * self.late
         for marked in (self.foreign, self.tool, self.by_node | self.stranger):
             weight += _MARKED * marked
-        weight = np.maximum(weight + self.lacking - fit, _LEAST)
-        return np.where(alone & ~self.spoken_for, weight, 0.0)
+        return np.where(novel, np.maximum(weight + self.lacking + beside, _LEAST), 0.0)
 
-    def _lacking(self, spoken_for: Mask, places: Numbers) -> Weights:
+    def _lacking(self, spoken_for: Mask) -> Weights:
         """How rare strong edges are that this does not speak for, among the consumer's neighbours.
 
         Hosts outside are seldom spoken for.
         """
+        places = self.places
         place = places[self.observed.consumer]
         inside = (place >= 0) & self.observed.peers.which(Role)[self.observed.provider]
         among, silent = (
@@ -221,11 +234,15 @@ class _Weighing:
         return np.where(inside, against[place], 0.0)
 
     def _stranger(self, facts: Facts) -> Mask:
-        """Whether somebody by hand started the consumer, and it has no strong edge, either way."""
+        """Whether nothing else is known of who did it: no strong edge, either way.
+
+        Nor is it of pods that somebody started by hand, or of one host outside.
+        """
         seen, count = self.observed, len(self.observed.peers)
         known = np.zeros(count, dtype=np.bool_)
         known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
-        return np.asarray(~known[seen.consumer] & facts.by_hand()[seen.consumer])
+        stranger = ~known[seen.consumer] & facts.by_hand()[seen.consumer]
+        return np.asarray(stranger | seen.peers.which(Anybody)[seen.consumer])
 
     def _tool(self) -> Mask:
         """Whether only processes did it that no strong edge of the consumer is due to."""
@@ -254,10 +271,9 @@ class _Weighing:
         share = np.bincount(self.edge, pair_share * self.good, minlength=len(self.observed))
         return np.asarray(np.clip(share, 1e-6, 1.0))
 
-    def _foreign(self, facts: Facts) -> Mask:
+    def _foreign(self) -> Mask:
         """Whether no strong edge leads between the two ends' namespaces."""
-        places = facts.namespaces()
-        seen = self.observed
+        places, seen = self.places, self.observed
         consumer, provider = places[seen.consumer], places[seen.provider]
         _, pair = distinct(consumer, provider)
         usual = np.bincount(pair, self.strong, minlength=len(seen)) > 0
