@@ -71,8 +71,8 @@ class Suspicion:
     suspicious: Mask
     intruder: Mask
     scan: Mask
-    suspects: Mask
-    """Of sources, not of edges: whether each scans or is an intruder."""
+    clean: Mask
+    """Of pairs, not of edges: whether the source neither scans nor is an intruder, nor was yet."""
     brief: bool
     """Whether the time is too short for anything to be rare in it."""
 
@@ -83,10 +83,10 @@ def suspect(observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[
     `spoken_for` are the edges that each kind of declared fact speaks for.
     """
     weighing = _Weighing(observed, facts, plain, spoken_for)
-    nobody = np.zeros(weighing.count, dtype=np.bool_)
-    found = weighing.judge(nobody, facts.twins(observed.seen.conversations > 0))
+    every = np.ones(len(weighing.edge), dtype=np.bool_)
+    found = weighing.judge(every, facts.twins(weighing.had(every)))
     # What scanners and intruders do supports nothing, neither each other's edges.
-    return weighing.judge(found.suspects, facts.twins(weighing.of_others(found.suspects)))
+    return weighing.judge(found.clean, facts.twins(weighing.had(found.clean)))
 
 
 class _Weighing:
@@ -119,11 +119,15 @@ class _Weighing:
         self.stranger, self.tool = self._stranger(facts), self._tool()
         self.share = self._share()
         self.lacking = sum(map(self._lacking, spoken_for))
-        self.failed, self.tried, self.begun_ns = self._failures()
+        # A dead address is none: who goes on to dial it knew whom it had.
+        hopeless = (seen.conversations == 0) & observed.held & plain
+        self.hopeless = hopeless[self.edge]
+        self.failed = np.bincount(self.source[self.hopeless], minlength=self.count)
+        """At how many ends each source failed where none of its like succeeded."""
+        self.tried = np.bincount(self.source, minlength=self.count)
         self.nobody = self._nobody()
 
-    def judge(self, suspects: Mask, twins: Mask) -> Suspicion:
-        clean = ~suspects[self.source]
+    def judge(self, clean: Mask, twins: Mask) -> Suspicion:
         trusted = self.good & clean
         conversations, intervals = self._answered(trusted)
         # Who dials what answers others has as much use for it as they do.
@@ -133,7 +137,7 @@ class _Weighing:
         )
         supporters = np.where(supporters > 0, dialling, 0)
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
-        few = np.where(self._of(~trusted & self.good, suspects) & ~self.stray, 0, 1)
+        few = np.where(self.had(~clean) & ~self.stray, 0, 1)
         alone = self.rare & ((supporters <= few) | self.by_node)
         weight = self._weight(
             alone & ~twins & ~self.spoken_for,
@@ -145,10 +149,8 @@ class _Weighing:
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
-        # What a scanner did before it began to fail is its own.
-        pairs = self.observed.by_source
-        own = (pairs.first_ns < self.begun_ns[self.source] - SLOT_NS) & (pairs.intervals > 1)
-        looked = ~(own & scanner[self.source])
+        looked = ~(self._before(self.hopeless) & (self.observed.by_source.intervals > 1))
+        looked |= ~scanner[self.source]
         # Of whom nothing else is known there is nothing to be asked about each edge.
         intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
         of_suspect = self._of(novel, total >= SUSPECT)
@@ -172,7 +174,7 @@ class _Weighing:
             intruder=(weight > 0) & self._of(novel & looked, intruder & (not self.brief)),
             scan=self._of(looked & ((self.rare | self.burst)[self.edge] | ~self.good), scanner)
             & (supporters <= few),
-            suspects=scanner | intruder,
+            clean=~(scanner | intruder)[self.source] | self._before(self.hopeless | novel),
             brief=self.brief,
         )
 
@@ -194,17 +196,24 @@ class _Weighing:
 
     def _nobody(self) -> Mask:
         """Of sources whether they are hosts outside, or were started by hand, and have no use."""
-        known = (
-            self.strong[self.edge]
-            | ~(self.observed.peers.which(Anybody)[self.observed.consumer] | self.stranger)[
-                self.edge
-            ]
-        )
+        known = (self.strong | ~self.stranger)[self.edge]
         return np.asarray(np.bincount(self.source[known], minlength=self.count) == 0)
 
-    def of_others(self, suspects: Mask) -> Mask:
-        """The edges that somebody else has than these sources."""
-        return self._of(self.good, ~suspects)
+    def had(self, pairs: Mask) -> Mask:
+        """The edges that somebody was answered on, among these pairs."""
+        return np.asarray(
+            np.bincount(self.edge[self.good & pairs], minlength=len(self.observed)) > 0
+        )
+
+    def _before(self, begun: Mask) -> Mask:
+        """Of pairs whether their source had them before any of those with which it begun.
+
+        What a source did before it looked around is its own.
+        """
+        first_ns = self.observed.by_source.first_ns
+        begun_ns = np.full(self.count, np.iinfo(np.int64).max)
+        np.minimum.at(begun_ns, self.source[begun], first_ns[begun])
+        return np.asarray(first_ns < begun_ns[self.source] - SLOT_NS)
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
@@ -286,15 +295,3 @@ class _Weighing:
         first, socket = distinct(seen.provider, seen.protocol, seen.port)
         usual = np.bincount(socket, self.strong & seen.straight, minlength=len(first)) > 0
         return np.asarray(seen.straight & facts.fronted() & ~usual[socket])
-
-    def _failures(self) -> tuple[Numbers, Numbers, Numbers]:
-        """At how many ends each source failed where none of its like succeeded, and tried; since.
-
-        A dead address is none: who goes on to dial it knew whom it had.
-        """
-        hopeless = (self.observed.seen.conversations == 0) & self.observed.held & self.plain
-        pairs = hopeless[self.edge]
-        failed = np.bincount(self.source[pairs], minlength=self.count)
-        begun_ns = np.full(self.count, np.iinfo(np.int64).max)
-        np.minimum.at(begun_ns, self.source[pairs], self.observed.by_source.first_ns[pairs])
-        return failed, np.bincount(self.source, minlength=self.count), begun_ns
