@@ -177,6 +177,8 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
 
 def _by_address(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
     peers = observed.peers
+    # As a consumer only what a pod held, and nobody knows which, is an address by itself.
+    yield Reason.DEAD, peers.which(Outside)[observed.consumer]
     at = [peers[number] for number in range(len(peers))]
     metadata = [isinstance(one, Outside) and str(one) in _METADATA for one in at]
     groups = [isinstance(one, Outside) and _is_of_link(one.address) for one in at]

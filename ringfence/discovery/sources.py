@@ -206,14 +206,14 @@ class _Weighing:
         )
 
     def _before(self, begun: Mask) -> Mask:
-        """Of pairs whether their source had them before any of those with which it begun.
+        """Of pairs whether their source had them before any of those with which it began.
 
-        What a source did before it looked around is its own.
+        What a source did before it looked around is its own, if anything is known of it at all.
         """
         first_ns = self.observed.by_source.first_ns
         begun_ns = np.full(self.count, np.iinfo(np.int64).max)
         np.minimum.at(begun_ns, self.source[begun], first_ns[begun])
-        return np.asarray(first_ns < begun_ns[self.source] - SLOT_NS)
+        return np.asarray((first_ns < begun_ns[self.source] - SLOT_NS) & ~self.nobody[self.source])
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
