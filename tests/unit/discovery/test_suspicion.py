@@ -127,6 +127,8 @@ def test_clean_sources_judge_what_they_and_a_scanner_have() -> None:
     day.scans(day.of("front", 0), day.of("mail", 0), 40_000)
     assert why(day.found(), "front → db TCP 5432") is Reason.FEW
     assert why(day.found(), "front → carts TCP 8080") is Reason.SEEN
+    day.saw(day.of("front", 0), day.of("db", 0), 5432, 20_000)
+    assert why(day.found(), "front → db TCP 5432") is Reason.SEEN
 
 
 def test_what_a_scanner_did_before_it_scanned_is_its_own() -> None:
@@ -145,6 +147,15 @@ def test_of_one_host_outside_is_asked_once_at_most() -> None:
     day.saw("198.51.100.7", day.of("orders", 0), 8080, 25_000, 35_000)
     for provider in ("db TCP 5432", "orders TCP 8080"):
         assert why(day.found(), f"outside → {provider}") is Reason.INTRUDER
+
+
+def test_two_intruders_outside_do_not_speak_for_each_other() -> None:
+    day = Day()
+    for host, others in (("198.51.100.7", ("orders", "mail")), ("203.0.113.9", ("carts", "front"))):
+        day.saw(host, day.of("db", 0), 5432, 20_000)
+        for name in others:
+            day.saw(host, day.of(name, 0), PORTS[name], 30_000, 40_000)
+    assert why(day.found(), "outside → db TCP 5432") is Reason.INTRUDER
 
 
 @pytest.mark.parametrize("scans", [False, True])
