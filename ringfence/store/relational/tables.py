@@ -321,6 +321,7 @@ alerts = Table(
     Column("conversations", BigInteger, nullable=False),
     Column("first_ns", BigInteger, nullable=False),
     Column("last_ns", BigInteger, nullable=False),
+    Column("heard_ns", BigInteger, nullable=False),  # when something was last told of it
     Column("resolved_ns", BigInteger),  # null: open
 )
 

@@ -12,7 +12,7 @@ import pytest
 from ringfence.cli.main import FAILED, FOUND, OK, USAGE
 from ringfence.control import alert_delivery
 from ringfence.control.alert_delivery import MOST_MESSAGES
-from ringfence.control.alerts import SILENCE_NS
+from ringfence.control.alerts import RETURN_NS, SILENCE_NS
 from ringfence.control.continuous import KEPT_NS
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_analyses import Watched, watched  # noqa: F401
@@ -100,6 +100,28 @@ async def test_what_an_agent_tells_late_opens_an_alert_and_old_ones_are_forgotte
     await watched.report(passed=(5555,))
     await alerts(world, 1)
     assert [row["port"] for row in await alerts(world, 1, since="365d")] == ["5555"]
+
+
+async def test_silence_goes_on_over_a_restart(
+    start: Callable[..., Awaitable[World]], clock: Clock
+) -> None:
+    clock.ahead_ns -= 4 * SILENCE_NS  # certificates are looked at by the machine's clock
+    made = Watched(await start(report_interval_seconds=1), clock)
+    await made.begin()
+    await made.enforce(1)
+    late_ns = clock.end_window()
+    clock.ahead_ns += 2 * SILENCE_NS
+    await made.report(passed=(4444,), end_ns=late_ns)  # happened long ago, told of now
+    (one,) = await alerts(made.world, 1)
+    clock.ahead_ns += SILENCE_NS - 60 * SECOND
+    world = await start(report_interval_seconds=1)
+    kept = world.plane.app.state.services.promotions._alerts  # type: ignore[union-attr]
+    clock.ahead_ns += 120 * SECOND  # silent for long enough, but agents may yet come back
+    await kept._renew()
+    assert [row["id"] for row in await alerts(world, 1)] == [one["id"]]
+    clock.ahead_ns += RETURN_NS
+    await kept._renew()
+    assert await alerts(world, 0) == []
 
 
 async def test_a_notice_waits_for_its_sink_over_a_restart(
