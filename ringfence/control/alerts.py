@@ -138,7 +138,7 @@ def changes(
     may_open: bool,
     may_resolve: bool = True,
 ) -> list[Alert]:
-    """The alerts to be written, of those known of the last LATE_NS and of what was `told` lately."""
+    """The alerts to be written: of those known of the last LATE_NS, and of what was told lately."""
     found = []
     before: dict[Cause, list[Alert]] = {}
     by_cause: dict[Cause, list[Told]] = {}

@@ -18,6 +18,7 @@ from ringfence.discovery.peers import Peers
 from ringfence.discovery.propose import Proposal, propose
 from ringfence.discovery.roles import roles
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
@@ -75,16 +76,16 @@ class Past:
     items: dict[int, Item]
 
 
-def past(seen: Records, timeline: Timeline) -> Past:
-    """What a timeline tells of conversations. It is asked here alone: it is not thread-safe."""
+def past(seen: Records, known: AsKnown) -> Past:
+    """What is known of those who had conversations."""
     since = int(seen.column("first_ns").min(initial=np.iinfo(np.int64).max))
     until = int(seen.column("last_ns").max(initial=0))
     ends = [seen.column(f"{end}_revision") for end in ("first_consumer", "provider")]
     revisions = np.unique(np.concatenate(ends)).tolist()
     return Past(
         # Who is gone by now has left conversations, and an address to another.
-        timeline.between(since, until + 1) if len(seen) else timeline.latest(),
-        {one: timeline.revision(RevisionId(one))[0] for one in revisions if one},
+        known.between(since, until + 1) if len(seen) else known.latest(),
+        {one: known.item(RevisionId(one)) for one in revisions if one},
     )
 
 
@@ -104,7 +105,7 @@ def discover(
     wanted: Wanted = AS_USUAL,
 ) -> Discovery:
     """Propose a workspace for a scope from what was seen."""
-    return discover_in(past(seen, timeline), seen, tree, scope, name, wanted)
+    return discover_in(past(seen, timeline.as_known()), seen, tree, scope, name, wanted)
 
 
 def discover_in(

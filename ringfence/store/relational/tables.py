@@ -289,6 +289,16 @@ analyses = Table(
     Column("since_ns", BigInteger, nullable=False),
 )
 
+past_analyses = Table(
+    "past_analyses",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workspace", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("since_ns", BigInteger, primary_key=True),
+    Column("until_ns", BigInteger, nullable=False),
+)
+
 verdicts = Table(
     "verdicts",
     metadata,

@@ -93,7 +93,30 @@ async def test_hits_of_a_fresh_analysis_tell_of_no_negative_days(watched: Watche
     await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
     query = {"version": 1}
     hits = (await watched.world.ok("GET", "/analyses/shop/hits", params=query))["items"]
-    assert {one["note"] for one in hits} == {"no traffic yet, in under a day of analysis"}
+    assert {one["note"] for one in hits} == {"no traffic in under a day of analysis"}
+
+
+async def test_hits_tell_only_of_time_under_analysis(watched: Watched) -> None:
+    world, clock = watched.world, watched.clock
+    clock.ahead_ns += 30 * 24 * HOUR
+
+    async def notes(since: str) -> set[str]:
+        query = {"version": 1, "since": since}
+        items = (await world.ok("GET", "/analyses/shop/hits", params=query))["items"]
+        return {one["note"] for one in items}
+
+    assert await notes("30d") == {"no traffic in under a day of analysis"}, "it never was"
+    for days in (20, 15):
+        await world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+        clock.ahead_ns += days * 24 * HOUR
+        await world.ok("DELETE", "/analyses", params={"workspace": "shop", "version": 1})
+        clock.ahead_ns += 10 * 24 * HOUR
+    assert await notes("60d") == {"no traffic for 35 days of analysis"}
+    assert await notes("27d") == {"no traffic in 15 days of analysis"}
+    await watched.enforce(1)
+    clock.ahead_ns += 3 * 24 * HOUR
+    assert await notes("636h") == {"no traffic in 16 days of analysis"}
+    assert await notes("13d") == {"no traffic in 3 days of analysis"}
 
 
 async def test_the_one_version_under_analysis_need_not_be_numbered(watched: Watched) -> None:
