@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ringfence.export.alerts.interface import AlertSink, Notice, fields, text, title
+from ringfence.export.alerts.interface import AlertSink, Message, fields, text, title
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -27,10 +27,10 @@ class _Http(AlertSink):
     _headers: dict[str, str]
 
     @abstractmethod
-    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
+    def body(self, notices: Sequence[Message]) -> dict[str, Any]:
         """What is posted."""
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Message]) -> None:
         """Post one request; any answer of 2xx is a yes. Nobody reads what else it says."""
         body, headers = self.body(notices), self._headers
         try:
@@ -65,7 +65,7 @@ class Webhook(_Http):
             raise InputError(f"alert sink {url}: a token has printable ASCII characters only")
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
 
-    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
+    def body(self, notices: Sequence[Message]) -> dict[str, Any]:
         """The notice's own fields."""
         return fields(notices)
 
@@ -80,7 +80,7 @@ class Slack(_Http):
             )
         self._name, self._url, self._headers = f"slack: at {httpx.URL(secret).host}", secret, {}
 
-    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
+    def body(self, notices: Sequence[Message]) -> dict[str, Any]:
         """A message with a header and a section (Slack's Block Kit); `text` is the fallback."""
         header = {"type": "plain_text", "text": title(notices)[:150]}
         section = {"type": "mrkdwn", "text": _escaped(text(notices))[:3000]}

@@ -19,7 +19,7 @@ from aiosmtpd.smtp import AuthResult
 from confluent_kafka import Consumer
 
 from ringfence.control.pki import Authority
-from ringfence.export.alerts.interface import Notice
+from ringfence.export.alerts.interface import Notice, Recommended
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.model.errors import InputError
@@ -30,6 +30,11 @@ NOTICE = Notice(
     "0123abcd", "opened", "escaped", "shop/front", 'shop/"db"]\\', "TCP", "3306",
     ["DENY shop/catch-all@p2"], 7, "2030-01-31T12:00:00.000Z", "2030-01-31T12:00:05.000Z",
 )  # fmt: skip
+
+
+RECOMMENDED = Recommended(
+    "recommendation-shop", "shop", ["added front-to-db", "now unused old"], NOTICE.last
+)
 
 
 @dataclass
@@ -209,7 +214,10 @@ async def test_mail_is_sent_over_starttls_with_a_password(tmp_path: Path) -> Non
         with pytest.raises(ExportError, match="does not take this") as raised:
             await make_sink(url, "wrong-secret").send([NOTICE])
         assert "wrong-secret" not in str(raised.value)
-    ((authenticated, to, text),) = box.got
+        await make_sink(url, SECRET).send([RECOMMENDED])
+    (authenticated, to, text), (_, _, recommended) = box.got
+    assert "Subject: Ringfence recommends 2 changes for scope shop" in recommended
+    assert "added front-to-db\r\nnow unused old\r\nsee `ringfence rec" in recommended
     assert (authenticated, to) == (True, ["a@example.org", "b@example.org"])
     assert "References: <alert-0123abcd@ringfence>" in text
     with pytest.raises(InputError, match="password needs"):
@@ -275,8 +283,12 @@ async def test_syslog_over_udp_tcp_and_tls(tmp_path: Path) -> None:
         f"syslog+tcp://127.0.0.1:{ports[0]}",
         f"syslog+tls://127.0.0.1:{ports[1]}?ca-file={tmp_path / 'ca.pem'}",
     ):
-        await make_sink(url, "").send([NOTICE])
+        await make_sink(url, "").send([NOTICE, RECOMMENDED])
         check_syslog(await asyncio.wait_for(datagrams.get(), 5))
+        read = _MESSAGE.fullmatch((await asyncio.wait_for(datagrams.get(), 5)).decode())
+        assert read
+        assert (int(read[1]), read[6]) == (16 * 8 + 5, RECOMMENDED.title)
+        assert 'changes="added front-to-db, now unused old"' in read[5]
     udp.close()
     for server in (plain, secured):
         server.close()
@@ -295,7 +307,7 @@ async def test_kafka_gets_json_by_alert(
     async with broker.run():
         sink = make_sink(url, PASSWORD)
         another = replace(NOTICE, id="4567")
-        await sink.send([NOTICE, another])
+        await sink.send([NOTICE, another, RECOMMENDED])
         await sink.close()
         consumer = Consumer(
             {
@@ -305,7 +317,7 @@ async def test_kafka_gets_json_by_alert(
             }
         )
         consumer.subscribe(["alerts"])
-        got = await asyncio.to_thread(consumer.consume, 2, 30)
+        got = await asyncio.to_thread(consumer.consume, 3, 30)
         consumer.close()
     told = {one.key(): json.loads(one.value() or b"") for one in got}
-    assert told == {one.id.encode(): one.fields() for one in (NOTICE, another)}
+    assert told == {one.id.encode(): one.fields() for one in (NOTICE, another, RECOMMENDED)}

@@ -9,6 +9,7 @@ import pytest
 from ringfence.control.observed import observed
 from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.flows.connections import conversations, records
+from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import parse
 from ringfence.store.flows.conversations import (
@@ -169,7 +170,7 @@ async def test_a_short_time_is_asked_for_in_parts_that_add_up(
         return await query(sql, parameters)
 
     monkeypatch.setattr(store, "query", watch)
-    found = (await observed(store, WINDOW["tenant"], since, until)).table.to_pylist()
+    found = (await observed(store, DEFAULT_TENANT, since, until)).table.to_pylist()
     assert len(asked) > 1, "nothing is asked for of parts in which there is nothing"
     assert max(asked) <= 1800 * SECOND
     names = ("first_consumer", "provider", "dialled_port", "provider_port", "protocol")
