@@ -172,3 +172,20 @@ def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> 
         assert one.evidence.conversations > 0, said
     by_protocol = [policies[one].protocol for one in ("dns-upstream", "dns-upstream-tcp")]
     assert by_protocol == [UDP, TCP]
+
+
+def test_the_nearest_ancestor_gets_a_workspace_for_them_if_asked(seen: Seen) -> None:
+    usual = found(seen, SHOP)
+    assert (usual.proposal.ancestors, "dns" in named(usual.workspace)) == ((), True)
+    said = answer(usual, (), NOTHING, every_edge=False)["summary"]["warnings"]
+    assert any("with --begin they stand in one for top" in one for one in said)
+    told = discover(*seen, TREE, SHOP, WorkspaceName(SHOP), Wanted(begin=True))
+    (top,) = told.proposal.ancestors
+    assert (top.scope, top.primary, top.catch_all) == (TOP, True, CatchAll(*[Action.ALLOW] * 2))
+    assert named(top)["dns"].consumer == ScopeEnd(TOP)
+    assert "dns" not in named(told.workspace)
+    made = answer(told, (), NOTHING, every_edge=False)
+    assert "kind: Workspace\nmetadata:\n  name: top" in made["documents"]
+    assert any("workspace top is new" in one for one in made["summary"]["warnings"])
+    assert found(seen, TOP).begun is None, "above it there is nothing"
+    assert found(seen, SHOP, TOP).begun is None, "there is one"
