@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from ringfence.control import alert_delivery
 from ringfence.control.alert_delivery import MOST_MESSAGES
 from ringfence.control.alerts import RETURN_NS, SILENCE_NS
 from ringfence.control.continuous import KEPT_NS
+from ringfence.model.flow import Observer
+from ringfence.model.workload import ItemKind
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_analyses import Watched, watched  # noqa: F401
+from tests.integration.control.test_enforcement import publish
+from tests.integration.control.test_flows_api import report
 from tests.integration.export.test_alert_sinks import SECRET, Receiver, receiver  # noqa: F401
-from tests.integration.world import SECOND
+from tests.integration.world import SECOND, Agent
+from tests.unit.control.shop import DB, FRONT, NODE, item
 
 Row = dict[str, Any]
 
@@ -81,6 +87,22 @@ async def test_one_cause_is_one_alert_until_it_is_silent(
         "resolved escaped 4444", "resolved misdropped 3306",
     ]  # fmt: skip
     assert {row["state"] for row in await alerts(world, 2, since="1h")} == {"resolved"}
+
+
+async def test_replicas_and_unknown_hosts_outside_are_one_cause(
+    watched: Watched,  # noqa: F811
+) -> None:
+    world = watched.world
+    second = replace(item(ItemKind.POD, "front-2", "10.0.0.3"), workload_name="front")
+    await publish(await world.enrol("connector", "c2"), [NODE, FRONT, DB, second])
+    await watched.enforce(1)
+    end_ns, agent = watched.clock.end_window(), Agent("n1")
+    at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
+    for consumer in ("10.0.0.1", "10.0.0.3", "198.51.100.7", "203.0.113.8"):
+        agent.saw(Observer.POD, 7, consumer, ("10.0.0.2", 4444), **at)
+    assert not await report(watched.stub, agent, "several", end_ns)
+    told = {row["consumer"]: row["conversations"] for row in await alerts(world, 2)}
+    assert told == {"shop/front": 2, "outside": 2}
 
 
 async def test_what_an_agent_tells_late_opens_an_alert_and_old_ones_are_forgotten(

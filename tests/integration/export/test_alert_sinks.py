@@ -48,6 +48,13 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+@contextmanager
+def receiving(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A receiver on loopback, over TLS if there is a context."""
     made = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,6 +68,8 @@ def receiver() -> Iterator[Receiver]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     made.url = f"127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield made
@@ -82,6 +91,41 @@ async def test_a_webhook_gets_json_with_a_bearer_token(receiver: Receiver) -> No
     receiver.status = 403
     with pytest.raises(RefusedError, match="403"):
         await sink.send([NOTICE])
+
+
+def served_by(directory: Path) -> ssl.SSLContext:
+    """What a server of 127.0.0.1 needs, by the authority of `ca.pem` there."""
+    now_ns = time.time_ns()
+    certificate, key = Authority.load(directory, now_ns).server_certificate(["127.0.0.1"], now_ns)
+    (directory / "server.pem").write_bytes(key + certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "server.pem")
+    return context
+
+
+async def test_a_webhook_over_tls_is_one_whose_certificate_is_trusted(tmp_path: Path) -> None:
+    with receiving(served_by(tmp_path)) as receiver:
+        url = f"webhook+https://{receiver.url}/hook"
+        with pytest.raises(ExportError, match="ConnectError"):
+            await make_sink(url, SECRET).send([NOTICE])
+        assert receiver.got == []
+        await make_sink(f"{url}?ca-file={tmp_path / 'ca.pem'}", SECRET).send([NOTICE])
+        ((path, headers, _),) = receiver.got
+        assert (path, headers["authorization"]) == ("/hook", f"Bearer {SECRET}")
+    for wrong in (f"{url}?ca-file={tmp_path / 'none.pem'}", "webhook+http://h/?ca-file=x"):
+        with pytest.raises(InputError, match="ca-file is"):
+            make_sink(wrong, "")
+
+
+async def test_mail_over_tls_from_the_start(tmp_path: Path) -> None:
+    box = Mailbox()
+    with mail_server(box, ssl_context=served_by(tmp_path)) as port:
+        url = f"smtps://127.0.0.1:{port}?from=r@example.org&to=a@example.org"
+        with pytest.raises(ExportError, match="SSLCertVerificationError"):
+            await make_sink(url, "").send([NOTICE])
+        await make_sink(f"{url}&ca-file={tmp_path / 'ca.pem'}", "").send([NOTICE])
+    ((_, to, text),) = box.got
+    assert (to, "Subject: Ringfence alert opened: escaped" in text) == (["a@example.org"], True)
 
 
 async def test_many_notices_are_one_message_to_people(receiver: Receiver) -> None:
@@ -194,11 +238,7 @@ def free_tcp_port() -> int:
 
 
 async def test_mail_is_sent_over_starttls_with_a_password(tmp_path: Path) -> None:
-    now_ns = time.time_ns()
-    certificate, key = Authority.load(tmp_path, now_ns).server_certificate(["127.0.0.1"], now_ns)
-    (tmp_path / "server.pem").write_bytes(key + certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "server.pem")
+    context = served_by(tmp_path)
 
     def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         right = (data.login, data.password) == (b"ringfence", SECRET.encode())
@@ -268,11 +308,7 @@ async def test_syslog_over_udp_tcp_and_tls(tmp_path: Path) -> None:
         datagrams.put_nowait(await reader.readexactly(int(length)))
         writer.close()
 
-    now_ns = time.time_ns()
-    certificate, key = Authority.load(tmp_path, now_ns).server_certificate(["127.0.0.1"], now_ns)
-    (tmp_path / "server.pem").write_bytes(key + certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "server.pem")
+    context = served_by(tmp_path)
     loop = asyncio.get_running_loop()
     udp, _ = await loop.create_datagram_endpoint(Udp, local_addr=("127.0.0.1", 0))
     plain = await asyncio.start_server(framed, "127.0.0.1", 0)
