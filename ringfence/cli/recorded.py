@@ -11,10 +11,11 @@ from ringfence.cli.output import tell
 from ringfence.control.analysis import History
 from ringfence.flows.connections import Records
 from ringfence.flows.recorded import read_flows
+from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.contents import Content, Contents, pack
 from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolution, Resolutions
-from ringfence.inventory.timeline import FOREVER, Timeline
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address
 from ringfence.model.address_set import AddressSet, Written
 from ringfence.model.errors import InputError, RingfenceError

@@ -132,7 +132,7 @@ class World:
     @property
     def snapshot(self) -> Snapshot:
         """Everything that lived on that day."""
-        return self.history.between(START, START + SLOTS * SLOT_NS)
+        return self.history.as_known().between(START, START + SLOTS * SLOT_NS)
 
     def roles(self, approved: Sequence[Cluster] = (), *, judged: bool = True) -> Roles:
         seen = behaviour(self.records, self.item_of, self.snapshot)
