@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from ringfence.cli.documents import read_document, read_documents
 from ringfence.cli.files import unreadable
 from ringfence.cli.output import tell
 from ringfence.control.analysis import History
 from ringfence.flows.connections import Records
-from ringfence.flows.recorded import read_flows
+from ringfence.flows.merged import Merging, Octets, octets_of
+from ringfence.flows.recorded import flow_parts, read_flows, told_apart
 from ringfence.inventory.contents import Content, Contents, pack
 from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolution, Resolutions
@@ -41,6 +44,24 @@ def recorded_flows(path: Path, timeline: Timeline) -> Records:
             return read_flows(source, str(path), timeline)
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def distinct_flows(path: Path, timeline: Timeline, instants: Iterable[int]) -> Records:
+    """As `recorded_flows`, slots of time put together that lie between the same instants."""
+    between = np.array(sorted(instants), dtype=np.int64)
+
+    def apart(seen: Records) -> Octets:
+        epochs = np.searchsorted(between, seen.column("first_ns"), side="right")
+        return octets_of(told_apart(seen), epochs)
+
+    found = Merging(apart)
+    try:
+        with path.open("rb") as source, of_files():
+            for part in flow_parts(source, str(path), timeline):
+                found.add(part)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return found.all()
 
 
 def documents_of(paths: list[Path]) -> Documents:

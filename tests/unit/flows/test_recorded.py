@@ -284,8 +284,8 @@ def test_a_small_file_of_long_texts_is_refused_on_the_way(
 def test_a_file_that_is_not_whole_is_refused(cut: int) -> None:
     sink = io.BytesIO()
     pa.parquet.write_table(rows(), sink)
-    with pytest.raises(InputError, match=r"^f: (neither Parquet|there is no column)"):
-        read_flows(io.BytesIO(sink.getvalue()[:cut]), "f", timeline())
+    with pytest.raises(InputError, match=r"^f.parquet: (neither Parquet|there is no column)"):
+        read_flows(io.BytesIO(sink.getvalue()[:cut]), "f.parquet", timeline())
 
 
 def test_no_rows_are_no_conversations() -> None:
