@@ -126,8 +126,8 @@ async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> No
     assert code == 0
     assert said.startswith("all p1: permitted ")
     assert "are shown" not in said
-    words = ("analyze", "--policies", str(policies), *files, "--limit", "1")
-    code, out, said = await offline(*words)
+    one_each = ("analyze", "--policies", str(policies), *files, "--limit", "1")
+    code, out, said = await offline(*one_each)
     shown = Counter(line.split()[0] for line in out.splitlines()[1:])
     assert set(shown.values()) == {1}
     assert f"1 of {found['counts']['permitted']} permitted" in said
@@ -141,17 +141,17 @@ async def test_files_tell_what_would_be_blocked_as_live_data_do(
     policies.write_text(f"{SCOPES}---{DENYING}")
     await apply(seen, DENYING)
     await seen.run("inventory", "export", "--since", "10m", "--file", inventory)
-    words = ("flows", "export", "--since", "10m", "--every", "1m", "-o", "parquet")
-    assert await seen.run(*words, "--file", flows) == (0, "", "")
-    words = ("analyze", "all", "--since", "10m", "--if-enforced")
-    code, live, live_said = await seen.run(*words, "-o", "json")
+    slots = ("--since", "10m", "--every", "1m", "-o", "parquet", "--file", flows)
+    assert await seen.run("flows", "export", *slots) == (0, "", "")
+    live_words = ("analyze", "all", "--since", "10m", *WHAT_IF)
+    code, live, live_said = await seen.run(*live_words, "-o", "json")
     assert (code, live_said) == (2, "")
     files = ("--inventory", inventory, "--flows", flows, *WHAT_IF)
     words = ("analyze", "--policies", str(policies), *files)
     assert await offline(*words, "-o", "json") == (2, live, "")
     blocked = json.loads(live)["blocked"]
     assert len(blocked) > 3
-    assert await offline(*words) == await seen.run("analyze", "all", "--since", "10m", *WHAT_IF)
+    assert await offline(*words) == await seen.run(*live_words)
 
     code, out, said = await offline(*words, "--accept", "2", "-o", "yaml")
     assert (code, said) == (0, "")
