@@ -88,5 +88,6 @@ def concatenated(parts: list[Records]) -> Records:
 
 def octets_of(*columns: NDArray[Any]) -> Octets:
     """Columns of n values each as rows of octets."""
-    told = [np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns]
+    packed = (np.ascontiguousarray(one) for one in columns)
+    told = [one.view(np.uint8).reshape(len(one), one[:1].nbytes or 1) for one in packed]
     return np.concatenate(told, axis=1)

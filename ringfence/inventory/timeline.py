@@ -35,6 +35,8 @@ _EXACT_NS = 3 * 10**9
 _NEVER_HELD = segments(())
 _SEGMENT = 1024
 _CACHED = 16
+_MANY = frozenset({ItemKind.POD, ItemKind.HOST})
+"""The kinds whose items no policy speaks of but at a conversation's own ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +177,26 @@ class Timeline:
         """Whether anything was ever told of a Kubernetes cluster."""
         return cluster in self._clusters
 
-    def at(self, t_ns: int) -> Snapshot:
-        """The inventory as of an instant."""
+    def living_at(self, t_ns: int) -> NDArray[np.uint64]:
+        """The revisions of all items as of an instant."""
+        return np.array([self._revisions[row] for row in self._rows_at(t_ns)], dtype=np.uint64)
+
+    def at(self, t_ns: int, concerned: NDArray[np.uint64] | None = None) -> Snapshot:
+        """The inventory as of an instant; of pods and hosts only revisions that are concerned."""
+        if concerned is not None:
+            some = set(concerned.tolist())
+            return self._snapshot(
+                row
+                for row in self._rows_at(t_ns)
+                if self._revisions[row] in some or self._items[row].kind not in _MANY
+            )
         for since, until, snapshot in self._snapshots:
             if since <= t_ns < until:
                 return snapshot
-        begins, ends = self._bounds()
-        rows = np.nonzero((begins <= t_ns) & (t_ns < ends))[0].tolist()
-        bounds = np.concatenate([begins, ends])
+        bounds = np.concatenate(self._bounds())
         since = int(bounds[bounds <= t_ns].max(initial=-FOREVER))
         until = int(bounds[bounds > t_ns].min(initial=FOREVER))
-        snapshot = Snapshot((RevisionId(self._revisions[row]), self._items[row]) for row in rows)
+        snapshot = self._snapshot(self._rows_at(t_ns))
         self._snapshots = [*self._snapshots[-_CACHED + 1 :], (since, until, snapshot)]
         return snapshot
 
@@ -198,9 +209,7 @@ class Timeline:
             key = self._items[row].key
             if key not in last or self._from[last[key]] < self._from[row]:
                 last[key] = row
-        return Snapshot(
-            (RevisionId(self._revisions[row]), self._items[row]) for row in last.values()
-        )
+        return self._snapshot(last.values())
 
     def latest(self) -> Snapshot:
         """The inventory as far as it is known, whatever the clocks of those who told it say."""
@@ -415,6 +424,13 @@ class Timeline:
             self._networks = None
         if item.service is not None:
             self._api_servers = None
+
+    def _rows_at(self, t_ns: int) -> list[int]:
+        begins, ends = self._bounds()
+        return list(np.nonzero((begins <= t_ns) & (t_ns < ends))[0].tolist())
+
+    def _snapshot(self, rows: Iterable[int]) -> Snapshot:
+        return Snapshot((RevisionId(self._revisions[row]), self._items[row]) for row in rows)
 
     def _bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return np.array(self._from, dtype=np.int64), np.array(self._to, dtype=np.int64)

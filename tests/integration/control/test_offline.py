@@ -163,6 +163,13 @@ async def test_files_tell_what_would_be_blocked_as_live_data_do(
     assert (code, out) == (0, "")
     assert "nothing that passes would be blocked" in said
 
+    nothing = tmp_path / "nothing.jsonl"  # as it is exported of a time in which nothing was seen
+    nothing.touch()
+    words = ("analyze", "--policies", str(policies), "--inventory", inventory, "--flows")
+    for more, told in (((), "no connection in view"), (WHAT_IF, "nothing that passes")):
+        code, out, said = await offline(*words, str(nothing), *more)
+        assert (code, out, told in said) == (0, "", True), said
+
 
 async def test_slots_add_up_to_the_whole(seen: World) -> None:
     _, out, _ = await seen.run("flows", "export", "--since", "10m")

@@ -59,3 +59,9 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
         parts.add(whole.take(np.array([at])))
     assert told(parts.all()) == told(merged(whole, told_apart(whole))[0])
     assert len(parts.all()) == 3
+
+
+def test_of_nothing_there_is_nothing() -> None:
+    parts = Merging(told_apart)
+    parts.add(read(rows()).take(np.zeros(1, np.bool_)))
+    assert len(parts.all()) == 0
