@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -19,15 +18,12 @@ from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolution, Resolutions
 from ringfence.inventory.timeline import FOREVER, Timeline
 from ringfence.model.address import Address
-from ringfence.model.address_set import AddressSet, Written
+from ringfence.model.address_set import Written
 from ringfence.model.errors import InputError, RingfenceError
-from ringfence.model.policy import FqdnEnd, Workspace
+from ringfence.model.policy import FqdnEnd
 from ringfence.model.ranges import of_families
-from ringfence.model.scope import InventoryFilter, Scope
 from ringfence.policy.document import Documents, parse_documents
-from ringfence.policy.references import check_references
-
-_Named = TypeVar("_Named", Scope, InventoryFilter, AddressSet)
+from ringfence.policy.several import together
 
 
 def recorded_inventory(path: Path) -> Recorded:
@@ -72,37 +68,7 @@ def documents_of(paths: list[Path]) -> Documents:
     """
     texts = read_documents(paths)
     with of_files():
-        read = [(name, parse_documents(text, name)) for name, text in texts]
-        documents = Documents(
-            _once("scope", ((name, one) for name, part in read for one in part.scopes)),
-            _last_given((name, one) for name, part in read for one in part.workspaces),
-            _once("filter", ((name, one) for name, part in read for one in part.filters)),
-            _once("address set", ((name, one) for name, part in read for one in part.address_sets)),
-            tuple(one for _, part in read for one in part.references),
-        )
-        check_references(documents)
-    return documents
-
-
-def _once(kind: str, given: Iterable[tuple[str, _Named]]) -> tuple[_Named, ...]:
-    """Of documents by the file they stand in, each once; raises InputError where two differ."""
-    held: dict[str, tuple[str, _Named]] = {}
-    for file, one in given:
-        first, before = held.setdefault(one.name, (file, one))
-        if before != one:
-            raise InputError(
-                f"{kind} {one.name!r} stands in {first}, and otherwise in {file}: take it from one"
-            )
-    return tuple(one for _, one in held.values())
-
-
-def _last_given(given: Iterable[tuple[str, Workspace]]) -> tuple[Workspace, ...]:
-    held: dict[str, tuple[str, Workspace]] = {}
-    for file, one in given:
-        if one.name in held and held[one.name][1] != one:
-            tell(f"note: workspace {one.name} is as {file} has it, not {held[one.name][0]}")
-        held[one.name] = file, one
-    return tuple(one for _, one in held.values())
+        return together(((name, parse_documents(text, name)) for name, text in texts), tell)
 
 
 def recorded_history(documents: Documents, timeline: Timeline, seen: Records) -> History:

@@ -206,6 +206,7 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
             "is a folder; name a file",
         ),
         (("lint", "{p}", "--inventory", "{dir}"), 1, "is a folder; name a file"),
+        (("discover", *FILES, "--anew"), 3, "leave --anew out"),
         (("discover", *FILES, "--since", "1h"), 3, "--since: of files all is taken"),
         (("discover", *FILES, "--exclude", "name ="), 3, "filter, line 1, column 7"),
         (("discover", *FILES, "--scopes", "{p}", "--scope", "x"), 1, "there is no scope 'x'"),
