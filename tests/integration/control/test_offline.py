@@ -165,9 +165,9 @@ async def test_files_tell_what_would_be_blocked_as_live_data_do(
 
     nothing = tmp_path / "nothing.jsonl"  # as it is exported of a time in which nothing was seen
     nothing.touch()
-    words = ("analyze", "--policies", str(policies), "--inventory", inventory, "--flows")
+    of_nothing = ("analyze", "--policies", str(policies), "--inventory", inventory, "--flows")
     for more, told in (((), "no connection in view"), (WHAT_IF, "nothing that passes")):
-        code, out, said = await offline(*words, str(nothing), *more)
+        code, out, said = await offline(*of_nothing, str(nothing), *more)
         assert (code, out, told in said) == (0, "", True), said
 
 
