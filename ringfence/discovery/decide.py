@@ -16,7 +16,7 @@ from ringfence.discovery.facts import API_SERVER, RESOLVERS, Facts
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode
 from ringfence.discovery.ports import given_out
-from ringfence.discovery.reasons import Outcome, Reason
+from ringfence.discovery.reasons import CORE, Outcome, Reason
 from ringfence.discovery.roles import Role
 from ringfence.discovery.sources import STRAY, Suspicion, suspect
 from ringfence.model.address import Address, format_address
@@ -116,6 +116,12 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     rule(Reason.FEW, few)
     rule(Reason.SEEN, np.ones(len(observed), dtype=np.bool_))
     return Decisions(_outcomes(deciding), deciding, suspicion, referred)
+
+
+def telling(decisions: Decisions) -> Mask:
+    """The edges that say what their ends are: needed perhaps, and no ports that one gives out."""
+    needed = (decisions.outcome != Outcome.NOISE) & ~decisions.of(Reason.GIVEN_OUT)
+    return np.asarray(needed | decisions.of(*CORE))
 
 
 def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
