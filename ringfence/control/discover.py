@@ -8,7 +8,7 @@ import numpy as np
 from ringfence.discovery.ancestors import Ancestors
 from ringfence.discovery.behaviour import COLUMNS, behaviour
 from ringfence.discovery.coverage import Coverage, coverage, decided_over
-from ringfence.discovery.decide import Decisions, decide
+from ringfence.discovery.decide import Decisions, decide, telling
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.excluded import excluded
 from ringfence.discovery.facts import Facts
@@ -94,10 +94,27 @@ def past(seen: Records, known: AsKnown) -> Past:
 
 
 def peers_of(lived: Past, seen: Records, approved: Sequence[Cluster] = ()) -> Peers:
-    """Who is one of what role by all that was seen; approved clusters stay as they are."""
+    """Who is one of what role by all that was seen; approved clusters stay as they are.
+
+    What scanners, intruders and whoever looked once did tells nothing of a workload. Who they are
+    shows against the replicas of each, and then roles are made of the rest.
+    """
+    good = answered(seen)
+    replicas = _peers(lived, seen, good, approved, judged=False)
+    if replicas.roles.declared:
+        return replicas
+    observed = observe(seen, replicas, ServiceSockets(lived.snapshot))
+    told = telling(decide(observed, Facts(observed)))
+    return _peers(lived, seen, good & told[observed.edges], approved, judged=True)
+
+
+def _peers(
+    lived: Past, seen: Records, chosen: Mask, approved: Sequence[Cluster], *, judged: bool
+) -> Peers:
     snapshot, item_of = lived.snapshot, lived.items.get
-    behaved = behaviour(seen.only(COLUMNS).take(answered(seen)), item_of, snapshot)
-    return Peers(snapshot, roles(snapshot, snapshot.subjects, behaved, approved), item_of)
+    behaved = behaviour(seen.only(COLUMNS).take(chosen), item_of, snapshot)
+    found = roles(snapshot, snapshot.subjects, behaved, approved, judged=judged)
+    return Peers(snapshot, found, item_of)
 
 
 def discover(

@@ -25,7 +25,7 @@ _ROUNDS = 6
 _STRONG = 3
 """An edge seen in fewer slots of time may be a stray, and who lived for no more is brief."""
 
-_SURE_OF_REPLICAS, _SURE_OF_ROLES = 5.0, 4.0
+_SURE_OF_REPLICAS, _SURE_OF_ROLES = 5.0, 2.0
 """How surely replicas are told apart, and how surely whole workloads."""
 _OF_ANYBODY = (53, 123)
 """DNS and NTP."""
@@ -33,12 +33,18 @@ _NEVER = np.iinfo(np.int64).max
 
 
 def kin(
-    snapshot: Snapshot, undeclared: BitMap, known: Sequence[BitMap], seen: Behaviour
+    snapshot: Snapshot,
+    undeclared: BitMap,
+    known: Sequence[BitMap],
+    seen: Behaviour,
+    *,
+    judged: bool,
 ) -> list[BitMap]:
     """The undeclared positions in groups of workloads that are one thing.
 
     `known` are the roles of the others. Those of different kinds, namespaces or Kubernetes
-    clusters are never one; those that were seen to do nothing are.
+    clusters are never one; those that were seen to do nothing are. Unless `seen` was judged, and
+    holds nothing that is noise, the groups are of replicas only.
     """
     if not undeclared:
         return []
@@ -46,7 +52,7 @@ def kin(
     evidence = _Evidence(snapshot, ours, known, seen)
     group = evidence.servers()
     for _ in range(_ROUNDS):
-        found = evidence.parted(evidence.neighbours(group))
+        found = evidence.parted(evidence.neighbours(group), judged=judged)
         if np.array_equal(found, group):
             break
         group = found
@@ -167,21 +173,23 @@ class _Evidence:
         count = np.minimum(count, (self._end - self._begin + 1)[member])
         return _Traits(member, trait, count, kind, begin, end)
 
-    def parted(self, traits: _Traits) -> Numbers:
+    def parted(self, traits: _Traits, *, judged: bool) -> Numbers:
         """Groups of those that nothing tells apart, numbered by their first members."""
-        strong = traits.count >= _STRONG
+        strong = traits.count >= (1 if judged else _STRONG)
         kept = np.isin(traits.trait, np.unique(traits.trait[strong]))
         found = np.zeros(len(self._spaces), dtype=np.int64)
         total = 0
         for space in np.unique(self._spaces):
             here = np.nonzero(self._spaces == space)[0]
-            joined = self._joined(here, traits, kept)
+            joined = self._joined(here, traits, kept, judged=judged)
             found[here] = total + joined
             total += int(joined.max()) + 1
         _, first, group = np.unique(found, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[group]
 
-    def _joined(self, here: Numbers, traits: _Traits, kept: NDArray[np.bool_]) -> Numbers:
+    def _joined(
+        self, here: Numbers, traits: _Traits, kept: NDArray[np.bool_], *, judged: bool
+    ) -> Numbers:
         """The groups of the members of one space: first replicas, then what does the same."""
         place = np.full(len(self._spaces), -1)
         place[here] = np.arange(len(here))
@@ -202,6 +210,8 @@ class _Evidence:
         kind = traits.kind[names]
         brief = self._end[here] - self._begin[here] < _STRONG
         replicas = _replicas(rows, brief, kind == _Kind.BEHIND)
+        if not judged:
+            return replicas
         roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))
         return join(roles, _SURE_OF_ROLES)[replicas]
 

@@ -103,6 +103,11 @@ class Observed:
         return np.bincount(chosen, minlength=len(self)) > 0
 
     @property
+    def edges(self) -> Numbers:
+        """For each of the connections its edge."""
+        return self.route_edge[self.route]
+
+    @property
     def straight(self) -> Mask:
         """For each edge whether it was dialled at the provider's own address only."""
         return ~self.through(np.ones(len(self.fronts), dtype=np.bool_))

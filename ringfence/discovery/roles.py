@@ -29,7 +29,7 @@ from ringfence.discovery.queries import (
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model import labels
 from ringfence.model.policy import Cluster
-from ringfence.model.protocol import WITH_PORTS, format_protocol
+from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import Item, ItemKind
 
 _JOB_RUN = re.compile(r"-[0-9]{6,}$")
@@ -56,7 +56,11 @@ class Role:
 class Roles:
     """The roles of every workload among some positions of a snapshot, nodes aside."""
 
-    def __init__(self, snapshot: Snapshot, found: Sequence[Role], seen: Behaviour) -> None:
+    def __init__(
+        self, snapshot: Snapshot, found: Sequence[Role], seen: Behaviour, *, declared: bool
+    ) -> None:
+        self.declared = declared
+        """Whether all of them are declared or approved, and none is told by behaviour."""
         self._roles = sorted(found, key=lambda role: role.cluster.name)
         self._of = np.full(len(snapshot.items), NOWHERE, dtype=np.int64)
         for number, role in enumerate(self._roles):
@@ -86,13 +90,20 @@ class Roles:
 
 
 def roles(
-    snapshot: Snapshot, members: BitMap, seen: Behaviour, approved: Sequence[Cluster] = ()
+    snapshot: Snapshot,
+    members: BitMap,
+    seen: Behaviour,
+    approved: Sequence[Cluster] = (),
+    *,
+    judged: bool = True,
 ) -> Roles:
     """The roles of some positions of a snapshot; the same for equal input.
 
     The snapshot should hold every workload of the time that `seen` tells of
     (`inventory.timeline.Timeline.between`), so that queries are true of all of them. Approved
     clusters keep their names, queries and whoever these select; the rest is put together anew.
+    Unless `seen` was judged, and holds nothing that is noise, those of the undeclared are no more
+    than replicas.
     """
     free = BitMap(at for at in members if _is_one(snapshot.items[at]))
     kept: list[Role] = []
@@ -108,12 +119,12 @@ def roles(
             declared.setdefault(unit, BitMap()).add(position)
     known = [*(role.members for role in kept), *declared.values()]
     undeclared = free - BitMap.union(BitMap(), *declared.values())
-    groups = [*declared.values(), *kin(snapshot, undeclared, known, seen)]
+    groups = [*declared.values(), *kin(snapshot, undeclared, known, seen, judged=judged)]
     names = _names(snapshot, groups, seen, {cluster.name for cluster in approved})
     for name, group in zip(names, groups, strict=True):
         offered = candidates(snapshot, group)
         kept.append(_role(snapshot, Cluster(name, offered[0].query), group, offered))
-    return Roles(snapshot, kept, seen)
+    return Roles(snapshot, kept, seen, declared=not undeclared)
 
 
 def _is_one(item: Item) -> bool:
@@ -189,8 +200,10 @@ def _joined(*parts: str) -> str:
     return "-".join(part for part in parts if part)
 
 
-def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, str]) -> str:
-    """By the owner, a label, what the items' own names share, or what they serve."""
+def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, tuple[str, int]]) -> str:
+    """By the owner, a label, what the items' own names share, or what they serve: `mongod-27017`,
+    `hosts-8080` where no process is known.
+    """
     items = [snapshot.items[position] for position in group]
     owner = _owner(items[0])[1]
     if owner:
@@ -204,18 +217,17 @@ def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, str]) -> str:
     stems = {stem(item.name) for item in items}
     if len(stems) == 1 and len(only := stems.pop()) > 1:
         return only
-    return next((served[position] for position in group if position in served), "workloads")
+    kind = f"{items[0].kind}s"
+    process, port = next((served[at] for at in group if at in served), ("", 0))
+    return f"{process or kind}-{port}" if port else kind
 
 
-def _served(seen: Behaviour) -> dict[int, str]:
-    """Who serves what: `mongod-27017`, or by the protocol where no process is known."""
+def _served(seen: Behaviour) -> dict[int, tuple[str, int]]:
+    """Who serves what most of the time: the process, empty if it is not known, and the port."""
     with_ports = np.nonzero(np.isin(seen.protocol, list(WITH_PORTS)))[0]
     order = with_ports[np.argsort(-seen.slots[with_ports], kind="stable")]
     providers, first = np.unique(seen.provider[order], return_index=True)
     told = {}
     for provider, row in zip(providers.tolist(), order[first].tolist(), strict=True):
-        process = seen.processes[seen.process[row]]
-        told[provider] = (
-            f"{process or format_protocol(seen.protocol[row]).lower()}-{seen.port[row]}"
-        )
+        told[provider] = seen.processes[seen.process[row]], int(seen.port[row])
     return told

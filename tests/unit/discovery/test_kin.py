@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.discovery.world import APPGRAPHS, World, graphs, rand_index
+from ringfence.discovery.roles import Roles
+from tests.unit.discovery.world import APPGRAPHS, SLOTS, World, graphs, rand_index
 
 needs_corpus = pytest.mark.skipif(not APPGRAPHS.exists(), reason=f"no corpus at {APPGRAPHS}")
 
@@ -70,6 +71,15 @@ def test_workloads_with_the_same_neighbours_are_one(seed: int) -> None:
     assert rand_index(*told(world)) == 1
 
 
+def test_replicas_are_not_yet_all_that_do_the_same() -> None:
+    world = World(TWINS, withheld=True, direct=0, rare=0)
+    numbers, of = world.roles(judged=False).numbers, world.snapshot.position
+    one, other = (
+        {int(numbers[of(pod.item.key)]) for pod in world.of(name)} for name in ("one", "other")
+    )
+    assert not one & other
+
+
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_runs_of_a_job_are_no_replicas_of_who_asks_the_same_provider(seed: int) -> None:
     """A run alone might be a replica that was seen shortly; all of them together might not."""
@@ -83,10 +93,39 @@ def test_runs_of_a_job_are_no_replicas_of_who_asks_the_same_provider(seed: int) 
     assert rand_index(*zip(*pairs, strict=True)) == 1
 
 
-def told(world: World) -> tuple[list[Any], list[int]]:
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_what_an_intruder_does_parts_nobody(seed: int) -> None:
+    """Neither the replica that it holds, nor whoever answered it."""
+    world = World(BRANCHES, seed=seed, withheld=True, direct=0, rare=0)
+    pod = next(pod for pod in world.of("carts") if pod.end - pod.begin > SLOTS // 4)
+    for at, (other, port) in enumerate(
+        [("front", 22), ("front", 9000), ("orders", 80), ("orders-db", 27017), ("carts-db", 22)]
+    ):
+        there = next(one for one in world.of(other) if one.begin <= pod.begin < one.end)
+        slots = range(pod.begin + 9 * at, pod.begin + 9 * at + 6, 2)
+        world.dial(pod, there, port, *slots)
+    assert rand_index(*told(world, world.judged())) == 1
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_an_edge_of_a_few_conversations_parts_workloads(seed: int) -> None:
+    """Those behind different Services are no replicas, so that chance may not have made it."""
+    world = World(TWINS, seed=seed, withheld=True, direct=0, rare=0)
+    (db, *_), pods = world.of("db"), [pod for pod in world.of("one") if pod.end == SLOTS]
+    for at, pod in enumerate(pods[:2]):
+        world.dial(pod, db, 27018, pod.end - 3 - at, pod.end - 9 - at)
+    numbers, of = world.judged().numbers, world.snapshot.position
+    one, other = (
+        {int(numbers[of(pod.item.key)]) for pod in world.of(name)} for name in ("one", "other")
+    )
+    assert len(one) == len(other) == 1
+    assert one != other
+
+
+def told(world: World, found: Roles | None = None) -> tuple[list[Any], list[int]]:
     truth = world.truth()
     keys = [item.key for item in world.snapshot.items]
-    return [truth[key] for key in keys], world.roles().numbers.tolist()
+    return [truth[key] for key in keys], (found or world.roles()).numbers.tolist()
 
 
 def test_a_group_is_told_by_names_or_addresses() -> None:

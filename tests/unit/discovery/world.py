@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ringfence.control.discover import past, peers_of
 from ringfence.discovery.behaviour import SLOT_NS, behaviour
 from ringfence.discovery.roles import Roles, roles
 from ringfence.flows.connections import Records
@@ -20,7 +21,7 @@ from ringfence.model.address import Address, parse_address
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.labels import make_labels
 from ringfence.model.policy import Cluster
-from ringfence.model.protocol import parse_one_protocol
+from ringfence.model.protocol import TCP, parse_one_protocol
 from ringfence.model.workload import Item, ItemKind
 
 ROOT = Path(__file__).parents[3]
@@ -114,7 +115,14 @@ class World:
                 "provider_port": pa.array(columns["port"], type=pa.uint16()),
                 "first_ns": first_ns,
                 "last_ns": first_ns + 10**9,
-                "opened": pa.array(columns["n"], type=pa.uint64()),
+                **{
+                    name: pa.array(columns["n"], type=pa.uint64())
+                    for name in ("opened", "answered", "forward_packets", "reverse_packets")
+                },
+                **{
+                    name: pa.array(np.zeros(len(first_ns)), type=pa.uint64())
+                    for name in ("refused", "forward_bytes", "reverse_bytes")
+                },
             }
         )
         pairs = zip(columns["dialled"], columns["provider"], strict=True)
@@ -126,9 +134,24 @@ class World:
         """Everything that lived on that day."""
         return self.history.as_known().between(START, START + SLOTS * SLOT_NS)
 
-    def roles(self, approved: Sequence[Cluster] = ()) -> Roles:
+    def roles(self, approved: Sequence[Cluster] = (), *, judged: bool = True) -> Roles:
         seen = behaviour(self.records, self.item_of, self.snapshot)
-        return roles(self.snapshot, self.snapshot.workloads, seen, approved)
+        return roles(self.snapshot, self.snapshot.workloads, seen, approved, judged=judged)
+
+    def judged(self) -> Roles:
+        """The roles by what is no noise."""
+        return peers_of(past(self.records, self.history.as_known()), self.records).roles
+
+    def dial(self, consumer: Pod, provider: Pod, port: int, *slots: int) -> None:
+        """A conversation past any Service in each of some slots of time."""
+        self.rows += [
+            (consumer.at, provider.at, provider.at, port, TCP, port, START + slot * SLOT_NS + 1, 1)
+            for slot in slots
+        ]
+
+    def of(self, workload: str) -> list[Pod]:
+        """Its pods."""
+        return [pod for pod in self.pods if pod.workload == workload]
 
     def item_of(self, revision: int) -> Item | None:
         return self.history.revision(RevisionId(revision))[0] if revision else None
