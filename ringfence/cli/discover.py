@@ -184,6 +184,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if inventory and flows:
         if scope and scope_name:
             raise InputError("the scope is named twice: leave --scope out")
+        if anew:
+            raise InputError("files are compared with --approved only: leave --anew out")
         refuse_window(context)
         named, answer = _of_files(inventory, flows, scopes or [], scope or scope_name, asked)
     elif inventory or flows or scopes or scope_name:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
@@ -176,20 +174,24 @@ async def by_inventory(
 def _by_inventory(
     records: Records, known: AsKnown, until_ns: int
 ) -> Iterator[tuple[NDArray[np.intp], Snapshot]]:
-    """Most of what is analysed ran in the present inventory, so that one is tried first."""
+    """Most of what is analysed ran in the present inventory, so that one is tried first.
+
+    Each change since then concerns few: of earlier ones only what is around the ends is needed.
+    """
     first_ns = records.column("first_ns")
     ends = np.stack([records.column(f"{end}_revision") for end in _ENDS], axis=1)
+    revisions, which = np.unique(ends, return_inverse=True)
+    which = which.reshape(ends.shape)
     left = np.arange(len(records))
     at_ns = until_ns - 1
+    present = True
     while len(left):
-        snapshot = known.at(at_ns)
-        held = pc.is_in(pa.array(ends[left].ravel()), pa.array(snapshot.revisions))
-        then = (np.asarray(held).reshape(-1, len(_ENDS)) | (ends[left] == 0)).all(axis=1)
-        fits = then | (first_ns[left] == at_ns)
-        if fits.any():
-            yield left[fits], snapshot
-        left = left[~fits]
-        at_ns = int(first_ns[left].max(initial=0))
+        alive = np.isin(revisions, known.living_at(at_ns)) | (revisions == 0)
+        fits = alive[which[left]].all(axis=1) | (first_ns[left] == at_ns)
+        chosen, left = left[fits], left[~fits]
+        if len(chosen):
+            yield chosen, known.at(at_ns) if present else known.around(at_ns, ends[chosen])
+        at_ns, present = int(first_ns[left].max(initial=0)), False
 
 
 _ENDS = ("first_consumer", "provider", "dialled")

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.ids import ItemKey, RevisionId
-from ringfence.model.workload import Item
+from ringfence.model.workload import Item, ItemKind
 
 FOREVER = 2**63 - 1
 """The end of a life that has not ended, ns."""
 _KEPT = 16
+_MANY = frozenset({ItemKind.POD, ItemKind.HOST})
+"""The kinds whose items no policy speaks of but at a conversation's own ends."""
 
 
 class Snapshots:
@@ -81,14 +83,26 @@ class AsKnown:
         """The inventory as of an instant."""
         if found := self._snapshots.find(t_ns, self._cuts):
             return found
-        begins, ends = self._begins, self._ends
-        rows = np.nonzero((begins <= t_ns) & (t_ns < ends))[0].tolist()
-        bounds = np.concatenate([begins, ends])
+        bounds = np.concatenate([self._begins, self._ends])
         since = int(bounds[bounds <= t_ns].max(initial=-FOREVER))
         until = int(bounds[bounds > t_ns].min(initial=FOREVER))
-        snapshot = self._snapshot(rows)
+        snapshot = self._snapshot(self._rows_at(t_ns).tolist())
         self._snapshots.add(since, until, snapshot, self._cuts)
         return snapshot
+
+    def around(self, t_ns: int, ends: NDArray[np.uint64]) -> Snapshot:
+        """The inventory as of an instant, of pods and hosts only the revisions of some ends."""
+        some = set(np.unique(ends).tolist())
+        return self._snapshot(
+            row
+            for row in self._rows_at(t_ns).tolist()
+            if self._revisions[row] in some or self._items[row].kind not in _MANY
+        )
+
+    def living_at(self, t_ns: int) -> NDArray[np.uint64]:
+        """The revisions of all items as of an instant."""
+        rows = self._rows_at(t_ns).tolist()
+        return np.array([self._revisions[row] for row in rows], dtype=np.uint64)
 
     def between(self, since_ns: int, until_ns: int) -> Snapshot:
         """Every item that lived within [since_ns, until_ns), as it was when last known in it."""
@@ -108,6 +122,9 @@ class AsKnown:
     def item(self, revision: RevisionId) -> Item:
         """The item of a revision; raises KeyError."""
         return self._items[self._row[revision]]
+
+    def _rows_at(self, t_ns: int) -> NDArray[np.intp]:
+        return np.nonzero((self._begins <= t_ns) & (t_ns < self._ends))[0]
 
     def _snapshot(self, rows: Iterable[int]) -> Snapshot:
         return Snapshot((RevisionId(self._revisions[row]), self._items[row]) for row in rows)
