@@ -43,17 +43,30 @@ def to_carts(workspace: Workspace) -> list[Policy]:
     return [one for one in workspace.policies if one.id.startswith("front-to-carts")]
 
 
-@pytest.mark.parametrize("level", [2, 3, 5])
 def test_a_service_and_the_ports_its_pods_give_out_are_one_policy(
-    simulation: Simulation, files: tuple[Path, Path], level: int
+    simulation: Simulation, files: tuple[Path, Path]
 ) -> None:
-    apart, joined = proposed(files, 1), proposed(files, level)
+    apart, joined = proposed(files, 1), proposed(files, 2)
     assert len(to_carts(apart)) > 1
     (one,) = to_carts(joined)
     assert one.provider == ClusterEnd("carts")
     assert one.ports == (PortRange(8080, 8080), PortRange(50_500, 50_699))
     assert one.evidence
     assert "through its Service" in one.evidence.why
+    fine, coarse = (score_workspace(simulation, workspace)[0] for workspace in (apart, joined))
+    assert (fine.blocked, fine.needless) == (coarse.blocked, coarse.needless)
+
+
+@pytest.mark.parametrize("level", [3, 5])
+def test_consumers_that_need_the_same_of_a_service_are_joined_first(
+    simulation: Simulation, files: tuple[Path, Path], level: int
+) -> None:
+    apart, joined = proposed(files, 1), proposed(files, level)
+    service, given = (one for one in joined.policies if one.id.endswith("-to-carts"))
+    assert service.id == "front-and-orders-to-carts"
+    assert isinstance(service.provider, ServiceEnd)
+    assert (given.id, given.provider) == ("front-to-carts", ClusterEnd("carts"))
+    assert given.ports == (PortRange(50_500, 50_699),)
     fine, coarse = (score_workspace(simulation, workspace)[0] for workspace in (apart, joined))
     assert (fine.blocked, fine.needless) == (coarse.blocked, coarse.needless)
 
