@@ -86,7 +86,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     listening, seen = facts.of_edges(facts.listening), observed.seen
     turned, unopened = _reversed(observed, listening), _ephemeral(observed, listening)
     # Where first packets are told at all, who sent one is no server that answers.
-    opens = (seen.opened > 0) & (seen.opened < seen.conversations).any()
+    opens = (seen.opened > 0) & _tells_openings(observed)
     clients = (turned & ~opens) | unopened
     rule(Reason.GIVEN_OUT, given_out(observed, listening, (deciding < 0) & ~clients))
     rule(Reason.REVERSED, turned)
@@ -222,7 +222,13 @@ def _reversed(observed: Observed, listening: Mask) -> Mask:
     opposite = most[which[len(seen) :]]
     client = (seen.port >= EPHEMERAL) & ~listening & np.isin(seen.protocol, (TCP, UDP))
     answers = (seen.seen.opened * 2 <= seen.seen.conversations) | (seen.seen.intervals == 1)
+    answers |= not _tells_openings(observed)
     return np.asarray(client & (opposite >= seen.seen.conversations) & (opposite > 0) & answers)
+
+
+def _tells_openings(observed: Observed) -> bool:
+    """Whether first packets are told of: some conversation there is without one, in any day."""
+    return bool((observed.seen.opened < observed.seen.conversations).any())
 
 
 def _ephemeral(observed: Observed, listening: Mask) -> Mask:

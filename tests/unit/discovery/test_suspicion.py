@@ -217,6 +217,15 @@ def test_ports_that_somebody_opens_are_given_out_though_the_other_way_answers(to
     assert reason is (Reason.GIVEN_OUT if told else Reason.REVERSED)
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_long_way_back_is_reversed_where_nothing_tells_who_opened(told: bool) -> None:
+    day = Day()
+    day.saw(day.of("carts", 0), day.of("front", 0), 50_000, *range(30_000, 30_000 + 8 * SLOT, SLOT))
+    if told:
+        day.saw(day.of("front", 0), day.of("carts", 0), 8080, 80_000, opened=0)
+    assert (why(day.found(), "carts → front TCP 50000") is Reason.REVERSED) is not told
+
+
 def test_nobody_in_a_pod_network_is_outside() -> None:
     day = Day()
     day.saw("10.1.200.9", day.of("carts", 0), 8080, *range(0, DAY, 3600))
