@@ -36,15 +36,34 @@ class DiscoverFormat(StrEnum):
     TABLE = "table"
 
 
+class Shown(StrEnum):
+    """What became of an edge, in the order of the table; `core` is noise of core services."""
+
+    REVIEW = "review"
+    ALLOW = "ALLOW"
+    CORE = "core"
+    NOISE = "noise"
+
+
+def _shown(row: dict[str, Any]) -> Shown:
+    return Shown.CORE if row["reasons"][0] in CORE else Shown(row["outcome"])
+
+
 _COLUMNS = [
-    Column("outcome", itemgetter("outcome")),
+    Column("outcome", _shown),
     Column("consumer", itemgetter("consumer")),
     Column("provider", itemgetter("provider")),
     Column("service", itemgetter("service")),
     Column("protocol", itemgetter("protocol")),
     Column("ports", lambda row: ", ".join(row["ports"])),
     Column("seen", lambda row: row["evidence"]["conversations"]),
-    Column("why", lambda row: row["reasons"][0].partition(":")[0]),
+    Column("why", lambda row: ", ".join(one.partition(":")[0] for one in row["reasons"])),
+]
+_IN_SUM = [
+    Column("outcome", lambda row: Shown.CORE if row["reason"] in CORE else Shown.NOISE),
+    Column("why", lambda row: row["reason"].partition(":")[0]),
+    Column("edges", itemgetter("count"), right=True),
+    Column("such as", itemgetter("example")),
 ]
 _USES = [
     Column("approved policy", itemgetter("policy")),
@@ -106,6 +125,13 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     anew: Annotated[
         bool, typer.Option("--anew", help="Compare with no workspace, and keep no clusters.")
     ] = False,
+    outcome: Annotated[
+        list[Shown] | None,
+        typer.Option(
+            case_sensitive=False,
+            help="With -o table and json: the edges with this outcome alone; several may be named.",
+        ),
+    ] = None,
     output: Annotated[
         DiscoverFormat, typer.Option("--output", "-o", help="How to print the proposal.")
     ] = DiscoverFormat.YAML,
@@ -115,8 +141,9 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Where a scope above has a workspace, what concerns others too is added to that, and it is
     printed as well.
 
-    -o json and -o table tell of every observed edge: ALLOW, review or noise, and why; and how often
-    each approved policy decided a conversation of the time.
+    -o json and -o table tell of every observed edge what became of it and why, those to be
+    reviewed first, and how often each approved policy decided a conversation of the time. The table
+    has core services and noise in sum, and each edge of them with --outcome core or noise.
 
     What differs from the approved workspace goes to stderr: policies that were added, are now
     unused and for how long, or are generalised.
@@ -129,6 +156,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Examples: ringfence discover sock-shop --since 1h > sock-shop.yaml
 
+    ringfence discover sock-shop -o table --outcome review
+
     ringfence discover --inventory inventory.yaml --flows flows.parquet > all.yaml
     """
     asked = {
@@ -140,6 +169,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "own": own,
         "every_edge": output is not DiscoverFormat.YAML,
     }
+    if outcome and output is DiscoverFormat.YAML:
+        raise InputError("--outcome chooses edges of -o table and json; YAML has policies")
     if approved and anew:
         raise InputError("--approved and --anew exclude each other")
     if inventory and flows:
@@ -155,11 +186,21 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         window = {"since": since, **({"until": until} if until else {})}
         body = {"scope": scope, **window, **asked, "anew": anew}
         named, answer = scope, connect().post("/discover", body)
-    _print(answer, output)
-    summary = answer["summary"]
+    _print(answer, output, outcome or [])
+    _tell(answer["summary"], output)
+    if not answer["summary"]["edges"]:
+        tell(
+            "warning: no connection was observed in this time; to enforce this workspace would cut"
+            f" everything off in {named}"
+        )
+        raise typer.Exit(2)
+
+
+def _tell(summary: dict[str, Any], output: DiscoverFormat) -> None:
+    """What goes with the proposal; a table has what was taken for noise itself."""
     policies = counted(summary["policies"], "policy", "policies")
     tell(f"{policies} from {counted(summary['edges'], 'edge')}")
-    for noise in summary["noise"]:
+    for noise in () if output is DiscoverFormat.TABLE else summary["noise"]:
         said = f"{noise['reason']} ({noise['count']}), such as {noise['example']}"
         tell(said if noise["reason"] in CORE else f"not proposed: {said}")
     for change in summary["changes"]:
@@ -167,12 +208,6 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         tell(f"{change['change']}: {change['policy']}{note}")
     for warning in summary["warnings"]:
         tell(f"note: {warning}")
-    if not summary["edges"]:
-        tell(
-            "warning: no connection was observed in this time; to enforce this workspace would cut"
-            f" everything off in {named}"
-        )
-        raise typer.Exit(2)
 
 
 def _of_files(
@@ -215,17 +250,23 @@ def _of_files(
     return scope, answer(found, beside, compared, every_edge=every_edge)
 
 
-def _print(answer: dict[str, Any], output: DiscoverFormat) -> None:
-    match output:
-        case DiscoverFormat.YAML:
-            emit_text(answer["documents"])
-        case DiscoverFormat.JSON:
-            emit_data(answer["report"], Format.JSON)
-        case DiscoverFormat.TABLE:
-            emit(answer["report"]["proposals"], _COLUMNS, Format.TABLE)
-            if answer["report"]["approved"]:
-                say()
-                emit(answer["report"]["approved"], _USES, Format.TABLE)
+def _print(answer: dict[str, Any], output: DiscoverFormat, wanted: list[Shown]) -> None:
+    if output is DiscoverFormat.YAML:
+        emit_text(answer["documents"])
+        return
+    report = answer["report"]
+    edges = [one for one in report["proposals"] if not wanted or _shown(one) in wanted]
+    if output is DiscoverFormat.JSON:
+        emit_data({**report, "proposals": edges}, Format.JSON)
+        return
+    in_turn = wanted or (Shown.REVIEW, Shown.ALLOW)
+    rows = [edge for one in Shown if one in in_turn for edge in edges if _shown(edge) is one]
+    emit(rows, _COLUMNS, Format.TABLE)
+    in_sum = sorted(answer["summary"]["noise"], key=lambda one: one["reason"] not in CORE)
+    for more, columns in ((in_sum, _IN_SUM), (report["approved"], _USES)):
+        if more and not wanted:
+            say()
+            emit(more, columns, Format.TABLE)
 
 
 def _text(path: Path) -> str:

@@ -14,6 +14,7 @@ from ringfence.discovery.drafts import confidence
 from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.observed import DIRECT
 from ringfence.discovery.peers import name_of
+from ringfence.discovery.reasons import Outcome
 from ringfence.model.errors import InputError
 from ringfence.model.instant import format_instant
 from ringfence.model.keys import parse_filter
@@ -27,6 +28,8 @@ from ringfence.policy.document import (
     parse_documents,
     workspace_spec,
 )
+
+_ORDER = (Outcome.REVIEW, Outcome.ALLOW, Outcome.NOISE)
 
 
 def wanted_of(
@@ -164,7 +167,10 @@ def coverage_of(found: Discovery) -> dict[str, Any]:
 def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
     seen, decisions, policies = found.observed, found.decisions, found.proposal.policies
     told = seen.by_route
-    for route in np.flatnonzero(found.in_scope[seen.route_edge]).tolist():
+    within = np.flatnonzero(found.in_scope[seen.route_edge])
+    outcomes = decisions.outcome[seen.route_edge[within]]
+    # What people have to look at comes first.
+    for route in np.concatenate([within[outcomes == one] for one in _ORDER]).tolist():
         edge = int(seen.route_edge[route])
         front, port = int(seen.route_front[route]), int(seen.port[edge])
         protocol = int(seen.protocol[edge])

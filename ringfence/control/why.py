@@ -23,7 +23,7 @@ from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
 from ringfence.policy.failsafe import CONTROL_PLANE
-from ringfence.policy.handle import format_handle
+from ringfence.policy.handle import format_handle, tell_decision
 from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.listed import place_of
@@ -187,7 +187,8 @@ def _wider(
     for one in compiled.widenings if handle else ():
         same = format_handle(one.decision, widened=True) == handle
         if same and one.workload == end.verdict.workload:
-            yield f"the kernel lets it through at {end.workload}: {handle} {one.text}"
+            policy = tell_decision(one.decision)
+            yield f"the kernel lets it through at {end.workload}: {policy} {one.text}"
 
 
 def _end(

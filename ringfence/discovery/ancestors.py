@@ -170,7 +170,7 @@ class Ancestors:
         if not isinstance(named.end, ClusterEnd):
             return named
         scope, role = self.tree.full_query(self.scope), self._roles[named.end.cluster]
-        return NamedEnd(named.name, FilterEnd(all_of(scope, role.cluster.query)))
+        return replace(named, end=FilterEnd(all_of(scope, role.cluster.query)))
 
     def _covers(self, held: Policy, draft: Draft, home: Workspace) -> bool:
         """Whether a policy allows somewhat of the draft's ports to all that the draft does."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pyroaring import BitMap
 
 from ringfence.discovery.drafts import Draft, united_why
-from ringfence.discovery.ends import NamedEnd, joined, joined_name, namespace_query
+from ringfence.discovery.ends import NamedEnd, joined, namespace_query
+from ringfence.discovery.naming import joined_name, place_of
 from ringfence.discovery.roles import Role
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.policy import ClusterEnd, End, FilterEnd, ScopeEnd
@@ -50,7 +51,7 @@ class Whole:
         query = namespace_query(item.cluster, item.namespace)
         if meant != snapshot.chosen(query):
             return None
-        return NamedEnd(item.namespace, FilterEnd(query))
+        return NamedEnd(item.namespace, FilterEnd(query), item.namespace)
 
 
 def compress(
@@ -105,9 +106,10 @@ def _joined(group: list[Draft], joining: _Joining, side: str) -> list[Draft]:
     if end is None:
         if isinstance(query, Or) and len(query.queries) > joining.most:
             return group
-        end = NamedEnd(joined_name(getattr(one, side).name for one in group), FilterEnd(query))
+        ends = [getattr(one, side) for one in group]
+        end = NamedEnd(joined_name(ends), FilterEnd(query), place_of(ends))
     edges = frozenset(edge for one in group for edge in one.edges)
-    why = f"{len(group)} {side}s that need the same are joined"
+    why = f"{len(group)} {side}s that need the same"
     first = replace(group[0], edges=edges, why=(*united_why(group), why))
     return [replace(first, consumer=end) if side == "consumer" else replace(first, provider=end)]
 

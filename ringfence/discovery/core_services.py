@@ -7,16 +7,9 @@ import numpy as np
 from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft
-from ringfence.discovery.ends import (
-    LONGEST_NAME,
-    SEVERAL,
-    Ends,
-    NamedEnd,
-    joined,
-    joined_name,
-    query_of,
-)
+from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
 from ringfence.discovery.facts import RESOLVERS
+from ringfence.discovery.naming import LONGEST_NAME, SEVERAL, joined_name, place_of
 from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
@@ -70,7 +63,7 @@ class _Core:
             }
         )
         for namespace, name in fronts if len(edges) else ():
-            provider = NamedEnd(name, ServiceEnd(namespace, name))
+            provider = NamedEnd(name, ServiceEnd(namespace, name), namespace)
             for protocol, said in ((UDP, "dns"), (TCP, "dns-tcp")):
                 ports = frozenset({_DNS_PORT})
                 known = frozenset(edges[self._observed.protocol[edges] == protocol].tolist())
@@ -98,7 +91,7 @@ class _Core:
         for sockets, numbers in sorted(alike.items()):
             for protocol in sorted({one for one, _ in sockets}):
                 ports = frozenset(port for one, port in sockets if one == protocol)
-                mine = np.isin(seen.provider[edges], numbers)
+                mine = np.isin(seen.provider[edges], numbers) & (seen.protocol[edges] == protocol)
                 known = frozenset(edges[mine].tolist())
                 own = NamedEnd("own-node", OwnNodeEnd())
                 provider = self._roles(numbers)
@@ -172,13 +165,13 @@ class _Core:
         if len(peers) == 1:
             return self._ends.of(peers[0])
         queries = [query for one in peers if (query := query_of(one)) is not None]
-        name = joined_name(self._ends.of(one).name for one in peers)
-        return NamedEnd(name, FilterEnd(joined(queries)))
+        ends = [self._ends.of(one) for one in peers]
+        return NamedEnd(joined_name(ends), FilterEnd(joined(queries)), place_of(ends))
 
 
 def _probes(provider: NamedEnd, protocol: int, ports: frozenset[int]) -> str:
     """After whom they lead to, and after the ports where those are too many to name."""
-    if provider.name != SEVERAL:
+    if not provider.name.startswith(SEVERAL):
         return f"probes-to-{provider.name}"
     sockets = "-".join(map(str, (format_protocol(protocol).lower(), *sorted(ports))))
     return f"probes-{sockets}" if len(sockets) <= LONGEST_NAME else "probes"

@@ -83,13 +83,16 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
         rule(Reason.EXCLUDED, excluded)
     for reason, holds in _by_themselves(observed, facts):
         rule(reason, holds)
-    listening = facts.of_edges(facts.listening)
-    given = given_out(observed, listening, deciding < 0)
-    rule(Reason.GIVEN_OUT, given)
-    referred = facts.referred()
-    twins, published = facts.twins(), facts.published()
-    suspicion = suspect(observed, facts, deciding < 0, (referred, twins, published))
-    seen = observed.seen
+    listening, seen = facts.of_edges(facts.listening), observed.seen
+    turned, unopened = _reversed(observed, listening), _ephemeral(observed, listening)
+    # Where first packets are told at all, who sent one is no server that answers.
+    opens = (seen.opened > 0) & (seen.opened < seen.conversations).any()
+    clients = (turned & ~opens) | unopened
+    rule(Reason.GIVEN_OUT, given_out(observed, listening, (deciding < 0) & ~clients))
+    rule(Reason.REVERSED, turned)
+    rule(Reason.EPHEMERAL, unopened)
+    referred, published = facts.referred(), facts.published()
+    suspicion = suspect(observed, facts, deciding < 0, (referred, published))
     good = seen.conversations > 0
     rule(Reason.SCAN, suspicion.scan)
     for reason, holds in _failed(observed):
@@ -107,10 +110,11 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
         (Reason.UNUSUAL, suspicion.suspicious),
     ):
         rule(reason, suspicion.suspicious & holds)
-    few = (seen.conversations < ENOUGH_CONVERSATIONS) | (seen.intervals < ENOUGH_INTERVALS)
+    few = suspicion.conversations < ENOUGH_CONVERSATIONS
+    few |= suspicion.intervals < ENOUGH_INTERVALS
     few &= not suspicion.brief
     rule(Reason.DECLARED, few & referred)
-    rule(Reason.TWIN, few & twins)
+    rule(Reason.TWIN, few & suspicion.twins)
     rule(Reason.PUBLISHED, few & published)
     rule(Reason.SPREAD, few & (suspicion.supporters > 1))
     rule(Reason.FEW, few)
@@ -165,7 +169,6 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
         of_node[seen.consumer] | np.isin(seen.consumer, facts.behind(RESOLVERS))
     )
     resolver = facts.serves(RESOLVERS) | upstream
-    listening = facts.of_edges(facts.listening)
     probe = peers.which(OwnNode)[seen.consumer] & (facts.of_edges(facts.probed) | _steady(observed))
     # Kubelets dial pods, nodes that ask for names the Service.
     asked = ~(probe & seen.straight & (seen.protocol == TCP))
@@ -176,13 +179,12 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
     to_node = of_node[seen.provider]
     yield Reason.API_SERVER, facts.serves(API_SERVER) | (to_node & (seen.port == _API_PORT))
     yield Reason.KUBELET, to_node & np.isin(seen.port, _KUBELET_PORTS)
-    yield Reason.REVERSED, _reversed(observed, listening)
-    unopened = (seen.port >= EPHEMERAL) & ~listening & tcp_or_udp & (seen.seen.opened == 0)
-    yield Reason.EPHEMERAL, unopened & (seen.seen.conversations > 0)
 
 
 def _by_address(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
     peers = observed.peers
+    # As a consumer only what a pod held, and nobody knows which, is an address by itself.
+    yield Reason.DEAD, peers.which(Outside)[observed.consumer]
     at = [peers[number] for number in range(len(peers))]
     metadata = [isinstance(one, Outside) and str(one) in _METADATA for one in at]
     groups = [isinstance(one, Outside) and _is_of_link(one.address) for one in at]
@@ -221,6 +223,13 @@ def _reversed(observed: Observed, listening: Mask) -> Mask:
     client = (seen.port >= EPHEMERAL) & ~listening & np.isin(seen.protocol, (TCP, UDP))
     answers = (seen.seen.opened * 2 <= seen.seen.conversations) | (seen.seen.intervals == 1)
     return np.asarray(client & (opposite >= seen.seen.conversations) & (opposite > 0) & answers)
+
+
+def _ephemeral(observed: Observed, listening: Mask) -> Mask:
+    """Whether the port is a client's, and nobody was seen to open what was answered."""
+    seen = observed
+    client = (seen.port >= EPHEMERAL) & ~listening & np.isin(seen.protocol, (TCP, UDP))
+    return np.asarray(client & (seen.seen.opened == 0) & (seen.seen.conversations > 0))
 
 
 def _failed(observed: Observed) -> Iterator[tuple[Reason, Mask]]:

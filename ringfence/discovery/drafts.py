@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.observed import DIRECT, Observed
@@ -96,11 +97,7 @@ class Drafting:
         )
         addresses = self._addresses(edge) if alone else ()
         source = self.ends.of(consumer, addresses, each=self.each_address)
-        why = [
-            "as dialled, at its own address"
-            if front == DIRECT
-            else "as dialled, through its Service"
-        ]
+        why = ["dialled at its own address" if front == DIRECT else "dialled through its Service"]
         if isinstance(consumer, Anybody):
             anyone = isinstance(source.end, OutsideEnd)
             why.append("any host outside" if anyone else "each host outside by its address")
@@ -130,17 +127,25 @@ def evidence_of(observed: Observed, draft: Draft) -> Evidence | None:
         return None
     at = np.array(sorted(draft.edges), dtype=np.int64)
     seen = observed.seen
-    intervals, sources = int(seen.intervals[at].max()), int(seen.sources[at].max())
+    sources = _sources(observed, at)
     return Evidence(
         conversations=int(seen.conversations[at].sum()),
-        intervals=intervals,
-        sources=sources,
+        intervals=int(seen.intervals[at].max()),
+        sources=len(np.unique(sources)),
         bytes=int(seen.bytes[at].sum()),
         first_ns=int(seen.first_ns[at].min()),
         last_ns=int(seen.last_ns[at].max()),
         confidence=confidence(int(seen.intervals[at].min()), int(seen.sources[at].min())),
         why="; ".join(draft.why),
     )
+
+
+def _sources(observed: Observed, edges: Numbers) -> Numbers:
+    """The parties that had conversations on some edges, one may stand several times."""
+    first, last = (np.searchsorted(observed.pair_edge, edges, side) for side in ("left", "right"))
+    count = last - first
+    pairs = np.repeat(last - np.cumsum(count), count) + np.arange(count.sum())
+    return observed.pair_source[pairs[observed.by_source.conversations[pairs] > 0]]
 
 
 def confidence(intervals: int, sources: int) -> float:

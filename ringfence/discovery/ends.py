@@ -1,6 +1,6 @@
 """Peers as ends of policies: who is meant, and what to call it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -27,22 +27,20 @@ from ringfence.model.workload import ItemKind
 FEW_ADDRESSES = 2
 """So many hosts outside are named one by one; of more, any host outside is meant."""
 
-LONGEST_NAME = 40
-"""A longer name of several ends together is no longer read at a glance."""
-
-SEVERAL = "several"
-"""Stands for the names of ends that would make a longer one."""
-
 FEW_BY_NAME = 4
 """A name with more addresses is one whose addresses change: it is allowed by its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedEnd:
-    """An end, and the name that it has in ids of policies."""
+    """An end, and the name that it has in ids of policies.
+
+    `place` is its namespace, of nodes their Kubernetes cluster; empty if it has none, or several.
+    """
 
     name: str
     end: End
+    place: str = ""
 
 
 class Ends:
@@ -76,18 +74,23 @@ class Ends:
         `each`: however many they are, each is named.
         """
         match peer:
-            case Role(cluster) if self.inside(peer):
-                return NamedEnd(cluster.name, ClusterEnd(cluster.name))
             case Role(cluster):
-                return NamedEnd(cluster.name, FilterEnd(cluster.query))
+                inside = self.inside(peer)
+                end = ClusterEnd(cluster.name) if inside else FilterEnd(cluster.query)
+                return NamedEnd(cluster.name, end, self._place(peer.members))
             case ServiceFront():
-                return NamedEnd(peer.name, ServiceEnd(peer.namespace, peer.name))
+                front = ServiceEnd(peer.namespace, peer.name)
+                return NamedEnd(peer.name, front, peer.namespace)
             case Nodes(cluster_id):
-                return NamedEnd("nodes", FilterEnd(_nodes_query(cluster_id)))
+                return NamedEnd("nodes", FilterEnd(_nodes_query(cluster_id)), cluster_id)
             case OwnNode():
                 return NamedEnd("own-node", OwnNodeEnd())
             case Outside() | Named() | Anybody():
                 return _outside(peer, sorted(addresses), each=each)
+
+    def _place(self, members: BitMap) -> str:
+        places = {self._snapshot.items[at].namespace for at in members}
+        return places.pop() if len(places) == 1 else ""
 
 
 def _outside(
@@ -107,31 +110,49 @@ def _outside(
             return NamedEnd("outside", OutsideEnd())
 
 
+_Listed = tuple[tuple[str, frozenset[str]], ...]
+"""A query as labels, each with the values of which it has to have one."""
+
+
 def joined(queries: Sequence[Query]) -> Query:
-    """One query for whoever satisfies any: values of one label are listed where that will do."""
-    by_rest: dict[tuple[tuple[Query, ...], str], list[str]] = {}
-    others: list[Query] = []
+    """One query for whoever satisfies any: those that differ in one label's values become one."""
+    listed, others = list[_Listed](), list[Query]()
     for query in queries:
         parts = query.queries if isinstance(query, And) else (query,)
-        *rest, last = parts
-        if isinstance(last, Compare) and last.operator in (Operator.EQ, Operator.IN):
-            by_rest.setdefault((tuple(rest), last.key), []).extend(last.values)
+        told = tuple(
+            (one.key, frozenset(one.values))
+            for one in parts
+            if isinstance(one, Compare) and one.operator in (Operator.EQ, Operator.IN)
+        )
+        if len(told) == len(parts):
+            listed.append(told)
         else:
             others.append(query)
-    made: list[Query] = []
-    for (rest_of, key), values in by_rest.items():
-        told = tuple(sorted(set(values)))
-        operator = Operator.EQ if len(told) == 1 else Operator.IN
-        compare = Compare(key, operator, told)
-        made.append(And((*rest_of, compare)) if rest_of else compare)
-    everything = sorted((*made, *others), key=str)
+    for back in range(max(map(len, listed), default=0)):
+        listed = _merged(listed, back + 1)
+    everything = sorted((*map(_query, listed), *others), key=str)
     return everything[0] if len(everything) == 1 else Or(tuple(everything))
 
 
-def joined_name(names: Iterable[str]) -> str:
-    """One name for several ends."""
-    told = "-and-".join(sorted(set(names)))
-    return told if len(told) <= LONGEST_NAME else SEVERAL
+def _merged(listed: Sequence[_Listed], back: int) -> list[_Listed]:
+    """Those that differ in nothing but the values of a label, so far from the end, as one."""
+    found: dict[_Listed, frozenset[str]] = {}
+    for one in listed:
+        place = len(one) - back
+        values = one[place][1] if place >= 0 else frozenset[str]()
+        rest = tuple(
+            (key, frozenset[str]() if at == place else its) for at, (key, its) in enumerate(one)
+        )
+        found[rest] = found.get(rest, frozenset()) | values
+    return [tuple((key, its or some) for key, its in rest) for rest, some in found.items()]
+
+
+def _query(listed: _Listed) -> Query:
+    each = [
+        Compare(key, Operator.EQ if len(values) == 1 else Operator.IN, tuple(sorted(values)))
+        for key, values in listed
+    ]
+    return each[0] if len(each) == 1 else And(tuple(each))
 
 
 def query_of(peer: Peer) -> Query | None:

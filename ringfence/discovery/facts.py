@@ -4,15 +4,19 @@ import numpy as np
 
 from ringfence.discovery.behaviour import Numbers, distinct
 from ringfence.discovery.observed import Mask, Observed
-from ringfence.discovery.peers import Anybody, ServiceFront
+from ringfence.discovery.peers import Anybody, Outside, ServiceFront
 from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
+from ringfence.model.address import is_v4
 from ringfence.model.ids import ClusterId
 from ringfence.model.workload import ItemKind
 
 API_SERVER = frozenset({("default", "kubernetes")})
 RESOLVERS = frozenset({("kube-system", "kube-dns"), ("kube-system", "coredns")})
+
+_ANY = 0
+"""The port of a reference that tells none."""
 
 
 class Facts:
@@ -87,32 +91,45 @@ class Facts:
         return self._observed.through(np.array(lets_in, dtype=np.bool_)) & from_outside
 
     def referred(self) -> Mask:
-        """For each edge whether the consumer's configuration names the provider."""
+        """For each edge whether the consumer's configuration names the provider, on its port."""
         seen = self._observed
         told = [self._told(number) for number in range(len(self._peers))]
+        known = np.zeros(len(seen), dtype=np.bool_)
         if not any(told):
-            return np.zeros(len(seen), dtype=np.bool_)
+            return known
         names = [self._names(number) for number in range(len(self._peers))]
         pairs, which = np.unique(
             seen.consumer * len(self._peers) + seen.provider, return_inverse=True
         )
-        known = [
-            bool(told[pair // len(self._peers)] & names[pair % len(self._peers)])
-            for pair in pairs.tolist()
+        ports = [
+            {port for name in names[provider] for port in told[consumer].get(name, ())}
+            for consumer, provider in (divmod(pair, len(self._peers)) for pair in pairs.tolist())
         ]
-        return np.array(known, dtype=np.bool_)[which]
+        some = np.array([bool(one) for one in ports], dtype=np.bool_)[which]
+        routes = np.flatnonzero(some[seen.route_edge])
+        for edge, dialled in zip(
+            seen.route_edge[routes].tolist(), seen.route_port[routes].tolist(), strict=True
+        ):
+            known[edge] |= not {_ANY, dialled, int(seen.port[edge])}.isdisjoint(ports[which[edge]])
+        return known
 
-    def _told(self, number: int) -> set[str]:
-        """The hosts that a role's workloads are told of, as NAME.NAMESPACE or as written."""
+    def _told(self, number: int) -> dict[str, set[int]]:
+        """The hosts that a role's workloads are told of, as NAME.NAMESPACE or as written, by port.
+
+        The port is 0 where none is told.
+        """
+        found: dict[str, set[int]] = {}
         if number >= len(self._peers.roles):
-            return set()
-        found = set()
+            return found
         for at in self._peers.roles[number].members:
             item = self._peers.snapshot.items[at]
             for reference in item.references:
-                host = reference.partition(":")[0].lower()
-                inside = host.removesuffix(".").removesuffix(".cluster.local").removesuffix(".svc")
-                found |= {host, inside if "." in inside else f"{inside}.{item.namespace}"}
+                written, _, port = reference.lower().partition(":")
+                inside = written.removesuffix(".").removesuffix(".cluster.local")
+                inside = inside.removesuffix(".svc")
+                full = inside if "." in inside else f"{inside}.{item.namespace}"
+                for host in (written, full):
+                    found.setdefault(host, set()).add(int(port) if port.isdigit() else _ANY)
         return found
 
     def _names(self, number: int) -> set[str]:
@@ -127,8 +144,10 @@ class Facts:
         }
         return services | {str(getattr(peer, "name", ""))} - {""}
 
-    def twins(self) -> Mask:
+    def twins(self, known: Mask) -> Mask:
         """For each edge whether the same application does it in another namespace too.
+
+        Only `known` edges tell.
 
         The same are workloads of one name that each talk within their own namespace, or to the
         same host outside; not to a known one, which may be another's.
@@ -138,9 +157,30 @@ class Facts:
         consumer, provider = kinds[seen.consumer], kinds[seen.provider]
         nobodys = ~self._peers.which(Role)[seen.provider]
         within = nobodys | (places[seen.consumer] == places[seen.provider])
-        at_home = within & (places[seen.consumer] >= 0) & (seen.seen.conversations > 0)
+        at_home = within & (places[seen.consumer] >= 0)
         first, alike = distinct(consumer, provider, seen.protocol, seen.port, at_home)
-        return np.asarray(at_home & (np.bincount(alike, minlength=len(first))[alike] > 1))
+        others = np.bincount(alike, known, len(first))[alike] - known
+        return np.asarray(at_home & (others > 0))
+
+    def beside(self, known: Mask) -> Mask:
+        """For each edge to a host outside whether the consumer has a known one next to that host.
+
+        What is reached at several addresses, as by a name, mostly has them in one network.
+        """
+        seen, blocks = self._observed, self._blocks()
+        _, alike = distinct(seen.consumer, blocks[seen.provider], seen.protocol, seen.port)
+        usual = np.bincount(alike, known, minlength=len(seen)) > 0
+        return np.asarray(usual[alike] & (blocks >= 0)[seen.provider])
+
+    def _blocks(self) -> Numbers:
+        """For each host outside a number of the network next to it, /24 or /64; else NOWHERE."""
+        numbers: dict[bytes, int] = {}
+        found = np.full(len(self._peers), NOWHERE, dtype=np.int64)
+        for number, peer in enumerate(self._peers):
+            if isinstance(peer, Outside):
+                near = 15 if is_v4(peer.address) else 8
+                found[number] = numbers.setdefault(peer.address[:near], len(numbers))
+        return found
 
     def _kinds(self) -> Numbers:
         """For each peer a number that all roles of workloads of its name share."""

@@ -108,7 +108,7 @@ class Widening:
         ((cluster, namespace),) = places
         if not namespace:
             return named
-        return NamedEnd(namespace, FilterEnd(namespace_query(cluster, namespace)))
+        return NamedEnd(namespace, FilterEnd(namespace_query(cluster, namespace)), namespace)
 
     def _whole_scope(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
         return _both_ends(drafts, self._in_scope)

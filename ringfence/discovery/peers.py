@@ -10,7 +10,7 @@ from ringfence.discovery.behaviour import Numbers, PeerNumbers
 from ringfence.discovery.roles import Role, Roles
 from ringfence.flows.connections import Records
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, format_address
+from ringfence.model.address import Address, format_address, network_of
 from ringfence.model.ids import ClusterId
 from ringfence.model.workload import Item, ItemKind
 
@@ -129,8 +129,19 @@ class Peers:
         return Address(self._parties.addresses[party - len(self.snapshot.items)])
 
     def consumers(self, parties: Numbers) -> Numbers:
-        """The peer that each party is as a consumer: hosts outside are all alike."""
-        return self._of(parties, lambda _: self.number(Anybody()))
+        """The peer that each party is as a consumer: hosts outside are all alike.
+
+        What nobody is known to hold in a node's pod networks is no host outside, but itself.
+        """
+        pods = {one for item in self.snapshot.items for one in item.pod_networks}
+        prefixes = {one.prefix for one in pods}
+
+        def outside(party: int) -> int:
+            address = self.address(party)
+            within = (network_of(address, prefix) for prefix in prefixes)
+            return self.number(Anybody() if pods.isdisjoint(within) else Outside(address))
+
+        return self._of(parties, outside)
 
     def providers(self, parties: Numbers) -> Numbers:
         """The peer that each party is as a provider."""

@@ -1,20 +1,20 @@
 """The least workspace under which everything that was seen to be needed still works."""
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
 
 import numpy as np
 
 from ringfence.discovery.ancestors import Ancestors, Place
 from ringfence.discovery.boundary import Boundary
-from ringfence.discovery.compress import Whole, compress
+from ringfence.discovery.compress import LEVELS, Whole, compress
 from ringfence.discovery.core_services import core
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.ends import Ends
+from ringfence.discovery.given_ports import with_given
 from ringfence.discovery.granularity import Granularity, Widening
+from ringfence.discovery.naming import policy_ids
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.ports import ranges
 from ringfence.discovery.reasons import Reason
@@ -25,10 +25,9 @@ from ringfence.model.policy import (
     Cluster,
     ClusterEnd,
     Policy,
-    ServiceEnd,
     Workspace,
 )
-from ringfence.model.protocol import WITH_PORTS, format_protocol
+from ringfence.model.protocol import WITH_PORTS
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def propose(
     drafts = Drafting(observed, ends, each_address=finest).drafts(decisions)
     drafts = Widening(observed, ends, scope).widen(drafts, granularity.boundary)
     services = [
-        replace(one, why=("a core service: one policy for all who use it",))
+        replace(one, why=("a core service, for all who use it",))
         for one in core(observed, decisions, ends, scope)
     ]
     catch_all = CatchAll(Action.DENY, Action.ALLOW if ends.only_nodes else Action.DENY)
@@ -116,8 +115,10 @@ def _policies(
     """The policies that a workspace gets, each with what it is made of; core services first."""
     ordinary = [one for one in drafts if not one.name]
     compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress)
+    if granularity.compress > LEVELS[0]:
+        compressed = with_given(compressed, observed, given)
     drafts = [*(one for one in drafts if one.name), *compressed]
-    ids = _ids(drafts, {policy.id for policy in home.policies})
+    ids = policy_ids(drafts, {policy.id for policy in home.policies})
     return [
         (one, policy_of(observed, one, said, granularity.ports, given))
         for one, said in zip(drafts, ids, strict=True)
@@ -136,7 +137,7 @@ def policy_of(
     given_out = draft.ports & {*observed.port[free].tolist()}
     ports = ranges(draft.ports, level, given_out) if draft.protocol in WITH_PORTS else ()
     if draft.ports and ports != ranges(draft.ports, 1):
-        wider = f"{len(draft.ports)} different ports were seen, which make a range"
+        wider = f"{len(draft.ports)} ports seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))
     return Policy(
         id=said,
@@ -149,33 +150,3 @@ def policy_of(
         review=draft.review,
         evidence=evidence_of(observed, draft),
     )
-
-
-def _ids(drafts: Sequence[Draft], taken: Collection[PolicyId]) -> list[PolicyId]:
-    """An id for each that is not taken, made longer where two would share it."""
-    plain = [one.name or f"{one.consumer.name}-to-{one.provider.name}" for one in drafts]
-    kinds = [
-        f"{said}-{'service' if isinstance(one.provider.end, ServiceEnd) else 'direct'}"
-        for said, one in zip(plain, drafts, strict=True)
-    ]
-    spoken = [
-        f"{said}-{format_protocol(one.protocol).lower()}"
-        for said, one in zip(kinds, drafts, strict=True)
-    ]
-    chosen = plain
-    for longer in (kinds, spoken):
-        shared = Counter(chosen)
-        chosen = [
-            long if shared[said] > 1 else said for said, long in zip(chosen, longer, strict=True)
-        ]
-    used, found = {str(one) for one in taken}, list[PolicyId]()
-    numbered = {said: _numbered(said) for said in chosen}
-    for said in chosen:
-        found.append(PolicyId(next(one for one in numbered[said] if one not in used)))
-        used.add(found[-1])
-    return found
-
-
-def _numbered(said: str) -> Iterator[str]:
-    """The name, and then with numbers from 2."""
-    return chain((said,), (f"{said}-{number}" for number in count(2)))

@@ -26,6 +26,7 @@ _TAIL = re.compile(
     r"|[-.][0-9]+$|(?<![-.][a-z])[0-9]+$"
 )
 """What is appended to names: a random part (Kubernetes leaves vowels out), a hash, a number."""
+_ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:[-.][0-9]{1,3}){3}(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,12 @@ def telling(item: Item) -> dict[str, str]:
 
 
 def stem(name: str) -> str:
-    """A name without what is appended to tell copies apart: of `web-7d4b9c8f6d-x2x4v` `web`."""
+    """A name without what is appended to tell copies apart: of `web-7d4b9c8f6d-x2x4v` `web`.
+
+    A name made of an address, as clouds give (`ip-10-0-3-7`), has nothing else that tells anything.
+    """
+    if _ADDRESS.search(name):
+        return name
     while (shorter := _TAIL.sub("", name)) and shorter != name:
         name = shorter
     return name

@@ -29,7 +29,7 @@ from ringfence.discovery.queries import (
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model import labels
 from ringfence.model.policy import Cluster
-from ringfence.model.protocol import WITH_PORTS, format_protocol
+from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import Item, ItemKind
 
 _JOB_RUN = re.compile(r"-[0-9]{6,}$")
@@ -200,8 +200,10 @@ def _joined(*parts: str) -> str:
     return "-".join(part for part in parts if part)
 
 
-def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, str]) -> str:
-    """By the owner, a label, what the items' own names share, or what they serve."""
+def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, tuple[str, int]]) -> str:
+    """By the owner, a label, what the items' own names share, or what they serve: `mongod-27017`,
+    `hosts-8080` where no process is known.
+    """
     items = [snapshot.items[position] for position in group]
     owner = _owner(items[0])[1]
     if owner:
@@ -215,18 +217,17 @@ def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, str]) -> str:
     stems = {stem(item.name) for item in items}
     if len(stems) == 1 and len(only := stems.pop()) > 1:
         return only
-    return next((served[position] for position in group if position in served), "workloads")
+    kind = f"{items[0].kind}s"
+    process, port = next((served[at] for at in group if at in served), ("", 0))
+    return f"{process or kind}-{port}" if port else kind
 
 
-def _served(seen: Behaviour) -> dict[int, str]:
-    """Who serves what: `mongod-27017`, or by the protocol where no process is known."""
+def _served(seen: Behaviour) -> dict[int, tuple[str, int]]:
+    """Who serves what most of the time: the process, empty if it is not known, and the port."""
     with_ports = np.nonzero(np.isin(seen.protocol, list(WITH_PORTS)))[0]
     order = with_ports[np.argsort(-seen.slots[with_ports], kind="stable")]
     providers, first = np.unique(seen.provider[order], return_index=True)
     told = {}
     for provider, row in zip(providers.tolist(), order[first].tolist(), strict=True):
-        process = seen.processes[seen.process[row]]
-        told[provider] = (
-            f"{process or format_protocol(seen.protocol[row]).lower()}-{seen.port[row]}"
-        )
+        told[provider] = seen.processes[seen.process[row]], int(seen.port[row])
     return told

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.affinity import affinity
-from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Nodes, OwnNode
@@ -28,6 +28,8 @@ OUTRIGHT = 6.0
 """From this weight on a source of more than one novelty is taken for an intruder."""
 ODD = 2.0
 """What one novelty weighs that is suspicious alone."""
+_FITS = 1.0
+"""A novelty that weighs less fits better than a random one would, and speaks against nobody."""
 STRAY = 2.5
 """What a novelty weighs that is taken for a stray where it was seen once."""
 _LEAST = 0.01
@@ -53,20 +55,24 @@ class Suspicion:
     """Of n edges whether only one source has them, and what speaks against them."""
 
     supporters: Numbers
-    """How many sources have it that are not suspicious."""
+    """How many sources dial it that are not suspicious, where any of them was answered."""
+    conversations: Numbers
+    intervals: Numbers
+    """What was answered of those sources; of all where there are none or it is not rare."""
     alone: Mask
     bypass: Mask
     foreign: Mask
     late: Mask
     stranger: Mask
+    twins: Mask
     tool: Mask
     fan_out: Mask
     weight: Weights
     suspicious: Mask
     intruder: Mask
     scan: Mask
-    suspects: Mask
-    """Of sources, not of edges: whether each scans or is an intruder."""
+    clean: Mask
+    """Of pairs, not of edges: whether the source neither scans nor is an intruder, nor was yet."""
     brief: bool
     """Whether the time is too short for anything to be rare in it."""
 
@@ -74,19 +80,20 @@ class Suspicion:
 def suspect(observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[Mask]) -> Suspicion:
     """Weigh edges and sources; only `plain` edges, not noise for another reason, are weighed.
 
-    `spoken_for` are the edges that each kind of declared or repeated fact speaks for.
+    `spoken_for` are the edges that each kind of declared fact speaks for.
     """
     weighing = _Weighing(observed, facts, plain, spoken_for)
-    found = weighing.judge(np.zeros(weighing.count, dtype=np.bool_))
+    every = np.ones(len(weighing.edge), dtype=np.bool_)
+    found = weighing.judge(every, facts.twins(weighing.had(every)))
     # What scanners and intruders do supports nothing, neither each other's edges.
-    return weighing.judge(found.suspects)
+    return weighing.judge(found.clean, facts.twins(weighing.had(found.clean)))
 
 
 class _Weighing:
     def __init__(
         self, observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[Mask]
     ) -> None:
-        self.observed, self.spoken_for = observed, np.logical_or.reduce(spoken_for)
+        self.observed = observed
         seen, pairs = observed.seen, observed.by_source
         self.sources, self.source = np.unique(observed.pair_source, return_inverse=True)
         self.count = len(self.sources)
@@ -102,71 +109,130 @@ class _Weighing:
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
+        self.spoken_for = np.logical_or.reduce([*spoken_for, facts.beside(self.strong)])
+        self.places = facts.namespaces()
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
         )
-        self.foreign = self._foreign(facts)
+        self.foreign = self._foreign()
         self.bypass = self._bypass(facts)
         self.stranger, self.tool = self._stranger(facts), self._tool()
         self.share = self._share()
-        self.lacking = sum(self._lacking(one, facts.namespaces()) for one in spoken_for)
-        self.failed, self.tried = self._failures()
+        self.lacking = sum(map(self._lacking, spoken_for))
+        # A dead address is none: who goes on to dial it knew whom it had.
+        hopeless = (seen.conversations == 0) & observed.held & plain
+        self.hopeless = hopeless[self.edge]
+        self.failed = np.bincount(self.source[self.hopeless], minlength=self.count)
+        """At how many ends each source failed where none of its like succeeded."""
+        self.tried = np.bincount(self.source, minlength=self.count)
+        self.nobody = self._nobody()
 
-    def judge(self, suspects: Mask) -> Suspicion:
-        trusted = self.good & ~suspects[self.source]
-        supporters = np.bincount(self.edge[trusted], minlength=len(self.observed))
+    def judge(self, clean: Mask, twins: Mask) -> Suspicion:
+        trusted = self.good & clean
+        conversations, intervals = self._answered(trusted)
+        # Who dials what answers others has as much use for it as they do.
+        supporters, dialling = (
+            np.bincount(self.edge[pairs], minlength=len(self.observed))
+            for pairs in (trusted, clean)
+        )
+        supporters = np.where(supporters > 0, dialling, 0)
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
-        few = np.where(self._of(~trusted & self.good, suspects) & ~self.stray, 0, 1)
+        few = np.where(self.had(~clean) & ~self.stray, 0, 1)
         alone = self.rare & ((supporters <= few) | self.by_node)
         weight = self._weight(
-            alone, affinity(self.observed, (supporters > 0) & ~alone & self.plain)
+            alone & ~twins & ~self.spoken_for,
+            self._lacking(twins) - affinity(self.observed, (supporters > 0) & ~alone & self.plain),
         )
         novel = self.good & (weight > 0)[self.edge]
-        total = np.bincount(self.source[novel], weight[self.edge[novel]], self.count)
+        telling = novel & (weight >= _FITS)[self.edge]
+        total = np.bincount(self.source[telling], weight[self.edge[telling]], self.count)
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
-        intruder = (total >= OUTRIGHT) & (novelties > 1)
+        looked = ~(self._before(self.hopeless) & (self.observed.by_source.intervals > 1))
+        looked |= ~scanner[self.source]
+        # Of whom nothing else is known there is nothing to be asked about each edge.
+        intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
         of_suspect = self._of(novel, total >= SUSPECT)
         odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
         return Suspicion(
             supporters=supporters,
+            conversations=conversations,
+            intervals=intervals,
             alone=alone & (self._surprise() > 1) & (self.observed.seen.intervals > 1),
             bypass=alone & self.bypass,
             foreign=alone & self.foreign,
             late=alone & self.late,
             tool=alone & self.tool,
+            twins=twins,
             stranger=alone & (self.stranger | self.by_node),
             fan_out=of_suspect & (weight > 0),
             weight=weight,
             suspicious=odd | (of_suspect & (weight > 0)),
-            intruder=(weight > 0) & self._of(novel, intruder & (not self.brief)),
-            scan=self._of((self.rare | self.burst)[self.edge] | ~self.good, scanner)
+            intruder=(weight > 0) & self._of(novel & looked, intruder & (not self.brief)),
+            scan=self._of(looked & ((self.rare | self.burst)[self.edge] | ~self.good), scanner)
             & (supporters <= few),
-            suspects=scanner | intruder,
+            clean=~(scanner | intruder)[self.source] | self._before(self.hopeless | novel),
             brief=self.brief,
         )
+
+    def _answered(self, trusted: Mask) -> tuple[Numbers, Numbers]:
+        """What these pairs show of each edge: conversations, and at most so many intervals.
+
+        An edge that none of them has, or that is not rare, is judged by all.
+        """
+        pairs, count = self.observed.by_source, len(self.observed)
+        conversations, intervals = (
+            np.bincount(self.edge[trusted], many[trusted], count).astype(np.int64)
+            for many in (pairs.conversations, pairs.intervals)
+        )
+        seen, known = self.observed.seen, self.rare & (conversations > 0)
+        return (
+            np.where(known, conversations, seen.conversations),
+            np.where(known, np.minimum(intervals, seen.intervals), seen.intervals),
+        )
+
+    def _nobody(self) -> Mask:
+        """Of sources whether they are hosts outside, or were started by hand, and have no use."""
+        known = (self.strong | ~self.stranger)[self.edge]
+        return np.asarray(np.bincount(self.source[known], minlength=self.count) == 0)
+
+    def had(self, pairs: Mask) -> Mask:
+        """The edges that somebody was answered on, among these pairs."""
+        return np.asarray(
+            np.bincount(self.edge[self.good & pairs], minlength=len(self.observed)) > 0
+        )
+
+    def _before(self, begun: Mask) -> Mask:
+        """Of pairs whether their source had them before any of those with which it began.
+
+        What a source did before it looked around is its own, if anything is known of it at all.
+        """
+        first_ns = self.observed.by_source.first_ns
+        begun_ns = np.full(self.count, np.iinfo(np.int64).max)
+        np.minimum.at(begun_ns, self.source[begun], first_ns[begun])
+        return np.asarray((first_ns < begun_ns[self.source] - SLOT_NS) & ~self.nobody[self.source])
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
         chosen = self.edge[pairs & sources[self.source]]
         return np.bincount(chosen, minlength=len(self.observed)) > 0
 
-    def _weight(self, alone: Mask, fit: Weights) -> Weights:
+    def _weight(self, novel: Mask, beside: Weights) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
         weight = 1.0 + self._surprise() + 1.0 * self.bypass + 0.5 * self.late
         for marked in (self.foreign, self.tool, self.by_node | self.stranger):
             weight += _MARKED * marked
-        weight = np.maximum(weight + self.lacking - fit, _LEAST)
-        return np.where(alone & ~self.spoken_for, weight, 0.0)
+        return np.where(novel, np.maximum(weight + self.lacking + beside, _LEAST), 0.0)
 
-    def _lacking(self, spoken_for: Mask, places: Numbers) -> Weights:
+    def _lacking(self, spoken_for: Mask) -> Weights:
         """How rare strong edges are that this does not speak for, among the consumer's neighbours.
 
         Hosts outside are seldom spoken for.
         """
+        places = self.places
         place = places[self.observed.consumer]
         inside = (place >= 0) & self.observed.peers.which(Role)[self.observed.provider]
         among, silent = (
@@ -177,11 +243,15 @@ class _Weighing:
         return np.where(inside, against[place], 0.0)
 
     def _stranger(self, facts: Facts) -> Mask:
-        """Whether somebody by hand started the consumer, and it has no strong edge, either way."""
+        """Whether nothing else is known of who did it: no strong edge, either way.
+
+        Nor is it of pods that somebody started by hand, or of one host outside.
+        """
         seen, count = self.observed, len(self.observed.peers)
         known = np.zeros(count, dtype=np.bool_)
         known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
-        return np.asarray(~known[seen.consumer] & facts.by_hand()[seen.consumer])
+        stranger = ~known[seen.consumer] & facts.by_hand()[seen.consumer]
+        return np.asarray(stranger | seen.peers.which(Anybody)[seen.consumer])
 
     def _tool(self) -> Mask:
         """Whether only processes did it that no strong edge of the consumer is due to."""
@@ -210,10 +280,9 @@ class _Weighing:
         share = np.bincount(self.edge, pair_share * self.good, minlength=len(self.observed))
         return np.asarray(np.clip(share, 1e-6, 1.0))
 
-    def _foreign(self, facts: Facts) -> Mask:
+    def _foreign(self) -> Mask:
         """Whether no strong edge leads between the two ends' namespaces."""
-        places = facts.namespaces()
-        seen = self.observed
+        places, seen = self.places, self.observed
         consumer, provider = places[seen.consumer], places[seen.provider]
         _, pair = distinct(consumer, provider)
         usual = np.bincount(pair, self.strong, minlength=len(seen)) > 0
@@ -226,12 +295,3 @@ class _Weighing:
         first, socket = distinct(seen.provider, seen.protocol, seen.port)
         usual = np.bincount(socket, self.strong & seen.straight, minlength=len(first)) > 0
         return np.asarray(seen.straight & facts.fronted() & ~usual[socket])
-
-    def _failures(self) -> tuple[Numbers, Numbers]:
-        """At how many ends each source failed where none of its like succeeded, and tried.
-
-        A dead address is none: who goes on to dial it knew whom it had.
-        """
-        hopeless = (self.observed.seen.conversations == 0) & self.observed.held & self.plain
-        failed = np.bincount(self.source[hopeless[self.edge]], minlength=self.count)
-        return failed, np.bincount(self.source, minlength=self.count)

@@ -247,7 +247,7 @@ def _answers(values: TableValues, told: dict[str, Any]) -> dict[str, Any]:
         [
             replies > 0,
             reverse_bytes > 0,
-            answered + refused > 0,
+            (answered + refused > 0) | (opens & (opened == 0) & ~lost),
             disposition == Disposition.PASSED,
         ],
         ~lost,

@@ -20,7 +20,7 @@ from ringfence.wire.generated import cri_pb2, cri_pb2_grpc
 
 _TIMEOUT_SECONDS = 5.0
 # The name of a Unix socket is no host name; a Go server refuses the one that gRPC makes of it.
-_OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.enable_http_proxy", 0))
+OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.enable_http_proxy", 0))
 
 
 class RuntimeUnavailableError(KernelError):
@@ -50,7 +50,7 @@ class ContainerRuntime:
 
     async def start(self) -> None:
         """Connect when the first question is asked; never fails."""
-        self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=OPTIONS)
         self._stub = cri_pb2_grpc.RuntimeServiceStub(self._channel)
 
     async def stop(self) -> None:

@@ -6,16 +6,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import grpc
+
+from ringfence.kernel.cri import OPTIONS
 from ringfence.lab import cgroups, controlplane, images, network, pki
 from ringfence.lab.command import run
 from ringfence.lab.config import Cni, LabConfig, NodeSpec
 from ringfence.lab.errors import LabError
-from ringfence.lab.machine import Machine, require_alive
+from ringfence.lab.machine import Machine, log_end, require_alive
 from ringfence.lab.processes import Process
 
-_CONTAINERD_TIMEOUT = 20.0  # seconds
+_CONTAINERD_TIMEOUT = 60.0  # seconds
 _POLL = 0.1  # seconds
 _SOCKET = "/run/containerd/containerd.sock"
+_VERSION = "/runtime.v1.RuntimeService/Version"
 _INDEXES = ("manifest.json", "index.json")
 """What lists the images of an archive: of `docker save`, of an OCI layout."""
 
@@ -52,19 +56,30 @@ def start_runtime(config: LabConfig, machine: Machine, archives: Sequence[Path])
     (directory / "etc/cni/net.d/10-lab.conflist").write_text(json.dumps(_cni_config(config, spec)))
     argv = ["containerd", f"--config={directory / 'containerd.toml'}", "--log-level=warn"]
     process = machine.spawn("containerd", argv)
+    _await_runtime(machine, process)
+    for archive in archives:
+        load_image(machine, archive)
+    return process
+
+
+def _await_runtime(machine: Machine, process: Process) -> None:
+    """Wait until kubelets are answered, who ask once and end.
+
+    After a boot containerd talks before its CRI part has read what pods there were.
+    """
+    socket = f"unix:/proc/{machine.init}/root{_SOCKET}"
     deadline = time.monotonic() + _CONTAINERD_TIMEOUT
     while True:
         require_alive(machine.state, [process])
         try:
-            machine.run(["ctr", "--connect-timeout=1s", "version"])
+            with grpc.insecure_channel(socket, options=OPTIONS) as channel:
+                channel.unary_unary(_VERSION, bytes, bytes)(b"", timeout=1)
             break
-        except LabError:
+        except grpc.RpcError as error:
             if time.monotonic() > deadline:
-                raise
+                log = log_end(machine.state, process)
+                raise LabError(f"{process.name} does not answer kubelets: {log}") from error
             time.sleep(_POLL)
-    for archive in archives:
-        load_image(machine, archive)
-    return process
 
 
 def check_archive(archive: Path) -> None:

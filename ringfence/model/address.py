@@ -96,6 +96,12 @@ def _meant(text: str) -> str:
         return ""
 
 
+def network_of(address: Address, prefix: int) -> Network:
+    """The block of this length, in 0..128, that holds an address."""
+    host_bits = 128 - prefix
+    return Network(int_address(int.from_bytes(address) >> host_bits << host_bits), prefix)
+
+
 def host_network(address: Address) -> Network:
     """The block that holds just this address."""
     return Network(address, 128)

@@ -32,9 +32,10 @@ def format_handle(decision: Decision, *, widened: bool = False) -> str:
         policy = _name(decision.policy or decision.stage, "/", _MAX_KUBERNETES)
         rule = f"/{_name(decision.rule)}" if decision.rule else ""
         return f"{Layer.KUBERNETES}/{policy}{rule}" + (_WIDENED if widened else "")
-    parts = [decision.stage, _name(decision.workspace), f"p{decision.version}"]
+    workspace = _name(decision.workspace)
+    parts = [decision.stage, workspace, f"p{decision.version}"]
     if decision.policy is not None:
-        parts.append(_name(decision.policy))
+        parts.append(_name(decision.policy, most=2 * _MAX_NAME - len(workspace)))
     return "/".join(parts) + (_WIDENED if widened else "")
 
 
@@ -48,21 +49,34 @@ def as_written(handle: str) -> str:
     return handle.removesuffix(_WIDENED)
 
 
-def tell_handle(handle: str) -> str:
-    """A handle as people write the policy: `workspace/policy@pVERSION`, `catch-all` for none.
+def tell_decision(decision: Decision) -> str:
+    """The rule that made a decision as people write it: `workspace/policy@pVERSION`, `catch-all`
+    for no policy's.
 
     A quarantine has no versions and is `quarantine/policy`. Of the Kubernetes layer it is
     `KIND/NAMESPACE/NAME rule`.
+    """
+    if decision.layer is Layer.KUBERNETES:
+        return " ".join(filter(None, (decision.policy or decision.stage, decision.rule)))
+    return _tell(decision.workspace, decision.policy, f"p{decision.version}")
+
+
+def tell_handle(handle: str) -> str:
+    """A handle as `tell_decision` has it.
+
     What is no handle of a decision, and a name's cut and digest, stay as they are.
     """
     match as_written(handle).split("/"):
         case [Layer.KUBERNETES, *policy, rule]:
             return " ".join(filter(None, ("/".join(map(unquote, policy)), unquote(rule))))
         case [_, workspace, version, *policy] if len(policy) <= 1:
-            name = policy[0] if policy else "catch-all"
-            at = "" if workspace == QUARANTINE else f"@{version}"
-            return f"{unquote(workspace)}/{unquote(name)}{at}"
+            return _tell(unquote(workspace), unquote(policy[0]) if policy else None, version)
     return handle
+
+
+def _tell(workspace: str, policy: str | None, version: str) -> str:
+    at = "" if workspace == QUARANTINE else f"@{version}"
+    return f"{workspace}/{policy or 'catch-all'}{at}"
 
 
 @lru_cache(_REMEMBERED)

@@ -79,7 +79,7 @@ def _find(
         )
     chosen = next((item for item in found if item.addresses), found[0])
     if len(found) > 1:
-        notes.append(f"{text} is {len(found)} items; {chosen.key} stands for them")
+        notes.append(f"{text} is {len(found)} items; {chosen.display} stands for them")
     return chosen.addresses, chosen if found is fronts else None
 
 

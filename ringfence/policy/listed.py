@@ -9,7 +9,7 @@ from ringfence.model.ids import NodeName
 from ringfence.model.policy import Direction
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled
-from ringfence.policy.handle import as_written, format_handle, is_widened
+from ringfence.policy.handle import as_written, format_handle, is_widened, tell_decision
 from ringfence.policy.program import (
     NodeBinding,
     NodePolicy,
@@ -80,16 +80,14 @@ def listed(snapshot: Snapshot, compiled: Compiled, position: int) -> Listing:
     item = snapshot.items[position]
     node, uid = place_of(item)
     policy = compiled.policies.get((item.cluster, node))
+    mine = [one for one in compiled.widenings if one.workload == item.key]
     wider: dict[str, dict[str, None]] = {}
-    for one in compiled.widenings:
-        if one.workload == item.key:
-            wider.setdefault(format_handle(one.decision), {})[one.text] = None
+    for one in mine:
+        wider.setdefault(format_handle(one.decision), {})[one.text] = None
     found = tuple(_rules(snapshot, policy, uid, wider)) if policy else ()
     told = {text for one in found for text in one.widenings}
-    rest = (
-        f"{handle}: {text}" for handle, texts in wider.items() for text in texts if text not in told
-    )
-    return Listing(item, node, uid, found, tuple(rest))
+    rest = [f"{tell_decision(one.decision)}: {one.text}" for one in mine if one.text not in told]
+    return Listing(item, node, uid, found, tuple(dict.fromkeys(rest)))
 
 
 def _rules(

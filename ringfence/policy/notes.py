@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ringfence.model.ids import ItemKey
-from ringfence.policy.handle import format_handle
+from ringfence.policy.handle import tell_decision
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import Enforced
 from ringfence.policy.translate import Widening
 
 Places = Mapping[tuple[str, str], frozenset[str]]
-"""By a rule's handle and by what it admits beyond its policy, the names of workloads."""
+"""By a rule as people write it and by what it admits beyond its policy, the names of workloads."""
 
 
 def unknown(rules: Iterable[OrderedRule]) -> Iterator[str]:
@@ -18,9 +18,9 @@ def unknown(rules: Iterable[OrderedRule]) -> Iterator[str]:
         for role, end in (("consumer", rule.consumer), ("provider", rule.provider)):
             if end.unknown:
                 who = "everybody" if end.anyone else "nobody"
-                handle = format_handle(rule.decision)
+                policy = tell_decision(rule.decision)
                 what = f"{role}'s {end.part}" if end.part else role
-                yield f"{handle}: nothing is known of its {what}, which stands for {who}"
+                yield f"{policy}: nothing is known of its {what}, which stands for {who}"
 
 
 def void(enforced: Iterable[Enforced], at_ns: int) -> Iterator[str]:
@@ -37,7 +37,7 @@ def places(widenings: Iterable[Widening], named: Callable[[ItemKey], str]) -> Pl
     """Where rules admit more than their policies say; `named` tells a workload's name."""
     found: dict[tuple[str, str], set[str]] = {}
     for one in widenings:
-        found.setdefault((format_handle(one.decision), one.text), set()).add(named(one.workload))
+        found.setdefault((tell_decision(one.decision), one.text), set()).add(named(one.workload))
     return {told: frozenset(names) for told, names in found.items()}
 
 
@@ -47,5 +47,5 @@ def widened(found: Iterable[Places]) -> Iterator[str]:
     for some in found:
         for told, names in some.items():
             joined[told] = joined.get(told, frozenset()) | names
-    for (handle, text), names in sorted(joined.items()):
-        yield f"{handle}: {text} (at {', '.join(sorted(names))})"
+    for (policy, text), names in sorted(joined.items()):
+        yield f"{policy}: {text} (at {', '.join(sorted(names))})"

@@ -50,7 +50,6 @@ _POLICY_FIELDS = (
     "expires",
     "approved",
     "review",
-    "evidence",
     "rank",
     "priority",
     "action",
@@ -59,6 +58,7 @@ _POLICY_FIELDS = (
     "protocol",
     "ports",
     "icmp",
+    "evidence",
 )
 
 
@@ -254,7 +254,6 @@ def policy_spec(policy: Policy) -> dict[str, Any]:
         **({} if policy.expires_ns is None else {"expires": format_instant(policy.expires_ns)}),
         **({"approved": True} if policy.approved else {}),
         **({"review": policy.review} if policy.review else {}),
-        **({"evidence": _evidence_spec(policy.evidence)} if policy.evidence else {}),
         **({"rank": str(policy.rank)} if policy.rank is not Rank.DEFAULT else {}),
         **({"priority": policy.priority} if policy.priority != DEFAULT_PRIORITY else {}),
         "action": str(policy.action),
@@ -263,6 +262,7 @@ def policy_spec(policy: Policy) -> dict[str, Any]:
         "protocol": format_protocol(policy.protocol),
         **({"ports": ports} if ports else {}),
         **({"icmp": icmp} if icmp else {}),
+        **({"evidence": _evidence_spec(policy.evidence)} if policy.evidence else {}),
     }
 
 

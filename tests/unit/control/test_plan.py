@@ -230,7 +230,7 @@ def test_an_end_of_which_nothing_is_known_is_noted(
     )
     compilation = compile_nodes(policy_set([NODE, FRONT, DB], documents), Surroundings())
     assert compilation.warnings == (
-        f"default/w/p1/p: nothing is known of its {what}, which stands for {who}",
+        f"w/p@p1: nothing is known of its {what}, which stands for {who}",
     )
 
 

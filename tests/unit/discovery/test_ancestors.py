@@ -51,7 +51,7 @@ TREE = ScopeTree(
     ]
 )
 OPEN, CLOSED = CatchAll(Action.ALLOW, Action.ALLOW), CatchAll(Action.DENY, Action.DENY)
-ACROSS = {"shop-front-to-carts", "shop-front-to-shop-orders"}
+ACROSS = {"shop-front-to-carts", "shop-front-to-orders"}
 CLUSTER = ClusterId("sim")
 Seen = tuple[Records, Timeline]
 
@@ -112,7 +112,7 @@ def test_each_stands_where_it_decides_at_both_ends(simulation: Simulation, seen:
 
     back = found(seen, BACK, middle, top)
     (both,) = back.proposal.ancestors
-    assert ids(both) - ids(middle) == {"probes-to-shop-carts-and-shop-orders"}, "others were there"
+    assert ids(both) - ids(middle) == {"probes-to-shop-carts-and-orders"}, "others were there"
     every = both, back.workspace, top, web.workspace
     read = parse_documents(format_documents(Documents(workspaces=every)), "f").workspaces
     assert {one.name: rules(one) for one in read} == {one.name: rules(one) for one in every}
@@ -220,7 +220,9 @@ def test_ends_that_are_all_of_a_scope_are_named_as_it(seen: Seen) -> None:
     in_shop = [all_of(namespace_query(CLUSTER, "shop"), one) for one in everybody]
     assert whole.of(in_shop) == NamedEnd("middle", ScopeEnd(MIDDLE))
     alone = Whole(snapshot, ScopeTree(TREE.preorder()[:1]))
-    assert alone.of(in_shop) == NamedEnd("shop", FilterEnd(namespace_query(CLUSTER, "shop")))
+    assert alone.of(in_shop) == NamedEnd(
+        "shop", FilterEnd(namespace_query(CLUSTER, "shop")), "shop"
+    )
     assert alone.of(in_shop[1:]) is None
     assert alone.of([parse_filter('kubernetes.namespace = "none"')]) is None
 

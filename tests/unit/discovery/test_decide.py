@@ -18,7 +18,6 @@ from ringfence.control.discovered import coverage_of
 from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind, changes
-from ringfence.discovery.ends import LONGEST_NAME, joined_name
 from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.ports import LEVELS
 from ringfence.discovery.reasons import Outcome, Reason
@@ -187,16 +186,11 @@ def test_evidence_says_why_ends_and_ports_are_as_broad(
     step = any(f"{boundary}: " in why for why in told)
     assert step == (boundary is not Boundary.FINE)
     if boundary is Boundary.FINE:
-        assert any("consumers that need the same are joined" in why for why in told)
+        assert any("consumers that need the same" in why for why in told)
         assert any("any host outside" in why for why in told)
 
 
-def test_joined_ends_are_named_by_all_of_them_where_that_is_short(
-    seen: tuple[Records, Timeline],
-) -> None:
-    assert joined_name(["orders", "carts", "orders"]) == "carts-and-orders"
-    assert len(joined_name(["a" * 17, "b" * 18])) == LONGEST_NAME
-    assert joined_name(["a" * 18, "b" * 18]) == "several"
+def test_no_two_policies_share_a_name(seen: tuple[Records, Timeline]) -> None:
     ids = [one.id for one in found(seen).workspace.policies]
     assert any("-and-" in one for one in ids)
     assert len({*ids}) == len(ids)

@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from ringfence.discovery.observed import answered as seen_to_answer
 from ringfence.flows import recorded
 from ringfence.flows.connections import Records
 from ringfence.flows.formats import FORMATS
@@ -302,3 +303,11 @@ def test_the_documentation_tells_which_columns_are_read() -> None:
     for name in OPTIONAL:
         told = used.replace("…", "consumer") + used.replace("…", "provider")
         assert f"`{name}`" in told, name
+
+
+def test_what_was_not_opened_nor_refused_nor_answered_is_not_known() -> None:
+    """Without packets such a row is the midst of a conversation, unless some were dropped."""
+    counts = {"opened": 0, "answered": 0, "refused": 0}
+    seen = read(rows(counts, counts | {"opened": 1}, counts | {"dropped": 2}))
+    assert seen_to_answer(seen).tolist() == [True, False, False]
+    assert not seen_to_answer(read(rows(counts | {"reverse_packets": 0}))).any()

@@ -78,15 +78,15 @@ spec:
       expires: '2027-01-31T18:00:00Z'
       approved: true
       review: first seen lately
-      evidence: {conversations: 12, intervals: 4, sources: 2, bytes: 5000000000, \
-first: '2030-03-17T08:00:00Z', last: '2030-03-17T09:00:00Z', confidence: 0.97, \
-why: two pods of two do so}
       rank: absolute
       priority: 5
       action: DENY
       consumer: {node: own}
       provider: {cidr: [0.0.0.0/0, '::/0'], except: 10.0.0.0/8}
       protocol: any
+      evidence: {conversations: 12, intervals: 4, sources: 2, bytes: 5000000000, \
+first: '2030-03-17T08:00:00Z', last: '2030-03-17T09:00:00Z', confidence: 0.97, \
+why: two pods of two do so}
     - id: api
       action: ALLOW
       consumer: {apiServer: own}
@@ -349,10 +349,11 @@ def test_difference_tells_each_part() -> None:
     probes = (
         "description Kubelets: on their own node only, owner team-shop, ticket SEC-7, "
         "expires 2027-01-31T18:00:00Z, approved True, review first seen lately, "
+        "rank absolute, priority 5, action DENY, consumer node own, "
+        "provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any, "
         "evidence conversations 12, intervals 4, sources 2, bytes 5000000000, "
         "first 2030-03-17T08:00:00Z, last 2030-03-17T09:00:00Z, confidence 0.97, "
-        "why two pods of two do so, rank absolute, priority 5, action DENY, "
-        "consumer node own, provider cidr [0.0.0.0/0, ::/0], except 10.0.0.0/8, protocol any"
+        "why two pods of two do so"
     )
     scope, untouched, *filters, workspace = difference(old, new)
     assert {(one.kind, one.change) for one in filters} == {("Filter", "unchanged")}

@@ -8,7 +8,7 @@ import pytest
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action
 from ringfence.model.verdict import Decision, Layer, Stage
-from ringfence.policy.handle import format_handle, tell_handle
+from ringfence.policy.handle import format_handle, tell_decision, tell_handle
 
 
 def decision(workspace: str, policy: str | None) -> Decision:
@@ -32,6 +32,12 @@ def test_a_handle_is_told_as_people_write_the_policy(widened: bool) -> None:
     for name, said in (("carts to db", "carts to db"), (None, "catch-all")):
         handle = format_handle(decision("sock-shop", name), widened=widened)
         assert tell_handle(handle) == f"sock-shop/{said}@p3"
+        assert tell_decision(decision("sock-shop", name)) == tell_handle(handle)
+    long = decision("all", "several-of-shop-production-to-payment-gateway-in-backoffice")
+    assert tell_handle(format_handle(long)) == f"all/{long.policy}@p3", "a short workspace's"
+    longer = decision("all", "x" * 80)
+    assert "~" in tell_handle(format_handle(longer))
+    assert tell_decision(longer) == f"all/{longer.policy}@p3"
     assert tell_handle("mid-stream") == "mid-stream"
 
 
@@ -44,6 +50,8 @@ def test_a_handle_of_the_kubernetes_layer() -> None:
     assert handle == "kubernetes/NetworkPolicy/shop/db/ingress%5B0%5D+widened"
     assert tell_handle(handle) == "NetworkPolicy/shop/db ingress[0]"
     assert tell_handle(format_handle(made(None, "own-node"))) == "network-policy own-node"
+    for one in (made("NetworkPolicy/shop/db", "ingress[0]"), made(None, "own-node")):
+        assert tell_decision(one) == tell_handle(format_handle(one))
     longest = "NetworkPolicy/" + "s" * 63 + "/" + "n" * 200
     assert len(format_handle(made(longest, "egress[99]"), widened=True)) <= 100
 

@@ -115,7 +115,7 @@ def told(connections: Connections) -> list[str]:
                 "10.1.0.2 dials 10.100.0.7 80, reaches 10.1.0.2 8079",
                 "10.1.0.2 dials 10.100.0.7 80, reaches 10.1.0.3 8079",
             ],
-            "shop/carts is 4 items; east/pod/carts-1 stands for them",
+            "shop/carts is 4 items; shop/carts-1 stands for them",
         ),
         (
             "203.0.113.9",

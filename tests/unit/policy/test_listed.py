@@ -65,7 +65,7 @@ def test_what_is_left_out_of_a_denial_is_told_beside_the_rules() -> None:
     found = listing("front-end", never)
     assert not any(one.widenings for one in found.rules)
     (told,) = found.widenings
-    assert told.startswith("default/sock-shop/p3/shop: does not deny node addresses")
+    assert told.startswith("sock-shop/shop@p3: does not deny node addresses")
 
 
 def test_a_nodes_fail_safes_come_first_and_what_it_receives_last() -> None:

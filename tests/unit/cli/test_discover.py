@@ -1,0 +1,86 @@
+"""What `ringfence discover` prints of files: what has to be looked at first, and noise in sum."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench.discovery.files import write
+from bench.discovery.simulate import simulate
+from bench.discovery.style import style
+from ringfence.cli.discover import app
+from ringfence.model.errors import InputError
+from tests.unit.discovery.test_simulation import shop
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of the first simulation in which something awaits review."""
+    folder = tmp_path_factory.mktemp("files")
+    for seed in range(1, 20):
+        made = write(simulate(shop(), seed, style("bare")), folder)
+        if "review:" in run(made).stdout:
+            return made
+    raise AssertionError
+
+
+def run(files: tuple[Path, Path], *options: str) -> Result:
+    inventory, flows = map(str, files)
+    return CliRunner().invoke(app, ["--inventory", inventory, "--flows", flows, *options])
+
+
+def tables(result: Result) -> list[list[list[str]]]:
+    """The cells of each table, headings and all."""
+    assert result.exit_code == 0, result.output
+    parts = result.stdout.strip().split("\n\n")
+    return [[re.split(r" {2,}", line) for line in part.splitlines()] for part in parts]
+
+
+def test_a_table_has_reviews_first_and_noise_in_sum(files: tuple[Path, Path]) -> None:
+    done = run(files, "-o", "table")
+    edges, in_sum = tables(done)
+    outcomes = [row[0] for row in edges[1:]]
+    assert outcomes == sorted(outcomes, key=["review", "ALLOW"].index)
+    assert set(outcomes) == {"review", "ALLOW"}
+    assert in_sum[0] == ["outcome", "why", "edges", "such as"]
+    told = [(row[0], row[1]) for row in in_sum[1:]]
+    assert ("core", "dns") in told
+    assert ("noise", "scan") in told
+    assert told == sorted(told, key=lambda one: one[0])
+    assert "not proposed" not in done.stderr
+    assert "dns:" not in done.stderr
+
+
+def test_the_edges_of_one_outcome(files: tuple[Path, Path]) -> None:
+    every = json.loads(run(files, "-o", "json").stdout)["proposals"]
+    order = ["review", "ALLOW", "noise"]
+    assert [one["outcome"] for one in every] == sorted(
+        (one["outcome"] for one in every), key=order.index
+    )
+    count = Counter(one["outcome"] for one in every)
+    (reviews,) = tables(run(files, "-o", "table", "--outcome", "review"))
+    assert len(reviews) == 1 + count["review"]
+    whys = [one["reasons"] for one in every if one["outcome"] == "review"]
+    assert [row[-1].split(", ") for row in reviews[1:]] == [
+        [one.partition(":")[0] for one in reasons] for reasons in whys
+    ]
+    (core,) = tables(run(files, "-o", "table", "--outcome", "core"))
+    (noise,) = tables(run(files, "-o", "table", "--outcome", "noise"))
+    assert len(core) + len(noise) == 2 + count["noise"]
+    assert {row[0] for row in core[1:]} == {"core"}
+    two = json.loads(run(files, "-o", "json", "--outcome", "Allow", "--outcome", "core").stdout)
+    assert len(two["proposals"]) == count["ALLOW"] + len(core) - 1
+    assert all(one["policy"] for one in two["proposals"] if one["outcome"] == "ALLOW")
+
+
+def test_yaml_says_on_stderr_what_is_not_proposed(files: tuple[Path, Path]) -> None:
+    done = run(files)
+    said = done.stderr.splitlines()
+    assert any(one.startswith("dns: ") for one in said), "it is proposed, under its own name"
+    assert any(one.startswith("not proposed: scan: ") for one in said)
+    refused = run(files, "--outcome", "noise")
+    assert isinstance(refused.exception, InputError)
+    assert "YAML has policies" in str(refused.exception)

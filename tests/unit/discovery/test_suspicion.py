@@ -1,0 +1,226 @@
+"""What one source does that its like never do, and what clean sources say of the same."""
+
+import io
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from bench.discovery.proposed import ALL, TREE
+from ringfence.control.discover import Discovery, discover
+from ringfence.discovery.reasons import Reason
+from ringfence.flows.recorded import read_flows
+from ringfence.inventory.recorded import read_inventory
+from ringfence.model.ids import WorkspaceName
+
+DAY, SLOT = 86_400, 300
+BEGIN = 1_900_000_000
+REPLICAS = 3
+PORTS = {"front": 8080, "carts": 8080, "orders": 8080, "db": 5432, "mail": 25}
+BUSY = [("front", "carts"), ("front", "orders"), ("orders", "carts"), ("carts", "db")]
+SCANNED = range(9000, 9012)
+Row = dict[str, Any]
+
+
+class Day:
+    """Two namespaces of an application, each workload of three pods, busy all day."""
+
+    def __init__(self, *spaces: str, references: dict[str, list[str]] | None = None) -> None:
+        self.spaces, self.references = spaces or ("shop",), references or {}
+        self.rows: list[Row] = []
+        for space in self.spaces:
+            for consumer, provider in BUSY:
+                for at in range(0, DAY, SLOT):
+                    pod = at // SLOT % REPLICAS
+                    self.saw(self.of(consumer, pod, space), self.of(provider, pod, space),
+                             PORTS[provider], at)  # fmt: skip
+
+    def of(self, name: str, pod: int, space: str = "") -> str:
+        number = self.spaces.index(space or self.spaces[0])
+        return f"10.1.{number}.{10 * [*PORTS].index(name) + pod + 1}"
+
+    def saw(self, consumer: str, provider: str, port: int, *times: int, **counts: int) -> None:
+        told = {"opened": 1, "answered": 1, "refused": 0, "reverse_packets": 5} | counts
+        for at in times:
+            self.rows.append(
+                {"first": (BEGIN + at) * 10**9, "last": (BEGIN + at + 1) * 10**9,
+                 "consumer_address": consumer, "provider_address": provider, "protocol": "TCP",
+                 "port": port, "dialled_address": provider, "dialled_port": port, **told}
+            )  # fmt: skip
+
+    def failed(self, consumer: str, provider: str, port: int, *times: int) -> None:
+        self.saw(consumer, provider, port, *times, answered=0, reverse_packets=0)
+
+    def scans(self, consumer: str, provider: str, since: int) -> None:
+        for number, port in enumerate(SCANNED):
+            self.failed(consumer, provider, port, since + 60 * number)
+
+    def found(self) -> Discovery:
+        sink = io.BytesIO()
+        table = pa.Table.from_pylist(self.rows)
+        for name in ("first", "last"):
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, name, table[name].cast(pa.timestamp("ns", "UTC")))
+        pa.parquet.write_table(table, sink)
+        sink.seek(0)
+        timeline = read_inventory(json.dumps([*self._items()]), "inventory").timeline
+        seen = read_flows(sink, "flows", timeline)
+        return discover(seen, timeline, TREE, ALL, WorkspaceName(ALL))
+
+    def _items(self) -> Any:
+        yield {"kind": "node", "kubernetes_cluster": "lab", "name": "node1",
+               "addresses": ["192.0.2.1"], "pod_networks": ["10.1.0.0/16"]}  # fmt: skip
+        for space in self.spaces:
+            yield self._service("mail", space)
+            for name, port in PORTS.items():
+                for pod in range(REPLICAS):
+                    yield {
+                        "kind": "pod", "kubernetes_cluster": "lab", "namespace": space,
+                        "name": f"{name}-{pod}", "node": "node1", "workload_name": name,
+                        "owner": f"Deployment/{name}", "addresses": [self.of(name, pod, space)],
+                        "containers": [{"name": "main", "protocol": "TCP", "port": port}],
+                        "labels": {"kubernetes.label.app": [name]},
+                        "references": self.references.get(name, []),
+                    }  # fmt: skip
+
+    def _service(self, name: str, space: str) -> dict[str, Any]:
+        """A headless one, so that its backends are dialled straight."""
+        port, backends = {"name": "main", "protocol": "TCP", "port": PORTS[name]}, [
+            {"service_port": "main", "protocol": "TCP", "address": self.of(name, pod, space),
+             "port": PORTS[name], "serving": True}
+            for pod in range(REPLICAS)
+        ]  # fmt: skip
+        return {
+            "kind": "service", "kubernetes_cluster": "lab", "namespace": space, "name": name,
+            "service": {"type": "ClusterIP", "ports": [port], "backends": backends},
+        }  # fmt: skip
+
+
+def why(found: Discovery, edge: str) -> Reason:
+    """The deciding reason of the edge that is told by these words."""
+    seen = found.observed
+    (at,) = (one for one in range(len(seen)) if seen.format(one) == edge)
+    return next(found.decisions.reasons(at))
+
+
+def weight(found: Discovery, edge: str) -> float:
+    seen = found.observed
+    (at,) = (one for one in range(len(seen)) if seen.format(one) == edge)
+    return float(found.decisions.suspicion.weight[at])
+
+
+def test_several_who_try_what_answers_once_have_use_for_it() -> None:
+    day = Day()
+    day.saw(day.of("orders", 0), day.of("db", 0), 5432, 30_000)
+    assert why(day.found(), "orders → db TCP 5432") is Reason.FEW
+    day.failed(day.of("orders", 1), day.of("db", 0), 5432, 40_000)
+    assert why(day.found(), "orders → db TCP 5432") is Reason.SPREAD
+
+
+def test_clean_sources_judge_what_they_and_a_scanner_have() -> None:
+    day = Day()
+    day.saw(day.of("front", 1), day.of("db", 0), 5432, 30_000)
+    day.saw(day.of("front", 0), day.of("db", 0), 5432, 50_000)
+    assert why(day.found(), "front → db TCP 5432") is Reason.SEEN
+    day.scans(day.of("front", 0), day.of("mail", 0), 40_000)
+    assert why(day.found(), "front → db TCP 5432") is Reason.FEW
+    assert why(day.found(), "front → carts TCP 8080") is Reason.SEEN
+    day.saw(day.of("front", 0), day.of("db", 0), 5432, 20_000)
+    assert why(day.found(), "front → db TCP 5432") is Reason.SEEN
+
+
+def test_what_a_scanner_did_before_it_scanned_is_its_own() -> None:
+    day = Day()
+    day.saw(day.of("orders", 0), day.of("db", 0), 5432, 50_000, 60_000)
+    day.scans(day.of("orders", 0), day.of("mail", 0), 40_000)
+    assert why(day.found(), "orders → db TCP 5432") is Reason.SCAN
+    day.saw(day.of("orders", 0), day.of("db", 0), 5432, 20_000)
+    assert why(day.found(), "orders → db TCP 5432") is Reason.FAN_OUT
+
+
+def test_of_one_host_outside_is_asked_once_at_most() -> None:
+    day = Day()
+    day.saw("198.51.100.7", day.of("db", 0), 5432, 20_000, 30_000)
+    assert why(day.found(), "outside → db TCP 5432") is Reason.STRANGER
+    day.saw("198.51.100.7", day.of("orders", 0), 8080, 25_000, 35_000)
+    for provider in ("db TCP 5432", "orders TCP 8080"):
+        assert why(day.found(), f"outside → {provider}") is Reason.INTRUDER
+
+
+def test_two_intruders_outside_do_not_speak_for_each_other() -> None:
+    day = Day()
+    for host, others in (("198.51.100.7", ("orders", "mail")), ("203.0.113.9", ("carts", "front"))):
+        day.saw(host, day.of("db", 0), 5432, 20_000)
+        for name in others:
+            day.saw(host, day.of(name, 0), PORTS[name], 30_000, 40_000)
+    assert why(day.found(), "outside → db TCP 5432") is Reason.INTRUDER
+
+
+@pytest.mark.parametrize("scans", [False, True])
+def test_a_scanner_in_another_namespace_makes_no_twin(scans: bool) -> None:
+    day = Day("shop", "stage")
+    day.saw(day.of("carts", 0, "shop"), day.of("mail", 0, "shop"), 25, 50_000)
+    day.saw(day.of("carts", 0, "stage"), day.of("mail", 0, "stage"), 25, 30_000)
+    if scans:
+        day.scans(day.of("carts", 0, "shop"), day.of("orders", 0, "shop"), 40_000)
+    reason = why(day.found(), "stage-carts → stage-mail TCP 25")
+    assert reason is (Reason.FEW if scans else Reason.TWIN)
+
+
+@pytest.mark.parametrize(("told", "reason"), [
+    ("mail", Reason.DECLARED), ("mail:25", Reason.DECLARED), ("mail:80", Reason.FEW),
+])  # fmt: skip
+def test_a_reference_with_a_port_speaks_for_that_alone(told: str, reason: Reason) -> None:
+    day = Day(references={"carts": [told]})
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
+    assert why(day.found(), "carts → mail TCP 25") is reason
+
+
+def test_an_address_beside_a_known_one_outside_is_no_novelty() -> None:
+    day = Day()
+    day.saw(day.of("carts", 0), "203.0.113.10", 443, *range(0, DAY, 3600))
+    day.saw(day.of("carts", 0), "203.0.113.11", 443, 30_000, 40_000)
+    day.saw(day.of("carts", 0), "198.51.100.11", 443, 30_000, 40_000)
+    day.saw(day.of("carts", 0), "203.0.113.11", 25, 30_000, 40_000)
+    found = day.found()
+    assert weight(found, "carts → 203.0.113.11 TCP 443") == 0
+    assert weight(found, "carts → 198.51.100.11 TCP 443") > 0
+    assert weight(found, "carts → 203.0.113.11 TCP 25") > 0
+
+
+def test_what_fits_adds_nothing_to_a_source_s_weight() -> None:
+    day, seldom = Day(), range(90, 95)
+    for port in range(80, 95):
+        for consumer in ("front", "orders", *(() if port in seldom else ("carts",))):
+            for at in range(REPLICAS):
+                day.saw(day.of(consumer, at), day.of("mail", 0), port, *range(at, DAY, 7200))
+    for port in seldom:
+        day.saw(day.of("carts", 0), day.of("mail", 0), port, 30_000)
+    found = day.found()
+    for port in seldom:
+        assert 0.6 < weight(found, f"carts → mail TCP {port}") < 1
+        assert why(found, f"carts → mail TCP {port}") is Reason.FEW
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_ports_that_somebody_opens_are_given_out_though_the_other_way_answers(told: bool) -> None:
+    """Where no row lacks its first packet nothing tells who sent that."""
+    day = Day()
+    day.saw(day.of("carts", 0), day.of("front", 0), 8080, 30_000)
+    for number, port in enumerate(range(50_000, 50_012)):
+        day.saw(day.of("front", 0), day.of("carts", 0), port, 40_000 + 600 * number)
+    if told:
+        day.saw(day.of("front", 0), day.of("carts", 0), 8080, 80_000, opened=0)
+    reason = why(day.found(), "front → carts TCP 50005")
+    assert reason is (Reason.GIVEN_OUT if told else Reason.REVERSED)
+
+
+def test_nobody_in_a_pod_network_is_outside() -> None:
+    day = Day()
+    day.saw("10.1.200.9", day.of("carts", 0), 8080, *range(0, DAY, 3600))
+    day.saw("10.2.200.9", day.of("orders", 0), 8080, *range(0, DAY, 3600))
+    found = day.found()
+    assert why(found, "10.1.200.9 → carts TCP 8080") is Reason.DEAD
+    assert why(found, "outside → orders TCP 8080") is Reason.SEEN
