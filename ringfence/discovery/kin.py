@@ -4,8 +4,9 @@ Two are one unless something tells them apart: a neighbour and port that one has
 for the time that it was there, would have if it were the same. So replicas that saw a part of
 what the role does, short-lived pods and rare edges do not part what belongs together. First only
 replicas are told, by edges that are steady; against these it shows what is noise, and roles are
-made of the rest. Neighbours count by what they are themselves, the Service that was dialled, the role of
-who is known; those that declare nothing by what has been found out of them so far, in rounds.
+made of the rest. Neighbours count by what they are themselves, the Service that was dialled, the
+role of who is known; those that declare nothing by what has been found out of them so far, in
+rounds.
 """
 
 from collections.abc import Sequence
