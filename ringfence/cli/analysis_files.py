@@ -12,21 +12,25 @@ from numpy.typing import NDArray
 
 from ringfence.cli.analysis_rows import RecordTexts, told_decision
 from ringfence.cli.recorded import (
+    distinct_flows,
     documents_of,
     of_files,
-    recorded_flows,
     recorded_history,
     recorded_inventory,
 )
-from ringfence.control.analysis import Judged, judge
+from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.judged import JudgedBy
-from ringfence.flows.recorded import dispositions
+from ringfence.flows.connections import Records
+from ringfence.flows.merged import merged, octets_of
+from ringfence.flows.recorded import codes_of, dispositions
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.flow import Category
-from ringfence.model.ids import Version, WorkspaceName
+from ringfence.model.ids import RevisionId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents
+from ringfence.policy.moment import expiries
 
 VERSION = Version(1)
 """Of workspaces in files, which have none."""
@@ -42,7 +46,7 @@ class FileAnalysis:
     _rows: dict[Category, NDArray[np.intp]]
     _texts: RecordTexts
 
-    def records(self, only: Category | None, limit: int | None) -> Iterator[str]:
+    def records(self, only: Category | None, limit: int | None) -> Iterator[memoryview]:
         """The records of each category, the newest first, at most `limit` of each.
 
         They come many at a time, with commas between.
@@ -51,43 +55,58 @@ class FileAnalysis:
             if only in (None, category):
                 yield from self._texts.of(category, rows[:limit])
 
-    def document(self, only: Category | None, limit: int | None) -> Iterator[str]:
-        """All of the answer in JSON, a line for each record."""
+    def document(self, only: Category | None, limit: int | None) -> Iterator[bytes | memoryview]:
+        """All of the answer in JSON and ASCII, a line for each record."""
         head = {
             "workspace": self.workspace,
             "version": VERSION,
             "counts": self.counts,
             "logged": self.logged,
         }
-        yield f'{json.dumps(head)[:-1]}, "records": ['
-        before = "\n"
+        yield f'{json.dumps(head)[:-1]}, "records": ['.encode("ascii")
+        before = b"\n"
         for part in self.records(only, limit):
             yield before
             yield part
-            before = ",\n"
-        yield "\n]}\n"
+            before = b",\n"
+        yield b"\n]}\n"
 
 
-def analyze_files(
+@dataclass(frozen=True)
+class FilesAsked:
+    """What files tell, to be judged by all primary workspaces and by `workspace` of them."""
+
+    workspace: Workspace
+    judged_by: JudgedBy
+    seen: Records
+    """A row for each conversation that differs in its ends or in what became of it."""
+    history: History
+    until_ns: int
+
+
+def read_files(
     policies: list[Path], inventory: Path, flows: Path, wanted: str | None
-) -> FileAnalysis:
-    """Judge the flows by all primary workspaces of the policies' files.
-
-    In view is what `wanted` governs, which may be none of the primary ones; None where the files
-    have only one workspace.
-    """
+) -> FilesAsked:
+    """Read all of them. Asked about is `wanted`; None where the files have only one workspace."""
     documents = documents_of(policies)
     workspace = _chosen(documents, wanted, policies)
     held = recorded_inventory(inventory)
-    seen = recorded_flows(flows, held.timeline)
     with of_files():
         tree = ScopeTree(documents.scopes, documents.filters)
     judged_by = JudgedBy(
         tree,
         tuple((one, VERSION) for one in documents.workspaces if one.primary or one is workspace),
     )
+    seen = distinct_flows(flows, held.timeline, expiries(judged_by.workspaces))
     history = recorded_history(documents, held.timeline, seen)
-    judged = asyncio.run(judge(seen, history, held.until_ns, judged_by, workspace.name))
+    return FilesAsked(workspace, judged_by, seen, history, held.until_ns)
+
+
+def analyze_files(asked: FilesAsked) -> FileAnalysis:
+    """Judge the flows; in view is what the workspace governs."""
+    timeline, name = asked.history.timeline, asked.workspace.name
+    found = judge(asked.seen, asked.history, asked.until_ns, asked.judged_by, name)
+    seen, judged = _told_once(asked.seen, asyncio.run(found), timeline)
     fate = dispositions(seen)
     newest = np.argsort(-seen.column("last_ns"), kind="stable")
     rows = {
@@ -95,12 +114,36 @@ def analyze_files(
         for category, mask in fate.categories(judged.allowed).items()
     }
     return FileAnalysis(
-        workspace.name,
+        name,
         {category: len(of) for category, of in rows.items()},
         _logged(judged),
         rows,
-        RecordTexts(seen, judged, fate.first(), held.timeline),
+        RecordTexts(seen, judged, fate.first(), timeline),
     )
+
+
+def _told_once(seen: Records, judged: Judged, timeline: Timeline) -> tuple[Records, Judged]:
+    """Conversations of the same ends that the same rules decided as one, whatever else changed."""
+    fate = dispositions(seen)
+    apart = octets_of(
+        *(seen.column(end) for end in ("first_consumer", "provider", "dialled")),
+        *(_items(seen, end, timeline) for end in ("first_consumer", "provider")),
+        *map(seen.column, ("protocol", "provider_port", "dialled_port")),
+        *(fate.passed, fate.dropped, fate.unanswered, codes_of(seen, "disposition")),
+        *judged.deciding.numbers.values(),
+        *(judged.logged.numbers, judged.allowed, judged.in_view),
+    )
+    seen, newest = merged(seen, apart)
+    return seen, judged.spread(newest)
+
+
+def _items(seen: Records, end: str, timeline: Timeline) -> NDArray[np.int64]:
+    """Numbers of the items at an end, the same for all revisions of one."""
+    revisions, which = np.unique(seen.column(f"{end}_revision"), return_inverse=True)
+    numbers: dict[str, int] = {"": 0}
+    items = [timeline.revision(RevisionId(one))[0].key if one else "" for one in revisions.tolist()]
+    told = [numbers.setdefault(key, len(numbers)) for key in items]
+    return np.array(told, dtype=np.int64)[which]
 
 
 def _chosen(documents: Documents, wanted: str | None, files: list[Path]) -> Workspace:

@@ -44,8 +44,11 @@ class RecordTexts:
             for name in (*_PROCESSES, "provider_dns_name")
         }
 
-    def of(self, category: Category, rows: NDArray[np.intp]) -> Iterator[str]:
-        """The records of some conversations of one category, many at a time, commas between."""
+    def of(self, category: Category, rows: NDArray[np.intp]) -> Iterator[memoryview]:
+        """The records of some conversations of one category, many at a time, commas between.
+
+        In ASCII.
+        """
         for start in range(0, len(rows), _AT_ONCE):
             at = rows[start : start + _AT_ONCE]
             some = self._seen.take(at)
@@ -63,7 +66,7 @@ class RecordTexts:
                 self._decided(at),
                 "}" + _BETWEEN,
             )
-            yield str(memoryview(records.buffers()[2])[: -len(_BETWEEN)], "ascii")
+            yield memoryview(records.buffers()[2])[: -len(_BETWEEN)]
 
     def _ends(self, at: NDArray[np.intp], some: Records, name: str, column: str) -> pa.Array:
         """What is told of one end."""

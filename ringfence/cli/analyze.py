@@ -1,6 +1,7 @@
 """`ringfence analyze`: what a version of the policies would do to live traffic."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from ringfence.cli.decisions import decided_by
 from ringfence.cli.enforce import YesOption
 from ringfence.cli.flows.columns import end_name, port
 from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
-from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, emit_text, tell
+from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, emit_octets, tell
 from ringfence.cli.what_if import accept as accept_some
 from ringfence.cli.what_if import ask, tell_what_if
 from ringfence.model.errors import InputError
@@ -29,7 +30,9 @@ COLUMNS = [
     Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
     Column("PROVIDER", lambda row: end_name(row["flow"]["provider"])),
     Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {port(row['flow'])}"),
-    Column("CONNECTIONS", lambda row: row["flow"]["opened"], right=True),
+    Column("CONVERSATIONS", lambda row: max(row["flow"]["opened"], 1), right=True),
+    Column("FIRST", lambda row: row["flow"]["first"], wide=True),
+    Column("LAST", lambda row: row["flow"]["last"]),
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
     Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),
     Column("NODE", lambda row: decided_by(row["deciding"].get("node")), wide=True),
@@ -96,7 +99,8 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     With --if-enforced, exit code 2 if something that passes would be blocked.
 
     With --policies, --inventory and --flows no server is asked: all flows of the file are judged,
-    by every primary workspace of the policies' files.
+    by every primary workspace of the policies' files. --accept prints the workspace with what was
+    accepted, for a file of its own.
 
     Example: ringfence analyze sock-shop --since 10m --category escaped
 
@@ -105,27 +109,37 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ringfence analyze --policies all.yaml --inventory inventory.yaml --flows flows.parquet -o json
 
     ringfence analyze shop --policies scopes.yaml --policies shop.yaml --inventory inventory.yaml
-    --flows flows.parquet
+    --flows flows.parquet --if-enforced --accept 1,3 > shop-2.yaml
     """
     if policies or inventory or flows or of_files:
         if not (policies and inventory and flows):
             raise InputError("--policies, --inventory and --flows go together")
         _refuse_others(
-            context,
-            (if_enforced or accept, "--if-enforced and --accept ask a control plane, not files"),
             (with_, "files are judged by all their workspaces: leave --with out"),
             (workspace and of_files, "the workspace is named twice: leave --workspace out"),
+            (dry_run or yes, "of files nothing is changed: leave --dry-run and --yes out"),
         )
-        asked_files = policies, inventory, flows, workspace or of_files
-        _tell_files(*asked_files, category=category, limit=limit, output=output)
-        return
-    if workspace is None:
+        refuse_window(context)
+    elif workspace is None:
         raise InputError("name a workspace, or --policies, --inventory and --flows")
-    name, number = parse_version(workspace)
+    _refuse_others(
+        (if_enforced and category, "--if-enforced tells what would escape: leave --category out"),
+        (if_enforced and limit, "--if-enforced has no records: leave --limit out"),
+        (
+            (accept or dry_run or yes) and not if_enforced,
+            "--accept, --dry-run and --yes go with --if-enforced",
+        ),
+    )
+    if policies and inventory and flows:
+        asked_files = policies, inventory, flows, workspace or of_files
+        if if_enforced:
+            _what_if_files(*asked_files, accept=accept, output=output)
+        else:
+            _tell_files(*asked_files, category=category, limit=limit, output=output)
+        return
+    name, number = parse_version(workspace or "")
     client = connect()
     if if_enforced:
-        if category:
-            raise InputError("--category is not for --if-enforced, which tells what would escape")
         asked = {"workspace": name, "version": number, "since": since, "until": until}
         answer = ask(client, **asked, **({"with": with_} if with_ else {}))
         if accept is None:
@@ -133,8 +147,6 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
             raise typer.Exit(2 if answer["blocked"] else 0)
         accept_some(client, answer, accept, dry_run=dry_run, yes=yes, output=output)
         return
-    if accept or dry_run or yes:
-        raise InputError("--accept, --dry-run and --yes go with --if-enforced")
     answer = client.get(
         "/analysis",
         workspace=name,
@@ -148,12 +160,32 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     _tell(answer, output)
 
 
-def _refuse_others(context: typer.Context, *others: tuple[object, str]) -> None:
-    """Raise InputError for what was given beside files and means nothing there."""
+def _refuse_others(*others: tuple[object, str]) -> None:
+    """Raise InputError for what was given and means nothing here."""
     for given, why in others:
         if given:
             raise InputError(why)
-    refuse_window(context)
+
+
+def _what_if_files(
+    policies: list[Path],
+    inventory: Path,
+    flows: Path,
+    workspace: str | None,
+    *,
+    accept: str | None,
+    output: Format,
+) -> None:
+    from ringfence.cli.analysis_files import read_files  # noqa: PLC0415
+    from ringfence.cli.what_if_files import what_if_files, write_accepted  # noqa: PLC0415
+
+    asked = read_files(policies, inventory, flows, workspace)
+    answer = what_if_files(asked)
+    if accept is not None:
+        write_accepted(asked, answer, accept, output)
+        return
+    tell_what_if(answer, output)
+    raise typer.Exit(2 if answer["blocked"] else 0)
 
 
 def _tell_files(
@@ -166,14 +198,14 @@ def _tell_files(
     limit: int | None,
     output: Format,
 ) -> None:
-    from ringfence.cli.analysis_files import analyze_files  # noqa: PLC0415
+    from ringfence.cli.analysis_files import analyze_files, read_files  # noqa: PLC0415
 
-    found = analyze_files(policies, inventory, flows, workspace)
+    found = analyze_files(read_files(policies, inventory, flows, workspace))
     if output is Format.JSON:
         for part in found.document(category, limit):
-            emit_text(part)
+            emit_octets(part)
         return
-    text = "".join(found.document(category, limit or _SHOWN))
+    text = b"".join(found.document(category, limit or _SHOWN))
     _tell(json.loads(text), output)
 
 
@@ -185,4 +217,13 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
     tell(f"{answer['workspace']} p{answer['version']}: {counts}")
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
-    emit(answer["records"], COLUMNS, output, "no connection in view")
+    records = answer["records"]
+    emit(records, COLUMNS, output, "no connection in view")
+    shown = Counter(row["category"] for row in records)
+    cut = [
+        f"{shown[name]} of {count} {name}"
+        for name, count in answer["counts"].items()
+        if 0 < shown[name] < count
+    ]
+    if cut:
+        tell(f"the newest {', '.join(cut)} are shown: more with --limit, of one with --category")

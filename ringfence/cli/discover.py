@@ -122,6 +122,13 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         bool,
         typer.Option("--own", help="Add nothing to the workspaces of scopes above this one."),
     ] = False,
+    begin: Annotated[
+        bool,
+        typer.Option(
+            "--begin",
+            help="Where no scope above has a workspace, begin one that allows all else.",
+        ),
+    ] = False,
     anew: Annotated[
         bool, typer.Option("--anew", help="Compare with no workspace, and keep no clusters.")
     ] = False,
@@ -167,15 +174,18 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "exclude": exclude,
         "approved": _text(approved) if approved else None,
         "own": own,
+        "begin": begin,
         "every_edge": output is not DiscoverFormat.YAML,
     }
     if outcome and output is DiscoverFormat.YAML:
         raise InputError("--outcome chooses edges of -o table and json; YAML has policies")
-    if approved and anew:
-        raise InputError("--approved and --anew exclude each other")
+    if (approved and anew) or (own and begin):
+        raise InputError("--approved and --anew exclude each other, and so do --own and --begin")
     if inventory and flows:
         if scope and scope_name:
             raise InputError("the scope is named twice: leave --scope out")
+        if anew:
+            raise InputError("files are compared with --approved only: leave --anew out")
         refuse_window(context)
         named, answer = _of_files(inventory, flows, scopes or [], scope or scope_name, asked)
     elif inventory or flows or scopes or scope_name:
@@ -235,8 +245,8 @@ def _of_files(
     held = recorded_inventory(inventory)
     seen = recorded_flows(flows, held.timeline)
     with of_files():
-        every_edge = asked.pop("every_edge")
-        how = replace(wanted_of(scope, **asked), above=above)
+        every_edge, begin = asked.pop("every_edge"), asked.pop("begin")
+        how = replace(wanted_of(scope, **asked), above=above, begin=begin)
     approved, compared = how.approved, NOTHING
     name = approved.name if approved else WorkspaceName(scope)
     found = propose(seen, held.timeline, tree, scope, name, how)

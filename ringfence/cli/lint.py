@@ -10,7 +10,7 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.documents import read_document, read_documents
-from ringfence.cli.output import Column, Format, Row, emit, emit_data
+from ringfence.cli.output import Column, Format, Row, emit, emit_data, tell
 from ringfence.model.duration import parse_duration
 from ringfence.model.errors import InputError, RingfenceError
 
@@ -100,6 +100,7 @@ def _lint_files(
             workspaces,
             now_ns=time.time_ns(),
             within_ns=within_ns,
+            note=tell,
         )
     except InputError as error:  # what is wrong in a file is no mistake in the command
         raise RingfenceError(str(error)) from error

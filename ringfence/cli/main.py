@@ -91,6 +91,7 @@ class LazyGroup(TyperGroup):
         module, summary = COMMANDS[cmd_name]
         app: typer.Typer = importlib.import_module(f"ringfence.cli.{module}").app
         command = typer.main.get_command(app)
+        _exemplify(command)
         command.name = cmd_name
         command.short_help = summary
         return command
@@ -99,6 +100,17 @@ class LazyGroup(TyperGroup):
         """List the commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+def _exemplify(command: Any) -> str:
+    """Show the first example of its commands below a group's own help; gives it."""
+    if not isinstance(command, TyperGroup):
+        _, _, example = (command.help or "").partition("Example: ")
+        return example.partition("\n")[0]
+    found = [_exemplify(one) for one in command.commands.values()]
+    example = next(filter(None, found), "")
+    command.epilog = command.epilog or f"Example: {example}"
+    return example
 
 
 app = typer.Typer(

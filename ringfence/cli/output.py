@@ -135,6 +135,12 @@ def emit_text(text: str) -> None:
     sys.stdout.flush()
 
 
+def emit_octets(octets: bytes | memoryview) -> None:
+    """As `emit_text`, of a text in ASCII that is great enough to be worth no copies."""
+    sys.stdout.buffer.write(octets)
+    sys.stdout.flush()
+
+
 def printable(value: object) -> str:
     """A value's text; no control character of a hostile name reaches the terminal, but tabs."""
     text = "" if value is None else str(value)

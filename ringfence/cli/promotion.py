@@ -73,7 +73,8 @@ def tell_promotion(found: Row) -> None:
 def tell_impact(found: Row, output: Format) -> None:
     """Print whom a version governs and what it would have blocked; of data the sums alone."""
     governed, long = found["governed"], format_duration(found["seconds"])
-    tell(f"it governs {counted(len(governed), 'workload')}")
+    none = "no workload: none of the inventory is in its scope"
+    tell(f"it governs {counted(len(governed), 'workload') if governed else none}")
     if output is Format.TABLE and governed:
         emit(governed, _GOVERNED, output)
     if not found["analysed"]:

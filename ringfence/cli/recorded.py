@@ -3,28 +3,28 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+
+import numpy as np
 
 from ringfence.cli.documents import read_document, read_documents
 from ringfence.cli.files import unreadable
 from ringfence.cli.output import tell
 from ringfence.control.analysis import History
 from ringfence.flows.connections import Records
-from ringfence.flows.recorded import read_flows
+from ringfence.flows.merged import Merging, Octets, octets_of
+from ringfence.flows.recorded import flow_parts, read_flows, told_apart
+from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.contents import Content, Contents, pack
 from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolution, Resolutions
-from ringfence.inventory.timeline import FOREVER, Timeline
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address
-from ringfence.model.address_set import AddressSet, Written
+from ringfence.model.address_set import Written
 from ringfence.model.errors import InputError, RingfenceError
-from ringfence.model.policy import FqdnEnd, Workspace
+from ringfence.model.policy import FqdnEnd
 from ringfence.model.ranges import of_families
-from ringfence.model.scope import InventoryFilter, Scope
 from ringfence.policy.document import Documents, parse_documents
-from ringfence.policy.references import check_references
-
-_Named = TypeVar("_Named", Scope, InventoryFilter, AddressSet)
+from ringfence.policy.several import together
 
 
 def recorded_inventory(path: Path) -> Recorded:
@@ -43,6 +43,24 @@ def recorded_flows(path: Path, timeline: Timeline) -> Records:
         raise unreadable(path, error) from error
 
 
+def distinct_flows(path: Path, timeline: Timeline, instants: Iterable[int]) -> Records:
+    """As `recorded_flows`, slots of time put together that lie between the same instants."""
+    between = np.array(sorted(instants), dtype=np.int64)
+
+    def apart(seen: Records) -> Octets:
+        epochs = np.searchsorted(between, seen.column("first_ns"), side="right")
+        return octets_of(told_apart(seen), epochs)
+
+    found = Merging(apart)
+    try:
+        with path.open("rb") as source, of_files():
+            for part in flow_parts(source, str(path), timeline):
+                found.add(part)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return found.all()
+
+
 def documents_of(paths: list[Path]) -> Documents:
     """What files and folders say, with all that they name of one another.
 
@@ -51,37 +69,7 @@ def documents_of(paths: list[Path]) -> Documents:
     """
     texts = read_documents(paths)
     with of_files():
-        read = [(name, parse_documents(text, name)) for name, text in texts]
-        documents = Documents(
-            _once("scope", ((name, one) for name, part in read for one in part.scopes)),
-            _last_given((name, one) for name, part in read for one in part.workspaces),
-            _once("filter", ((name, one) for name, part in read for one in part.filters)),
-            _once("address set", ((name, one) for name, part in read for one in part.address_sets)),
-            tuple(one for _, part in read for one in part.references),
-        )
-        check_references(documents)
-    return documents
-
-
-def _once(kind: str, given: Iterable[tuple[str, _Named]]) -> tuple[_Named, ...]:
-    """Of documents by the file they stand in, each once; raises InputError where two differ."""
-    held: dict[str, tuple[str, _Named]] = {}
-    for file, one in given:
-        first, before = held.setdefault(one.name, (file, one))
-        if before != one:
-            raise InputError(
-                f"{kind} {one.name!r} stands in {first}, and otherwise in {file}: take it from one"
-            )
-    return tuple(one for _, one in held.values())
-
-
-def _last_given(given: Iterable[tuple[str, Workspace]]) -> tuple[Workspace, ...]:
-    held: dict[str, tuple[str, Workspace]] = {}
-    for file, one in given:
-        if one.name in held and held[one.name][1] != one:
-            tell(f"note: workspace {one.name} is as {file} has it, not {held[one.name][0]}")
-        held[one.name] = file, one
-    return tuple(one for _, one in held.values())
+        return together(((name, parse_documents(text, name)) for name, text in texts), tell)
 
 
 def recorded_history(documents: Documents, timeline: Timeline, seen: Records) -> History:

@@ -37,7 +37,11 @@ COLUMNS = [
 
 def ask(client: Client, **query: Any) -> Row:
     """What would be blocked, each with its `number` from 1."""
-    answer: Row = client.get("/what-if", **query)
+    return numbered(client.get("/what-if", **query))
+
+
+def numbered(answer: Row) -> Row:
+    """The answer, with a `number` from 1 at each row."""
     for number, row in enumerate(answer["blocked"], 1):
         row["number"] = number
     return answer
@@ -66,7 +70,7 @@ def accept(
 
     `wanted` is rows' numbers, or ids of their policies, between commas, or `all`.
     """
-    rows = _chosen(answer["blocked"], wanted)
+    rows = chosen(answer["blocked"], wanted)
     if not rows:
         tell("there is nothing to accept")
         return
@@ -78,14 +82,17 @@ def accept(
         "policies": list(policies.values()),
         "clusters": list(clusters.values()),
     }
+    path = "/what-if/accept"
+    make_version(client, path, body, unhelped(rows), dry_run=dry_run, yes=yes, output=output)
 
-    warnings = [
+
+def unhelped(rows: list[Row]) -> list[str]:
+    """What to say of rows whose policies do not let them pass by themselves."""
+    return [
         f"{row['policy']['id']} alone does not help: {_denials(row['still_denied_by'])}"
         for row in rows
         if row["still_denied_by"]
     ]
-    path = "/what-if/accept"
-    make_version(client, path, body, warnings, dry_run=dry_run, yes=yes, output=output)
 
 
 def make_version(
@@ -123,7 +130,8 @@ def make_version(
         say(f"{change['name']}@p{change['version']} is made; it is not enforced yet")
 
 
-def _chosen(rows: list[Row], wanted: str) -> list[Row]:
+def chosen(rows: list[Row], wanted: str) -> list[Row]:
+    """Those of some numbers, or ids of their policies, between commas, or `all`; InputError."""
     if wanted == ALL:
         return rows
     if not rows:
@@ -136,5 +144,5 @@ def _chosen(rows: list[Row], wanted: str) -> list[Row]:
                 f"--accept {text!r}: write numbers from 1 to {len(rows)} or ids of policies to "
                 f"add, between commas, or {ALL}"
             )
-    chosen = {named[text]["number"]: named[text] for text in wanted.split(",")}
-    return [chosen[number] for number in sorted(chosen)]
+    found = {named[text]["number"]: named[text] for text in wanted.split(",")}
+    return [found[number] for number in sorted(found)]

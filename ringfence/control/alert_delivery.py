@@ -9,14 +9,13 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
 import structlog
 
 from ringfence.control.alerts import Alerts
 from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
 from ringfence.control.secrets import Secrets
-from ringfence.export.alerts.interface import AlertSink, Notice
+from ringfence.export.alerts.interface import AlertSink, Message, read_message
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.export.delivery import LONGEST_SECONDS
 from ringfence.export.errors import ExportError, RefusedError
@@ -119,7 +118,7 @@ class AlertDelivery:
                     found = await next_notices(connection, self._tenant, held.name, limit)
                 if not found:
                     return
-                notices = [msgspec.convert(words, Notice) for _, words in found]
+                notices = [read_message(words) for _, words in found]
                 try:
                     refused, problem = await attempt(sink, notices)
                 except Exception as error:  # noqa: BLE001 - no notice is lost
@@ -159,7 +158,7 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, ExportError | InputError) else type(error).__name__
 
 
-async def attempt(sink: AlertSink, notices: Sequence[Notice]) -> tuple[int, str]:
+async def attempt(sink: AlertSink, notices: Sequence[Message]) -> tuple[int, str]:
     """Hand notices over; how many were refused, and why. Raises ExportError to be tried again."""
     try:
         await sink.send(notices)
@@ -169,7 +168,7 @@ async def attempt(sink: AlertSink, notices: Sequence[Notice]) -> tuple[int, str]
     return 0, ""
 
 
-async def try_sink(held: HeldSink, secrets: Secrets, one: Notice) -> str:
+async def try_sink(held: HeldSink, secrets: Secrets, one: Message) -> str:
     """Why a sink does not take a notice, empty if it does."""
     try:
         sink = make_sink(held.url, secrets.open(held.secret, held.place))

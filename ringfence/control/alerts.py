@@ -35,6 +35,8 @@ from ringfence.store.relational.verdicts import Told, told_since
 
 SILENCE_NS = 900 * 10**9
 """When nothing was told of it for so long an alert is resolved."""
+RETURN_NS = 300 * 10**9
+"""How long after a start none is resolved: agents come back with what they kept."""
 LATE_NS = 24 * HOUR_NS
 """What is told later than this, by an agent that was cut off, opens none."""
 _LOOK_SECONDS = 30.0
@@ -64,13 +66,13 @@ class Alerts:
         self._continuous, self._judged = continuous, asyncio.Event()
         self._following = Background("alerts", self._pause, self._look, metrics)
         self._on_look: list[Callable[[], None]] = []
-        self._heard: dict[str, int] = {}
-        """When something was last told of each open alert, by its id."""
+        self._began_ns = 0
         self.queued = asyncio.Event()
         """Set when there are notices for sinks."""
 
     async def start(self) -> None:
         """Look whenever something was judged, and from time to time."""
+        self._began_ns = self._clock()
         self._continuous.subscribe(self._judged.set)
         self._following.start()
 
@@ -100,8 +102,6 @@ class Alerts:
         async with self._database.read() as connection:
             known = await load_alerts(connection, self._tenant, now_ns - LATE_NS)
             opened = {one.cause: one for one in known if one.resolved_ns is None}
-            # After a restart, nothing could be told for a while: silence begins anew.
-            self._heard = {one.id: self._heard.get(one.id, now_ns) for one in opened.values()}
             oldest = min((one.first_ns for one in opened.values()), default=now_ns)
             since_ns = min(oldest, now_ns - LATE_NS) // HOUR_NS * HOUR_NS
             told = await told_since(
@@ -109,12 +109,13 @@ class Alerts:
             )
             trial = await load_trial(connection, self._tenant)
         staged = trial is not None and trial.nodes is not None
+        # While it was down nothing could be told: what agents kept comes first.
+        silence = now_ns - self._began_ns > RETURN_NS
         changed = await asyncio.to_thread(
-            changes, known, told, now_ns, self._heard, may_open=not staged
+            changes, known, told, now_ns, may_open=not staged, may_resolve=silence
         )
         if not changed:
             return
-        self._heard |= {one.id: now_ns for one in changed}
         async with self._database.write() as connection:
             for one in changed:
                 await put_alert(connection, self._tenant, one)
@@ -133,14 +134,11 @@ def changes(
     known: Iterable[Alert],
     told: Iterable[Told],
     now_ns: int,
-    heard: Mapping[str, int],
     *,
     may_open: bool,
+    may_resolve: bool = True,
 ) -> list[Alert]:
-    """The alerts to be written, of those known of the last LATE_NS and of what was `told` lately.
-
-    `heard` is when something was last told of an alert, by its id.
-    """
+    """The alerts to be written: of those known of the last LATE_NS, and of what was told lately."""
     found = []
     before: dict[Cause, list[Alert]] = {}
     by_cause: dict[Cause, list[Told]] = {}
@@ -157,11 +155,10 @@ def changes(
             last_ns = max(seen.last_ns, alert.last_ns)
             count = max(seen.conversations, alert.conversations)
             now = replace(alert, conversations=count, last_ns=last_ns)
-        silent_ns = now_ns - max(now.last_ns, heard.get(alert.id, 0))
-        if now == alert and silent_ns > SILENCE_NS:
-            now = replace(now, resolved_ns=now_ns)
         if now != alert:
-            found.append(now)
+            found.append(replace(now, heard_ns=now_ns))
+        elif may_resolve and now_ns - max(now.last_ns, now.heard_ns) > SILENCE_NS:
+            found.append(replace(now, resolved_ns=now_ns))
     for cause, some in by_cause.items() if may_open else ():
         alerts = before.get(cause, [])
         if any(one.resolved_ns is None for one in alerts):
@@ -169,7 +166,7 @@ def changes(
         seen = _seen(one for one in some if _is_new(one.tally.last_ns, alerts, now_ns))
         if seen is not None:
             counts = seen.conversations, seen.first_ns, seen.last_ns
-            found.append(Alert(_id(cause, seen.first_ns), cause, *counts))
+            found.append(Alert(_id(cause, seen.first_ns), cause, *counts, heard_ns=now_ns))
     return found
 
 

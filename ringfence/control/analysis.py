@@ -1,13 +1,11 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
@@ -15,6 +13,7 @@ from ringfence.control.deciding import Deciding, Logging
 from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.contents import Contents
 from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.resolutions import Resolutions
@@ -92,8 +91,8 @@ async def judge(
 ) -> Judged:
     """Judge each connection by all that held when its own first packet was seen.
 
-    In view are the ends that the workspaces, some of those judged by, govern. A thread judges;
-    timeline and names are asked here, for they change on the event loop.
+    In view are the ends that the workspaces, some of those judged by, govern. Threads judge, by
+    the inventory as it is known now; names are asked here, for they change on the event loop.
     """
     instants = _instants(judged_by, history)
     epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
@@ -115,7 +114,7 @@ async def judge(
             judged.logged.add(decision, rows[hits])
 
     first_ns, epochs = asked.column("first_ns"), epochs[chosen]
-    for rows, snapshot in by_inventory(asked, history.timeline, until_ns):
+    async for rows, snapshot in by_inventory(asked, history.timeline, until_ns):
         for epoch in np.unique(epochs[rows]).tolist():
             some = rows[epochs[rows] == epoch]
             then = moment(history.names, history.sets, int(first_ns[some].min()))
@@ -160,26 +159,39 @@ def _instants(judged_by: JudgedBy, history: History) -> NDArray[np.int64]:
     return np.array(sorted(changes), dtype=np.int64)
 
 
-def by_inventory(
+async def by_inventory(
     records: Records, timeline: Timeline, until_ns: int
-) -> Iterator[tuple[NDArray[np.intp], Snapshot]]:
+) -> AsyncIterator[tuple[NDArray[np.intp], Snapshot]]:
     """Split the connections by inventories that hold all their ends as they were then.
 
-    Most of what is analysed ran in the present inventory, so that one is tried first.
+    Threads look through what is known now.
+    """
+    parts = _by_inventory(records, timeline.as_known(), until_ns)
+    while part := await asyncio.to_thread(next, parts, None):
+        yield part
+
+
+def _by_inventory(
+    records: Records, known: AsKnown, until_ns: int
+) -> Iterator[tuple[NDArray[np.intp], Snapshot]]:
+    """Most of what is analysed ran in the present inventory, so that one is tried first.
+
+    Each change since then concerns few: of earlier ones only what is around the ends is needed.
     """
     first_ns = records.column("first_ns")
     ends = np.stack([records.column(f"{end}_revision") for end in _ENDS], axis=1)
+    revisions, which = np.unique(ends, return_inverse=True)
+    which = which.reshape(ends.shape)
     left = np.arange(len(records))
     at_ns = until_ns - 1
+    present = True
     while len(left):
-        snapshot = timeline.at(at_ns)
-        held = pc.is_in(pa.array(ends[left].ravel()), pa.array(snapshot.revisions))
-        known = (np.asarray(held).reshape(-1, len(_ENDS)) | (ends[left] == 0)).all(axis=1)
-        fits = known | (first_ns[left] == at_ns)
-        if fits.any():
-            yield left[fits], snapshot
-        left = left[~fits]
-        at_ns = int(first_ns[left].max(initial=0))
+        alive = np.isin(revisions, known.living_at(at_ns)) | (revisions == 0)
+        fits = alive[which[left]].all(axis=1) | (first_ns[left] == at_ns)
+        chosen, left = left[fits], left[~fits]
+        if len(chosen):
+            yield chosen, known.at(at_ns) if present else known.around(at_ns, ends[chosen])
+        at_ns, present = int(first_ns[left].max(initial=0)), False
 
 
 _ENDS = ("first_consumer", "provider", "dialled")

@@ -150,11 +150,11 @@ async def discover_beside(
 ) -> tuple[Discovery, Comparison]:
     """Propose a workspace from what was seen until then, and compare it with the approved.
 
-    A thread discovers; the timeline is asked here, for it changes on the event loop.
+    Threads do the work, by what is known as it begins.
     """
     approved = wanted.approved
     name = approved.name if approved else WorkspaceName(scope)
-    lived = past(seen, history.timeline)
+    lived = await asyncio.to_thread(past, seen, history.timeline.as_known())
     found = await asyncio.to_thread(discover_in, lived, seen, tree, scope, name, wanted)
     if approved is None:
         return found, NOTHING

@@ -18,10 +18,11 @@ from ringfence.discovery.peers import Peers
 from ringfence.discovery.propose import Proposal, propose
 from ringfence.discovery.roles import roles
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
-from ringfence.model.policy import Cluster, Workspace
+from ringfence.model.policy import Action, CatchAll, Cluster, Workspace
 from ringfence.model.query import Query
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import Item
@@ -33,7 +34,8 @@ class Wanted:
     """How a proposal is to be: how fine, without which workloads, and beside what is approved.
 
     `above` are workspaces as they are: what those of the scope's ancestors allow is not proposed,
-    and policies are added to them unless it is all to be in the scope's `own`.
+    and policies are added to them unless it is all to be in the scope's `own`. `begin`: where there
+    is none, the nearest ancestor gets one.
     """
 
     granularity: Granularity = FINE
@@ -41,6 +43,7 @@ class Wanted:
     approved: Workspace | None = None
     above: Sequence[Workspace] = ()
     own: bool = False
+    begin: bool = False
 
 
 AS_USUAL = Wanted()
@@ -55,6 +58,8 @@ class Discovery:
     decisions: Decisions
     coverage: Coverage
     ends: Ends
+    begun: Workspace | None = None
+    """The workspace that the nearest ancestor gets, or could get where none has any."""
 
     @property
     def workspace(self) -> Workspace:
@@ -75,16 +80,16 @@ class Past:
     items: dict[int, Item]
 
 
-def past(seen: Records, timeline: Timeline) -> Past:
-    """What a timeline tells of conversations. It is asked here alone: it is not thread-safe."""
+def past(seen: Records, known: AsKnown) -> Past:
+    """What is known of those who had conversations."""
     since = int(seen.column("first_ns").min(initial=np.iinfo(np.int64).max))
     until = int(seen.column("last_ns").max(initial=0))
     ends = [seen.column(f"{end}_revision") for end in ("first_consumer", "provider")]
     revisions = np.unique(np.concatenate(ends)).tolist()
     return Past(
         # Who is gone by now has left conversations, and an address to another.
-        timeline.between(since, until + 1) if len(seen) else timeline.latest(),
-        {one: timeline.revision(RevisionId(one))[0] for one in revisions if one},
+        known.between(since, until + 1) if len(seen) else known.latest(),
+        {one: known.item(RevisionId(one)) for one in revisions if one},
     )
 
 
@@ -121,7 +126,7 @@ def discover(
     wanted: Wanted = AS_USUAL,
 ) -> Discovery:
     """Propose a workspace for a scope from what was seen."""
-    return discover_in(past(seen, timeline), seen, tree, scope, name, wanted)
+    return discover_in(past(seen, timeline.as_known()), seen, tree, scope, name, wanted)
 
 
 def discover_in(
@@ -138,9 +143,21 @@ def discover_in(
     fixed = wanted.approved.clusters if wanted.approved else ()
     observed = observe(seen, peers_of(lived, seen, fixed), ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
-    above = Ancestors(observed, ends, tree, scope, wanted.above, add=not wanted.own)
+    begun = None if wanted.above or wanted.own else _begun(tree, scope)
+    held = (begun,) if begun and wanted.begin else wanted.above
+    above = Ancestors(observed, ends, tree, scope, held, add=not wanted.own)
     proposal = propose(observed, decisions, ends, above, name, wanted.granularity)
-    return Discovery(proposal, observed, decisions, coverage(observed, decisions, ends), ends)
+    covered = coverage(observed, decisions, ends)
+    return Discovery(proposal, observed, decisions, covered, ends, begun)
+
+
+def _begun(tree: ScopeTree, scope: ScopeName) -> Workspace | None:
+    """A workspace of the nearest ancestor that denies nobody anything; None where there is none."""
+    ancestors = tree.path(scope)[:-1]
+    if not ancestors:
+        return None
+    name, opened = ancestors[-1].name, CatchAll(Action.ALLOW, Action.ALLOW)
+    return Workspace(WorkspaceName(name), name, True, opened, (), ())
 
 
 def noise(found: Discovery) -> Iterable[tuple[str, int, str]]:

@@ -141,6 +141,13 @@ def _warnings(found: Discovery) -> Iterator[str]:
     if added:
         policies = counted(proposal.added, "policy", "policies")
         yield f"{policies} of these are for workspace {' and '.join(added)}, after what it has"
+    if found.begun and found.begun.name in added:
+        yield f"workspace {found.begun.name} is new: it allows whatever no other workspace denies"
+    elif found.begun and found.coverage.core:
+        yield (
+            f"no scope above {own} has a workspace, so core services are allowed in {own} alone: "
+            f"with --begin they stand in one for {found.begun.scope}"
+        )
     if above:
         yield f"{own} needs {' and '.join(above)}: `ringfence enforce {' '.join((*above, own))}`"
     yield from found.coverage.sentences()

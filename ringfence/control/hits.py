@@ -4,16 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ringfence.control.continuous import Span, segments
 from ringfence.model.flow import Category
+from ringfence.model.ids import TenantId
 from ringfence.model.policy import Policy
 from ringfence.model.tally import Cause, Tally
 from ringfence.model.words import counted
-from ringfence.store.relational.verdicts import Named, Told
+from ringfence.store.relational.enforcement import enforced_sets
+from ringfence.store.relational.verdicts import Named, Told, asked_for
 
 DAY_NS = 24 * 3600 * 10**9
 IDLE_DAYS = 30
 """For so long without traffic a policy may be one that nobody needs any more."""
-_NOT_YET = "no traffic yet, in under a day of analysis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +34,37 @@ class Hits:
 
 
 def count_hits(
-    named: Named, policies: Sequence[Policy], told: Iterable[Told], watched_ns: int, now_ns: int
+    named: Named, policies: Sequence[Policy], told: Iterable[Told], spans: Iterable[Span]
 ) -> list[Hits]:
     """The hits of a version's policies, then of its catch-alls, in `told` of it.
 
-    `watched_ns` is since when the version is under analysis, epoch ns.
+    `spans` are when the version was under analysis, apart from each other.
     """
+    spans = tuple(spans)
     found = count_tallies(named, policies, (one.tally for one in told))
-    return [replace(one, note=_note(one.last_ns, watched_ns, now_ns)) for one in found]
+    return [replace(one, note=_note(one.last_ns, spans)) for one in found]
+
+
+async def watched(
+    connection: AsyncConnection, tenant: TenantId, named: Named, span: Span
+) -> list[Span]:
+    """The parts of a time in which a version was under analysis: asked for, or as enforced.
+
+    Of a set that is on trial at some nodes nothing is told.
+    """
+    since_ns, until_ns = span
+    spans = await asked_for(connection, tenant, named, until_ns)
+    sets = await enforced_sets(connection, tenant, span)
+    for one in segments(span, sets, 0) if since_ns < until_ns else ():
+        if named in one.enforced.workspaces and not one.staged:
+            spans.append(one.span)
+    found: list[Span] = []
+    for start_ns, end_ns in sorted(spans):
+        begins = max(start_ns, found[-1][1] if found else since_ns)
+        ends = min(end_ns, until_ns)
+        if begins < ends:
+            found.append((begins, ends))
+    return found
 
 
 def count_tallies(named: Named, policies: Sequence[Policy], tallies: Iterable[Tally]) -> list[Hits]:
@@ -57,10 +84,12 @@ def _deciding(named: Named, cause: Cause) -> set[str | None]:
     return {rule.policy for _, rule in cause.rules if (rule.workspace, rule.version) == named}
 
 
-def _note(last_ns: int | None, watched_ns: int, now_ns: int) -> str:
-    idle = (now_ns - max(last_ns or 0, watched_ns)) // DAY_NS
-    if idle >= IDLE_DAYS:
-        return f"no traffic for {counted(idle, 'day')}"
+def _note(last_ns: int | None, spans: Iterable[Span]) -> str:
+    """Of nothing but the time under analysis it is known that there was no traffic."""
+    since_ns = last_ns or 0
+    days = sum(max(0, end - max(start, since_ns)) for start, end in spans) // DAY_NS
+    if days >= IDLE_DAYS:
+        return f"no traffic for {counted(days, 'day')} of analysis"
     if last_ns is None:
-        return f"no traffic yet, in {counted(idle, 'day')} of analysis" if idle > 0 else _NOT_YET
+        return f"no traffic in {counted(days, 'day') if days else 'under a day'} of analysis"
     return ""

@@ -2,16 +2,20 @@
 
 Held against is the latest version of the scope's workspace, so that what was accepted is not
 recommended again. One scope is looked at after the other, each once an hour, and none while agents'
-reports wait to be stored. A recommendation that says the same as the one before is that one still.
+reports wait to be stored. A recommendation that says the same as the one before is that one still;
+the sinks of alerts hear of what is new.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 import structlog
 
+from ringfence.control.alerts import Alerts
+from ringfence.control.api.times import format_time
 from ringfence.control.approved import known_of, load_above, load_approved
 from ringfence.control.background import Background, attempt
 from ringfence.control.comparison import NOTHING, Comparison, discover_beside
@@ -26,9 +30,11 @@ from ringfence.control.policies import load_tree
 from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
 from ringfence.discovery.changes import ChangeKind, PolicyChange
+from ringfence.export.alerts.interface import Recommended
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import Policy, Workspace
 from ringfence.policy.document import Documents, format_documents, parse_documents
+from ringfence.store.relational.alerts import queue_notices
 from ringfence.store.relational.database import Database
 from ringfence.store.relational.recommendations import (
     Recommendation,
@@ -46,9 +52,16 @@ class Recommendations:
     """Looks at each watched scope once an hour."""
 
     def __init__(
-        self, clock: Clock, database: Database, watch: Watch, ingest: FlowIngest, metrics: Metrics
+        self,
+        clock: Clock,
+        database: Database,
+        watch: Watch,
+        ingest: FlowIngest,
+        alerts: Alerts,
+        metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._watch, self._ingest = clock, database, watch, ingest
+        self._alerts = alerts
         self._wanted: set[ScopeName] = set()
         self._asked = asyncio.Event()
         self._due_ns = 0
@@ -124,14 +137,27 @@ class Recommendations:
             changes=tuple(changes_of(compared)),
             approved=tuple(map(use_of, compared.uses)),
         )
-        if one.changed_ns is None or _said(fresh) != _said(one):
+        said, before = _said(fresh), _said(one) if one.changed_ns is not None else None
+        if said != before:
             fresh = replace(fresh, changed_ns=now_ns)
             _LOG.info("new recommendation", scope=one.scope, changes=len(fresh.changes))
-        await self._put(fresh)
+        news = [
+            f"{kind} {policy}"
+            for kind, policy, rule in said
+            if (kind, policy, rule) not in (before or ())
+        ]
+        await self._put(fresh, news)
 
-    async def _put(self, one: Recommendation) -> None:
+    async def _put(self, one: Recommendation, news: Sequence[str] = ()) -> None:
+        """Write down what is recommended, and have sinks hear of what is new in it."""
+        told = Recommended(
+            f"recommendation-{one.scope}", one.scope, [*news], format_time(self._clock())
+        )
         async with self._database.write() as connection:
             await put_recommendation(connection, self._watch.tenant, one)
+            await queue_notices(connection, self._watch.tenant, [told] if news else [])
+        if news:
+            self._alerts.queued.set()
 
 
 def _said(one: Recommendation) -> list[tuple[str, str, Policy | None]]:

@@ -161,10 +161,10 @@ class ControlPlane:
             Continuous(self._clock, database, watch, ingest.arrivals, metrics)
         )
         experiments = await self._run(Experiments(self._clock, database, watch, metrics))
-        recommendations = await self._run(
-            Recommendations(self._clock, database, watch, ingest, metrics)
-        )
         alerts = await self._run(Alerts(self._clock, database, DEFAULT_TENANT, continuous, metrics))
+        recommendations = await self._run(
+            Recommendations(self._clock, database, watch, ingest, alerts, metrics)
+        )
         promotions = await self._run(
             Promotions(self._clock, database, watch, enforcement, trials, alerts, metrics)
         )

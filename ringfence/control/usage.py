@@ -47,6 +47,6 @@ async def usage(
         return counts
 
     total: Usage = Counter()
-    for rows, snapshot in by_inventory(records, timeline, until_ns):
+    async for rows, snapshot in by_inventory(records, timeline, until_ns):
         total += await asyncio.to_thread(count, records.take(rows), snapshot)
     return total

@@ -84,7 +84,7 @@ async def what_if(
     workspace, _ = made
     judged = await judge(passing, history, until_ns, judged_by, workspace.name)
     kept = judged.in_view & ~judged.allowed
-    lived = past(passing, history.timeline)
+    lived = await asyncio.to_thread(past, passing, history.timeline.as_known())
     members = judged_by.within(lived.snapshot, workspace.name)
 
     blocked = passing.take(kept)

@@ -1,6 +1,7 @@
 """Named policies of what every cluster needs: DNS, probes, the API server and time."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,10 +12,9 @@ from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
 from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.naming import LONGEST_NAME, SEVERAL, joined_name, place_of
 from ringfence.discovery.observed import Observed
-from ringfence.discovery.peers import Nodes, Outside, OwnNode, ServiceFront
+from ringfence.discovery.peers import Named, Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
 from ringfence.discovery.roles import Role
-from ringfence.model.address import host_network
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import (
     ApiServerEnd,
@@ -71,7 +71,9 @@ class _Core:
                 yield Draft(
                     self._scope, provider, protocol, ports, known, name=said, description=why
                 )
-        yield from self._outside(edges, "dns-upstream", _DNS_PORT)
+        by_tcp = self._observed.protocol[edges] == TCP
+        yield from self._outside(edges[~by_tcp], "dns-upstream", UDP, _DNS_PORT)
+        yield from self._outside(edges[by_tcp], "dns-upstream-tcp", TCP, _DNS_PORT)
 
     def probes(self) -> Iterator[Draft]:
         """From the own node: what pods declare, whether it was seen or not, and what was seen."""
@@ -121,21 +123,38 @@ class _Core:
             yield Draft(consumer, provider, TCP, ports, known, name="kubelets")
 
     def time(self) -> Iterator[Draft]:
-        """The clocks outside, each by its address."""
-        yield from self._outside(self._edges(Reason.NTP), "ntp", _NTP_PORT)
+        """The clocks outside."""
+        yield from self._outside(self._edges(Reason.NTP), "ntp", UDP, _NTP_PORT)
 
-    def _outside(self, edges: Numbers, name: str, port: int) -> Iterator[Draft]:
+    def _outside(self, edges: Numbers, name: str, protocol: int, port: int) -> Iterator[Draft]:
+        """Hosts outside by their addresses, together; a name of many addresses by itself."""
         seen, peers = self._observed, self._observed.peers
-        to_outside = edges[peers.which(Outside)[seen.provider[edges]]]
-        numbers = self._inside(seen.consumer[to_outside])
-        to_outside = to_outside[np.isin(seen.consumer[to_outside], numbers)]
-        if not len(to_outside):
-            return
-        hosts = {peers[number] for number in np.unique(seen.provider[to_outside]).tolist()}
-        blocks = sorted(host_network(one.address) for one in hosts if isinstance(one, Outside))
-        provider = NamedEnd(name, CidrEnd(tuple(blocks)))
-        known = frozenset(to_outside.tolist())
-        yield Draft(self._roles(numbers), provider, UDP, frozenset({port}), known, name=name)
+        to_outside = edges[peers.which(Outside, Named)[seen.provider[edges]]]
+        asked_by = self._inside(seen.consumer[to_outside])
+        to_outside = to_outside[np.isin(seen.consumer[to_outside], asked_by)]
+        blocks: dict[int, CidrEnd] = {}
+        for number in np.unique(seen.provider[to_outside]).tolist():
+            host = peers[number]
+            addresses = sorted(peers.named[host]) if isinstance(host, Named) else ()
+            found = self._ends.of(host, addresses)
+            if isinstance(found.end, CidrEnd):
+                blocks[number] = found.end
+                continue
+            mine = to_outside[seen.provider[to_outside] == number]
+            yield self._to(NamedEnd(f"{name}-{found.name}", found.end), mine, protocol, port)
+        if blocks:
+            every = sorted({one for end in blocks.values() for one in end.networks})
+            names = [host.name for number in blocks if isinstance(host := peers[number], Named)]
+            mine = to_outside[np.isin(seen.provider[to_outside], list(blocks))]
+            made = self._to(NamedEnd(name, CidrEnd(tuple(every))), mine, protocol, port)
+            told = f"among them {', '.join(sorted(names))}" if names else ""
+            yield replace(made, description=told)
+
+    def _to(self, provider: NamedEnd, edges: Numbers, protocol: int, port: int) -> Draft:
+        """What lets those who asked come to a host outside."""
+        consumer = self._roles(np.unique(self._observed.consumer[edges]).tolist())
+        ports, known = frozenset({port}), frozenset(edges.tolist())
+        return Draft(consumer, provider, protocol, ports, known, name=provider.name)
 
     def _edges(self, reason: Reason) -> Numbers:
         return np.flatnonzero(self._decisions.of(reason))

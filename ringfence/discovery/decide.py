@@ -165,7 +165,7 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
     of_node = peers.which(Nodes, OwnNode)
     yield from _by_address(observed)
     tcp_or_udp = np.isin(seen.protocol, (TCP, UDP))
-    upstream = peers.which(Outside)[seen.provider] & (
+    upstream = peers.which(Outside, Named)[seen.provider] & (
         of_node[seen.consumer] | np.isin(seen.consumer, facts.behind(RESOLVERS))
     )
     resolver = facts.serves(RESOLVERS) | upstream

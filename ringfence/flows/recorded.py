@@ -6,6 +6,7 @@ held against a conversation for it. Files may be broken or hostile.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records, about_others, column
 from ringfence.flows.disposition import Dispositions
-from ringfence.flows.exported import COUNTS
+from ringfence.flows.exported import COUNTS, EXPORT
+from ringfence.flows.merged import Octets, concatenated, octets_of
 from ringfence.flows.table_values import TableValues
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError
@@ -60,8 +62,10 @@ MOST_ROWS = 4_000_000
 """Of one file: what they take in memory does not depend on how well the file is compressed."""
 MOST_BYTES = 2 << 30
 """Of a Parquet file's columns that matter, once they are out of it."""
-_EMPTY = "it is empty, as JSON lines are of a time in which nothing was seen"
+_WANTED = {*REQUIRED, *OPTIONAL}
 _BATCH = 4096
+_PART = 32 * _BATCH
+"""Rows that are read at a time."""
 _ENDS = {
     "first_consumer": "consumer_address",
     "provider": "provider_address",
@@ -75,7 +79,18 @@ def read_flows(source: BinaryIO, file_name: str, timeline: Timeline) -> Records:
     Besides the columns of a hop `table` has `disposition`, empty where the file does not tell it,
     and `connection_id`, the file's own text. ICMP errors and the like are left out.
     """
-    values = TableValues(_table(source, file_name), file_name)
+    return concatenated(list(flow_parts(source, file_name, timeline)))
+
+
+def flow_parts(source: BinaryIO, file_name: str, timeline: Timeline) -> Iterator[Records]:
+    """As `read_flows`, in parts: one at least, and no more of a Parquet file at a time."""
+    before = 0
+    for table in _tables(source, file_name):
+        yield _records(TableValues(table, file_name, before), file_name, timeline)
+        before += len(table)
+
+
+def _records(values: TableValues, file_name: str, timeline: Timeline) -> Records:
     for name in REQUIRED:
         if name not in values:
             raise InputError(
@@ -103,44 +118,76 @@ def dispositions(seen: Records) -> Dispositions:
     return Dispositions(passed, dropped, ~(passed | dropped | pending), pending & ~passed)
 
 
-def _table(source: BinaryIO, file_name: str) -> pa.Table:
+def told_apart(seen: Records) -> Octets:
+    """What verdicts on conversations, and what became of them, may differ by but for the time."""
+    fate = dispositions(seen)
+    ends = (*_ENDS, *(f"{end}_revision" for end in _ENDS))
+    numbers = ("protocol", "provider_port", "dialled_port")
+    words = ("kubernetes_cluster", "node", "provider_dns_name", "disposition")
+    return octets_of(
+        *(seen.column(name) for name in (*ends, *numbers)),
+        *(codes_of(seen, name) for name in words),
+        *(fate.passed, fate.dropped, fate.unanswered, seen.translated),
+    )
+
+
+def codes_of(seen: Records, name: str) -> NDArray[np.int32]:
+    """Numbers for the words of a column."""
+    return np.asarray(seen.table[name].combine_chunks().dictionary_encode().indices)
+
+
+def _tables(source: BinaryIO, file_name: str) -> Iterator[pa.Table]:
     """The columns of a file that matter, by what it begins with."""
     begins = source.read(4)
     source.seek(0)
-    wanted = {*REQUIRED, *OPTIONAL}
     try:
         if begins == b"PAR1":
-            return _parquet(pa.parquet.ParquetFile(source), wanted, file_name)
-        if begins[:1] == b"{":
-            table = pa.json.read_json(source)
-        else:
-            # A text may look like a number; those that are one are read as such later.
-            texts = {name: pa.string() for name in wanted - {*_PIDS, *COUNTS, *_PORTS, *_RTT}}
-            options = pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
-            # A thread that still reads ahead when a broken file ends the command would abort it.
-            alone = pa.csv.ReadOptions(use_threads=False)
-            table = _plain(pa.csv.read_csv(source, alone, convert_options=options))
+            yield from _parquet(pa.parquet.ParquetFile(source), file_name)
+            return
+        table = _whole(source, begins, file_name)
     except (pa.ArrowException, OSError, ValueError) as error:
-        said = str(error).split("\n")[0] if begins else _EMPTY
+        said = str(error).split("\n")[0] if begins else "it is empty"
         raise InputError(
             f"{file_name}: neither Parquet, CSV nor JSON lines that is whole: {said}"
         ) from error
     _bound(len(table), file_name)
-    return table.select(_chosen(table.schema, wanted, file_name))
+    table = table.select(_chosen(table.schema, file_name))
+    for start in range(0, max(len(table), 1), _PART):
+        yield table.slice(start, _PART)
 
 
-def _parquet(file: pa.parquet.ParquetFile, wanted: set[str], file_name: str) -> pa.Table:
+def _whole(source: BinaryIO, begins: bytes, file_name: str) -> pa.Table:
+    """JSON lines, of which there are none where nothing was seen, or CSV."""
+    if not begins and not file_name.endswith((".parquet", ".csv")):
+        return pa.schema([EXPORT.field(name) for name in REQUIRED]).empty_table()
+    if begins[:1] == b"{":
+        return pa.json.read_json(source)
+    # A text may look like a number; those that are one are read as such later.
+    texts = {name: pa.string() for name in _WANTED - {*_PIDS, *COUNTS, *_PORTS, *_RTT}}
+    options = pa.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
+    # A thread that still reads ahead when a broken file ends the command would abort it.
+    alone = pa.csv.ReadOptions(use_threads=False)
+    return _plain(pa.csv.read_csv(source, alone, convert_options=options))
+
+
+def _parquet(file: pa.parquet.ParquetFile, file_name: str) -> Iterator[pa.Table]:
     """A small file may unfold to a great many rows or to long texts, so parts are weighed."""
     _bound(file.metadata.num_rows, file_name)
-    names = _chosen(file.schema_arrow, wanted, file_name)
-    parts, size = [], 0
+    names = _chosen(file.schema_arrow, file_name)
+    schema = pa.schema([file.schema_arrow.field(name) for name in names])
+    parts: list[pa.RecordBatch] = []
+    rows = size = 0
     for part in file.iter_batches(_BATCH, columns=names):
         parts.append(part)
+        rows += len(part)
         size += sum(map(_weight, part.columns))
         if size > MOST_BYTES:
             raise _too_much(f"over {MOST_BYTES >> 20} MiB of values", file_name)
-    schema = pa.schema([file.schema_arrow.field(name) for name in names])
-    return pa.Table.from_batches(parts, parts[0].schema if parts else schema)
+        if rows >= _PART:
+            yield pa.Table.from_batches(parts)
+            parts, rows = [], 0
+    if parts or not size:
+        yield pa.Table.from_batches(parts, parts[0].schema if parts else schema)
 
 
 def _weight(column: pa.Array) -> int:
@@ -152,9 +199,9 @@ def _weight(column: pa.Array) -> int:
     return int(column.indices.nbytes) + (pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
-def _chosen(schema: pa.Schema, wanted: set[str], file_name: str) -> list[str]:
+def _chosen(schema: pa.Schema, file_name: str) -> list[str]:
     """The columns that matter, each of which may be there once."""
-    names = [name for name in schema.names if name in wanted]
+    names = [name for name in schema.names if name in _WANTED]
     for name, count in Counter(names).items():
         if count > 1:
             raise InputError(f"{file_name}: there are {count} columns {name}; leave one")

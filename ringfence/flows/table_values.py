@@ -17,11 +17,11 @@ _TIME = pa.timestamp("ns", "UTC")
 class TableValues:
     """A table's columns by name; raises InputError with file, column and row of what is wrong.
 
-    Rows count from 1, without a header.
+    Rows count from 1, without a header, and after those of the file that came `before`.
     """
 
-    def __init__(self, table: pa.Table, file_name: str) -> None:
-        self._table, self._file = table, file_name
+    def __init__(self, table: pa.Table, file_name: str, before: int = 0) -> None:
+        self._table, self._file, self._before = table, file_name, before
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -100,7 +100,7 @@ class TableValues:
             try:
                 values.append(read(text))
             except InputError as error:
-                row = int(np.argmax(which == code)) + 1
+                row = self._before + int(np.argmax(which == code)) + 1
                 raise InputError(f"{self._file}: row {row}: {name}: {error}") from error
         return values, which
 
@@ -109,9 +109,8 @@ class TableValues:
         if bad.any():
             row = int(np.argmax(bad))
             found = repr(self._table[name][row].as_py())[:80]
-            raise InputError(
-                f"{self._file}: row {row + 1}: {name}: expected {expected}, found {found}"
-            )
+            where = f"{self._file}: row {self._before + row + 1}: {name}"
+            raise InputError(f"{where}: expected {expected}, found {found}")
 
     def _plain(self, name: str) -> pa.Array:
         """A column in one piece, decoded; InputError where there is none of the name."""

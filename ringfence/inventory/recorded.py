@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import msgspec
 import yaml
 
+from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.file_format import InventoryFile, ItemRecord, ServiceRecord
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.inventory.timeline import FOREVER, Life, Timeline
+from ringfence.inventory.timeline import Life, Timeline
 from ringfence.inventory.yaml_values import yaml_values
 from ringfence.model import labels
 from ringfence.model.address import parse_address, parse_network

@@ -13,6 +13,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.inventory.as_known import FOREVER, AsKnown, Snapshots
 from ringfence.inventory.holders import SEVERAL, Holding, Segments, locate, segments
 from ringfence.inventory.index import LabelIndex
 from ringfence.inventory.networks import Claim, Networks
@@ -24,9 +25,6 @@ from ringfence.model.labels import ADDRESS
 from ringfence.model.query import Query, matches
 from ringfence.model.workload import Item, ItemKind
 
-FOREVER = 2**63 - 1
-"""The end of a life that has not ended, ns."""
-
 LATE_NS = 300 * 10**9
 """How far behind an item's newest event an older one is still entered; beyond, it is ignored."""
 
@@ -34,7 +32,6 @@ _EXACT_NS = 3 * 10**9
 """How much later than its `since_ns` an item may have come to its addresses."""
 _NEVER_HELD = segments(())
 _SEGMENT = 1024
-_CACHED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,8 @@ class Timeline:
         self._of_api_servers: list[int] = []
         self._api_servers: ApiServers | None = None
         self._sealed: list[LabelIndex] = []
-        self._snapshots: list[tuple[int, int, Snapshot]] = []
+        self._snapshots = Snapshots()
+        self._known: AsKnown | None = None
         self._followers: list[set[ItemKey]] = []
 
     def load(self, changes: Iterable[Change]) -> None:
@@ -177,34 +175,19 @@ class Timeline:
 
     def at(self, t_ns: int) -> Snapshot:
         """The inventory as of an instant."""
-        for since, until, snapshot in self._snapshots:
-            if since <= t_ns < until:
-                return snapshot
-        begins, ends = self._bounds()
-        rows = np.nonzero((begins <= t_ns) & (t_ns < ends))[0].tolist()
-        bounds = np.concatenate([begins, ends])
-        since = int(bounds[bounds <= t_ns].max(initial=-FOREVER))
-        until = int(bounds[bounds > t_ns].min(initial=FOREVER))
-        snapshot = Snapshot((RevisionId(self._revisions[row]), self._items[row]) for row in rows)
-        self._snapshots = [*self._snapshots[-_CACHED + 1 :], (since, until, snapshot)]
-        return snapshot
-
-    def between(self, since_ns: int, until_ns: int) -> Snapshot:
-        """Every item that lived within [since_ns, until_ns), as it was when last known in it."""
-        begins, ends = self._bounds()
-        lived = (begins < ends) & (begins < until_ns) & (since_ns < ends)
-        last: dict[ItemKey, int] = {}
-        for row in np.nonzero(lived)[0].tolist():
-            key = self._items[row].key
-            if key not in last or self._from[last[key]] < self._from[row]:
-                last[key] = row
-        return Snapshot(
-            (RevisionId(self._revisions[row]), self._items[row]) for row in last.values()
-        )
+        return self.as_known().at(t_ns)
 
     def latest(self) -> Snapshot:
         """The inventory as far as it is known, whatever the clocks of those who told it say."""
-        return self.at(FOREVER - 1)
+        return self.as_known().latest()
+
+    def as_known(self) -> AsKnown:
+        """All that is known by now, for threads: what comes later does not change it."""
+        if self._known is None:
+            self._known = AsKnown(
+                *self._bounds(), self._items, self._revisions, self._row, self._snapshots
+            )
+        return self._known
 
     def follow(self) -> set[ItemKey]:
         """A set into which the key of each item that changes goes; at first there are all."""
@@ -335,6 +318,7 @@ class Timeline:
 
     def _assign(self, key: ItemKey, start: int, end: int, item: Item | None) -> list[Change]:
         """Make the item so (None: absent) in [start, end), and leave it as it is elsewhere."""
+        self._known = None
         changes = []
         for row in self._overlapping(key, start, end):
             old, begin, finish = self._items[row], self._from[row], self._to[row]
@@ -351,12 +335,7 @@ class Timeline:
             changes.append(self._begin(item, start, end))
         for altered in self._followers:
             altered.add(key)
-        # Snapshots of instants before the change stay true.
-        self._snapshots = [
-            (since, min(until, start), snapshot)
-            for since, until, snapshot in self._snapshots
-            if since < start
-        ]
+        self._snapshots.cut(start)
         return changes
 
     def _overlapping(self, key: ItemKey, start: int, end: int) -> list[int]:
@@ -371,6 +350,7 @@ class Timeline:
     def _begin(
         self, item: Item, from_ns: int, to_ns: int, revision: RevisionId | None = None
     ) -> Change:
+        self._known = None
         row = len(self._items)
         revision = self._new_revision(item.key, from_ns) if revision is None else revision
         self._from.append(from_ns)

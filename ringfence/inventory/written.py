@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.file_format import (
     BackendRecord,
     ContainerPortRecord,
@@ -14,7 +15,7 @@ from ringfence.inventory.file_format import (
     ServiceRecord,
 )
 from ringfence.inventory.recorded import ALWAYS_NS
-from ringfence.inventory.timeline import FOREVER, Life
+from ringfence.inventory.timeline import Life
 from ringfence.model import labels
 from ringfence.model.address import format_address
 from ringfence.model.instant import format_instant

@@ -110,7 +110,7 @@ def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
         Criterion(
             f"no misdropped conversation for {quiet}",
             counted(facts.misdropped, "misdropped conversation"),
-            facts.misdropped == 0,
+            facts.misdropped == 0 and facts.analysed_seconds >= criteria.quiet_seconds,
         ),
     ]
 

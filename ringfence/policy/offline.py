@@ -1,15 +1,13 @@
 """Lint of files, with no control plane: findings with the file and the line of their policy."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ringfence.inventory.contents import sets_with
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.address_set import AddressSet
 from ringfence.model.errors import InputError
 from ringfence.model.ids import RevisionId, Version, WorkspaceName
-from ringfence.model.policy import Workspace
-from ringfence.model.scope import InventoryFilter, Scope, ScopeTree
+from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import Item
 from ringfence.policy.comments import Path, places
 from ringfence.policy.document import Documents, parse_documents
@@ -17,8 +15,7 @@ from ringfence.policy.finding import Finding
 from ringfence.policy.lint import expiring, lint, lint_sets
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
-from ringfence.policy.policy_fields import Reference
-from ringfence.policy.references import check_references
+from ringfence.policy.several import together
 from ringfence.policy.universe import universe
 
 
@@ -37,33 +34,23 @@ def lint_documents(
     *,
     now_ns: int = 0,
     within_ns: int = 0,
+    note: Callable[[str], object] = str,
 ) -> list[tuple[Place, Finding]]:
     """What is odd about the workspaces of files, (name, text), by place.
 
     Without items they are held against every inventory that there may be, and told is what any of
     them bears out. Policies are told that have expired at `now_ns`, epoch ns, or do so within a
     time of it. Raises InputError where the files are not sound, or `workspaces`, which limits what
-    is judged, names none of theirs.
+    is judged, names none of theirs. `note` hears of workspaces that stand in two files and differ.
     """
-    scopes: list[Scope] = []
-    found: list[Workspace] = []
-    filters: list[InventoryFilter] = []
-    address_sets: list[AddressSet] = []
-    references: list[Reference] = []
+    read: list[tuple[str, Documents]] = []
     where: dict[Path, Place] = {}
     for name, text in files:
-        read = parse_documents(text, name)
-        scopes += read.scopes
-        found += read.workspaces
-        filters += read.filters
-        address_sets += read.address_sets
-        references += read.references
+        read.append((name, parse_documents(text, name)))
         for mark, path in places(text):
             where[path] = Place(name, mark.line + 1)
-    documents = Documents(
-        tuple(scopes), tuple(found), tuple(filters), tuple(address_sets), tuple(references)
-    )
-    check_references(documents)
+    documents = together(read, note)
+    found = documents.workspaces
     names = {one.name for one in documents.workspaces}
     for wanted in workspaces:
         if wanted not in names:
@@ -74,7 +61,7 @@ def lint_documents(
         documents, items = universe(documents)
     snapshot = Snapshot((RevisionId(number), one) for number, one in enumerate(items, 1))
     tree = ScopeTree(documents.scopes, documents.filters)
-    moment = Moment(sets=sets_with({}, address_sets))
+    moment = Moment(sets=sets_with({}, documents.address_sets))
     versions = {name: Version(1) for name in names}
     odd = [
         one

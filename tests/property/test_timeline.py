@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.inventory.timeline import FOREVER, LATE_NS, Change, Timeline
+from ringfence.inventory.as_known import FOREVER
+from ringfence.inventory.timeline import LATE_NS, Change, Timeline
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.query import parse
@@ -184,3 +185,19 @@ def test_an_address_is_its_new_holders_since_it_says(events: list[Event], since:
     for t in range(32):
         expected = {pod: event.item for pod, event in model_at(plain, t * STEP).items()}
         assert {item.name: item for item in timeline.at(t * STEP).items} == expected
+
+
+@given(event_lists, st.integers(0, 24))
+def test_what_is_known_does_not_change_with_what_comes_later(
+    events: list[Event], before: int
+) -> None:
+    timeline, _ = told(events[:before])
+    known, alone = timeline.as_known(), told(events[:before])[0]
+    for event in events[before:]:
+        event.tell(timeline)
+    for t in range(32):
+        assert known.at(t).items == alone.at(t).items
+        late, fresh = timeline.at(t), told(events)[0].at(t)
+        assert late.items == fresh.items, "what was asked of the past is not taken for the present"
+    since, until = 5, 20
+    assert known.between(since, until).items == alone.as_known().between(since, until).items

@@ -12,7 +12,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
-from ringfence.control.hits import Hits, count_hits
+from ringfence.control.hits import Hits, count_hits, watched
 from ringfence.control.policies import load_version, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.model.duration import parse_duration
@@ -26,7 +26,6 @@ from ringfence.store.relational.verdicts import (
     all_analyses,
     begin_analysis,
     end_analysis,
-    oldest_told,
     told_since,
 )
 
@@ -165,13 +164,14 @@ async def stop_analysis(
     """Take a version from under analysis; what was found stays."""
     tenant, named = author.principal.tenant, (WorkspaceName(workspace), Version(version))
     async with services.database.write() as connection:
-        if not await end_analysis(connection, tenant, named):
+        now_ns = services.clock()
+        if not await end_analysis(connection, tenant, named, now_ns):
             raise NotFoundError(
                 f"{workspace}@p{version} is not under analysis that somebody asked for; "
                 "see `ringfence analysis list`"
             )
         what = f"took {workspace}@p{version} from under analysis"
-        await author.note(connection, services.clock(), what, about=f"workspace/{workspace}")
+        await author.note(connection, now_ns, what, about=f"workspace/{workspace}")
 
 
 @router.get("/{workspace}/counts")
@@ -223,9 +223,9 @@ async def hits_of_policies(
     async with services.database.read() as connection:
         held, _ = await load_workspace(connection, tenant, *named, even_deleted=True)
         told = await told_since(connection, tenant, window["since"], window["until"], named)
-        oldest = await oldest_told(connection, tenant, named)
-    watched_ns = services.clock() if oldest is None else oldest
-    found = count_hits(named, held.policies, told, watched_ns, window["until"])
+        span = window["since"], min(window["until"], services.clock())
+        spans = await watched(connection, tenant, named, span)
+    found = count_hits(named, held.policies, told, spans)
     return HitsResponse(
         workspace=workspace,
         version=version,

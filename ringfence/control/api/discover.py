@@ -46,6 +46,10 @@ class DiscoverRequest(BaseModel):
     own: Annotated[bool, Field(description="Whether to add nothing to ancestors' workspaces.")] = (
         False
     )
+    begin: Annotated[
+        bool,
+        Field(description="Whether the nearest scope above gets a workspace where none has one."),
+    ] = False
     every_edge: Annotated[bool, Field(description="Whether to tell of every observed edge.")] = (
         False
     )
@@ -140,7 +144,9 @@ async def propose_policies(
             held = await load_approved(connection, tenant, name)
             how = replace(how, approved=held[0] if held else None)
             known = await known_of(connection, tenant, held, window["until"]) if held else {}
-        how = replace(how, above=await load_above(connection, tenant, tree, name))
+        how = replace(
+            how, begin=request.begin, above=await load_above(connection, tenant, tree, name)
+        )
     seen = await observed(services.flow_store, tenant, window["since"], window["until"])
     history = history_of(services.inventory)
     found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)

@@ -9,7 +9,10 @@ from pydantic import BaseModel, Field
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.services import ServicesDep
+from ringfence.inventory.as_known import FOREVER
+from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.written import write_inventory, write_service
+from ringfence.model import query
 from ringfence.model.address import format_address
 from ringfence.model.ids import RevisionId
 from ringfence.model.keys import parse_filter
@@ -104,19 +107,15 @@ async def list_items(
 ) -> InventoryResponse:
     """List items that satisfy a filter."""
     timeline = services.inventory.timeline
-    snapshot = timeline.latest() if at is None else timeline.at(parse_time(at, services.clock()))
+    at_ns = FOREVER - 1 if at is None else parse_time(at, services.clock())
+    snapshot = await asyncio.to_thread(timeline.as_known().at, at_ns)
     held = {
         position: one.name
         for one in reversed(await services.quarantines.all())
         for position in quarantined(snapshot, one)
     }
     wanted = parse_filter(filter_text) if filter_text else Everything()
-    chosen = [
-        position
-        for position in snapshot.select(wanted)
-        if kind is None or snapshot.items[position].kind is kind
-    ]
-    chosen.sort(key=lambda position: _place(snapshot.items[position]))
+    chosen = await asyncio.to_thread(_chosen, snapshot, wanted, kind)
     items = []
     for position in chosen[:limit]:
         _, since_ns, _ = timeline.revision(RevisionId(int(snapshot.revisions[position])))
@@ -140,6 +139,15 @@ async def export_items(
     lives = services.inventory.timeline.lives(wanted, window["since"], window["until"])
     text = await asyncio.to_thread(write_inventory, lives, window["since"], window["until"])
     return Response(text, media_type="application/json")
+
+
+def _chosen(snapshot: Snapshot, wanted: query.Query, kind: ItemKind | None) -> list[int]:
+    chosen = [
+        position
+        for position in snapshot.select(wanted)
+        if kind is None or snapshot.items[position].kind is kind
+    ]
+    return sorted(chosen, key=lambda position: _place(snapshot.items[position]))
 
 
 def _place(item: Item) -> tuple[str, str, str, str]:

@@ -1,6 +1,7 @@
 """What enforcing a version would block, and the policies that let it pass."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -18,11 +19,12 @@ from ringfence.control.errors import ConflictError
 from ringfence.control.judged import load_judged_by
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
-from ringfence.control.what_if import Blocked, what_if
+from ringfence.control.what_if import Blocked, WhatIf, what_if
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.override import Override
+from ringfence.model.policy import Workspace
 from ringfence.model.protocol import format_port, format_protocol
 from ringfence.policy.document import API_VERSION, cluster_spec, workspace_spec
 from ringfence.policy.policy_fields import policy_spec
@@ -105,14 +107,7 @@ async def show_what_if(
     fate = await asyncio.to_thread(dispose, seen, through, now_ns)
     history = history_of(services.inventory)
     found = await what_if(seen.take(fate.passed), history, window["until"], judged_by, made)
-    return WhatIfResponse(
-        workspace=name,
-        version=made[1],
-        conversations=found.conversations,
-        workloads=found.workloads,
-        blocked=list(map(_blocked, found.blocked)),
-        untold=found.untold,
-    )
+    return what_if_response(name, made[1], found)
 
 
 @router.post("/accept")
@@ -126,15 +121,33 @@ async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDe
             f"{name}@p{number} is the latest by now, not p{request.version}: look again what it "
             "would block"
         )
-    spec = workspace_spec(latest)
-    spec["clusters"] = [*spec.get("clusters", ()), *request.clusters]
-    spec["policies"] = [*spec.get("policies", ()), *request.policies]
-    document = {
-        "apiVersion": API_VERSION, "kind": "Workspace", "metadata": {"name": name}, "spec": spec
-    }  # fmt: skip
+    document = amended_document(latest, request.clusters, request.policies)
     file = File(name=f"{name} with what was accepted", documents=dump_all([document]))
     wanted = ApplyRequest(files=[file], dry_run=request.dry_run, override=request.override)
     return await apply(wanted, services, author)
+
+
+def amended_document(
+    workspace: Workspace, clusters: Iterable[dict[str, Any]], policies: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """A workspace as documents write it, with these at the end of its own."""
+    spec = workspace_spec(workspace)
+    spec["clusters"] = [*spec.get("clusters", ()), *clusters]
+    spec["policies"] = [*spec.get("policies", ()), *policies]
+    metadata = {"name": workspace.name}
+    return {"apiVersion": API_VERSION, "kind": "Workspace", "metadata": metadata, "spec": spec}
+
+
+def what_if_response(name: WorkspaceName, version: Version, found: WhatIf) -> WhatIfResponse:
+    """What was found, in words."""
+    return WhatIfResponse(
+        workspace=name,
+        version=version,
+        conversations=found.conversations,
+        workloads=found.workloads,
+        blocked=list(map(_blocked, found.blocked)),
+        untold=found.untold,
+    )
 
 
 def _blocked(one: Blocked) -> BlockedResponse:

@@ -215,7 +215,7 @@ async def why_flow(
         raise NotFoundError(f"connection {asked.connection!r} was not seen in that time")
     judges = await _load_judges(services, principal, asked.with_)
     first_ns = int(seen.column("first_ns").min())
-    snapshot = services.inventory.timeline.at(first_ns)
+    snapshot = await asyncio.to_thread(services.inventory.timeline.as_known().at, first_ns)
 
     def work() -> explanation.Answer:
         side, outside = _sides(services, judges, snapshot)

@@ -1,5 +1,6 @@
 """Notices in HTTP requests: a webhook of anybody's, or one in Slack's format."""
 
+import ssl
 from abc import abstractmethod
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ringfence.export.alerts.interface import AlertSink, Notice, fields, text, title
+from ringfence.export.alerts.interface import AlertSink, Message, fields, text, title
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -25,17 +26,21 @@ class _Http(AlertSink):
     _name: str
     _url: str
     _headers: dict[str, str]
+    _trusted: ssl.SSLContext | None = None
+    """What is trusted besides what everybody trusts; None for nothing."""
 
     @abstractmethod
-    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
+    def body(self, notices: Sequence[Message]) -> dict[str, Any]:
         """What is posted."""
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Message]) -> None:
         """Post one request; any answer of 2xx is a yes. Nobody reads what else it says."""
         body, headers = self.body(notices), self._headers
         try:
             async with (
-                httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client,
+                httpx.AsyncClient(
+                    timeout=_TIMEOUT_SECONDS, trust_env=False, verify=self._trusted or True
+                ) as client,
                 client.stream("POST", self._url, json=body, headers=headers) as answer,
             ):
                 pass
@@ -52,7 +57,12 @@ class _Http(AlertSink):
 
 
 class Webhook(_Http):
-    """`webhook+https://HOST/PATH` (or `+http`); the secret goes as a bearer token."""
+    """`webhook+https://HOST/PATH` (or `+http`); the secret goes as a bearer token.
+
+    `?ca-file=PATH` names other certificates to trust than the usual ones.
+    """
+
+    options = frozenset({"ca-file"})
 
     def __init__(self, url: ExportUrl, secret: str) -> None:
         scheme = url.scheme.removeprefix("webhook+")
@@ -64,8 +74,16 @@ class Webhook(_Http):
         if not (secret.isascii() and secret.isprintable()):
             raise InputError(f"alert sink {url}: a token has printable ASCII characters only")
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        if "ca-file" not in url.options:
+            return
+        if scheme != "https":
+            raise InputError(f"alert sink {url}: ca-file is for webhook+https")
+        try:
+            self._trusted = ssl.create_default_context(cafile=url.options["ca-file"])
+        except OSError as error:
+            raise InputError(f"alert sink {url}: ca-file is no file of certificates") from error
 
-    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
+    def body(self, notices: Sequence[Message]) -> dict[str, Any]:
         """The notice's own fields."""
         return fields(notices)
 
@@ -80,7 +98,7 @@ class Slack(_Http):
             )
         self._name, self._url, self._headers = f"slack: at {httpx.URL(secret).host}", secret, {}
 
-    def body(self, notices: Sequence[Notice]) -> dict[str, Any]:
+    def body(self, notices: Sequence[Message]) -> dict[str, Any]:
         """A message with a header and a section (Slack's Block Kit); `text` is the fallback."""
         header = {"type": "plain_text", "text": title(notices)[:150]}
         section = {"type": "mrkdwn", "text": _escaped(text(notices))[:3000]}

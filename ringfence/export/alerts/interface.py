@@ -8,13 +8,41 @@ from typing import Any, ClassVar
 import msgspec
 
 from ringfence.export.url import ExportUrl
+from ringfence.model.words import counted
 
 TEST = "test"
 """The category of a notice that somebody asked for to try a sink."""
+RECOMMENDATION = "recommendation"
+"""The category of what is no alert."""
+
+
+class Message(ABC):
+    """What sinks are told of. What has the same `id` is about the same."""
+
+    __slots__ = ()
+
+    id: str
+    state: str
+    last: str
+    """When, RFC 3339."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """One line for people."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What there is to say besides the title, in lines."""
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"title": self.title, **msgspec.to_builtins(self)}
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Message):
     """That an alert was opened or resolved; times are RFC 3339.
 
     `id` is the alert's, the same in both notices.
@@ -52,22 +80,51 @@ class Notice:
             f"{self.last}\ndecided by {rules}\nalert {self.id}"
         )
 
-    def fields(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"title": self.title, **msgspec.to_builtins(self)}
-
 
 MOST_LISTED = 20
-"""Of so many notices besides the first one, people are told the titles."""
+"""Of so many things besides the first one people are told."""
 
 
-def title(notices: Sequence[Notice]) -> str:
+@dataclass(frozen=True, slots=True)
+class Recommended(Message):
+    """That more is recommended for a scope than was before."""
+
+    id: str
+    scope: str
+    changes: list[str]
+    """Those that are new, such as `added front-to-db`."""
+    last: str
+    state: str = "recommended"
+    category: str = RECOMMENDATION
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        changes = counted(len(self.changes), "change")
+        return f"Ringfence recommends {changes} for scope {self.scope}"
+
+    @property
+    def text(self) -> str:
+        """What there is to say besides the title, in lines."""
+        listed = self.changes[:MOST_LISTED]
+        if left := len(self.changes) - len(listed):
+            listed.append(f"and {left} more")
+        return "\n".join([*listed, f"see `ringfence recommendations show {self.scope}`"])
+
+
+def read_message(fields: dict[str, Any]) -> Message:
+    """A message out of its fields, but for the title."""
+    kind = Recommended if fields["category"] == RECOMMENDATION else Notice
+    return msgspec.convert(fields, kind)
+
+
+def title(notices: Sequence[Message]) -> str:
     """One line for people about a message of some notices."""
     more = f" and {len(notices) - 1} more" if notices[1:] else ""
     return f"{notices[0].title}{more}"
 
 
-def text(notices: Sequence[Notice]) -> str:
+def text(notices: Sequence[Message]) -> str:
     """What there is to say besides the title, in lines."""
     listed = [one.title for one in notices[1 : MOST_LISTED + 1]]
     if left := len(notices) - 1 - len(listed):
@@ -75,7 +132,7 @@ def text(notices: Sequence[Notice]) -> str:
     return "\n".join([notices[0].text, *(["", *listed] if listed else [])])
 
 
-def fields(notices: Sequence[Notice]) -> dict[str, Any]:
+def fields(notices: Sequence[Message]) -> dict[str, Any]:
     """As JSON: the first notice's, with those of others under `more`."""
     more = [one.fields() for one in notices[1:]]
     return notices[0].fields() | ({"title": title(notices), "more": more} if more else {})
@@ -96,7 +153,7 @@ class AlertSink(ABC):
         """
 
     @abstractmethod
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Message]) -> None:
         """Hand over one notice or more: what people read in one message, the others one by one.
 
         Raises ExportError, after which they may be sent again, or RefusedError. Neither tells the

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ringfence.export.alerts.interface import AlertSink, Notice
+from ringfence.export.alerts.interface import AlertSink, Message
 from ringfence.export.kafka import Messages
 from ringfence.export.url import ExportUrl
 
@@ -22,7 +22,7 @@ class Kafka(AlertSink):
     def __init__(self, url: ExportUrl, secret: str) -> None:
         self._messages = Messages(url, secret)
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Message]) -> None:
         """Send a message for each, and wait until all in-sync replicas have it."""
         for notice in notices:
             message = msgspec.json.encode(notice.fields())

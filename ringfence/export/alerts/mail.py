@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import make_msgid
 
-from ringfence.export.alerts.interface import AlertSink, Notice, text, title
+from ringfence.export.alerts.interface import AlertSink, Message, text, title
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -57,11 +57,11 @@ class Mail(AlertSink):
         except OSError as error:
             raise InputError(f"alert sink {url}: ca-file is no file of certificates") from error
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Message]) -> None:
         """Send one message to all that are to have it."""
         await asyncio.to_thread(self._send, notices)
 
-    def _send(self, notices: Sequence[Notice]) -> None:
+    def _send(self, notices: Sequence[Message]) -> None:
         message = EmailMessage()
         message["Subject"], message["From"], message["To"] = (
             title(notices), self._from, ", ".join(self._to)

@@ -6,7 +6,9 @@ import socket
 import ssl
 from collections.abc import Sequence
 
-from ringfence.export.alerts.interface import AlertSink, Notice
+import msgspec
+
+from ringfence.export.alerts.interface import AlertSink, Message
 from ringfence.export.errors import ExportError, reason
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -16,6 +18,7 @@ _TIMEOUT_SECONDS = 20.0
 _LOCAL0, _WARNING, _NOTICE = 16, 4, 5
 _ENTERPRISE = 32473
 """The number that RFC 5612 keeps for documentation: we have none of our own."""
+_NAMES = {"decided_by": "decidedBy"}
 
 
 class Syslog(AlertSink):
@@ -37,12 +40,12 @@ class Syslog(AlertSink):
             except OSError as error:
                 raise InputError(f"alert sink {url}: ca-file is no file of certificates") from error
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Message]) -> None:
         """Send a message for each; over UDP nobody says that it came."""
         for notice in notices:
             await self._send(notice)
 
-    async def _send(self, notice: Notice) -> None:
+    async def _send(self, notice: Message) -> None:
         message = encode(notice, socket.gethostname(), os.getpid())
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
@@ -81,23 +84,17 @@ class Syslog(AlertSink):
             await writer.wait_closed()
 
 
-def encode(notice: Notice, host: str, pid: int) -> bytes:
+def _written(value: object) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def encode(notice: Message, host: str, pid: int) -> bytes:
     """A message of RFC 5424: structured data, and the title in UTF-8 after a byte order mark."""
     severity = _WARNING if notice.state == "opened" else _NOTICE
-    told = {
-        "id": notice.id,
-        "state": notice.state,
-        "category": notice.category,
-        "consumer": notice.consumer,
-        "provider": notice.provider,
-        "protocol": notice.protocol,
-        "port": notice.port,
-        "conversations": str(notice.conversations),
-        "decidedBy": ", ".join(notice.decided_by),
-        "first": notice.first,
-        "last": notice.last,
-    }
-    parameters = " ".join(f'{name}="{_escaped(value)}"' for name, value in told.items())
+    told = msgspec.to_builtins(notice)
+    parameters = " ".join(
+        f'{_NAMES.get(name, name)}="{_escaped(_written(value))}"' for name, value in told.items()
+    )
     printable = "".join(letter for letter in host if "!" <= letter <= "~")[:255] or "-"
     head = (
         f"<{_LOCAL0 * 8 + severity}>1 {notice.last} {printable} ringfence {pid} ALERT "

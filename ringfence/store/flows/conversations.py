@@ -108,6 +108,11 @@ HOUR_PARTS = " UNION DISTINCT ".join(
     for table in ("flows_hourly", "drops_hourly")
 )
 """The parts of a time, each of `part` ns, in which the roll-ups have anything, by number."""
+PARTS = " UNION DISTINCT ".join(
+    f"SELECT intDiv(window_end_ns - 1, {{part:Int64}}) AS part FROM {table} WHERE {BETWEEN}"
+    for table in ("flows", "drops")
+)
+"""As HOUR_PARTS, from what is rolled up: parts of whole slots share none."""
 
 _KEYS = {
     "consumer_revision": "first_consumer_revision",

@@ -18,7 +18,8 @@ from ringfence.store.relational.tables import alerts as held
 class Alert:
     """One cause of what ought not to be, from its first conversation on; times are epoch ns.
 
-    It is resolved at `resolved_ns`, None while it is open.
+    Something was last told of it at `heard_ns`. It is resolved at `resolved_ns`, None while it is
+    open.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Alert:
     conversations: int
     first_ns: int
     last_ns: int
+    heard_ns: int
     resolved_ns: int | None = None
 
 
@@ -66,6 +68,7 @@ async def load_alerts(
             row.conversations,
             row.first_ns,
             row.last_ns,
+            row.heard_ns,
             row.resolved_ns,
         )
         for row in rows

@@ -289,6 +289,16 @@ analyses = Table(
     Column("since_ns", BigInteger, nullable=False),
 )
 
+past_analyses = Table(
+    "past_analyses",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workspace", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("since_ns", BigInteger, primary_key=True),
+    Column("until_ns", BigInteger, nullable=False),
+)
+
 verdicts = Table(
     "verdicts",
     metadata,
@@ -321,6 +331,7 @@ alerts = Table(
     Column("conversations", BigInteger, nullable=False),
     Column("first_ns", BigInteger, nullable=False),
     Column("last_ns", BigInteger, nullable=False),
+    Column("heard_ns", BigInteger, nullable=False),  # when something was last told of it
     Column("resolved_ns", BigInteger),  # null: open
 )
 

@@ -12,7 +12,7 @@ from ringfence.model.flow import Category
 from ringfence.model.ids import PolicyId, TenantId, Version, WorkspaceName
 from ringfence.model.tally import Cause, Tally
 from ringfence.model.verdict import Decision, EndRole
-from ringfence.store.relational.tables import analyses
+from ringfence.store.relational.tables import analyses, past_analyses
 from ringfence.store.relational.tables import verdicts as held
 
 Named = tuple[WorkspaceName, Version]
@@ -59,17 +59,41 @@ async def begin_analysis(connection: AsyncConnection, tenant: TenantId, one: Ana
     )
 
 
-async def end_analysis(connection: AsyncConnection, tenant: TenantId, named: Named) -> bool:
+async def end_analysis(
+    connection: AsyncConnection, tenant: TenantId, named: Named, now_ns: int
+) -> bool:
     """End one; whether it was under way. What it found stays."""
     workspace, version = named
-    found = await connection.execute(
-        delete(analyses).where(
+    ended = await connection.scalar(
+        delete(analyses)
+        .where(
             analyses.c.tenant == tenant,
             analyses.c.workspace == workspace,
             analyses.c.version == version,
         )
+        .returning(analyses.c.since_ns)
     )
-    return bool(found.rowcount)
+    if ended is None:
+        return False
+    row = {"workspace": workspace, "version": version, "since_ns": ended, "until_ns": now_ns}
+    await connection.execute(insert(past_analyses).values(tenant=tenant, **row))
+    return True
+
+
+async def asked_for(
+    connection: AsyncConnection, tenant: TenantId, named: Named, now_ns: int
+) -> list[tuple[int, int]]:
+    """When somebody had a version under analysis: [start, end) in epoch ns, the oldest first."""
+    workspace, version = named
+    held = past_analyses.c
+    rows = await connection.execute(
+        select(held.since_ns, held.until_ns)
+        .where(held.tenant == tenant, held.workspace == workspace, held.version == version)
+        .order_by(held.since_ns)
+    )
+    spans = [(row.since_ns, row.until_ns) for row in rows]
+    under_way = await all_analyses(connection, tenant)
+    return spans + [(o.since_ns, now_ns) for o in under_way if (o.workspace, o.version) == named]
 
 
 async def put_told(
@@ -160,19 +184,19 @@ async def last_decided(
     return found
 
 
-async def oldest_told(
-    connection: AsyncConnection, tenant: TenantId, named: Named | None = None
-) -> int | None:
+async def oldest_told(connection: AsyncConnection, tenant: TenantId) -> int | None:
     """When the first time begins that is told of, epoch ns; None where none is."""
     wanted = select(func.min(held.c.start_ns)).where(held.c.tenant == tenant)
-    if named is not None:
-        wanted = wanted.where(held.c.workspace == named[0], held.c.version == named[1])
     found: int | None = await connection.scalar(wanted)
     return found
 
 
 async def forget_before(connection: AsyncConnection, tenant: TenantId, before_ns: int) -> None:
     """Forget what was found of times that began earlier."""
+    past = past_analyses.c
+    await connection.execute(
+        delete(past_analyses).where(past.tenant == tenant, past.until_ns < before_ns)
+    )
     await connection.execute(
         delete(held).where(held.c.tenant == tenant, held.c.start_ns < before_ns)
     )

@@ -46,6 +46,9 @@ def keep(tmp_path: Path, ca: str = "") -> None:
     [
         (["--help"], 0, "Commands:"),
         (["flows", "lst"], 3, "list"),
+        (["analysis"], 3, "Example: ringfence analysis start sock-shop@p3"),
+        (["alerts", "--help"], 0, "Example: ringfence alerts list --since 1d"),
+        (["alerts", "sink"], 3, "Example: ringfence alerts sink add"),
         (["nonsense"], 3, "nonsense"),
         (["inventory"], 1, "no control plane is known: run `ringfence login"),
         (["enforce"], 1, "no control plane is known"),

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import pytest
 from ringfence.cli.main import FAILED, FOUND, OK, USAGE
 from ringfence.control import alert_delivery
 from ringfence.control.alert_delivery import MOST_MESSAGES
-from ringfence.control.alerts import SILENCE_NS
+from ringfence.control.alerts import RETURN_NS, SILENCE_NS
 from ringfence.control.continuous import KEPT_NS
+from ringfence.model.flow import Observer
+from ringfence.model.workload import ItemKind
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_analyses import Watched, watched  # noqa: F401
+from tests.integration.control.test_enforcement import publish
+from tests.integration.control.test_flows_api import report
 from tests.integration.export.test_alert_sinks import SECRET, Receiver, receiver  # noqa: F401
-from tests.integration.world import SECOND
+from tests.integration.world import SECOND, Agent
+from tests.unit.control.shop import DB, FRONT, NODE, item
 
 Row = dict[str, Any]
 
@@ -83,6 +89,22 @@ async def test_one_cause_is_one_alert_until_it_is_silent(
     assert {row["state"] for row in await alerts(world, 2, since="1h")} == {"resolved"}
 
 
+async def test_replicas_and_unknown_hosts_outside_are_one_cause(
+    watched: Watched,  # noqa: F811
+) -> None:
+    world = watched.world
+    second = replace(item(ItemKind.POD, "front-2", "10.0.0.3"), workload_name="front")
+    await publish(await world.enrol("connector", "c2"), [NODE, FRONT, DB, second])
+    await watched.enforce(1)
+    end_ns, agent = watched.clock.end_window(), Agent("n1")
+    at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
+    for consumer in ("10.0.0.1", "10.0.0.3", "198.51.100.7", "203.0.113.8"):
+        agent.saw(Observer.POD, 7, consumer, ("10.0.0.2", 4444), **at)
+    assert not await report(watched.stub, agent, "several", end_ns)
+    told = {row["consumer"]: row["conversations"] for row in await alerts(world, 2)}
+    assert told == {"shop/front": 2, "outside": 2}
+
+
 async def test_what_an_agent_tells_late_opens_an_alert_and_old_ones_are_forgotten(
     watched: Watched,  # noqa: F811
 ) -> None:
@@ -100,6 +122,28 @@ async def test_what_an_agent_tells_late_opens_an_alert_and_old_ones_are_forgotte
     await watched.report(passed=(5555,))
     await alerts(world, 1)
     assert [row["port"] for row in await alerts(world, 1, since="365d")] == ["5555"]
+
+
+async def test_silence_goes_on_over_a_restart(
+    start: Callable[..., Awaitable[World]], clock: Clock
+) -> None:
+    clock.ahead_ns -= 4 * SILENCE_NS  # certificates are looked at by the machine's clock
+    made = Watched(await start(report_interval_seconds=1), clock)
+    await made.begin()
+    await made.enforce(1)
+    late_ns = clock.end_window()
+    clock.ahead_ns += 2 * SILENCE_NS
+    await made.report(passed=(4444,), end_ns=late_ns)  # happened long ago, told of now
+    (one,) = await alerts(made.world, 1)
+    clock.ahead_ns += SILENCE_NS - 60 * SECOND
+    world = await start(report_interval_seconds=1)
+    kept = world.plane.app.state.services.promotions._alerts  # type: ignore[union-attr]
+    clock.ahead_ns += 120 * SECOND  # silent for long enough, but agents may yet come back
+    await kept._renew()
+    assert [row["id"] for row in await alerts(world, 1)] == [one["id"]]
+    clock.ahead_ns += RETURN_NS
+    await kept._renew()
+    assert await alerts(world, 0) == []
 
 
 async def test_a_notice_waits_for_its_sink_over_a_restart(

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ringfence.cli.main import OK, USAGE
 from ringfence.model.flow import Observer
+from ringfence.model.workload import ItemKind
 from tests.integration.control.conftest import Clock, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import report
 from tests.integration.control.test_trials import FILES, NEWER
 from tests.integration.world import SECOND, Agent
-from tests.unit.control.shop import DB, FRONT, NODE
+from tests.unit.control.shop import DB, FRONT, NODE, item
 
 A, B = "10.0.0.1", "10.0.0.2"
 """FRONT and DB, both at n1; p1 allows 3306, p2 3307 instead."""
@@ -93,7 +95,30 @@ async def test_hits_of_a_fresh_analysis_tell_of_no_negative_days(watched: Watche
     await watched.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
     query = {"version": 1}
     hits = (await watched.world.ok("GET", "/analyses/shop/hits", params=query))["items"]
-    assert {one["note"] for one in hits} == {"no traffic yet, in under a day of analysis"}
+    assert {one["note"] for one in hits} == {"no traffic in under a day of analysis"}
+
+
+async def test_hits_tell_only_of_time_under_analysis(watched: Watched) -> None:
+    world, clock = watched.world, watched.clock
+    clock.ahead_ns += 30 * 24 * HOUR
+
+    async def notes(since: str) -> set[str]:
+        query = {"version": 1, "since": since}
+        items = (await world.ok("GET", "/analyses/shop/hits", params=query))["items"]
+        return {one["note"] for one in items}
+
+    assert await notes("30d") == {"no traffic in under a day of analysis"}, "it never was"
+    for days in (20, 15):
+        await world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+        clock.ahead_ns += days * 24 * HOUR
+        await world.ok("DELETE", "/analyses", params={"workspace": "shop", "version": 1})
+        clock.ahead_ns += 10 * 24 * HOUR
+    assert await notes("60d") == {"no traffic for 35 days of analysis"}
+    assert await notes("27d") == {"no traffic in 15 days of analysis"}
+    await watched.enforce(1)
+    clock.ahead_ns += 3 * 24 * HOUR
+    assert await notes("636h") == {"no traffic in 16 days of analysis"}
+    assert await notes("13d") == {"no traffic in 3 days of analysis"}
 
 
 async def test_the_one_version_under_analysis_need_not_be_numbered(watched: Watched) -> None:
@@ -136,6 +161,35 @@ async def test_history_keeps_the_verdict_that_was_true_then(watched: Watched) ->
     watched.clock.ahead_ns += SECOND
     await watched.report(passed=(3307,))
     await watched.until({2: {"escaped": 2}})
+
+
+async def test_who_takes_an_address_over_changes_nothing_of_before(watched: Watched) -> None:
+    world, clock = watched.world, watched.clock
+    await world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+    await watched.report(passed=(3306,))
+    await watched.until({1: {"permitted": 1}})
+    before_ns = clock()
+    clock.ahead_ns += 10 * SECOND
+    connector = await world.enrol("connector", "c2")
+    other = replace(item(ItemKind.POD, "other", "10.0.0.1"), since_ns=clock())
+    await publish(connector, [NODE, DB, other], clock())
+    clock.ahead_ns += 10 * SECOND
+    await watched.report(passed=(3306,))
+    await watched.until({1: {"permitted": 1, "escaped": 1}})
+    await watched.report(passed=(3306,), end_ns=before_ns)  # by front; all is judged anew
+    await watched.until({1: {"permitted": 2, "escaped": 1}})
+
+
+async def test_what_arrives_is_judged_before_an_interval_has_passed(
+    start: Callable[..., Awaitable[World]], clock: Clock
+) -> None:
+    """The test waits for half an interval at most, and nothing else happens in it."""
+    made = Watched(await start(report_interval_seconds=60), clock)
+    await made.begin()
+    await made.world.ok("POST", "/analyses", json={"workspace": "shop", "version": 1})
+    await made.until({1: {}})
+    await made.report(passed=(3306, 4444))
+    await made.until({1: {"permitted": 1, "escaped": 1}})
 
 
 async def test_what_ends_in_neither_time_tells_of_neither(watched: Watched) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from ringfence.inventory.as_known import FOREVER, AsKnown
+from ringfence.inventory.snapshot import Snapshot
 from tests.integration.control.conftest import World
+from tests.integration.control.test_analyses import Watched, watched  # noqa: F401
 from tests.unit.control.shop import DOCUMENTS
 
 
@@ -60,6 +63,52 @@ async def test_others_are_served_meanwhile(
         world.ok("POST", path, json=given) if posted else world.ok("GET", path, params=given)
     )
     await asyncio.to_thread(begun.wait, 10)
+    assert (await world.http.get("/healthz")).is_success
+    served.set()
+    await asked
+
+
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [
+        ("/inventory", {"at": "1s"}),
+        ("/analysis", {"workspace": "shop"}),
+        ("/what-if", {"workspace": "shop"}),
+        ("/discover", {"scope": "shop", "since": "1h"}),
+    ],
+)
+async def test_others_are_served_while_the_past_is_looked_up(
+    watched: Watched,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    given: dict[str, Any],
+) -> None:
+    world = watched.world
+    await watched.report(passed=(3306,))
+    begun, served = threading.Event(), threading.Event()
+    at, between = AsKnown.at, AsKnown.between
+
+    def wait() -> None:
+        begun.set()
+        assert served.wait(10), "nobody else was served"
+
+    def slow_at(self: AsKnown, t_ns: int) -> Snapshot:
+        if t_ns < FOREVER - 1:
+            wait()
+        return at(self, t_ns)
+
+    def slow_between(self: AsKnown, since_ns: int, until_ns: int) -> Snapshot:
+        wait()
+        return between(self, since_ns, until_ns)
+
+    monkeypatch.setattr(AsKnown, "at", slow_at)
+    monkeypatch.setattr(AsKnown, "between", slow_between)
+    asked = asyncio.create_task(
+        world.ok("POST", path, json=given)
+        if path == "/discover"
+        else world.ok("GET", path, params=given)
+    )
+    assert await asyncio.to_thread(begun.wait, 10)
     assert (await world.http.get("/healthz")).is_success
     served.set()
     await asked

@@ -23,7 +23,15 @@ kind: Scope
 metadata: {name: all}
 spec: {query: everything}
 """
+WHAT_IF = ("--if-enforced",)
+DENYING = """
+apiVersion: ringfence.io/v1alpha1
+kind: Workspace
+metadata: {name: all}
+spec: {scope: all, catchAll: {inbound: DENY, outbound: DENY}}
+"""
 FILES = ("--inventory", "{i}", "--flows", "{bad}")
+SHUT = ("--policies", "{shut}", "--inventory", "{i}", "--flows", "{empty}")
 AFTER = (*(item for item in ITEMS if item.name != "user-db-1"), pod("other-1", DB, "node2"))
 
 
@@ -118,6 +126,42 @@ async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> No
     code, out, said = await offline("analyze", "--policies", str(policies), *files)
     assert code == 0
     assert said.startswith("all p1: permitted ")
+    assert "are shown" not in said
+    one_each = ("analyze", "--policies", str(policies), *files, "--limit", "1")
+    code, out, said = await offline(*one_each)
+    shown = Counter(line.split()[0] for line in out.splitlines()[1:])
+    assert set(shown.values()) == {1}
+    assert f"1 of {found['counts']['permitted']} permitted" in said
+
+
+async def test_files_tell_what_would_be_blocked_as_live_data_do(
+    seen: World, tmp_path: Path
+) -> None:
+    inventory, flows = str(tmp_path / "inventory.yaml"), str(tmp_path / "flows.parquet")
+    policies, accepted = tmp_path / "all.yaml", tmp_path / "accepted.yaml"
+    policies.write_text(f"{SCOPES}---{DENYING}")
+    await apply(seen, DENYING)
+    await seen.run("inventory", "export", "--since", "10m", "--file", inventory)
+    slots = ("--since", "10m", "--every", "1m", "-o", "parquet", "--file", flows)
+    assert await seen.run("flows", "export", *slots) == (0, "", "")
+    live_words = ("analyze", "all", "--since", "10m", *WHAT_IF)
+    code, live, live_said = await seen.run(*live_words, "-o", "json")
+    assert (code, live_said) == (2, "")
+    files = ("--inventory", inventory, "--flows", flows, *WHAT_IF)
+    words = ("analyze", "--policies", str(policies), *files)
+    assert await offline(*words, "-o", "json") == (2, live, "")
+    blocked = json.loads(live)["blocked"]
+    assert len(blocked) > 3
+
+    code, out, said = await offline(*words, "--accept", "2", "-o", "yaml")
+    assert (code, said) == (0, "")
+    (workspace,) = yaml.safe_load_all(out)
+    assert workspace["spec"]["policies"] == [blocked[1]["policy"]]
+    _, out, _ = await offline(*words, "--accept", "all")
+    accepted.write_text(out)
+    code, out, said = await offline(*words, "--policies", str(accepted))
+    assert (code, out) == (0, "")
+    assert "nothing that passes would be blocked" in said
 
 
 async def test_slots_add_up_to_the_whole(seen: World) -> None:
@@ -155,13 +199,20 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
             "is a folder; name a file",
         ),
         (("lint", "{p}", "--inventory", "{dir}"), 1, "is a folder; name a file"),
+        (("analyze", *SHUT), 0, "no connection in view"),
+        (("analyze", *SHUT, *WHAT_IF), 0, "nothing that passes would be blocked"),
+        (("discover", *FILES, "--anew"), 3, "leave --anew out"),
         (("discover", *FILES, "--since", "1h"), 3, "--since: of files all is taken"),
         (("discover", *FILES, "--exclude", "name ="), 3, "filter, line 1, column 7"),
         (("discover", *FILES, "--scopes", "{p}", "--scope", "x"), 1, "there is no scope 'x'"),
-        (("discover", "--inventory", "{i}", "--flows", "{empty}"), 1, "it is empty, as JSON lines"),
+        (("discover", "--inventory", "{i}", "--flows", "{empty}"), 2, "no connection was observed"),
         (("analyze", *FILES, "--policies", "{p}", "--until", "1h"), 3, "--until: of files"),
         (("analyze", "x", *FILES, "--policies", "{p}"), 1, "there is no workspace 'x'"),
-        (("analyze", *FILES, "--policies", "{p}", "--if-enforced"), 3, "ask a control plane"),
+        (("analyze", *FILES, "--policies", "{p}", "--accept", "1"), 3, "go with --if-enforced"),
+        (("analyze", *FILES, "--policies", "{p}", "--yes"), 3, "leave --dry-run and --yes out"),
+        (("analyze", *FILES, "--policies", "{p}", "--with", "x"), 3, "leave --with out"),
+        (("analyze", *FILES, "--policies", "{p}", *WHAT_IF, "--limit", "9"), 3, "--limit out"),
+        (("analyze", *FILES, "--policies", "{p}", *WHAT_IF, "--category", "escaped"), 3, "out"),
         (("analyze", "x", *FILES, "--policies", "{p}", "--workspace", "x"), 3, "named twice"),
         (("analyze", "--policies", "{p}"), 3, "--policies, --inventory and --flows go together"),
         (("analyze", "--policies", "{p}", "--inventory", "{i}", "--flows", "{bad}"), 3, "choose"),
@@ -170,7 +221,7 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
 async def test_what_cannot_be_read_is_told(
     tmp_path: Path, words: tuple[str, ...], code: int, said: str
 ) -> None:
-    texts = {"i": "[]", "bad": "bad", "p": SCOPES, "empty": ""}
+    texts = {"i": "[]", "bad": "bad", "p": SCOPES, "empty": "", "shut": f"{SCOPES}---{DENYING}"}
     paths = {name: tmp_path / name for name in (*texts, "none")} | {"dir": tmp_path}
     for name, text in texts.items():
         paths[name].write_text(text)

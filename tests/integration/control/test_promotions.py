@@ -64,7 +64,7 @@ async def test_a_scope_is_led_from_its_first_flows_to_being_enforced(led: Led) -
     said = await led.refused(to="staged")
     assert said.startswith("scope shop stays at stage analyse: staged wants under analysis for 1m")
     assert "coverage at least 50.00% (now 0.00% of 0 conversations)" in said
-    assert await led.stage() == ("analyse", [False, False, True])
+    assert await led.stage() == ("analyse", [False, False, False])
     assert "is at stage analyse already" in await led.refused(to="discover")
     led.clock.ahead_ns += 61 * SECOND
     await led.report(passed=(3306,))

@@ -8,10 +8,12 @@ import pytest
 
 from ringfence.cli.main import FAILED, OK, USAGE
 from tests.integration.control.conftest import Clock, World
+from tests.integration.control.test_alerts import sent
 from tests.integration.control.test_analyses import HOUR, Watched
 from tests.integration.control.test_approved import MORE, file
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_promotions import SCOPES
+from tests.integration.export.test_alert_sinks import Receiver, receiver  # noqa: F401
 from tests.integration.world import SECOND
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE
 
@@ -142,6 +144,34 @@ async def test_nothing_is_looked_at_while_reports_wait(advised: Advised) -> None
     assert (await advised.world.ok("GET", "/recommendations"))["items"] == [before]
     ingest._rows = held
     await advised.looked()
+
+
+async def test_sinks_hear_of_what_is_new_once(
+    advised: Advised,
+    receiver: Receiver,  # noqa: F811
+) -> None:
+    world = advised.world
+    for body in (
+        {"name": "hook", "url": f"webhook+http://{receiver.url}/hook"},
+        {"name": "chat", "url": "slack:", "secret": f"http://{receiver.url}/slack"},
+    ):
+        await world.ok("POST", "/alert-sinks", json=body)
+    await advised.report(passed=(3306, 8080))
+    await advised.watch()
+    (path, _, body), (_, _, blocks) = sorted(await sent(receiver, 2), key=lambda one: one[0])
+    recommended = (await world.ok("GET", PATH))["changes"]
+    assert (path, body["scope"], body["state"]) == ("/hook", "shop", "recommended")
+    assert body["changes"] == [f"{one['change']} {one['policy']}" for one in recommended]
+    assert blocks["text"] == body["title"] == "Ringfence recommends 2 changes for scope shop"
+    assert "added " in str(blocks["blocks"][1])
+    await advised.report(passed=(3306, 8080))
+    await advised.looked()
+    await advised.report(passed=(9090,))
+    await advised.looked()
+    told = [body for path, _, body in await sent(receiver, 4) if path == "/hook"]
+    assert [len(one["changes"]) for one in told] == [2, 1], "what was told is not told again"
+    assert told[1]["changes"][0].startswith("added ")
+    assert (told[0]["id"], len(receiver.got)) == (told[1]["id"], 4)
 
 
 async def test_the_command(advised: Advised) -> None:

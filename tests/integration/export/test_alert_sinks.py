@@ -19,7 +19,7 @@ from aiosmtpd.smtp import AuthResult
 from confluent_kafka import Consumer
 
 from ringfence.control.pki import Authority
-from ringfence.export.alerts.interface import Notice
+from ringfence.export.alerts.interface import Notice, Recommended
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.model.errors import InputError
@@ -30,6 +30,11 @@ NOTICE = Notice(
     "0123abcd", "opened", "escaped", "shop/front", 'shop/"db"]\\', "TCP", "3306",
     ["DENY shop/catch-all@p2"], 7, "2030-01-31T12:00:00.000Z", "2030-01-31T12:00:05.000Z",
 )  # fmt: skip
+
+
+RECOMMENDED = Recommended(
+    "recommendation-shop", "shop", ["added front-to-db", "now unused old"], NOTICE.last
+)
 
 
 @dataclass
@@ -43,6 +48,13 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+@contextmanager
+def receiving(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A receiver on loopback, over TLS if there is a context."""
     made = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,6 +68,8 @@ def receiver() -> Iterator[Receiver]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     made.url = f"127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield made
@@ -77,6 +91,41 @@ async def test_a_webhook_gets_json_with_a_bearer_token(receiver: Receiver) -> No
     receiver.status = 403
     with pytest.raises(RefusedError, match="403"):
         await sink.send([NOTICE])
+
+
+def served_by(directory: Path) -> ssl.SSLContext:
+    """What a server of 127.0.0.1 needs, by the authority of `ca.pem` there."""
+    now_ns = time.time_ns()
+    certificate, key = Authority.load(directory, now_ns).server_certificate(["127.0.0.1"], now_ns)
+    (directory / "server.pem").write_bytes(key + certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "server.pem")
+    return context
+
+
+async def test_a_webhook_over_tls_is_one_whose_certificate_is_trusted(tmp_path: Path) -> None:
+    with receiving(served_by(tmp_path)) as receiver:
+        url = f"webhook+https://{receiver.url}/hook"
+        with pytest.raises(ExportError, match="ConnectError"):
+            await make_sink(url, SECRET).send([NOTICE])
+        assert receiver.got == []
+        await make_sink(f"{url}?ca-file={tmp_path / 'ca.pem'}", SECRET).send([NOTICE])
+        ((path, headers, _),) = receiver.got
+        assert (path, headers["authorization"]) == ("/hook", f"Bearer {SECRET}")
+    for wrong in (f"{url}?ca-file={tmp_path / 'none.pem'}", "webhook+http://h/?ca-file=x"):
+        with pytest.raises(InputError, match="ca-file is"):
+            make_sink(wrong, "")
+
+
+async def test_mail_over_tls_from_the_start(tmp_path: Path) -> None:
+    box = Mailbox()
+    with mail_server(box, ssl_context=served_by(tmp_path)) as port:
+        url = f"smtps://127.0.0.1:{port}?from=r@example.org&to=a@example.org"
+        with pytest.raises(ExportError, match="SSLCertVerificationError"):
+            await make_sink(url, "").send([NOTICE])
+        await make_sink(f"{url}&ca-file={tmp_path / 'ca.pem'}", "").send([NOTICE])
+    ((_, to, text),) = box.got
+    assert (to, "Subject: Ringfence alert opened: escaped" in text) == (["a@example.org"], True)
 
 
 async def test_many_notices_are_one_message_to_people(receiver: Receiver) -> None:
@@ -189,11 +238,7 @@ def free_tcp_port() -> int:
 
 
 async def test_mail_is_sent_over_starttls_with_a_password(tmp_path: Path) -> None:
-    now_ns = time.time_ns()
-    certificate, key = Authority.load(tmp_path, now_ns).server_certificate(["127.0.0.1"], now_ns)
-    (tmp_path / "server.pem").write_bytes(key + certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "server.pem")
+    context = served_by(tmp_path)
 
     def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         right = (data.login, data.password) == (b"ringfence", SECRET.encode())
@@ -209,7 +254,10 @@ async def test_mail_is_sent_over_starttls_with_a_password(tmp_path: Path) -> Non
         with pytest.raises(ExportError, match="does not take this") as raised:
             await make_sink(url, "wrong-secret").send([NOTICE])
         assert "wrong-secret" not in str(raised.value)
-    ((authenticated, to, text),) = box.got
+        await make_sink(url, SECRET).send([RECOMMENDED])
+    (authenticated, to, text), (_, _, recommended) = box.got
+    assert "Subject: Ringfence recommends 2 changes for scope shop" in recommended
+    assert "added front-to-db\r\nnow unused old\r\nsee `ringfence rec" in recommended
     assert (authenticated, to) == (True, ["a@example.org", "b@example.org"])
     assert "References: <alert-0123abcd@ringfence>" in text
     with pytest.raises(InputError, match="password needs"):
@@ -260,11 +308,7 @@ async def test_syslog_over_udp_tcp_and_tls(tmp_path: Path) -> None:
         datagrams.put_nowait(await reader.readexactly(int(length)))
         writer.close()
 
-    now_ns = time.time_ns()
-    certificate, key = Authority.load(tmp_path, now_ns).server_certificate(["127.0.0.1"], now_ns)
-    (tmp_path / "server.pem").write_bytes(key + certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "server.pem")
+    context = served_by(tmp_path)
     loop = asyncio.get_running_loop()
     udp, _ = await loop.create_datagram_endpoint(Udp, local_addr=("127.0.0.1", 0))
     plain = await asyncio.start_server(framed, "127.0.0.1", 0)
@@ -275,8 +319,12 @@ async def test_syslog_over_udp_tcp_and_tls(tmp_path: Path) -> None:
         f"syslog+tcp://127.0.0.1:{ports[0]}",
         f"syslog+tls://127.0.0.1:{ports[1]}?ca-file={tmp_path / 'ca.pem'}",
     ):
-        await make_sink(url, "").send([NOTICE])
+        await make_sink(url, "").send([NOTICE, RECOMMENDED])
         check_syslog(await asyncio.wait_for(datagrams.get(), 5))
+        read = _MESSAGE.fullmatch((await asyncio.wait_for(datagrams.get(), 5)).decode())
+        assert read
+        assert (int(read[1]), read[6]) == (16 * 8 + 5, RECOMMENDED.title)
+        assert 'changes="added front-to-db, now unused old"' in read[5]
     udp.close()
     for server in (plain, secured):
         server.close()
@@ -295,7 +343,7 @@ async def test_kafka_gets_json_by_alert(
     async with broker.run():
         sink = make_sink(url, PASSWORD)
         another = replace(NOTICE, id="4567")
-        await sink.send([NOTICE, another])
+        await sink.send([NOTICE, another, RECOMMENDED])
         await sink.close()
         consumer = Consumer(
             {
@@ -305,7 +353,7 @@ async def test_kafka_gets_json_by_alert(
             }
         )
         consumer.subscribe(["alerts"])
-        got = await asyncio.to_thread(consumer.consume, 2, 30)
+        got = await asyncio.to_thread(consumer.consume, 3, 30)
         consumer.close()
     told = {one.key(): json.loads(one.value() or b"") for one in got}
-    assert told == {one.id.encode(): one.fields() for one in (NOTICE, another)}
+    assert told == {one.id.encode(): one.fields() for one in (NOTICE, another, RECOMMENDED)}

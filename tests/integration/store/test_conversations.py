@@ -1,11 +1,15 @@
 """Conversations in the store's own words, against the numpy that discovery and analysis use."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ringfence.control.observed import observed
+from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.flows.connections import conversations, records
+from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import parse
 from ringfence.store.flows.conversations import (
@@ -100,6 +104,16 @@ async def test_the_store_tells_the_same_records(store: FlowStore, agents: Any) -
     assert by_path(found) == by_path(expected)
 
 
+def apart() -> list[Agent]:
+    """All worlds at once: of observers that saw as much in as good a place either could count."""
+    agents = [replace(agent, flows=list(agent.flows)) for agents in WORLDS for agent in agents]
+    for more, (agent, at) in enumerate((one, at) for one in agents for at in range(len(one.flows))):
+        agent.flows[at] = agent.flows[at] | {
+            "forward_packets": agent.flows[at]["forward_packets"] + more
+        }
+    return agents
+
+
 @pytest.mark.parametrize(
     ("question", "whole", "edges", "slot_ns"),
     [
@@ -111,13 +125,7 @@ async def test_a_slot_is_told_as_if_it_were_all(
     store: FlowStore, question: str, whole: str, edges: str, slot_ns: int
 ) -> None:
     """Three windows, two of them in one slot of five minutes, the last hours later."""
-    told = []
-    agents = [replace(agent, flows=list(agent.flows)) for agents in WORLDS for agent in agents]
-    # Of observers that saw as much in as good a place either could count.
-    for more, (agent, at) in enumerate((one, at) for one in agents for at in range(len(one.flows))):
-        agent.flows[at] = agent.flows[at] | {
-            "forward_packets": agent.flows[at]["forward_packets"] + more
-        }
+    told, agents = [], apart()
     for number, start in enumerate((START, START + 20 * SECOND, START + 3 * 3600 * SECOND)):
         for at, agent in enumerate(agents):
             report = agent.report(f"{number} {at}")
@@ -136,6 +144,41 @@ async def test_a_slot_is_told_as_if_it_were_all(
     assert len(slots) == 2
     assert sorted(map(repr, rows)) == sorted(map(repr, expected))
     assert len(conversations(await store.query(question, window | {"every": slot_ns}))) > 0
+
+
+async def test_a_short_time_is_asked_for_in_parts_that_add_up(
+    store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = apart()
+    starts = [START + minutes * 60 * SECOND for minutes in (0, 1, 29, 31, 100)]
+    told = []
+    for start in starts:
+        for at, agent in enumerate(agents):
+            report = agent.report(f"{start} {at}")
+            key = replace(report.key, start_ns=start, end_ns=start + 15 * SECOND)
+            told.append(replace(report, key=key))
+    await keep(store, *told)
+    since, until = START - SECOND, START + 2 * 3600 * SECOND
+    window = WINDOW | {"since": since, "until": until, "every": SLOT_NS}
+    how = {"interval": SLOT_NS, "late": START}
+    whole = (await store.query(SLOT_EDGES, window | how)).to_pylist()
+    query, asked = store.query, list[int]()
+
+    async def watch(sql: str, parameters: dict[str, Any]) -> Any:
+        if sql == SLOT_EDGES:
+            asked.append(parameters["until"] - parameters["since"])
+        return await query(sql, parameters)
+
+    monkeypatch.setattr(store, "query", watch)
+    found = (await observed(store, DEFAULT_TENANT, since, until)).table.to_pylist()
+    assert len(asked) > 1, "nothing is asked for of parts in which there is nothing"
+    assert max(asked) <= 1800 * SECOND
+    names = ("first_consumer", "provider", "dialled_port", "provider_port", "protocol")
+    sums: list[Counter[Any]] = [Counter(), Counter()]
+    for total, rows in zip(sums, (whole, found), strict=True):
+        for row in rows:
+            total[tuple(row[name] for name in names)] += row["conversations"]
+    assert sums[0] == sums[1]
 
 
 async def tells_the_same(

@@ -11,7 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select
 
-from ringfence.inventory.timeline import FOREVER, Change, Timeline
+from ringfence.inventory.as_known import FOREVER
+from ringfence.inventory.timeline import Change, Timeline
 from ringfence.inventory.uploaded import make_upload
 from ringfence.model.address import parse_address
 from ringfence.model.flow import Mode

@@ -17,17 +17,21 @@ from ringfence.discovery.peers import OwnNode
 from ringfence.discovery.reasons import CORE, Reason
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
+from ringfence.model.address import parse_address
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
     Action,
     CatchAll,
+    CidrEnd,
     FilterEnd,
+    FqdnEnd,
     OwnNodeEnd,
     Policy,
     ScopeEnd,
     Workspace,
 )
+from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import Everything
 from ringfence.model.scope import Scope, ScopeTree
 from tests.unit.discovery.test_simulation import shop
@@ -133,3 +137,55 @@ def test_where_core_services_alone_were_seen_something_was(seen: Seen) -> None:
     assert (nothing.seen, nothing.would_block) == (0, None)
     (said,) = nothing.sentences()
     assert said.startswith("nothing was seen")
+
+
+def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> None:
+    records, timeline = seen
+    ports, protocols = records.column("provider_port"), records.column("protocol").copy()
+    clocks = np.flatnonzero(ports == 123)
+    upstream = np.flatnonzero((ports == 53) & (records.column("provider_revision") == 0))
+    protocols[upstream[::2]] = TCP
+    names = np.full(len(records), "", dtype=object)
+    names[clocks[::2]], names[upstream] = "pool.test", "dns.test"
+    hosts = [bytes(one) for one in records.column("provider")]
+    for number, at in enumerate(clocks[::2].tolist()):
+        hosts[at] = parse_address(f"203.0.113.{number % 20}")
+    table = records.table
+    for name, values in (
+        ("provider", pa.array(hosts, pa.binary(16))),
+        ("protocol", pa.array(protocols)),
+        ("provider_dns_name", pa.array(names, pa.string())),
+    ):
+        table = table.set_column(table.column_names.index(name), name, values)
+    told = replace(records, table=table)
+    policies = {
+        said: one
+        for said, one in named(found((told, timeline), TOP).workspace).items()
+        if said.startswith(("ntp", "dns-upstream"))
+    }
+    assert set(policies) == {"ntp", "ntp-pool.test", "dns-upstream", "dns-upstream-tcp"}
+    assert policies["ntp-pool.test"].provider == FqdnEnd("pool.test")
+    assert isinstance(policies["ntp"].provider, CidrEnd)
+    assert policies["dns-upstream"].description == "among them dns.test"
+    for said, one in policies.items():
+        assert one.evidence is not None, said
+        assert one.evidence.conversations > 0, said
+    by_protocol = [policies[one].protocol for one in ("dns-upstream", "dns-upstream-tcp")]
+    assert by_protocol == [UDP, TCP]
+
+
+def test_the_nearest_ancestor_gets_a_workspace_for_them_if_asked(seen: Seen) -> None:
+    usual = found(seen, SHOP)
+    assert (usual.proposal.ancestors, "dns" in named(usual.workspace)) == ((), True)
+    said = answer(usual, (), NOTHING, every_edge=False)["summary"]["warnings"]
+    assert any("with --begin they stand in one for top" in one for one in said)
+    told = discover(*seen, TREE, SHOP, WorkspaceName(SHOP), Wanted(begin=True))
+    (top,) = told.proposal.ancestors
+    assert (top.scope, top.primary, top.catch_all) == (TOP, True, CatchAll(*[Action.ALLOW] * 2))
+    assert named(top)["dns"].consumer == ScopeEnd(TOP)
+    assert "dns" not in named(told.workspace)
+    made = answer(told, (), NOTHING, every_edge=False)
+    assert "kind: Workspace\nmetadata:\n  name: top" in made["documents"]
+    assert any("workspace top is new" in one for one in made["summary"]["warnings"])
+    assert found(seen, TOP).begun is None, "above it there is nothing"
+    assert found(seen, SHOP, TOP).begun is None, "there is one"

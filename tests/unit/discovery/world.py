@@ -132,7 +132,7 @@ class World:
     @property
     def snapshot(self) -> Snapshot:
         """Everything that lived on that day."""
-        return self.history.between(START, START + SLOTS * SLOT_NS)
+        return self.history.as_known().between(START, START + SLOTS * SLOT_NS)
 
     def roles(self, approved: Sequence[Cluster] = (), *, judged: bool = True) -> Roles:
         seen = behaviour(self.records, self.item_of, self.snapshot)
@@ -140,7 +140,7 @@ class World:
 
     def judged(self) -> Roles:
         """The roles by what is no noise."""
-        return peers_of(past(self.records, self.history), self.records).roles
+        return peers_of(past(self.records, self.history.as_known()), self.records).roles
 
     def dial(self, consumer: Pod, provider: Pod, port: int, *slots: int) -> None:
         """A conversation past any Service in each of some slots of time."""

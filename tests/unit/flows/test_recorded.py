@@ -285,8 +285,36 @@ def test_a_small_file_of_long_texts_is_refused_on_the_way(
 def test_a_file_that_is_not_whole_is_refused(cut: int) -> None:
     sink = io.BytesIO()
     pa.parquet.write_table(rows(), sink)
-    with pytest.raises(InputError, match=r"^f: (neither Parquet|there is no column)"):
-        read_flows(io.BytesIO(sink.getvalue()[:cut]), "f", timeline())
+    with pytest.raises(InputError, match=r"^f.parquet: (neither Parquet|there is no column)"):
+        read_flows(io.BytesIO(sink.getvalue()[:cut]), "f.parquet", timeline())
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_parts_of_a_file_are_all_of_it(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_BATCH", 2)
+    monkeypatch.setattr(recorded, "_PART", 4)
+    table = rows(*({"port": at} for at in range(10)))
+
+    def written(some: pa.Table) -> io.BytesIO:
+        sink = io.BytesIO()
+        write = pa.parquet.write_table if form == "parquet" else pa.csv.write_csv
+        write(some, sink)
+        sink.seek(0)
+        return sink
+
+    parts = list(recorded.flow_parts(written(table), "f", timeline()))
+    assert [len(one) for one in parts] == [4, 4, 2]
+    seen = read_flows(written(table), "f", timeline())
+    assert seen.column("provider_port").tolist() == list(range(10))
+    bad = rows(*({"port": at if at != 8 else 70_000} for at in range(10)))
+    with pytest.raises(InputError, match=r"^f: row 9: port: expected"):
+        read_flows(written(bad), "f", timeline())
+
+
+def test_json_lines_of_a_time_without_anything_are_empty() -> None:
+    assert len(read_flows(io.BytesIO(), "flows.jsonl", timeline())) == 0
+    with pytest.raises(InputError, match="it is empty"):
+        read_flows(io.BytesIO(), "flows.csv", timeline())
 
 
 def test_no_rows_are_no_conversations() -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 from dataclasses import replace
 
+from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.outside import (
     KINDS,
     MOST_API_SERVERS,
@@ -10,7 +11,7 @@ from ringfence.inventory.outside import (
     address_types,
     labels_of,
 )
-from ringfence.inventory.timeline import FOREVER, Timeline
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.ids import item_key
 from ringfence.model.protocol import TCP

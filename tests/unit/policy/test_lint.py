@@ -253,3 +253,15 @@ def test_policies_that_decided_nothing_are_unused() -> None:
     (shop,) = parse_documents(HEAD + policy("a") + policy("b"), "f").workspaces
     (found,) = unused([(shop, Version(1))], {(shop.name, shop.policies[0].id): 3}, "7d")
     assert (found.policy, found.kind) == ("b", Oddity.UNUSED)
+
+
+def test_a_proposal_goes_with_the_files_it_was_made_for() -> None:
+    notes: list[str] = []
+    newer = HEAD[HEAD.rindex("---") :] + policy("b") + policy("c")
+    files = [("scopes", HEAD + policy("a")), ("proposal", newer)]
+    ((place, one),) = lint_documents(files, ITEMS, note=notes.append)
+    assert (place.file, one.policy, one.kind) == ("proposal", "c", Oddity.SHADOWED)
+    assert notes == ["note: workspace shop is as proposal has it, not scopes"]
+    twice = HEAD[: HEAD.rindex("---")].replace("everything", 'name = "x"')
+    with pytest.raises(InputError, match="stands in scopes, and otherwise in twice"):
+        lint_documents([*files, ("twice", twice)], ITEMS)
