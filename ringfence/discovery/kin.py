@@ -2,9 +2,11 @@
 
 Two are one unless something tells them apart: a neighbour and port that one has and the other,
 for the time that it was there, would have if it were the same. So replicas that saw a part of
-what the role does, short-lived pods, rare edges and one-off probes do not part what belongs
-together. Neighbours count by what they are themselves, the Service that was dialled, the role of
-who is known; those that declare nothing by what has been found out of them so far, in rounds.
+what the role does, short-lived pods and rare edges do not part what belongs together. First only
+replicas are told, by edges that are steady; against these it shows what is noise, and roles are
+made of the rest. Neighbours count by what they are themselves, the Service that was dialled, the
+role of who is known; those that declare nothing by what has been found out of them so far, in
+rounds.
 """
 
 from collections.abc import Sequence
@@ -126,10 +128,12 @@ class _Evidence:
         self._last = seen.last_ns[rows] // SLOT_NS
         self._begin: Numbers = np.full(len(ours), _NEVER)
         self._end: Numbers = np.full(len(ours), -1)
-        for member in (self._consumer, self._provider):
-            at = member >= 0
-            np.minimum.at(self._begin, member[at], self._first[at])
-            np.maximum.at(self._end, member[at], self._last[at])
+        # Whatever was seen of one tells that it was there, of what anybody does too.
+        for end in _ends(seen):
+            at = np.nonzero(number[end] >= 0)[0]
+            member = number[end[at]]
+            np.minimum.at(self._begin, member, seen.first_ns[at] // SLOT_NS)
+            np.maximum.at(self._end, member, seen.last_ns[at] // SLOT_NS)
 
     def servers(self) -> Numbers:
         """A first guess: those of one space that serve the same, through the same Services."""
@@ -196,9 +200,10 @@ class _Evidence:
         at = np.nonzero(kept & (place[traits.member] >= 0))[0]
         names, column = np.unique(traits.trait[at], return_inverse=True)
         # These are by far the largest arrays: members by traits, in place and in half the octets.
+        since, until = self._begin[here], self._end[here]
         begin, end, lives, ends = (
             (slot - self._begin.min()).astype(np.float32)
-            for slot in (traits.begin[names], traits.end[names], self._begin[here], self._end[here])
+            for slot in (traits.begin[names], traits.end[names], since, until)
         )
         times = np.minimum(end, ends[:, None])
         times -= np.maximum(begin, lives[:, None])
@@ -208,12 +213,19 @@ class _Evidence:
         counts[place[traits.member[at]], column] = traits.count[at]
         rows = Rows(np.minimum(counts, times, out=counts), times)
         kind = traits.kind[names]
-        brief = self._end[here] - self._begin[here] < _STRONG
-        replicas = _replicas(rows, brief, kind == _Kind.BEHIND)
+        behind = kind == _Kind.BEHIND
+        crowd = _crowds(rows, until - since < _STRONG, behind)
+        rows = rows.added(crowd)
+        # What a job does it does while it runs: its runs are as good as one that was always there.
+        many = np.nonzero(np.bincount(crowd) >= _STRONG)[0]
+        first, last = (one[many, None] - self._begin.min() for one in _span(crowd, since, until))
+        whole = np.minimum(end, last) - np.maximum(begin, first) + 1
+        rows.times[many] = np.maximum(rows.times[many], whole)
+        replicas = join(rows, _SURE_OF_REPLICAS, behind)
         if not judged:
-            return replicas
+            return replicas[crowd]
         roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))
-        return join(roles, _SURE_OF_ROLES)[replicas]
+        return join(roles, _SURE_OF_ROLES)[replicas][crowd]
 
     def _parts(self, group: Numbers, direct: NDArray[np.bool_]) -> Numbers:
         """Which part each edge is in, of those between two groups without a Service between.
@@ -258,8 +270,8 @@ class _Evidence:
         return part
 
 
-def _replicas(rows: Rows, brief: NDArray[np.bool_], behind: NDArray[np.bool_]) -> Numbers:
-    """Replicas put together: the brief ones first, which can be told from others as a crowd only.
+def _crowds(rows: Rows, brief: NDArray[np.bool_], behind: NDArray[np.bool_]) -> Numbers:
+    """The brief ones put together, which can be told from others as a crowd only; others alone.
 
     One run of a CronJob does too little to be told from a replica of another consumer of the same
     provider, but all its runs together lack what that one's replicas do.
@@ -267,8 +279,7 @@ def _replicas(rows: Rows, brief: NDArray[np.bool_], behind: NDArray[np.bool_]) -
     at = np.nonzero(brief)[0]
     crowd = np.arange(len(brief))
     crowd[at] = len(brief) + join(rows.take(at), _SURE_OF_REPLICAS, behind)
-    crowd = np.unique(crowd, return_inverse=True)[1]
-    return join(rows.added(crowd), _SURE_OF_REPLICAS, behind)[crowd]
+    return np.unique(crowd, return_inverse=True)[1]
 
 
 def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.discovery.roles import Roles
-from tests.unit.discovery.world import APPGRAPHS, SLOTS, World, graphs, rand_index
+from ringfence.model.protocol import UDP
+from tests.unit.discovery.world import APPGRAPHS, SLOTS, START, World, graphs, rand_index
 
 needs_corpus = pytest.mark.skipif(not APPGRAPHS.exists(), reason=f"no corpus at {APPGRAPHS}")
 
@@ -80,17 +82,39 @@ def test_replicas_are_not_yet_all_that_do_the_same() -> None:
     assert not one & other
 
 
+@pytest.mark.parametrize("every", [2, 24])
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_runs_of_a_job_are_no_replicas_of_who_asks_the_same_provider(seed: int) -> None:
+def test_runs_of_a_job_are_no_replicas_of_who_asks_the_same_provider(seed: int, every: int) -> None:
     """A run alone might be a replica that was seen shortly; all of them together might not."""
     asks = graph([("front", "carts", 80), ("front", "orders", 80), ("cleanup", "carts", 80)])
     for workload in asks["workloads"]:
         workload["kind"] = "CronJob" if workload["id"] == "cleanup" else "Deployment"
+        workload["every"] = every
     world = World(asks, seed=seed, withheld=True, direct=0, rare=0)
     busy = {row[0] for row in world.rows} | {row[1] for row in world.rows}
     numbers, of = world.roles().numbers, world.snapshot.position
     pairs = [(pod.workload, int(numbers[of(pod.item.key)])) for pod in world.pods if pod.at in busy]
     assert rand_index(*zip(*pairs, strict=True)) == 1
+
+
+def test_who_asks_for_names_all_day_was_there_all_day() -> None:
+    """So what it was not seen to do in that time it does not do."""
+    asks = graph([("front", "carts", 80), ("front", "orders", 80), ("seldom", "carts", 80)])
+    world = World(asks, withheld=True, direct=0, rare=0)
+    seldom = {pod.at for pod in world.of("seldom")}
+    resolver = world.address()
+    first = {at: min((row[6] for row in world.rows if row[0] == at), default=0) for at in seldom}
+    world.rows = [row for row in world.rows if first.get(row[0], row[6]) == row[6]]
+    world.rows += [
+        (pod.at, resolver, resolver, 53, UDP, 53, START + slot * SLOT_NS + 1, 1)
+        for pod in world.of("seldom")
+        for slot in range(pod.begin, pod.end)
+    ]
+    numbers, of = world.roles().numbers, world.snapshot.position
+    front, other = (
+        {int(numbers[of(pod.item.key)]) for pod in world.of(name)} for name in ("front", "seldom")
+    )
+    assert not front & other
 
 
 @pytest.mark.parametrize("seed", range(1, 5))

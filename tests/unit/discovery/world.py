@@ -176,10 +176,10 @@ class World:
     def _deploy(self, workload: dict[str, Any]) -> None:
         """Replicas, all replaced by a new version at some time of the day, and one that comes.
 
-        Of a CronJob a run of one slot every ten minutes.
+        Of a CronJob a run of one slot every so many slots.
         """
         if workload["kind"] == "CronJob":
-            begins = range(0, SLOTS, 2)
+            begins = range(0, SLOTS, workload["every"])
             self.pods += [self._pod(workload, "", "1.0", at, at + 1) for at in begins]
             return
         rolled = int(self.random.integers(SLOTS // 4, SLOTS * 3 // 4))
