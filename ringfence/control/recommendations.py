@@ -165,7 +165,9 @@ def _said(one: Recommendation) -> list[tuple[str, str, Policy | None]]:
     policies = {policy.id: policy.rule for policy in read_proposed(one).policies}
     found = []
     for change in one.changes:
-        rule = policies.get(change["policy"])
+        # What is new may have the name of what is of no use any more.
+        unused = change["change"] == ChangeKind.UNUSED
+        rule = None if unused else policies.get(change["policy"])
         rule = rule and replace(rule, review="review" if rule.review else "")
         found.append((change["change"], change["policy"], rule))
     return found
