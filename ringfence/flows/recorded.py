@@ -77,7 +77,8 @@ def read_flows(source: BinaryIO, file_name: str, timeline: Timeline) -> Records:
     """The conversations of a Parquet, CSV or JSON lines file; raises InputError.
 
     Besides the columns of a hop `table` has `disposition`, empty where the file does not tell it,
-    and `connection_id`, the file's own text. ICMP errors and the like are left out.
+    `openings_told`, whether the file tells `opened`, and `connection_id`, its own text. ICMP errors
+    and the like are left out.
     """
     return concatenated(list(flow_parts(source, file_name, timeline)))
 
@@ -305,6 +306,7 @@ def _answers(values: TableValues, told: dict[str, Any]) -> dict[str, Any]:
         "opened": opened,
         "answered": np.where(answers, answered, np.where(by_handshake, opened, 0)).astype("u8"),
         "refused": refused,
+        "openings_told": opens,
         "reverse_packets": np.where(replied, replies, reached).astype(np.uint64),
     }
 
