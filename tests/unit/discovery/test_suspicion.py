@@ -149,14 +149,6 @@ def test_nor_does_another_host_outside(dialled: bool) -> None:
         assert why(day.found(), f"outside → {name} TCP {port}") is Reason.INTRUDER
 
 
-def test_a_scan_that_another_joins_once_is_one() -> None:
-    day = Day()
-    day.saw(day.of("orders", 0), day.of("db", 0), 5432, 50_000)
-    day.failed(day.of("orders", 1), day.of("db", 0), 5432, 50_000)
-    day.scans(day.of("orders", 0), day.of("mail", 0), 40_000)
-    assert why(day.found(), "orders → db TCP 5432") is Reason.SCAN
-
-
 def test_two_at_one_time_are_one_interval() -> None:
     day = Day()
     for pod in (0, 1):
