@@ -58,7 +58,7 @@ class Ends:
         """Whether the workspace decides over a peer."""
         if isinstance(peer, Nodes):
             return peer.cluster in self._nodes
-        return isinstance(peer, Role) and bool(peer.members & self._members)
+        return isinstance(peer, Role) and peer.members.intersect(self._members)
 
     def receives(self, front: ServiceFront) -> bool:
         """Whether nodes of the scope take in what hosts outside send to a Service."""
@@ -77,7 +77,7 @@ class Ends:
             case Role(cluster):
                 inside = self.inside(peer)
                 end = ClusterEnd(cluster.name) if inside else FilterEnd(cluster.query)
-                return NamedEnd(cluster.name, end, self._place(peer.members))
+                return NamedEnd(cluster.name, end, peer.place)
             case ServiceFront():
                 front = ServiceEnd(peer.namespace, peer.name)
                 return NamedEnd(peer.name, front, peer.namespace)
@@ -87,10 +87,6 @@ class Ends:
                 return NamedEnd("own-node", OwnNodeEnd())
             case Outside() | Named() | Anybody():
                 return _outside(peer, sorted(addresses), each=each)
-
-    def _place(self, members: BitMap) -> str:
-        places = {self._snapshot.items[at].namespace for at in members}
-        return places.pop() if len(places) == 1 else ""
 
 
 def _outside(

@@ -51,6 +51,8 @@ class Role:
     probe_ports: tuple[tuple[int, int], ...]
     """The (protocol, port) pairs that the kubelet dials at the members, sorted."""
     approved: bool = False
+    place: str = ""
+    """The namespace that all members are in; empty if it is none, or several."""
 
 
 class Roles:
@@ -140,7 +142,9 @@ def _role(
     approved: bool = False,
 ) -> Role:
     probes = {port for at in members for port in snapshot.items[at].probe_ports}
-    return Role(cluster, members, tuple(offered), tuple(sorted(probes)), approved)
+    places = {snapshot.items[at].namespace for at in members}
+    place = places.pop() if len(places) == 1 else ""
+    return Role(cluster, members, tuple(offered), tuple(sorted(probes)), approved, place)
 
 
 def _unit(item: Item) -> Unit | None:
