@@ -10,6 +10,7 @@ from ringfence.discovery.roles import Role
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model import labels
 from ringfence.model.address import Address, host_network
+from ringfence.model.fqdn import host_name
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import (
     CidrEnd,
@@ -96,10 +97,12 @@ def _outside(
     match peer:
         case Outside(address):
             return NamedEnd(str(peer), CidrEnd((host_network(address),)))
-        case Named(name) if 0 < len(blocks) <= FEW_BY_NAME:
-            return NamedEnd(name, CidrEnd(blocks))
         case Named(name):
-            return NamedEnd(name, FqdnEnd(name))
+            said = host_name(name)
+            if not said:  # flows may tell anything
+                return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
+            few = 0 < len(blocks) <= FEW_BY_NAME
+            return NamedEnd(said, CidrEnd(blocks) if few else FqdnEnd(said))
         case Anybody() if blocks and (each or len(blocks) <= FEW_ADDRESSES):
             return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
         case Anybody():
