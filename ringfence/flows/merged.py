@@ -70,7 +70,9 @@ def merged(seen: Records, apart: Octets) -> tuple[Records, NDArray[np.intp]]:
 
     def added(name: str, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
         if values.sum(dtype=np.float64) >= MOST_ADDED:
-            raise InputError(f"{name}: over {MOST_ADDED} in all: correct the column or leave it out")
+            raise InputError(
+                f"{name}: over {MOST_ADDED} in all: correct the column or leave it out"
+            )
         return over(np.add, values)
 
     samples, least = seen.column("rtt_samples"), seen.column("rtt_min_ns")
