@@ -187,7 +187,7 @@ def allowed(held: Timeline, seen: Records) -> list[bool]:
     until_ns, history = (NOON + 2 * 3600) * 10**9, History(held, Resolutions())
     found = asyncio.run(judge(seen, history, until_ns, judged_by, workspace.name))
     assert found.in_view.all()
-    return found.allowed.tolist()
+    return [bool(one) for one in found.allowed]
 
 
 def test_a_pod_whose_labels_were_told_late_is_not_outside() -> None:
