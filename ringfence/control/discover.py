@@ -1,6 +1,6 @@
 """Discovery over what was seen: from conversations to a proposed workspace."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
+from ringfence.model.errors import InputError
 from ringfence.model.ids import RevisionId, ScopeName, WorkspaceName
 from ringfence.model.policy import Action, CatchAll, Cluster, Workspace
 from ringfence.model.query import Query
@@ -44,6 +45,8 @@ class Wanted:
     above: Sequence[Workspace] = ()
     own: bool = False
     begin: bool = False
+    taken: Collection[WorkspaceName] = ()
+    """The names of other workspaces that there are."""
 
 
 AS_USUAL = Wanted()
@@ -143,7 +146,7 @@ def discover_in(
     fixed = wanted.approved.clusters if wanted.approved else ()
     observed = observe(seen, peers_of(lived, seen, fixed), ServiceSockets(snapshot))
     decisions = decide(observed, Facts(observed), excluded(observed, wanted.exclude))
-    begun = None if wanted.above or wanted.own else _begun(tree, scope)
+    begun = None if wanted.own else _begun(tree, scope, name, wanted)
     held = (begun,) if begun and wanted.begin else wanted.above
     above = Ancestors(observed, ends, tree, scope, held, add=not wanted.own)
     proposal = propose(observed, decisions, ends, above, name, wanted.granularity)
@@ -151,13 +154,26 @@ def discover_in(
     return Discovery(proposal, observed, decisions, covered, ends, begun)
 
 
-def _begun(tree: ScopeTree, scope: ScopeName) -> Workspace | None:
-    """A workspace of the nearest ancestor that denies nobody anything; None where there is none."""
-    ancestors = tree.path(scope)[:-1]
-    if not ancestors:
+def _begun(
+    tree: ScopeTree, scope: ScopeName, own: WorkspaceName, wanted: Wanted
+) -> Workspace | None:
+    """A workspace of the nearest ancestor that denies nobody anything.
+
+    None where there is no ancestor, where one has a primary workspace, and where another workspace
+    is called so; raises InputError where it is to begin then.
+    """
+    ancestors = [one.name for one in tree.path(scope)[:-1]]
+    if not ancestors or any(one.primary and one.scope in ancestors for one in wanted.above):
         return None
-    name, opened = ancestors[-1].name, CatchAll(Action.ALLOW, Action.ALLOW)
-    return Workspace(WorkspaceName(name), name, True, opened, (), ())
+    name, opened = WorkspaceName(ancestors[-1]), CatchAll(Action.ALLOW, Action.ALLOW)
+    if name in {own, *wanted.taken, *(one.name for one in wanted.above)}:
+        if wanted.begin:
+            raise InputError(
+                f"--begin would begin a workspace {name}, and another is called so: give scope"
+                f" {name} a primary workspace, or leave --begin out"
+            )
+        return None
+    return Workspace(name, ancestors[-1], True, opened, (), ())
 
 
 def noise(found: Discovery) -> Iterable[tuple[str, int, str]]:

@@ -218,7 +218,7 @@ def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, tuple[str, int
     for name in PREFERRED:
         if _is_plain(value := common.get(labels.LABEL_PREFIX + name, "")):
             return value
-    if len(items) == 1:
+    if len(items) == 1 and items[0].name:
         return items[0].name
     stems = {stem(item.name) for item in items}
     if len(stems) == 1 and len(only := stems.pop()) > 1:

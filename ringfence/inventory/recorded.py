@@ -126,8 +126,9 @@ def _refuse_odd_names(one: ItemRecord) -> None:
     for field, value in said.items():
         if len(value) > _LONGEST_NAME or not value.isprintable():
             raise InputError(f"{field}: expected {_LONGEST_NAME} printable letters at most")
-    if one.kind is ItemKind.SERVICE and (not one.namespace or "/" in one.namespace + one.name):
-        raise InputError("expected a Service with a namespace, and no / in this and the name")
+    whole = one.namespace and one.name and "/" not in one.namespace + one.name
+    if one.kind is ItemKind.SERVICE and not whole:
+        raise InputError("expected a Service with a namespace and a name, and no / in either")
 
 
 def _item(one: ItemRecord) -> Item:

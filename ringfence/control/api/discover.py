@@ -21,6 +21,7 @@ from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind
 from ringfence.model.ids import ScopeName, TenantId
 from ringfence.model.scope import ScopeTree
+from ringfence.store.relational.workspaces import heads
 
 router = APIRouter(tags=["discovery"])
 
@@ -144,9 +145,9 @@ async def propose_policies(
             held = await load_approved(connection, tenant, name)
             how = replace(how, approved=held[0] if held else None)
             known = await known_of(connection, tenant, held, window["until"]) if held else {}
-        how = replace(
-            how, begin=request.begin, above=await load_above(connection, tenant, tree, name)
-        )
+        taken = frozenset(one.name for one in await heads(connection, tenant))
+        above = await load_above(connection, tenant, tree, name)
+        how = replace(how, begin=request.begin, above=above, taken=taken)
     seen = await observed(services.flow_store, tenant, window["since"], window["until"])
     history = history_of(services.inventory)
     found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)

@@ -18,6 +18,7 @@ from ringfence.discovery.reasons import CORE, Reason
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import parse_address
+from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
@@ -49,6 +50,7 @@ TREE = ScopeTree(
     ]
 )
 CLUSTER = FilterEnd(parse_filter('kubernetes.cluster = "sim"'))
+OPEN = CatchAll(Action.ALLOW, Action.ALLOW)
 Seen = tuple[Records, Timeline]
 
 
@@ -61,8 +63,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 def found(seen: Seen, scope: ScopeName, *above: ScopeName) -> Discovery:
-    opened = CatchAll(Action.ALLOW, Action.ALLOW)
-    held = [Workspace(WorkspaceName(f"the-{one}"), one, True, opened, (), ()) for one in above]
+    held = [Workspace(WorkspaceName(f"the-{one}"), one, True, OPEN, (), ()) for one in above]
     return discover(*seen, TREE, scope, WorkspaceName(scope), Wanted(above=held))
 
 
@@ -218,5 +219,24 @@ def test_the_nearest_ancestor_gets_a_workspace_for_them_if_asked(seen: Seen) -> 
     made = answer(told, (), NOTHING, every_edge=False)
     assert "kind: Workspace\nmetadata:\n  name: top" in made["documents"]
     assert any("workspace top is new" in one for one in made["summary"]["warnings"])
+    assert found(seen, SHOP, PROD).begun == usual.begun, "another scope's is not above"
+    assert found(seen, SHOP, SHOP).begun == usual.begun, "and neither is its own"
     assert found(seen, TOP).begun is None, "above it there is nothing"
     assert found(seen, SHOP, TOP).begun is None, "there is one"
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        pytest.param(TOP, Wanted(), id="by its own"),
+        pytest.param(SHOP, Wanted(taken=[WorkspaceName(TOP)]), id="by one that there is"),
+        pytest.param(SHOP, Wanted(above=[Workspace(WorkspaceName(TOP), TOP, False, OPEN, (), ())]),
+                     id="by one that is not primary"),
+    ],
+)  # fmt: skip
+def test_no_workspace_begins_under_a_name_that_is_taken(
+    seen: Seen, own: ScopeName, wanted: Wanted
+) -> None:
+    assert discover(*seen, TREE, SHOP, WorkspaceName(own), wanted).begun is None
+    with pytest.raises(InputError, match="another is called so"):
+        discover(*seen, TREE, SHOP, WorkspaceName(own), replace(wanted, begin=True))

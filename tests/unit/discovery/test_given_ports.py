@@ -15,7 +15,7 @@ from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import style
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
 from ringfence.control.discover import Discovery, Wanted, discover
-from ringfence.discovery.drafts import Draft, Drafting
+from ringfence.discovery.drafts import Draft, Drafting, evidence_of
 from ringfence.discovery.given_ports import with_given
 from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.reasons import Reason
@@ -23,7 +23,7 @@ from ringfence.model.ids import WorkspaceName
 from ringfence.model.policy import ClusterEnd, Policy, ServiceEnd, Workspace
 from ringfence.model.protocol import PortRange
 from tests.unit.discovery.test_simulation import shop
-from tests.unit.discovery.test_suspicion import DAY, SLOT, Day
+from tests.unit.discovery.test_suspicion import DAY, REPLICAS, SLOT, Day
 
 PASSIVE = 7
 """With this seed the front end dials the carts through their Service, and ports they give it."""
@@ -169,3 +169,11 @@ def test_a_service_that_led_to_others_before_stays() -> None:
     drafts = drafts_of(found)
     assert len(drafts) > 1
     assert together(drafts, found) == drafts
+
+
+def test_a_source_of_several_edges_counts_once() -> None:
+    found = Passive(through=False).found()
+    (given,) = (one for one in drafts_of(found) if len(one.edges) > 1)
+    told = evidence_of(found.observed, given)
+    assert told is not None
+    assert (len(given.edges), told.sources) == (21, REPLICAS)
