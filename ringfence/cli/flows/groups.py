@@ -66,7 +66,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Add up connections by labels of their ends, the greatest groups first.
 
     A KEY is a label such as kubernetes.namespace or kubernetes.label.app, or `workload`: the
-    namespace and name of a Deployment, a DaemonSet and so on; address.type tells what is outside:
+    namespace and name of a Deployment, a DaemonSet and so on (in filters kubernetes.owner.name); address.type tells what is outside:
     private, public, cloud-metadata, kube-apiserver and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
     dialled_port and method, provider.dns.name, and process.name, process.pid and process.container
@@ -87,7 +87,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     )  # fmt: skip
     rows = answer["items"]
     keys = list(rows[0]["group"]) if rows else []
-    columns = [Column(key.upper(), _value(key), right=key in _PORTS) for key in keys]
+    columns = [Column(key, _value(key), right=key in _PORTS) for key in keys]
     emit(rows, [*columns, *SUMS_COLUMNS], output, "no flow matches")
     if answer["total"] > len(rows):
         tell(f"{len(rows)} of {answer['total']} groups; more with --limit")
