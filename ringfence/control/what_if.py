@@ -68,7 +68,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What would be blocked, in an order that stays, noise last; `untold` edges more are not told of."""
+    """What would be blocked, in an order that stays, noise last; of `untold` edges nothing is told."""
 
     blocked: tuple[Blocked, ...]
     untold: int
@@ -107,7 +107,9 @@ async def what_if(
     seen, noise, least, workloads = await asyncio.to_thread(propose)
     amended = replace(judged_by, workspaces=_amended(judged_by, made, least.values()))
     after = await judge(blocked, history, until_ns, amended, workspace.name)
-    groups = _Groups(blocked, seen, noise, judged.deciding.spread(np.flatnonzero(kept)), after.deciding)
+    groups = _Groups(
+        blocked, seen, noise, judged.deciding.spread(np.flatnonzero(kept)), after.deciding
+    )
     told = await asyncio.to_thread(groups.tell, least)
     untold = len(seen.route_edge) - len(least)
     return WhatIf(told, untold, int(_conversations(seen).sum()), workloads)

@@ -19,8 +19,8 @@ ENOUGH_SAMPLES = 8
 """In fewer intervals what was seen once tells nothing of what was not: an edge that goes on in half
 of all intervals is met in one of m or none with (m + 1) ÷ 2^m, which from eight on is under 5 %."""
 ENOUGH_BEFORE = 3
-"""What a discovery is tried from has an edge that was seen in as many intervals: with fewer, none is
-known yet, or those only that happened to lie on both sides of an interval's end."""
+"""In so many intervals some edge was seen before what a discovery is tried on: with fewer none is
+known yet, or those alone that lie on both sides of an interval's end."""
 _HELD_OUT = 0.2
 """The share of the time, at its end, that a discovery from the rest is tried on."""
 
@@ -33,7 +33,8 @@ class Coverage:
     number of intervals that records tell apart is too small for that; `unseen_next` that of the
     next conversation's being one on such an edge, `would_block` is the share of the conversations
     of the last fifth that a discovery from what went before would have blocked, None where there
-    were none or too little went before. `core` edges are those of core services, which stand in no other figure.
+    were none or too little went before. `core` edges are those of core services, which stand in no
+    other figure.
     """
 
     workloads: int
