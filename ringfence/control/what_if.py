@@ -68,7 +68,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What would be blocked, in an order that stays, noise last; of `untold` edges nothing is told."""
+    """What would be blocked, in an order that stays, noise last; `untold` edges are left out."""
 
     blocked: tuple[Blocked, ...]
     untold: int

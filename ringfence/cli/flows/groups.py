@@ -66,7 +66,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Add up connections by labels of their ends, the greatest groups first.
 
     A KEY is a label such as kubernetes.namespace or kubernetes.label.app, or `workload`: the
-    namespace and name of a Deployment, a DaemonSet and so on (in filters kubernetes.owner.name); address.type tells what is outside:
+    namespace and name of a Deployment, a DaemonSet and so on; address.type tells what is outside:
     private, public, cloud-metadata, kube-apiserver and so on. dialled.KEY tells of what was
     dialled: a Service, or the provider itself. Besides there are protocol, port (the provider's),
     dialled_port and method, provider.dns.name, and process.name, process.pid and process.container
