@@ -56,9 +56,9 @@ def distinct_flows(path: Path, timeline: Timeline, instants: Iterable[int]) -> R
         with path.open("rb") as source, of_files():
             for part in flow_parts(source, str(path), timeline):
                 found.add(part)
+            return found.all()
     except OSError as error:
         raise unreadable(path, error) from error
-    return found.all()
 
 
 def documents_of(paths: list[Path]) -> Documents:

@@ -24,6 +24,9 @@ def what_if_files(asked: FilesAsked) -> dict[str, Any]:
 def write_accepted(asked: FilesAsked, answer: dict[str, Any], wanted: str, output: Format) -> None:
     """Print the workspace with the policies of some rows, which are named as `chosen` has it."""
     rows = chosen(answer["blocked"], wanted)
+    if not rows:
+        tell("there is nothing to accept")
+        return
     for warning in unhelped(rows):
         tell(f"warning: {warning}")
     document = amended_document(

@@ -15,11 +15,11 @@ from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.contents import Contents
-from ringfence.inventory.holders import distinct_rows
+from ringfence.inventory.holders import distinct, distinct_rows
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
-from ringfence.model.ids import WorkspaceName
+from ringfence.model.ids import RevisionId, WorkspaceName
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.connection import Connections
@@ -177,11 +177,16 @@ def _by_inventory(
     """Most of what is analysed ran in the present inventory, so that one is tried first.
 
     Each change since then concerns few: of earlier ones only what is around the ends is needed.
+    Ends are found by their addresses: late news may have given the revision of one another end.
     """
-    first_ns = records.column("first_ns")
     ends = np.stack([records.column(f"{end}_revision") for end in _ENDS], axis=1)
     revisions, which = np.unique(ends, return_inverse=True)
     which = which.reshape(ends.shape)
+    # Who came in the midst of the connection, as one that was put together of several may have it.
+    began = known.begins_of(map(RevisionId, revisions.tolist()))[which].max(axis=1, initial=0)
+    first_ns = np.maximum(records.column("first_ns"), began)
+    keys, place = distinct(np.concatenate([records.column(end) for end in _ENDS]))
+    addresses, place = keys.to_pylist(), place.reshape(len(_ENDS), -1)
     left = np.arange(len(records))
     at_ns = until_ns - 1
     present = True
@@ -190,7 +195,8 @@ def _by_inventory(
         fits = alive[which[left]].all(axis=1) | (first_ns[left] == at_ns)
         chosen, left = left[fits], left[~fits]
         if len(chosen):
-            yield chosen, known.at(at_ns) if present else known.around(at_ns, ends[chosen])
+            held = {addresses[at] for at in np.unique(place[:, chosen]).tolist()}
+            yield chosen, known.at(at_ns) if present else known.around(at_ns, held)
         at_ns, present = int(first_ns[left].max(initial=0)), False
 
 

@@ -1,12 +1,12 @@
 """How often each policy of a version decided, and what nobody needed for long."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.continuous import Span, segments
+from ringfence.control.continuous import KEPT_NS, Span, segments
 from ringfence.model.flow import Category
 from ringfence.model.ids import TenantId
 from ringfence.model.policy import Policy
@@ -46,18 +46,21 @@ def count_hits(
 
 
 async def watched(
-    connection: AsyncConnection, tenant: TenantId, named: Named, span: Span
+    connection: AsyncConnection, tenant: TenantId, named: Named, span: Span, now_ns: int
 ) -> list[Span]:
     """The parts of a time in which a version was under analysis: asked for, or as enforced.
 
-    Of a set that is on trial at some nodes nothing is told.
+    Of a set that is on trial at some nodes nothing is told, and of what is forgotten no more.
     """
-    since_ns, until_ns = span
-    spans = await asked_for(connection, tenant, named, until_ns)
+    since_ns, until_ns = span = max(span[0], now_ns - KEPT_NS), min(span[1], now_ns)
+    if since_ns >= until_ns:
+        return []
     sets = await enforced_sets(connection, tenant, span)
-    for one in segments(span, sets, 0) if since_ns < until_ns else ():
-        if named in one.enforced.workspaces and not one.staged:
-            spans.append(one.span)
+    held = [one for one in segments(span, sets, 0) if named in one.enforced.workspaces]
+    trials = [one.span for one in held if one.staged]
+    spans = [one.span for one in held if not one.staged]
+    for asked in await asked_for(connection, tenant, named, until_ns):
+        spans += _outside(asked, trials)
     found: list[Span] = []
     for start_ns, end_ns in sorted(spans):
         begins = max(start_ns, found[-1][1] if found else since_ns)
@@ -65,6 +68,15 @@ async def watched(
         if begins < ends:
             found.append((begins, ends))
     return found
+
+
+def _outside(span: Span, others: Iterable[Span]) -> Iterator[Span]:
+    """The parts of a time outside others, which ascend; some are empty."""
+    begins, ends = span
+    for other_begins, other_ends in others:
+        yield begins, min(ends, other_begins)
+        begins = max(begins, other_ends)
+    yield begins, ends
 
 
 def count_tallies(named: Named, policies: Sequence[Policy], tallies: Iterable[Tally]) -> list[Hits]:

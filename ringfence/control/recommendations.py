@@ -151,7 +151,10 @@ class Recommendations:
     async def _put(self, one: Recommendation, news: Sequence[str] = ()) -> None:
         """Write down what is recommended, and have sinks hear of what is new in it."""
         told = Recommended(
-            f"recommendation-{one.scope}", one.scope, [*news], format_time(self._clock())
+            f"recommendation-{one.scope}-{one.changed_ns}",
+            one.scope,
+            [*news],
+            format_time(self._clock()),
         )
         async with self._database.write() as connection:
             await put_recommendation(connection, self._watch.tenant, one)

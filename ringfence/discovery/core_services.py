@@ -15,6 +15,7 @@ from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
 from ringfence.discovery.roles import Role
+from ringfence.model.fqdn import host_name
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import (
     ApiServerEnd,
@@ -171,10 +172,11 @@ class _Core:
             yield self._to(NamedEnd(f"{name}-{found.name}", found.end), mine, protocol, port)
         if blocks:
             every = sorted({one for end in blocks.values() for one in end.networks})
-            names = [host.name for number in blocks if isinstance(host := peers[number], Named)]
+            hosts = [peers[number] for number in blocks]
+            names = [host_name(one.name) for one in hosts if isinstance(one, Named)]
             mine = to_outside[np.isin(seen.provider[to_outside], list(blocks))]
             made = self._to(NamedEnd(name, CidrEnd(tuple(every))), mine, protocol, port)
-            told = f"among them {', '.join(sorted(names))}" if names else ""
+            told = f"among them {', '.join(sorted(filter(None, names)))}" if any(names) else ""
             yield replace(made, description=told)
 
     def _to(self, provider: NamedEnd, edges: Numbers, protocol: int, port: int) -> Draft:

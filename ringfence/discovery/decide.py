@@ -86,7 +86,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     listening, seen = facts.of_edges(facts.listening), observed.seen
     turned, unopened = _reversed(observed, listening), _ephemeral(observed, listening)
     # Where first packets are told at all, who sent one is no server that answers.
-    opens = (seen.opened > 0) & _tells_openings(observed)
+    opens = (seen.opened > 0) & observed.tells_openings
     clients = (turned & ~opens) | unopened
     rule(Reason.GIVEN_OUT, given_out(observed, listening, (deciding < 0) & ~clients))
     rule(Reason.REVERSED, turned)
@@ -183,13 +183,13 @@ def _by_themselves(observed: Observed, facts: Facts) -> Iterator[tuple[Reason, M
 
 def _by_address(observed: Observed) -> Iterator[tuple[Reason, Mask]]:
     peers = observed.peers
-    # As a consumer only what a pod held, and nobody knows which, is an address by itself.
-    yield Reason.DEAD, peers.which(Outside)[observed.consumer]
     at = [peers[number] for number in range(len(peers))]
     metadata = [isinstance(one, Outside) and str(one) in _METADATA for one in at]
     groups = [isinstance(one, Outside) and _is_of_link(one.address) for one in at]
     yield Reason.METADATA, np.array(metadata, dtype=np.bool_)[observed.provider]
     yield Reason.BROADCAST, np.array(groups, dtype=np.bool_)[observed.provider]
+    # As a consumer only what a pod held, and nobody knows which, is an address by itself.
+    yield Reason.DEAD, peers.which(Outside)[observed.consumer]
 
 
 def _is_of_link(address: Address) -> bool:
@@ -221,14 +221,9 @@ def _reversed(observed: Observed, listening: Mask) -> Mask:
     np.maximum.at(most, which[: len(seen)], worth)
     opposite = most[which[len(seen) :]]
     client = (seen.port >= EPHEMERAL) & ~listening & np.isin(seen.protocol, (TCP, UDP))
-    answers = (seen.seen.opened * 2 <= seen.seen.conversations) | (seen.seen.intervals == 1)
-    answers |= not _tells_openings(observed)
+    answers = seen.seen.opened * 2 <= seen.seen.conversations
+    answers |= not observed.tells_openings
     return np.asarray(client & (opposite >= seen.seen.conversations) & (opposite > 0) & answers)
-
-
-def _tells_openings(observed: Observed) -> bool:
-    """Whether first packets are told of: some conversation there is without one, in any day."""
-    return bool((observed.seen.opened < observed.seen.conversations).any())
 
 
 def _ephemeral(observed: Observed, listening: Mask) -> Mask:

@@ -10,6 +10,7 @@ from ringfence.discovery.roles import Role
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model import labels
 from ringfence.model.address import Address, host_network
+from ringfence.model.fqdn import host_name
 from ringfence.model.ids import ClusterId
 from ringfence.model.policy import (
     CidrEnd,
@@ -58,7 +59,7 @@ class Ends:
         """Whether the workspace decides over a peer."""
         if isinstance(peer, Nodes):
             return peer.cluster in self._nodes
-        return isinstance(peer, Role) and bool(peer.members & self._members)
+        return isinstance(peer, Role) and peer.members.intersect(self._members)
 
     def receives(self, front: ServiceFront) -> bool:
         """Whether nodes of the scope take in what hosts outside send to a Service."""
@@ -77,7 +78,7 @@ class Ends:
             case Role(cluster):
                 inside = self.inside(peer)
                 end = ClusterEnd(cluster.name) if inside else FilterEnd(cluster.query)
-                return NamedEnd(cluster.name, end, self._place(peer.members))
+                return NamedEnd(cluster.name, end, peer.place)
             case ServiceFront():
                 front = ServiceEnd(peer.namespace, peer.name)
                 return NamedEnd(peer.name, front, peer.namespace)
@@ -88,10 +89,6 @@ class Ends:
             case Outside() | Named() | Anybody():
                 return _outside(peer, sorted(addresses), each=each)
 
-    def _place(self, members: BitMap) -> str:
-        places = {self._snapshot.items[at].namespace for at in members}
-        return places.pop() if len(places) == 1 else ""
-
 
 def _outside(
     peer: Outside | Named | Anybody, addresses: Sequence[Address], *, each: bool
@@ -100,10 +97,12 @@ def _outside(
     match peer:
         case Outside(address):
             return NamedEnd(str(peer), CidrEnd((host_network(address),)))
-        case Named(name) if 0 < len(blocks) <= FEW_BY_NAME:
-            return NamedEnd(name, CidrEnd(blocks))
         case Named(name):
-            return NamedEnd(name, FqdnEnd(name))
+            said = host_name(name)
+            if not said:  # flows may tell anything
+                return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
+            few = 0 < len(blocks) <= FEW_BY_NAME
+            return NamedEnd(said, CidrEnd(blocks) if few else FqdnEnd(said))
         case Anybody() if blocks and (each or len(blocks) <= FEW_ADDRESSES):
             return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
         case Anybody():

@@ -19,6 +19,14 @@ _ANY = 0
 """The port of a reference that tells none."""
 
 
+def _ports_told(written: str) -> set[int]:
+    """The port that a reference tells: none where what stands there is no port."""
+    if not written:
+        return {_ANY}
+    number = written.isascii() and written.isdecimal() and len(written) <= len(str(PORTS))
+    return {int(written)} - {_ANY} if number else set()
+
+
 class Facts:
     """Declarations, by the numbers of peers and fronts."""
 
@@ -129,7 +137,7 @@ class Facts:
                 inside = inside.removesuffix(".svc")
                 full = inside if "." in inside else f"{inside}.{item.namespace}"
                 for host in (written, full):
-                    found.setdefault(host, set()).add(int(port) if port.isdigit() else _ANY)
+                    found.setdefault(host, set()).update(_ports_told(port))
         return found
 
     def _names(self, number: int) -> set[str]:

@@ -16,6 +16,7 @@ from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.drafts import Draft, united_why
 from ringfence.discovery.ends import Ends, NamedEnd, namespace_query
 from ringfence.discovery.observed import Observed
+from ringfence.discovery.peers import Named
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import ClusterEnd, End, FilterEnd, ScopeEnd, ServiceEnd
 
@@ -85,9 +86,10 @@ class Widening:
             yield one
             if isinstance(one.provider.end, ServiceEnd) and not one.review:
                 for edge in sorted(one.edges):
-                    peer = self._ends.of(seen.peers[int(seen.provider[edge])])
-                    ports = frozenset({int(seen.port[edge])})
-                    yield replace(one, provider=peer, ports=ports, edges=frozenset({edge}))
+                    peer = seen.peers[int(seen.provider[edge])]
+                    addresses = sorted(seen.peers.named[peer]) if isinstance(peer, Named) else ()
+                    end, ports = self._ends.of(peer, addresses), frozenset({int(seen.port[edge])})
+                    yield replace(one, provider=end, ports=ports, edges=frozenset({edge}))
 
     def _every_port(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
         return (one if one.review else replace(one, ports=frozenset()) for one in drafts)

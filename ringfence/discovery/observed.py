@@ -85,6 +85,8 @@ class Observed:
 
     since_ns: int
     until_ns: int
+    tells_openings: bool
+    """Whether `opened` is what was seen, and not taken for granted of a file that tells nothing."""
 
     def __len__(self) -> int:
         """The number of edges."""
@@ -146,6 +148,7 @@ def observe(records: Records, peers: Peers, services: ServiceSockets) -> Observe
         process=process,
         since_ns=int(rows.first_ns.min(initial=np.iinfo(np.int64).max)),
         until_ns=int(rows.last_ns.max(initial=0)),
+        tells_openings=_tells_openings(records),
     )
 
 
@@ -260,6 +263,12 @@ def answered(records: Records) -> Mask:
     refused = records.column("refused") > 0
     by_handshake = (records.column("answered") > 0) | (replies & ~refused)
     return np.asarray(np.where(records.column("protocol") == TCP, by_handshake, replies))
+
+
+def _tells_openings(records: Records) -> bool:
+    """Agents always tell; of files the reader says it."""
+    told = "openings_told" not in records.table.column_names
+    return told or bool(records.column("openings_told").any())
 
 
 def _own_node(peers: Peers, consumer: Numbers, provider: Numbers) -> Mask:

@@ -10,7 +10,7 @@ from ringfence.discovery.behaviour import Numbers, PeerNumbers
 from ringfence.discovery.roles import Role, Roles
 from ringfence.flows.connections import Records
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import Address, format_address, network_of
+from ringfence.model.address import Address, Network, format_address, is_v4, network_of
 from ringfence.model.ids import ClusterId
 from ringfence.model.workload import Item, ItemKind
 
@@ -133,7 +133,7 @@ class Peers:
 
         What nobody is known to hold in a node's pod networks is no host outside, but itself.
         """
-        pods = {one for item in self.snapshot.items for one in item.pod_networks}
+        pods = {one for item in self.snapshot.items for one in _pods_alone(item)}
         prefixes = {one.prefix for one in pods}
 
         def outside(party: int) -> int:
@@ -171,3 +171,16 @@ class Peers:
     def which(self, *kinds: type) -> NDArray[np.bool_]:
         """For each peer whether it is of some kinds."""
         return np.array([isinstance(peer, kinds) for peer in self._all], dtype=np.bool_)
+
+
+def _pods_alone(node: Item) -> Iterator[Network]:
+    """A node's pod networks in which all that is not a pod is known.
+
+    Masquerading gives the gateway's address to hosts outside. Which it is an agent tells: then the
+    node has an address within, besides its own outside, else the network is no pods' alone.
+    """
+    for network in node.pod_networks:
+        alike = (one for one in node.addresses if is_v4(one) == network.is_v4)
+        within = [network_of(one, network.prefix) == network for one in alike]
+        if any(within) and not all(within):
+            yield network

@@ -26,7 +26,9 @@ _TAIL = re.compile(
     r"|[-.][0-9]+$|(?<![-.][a-z])[0-9]+$"
 )
 """What is appended to names: a random part (Kubernetes leaves vowels out), a hash, a number."""
-_ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:[-.][0-9]{1,3}){3}(?![0-9])")
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})"
+_ADDRESS = re.compile(rf"(?:[a-z][a-z0-9]{{0,3}}-)?{_OCTET}([-.]){_OCTET}(?:\1{_OCTET}){{2}}")
+"""By itself or after what says that it is one (`ip-`, `ec2-`); a version stands after a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def stem(name: str) -> str:
 
     A name made of an address, as clouds give (`ip-10-0-3-7`), has nothing else that tells anything.
     """
-    if _ADDRESS.search(name):
+    if _ADDRESS.fullmatch(name):
         return name
     while (shorter := _TAIL.sub("", name)) and shorter != name:
         name = shorter

@@ -34,6 +34,8 @@ from ringfence.model.workload import Item, ItemKind
 
 _JOB_RUN = re.compile(r"-[0-9]{6,}$")
 _TEMPLATE_HASH = re.compile(r"-[bcdfghjklmnpqrstvwxz0-9]{6,10}$")
+_LONGEST_TOLD = 253
+"""Letters, as names in Kubernetes have at most; those of an id are several such."""
 _HASH_LABEL = labels.LABEL_PREFIX + "pod-template-hash"
 
 Unit = tuple[Any, ...]
@@ -51,6 +53,8 @@ class Role:
     probe_ports: tuple[tuple[int, int], ...]
     """The (protocol, port) pairs that the kubelet dials at the members, sorted."""
     approved: bool = False
+    place: str = ""
+    """The namespace that all members are in; empty if it is none, or several."""
 
 
 class Roles:
@@ -140,7 +144,9 @@ def _role(
     approved: bool = False,
 ) -> Role:
     probes = {port for at in members for port in snapshot.items[at].probe_ports}
-    return Role(cluster, members, tuple(offered), tuple(sorted(probes)), approved)
+    places = {snapshot.items[at].namespace for at in members}
+    place = places.pop() if len(places) == 1 else ""
+    return Role(cluster, members, tuple(offered), tuple(sorted(probes)), approved, place)
 
 
 def _unit(item: Item) -> Unit | None:
@@ -210,8 +216,8 @@ def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, tuple[str, int
         return owner
     common = shared(items)
     for name in PREFERRED:
-        if labels.LABEL_PREFIX + name in common:
-            return common[labels.LABEL_PREFIX + name]
+        if _is_plain(value := common.get(labels.LABEL_PREFIX + name, "")):
+            return value
     if len(items) == 1:
         return items[0].name
     stems = {stem(item.name) for item in items}
@@ -219,7 +225,12 @@ def _name(snapshot: Snapshot, group: BitMap, served: Mapping[int, tuple[str, int
         return only
     kind = f"{items[0].kind}s"
     process, port = next((served[at] for at in group if at in served), ("", 0))
-    return f"{process or kind}-{port}" if port else kind
+    return f"{process if _is_plain(process) else kind}-{port}" if port else kind
+
+
+def _is_plain(told: str) -> bool:
+    """Whether it can be part of a name; what labels and processes say may be anything."""
+    return told.isprintable() and 0 < len(told) <= _LONGEST_TOLD
 
 
 def _served(seen: Behaviour) -> dict[int, tuple[str, int]]:

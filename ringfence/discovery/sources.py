@@ -109,7 +109,7 @@ class _Weighing:
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
         self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
-        self.spoken_for = np.logical_or.reduce([*spoken_for, facts.beside(self.strong)])
+        self.spoken_for = np.logical_or.reduce(spoken_for)
         self.places = facts.namespaces()
         self.late = seen.first_ns > observed.since_ns + _LATE * (
             observed.until_ns - observed.since_ns
@@ -117,6 +117,7 @@ class _Weighing:
         self.foreign = self._foreign()
         self.bypass = self._bypass(facts)
         self.stranger, self.tool = self._stranger(facts), self._tool()
+        self.near = self._near(facts)
         self.share = self._share()
         self.lacking = sum(map(self._lacking, spoken_for))
         # A dead address is none: who goes on to dial it knew whom it had.
@@ -130,18 +131,16 @@ class _Weighing:
     def judge(self, clean: Mask, twins: Mask) -> Suspicion:
         trusted = self.good & clean
         conversations, intervals = self._answered(trusted)
-        # Who dials what answers others has as much use for it as they do.
-        supporters, dialling = (
+        answered, dialling = (
             np.bincount(self.edge[pairs], minlength=len(self.observed))
             for pairs in (trusted, clean)
         )
-        supporters = np.where(supporters > 0, dialling, 0)
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
         few = np.where(self.had(~clean) & ~self.stray, 0, 1)
-        alone = self.rare & ((supporters <= few) | self.by_node)
+        alone = self.rare & ((answered <= few) | self.by_node)
         weight = self._weight(
             alone & ~twins & ~self.spoken_for,
-            self._lacking(twins) - affinity(self.observed, (supporters > 0) & ~alone & self.plain),
+            self._lacking(twins) - affinity(self.observed, (answered > 0) & ~alone & self.plain),
         )
         novel = self.good & (weight > 0)[self.edge]
         telling = novel & (weight >= _FITS)[self.edge]
@@ -158,7 +157,8 @@ class _Weighing:
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
         return Suspicion(
-            supporters=supporters,
+            # Who dials what answers others has use for it; but dialling takes no suspicion away.
+            supporters=np.where(answered > 0, dialling, 0),
             conversations=conversations,
             intervals=intervals,
             alone=alone & (self._surprise() > 1) & (self.observed.seen.intervals > 1),
@@ -173,7 +173,7 @@ class _Weighing:
             suspicious=odd | (of_suspect & (weight > 0)),
             intruder=(weight > 0) & self._of(novel & looked, intruder & (not self.brief)),
             scan=self._of(looked & ((self.rare | self.burst)[self.edge] | ~self.good), scanner)
-            & (supporters <= few),
+            & (answered <= few),
             clean=~(scanner | intruder)[self.source] | self._before(self.hopeless | novel),
             brief=self.brief,
         )
@@ -225,7 +225,19 @@ class _Weighing:
         weight = 1.0 + self._surprise() + 1.0 * self.bypass + 0.5 * self.late
         for marked in (self.foreign, self.tool, self.by_node | self.stranger):
             weight += _MARKED * marked
-        return np.where(novel, np.maximum(weight + self.lacking + beside, _LEAST), 0.0)
+        weight += self.lacking + beside - 1.0 * self.near
+        return np.where(novel, np.maximum(weight, _LEAST), 0.0)
+
+    def _near(self, facts: Facts) -> Mask:
+        """Whether a host outside is one more of those that the consumer goes to anyway.
+
+        Not so where another process goes there, or late, nor to several such by one source: by
+        whom a network is held is not known.
+        """
+        beside = self.rare & facts.beside(self.strong)
+        pairs = beside[self.edge]
+        several = np.bincount(self.source[pairs], minlength=self.count) > 1
+        return beside & ~self.tool & ~self.late & ~self._of(pairs, several)
 
     def _lacking(self, spoken_for: Mask) -> Weights:
         """How rare strong edges are that this does not speak for, among the consumer's neighbours.

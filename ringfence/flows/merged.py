@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from ringfence.flows.connections import Records
 from ringfence.flows.exported import COUNTS
 from ringfence.inventory.holders import distinct_rows
+from ringfence.model.errors import InputError
 
 _ADDED = (*(name for name in COUNTS if name != "dropped"), "rtt_sum_ns")
 _AGAIN = 2
 """By how much rows may have grown before they are put together once more."""
 _FEW = 1_000_000
+MOST_ADDED = 2**63
+"""What counts do not add up to: not far above they would begin anew at 0."""
 
 Octets = NDArray[np.uint8]
 """What rows are told apart by, in shape (n, any)."""
@@ -65,16 +68,23 @@ def merged(seen: Records, apart: Octets) -> tuple[Records, NDArray[np.intp]]:
     def over(how: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(how.reduceat(values[order], starts))
 
+    def added(name: str, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        if values.sum(dtype=np.float64) >= MOST_ADDED:
+            raise InputError(
+                f"{name}: over {MOST_ADDED} in all: correct the column or leave it out"
+            )
+        return over(np.add, values)
+
     samples, least = seen.column("rtt_samples"), seen.column("rtt_min_ns")
     measured = np.where(samples > 0, least, np.iinfo(least.dtype).max)
-    told = {name: over(np.add, seen.column(name)) for name in _ADDED}
+    told = {name: added(name, seen.column(name)) for name in _ADDED}
     told["first_ns"] = over(np.minimum, seen.column("first_ns"))
     told["rtt_min_ns"] = np.where(told["rtt_samples"] > 0, over(np.minimum, measured), 0)
     table = seen.table.take(pa.array(newest))
     for name, values in told.items():
         at = table.schema.get_field_index(name)
         table = table.set_column(at, table.schema.field(at), pa.array(values))
-    return Records(table, over(np.add, seen.dropped), seen.translated[newest]), newest
+    return Records(table, added("dropped", seen.dropped), seen.translated[newest]), newest
 
 
 def concatenated(parts: list[Records]) -> Records:

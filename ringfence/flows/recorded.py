@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ringfence.flows.connections import Records, about_others, column
 from ringfence.flows.disposition import Dispositions
 from ringfence.flows.exported import COUNTS, EXPORT
-from ringfence.flows.merged import Octets, concatenated, octets_of
+from ringfence.flows.merged import MOST_ADDED, Octets, concatenated, octets_of
 from ringfence.flows.table_values import TableValues
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError
@@ -77,7 +77,8 @@ def read_flows(source: BinaryIO, file_name: str, timeline: Timeline) -> Records:
     """The conversations of a Parquet, CSV or JSON lines file; raises InputError.
 
     Besides the columns of a hop `table` has `disposition`, empty where the file does not tell it,
-    and `connection_id`, the file's own text. ICMP errors and the like are left out.
+    `openings_told`, whether the file tells `opened`, and `connection_id`, its own text. ICMP errors
+    and the like are left out.
     """
     return concatenated(list(flow_parts(source, file_name, timeline)))
 
@@ -158,7 +159,7 @@ def _tables(source: BinaryIO, file_name: str) -> Iterator[pa.Table]:
 
 def _whole(source: BinaryIO, begins: bytes, file_name: str) -> pa.Table:
     """JSON lines, of which there are none where nothing was seen, or CSV."""
-    if not begins and not file_name.endswith((".parquet", ".csv")):
+    if begins in {b"", b"\n", b"\r\n"} and not file_name.endswith((".parquet", ".csv")):
         return pa.schema([EXPORT.field(name) for name in REQUIRED]).empty_table()
     if begins[:1] == b"{":
         return pa.json.read_json(source)
@@ -237,7 +238,7 @@ def _tuples(values: TableValues) -> dict[str, Any]:
         column: values.numbers(name, _MOST_PORT, required=True)[0].astype(np.uint16)
         for column, name in (("provider_port", "port"), ("dialled_port", "dialled_port"))
     }
-    numbered = np.arange(1, len(values) + 1, dtype=np.uint64)
+    numbered = np.arange(1, len(values) + 1, dtype=np.uint64) + np.uint64(values.before)
     ids = values.texts("connection") if "connection" in values else None
     return {
         **ends,
@@ -272,6 +273,8 @@ def _counts(values: TableValues) -> dict[str, Any]:
     }
     least, mean = (_number(values, name, _MOST_COUNT)[0] for name in _RTT)
     samples = plain["rtt_samples"]
+    endless = mean.astype(np.float64) * samples >= MOST_ADDED
+    values.refuse("rtt_mean_ns", endless, f"less than {MOST_ADDED} ns over all rtt_samples")
     return plain | {"rtt_min_ns": least, "rtt_sum_ns": mean * samples}
 
 
@@ -305,6 +308,7 @@ def _answers(values: TableValues, told: dict[str, Any]) -> dict[str, Any]:
         "opened": opened,
         "answered": np.where(answers, answered, np.where(by_handshake, opened, 0)).astype("u8"),
         "refused": refused,
+        "openings_told": opens,
         "reverse_packets": np.where(replied, replies, reached).astype(np.uint64),
     }
 

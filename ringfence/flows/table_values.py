@@ -21,7 +21,7 @@ class TableValues:
     """
 
     def __init__(self, table: pa.Table, file_name: str, before: int = 0) -> None:
-        self._table, self._file, self._before = table, file_name, before
+        self._table, self._file, self.before = table, file_name, before
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -100,7 +100,7 @@ class TableValues:
             try:
                 values.append(read(text))
             except InputError as error:
-                row = self._before + int(np.argmax(which == code)) + 1
+                row = self.before + int(np.argmax(which == code)) + 1
                 raise InputError(f"{self._file}: row {row}: {name}: {error}") from error
         return values, which
 
@@ -109,7 +109,7 @@ class TableValues:
         if bad.any():
             row = int(np.argmax(bad))
             found = repr(self._table[name][row].as_py())[:80]
-            where = f"{self._file}: row {self._before + row + 1}: {name}"
+            where = f"{self._file}: row {self.before + row + 1}: {name}"
             raise InputError(f"{where}: expected {expected}, found {found}")
 
     def _plain(self, name: str) -> pa.Array:

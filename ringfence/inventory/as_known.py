@@ -2,12 +2,13 @@
 
 import threading
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.model.address import Address
 from ringfence.model.ids import ItemKey, RevisionId
 from ringfence.model.workload import Item, ItemKind
 
@@ -90,14 +91,18 @@ class AsKnown:
         self._snapshots.add(since, until, snapshot, self._cuts)
         return snapshot
 
-    def around(self, t_ns: int, ends: NDArray[np.uint64]) -> Snapshot:
-        """The inventory as of an instant, of pods and hosts only the revisions of some ends."""
-        some = set(np.unique(ends).tolist())
+    def around(self, t_ns: int, ends: Set[Address]) -> Snapshot:
+        """The inventory as of an instant, of pods and hosts only who held some addresses then."""
         return self._snapshot(
             row
             for row in self._rows_at(t_ns).tolist()
-            if self._revisions[row] in some or self._items[row].kind not in _MANY
+            if self._items[row].kind not in _MANY or not ends.isdisjoint(self._items[row].addresses)
         )
+
+    def begins_of(self, revisions: Iterable[RevisionId]) -> NDArray[np.int64]:
+        """When the lives of revisions began, epoch ns; -FOREVER for those that are not known."""
+        rows = (self._row.get(one) for one in revisions)
+        return np.array([-FOREVER if row is None else self._begins[row] for row in rows], np.int64)
 
     def living_at(self, t_ns: int) -> NDArray[np.uint64]:
         """The revisions of all items as of an instant."""

@@ -29,6 +29,8 @@ from ringfence.model.workload import (
     ServiceSpec,
 )
 
+_LONGEST_NAME = 253
+"""As in Kubernetes."""
 ALWAYS_NS = -FOREVER
 """From when an item lived of which the file does not say."""
 
@@ -100,7 +102,7 @@ def _placed(one: ItemRecord, at: int, file_name: str) -> Life:
     try:
         return _life(one)
     except InputError as error:
-        what = f" ({one.name})" if one.name else ""
+        what = f" ({one.name})" if one.name and one.name.isprintable() else ""
         raise InputError(f"{file_name}: items[{at}]{what}: {error}") from error
 
 
@@ -112,7 +114,24 @@ def _life(one: ItemRecord) -> Life:
     return Life(from_ns, to_ns, _item(one))
 
 
+def _refuse_odd_names(one: ItemRecord) -> None:
+    """Policies are called after these, and name Services by them."""
+    said = {
+        "name": one.name,
+        "namespace": one.namespace,
+        "kubernetes_cluster": one.kubernetes_cluster,
+        "owner": one.owner or "",
+        "workload_name": one.workload_name or "",
+    }
+    for field, value in said.items():
+        if len(value) > _LONGEST_NAME or not value.isprintable():
+            raise InputError(f"{field}: expected {_LONGEST_NAME} printable letters at most")
+    if one.kind is ItemKind.SERVICE and (not one.namespace or "/" in one.namespace + one.name):
+        raise InputError("expected a Service with a namespace, and no / in this and the name")
+
+
 def _item(one: ItemRecord) -> Item:
+    _refuse_odd_names(one)
     is_network = one.kind is ItemKind.NETWORK
     if is_network and len(one.addresses) != 1:
         raise InputError("expected one block under `addresses` of a network")

@@ -24,6 +24,15 @@ def parse_fqdn(text: str) -> str:
     return name
 
 
+def host_name(text: str) -> str:
+    """One host's name as `parse_fqdn` gives it, empty where this is none."""
+    try:
+        name = parse_fqdn(text)
+    except InputError:
+        return ""
+    return "" if name.startswith("*") else name
+
+
 def fqdn_matches(pattern: str, name: str) -> bool:
     """Whether a name, as `parse_fqdn` gives it, is meant by a pattern; `*` stands for one label."""
     if pattern.startswith("*."):

@@ -223,8 +223,8 @@ async def hits_of_policies(
     async with services.database.read() as connection:
         held, _ = await load_workspace(connection, tenant, *named, even_deleted=True)
         told = await told_since(connection, tenant, window["since"], window["until"], named)
-        span = window["since"], min(window["until"], services.clock())
-        spans = await watched(connection, tenant, named, span)
+        span = window["since"], window["until"]
+        spans = await watched(connection, tenant, named, span, services.clock())
     found = count_hits(named, held.policies, told, spans)
     return HitsResponse(
         workspace=workspace,

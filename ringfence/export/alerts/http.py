@@ -27,7 +27,7 @@ class _Http(AlertSink):
     _url: str
     _headers: dict[str, str]
     _trusted: ssl.SSLContext | None = None
-    """What is trusted besides what everybody trusts; None for nothing."""
+    """What is trusted instead of what everybody trusts; None for the latter."""
 
     @abstractmethod
     def body(self, notices: Sequence[Message]) -> dict[str, Any]:

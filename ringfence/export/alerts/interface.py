@@ -106,10 +106,16 @@ class Recommended(Message):
     @property
     def text(self) -> str:
         """What there is to say besides the title, in lines."""
-        listed = self.changes[:MOST_LISTED]
-        if left := len(self.changes) - len(listed):
-            listed.append(f"and {left} more")
-        return "\n".join([*listed, f"see `ringfence recommendations show {self.scope}`"])
+        see = f"see `ringfence recommendations show {self.scope}`"
+        return "\n".join([*shortened(self.changes), see])
+
+
+def shortened(things: Sequence[str]) -> list[str]:
+    """The first of them, and how many more there are."""
+    listed = [*things[:MOST_LISTED]]
+    if left := len(things) - len(listed):
+        listed.append(f"and {left} more")
+    return listed
 
 
 def read_message(fields: dict[str, Any]) -> Message:

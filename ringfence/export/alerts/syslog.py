@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ringfence.export.alerts.interface import AlertSink, Message
+from ringfence.export.alerts.interface import AlertSink, Message, shortened
 from ringfence.export.errors import ExportError, reason
 from ringfence.export.url import ExportUrl
 from ringfence.model.errors import InputError
@@ -85,7 +85,8 @@ class Syslog(AlertSink):
 
 
 def _written(value: object) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    """A datagram has room for a part of a long list only."""
+    return ", ".join(shortened(value)) if isinstance(value, list) else str(value)
 
 
 def encode(notice: Message, host: str, pid: int) -> bytes:

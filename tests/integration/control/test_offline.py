@@ -200,6 +200,7 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
         ),
         (("lint", "{p}", "--inventory", "{dir}"), 1, "is a folder; name a file"),
         (("analyze", *SHUT), 0, "no connection in view"),
+        (("analyze", *SHUT, *WHAT_IF, "--accept", "all"), 0, "there is nothing to accept"),
         (("analyze", *SHUT, *WHAT_IF), 0, "nothing that passes would be blocked"),
         (("discover", *FILES, "--anew"), 3, "leave --anew out"),
         (("discover", *FILES, "--since", "1h"), 3, "--since: of files all is taken"),

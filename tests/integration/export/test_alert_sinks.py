@@ -21,6 +21,7 @@ from confluent_kafka import Consumer
 from ringfence.control.pki import Authority
 from ringfence.export.alerts.interface import Notice, Recommended
 from ringfence.export.alerts.kinds import make_sink
+from ringfence.export.alerts.syslog import encode
 from ringfence.export.errors import ExportError, RefusedError
 from ringfence.model.errors import InputError
 from tests.integration.export.test_kafka import PASSWORD, Broker, broker  # noqa: F401
@@ -331,6 +332,13 @@ async def test_syslog_over_udp_tcp_and_tls(tmp_path: Path) -> None:
         await server.wait_closed()
     with pytest.raises(ExportError, match="refused"):
         await make_sink(f"syslog+tcp://127.0.0.1:{ports[0]}", "").send([NOTICE])
+
+
+def test_a_long_recommendation_fits_a_datagram() -> None:
+    changes = [f"added allow-frontend-{at}-to-backend-{at}" for at in range(3000)]
+    message = encode(replace(RECOMMENDED, changes=changes), "host", 1)
+    assert len(message) < 2000
+    assert b"backend-19, and 2980 more" in message
 
 
 @pytest.mark.timeout(300)

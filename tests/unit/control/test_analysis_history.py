@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from ringfence.control.analysis import History, by_inventory, connections_of, judge
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records
-from ringfence.flows.recorded import read_flows
+from ringfence.flows.merged import Merging
+from ringfence.flows.recorded import read_flows, told_apart
 from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import Snapshot
+from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import Version
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import parse_documents
@@ -143,3 +146,78 @@ def test_earlier_inventories_have_no_pods_but_those_at_an_end() -> None:
         ends = set(np.concatenate([column[rows] for column in columns]).tolist())
         assert {int(snapshot.revisions[at]) for at in snapshot.subjects} <= ends
         assert len(snapshot.services) == 1
+
+
+OUTSIDE = (
+    POLICIES[: POLICIES.index("  - id: even")]
+    + """
+  - id: world
+    action: ALLOW
+    consumer: {host: outside}
+    provider: {filter: everything}
+    protocol: TCP
+    ports: [80]
+"""
+)
+
+
+def pod(number: int, held: int, life: str = "") -> str:
+    return (
+        f"- {{kind: pod, kubernetes_cluster: lab, namespace: shop, name: pod-{number},"
+        f" addresses: [10.0.0.{held}], labels: {{kubernetes.label.now: [a]}}{life}}}"
+    )
+
+
+def flow(held: Timeline, *times: tuple[float, float]) -> Records:
+    """From pod-1's address to pod-2, once in each time."""
+    to = {"provider_address": "10.0.0.2", "dialled_address": "10.0.0.2", "dialled_port": 80}
+    ends = {"consumer_address": "10.0.0.1", "protocol": "TCP", "port": 80, **to}
+    rows = [{"first": at(first), "last": at(last), **ends} for first, last in times]
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.Table.from_pylist(rows), sink)
+    sink.seek(0)
+    return read_flows(sink, "flows.parquet", held)
+
+
+def allowed(held: Timeline, seen: Records) -> list[bool]:
+    """Whether what the world alone may do was allowed, as told two hours later."""
+    documents = parse_documents(OUTSIDE, "policies.yaml")
+    (workspace,) = documents.workspaces
+    judged_by = JudgedBy(ScopeTree(documents.scopes), ((workspace, Version(1)),))
+    until_ns, history = (NOON + 2 * 3600) * 10**9, History(held, Resolutions())
+    found = asyncio.run(judge(seen, history, until_ns, judged_by, workspace.name))
+    assert found.in_view.all()
+    return [bool(one) for one in found.allowed]
+
+
+def test_a_pod_whose_labels_were_told_late_is_not_outside() -> None:
+    held = read_inventory("\n".join([pod(1, 1), pod(2, 2)]), "inventory.yaml").timeline
+    seen = flow(held, (1, 1))
+    one = next(item for item in held.latest().items if item.name == "pod-1")
+    labels = {**one.labels, next(key for key in one.labels if "now" in key): ("b",)}
+    assert held.observe((NOON + 3599) * 10**9, replace(one, labels=labels))
+    assert allowed(held, seen) == [False]
+
+
+def test_a_pod_whose_address_moved_on_meanwhile_is_not_outside() -> None:
+    lives = [
+        pod(1, 1, f", to: '{at(1.001)}'"),
+        pod(9, 1, f", from: '{at(1.002)}'"),
+        pod(2, 2, f", to: '{at(1.5)}'"),
+    ]
+    held = read_inventory("\n".join(lives), "inventory.yaml").timeline
+    seen = flow(held, (1, 1.003))
+    whose = held.resolve(*map(seen.column, ("first_consumer", "first_ns", "last_ns")))
+    assert whose.tolist() == [0], "live data have neither"
+    place = seen.table.schema.get_field_index("first_consumer_revision")
+    table = seen.table.set_column(place, seen.table.schema.field(place), pa.array(whose))
+    assert allowed(held, Records(table, seen.dropped, seen.translated)) == [False]
+
+
+def test_a_pod_that_came_in_the_midst_is_not_outside() -> None:
+    life = f", from: '{at(1.001)}', to: '{at(1.5)}'"
+    lives = [pod(1, 1, life), pod(3, 3, f", from: '{at(1.9)}'"), pod(2, 2)]
+    held = read_inventory("\n".join(lives), "inventory.yaml").timeline
+    slots = Merging(told_apart)
+    slots.add(flow(held, (1, 1.004), (1.004, 1.008), (1.1, 1.2)))
+    assert allowed(held, slots.all()) == [False]

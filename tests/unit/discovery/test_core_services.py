@@ -34,7 +34,9 @@ from ringfence.model.policy import (
 from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import Everything
 from ringfence.model.scope import Scope, ScopeTree
+from ringfence.policy.document import Documents, format_documents, parse_documents
 from tests.unit.discovery.test_simulation import shop
+from tests.unit.discovery.test_suspicion import DAY, SLOT, Day
 
 TOP, PROD, SYS, SHOP, NODES = map(ScopeName, ("top", "prod", "sys", "shop", "nodes"))
 TREE = ScopeTree(
@@ -172,6 +174,35 @@ def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> 
         assert one.evidence.conversations > 0, said
     by_protocol = [policies[one].protocol for one in ("dns-upstream", "dns-upstream-tcp")]
     assert by_protocol == [UDP, TCP]
+
+
+def seen_by_name(name: str, *sockets: tuple[str, int]) -> Workspace:
+    """What is proposed for pods that asked six hosts outside by one name."""
+    day = Day()
+    for row in day.rows:
+        row["provider_dns_name"] = ""
+    for protocol, port in sockets:
+        for number in range(6):
+            day.saw(day.of("front", 0), f"203.0.113.{number}", port, *range(0, DAY, SLOT))
+            for row in day.rows[-DAY // SLOT :]:
+                row |= {"protocol": protocol, "provider_dns_name": name}
+    made = day.found().workspace
+    parse_documents(format_documents(Documents(workspaces=(made,))), "made")
+    return made
+
+
+@pytest.mark.parametrize("name", ["*.test", r"x\032y.test", "a\nb.test", "ä.test", "x" * 300])
+def test_what_is_no_name_of_a_host_is_told_by_addresses(name: str) -> None:
+    made = named(seen_by_name(name, ("UDP", 123), ("TCP", 443)))
+    for said in ("ntp", "front-to-203.0.113.0"):
+        end = made[said].provider
+        assert isinstance(end, CidrEnd)
+        assert len(end.networks) == 6
+
+
+def test_a_name_is_allowed_as_policies_write_it() -> None:
+    made = named(seen_by_name("API.test.", ("TCP", 443)))
+    assert made["front-to-api.test"].provider == FqdnEnd("api.test")
 
 
 def test_the_nearest_ancestor_gets_a_workspace_for_them_if_asked(seen: Seen) -> None:

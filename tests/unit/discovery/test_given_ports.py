@@ -1,7 +1,10 @@
 """Ports that pods give out to whoever uses their Service stand in the one policy for both."""
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +14,16 @@ from bench.discovery.score import score_workspace
 from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import style
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
-from ringfence.control.discover import Wanted, discover
+from ringfence.control.discover import Discovery, Wanted, discover
+from ringfence.discovery.drafts import Draft, Drafting
+from ringfence.discovery.given_ports import with_given
 from ringfence.discovery.granularity import Granularity
+from ringfence.discovery.reasons import Reason
 from ringfence.model.ids import WorkspaceName
 from ringfence.model.policy import ClusterEnd, Policy, ServiceEnd, Workspace
 from ringfence.model.protocol import PortRange
 from tests.unit.discovery.test_simulation import shop
+from tests.unit.discovery.test_suspicion import DAY, SLOT, Day
 
 PASSIVE = 7
 """With this seed the front end dials the carts through their Service, and ports they give it."""
@@ -83,3 +90,82 @@ def test_a_service_that_leads_to_others_too_stays(files: tuple[Path, Path]) -> N
     inventory.write_text(json.dumps(told))
     ends = [one.provider for one in to_carts(proposed((inventory, files[1]), 2))]
     assert {type(one) for one in ends} == {ServiceEnd, ClusterEnd}
+
+
+FRONT = "10.96.0.1"
+
+
+class Passive(Day):
+    """The front end uses a Service of the carts, which give ports out besides."""
+
+    def __init__(self, *, through: bool) -> None:
+        super().__init__()
+        self.dialled(0, *range(0, DAY, SLOT))
+        for number in range(20):
+            consumer, provider = self.of("front", 0), self.of("carts", 0)
+            self.saw(consumer, provider, 50_000 + number, 1000 * number)
+            if through:
+                self.rows[-1] |= {"dialled_address": FRONT, "dialled_port": 21}
+
+    def dialled(self, pod: int, *times: int, name: str = "carts") -> None:
+        for at in times:
+            self.saw(self.of("front", 0), self.of(name, pod), 21, at)
+            self.rows[-1] |= {"dialled_address": FRONT, "dialled_port": 21}
+
+    def _items(self) -> Iterator[dict[str, Any]]:
+        yield from super()._items()
+        port = {"name": "main", "protocol": "TCP", "port": 21}
+        backend = {"service_port": "main", "protocol": "TCP", "address": self.of("carts", 0)}
+        yield {
+            "kind": "service", "kubernetes_cluster": "lab", "namespace": "shop", "name": "ftp",
+            "addresses": [FRONT], "service": {"ports": [port], "backends": [backend | {"port": 21}],
+                                              "type": "ClusterIP"},
+        }  # fmt: skip
+
+
+def drafts_of(found: Discovery) -> list[Draft]:
+    """Those of the front end to the Service, and to what the carts give out."""
+    every = Drafting(found.observed, found.ends).drafts(found.decisions)
+    service = {one for one in every if one.provider.end == ServiceEnd("shop", "ftp")}
+    straight = {one for one in every if {50_000} & one.ports}
+    return [one for one in every if one in service | straight]
+
+
+def together(drafts: Sequence[Draft], found: Discovery) -> list[Draft]:
+    return with_given(drafts, found.observed, found.decisions.of(Reason.GIVEN_OUT))
+
+
+def test_ports_that_are_given_through_the_service_itself_are_its_own() -> None:
+    found = Passive(through=True).found()
+    drafts = drafts_of(found)
+    assert [one.provider.end for one in drafts] == [ServiceEnd("shop", "ftp")]
+    assert together(drafts, found) == drafts
+
+
+def test_a_service_is_joined_once() -> None:
+    found = Passive(through=False).found()
+    service, given = sorted(drafts_of(found), key=lambda one: len(one.ports))
+    (one,) = together([service, given], found)
+    assert (one.provider.end, one.ports) == (ClusterEnd("carts"), given.ports | {21})
+    assert one.edges == service.edges | given.edges
+    assert together([given, service], found) == [one]
+    assert together([given, service, replace(given, protocol=given.protocol)], found)[0] == one
+
+
+def test_what_awaits_review_is_joined_with_nothing() -> None:
+    found = Passive(through=False).found()
+    drafts = [
+        replace(one, review="why not") if isinstance(one.provider.end, ServiceEnd) else one
+        for one in drafts_of(found)
+    ]
+    assert len(drafts) > 1
+    assert together(drafts, found) == drafts
+
+
+def test_a_service_that_led_to_others_before_stays() -> None:
+    day = Passive(through=False)
+    day.dialled(0, *range(0, DAY, SLOT), name="orders")
+    found = day.found()
+    drafts = drafts_of(found)
+    assert len(drafts) > 1
+    assert together(drafts, found) == drafts

@@ -117,6 +117,19 @@ def test_names_made_of_addresses_are_not_shortened() -> None:
         assert stem(name) == name
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("redis-7.2.4-0", "redis"),
+        ("nginx-1-25-3-1-7d4b9c8f6d-x2x4v", "nginx"),
+        ("app-2-1-0-3-x2x4v", "app"),
+        ("kafka-3-7-0-256", "kafka"),
+    ],
+)
+def test_versions_in_names_are_no_addresses(name: str, expected: str) -> None:
+    assert stem(name) == expected
+
+
 def test_filters_that_differ_in_one_label_are_one() -> None:
     def of(*told: str) -> str:
         return str(joined([parse_filter(one) for one in told]))

@@ -27,6 +27,9 @@ Row = dict[str, Any]
 class Day:
     """Two namespaces of an application, each workload of three pods, busy all day."""
 
+    node, pod_networks = ["192.0.2.1", "10.1.100.1"], ["10.1.0.0/16"]
+    """The node's own address and the gateway's, which an agent tells."""
+
     def __init__(self, *spaces: str, references: dict[str, list[str]] | None = None) -> None:
         self.spaces, self.references = spaces or ("shop",), references or {}
         self.rows: list[Row] = []
@@ -41,8 +44,9 @@ class Day:
         number = self.spaces.index(space or self.spaces[0])
         return f"10.1.{number}.{10 * [*PORTS].index(name) + pod + 1}"
 
-    def saw(self, consumer: str, provider: str, port: int, *times: int, **counts: int) -> None:
-        told = {"opened": 1, "answered": 1, "refused": 0, "reverse_packets": 5} | counts
+    def saw(self, consumer: str, provider: str, port: int, *times: int, **counts: Any) -> None:
+        told = {"opened": 1, "answered": 1, "refused": 0, "reverse_packets": 5}
+        told |= {"consumer_process": ""} | counts
         for at in times:
             self.rows.append(
                 {"first": (BEGIN + at) * 10**9, "last": (BEGIN + at + 1) * 10**9,
@@ -56,6 +60,10 @@ class Day:
     def scans(self, consumer: str, provider: str, since: int) -> None:
         for number, port in enumerate(SCANNED):
             self.failed(consumer, provider, port, since + 60 * number)
+
+    def tells_no_openings(self) -> None:
+        for row in self.rows:
+            del row["opened"]
 
     def found(self) -> Discovery:
         sink = io.BytesIO()
@@ -71,7 +79,7 @@ class Day:
 
     def _items(self) -> Any:
         yield {"kind": "node", "kubernetes_cluster": "lab", "name": "node1",
-               "addresses": ["192.0.2.1"], "pod_networks": ["10.1.0.0/16"]}  # fmt: skip
+               "addresses": self.node, "pod_networks": self.pod_networks}  # fmt: skip
         for space in self.spaces:
             yield self._service("mail", space)
             for name, port in PORTS.items():
@@ -119,6 +127,35 @@ def test_several_who_try_what_answers_once_have_use_for_it() -> None:
     assert why(day.found(), "orders → db TCP 5432") is Reason.SPREAD
 
 
+@pytest.mark.parametrize("dialled", [False, True])
+def test_what_another_only_dials_makes_nobody_less_of_an_intruder(dialled: bool) -> None:
+    day, novel = Day(), {"mail": 25, "orders": 8080, "front": 22}
+    for name, port in novel.items():
+        day.saw(day.of("carts", 0), day.of(name, 0), port, 80_000, 81_000)
+        if dialled:
+            day.failed(day.of("carts", 1), day.of(name, 0), port, 80_500)
+    for name, port in novel.items():
+        assert why(day.found(), f"carts → {name} TCP {port}") is Reason.INTRUDER
+
+
+@pytest.mark.parametrize("dialled", [False, True])
+def test_nor_does_another_host_outside(dialled: bool) -> None:
+    day, novel = Day(), {"db": 5432, "mail": 25}
+    for name, port in novel.items():
+        day.saw("198.51.100.7", day.of(name, 0), port, 20_000, 30_000)
+        if dialled:
+            day.failed("203.0.113.99", day.of(name, 0), port, 21_000)
+    for name, port in novel.items():
+        assert why(day.found(), f"outside → {name} TCP {port}") is Reason.INTRUDER
+
+
+def test_two_at_one_time_are_one_interval() -> None:
+    day = Day()
+    for pod in (0, 1):
+        day.saw(day.of("front", pod), day.of("db", 0), 5432, 30_000)
+    assert why(day.found(), "front → db TCP 5432") is Reason.SPREAD
+
+
 def test_clean_sources_judge_what_they_and_a_scanner_have() -> None:
     day = Day()
     day.saw(day.of("front", 1), day.of("db", 0), 5432, 30_000)
@@ -138,6 +175,22 @@ def test_what_a_scanner_did_before_it_scanned_is_its_own() -> None:
     assert why(day.found(), "orders → db TCP 5432") is Reason.SCAN
     day.saw(day.of("orders", 0), day.of("db", 0), 5432, 20_000)
     assert why(day.found(), "orders → db TCP 5432") is Reason.FAN_OUT
+
+
+def test_what_it_had_just_before_is_part_of_the_scan() -> None:
+    day = Day()
+    day.saw(day.of("orders", 0), day.of("db", 0), 5432, 40_000 - SLOT // 2, 60_000)
+    day.scans(day.of("orders", 0), day.of("mail", 0), 40_000)
+    assert why(day.found(), "orders → db TCP 5432") is Reason.SCAN
+
+
+def test_what_it_had_before_is_not_an_intruder_s_either() -> None:
+    day, novel = Day(), {"db": 5432, "mail": 25}
+    day.scans(day.of("orders", 0), day.of("mail", 0), 40_000)
+    for name, port in novel.items():
+        day.saw(day.of("orders", 0), day.of(name, 0), port, 20_000, 50_000, 60_000)
+    for name, port in novel.items():
+        assert why(day.found(), f"orders → {name} TCP {port}") is Reason.FAN_OUT
 
 
 def test_of_one_host_outside_is_asked_once_at_most() -> None:
@@ -171,6 +224,8 @@ def test_a_scanner_in_another_namespace_makes_no_twin(scans: bool) -> None:
 
 @pytest.mark.parametrize(("told", "reason"), [
     ("mail", Reason.DECLARED), ("mail:25", Reason.DECLARED), ("mail:80", Reason.FEW),
+    ("mail:25/x", Reason.FEW), ("mail:²", Reason.FEW), ("mail:٢٥", Reason.FEW),
+    ("mail:0", Reason.FEW), ("mail:" + 5000 * "2", Reason.FEW),
 ])  # fmt: skip
 def test_a_reference_with_a_port_speaks_for_that_alone(told: str, reason: Reason) -> None:
     day = Day(references={"carts": [told]})
@@ -178,16 +233,38 @@ def test_a_reference_with_a_port_speaks_for_that_alone(told: str, reason: Reason
     assert why(day.found(), "carts → mail TCP 25") is reason
 
 
-def test_an_address_beside_a_known_one_outside_is_no_novelty() -> None:
+def test_an_address_beside_a_known_one_outside_fits() -> None:
     day = Day()
     day.saw(day.of("carts", 0), "203.0.113.10", 443, *range(0, DAY, 3600))
     day.saw(day.of("carts", 0), "203.0.113.11", 443, 30_000, 40_000)
     day.saw(day.of("carts", 0), "198.51.100.11", 443, 30_000, 40_000)
     day.saw(day.of("carts", 0), "203.0.113.11", 25, 30_000, 40_000)
     found = day.found()
-    assert weight(found, "carts → 203.0.113.11 TCP 443") == 0
-    assert weight(found, "carts → 198.51.100.11 TCP 443") > 0
-    assert weight(found, "carts → 203.0.113.11 TCP 25") > 0
+    assert 0 < weight(found, "carts → 203.0.113.11 TCP 443") < 1
+    assert weight(found, "carts → 198.51.100.11 TCP 443") > 1
+    assert weight(found, "carts → 203.0.113.11 TCP 25") > 1
+
+
+@pytest.mark.parametrize("begins", [30_000, 80_000])
+def test_many_addresses_beside_a_known_one_do_not(begins: int) -> None:
+    day = Day()
+    for pod in range(REPLICAS):
+        day.saw(day.of("carts", pod), "203.0.113.10", 443, *range(0, DAY, 3600))
+    for last in range(60, 65):
+        day.saw(day.of("carts", 0), f"203.0.113.{last}", 443, begins, begins + 2000)
+    found = day.found()
+    for last in range(60, 65):
+        assert why(found, f"carts → 203.0.113.{last} TCP 443") is Reason.INTRUDER
+
+
+@pytest.mark.parametrize("odd", [{"consumer_process": "sh"}, {"at": 80_000}])
+def test_nor_does_one_by_another_process_or_late(odd: dict[str, Any]) -> None:
+    day, at = Day(), odd.pop("at", 30_000)
+    day.saw(day.of("carts", 0), "203.0.113.10", 443, *range(0, DAY, 3600), consumer_process="app")
+    day.saw(
+        day.of("carts", 0), "203.0.113.66", 443, at, at + 600, **{"consumer_process": "app"} | odd
+    )
+    assert weight(day.found(), "carts → 203.0.113.66 TCP 443") > 1
 
 
 def test_what_fits_adds_nothing_to_a_source_s_weight() -> None:
@@ -206,13 +283,13 @@ def test_what_fits_adds_nothing_to_a_source_s_weight() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_ports_that_somebody_opens_are_given_out_though_the_other_way_answers(told: bool) -> None:
-    """Where no row lacks its first packet nothing tells who sent that."""
+    """Where no column tells of first packets nothing tells who sent them."""
     day = Day()
     day.saw(day.of("carts", 0), day.of("front", 0), 8080, 30_000)
     for number, port in enumerate(range(50_000, 50_012)):
         day.saw(day.of("front", 0), day.of("carts", 0), port, 40_000 + 600 * number)
-    if told:
-        day.saw(day.of("front", 0), day.of("carts", 0), 8080, 80_000, opened=0)
+    if not told:
+        day.tells_no_openings()
     reason = why(day.found(), "front → carts TCP 50005")
     assert reason is (Reason.GIVEN_OUT if told else Reason.REVERSED)
 
@@ -221,9 +298,26 @@ def test_ports_that_somebody_opens_are_given_out_though_the_other_way_answers(to
 def test_a_long_way_back_is_reversed_where_nothing_tells_who_opened(told: bool) -> None:
     day = Day()
     day.saw(day.of("carts", 0), day.of("front", 0), 50_000, *range(30_000, 30_000 + 8 * SLOT, SLOT))
-    if told:
-        day.saw(day.of("front", 0), day.of("carts", 0), 8080, 80_000, opened=0)
+    if not told:
+        day.tells_no_openings()
     assert (why(day.found(), "carts → front TCP 50000") is Reason.REVERSED) is not told
+
+
+def test_a_port_that_is_opened_all_day_is_served() -> None:
+    day = Day()
+    for at in range(0, DAY, SLOT):
+        day.saw(day.of("orders", at // SLOT % REPLICAS), day.of("db", 0), 50_051, at)
+        day.saw(day.of("db", 0), day.of("orders", at // SLOT % REPLICAS), 8080, at)
+    assert why(day.found(), "orders → db TCP 50051") is Reason.SEEN
+    day.tells_no_openings()
+    assert why(day.found(), "orders → db TCP 50051") is Reason.REVERSED
+
+
+def test_what_was_opened_in_one_interval_is_not_reversed() -> None:
+    day = Day()
+    day.saw(day.of("front", 0), day.of("carts", 0), 50_051, *range(40_000, 40_006))
+    day.saw(day.of("carts", 0), day.of("front", 0), 8080, *range(0, 8000, 1000))
+    assert why(day.found(), "front → carts TCP 50051") is Reason.FEW
 
 
 def test_nobody_in_a_pod_network_is_outside() -> None:
@@ -233,3 +327,19 @@ def test_nobody_in_a_pod_network_is_outside() -> None:
     found = day.found()
     assert why(found, "10.1.200.9 → carts TCP 8080") is Reason.DEAD
     assert why(found, "outside → orders TCP 8080") is Reason.SEEN
+
+
+@pytest.mark.parametrize(("node", "networks"), [
+    (["192.0.2.1"], ["10.1.0.0/16"]), (["192.0.2.1", "10.1.100.1", "fd00::1"], ["0.0.0.0/0"]),
+])  # fmt: skip
+def test_but_where_nobody_tells_the_gateway_it_may_be(node: list[str], networks: list[str]) -> None:
+    day = Day()
+    day.node, day.pod_networks = node, networks
+    day.saw("10.1.0.254", day.of("carts", 0), 8080, *range(0, DAY, 3600))
+    assert why(day.found(), "outside → carts TCP 8080") is Reason.SEEN
+
+
+def test_a_pod_that_nobody_knows_asks_for_metadata() -> None:
+    day = Day()
+    day.saw("10.1.200.9", "169.254.169.254", 80, *range(0, DAY, 3600))
+    assert why(day.found(), "10.1.200.9 → 169.254.169.254 TCP 80") is Reason.METADATA

@@ -7,6 +7,7 @@ from ringfence.flows import merged as subject
 from ringfence.flows.connections import Records
 from ringfence.flows.merged import Merging, merged
 from ringfence.flows.recorded import dispositions, told_apart
+from ringfence.model.errors import InputError
 from tests.unit.flows.test_recorded import NOON, read, rows
 
 SLOTS = [
@@ -59,6 +60,13 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
         parts.add(whole.take(np.array([at])))
     assert told(parts.all()) == told(merged(whole, told_apart(whole))[0])
     assert len(parts.all()) == 3
+
+
+@pytest.mark.parametrize("name", ["opened", "dropped", "reverse_packets"])
+def test_counts_that_would_begin_anew_are_refused(name: str) -> None:
+    seen = read(rows(*({"first": NOON, "last": NOON, name: 2**53} for _ in range(2048))))
+    with pytest.raises(InputError, match=f"^{name}: over"):
+        merged(seen, told_apart(seen))
 
 
 def test_of_nothing_there_is_nothing() -> None:

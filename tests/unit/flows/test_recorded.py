@@ -204,6 +204,7 @@ def test_a_column_that_is_needed_is_missed(name: str) -> None:
         ({"protocol": "TPC"}, "row 2: protocol: 'TPC' is not a protocol"),
         ({"first": "2030-01-01T12:00:02Z"}, "row 2: last: expected a time after `first`"),
         ({"last": "tomorrow"}, "column last: expected times"),
+        ({"rtt_mean_ns": 2**53, "rtt_samples": 2**53}, "row 2: rtt_mean_ns: expected less than"),
         ({"disposition": "lost"}, "row 2: disposition: expected one of passed, dropped"),
     ],
 )
@@ -306,13 +307,15 @@ def test_parts_of_a_file_are_all_of_it(form: str, monkeypatch: pytest.MonkeyPatc
     assert [len(one) for one in parts] == [4, 4, 2]
     seen = read_flows(written(table), "f", timeline())
     assert seen.column("provider_port").tolist() == list(range(10))
+    assert seen.column("connection").tolist() == list(range(1, 11))
     bad = rows(*({"port": at if at != 8 else 70_000} for at in range(10)))
     with pytest.raises(InputError, match=r"^f: row 9: port: expected"):
         read_flows(written(bad), "f", timeline())
 
 
 def test_json_lines_of_a_time_without_anything_are_empty() -> None:
-    assert len(read_flows(io.BytesIO(), "flows.jsonl", timeline())) == 0
+    for nothing in (b"", b"\n", b"\r\n"):
+        assert len(read_flows(io.BytesIO(nothing), "flows.jsonl", timeline())) == 0
     with pytest.raises(InputError, match="it is empty"):
         read_flows(io.BytesIO(), "flows.csv", timeline())
 

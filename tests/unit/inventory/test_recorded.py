@@ -69,6 +69,13 @@ def test_a_bare_list_is_an_inventory_of_always() -> None:
         ("to: 2030-01-02T00:00:00Z", "to: 2030-13-02T00:00:00Z", "to: '2030-13-02T00:00:00Z' is"),
         ("from: 2030-01-01T12", "to: 2030-01-01T12", "items[1]: shop/carts-1 already stands in"),
         ("protocol: TCP", "protocol: TPC", "items[0] (carts-1): 'TPC' is not a protocol"),
+        ("name: office", 'name: "a\\nb"', "items[2]: name: expected 253 printable letters"),
+        ("namespace: shop, name: carts-2", f"namespace: {'x' * 254}, name: c", "(c): namespace: "),
+        (
+            "kind: pod, kubernetes_cluster: lab, namespace: shop, name: carts-2",
+            "kind: service, service: {type: ClusterIP}, name: c",
+            "expected a Service with a names",
+        ),
         ("addresses: *one", "addresses: *two", "line 17: not YAML: *two stands for nothing"),
         ("labels: {", "labels: {[a]: b, ", "line 11: not YAML: a key that is no text"),
         ("labels: {", "labels: [", "not YAML"),
