@@ -198,10 +198,12 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         named, answer = scope, connect().post("/discover", body)
     _print(answer, output, outcome or [])
     _tell(answer["summary"], output)
-    if not answer["summary"]["edges"]:
+    summary = answer["summary"]
+    if not summary["edges"] or not (summary["policies"] or summary["served"]):
+        seen = "that a policy is proposed for " if summary["edges"] else ""
         tell(
-            "warning: no connection was observed in this time; to enforce this workspace would cut"
-            f" everything off in {named}"
+            f"warning: no connection {seen}was observed in this time; to enforce this workspace"
+            f" would cut everything off in {named}"
         )
         raise typer.Exit(2)
 

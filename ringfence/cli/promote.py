@@ -40,7 +40,7 @@ def promote(
     body = {"to": to, "nodes": node or []}
     body["expected_revision"] = client.get("/enforcement")["revision"]
     shown = client.post(path, {**body, "dry_run": True})
-    if shown["refused"] and shown["plan"] is not None and not dry_run:
+    if shown["refused"] and shown["stage"] == Stage.ANALYSE and not dry_run:
         raise ApiError(shown["refused"])
     changes_nodes = shown["plan"] is not None or shown["stage"] == Stage.STAGED
     if changes_nodes and not (yes or dry_run or sys.stdin.isatty()):

@@ -31,6 +31,7 @@ COLUMNS = [
     Column("LAST", lambda row: row["last"]),
     Column("DENIED BY", lambda row: _denials(row["denied_by"])),
     Column("POLICY TO ADD", lambda row: row["policy"]["id"]),
+    Column("NOISE", lambda row: row["noise"].partition(":")[0]),
     Column("STILL DENIED BY", lambda row: _denials(row["still_denied_by"])),
 ]
 
@@ -61,6 +62,9 @@ def tell_what_if(answer: Row, output: Format) -> None:
         tell(f"{counted(answer['untold'], 'kind')} of conversations more are not told")
     if answer["blocked"] and output in (Format.TABLE, Format.WIDE):
         tell("to let some of them pass: --accept 1,2 or --accept all")
+        if noise := sum(bool(row["noise"]) for row in answer["blocked"]):
+            which = f"the last {noise}, which discovery takes for noise"
+            tell(f"all leaves out {which}: name their numbers to accept them")
 
 
 def accept(
@@ -68,7 +72,7 @@ def accept(
 ) -> None:
     """Show the version that has the policies of some rows, ask, and make it.
 
-    `wanted` is rows' numbers, or ids of their policies, between commas, or `all`.
+    `wanted` is as `chosen` has it.
     """
     rows = chosen(answer["blocked"], wanted)
     if not rows:
@@ -131,9 +135,12 @@ def make_version(
 
 
 def chosen(rows: list[Row], wanted: str) -> list[Row]:
-    """Those of some numbers, or ids of their policies, between commas, or `all`; InputError."""
+    """Those of some numbers, or ids of their policies, between commas; InputError.
+
+    `all` are those that are no noise.
+    """
     if wanted == ALL:
-        return rows
+        return [row for row in rows if not row["noise"]]
     if not rows:
         raise RingfenceError("there is nothing to accept: nothing that passes would be blocked")
     named = {row["policy"]["id"]: row for row in rows}

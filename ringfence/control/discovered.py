@@ -70,6 +70,7 @@ def answer(
         "summary": {
             "policies": len(found.workspace.policies) + found.proposal.added,
             "edges": found.coverage.seen,
+            "served": bool(found.proposal.policies),
             "noise": [
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)

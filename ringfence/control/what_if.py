@@ -13,11 +13,14 @@ from ringfence.control.deciding import NOBODY, Deciding
 from ringfence.control.discover import past, peers_of
 from ringfence.control.judged import JudgedBy
 from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.decide import decide
 from ringfence.discovery.drafts import Draft, Drafting
 from ringfence.discovery.ends import Ends, NamedEnd
+from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import DIRECT, Observed, observe
 from ringfence.discovery.peers import Peers, name_of
 from ringfence.discovery.propose import policy_of
+from ringfence.discovery.reasons import CORE, Outcome
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.model.ids import PolicyId, Version
 from ringfence.model.policy import Action, Cluster, ClusterEnd, Policy, Workspace
@@ -42,7 +45,8 @@ class Least:
 class Blocked:
     """Conversations of one edge that pass now and would be denied, and what lets them pass.
 
-    `still_denied_by` are the rules that deny them even where all that is proposed is added.
+    `still_denied_by` are the rules that deny them even where all that is proposed is added. `noise`
+    is the reason why discovery would propose nothing for them, empty where it would.
     """
 
     consumer: str
@@ -59,11 +63,12 @@ class Blocked:
     denied_by: Denials
     least: Least
     still_denied_by: Denials
+    noise: str
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What would be blocked, in an order that stays; `untold` edges more are not told of."""
+    """What would be blocked, in an order that stays, noise last; `untold` edges are left out."""
 
     blocked: tuple[Blocked, ...]
     untold: int
@@ -89,20 +94,37 @@ async def what_if(
 
     blocked = passing.take(kept)
 
-    def propose() -> tuple[Observed, dict[int, Least], int]:
+    def propose() -> tuple[Observed, list[str], dict[int, Least], int]:
         peers = peers_of(lived, passing, workspace.clusters)
-        seen = observe(blocked, peers, ServiceSockets(lived.snapshot))
-        heaviest = np.argsort(-_conversations(seen), kind="stable")[:MOST_BLOCKED]
+        services = ServiceSockets(lived.snapshot)
+        seen = observe(blocked, peers, services)
+        noise = _noise(observe(passing, peers, services), kept, seen)
+        noisy = np.array([bool(one) for one in noise], dtype=np.bool_)[seen.route_edge]
+        heaviest = np.lexsort((-_conversations(seen), noisy))[:MOST_BLOCKED]
         least = _least(seen, Ends(lived.snapshot, members), workspace, heaviest.tolist())
-        return seen, least, _workloads(blocked, peers, members)
+        return seen, noise, least, _workloads(blocked, peers, members)
 
-    seen, least, workloads = await asyncio.to_thread(propose)
+    seen, noise, least, workloads = await asyncio.to_thread(propose)
     amended = replace(judged_by, workspaces=_amended(judged_by, made, least.values()))
     after = await judge(blocked, history, until_ns, amended, workspace.name)
-    groups = _Groups(blocked, seen, judged.deciding.spread(np.flatnonzero(kept)), after.deciding)
+    groups = _Groups(
+        blocked, seen, noise, judged.deciding.spread(np.flatnonzero(kept)), after.deciding
+    )
     told = await asyncio.to_thread(groups.tell, least)
     untold = len(seen.route_edge) - len(least)
     return WhatIf(told, untold, int(_conversations(seen).sum()), workloads)
+
+
+def _noise(all_: Observed, kept: NDArray[np.bool_], blocked: Observed) -> list[str]:
+    """For each edge that is blocked why discovery takes it for noise, by all that passes.
+
+    `kept` are the connections that are blocked. Core services are no noise here.
+    """
+    decisions = decide(all_, Facts(all_))
+    noise = (decisions.outcome == Outcome.NOISE) & ~decisions.of(*CORE)
+    known = np.zeros(len(blocked), dtype=np.int64)
+    known[blocked.edges] = all_.edges[kept]
+    return [next(decisions.reasons(edge)) if noise[edge] else "" for edge in known.tolist()]
 
 
 def _amended(
@@ -177,8 +199,15 @@ def _id(draft: Draft, taken: set[str]) -> PolicyId:
 class _Groups:
     """Connections put together by their route and by what denies them before and after."""
 
-    def __init__(self, blocked: Records, seen: Observed, before: Deciding, after: Deciding) -> None:
-        self._seen = seen
+    def __init__(
+        self,
+        blocked: Records,
+        seen: Observed,
+        noise: list[str],
+        before: Deciding,
+        after: Deciding,
+    ) -> None:
+        self._seen, self._noise = seen, noise
         self._before, denied = _denials(before)
         self._after, still = _denials(after)
         first, group = distinct(seen.route, denied, still)
@@ -193,11 +222,12 @@ class _Groups:
 
     def tell(self, least: dict[int, Least]) -> tuple[Blocked, ...]:
         """Those of some routes."""
-        return tuple(
+        told = (
             self._one(group, route, self._before[denied], least[route], self._after[still])
             for group, (route, denied, still) in enumerate(self._keys)
             if route in least
         )
+        return tuple(sorted(told, key=lambda one: bool(one.noise)))
 
     def _one(
         self, group: int, route: int, denied_by: Denials, least: Least, still: Denials
@@ -218,6 +248,7 @@ class _Groups:
             denied_by=denied_by,
             least=least,
             still_denied_by=still,
+            noise=self._noise[edge],
         )
 
 

@@ -12,7 +12,7 @@ from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
 from ringfence.discovery.facts import RESOLVERS
 from ringfence.discovery.naming import LONGEST_NAME, SEVERAL, joined_name, place_of
 from ringfence.discovery.observed import Observed
-from ringfence.discovery.peers import Named, Nodes, Outside, OwnNode, ServiceFront
+from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
 from ringfence.discovery.roles import Role
 from ringfence.model.fqdn import host_name
@@ -29,6 +29,7 @@ from ringfence.model.protocol import TCP, UDP, format_protocol
 
 _API_PORT = 443
 _DNS_PORT, _NTP_PORT = 53, 123
+_FROM_OUTSIDE = "asked from outside, and by no API server that was seen"
 _LONG_ANSWERS = "resolvers turn to TCP when an answer is too long for UDP (RFC 7766)"
 
 
@@ -112,9 +113,13 @@ class _Core:
             yield Draft(self._roles(numbers), provider, TCP, ports, known, name="api-server")
 
     def kubelets(self) -> Iterator[Draft]:
-        """The workloads that ask nodes for their figures; between nodes it is a fail-safe."""
+        """The workloads that ask nodes for their figures; between nodes it is a fail-safe.
+
+        Likewise whoever asked from outside, by its addresses: API servers do, others are reviewed.
+        """
         seen, peers = self._observed, self._observed.peers
         edges = self._edges(Reason.KUBELET)
+        yield from self._kubelets_from_outside(edges)
         edges = self._of_workloads(edges[~peers.which(Nodes, OwnNode)[seen.consumer[edges]]])
         numbers = np.unique(seen.consumer[edges]).tolist()
         for number in np.unique(seen.provider[edges]).tolist():
@@ -122,6 +127,28 @@ class _Core:
             consumer, provider = self._roles(numbers), self._ends.of(peers[number])
             ports, known = frozenset(seen.port[mine].tolist()), frozenset(mine.tolist())
             yield Draft(consumer, provider, TCP, ports, known, name="kubelets")
+
+    def _kubelets_from_outside(self, edges: Numbers) -> Iterator[Draft]:
+        seen, peers = self._observed, self._observed.peers
+        asked = [peers[one] for one in np.unique(seen.provider[self._edges(Reason.API_SERVER)])]
+        servers = {one.address for one in asked if isinstance(one, Outside)}
+        for edge in edges[peers.which(Anybody)[seen.consumer[edges]]].tolist():
+            nodes = peers[int(seen.provider[edge])]
+            if not self._ends.inside(nodes):
+                continue
+            mine = (seen.pair_edge == edge) & (seen.by_source.conversations > 0)
+            sources = {peers.address(one) for one in seen.pair_source[mine].tolist()}
+            for its, review in ((sources & servers, ""), (sources - servers, _FROM_OUTSIDE)):
+                if its:
+                    yield Draft(
+                        self._ends.of(Anybody(), sorted(its), each=not review),
+                        self._ends.of(nodes),
+                        TCP,
+                        frozenset({int(seen.port[edge])}),
+                        frozenset({edge}),
+                        review=review,
+                        name="kubelets",
+                    )
 
     def time(self) -> Iterator[Draft]:
         """The clocks outside."""

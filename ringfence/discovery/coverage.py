@@ -18,6 +18,9 @@ ENOUGH_NS = DAY_NS * 95 // 100
 ENOUGH_SAMPLES = 8
 """In fewer intervals what was seen once tells nothing of what was not: an edge that goes on in half
 of all intervals is met in one of m or none with (m + 1) ÷ 2^m, which from eight on is under 5 %."""
+ENOUGH_BEFORE = 3
+"""In so many intervals some edge was seen before what a discovery is tried on: with fewer none is
+known yet, or those alone that lie on both sides of an interval's end."""
 _HELD_OUT = 0.2
 """The share of the time, at its end, that a discovery from the rest is tried on."""
 
@@ -30,7 +33,8 @@ class Coverage:
     number of intervals that records tell apart is too small for that; `unseen_next` that of the
     next conversation's being one on such an edge, `would_block` is the share of the conversations
     of the last fifth that a discovery from what went before would have blocked, None where there
-    were none. `core` edges are those of core services, which stand in no other figure.
+    were none or too little went before. `core` edges are those of core services, which stand in no
+    other figure.
     """
 
     workloads: int
@@ -76,7 +80,10 @@ class Coverage:
         elif self.unseen_edges:
             yield f"about {self.unseen_edges:.1%} of all edges have not been seen yet"
         if self.would_block is None:
-            yield "the last fifth of the time has no conversation to try the rest on"
+            yield (
+                "it is too early to tell how many conversations would have been blocked: the last"
+                " fifth of the time has none to try the rest on, or the rest is too short"
+            )
         else:
             yield (
                 f"by what came before, {self.would_block:.2%} of the last fifth's conversations"
@@ -143,6 +150,8 @@ def _spans(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
 def _held_out(observed: Observed, allowed: Mask) -> float | None:
     """The share of the last part's allowed conversations on edges that were not known before."""
     seen = observed.seen
+    if observed.early.intervals[allowed].max(initial=0) < ENOUGH_BEFORE:
+        return None
     known = (observed.early.conversations >= ENOUGH_CONVERSATIONS) & (
         observed.early.intervals >= ENOUGH_INTERVALS
     )

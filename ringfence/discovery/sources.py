@@ -116,7 +116,10 @@ class _Weighing:
         )
         self.foreign = self._foreign()
         self.bypass = self._bypass(facts)
-        self.stranger, self.tool = self._stranger(facts), self._tool()
+        self.by_hand = facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[
+            observed.consumer
+        ]
+        self.stranger, self.tool = self._stranger(), self._tool()
         self.near = self._near(facts)
         self.share = self._share()
         self.lacking = sum(map(self._lacking, spoken_for))
@@ -150,6 +153,7 @@ class _Weighing:
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
         looked = ~(self._before(self.hopeless) & (self.observed.by_source.intervals > 1))
         looked |= ~scanner[self.source]
+        casual = (self.rare | self.burst)[self.edge] | self._idle()[self.source]
         # Of whom nothing else is known there is nothing to be asked about each edge.
         intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
         of_suspect = self._of(novel, total >= SUSPECT)
@@ -172,8 +176,7 @@ class _Weighing:
             weight=weight,
             suspicious=odd | (of_suspect & (weight > 0)),
             intruder=(weight > 0) & self._of(novel & looked, intruder & (not self.brief)),
-            scan=self._of(looked & ((self.rare | self.burst)[self.edge] | ~self.good), scanner)
-            & (answered <= few),
+            scan=self._of(looked & (casual | ~self.good), scanner) & (answered <= few),
             clean=~(scanner | intruder)[self.source] | self._before(self.hopeless | novel),
             brief=self.brief,
         )
@@ -197,6 +200,14 @@ class _Weighing:
     def _nobody(self) -> Mask:
         """Of sources whether they are hosts outside, or were started by hand, and have no use."""
         known = (self.strong | ~self.stranger)[self.edge]
+        return np.asarray(np.bincount(self.source[known], minlength=self.count) == 0)
+
+    def _idle(self) -> Mask:
+        """Of sources that nobody deployed, whether they failed at ends from their beginning on.
+
+        However steadily such a one scans, it has shown no other use.
+        """
+        known = ~self.by_hand[self.edge] | self._before(self.hopeless)
         return np.asarray(np.bincount(self.source[known], minlength=self.count) == 0)
 
     def had(self, pairs: Mask) -> Mask:
@@ -254,16 +265,16 @@ class _Weighing:
         against = -np.log10((silent + 1) / (among + 1))
         return np.where(inside, against[place], 0.0)
 
-    def _stranger(self, facts: Facts) -> Mask:
+    def _stranger(self) -> Mask:
         """Whether nothing else is known of who did it: no strong edge, either way.
 
-        Nor is it of pods that somebody started by hand, or of one host outside.
+        So it is of pods that somebody started by hand, and of one host outside.
         """
         seen, count = self.observed, len(self.observed.peers)
         known = np.zeros(count, dtype=np.bool_)
         known[seen.consumer[self.strong]] = known[seen.provider[self.strong]] = True
-        stranger = ~known[seen.consumer] & facts.by_hand()[seen.consumer]
-        return np.asarray(stranger | seen.peers.which(Anybody)[seen.consumer])
+        anybody = seen.peers.which(Anybody)[seen.consumer]
+        return np.asarray(self.by_hand & (~known[seen.consumer] | anybody))
 
     def _tool(self) -> Mask:
         """Whether only processes did it that no strong edge of the consumer is due to."""

@@ -33,8 +33,14 @@ def export(
         typer.Option(help="A row for each conversation and slot of time, such as 5m."),
     ] = None,
     output: Annotated[
-        ExportFormat, typer.Option("--output", "-o", help="What to write.", case_sensitive=False)
-    ] = ExportFormat.JSONL,
+        ExportFormat | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="What to write; left out, as the --file's name ends, else jsonl.",
+            case_sensitive=False,
+        ),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="Where to write, whole or not at all; else to stdout.")
     ] = None,
@@ -50,7 +56,8 @@ def export(
 
     ringfence flows export -f 'kubernetes.namespace = "sock-shop"' -o csv > flows.csv
     """
-    if output is ExportFormat.PARQUET and file is None and sys.stdout.isatty():
+    form = _form(output, file)
+    if form is ExportFormat.PARQUET and file is None and sys.stdout.isatty():
         raise InputError("Parquet is not for a terminal: name a --file, or send stdout elsewhere")
     with (
         connect().stream(
@@ -60,9 +67,18 @@ def export(
             since=since,
             until=until,
             every=every,
-            format=output,
+            format=form,
         ) as parts,
         opened(file) as sink,
     ):
         for part in parts:
             sink.write(part)
+
+
+def _form(output: ExportFormat | None, file: Path | None) -> ExportFormat:
+    """What to write, which a file's name has to agree with where it tells."""
+    ending = file.suffix.lower().removeprefix(".") if file else ""
+    told = ExportFormat(ending) if ending in list(ExportFormat) else None
+    if output and told and output is not told:
+        raise InputError(f"{file} is called {told}, and -o says {output}: leave one out")
+    return output or told or ExportFormat.JSONL

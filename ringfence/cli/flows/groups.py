@@ -87,7 +87,7 @@ def top(  # noqa: PLR0913, PLR0917 - one parameter for each option
     )  # fmt: skip
     rows = answer["items"]
     keys = list(rows[0]["group"]) if rows else []
-    columns = [Column(key.upper(), _value(key), right=key in _PORTS) for key in keys]
+    columns = [Column(key, _value(key), right=key in _PORTS) for key in keys]
     emit(rows, [*columns, *SUMS_COLUMNS], output, "no flow matches")
     if answer["total"] > len(rows):
         tell(f"{len(rows)} of {answer['total']} groups; more with --limit")

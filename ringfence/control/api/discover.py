@@ -87,6 +87,7 @@ class Summary(BaseModel):
 
     edges: int = Field(description="Distinct edges that were seen, core services' too.")
     policies: int
+    served: bool = Field(description="Whether a policy lets any of them pass, proposed or above.")
     noise: list[NoiseView]
     changes: list[ChangeView] = Field(description="Against the approved workspace.")
     warnings: list[str]

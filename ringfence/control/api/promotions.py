@@ -150,8 +150,7 @@ async def promote(
     if request.dry_run:
         shown = await _view(services, held)
         shown.impact = impact
-        assert facts.stage.next is not None
-        shown.refused = _lacking(facts.stage.next, held, facts)
+        shown.refused = _refused(held, facts, wanted)
         if stages.index(wanted) >= stages.index(Stage.STAGED) and facts.stage is not Stage.STAGED:
             shown.plan = await _plan(services, author, held, named, request.nodes)
         return shown
@@ -188,6 +187,20 @@ async def _plan(
     asked = await _staged(services, author, held.criteria, named, nodes)
     asked.dry_run = True
     return await enforce(asked, services, author)
+
+
+def _refused(held: Promotion, facts: Facts, until: Stage) -> str:
+    """What would keep a scope on the way to a stage now, empty if nothing.
+
+    What the trial has to show is known once it is there.
+    """
+    at = facts.stage
+    while at != until and (following := at.next) is not None:
+        lacking = _lacking(following, held, replace(facts, stage=at))
+        if lacking and (following is not Stage.ENFORCED or facts.stage is Stage.STAGED):
+            return lacking
+        at = following
+    return ""
 
 
 def _require(stage: Stage, held: Promotion, facts: Facts) -> None:

@@ -65,6 +65,9 @@ class BlockedResponse(BaseModel):
     still_denied_by: list[DecisionResponse] = Field(
         description="The rules that deny it even with all these policies; none if it passes then."
     )
+    noise: str = Field(
+        description="Why discovery takes it for noise; empty if it does not. Noise comes last."
+    )
 
 
 class WhatIfResponse(BaseModel):
@@ -164,4 +167,5 @@ def _blocked(one: Blocked) -> BlockedResponse:
         policy=policy_spec(one.least.policy),
         clusters=list(map(cluster_spec, one.least.clusters)),
         still_denied_by=list(map(decision_response, one.still_denied_by)),
+        noise=one.noise,
     )

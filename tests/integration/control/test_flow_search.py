@@ -106,7 +106,7 @@ async def test_top_as_the_command_prints_it(seen: World) -> None:
     code, out, said = await seen.run("flows", "top", "--merge-outside", "--limit", "2")
     heading, first, second = out.splitlines()
     assert (code, said) == (0, "2 of 3 groups; more with --limit\n")
-    assert heading.split()[:4] == ["CONSUMER.WORKLOAD", "PROVIDER.WORKLOAD", "PROTOCOL", "PORT"]
+    assert heading.split()[:4] == ["consumer.workload", "provider.workload", "protocol", "port"]
     assert first.split()[:5] == ["sock-shop/front-end", "outside", "TCP", "443", "1"]
     assert second.split()[:5] == ["sock-shop/front-end", "sock-shop/carts", "TCP", "8080", "1"]
 

@@ -236,6 +236,15 @@ async def test_the_command_refuses_before_it_shows_a_plan(led: Led) -> None:
     assert (code, "shop" in out, "refused now: scope shop stays" in said) == (OK, True, True)
 
 
+async def test_a_dry_run_tells_what_a_later_stage_lacks(led: Led) -> None:
+    await led.world.ok("POST", "/apply", json=FILES)
+    await led.world.ok("POST", "/promotions/shop/criteria", json=EASY)
+    code, _, said = await led.world.run("promote", "shop", "--to", "enforced", "--dry-run")
+    assert (code, "refused now: scope shop stays at stage analyse" in said) == (OK, True), said
+    code, _, said = await led.world.run("promote", "shop", "--to", "analyse", "--dry-run")
+    assert (code, "refused" in said) == (OK, False), said
+
+
 async def test_the_command_shows_the_plan_and_asks_before_nodes_change(led: Led) -> None:
     world = led.world
     run = world.run

@@ -1,13 +1,16 @@
 """What the tables of flows and drops say in words."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
 from ringfence.cli.flows.columns import FLOW_COLUMNS, with_related
+from ringfence.cli.flows.export import ExportFormat, _form
 from ringfence.cli.flows.groups import _value, _with_protocol
 from ringfence.cli.flows.listing import DENIED_COLUMNS
 from ringfence.cli.output import Format, emit
+from ringfence.model.errors import InputError
 
 ROW = {"direction": "outbound", "at": {"pod": "sock-shop/carts-1"}, "policy": "shop/p@p1"}
 
@@ -96,3 +99,11 @@ def test_a_drop_says_where_and_by_which_policy() -> None:
         one.heading: one.text(ROW) for one in DENIED_COLUMNS if one.heading in ("DROPPED", "POLICY")
     }
     assert said == {"DROPPED": "outbound at pod sock-shop/carts-1", "POLICY": "shop/p@p1"}
+
+
+def test_a_files_name_tells_its_form() -> None:
+    assert _form(None, Path("flows.parquet")) is ExportFormat.PARQUET
+    assert _form(None, Path("flows.txt")) is ExportFormat.JSONL
+    assert _form(ExportFormat.CSV, None) is ExportFormat.CSV
+    with pytest.raises(InputError, match="is called parquet, and -o says csv"):
+        _form(ExportFormat.CSV, Path("flows.parquet"))

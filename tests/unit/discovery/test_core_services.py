@@ -17,7 +17,7 @@ from ringfence.discovery.peers import OwnNode
 from ringfence.discovery.reasons import CORE, Reason
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
-from ringfence.model.address import parse_address
+from ringfence.model.address import host_network, parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
@@ -240,3 +240,38 @@ def test_no_workspace_begins_under_a_name_that_is_taken(
     assert discover(*seen, TREE, SHOP, WorkspaceName(own), wanted).begun is None
     with pytest.raises(InputError, match="another is called so"):
         discover(*seen, TREE, SHOP, WorkspaceName(own), replace(wanted, begin=True))
+
+
+def test_who_asks_kubelets_from_outside_is_named(seen: Seen) -> None:
+    records, timeline = seen
+    outside = parse_address("198.51.100.77")
+    nodes = [one for one in timeline.latest().items if one.kind == "node"]
+    to_kubelet = records.column("provider_port") == 10250
+    assert nodes
+    assert to_kubelet.any()
+    table = records.table
+    for name in ("first_consumer", "last_consumer", "consumer"):
+        if name in table.column_names:
+            column = table[name].to_pylist()
+            moved = [outside if at else one for one, at in zip(column, to_kubelet, strict=True)]
+            column = pa.array(moved, table[name].type)
+            table = table.set_column(table.column_names.index(name), name, column)
+    for name in ("first_consumer_revision",):
+        column = np.where(to_kubelet, 0, records.column(name)).astype(np.uint64)
+        held = pa.array(column).cast(table[name].type)
+        table = table.set_column(table.column_names.index(name), name, held)
+    told = found((replace(records, table=table), timeline), NODES)
+    (policy,) = (one for said, one in named(told.workspace).items() if said.startswith("kubelets"))
+    assert policy.consumer == CidrEnd((host_network(outside),))
+    assert policy.review
+
+
+def test_what_was_seen_for_too_short_is_not_tried_on_the_rest(seen: Seen) -> None:
+    records, timeline = seen
+    assert found(seen, SHOP).coverage.would_block is not None
+    begin = int(records.column("first_ns").min())
+    few = records.column("first_ns") < begin + 12 * 60 * 10**9
+    told = found((records.take(few), timeline), SHOP).coverage
+    assert told.edges
+    assert told.would_block is None
+    assert "too early to tell" in " ".join(told.sentences())

@@ -106,6 +106,18 @@ class Day:
         }  # fmt: skip
 
 
+class ByHand(Day):
+    """With a pod beside that nothing deployed."""
+
+    alone = "10.1.99.1"
+
+    def _items(self) -> Any:
+        yield from super()._items()
+        yield {"kind": "pod", "kubernetes_cluster": "lab", "namespace": self.spaces[0],
+               "name": "started", "node": "node1", "workload_name": "started",
+               "addresses": [self.alone]}  # fmt: skip
+
+
 def why(found: Discovery, edge: str) -> Reason:
     """The deciding reason of the edge that is told by these words."""
     seen = found.observed
@@ -343,3 +355,14 @@ def test_a_pod_that_nobody_knows_asks_for_metadata() -> None:
     day = Day()
     day.saw("10.1.200.9", "169.254.169.254", 80, *range(0, DAY, 3600))
     assert why(day.found(), "10.1.200.9 → 169.254.169.254 TCP 80") is Reason.METADATA
+
+
+@pytest.mark.parametrize(("begins", "reason"), [(0, Reason.SCAN), (DAY // 2, Reason.SEEN)])
+def test_who_was_started_by_hand_and_scans_all_day_has_no_other_use(
+    begins: int, reason: Reason
+) -> None:
+    """However steadily some ends answer; what it did before it scanned is its own."""
+    day = ByHand("shop")
+    day.scans(day.alone, day.of("front", 0), begins)
+    day.saw(day.alone, day.of("db", 0), PORTS["db"], *range(0, DAY, SLOT))
+    assert why(day.found(), "started → db TCP 5432") is reason
