@@ -116,9 +116,9 @@ class _Weighing:
         )
         self.foreign = self._foreign()
         self.bypass = self._bypass(facts)
-        self.by_hand = facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[
-            observed.consumer
-        ]
+        self.by_hand = (
+            facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[observed.consumer]
+        )
         self.stranger, self.tool = self._stranger(), self._tool()
         self.near = self._near(facts)
         self.share = self._share()
