@@ -92,7 +92,7 @@ def _split(key: str, prefixes: Iterable[str]) -> tuple[str, str]:
 def _longer(key: str, prefixes: Iterable[str]) -> list[str]:
     """The keys of which somebody wrote the last part alone."""
     prefix, bare = _split(key, prefixes)
-    if bare == "workload":  # flows are added up by it; its name is the topmost owner's
+    if prefix and bare == "workload":  # flows are added up by it, but filtered by the owner
         return [prefix + labels.OWNER_NAME]
     known = [one + fixed for one in prefixes for fixed in FIXED]
     return [one for one in known if one.startswith(prefix) and one.endswith(f".{bare}")]
