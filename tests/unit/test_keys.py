@@ -31,6 +31,7 @@ def test_keys_that_there_are(key: str) -> None:
         ("consumr.kubernetes.label.app", "did you mean consumer.kubernetes.label.app?"),
         ("provider.kubernetes.namespce", "did you mean provider.kubernetes.namespace?"),
         ("consumer.namespace", "did you mean consumer.kubernetes.namespace?"),
+        ("provider.workload", "did you mean provider.kubernetes.owner.name?"),
         ("dispositon", "did you mean disposition?"),
         ("kubernetes.label.", "there is no key"),
         ("x", "known are address, kind"),
