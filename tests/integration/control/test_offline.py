@@ -159,6 +159,13 @@ async def test_files_tell_what_would_be_blocked_as_live_data_do(
     assert workspace["spec"]["policies"] == [blocked[1]["policy"]]
     _, out, _ = await offline(*words, "--accept", "all")
     accepted.write_text(out)
+    noise = [one["policy"]["id"] for one in blocked if one["noise"]]
+    assert noise
+    code, out, _ = await offline(*words, "--policies", str(accepted), "-o", "json")
+    assert (code, [one["policy"]["id"] for one in json.loads(out)["blocked"]]) == (2, noise)
+    every = ",".join(str(number + 1) for number in range(len(blocked)))
+    _, out, _ = await offline(*words, "--accept", every)
+    accepted.write_text(out)
     code, out, said = await offline(*words, "--policies", str(accepted))
     assert (code, out) == (0, "")
     assert "nothing that passes would be blocked" in said
