@@ -30,6 +30,8 @@ from ringfence.model.workload import (
 SINCE, UNTIL = 1_900_000_000_000_000_000, 1_900_000_000_000_000_040
 VALIDATOR = Draft202012Validator(inventory_schema())
 words = st.text("aé \"'\n:#-0~", max_size=6)
+names = st.text("aé \"':#-0~", max_size=6)
+"""Of items: what policies are called after is printable."""
 ports = st.integers(0, 65535)
 protocols = st.sampled_from([6, 17, 132, 1, 47])
 addresses = st.builds(Address, st.binary(min_size=16, max_size=16))
@@ -65,13 +67,14 @@ services = st.builds(
 @st.composite
 def items(draw: st.DrawFn) -> Item:
     kind = draw(st.sampled_from(ItemKind))
-    name = draw(words)
+    called = names.filter(bool) if kind is ItemKind.SERVICE else names
+    name = draw(called)
     is_network = kind is ItemKind.NETWORK
     return Item(
         key=item_key(ClusterId("lab"), kind, draw(st.sampled_from("abcd"))),
         kind=kind,
         cluster=ClusterId("lab"),
-        namespace=draw(words),
+        namespace=draw(called),
         name=name,
         addresses=() if is_network else draw(some(addresses)),
         labels=make_labels([("kind", kind), *draw(st.lists(st.tuples(words, words), max_size=3))]),
@@ -86,7 +89,7 @@ def items(draw: st.DrawFn) -> Item:
         pod_networks=draw(some(networks)),
         net_admin=draw(st.booleans()),
         references=draw(st.sampled_from([(), ("carts:80", "smtp.example.com:25")])),
-        workload_name=draw(words),
+        workload_name=draw(names),
         since_ns=draw(st.sampled_from([0, SINCE, SINCE + 1])),
     )
 
