@@ -22,12 +22,35 @@ Through = Mapping[tuple[ClusterId, str], int]
 
 @dataclass(frozen=True)
 class Dispositions:
-    """Masks over n connections. One may be both passed and dropped: it counts as both."""
+    """Of n connections how many conversations of each had which fate, shape (n,) each.
 
-    passed: NDArray[np.bool_]
-    dropped: NDArray[np.bool_]
-    unanswered: NDArray[np.bool_]
-    pending: NDArray[np.bool_]
+    A connection that was opened time and again may be in part passed and in part dropped.
+    """
+
+    passes: NDArray[np.int64]
+    drops: NDArray[np.int64]
+    silent: NDArray[np.int64]
+    awaited: NDArray[np.int64]
+
+    @property
+    def passed(self) -> NDArray[np.bool_]:
+        """Which connections have a conversation that passed."""
+        return self.passes > 0
+
+    @property
+    def dropped(self) -> NDArray[np.bool_]:
+        """Which have one that was dropped."""
+        return self.drops > 0
+
+    @property
+    def unanswered(self) -> NDArray[np.bool_]:
+        """Which got no answer, and nobody dropped them."""
+        return self.silent > 0
+
+    @property
+    def pending(self) -> NDArray[np.bool_]:
+        """Of which an agent's report is awaited."""
+        return self.awaited > 0
 
     def first(self) -> NDArray[np.str_]:
         """For each connection the first `Disposition` that holds."""
@@ -37,22 +60,44 @@ class Dispositions:
             Disposition.UNANSWERED.value,
         )
 
-    def categories(self, allowed: NDArray[np.bool_]) -> dict[Category, NDArray[np.bool_]]:
-        """The dispositions held against a policy's verdicts."""
+    def categories(self, allowed: NDArray[np.bool_]) -> dict[Category, NDArray[np.int64]]:
+        """Held against a policy's verdicts: how many conversations of each connection are what."""
         return {
-            Category.PERMITTED: self.passed & allowed,
-            Category.ESCAPED: self.passed & ~allowed,
-            Category.REJECTED: self.dropped & ~allowed,
-            Category.MISDROPPED: self.dropped & allowed,
-            Category.UNANSWERED: self.unanswered,
-            Category.PENDING: self.pending,
+            Category.PERMITTED: self.passes * allowed,
+            Category.ESCAPED: self.passes * ~allowed,
+            Category.REJECTED: self.drops * ~allowed,
+            Category.MISDROPPED: self.drops * allowed,
+            Category.UNANSWERED: self.silent,
+            Category.PENDING: self.awaited,
         }
+
+
+def conversations_of(records: Records) -> NDArray[np.int64]:
+    """How many conversations connections tell of: one, or as often as they were opened anew."""
+    return np.maximum(records.column("opened").astype(np.int64), 1)
+
+
+def split(
+    records: Records, reported: NDArray[np.bool_], replied: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many conversations passed, and how many were dropped, of connections with replies.
+
+    Of those with `reported` drops one was dropped at least, and no more than were not answered and
+    than packets were dropped; all of them where nothing was `replied`.
+    """
+    total = conversations_of(records)
+    answered = np.minimum(records.column("answered").astype(np.int64), total)
+    dropped = np.minimum(records.dropped.astype(np.int64), total - answered)
+    dropped = np.where(reported, np.maximum(dropped, 1), 0)
+    passed = np.where(replied, np.maximum(total - dropped, answered), 0)
+    return passed, np.where(reported & (passed == 0), total, dropped)
 
 
 def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
     """The disposition of each connection as of `now_ns`.
 
-    A reported drop is final. An answer, a refusal by the provider included, is a pass. Where the
+    A reported drop is final. Of a connection that was opened time and again, what was answered all
+    the same passed (`split`). An answer, a refusal by the provider included, is a pass. Where the
     provider's end is watched, a connection that never came there was dropped on the way, and one
     without handshake that did come there passed.
     """
@@ -63,15 +108,18 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
         (provider_through != 0) & (provider_through < last_ns)
     )
     reported = records.dropped > 0
-    answered = records.column("answered") > 0
-    replied = (records.column("refused") > 0) | (records.column("reverse_packets") > 0)
+    replied = np.logical_or.reduce(
+        [records.column(name) > 0 for name in ("answered", "refused", "reverse_packets")]
+    )
     reached = records.column("reached").astype(np.bool_)
     arrived = reached & (records.column("protocol") != TCP)
-    passed = answered | (~reported & (replied | arrived))
-    pending = missing & (now_ns - last_ns < PATIENCE_NS) & ~reported & ~passed
-    lost = (provider_through != 0) & ~reached & ~passed & ~pending
-    dropped = reported | lost
-    return Dispositions(passed, dropped, ~(passed | dropped | pending), pending)
+    passes, drops = split(records, reported, replied | arrived)
+    total = conversations_of(records)
+    left = (passes == 0) & (drops == 0)
+    pending = left & missing & (now_ns - last_ns < PATIENCE_NS)
+    lost = left & ~pending & (provider_through != 0) & ~reached
+    unanswered = left & ~pending & ~lost
+    return Dispositions(passes, drops + total * lost, total * unanswered, total * pending)
 
 
 def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:
@@ -83,11 +131,11 @@ def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition,
     found = dispose(seen, through, now_ns)
     connections, which = np.unique(seen.column("connection"), return_inverse=True)
 
-    def whole(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.bincount(which, weights=mask, minlength=len(connections)) > 0
+    def whole(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(which, counts, len(connections)).astype(np.int64)
 
     first = Dispositions(
-        whole(found.passed), whole(found.dropped), whole(found.unanswered), whole(found.pending)
+        whole(found.passes), whole(found.drops), whole(found.silent), whole(found.awaited)
     ).first()
     return {one: connections[first == one.value] for one in Disposition}
 

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records, about_others, column
-from ringfence.flows.disposition import Dispositions
+from ringfence.flows.disposition import Dispositions, conversations_of, split
 from ringfence.flows.exported import COUNTS, EXPORT
 from ringfence.flows.merged import MOST_ADDED, Octets, concatenated, octets_of
 from ringfence.flows.table_values import TableValues
@@ -107,16 +107,18 @@ def _records(values: TableValues, file_name: str, timeline: Timeline) -> Records
 def dispositions(seen: Records) -> Dispositions:
     """What became of conversations that `read_flows` read, as their file tells it.
 
-    Of one that was dropped in part and answered in part the file tells the first.
+    Of what was dropped in part and answered in part the file tells the first; counts tell the rest.
     """
     told = np.asarray(seen.table["disposition"].to_numpy())
     answered = seen.column("answered") > 0
     replied = answered | (seen.column("reverse_packets") > 0) | (seen.column("refused") > 0)
     untold = told == ""
     dropped = (told == Disposition.DROPPED) | (untold & (seen.dropped > 0))
-    passed = (told == Disposition.PASSED) | answered | (untold & replied & ~dropped)
-    pending = told == Disposition.PENDING
-    return Dispositions(passed, dropped, ~(passed | dropped | pending), pending & ~passed)
+    passed = (told == Disposition.PASSED) | answered | (replied & (untold | dropped))
+    passes, drops = split(seen, dropped, passed)
+    total, left = conversations_of(seen), (passes == 0) & (drops == 0)
+    pending = left & (told == Disposition.PENDING)
+    return Dispositions(passes, drops, total * (left & ~pending), total * pending)
 
 
 def told_apart(seen: Records) -> Octets:

@@ -94,9 +94,9 @@ async def analyse(
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()
     views, counts, shown = Views(timeline), {}, []
-    for category, mask in dispositions.categories(judged.allowed).items():
-        chosen = (mask & judged.in_view).nonzero()[0]
-        counts[category] = len(chosen)
+    for category, numbers in dispositions.categories(judged.allowed).items():
+        chosen = (numbers * judged.in_view).nonzero()[0]
+        counts[category] = int(numbers[chosen].sum())
         if asked.category not in (None, category):
             continue
         newest = chosen[seen.column("last_ns")[chosen].argsort()[::-1]][: asked.limit]
