@@ -44,16 +44,20 @@ class RecordTexts:
             for name in (*_PROCESSES, "provider_dns_name")
         }
 
-    def of(self, category: Category, rows: NDArray[np.intp]) -> Iterator[memoryview]:
-        """The records of some conversations of one category, many at a time, commas between.
+    def of(
+        self, category: Category, rows: NDArray[np.intp], conversations: NDArray[np.int64]
+    ) -> Iterator[memoryview]:
+        """The records of some rows with conversations of one category, many at a time.
 
-        In ASCII.
+        In ASCII, commas between.
         """
         for start in range(0, len(rows), _AT_ONCE):
             at = rows[start : start + _AT_ONCE]
             some = self._seen.take(at)
             records = _joined(
-                f'{{"category":"{category}","flow":{{"consumer":',
+                f'{{"category":"{category}","conversations":',
+                pa.array(conversations[at]),
+                ',"flow":{"consumer":',
                 self._ends(at, some, "consumer", "first_consumer"),
                 ',"provider":',
                 self._ends(at, some, "provider", "provider"),

@@ -30,7 +30,7 @@ COLUMNS = [
     Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
     Column("PROVIDER", lambda row: end_name(row["flow"]["provider"])),
     Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {port(row['flow'])}"),
-    Column("CONVERSATIONS", lambda row: max(row["flow"]["opened"], 1), right=True),
+    Column("CONVERSATIONS", lambda row: row["conversations"], right=True),
     Column("FIRST", lambda row: row["flow"]["first"], wide=True),
     Column("LAST", lambda row: row["flow"]["last"]),
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
@@ -219,7 +219,9 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]
     emit(records, COLUMNS, output, "no connection in view")
-    shown = Counter(row["category"] for row in records)
+    shown: Counter[str] = Counter()
+    for row in records:
+        shown[row["category"]] += row["conversations"]
     cut = [
         f"{shown[name]} of {count} {name}"
         for name, count in answer["counts"].items()

@@ -32,6 +32,7 @@ class RecordView(BaseModel):
     """One connection in one category, with the deciding rule of each end; null: not governed."""
 
     category: Category
+    conversations: int = Field(description="How many of the flow's are of the category.")
     flow: FlowView
     deciding: dict[EndRole, DecisionResponse | None]
     logged: list[DecisionResponse] = Field(description="The log-only policies that it matches.")
@@ -60,7 +61,7 @@ class AnalysisQuery(BaseModel):
 
 
 class AnalysisResponse(BaseModel):
-    """How many connections fall in each category, and the first of each."""
+    """How many conversations fall in each category, and the newest connections of each."""
 
     workspace: str
     version: int
@@ -113,6 +114,7 @@ async def analyse(
             shown.append(
                 RecordView(
                     category=category,
+                    conversations=int(numbers[at]),
                     flow=flow,
                     deciding=deciding,
                     logged=notes,
