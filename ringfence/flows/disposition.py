@@ -77,27 +77,33 @@ def conversations_of(records: Records) -> NDArray[np.int64]:
     return np.maximum(records.column("opened").astype(np.int64), 1)
 
 
-def split(
-    records: Records, reported: NDArray[np.bool_], replied: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many conversations passed, and how many were dropped, of connections with replies.
+def counted(
+    records: Records,
+    *,
+    passed: NDArray[np.bool_],
+    dropped: NDArray[np.bool_],
+    pending: NDArray[np.bool_],
+) -> Dispositions:
+    """The conversations of connections of which some passed, were dropped or are pending.
 
-    Of those with `reported` drops one was dropped at least, and no more than were not answered and
-    than packets were dropped; all of them where nothing was `replied`.
+    Of what was dropped, what was answered passed all the same. Dropped is no more than the rest,
+    and than packets were, but one at least; all, where nothing was answered. What is left got no
+    answer: drop reports may be lost, so that it did not surely pass. A drop of a connection that
+    was answered as often as it was opened is of one more. Nothing pending passed or was dropped.
     """
     total = conversations_of(records)
     answered = np.minimum(records.column("answered").astype(np.int64), total)
-    dropped = np.minimum(records.dropped.astype(np.int64), total - answered)
-    dropped = np.where(reported, np.maximum(dropped, 1), 0)
-    passed = np.where(replied, np.maximum(total - dropped, answered), 0)
-    return passed, np.where(reported & (passed == 0), total, dropped)
+    some = np.clip(records.dropped.astype(np.int64), 1, np.maximum(total - answered, 1))
+    passes = np.where(dropped, answered, total * passed)
+    drops = np.where(answered > 0, some, total) * dropped
+    awaited = total * pending
+    return Dispositions(passes, drops, np.maximum(total - passes - drops - awaited, 0), awaited)
 
 
 def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
     """The disposition of each connection as of `now_ns`.
 
-    A reported drop is final. Of a connection that was opened time and again, what was answered all
-    the same passed (`split`). An answer, a refusal by the provider included, is a pass. Where the
+    A reported drop is final. An answer, a refusal by the provider included, is a pass. Where the
     provider's end is watched, a connection that never came there was dropped on the way, and one
     without handshake that did come there passed.
     """
@@ -108,18 +114,14 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
         (provider_through != 0) & (provider_through < last_ns)
     )
     reported = records.dropped > 0
-    replied = np.logical_or.reduce(
-        [records.column(name) > 0 for name in ("answered", "refused", "reverse_packets")]
-    )
+    answered = records.column("answered") > 0
+    replied = (records.column("refused") > 0) | (records.column("reverse_packets") > 0)
     reached = records.column("reached").astype(np.bool_)
     arrived = reached & (records.column("protocol") != TCP)
-    passes, drops = split(records, reported, replied | arrived)
-    total = conversations_of(records)
-    left = (passes == 0) & (drops == 0)
-    pending = left & missing & (now_ns - last_ns < PATIENCE_NS)
-    lost = left & ~pending & (provider_through != 0) & ~reached
-    unanswered = left & ~pending & ~lost
-    return Dispositions(passes, drops + total * lost, total * unanswered, total * pending)
+    passed = answered | (~reported & (replied | arrived))
+    pending = missing & (now_ns - last_ns < PATIENCE_NS) & ~reported & ~passed
+    lost = (provider_through != 0) & ~reached & ~passed & ~pending
+    return counted(records, passed=passed, dropped=reported | lost, pending=pending)
 
 
 def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:

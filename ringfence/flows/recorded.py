@@ -18,7 +18,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records, about_others, column
-from ringfence.flows.disposition import Dispositions, conversations_of, split
+from ringfence.flows.disposition import Dispositions, counted
 from ringfence.flows.exported import COUNTS, EXPORT
 from ringfence.flows.merged import MOST_ADDED, Octets, concatenated, octets_of
 from ringfence.flows.table_values import TableValues
@@ -114,11 +114,9 @@ def dispositions(seen: Records) -> Dispositions:
     replied = answered | (seen.column("reverse_packets") > 0) | (seen.column("refused") > 0)
     untold = told == ""
     dropped = (told == Disposition.DROPPED) | (untold & (seen.dropped > 0))
-    passed = (told == Disposition.PASSED) | answered | (replied & (untold | dropped))
-    passes, drops = split(seen, dropped, passed)
-    total, left = conversations_of(seen), (passes == 0) & (drops == 0)
-    pending = left & (told == Disposition.PENDING)
-    return Dispositions(passes, drops, total * (left & ~pending), total * pending)
+    passed = (told == Disposition.PASSED) | answered | (untold & replied & ~dropped)
+    pending = (told == Disposition.PENDING) & ~passed
+    return counted(seen, passed=passed, dropped=dropped, pending=pending)
 
 
 def told_apart(seen: Records) -> Octets:
