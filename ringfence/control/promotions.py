@@ -24,6 +24,7 @@ from ringfence.store.relational.enforcement import (
     NEVER,
     enforced_at,
     enforced_now,
+    enforced_sets,
     version_before,
 )
 from ringfence.store.relational.promotions import Promotion, all_promotions, put_promotion
@@ -116,6 +117,16 @@ class Promotions:
             seen.unforeseen if staged else 0,
             enforced.revision if staged else 0,
         ), named
+
+    async def demoted_ns(self, one: Promotion) -> int | None:
+        """When what was promoted was taken back; None once something else of it is enforced."""
+        if one.workspace is None or one.demoted_ns is None:
+            return None
+        since = one.demoted_ns, self._clock() + 1
+        async with self._database.read() as connection:
+            sets = await enforced_sets(connection, self._tenant, since)
+        versions = {dict(each.workspaces).get(one.workspace) for each in sets}
+        return one.demoted_ns if len(versions) <= 1 else None
 
     async def _pause(self) -> None:
         await self._looked.wait()
