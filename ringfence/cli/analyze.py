@@ -12,7 +12,16 @@ from ringfence.cli.decisions import decided_by
 from ringfence.cli.enforce import YesOption
 from ringfence.cli.flows.columns import end_name, port
 from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
-from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, emit_octets, tell
+from ringfence.cli.output import (
+    Column,
+    Format,
+    OutputOption,
+    Row,
+    emit,
+    emit_data,
+    emit_octets,
+    tell,
+)
 from ringfence.cli.what_if import accept as accept_some
 from ringfence.cli.what_if import ask, tell_what_if
 from ringfence.model.errors import InputError
@@ -25,6 +34,12 @@ _SHOWN = 200
 """Records of each category that people are shown."""
 
 
+def _at_node(row: Row) -> str:
+    """The rule that decides where a node received it for a Service, if one does."""
+    decided = decided_by(row["deciding"].get("node"))
+    return f"{decided} at {row['node']}" if decided else ""
+
+
 COLUMNS = [
     Column("CATEGORY", lambda row: row["category"]),
     Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
@@ -34,8 +49,8 @@ COLUMNS = [
     Column("FIRST", lambda row: row["flow"]["first"], wide=True),
     Column("LAST", lambda row: row["flow"]["last"]),
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
-    Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),
-    Column("NODE", lambda row: decided_by(row["deciding"].get("node")), wide=True),
+    Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider")) or _at_node(row)),
+    Column("NODE", _at_node, wide=True),
     Column("LOGGED BY", lambda row: ", ".join(map(decided_by, row["logged"])), wide=True),
 ]
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,30 +58,23 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if rules and not (dry_run and enforce):
         raise InputError("--rules goes with --enforce --dry-run")
     if enforce and not (yes or dry_run or sys.stdin.isatty()):
-        raise InputError("nobody can answer here: pass --yes to go ahead, --dry-run to see the plan")
+        raise InputError(
+            "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
+        )
     if confirm is not None and not enforce:
         raise InputError("--confirm goes with --enforce")
     trial = trial_body(confirm)
     client = connect()
     asked = {"version": int(number[1]), "dry_run": dry_run}
     made = client.post(f"/workspaces/{segment(workspace)}/rollback", asked)
-    differs = bool(made["differences"])
-    if output is not Format.TABLE:
-        emit_data(made, output)
-    elif differs:
-        would = "would be as" if dry_run else "as"
-        say(f"{workspace} p{made['version']}: {would} p{number[1]}")
-        for line in made["differences"]:
-            say(f"  {line}")
-    else:
-        say(f"{workspace} p{made['version']} is as p{number[1]} already")
+    _tell(workspace, number[1], made, output, dry_run=dry_run)
     if not enforce:
         return
     enforced = client.get("/enforcement")
     wanted = {one["name"]: one for one in enforced["workspaces"]}
     # There is no new version yet: the old one has the same content.
-    going_to = int(number[1]) if dry_run and differs else made["version"]
-    wanted[workspace] = {"name": workspace, "version": going_to}
+    to_be = int(number[1]) if dry_run and made["differences"] else made["version"]
+    wanted[workspace] = {"name": workspace, "version": to_be}
     body = {
         "workspaces": list(wanted.values()),
         "override": [],
@@ -92,3 +85,17 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each option
         show_plan(plan_of(client, body | {"rules": rules}), output)
     elif not carry_out(client, body, yes=yes, wait=wait, timeout=timeout, output=output):
         raise typer.Exit(2)
+
+
+def _tell(
+    workspace: str, back_to: str, made: dict[str, Any], output: Format, *, dry_run: bool
+) -> None:
+    if output is not Format.TABLE:
+        emit_data(made, output)
+    elif made["differences"]:
+        would = "would be as" if dry_run else "as"
+        say(f"{workspace} p{made['version']}: {would} p{back_to}")
+        for line in made["differences"]:
+            say(f"  {line}")
+    else:
+        say(f"{workspace} p{made['version']} is as p{back_to} already")

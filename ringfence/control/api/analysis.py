@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.analysis import Judged, history_of, judge
 from ringfence.control.api.flow_search import read_window
-from ringfence.control.api.flow_views import FlowView, Views
+from ringfence.control.api.flow_views import FlowView, Views, received_at
 from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
@@ -35,6 +35,7 @@ class RecordView(BaseModel):
     conversations: int = Field(description="How many of the flow's are of the category.")
     flow: FlowView
     deciding: dict[EndRole, DecisionResponse | None]
+    node: str = Field(description="Where it was received for a Service, if that decides.")
     logged: list[DecisionResponse] = Field(description="The log-only policies that it matches.")
     allowed: bool = Field(description="What the policies say, whatever became of the connection.")
 
@@ -109,6 +110,7 @@ async def analyse(
                 role: decision_response(decided[role]) if role in decided else None
                 for role in EndRole
             }
+            node = received_at(timeline, row["dialled_revision"], row["node"])
             notes = [decision_response(one) for one in judged.logged[at]]
             allowed = bool(judged.allowed[at])
             shown.append(
@@ -117,6 +119,7 @@ async def analyse(
                     conversations=int(numbers[at]),
                     flow=flow,
                     deciding=deciding,
+                    node=node if EndRole.NODE in decided else "",
                     logged=notes,
                     allowed=allowed,
                 )
