@@ -61,11 +61,10 @@ async def test_a_repair_is_told_once(start: Start) -> None:
 async def test_what_cannot_be_believed_is_not_told(world: World) -> None:
     agent = FakeNode(await world.enrol("agent", "n1"))
     now_ns = time.time_ns()
-    made = {"uid": "db", "at_ns": now_ns, "times": 1}
     ahead_ns = now_ns + 2 * TOLERATED_SKEW_NS
-    await agent.tell(repairs=[wire.Repair(damage="\x1b[2J", **made)])
-    await agent.tell(repairs=[wire.Repair(damage=Damage.RULES, **made)], clock_ns=ahead_ns)
-    later = wire.Repair(damage=Damage.RULES, **made | {"at_ns": ahead_ns})
-    await agent.tell(repairs=[later])
+    soon = wire.Repair(uid="db", damage=Damage.RULES, at_ns=ahead_ns, times=1)
+    await agent.tell(repairs=[soon])
+    await agent.tell(repairs=[soon], clock_ns=ahead_ns)
+    await agent.tell(repairs=[wire.Repair(uid="db", damage="\x1b[2J", at_ns=now_ns, times=1)])
     await asyncio.sleep(1)
     assert await told(world, 0) == []
