@@ -88,7 +88,11 @@ async def analyse(
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
     judged = await judge(
-        seen, history_of(services.inventory), window["until"], judged_by, workspace
+        seen,
+        history_of(services.inventory, services.enforcement.surroundings),
+        window["until"],
+        judged_by,
+        workspace,
     )
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)

@@ -108,7 +108,7 @@ async def show_what_if(
     seen = await asyncio.to_thread(records, hops)
     through, now_ns = services.ingest.through(), services.clock()
     fate = await asyncio.to_thread(dispose, seen, through, now_ns)
-    history = history_of(services.inventory)
+    history = history_of(services.inventory, services.enforcement.surroundings)
     found = await what_if(seen.take(fate.passed), history, window["until"], judged_by, made)
     return what_if_response(name, made[1], found)
 
