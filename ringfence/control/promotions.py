@@ -7,6 +7,7 @@ import structlog
 from ringfence.control.alerts import Alerts
 from ringfence.control.audit import Author
 from ringfence.control.background import Background
+from ringfence.control.beside import load_beside
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.identity import ITSELF, Principal, Role
@@ -89,6 +90,7 @@ class Promotions:
             since_ns = enforced.since_ns if is_enforced else asked.get(named)
             quiet_ns = now_ns - criteria.quiet_seconds * _SECOND
             told = await told_since(connection, tenant, quiet_ns, now_ns, named)
+            beside = await load_beside(connection, tenant, *named)
             before = NEVER
             if trial is not None:
                 before = await enforced_at(connection, tenant, trial.previous)
@@ -115,6 +117,7 @@ class Promotions:
             seen.conversations if staged else 0,
             seen.unforeseen if staged else 0,
             enforced.revision if staged else 0,
+            tuple(f"{above}@p{number}" for above, number in beside.versions),
         ), named
 
     async def _pause(self) -> None:

@@ -61,6 +61,8 @@ class Facts:
     trial_unforeseen: int = 0
     trial_revision: int = 0
     """Of the enforced set that is on trial with the scope's version at some nodes; 0 for none."""
+    beside: tuple[str, ...] = ()
+    """Versions of workspaces above that it is analysed beside, and that are not enforced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,12 @@ def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
     quiet = format_duration(criteria.quiet_seconds)
     passing = facts.permitted + facts.escaped
     coverage = facts.permitted / passing if passing else 0.0
+    above = (
+        Criterion(f"{one}, above it, enforced, for it is judged beside it", "under analysis", False)
+        for one in facts.beside
+    )
     return [
+        *above,
         Criterion(
             f"under analysis for {quiet}",
             _long(facts.analysed_seconds),
