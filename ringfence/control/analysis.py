@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.contents import Contents
-from ringfence.inventory.holders import distinct, distinct_rows
+from ringfence.inventory.holders import distinct, distinct_rows, octets_of
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
@@ -152,13 +151,11 @@ def _distinct(
     words = [records.column(f"{end}_revision") for end in _ENDS]
     halves = [records.column(name) for name in ("protocol", "provider_port", "dialled_port")]
     nodes = records.table["node"].combine_chunks().dictionary_encode().indices
-    columns = [
-        *(records.column(end) for end in _ENDS),
-        *(_octets(word.astype("<u8")) for word in (*words, epochs)),
-        *(_octets(half.astype("<u2")) for half in (*halves, records.translated)),
-        _octets(np.asarray(nodes.fill_null(0)).astype("<i4")),
-    ]
-    _, which = distinct_rows(np.concatenate(columns, axis=1))
+    ends = (records.column(end) for end in _ENDS)
+    observer = np.asarray(nodes.fill_null(0))
+    _, which = distinct_rows(
+        octets_of(*ends, *words, epochs, *halves, records.translated, observer)
+    )
     first_ns = records.column("first_ns")
     last_ns = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(last_ns, which, first_ns)
@@ -166,10 +163,6 @@ def _distinct(
     last = np.zeros(len(last_ns), dtype=np.intp)
     last[which[rows]] = rows
     return last, which
-
-
-def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
-    return numbers.view(np.uint8).reshape(len(numbers), numbers.dtype.itemsize)
 
 
 def _instants(judged_by: JudgedBy, history: History) -> NDArray[np.int64]:
@@ -241,8 +234,7 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
     )
     kinds = np.array([item.kind is ItemKind.NODE for item in snapshot.items] + [False])
     services = ServiceSockets(snapshot)
-    sockets = [dialled, _octets(protocol), _octets(port.astype("<u2"))]
-    places, which = distinct_rows(np.concatenate(sockets, axis=1))
+    places, which = distinct_rows(octets_of(dialled, protocol, port))
     dialled_service = [
         services.at(dialled[at].tobytes(), int(protocol[at]), int(port[at]))
         for at in places.tolist()

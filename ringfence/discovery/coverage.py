@@ -21,8 +21,6 @@ of all intervals is met in one of m or none with (m + 1) ÷ 2^m, which from eigh
 ENOUGH_BEFORE = 3
 """In so many intervals some edge was seen before what a discovery is tried on: with fewer none is
 known yet, or those alone that lie on both sides of an interval's end."""
-_HELD_OUT = 0.2
-"""The share of the time, at its end, that a discovery from the rest is tried on."""
 
 
 @dataclass(frozen=True, slots=True)
