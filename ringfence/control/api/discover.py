@@ -116,6 +116,7 @@ class CoverageResponse(BaseModel):
     edges: int
     core: int = Field(description="Edges of core services.")
     allowed: int
+    noise: int = Field(description="Edges of scans, of what was refused and the like.")
     unseen_edges: float | None = Field(
         description="Null where the time is too short for an estimate."
     )

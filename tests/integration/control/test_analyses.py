@@ -1,7 +1,7 @@
 """Versions under analysis: what arrives is counted, by what was true in its own time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ A, B = "10.0.0.1", "10.0.0.2"
 """FRONT and DB, both at n1; p1 allows 3306, p2 3307 instead."""
 HOUR = 3600 * SECOND
 DNS = 5353
+SCANNER = "203.0.113.66"
 Counts = dict[str, int]
 
 
@@ -37,14 +38,20 @@ class Watched:
         self.stub = await self.world.enrol("agent", "n1")
 
     async def report(
-        self, passed: tuple[int, ...] = (), dropped: tuple[int, ...] = (), end_ns: int = 0
+        self,
+        passed: Iterable[int] = (),
+        dropped: Iterable[int] = (),
+        refused: Iterable[int] = (),
+        end_ns: int = 0,
     ) -> None:
-        """What became of connections from A to ports of B in a second by now."""
+        """What became of connections to ports of B in a second by now: of a scanner's, and A's."""
         end_ns = end_ns or self.clock.end_window()
         at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
         agent, self.told = Agent("n1"), self.told + 1
         for port in passed:
             agent.saw(Observer.POD, 7, A, (B, port), **at)
+        for port in refused:
+            agent.saw(Observer.POD, 9, SCANNER, (B, port), answered=0, refused=1, **at)
         for port in dropped:
             agent.dropped(A, (B, port), pod="db", rule="catch-all/shop/p2", **at)
         assert not await report(self.stub, agent, f"n1-{self.told}", end_ns)
