@@ -21,6 +21,7 @@ from ringfence.cli.output import (
     emit_data,
     emit_octets,
     tell,
+    tell_notes,
 )
 from ringfence.cli.what_if import accept as accept_some
 from ringfence.cli.what_if import ask, tell_what_if
@@ -230,6 +231,7 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
         return
     counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
     tell(f"{answer['workspace']} p{answer['version']}: {counts}")
+    tell_notes(answer)
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]

@@ -16,6 +16,7 @@ from ringfence.cli.output import (
     emit_data,
     say,
     tell,
+    tell_notes,
 )
 from ringfence.model.duration import format_duration, parse_duration
 from ringfence.model.errors import InputError
@@ -64,6 +65,7 @@ def tell_promotion(found: Row) -> None:
     say(f"{found['scope']} is at stage {found['stage']}{version}")
     if found["demoted"]:
         say(f"taken back at {found['demoted']}: {found['why']}")
+    tell_notes(found)
     if found["trial_until"]:
         say(
             f"trial under way until {found['trial_until']}: when it ends well it leads on by itself"

@@ -26,6 +26,8 @@ from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
+from ringfence.policy.nodes import Surroundings
+from ringfence.policy.spared import FailSafes, decision_of
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,14 @@ class History:
     timeline: Timeline
     names: Resolutions
     sets: Contents = field(default_factory=Contents)
+    surroundings: Surroundings = Surroundings()  # noqa: RUF009 - frozen
+    """Whom fail-safes let pass; as it is now."""
 
 
-def history_of(inventory: Inventory) -> History:
+def history_of(inventory: Inventory, surroundings: Surroundings) -> History:
     """What held over time by the inventory."""
-    return History(inventory.timeline, inventory.names.resolutions, inventory.address_sets.contents)
+    names, sets = inventory.names.resolutions, inventory.address_sets.contents
+    return History(inventory.timeline, names, sets, surroundings)
 
 
 async def judge(
@@ -89,6 +94,8 @@ async def judge(
     *workspaces: WorkspaceName,
 ) -> Judged:
     """Judge each connection by all that held when its own first packet was seen.
+
+    A fail-safe decides where policies deny what it lets pass.
 
     In view are the ends that the workspaces, some of those judged by, govern. Threads judge, by
     the inventory as it is known now; names are asked here, for they change on the event loop.
@@ -106,9 +113,11 @@ async def judge(
             view[rows] = _in_view(connections, judged_by.within(snapshot, name))
         layers: list[RuleLayer] = [policy_set, *judged_by.kubernetes(snapshot)]
         for layer in layers:
-            verdicts = evaluate(layer, connections)
-            judged.allowed[rows] &= verdicts.allowed
-            judged.deciding.add(rows, layer, verdicts)
+            judged.deciding.add(rows, layer, evaluate(layer, connections))
+        denied = np.flatnonzero(judged.deciding.denied(rows))
+        if len(denied):
+            _spare(judged.deciding, rows[denied], connections.take(denied), snapshot, history)
+        judged.allowed[rows] = ~judged.deciding.denied(rows)
         for decision, hits in logged(policy_set, connections):
             judged.logged.add(decision, rows[hits])
 
@@ -119,6 +128,20 @@ async def judge(
             then = moment(history.names, history.sets, int(first_ns[some].min()))
             await asyncio.to_thread(work, some, snapshot, then)
     return await asyncio.to_thread(judged.spread, which)
+
+
+def _spare(
+    deciding: Deciding,
+    rows: NDArray[np.intp],
+    denied: Connections,
+    snapshot: Snapshot,
+    history: History,
+) -> None:
+    """Have fail-safes decide of what is denied; `denied` are the connections of the rows."""
+    fail_safes = FailSafes(snapshot, history.surroundings)
+    for role in EndRole:
+        for handle, spoken in fail_safes.at(denied, role):
+            deciding.spare(rows[spoken], role, decision_of(handle))
 
 
 def _distinct(

@@ -32,7 +32,7 @@ class Coverage:
     next conversation's being one on such an edge, `would_block` is the share of the conversations
     of the last fifth that a discovery from what went before would have blocked, None where there
     were none or too little went before. `core` edges are those of core services, which stand in no
-    other figure.
+    other figure, and neither does `noise`.
     """
 
     workloads: int
@@ -42,6 +42,7 @@ class Coverage:
     edges: int
     core: int
     decided: int
+    noise: int
     unseen_edges: float | None
     unseen_next: float
     would_block: float | None
@@ -109,6 +110,7 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
         edges=edges,
         core=int((within & decisions.of(*CORE) & (seen.conversations > 0)).sum()),
         decided=int(allowed.sum()),
+        noise=int((within & (decisions.outcome == Outcome.NOISE) & ~decisions.of(*CORE)).sum()),
         unseen_edges=_unseen(seen.intervals[kept]),
         unseen_next=single / total if total else 1.0,  # Good and Turing's estimate
         would_block=_held_out(observed, allowed),
