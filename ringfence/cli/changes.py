@@ -37,6 +37,8 @@ def changes(
 ) -> None:
     """List every change of scopes, workspaces, tokens and enforcement, the newest first.
 
+    Also repairs of rules that another had changed at a node.
+
     Examples: ringfence changes workspace/sock-shop --patch
 
     ringfence changes --actor ann --since 7d -o json
