@@ -18,6 +18,7 @@ from ringfence.kernel.tc import TcxLinks
 from ringfence.model.address import parse_address
 from ringfence.model.flow import DropSource, Loss, Observer
 from ringfence.model.protocol import TCP, UDP, PortRange
+from ringfence.model.repair import Damage
 from ringfence.policy.program import Program
 from ringfence.wire import batch
 from ringfence.wire.generated.agent_pb2 import (
@@ -296,6 +297,10 @@ def _of_drops(world: World, provider: bytes, port: int) -> list[str]:
             for _ in range(row["packets"])]  # fmt: skip
 
 
+def _repairs(world: World) -> list[tuple[str, str, int]]:
+    return [(one.uid, one.damage, one.times) for one in world.state().repairs]
+
+
 def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> None:
     _, server = world.node.pods
     world.direct(3, policy(server, PortRange(8080, 8080)))
@@ -308,6 +313,10 @@ def test_a_directive_that_cannot_be_read_is_told_until_one_can(world: World) -> 
     world.await_("tampering is undone", lambda: judges(server))
     told = world.state().clock_ns
     world.await_("later word", lambda: world.state().clock_ns > told + 2 * 10**9)
+    assert _repairs(world) == [("uid2", Damage.TAKEN_AWAY, 1)]
+    nft.apply(server.path, "insert rule inet ringfence rf_input accept")
+    again = [("uid2", Damage.RULES, 2)]
+    world.await_("word of a rule that was added", lambda: _repairs(world) == again)
     assert "revision 4 is not understood" in world.state().stale_reason
     assert world.state().enforced_revision == 3
     world.direct(5, policy(server, PortRange(8080, 8080)))
