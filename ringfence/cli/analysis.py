@@ -6,7 +6,7 @@ import typer
 
 from ringfence.cli.client import Client, connect, segment
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import Column, Format, OutputOption, emit, tell
+from ringfence.cli.output import Column, Format, OutputOption, emit, tell, tell_notes
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
@@ -51,6 +51,7 @@ def start(
     name, version = parse_version(workspace)
     made = connect().post("/analyses", {"workspace": name, "version": version})
     tell(f"{made['workspace']}@p{made['version']} is under analysis since {made['since']}")
+    tell_notes(made)
 
 
 @app.command("stop")

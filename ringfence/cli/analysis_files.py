@@ -21,8 +21,9 @@ from ringfence.cli.recorded import (
 from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records
-from ringfence.flows.merged import merged, octets_of
+from ringfence.flows.merged import merged
 from ringfence.flows.recorded import codes_of, dispositions
+from ringfence.inventory.holders import octets_of
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.flow import Category

@@ -12,7 +12,16 @@ from ringfence.cli.decisions import decided_by
 from ringfence.cli.enforce import YesOption
 from ringfence.cli.flows.columns import end_name, port
 from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
-from ringfence.cli.output import Column, Format, OutputOption, emit, emit_data, emit_octets, tell
+from ringfence.cli.output import (
+    Column,
+    Format,
+    OutputOption,
+    emit,
+    emit_data,
+    emit_octets,
+    tell,
+    tell_notes,
+)
 from ringfence.cli.what_if import accept as accept_some
 from ringfence.cli.what_if import ask, tell_what_if
 from ringfence.model.errors import InputError
@@ -215,6 +224,7 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
         return
     counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
     tell(f"{answer['workspace']} p{answer['version']}: {counts}")
+    tell_notes(answer)
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]

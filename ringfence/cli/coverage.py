@@ -34,6 +34,8 @@ def coverage(
         edges = counted(told["edges"], "edge")
         say(f"{edges} seen, {told['allowed']} of them enough to be allowed")
         say(f"{of_core} of core services seen")
+        if told["noise"]:
+            say(f"{counted(told['noise'], 'edge')} more of noise, which no figure here counts")
         for sentence in told["sentences"]:
             say(sentence)
     if not told["edges"] + told["core"]:

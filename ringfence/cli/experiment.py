@@ -8,7 +8,7 @@ import typer
 from ringfence.cli.client import ApiError, Client, connect
 from ringfence.cli.experiments import tell_experiment
 from ringfence.cli.flows.options import SinceOption, UntilOption
-from ringfence.cli.output import AnswerOption, Format, Row, tell
+from ringfence.cli.output import AnswerOption, Format, Row, tell, tell_notes
 from ringfence.model.ids import parse_version
 
 app = typer.Typer(add_completion=False)
@@ -36,6 +36,7 @@ def experiment(
     client = connect()
     asked = {"workspace": name, "version": number, "since": since, "until": until}
     begun = client.post("/experiments", asked)
+    tell_notes(begun)
     if not wait:
         tell(f"experiment {begun['id']} is begun: ringfence experiments show {begun['id']}")
         return

@@ -129,6 +129,12 @@ def tell(text: object) -> None:
     print(printable(text), file=sys.stderr)  # noqa: T201 - the way there
 
 
+def tell_notes(answer: Row) -> None:
+    """Tell what goes with an answer, a line each."""
+    for note in answer.get("notes", ()):
+        tell(f"note: {note}")
+
+
 def emit_text(text: str) -> None:
     """Print a text that has no control characters, such as YAML, as it is."""
     sys.stdout.write(text)  # noqa: TID251 - the way there

@@ -16,6 +16,7 @@ from ringfence.cli.output import (
     emit_data,
     say,
     tell,
+    tell_notes,
 )
 from ringfence.model.duration import format_duration, parse_duration
 from ringfence.model.errors import InputError
@@ -63,6 +64,7 @@ def tell_promotion(found: Row) -> None:
     say(f"{found['scope']} is at stage {found['stage']}{version}")
     if found["demoted"]:
         say(f"taken back at {found['demoted']}: {found['why']}")
+    tell_notes(found)
     if found["entry"]:
         say(f"before {found['next']}:")
         emit(found["entry"], _ENTRY, Format.TABLE)

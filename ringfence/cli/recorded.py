@@ -11,10 +11,11 @@ from ringfence.cli.files import unreadable
 from ringfence.cli.output import tell
 from ringfence.control.analysis import History
 from ringfence.flows.connections import Records
-from ringfence.flows.merged import Merging, Octets, octets_of
+from ringfence.flows.merged import Merging
 from ringfence.flows.recorded import flow_parts, read_flows, told_apart
 from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.contents import Content, Contents, pack
+from ringfence.inventory.holders import Octets, octets_of
 from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolution, Resolutions
 from ringfence.inventory.timeline import Timeline

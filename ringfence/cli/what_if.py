@@ -9,7 +9,7 @@ import typer
 from ringfence.cli.client import Client
 from ringfence.cli.decisions import decided_by
 from ringfence.cli.documents import print_changes, tell_governance, tell_requests
-from ringfence.cli.output import Column, Format, Row, emit, emit_data, say, tell
+from ringfence.cli.output import Column, Format, Row, emit, emit_data, say, tell, tell_notes
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.words import counted
 
@@ -57,6 +57,7 @@ def tell_what_if(answer: Row, output: Format) -> None:
     conversations = counted(answer["conversations"], "conversation")
     workloads = counted(answer["workloads"], "workload")
     tell(f"if {name} were enforced now, {conversations} of {workloads} would be blocked")
+    tell_notes(answer)
     emit(answer["blocked"], COLUMNS, output, "nothing that passes would be blocked")
     if answer["untold"]:
         tell(f"{counted(answer['untold'], 'kind')} of conversations more are not told")

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.as_known import AsKnown
 from ringfence.inventory.contents import Contents
-from ringfence.inventory.holders import distinct, distinct_rows
+from ringfence.inventory.holders import distinct, distinct_rows, octets_of
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.inventory.timeline import Timeline
@@ -27,6 +26,8 @@ from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
+from ringfence.policy.nodes import Surroundings
+from ringfence.policy.spared import FailSafes, decision_of
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,14 @@ class History:
     timeline: Timeline
     names: Resolutions
     sets: Contents = field(default_factory=Contents)
+    surroundings: Surroundings = Surroundings()  # noqa: RUF009 - frozen
+    """Whom fail-safes let pass; as it is now."""
 
 
-def history_of(inventory: Inventory) -> History:
+def history_of(inventory: Inventory, surroundings: Surroundings) -> History:
     """What held over time by the inventory."""
-    return History(inventory.timeline, inventory.names.resolutions, inventory.address_sets.contents)
+    names, sets = inventory.names.resolutions, inventory.address_sets.contents
+    return History(inventory.timeline, names, sets, surroundings)
 
 
 async def judge(
@@ -90,6 +94,8 @@ async def judge(
     *workspaces: WorkspaceName,
 ) -> Judged:
     """Judge each connection by all that held when its own first packet was seen.
+
+    A fail-safe decides where policies deny what it lets pass.
 
     In view are the ends that the workspaces, some of those judged by, govern. Threads judge, by
     the inventory as it is known now; names are asked here, for they change on the event loop.
@@ -107,9 +113,11 @@ async def judge(
             view[rows] = _in_view(connections, judged_by.within(snapshot, name))
         layers: list[RuleLayer] = [policy_set, *judged_by.kubernetes(snapshot)]
         for layer in layers:
-            verdicts = evaluate(layer, connections)
-            judged.allowed[rows] &= verdicts.allowed
-            judged.deciding.add(rows, layer, verdicts)
+            judged.deciding.add(rows, layer, evaluate(layer, connections))
+        denied = np.flatnonzero(judged.deciding.denied(rows))
+        if len(denied):
+            _spare(judged.deciding, rows[denied], connections.take(denied), snapshot, history)
+        judged.allowed[rows] = ~judged.deciding.denied(rows)
         for decision, hits in logged(policy_set, connections):
             judged.logged.add(decision, rows[hits])
 
@@ -122,6 +130,20 @@ async def judge(
     return await asyncio.to_thread(judged.spread, which)
 
 
+def _spare(
+    deciding: Deciding,
+    rows: NDArray[np.intp],
+    denied: Connections,
+    snapshot: Snapshot,
+    history: History,
+) -> None:
+    """Have fail-safes decide of what is denied; `denied` are the connections of the rows."""
+    fail_safes = FailSafes(snapshot, history.surroundings)
+    for role in EndRole:
+        for handle, spoken in fail_safes.at(denied, role):
+            deciding.spare(rows[spoken], role, decision_of(handle))
+
+
 def _distinct(
     records: Records, epochs: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
@@ -129,13 +151,11 @@ def _distinct(
     words = [records.column(f"{end}_revision") for end in _ENDS]
     halves = [records.column(name) for name in ("protocol", "provider_port", "dialled_port")]
     nodes = records.table["node"].combine_chunks().dictionary_encode().indices
-    columns = [
-        *(records.column(end) for end in _ENDS),
-        *(_octets(word.astype("<u8")) for word in (*words, epochs)),
-        *(_octets(half.astype("<u2")) for half in (*halves, records.translated)),
-        _octets(np.asarray(nodes.fill_null(0)).astype("<i4")),
-    ]
-    _, which = distinct_rows(np.concatenate(columns, axis=1))
+    ends = (records.column(end) for end in _ENDS)
+    observer = np.asarray(nodes.fill_null(0))
+    _, which = distinct_rows(
+        octets_of(*ends, *words, epochs, *halves, records.translated, observer)
+    )
     first_ns = records.column("first_ns")
     last_ns = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(last_ns, which, first_ns)
@@ -143,10 +163,6 @@ def _distinct(
     last = np.zeros(len(last_ns), dtype=np.intp)
     last[which[rows]] = rows
     return last, which
-
-
-def _octets(numbers: NDArray[Any]) -> NDArray[np.uint8]:
-    return numbers.view(np.uint8).reshape(len(numbers), numbers.dtype.itemsize)
 
 
 def _instants(judged_by: JudgedBy, history: History) -> NDArray[np.int64]:
@@ -218,8 +234,7 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
     )
     kinds = np.array([item.kind is ItemKind.NODE for item in snapshot.items] + [False])
     services = ServiceSockets(snapshot)
-    sockets = [dialled, _octets(protocol), _octets(port.astype("<u2"))]
-    places, which = distinct_rows(np.concatenate(sockets, axis=1))
+    places, which = distinct_rows(octets_of(dialled, protocol, port))
     dialled_service = [
         services.at(dialled[at].tobytes(), int(protocol[at]), int(port[at]))
         for at in places.tolist()

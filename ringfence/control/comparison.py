@@ -106,7 +106,7 @@ class _Verdicts:
 
     def __init__(self, judged: Judged) -> None:
         self.allowed, rules = judged.allowed, judged.deciding.rules
-        self.names = [one.policy or "the catch-all" for one in rules]
+        self.names = [one.policy or one.rule or "the catch-all" for one in rules]
         self.policies = list(dict.fromkeys(one.policy for one in rules if one.policy))
         place = {policy: at for at, policy in enumerate(self.policies)}
         at = np.array([place[one.policy] if one.policy else -1 for one in rules] + [-1], np.int64)

@@ -12,7 +12,7 @@ nodes rightly do what the set before says. Slots of hours ago are joined to whol
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ringfence.control.analysis import judge
 from ringfence.control.arrivals import Arrivals, Listener
 from ringfence.control.background import Background
+from ringfence.control.beside import load_beside
 from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_set
@@ -178,7 +179,7 @@ class Continuous:
         return any(one.tally.cause.category is Category.PENDING for one in told)
 
     async def _judges(
-        self, connection: AsyncConnection, segment: Segment, wanted: Iterable[Named]
+        self, connection: AsyncConnection, segment: Segment, wanted: Collection[Named]
     ) -> list[tuple[JudgedBy, list[Named], bool]]:
         """By what to judge, which of its workspaces to tell of, and whether it is enforced."""
         enforced = segment.enforced
@@ -189,8 +190,11 @@ class Continuous:
         judges = [(base, told, True)]
         for name, version in wanted:
             if (name, version) not in enforced.workspaces:
+                beside = await load_beside(
+                    connection, self._tenant, name, version, enforced=enforced, analysed=wanted
+                )
                 by = await load_judged_by(
-                    connection, self._tenant, [(name, version)], enforced=held
+                    connection, self._tenant, [*beside.versions, (name, version)], enforced=held
                 )
                 judges.append((by, [(name, version)], False))
         return judges

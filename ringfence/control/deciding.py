@@ -43,7 +43,7 @@ class Deciding:
             places = verdicts.deciding(role)
             numbers = np.full(len(layer.rules) + 1, NOBODY, np.int32)
             for place in np.flatnonzero(np.bincount(places[places >= 0])).tolist():
-                numbers[place] = self._number(layer, place)
+                numbers[place] = self._number(layer.rules[place].decision)
             found = numbers[places]  # nobody's place, -1, finds the last number
             denies = np.array([one.action is Action.DENY for one in self.rules] + [False])
             before = self.numbers[role][rows]
@@ -51,8 +51,20 @@ class Deciding:
             takes = (found != NOBODY) & ((before == NOBODY) | later)
             self.numbers[role][rows[takes]] = found[takes]
 
-    def _number(self, layer: RuleLayer, place: int) -> int:
-        decision = layer.rules[place].decision
+    def denied(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """At which of these an end denies, once all layers have decided."""
+        denies = np.array([one.action is Action.DENY for one in self.rules] + [False])
+        ends = [denies[numbers[rows]] for numbers in self.numbers.values()]
+        return np.asarray(np.logical_or.reduce(ends))
+
+    def spare(self, rows: NDArray[np.intp], role: EndRole, decision: Decision) -> None:
+        """Let what lets pass whatever policies say decide where they deny these at an end."""
+        denies = np.array([one.action is Action.DENY for one in self.rules] + [False])
+        spared = rows[denies[self.numbers[role][rows]]]
+        if len(spared):
+            self.numbers[role][spared] = self._number(decision)
+
+    def _number(self, decision: Decision) -> int:
         number = self._known.setdefault(decision, len(self.rules))
         if number == len(self.rules):
             self.rules.append(decision)

@@ -166,6 +166,7 @@ def coverage_of(found: Discovery) -> dict[str, Any]:
         "edges": covered.edges,
         "core": covered.core,
         "allowed": covered.decided,
+        "noise": covered.noise,
         "unseen_edges": None if covered.unseen_edges is None else round(covered.unseen_edges, 4),
         "unseen_next_conversation": round(covered.unseen_next, 6),
         "would_block": None if covered.would_block is None else round(covered.would_block, 6),

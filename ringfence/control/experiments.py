@@ -11,6 +11,7 @@ import structlog
 
 from ringfence.control.analysis import judge
 from ringfence.control.background import Background
+from ringfence.control.beside import load_beside
 from ringfence.control.continuous import HOUR_NS
 from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
@@ -97,7 +98,8 @@ class Experiments:
     async def _judge(self, one: Experiment, start_ns: int) -> list[Tally]:
         tenant, until_ns = self._watch.tenant, start_ns + HOUR_NS
         async with self._database.read() as connection:
-            wanted = [(one.workspace, one.version)]
+            beside = await load_beside(connection, tenant, one.workspace, one.version)
+            wanted = [*beside.versions, (one.workspace, one.version)]
             judged_by = await load_judged_by(connection, tenant, wanted)
         window = {"tenant": tenant, "since": start_ns, "until": until_ns}
         hops = await self._watch.store.query(_HOURLY, window)

@@ -1,22 +1,30 @@
 """Where scopes stand on their path, and the way back of one that raises an alarm."""
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
 
 import structlog
 
 from ringfence.control.alerts import Alerts
 from ringfence.control.audit import Author
 from ringfence.control.background import Background
+from ringfence.control.beside import load_beside
+from ringfence.control.continuous import Span
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.identity import ITSELF, Principal, Role
+from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
+from ringfence.control.noise import noise_among
+from ringfence.control.policies import load_workspace
 from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
 from ringfence.control.trials import Trials
 from ringfence.model.flow import Category
 from ringfence.model.ids import ScopeName, Version, WorkspaceName
 from ringfence.model.promotion import Criteria, Facts, Stage
+from ringfence.model.tally import Tally
 from ringfence.store.flows.queries import OLDEST_WINDOW
 from ringfence.store.relational.alerts import Alert, load_alerts
 from ringfence.store.relational.database import Database
@@ -28,7 +36,7 @@ from ringfence.store.relational.enforcement import (
 )
 from ringfence.store.relational.promotions import Promotion, all_promotions, put_promotion
 from ringfence.store.relational.trials import load_trial
-from ringfence.store.relational.verdicts import all_analyses, told_since
+from ringfence.store.relational.verdicts import Named, all_analyses, told_since
 from ringfence.store.relational.workspaces import heads
 
 _LOG = structlog.get_logger(__name__)
@@ -49,7 +57,7 @@ class Promotions:
         metrics: Metrics,
     ) -> None:
         self._clock, self._database, self._tenant = clock, database, watch.tenant
-        self._flow_store, self._enforcement, self._trials = watch.store, enforcement, trials
+        self._watch, self._enforcement, self._trials = watch, enforcement, trials
         self._alerts, self._looked = alerts, asyncio.Event()
         self._following = Background("promotions", self._pause, self._look, metrics)
 
@@ -67,7 +75,7 @@ class Promotions:
     ) -> tuple[Facts, tuple[WorkspaceName, Version] | None]:
         """How far a scope is, and with which version."""
         now_ns, tenant = self._clock(), self._tenant
-        oldest = (await self._flow_store.query(OLDEST_WINDOW, {"tenant": tenant})).to_pylist()
+        oldest = (await self._watch.store.query(OLDEST_WINDOW, {"tenant": tenant})).to_pylist()
         first_ns = oldest[0]["first_ns"] or now_ns
         observed = (now_ns - first_ns) // _SECOND
         async with self._database.read() as connection:
@@ -89,6 +97,7 @@ class Promotions:
             since_ns = enforced.since_ns if is_enforced else asked.get(named)
             quiet_ns = now_ns - criteria.quiet_seconds * _SECOND
             told = await told_since(connection, tenant, quiet_ns, now_ns, named)
+            beside = await load_beside(connection, tenant, *named)
             before = NEVER
             if trial is not None:
                 before = await enforced_at(connection, tenant, trial.previous)
@@ -105,7 +114,7 @@ class Promotions:
         for one in told:
             counts[one.tally.cause.category] += one.tally.conversations
         seen = self._trials.seen
-        return Facts(
+        facts = Facts(
             stage,
             observed,
             (now_ns - since_ns) // _SECOND if since_ns is not None else 0,
@@ -115,7 +124,22 @@ class Promotions:
             seen.conversations if staged else 0,
             seen.unforeseen if staged else 0,
             enforced.revision if staged else 0,
-        ), named
+            beside=tuple(f"{above}@p{number}" for above, number in beside.versions),
+        )
+        if stage is Stage.ANALYSE and facts.escaped and facts.coverage < criteria.coverage:
+            escaped = [one.tally for one in told if one.tally.cause.category is Category.ESCAPED]
+            span = quiet_ns, now_ns
+            facts = replace(facts, noise=await self._noise(escaped, named, beside.versions, span))
+        return facts, named
+
+    async def _noise(
+        self, escaped: list[Tally], named: Named, beside: Iterable[Named], span: Span
+    ) -> int:
+        """How many of the conversations that escaped are noise."""
+        async with self._database.read() as connection:
+            workspace, _ = await load_workspace(connection, self._tenant, *named)
+            judged_by = await load_judged_by(connection, self._tenant, [*beside, named])
+        return await noise_among(escaped, self._watch, judged_by, workspace, *span)
 
     async def _pause(self) -> None:
         await self._looked.wait()

@@ -150,7 +150,7 @@ class ControlPlane:
         watch = Watch(
             flow_store,
             DEFAULT_TENANT,
-            history_of(inventory),
+            history_of(inventory, surroundings),
             ingest.through,
             interval * 10**9,
         )

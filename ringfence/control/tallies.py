@@ -44,7 +44,7 @@ def tally(
     for category, mask in fate.categories(allowed).items():
         rows = np.flatnonzero(mask & view)
         codes, rule_at = np.unique(rules[rows] * (category not in _UNJUDGED), return_inverse=True)
-        ends = _Ends(seen.take(rows), item_of) if category in UNTOWARD else None
+        ends = Ends(seen.take(rows), item_of) if category in UNTOWARD else None
         both = (ends.which if ends else 0) * len(codes) + rule_at
         distinct, which = np.unique(both, return_inverse=True)
         total = np.bincount(which, counts[rows], len(distinct)).astype(np.int64)
@@ -94,7 +94,7 @@ def _rules(deciding: Deciding, code: int, base: int) -> tuple[tuple[EndRole, Dec
     return tuple(reversed(found))
 
 
-class _Ends:
+class Ends:
     """The roles of connections' ends, protocol and port; `which` of the distinct ones each has."""
 
     def __init__(self, seen: Records, item_of: ItemOf) -> None:

@@ -14,7 +14,7 @@ from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import NAMES as ICMP_NAMES
 from ringfence.model.ids import NodeName
-from ringfence.model.protocol import TCP, WITH_PORTS, format_port, format_protocol
+from ringfence.model.protocol import WITH_PORTS, format_port, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict, Verdict
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.admitted import admits
@@ -22,18 +22,16 @@ from ringfence.policy.balancers import Balancers
 from ringfence.policy.compile import Compiled
 from ringfence.policy.connection import Connections
 from ringfence.policy.explain import explain
-from ringfence.policy.failsafe import CONTROL_PLANE
 from ringfence.policy.handle import format_handle, tell_decision
 from ringfence.policy.hypothetical import hypothetical
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.listed import place_of
 from ringfence.policy.order import PolicySet
-from ringfence.policy.program import NodePolicy
 from ringfence.policy.quarantine import quarantined
+from ringfence.policy.spared import ITSELF, FailSafes
 from ringfence.store.relational.trials import Trial
 from ringfence.wire.generated.agent_pb2 import Probe
 
-_ITSELF = "a workload may reach itself"
 _HOOKS = {EndRole.CONSUMER: "output", EndRole.PROVIDER: "input", EndRole.NODE: "prerouting"}
 
 
@@ -197,13 +195,13 @@ def _end(
     item = snapshot.items[snapshot.position(end.workload)]
     node = item.node if item.kind is ItemKind.POD else item.name
     policy = compiled.policies.get((item.cluster, NodeName(node)))
-    fail_safe = ""
-    if connections.consumer_item[row] == connections.provider_item[row] != NOWHERE:
-        fail_safe = _ITSELF
-    elif policy and end.deciding:
-        fail_safe = _fail_safe(policy, item, end.role, connections, row)
-    governed = policy is not None and end.deciding is not None and fail_safe != _ITSELF
-    asked = _asked(snapshot, item, connections, row, end.role) if governed else None
+    governed = policy is not None and end.deciding is not None
+    fail_safe = _fail_safe(snapshot, compiled, end.role, connections, row) if governed else ""
+    asked = (
+        _asked(snapshot, item, connections, row, end.role)
+        if governed and fail_safe != ITSELF
+        else None
+    )
     return ExplainedEnd(end, item.display, fail_safe, asked)
 
 
@@ -227,33 +225,11 @@ def _asked(
 
 
 def _fail_safe(
-    policy: NodePolicy, item: Item, role: EndRole, connections: Connections, row: int
+    snapshot: Snapshot, compiled: Compiled, role: EndRole, connections: Connections, row: int
 ) -> str:
-    """The handle of the first fail-safe that speaks of the connection at an end, or empty.
-
-    A provider's rules see what is left after DNAT, all others what was dialled. The receiving
-    node's know no fail-safe but the control plane's, as a pod's do.
-    """
-    protocol = int(connections.protocol[row])
-    if role is EndRole.PROVIDER:
-        to, port = connections.provider[row], int(connections.provider_port[row])
-    else:
-        to, port = connections.dialled[row], int(connections.dialled_port[row])
-    if protocol == TCP and (Address(bytes(to)), port) in policy.control_plane:
-        return CONTROL_PLANE
-    if item.kind is ItemKind.POD or role is EndRole.NODE:
-        return ""
-    outbound = role is EndRole.CONSUMER
-    rules = policy.binding.fail_safes_out if outbound else policy.binding.fail_safes_in
-    peer = Address(bytes(to if outbound else connections.consumer[row]))
-    for rule in rules:
-        if (
-            rule.protocol in (None, protocol)
-            and (not rule.ports or any(port in ports for ports in rule.ports))
-            and (rule.peers is None or any(peer in block for block in policy.sets[rule.peers]))
-        ):
-            return rule.handle
-    return ""
+    """The handle of the first fail-safe that speaks of the connection at an end, or empty."""
+    known = FailSafes(snapshot, compiled.surroundings).at(connections.take([row]), role)
+    return next((handle for handle, _ in known), "")
 
 
 def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:

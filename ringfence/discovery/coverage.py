@@ -21,8 +21,6 @@ of all intervals is met in one of m or none with (m + 1) ÷ 2^m, which from eigh
 ENOUGH_BEFORE = 3
 """In so many intervals some edge was seen before what a discovery is tried on: with fewer none is
 known yet, or those alone that lie on both sides of an interval's end."""
-_HELD_OUT = 0.2
-"""The share of the time, at its end, that a discovery from the rest is tried on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Coverage:
     next conversation's being one on such an edge, `would_block` is the share of the conversations
     of the last fifth that a discovery from what went before would have blocked, None where there
     were none or too little went before. `core` edges are those of core services, which stand in no
-    other figure.
+    other figure, and neither does `noise`.
     """
 
     workloads: int
@@ -44,6 +42,7 @@ class Coverage:
     edges: int
     core: int
     decided: int
+    noise: int
     unseen_edges: float | None
     unseen_next: float
     would_block: float | None
@@ -111,6 +110,7 @@ def coverage(observed: Observed, decisions: Decisions, ends: Ends) -> Coverage:
         edges=edges,
         core=int((within & decisions.of(*CORE) & (seen.conversations > 0)).sum()),
         decided=int(allowed.sum()),
+        noise=int((within & (decisions.outcome == Outcome.NOISE) & ~decisions.of(*CORE)).sum()),
         unseen_edges=_unseen(seen.intervals[kept]),
         unseen_next=single / total if total else 1.0,  # Good and Turing's estimate
         would_block=_held_out(observed, allowed),

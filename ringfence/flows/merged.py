@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
 from ringfence.flows.exported import COUNTS
-from ringfence.inventory.holders import distinct_rows
+from ringfence.inventory.holders import Octets, distinct_rows
 from ringfence.model.errors import InputError
 
 _ADDED = (*(name for name in COUNTS if name != "dropped"), "rtt_sum_ns")
@@ -23,9 +23,6 @@ _AGAIN = 2
 _FEW = 1_000_000
 MOST_ADDED = 2**63
 """What counts do not add up to: not far above they would begin anew at 0."""
-
-Octets = NDArray[np.uint8]
-"""What rows are told apart by, in shape (n, any)."""
 
 
 class Merging:
@@ -94,10 +91,3 @@ def concatenated(parts: list[Records]) -> Records:
         np.concatenate([one.dropped for one in parts]),
         np.concatenate([one.translated for one in parts]),
     )
-
-
-def octets_of(*columns: NDArray[Any]) -> Octets:
-    """Columns of n values each as rows of octets."""
-    packed = (np.ascontiguousarray(one) for one in columns)
-    told = [one.view(np.uint8).reshape(len(one), one[:1].nbytes or 1) for one in packed]
-    return np.concatenate(told, axis=1)

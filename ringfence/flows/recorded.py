@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ringfence.flows.connections import Records, about_others, column
 from ringfence.flows.disposition import Dispositions
 from ringfence.flows.exported import COUNTS, EXPORT
-from ringfence.flows.merged import MOST_ADDED, Octets, concatenated, octets_of
+from ringfence.flows.merged import MOST_ADDED, concatenated
 from ringfence.flows.table_values import TableValues
+from ringfence.inventory.holders import Octets, octets_of
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition

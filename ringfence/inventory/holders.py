@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,9 @@ class Holding:
 
 SEVERAL = 2**64 - 1
 """What `locate` answers where more than one item held an address; no revision is so high."""
+
+Octets = NDArray[np.uint8]
+"""What rows are told apart by, in shape (n, any)."""
 
 Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 """An address's holders in time: ascending starts, and who holds it from each on (0: nobody)."""
@@ -99,7 +103,14 @@ def locate(
     return held
 
 
-def distinct(rows: NDArray[np.uint8]) -> tuple[pa.FixedSizeBinaryArray, NDArray[np.int64]]:
+def octets_of(*columns: NDArray[Any]) -> Octets:
+    """Columns of n values each as rows of octets."""
+    packed = (np.ascontiguousarray(one) for one in columns)
+    told = [one.view(np.uint8).reshape(len(one), one[:1].nbytes or 1) for one in packed]
+    return np.concatenate(told, axis=1)
+
+
+def distinct(rows: Octets) -> tuple[pa.FixedSizeBinaryArray, NDArray[np.int64]]:
     """The distinct ones of rows of octets, such as addresses, and which of them each one is."""
     packed = pa.py_buffer(np.ascontiguousarray(rows, dtype=np.uint8))
     column = pa.Array.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, packed])
@@ -107,7 +118,7 @@ def distinct(rows: NDArray[np.uint8]) -> tuple[pa.FixedSizeBinaryArray, NDArray[
     return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
 
 
-def distinct_rows(rows: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+def distinct_rows(rows: Octets) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """As `distinct`, with a place of each distinct one."""
     found, which = distinct(rows)
     places = np.zeros(len(found), dtype=np.intp)

@@ -61,6 +61,16 @@ class Facts:
     trial_unforeseen: int = 0
     trial_revision: int = 0
     """Of the enforced set that is on trial with the scope's version at some nodes; 0 for none."""
+    noise: int = 0
+    """Of what escaped, what discovery takes for noise; looked at where coverage falls short."""
+    beside: tuple[str, ...] = ()
+    """Versions of workspaces above that it is analysed beside, and that are not enforced."""
+
+    @property
+    def coverage(self) -> float:
+        """The share of the conversations that passed, noise aside, which the version allows."""
+        passing = self.permitted + self.escaped - self.noise
+        return self.permitted / passing if passing else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +104,15 @@ def criteria_for(stage: Stage, criteria: Criteria, facts: Facts) -> list[Criteri
 
 def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
     quiet = format_duration(criteria.quiet_seconds)
-    passing = facts.permitted + facts.escaped
-    coverage = facts.permitted / passing if passing else 0.0
+    passing = facts.permitted + facts.escaped - facts.noise
+    coverage = facts.coverage
+    more = f"; {facts.noise} more are noise" if facts.noise else ""
+    above = (
+        Criterion(f"{one}, above it, enforced, for it is judged beside it", "under analysis", False)
+        for one in facts.beside
+    )
     return [
+        *above,
         Criterion(
             f"under analysis for {quiet}",
             _long(facts.analysed_seconds),
@@ -104,7 +120,7 @@ def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
         ),
         Criterion(
             f"coverage at least {criteria.coverage:.2%}",
-            f"{coverage:.2%} of {counted(passing, 'conversation')}",
+            f"{coverage:.2%} of {counted(passing, 'conversation')}{more}",
             passing > 0 and coverage >= criteria.coverage,
         ),
         Criterion(

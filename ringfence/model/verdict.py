@@ -15,7 +15,7 @@ class Layer(StrEnum):
 
 
 class Stage(StrEnum):
-    """A list of rules within a layer."""
+    """A list of rules within a layer; FAIL_SAFE is none: it passes what every layer denies."""
 
     ABSOLUTE = "absolute"
     DEFAULT = "default"
@@ -23,6 +23,7 @@ class Stage(StrEnum):
     ADMIN = "admin"
     NETWORK_POLICY = "network-policy"
     BASELINE = "baseline"
+    FAIL_SAFE = "fail-safe"
 
 
 class EndRole(StrEnum):
@@ -39,7 +40,8 @@ class Decision:
 
     In the Kubernetes layer `policy` is `kind/namespace/name`, `rule` the rule of it that matched,
     such as `ingress[0]`, empty where the policy decides as a whole. There is no scope, and
-    workspace and version only of policies that were imported.
+    workspace and version only of policies that were imported. A fail-safe has none of these and
+    names itself in `rule`.
     """
 
     layer: Layer

@@ -25,6 +25,7 @@ class Compiled:
 
     policies: dict[NodeKey, NodePolicy]
     widenings: tuple[Widening, ...]
+    surroundings: Surroundings = Surroundings()  # noqa: RUF009 - frozen
 
 
 def compile_policies(
@@ -38,8 +39,9 @@ def compile_policies(
     `control_plane` is where agents reach it, (address, TCP port); `kubernetes` the layers of the
     same inventory that pods must satisfy besides.
     """
-    compiler = compiler_of(policy_set, Surroundings(tuple(control_plane), access), kubernetes)
-    return Compiled(compiler.nodes.policies, tuple(compiler.widenings))
+    surroundings = Surroundings(tuple(control_plane), access)
+    compiler = compiler_of(policy_set, surroundings, kubernetes)
+    return Compiled(compiler.nodes.policies, tuple(compiler.widenings), surroundings)
 
 
 def compiler_of(

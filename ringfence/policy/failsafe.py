@@ -16,7 +16,9 @@ from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.program import Rule, SetId
 from ringfence.policy.sets import AddressSets, of_addresses
 
-CONTROL_PLANE = "fail-safe/control-plane"
+FAIL_SAFE = "fail-safe/"
+"""What the handles of fail-safes begin with."""
+CONTROL_PLANE = f"{FAIL_SAFE}control-plane"
 """The handle of what every governed workload may dial; back ends write it without a rule."""
 _SSH = (PortRange(22, 22),)
 _API_SERVER = (PortRange(6443, 6443),)
@@ -65,7 +67,7 @@ def fail_safes(
 
 
 def _rule(name: str, protocol: int, ports: tuple[PortRange, ...], peers: SetId) -> Rule:
-    return Rule(f"fail-safe/{name}", Action.ALLOW, protocol, ports, peers)
+    return Rule(f"{FAIL_SAFE}{name}", Action.ALLOW, protocol, ports, peers)
 
 
 def node_addresses(snapshot: View, cluster: ClusterId) -> list[Address]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from ringfence.model.quarantine import QUARANTINE
-from ringfence.model.verdict import Decision, Layer
+from ringfence.model.verdict import Decision, Layer, Stage
 
 MID_STREAM = "mid-stream"
 """The handle of the rule that drops TCP packets which open nothing: no policy judges those."""
@@ -54,8 +54,10 @@ def tell_decision(decision: Decision) -> str:
     for no policy's.
 
     A quarantine has no versions and is `quarantine/policy`. Of the Kubernetes layer it is
-    `KIND/NAMESPACE/NAME rule`.
+    `KIND/NAMESPACE/NAME rule`, of a fail-safe `fail-safe/NAME`.
     """
+    if decision.stage is Stage.FAIL_SAFE:
+        return f"{Stage.FAIL_SAFE}/{decision.rule}"
     if decision.layer is Layer.KUBERNETES:
         return " ".join(filter(None, (decision.policy or decision.stage, decision.rule)))
     return _tell(decision.workspace, decision.policy, f"p{decision.version}")

@@ -11,6 +11,7 @@ from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import NotFoundError
 from ringfence.control.hits import Hits, count_hits, watched
 from ringfence.control.policies import load_version, load_workspace
@@ -44,6 +45,7 @@ class AnalysisView(BaseModel):
     actor: str = Field(description="Who began it, or enforced the version.")
     since: str
     counts: Counts = Field(description="Conversations by category, in the time asked for.")
+    notes: list[str] = Field(default=[], description=f"{NOTES} Told as it begins.")
 
 
 class AnalysesResponse(BaseModel):
@@ -146,6 +148,7 @@ async def start_analysis(
             what = f"put {asked[0]}@p{version} under analysis"
             await author.note(connection, now_ns, what, about=f"workspace/{asked[0]}")
         enforced = await enforced_now(connection, tenant)
+        beside = await load_beside(connection, tenant, *asked)
     services.continuous.renew()
     return AnalysisView(
         workspace=one.workspace,
@@ -154,6 +157,7 @@ async def start_analysis(
         actor=one.actor,
         since=format_time(one.since_ns),
         counts={},
+        notes=list(beside.notes),
     )
 
 

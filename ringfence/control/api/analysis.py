@@ -13,6 +13,7 @@ from ringfence.control.api.flow_views import FlowView, Views
 from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.identity import Principal
 from ringfence.control.judged import load_judged_by
 from ringfence.control.services import Services, ServicesDep
@@ -67,6 +68,7 @@ class AnalysisResponse(BaseModel):
     counts: dict[Category, int]
     logged: list[LoggedResponse]
     records: list[RecordView]
+    notes: list[str] = Field(default=[], description=NOTES)
 
 
 @router.get("/analysis")
@@ -82,13 +84,18 @@ async def analyse(
     wanted = workspace, Version(asked.version) if asked.version is not None else None
     also = [parse_version(text) for text in asked.with_]
     async with services.database.read() as connection:
-        judged_by = await load_judged_by(connection, tenant, [*also, wanted])
+        beside = await load_beside(connection, tenant, *wanted, given=[name for name, _ in also])
+        judged_by = await load_judged_by(connection, tenant, [*beside.versions, *also, wanted])
     version = judged_by.version(workspace)
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     timeline = services.inventory.timeline
     judged = await judge(
-        seen, history_of(services.inventory), window["until"], judged_by, workspace
+        seen,
+        history_of(services.inventory, services.enforcement.surroundings),
+        window["until"],
+        judged_by,
+        workspace,
     )
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
@@ -126,6 +133,7 @@ async def analyse(
         counts=counts,
         logged=_logged(judged),
         records=shown,
+        notes=list(beside.notes),
     )
 
 

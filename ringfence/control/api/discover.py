@@ -116,6 +116,7 @@ class CoverageResponse(BaseModel):
     edges: int
     core: int = Field(description="Edges of core services.")
     allowed: int
+    noise: int = Field(description="Edges of scans, of what was refused and the like.")
     unseen_edges: float | None = Field(
         description="Null where the time is too short for an estimate."
     )
@@ -150,7 +151,7 @@ async def propose_policies(
         above = await load_above(connection, tenant, tree, name)
         how = replace(how, begin=request.begin, above=above, taken=taken)
     seen = await observed(services.flow_store, tenant, window["since"], window["until"])
-    history = history_of(services.inventory)
+    history = history_of(services.inventory, services.enforcement.surroundings)
     found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)
     told = answer(found, (), compared, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)
@@ -170,7 +171,7 @@ async def tell_coverage(
         tree = await _tree(connection, principal.tenant, scope)
     since_ns, until_ns = window["since"], window["until"]
     seen = await observed(services.flow_store, principal.tenant, since_ns, until_ns)
-    history = history_of(services.inventory)
+    history = history_of(services.inventory, services.enforcement.surroundings)
     found, _ = await discover_beside(seen, history, tree, ScopeName(scope), until_ns)
     sentences = list(found.coverage.sentences())
     return CoverageResponse.model_validate({**coverage_of(found), "sentences": sentences})

@@ -12,6 +12,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.continuous import HOUR_NS
 from ringfence.control.errors import NotFoundError
 from ringfence.control.experiments import hours_of
@@ -58,6 +59,7 @@ class ExperimentView(BaseModel):
     hours: int
     problem: str
     counts: Counts
+    notes: list[str] = Field(default=[], description=f"{NOTES} Told as it begins.")
 
 
 class ExperimentsResponse(BaseModel):
@@ -96,6 +98,7 @@ async def start_experiment(
     number = None if request.version is None else Version(request.version)
     async with services.database.write() as connection:
         _, version = await load_version(connection, tenant, name, number)
+        beside = await load_beside(connection, tenant, name, version)
         actor, now_ns = author.principal.actor, services.clock()
         span = window["since"], window["until"]
         wanted = Experiment(0, name, version, *span, actor, now_ns)
@@ -103,7 +106,7 @@ async def start_experiment(
         what = f"began experiment {made.id} with {name}@p{version}"
         await author.note(connection, now_ns, what, about=f"workspace/{name}")
     services.experiments.renew()
-    return _view(services, made)
+    return _view(services, made).model_copy(update={"notes": list(beside.notes)})
 
 
 @router.get("")

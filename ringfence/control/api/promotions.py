@@ -22,6 +22,7 @@ from ringfence.control.api.impact import ImpactView, impact_of
 from ringfence.control.api.times import format_time
 from ringfence.control.audit import Author, AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.services import Services, ServicesDep
@@ -78,6 +79,7 @@ class PromotionView(BaseModel):
     refused: str = Field(
         default="", description="Of a dry run: why it would be refused now, empty if it would not."
     )
+    notes: list[str] = Field(description=NOTES)
     impact: ImpactView | None = Field(
         default=None, description="Where nodes are led on: whom it governs, what it would block."
     )
@@ -103,7 +105,7 @@ async def list_promotions(services: ServicesDep, principal: PrincipalDep) -> Pro
     """List the scopes that were led on, or have criteria of their own."""
     async with services.database.read() as connection:
         every = await all_promotions(connection, principal.tenant)
-    return PromotionsResponse(items=[await _view(services, one) for one in every])
+    return PromotionsResponse(items=[await _view(services, principal.tenant, one) for one in every])
 
 
 @router.get("/{scope}")
@@ -111,7 +113,7 @@ async def show_promotion(
     scope: str, services: ServicesDep, principal: PrincipalDep
 ) -> PromotionView:
     """Tell how far a scope is, and what has to hold before it is led on."""
-    return await _view(services, await _load(services, principal.tenant, scope))
+    return await _view(services, principal.tenant, await _load(services, principal.tenant, scope))
 
 
 @router.post("/{scope}/criteria")
@@ -122,7 +124,7 @@ async def set_criteria(
     held = await _load(services, author.principal.tenant, scope)
     changed = replace(held, criteria=Criteria(**request.model_dump()))
     await _put(services, author, changed, f"set the criteria of scope {scope}")
-    return await _view(services, changed)
+    return await _view(services, author.principal.tenant, changed)
 
 
 @router.post("/{scope}/promote")
@@ -148,7 +150,7 @@ async def promote(
         analysed = facts.stage is not Stage.DISCOVER
         impact = await impact_of(services, tenant, named, quiet, analysed=analysed)
     if request.dry_run:
-        shown = await _view(services, held)
+        shown = await _view(services, author.principal.tenant, held)
         shown.impact = impact
         shown.refused = _refused(held, facts, wanted)
         if stages.index(wanted) >= stages.index(Stage.STAGED) and facts.stage is not Stage.STAGED:
@@ -167,7 +169,7 @@ async def promote(
         facts, named = await services.promotions.facts(held.scope, held.criteria)
         if facts.stage == before.stage:
             raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
-    led = await _view(services, held)
+    led = await _view(services, author.principal.tenant, held)
     led.impact = impact
     return led
 
@@ -288,11 +290,16 @@ async def _put(services: Services, author: Author, one: Promotion, what: str) ->
         await author.note(connection, services.clock(), what, about=f"scope/{one.scope}")
 
 
-async def _view(services: Services, held: Promotion) -> PromotionView:
+async def _view(services: Services, tenant: TenantId, held: Promotion) -> PromotionView:
     facts, named = await services.promotions.facts(held.scope, held.criteria)
     following = facts.stage.next
     entry = criteria_for(following, held.criteria, facts) if following else []
+    notes: tuple[str, ...] = ()
+    if named and facts.stage is not Stage.ENFORCED:
+        async with services.database.read() as connection:
+            notes = (await load_beside(connection, tenant, *named)).notes
     return PromotionView(
+        notes=list(notes),
         scope=held.scope,
         stage=facts.stage,
         workspace=named[0] if named else None,

@@ -15,6 +15,7 @@ from ringfence.control.api.times import format_time
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.audit import AuthorDep
 from ringfence.control.auth import PrincipalDep
+from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError
 from ringfence.control.judged import load_judged_by
 from ringfence.control.policies import load_workspace
@@ -79,6 +80,7 @@ class WhatIfResponse(BaseModel):
     workloads: int = Field(description="Of the scope, that are at an end of one.")
     blocked: list[BlockedResponse]
     untold: int = Field(description="Kinds of conversations that there was no room to tell.")
+    notes: list[str] = Field(description=NOTES)
 
 
 class AcceptRequest(BaseModel):
@@ -103,14 +105,17 @@ async def show_what_if(
     also = [parse_version(text) for text in asked.with_]
     async with services.database.read() as connection:
         made = await load_workspace(connection, tenant, name, number)
-        judged_by = await load_judged_by(connection, tenant, [*also, (name, number)])
+        given = [one for one, _ in also]
+        beside = await load_beside(connection, tenant, name, number, given=given)
+        wanted = [*beside.versions, *also, (name, number)]
+        judged_by = await load_judged_by(connection, tenant, wanted)
     hops = await services.flow_store.query(HOPS, {"tenant": tenant, **window})
     seen = await asyncio.to_thread(records, hops)
     through, now_ns = services.ingest.through(), services.clock()
     fate = await asyncio.to_thread(dispose, seen, through, now_ns)
-    history = history_of(services.inventory)
+    history = history_of(services.inventory, services.enforcement.surroundings)
     found = await what_if(seen.take(fate.passed), history, window["until"], judged_by, made)
-    return what_if_response(name, made[1], found)
+    return what_if_response(name, made[1], found, beside.notes)
 
 
 @router.post("/accept")
@@ -141,7 +146,9 @@ def amended_document(
     return {"apiVersion": API_VERSION, "kind": "Workspace", "metadata": metadata, "spec": spec}
 
 
-def what_if_response(name: WorkspaceName, version: Version, found: WhatIf) -> WhatIfResponse:
+def what_if_response(
+    name: WorkspaceName, version: Version, found: WhatIf, notes: Iterable[str] = ()
+) -> WhatIfResponse:
     """What was found, in words."""
     return WhatIfResponse(
         workspace=name,
@@ -150,6 +157,7 @@ def what_if_response(name: WorkspaceName, version: Version, found: WhatIf) -> Wh
         workloads=found.workloads,
         blocked=list(map(_blocked, found.blocked)),
         untold=found.untold,
+        notes=list(notes),
     )
 
 

@@ -45,7 +45,8 @@ _LIVE = "Also ask agents for the kernel's rules, as they are now."
 class DecisionResponse(BaseModel):
     """One rule that matched; `policy` is null for a catch-all, `place` its place in the order.
 
-    `rule` is the rule of a Kubernetes policy, empty where a policy decides as a whole.
+    `rule` is the rule of a Kubernetes policy, empty where a policy decides as a whole, and the name
+    of a fail-safe, which lets pass what policies deny: no workspace has it.
     """
 
     layer: Layer

@@ -1,7 +1,7 @@
 """Versions under analysis: what arrives is counted, by what was true in its own time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from tests.unit.control.shop import DB, FRONT, NODE, item
 A, B = "10.0.0.1", "10.0.0.2"
 """FRONT and DB, both at n1; p1 allows 3306, p2 3307 instead."""
 HOUR = 3600 * SECOND
+DNS = 5353
+SCANNER = "203.0.113.66"
 Counts = dict[str, int]
 
 
@@ -36,14 +38,20 @@ class Watched:
         self.stub = await self.world.enrol("agent", "n1")
 
     async def report(
-        self, passed: tuple[int, ...] = (), dropped: tuple[int, ...] = (), end_ns: int = 0
+        self,
+        passed: Iterable[int] = (),
+        dropped: Iterable[int] = (),
+        refused: Iterable[int] = (),
+        end_ns: int = 0,
     ) -> None:
-        """What became of connections from A to ports of B in a second by now."""
+        """What became of connections to ports of B in a second by now: of a scanner's, and A's."""
         end_ns = end_ns or self.clock.end_window()
         at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
         agent, self.told = Agent("n1"), self.told + 1
         for port in passed:
             agent.saw(Observer.POD, 7, A, (B, port), **at)
+        for port in refused:
+            agent.saw(Observer.POD, 9, SCANNER, (B, port), answered=0, refused=1, **at)
         for port in dropped:
             agent.dropped(A, (B, port), pod="db", rule="catch-all/shop/p2", **at)
         assert not await report(self.stub, agent, f"n1-{self.told}", end_ns)
@@ -267,3 +275,65 @@ async def test_what_is_enforced_may_drop_what_a_newer_version_allows(watched: Wa
     await watched.report(dropped=(3307,))
     counts = {1: {"permitted": 1, "escaped": 1, "rejected": 2}}
     await watched.until(counts | {2: {"escaped": 1, "permitted": 1, "rejected": 1}})
+
+
+ABOVE = f"""
+apiVersion: ringfence.io/v1alpha1
+kind: Workspace
+metadata: {{name: core}}
+spec:
+  scope: all
+  catchAll: {{inbound: ALLOW, outbound: ALLOW}}
+  policies:
+  - id: names
+    action: ALLOW
+    consumer: {{scope: all}}
+    provider: {{filter: 'name = "db"'}}
+    protocol: TCP
+    ports: [{DNS}]
+"""
+
+
+async def test_a_version_is_judged_beside_those_above_it_under_analysis(watched: Watched) -> None:
+    """What all scopes need stands in a workspace above theirs."""
+    world, named = watched.world, {"workspace": "shop", "version": 1}
+    asked = {**named, "since": "1m", "with": []}
+    await world.ok("POST", "/apply", json={"files": [{"name": "core.yaml", "documents": ABOVE}]})
+    code, _, said = await world.run("analysis", "start", "shop@p1")
+    idle = "note: workspace core above it is neither enforced nor under analysis"
+    assert (code, idle in said, "`ringfence analysis start core`" in said) == (OK, True, True)
+    await watched.report(passed=(DNS,))
+    await watched.until({1: {"escaped": 1}})
+    told = await world.ok("GET", "/what-if", params=asked)
+    assert (len(told["blocked"]), len(told["notes"])) == (1, 1)
+    told = await world.ok("GET", "/what-if", params={**asked, "with": ["core"]})
+    assert (told["blocked"], told["notes"]) == ([], [])
+
+    begun = await world.ok("POST", "/analyses", json={"workspace": "core"})
+    assert begun["notes"] == []
+    (note,) = (await world.ok("POST", "/analyses", json=named))["notes"]
+    assert note == "judged as if core@p1, which is under analysis above it, were enforced too"
+    await watched.report(passed=(DNS, 3306))
+    for _ in range(300):
+        items = (await world.ok("GET", "/analyses"))["items"]
+        counts = {one["workspace"]: one["counts"] for one in items}
+        if counts["shop"] == {"permitted": 3}:
+            break
+        await asyncio.sleep(0.1)
+    assert counts == {"core": {"permitted": 3}, "shop": {"permitted": 3}}
+    told = await world.ok("GET", "/analysis", params=asked)
+    assert (told["counts"]["escaped"], told["notes"]) == (0, [note])
+    told = await world.ok("GET", "/what-if", params=asked)
+    assert (told["blocked"], told["notes"]) == ([], [note])
+
+    await world.ok("POST", "/analyses", json={"workspace": "shop", "version": 2})
+    shown = await world.ok("GET", "/promotions/shop")
+    assert shown["notes"] == [note]
+    first = shown["entry"][0]
+    assert (first["wanted"], first["met"]) == (
+        "core@p1, above it, enforced, for it is judged beside it",
+        False,
+    )
+    await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "core"}]})
+    shown = await world.ok("GET", "/promotions/shop")
+    assert (shown["notes"], len(shown["entry"])) == ([], 3)

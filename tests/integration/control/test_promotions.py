@@ -105,6 +105,19 @@ async def test_coverage_and_misdrops_keep_it_from_the_nodes(led: Led) -> None:
     assert "no misdropped conversation for 1m (now 1 misdropped" in await led.refused()
 
 
+async def test_a_scan_says_nothing_of_coverage(led: Led) -> None:
+    await led.world.ok("POST", "/apply", json=FILES)
+    await led.world.ok("POST", "/promotions/shop/criteria", json={**EASY, "coverage": 0.6})
+    await led.world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    await led.report(passed=(3306, 3307), refused=range(4000, 4012))
+    await led.until({1: {"permitted": 1, "escaped": 13}})
+    shown = await led.world.ok("GET", "/promotions/shop")
+    assert shown["entry"][1]["now"] == "50.00% of 2 conversations; 12 more are noise"
+    told = await led.world.ok("GET", "/coverage", params={"scope": "shop", "since": "10m"})
+    assert (told["edges"], told["noise"]) == (2, 12)
+
+
 async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
     world = led.world
     await world.ok("POST", "/apply", json=FILES)

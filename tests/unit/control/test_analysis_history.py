@@ -19,11 +19,13 @@ from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
+from ringfence.model.address import parse_address
 from ringfence.model.ids import Version
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import parse_documents
 from ringfence.policy.evaluate import evaluate
 from ringfence.policy.moment import UNTOLD
+from ringfence.policy.nodes import Surroundings
 
 NOON = 1_893_499_200  # 2030-01-01T12:00:00Z
 PODS, HOURS = 12, 8
@@ -221,3 +223,46 @@ def test_a_pod_that_came_in_the_midst_is_not_outside() -> None:
     slots = Merging(told_apart)
     slots.add(flow(held, (1, 1.004), (1.004, 1.008), (1.1, 1.2)))
     assert allowed(held, slots.all()) == [False]
+
+
+def test_what_a_fail_safe_passes_is_allowed_by_it() -> None:
+    """The kernel passes what nodes say to kubelets, and lets pods dial the control plane."""
+    items = [
+        f"- {{kind: node, kubernetes_cluster: lab, name: n{number}, addresses: [10.1.0.{number}]}}"
+        for number in (1, 2)
+    ]
+    held = read_inventory("\n".join([pod(1, 1), *items]), "inventory.yaml").timeline
+    rows = [
+        {
+            "first": at(1), "last": at(1), "protocol": "TCP", "port": port, "dialled_port": port,
+            "consumer_address": consumer, "provider_address": to, "dialled_address": to,
+        }
+        for consumer, to, port in (
+            ("10.1.0.2", "10.1.0.1", 10250),
+            ("10.0.0.1", "10.1.0.1", 7443),
+            ("10.0.0.1", "10.1.0.1", 10250),
+        )
+    ]  # fmt: skip
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.Table.from_pylist(rows), sink)
+    sink.seek(0)
+    seen = read_flows(sink, "flows.parquet", held)
+    (workspace,) = parse_documents(POLICIES, "policies.yaml").workspaces
+    tree = ScopeTree(parse_documents(POLICIES, "policies.yaml").scopes)
+    judged_by = JudgedBy(tree, ((replace(workspace, policies=()), Version(1)),))
+    around = Surroundings(((parse_address("10.1.0.1"), 7443),))
+    history = History(held, Resolutions(), surroundings=around)
+    found = asyncio.run(judge(seen, history, (NOON + 7200) * 10**9, judged_by, workspace.name))
+    assert found.allowed.tolist() == [True, True, False]
+    told = [
+        {role.value: (str(one.action), one.stage.value, one.rule) for role, one in ends.items()}
+        for ends in found.deciding
+    ]
+    kubelet = ("ALLOW", "fail-safe", "kubelet")
+    control_plane = ("ALLOW", "fail-safe", "control-plane")
+    denied = ("DENY", "catch-all", "")
+    assert told == [
+        {"consumer": kubelet, "provider": kubelet},
+        {"consumer": control_plane, "provider": control_plane},
+        {"consumer": denied, "provider": denied},
+    ]

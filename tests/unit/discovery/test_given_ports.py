@@ -149,7 +149,7 @@ def test_a_service_is_joined_once() -> None:
     assert (one.provider.end, one.ports) == (ClusterEnd("carts"), given.ports | {21})
     assert one.edges == service.edges | given.edges
     assert together([given, service], found) == [one]
-    assert together([given, service, replace(given, protocol=given.protocol)], found)[0] == one
+    assert together([given, service, given], found)[0] == one
 
 
 def test_what_awaits_review_is_joined_with_nothing() -> None:

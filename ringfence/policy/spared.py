@@ -1,0 +1,121 @@
+"""What fail-safes let pass whatever policies say, of many connections at once.
+
+They stand outside the evaluator: who asks what becomes of a connection asks here of the ends that
+deny it. What back ends write for packets (`proof/meaning.py`) is told here of connections, as far
+as these tell it: neither hop limits nor the ports of DHCP's clients are known of them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.ids import ClusterId, ScopeName, Version, WorkspaceName
+from ringfence.model.policy import Action
+from ringfence.model.protocol import ICMPV6, TCP, UDP
+from ringfence.model.ranges import AddressRange
+from ringfence.model.verdict import Decision, EndRole, Layer, Stage
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.cells import AddressCells
+from ringfence.policy.connection import Connections
+from ringfence.policy.evaluate import end_items
+from ringfence.policy.failsafe import CONTROL_PLANE, FAIL_SAFE, fail_safes
+from ringfence.policy.nodes import Surroundings
+from ringfence.policy.program import Rule
+from ringfence.policy.sets import AddressSets, of_addresses
+
+ITSELF, _NEIGHBOURS, _DHCP = (FAIL_SAFE + name for name in ("itself", "neighbours", "dhcp"))
+_MESSAGES = (130, 131, 132, 133, 134, 135, 136, 143)
+"""Of neighbour discovery and of multicast listeners, but for redirects."""
+_DHCP_SERVERS = 67, 547
+"""What goes to these is known for it; to the ports of clients goes what scanners try, too."""
+
+Mask = NDArray[np.bool_]
+
+
+def decision_of(handle: str) -> Decision:
+    """A fail-safe as what decides at an end; no workspace and no policy says it."""
+    return Decision(
+        Layer.RINGFENCE,
+        Stage.FAIL_SAFE,
+        ScopeName(""),
+        WorkspaceName(""),
+        Version(0),
+        None,
+        0,
+        Action.ALLOW,
+        handle.removeprefix(FAIL_SAFE),
+    )
+
+
+class FailSafes:
+    """The fail-safes of an inventory's workloads."""
+
+    def __init__(self, snapshot: Snapshot, surroundings: Surroundings) -> None:
+        self._snapshot, self._surroundings = snapshot, surroundings
+        self._sets = AddressSets(snapshot)
+        alike: dict[tuple[ClusterId, ItemKind], int] = {}
+        self._rules: list[tuple[Sequence[Rule], Sequence[Rule]]] = []
+        """Inbound and outbound, of nodes and hosts that have the same."""
+        self._alike = np.full(len(snapshot.items) + 1, NOWHERE, np.int32)
+        for at in snapshot.subjects:
+            item = snapshot.items[at]
+            if item.kind in (ItemKind.NODE, ItemKind.HOST):
+                kind = item.cluster, item.kind
+                if kind not in alike:
+                    alike[kind] = len(self._rules)
+                    self._rules.append(self._rules_of(item))
+                self._alike[at] = alike[kind]
+
+    def _rules_of(self, item: Item) -> tuple[Sequence[Rule], Sequence[Rule]]:
+        return fail_safes(self._snapshot, item, self._surroundings.access, self._sets)
+
+    def at(self, connections: Connections, role: EndRole) -> list[tuple[str, Mask]]:
+        """The fail-safes that speak of connections at their ends in a role, by handle.
+
+        The first that holds one counts. A provider's rules see what is left after DNAT, others
+        what was dialled; the receiving node's know the control plane's ports alone.
+        """
+        return [(handle, mask) for handle, mask in self._told(connections, role) if mask.any()]
+
+    def _told(self, given: Connections, role: EndRole) -> Iterator[tuple[str, Mask]]:
+        behind = role is EndRole.PROVIDER
+        to = given.provider if behind else given.dialled
+        port = given.provider_port if behind else given.dialled_port
+        there = end_items(given, role) != NOWHERE
+        if role is not EndRole.NODE:
+            itself = self._snapshot.locate(given.dialled) == given.consumer_item
+            itself &= (given.provider_item == given.consumer_item) | (not behind)
+            yield ITSELF, itself & there & (given.consumer_item != NOWHERE)
+        for address, number in self._surroundings.control_plane:
+            dialled = _within(of_addresses([address]), to)
+            yield CONTROL_PLANE, dialled & there & (given.protocol == TCP) & (port == number)
+        if role is EndRole.NODE:
+            return
+        messages = np.isin(port >> 8, _MESSAGES)
+        yield _NEIGHBOURS, there & (given.protocol == ICMPV6) & messages
+        alike = self._alike[end_items(given, role)]
+        if role is EndRole.CONSUMER:
+            asked = (given.protocol == UDP) & np.isin(port, _DHCP_SERVERS)
+            yield _DHCP, (alike != NOWHERE) & asked
+        peer = to if role is EndRole.CONSUMER else given.consumer
+        for number, rules in enumerate(self._rules):
+            mine = alike == number
+            for rule in rules[role is EndRole.CONSUMER] if mine.any() else ():
+                spoken = mine & (given.protocol == rule.protocol)
+                if rule.ports:
+                    within = [(one.first <= port) & (port <= one.last) for one in rule.ports]
+                    spoken &= np.logical_or.reduce(within)
+                if rule.peers is not None:
+                    spoken &= _within(self._sets.ranges(rule.peers), peer)
+                yield rule.handle, spoken
+
+
+def _within(ranges: Sequence[AddressRange], addresses: NDArray[np.uint8]) -> Mask:
+    """Which of the addresses, shape (n, 16), are in one of the ranges."""
+    cells = AddressCells(ranges)
+    inside = np.zeros(len(cells), np.bool_)
+    for one in ranges:
+        inside[cells.within(one)] = True
+    return np.asarray(inside[cells.of(addresses)])

@@ -1,0 +1,139 @@
+"""Fail-safes of connections are those of the packets that open them, by the proof's meaning."""
+
+import itertools
+
+import pytest
+
+from ringfence.model.address import is_v4, parse_address, parse_network
+from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
+from ringfence.model.verdict import EndRole
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.compile import Compiled, compile_policies
+from ringfence.policy.connection import Connection, tabulate
+from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.program import NodeBinding, PodBinding
+from ringfence.policy.proof.meaning import meaning
+from ringfence.policy.proof.packets import Axis, Outcome, Packet, judge
+from ringfence.policy.proof.witness import opening
+from ringfence.policy.spared import FailSafes
+from tests.golden import shop
+
+NODE1 = shop.node("node1", "192.0.2.1", "2001:db8::1")
+NODE2 = shop.node("node2", "192.0.2.2", "2001:db8::2")
+WEB = shop.pod("web", "web", "node1", "10.244.1.10", "2001:db8:1::10")
+FRONT = shop.pod("front", "front", "node2", "10.244.2.20")
+SERVICE = shop.service("web", "10.100.0.9", 80, [(WEB, 8080)], node_port=31000)
+HELD = shop.policy_set(items=(NODE1, NODE2, WEB, FRONT, SERVICE))
+CONTROL_PLANE = (parse_address("192.0.2.1"), 7443), (parse_address("198.51.100.9"), 7443)
+ACCESS = NodeAccess((parse_network("203.0.113.0/24"),))
+PLACES = ("192.0.2.1", "192.0.2.2", "10.244.1.10", "10.244.2.20", "203.0.113.7", "198.51.100.9",
+          "2001:db8::1", "2001:db8::2", "2001:db8:1::10")  # fmt: skip
+TRAFFIC = [
+    *((TCP, port) for port in (22, 80, 2379, 2381, 6443, 7443, 10250)),
+    *((UDP, port) for port in (53, 4789, 6081, 8472, 10250)),
+    *((ICMP, kind << 8) for kind in (8, 135)),
+    *((ICMPV6, kind << 8) for kind in (128, 135, 143)),
+    (4, 0),
+    (47, 0),
+]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Compiled:
+    return compile_policies(HELD, CONTROL_PLANE, ACCESS)
+
+
+def binding(compiled: Compiled, item: Item) -> PodBinding | NodeBinding:
+    node = item.node if item.kind is ItemKind.POD else item.name
+    (policy,) = (one for one in compiled.policies.values() if one.node == node)
+    pods = [one for one in policy.pods if one.name == item.name]
+    return pods[0] if item.kind is ItemKind.POD else policy.binding
+
+
+def passed_by(compiled: Compiled, item: Item, role: EndRole, asked: Connection) -> str:
+    """The fail-safe that the meaning of the node's policy has for the first packet, or empty."""
+    node = item.node if item.kind is ItemKind.POD else item.name
+    (policy,) = (one for one in compiled.policies.values() if one.node == node)
+    outbound = role is EndRole.CONSUMER
+    to, port = asked.dialled, asked.dialled_port
+    if role is EndRole.PROVIDER:
+        to, port = asked.provider, asked.provider_port
+    packet = opening(asked.protocol, asked.consumer, to, port, to_own=to in item.addresses)
+    itself = asked.consumer in item.addresses and to in item.addresses
+    loopback = Axis.TO_LOOPBACK if outbound else Axis.FROM_LOOPBACK
+    own = asked.consumer in item.addresses
+    numbers = {**packet.numbers, loopback: int(itself), Axis.FROM_OWN: int(own)}
+    if asked.protocol == ICMPV6:
+        kind = packet.numbers[Axis.HEAD] >> 8
+        numbers[Axis.HOPS] = 1 if kind == 143 else 255
+        if kind == 143:
+            numbers[Axis.DESTINATION] = 0xFF02 << 112 | 0x16
+    table = meaning(policy, binding(compiled, item), packet.family)
+    hook = "output" if outbound else "input"
+    found, name = judge(table, hook, Packet(packet.family, numbers))
+    return name if found is Outcome.ACCEPT else ""
+
+
+def test_they_pass_what_the_rules_of_a_namespace_pass(compiled: Compiled) -> None:
+    safes, seen = FailSafes(HELD.snapshot, compiled.surroundings), set()
+    for ends in itertools.product(PLACES, PLACES, TRAFFIC):
+        consumer, provider = map(parse_address, ends[:2])
+        protocol, port = ends[2]
+        v4 = is_v4(consumer)
+        if v4 is not is_v4(provider) or {ICMP: v4, ICMPV6: not v4}.get(protocol) is False:
+            continue
+        asked = Connection(protocol, consumer, provider, port, provider, port)
+        columns = tabulate(HELD.snapshot, [asked])
+        for role, at in (
+            (EndRole.CONSUMER, int(columns.consumer_item[0])),
+            (EndRole.PROVIDER, int(columns.provider_item[0])),
+        ):
+            told = [handle for handle, _ in safes.at(columns, role)]
+            if at == -1:
+                assert not told
+                continue
+            kernel = passed_by(compiled, HELD.snapshot.items[at], role, asked)
+            assert bool(told) is bool(kernel), (ends, role, told, kernel)
+            if told and told[0] not in {"fail-safe/itself", "fail-safe/neighbours"}:
+                assert told[0] in kernel.split("; ")
+            seen |= set(told)
+    assert seen == {
+        f"fail-safe/{name}"
+        for name in (
+            *("itself", "control-plane", "neighbours", "ssh"),
+            *("kubelet", "etcd", "tunnel", "api-server"),
+        )
+    }
+
+
+def test_a_service_s_own_backend_reaches_it_by_policy_alone(compiled: Compiled) -> None:
+    """What it dials is not its own address yet, and what comes back may be the node's."""
+    web, virtual = parse_address("10.244.1.10"), parse_address("10.100.0.9")
+    columns = tabulate(HELD.snapshot, [Connection(TCP, web, web, 8080, virtual, 80)])
+    safes = FailSafes(HELD.snapshot, compiled.surroundings)
+    assert not [one for role in EndRole for one in safes.at(columns, role)]
+
+
+def test_the_receiving_node_passes_the_control_plane_s_ports_alone(compiled: Compiled) -> None:
+    front, node = parse_address("10.244.2.20"), parse_address("192.0.2.1")
+    web = parse_address("10.244.1.10")
+    safes = FailSafes(HELD.snapshot, compiled.surroundings)
+    for port, expected in ((7443, ["fail-safe/control-plane"]), (10250, []), (31000, [])):
+        columns = tabulate(HELD.snapshot, [Connection(TCP, front, web, 8080, node, port, node)])
+        assert [handle for handle, _ in safes.at(columns, EndRole.NODE)] == expected
+
+
+def test_a_node_asks_for_its_lease(compiled: Compiled) -> None:
+    node, server = parse_address("192.0.2.1"), parse_address("198.51.100.9")
+    safes = FailSafes(HELD.snapshot, compiled.surroundings)
+    asks, answers, of_pod = (
+        tabulate(HELD.snapshot, [Connection(UDP, source, to, port, to, port)])
+        for source, to, port in (
+            (node, server, 67),
+            (server, node, 68),
+            (parse_address("10.244.1.10"), server, 67),
+        )
+    )
+    assert [handle for handle, _ in safes.at(asks, EndRole.CONSUMER)] == ["fail-safe/dhcp"]
+    assert not safes.at(answers, EndRole.PROVIDER)
+    assert not safes.at(of_pod, EndRole.CONSUMER)
