@@ -63,6 +63,7 @@ class FileAnalysis:
             "version": VERSION,
             "counts": self.counts,
             "logged": self.logged,
+            "notes": [],
         }
         yield f'{json.dumps(head)[:-1]}, "records": ['.encode("ascii")
         before = b"\n"
