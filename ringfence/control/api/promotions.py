@@ -153,7 +153,9 @@ async def promote(
         raise ConflictError(f"scope {scope} is at stage {facts.stage} already")
     expected, current = request.expected_revision, await services.enforcement.current()
     if expected not in (None, current.revision):
-        raise ConflictError("something else was enforced meanwhile: see the new plan")
+        raise ConflictError(
+            "something else was enforced meanwhile: run it again to see the new plan"
+        )
     impact = None
     if named is not None and stages.index(wanted) >= stages.index(Stage.STAGED):
         tenant, quiet = author.principal.tenant, held.criteria.quiet_seconds
