@@ -27,8 +27,8 @@ SUSPECT = 3.0
 """What novelties and failures of a source weigh before each of them is suspicious."""
 OUTRIGHT = 6.0
 """From this weight on a source of more than one novelty is taken for an intruder."""
-ODD = 2.0
-"""What one novelty weighs that is suspicious alone."""
+ODD = 1.6
+"""What one novelty weighs that is suspicious alone: a quarter as likely as a random one."""
 _FITS = 1.0
 """A novelty that weighs less fits better than a random one would, and speaks against nobody."""
 _LIKELY = 0.7
@@ -148,7 +148,9 @@ class _Weighing:
             for pairs in (trusted, clean, self.good & unsuspected)
         )
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
-        few = np.where(self.had(~unsuspected) & ~self.stray, 0, 1)
+        # And pods that somebody started by hand are no replicas of each other.
+        suspected = self.had(~unsuspected & ~self.by_hand[self.edge])
+        few = np.where(suspected & ~self.stray, 0, 1)
         alone = self.rare & ((supporters <= few) | self.by_node)
         asked, known = alone & ~twins & ~self.spoken_for, (answered > 0) & ~alone & self.plain
         fit = affinity(self.observed, known) + company(self.observed, known, asked)

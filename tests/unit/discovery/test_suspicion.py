@@ -118,6 +118,17 @@ class ByHand(Day):
                "addresses": [self.alone]}  # fmt: skip
 
 
+class TwoByHand(ByHand):
+    """With another, of which no more is known."""
+
+    another = "10.1.99.2"
+
+    def _items(self) -> Any:
+        yield from super()._items()
+        yield {"kind": "pod", "kubernetes_cluster": "lab", "namespace": self.spaces[0],
+               "name": "other", "node": "node1", "addresses": [self.another]}  # fmt: skip
+
+
 def why(found: Discovery, edge: str) -> Reason:
     """The deciding reason of the edge that is told by these words."""
     seen = found.observed
@@ -231,7 +242,7 @@ def test_a_scanner_in_another_namespace_makes_no_twin(scans: bool) -> None:
     if scans:
         day.scans(day.of("carts", 0, "shop"), day.of("orders", 0, "shop"), 40_000)
     reason = why(day.found(), "stage-carts → stage-mail TCP 25")
-    assert reason is (Reason.FEW if scans else Reason.TWIN)
+    assert reason is (Reason.UNUSUAL if scans else Reason.TWIN)
 
 
 @pytest.mark.parametrize(("told", "reason"), [
@@ -327,6 +338,27 @@ def test_two_of_whom_something_is_suspicious_do_not_support_each_other(odd: bool
             day.saw(day.of("db", pod), day.of(name, 0), port, *range(50_000, 75_000, 5000))
     reason = why(day.found(), "db → orders TCP 8080")
     assert reason is (Reason.FAN_OUT if odd else Reason.SEEN)
+
+
+@pytest.mark.parametrize(("at", "reason"), [(50_000, Reason.SEEN), (80_000, Reason.UNUSUAL)])
+def test_a_quarter_as_likely_as_a_random_one_is_asked_about(at: int, reason: Reason) -> None:
+    day = Day()
+    day.saw(day.of("db", 0), day.of("front", 0), 22, at, at + 1000)
+    found = day.found()
+    assert 1.4 < weight(found, "db → front TCP 22") < 2
+    assert why(found, "db → front TCP 22") is reason
+
+
+@pytest.mark.parametrize("scans", [False, True])
+def test_pods_started_by_hand_are_no_replicas_of_each_other(scans: bool) -> None:
+    day = TwoByHand()
+    for other in (day.alone, day.another):
+        for name in ("mail", "front", "db"):
+            day.saw(other, day.of(name, 0), PORTS[name], 40_000, 41_000, 42_000)
+    if scans:
+        day.scans(day.another, day.of("orders", 0), 30_000)
+    reason = why(day.found(), "pods → mail TCP 25")
+    assert reason is (Reason.SCAN if scans else Reason.SEEN)
 
 
 @pytest.mark.parametrize("others", [0, 5])
