@@ -30,6 +30,9 @@ from ringfence.model.ids import parse_version
 
 app = typer.Typer(add_completion=False)
 
+_NOBODY = (
+    "no connection in view: none of its workloads had one in that time; --since asks for longer"
+)
 _SHOWN = 200
 """Records of each category that people are shown."""
 
@@ -228,7 +231,7 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]
-    emit(records, COLUMNS, output, "no connection in view")
+    emit(records, COLUMNS, output, _NOBODY)
     shown = Counter(row["category"] for row in records)
     cut = [
         f"{shown[name]} of {count} {name}"

@@ -32,6 +32,10 @@ def _version(row: Row) -> str:
     return f"{row['workspace']}@p{row['version']}" if row["workspace"] else ""
 
 
+_NONE = (
+    "no scope is being promoted; `ringfence promotion show SCOPE` tells how far one is, and "
+    "`ringfence promote SCOPE` leads it on"
+)
 _LISTED = [
     Column("SCOPE", lambda row: row["scope"]),
     Column("STAGE", lambda row: row["stage"]),
@@ -80,7 +84,10 @@ def tell_impact(found: Row, output: Format) -> None:
     if output is Format.TABLE and governed:
         emit(governed, _GOVERNED, output)
     if not found["analysed"]:
-        tell("it was not under analysis yet: what it would block is not known")
+        tell(
+            "it was not under analysis yet, so what it would block is not known: promote it "
+            "--to analyse first"
+        )
         return
     blocked = counted(found["conversations"], "conversation")
     tell(f"it would have blocked {blocked} of those that passed in the last {long}")
@@ -96,7 +103,7 @@ def list_(output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence promotion list
     """
-    emit(connect().get("/promotions")["items"], _LISTED, output, "no scope is being promoted")
+    emit(connect().get("/promotions")["items"], _LISTED, output, _NONE)
 
 
 @app.command("show")

@@ -140,7 +140,10 @@ async def promote(
     wanted = request.to or facts.stage.next
     stages = list(Stage)
     if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
-        raise ConflictError(f"scope {scope} is at stage {facts.stage} already")
+        raise ConflictError(
+            f"scope {scope} is at stage {facts.stage} already; see "
+            f"`ringfence promotion show {scope}`"
+        )
     expected, current = request.expected_revision, await services.enforcement.current()
     if expected not in (None, current.revision):
         raise ConflictError(
@@ -170,7 +173,10 @@ async def promote(
         before = facts
         facts, named = await services.promotions.facts(held.scope, held.criteria)
         if facts.stage == before.stage:
-            raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
+            raise ConflictError(
+                f"scope {scope} is still at stage {facts.stage}: see "
+                f"`ringfence promotion show {scope}`"
+            )
     led = await _view(services, author.principal.tenant, held)
     led.impact = impact
     return led
@@ -186,7 +192,8 @@ async def _plan(
     """What a trial of the version changes at nodes."""
     if named is None:
         raise ConflictError(
-            f"scope {held.scope} has no policies: lead it to discover first, and read them"
+            f"scope {held.scope} has no policies: `ringfence promote {held.scope} --to discover` "
+            "writes them down, to be read first"
         )
     asked = await _staged(services, author, held.criteria, named, nodes)
     asked.dry_run = True
@@ -240,7 +247,10 @@ async def _enter(
         asked = DiscoverRequest(scope=scope, since=since)
         found = await propose_policies(asked, services, author.principal)
         if not found.summary.edges:
-            raise ConflictError(f"nothing was seen of scope {scope} that needs a policy")
+            raise ConflictError(
+                f"nothing was seen of scope {scope} that needs a policy; see "
+                f"`ringfence coverage {scope}`"
+            )
         file = File(name=f"discovered in {scope}", documents=found.documents)
         await apply(ApplyRequest(files=[file]), services, author)
         return held
