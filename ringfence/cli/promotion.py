@@ -72,6 +72,11 @@ def tell_promotion(found: Row) -> None:
     if found["entry"]:
         say(f"before {found['next']}:")
         emit(found["entry"], _ENTRY, Format.TABLE)
+        if not all(one["met"] for one in found["entry"]):
+            tell(f"other criteria are set by `ringfence promotion criteria {found['scope']}`")
+            if found["workspace"]:
+                asked = f"ringfence analyze {_version(found)} --since 1d --if-enforced"
+                tell(f"what it would block, and what to add: `{asked}`")
     elif found["next"]:
         say(f"nothing stands before {found['next']}: ringfence promote {found['scope']}")
 

@@ -229,7 +229,10 @@ def _lacking(stage: Stage, held: Promotion, facts: Facts) -> str:
     ]
     if not missing:
         return ""
-    return f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}"
+    return (
+        f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}; see "
+        f"`ringfence promotion show {held.scope}`"
+    )
 
 
 async def _enter(
