@@ -30,9 +30,6 @@ from ringfence.model.ids import parse_version
 
 app = typer.Typer(add_completion=False)
 
-_NOBODY = (
-    "no connection in view: none of its workloads had one in that time; --since asks for longer"
-)
 _SHOWN = 200
 """Records of each category that people are shown."""
 
@@ -228,10 +225,12 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
     counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
     tell(f"{answer['workspace']} p{answer['version']}: {counts}")
     tell_notes(answer)
+    if not any(answer["counts"].values()):
+        tell("none of its workloads had a connection in that time; --since asks for longer")
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]
-    emit(records, COLUMNS, output, _NOBODY)
+    emit(records, COLUMNS, output, "no connection in view")
     shown = Counter(row["category"] for row in records)
     cut = [
         f"{shown[name]} of {count} {name}"

@@ -173,10 +173,7 @@ async def promote(
         before = facts
         facts, named = await services.promotions.facts(held.scope, held.criteria)
         if facts.stage == before.stage:
-            raise ConflictError(
-                f"scope {scope} is still at stage {facts.stage}: see "
-                f"`ringfence promotion show {scope}`"
-            )
+            raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
     led = await _view(services, author.principal.tenant, held)
     led.impact = impact
     return led
