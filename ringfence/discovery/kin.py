@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
-from ringfence.discovery.likeness import Rows, join
+from ringfence.discovery.likeness import Mask, Rows, join
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import ItemKind
@@ -78,6 +77,8 @@ class _Kind(IntEnum):
 
 _OF_ROLES = (_Kind.USES, _Kind.USED_BY, _Kind.SERVES)
 """The others tell replicas of one workload from those of another that may do the same."""
+_RATED = (_Kind.USES, _Kind.USED_BY)
+"""What replicas share the load of."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ class _Evidence:
         self._spaces = _spaces(snapshot, ours)
         self._front = seen.front[rows]
         self._what = (seen.protocol << 16 | seen.port)[rows]
+        # Who dials past a Service has the same neighbour as who dials the Service.
+        _, socket = distinct(seen.provider[rows], self._what)
+        front_of = np.full(int(socket.max(initial=-1)) + 1, DIRECT)
+        np.maximum.at(front_of, socket, self._front)
+        self._reached = front_of[socket]
         self._slots = seen.slots[rows]
         self._consumer, self._provider = (number[end[rows]] for end in _ends(seen))
         self._told_provider = token[seen.provider[rows]]
@@ -144,12 +150,12 @@ class _Evidence:
     def neighbours(self, group: Numbers) -> _Traits:
         """What each does and with whom, as far as it is known who is who."""
         both = (self._consumer >= 0) & (self._provider >= 0)
-        part = self._parts(group, both & (self._front == DIRECT))
+        part = self._parts(group, both & (self._reached == DIRECT))
         consumer = np.where(both, self._next_token + group[self._consumer], self._told_consumer)
         provider = np.where(
             self._provider >= 0, self._next_token + group[self._provider], self._told_provider
         )
-        reached = np.where(self._front != DIRECT, -2 - self._front, provider)
+        reached = np.where(self._reached != DIRECT, -2 - self._reached, provider)
         nobody = np.zeros_like(part)
         kinds = (np.full_like(part, kind) for kind in _Kind)
         edge, through, known = ~self._probe, self._front != DIRECT, self._process > 0
@@ -191,9 +197,7 @@ class _Evidence:
         _, first, group = np.unique(found, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[group]
 
-    def _joined(
-        self, here: Numbers, traits: _Traits, kept: NDArray[np.bool_], *, judged: bool
-    ) -> Numbers:
+    def _joined(self, here: Numbers, traits: _Traits, kept: Mask, *, judged: bool) -> Numbers:
         """The groups of the members of one space: first replicas, then what does the same."""
         place = np.full(len(self._spaces), -1)
         place[here] = np.arange(len(here))
@@ -213,21 +217,22 @@ class _Evidence:
         counts[place[traits.member[at]], column] = traits.count[at]
         rows = Rows(np.minimum(counts, times, out=counts), times)
         kind = traits.kind[names]
-        behind = kind == _Kind.BEHIND
-        crowd = _crowds(rows, until - since < _STRONG, behind)
+        behind, rated = kind == _Kind.BEHIND, np.isin(kind, _RATED)
+        crowd = _crowds(rows, until - since < _STRONG, behind, rated)
         rows = rows.added(crowd)
         # What a job does it does while it runs: its runs are as good as one that was always there.
         many = np.nonzero(np.bincount(crowd) >= _STRONG)[0]
         first, last = (one[many, None] - self._begin.min() for one in _span(crowd, since, until))
         whole = np.minimum(end, last) - np.maximum(begin, first) + 1
         rows.times[many] = np.maximum(rows.times[many], whole)
-        replicas = join(rows, _SURE_OF_REPLICAS, behind)
+        replicas = join(rows, _SURE_OF_REPLICAS, behind, rated)
         if not judged:
             return replicas[crowd]
         roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))
-        return join(roles, _SURE_OF_ROLES)[replicas][crowd]
+        none = np.zeros(roles.counts.shape[1], dtype=np.bool_)
+        return join(roles, _SURE_OF_ROLES, none, none)[replicas][crowd]
 
-    def _parts(self, group: Numbers, direct: NDArray[np.bool_]) -> Numbers:
+    def _parts(self, group: Numbers, direct: Mask) -> Numbers:
         """Which part each edge is in, of those between two groups without a Service between.
 
         Where pairs of groups that look alike fall apart into several islands at one time, these
@@ -270,7 +275,7 @@ class _Evidence:
         return part
 
 
-def _crowds(rows: Rows, brief: NDArray[np.bool_], behind: NDArray[np.bool_]) -> Numbers:
+def _crowds(rows: Rows, brief: Mask, behind: Mask, rated: Mask) -> Numbers:
     """The brief ones put together, which can be told from others as a crowd only; others alone.
 
     One run of a CronJob does too little to be told from a replica of another consumer of the same
@@ -278,7 +283,7 @@ def _crowds(rows: Rows, brief: NDArray[np.bool_], behind: NDArray[np.bool_]) -> 
     """
     at = np.nonzero(brief)[0]
     crowd = np.arange(len(brief))
-    crowd[at] = len(brief) + join(rows.take(at), _SURE_OF_REPLICAS, behind)
+    crowd[at] = len(brief) + join(rows.take(at), _SURE_OF_REPLICAS, behind, rated)
     return np.unique(crowd, return_inverse=True)[1]
 
 
@@ -286,7 +291,7 @@ def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:
     return seen.consumer, seen.provider
 
 
-def _telling(snapshot: Snapshot, seen: Behaviour) -> NDArray[np.bool_]:
+def _telling(snapshot: Snapshot, seen: Behaviour) -> Mask:
     """Which edges say what a workload is: not those to nodes, nor what anything asks for."""
     to_nodes = np.isin(seen.provider, np.array(snapshot.nodes, dtype=np.int64))
     common = ~np.isin(seen.protocol, list(WITH_PORTS)) | np.isin(seen.port, _OF_ANYBODY)

@@ -7,8 +7,12 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 Counts = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 _TRIED = 16
 """How many groups, the most like it first, a row is held against."""
+_EVEN = 2.0
+"""How many times as often as another a replica may do a thing: load is not spread evenly."""
+_LEAST = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Rows:
         """One of the groups, arrays of shape (traits,), or some of them."""
         return Rows(self.counts[row], self.times[row])
 
-    def only(self, traits: NDArray[np.bool_]) -> "Rows":
+    def only(self, traits: Mask) -> "Rows":
         """Some of the traits."""
         return Rows(self.counts[:, traits], self.times[:, traits])
 
@@ -37,12 +41,12 @@ class Rows:
         return sums
 
 
-def join(rows: Rows, sure: float, marks: NDArray[np.bool_] | None = None) -> Numbers:
+def join(rows: Rows, sure: float, marks: Mask, rated: Mask) -> Numbers:
     """Groups of rows that no trait tells apart, from 0 on; those that do nothing are one.
 
-    Traits tell apart what would be one by chance once in e^`sure` times, and so do `marks`: rows
-    that have some of these traits, but none of them in common. The longest seen come first, and
-    draw others that are like them.
+    Traits tell apart what would be one by chance once in e^`sure` times: by being there, those
+    that are `rated` also by how often. So do `marks`: rows that have some of these traits, but none
+    of them in common. The longest seen come first, and draw others that are like them.
     """
     found = np.zeros(len(rows.counts), dtype=np.int64)
     idle = rows.counts.sum(1) == 0
@@ -60,7 +64,7 @@ def join(rows: Rows, sure: float, marks: NDArray[np.bool_] | None = None) -> Num
         best = groups
         for group in np.argsort(-like, kind="stable")[:_TRIED].tolist():
             known = sums.take(group)
-            if like[group] > 0 and not _told_apart(known, one, sure, marks):
+            if like[group] > 0 and not _told_apart(known, one, sure, marks, rated):
                 best = group
                 break
         groups = max(groups, best + 1)
@@ -72,21 +76,29 @@ def join(rows: Rows, sure: float, marks: NDArray[np.bool_] | None = None) -> Num
     return found
 
 
-def _told_apart(known: Rows, one: Rows, sure: float, marks: NDArray[np.bool_] | None) -> bool:
-    """Whether one has what the other lacks, beyond chance, or each has marks of its own.
-
-    If they were one, c sightings would all fall into its share s of the time with probability s^c.
-    """
-    if marks is not None:
-        ours, theirs = one.counts[marks] > 0, known.counts[marks] > 0
-        if ours.any() and theirs.any() and not (ours & theirs).any():
-            return True
-    for has, lacks in ((one, known), (known, one)):
-        at = np.nonzero((has.counts > 0) & (lacks.counts == 0))[0]
-        its, whole = np.maximum(has.times[at], 1), np.maximum(known.times[at] + one.times[at], 1)
-        if (has.counts[at] * np.log(its / whole) < -sure).any():
+def _told_apart(known: Rows, one: Rows, sure: float, marks: Mask, rated: Mask) -> bool:
+    """Whether one does what the other does not, beyond chance, or each has marks of its own."""
+    ours, theirs = one.counts[marks] > 0, known.counts[marks] > 0
+    if ours.any() and theirs.any() and not (ours & theirs).any():
+        return True
+    for more, less in ((one, known), (known, one)):
+        at = np.nonzero((more.counts > 0) & ((less.counts == 0) | rated))[0]
+        has, lacks = more.counts[at], less.counts[at]
+        its = np.maximum(more.times[at], 1) * np.where(lacks > 0, _EVEN, 1.0)
+        if (_surprise(has, lacks, its / (its + less.times[at])) > sure).any():
             return True
     return False
+
+
+def _surprise(has: Counts, lacks: Counts, share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far chance would put so many of all sightings into a share of the time: -ln of it.
+
+    By Chernoff's bound; where the rest of the time has none, c of them fall into a share s of it
+    with probability s^c.
+    """
+    part = has / (has + lacks)
+    rest = np.maximum(1 - part, _LEAST) / np.maximum(1 - share, _LEAST)
+    return np.where(part > share, has * np.log(part / share) + lacks * np.log(rest), 0)
 
 
 def _rates(rows: Rows) -> Counts:

@@ -146,6 +146,18 @@ def test_an_edge_of_a_few_conversations_parts_workloads(seed: int) -> None:
     assert one != other
 
 
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_who_dials_past_a_service_has_the_neighbour_behind_it(seed: int) -> None:
+    world = World(TWINS, seed=seed, withheld=True, direct=0, rare=0)
+    past = {pod.at for pod in world.of("other")}
+    world.rows = [
+        (first, provider, provider, port, protocol, port, *rest) if first in past else row
+        for row in world.rows
+        for first, provider, _, _, protocol, port, *rest in [row]
+    ]
+    assert rand_index(*told(world)) == 1
+
+
 def told(world: World, found: Roles | None = None) -> tuple[list[Any], list[int]]:
     truth = world.truth()
     keys = [item.key for item in world.snapshot.items]
