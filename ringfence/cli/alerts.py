@@ -28,6 +28,7 @@ _ALERTS = [
     Column("DECIDED BY", lambda row: ", ".join(row["decided_by"])),
     Column("ID", lambda row: row["id"], wide=True),
 ]
+_NOBODY = "nobody hears of alerts; see `ringfence alerts sink add --help`"
 _SINKS = [
     Column("NAME", lambda row: row["name"]),
     Column("URL", lambda row: row["url"]),
@@ -51,7 +52,7 @@ def list_(
     Example: ringfence alerts list --since 1d
     """
     items = connect().get("/alerts", since=since)["items"]
-    emit(items, _ALERTS, output, "no alert is open")
+    emit(items, _ALERTS, output, "no alert is open; --since 7d lists those resolved since, too")
     raise typer.Exit(2 if any(row["state"] == "opened" for row in items) else 0)
 
 
@@ -88,7 +89,7 @@ def list_sinks(output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence alerts sink list
     """
-    emit(connect().get("/alert-sinks")["items"], _SINKS, output, "nobody hears of alerts")
+    emit(connect().get("/alert-sinks")["items"], _SINKS, output, _NOBODY)
 
 
 @sink_app.command("remove")

@@ -17,6 +17,9 @@ VersionArgument = Annotated[
     str, typer.Argument(help="A version, such as sock-shop@p3; else the one under analysis.")
 ]
 
+_IDLE = "nothing is under analysis; begin with `ringfence analysis start WORKSPACE`"
+_ASK = "`ringfence analysis list` tells since when it is under analysis; --since asks for longer"
+
 
 def _count(category: Category, field: str) -> Column:
     heading = category.value.upper()
@@ -75,7 +78,7 @@ def list_(
     Example: ringfence analysis list --since 1h
     """
     answer = connect().get("/analyses", since=since, until=until)
-    emit(answer["items"], _LISTED, output, "nothing is under analysis")
+    emit(answer["items"], _LISTED, output, _IDLE)
 
 
 @app.command("show")
@@ -94,7 +97,12 @@ def show(
     name, number = _numbered(client, version)
     asked = {"version": number, "since": since, "until": until, "step": step}
     answer = client.get(f"/analyses/{segment(name)}/counts", **asked)
-    emit(answer["items"], _STEPS, output, "nothing was found in that time")
+    emit(
+        answer["items"],
+        _STEPS,
+        output,
+        f"nothing was found of {name}@p{number} in that time: {_ASK}",
+    )
 
 
 @app.command("hits")
@@ -112,7 +120,7 @@ def hits(
     name, number = _numbered(client, version)
     asked = {"version": number, "since": since, "until": until}
     answer = client.get(f"/analyses/{segment(name)}/hits", **asked)
-    emit(answer["items"], HITS, output)
+    emit(answer["items"], HITS, output, f"{name}@p{number} has no policies")
 
 
 def _numbered(client: Client, text: str) -> tuple[str, int]:

@@ -232,6 +232,8 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
     counts = "  ".join(f"{name} {answer['counts'][name]}" for name in Category)
     tell(f"{answer['workspace']} p{answer['version']}: {counts}")
     tell_notes(answer)
+    if not any(answer["counts"].values()):
+        tell("none of its workloads had a connection in that time; --since asks for longer")
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]

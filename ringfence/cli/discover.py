@@ -203,7 +203,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         seen = "that a policy is proposed for " if summary["edges"] else ""
         tell(
             f"warning: no connection {seen}was observed in this time; to enforce this workspace"
-            f" would cut everything off in {named}"
+            f" would cut everything off in {named}. --since asks for longer; `ringfence agents`"
+            " tells who reports, `ringfence scopes list` whom a scope holds"
         )
         raise typer.Exit(2)
 

@@ -22,6 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 NumberArgument = Annotated[int, typer.Argument(min=1, help="The experiment's number.")]
 
+_NONE = "there is no experiment; begin one with `ringfence experiment WORKSPACE --since 7d`"
+
 
 def _state(row: Row) -> str:
     if row["state"] == "running":
@@ -70,7 +72,7 @@ def list_(output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence experiments list
     """
-    emit(connect().get("/experiments")["items"], _LISTED, output, "there is no experiment")
+    emit(connect().get("/experiments")["items"], _LISTED, output, _NONE)
 
 
 @app.command("show")

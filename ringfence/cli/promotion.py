@@ -33,6 +33,10 @@ def _version(row: Row) -> str:
     return f"{row['workspace']}@p{row['version']}" if row["workspace"] else ""
 
 
+_NONE = (
+    "no scope is being promoted; `ringfence promotion show SCOPE` tells how far one is, and "
+    "`ringfence promote SCOPE` leads it on"
+)
 _LISTED = [
     Column("SCOPE", lambda row: row["scope"]),
     Column("STAGE", lambda row: row["stage"]),
@@ -77,6 +81,11 @@ def tell_promotion(found: Row) -> None:
     if found["entry"]:
         say(f"before {found['next']}:")
         emit(found["entry"], _ENTRY, Format.TABLE)
+        if not all(one["met"] for one in found["entry"]):
+            tell(f"other criteria are set by `ringfence promotion criteria {found['scope']}`")
+            if found["workspace"]:
+                asked = f"ringfence analyze {_version(found)} --since 1d --if-enforced"
+                tell(f"what it would block, and what to add: `{asked}`")
     elif found["next"]:
         say(f"nothing stands before {found['next']}: ringfence promote {found['scope']}")
 
@@ -89,7 +98,10 @@ def tell_impact(found: Row, output: Format) -> None:
     if output is Format.TABLE and governed:
         emit(governed, _GOVERNED, output)
     if not found["analysed"]:
-        tell("it was not under analysis yet: what it would block is not known")
+        tell(
+            "it was not under analysis yet, so what it would block is not known: promote it "
+            "--to analyse first"
+        )
         return
     blocked = counted(found["conversations"], "conversation")
     tell(f"it would have blocked {blocked} of those that passed in the last {long}")
@@ -105,7 +117,7 @@ def list_(output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence promotion list
     """
-    emit(connect().get("/promotions")["items"], _LISTED, output, "no scope is being promoted")
+    emit(connect().get("/promotions")["items"], _LISTED, output, _NONE)
 
 
 @app.command("show")

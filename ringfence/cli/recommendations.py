@@ -26,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 ScopeArgument = Annotated[str, typer.Argument(help="The scope.")]
 _UNUSED = "now unused"
+_NONE = "no scope is watched; begin with `ringfence recommendations start SCOPE`"
 
 _LISTED = [
     Column("SCOPE", lambda row: row["scope"]),
@@ -82,7 +83,7 @@ def list_(output: OutputOption = Format.TABLE) -> None:
 
     Example: ringfence recommendations list
     """
-    emit(connect().get("/recommendations")["items"], _LISTED, output, "no scope is watched")
+    emit(connect().get("/recommendations")["items"], _LISTED, output, _NONE)
 
 
 @app.command("show")
@@ -99,7 +100,10 @@ def show(scope: ScopeArgument, output: AnswerOption = Format.TABLE) -> None:
     client = connect()
     for watched in client.get("/recommendations")["items"]:
         if watched["scope"] == scope and not (watched["looked"] or watched["problem"]):
-            tell(f"nothing is recommended for {scope} yet: it is about to be looked at")
+            tell(
+                f"nothing is recommended for {scope} yet: it is about to be looked at; ask again "
+                "in a minute"
+            )
             if output is Format.JSON:
                 emit_data({**watched, "changes": [], "approved": []}, output)
             return
@@ -114,7 +118,9 @@ def show(scope: ScopeArgument, output: AnswerOption = Format.TABLE) -> None:
     say(f"for {version}, by {format_duration(found['window_seconds'])} until {found['looked']}")
     if found["problem"]:
         tell(f"warning: the last look failed: {found['problem']}")
-    emit(found["changes"], _CHANGES, output, "nothing is recommended")
+    emit(
+        found["changes"], _CHANGES, output, "nothing is recommended: its policies fit what was seen"
+    )
     if found["approved"]:
         say()
         emit(found["approved"], _APPROVED, output)
@@ -143,7 +149,8 @@ def accept(
     found = _ask(client, scope)
     rows = _chosen(found["changes"], wanted)
     if not rows:
-        tell("there is nothing to accept")
+        left = "only removals, which are named by number or id" if found["changes"] else "nothing"
+        tell(f"there is nothing to accept: {left} is recommended for {scope}")
         return
     chosen = [{"change": row["change"], "policy": row["policy"]} for row in rows]
     body = {"version": found["version"], "accept": chosen}

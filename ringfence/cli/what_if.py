@@ -14,6 +14,10 @@ from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.words import counted
 
 ALL = "all"
+_NOTHING = (
+    "nothing that passes would be blocked; `ringfence analysis start` holds it against what comes, "
+    "and `ringfence promote` leads its scope on"
+)
 
 
 def _denials(decisions: list[Row]) -> str:
@@ -58,7 +62,7 @@ def tell_what_if(answer: Row, output: Format) -> None:
     workloads = counted(answer["workloads"], "workload")
     tell(f"if {name} were enforced now, {conversations} of {workloads} would be blocked")
     tell_notes(answer)
-    emit(answer["blocked"], COLUMNS, output, "nothing that passes would be blocked")
+    emit(answer["blocked"], COLUMNS, output, _NOTHING)
     if answer["untold"]:
         tell(f"{counted(answer['untold'], 'kind')} of conversations more are not told")
     if answer["blocked"] and output in (Format.TABLE, Format.WIDE):
@@ -77,7 +81,8 @@ def accept(
     """
     rows = chosen(answer["blocked"], wanted)
     if not rows:
-        tell("there is nothing to accept")
+        noise = " but noise, whose numbers can be named" if answer["blocked"] else ""
+        tell(f"there is nothing to accept{noise}")
         return
     policies = {row["policy"]["id"]: row["policy"] for row in rows}
     clusters = {one["name"]: one for row in rows for one in row["clusters"]}

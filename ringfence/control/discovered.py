@@ -51,7 +51,10 @@ def wanted_of(
     if len(held) > 1:
         held = tuple(one for one in held if one.scope == scope)
     if approved and len(held) != 1:
-        raise InputError(f"approved: one workspace of {scope} is wanted, and there are {len(held)}")
+        raise InputError(
+            f"approved: one workspace of {scope} is wanted, and there are {len(held)}: give a file "
+            "with that one alone"
+        )
     fineness = Granularity(Boundary(boundary), ports, compress)
     return Wanted(fineness, query, held[0] if held else None, own=own)
 

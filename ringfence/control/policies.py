@@ -43,7 +43,9 @@ async def load_version(
         which = f"version p{version} of workspace {name!r}" if version else f"workspace {name!r}"
         if await find_version(connection, tenant, name, version, even_deleted=True) is not None:
             raise NotFoundError(f"workspace {name!r} was deleted: apply it again to have {which}")
-        raise NotFoundError(f"there is no {which}")
+        held = version and await find_version(connection, tenant, name)
+        where = f"versions {name}" if held else "workspaces"
+        raise NotFoundError(f"there is no {which}; see `ringfence get {where}`")
     return await read_version(found), found.version
 
 

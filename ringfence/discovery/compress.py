@@ -55,9 +55,17 @@ class Whole:
 
 
 def compress(
-    drafts: Sequence[Draft], roles: Iterable[Role], whole: Whole, level: int
+    drafts: Sequence[Draft],
+    roles: Iterable[Role],
+    whole: Whole,
+    level: int,
+    *,
+    long: bool = False,
 ) -> list[Draft]:
-    """The drafts, joined as far as the level goes; what they allow together stays the same."""
+    """The drafts, joined as far as the level goes; what they allow together stays the same.
+
+    With `long` filters of any length are taken, whatever the level.
+    """
     if level == 1:
         return [
             replace(one, ports=frozenset({port}), why=(*one.why, "each port by itself"))
@@ -67,7 +75,7 @@ def compress(
     joining = _Joining(
         {role.cluster.name: role.cluster.query for role in roles},
         whole if level >= _NAME_THE_WHOLE else None,
-        len(drafts) if level == LEVELS[-1] else _MOST_PARTS,
+        len(drafts) if long or level == LEVELS[-1] else _MOST_PARTS,
     )
     found = list(drafts)
     if level >= _JOIN_CONSUMERS:

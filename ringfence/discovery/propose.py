@@ -114,7 +114,9 @@ def _policies(
 ) -> list[tuple[Draft, Policy]]:
     """The policies that a workspace gets, each with what it is made of; core services first."""
     ordinary = [one for one in drafts if not one.name]
-    compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress)
+    # Coarser steps give more consumers the same ports: these are not to be more policies then.
+    coarse = granularity.boundary not in {Boundary.VERY_FINE, Boundary.FINE}
+    compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress, long=coarse)
     if granularity.compress > LEVELS[0]:
         compressed = with_given(compressed, observed, given)
     drafts = [*(one for one in drafts if one.name), *compressed]

@@ -150,7 +150,10 @@ async def promote(
             held = await _note(services, author, held, named)
         return await _view(services, author.principal.tenant, held)
     if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
-        raise ConflictError(f"scope {scope} is at stage {facts.stage} already")
+        raise ConflictError(
+            f"scope {scope} is at stage {facts.stage} already; see "
+            f"`ringfence promotion show {scope}`"
+        )
     expected, current = request.expected_revision, await services.enforcement.current()
     if expected not in (None, current.revision):
         raise ConflictError(
@@ -209,7 +212,8 @@ async def _plan(
     """What a trial of the version changes at nodes."""
     if named is None:
         raise ConflictError(
-            f"scope {held.scope} has no policies: lead it to discover first, and read them"
+            f"scope {held.scope} has no policies: `ringfence promote {held.scope} --to discover` "
+            "writes them down, to be read first"
         )
     asked = await _staged(services, author, held.criteria, named, nodes)
     asked.dry_run = True
@@ -245,7 +249,10 @@ def _lacking(stage: Stage, held: Promotion, facts: Facts) -> str:
     ]
     if not missing:
         return ""
-    return f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}"
+    return (
+        f"scope {held.scope} stays at stage {facts.stage}: {stage} wants {'; '.join(missing)}; see "
+        f"`ringfence promotion show {held.scope}`"
+    )
 
 
 async def _enter(
@@ -263,7 +270,10 @@ async def _enter(
         asked = DiscoverRequest(scope=scope, since=since)
         found = await propose_policies(asked, services, author.principal)
         if not found.summary.edges:
-            raise ConflictError(f"nothing was seen of scope {scope} that needs a policy")
+            raise ConflictError(
+                f"nothing was seen of scope {scope} that needs a policy; see "
+                f"`ringfence coverage {scope}`"
+            )
         file = File(name=f"discovered in {scope}", documents=found.documents)
         await apply(ApplyRequest(files=[file]), services, author)
         return held

@@ -266,7 +266,7 @@ async def test_the_command_shows_the_plan_and_asks_before_nodes_change(led: Led)
     await world.ok("POST", "/promotions/shop/criteria", json=EASY | {"quiet_seconds": 0})
     await led.report(passed=(3306,))
     code, _, said = await run("promote", "shop", "--to", "staged", "--yes")
-    assert (code, "lead it to discover first" in said) == (FAILED, True)
+    assert (code, "`ringfence promote shop --to discover`" in said) == (FAILED, True)
     await world.ok("POST", "/apply", json=FILES)
     await world.ok("POST", "/promotions/shop/promote", json={})
     led.clock.ahead_ns += 10 * SECOND

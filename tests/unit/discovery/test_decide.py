@@ -59,16 +59,18 @@ def test_every_edge_ends_somewhere_and_for_a_reason(seen: tuple[Records, Timelin
     assert all(next(iter(told.decisions.reasons(edge))) for edge in range(len(told.observed)))
 
 
-def test_a_coarser_step_allows_all_that_the_finer_ones_do(
+def test_a_coarser_step_allows_all_that_the_finer_ones_do_in_no_more_policies(
     simulation: Simulation, seen: tuple[Records, Timeline]
 ) -> None:
     judge, whole = Judge(simulation.world), universe(simulation.world, set(), [], 1)
-    before = np.zeros(len(whole.told.port), dtype=bool)
+    before, counts = np.zeros(len(whole.told.port), dtype=bool), list[int]()
     for boundary in Boundary:
         workspace = found(seen, Wanted(Granularity(boundary))).workspace
         allowed = judge.allowed(workspace, whole.told)
         assert not (before & ~allowed).any(), boundary
         before = allowed
+        counts.append(len(workspace.policies))
+    assert counts == sorted(counts, reverse=True)
     assert before.any()
 
 
