@@ -47,6 +47,7 @@ from ringfence.wire.generated.agent_pb2 import (
     Inspected,
     Inspection,
     PodState,
+    Repair,
     SignedDirective,
 )
 from ringfence.wire.limits import PROTOCOL
@@ -357,4 +358,8 @@ class Agent:
             audit=self._reporter.audit,
             mode=DETAILED if self._reporter.mode is Mode.DETAILED else CONVERSATION,
             stale_reason=self._orders.problem or self._outcome.problem or self._runtime_problem,
+            repairs=[
+                Repair(uid=one.uid, damage=one.damage, at_ns=one.at_ns, times=one.times)
+                for one in self._enforcer.repairs.told()
+            ],
         )

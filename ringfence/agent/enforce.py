@@ -6,6 +6,7 @@ so. Rules are in force once they are proved: read back, and held against the pol
 packet.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +21,13 @@ from ringfence.agent.gate import Gatekeeper
 from ringfence.agent.held import Asked, Held, Outcome
 from ringfence.agent.plan import NOTHING, Order, Plan, bindings, plan
 from ringfence.agent.pods import Place, Pod
+from ringfence.agent.repairs import Repairs
 from ringfence.agent.watches import Watches
 from ringfence.kernel import conntrack, nft
 from ringfence.kernel.errors import KernelError, NamespaceError
 from ringfence.kernel.rules import Door, Listing, Watch
 from ringfence.model.address import Address
+from ringfence.model.repair import Damage
 from ringfence.policy.backends.interface import Backend, Ruleset, UnsupportedError
 from ringfence.policy.program import Guarded, NodePolicy, Passage
 from ringfence.policy.proof.prove import Reader
@@ -53,6 +56,7 @@ class Enforcer:
     ledger: DropLedger = field(default_factory=DropLedger)
     tampered: bool = False
     """Whether someone changed our rules since the last `apply`, which mends it."""
+    repairs: Repairs = field(default_factory=Repairs)
     outcome: Outcome = field(default_factory=lambda: Outcome(0, frozenset(), {}))
     """Of the last `apply`."""
     _held: dict[Place, Held] = field(default_factory=dict)
@@ -132,6 +136,8 @@ class Enforcer:
                 yield
             if problem := self._prove(place):
                 problems[place] = problem
+        whole = [place for place in written if place not in problems]
+        self.repairs.made(whole, problems, time.time_ns())
         proved = {place.uid for place in written} - {place.uid for place in problems}
         self._planned = wanted.without(problems)
         self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)
@@ -240,7 +246,7 @@ class Enforcer:
         """Notice where rules were changed since they were written; takes next to no time."""
         for place in self._watches.heard():
             if (held := self._held.get(place)) and held.ruleset and not held.frame:
-                self._distrust(place)  # written, and not known as it was
+                self._distrust(place, Damage.RULES)  # written, and not known as it was
             elif held:
                 self._examine(place, held)
 
@@ -251,14 +257,14 @@ class Enforcer:
     def _examine(self, place: Place, held: Held) -> None:
         """Read the counters, and notice whether rules are what they were made."""
         try:
-            intact = self._count(place, held)
+            damage = self._count(place, held)
         except NamespaceError:
             return  # gone; the next look at the node's pods takes it out
         except KernelError as error:  # the counters stand, and are read the next time
             log.warning("drops not read", pod=place.uid, problem=str(error))
             return
-        if not intact:
-            self._distrust(place)
+        if damage:
+            self._distrust(place, damage)
 
     def _load(self, place: Place, commands: str) -> None:
         """One transaction; what is heard after it is another's, and what comes before is seen."""
@@ -357,7 +363,8 @@ class Enforcer:
             log.warning("rules not read back", pod=place.uid, problem=str(error))
             return
         if not proved or held.whole != was:
-            self._distrust(place, held.problem)
+            damage = Damage.RULES if proved else Damage.UNPROVED
+            self._distrust(place, damage, held.problem)
 
     def _read_back(self, place: Place, held: Held) -> bool:
         """Whether what a namespace holds is proved to be what was asked."""
@@ -369,31 +376,34 @@ class Enforcer:
         )
         return not held.problem
 
-    def _distrust(self, place: Place, problem: str = "") -> None:
+    def _distrust(self, place: Place, damage: Damage, problem: str = "") -> None:
         """Forget what a namespace holds, so that everything is written again."""
         what = "not proved" if problem else "changed by another"
         log.error(f"rules {what}, to be written again", pod=place.uid, problem=problem)
         self._doubted[place] = self._held.pop(place)
+        self.repairs.notice(place, damage)
         self.tampered = True
 
-    def _count(self, place: Place, held: Held) -> bool:
-        """Read the counters; returns whether the table is what it was made.
+    def _count(self, place: Place, held: Held) -> Damage | None:
+        """Read the counters; returns what was done to the table, None if it is what it was made.
 
         A privileged pod may write into it. What sets hold is read only where they are the ones
         that we made, for one of a pod's own making may be as large as it likes.
         """
         if held.ruleset is None or not held.frame:
-            return True
+            return None
         frame = self.door.list_table(place.netns, elements=False)
-        if frame is None or self.door.fingerprint(frame, elements=False) != held.frame:
-            return False
+        if frame is None:
+            return Damage.TAKEN_AWAY
+        if self.door.fingerprint(frame, elements=False) != held.frame:
+            return Damage.RULES
         table = self.door.list_table(place.netns) or []
         try:
             self._gather(place, held, held.ruleset, table)
         except KernelError as error:
             log.warning("drops not counted", pod=place.uid, problem=str(error))
-            return False
-        return self.door.fingerprint(table) == held.whole
+            return Damage.SETS
+        return None if self.door.fingerprint(table) == held.whole else Damage.SETS
 
     def _gather(self, place: Place, held: Held, ruleset: Ruleset, table: Listing) -> None:
         """Take in what a table has counted; raises KernelError."""

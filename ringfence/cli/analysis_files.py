@@ -44,7 +44,7 @@ class FileAnalysis:
     workspace: WorkspaceName
     counts: dict[Category, int]
     logged: list[dict[str, Any]]
-    _rows: dict[Category, NDArray[np.intp]]
+    _rows: dict[Category, tuple[NDArray[np.intp], NDArray[np.int64]]]
     _texts: RecordTexts
 
     def records(self, only: Category | None, limit: int | None) -> Iterator[memoryview]:
@@ -52,9 +52,9 @@ class FileAnalysis:
 
         They come many at a time, with commas between.
         """
-        for category, rows in self._rows.items():
+        for category, (rows, conversations) in self._rows.items():
             if only in (None, category):
-                yield from self._texts.of(category, rows[:limit])
+                yield from self._texts.of(category, rows[:limit], conversations)
 
     def document(self, only: Category | None, limit: int | None) -> Iterator[bytes | memoryview]:
         """All of the answer in JSON and ASCII, a line for each record."""
@@ -63,6 +63,7 @@ class FileAnalysis:
             "version": VERSION,
             "counts": self.counts,
             "logged": self.logged,
+            "notes": [],
         }
         yield f'{json.dumps(head)[:-1]}, "records": ['.encode("ascii")
         before = b"\n"
@@ -111,12 +112,12 @@ def analyze_files(asked: FilesAsked) -> FileAnalysis:
     fate = dispositions(seen)
     newest = np.argsort(-seen.column("last_ns"), kind="stable")
     rows = {
-        category: newest[(mask & judged.in_view)[newest]]
-        for category, mask in fate.categories(judged.allowed).items()
+        category: (newest[(counts * judged.in_view)[newest] > 0], counts)
+        for category, counts in fate.categories(judged.allowed).items()
     }
     return FileAnalysis(
         name,
-        {category: len(of) for category, of in rows.items()},
+        {category: int(counts[of].sum()) for category, (of, counts) in rows.items()},
         _logged(judged),
         rows,
         RecordTexts(seen, judged, fate.first(), timeline),

@@ -13,15 +13,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ringfence.control.analysis import Judged
-from ringfence.control.api.flow_views import ProcessView, ServiceView, Views, end_view, item_of
+from ringfence.control.api.flow_views import (
+    ProcessView,
+    ServiceView,
+    Views,
+    end_view,
+    item_of,
+    received_at,
+)
 from ringfence.control.api.why import decision_response
+from ringfence.control.deciding import NOBODY
 from ringfence.flows.connections import Records
 from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address
 from ringfence.model.flow import Category
 from ringfence.model.protocol import format_protocol
-from ringfence.model.verdict import Decision
+from ringfence.model.verdict import Decision, EndRole
 
 _AT_ONCE = 8_192
 _MOST_KNOWN = 50_000
@@ -41,19 +49,23 @@ class RecordTexts:
         self._known = {name: _Known() for name in ("consumer", "provider", "service", "rules")}
         self._words = {
             name: seen.table[name].combine_chunks().dictionary_encode()
-            for name in (*_PROCESSES, "provider_dns_name")
+            for name in (*_PROCESSES, "provider_dns_name", "node")
         }
 
-    def of(self, category: Category, rows: NDArray[np.intp]) -> Iterator[memoryview]:
-        """The records of some conversations of one category, many at a time, commas between.
+    def of(
+        self, category: Category, rows: NDArray[np.intp], conversations: NDArray[np.int64]
+    ) -> Iterator[memoryview]:
+        """The records of some rows with conversations of one category, many at a time.
 
-        In ASCII.
+        In ASCII, commas between.
         """
         for start in range(0, len(rows), _AT_ONCE):
             at = rows[start : start + _AT_ONCE]
             some = self._seen.take(at)
             records = _joined(
-                f'{{"category":"{category}","flow":{{"consumer":',
+                f'{{"category":"{category}","conversations":',
+                pa.array(conversations[at]),
+                ',"flow":{"consumer":',
                 self._ends(at, some, "consumer", "first_consumer"),
                 ',"provider":',
                 self._ends(at, some, "provider", "provider"),
@@ -63,7 +75,7 @@ class RecordTexts:
                 ',"disposition":"',
                 pa.array(self._dispositions[at].astype(object), pa.string()),
                 '","related":[]},',
-                self._decided(at),
+                self._decided(at, some),
                 "}" + _BETWEEN,
             )
             yield memoryview(records.buffers()[2])[: -len(_BETWEEN)]
@@ -103,23 +115,30 @@ class RecordTexts:
 
         return self._known["service"].written(write, revisions, addresses, protocols, ports)
 
-    def _decided(self, at: NDArray[np.intp]) -> pa.Array:
+    def _decided(self, at: NDArray[np.intp], some: Records) -> pa.Array:
         """The deciding rules, those that log, and the verdict, without the braces around."""
         numbers = {role: of[at] for role, of in self._judged.deciding.numbers.items()}
         rules = [*self._judged.deciding.rules, None]  # nobody's number, -1, finds the last one
         logged, logging = self._judged.logged.rules, self._judged.logged.numbers[at]
         allowed = self._judged.allowed[at]
+        node_decides = numbers[EndRole.NODE] != NOBODY
+        dialled = some.column("dialled_revision") * node_decides
+        nodes = some.table["node"]
 
         def write(row: int) -> str:
             deciding = {role: told_decision(rules[of[row]]) for role, of in numbers.items()}
+            node = received_at(self._timeline, int(dialled[row]), nodes[row].as_py() or "")
             told = {
                 "deciding": deciding,
+                "node": node if node_decides[row] else "",
                 "logged": [told_decision(one) for one in logged[logging[row]]],
                 "allowed": bool(allowed[row]),
             }
             return _json(told)[1:-1]
 
-        return self._known["rules"].written(write, *numbers.values(), logging, allowed)
+        told_by = np.asarray(self._words["node"].take(at).indices.fill_null(0)) * node_decides
+        values = (*numbers.values(), logging, allowed, dialled, told_by)
+        return self._known["rules"].written(write, *values)
 
 
 _PROCESSES = (

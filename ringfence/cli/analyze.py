@@ -16,6 +16,7 @@ from ringfence.cli.output import (
     Column,
     Format,
     OutputOption,
+    Row,
     emit,
     emit_data,
     emit_octets,
@@ -34,17 +35,23 @@ _SHOWN = 200
 """Records of each category that people are shown."""
 
 
+def _at_node(row: Row) -> str:
+    """The rule that decides where a node received it for a Service, if one does."""
+    decided = decided_by(row["deciding"].get("node"))
+    return f"{decided} at {row['node']}" if decided else ""
+
+
 COLUMNS = [
     Column("CATEGORY", lambda row: row["category"]),
     Column("CONSUMER", lambda row: end_name(row["flow"]["consumer"])),
     Column("PROVIDER", lambda row: end_name(row["flow"]["provider"])),
     Column("TRAFFIC", lambda row: f"{row['flow']['protocol']} {port(row['flow'])}"),
-    Column("CONVERSATIONS", lambda row: max(row["flow"]["opened"], 1), right=True),
+    Column("CONVERSATIONS", lambda row: row["conversations"], right=True),
     Column("FIRST", lambda row: row["flow"]["first"], wide=True),
     Column("LAST", lambda row: row["flow"]["last"]),
     Column("OUTBOUND", lambda row: decided_by(row["deciding"].get("consumer"))),
-    Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider"))),
-    Column("NODE", lambda row: decided_by(row["deciding"].get("node")), wide=True),
+    Column("INBOUND", lambda row: decided_by(row["deciding"].get("provider")) or _at_node(row)),
+    Column("NODE", _at_node, wide=True),
     Column("LOGGED BY", lambda row: ", ".join(map(decided_by, row["logged"])), wide=True),
 ]
 
@@ -229,7 +236,9 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]
     emit(records, COLUMNS, output, "no connection in view")
-    shown = Counter(row["category"] for row in records)
+    shown: Counter[str] = Counter()
+    for row in records:
+        shown[row["category"]] += row["conversations"]
     cut = [
         f"{shown[name]} of {count} {name}"
         for name, count in answer["counts"].items()

@@ -25,6 +25,10 @@ ConfirmOption = Annotated[
         metavar="60s", help="Take it back after so long unless `ringfence confirm` is run before."
     ),
 ]
+DryRunOption = Annotated[bool, typer.Option(help="Show what would change only.")]
+RulesOption = Annotated[
+    bool, typer.Option("--rules", help="With --dry-run: also how the kernels' rules differ.")
+]
 
 
 @app.command()
@@ -37,10 +41,8 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.Option("--off", help="Take all rules away, but of quarantines and netpol."),
     ] = False,
     yes: YesOption = False,
-    dry_run: Annotated[bool, typer.Option(help="Show what would change only.")] = False,
-    rules: Annotated[
-        bool, typer.Option("--rules", help="With --dry-run: also how the kernels' rules differ.")
-    ] = False,
+    dry_run: DryRunOption = False,
+    rules: RulesOption = False,
     override: Annotated[
         list[Override] | None,
         typer.Option(help="Enforce despite a refusal that names this word; repeatable."),
@@ -101,8 +103,7 @@ def enforce(  # noqa: PLR0913, PLR0917 - one parameter for each option
     client = connect()
     body["expected_revision"] = client.get("/enforcement")["revision"]
     if dry_run:
-        plan = _send(client, body | {"rules": rules}, off=off, dry_run=True)
-        show_plan(plan, output)
+        show_plan(plan_of(client, body | {"rules": rules}, off=off), output)
     elif not carry_out(client, body, off=off, yes=yes, wait=wait, timeout=timeout, output=output):
         raise typer.Exit(2)
 
@@ -121,7 +122,7 @@ def carry_out(
 
     `body` has the revision that is enforced now: where it is another by then, nothing is changed.
     """
-    plan = _send(client, body, off=off, dry_run=True)
+    plan = plan_of(client, body, off=off)
     show_plan(plan, output)
     if not yes and not typer.confirm("Go ahead?", err=True):
         raise RingfenceError("nothing was changed")
@@ -149,6 +150,11 @@ def _send(client: Client, body: dict[str, Any], *, off: bool, dry_run: bool) -> 
     else:
         answer = client.post("/enforcement", {**body, "dry_run": dry_run})
     return dict(answer)
+
+
+def plan_of(client: Client, body: dict[str, Any], *, off: bool = False) -> dict[str, Any]:
+    """What enforcing would change; nothing is changed."""
+    return _send(client, body, off=off, dry_run=True)
 
 
 def show_plan(plan: dict[str, Any], output: Format) -> None:

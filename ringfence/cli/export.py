@@ -12,6 +12,7 @@ from ringfence.cli.client import connect
 from ringfence.cli.documents import read_documents
 from ringfence.cli.output import emit_text, tell
 from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.ids import parse_version
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.errors import InexpressibleError
@@ -32,9 +33,13 @@ class Kind(StrEnum):
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    named: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="This one only; of a workspace NAME@p2, too."),
+    ] = None,
     kind: Annotated[Kind | None, typer.Option(help="All kinds if left out.")] = None,
-    name: Annotated[str | None, typer.Option(help="This one only.")] = None,
+    name: Annotated[str | None, typer.Option(help="The same as an option.")] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="An older version of a workspace.")
     ] = None,
@@ -59,10 +64,19 @@ def export(
     of their policies cannot be said so, each such is named on stderr and nothing is printed.
 
     Examples:
-      ringfence export --kind Workspace --name sock-shop > sock-shop.yaml
-      ringfence export --as networkpolicy --name sock-shop | kubectl diff -f -
+      ringfence export --kind Workspace sock-shop > sock-shop.yaml
+      ringfence export --as networkpolicy sock-shop | kubectl diff -f -
       ringfence export --as clusternetworkpolicy -f policies/ --cluster east
     """
+    if named is not None:
+        if name is not None:
+            raise InputError("the name stands there twice: leave --name out")
+        name, number = parse_version(named)
+        if number is not None and version is not None:
+            raise InputError("the version stands there twice: leave --version out")
+        version = version if number is None else number
+    if version is not None and name is not None and kind is None:
+        kind = Kind.WORKSPACE  # nothing else has versions
     if form is None:
         if file or cluster or namespace:
             raise InputError("--file, --cluster and --namespace are for --as")
@@ -70,7 +84,7 @@ def export(
         emit_text(answer["documents"])
         return
     if kind or version:
-        raise InputError("--kind and --version are not for --as")
+        raise InputError("--as prints latest versions of workspaces: leave kind and version out")
     texts = read_documents(file) or [("the control plane", connect().get("/export")["documents"])]
     _print(_joined(texts), name, form, Target(cluster, tuple(namespace)))
 

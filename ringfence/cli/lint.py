@@ -38,6 +38,9 @@ def lint(
         list[Path] | None,
         typer.Argument(help="Files, folders, or -; left out, what the control plane holds."),
     ] = None,
+    file: Annotated[
+        list[Path], typer.Option("--file", "-f", help="The same as an option; repeatable.")
+    ] = [],  # noqa: B006
     inventory: Annotated[
         Path | None,
         typer.Option(help="With files: what `ringfence inventory -o json` printed."),
@@ -66,6 +69,7 @@ def lint(
 
     ringfence lint policies/ --inventory inventory.json -o sarif
     """
+    files = [*(files or []), *file]
     if files and unused:
         raise InputError("files do not tell what was used: leave --unused or the files out")
     if inventory and not files:

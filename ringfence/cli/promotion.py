@@ -20,6 +20,7 @@ from ringfence.cli.output import (
 )
 from ringfence.model.duration import format_duration, parse_duration
 from ringfence.model.errors import InputError
+from ringfence.model.promotion import Stage
 from ringfence.model.words import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -65,6 +66,14 @@ def tell_promotion(found: Row) -> None:
     if found["demoted"]:
         say(f"taken back at {found['demoted']}: {found['why']}")
     tell_notes(found)
+    if found["trial_until"]:
+        say(
+            f"trial under way until {found['trial_until']}: when it ends well it leads on by itself"
+        )
+    elif found["guarded"]:
+        say("an alarm takes it back")
+    elif found["stage"] == Stage.ENFORCED and found["criteria"]["demote"]:
+        say(f"no alarm takes it back: ringfence promote {found['scope']} has alarms do so")
     if found["entry"]:
         say(f"before {found['next']}:")
         emit(found["entry"], _ENTRY, Format.TABLE)

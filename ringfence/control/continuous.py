@@ -217,7 +217,7 @@ class Continuous:
             if enforced:
                 rightly, counted_as = fate.dropped & ~judged.allowed, fate
             else:  # what is enforced rightly drops says nothing of a version that allows it
-                counted_as = replace(fate, dropped=fate.dropped & ~(rightly & judged.allowed))
+                counted_as = replace(fate, drops=fate.drops * ~(rightly & judged.allowed))
             for one in named:
                 view = judged.views[one[0]]
                 counted = await asyncio.to_thread(

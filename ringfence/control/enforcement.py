@@ -284,7 +284,9 @@ class Enforcement:
     ) -> None:
         """Raise ConflictError where a plan, of no rules at all if `off`, does not hold any more."""
         if await enforced_now(connection, self._tenant) != planned_on:
-            raise ConflictError("something else was enforced meanwhile: see the new plan")
+            raise ConflictError(
+                "something else was enforced meanwhile: run it again to see the new plan"
+            )
         trial = await load_trial(connection, self._tenant)
         if not off and (why := refusal_on_trial(trial)):
             raise ConflictError(why)

@@ -258,6 +258,7 @@ class AgentService(ControlPlaneServicer):  # type: ignore[misc]  # generated, no
         now_ns = services.clock()
         agent = services.agents.heard(identity, state, now_ns)
         services.enforcement.outgrow(agent.key, state.enforced_revision)
+        services.repairs.hear(agent.key, state)
         inventory = services.inventory
         addresses, refused = own_addresses(inventory.timeline, agent.key, state.node_addresses)
         if refused != agent.refused_addresses:

@@ -60,7 +60,8 @@ class Planning:
             current = await enforced_now(connection, self._tenant)
             if expected not in (None, current.revision):
                 raise ConflictError(
-                    f"{current.actor} enforced something else meanwhile: see the new plan"
+                    f"{current.actor} enforced something else meanwhile: run it again to see the "
+                    "new plan"
                 )
             old = await load_enforced(connection, self._tenant)
             apart = await load_quarantines(connection, self._tenant)
@@ -106,7 +107,8 @@ class Planning:
             same = False
         if not same:
             raise ConflictError(
-                "what is to be enforced, or what it names, was changed meanwhile: see the new plan"
+                "what is to be enforced, or what it names, was changed meanwhile: run it again to "
+                "see the new plan"
             )
 
     async def _load(

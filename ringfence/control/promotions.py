@@ -32,6 +32,7 @@ from ringfence.store.relational.enforcement import (
     NEVER,
     enforced_at,
     enforced_now,
+    enforced_sets,
     version_before,
 )
 from ringfence.store.relational.promotions import Promotion, all_promotions, put_promotion
@@ -140,6 +141,16 @@ class Promotions:
             workspace, _ = await load_workspace(connection, self._tenant, *named)
             judged_by = await load_judged_by(connection, self._tenant, [*beside, named])
         return await noise_among(escaped, self._watch, judged_by, workspace, *span)
+
+    async def demoted_ns(self, one: Promotion) -> int | None:
+        """When what was promoted was taken back; None once something else of it is enforced."""
+        if one.workspace is None or one.demoted_ns is None:
+            return None
+        since = one.demoted_ns, self._clock() + 1
+        async with self._database.read() as connection:
+            sets = await enforced_sets(connection, self._tenant, since)
+        versions = {dict(each.workspaces).get(one.workspace) for each in sets}
+        return one.demoted_ns if len(versions) <= 1 else None
 
     async def _pause(self) -> None:
         await self._looked.wait()

@@ -42,6 +42,7 @@ from ringfence.control.pki import Authority
 from ringfence.control.promotions import Promotions
 from ringfence.control.quarantine import Quarantines
 from ringfence.control.recommendations import Recommendations
+from ringfence.control.repairs import Repairs
 from ringfence.control.requests import Requests
 from ringfence.control.secrets import Secrets
 from ringfence.control.services import Clock, Services
@@ -194,6 +195,9 @@ class ControlPlane:
             agents=agents,
             inspections=Inspections(),
             modes=modes,
+            repairs=await self._run(
+                Repairs(self._clock, database, DEFAULT_TENANT, inventory, metrics)
+            ),
             flow_store=flow_store,
             ingest=ingest,
             authority=authority,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ringfence.control.promotions import Promotions
     from ringfence.control.quarantine import Quarantines
     from ringfence.control.recommendations import Recommendations
+    from ringfence.control.repairs import Repairs
     from ringfence.control.requests import Requests
     from ringfence.control.trials import Trials
     from ringfence.store.flows import FlowStore
@@ -79,6 +80,8 @@ class Services:
     """What agents answer about their kernels."""
     modes: Modes
     """How finely each agent reports."""
+    repairs: Repairs
+    """Which rules agents found changed by another, and wrote again."""
     flow_store: FlowStore
     """What agents observed."""
     ingest: FlowIngest

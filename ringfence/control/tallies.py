@@ -34,15 +34,14 @@ def tally(
 
     A connection counts once, or as often as it was opened anew.
     """
-    counts = np.maximum(seen.column("opened").astype(np.int64), 1)
     last_ns = seen.column("last_ns")
     base = len(deciding.rules) + 1
     rules = np.zeros(len(seen), np.int64)
     for role in EndRole:
         rules = rules * base + deciding.numbers[role] + 1
     found: list[Tally] = []
-    for category, mask in fate.categories(allowed).items():
-        rows = np.flatnonzero(mask & view)
+    for category, counts in fate.categories(allowed).items():
+        rows = np.flatnonzero(counts * view)
         codes, rule_at = np.unique(rules[rows] * (category not in _UNJUDGED), return_inverse=True)
         ends = Ends(seen.take(rows), item_of) if category in UNTOWARD else None
         both = (ends.which if ends else 0) * len(codes) + rule_at

@@ -186,7 +186,10 @@ def _key(draft: Draft) -> tuple[NamedEnd, NamedEnd, int, frozenset[int]]:
 
 
 def _id(draft: Draft, taken: set[str]) -> PolicyId:
-    """After its ends, as discovery names it, and its traffic; it is taken then."""
+    """After its ends, as discovery names it, and its traffic; it is taken then.
+
+    Who accepts a policy names its id: unlike discovery's it is not chosen by what else there is.
+    """
     traffic = "-".join([format_protocol(draft.protocol).lower(), *map(str, draft.ports)])
     wanted = found = f"{draft.consumer.name}-to-{draft.provider.name}-{traffic}"
     number = 2

@@ -30,6 +30,7 @@ from ringfence.model.protocol import TCP, UDP, format_protocol
 _API_PORT = 443
 _DNS_PORT, _NTP_PORT = 53, 123
 _FROM_OUTSIDE = "asked from outside, and by no API server that was seen"
+_BY_ONE = "alone: one workload uses it, and a DNS answer of the time alone says what it is"
 _LONG_ANSWERS = "resolvers turn to TCP when an answer is too long for UDP (RFC 7766)"
 
 
@@ -155,7 +156,10 @@ class _Core:
         yield from self._outside(self._edges(Reason.NTP), "ntp", UDP, _NTP_PORT)
 
     def _outside(self, edges: Numbers, name: str, protocol: int, port: int) -> Iterator[Draft]:
-        """Hosts outside by their addresses, together; a name of many addresses by itself."""
+        """Hosts outside by their addresses, together; a name of many addresses by itself.
+
+        A name that one workload alone uses awaits review: whoever answers for it chose it.
+        """
         seen, peers = self._observed, self._observed.peers
         to_outside = edges[peers.which(Outside, Named)[seen.provider[edges]]]
         asked_by = self._inside(seen.consumer[to_outside])
@@ -165,6 +169,12 @@ class _Core:
             host = peers[number]
             addresses = sorted(peers.named[host]) if isinstance(host, Named) else ()
             found = self._ends.of(host, addresses)
+            named = isinstance(host, Named) and host_name(host.name)
+            if named and self._by_one(number, edges):
+                mine = to_outside[seen.provider[to_outside] == number]
+                end = NamedEnd(f"{name}-{found.name}", found.end)
+                yield replace(self._to(end, mine, protocol, port), review=_BY_ONE)
+                continue
             if isinstance(found.end, CidrEnd):
                 blocks[number] = found.end
                 continue
@@ -178,6 +188,17 @@ class _Core:
             made = self._to(NamedEnd(name, CidrEnd(tuple(every))), mine, protocol, port)
             told = f"among them {', '.join(sorted(filter(None, names)))}" if any(names) else ""
             yield replace(made, description=told)
+
+    def _by_one(self, host: int, edges: Numbers) -> bool:
+        """Whether one workload, no node, uses a host outside, itself or by way of its resolver."""
+        seen, peers = self._observed, self._observed.peers
+        mine = edges[seen.provider[edges] == host]
+        asking = np.unique(seen.consumer[mine])
+        if peers.which(Nodes, OwnNode)[asking].any():
+            return False
+        theirs = [*mine.tolist(), *edges[np.isin(seen.provider[edges], asking)].tolist()]
+        used = np.isin(seen.pair_edge, theirs) & (seen.by_source.conversations > 0)
+        return len(np.unique(seen.pair_source[used])) <= 1
 
     def _to(self, provider: NamedEnd, edges: Numbers, protocol: int, port: int) -> Draft:
         """What lets those who asked come to a host outside."""

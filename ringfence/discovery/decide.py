@@ -117,6 +117,7 @@ def decide(observed: Observed, facts: Facts, excluded: Mask | None = None) -> De
     rule(Reason.TWIN, few & suspicion.twins)
     rule(Reason.PUBLISHED, few & published)
     rule(Reason.SPREAD, few & (suspicion.supporters > 1))
+    rule(Reason.FITS, few & suspicion.likely)
     rule(Reason.FEW, few)
     rule(Reason.SEEN, np.ones(len(observed), dtype=np.bool_))
     return Decisions(_outcomes(deciding), deciding, suspicion, referred)
@@ -136,6 +137,7 @@ def _outcomes(deciding: Numbers) -> NDArray[np.str_]:
         Reason.TWIN,
         Reason.PUBLISHED,
         Reason.SPREAD,
+        Reason.FITS,
     )
     review = (
         Reason.FEW,

@@ -9,8 +9,9 @@ from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.observed import DIRECT, Observed
-from ringfence.discovery.peers import Anybody, Named, Peer
+from ringfence.discovery.peers import Anybody, Named, Peer, ServiceFront
 from ringfence.discovery.reasons import Outcome
+from ringfence.inventory.outside import address_types
 from ringfence.model.address import Address
 from ringfence.model.evidence import Evidence
 from ringfence.model.policy import OutsideEnd
@@ -91,16 +92,17 @@ class Drafting:
             seen.peers[int(seen.provider[edge])] if front == DIRECT else seen.fronts[front]
         )
         port = seen.port[edge] if front == DIRECT else seen.route_port[route]
-        # What a node receives for a Service is there for whoever comes.
-        alone = isinstance(consumer, Anybody) and (
-            front == DIRECT or not seen.fronts[front].from_outside
-        )
-        addresses = self._addresses(edge) if alone else ()
+        addresses = self._addresses(edge) if isinstance(consumer, Anybody) else ()
+        published = front != DIRECT and self._is_published(seen.fronts[front])
+        if published and not (self.each_address and all(map(_is_private, addresses))):
+            addresses = ()
         source = self.ends.of(consumer, addresses, each=self.each_address)
         why = ["dialled at its own address" if front == DIRECT else "dialled through its Service"]
         if isinstance(consumer, Anybody):
             anyone = isinstance(source.end, OutsideEnd)
             why.append("any host outside" if anyone else "each host outside by its address")
+            if anyone and published:
+                why[-1] += ", for the Service is published"
         return Draft(
             source,
             self.ends.of(provider, self._found_by(provider)),
@@ -109,6 +111,13 @@ class Drafting:
             frozenset({edge}),
             why=tuple(why),
         )
+
+    def _is_published(self, front: ServiceFront) -> bool:
+        """Whether nodes receive for a Service: then it is there for whoever comes."""
+        snapshot = self.observed.peers.snapshot
+        items = (snapshot.items[at] for at in snapshot.called(front.namespace, front.name))
+        specs = (item.service for item in items if item.cluster == front.cluster)
+        return front.from_outside or any(spec.is_published for spec in specs if spec)
 
     def _found_by(self, provider: Peer) -> Sequence[Address]:
         named = self.observed.peers.named
@@ -119,6 +128,11 @@ class Drafting:
         first, last = np.searchsorted(seen.pair_edge, [edge, edge + 1])
         worked = seen.by_source.conversations[first:last] > 0
         return [seen.peers.address(one) for one in seen.pair_source[first:last][worked].tolist()]
+
+
+def _is_private(address: Address) -> bool:
+    """Whether a host outside is one of the organisation's own, by its address."""
+    return "private" in address_types(address)
 
 
 def evidence_of(observed: Observed, draft: Draft) -> Evidence | None:

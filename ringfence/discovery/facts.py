@@ -88,10 +88,7 @@ class Facts:
         open_ = {
             (item.cluster, item.namespace, item.name)
             for item in items
-            if item.service
-            and (
-                item.service.external_addresses or any(one.node_port for one in item.service.ports)
-            )
+            if item.service and item.service.is_published
         }
         fronts = self._observed.fronts
         lets_in = [(one.cluster, one.namespace, one.name) in open_ for one in fronts]

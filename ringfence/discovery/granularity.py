@@ -3,7 +3,7 @@
 very-fine  each host outside by its own address
 fine       hosts outside are one where there are several; pods and Services apart
 medium     and who may reach a provider may reach all of its ports that anybody uses
-coarse     and a Service and the pods behind it are one
+coarse     and a Service and the pods behind it are one, where these are of one role alone
 very-coarse  and every port of the protocol
 namespace  and whoever is in the consumer's namespace, and in the provider's
 kubernetes-cluster  and whoever is in the scope
@@ -12,11 +12,14 @@ kubernetes-cluster  and whoever is in the scope
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.drafts import Draft, united_why
 from ringfence.discovery.ends import Ends, NamedEnd, namespace_query
 from ringfence.discovery.observed import Observed
-from ringfence.discovery.peers import Named
+from ringfence.discovery.roles import Role
+from ringfence.discovery.sockets import Socket, served
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import ClusterEnd, End, FilterEnd, ScopeEnd, ServiceEnd
 
@@ -33,7 +36,7 @@ class Granularity:
 FINE = Granularity()
 _STEPS = {
     Boundary.MEDIUM: "all ports of the provider that anybody uses",
-    Boundary.COARSE: "the pods behind the Service too",
+    Boundary.COARSE: "the pods behind the Service, however they are dialled",
     Boundary.VERY_COARSE: "every port of the protocol",
     Boundary.NAMESPACE: "everybody in the namespaces",
     Boundary.KUBERNETES_CLUSTER: "everybody in the scope",
@@ -81,15 +84,37 @@ class Widening:
             yield one if one.review else replace(one, ports=one.ports | more)
 
     def _pods_of_services(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
-        seen = self._observed
-        for one in drafts:
-            yield one
-            if isinstance(one.provider.end, ServiceEnd) and not one.review:
-                for edge in sorted(one.edges):
-                    peer = seen.peers[int(seen.provider[edge])]
-                    addresses = sorted(seen.peers.named[peer]) if isinstance(peer, Named) else ()
-                    end, ports = self._ends.of(peer, addresses), frozenset({int(seen.port[edge])})
-                    yield replace(one, provider=end, ports=ports, edges=frozenset({edge}))
+        found = [one if one.review else self._by_its_pods(one) for one in drafts]
+        return self._all_ports_in_use(found)
+
+    def _by_its_pods(self, draft: Draft) -> Draft:
+        """A Service's draft as one for the pods behind it, which holds however they are dialled.
+
+        Nodes judge by the Service what they receive for it, and one that leads to several roles
+        would become several policies: these stay. They let the pods be dialled straight, too.
+        """
+        seen, end = self._observed, draft.provider.end
+        if not isinstance(end, ServiceEnd):
+            return draft
+        snapshot = seen.peers.snapshot
+        behind: set[Socket] = set()
+        for item in (snapshot.items[at] for at in snapshot.called(end.namespace, end.name)):
+            if item.service is None or item.service.is_published:
+                return draft
+            meant = {
+                port.name
+                for port in item.service.ports
+                if port.protocol == draft.protocol and (port.port in draft.ports or not draft.ports)
+            }
+            its = tuple(one for one in item.service.backends if one.service_port in meant)
+            alone = replace(item, service=replace(item.service, backends=its))
+            behind |= set(served(alone, seen.peers))
+        edges = np.array(sorted(draft.edges), dtype=np.int64)
+        led = {*seen.provider[edges].tolist(), *(peer for peer, _, _ in behind)}
+        if not behind or len(led) > 1 or not isinstance(peer := seen.peers[led.pop()], Role):
+            return draft
+        ports = {*seen.port[edges].tolist(), *(port for _, _, port in behind)}
+        return replace(draft, provider=self._ends.of(peer), ports=frozenset(ports))
 
     def _every_port(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
         return (one if one.review else replace(one, ports=frozenset()) for one in drafts)

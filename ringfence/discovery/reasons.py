@@ -20,6 +20,7 @@ class Reason(StrEnum):
     PUBLISHED = "published: from outside, through what the Service opens to the outside"
     GIVEN_OUT = "given-out: one of many ports of a provider that the consumer is connected to"
     SPREAD = "spread: several of the consumer's workloads do so"
+    FITS = "fits: seen once, but such an edge is likely between these ends"
 
     FEW = "few: one conversation, or all in one interval"
     ALONE = "alone: one of the consumer's workloads does what its like never do"

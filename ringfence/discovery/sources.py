@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ringfence.discovery.affinity import affinity
 from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
+from ringfence.discovery.company import company
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import Mask, Observed
 from ringfence.discovery.peers import Anybody, Nodes, OwnNode
@@ -30,6 +31,10 @@ ODD = 2.0
 """What one novelty weighs that is suspicious alone."""
 _FITS = 1.0
 """A novelty that weighs less fits better than a random one would, and speaks against nobody."""
+_LIKELY = 0.7
+"""A novelty that weighs less is at least twice as likely as a random one."""
+_OF_ONE = 2
+"""So many novelties of one source may be its own; of more each is looked at."""
 STRAY = 2.5
 """What a novelty weighs that is taken for a stray where it was seen once."""
 _LEAST = 0.01
@@ -73,6 +78,10 @@ class Suspicion:
     scan: Mask
     clean: Mask
     """Of pairs, not of edges: whether the source neither scans nor is an intruder, nor was yet."""
+    unsuspected: Mask
+    """Of pairs: whether the source does not scan, and nothing of it is suspicious."""
+    likely: Mask
+    """Whether it fits well, and nothing else speaks against its source."""
     brief: bool
     """Whether the time is too short for anything to be rare in it."""
 
@@ -84,9 +93,9 @@ def suspect(observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[
     """
     weighing = _Weighing(observed, facts, plain, spoken_for)
     every = np.ones(len(weighing.edge), dtype=np.bool_)
-    found = weighing.judge(every, facts.twins(weighing.had(every)))
+    found = weighing.judge(every, every, facts.twins(weighing.had(every)))
     # What scanners and intruders do supports nothing, neither each other's edges.
-    return weighing.judge(found.clean, facts.twins(weighing.had(found.clean)))
+    return weighing.judge(found.clean, found.unsuspected, facts.twins(weighing.had(found.clean)))
 
 
 class _Weighing:
@@ -131,20 +140,19 @@ class _Weighing:
         self.tried = np.bincount(self.source, minlength=self.count)
         self.nobody = self._nobody()
 
-    def judge(self, clean: Mask, twins: Mask) -> Suspicion:
+    def judge(self, clean: Mask, unsuspected: Mask, twins: Mask) -> Suspicion:
         trusted = self.good & clean
         conversations, intervals = self._answered(trusted)
-        answered, dialling = (
+        answered, dialling, supporters = (
             np.bincount(self.edge[pairs], minlength=len(self.observed))
-            for pairs in (trusted, clean)
+            for pairs in (trusted, clean, self.good & unsuspected)
         )
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
-        few = np.where(self.had(~clean) & ~self.stray, 0, 1)
-        alone = self.rare & ((answered <= few) | self.by_node)
-        weight = self._weight(
-            alone & ~twins & ~self.spoken_for,
-            self._lacking(twins) - affinity(self.observed, (answered > 0) & ~alone & self.plain),
-        )
+        few = np.where(self.had(~unsuspected) & ~self.stray, 0, 1)
+        alone = self.rare & ((supporters <= few) | self.by_node)
+        asked, known = alone & ~twins & ~self.spoken_for, (answered > 0) & ~alone & self.plain
+        fit = affinity(self.observed, known) + company(self.observed, known, asked)
+        weight = self._weight(asked, self._lacking(twins) - fit)
         novel = self.good & (weight > 0)[self.edge]
         telling = novel & (weight >= _FITS)[self.edge]
         total = np.bincount(self.source[telling], weight[self.edge[telling]], self.count)
@@ -156,10 +164,19 @@ class _Weighing:
         casual = (self.rare | self.burst)[self.edge] | self._idle()[self.source]
         # Of whom nothing else is known there is nothing to be asked about each edge.
         intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
+        intruder &= not self.brief
         of_suspect = self._of(novel, total >= SUSPECT)
+        before = self._before(self.hopeless | novel)
+        # What only an intruder has is its own, however often in a short time; and somebody is to
+        # look at it where configuration or another namespace speaks for it.
+        only = self.plain & ~self.strong & (supporters == 0)
+        its = (weight > 0) | (only & self.burst & ~self.rare)
+        named = only & self.rare & (weight == 0) & self._of(self.good & ~before, intruder)
         odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
+        suspicious = odd | (of_suspect & (weight > 0)) | named
+        suspect = np.bincount(self.source[novel & suspicious[self.edge]], minlength=self.count) > 0
         return Suspicion(
             # Who dials what answers others has use for it; but dialling takes no suspicion away.
             supporters=np.where(answered > 0, dialling, 0),
@@ -172,12 +189,16 @@ class _Weighing:
             tool=alone & self.tool,
             twins=twins,
             stranger=alone & (self.stranger | self.by_node),
-            fan_out=of_suspect & (weight > 0),
+            fan_out=(of_suspect & (weight > 0)) | named,
             weight=weight,
-            suspicious=odd | (of_suspect & (weight > 0)),
-            intruder=(weight > 0) & self._of(novel & looked, intruder & (not self.brief)),
+            suspicious=suspicious,
+            intruder=its & self._of(self.good & its[self.edge] & looked, intruder),
             scan=self._of(looked & (casual | ~self.good), scanner) & (answered <= few),
-            clean=~(scanner | intruder)[self.source] | self._before(self.hopeless | novel),
+            clean=~(scanner | suspect)[self.source] | before,
+            unsuspected=~(scanner | suspect)[self.source],
+            likely=(weight > 0)
+            & (weight < _LIKELY)
+            & ~self._of(self.good, (total > 0) | (novelties > _OF_ONE)),
             brief=self.brief,
         )
 
@@ -233,7 +254,8 @@ class _Weighing:
 
     def _weight(self, novel: Mask, beside: Weights) -> Weights:
         """What each novelty weighs against its source, 0 of others."""
-        weight = 1.0 + self._surprise() + 1.0 * self.bypass + 0.5 * self.late
+        weight = 1.0 + self._surprise() + 1.0 * self.bypass
+        weight += 0.5 * (self.late & (self.observed.seen.intervals > 1))
         for marked in (self.foreign, self.tool, self.by_node | self.stranger):
             weight += _MARKED * marked
         weight += self.lacking + beside - 1.0 * self.near

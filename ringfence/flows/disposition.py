@@ -22,12 +22,35 @@ Through = Mapping[tuple[ClusterId, str], int]
 
 @dataclass(frozen=True)
 class Dispositions:
-    """Masks over n connections. One may be both passed and dropped: it counts as both."""
+    """Of n connections how many conversations of each had which fate, shape (n,) each.
 
-    passed: NDArray[np.bool_]
-    dropped: NDArray[np.bool_]
-    unanswered: NDArray[np.bool_]
-    pending: NDArray[np.bool_]
+    A connection that was opened time and again may be in part passed and in part dropped.
+    """
+
+    passes: NDArray[np.int64]
+    drops: NDArray[np.int64]
+    silent: NDArray[np.int64]
+    awaited: NDArray[np.int64]
+
+    @property
+    def passed(self) -> NDArray[np.bool_]:
+        """Which connections have a conversation that passed."""
+        return self.passes > 0
+
+    @property
+    def dropped(self) -> NDArray[np.bool_]:
+        """Which have one that was dropped."""
+        return self.drops > 0
+
+    @property
+    def unanswered(self) -> NDArray[np.bool_]:
+        """Which got no answer, and nobody dropped them."""
+        return self.silent > 0
+
+    @property
+    def pending(self) -> NDArray[np.bool_]:
+        """Of which an agent's report is awaited."""
+        return self.awaited > 0
 
     def first(self) -> NDArray[np.str_]:
         """For each connection the first `Disposition` that holds."""
@@ -37,16 +60,44 @@ class Dispositions:
             Disposition.UNANSWERED.value,
         )
 
-    def categories(self, allowed: NDArray[np.bool_]) -> dict[Category, NDArray[np.bool_]]:
-        """The dispositions held against a policy's verdicts."""
+    def categories(self, allowed: NDArray[np.bool_]) -> dict[Category, NDArray[np.int64]]:
+        """Held against a policy's verdicts: how many conversations of each connection are what."""
         return {
-            Category.PERMITTED: self.passed & allowed,
-            Category.ESCAPED: self.passed & ~allowed,
-            Category.REJECTED: self.dropped & ~allowed,
-            Category.MISDROPPED: self.dropped & allowed,
-            Category.UNANSWERED: self.unanswered,
-            Category.PENDING: self.pending,
+            Category.PERMITTED: self.passes * allowed,
+            Category.ESCAPED: self.passes * ~allowed,
+            Category.REJECTED: self.drops * ~allowed,
+            Category.MISDROPPED: self.drops * allowed,
+            Category.UNANSWERED: self.silent,
+            Category.PENDING: self.awaited,
         }
+
+
+def conversations_of(records: Records) -> NDArray[np.int64]:
+    """How many conversations connections tell of: one, or as often as they were opened anew."""
+    return np.maximum(records.column("opened").astype(np.int64), 1)
+
+
+def counted(
+    records: Records,
+    *,
+    passed: NDArray[np.bool_],
+    dropped: NDArray[np.bool_],
+    pending: NDArray[np.bool_],
+) -> Dispositions:
+    """The conversations of connections of which some passed, were dropped or are pending.
+
+    Of what was dropped, what was answered passed all the same. Dropped is no more than the rest,
+    and than packets were, but one at least; all, where nothing was answered. What is left got no
+    answer: drop reports may be lost, so that it did not surely pass. A drop of a connection that
+    was answered as often as it was opened is of one more. Nothing pending passed or was dropped.
+    """
+    total = conversations_of(records)
+    answered = np.minimum(records.column("answered").astype(np.int64), total)
+    some = np.clip(records.dropped.astype(np.int64), 1, np.maximum(total - answered, 1))
+    passes = np.where(dropped, answered, total * passed)
+    drops = np.where(answered > 0, some, total) * dropped
+    awaited = total * pending
+    return Dispositions(passes, drops, np.maximum(total - passes - drops - awaited, 0), awaited)
 
 
 def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
@@ -70,8 +121,7 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
     passed = answered | (~reported & (replied | arrived))
     pending = missing & (now_ns - last_ns < PATIENCE_NS) & ~reported & ~passed
     lost = (provider_through != 0) & ~reached & ~passed & ~pending
-    dropped = reported | lost
-    return Dispositions(passed, dropped, ~(passed | dropped | pending), pending)
+    return counted(records, passed=passed, dropped=reported | lost, pending=pending)
 
 
 def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:
@@ -83,11 +133,11 @@ def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition,
     found = dispose(seen, through, now_ns)
     connections, which = np.unique(seen.column("connection"), return_inverse=True)
 
-    def whole(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.bincount(which, weights=mask, minlength=len(connections)) > 0
+    def whole(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(which, counts, len(connections)).astype(np.int64)
 
     first = Dispositions(
-        whole(found.passed), whole(found.dropped), whole(found.unanswered), whole(found.pending)
+        whole(found.passes), whole(found.drops), whole(found.silent), whole(found.awaited)
     ).first()
     return {one: connections[first == one.value] for one in Disposition}
 

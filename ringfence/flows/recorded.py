@@ -18,7 +18,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records, about_others, column
-from ringfence.flows.disposition import Dispositions
+from ringfence.flows.disposition import Dispositions, counted
 from ringfence.flows.exported import COUNTS, EXPORT
 from ringfence.flows.merged import MOST_ADDED, concatenated
 from ringfence.flows.table_values import TableValues
@@ -108,7 +108,7 @@ def _records(values: TableValues, file_name: str, timeline: Timeline) -> Records
 def dispositions(seen: Records) -> Dispositions:
     """What became of conversations that `read_flows` read, as their file tells it.
 
-    Of one that was dropped in part and answered in part the file tells the first.
+    Of what was dropped in part and answered in part the file tells the first; counts tell the rest.
     """
     told = np.asarray(seen.table["disposition"].to_numpy())
     answered = seen.column("answered") > 0
@@ -116,8 +116,8 @@ def dispositions(seen: Records) -> Dispositions:
     untold = told == ""
     dropped = (told == Disposition.DROPPED) | (untold & (seen.dropped > 0))
     passed = (told == Disposition.PASSED) | answered | (untold & replied & ~dropped)
-    pending = told == Disposition.PENDING
-    return Dispositions(passed, dropped, ~(passed | dropped | pending), pending & ~passed)
+    pending = (told == Disposition.PENDING) & ~passed
+    return counted(seen, passed=passed, dropped=dropped, pending=pending)
 
 
 def told_apart(seen: Records) -> Octets:

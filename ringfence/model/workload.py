@@ -88,6 +88,11 @@ class ServiceSpec:
     """The Ingresses and HTTPRoutes that lead to it, as `Ingress/NAMESPACE/NAME:PORT`, the port
     being the Service's own."""
 
+    @property
+    def is_published(self) -> bool:
+        """Whether nodes receive for it: at a node port, or at an address outside."""
+        return bool(self.external_addresses) or any(one.node_port for one in self.ports)
+
     def serving(self, port: ServicePort) -> tuple[Backend, ...]:
         """The backends that serve one of its ports: those of its name and of its protocol."""
         return tuple(

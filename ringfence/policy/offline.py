@@ -34,7 +34,7 @@ def lint_documents(
     *,
     now_ns: int = 0,
     within_ns: int = 0,
-    note: Callable[[str], object] = str,
+    note: Callable[[str], object],
 ) -> list[tuple[Place, Finding]]:
     """What is odd about the workspaces of files, (name, text), by place.
 

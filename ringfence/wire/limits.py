@@ -30,3 +30,6 @@ MOST_DNS_ANSWERS = 1024
 
 MOST_RULES, LONGEST_RULE = 10_000, 2_000
 """Rules of one namespace, and characters of one, that an agent tells."""
+
+MOST_REPAIRS = 16
+"""Namespaces whose last repair of rules an agent tells."""

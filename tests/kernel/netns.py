@@ -161,9 +161,9 @@ def join(node: Namespace, pod: Namespace, number: int) -> Pod:
     return Pod(pod.name, address, address6, gateway, gateway6, device, node.ifindex(device))
 
 
-def await_carrier(pod: Pod) -> None:
-    """IPv6 answers for an address only once the kernel has told itself of the carrier."""
-    deadline = time.monotonic() + 5
-    while pod.run("cat", "/sys/class/net/eth0/operstate").strip() != "up":
-        assert time.monotonic() < deadline, f"{pod.name}: no carrier"
+def await_carrier(where: Namespace, interface: str = "eth0") -> None:
+    """Until the kernel has told itself of the carrier nothing is sent, and IPv6 does not answer."""
+    deadline = time.monotonic() + 10
+    while where.run("cat", f"/sys/class/net/{interface}/operstate").strip() != "up":
+        assert time.monotonic() < deadline, f"{where.name}: no carrier"
         time.sleep(0.02)

@@ -19,7 +19,14 @@ from ringfence.model.ids import ClusterId, ItemKey, RevisionId, item_key
 from ringfence.model.protocol import TCP
 from ringfence.model.workload import Item, ItemKind
 from ringfence.wire import batch
-from tests.kernel.netns import Namespace, Node, ip, namespace, node_with_pods
+from tests.kernel.netns import (
+    Namespace,
+    Node,
+    await_carrier,
+    ip,
+    namespace,
+    node_with_pods,
+)
 
 LAB = ClusterId("lab")
 PODS = 200
@@ -48,14 +55,20 @@ def pod(number: int, address: str = ADDRESS, since_ns: int = 0) -> Item:
 
 
 def refused(where: Namespace, address: str, port: int) -> None:
-    """Try to connect; nobody listens, or nobody is there."""
-    opened = where.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    with opened:
-        opened.settimeout(0.002)
-        with contextlib.suppress(TimeoutError):
-            assert opened.connect_ex((address, port)) in (
-                errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EAGAIN,
-            )  # fmt: skip
+    """Try to connect to who is there and listens to nothing."""
+    assert _connect(where, address, port, seconds=10) == errno.ECONNREFUSED
+
+
+def unheard(where: Namespace, address: str, port: int) -> None:
+    """Try to connect where nobody is."""
+    unreachable = errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EAGAIN
+    assert _connect(where, address, port, seconds=0.002) in unreachable
+
+
+def _connect(where: Namespace, address: str, port: int, seconds: float) -> int:
+    with where.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as opened:
+        opened.settimeout(seconds)
+        return opened.connect_ex((address, port))
 
 
 @contextlib.contextmanager
@@ -71,6 +84,8 @@ def holder(node: Node, capture: FlowCapture) -> Iterator[Namespace]:
             f"address add {GATEWAY}/24 dev reused\nlink set reused up\n"
         ))  # fmt: skip
         ip("-n", made.name, "route", "add", "default", "via", GATEWAY)
+        await_carrier(node, "reused")
+        await_carrier(made)
         index = node.ifindex("reused")
         node.call(lambda: capture.attach(index))
         try:
@@ -121,8 +136,8 @@ def test_no_flow_carries_the_name_of_another_pod(capture: FlowCapture) -> None:
                     refused(client, ADDRESS, TO_POD + number)
                     refused(client, ADDRESS, SHARED)
                 lives.append(Life(number, begin_ns, time.time_ns()))
-            refused(client, ADDRESS, TO_NOBODY + number)
-            refused(client, ADDRESS, SHARED)
+            unheard(client, ADDRESS, TO_NOBODY + number)
+            unheard(client, ADDRESS, SHARED)
             if number % 20 == 19:
                 records = capture.drain()
                 at_pods = np.unique(records["ifindex"])

@@ -22,6 +22,7 @@ from ringfence.kernel.netns import inode
 from ringfence.kernel.nft_watch import TableWatch
 from ringfence.model.address import parse_address
 from ringfence.model.protocol import ICMP, ICMPV6, UDP
+from ringfence.model.repair import Damage
 from ringfence.policy.backends import iptables
 from ringfence.policy.backends.interface import Ruleset
 from ringfence.policy.backends.marks import DROP_MARK, SILENCED_MARK, SILENT_QUEUE
@@ -211,8 +212,11 @@ def test_what_is_tampered_with_denies_still_and_is_repaired(node: Node, tamperin
         assert came() is None
         enforcer.hear()
         assert enforcer.tampered
+        assert enforcer.repairs.told() == []
         assert not enforcer.apply(Order(1, policy), [at(pod)]).problem
         assert pod.run("nft", "-s", "list", "table", "inet", "ringfence") == before
+        (repair,) = enforcer.repairs.told()
+        assert (repair.uid, repair.damage, repair.times) == ("uid", Damage.RULES, 1)
         send(pod, other.address, DENIED)
         assert came() is None
 

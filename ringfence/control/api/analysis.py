@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.analysis import Judged, history_of, judge
 from ringfence.control.api.flow_search import read_window
-from ringfence.control.api.flow_views import FlowView, Views
+from ringfence.control.api.flow_views import FlowView, Views, received_at
 from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
@@ -33,8 +33,10 @@ class RecordView(BaseModel):
     """One connection in one category, with the deciding rule of each end; null: not governed."""
 
     category: Category
+    conversations: int = Field(description="How many of the flow's are of the category.")
     flow: FlowView
     deciding: dict[EndRole, DecisionResponse | None]
+    node: str = Field(description="Where it was received for a Service, if that decides.")
     logged: list[DecisionResponse] = Field(description="The log-only policies that it matches.")
     allowed: bool = Field(description="What the policies say, whatever became of the connection.")
 
@@ -61,7 +63,7 @@ class AnalysisQuery(BaseModel):
 
 
 class AnalysisResponse(BaseModel):
-    """How many connections fall in each category, and the first of each."""
+    """How many conversations fall in each category, and the newest connections of each."""
 
     workspace: str
     version: int
@@ -101,9 +103,9 @@ async def analyse(
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()
     views, counts, shown = Views(timeline), {}, []
-    for category, mask in dispositions.categories(judged.allowed).items():
-        chosen = (mask & judged.in_view).nonzero()[0]
-        counts[category] = len(chosen)
+    for category, numbers in dispositions.categories(judged.allowed).items():
+        chosen = (numbers * judged.in_view).nonzero()[0]
+        counts[category] = int(numbers[chosen].sum())
         if asked.category not in (None, category):
             continue
         newest = chosen[seen.column("last_ns")[chosen].argsort()[::-1]][: asked.limit]
@@ -115,13 +117,16 @@ async def analyse(
                 role: decision_response(decided[role]) if role in decided else None
                 for role in EndRole
             }
+            node = received_at(timeline, row["dialled_revision"], row["node"])
             notes = [decision_response(one) for one in judged.logged[at]]
             allowed = bool(judged.allowed[at])
             shown.append(
                 RecordView(
                     category=category,
+                    conversations=int(numbers[at]),
                     flow=flow,
                     deciding=deciding,
+                    node=node if EndRole.NODE in decided else "",
                     logged=notes,
                     allowed=allowed,
                 )

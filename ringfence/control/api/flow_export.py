@@ -130,8 +130,9 @@ class Told:
             f"{end}_node": pa.array(self._nodes).take(pa.array(rows[f"{end}_agent"]))
             for end in ("consumer", "provider")
         }
-        counts = ("answered", "refused", "reverse_packets", "protocol", "last_ns", "reached")
-        columns = {name: pa.array(rows[name]) for name in counts}
+        counts = ("opened", "answered", "refused", "reverse_packets")
+        names = (*counts, "protocol", "last_ns", "reached")
+        columns = {name: pa.array(rows[name]) for name in names}
         hops = pa.table({"kubernetes_cluster": clusters, **nodes, **columns})
         seen = Records(hops, rows["dropped"], np.zeros(len(rows), dtype=np.bool_))
         found = dispose(seen, self._through, self._now_ns).first()

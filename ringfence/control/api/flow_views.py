@@ -119,6 +119,15 @@ def item_of(timeline: Timeline, revision: int) -> Item | None:
         return None
 
 
+def received_at(timeline: Timeline, dialled: int, told_by: str) -> str:
+    """The node that received a connection for a Service: the one dialled, else who told of it.
+
+    `dialled` is an inventory revision.
+    """
+    item = item_of(timeline, dialled)
+    return item.name if item and item.kind is ItemKind.NODE else told_by
+
+
 def end_view(
     item: Item | None,
     address: Address,

@@ -71,8 +71,12 @@ class PromotionView(BaseModel):
     next: Stage | None
     entry: list[CriterionView] = Field(description="What has to hold before the next stage.")
     criteria: CriteriaModel
-    demoted: str | None = Field(description="When what was promoted was taken back.")
+    demoted: str | None = Field(
+        description="When what was promoted was taken back; null once something else is enforced."
+    )
     why: str
+    guarded: bool = Field(description="Whether an alarm takes back the version that is enforced.")
+    trial_until: str | None = Field(description="When its trial at some nodes ends.")
     plan: PlanResponse | None = Field(
         default=None, description="Of a dry run: what it changes at nodes, null for nothing."
     )
@@ -133,17 +137,25 @@ async def promote(
 ) -> PromotionView:
     """Lead a scope on, stage by stage, for as long as the criteria hold.
 
-    Refused where those of the next stage do not; what was done before stays.
+    Refused where those of the next stage do not; what was done before stays. A trial that begins
+    leads to enforced by itself. What somebody enforced by hand is taken back on alarm from then on.
     """
     held = await _load(services, author.principal.tenant, scope)
     facts, named = await services.promotions.facts(held.scope, held.criteria)
     wanted = request.to or facts.stage.next
     stages = list(Stage)
+    by_hand = facts.stage is Stage.ENFORCED and not _led(held, named)
+    if wanted in (None, Stage.ENFORCED) and named is not None and by_hand:
+        if not request.dry_run:
+            held = await _note(services, author, held, named)
+        return await _view(services, author.principal.tenant, held)
     if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
         raise ConflictError(f"scope {scope} is at stage {facts.stage} already")
     expected, current = request.expected_revision, await services.enforcement.current()
     if expected not in (None, current.revision):
-        raise ConflictError("something else was enforced meanwhile: see the new plan")
+        raise ConflictError(
+            "something else was enforced meanwhile: run it again to see the new plan"
+        )
     impact = None
     if named is not None and stages.index(wanted) >= stages.index(Stage.STAGED):
         tenant, quiet = author.principal.tenant, held.criteria.quiet_seconds
@@ -156,6 +168,17 @@ async def promote(
         if stages.index(wanted) >= stages.index(Stage.STAGED) and facts.stage is not Stage.STAGED:
             shown.plan = await _plan(services, author, held, named, request.nodes)
         return shown
+    held = await _lead(services, author, held, wanted, request.nodes)
+    led = await _view(services, author.principal.tenant, held)
+    led.impact = impact
+    return led
+
+
+async def _lead(
+    services: Services, author: Author, held: Promotion, wanted: Stage, nodes: list[str]
+) -> Promotion:
+    """Lead a scope on until it is at a stage, or on trial, which leads on by itself."""
+    facts, named = await services.promotions.facts(held.scope, held.criteria)
     while facts.stage != wanted:
         following = facts.stage.next
         assert following is not None
@@ -164,14 +187,16 @@ async def promote(
             kept = ConfirmRequest(revision=facts.trial_revision)
             await confirm(kept, services, author)
         else:
-            held = await _enter(services, author, held, following, named, request.nodes)
+            held = await _enter(services, author, held, following, named, nodes)
         before = facts
         facts, named = await services.promotions.facts(held.scope, held.criteria)
         if facts.stage == before.stage:
-            raise ConflictError(f"scope {scope} is still at stage {facts.stage}: see what is there")
-    led = await _view(services, author.principal.tenant, held)
-    led.impact = impact
-    return led
+            raise ConflictError(
+                f"scope {held.scope} is still at stage {facts.stage}: see what is there"
+            )
+        if facts.stage is Stage.STAGED:
+            break  # its trial has seen nothing yet, and leads on by itself
+    return held
 
 
 async def _plan(
@@ -249,6 +274,19 @@ async def _enter(
         return held
     wanted = await _staged(services, author, criteria, named, nodes)
     await enforce(wanted, services, author)
+    return await _note(services, author, held, named)
+
+
+def _led(held: Promotion, named: tuple[WorkspaceName, Version] | None) -> bool:
+    """Whether a version was promoted, and not taken back."""
+    return (held.workspace, held.version) == named and held.demoted_ns is None
+
+
+async def _note(
+    services: Services, author: Author, held: Promotion, named: tuple[WorkspaceName, Version]
+) -> Promotion:
+    """Write down that a version is promoted: an alarm takes it back."""
+    name, version = named
     promoted = replace(held, workspace=name, version=version, demoted_ns=None, why="")
     await _put(services, author, promoted, f"promoted {name}@p{version}")
     return promoted
@@ -294,6 +332,9 @@ async def _view(services: Services, tenant: TenantId, held: Promotion) -> Promot
     facts, named = await services.promotions.facts(held.scope, held.criteria)
     following = facts.stage.next
     entry = criteria_for(following, held.criteria, facts) if following else []
+    trial = await services.trials.current() if facts.stage is Stage.STAGED else None
+    demoted_ns = await services.promotions.demoted_ns(held)
+    enforced = facts.stage in {Stage.STAGED, Stage.ENFORCED}
     notes: tuple[str, ...] = ()
     if named and facts.stage is not Stage.ENFORCED:
         async with services.database.read() as connection:
@@ -309,6 +350,8 @@ async def _view(services: Services, tenant: TenantId, held: Promotion) -> Promot
         criteria=CriteriaModel(
             **{name: getattr(held.criteria, name) for name in CriteriaModel.model_fields}
         ),
-        demoted=format_time(held.demoted_ns) if held.demoted_ns else None,
-        why=held.why,
+        demoted=format_time(demoted_ns) if demoted_ns else None,
+        why=held.why if demoted_ns else "",
+        guarded=enforced and held.criteria.demote and _led(held, named),
+        trial_until=format_time(trial.until_ns) if trial else None,
     )

@@ -170,14 +170,14 @@ async def accept(
     latest = held[1] if held else None
     if not (request.version == one.version == latest):
         raise ConflictError(
-            f"workspace {base.name} has changed since this was recommended: look again"
+            f"workspace {base.name} has changed since this was recommended: {_again(scope)}"
         )
     wanted = {(told.change, told.policy) for told in request.accept}
     chosen = [
         told for told in _differing(one, base, proposed) if (told.kind, told.policy.id) in wanted
     ]
     if len(chosen) < len(wanted):
-        raise ConflictError(f"not all of this is recommended for {scope} any more: look again")
+        raise ConflictError(f"not all of this is recommended for {scope} any more: {_again(scope)}")
     file = File(name=f"recommended for {scope}", documents=_amended(base, proposed, chosen))
     asked = ApplyRequest(files=[file], dry_run=request.dry_run, override=request.override)
     made = await apply(asked, services, author)
@@ -201,6 +201,14 @@ async def _load(
         return one, replace(proposed, clusters=(), policies=()), proposed
     args = connection, tenant, proposed.name, one.version
     return one, (await load_workspace(*args, even_deleted=True))[0], proposed
+
+
+def _again(scope: str) -> str:
+    """How to have what is recommended for a watched scope found anew."""
+    return (
+        f"have it looked at anew by `ringfence recommendations start {scope}`, and see "
+        f"`ringfence recommendations show {scope}`"
+    )
 
 
 def _unwatched(scope: str) -> NotFoundError:

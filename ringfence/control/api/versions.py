@@ -89,10 +89,11 @@ class RollbackRequest(BaseModel):
     """The version whose content is to be the latest again."""
 
     version: VersionNumber
+    dry_run: bool = False
 
 
 class RollbackResponse(BaseModel):
-    """The latest version now; `differences` are against the one before, none if it stays."""
+    """The latest version then; `differences` are against the one before, none if it stays."""
 
     version: int
     differences: list[str]
@@ -170,7 +171,8 @@ async def roll_back(
 ) -> RollbackResponse:
     """Make a new version with the content of an older one; what is enforced stays as it is."""
     tenant = author.principal.tenant
-    async with services.database.write() as connection:
+    begin = services.database.read if request.dry_run else services.database.write
+    async with begin() as connection:
         content, number = await load_workspace(
             connection, tenant, WorkspaceName(name), Version(request.version)
         )
@@ -178,9 +180,11 @@ async def roll_back(
         given = Documents(workspaces=(content,))
         changes = await asyncio.to_thread(decide, held, given)
         made = {**latest, **next_versions(latest, changes)}
-        why = f", back to p{number}"
-        await write_changes(connection, services.clock(), given, changes, made, author, why)
-    await take_effect(services)
+        if not request.dry_run:
+            why = f", back to p{number}"
+            await write_changes(connection, services.clock(), given, changes, made, author, why)
+    if not request.dry_run:
+        await take_effect(services)
     (change,) = changes
     return RollbackResponse(version=made[content.name], differences=list(change.lines))
 

@@ -126,8 +126,8 @@ async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDe
         latest, number = await load_workspace(connection, tenant, name)
     if number != request.version:
         raise ConflictError(
-            f"{name}@p{number} is the latest by now, not p{request.version}: look again what it "
-            "would block"
+            f"{name}@p{number} is the latest by now, not p{request.version}: see what it would "
+            f"block by `ringfence analyze {name} --if-enforced`"
         )
     document = amended_document(latest, request.clusters, request.policies)
     file = File(name=f"{name} with what was accepted", documents=dump_all([document]))

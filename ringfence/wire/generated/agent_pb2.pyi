@@ -97,6 +97,7 @@ class AgentState(_message.Message):
     AUDIT_FIELD_NUMBER: _builtins.int
     STALE_REASON_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    REPAIRS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """the version of this file that the agent speaks: PROTOCOL"""
     kubernetes_cluster: _builtins.str
@@ -120,6 +121,10 @@ class AgentState(_message.Message):
     def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodState]: ...
     @_builtins.property
     def audit(self) -> Global___Audit: ...
+    @_builtins.property
+    def repairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repair]:
+        """the latest last, at most MOST_REPAIRS"""
+
     def __init__(
         self,
         *,
@@ -134,14 +139,49 @@ class AgentState(_message.Message):
         audit: Global___Audit | None = ...,
         stale_reason: _builtins.str = ...,
         mode: Global___Mode.ValueType = ...,
+        repairs: _abc.Iterable[Global___Repair] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "clock_ns", b"clock_ns", "enforced_revision", b"enforced_revision", "kubernetes_cluster", b"kubernetes_cluster", "mode", b"mode", "node", b"node", "node_addresses", b"node_addresses", "pods", b"pods", "protocol", b"protocol", "release", b"release", "stale_reason", b"stale_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "clock_ns", b"clock_ns", "enforced_revision", b"enforced_revision", "kubernetes_cluster", b"kubernetes_cluster", "mode", b"mode", "node", b"node", "node_addresses", b"node_addresses", "pods", b"pods", "protocol", b"protocol", "release", b"release", "repairs", b"repairs", "stale_reason", b"stale_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentState: _TypeAlias = AgentState  # noqa: Y015
+
+@_typing.final
+class Repair(_message.Message):
+    """The last one of a namespace whose rules another had changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    DAMAGE_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """the pod's; empty for the node's own namespace"""
+    damage: _builtins.str
+    """a ringfence.model.repair.Damage"""
+    at_ns: _builtins.int
+    """when the rules were whole again, epoch ns"""
+    times: _builtins.int
+    """since the agent's start"""
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        damage: _builtins.str = ...,
+        at_ns: _builtins.int = ...,
+        times: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "damage", b"damage", "times", b"times", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Repair: _TypeAlias = Repair  # noqa: Y015
 
 @_typing.final
 class PodState(_message.Message):

@@ -23,6 +23,7 @@ kind: Scope
 metadata: {name: all}
 spec: {query: everything}
 """
+STRANGER = "203.0.113.77"
 WHAT_IF = ("--if-enforced",)
 DENYING = """
 apiVersion: ringfence.io/v1alpha1
@@ -53,6 +54,7 @@ async def seen(world: World) -> World:
         two.saw(NODE, 2, NODE2, (CARTS2, 53), protocol=UDP, **at)
         one.saw(NODE, 2, FRONT, (OUTSIDE, 9), answered=0, refused=1, **at)
         one.saw(NODE, 2, OUTSIDE, (FRONT, 8079), (OUTSIDE, (NODE1, 31095)), **at)
+        one.saw(NODE, 2, STRANGER, (NODE1, 31095), **at)
         two.dropped(FRONT, (CARTS2, 22), **at)
         for agent in (one, two):
             await report(stubs[agent.node], agent, f"{agent.node}-{number}")
@@ -78,7 +80,8 @@ def facts(record: Any) -> str:
     decided = {
         role: one and (one["policy"], one["action"]) for role, one in record["deciding"].items()
     }
-    return json.dumps([record["category"], flow, decided, record["allowed"]], sort_keys=True)
+    told = (record["category"], record["conversations"], record["node"], record["allowed"])
+    return json.dumps([*told, flow, decided], sort_keys=True)
 
 
 async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> None:
@@ -123,15 +126,26 @@ async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> No
     names = {record["flow"]["provider"]["name"] for record in found["records"]}
     assert {"user-db-1", "other-1"} <= names, "each row is told of its own time"
 
+    alone = [
+        record["node"]
+        for record in found["records"]
+        if record["flow"]["consumer"]["address"] == STRANGER
+        and not (record["deciding"]["consumer"] or record["deciding"]["provider"])
+    ]
+    assert alone == ["node1"], "nothing else decides of what goes no further than the node"
     code, out, said = await offline("analyze", "--policies", str(policies), *files)
     assert code == 0
+    (line,) = (line for line in out.splitlines() if STRANGER in line)
+    assert line.endswith(" at node1"), line
     assert said.startswith("all p1: permitted ")
     assert "are shown" not in said
     one_each = ("analyze", "--policies", str(policies), *files, "--limit", "1")
     code, out, said = await offline(*one_each)
     shown = Counter(line.split()[0] for line in out.splitlines()[1:])
     assert set(shown.values()) == {1}
-    assert f"1 of {found['counts']['permitted']} permitted" in said
+    newest = next(one for one in found["records"] if one["category"] == "permitted")
+    counts = newest["conversations"], found["counts"]["permitted"]
+    assert "{} of {} permitted".format(*counts) in said
 
 
 async def test_files_tell_what_would_be_blocked_as_live_data_do(

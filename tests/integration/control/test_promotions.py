@@ -179,6 +179,8 @@ async def test_what_a_person_enforces_again_stays(led: Led) -> None:
         await asyncio.sleep(0.1)
     assert await enforced(world) == (2, [], False)
     await led.enforce(1)
+    found = await world.ok("GET", "/promotions/shop")
+    assert (found["stage"], found["demoted"], found["guarded"]) == ("enforced", None, False)
     led.clock.ahead_ns += 10 * SECOND
     await led.report(dropped=(3306, 3307))
     for _ in range(100):
@@ -298,8 +300,9 @@ async def test_whom_it_governs_and_what_it_would_block_is_shown_before(led: Led)
     assert (code, "shop/db" in out, "shop/front  shop/db   TCP 3307" in out) == (OK, True, True)
     assert "it governs 2 workloads" in said
     assert "it would have blocked 1 conversation of those that passed in the last 1m" in said
-    code, out, said = await run("promote", "shop", "--yes", "-o", "json")
+    code, out, said = await run("promote", "shop", "--to", "enforced", "--yes", "-o", "json")
     answer = json.loads(out)
+    assert answer["trial_until"]
     assert (code, answer["stage"], "would have blocked 1" in said) == (OK, "staged", True)
     assert answer["impact"]["governed"] == [
         {"name": "shop/db", "members": 1}, {"name": "shop/front", "members": 1}
@@ -324,5 +327,8 @@ async def test_a_trial_of_another_scope_is_not_confirmed(led: Led) -> None:
     staged = {"workspaces": both, "stage": {"seconds": 60}}
     await world.ok("POST", "/enforcement", json=staged)
     assert await led.stage() == ("enforced", [])
+    assert not (await world.ok("GET", "/promotions/shop"))["guarded"]
+    code, out, _ = await world.run("promote", "shop", "--to", "enforced")
+    assert (code, "an alarm takes it back" in out.splitlines()) == (OK, True)
     assert "at stage enforced already" in await led.refused()
     assert (await enforced(world))[2]

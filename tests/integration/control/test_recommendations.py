@@ -98,7 +98,7 @@ async def test_what_is_new_and_what_is_of_no_use_is_recommended(advised: Advised
     (change,) = answer.json()["changes"]
     assert (change["version"], "- policy nobody-to-db" in "".join(change["diff"])) == (4, True)
     late = await advised.accept(found, "added")
-    assert (late.status_code, "look again" in late.text) == (409, True)
+    assert (late.status_code, "`ringfence recommendations start shop`" in late.text) == (409, True)
     after = await advised.looked()
     assert (after["version"], after["changes"]) == (4, []), "what was accepted is not said again"
     assert after["changed"] > changed

@@ -70,6 +70,15 @@ async def test_difference_rollback_and_round_trip(world: World, tmp_path: Path) 
     assert (await world.run("diff", "shop@p1", "shop@p9"))[0] == 1
 
     await world.run("enforce", "shop@p2", "--yes", "--no-wait")
+    tried = ("rollback", "shop", "p1", "--enforce", "--dry-run")
+    code, out, _ = await world.run(*tried, "--rules")
+    assert (code, out.splitlines()[0]) == (0, "shop p3: would be as p1")
+    assert "workspace shop: enforce p1 instead of p2" in out, out
+    assert "rules of shop/db at lab/n1:" in out, out
+    assert "rules of" not in (await world.run(*tried))[1]
+    assert (await world.run("rollback", "shop", "p1", "--rules"))[0] == 3
+    assert (await world.run("diff", "shop@p2", "shop"))[0] == 0, "nothing was made"
+    assert (await world.ok("GET", "/enforcement"))["workspaces"] == [{"name": "shop", "version": 2}]
     code, out, _ = await world.run("rollback", "shop", "p1")
     assert (code, out.splitlines()[0]) == (0, "shop p3: as p1")
     assert (await world.ok("GET", "/enforcement"))["workspaces"] == [{"name": "shop", "version": 2}]

@@ -172,6 +172,7 @@ def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> 
     assert policies["dns-upstream"].description == "among them dns.test"
     for said, one in policies.items():
         assert one.evidence is not None, said
+        assert not one.review, said
         assert one.evidence.conversations > 0, said
     by_protocol = [policies[one].protocol for one in ("dns-upstream", "dns-upstream-tcp")]
     assert by_protocol == [UDP, TCP]
@@ -199,6 +200,27 @@ def test_what_is_no_name_of_a_host_is_told_by_addresses(name: str) -> None:
         end = made[said].provider
         assert isinstance(end, CidrEnd)
         assert len(end.networks) == 6
+
+
+@pytest.mark.parametrize(
+    ("also", "review"),
+    [([], True), ([("front", 1)], False), ([("mail", 0)], False), (["192.0.2.1"], False)],
+)
+def test_a_clock_by_name_that_one_pod_alone_asks_awaits_review(
+    also: list[tuple[str, int] | str], review: bool
+) -> None:
+    """Who answers for the name chose its address; a node's or another pod's use speaks for it."""
+    day = Day()
+    for row in day.rows:
+        row["provider_dns_name"] = ""
+    for one in (("front", 0), *also):
+        source = one if isinstance(one, str) else day.of(*one)
+        day.saw(source, "203.0.113.7", 123, *range(0, DAY, SLOT))
+        for row in day.rows[-DAY // SLOT :]:
+            row |= {"protocol": "UDP", "provider_dns_name": "time.test"}
+    told = [one for said, one in named(day.found().workspace).items() if said.startswith("ntp")]
+    assert told
+    assert all(bool(one.review) is review for one in told)
 
 
 def test_a_name_is_allowed_as_policies_write_it() -> None:

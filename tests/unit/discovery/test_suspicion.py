@@ -289,8 +289,64 @@ def test_what_fits_adds_nothing_to_a_source_s_weight() -> None:
         day.saw(day.of("carts", 0), day.of("mail", 0), port, 30_000)
     found = day.found()
     for port in seldom:
-        assert 0.6 < weight(found, f"carts → mail TCP {port}") < 1
+        assert 0 < weight(found, f"carts → mail TCP {port}") < 1
         assert why(found, f"carts → mail TCP {port}") is Reason.FEW
+
+
+@pytest.mark.parametrize(("fails", "reason"), [(False, Reason.FITS), (True, Reason.FEW)])
+def test_one_conversation_is_allowed_where_it_fits_and_its_source_did_nothing_else(
+    fails: bool, reason: Reason
+) -> None:
+    day = Day()
+    for port in range(80, 95):
+        for consumer in ("front", "orders", *(() if port == 90 else ("carts",))):
+            for at in range(REPLICAS):
+                day.saw(day.of(consumer, at), day.of("mail", 0), port, *range(at, DAY, 7200))
+    day.saw(day.of("carts", 0), day.of("mail", 0), 90, 30_000)
+    if fails:
+        day.failed(day.of("carts", 0), day.of("db", 0), 22, 31_000)
+    assert why(day.found(), "carts → mail TCP 90") is reason
+
+
+def test_one_conversation_is_late_as_often_as_any() -> None:
+    def late(*times: int) -> float:
+        day = Day()
+        day.saw(day.of("orders", 0), day.of("db", 0), 5432, *times)
+        return weight(day.found(), "orders → db TCP 5432")
+
+    assert late(30_000) == late(80_000)
+    assert late(30_000, 31_000) == pytest.approx(late(80_000, 81_000) - 0.5)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_two_of_whom_something_is_suspicious_do_not_support_each_other(odd: bool) -> None:
+    day = Day()
+    for pod, (name, port) in enumerate((("front", 22), ("mail", 25))):
+        day.saw(day.of("db", pod), day.of("orders", 0), 8080, 30_000 + pod * 1000, 40_000)
+        if odd:
+            day.saw(day.of("db", pod), day.of(name, 0), port, *range(50_000, 75_000, 5000))
+    reason = why(day.found(), "db → orders TCP 8080")
+    assert reason is (Reason.FAN_OUT if odd else Reason.SEEN)
+
+
+@pytest.mark.parametrize("others", [0, 5])
+def test_of_an_intruder_s_own_somebody_is_asked_though_configuration_names_it(others: int) -> None:
+    day = Day(references={"carts": ["mail"]})
+    for port in range(9000, 9000 + others):
+        day.saw(day.of("carts", 0), day.of("orders", 0), port, 40_000, 41_000)
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
+    reason = why(day.found(), "carts → mail TCP 25")
+    assert reason is (Reason.FAN_OUT if others else Reason.DECLARED)
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int) -> None:
+    day = ByHand()
+    for port in range(9000, 9000 + others):
+        day.saw(day.alone, day.of("orders", 0), port, 40_000)
+    day.saw(day.alone, day.of("mail", 0), 25, *range(40_000, 40_200, 10))
+    reason = why(day.found(), "started → mail TCP 25")
+    assert reason is (Reason.INTRUDER if others else Reason.SEEN)
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -1,6 +1,7 @@
 """Each kind of finding, for files with an inventory and without one."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -27,12 +28,14 @@ from tests.unit.policy.test_needless import HEAD, SERVICE, SERVICE_80, SHOP, pol
 
 AGENT = replace(item(ItemKind.POD, "agent", "192.0.2.1"), host_network=True)
 ITEMS = [NODE, FRONT, DB, AGENT, SERVICE]
+linted = partial(lint_documents, note=pytest.fail)
+"""Of files that say no workspace twice."""
 EVERYBODY = "cidr: [0.0.0.0/0, '::/0']"
 
 
 def told(text: str, items: list[Item] | None) -> list[tuple[int, str, str]]:
     """Line, policy and kind of each finding."""
-    found = lint_documents([("shop.yaml", text)], items)
+    found = linted([("shop.yaml", text)], items)
     return [(place.line, one.policy, one.kind) for place, one in found]
 
 
@@ -69,11 +72,11 @@ def test_findings(policies: tuple[str, ...], kinds: list[tuple[str, Oddity]]) ->
 
 def test_reasons_name_what_makes_it_so() -> None:
     text = HEAD + policy("a", SHOP, action="DENY") + policy("b")
-    ((_, one),) = lint_documents([("f", text)], ITEMS)
+    ((_, one),) = linted([("f", text)], ITEMS)
     assert one.others == ("shop/a",)
     assert one.why == "shop/a decides all its connections before it, and says DENY, not ALLOW"
     hosts = HEAD + policy("a", "filter: 'name = \"agent\"'")
-    ((_, one),) = lint_documents([("f", hosts)], ITEMS)
+    ((_, one),) = linted([("f", hosts)], ITEMS)
     assert one.why == (
         "provider: it matches only host-network pods (1 pod), each of which is its node"
     )
@@ -140,7 +143,7 @@ HAS = "it has TCP 80 (db)"
     ],
 )  # fmt: skip
 def test_why_a_policy_matches_nothing(one: str, why: list[str]) -> None:
-    found = lint_documents([("f", HEAD + one)], [*ITEMS, ELSEWHERE, API])
+    found = linted([("f", HEAD + one)], [*ITEMS, ELSEWHERE, API])
     told = {Oddity.MATCHES_NOTHING, Oddity.NO_SUCH_SERVICE}
     assert [finding.why for _, finding in found if finding.kind in told] == why
 
@@ -212,14 +215,14 @@ def test_a_secondary_workspace_is_judged_in_its_place() -> None:
 
 def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="no workspace 'x'"):
-        lint_documents([("f", DOCUMENTS)], None, ["x"])
+        linted([("f", DOCUMENTS)], None, ["x"])
     alone = HEAD[HEAD.rindex("---") :].replace("scope: shop", "scope: shopp") + policy("a")
     scopes = HEAD[: HEAD.rindex("---")]
     with pytest.raises(InputError, match=r"f:6: spec.scope: there is no scope 'shopp'; did"):
-        lint_documents([("scopes", scopes), ("f", alone)], None)
+        linted([("scopes", scopes), ("f", alone)], None)
     many = "".join(policy(f"p{n}", f"filter: 'kubernetes.label.l{n} = \"x\"'") for n in range(16))
     with pytest.raises(InputError, match="give an inventory"):
-        lint_documents([("f", HEAD + many)], None)
+        linted([("f", HEAD + many)], None)
 
 
 def test_policies_that_expire_are_told_in_time() -> None:
@@ -231,7 +234,7 @@ def test_policies_that_expire_are_told_in_time() -> None:
         (at_ns - day_ns, day_ns, [("expiring", "it expires on 2026-02-01T00:00:00Z (owner me)")]),
         (at_ns, 0, [("expired", "it expired on 2026-02-01T00:00:00Z (owner me)")]),
     ):
-        found = lint_documents([("f", text)], ITEMS, now_ns=now_ns, within_ns=within_ns)
+        found = linted([("f", text)], ITEMS, now_ns=now_ns, within_ns=within_ns)
         assert [(one.kind, one.why) for _, one in found] == kinds
 
 
@@ -264,4 +267,4 @@ def test_a_proposal_goes_with_the_files_it_was_made_for() -> None:
     assert notes == ["note: workspace shop is as proposal has it, not scopes"]
     twice = HEAD[: HEAD.rindex("---")].replace("everything", 'name = "x"')
     with pytest.raises(InputError, match="stands in scopes, and otherwise in twice"):
-        lint_documents([*files, ("twice", twice)], ITEMS)
+        linted([*files, ("twice", twice)], ITEMS)
