@@ -16,7 +16,8 @@ SLOT_NS = 300 * 10**9
 """Five minutes: what was seen in how many slots of time tells more than how often."""
 COLUMNS = (
     *("first_consumer", "first_consumer_revision", "provider", "provider_revision"),
-    *("provider_port", "provider_process", "dialled", "dialled_port", "protocol"),
+    *("consumer_process", "provider_port", "provider_process", "dialled", "dialled_port"),
+    "protocol",
     *("opened", "first_ns", "last_ns", "intervals"),
 )
 """What is looked at of connections."""
@@ -34,7 +35,7 @@ class Behaviour:
     A peer is numbered by its position in the snapshot where it is an item, else from
     `len(snapshot.items)` on, one number an address. `front` numbers what was dialled, an address
     and port, where that was translated, a Service's perhaps. `process` numbers the names of what
-    served, 0 where it is not known.
+    served, `dialler` of what dialled, 0 where it is not known.
     """
 
     consumer: Numbers
@@ -42,6 +43,7 @@ class Behaviour:
     front: Numbers
     protocol: Numbers
     port: Numbers
+    dialler: Numbers
     process: Numbers
     slots: Numbers
     """In how many slots of time the edge was seen, or is likely to have been, where a record is of
@@ -70,7 +72,7 @@ def behaviour(
     _, front = np.unique(dialled, return_inverse=True)
     direct = (records.column("dialled") == records.column("provider")).all(1)
     direct &= records.column("dialled_port") == records.column("provider_port")
-    processes, process = _processes(records)
+    processes, (dialler, process) = _processes(records)
     front[direct] = DIRECT
     protocol = records.column("protocol").astype(np.int64)
     port = records.column("provider_port").astype(np.int64)
@@ -82,9 +84,10 @@ def behaviour(
     first_ns, last_ns = (records.column(at).astype(np.int64) for at in ("first_ns", "last_ns"))
     first = np.full(count, np.iinfo(np.int64).max)
     last = np.zeros(count, dtype=np.int64)
-    served_by = np.zeros(count, dtype=np.int64)
+    dialled_by, served_by = np.zeros((2, count), dtype=np.int64)
     np.minimum.at(first, which, first_ns)
     np.maximum.at(last, which, last_ns)
+    np.maximum.at(dialled_by, which, dialler)
     np.maximum.at(served_by, which, process)
     long = last_ns - first_ns > SLOT_NS
     opened = np.bincount(which[long], records.column("opened")[long], minlength=count)
@@ -95,6 +98,7 @@ def behaviour(
         front[row],
         protocol[row],
         port[row],
+        dialler=dialled_by,
         process=served_by,
         slots=np.maximum(slots, likely),
         first_ns=first,
@@ -182,10 +186,15 @@ def _joined(addresses: NDArray[np.uint8], ports: NDArray[np.uint16]) -> NDArray[
 
 
 def _processes(records: Records) -> tuple[tuple[str, ...], Numbers]:
-    """The names of processes that serve, the empty one first, and each record's as a number."""
-    if "provider_process" not in records.table.column_names:
-        return ("",), np.zeros(len(records), dtype=np.int64)
-    told = [name or "" for name in records.table["provider_process"].to_pylist()]
-    names = sorted({"", *told})
+    """The names of processes, the empty one first, and each record's at either end as a number."""
+    told = [
+        records.table[end].combine_chunks().cast(pa.string())
+        if end in records.table.column_names
+        else pa.nulls(len(records), pa.string())
+        for end in ("consumer_process", "provider_process")
+    ]
+    coded = pa.concat_arrays(told).fill_null("").dictionary_encode()
+    names = sorted({"", *coded.dictionary.to_pylist()})
     number = {name: at for at, name in enumerate(names)}
-    return tuple(names), np.array([number[name] for name in told], dtype=np.int64)
+    numbers = np.array([number[name] for name in coded.dictionary.to_pylist()], dtype=np.int64)
+    return tuple(names), numbers[coded.indices.to_numpy()].reshape(2, -1)

@@ -17,7 +17,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
-from ringfence.discovery.likeness import Mask, Rows, join
+from ringfence.discovery.likeness import Mask, Rows, Telling, join
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import ItemKind
@@ -73,10 +73,14 @@ class _Kind(IntEnum):
     RUNS = 4
     """The process that serves."""
     PROBED = 5
+    DIALS = 6
+    """The process that uses."""
 
 
 _OF_ROLES = (_Kind.USES, _Kind.USED_BY, _Kind.SERVES)
 """The others tell replicas of one workload from those of another that may do the same."""
+_OF_PROCESSES = (_Kind.RUNS, _Kind.DIALS)
+"""Not always told: who was not seen to have it may still."""
 _RATED = (_Kind.USES, _Kind.USED_BY)
 """What replicas share the load of."""
 
@@ -113,7 +117,7 @@ class _Evidence:
         own = (number[seen.consumer] >= 0) | (number[seen.provider] >= 0)
         rows = np.nonzero(own & _telling(snapshot, seen))[0]
         self._probe = np.isin(seen.consumer[rows], np.array(snapshot.nodes, dtype=np.int64))
-        self._process = seen.process[rows]
+        self._process, self._dialler = seen.process[rows], seen.dialler[rows]
         self._spaces = _spaces(snapshot, ours)
         self._front = seen.front[rows]
         self._what = (seen.protocol << 16 | seen.port)[rows]
@@ -159,26 +163,28 @@ class _Evidence:
         nobody = np.zeros_like(part)
         kinds = (np.full_like(part, kind) for kind in _Kind)
         edge, through, known = ~self._probe, self._front != DIRECT, self._process > 0
+        what = self._what
         told = [
-            (edge, self._consumer, reached, part),
-            (edge, self._provider, consumer, part),
-            (edge, self._provider, nobody, nobody),
-            (edge & through, self._provider, self._front, nobody),
-            (known, self._provider, self._process, nobody),
-            (self._probe, self._provider, nobody, nobody),
+            (edge, self._consumer, reached, what, part),
+            (edge, self._provider, consumer, what, part),
+            (edge, self._provider, nobody, what, nobody),
+            (edge & through, self._provider, self._front, what, nobody),
+            (known, self._provider, self._process, nobody, nobody),
+            (self._probe, self._provider, nobody, what, nobody),
+            (self._dialler > 0, self._consumer, self._dialler, nobody, nobody),
         ]
-        rows = [np.nonzero(where & (member >= 0))[0] for where, member, _, _ in told]
+        rows = [np.nonzero(where & (member >= 0))[0] for where, member, *_ in told]
         columns = [
-            (member[row], kind[row], peer[row], self._what[row], of[row], row)
-            for row, kind, (_, member, peer, of) in zip(rows, kinds, told, strict=True)
+            (member[row], kind[row], *(one[row] for one in how), row)
+            for row, kind, (_, member, *how) in zip(rows, kinds, told, strict=True)
         ]
-        member, *what, row = (np.concatenate(one) for one in zip(*columns, strict=True))
-        trait = distinct(*what)[1]
+        member, *does, row = (np.concatenate(one) for one in zip(*columns, strict=True))
+        trait = distinct(*does)[1]
         begin, end = _span(trait, self._first[row], self._last[row])
         first, which = distinct(member, trait)
         count = np.bincount(which, self._slots[row]).astype(np.int64)
         kind = np.zeros_like(begin)
-        kind[trait] = what[0]
+        kind[trait] = does[0]
         member, trait = member[first], trait[first]
         count = np.minimum(count, (self._end - self._begin + 1)[member])
         return _Traits(member, trait, count, kind, begin, end)
@@ -217,20 +223,24 @@ class _Evidence:
         counts[place[traits.member[at]], column] = traits.count[at]
         rows = Rows(np.minimum(counts, times, out=counts), times)
         kind = traits.kind[names]
-        behind, rated = kind == _Kind.BEHIND, np.isin(kind, _RATED)
-        crowd = _crowds(rows, until - since < _STRONG, behind, rated)
+        telling = Telling(
+            ~np.isin(kind, _OF_PROCESSES),
+            np.isin(kind, _RATED),
+            tuple(kind == one for one in (_Kind.BEHIND, *_OF_PROCESSES)),
+        )
+        crowd = _crowds(rows, until - since < _STRONG, telling)
         rows = rows.added(crowd)
         # What a job does it does while it runs: its runs are as good as one that was always there.
         many = np.nonzero(np.bincount(crowd) >= _STRONG)[0]
         first, last = (one[many, None] - self._begin.min() for one in _span(crowd, since, until))
         whole = np.minimum(end, last) - np.maximum(begin, first) + 1
         rows.times[many] = np.maximum(rows.times[many], whole)
-        replicas = join(rows, _SURE_OF_REPLICAS, behind, rated)
+        replicas = join(rows, _SURE_OF_REPLICAS, telling)
         if not judged:
             return replicas[crowd]
-        roles = rows.added(replicas).only(np.isin(kind, _OF_ROLES))
-        none = np.zeros(roles.counts.shape[1], dtype=np.bool_)
-        return join(roles, _SURE_OF_ROLES, none, none)[replicas][crowd]
+        of_roles = np.isin(kind, _OF_ROLES)
+        roles, every = rows.added(replicas).only(of_roles), of_roles[of_roles]
+        return join(roles, _SURE_OF_ROLES, Telling(every, ~every))[replicas][crowd]
 
     def _parts(self, group: Numbers, direct: Mask) -> Numbers:
         """Which part each edge is in, of those between two groups without a Service between.
@@ -275,7 +285,7 @@ class _Evidence:
         return part
 
 
-def _crowds(rows: Rows, brief: Mask, behind: Mask, rated: Mask) -> Numbers:
+def _crowds(rows: Rows, brief: Mask, telling: Telling) -> Numbers:
     """The brief ones put together, which can be told from others as a crowd only; others alone.
 
     One run of a CronJob does too little to be told from a replica of another consumer of the same
@@ -283,7 +293,7 @@ def _crowds(rows: Rows, brief: Mask, behind: Mask, rated: Mask) -> Numbers:
     """
     at = np.nonzero(brief)[0]
     crowd = np.arange(len(brief))
-    crowd[at] = len(brief) + join(rows.take(at), _SURE_OF_REPLICAS, behind, rated)
+    crowd[at] = len(brief) + join(rows.take(at), _SURE_OF_REPLICAS, telling)
     return np.unique(crowd, return_inverse=True)[1]
 
 

@@ -41,12 +41,23 @@ class Rows:
         return sums
 
 
-def join(rows: Rows, sure: float, marks: Mask, rated: Mask) -> Numbers:
+@dataclass(frozen=True)
+class Telling:
+    """How traits tell rows apart, masks of shape (traits,)."""
+
+    lacked: Mask
+    """One has it and the other does not."""
+    rated: Mask
+    """One has it more often than the other."""
+    marks: tuple[Mask, ...] = ()
+    """Both have some of these traits, but none of them in common."""
+
+
+def join(rows: Rows, sure: float, telling: Telling) -> Numbers:
     """Groups of rows that no trait tells apart, from 0 on; those that do nothing are one.
 
-    Traits tell apart what would be one by chance once in e^`sure` times: by being there, those
-    that are `rated` also by how often. So do `marks`: rows that have some of these traits, but none
-    of them in common. The longest seen come first, and draw others that are like them.
+    Marks tell by themselves, all else if what would be one were so by chance once in e^`sure`
+    times. The longest seen come first, and draw others that are like them.
     """
     found = np.zeros(len(rows.counts), dtype=np.int64)
     idle = rows.counts.sum(1) == 0
@@ -64,7 +75,7 @@ def join(rows: Rows, sure: float, marks: Mask, rated: Mask) -> Numbers:
         best = groups
         for group in np.argsort(-like, kind="stable")[:_TRIED].tolist():
             known = sums.take(group)
-            if like[group] > 0 and not _told_apart(known, one, sure, marks, rated):
+            if like[group] > 0 and not _told_apart(known, one, sure, telling):
                 best = group
                 break
         groups = max(groups, best + 1)
@@ -76,13 +87,14 @@ def join(rows: Rows, sure: float, marks: Mask, rated: Mask) -> Numbers:
     return found
 
 
-def _told_apart(known: Rows, one: Rows, sure: float, marks: Mask, rated: Mask) -> bool:
-    """Whether one does what the other does not, beyond chance, or each has marks of its own."""
-    ours, theirs = one.counts[marks] > 0, known.counts[marks] > 0
-    if ours.any() and theirs.any() and not (ours & theirs).any():
-        return True
+def _told_apart(known: Rows, one: Rows, sure: float, telling: Telling) -> bool:
+    for mark in telling.marks:
+        ours, theirs = one.counts[mark] > 0, known.counts[mark] > 0
+        if ours.any() and theirs.any() and not (ours & theirs).any():
+            return True
     for more, less in ((one, known), (known, one)):
-        at = np.nonzero((more.counts > 0) & ((less.counts == 0) | rated))[0]
+        tells = np.where(less.counts == 0, telling.lacked, telling.rated)
+        at = np.nonzero((more.counts > 0) & tells)[0]
         has, lacks = more.counts[at], less.counts[at]
         its = np.maximum(more.times[at], 1) * np.where(lacks > 0, _EVEN, 1.0)
         if (_surprise(has, lacks, its / (its + less.times[at])) > sure).any():

@@ -158,6 +158,25 @@ def test_who_dials_past_a_service_has_the_neighbour_behind_it(seed: int) -> None
     assert rand_index(*told(world)) == 1
 
 
+@pytest.mark.parametrize(
+    ("dialler", "parted"),
+    [({"reader": "java", "writer": "node"}, True), ({"reader": "java"}, False), ({}, False)],
+    ids=["two", "one is not known", "none is known"],
+)
+def test_processes_tell_replicas_but_not_roles(dialler: dict[str, str], parted: bool) -> None:
+    """Where the load is alike, what dials is all that tells two consumers apart."""
+    both = graph([("reader", "db", 5432), ("writer", "db", 5432)])
+    world = World(both, seed=2, withheld=True, rare=0, dialler=dialler)
+    of = world.snapshot.position
+    for judged in (False, True):
+        numbers = world.roles(judged=judged).numbers
+        reader, writer = (
+            {int(numbers[of(pod.item.key)]) for pod in world.of(name)}
+            for name in ("reader", "writer")
+        )
+        assert bool(reader & writer) is (judged or not parted)
+
+
 def told(world: World, found: Roles | None = None) -> tuple[list[Any], list[int]]:
     truth = world.truth()
     keys = [item.key for item in world.snapshot.items]

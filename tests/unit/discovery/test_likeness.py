@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ringfence.discovery.likeness import Rows, join
+from ringfence.discovery.likeness import Rows, Telling, join
 
 DAY = 288
 
@@ -14,7 +14,8 @@ def groups(counts: list[int], times: list[int], *, rated: bool = False) -> int:
         np.array([[DAY, count] for count in counts], dtype=np.float32),
         np.array([[DAY, time] for time in times], dtype=np.float32),
     )
-    return int(join(rows, 5.0, np.zeros(2, dtype=bool), np.array([False, rated])).max()) + 1
+    telling = Telling(np.array([True, True]), np.array([False, rated]))
+    return int(join(rows, 5.0, telling).max()) + 1
 
 
 @pytest.mark.parametrize(("count", "found"), [(7, 1), (8, 2)])
@@ -41,3 +42,16 @@ def test_what_one_had_no_time_for_tells_nothing() -> None:
 def test_rates_tell_where_load_is_shared(counts: list[int], times: list[int], found: int) -> None:
     assert groups(counts, times, rated=True) == found
     assert groups(counts, times) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [([9, 0], [0, 9], 2), ([9, 1], [0, 9], 1), ([0, 0], [0, 9], 1)],
+    ids=["none in common", "one in common", "unknown"],
+)
+def test_marks_tell_where_both_have_some(one: list[int], other: list[int], found: int) -> None:
+    counts = np.array([[DAY, *one], [DAY, *other]], dtype=np.float32)
+    marks = np.array([False, True, True])
+    telling = Telling(~marks, ~marks, (marks,))
+    rows = Rows(counts, np.full_like(counts, DAY))
+    assert int(join(rows, 5.0, telling).max()) + 1 == found

@@ -62,6 +62,8 @@ class World:
     """The share of edges that are RARE."""
     pods: list[Pod] = field(default_factory=list)
     rows: list[tuple[Any, ...]] = field(default_factory=list)
+    dialler: dict[str, str] = field(default_factory=dict)
+    """The process that each workload dials by, where agents tell."""
     history: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
@@ -125,6 +127,10 @@ class World:
                 },
             }
         )
+        if self.dialler:
+            process = {pod.at: self.dialler.get(pod.workload) for pod in self.pods}
+            told = pa.array([process.get(one) for one in columns["first"]], type=pa.string())
+            table = table.append_column("consumer_process", told)
         pairs = zip(columns["dialled"], columns["provider"], strict=True)
         translated = np.array([dialled != provider for dialled, provider in pairs])
         return Records(table, np.zeros(len(table), dtype=np.uint64), translated)
