@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from ringfence.cli.main import FAILED, OK, USAGE
+from ringfence.model.flow import Observer
 from tests.integration.control.conftest import Clock, World
-from tests.integration.control.test_analyses import HOUR, Watched, watched  # noqa: F401
+from tests.integration.control.test_analyses import HOUR, A, B, Watched, watched  # noqa: F401
 from tests.integration.control.test_enforcement import FakeNode, publish
+from tests.integration.control.test_flows_api import report
 from tests.integration.control.test_trials import FILES, enforced
-from tests.integration.world import SECOND
+from tests.integration.world import SECOND, Agent
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE
 
 SCOPES = {"files": [{"name": "scopes", "documents": DOCUMENTS.rpartition("---")[0]}]}
@@ -116,6 +118,27 @@ async def test_a_scan_says_nothing_of_coverage(led: Led) -> None:
     assert shown["entry"][1]["now"] == "50.00% of 2 conversations; 12 more are noise"
     told = await led.world.ok("GET", "/coverage", params={"scope": "shop", "since": "10m"})
     assert (told["edges"], told["noise"]) == (2, 12)
+
+
+async def test_who_dials_the_silent_does_not_make_noise_of_what_passes(led: Led) -> None:
+    files = json.loads(json.dumps(FILES).replace("outbound: ALLOW", "outbound: DENY"))
+    await led.world.ok("POST", "/apply", json=files)
+    await led.world.ok("POST", "/promotions/shop/criteria", json={**EASY, "coverage": 0.6})
+    await led.world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    silent = {"opened": 50, "answered": 0, "reverse_packets": 0, "reverse_flags": 0}
+    for told in range(4):
+        end_ns = led.clock.end_window()
+        at = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
+        agent = Agent("n1")
+        agent.saw(Observer.POD, 7, A, (B, 3306), **at)
+        agent.saw(Observer.POD, 7, A, ("198.51.100.7", 443), opened=3, answered=3, **at)
+        for host in ("203.0.113.1", "203.0.113.2"):
+            agent.saw(Observer.POD, 7, A, (host, 443), **at, **silent)
+        assert not await report(led.stub, agent, f"n1-{told}", end_ns)
+    await led.until({1: {"permitted": 4, "escaped": 12, "unanswered": 400}})
+    shown = await led.world.ok("GET", "/promotions/shop")
+    assert shown["entry"][1]["now"] == "25.00% of 16 conversations"
 
 
 async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
