@@ -10,7 +10,7 @@ from ringfence.control.alerts import Alerts
 from ringfence.control.audit import Author
 from ringfence.control.background import Background
 from ringfence.control.beside import load_beside
-from ringfence.control.continuous import Span
+from ringfence.control.continuous import Span, slot_of
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.identity import ITSELF, Principal, Role
@@ -37,7 +37,7 @@ from ringfence.store.relational.enforcement import (
 )
 from ringfence.store.relational.promotions import Promotion, all_promotions, put_promotion
 from ringfence.store.relational.trials import load_trial
-from ringfence.store.relational.verdicts import Named, all_analyses, told_since
+from ringfence.store.relational.verdicts import Named, all_analyses, analysed_since, told_since
 from ringfence.store.relational.workspaces import heads
 
 _LOG = structlog.get_logger(__name__)
@@ -98,7 +98,9 @@ class Promotions:
             since_ns = enforced.since_ns if is_enforced else asked.get(named)
             quiet_ns = now_ns - criteria.quiet_seconds * _SECOND
             told = await told_since(connection, tenant, quiet_ns, now_ns, named)
-            beside = await load_beside(connection, tenant, *named)
+            # What was judged beside it lately has a part in the counts, also if that was stopped.
+            analysed = await analysed_since(connection, tenant, slot_of(quiet_ns, now_ns)[0])
+            beside = await load_beside(connection, tenant, *named, analysed=analysed)
             before = NEVER
             if trial is not None:
                 before = await enforced_at(connection, tenant, trial.previous)
