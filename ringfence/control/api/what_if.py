@@ -80,6 +80,7 @@ class WhatIfResponse(BaseModel):
     workloads: int = Field(description="Of the scope, that are at an end of one.")
     blocked: list[BlockedResponse]
     untold: int = Field(description="Kinds of conversations that there was no room to tell.")
+    judged: int = Field(description="Conversations that pass, and that the version has a say in.")
     notes: list[str] = Field(description=NOTES)
 
 
@@ -157,6 +158,7 @@ def what_if_response(
         workloads=found.workloads,
         blocked=list(map(_blocked, found.blocked)),
         untold=found.untold,
+        judged=found.judged,
         notes=list(notes),
     )
 
