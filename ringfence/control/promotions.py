@@ -156,31 +156,35 @@ class Promotions:
         await self._looked.wait()
         self._looked.clear()
 
+    async def alarm(self, one: Promotion) -> Alert | None:
+        """The open alarm on which what was promoted is taken back, None for none."""
+        named = one.workspace, one.version
+        async with self._database.read() as connection:
+            enforced = await enforced_now(connection, self._tenant)
+            alerts = await load_alerts(connection, self._tenant)
+        # Once taken back, it is a person's decision to enforce it again.
+        taken_back = one.demoted_ns is not None
+        if taken_back or not one.criteria.demote or named not in enforced.workspaces:
+            return None
+        alarms = (
+            alert
+            for alert in alerts
+            if alert.cause.category is Category.MISDROPPED and alert.last_ns >= enforced.since_ns
+        )
+        return next((alarm for alarm in alarms if decided(alarm, one)), None)
+
     async def _look(self) -> None:
         async with self._database.read() as connection:
             every = await all_promotions(connection, self._tenant)
-            enforced = await enforced_now(connection, self._tenant)
-            alarms = [
-                one
-                for one in await load_alerts(connection, self._tenant)
-                if one.cause.category is Category.MISDROPPED and one.last_ns >= enforced.since_ns
-            ]
         for one in every:
-            named = one.workspace, one.version
-            # Once taken back, it is a person's decision to enforce it again.
-            taken_back = one.demoted_ns is not None
-            if taken_back or not one.criteria.demote or named not in enforced.workspaces:
-                continue
-            alarm = next((alarm for alarm in alarms if decided(alarm, one)), None)
-            if alarm is not None:
+            if alarm := await self.alarm(one):
                 await self._demote(one, alarm)
 
     async def _demote(self, one: Promotion, alarm: Alert) -> None:
         """Enforce what was enforced of the workspace before, nothing of it if that was nothing."""
         assert one.workspace is not None
         assert one.version is not None
-        cause = alarm.cause
-        why = f"alert {alarm.id}: misdropped {cause.consumer} to {cause.provider} {cause.port}"
+        why = describe(alarm)
         async with self._database.read() as connection:
             enforced = await enforced_now(connection, self._tenant)
             before = await version_before(connection, self._tenant, one.workspace, one.version)
@@ -210,3 +214,9 @@ def decided(alarm: Alert, one: Promotion) -> bool:
         (rule.workspace, rule.version) == (one.workspace, one.version)
         for _, rule in alarm.cause.rules
     )
+
+
+def describe(alarm: Alert) -> str:
+    """An alarm as people read it."""
+    cause = alarm.cause
+    return f"alert {alarm.id}: misdropped {cause.consumer} to {cause.provider} {cause.port}"
