@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import parse_network
 from ringfence.model.ids import ClusterId, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import ICMPV6, TCP, UDP
-from ringfence.model.ranges import AddressRange
+from ringfence.model.ranges import AddressRange, spans
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.cells import AddressCells
@@ -26,10 +27,27 @@ from ringfence.policy.program import Rule
 from ringfence.policy.sets import AddressSets, of_addresses
 
 ITSELF, _NEIGHBOURS, _DHCP = (FAIL_SAFE + name for name in ("itself", "neighbours", "dhcp"))
-_MESSAGES = (130, 131, 132, 133, 134, 135, 136, 143)
-"""Of neighbour discovery and of multicast listeners, but for redirects."""
-_DHCP_SERVERS = 67, 547
-"""What goes to these is known for it; to the ports of clients goes what scanners try, too."""
+
+
+def _networks(*texts: str) -> tuple[AddressRange, ...]:
+    return spans(map(parse_network, texts))
+
+
+_MESSAGES = (
+    ((133, 134), _networks("fe80::/10", "ff02::/16")),
+    ((135, 136), _networks("::/0")),
+    ((130, 131, 132, 143), _networks("ff00::/8")),
+)
+"""Of routers, neighbours and multicast listeners: types, and where they are sent.
+
+Listeners' are known by going to groups (RFC 2710, RFC 3810): elsewhere hop limits would tell.
+"""
+_DHCP_SERVERS = (67, _networks("0.0.0.0/0")), (547, _networks("fe80::/10", "ff02::1:2/128"))
+"""What goes to these is known for it; to the ports of clients goes what scanners try, too.
+
+Over IPv4 to whatever address: leases are renewed by unicast (RFC 2131 section 4.4.5), time and
+again. What else a node may send there, from another port, is rare.
+"""
 
 Mask = NDArray[np.bool_]
 
@@ -93,12 +111,20 @@ class FailSafes:
             yield CONTROL_PLANE, dialled & there & (given.protocol == TCP) & (port == number)
         if role is EndRole.NODE:
             return
-        messages = np.isin(port >> 8, _MESSAGES)
-        yield _NEIGHBOURS, there & (given.protocol == ICMPV6) & messages
+        for kinds, where in _MESSAGES:
+            messages = there & (given.protocol == ICMPV6) & np.isin(port >> 8, kinds)
+            yield _NEIGHBOURS, _narrowed(messages, where, to)
+        yield from self._of_nodes(given, role, to, port)
+
+    def _of_nodes(
+        self, given: Connections, role: EndRole, to: NDArray[np.uint8], port: NDArray[np.uint16]
+    ) -> Iterator[tuple[str, Mask]]:
+        """The fail-safes that nodes and hosts have besides."""
         alike = self._alike[end_items(given, role)]
         if role is EndRole.CONSUMER:
-            asked = (given.protocol == UDP) & np.isin(port, _DHCP_SERVERS)
-            yield _DHCP, (alike != NOWHERE) & asked
+            for server, where in _DHCP_SERVERS:
+                asked = (alike != NOWHERE) & (given.protocol == UDP) & (port == server)
+                yield _DHCP, _narrowed(asked, where, to)
         peer = to if role is EndRole.CONSUMER else given.consumer
         for number, rules in enumerate(self._rules):
             mine = alike == number
@@ -110,6 +136,14 @@ class FailSafes:
                 if rule.peers is not None:
                     spoken &= _within(self._sets.ranges(rule.peers), peer)
                 yield rule.handle, spoken
+
+
+def _narrowed(rows: Mask, ranges: Sequence[AddressRange], addresses: NDArray[np.uint8]) -> Mask:
+    """Those of the rows whose addresses are in one of the ranges."""
+    some = np.flatnonzero(rows)
+    narrowed = np.zeros(len(rows), np.bool_)
+    narrowed[some] = _within(ranges, addresses[some])
+    return narrowed
 
 
 def _within(ranges: Sequence[AddressRange], addresses: NDArray[np.uint8]) -> Mask:

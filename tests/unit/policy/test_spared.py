@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ringfence.model.address import is_v4, parse_address, parse_network
+from ringfence.model.address import Address, is_v4, parse_address, parse_network
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
@@ -27,15 +27,21 @@ HELD = shop.policy_set(items=(NODE1, NODE2, WEB, FRONT, SERVICE))
 CONTROL_PLANE = (parse_address("192.0.2.1"), 7443), (parse_address("198.51.100.9"), 7443)
 ACCESS = NodeAccess((parse_network("203.0.113.0/24"),))
 PLACES = ("192.0.2.1", "192.0.2.2", "10.244.1.10", "10.244.2.20", "203.0.113.7", "198.51.100.9",
-          "2001:db8::1", "2001:db8::2", "2001:db8:1::10")  # fmt: skip
+          "2001:db8::1", "2001:db8::2", "2001:db8:1::10", "2001:db8:ffff::7", "255.255.255.255",
+          "fe80::7", "ff02::1", "ff02::16", "ff02::1:2", "ff05::1:3")  # fmt: skip
 TRAFFIC = [
     *((TCP, port) for port in (22, 80, 2379, 2381, 6443, 7443, 10250)),
-    *((UDP, port) for port in (53, 4789, 6081, 8472, 10250)),
+    *((UDP, port) for port in (53, 67, 68, 546, 547, 4789, 6081, 8472, 10250)),
     *((ICMP, kind << 8) for kind in (8, 135)),
-    *((ICMPV6, kind << 8) for kind in (128, 135, 143)),
+    *((ICMPV6, kind << 8) for kind in (128, *range(130, 138), 143)),
     (4, 0),
     (47, 0),
 ]
+
+
+LISTENERS, NEIGHBOURS = (130, 131, 132, 143), (133, 134, 135, 136)
+CLIENTS = {67: 68, 547: 546}
+"""The ports from which clients ask servers of DHCP."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,16 @@ def binding(compiled: Compiled, item: Item) -> PodBinding | NodeBinding:
     (policy,) = (one for one in compiled.policies.values() if one.node == node)
     pods = [one for one in policy.pods if one.name == item.name]
     return pods[0] if item.kind is ItemKind.POD else policy.binding
+
+
+def hops(kind: int, to: Address) -> int:
+    """The hop limit of such a message (RFC 2710, RFC 3810, RFC 4861).
+
+    What listeners send goes to groups: sent elsewhere it is another's, with any.
+    """
+    if kind in NEIGHBOURS:
+        return 255
+    return 1 if kind in LISTENERS and to[0] == 0xFF else 64
 
 
 def passed_by(compiled: Compiled, item: Item, role: EndRole, asked: Connection) -> str:
@@ -64,10 +80,9 @@ def passed_by(compiled: Compiled, item: Item, role: EndRole, asked: Connection) 
     own = asked.consumer in item.addresses
     numbers = {**packet.numbers, loopback: int(itself), Axis.FROM_OWN: int(own)}
     if asked.protocol == ICMPV6:
-        kind = packet.numbers[Axis.HEAD] >> 8
-        numbers[Axis.HOPS] = 1 if kind == 143 else 255
-        if kind == 143:
-            numbers[Axis.DESTINATION] = 0xFF02 << 112 | 0x16
+        numbers[Axis.HOPS] = hops(port >> 8, to)
+    if asked.protocol == UDP:
+        numbers[Axis.HEAD] = CLIENTS.get(port, packet.numbers[Axis.HEAD])
     table = meaning(policy, binding(compiled, item), packet.family)
     hook = "output" if outbound else "input"
     found, name = judge(table, hook, Packet(packet.family, numbers))
@@ -95,13 +110,13 @@ def test_they_pass_what_the_rules_of_a_namespace_pass(compiled: Compiled) -> Non
             kernel = passed_by(compiled, HELD.snapshot.items[at], role, asked)
             assert bool(told) is bool(kernel), (ends, role, told, kernel)
             if told and told[0] not in {"fail-safe/itself", "fail-safe/neighbours"}:
-                assert told[0] in kernel.split("; ")
+                assert told[0] in kernel.lower().split("; ")
             seen |= set(told)
     assert seen == {
         f"fail-safe/{name}"
         for name in (
             *("itself", "control-plane", "neighbours", "ssh"),
-            *("kubelet", "etcd", "tunnel", "api-server"),
+            *("kubelet", "etcd", "tunnel", "api-server", "dhcp"),
         )
     }
 
@@ -123,17 +138,39 @@ def test_the_receiving_node_passes_the_control_plane_s_ports_alone(compiled: Com
         assert [handle for handle, _ in safes.at(columns, EndRole.NODE)] == expected
 
 
+def test_what_the_kernel_never_passes_is_no_fail_safe(compiled: Compiled) -> None:
+    """Whatever hop limit it has, and whatever port it comes from."""
+    safes = FailSafes(HELD.snapshot, compiled.surroundings)
+    node, there = parse_address("2001:db8::1"), parse_address("2001:db8:ffff::7")
+    v4, server = parse_address("192.0.2.1"), parse_address("198.51.100.9")
+    for protocol, consumer, provider, port in (
+        (ICMPV6, node, there, 133 << 8),
+        (ICMPV6, node, there, 137 << 8),
+        (ICMPV6, v4, server, 135 << 8),
+        (UDP, v4, server, 547),
+        (UDP, node, there, 547),
+        (UDP, node, there, 67),
+        (UDP, node, parse_address("ff02::1"), 547),
+        (UDP, node, parse_address("fe80::7"), 67),
+    ):
+        asked = Connection(protocol, consumer, provider, port, provider, port)
+        columns = tabulate(HELD.snapshot, [asked])
+        assert not [one for role in EndRole for one in safes.at(columns, role)], asked
+
+
 def test_a_node_asks_for_its_lease(compiled: Compiled) -> None:
     node, server = parse_address("192.0.2.1"), parse_address("198.51.100.9")
     safes = FailSafes(HELD.snapshot, compiled.surroundings)
-    asks, answers, of_pod = (
-        tabulate(HELD.snapshot, [Connection(UDP, source, to, port, to, port)])
-        for source, to, port in (
-            (node, server, 67),
-            (server, node, 68),
-            (parse_address("10.244.1.10"), server, 67),
-        )
-    )
-    assert [handle for handle, _ in safes.at(asks, EndRole.CONSUMER)] == ["fail-safe/dhcp"]
-    assert not safes.at(answers, EndRole.PROVIDER)
-    assert not safes.at(of_pod, EndRole.CONSUMER)
+    pod = parse_address("10.244.1.10")
+    agents, v6 = parse_address("ff02::1:2"), parse_address("2001:db8::1")
+    for source, to, port, expected in (
+        (node, parse_address("255.255.255.255"), 67, ["fail-safe/dhcp"]),
+        (node, server, 67, ["fail-safe/dhcp"]),  # as it renews
+        (v6, agents, 547, ["fail-safe/dhcp"]),
+        (v6, parse_address("fe80::7"), 547, ["fail-safe/dhcp"]),
+        (pod, server, 67, []),
+        (server, node, 68, []),
+    ):
+        columns = tabulate(HELD.snapshot, [Connection(UDP, source, to, port, to, port)])
+        told = [handle for role in EndRole for handle, _ in safes.at(columns, role)]
+        assert told == expected, (source, to, port)
