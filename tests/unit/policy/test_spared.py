@@ -5,7 +5,9 @@ import itertools
 import pytest
 
 from ringfence.model.address import Address, is_v4, parse_address, parse_network
+from ringfence.model.policy import FilterEnd
 from ringfence.model.protocol import ICMP, ICMPV6, TCP, UDP
+from ringfence.model.query import parse
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled, compile_policies
@@ -13,7 +15,7 @@ from ringfence.policy.connection import Connection, tabulate
 from ringfence.policy.failsafe import NodeAccess
 from ringfence.policy.program import NodeBinding, PodBinding
 from ringfence.policy.proof.meaning import meaning
-from ringfence.policy.proof.packets import Axis, Outcome, Packet, judge
+from ringfence.policy.proof.packets import TRANSLATED_OUTPUT, Axis, Outcome, Packet, judge
 from ringfence.policy.proof.witness import opening
 from ringfence.policy.spared import FailSafes
 from tests.golden import shop
@@ -127,6 +129,40 @@ def test_a_service_s_own_backend_reaches_it_by_policy_alone(compiled: Compiled) 
     columns = tabulate(HELD.snapshot, [Connection(TCP, web, web, 8080, virtual, 80)])
     safes = FailSafes(HELD.snapshot, compiled.surroundings)
     assert not [one for role in EndRole for one in safes.at(columns, role)]
+
+
+@pytest.mark.parametrize("parted", [True, False])
+def test_a_node_may_dial_its_own_port_unless_it_judges_who_answers(*, parted: bool) -> None:
+    """By loopback it passes, and is judged once more where rules mean some backends only."""
+    other = shop.pod("other", "other", "node2", "10.244.2.21")
+    service = shop.service("both", "10.100.0.8", 80, [(WEB, 8080), (other, 8080)], node_port=31001)
+    end = shop.app("web") if parted else shop.app("front")
+    policy = shop.allow("out", FilterEnd(parse('name = "node1"')), end, 8080)
+    held = shop.policy_set(policy, items=(NODE1, NODE2, WEB, FRONT, other, service))
+    compiled = compile_policies(held, (), NodeAccess())
+    (node,) = (one for one in compiled.policies.values() if one.node == "node1")
+    table = meaning(node, node.binding, 4)
+    assert (TRANSLATED_OUTPUT in table.hooks) is parted
+    dialled = parse_address("192.0.2.1")
+    leads = WEB.addresses[0], other.addresses[0], dialled
+    asked = [Connection(TCP, dialled, to, 8080, dialled, 31001, dialled) for to in leads]
+    columns = tabulate(held.snapshot, asked)
+    passing = []
+    for to in leads:
+        packet = opening(TCP, dialled, to, 8080, to_own=to == dialled)
+        led = {Axis.TRANSLATED: 1, Axis.DIALLED_PORT: 31001, Axis.FROM_OWN: 1}
+        led[Axis.DIALLED] = int.from_bytes(dialled[12:])
+        found = Outcome.ACCEPT
+        if parted:
+            found, _ = judge(table, TRANSLATED_OUTPUT, Packet(4, {**packet.numbers, **led}))
+        passing.append(found is Outcome.ACCEPT)
+    assert passing == [True, not parted, True]
+    safes = FailSafes(held.snapshot, compiled.surroundings, compiled.policies)
+    ((handle, told),) = safes.at(columns, EndRole.CONSUMER)
+    assert handle == "fail-safe/itself"
+    assert told.tolist() == passing
+    ((_, told),) = FailSafes(held.snapshot, compiled.surroundings).at(columns, EndRole.CONSUMER)
+    assert told.tolist() == [False, False, True]
 
 
 def test_the_receiving_node_passes_the_control_plane_s_ports_alone(compiled: Compiled) -> None:
