@@ -72,6 +72,13 @@ class Dispositions:
         }
 
 
+def passing(seen: Records, fate: Dispositions) -> Records:
+    """The connections that passed; of those that did in part, opened is what passed."""
+    opened = seen.column("opened")
+    passed = np.minimum(opened, fate.passes.astype(opened.dtype))
+    return seen.with_column("opened", passed).take(fate.passed)
+
+
 def conversations_of(records: Records) -> NDArray[np.int64]:
     """How many conversations connections tell of: one, or as often as they were opened anew."""
     return np.maximum(records.column("opened").astype(np.int64), 1)
