@@ -330,13 +330,13 @@ async def test_a_dry_run_tells_what_a_later_stage_lacks(led: Led) -> None:
 async def test_the_command_shows_the_plan_and_asks_before_nodes_change(led: Led) -> None:
     world = led.world
     run = world.run
-    await world.ok("POST", "/promotions/shop/criteria", json=EASY | {"quiet_seconds": 0})
+    await world.ok("POST", "/promotions/shop/criteria", json=EASY)
     await led.report(passed=(3306,))
     code, _, said = await run("promote", "shop", "--to", "staged", "--yes")
     assert (code, "`ringfence promote shop --to discover`" in said) == (FAILED, True)
     await world.ok("POST", "/apply", json=FILES)
     await world.ok("POST", "/promotions/shop/promote", json={})
-    led.clock.ahead_ns += 10 * SECOND
+    led.clock.ahead_ns += 61 * SECOND
     await led.report(passed=(3306,))
     await led.until({1: {"permitted": 2}})
     code, _, said = await run("promote", "shop")
