@@ -7,8 +7,8 @@ around is in nobody's company but by chance.
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.behaviour import Mask, Numbers, distinct
+from ringfence.discovery.observed import Observed
 
 
 def company(observed: Observed, known: Mask, asked: Mask) -> NDArray[np.float64]:

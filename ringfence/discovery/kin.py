@@ -16,8 +16,8 @@ from enum import IntEnum
 import numpy as np
 from pyroaring import BitMap
 
-from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
-from ringfence.discovery.likeness import Mask, Rows, Telling, join
+from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Mask, Numbers, distinct
+from ringfence.discovery.likeness import Rows, Telling, join
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import ItemKind

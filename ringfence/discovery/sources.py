@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.affinity import affinity
-from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
+from ringfence.discovery.behaviour import SLOT_NS, Mask, Numbers, distinct
 from ringfence.discovery.company import company
 from ringfence.discovery.facts import Facts
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Nodes, OwnNode
 from ringfence.discovery.roles import Role
 
