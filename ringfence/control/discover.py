@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ringfence.discovery.ancestors import Ancestors
-from ringfence.discovery.behaviour import COLUMNS, behaviour
+from ringfence.discovery.behaviour import COLUMNS, Mask, behaviour
 from ringfence.discovery.coverage import Coverage, coverage, decided_over
 from ringfence.discovery.decide import Decisions, decide, telling
 from ringfence.discovery.ends import Ends
 from ringfence.discovery.excluded import excluded
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.granularity import FINE, Granularity
-from ringfence.discovery.observed import Mask, Observed, answered, observe
+from ringfence.discovery.observed import Observed, answered, observe
 from ringfence.discovery.peers import Peers
 from ringfence.discovery.propose import Proposal, propose
 from ringfence.discovery.roles import roles

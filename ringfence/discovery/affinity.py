@@ -9,8 +9,8 @@ chooses without regard to them; so their ratio is told, as a power of ten.
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.behaviour import Mask, Numbers, distinct
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody
 
 _BACKWARDS = 0.7

@@ -26,6 +26,7 @@ DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 
 Numbers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

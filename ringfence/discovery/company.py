@@ -7,8 +7,8 @@ around is in nobody's company but by chance.
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import distinct
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.behaviour import Mask, Numbers, distinct
+from ringfence.discovery.observed import Observed
 
 
 def company(observed: Observed, known: Mask, asked: Mask) -> NDArray[np.float64]:
@@ -20,17 +20,32 @@ def company(observed: Observed, known: Mask, asked: Mask) -> NDArray[np.float64]
     seen = observed
     callers, caller = np.unique(seen.consumer, return_inverse=True)
     first, socket = distinct(seen.provider, seen.protocol, seen.port)
-    users = np.bincount(socket, known, minlength=len(first))
-    shared, column = np.unique(socket[known & (users[socket] > 1)], return_inverse=True)
-    calls = np.zeros((len(callers), len(shared)), dtype=np.bool_)
-    calls[caller[known & (users[socket] > 1)], column] = True
-    packed, many = np.packbits(calls, axis=1), np.bincount(caller, known, minlength=len(callers))
-    by_socket = np.flatnonzero(known)[np.argsort(socket[known], kind="stable")]
-    begins = np.searchsorted(socket[by_socket], np.arange(len(first) + 1))
+    calls = _Lists(caller[known], socket[known], len(callers))
+    users = _Lists(socket[known], caller[known], len(first))
     found = np.zeros(len(known))
-    for edge in np.flatnonzero(asked & (users[socket] > 0)).tolist():
-        mine, its = caller[edge], socket[edge]
-        others = caller[by_socket[begins[its] : begins[its + 1]]]
-        both = np.bitwise_count(packed[others] & packed[mine]).sum(axis=1, dtype=np.int64)
-        found[edge] = np.max(both / (many[others] + many[mine] - both))
+    edges = np.flatnonzero(asked & (users.many[socket] > 0))
+    edges = edges[np.argsort(caller[edges], kind="stable")]
+    begins = np.flatnonzero(np.diff(caller[edges], prepend=-1))
+    for mine, its in zip(caller[edges[begins]], np.split(edges, begins[1:]), strict=False):
+        others, starts = users.of(socket[its])
+        shared = np.bincount(users.of(calls.of(mine[None])[0])[0], minlength=len(callers))
+        both = shared[others]
+        share = both / (calls.many[others] + calls.many[mine] - both)
+        found[its] = np.maximum.reduceat(share, starts)
     return found
+
+
+class _Lists:
+    """Values by the group that each is in; groups are numbered from 0 to `count`."""
+
+    def __init__(self, group: Numbers, values: Numbers, count: int) -> None:
+        self.many = np.bincount(group, minlength=count)
+        self._values = values[np.argsort(group, kind="stable")]
+        self._begins = np.cumsum(self.many) - self.many
+
+    def of(self, groups: Numbers) -> tuple[Numbers, Numbers]:
+        """The values of some groups one after the other, and where each group's begin."""
+        many = self.many[groups]
+        starts = np.cumsum(many) - many
+        at = np.arange(many.sum()) + np.repeat(self._begins[groups] - starts, many)
+        return self._values[at], starts

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.behaviour import Mask, Numbers
 from ringfence.discovery.decide import ENOUGH_CONVERSATIONS, ENOUGH_INTERVALS, Decisions
 from ringfence.discovery.ends import Ends
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.reasons import CORE, Outcome
 from ringfence.model.words import counted
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.behaviour import Mask, Numbers
 from ringfence.discovery.facts import API_SERVER, RESOLVERS, Facts
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode
 from ringfence.discovery.ports import given_out
 from ringfence.discovery.reasons import CORE, Outcome, Reason

@@ -3,7 +3,8 @@
 import numpy as np
 from pyroaring import BitMap
 
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.behaviour import Mask
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.roles import Role
 from ringfence.model.query import Query
 

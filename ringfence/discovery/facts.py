@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ringfence.discovery.behaviour import Numbers, distinct
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.behaviour import Mask, Numbers, distinct
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Outside, ServiceFront
 from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets

@@ -11,10 +11,10 @@ from functools import cache
 
 import numpy as np
 
-from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.behaviour import Mask, Numbers
 from ringfence.discovery.drafts import Draft, united_why
 from ringfence.discovery.ends import NamedEnd
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.sockets import served
 from ringfence.model.policy import ServiceEnd
 

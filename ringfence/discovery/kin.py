@@ -16,8 +16,8 @@ from enum import IntEnum
 import numpy as np
 from pyroaring import BitMap
 
-from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Numbers, distinct
-from ringfence.discovery.likeness import Mask, Rows, Telling, join
+from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Mask, Numbers, distinct
+from ringfence.discovery.likeness import Rows, Telling, join
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import ItemKind
@@ -125,7 +125,7 @@ class _Evidence:
         _, socket = distinct(seen.provider[rows], self._what)
         front_of = np.full(int(socket.max(initial=-1)) + 1, DIRECT)
         np.maximum.at(front_of, socket, self._front)
-        self._reached = front_of[socket]
+        self._reached = np.where(self._front == DIRECT, front_of[socket], self._front)
         self._slots = seen.slots[rows]
         self._consumer, self._provider = (number[end[rows]] for end in _ends(seen))
         self._told_provider = token[seen.provider[rows]]

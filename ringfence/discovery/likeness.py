@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+from ringfence.discovery.behaviour import Mask, Numbers
+
 Counts = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 _TRIED = 16
 """How many groups, the most like it first, a row is held against."""
 _EVEN = 2.0

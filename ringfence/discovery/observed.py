@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import Numbers, distinct, each_slot, slots_of
+from ringfence.discovery.behaviour import Mask, Numbers, distinct, each_slot, slots_of
 from ringfence.discovery.peers import Named, Outside, OwnNode, Peers, ServiceFront, name_of
 from ringfence.discovery.sockets import declared, socket_key, sockets
 from ringfence.flows.connections import Records, ServiceSockets
@@ -24,7 +23,6 @@ DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 _STEADY = 3
 _NEVER = np.iinfo(np.int64).max
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from ringfence.discovery.behaviour import distinct
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.behaviour import Mask, distinct
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.roles import Role
 from ringfence.model.protocol import PortRange
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ringfence.discovery.ancestors import Ancestors, Place
+from ringfence.discovery.behaviour import Mask
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.compress import LEVELS, Whole, compress
 from ringfence.discovery.core_services import core
@@ -15,7 +16,7 @@ from ringfence.discovery.ends import Ends
 from ringfence.discovery.given_ports import with_given
 from ringfence.discovery.granularity import Granularity, Widening
 from ringfence.discovery.naming import policy_ids
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.ports import ranges
 from ringfence.discovery.reasons import Reason
 from ringfence.model.ids import PolicyId, WorkspaceName

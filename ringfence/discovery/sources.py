@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.discovery.affinity import affinity
-from ringfence.discovery.behaviour import SLOT_NS, Numbers, distinct
+from ringfence.discovery.behaviour import SLOT_NS, Mask, Numbers, distinct
 from ringfence.discovery.company import company
 from ringfence.discovery.facts import Facts
-from ringfence.discovery.observed import Mask, Observed
+from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Nodes, OwnNode
 from ringfence.discovery.roles import Role
 
@@ -34,7 +34,7 @@ _FITS = 1.0
 _LIKELY = 0.7
 """A novelty that weighs less is at least twice as likely as a random one."""
 _OF_ONE = 2
-"""So many novelties of one source may be its own; of more each is looked at."""
+"""So many novelties of one source or workload may be its own; of more each is looked at."""
 STRAY = 2.5
 """What a novelty weighs that is taken for a stray where it was seen once."""
 _LEAST = 0.01
@@ -77,11 +77,11 @@ class Suspicion:
     intruder: Mask
     scan: Mask
     clean: Mask
-    """Of pairs, not of edges: whether the source neither scans nor is an intruder, nor was yet."""
+    """Of pairs, not of edges: `unsuspected`, or older than what speaks against its source."""
     unsuspected: Mask
     """Of pairs: whether the source does not scan, and nothing of it is suspicious."""
     likely: Mask
-    """Whether it fits well, and nothing else speaks against its source."""
+    """Whether it was seen once and fits well, and nothing else speaks against its source."""
     brief: bool
     """Whether the time is too short for anything to be rare in it."""
 
@@ -94,7 +94,7 @@ def suspect(observed: Observed, facts: Facts, plain: Mask, spoken_for: Sequence[
     weighing = _Weighing(observed, facts, plain, spoken_for)
     every = np.ones(len(weighing.edge), dtype=np.bool_)
     found = weighing.judge(every, every, facts.twins(weighing.had(every)))
-    # What scanners and intruders do supports nothing, neither each other's edges.
+    # What scanners, and sources with anything suspicious, do supports nobody's edges.
     return weighing.judge(found.clean, found.unsuspected, facts.twins(weighing.had(found.clean)))
 
 
@@ -137,6 +137,9 @@ class _Weighing:
         self.hopeless = hopeless[self.edge]
         self.failed = np.bincount(self.source[self.hopeless], minlength=self.count)
         """At how many ends each source failed where none of its like succeeded."""
+        missed = ~self.good & (observed.held & plain)[self.edge]
+        self.missed = np.bincount(self.source[missed], minlength=self.count)
+        """At how many ends each source failed, whoever else succeeded."""
         self.tried = np.bincount(self.source, minlength=self.count)
         self.nobody = self._nobody()
 
@@ -150,10 +153,12 @@ class _Weighing:
         # Nodes run agents, which go on steadily; what is rare of them is no application's need.
         # And pods that somebody started by hand are no replicas of each other.
         suspected = self.had(~unsuspected & ~self.by_hand[self.edge])
-        few = np.where(suspected & ~self.stray, 0, 1)
+        few = np.where(suspected, 0, 1)
         alone = self.rare & ((supporters <= few) | self.by_node)
         asked, known = alone & ~twins & ~self.spoken_for, (answered > 0) & ~alone & self.plain
-        fit = affinity(self.observed, known) + company(self.observed, known, asked)
+        # Hosts outside, and nodes, are told together, and keep nobody company.
+        fit = affinity(self.observed, known)
+        fit += company(self.observed, known, asked & ~self.stray)
         weight = self._weight(asked, self._lacking(twins) - fit)
         novel = self.good & (weight > 0)[self.edge]
         telling = novel & (weight >= _FITS)[self.edge]
@@ -172,13 +177,16 @@ class _Weighing:
         # What only an intruder has is its own, however often in a short time; and somebody is to
         # look at it where configuration or another namespace speaks for it.
         only = self.plain & ~self.strong & (supporters == 0)
-        its = (weight > 0) | (only & self.burst & ~self.rare)
-        named = only & self.rare & (weight == 0) & self._of(self.good & ~before, intruder)
+        spoken = self.spoken_for | twins
+        its = (weight > 0) | (only & ~self.rare & ~spoken)
+        named = only & spoken & self._of(self.good & ~before, intruder)
         odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False
         suspicious = odd | (of_suspect & (weight > 0)) | named
-        suspect = np.bincount(self.source[novel & suspicious[self.edge]], minlength=self.count) > 0
+        doubtful = np.bincount(self.source[novel & suspicious[self.edge]], minlength=self.count) > 0
+        doubtful |= scanner
+        of_role = np.bincount(self.observed.consumer, weight > 0, len(self.observed.peers))
         return Suspicion(
             # Who dials what answers others has use for it; but dialling takes no suspicion away.
             supporters=np.where(answered > 0, dialling, 0),
@@ -196,11 +204,13 @@ class _Weighing:
             suspicious=suspicious,
             intruder=its & self._of(self.good & its[self.edge] & looked, intruder),
             scan=self._of(looked & (casual | ~self.good), scanner) & (answered <= few),
-            clean=~(scanner | suspect)[self.source] | before,
-            unsuspected=~(scanner | suspect)[self.source],
+            clean=~doubtful[self.source] | before,
+            unsuspected=~doubtful[self.source],
             likely=(weight > 0)
             & (weight < _LIKELY)
-            & ~self._of(self.good, (total > 0) | (novelties > _OF_ONE)),
+            & (self.observed.seen.conversations == 1)
+            & (of_role <= _OF_ONE)[self.observed.consumer]
+            & ~self._of(self.good, (total > 0) | (self.missed > 0) | (novelties > _OF_ONE)),
             brief=self.brief,
         )
 

@@ -23,6 +23,26 @@ def test_company_is_what_two_callers_have_in_common(asked: tuple[int, int], shar
     assert company(observed, known, ~known).tolist() == [0, 0, 0, 0, share]
 
 
+def test_the_likest_caller_tells_whoever_else_calls() -> None:
+    """As it would be told edge by edge."""
+    random = np.random.default_rng(1)
+    pairs = np.unique(random.integers(0, 12, (90, 2)), axis=0)
+    consumer, provider = pairs.T
+    same = np.full(len(pairs), 80)
+    observed: Any = SimpleNamespace(consumer=consumer, provider=provider, port=same, protocol=same)
+    known = random.random(len(pairs)) < 0.6
+    calls = {one: set(provider[known & (consumer == one)].tolist()) for one in range(12)}
+    told = [
+        max(
+            (len(calls[one] & its) / len(calls[one] | its) for its in calls.values() if to in its),
+            default=0,
+        )
+        for one, to in pairs.tolist()
+    ]
+    assert sum(share > 0 for share in told) > len(told) / 2
+    assert company(observed, known, ~known).tolist() == np.where(known, 0, told).tolist()
+
+
 def test_nobody_known_keeps_no_company() -> None:
     one = np.array([1])
     observed: Any = SimpleNamespace(consumer=one, provider=one, port=one, protocol=one)

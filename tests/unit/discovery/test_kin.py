@@ -6,6 +6,7 @@ import pytest
 
 from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.discovery.roles import Roles
+from ringfence.model.address import parse_address
 from ringfence.model.protocol import UDP
 from tests.unit.discovery.world import APPGRAPHS, SLOTS, START, World, graphs, rand_index
 
@@ -156,6 +157,21 @@ def test_who_dials_past_a_service_has_the_neighbour_behind_it(seed: int) -> None
         for first, provider, _, _, protocol, port, *rest in [row]
     ]
     assert rand_index(*told(world)) == 1
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_who_dials_another_service_before_the_same_pods_is_another_role(seed: int) -> None:
+    world = World(TWINS, seed=seed, withheld=True, direct=0, rare=0)
+    past, replica = {pod.at for pod in world.of("other")}, parse_address("10.96.1.4")
+    world.rows = [
+        (row[0], row[1], replica, *row[3:]) if row[0] in past and row[5] == 27017 else row
+        for row in world.rows
+    ]
+    numbers, of = world.roles().numbers, world.snapshot.position
+    one, other = (
+        {int(numbers[of(pod.item.key)]) for pod in world.of(name)} for name in ("one", "other")
+    )
+    assert not one & other
 
 
 @pytest.mark.parametrize(

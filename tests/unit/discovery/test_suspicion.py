@@ -191,6 +191,19 @@ def test_clean_sources_judge_what_they_and_a_scanner_have() -> None:
     assert why(day.found(), "front → db TCP 5432") is Reason.SEEN
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_nor_does_who_has_anything_suspicious_support(odd: bool) -> None:
+    """It need be no intruder."""
+    day = Day()
+    day.saw(day.of("front", 1), day.of("db", 0), 5432, 30_000)
+    day.saw(day.of("front", 0), day.of("db", 0), 5432, 50_000)
+    if odd:
+        day.saw(day.of("front", 0), day.of("mail", 0), 22, *range(40_000, 45_000, 1000))
+    found = day.found()
+    assert not odd or why(found, "front → mail TCP 22") is Reason.ALONE
+    assert why(found, "front → db TCP 5432") is (Reason.FEW if odd else Reason.SEEN)
+
+
 def test_what_a_scanner_did_before_it_scanned_is_its_own() -> None:
     day = Day()
     day.saw(day.of("orders", 0), day.of("db", 0), 5432, 50_000, 60_000)
@@ -300,23 +313,80 @@ def test_what_fits_adds_nothing_to_a_source_s_weight() -> None:
         day.saw(day.of("carts", 0), day.of("mail", 0), port, 30_000)
     found = day.found()
     for port in seldom:
-        assert 0 < weight(found, f"carts → mail TCP {port}") < 1
+        assert 0.3 < weight(found, f"carts → mail TCP {port}") < 0.7
         assert why(found, f"carts → mail TCP {port}") is Reason.FEW
 
 
-@pytest.mark.parametrize(("fails", "reason"), [(False, Reason.FITS), (True, Reason.FEW)])
-def test_one_conversation_is_allowed_where_it_fits_and_its_source_did_nothing_else(
-    fails: bool, reason: Reason
-) -> None:
+def like_others(*lacking: int) -> Day:
+    """A day on which carts uses all ports of mail's that others do, but not these."""
     day = Day()
     for port in range(80, 95):
-        for consumer in ("front", "orders", *(() if port == 90 else ("carts",))):
+        for consumer in ("front", "orders", *(() if port in lacking else ("carts",))):
             for at in range(REPLICAS):
                 day.saw(day.of(consumer, at), day.of("mail", 0), port, *range(at, DAY, 7200))
+    return day
+
+
+@pytest.mark.parametrize("port", [22, 5432])
+@pytest.mark.parametrize(("fails", "reason"), [(False, Reason.FITS), (True, Reason.FEW)])
+def test_one_conversation_is_allowed_where_it_fits_and_its_source_did_nothing_else(
+    fails: bool, reason: Reason, port: int
+) -> None:
+    """Where it failed somebody else may be answered."""
+    day = like_others(90)
+    day.rows = [row for row in day.rows if row["port"] != 5432 or row["consumer_address"]
+                != day.of("carts", 0)]  # fmt: skip
     day.saw(day.of("carts", 0), day.of("mail", 0), 90, 30_000)
     if fails:
-        day.failed(day.of("carts", 0), day.of("db", 0), 22, 31_000)
+        day.failed(day.of("carts", 0), day.of("db", 0), port, 31_000)
     assert why(day.found(), "carts → mail TCP 90") is reason
+
+
+@pytest.mark.parametrize(("many", "reason"), [(1, Reason.FITS), (2, Reason.FEW), (9, Reason.FEW)])
+def test_but_not_several_in_one_interval(many: int, reason: Reason) -> None:
+    day = like_others(90)
+    day.saw(day.of("carts", 0), day.of("mail", 0), 90, *range(30_000, 30_000 + many))
+    assert why(day.found(), "carts → mail TCP 90") is reason
+
+
+@pytest.mark.parametrize(("ports", "reason"), [
+    ([90, 91], Reason.FITS), ([90, 91, 92], Reason.FEW),
+])  # fmt: skip
+def test_nor_many_of_one_workload_though_each_of_its_pods_has_few(
+    ports: list[int], reason: Reason
+) -> None:
+    day = like_others(*ports)
+    for at, port in enumerate(ports):
+        day.saw(day.of("carts", at), day.of("mail", 0), port, 30_000 + 1000 * at)
+    found = day.found()
+    assert {why(found, f"carts → mail TCP {port}") for port in ports} == {reason}
+
+
+@pytest.mark.parametrize(("name", "reason"), [("mail", Reason.FITS), ("orders", Reason.FEW)])
+def test_nor_where_its_source_did_what_fits_no_better_than_a_random_one(
+    name: str, reason: Reason
+) -> None:
+    day = like_others(90, 91)
+    port = {"mail": 91, "orders": 22}[name]
+    for to, at in (("mail", 90), (name, port)):
+        day.saw(day.of("carts", 0), day.of(to, 0), at, 30_000)
+    found = day.found()
+    assert (weight(found, f"carts → {name} TCP {port}") >= 1) is (reason is Reason.FEW)
+    assert why(found, "carts → mail TCP 90") is reason
+
+
+def test_a_host_outside_keeps_nobody_company() -> None:
+    """What it goes on to do may be much the same as what a workload does."""
+    day, host = Day(), "203.0.113.7"
+    for at in range(0, DAY, SLOT):
+        for consumer in (host, day.of("mail", at // SLOT % REPLICAS)):
+            day.saw(consumer, day.of("front", 0), 8080, at)
+            day.saw(consumer, day.of("carts", 0), 8080, at)
+        day.saw(day.of("mail", at // SLOT % REPLICAS), day.of("orders", 0), 9999, at)
+    day.saw(host, day.of("orders", 0), 9999, 30_000, 30_900)
+    found = day.found()
+    assert weight(found, "outside → orders TCP 9999") == 2.5
+    assert why(found, "outside → orders TCP 9999") is Reason.STRANGER
 
 
 def test_one_conversation_is_late_as_often_as_any() -> None:
@@ -361,22 +431,41 @@ def test_pods_started_by_hand_are_no_replicas_of_each_other(scans: bool) -> None
     assert reason is (Reason.SCAN if scans else Reason.SEEN)
 
 
+@pytest.mark.parametrize("often", [1, 12, 60])
 @pytest.mark.parametrize("others", [0, 5])
-def test_of_an_intruder_s_own_somebody_is_asked_though_configuration_names_it(others: int) -> None:
-    day = Day(references={"carts": ["mail"]})
-    for port in range(9000, 9000 + others):
-        day.saw(day.of("carts", 0), day.of("orders", 0), port, 40_000, 41_000)
-    day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
+def test_of_an_intruder_s_own_somebody_is_asked_though_configuration_names_it(
+    others: int, often: int
+) -> None:
+    day = intruding(others)
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, *range(50_000, 50_000 + often))
     reason = why(day.found(), "carts → mail TCP 25")
     assert reason is (Reason.FAN_OUT if others else Reason.DECLARED)
 
 
+@pytest.mark.parametrize(("pod", "at"), [(0, 20_000), (1, 60_000)])
+def test_but_not_where_it_had_that_before_or_another_has_it(pod: int, at: int) -> None:
+    day = intruding(5)
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
+    day.saw(day.of("carts", pod), day.of("mail", 0), 25, at)
+    reason = why(day.found(), "carts → mail TCP 25")
+    assert reason in {Reason.SEEN, Reason.DECLARED}
+
+
+def intruding(ports: int) -> Day:
+    """A day on which one of carts' pods begins to use so many ports that nobody else does."""
+    day = Day(references={"carts": ["mail"]})
+    for port in range(9000, 9000 + ports):
+        day.saw(day.of("carts", 0), day.of("orders", 0), port, 40_000, 41_000)
+    return day
+
+
+@pytest.mark.parametrize("often", [20, 60])
 @pytest.mark.parametrize("others", [0, 3])
-def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int) -> None:
+def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int, often: int) -> None:
     day = ByHand()
     for port in range(9000, 9000 + others):
         day.saw(day.alone, day.of("orders", 0), port, 40_000)
-    day.saw(day.alone, day.of("mail", 0), 25, *range(40_000, 40_200, 10))
+    day.saw(day.alone, day.of("mail", 0), 25, *(40_000 + 200 * at // often for at in range(often)))
     reason = why(day.found(), "started → mail TCP 25")
     assert reason is (Reason.INTRUDER if others else Reason.SEEN)
 
