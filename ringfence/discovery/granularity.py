@@ -112,7 +112,7 @@ class Widening:
     ) -> tuple[frozenset[int], frozenset[int]]:
         """The peers behind ports of a Service, all if none is told, and the ports of theirs.
 
-        None where not all that it leads to can be told: it is published, or some backend is an
+        Neither where not all that it leads to can be told: it is published, or some backend is an
         address that nobody of the inventory holds.
         """
         peers = self._observed.peers
