@@ -7,13 +7,14 @@ from unittest.mock import patch
 import pytest
 
 from ringfence.control.discover import Wanted, discover
-from ringfence.discovery import granularity
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.granularity import Granularity
+from ringfence.discovery.sockets import served
 from ringfence.flows.recorded import read_flows
 from ringfence.inventory.recorded import read_inventory
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.policy import ClusterEnd, Policy, ServiceEnd
+from ringfence.model.protocol import PortRange
 from ringfence.model.query import Everything
 from ringfence.model.scope import Scope, ScopeTree
 
@@ -70,7 +71,10 @@ def policies(boundary: Boundary, *besides: str, protocol: str = "TCP") -> list[P
 def test_coarse_names_the_pods_behind_a_service() -> None:
     told = policies(Boundary.COARSE)
     assert {one.provider for one in told} == {ClusterEnd("web")}
-    assert {port.first for one in told for port in one.ports} == {8080, 9090}
+    assert {port for one in told for port in one.ports} == {
+        PortRange(8080, 8080),
+        PortRange(9090, 9090),
+    }
 
 
 @pytest.mark.parametrize("boundary", [Boundary.MEDIUM, Boundary.COARSE])
@@ -87,6 +91,6 @@ def test_a_service_stays_that_leads_to_an_address_besides() -> None:
 
 
 def test_who_is_behind_a_service_is_looked_up_once() -> None:
-    with patch.object(granularity, "served", wraps=granularity.served) as asked:
+    with patch("ringfence.discovery.granularity.served", wraps=served) as asked:
         assert len(policies(Boundary.COARSE)) > 1
     assert asked.call_count == 1
