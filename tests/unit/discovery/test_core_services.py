@@ -143,6 +143,17 @@ def test_where_core_services_alone_were_seen_something_was(seen: Seen) -> None:
     assert said.startswith("nothing was seen")
 
 
+def test_where_noise_alone_was_seen_nothing_else_was() -> None:
+    day = Day()
+    day.rows = []
+    for number in range(5):
+        day.failed(day.of("front", 0), day.of("db", 0), 9000 + number, 30_000 + number)
+    covered = day.found().coverage
+    assert (covered.seen, covered.noise) == (0, 5)
+    (said,) = covered.sentences()
+    assert said.startswith("nothing but noise was seen")
+
+
 def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> None:
     records, timeline = seen
     ports, protocols = records.column("provider_port"), records.column("protocol").copy()
