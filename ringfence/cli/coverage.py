@@ -21,7 +21,7 @@ def coverage(
 ) -> None:
     """Say how much of what a scope's workloads need was seen, and what may be missing.
 
-    Exit code 2 if nothing was seen.
+    Exit code 2 if nothing was seen, or nothing but noise.
 
     Example: ringfence coverage sock-shop --since 7d
     """

@@ -200,7 +200,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     _tell(answer["summary"], output)
     summary = answer["summary"]
     if not summary["edges"] or not (summary["policies"] or summary["served"]):
-        seen = "that a policy is proposed for " if summary["edges"] else ""
+        any_seen = summary["edges"] or summary["noise"]
+        seen = "that a policy is proposed for " if any_seen else ""
         tell(
             f"warning: no connection {seen}was observed in this time; to enforce this workspace"
             f" would cut everything off in {named}. --since asks for longer; `ringfence agents`"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ringfence.discovery.behaviour import Numbers
+from ringfence.discovery.behaviour import Mask, Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft
 from ringfence.discovery.ends import Ends, NamedEnd, joined, query_of
@@ -15,6 +15,7 @@ from ringfence.discovery.observed import Observed
 from ringfence.discovery.peers import Anybody, Named, Nodes, Outside, OwnNode, ServiceFront
 from ringfence.discovery.reasons import Reason
 from ringfence.discovery.roles import Role
+from ringfence.model.address import Address, host_network
 from ringfence.model.fqdn import host_name
 from ringfence.model.ids import ScopeName
 from ringfence.model.policy import (
@@ -30,7 +31,9 @@ from ringfence.model.protocol import TCP, UDP, format_protocol
 _API_PORT = 443
 _DNS_PORT, _NTP_PORT = 53, 123
 _FROM_OUTSIDE = "asked from outside, and by no API server that was seen"
-_BY_ONE = "alone: one workload uses it, and a DNS answer of the time alone says what it is"
+_BY_ONE = "alone: one workload uses it, and no other's use says what it is"
+_AMONG = 5
+"""So many names of hosts are told of a policy that is for more."""
 _LONG_ANSWERS = "resolvers turn to TCP when an answer is too long for UDP (RFC 7766)"
 
 
@@ -74,9 +77,8 @@ class _Core:
                 yield Draft(
                     self._scope, provider, protocol, ports, known, name=said, description=why
                 )
-        by_tcp = self._observed.protocol[edges] == TCP
-        yield from self._outside(edges[~by_tcp], "dns-upstream", UDP, _DNS_PORT)
-        yield from self._outside(edges[by_tcp], "dns-upstream-tcp", TCP, _DNS_PORT)
+        yield from self._outside(edges, "dns-upstream", UDP, _DNS_PORT)
+        yield from self._outside(edges, "dns-upstream-tcp", TCP, _DNS_PORT)
 
     def probes(self) -> Iterator[Draft]:
         """From the own node: what pods declare, whether it was seen or not, and what was seen."""
@@ -158,52 +160,93 @@ class _Core:
     def _outside(self, edges: Numbers, name: str, protocol: int, port: int) -> Iterator[Draft]:
         """Hosts outside by their addresses, together; a name of many addresses by itself.
 
-        A name that one workload alone uses awaits review: whoever answers for it chose it.
+        What one workload alone uses awaits review, for it may have chosen name and address itself.
+        Such hosts are together, too, for each consumer, however many names it asks by.
         """
         seen, peers = self._observed, self._observed.peers
         to_outside = edges[peers.which(Outside, Named)[seen.provider[edges]]]
+        to_outside = to_outside[seen.protocol[to_outside] == protocol]
         asked_by = self._inside(seen.consumer[to_outside])
         to_outside = to_outside[np.isin(seen.consumer[to_outside], asked_by)]
-        blocks: dict[int, CidrEnd] = {}
-        for number in np.unique(seen.provider[to_outside]).tolist():
-            host = peers[number]
-            addresses = sorted(peers.named[host]) if isinstance(host, Named) else ()
-            found = self._ends.of(host, addresses)
-            named = isinstance(host, Named) and host_name(host.name)
-            if named and self._by_one(number, edges):
-                mine = to_outside[seen.provider[to_outside] == number]
-                end = NamedEnd(f"{name}-{found.name}", found.end)
-                yield replace(self._to(end, mine, protocol, port), review=_BY_ONE)
-                continue
-            if isinstance(found.end, CidrEnd):
-                blocks[number] = found.end
-                continue
-            mine = to_outside[seen.provider[to_outside] == number]
-            yield self._to(NamedEnd(f"{name}-{found.name}", found.end), mine, protocol, port)
-        if blocks:
-            every = sorted({one for end in blocks.values() for one in end.networks})
-            hosts = [peers[number] for number in blocks]
-            names = [host_name(one.name) for one in hosts if isinstance(one, Named)]
-            mine = to_outside[np.isin(seen.provider[to_outside], list(blocks))]
-            made = self._to(NamedEnd(name, CidrEnd(tuple(every))), mine, protocol, port)
-            told = f"among them {', '.join(sorted(filter(None, names)))}" if any(names) else ""
-            yield replace(made, description=told)
+        alone = self._by_one(edges)[seen.provider[to_outside]]
+        for consumer in np.unique(seen.consumer[to_outside[alone]]).tolist():
+            mine = to_outside[alone & (seen.consumer[to_outside] == consumer)]
+            its_name = f"{name}-from-{self._ends.of(peers[consumer]).name}"
+            hosts = np.unique(seen.provider[mine]).tolist()
+            made = (
+                self._to_one(hosts[0], mine, name, port)
+                if len(hosts) == 1
+                else self._together(mine, its_name, port)
+            )
+            yield replace(made, review=_BY_ONE)
+        to_outside = to_outside[~alone]
+        changing = [
+            host
+            for host in np.unique(seen.provider[to_outside]).tolist()
+            if not isinstance(self._host(host).end, CidrEnd)
+        ]
+        by_name = np.isin(seen.provider[to_outside], changing)
+        for host in changing:
+            yield self._to_one(host, to_outside[seen.provider[to_outside] == host], name, port)
+        if not by_name.all():
+            yield self._together(to_outside[~by_name], name, port)
 
-    def _by_one(self, host: int, edges: Numbers) -> bool:
-        """Whether one workload, no node, uses a host outside, itself or by way of its resolver."""
+    def _by_one(self, edges: Numbers) -> Mask:
+        """Of each peer whether one workload, no node, uses it, itself or by way of its resolver.
+
+        `edges` are all of the core service, whatever the protocol.
+        """
         seen, peers = self._observed, self._observed.peers
-        mine = edges[seen.provider[edges] == host]
-        asking = np.unique(seen.consumer[mine])
-        if peers.which(Nodes, OwnNode)[asking].any():
-            return False
-        theirs = [*mine.tolist(), *edges[np.isin(seen.provider[edges], asking)].tolist()]
-        used = np.isin(seen.pair_edge, theirs) & (seen.by_source.conversations > 0)
-        return len(np.unique(seen.pair_source[used])) <= 1
+        pairs = np.isin(seen.pair_edge, edges) & (seen.by_source.conversations > 0)
+        used, source = seen.provider[seen.pair_edge[pairs]], seen.pair_source[pairs]
+        # Of a peer's users the lowest number and the highest: one has them both.
+        lowest = np.full(len(peers), np.iinfo(np.int64).max)
+        highest = np.full(len(peers), -1)
+        np.minimum.at(lowest, used, source)
+        np.maximum.at(highest, used, source)
+        provider, consumer = seen.provider[edges], seen.consumer[edges]
+        its_lowest, its_highest = lowest[consumer], highest[consumer]
+        np.minimum.at(lowest, provider, its_lowest)
+        np.maximum.at(highest, provider, its_highest)
+        alone = lowest >= highest
+        alone[provider[peers.which(Nodes, OwnNode)[consumer]]] = False
+        return np.asarray(alone)
 
-    def _to(self, provider: NamedEnd, edges: Numbers, protocol: int, port: int) -> Draft:
+    def _host(self, number: int) -> NamedEnd:
+        """A host outside, by all addresses that its name was seen to have."""
+        peers = self._observed.peers
+        host = peers[number]
+        return self._ends.of(host, sorted(peers.named[host]) if isinstance(host, Named) else ())
+
+    def _to_one(self, host: int, edges: Numbers, name: str, port: int) -> Draft:
+        found = self._host(host)
+        return self._to(NamedEnd(f"{name}-{found.name}", found.end), edges, port)
+
+    def _together(self, edges: Numbers, name: str, port: int) -> Draft:
+        """Hosts outside, all by the addresses that were seen."""
+        peers = self._observed.peers
+        hosts = [peers[one] for one in np.unique(self._observed.provider[edges]).tolist()]
+        addresses = set[Address]()
+        for host in hosts:
+            match host:
+                case Outside(address):
+                    addresses.add(address)
+                case Named():
+                    addresses |= peers.named[host]
+        end = CidrEnd(tuple(map(host_network, sorted(addresses))))
+        made = self._to(NamedEnd(name, end), edges, port)
+        names = sorted(
+            filter(None, (host_name(one.name) for one in hosts if isinstance(one, Named)))
+        )
+        more = f" and {len(names) - _AMONG} more" if len(names) > _AMONG else ""
+        told = f"among them {', '.join(names[:_AMONG])}{more}" if names else ""
+        return replace(made, description=told)
+
+    def _to(self, provider: NamedEnd, edges: Numbers, port: int) -> Draft:
         """What lets those who asked come to a host outside."""
         consumer = self._roles(np.unique(self._observed.consumer[edges]).tolist())
         ports, known = frozenset({port}), frozenset(edges.tolist())
+        protocol = int(self._observed.protocol[edges[0]])
         return Draft(consumer, provider, protocol, ports, known, name=provider.name)
 
     def _edges(self, reason: Reason) -> Numbers:

@@ -60,7 +60,8 @@ class Coverage:
     def sentences(self) -> Iterator[str]:
         """What is not enough, in plain words."""
         if not self.seen:
-            yield "nothing was seen in this time: there is nothing to decide by"
+            what = "nothing but noise" if self.noise else "nothing"
+            yield f"{what} was seen in this time: there is nothing to decide by"
             return
         short = self.workloads - self.observed_a_day
         if short:

@@ -11,6 +11,7 @@ kubernetes-cluster  and whoever is in the scope
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class Widening:
         self._observed, self._ends = observed, ends
         self._scope = NamedEnd(scope, ScopeEnd(scope))
         self._roles = {role.cluster.name: role for role in observed.peers.roles}
+        self._behind = cache(self._led_to)
 
     def widen(self, drafts: Sequence[Draft], boundary: Boundary) -> list[Draft]:
         """The drafts of the finest step as those of another; equal ones become one."""
@@ -96,25 +98,40 @@ class Widening:
         seen, end = self._observed, draft.provider.end
         if not isinstance(end, ServiceEnd):
             return draft
-        snapshot = seen.peers.snapshot
-        behind: set[Socket] = set()
-        for item in (snapshot.items[at] for at in snapshot.called(end.namespace, end.name)):
+        behind, targets = self._behind(end, draft.protocol, draft.ports)
+        edges = np.array(sorted(draft.edges), dtype=np.int64)
+        led = behind | {*seen.provider[edges].tolist()}
+        if not behind or len(led) > 1 or not isinstance(peer := seen.peers[min(led)], Role):
+            return draft
+        # None stands for every port.
+        ports = targets | {*seen.port[edges].tolist()} if draft.ports else draft.ports
+        return replace(draft, provider=self._ends.of(peer), ports=ports)
+
+    def _led_to(
+        self, end: ServiceEnd, protocol: int, dialled: frozenset[int]
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """The peers behind ports of a Service, all if none is told, and the ports of theirs.
+
+        Neither where not all that it leads to can be told: it is published, or some backend is an
+        address that nobody of the inventory holds.
+        """
+        peers = self._observed.peers
+        behind = set[Socket]()
+        for at in peers.snapshot.called(end.namespace, end.name):
+            item = peers.snapshot.items[at]
             if item.service is None or item.service.is_published:
-                return draft
+                return frozenset(), frozenset()
             meant = {
                 port.name
                 for port in item.service.ports
-                if port.protocol == draft.protocol and (port.port in draft.ports or not draft.ports)
+                if port.protocol == protocol and (port.port in dialled or not dialled)
             }
             its = tuple(one for one in item.service.backends if one.service_port in meant)
-            alone = replace(item, service=replace(item.service, backends=its))
-            behind |= set(served(alone, seen.peers))
-        edges = np.array(sorted(draft.edges), dtype=np.int64)
-        led = {*seen.provider[edges].tolist(), *(peer for peer, _, _ in behind)}
-        if not behind or len(led) > 1 or not isinstance(peer := seen.peers[led.pop()], Role):
-            return draft
-        ports = {*seen.port[edges].tolist(), *(port for _, _, port in behind)}
-        return replace(draft, provider=self._ends.of(peer), ports=frozenset(ports))
+            found = served(replace(item, service=replace(item.service, backends=its)), peers)
+            if len(found) < len(its):
+                return frozenset(), frozenset()
+            behind.update(found)
+        return frozenset(peer for peer, _, _ in behind), frozenset(port for _, _, port in behind)
 
     def _every_port(self, drafts: Sequence[Draft]) -> Iterable[Draft]:
         return (one if one.review else replace(one, ports=frozenset()) for one in drafts)

@@ -84,3 +84,19 @@ def test_yaml_says_on_stderr_what_is_not_proposed(files: tuple[Path, Path]) -> N
     refused = run(files, "--outcome", "noise")
     assert isinstance(refused.exception, InputError)
     assert "YAML has policies" in str(refused.exception)
+
+
+def test_of_noise_alone_it_does_not_say_that_nothing_was_observed(tmp_path: Path) -> None:
+    inventory, flows = tmp_path / "inventory.yaml", tmp_path / "flows.csv"
+    inventory.write_text(
+        "- {kind: pod, namespace: shop, name: cart, addresses: [10.1.0.1]}\n"
+        "- {kind: pod, namespace: shop, name: db, addresses: [10.1.0.2]}\n"
+    )
+    flows.write_text(
+        "first,last,consumer_address,provider_address,protocol,port,dialled_address,dialled_port,"
+        "opened,answered\n"
+        "2030-01-01T00:00:00Z,2030-01-01T00:00:01Z,10.1.0.1,10.1.0.2,TCP,5432,10.1.0.2,5432,1,0\n"
+    )
+    done = run((inventory, flows))
+    assert done.exit_code == 2
+    assert "no connection that a policy is proposed for was observed" in done.stderr

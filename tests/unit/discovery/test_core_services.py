@@ -1,6 +1,7 @@
 """Core services, where the scope holds who serves them and not all who ask."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -142,6 +143,17 @@ def test_where_core_services_alone_were_seen_something_was(seen: Seen) -> None:
     assert said.startswith("nothing was seen")
 
 
+def test_where_noise_alone_was_seen_nothing_else_was() -> None:
+    day = Day()
+    day.rows = []
+    for number in range(5):
+        day.failed(day.of("front", 0), day.of("db", 0), 9000 + number, 30_000 + number)
+    covered = day.found().coverage
+    assert (covered.seen, covered.noise) == (0, 5)
+    (said,) = covered.sentences()
+    assert said.startswith("nothing but noise was seen")
+
+
 def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> None:
     records, timeline = seen
     ports, protocols = records.column("provider_port"), records.column("protocol").copy()
@@ -178,16 +190,68 @@ def test_clocks_and_resolvers_that_have_names_get_their_policies(seen: Seen) -> 
     assert by_protocol == [UDP, TCP]
 
 
+class Asking(Day):
+    """With a resolver of three workloads, and whoever else asks for something by name."""
+
+    resolver = "10.1.90.1"
+
+    def __init__(self, *spaces: str) -> None:
+        super().__init__(*spaces)
+        for row in self.rows:
+            row["provider_dns_name"] = ""
+
+    def asks(
+        self,
+        consumer: str,
+        provider: str,
+        name: str,
+        *times: int,
+        port: int = 123,
+        protocol: str = "UDP",
+        **counts: int,
+    ) -> None:
+        """All day, where no times are told."""
+        before = len(self.rows)
+        self.saw(consumer, provider, port, *(times or range(0, DAY, SLOT)), **counts)
+        for row in self.rows[before:]:
+            row |= {"protocol": protocol, "provider_dns_name": name}
+
+    def asks_the_resolver(self, consumer: str) -> None:
+        before = len(self.rows)
+        self.asks(consumer, self.resolver, "", port=53)
+        for row in self.rows[before:]:
+            row["dialled_address"] = "10.96.0.10"
+
+    def _items(self) -> Any:
+        yield from super()._items()
+        pod = {"kind": "pod", "kubernetes_cluster": "lab", "namespace": "kube-system"}
+        yield pod | {
+            "name": "coredns-1", "node": "node1", "workload_name": "coredns",
+            "owner": "Deployment/coredns", "addresses": [self.resolver],
+            "labels": {"kubernetes.label.k8s-app": ["kube-dns"]},
+        }  # fmt: skip
+        backend = {"protocol": "UDP", "address": self.resolver, "port": 53, "serving": True}
+        yield pod | {
+            "kind": "service", "name": "kube-dns", "addresses": ["10.96.0.10"],
+            "service": {"type": "ClusterIP",
+                        "ports": [{"name": "dns", "protocol": "UDP", "port": 53}],
+                        "backends": [backend | {"service_port": "dns"}]},
+        }  # fmt: skip
+
+
+def of_core(day: Day, prefix: str) -> dict[str, Policy]:
+    told = named(day.found().workspace)
+    return {said: one for said, one in told.items() if said.startswith(prefix)}
+
+
 def seen_by_name(name: str, *sockets: tuple[str, int]) -> Workspace:
-    """What is proposed for pods that asked six hosts outside by one name."""
-    day = Day()
-    for row in day.rows:
-        row["provider_dns_name"] = ""
+    """What is proposed for two pods that asked six hosts outside by one name."""
+    day = Asking()
     for protocol, port in sockets:
         for number in range(6):
-            day.saw(day.of("front", 0), f"203.0.113.{number}", port, *range(0, DAY, SLOT))
-            for row in day.rows[-DAY // SLOT :]:
-                row |= {"protocol": protocol, "provider_dns_name": name}
+            for pod in range(2):
+                host = f"203.0.113.{number}"
+                day.asks(day.of("front", pod), host, name, port=port, protocol=protocol)
     made = day.found().workspace
     parse_documents(format_documents(Documents(workspaces=(made,))), "made")
     return made
@@ -202,25 +266,69 @@ def test_what_is_no_name_of_a_host_is_told_by_addresses(name: str) -> None:
         assert len(end.networks) == 6
 
 
+@pytest.mark.parametrize("name", ["time.test", "", "evil..test", "*.evil.test", "x" * 300])
 @pytest.mark.parametrize(
-    ("also", "review"),
-    [([], True), ([("front", 1)], False), ([("mail", 0)], False), (["192.0.2.1"], False)],
+    ("asking", "review"),
+    [
+        ([("front", 0)], True),
+        ([("front", 0), ("front", 1)], False),
+        ([("front", 0), ("mail", 0)], False),
+        ([("front", 0), "192.0.2.1"], False),
+        (["192.0.2.1"], False),
+    ],
 )
-def test_a_clock_by_name_that_one_pod_alone_asks_awaits_review(
-    also: list[tuple[str, int] | str], review: bool
+def test_a_clock_that_one_pod_alone_asks_awaits_review(
+    name: str, asking: list[tuple[str, int] | str], review: bool
 ) -> None:
-    """Who answers for the name chose its address; a node's or another pod's use speaks for it."""
-    day = Day()
-    for row in day.rows:
-        row["provider_dns_name"] = ""
-    for one in (("front", 0), *also):
-        source = one if isinstance(one, str) else day.of(*one)
-        day.saw(source, "203.0.113.7", 123, *range(0, DAY, SLOT))
-        for row in day.rows[-DAY // SLOT :]:
-            row |= {"protocol": "UDP", "provider_dns_name": "time.test"}
-    told = [one for said, one in named(day.found().workspace).items() if said.startswith("ntp")]
+    """It may have chosen name and address itself; a node's or another pod's use speaks for them."""
+    day = Asking()
+    for one in asking:
+        day.asks(one if isinstance(one, str) else day.of(*one), "203.0.113.7", name)
+    told = of_core(day, "ntp")
     assert told
-    assert all(bool(one.review) is review for one in told)
+    assert all(bool(one.review) is review for one in told.values())
+
+
+def test_whom_nobody_answered_does_not_speak_for_a_clock() -> None:
+    day = Asking()
+    day.asks(day.of("front", 0), "203.0.113.7", "time.test")
+    other, name = day.of("front", 1), "time.test"
+    day.asks(other, "203.0.113.7", name, 40_000, answered=0, reverse_packets=0)
+    assert of_core(day, "ntp")["ntp-time.test"].review
+
+
+def test_however_many_names_a_pod_asks_by_one_policy_awaits_review() -> None:
+    day = Asking()
+    for number in range(30):
+        host = f"203.0.113.{number % 10}"
+        day.asks(day.of("front", 0), host, f"r{number}.test", 40_000 + number)
+    day.asks(day.of("mail", 0), "198.51.100.1", "")
+    for pod in range(2):
+        day.asks(day.of("carts", pod), "198.51.100.2", "time.test")
+    told = of_core(day, "ntp")
+    assert {said: bool(one.review) for said, one in told.items()} == {
+        "ntp": False, "ntp-from-front": True, "ntp-198.51.100.1": True,
+    }  # fmt: skip
+    every = told["ntp-from-front"]
+    assert isinstance(every.provider, CidrEnd)
+    assert len(every.provider.networks) == 10
+    assert every.description == (
+        "among them r0.test, r1.test, r10.test, r11.test, r12.test and 25 more"
+    )
+
+
+@pytest.mark.parametrize("space", ["app", "shop"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_whoever_asks_a_resolver_uses_those_that_it_asks(asked: bool, space: str) -> None:
+    """By UDP as by TCP, though the clients have UDP alone, before and after it in the inventory."""
+    day = Asking(space)
+    for name in ("front", "carts", "orders") if asked else ():
+        day.asks_the_resolver(day.of(name, 0))
+    for protocol in ("UDP", "TCP"):
+        day.asks(day.resolver, "203.0.113.53", "dns.test", port=53, protocol=protocol)
+    told = of_core(day, "dns-upstream")
+    assert {one.protocol for one in told.values()} == {UDP, TCP}
+    assert all(bool(one.review) is not asked for one in told.values())
 
 
 def test_a_name_is_allowed_as_policies_write_it() -> None:

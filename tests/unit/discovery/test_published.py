@@ -13,13 +13,20 @@ from ringfence.flows.recorded import read_flows
 from ringfence.inventory.recorded import read_inventory
 from ringfence.model.address import parse_network
 from ringfence.model.ids import ScopeName, WorkspaceName
-from ringfence.model.policy import CidrEnd, End, OutsideEnd
+from ringfence.model.policy import CidrEnd, End, OutsideEnd, Policy
 from ringfence.model.query import Everything
 from ringfence.model.scope import Scope, ScopeTree
 
 ALL = ScopeName("all")
 TREE = ScopeTree([Scope(ALL, None, Everything())])
 NODE_PORT, BALANCER = ("10.9.0.1", 30080), ("198.51.100.10", 80)
+CLUSTER_IP = "10.96.0.1", 80
+ELSEWHERE = """
+- {kind: service, kubernetes_cluster: another, namespace: shop, name: web, addresses: [10.97.0.1],
+   service: {type: NodePort, ports: [{name: http, protocol: TCP, port: 80, node_port: 30081}],
+     backends: []}}
+"""
+"""A Service of that name in another Kubernetes cluster, which is published."""
 ANSWERED = {"opened": 1, "answered": 1, "forward_bytes": 90, "reverse_bytes": 60}
 
 
@@ -42,6 +49,12 @@ def consumers(
     boundary: Boundary, clients: Iterable[str], dialled: tuple[str, int], *, published: bool = True
 ) -> set[End]:
     """Whom the policy towards web names, where these hosts used it all day."""
+    return {one.consumer for one in policies(boundary, clients, dialled, published=published)}
+
+
+def policies(
+    boundary: Boundary, clients: Iterable[str], dialled: tuple[str, int], *, published: bool = True
+) -> list[Policy]:
     address, port = dialled
     rows = [
         {
@@ -57,14 +70,15 @@ def consumers(
     writer = csv.DictWriter(told, rows[0])
     writer.writeheader()
     writer.writerows(rows)
-    timeline = read_inventory(inventory(published=published), "inventory.yaml").timeline
+    items = inventory(published=published) + ELSEWHERE
+    timeline = read_inventory(items, "inventory.yaml").timeline
     seen = read_flows(io.BytesIO(told.getvalue().encode()), "flows.csv", timeline)
     wanted = Wanted(Granularity(boundary))
     found = discover(seen, timeline, TREE, ALL, WorkspaceName(ALL), wanted)
-    return {one.consumer for one in found.workspace.policies if one.id.endswith("-to-web")}
+    return [one for one in found.workspace.policies if one.id.endswith("-to-web")]
 
 
-@pytest.mark.parametrize("dialled", [NODE_PORT, BALANCER])
+@pytest.mark.parametrize("dialled", [NODE_PORT, BALANCER, CLUSTER_IP])
 def test_a_published_service_is_there_for_whoever_comes(dialled: tuple[str, int]) -> None:
     public, inside = ["203.0.113.7"], ["172.20.0.5", "172.20.0.6"]
     outside = {OutsideEnd()}
@@ -76,7 +90,15 @@ def test_a_published_service_is_there_for_whoever_comes(dialled: tuple[str, int]
     assert consumers(Boundary.FINE, inside, dialled) == outside
 
 
-def test_of_one_that_is_not_published_each_is_named() -> None:
-    direct = ("10.1.0.1", 8080)
-    told = consumers(Boundary.VERY_FINE, ["203.0.113.7"], direct, published=False)
-    assert told == {CidrEnd((parse_network("203.0.113.7/32"),))}
+def test_a_policy_says_that_its_service_is_published() -> None:
+    (told,) = policies(Boundary.FINE, ["203.0.113.7"], NODE_PORT)
+    assert told.evidence is not None
+    assert "any host outside, for the Service is published" in told.evidence.why
+
+
+@pytest.mark.parametrize("dialled", [("10.1.0.1", 8080), CLUSTER_IP])
+def test_of_one_that_is_not_published_each_is_named(dialled: tuple[str, int]) -> None:
+    """Though one of its name is, in another Kubernetes cluster."""
+    for boundary in (Boundary.VERY_FINE, Boundary.FINE):
+        told = consumers(boundary, ["203.0.113.7"], dialled, published=False)
+        assert told == {CidrEnd((parse_network("203.0.113.7/32"),))}
