@@ -136,8 +136,10 @@ class Enforcer:
                 yield
             if problem := self._prove(place):
                 problems[place] = problem
-        whole = [place for place in written if place not in problems]
-        self.repairs.made(whole, problems, time.time_ns())
+        # What was read meanwhile may have brought those into doubt that were proved by then.
+        failing = problems.keys() | self._doubted.keys()
+        whole = [place for place in written if place not in failing]
+        self.repairs.made(whole, failing, time.time_ns())
         proved = {place.uid for place in written} - {place.uid for place in problems}
         self._planned = wanted.without(problems)
         self.outcome = Outcome(order.revision, frozenset(proved - {""}), problems)

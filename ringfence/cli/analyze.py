@@ -24,7 +24,7 @@ from ringfence.cli.output import (
     tell_notes,
 )
 from ringfence.cli.what_if import accept as accept_some
-from ringfence.cli.what_if import ask, tell_what_if
+from ringfence.cli.what_if import ask, is_harmless, tell_what_if
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Category
 from ringfence.model.ids import parse_version
@@ -112,7 +112,8 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
     rejected: dropped, and the policy denies it. misdropped: dropped, but the policy allows it.
     Log-only policies are told with the number of connections that each matches.
 
-    With --if-enforced, exit code 2 if something that passes would be blocked.
+    With --if-enforced, exit code 2 if something that passes would be blocked, noise aside, or if
+    nothing passes that the version has a say in.
 
     With --policies, --inventory and --flows no server is asked: all flows of the file are judged,
     by every primary workspace of the policies' files. --accept prints the workspace with what was
@@ -160,7 +161,7 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
         answer = ask(client, **asked, **({"with": with_} if with_ else {}))
         if accept is None:
             tell_what_if(answer, output)
-            raise typer.Exit(2 if answer["blocked"] else 0)
+            raise typer.Exit(0 if is_harmless(answer) else 2)
         accept_some(client, answer, accept, dry_run=dry_run, yes=yes, output=output)
         return
     answer = client.get(
@@ -201,7 +202,7 @@ def _what_if_files(
         write_accepted(asked, answer, accept, output)
         return
     tell_what_if(answer, output)
-    raise typer.Exit(2 if answer["blocked"] else 0)
+    raise typer.Exit(0 if is_harmless(answer) else 2)
 
 
 def _tell_files(

@@ -32,7 +32,8 @@ def promote(
     arrives, staged enforces them at some nodes on trial, and when the trial ends well they are
     enforced everywhere. Refused where what the next stage wants does not hold:
     `ringfence promotion show` tells. Before anything changes at nodes it shows the workloads that
-    the version governs, what it would have blocked, and the plan, and asks.
+    the version governs, what it would have blocked, and the plan, and asks. What somebody enforced
+    by hand is taken back on alarm from then on.
 
     Example: ringfence promote sock-shop --to analyse
     """
@@ -42,7 +43,7 @@ def promote(
     shown = client.post(path, {**body, "dry_run": True})
     if shown["refused"] and shown["stage"] == Stage.ANALYSE and not dry_run:
         raise ApiError(shown["refused"])
-    changes_nodes = shown["plan"] is not None or shown["stage"] == Stage.STAGED
+    changes_nodes = bool(shown["plan"] or shown["alarm"] or shown["stage"] == Stage.STAGED)
     if changes_nodes and not (yes or dry_run or sys.stdin.isatty()):
         raise InputError(
             "nobody can answer here: pass --yes to go ahead, --dry-run to see the plan"
@@ -72,5 +73,7 @@ def _show(shown: Row, *, dry_run: bool) -> None:
         show_plan(shown["plan"], Format.TABLE)
     elif shown["stage"] == Stage.STAGED:
         say("its trial ends now: what is enforced at some nodes is enforced everywhere")
+    elif shown["alarm"]:
+        say(f"an alarm is open, so what is enforced is taken back at once: {shown['alarm']}")
     elif dry_run:
         say("nothing changes at nodes")

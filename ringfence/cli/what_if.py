@@ -52,6 +52,11 @@ def numbered(answer: Row) -> Row:
     return answer
 
 
+def is_harmless(answer: Row) -> bool:
+    """Whether something was judged, and what would be blocked of it is noise."""
+    return bool(answer["judged"]) and all(row["noise"] for row in answer["blocked"])
+
+
 def tell_what_if(answer: Row, output: Format) -> None:
     """Print what would be blocked."""
     if output in (Format.JSON, Format.YAML):
@@ -62,6 +67,12 @@ def tell_what_if(answer: Row, output: Format) -> None:
     workloads = counted(answer["workloads"], "workload")
     tell(f"if {name} were enforced now, {conversations} of {workloads} would be blocked")
     tell_notes(answer)
+    if not answer["judged"]:
+        tell(
+            f"warning: nothing passed that {name} has a say in: see that time, inventory and flows "
+            "are those of its workloads"
+        )
+        return
     emit(answer["blocked"], COLUMNS, output, _NOTHING)
     if answer["untold"]:
         tell(f"{counted(answer['untold'], 'kind')} of conversations more are not told")

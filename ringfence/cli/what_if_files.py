@@ -8,15 +8,16 @@ from ringfence.cli.output import Format, emit_data, emit_text, tell
 from ringfence.cli.what_if import chosen, numbered, unhelped
 from ringfence.control.api.what_if import amended_document, what_if_response
 from ringfence.control.what_if import what_if
+from ringfence.flows.disposition import passing
 from ringfence.flows.recorded import dispositions
 from ringfence.policy.yaml_text import dump_all
 
 
 def what_if_files(asked: FilesAsked) -> dict[str, Any]:
     """What the workspace would block of the flows that passed, each with its `number` from 1."""
-    passing = asked.seen.take(dispositions(asked.seen).passed)
+    passed = passing(asked.seen, dispositions(asked.seen))
     made = asked.workspace, VERSION
-    found = what_if(passing, asked.history, asked.until_ns, asked.judged_by, made)
+    found = what_if(passed, asked.history, asked.until_ns, asked.judged_by, made)
     answer = what_if_response(asked.workspace.name, VERSION, asyncio.run(found))
     return numbered(answer.model_dump(mode="json"))
 

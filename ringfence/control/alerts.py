@@ -21,7 +21,8 @@ from ringfence.export.alerts.interface import Notice
 from ringfence.model.ids import TenantId, WorkspaceName
 from ringfence.model.protocol import WITH_PORTS, format_port, format_protocol
 from ringfence.model.tally import UNTOWARD, Cause
-from ringfence.model.verdict import Decision
+from ringfence.model.verdict import Decision, Stage
+from ringfence.policy.handle import tell_decision
 from ringfence.store.relational.alerts import (
     Alert,
     forget_alerts,
@@ -227,7 +228,9 @@ def format_rules(rules: Iterable[Decision]) -> list[str]:
 
 
 def _rule(rule: Decision) -> str:
-    """`ACTION WORKSPACE/POLICY@pN`; of Kubernetes' policies their own name."""
+    """`ACTION WORKSPACE/POLICY@pN`; of Kubernetes' policies their own name, `fail-safe/NAME`."""
+    if rule.stage is Stage.FAIL_SAFE:
+        return f"{rule.action} {tell_decision(rule)}"
     name = rule.policy or "catch-all"
     place = f"{rule.workspace}/{name}@p{rule.version}" if rule.workspace else name
     return f"{rule.action} {place}"

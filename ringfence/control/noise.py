@@ -1,4 +1,4 @@
-"""How much of what a version denies is noise to discovery: scans, intruders, what was refused."""
+"""How much of what escapes a version is noise to discovery: scans, intruders, what was refused."""
 
 import asyncio
 
@@ -16,6 +16,7 @@ from ringfence.discovery.facts import Facts
 from ringfence.discovery.observed import conversations_of, observe
 from ringfence.discovery.reasons import CORE, Outcome
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.flows.disposition import answered_of
 from ringfence.model.policy import Workspace
 from ringfence.model.tally import Tally
 
@@ -29,12 +30,14 @@ async def noise_among(
 ) -> int:  # fmt: skip
     """How many of the conversations that escaped a workspace are noise, by all of a time.
 
-    Of each kind of conversations there are as many as there are of those that discovery goes by.
+    Of each kind at most as many as escaped. What did not pass has no part in it: else whoever
+    dials the silent would speak for what others of the kind do.
     """
     seen = await observed(watch.store, watch.tenant, since_ns, until_ns)
     judged = await judge(seen, watch.history, until_ns, judged_by, workspace.name)
-    denied = judged.in_view & ~judged.allowed
-    if not denied.any():
+    passes = answered_of(seen, conversations_of(seen))
+    counts = passes * (judged.in_view & ~judged.allowed)
+    if not counts.any():
         return 0
     timeline = watch.history.timeline
     lived = await asyncio.to_thread(past, seen, timeline.as_known())
@@ -45,20 +48,19 @@ async def noise_among(
         decisions = decide(edges, Facts(edges))
         noisy = (decisions.outcome == Outcome.NOISE) & ~decisions.of(*CORE)
         item_of = items_of(timeline)
-        every = _by_kind(seen, denied, item_of)
-        noise = _by_kind(seen, denied & noisy[edges.edges], item_of)
+        noise = _by_kind(seen, counts * noisy[edges.edges], item_of)
         kinds = ((one.cause, one.conversations) for one in escaped)
         told = (
             ((cause.consumer, cause.provider, cause.protocol, cause.port), count)
             for cause, count in kinds
         )
-        return sum(count * noise[kind] // every[kind] for kind, count in told if kind in noise)
+        return sum(min(count, noise.get(kind, 0)) for kind, count in told)
 
     return await asyncio.to_thread(count)
 
 
-def _by_kind(seen: Records, chosen: NDArray[np.bool_], item_of: ItemOf) -> dict[Kind, int]:
-    some = seen.take(chosen)
-    ends = Ends(some, item_of)
-    counts = np.bincount(ends.which, conversations_of(some)).astype(np.int64)
-    return {ends.tell(at): count for at, count in enumerate(counts.tolist())}
+def _by_kind(seen: Records, counts: NDArray[np.int64], item_of: ItemOf) -> dict[Kind, int]:
+    rows = np.flatnonzero(counts)
+    ends = Ends(seen.take(rows), item_of)
+    total = np.bincount(ends.which, counts[rows]).astype(np.int64)
+    return {ends.tell(at): count for at, count in enumerate(total.tolist())}

@@ -10,7 +10,7 @@ from ringfence.control.alerts import Alerts
 from ringfence.control.audit import Author
 from ringfence.control.background import Background
 from ringfence.control.beside import load_beside
-from ringfence.control.continuous import Span
+from ringfence.control.continuous import Span, slot_of
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.identity import ITSELF, Principal, Role
@@ -37,7 +37,7 @@ from ringfence.store.relational.enforcement import (
 )
 from ringfence.store.relational.promotions import Promotion, all_promotions, put_promotion
 from ringfence.store.relational.trials import load_trial
-from ringfence.store.relational.verdicts import Named, all_analyses, told_since
+from ringfence.store.relational.verdicts import Named, all_analyses, analysed_since, told_since
 from ringfence.store.relational.workspaces import heads
 
 _LOG = structlog.get_logger(__name__)
@@ -98,7 +98,9 @@ class Promotions:
             since_ns = enforced.since_ns if is_enforced else asked.get(named)
             quiet_ns = now_ns - criteria.quiet_seconds * _SECOND
             told = await told_since(connection, tenant, quiet_ns, now_ns, named)
-            beside = await load_beside(connection, tenant, *named)
+            # What was judged beside it lately has a part in the counts, also if that was stopped.
+            analysed = await analysed_since(connection, tenant, slot_of(quiet_ns, now_ns)[0])
+            beside = await load_beside(connection, tenant, *named, analysed=analysed)
             before = NEVER
             if trial is not None:
                 before = await enforced_at(connection, tenant, trial.previous)
@@ -156,31 +158,35 @@ class Promotions:
         await self._looked.wait()
         self._looked.clear()
 
+    async def alarm(self, one: Promotion) -> Alert | None:
+        """The open alarm on which what was promoted is taken back, None for none."""
+        named = one.workspace, one.version
+        async with self._database.read() as connection:
+            enforced = await enforced_now(connection, self._tenant)
+            alerts = await load_alerts(connection, self._tenant)
+        # Once taken back, it is a person's decision to enforce it again.
+        taken_back = one.demoted_ns is not None
+        if taken_back or not one.criteria.demote or named not in enforced.workspaces:
+            return None
+        alarms = (
+            alert
+            for alert in alerts
+            if alert.cause.category is Category.MISDROPPED and alert.last_ns >= enforced.since_ns
+        )
+        return next((alarm for alarm in alarms if decided(alarm, one)), None)
+
     async def _look(self) -> None:
         async with self._database.read() as connection:
             every = await all_promotions(connection, self._tenant)
-            enforced = await enforced_now(connection, self._tenant)
-            alarms = [
-                one
-                for one in await load_alerts(connection, self._tenant)
-                if one.cause.category is Category.MISDROPPED and one.last_ns >= enforced.since_ns
-            ]
         for one in every:
-            named = one.workspace, one.version
-            # Once taken back, it is a person's decision to enforce it again.
-            taken_back = one.demoted_ns is not None
-            if taken_back or not one.criteria.demote or named not in enforced.workspaces:
-                continue
-            alarm = next((alarm for alarm in alarms if decided(alarm, one)), None)
-            if alarm is not None:
+            if alarm := await self.alarm(one):
                 await self._demote(one, alarm)
 
     async def _demote(self, one: Promotion, alarm: Alert) -> None:
         """Enforce what was enforced of the workspace before, nothing of it if that was nothing."""
         assert one.workspace is not None
         assert one.version is not None
-        cause = alarm.cause
-        why = f"alert {alarm.id}: misdropped {cause.consumer} to {cause.provider} {cause.port}"
+        why = describe(alarm)
         async with self._database.read() as connection:
             enforced = await enforced_now(connection, self._tenant)
             before = await version_before(connection, self._tenant, one.workspace, one.version)
@@ -210,3 +216,9 @@ def decided(alarm: Alert, one: Promotion) -> bool:
         (rule.workspace, rule.version) == (one.workspace, one.version)
         for _, rule in alarm.cause.rules
     )
+
+
+def describe(alarm: Alert) -> str:
+    """An alarm as people read it."""
+    cause = alarm.cause
+    return f"alert {alarm.id}: misdropped {cause.consumer} to {cause.provider} {cause.port}"

@@ -40,8 +40,10 @@ class Repairs:
         self._inventory = inventory
         self._news = asyncio.Event()
         self._told: dict[NodeKey, list[Repair]] = {}
+        self._told_ns: dict[NodeKey, int] = {}
+        """Of each node the time of the last repair that is written down, by its own clock."""
         self._written_ns: dict[NodeKey, int] = {}
-        """Of each node the time of the last repair that is written down."""
+        """When that was written, by ours: what a node says of times cannot fill the trail."""
         self._following = Background("repairs", self._pause, self._write, metrics)
 
     async def start(self) -> None:
@@ -61,7 +63,7 @@ class Repairs:
             for one in state.repairs[:MOST_REPAIRS]
             if one.damage in set(Damage) and one.at_ns <= state.clock_ns
         ]
-        if any(one.at_ns > self._written_ns.get(node, 0) for one in told):
+        if any(one.at_ns > self._told_ns.get(node, 0) for one in told):
             self._told[node] = told
             self._news.set()
 
@@ -74,27 +76,27 @@ class Repairs:
 
     async def _write(self) -> None:
         for node, told in list(self._told.items()):
-            written_ns = await self._last(node)
-            news = [one for one in told if one.at_ns > written_ns]
-            if news and self._clock() - written_ns < _APART_NS:
+            await self._recall(node)
+            now_ns = self._clock()
+            news = [one for one in told if one.at_ns > self._told_ns[node]]
+            if news and now_ns - self._written_ns[node] < _APART_NS:
                 continue
             if news:
                 author = Author(Principal(ITSELF, self._tenant, Role.ADMIN, None), node[1])
-                at_ns = max(one.at_ns for one in news)
                 async with self._database.write() as connection:
                     what = self._text(node, news)
-                    await author.note(connection, at_ns, what, about=_object(node))
-                self._written_ns[node] = at_ns
+                    await author.note(connection, now_ns, what, about=_object(node))
+                self._told_ns[node] = max(one.at_ns for one in news)
+                self._written_ns[node] = now_ns
             if self._told[node] is told:
                 del self._told[node]
 
-    async def _last(self, node: NodeKey) -> int:
-        """When the last repair was of which a node's lines tell, by the node's clock."""
+    async def _recall(self, node: NodeKey) -> None:
+        """Look up a node's last line: it told of all repairs before it."""
         if node not in self._written_ns:
             async with self._database.read() as connection:
                 found = await find_changes(connection, self._tenant, Sought(_object(node)), 1)
-            self._written_ns[node] = found[0][1].at_ns if found else 0
-        return self._written_ns[node]
+            self._written_ns[node] = self._told_ns[node] = found[0][1].at_ns if found else 0
 
     def _text(self, node: NodeKey, repairs: Iterable[Repair]) -> str:
         snapshot = self._inventory.timeline.latest()

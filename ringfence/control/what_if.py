@@ -22,6 +22,7 @@ from ringfence.discovery.peers import Peers, name_of
 from ringfence.discovery.propose import policy_of
 from ringfence.discovery.reasons import CORE, Outcome
 from ringfence.flows.connections import Records, ServiceSockets
+from ringfence.flows.disposition import conversations_of
 from ringfence.model.ids import PolicyId, Version
 from ringfence.model.policy import Action, Cluster, ClusterEnd, Policy, Workspace
 from ringfence.model.protocol import format_protocol
@@ -72,6 +73,8 @@ class WhatIf:
 
     blocked: tuple[Blocked, ...]
     untold: int
+    judged: int
+    """Conversations that pass, and that the version has a say in."""
     conversations: int
     """Of all that would be blocked."""
     workloads: int
@@ -112,7 +115,8 @@ async def what_if(
     )
     told = await asyncio.to_thread(groups.tell, least)
     untold = len(seen.route_edge) - len(least)
-    return WhatIf(told, untold, int(_conversations(seen).sum()), workloads)
+    said = int(conversations_of(passing.take(judged.in_view)).sum())
+    return WhatIf(told, untold, said, int(_conversations(seen).sum()), workloads)
 
 
 def _noise(all_: Observed, kept: NDArray[np.bool_], blocked: Observed) -> list[str]:

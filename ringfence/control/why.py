@@ -137,6 +137,10 @@ def explain_all(
     snapshot = side.policy_set.snapshot
     inside = side.explain(connections)
     beyond = outside.side.explain(connections) if outside else inside
+    spared = _fail_safes(snapshot, side.compiled, connections)
+    spared_beyond = spared
+    if outside:
+        spared_beyond = _fail_safes(snapshot, outside.side.compiled, connections)
     explained, balancers = [], Balancers(snapshot)
     kept_out = balancers.keep_out(connections)
     apart: dict[str, None] = {}
@@ -145,12 +149,16 @@ def explain_all(
         ends = []
         # They have the same ends, whatever the rules are: those that are workloads.
         for verdict, other in zip(here.ends, there.ends, strict=True):
-            item, compiled = snapshot.items[snapshot.position(verdict.workload)], side.compiled
+            item = snapshot.items[snapshot.position(verdict.workload)]
+            compiled, known = side.compiled, spared
             if outside and is_elsewhere(outside.trial, item):
-                verdict, compiled = other, outside.side.compiled  # noqa: PLW2901
+                verdict = other  # noqa: PLW2901
+                compiled, known = outside.side.compiled, spared_beyond
                 before = outside.side.policy_set.enforced
                 apart[told_elsewhere(outside.trial, item, before)] = None
-            ends.append(end := _end(snapshot, compiled, connections, row, verdict))
+            fail_safe = known[verdict.role][row]
+            end = _end(snapshot, compiled, connections, row, verdict, fail_safe)
+            ends.append(end)
             if end.denies:
                 wider |= dict.fromkeys(_wider(snapshot, compiled, connections, row, end))
         text = _tell(snapshot, connections, row)
@@ -190,19 +198,22 @@ def _wider(
 
 
 def _end(
-    snapshot: Snapshot, compiled: Compiled, connections: Connections, row: int, end: EndVerdict
+    snapshot: Snapshot,
+    compiled: Compiled,
+    connections: Connections,
+    row: int,
+    end: EndVerdict,
+    fail_safe: str,
 ) -> ExplainedEnd:
     item = snapshot.items[snapshot.position(end.workload)]
     node = item.node if item.kind is ItemKind.POD else item.name
     policy = compiled.policies.get((item.cluster, NodeName(node)))
-    governed = policy is not None and end.deciding is not None
-    fail_safe = _fail_safe(snapshot, compiled, end.role, connections, row) if governed else ""
-    asked = (
-        _asked(snapshot, item, connections, row, end.role)
-        if governed and fail_safe != ITSELF
-        else None
-    )
-    return ExplainedEnd(end, item.display, fail_safe, asked)
+    if policy is None or end.deciding is None:
+        return ExplainedEnd(end, item.display, "", None)
+    asked = _asked(snapshot, item, connections, row, end.role)
+    # By loopback it meets no rule there, only those for what is translated.
+    looped = fail_safe == ITSELF or (end.role is EndRole.CONSUMER and asked.probe.to_own)
+    return ExplainedEnd(end, item.display, fail_safe, None if looped else asked)
 
 
 def _asked(
@@ -224,12 +235,18 @@ def _asked(
     return Asked((item.cluster, node), uid, probe)
 
 
-def _fail_safe(
-    snapshot: Snapshot, compiled: Compiled, role: EndRole, connections: Connections, row: int
-) -> str:
-    """The handle of the first fail-safe that speaks of the connection at an end, or empty."""
-    known = FailSafes(snapshot, compiled.surroundings).at(connections.take([row]), role)
-    return next((handle for handle, _ in known), "")
+def _fail_safes(
+    snapshot: Snapshot, compiled: Compiled, connections: Connections
+) -> dict[EndRole, list[str]]:
+    """By role and connection the handle of the first fail-safe that speaks there, or empty."""
+    known = FailSafes(snapshot, compiled.surroundings, compiled.policies)
+    found = {}
+    for role in EndRole:
+        first = np.full(len(connections), "", object)
+        for handle, spoken in reversed(known.at(connections, role)):
+            first[spoken] = handle
+        found[role] = first.tolist()
+    return found
 
 
 def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:

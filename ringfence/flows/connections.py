@@ -48,6 +48,13 @@ class Records:
         table = self.table.select([name for name in names if name in held])
         return Records(table, self.dropped, self.translated)
 
+    def with_column(self, name: str, values: NDArray[Any]) -> "Records":
+        """The same with other values in one of the columns."""
+        at = self.table.schema.get_field_index(name)
+        field = self.table.schema.field(at)
+        table = self.table.set_column(at, field, pa.array(values, field.type))
+        return Records(table, self.dropped, self.translated)
+
     def take(self, rows: NDArray[Any]) -> "Records":
         """Some of the connections, by position or by mask; without a copy where it is all."""
         if rows.dtype == np.bool_ and rows.all():

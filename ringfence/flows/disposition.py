@@ -72,6 +72,13 @@ class Dispositions:
         }
 
 
+def passing(seen: Records, fate: Dispositions) -> Records:
+    """The connections that passed; of those that did in part, opened is what passed."""
+    opened = seen.column("opened")
+    passed = np.minimum(opened, fate.passes.astype(opened.dtype))
+    return seen.with_column("opened", passed).take(fate.passed)
+
+
 def conversations_of(records: Records) -> NDArray[np.int64]:
     """How many conversations connections tell of: one, or as often as they were opened anew."""
     return np.maximum(records.column("opened").astype(np.int64), 1)
@@ -114,14 +121,25 @@ def dispose(records: Records, through: Through, now_ns: int) -> Dispositions:
         (provider_through != 0) & (provider_through < last_ns)
     )
     reported = records.dropped > 0
-    answered = records.column("answered") > 0
-    replied = (records.column("refused") > 0) | (records.column("reverse_packets") > 0)
     reached = records.column("reached").astype(np.bool_)
     arrived = reached & (records.column("protocol") != TCP)
-    passed = answered | (~reported & (replied | arrived))
+    passed = _replied(records) | (~reported & arrived)
     pending = missing & (now_ns - last_ns < PATIENCE_NS) & ~reported & ~passed
     lost = (provider_through != 0) & ~reached & ~passed & ~pending
     return counted(records, passed=passed, dropped=reported | lost, pending=pending)
+
+
+def answered_of(records: Records, total: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of so many conversations of each connection passed, as far as answers tell."""
+    answered = np.minimum(records.column("answered").astype(np.int64), total)
+    return np.where(records.dropped > 0, answered, total * _replied(records))
+
+
+def _replied(records: Records) -> NDArray[np.bool_]:
+    """Which connections passed by their answers."""
+    answered = records.column("answered") > 0
+    replied = (records.column("refused") > 0) | (records.column("reverse_packets") > 0)
+    return np.asarray(answered | ((records.dropped == 0) & replied))
 
 
 def disposed(hops: pa.Table, through: Through, now_ns: int) -> dict[Disposition, NDArray[Any]]:

@@ -64,7 +64,7 @@ class Facts:
     noise: int = 0
     """Of what escaped, what discovery takes for noise; looked at where coverage falls short."""
     beside: tuple[str, ...] = ()
-    """Versions of workspaces above that it is analysed beside, and that are not enforced."""
+    """Versions of workspaces above that it was judged beside lately, and that are not enforced."""
 
     @property
     def coverage(self) -> float:
@@ -107,8 +107,9 @@ def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
     passing = facts.permitted + facts.escaped - facts.noise
     coverage = facts.coverage
     more = f"; {facts.noise} more are noise" if facts.noise else ""
+    why = f"it was judged beside it in the last {quiet}"
     above = (
-        Criterion(f"{one}, above it, enforced, for it is judged beside it", "under analysis", False)
+        Criterion(f"{one}, above it, enforced, for {why}", "not enforced", False)
         for one in facts.beside
     )
     return [

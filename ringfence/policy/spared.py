@@ -5,31 +5,50 @@ deny it. What back ends write for packets (`proof/meaning.py`) is told here of c
 as these tell it: neither hop limits nor the ports of DHCP's clients are known of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.ids import ClusterId, ScopeName, Version, WorkspaceName
+from ringfence.model.address import parse_network
+from ringfence.model.ids import ClusterId, NodeName, ScopeName, Version, WorkspaceName
 from ringfence.model.policy import Action
 from ringfence.model.protocol import ICMPV6, TCP, UDP
-from ringfence.model.ranges import AddressRange
+from ringfence.model.ranges import AddressRange, spans
 from ringfence.model.verdict import Decision, EndRole, Layer, Stage
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.cells import AddressCells
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import end_items
 from ringfence.policy.failsafe import CONTROL_PLANE, FAIL_SAFE, fail_safes
-from ringfence.policy.nodes import Surroundings
-from ringfence.policy.program import Rule
+from ringfence.policy.nodes import NodeKey, Surroundings
+from ringfence.policy.program import NodePolicy, Rule
+from ringfence.policy.recheck import Opened, denied_behind
 from ringfence.policy.sets import AddressSets, of_addresses
 
 ITSELF, _NEIGHBOURS, _DHCP = (FAIL_SAFE + name for name in ("itself", "neighbours", "dhcp"))
-_MESSAGES = (130, 131, 132, 133, 134, 135, 136, 143)
-"""Of neighbour discovery and of multicast listeners, but for redirects."""
-_DHCP_SERVERS = 67, 547
-"""What goes to these is known for it; to the ports of clients goes what scanners try, too."""
+
+
+def _networks(*texts: str) -> tuple[AddressRange, ...]:
+    return spans(map(parse_network, texts))
+
+
+_MESSAGES = (
+    ((133, 134), _networks("fe80::/10", "ff02::/16")),
+    ((135, 136), _networks("::/0")),
+    ((130, 131, 132, 143), _networks("ff00::/8")),
+)
+"""Of routers, neighbours and multicast listeners: types, and where they are sent.
+
+Listeners' are known by going to groups (RFC 2710, RFC 3810): elsewhere hop limits would tell.
+"""
+_DHCP_SERVERS = (67, _networks("0.0.0.0/0")), (547, _networks("fe80::/10", "ff02::1:2/128"))
+"""What goes to these is known for it; to the ports of clients goes what scanners try, too.
+
+Over IPv4 to whatever address: leases are renewed by unicast (RFC 2131 section 4.4.5), time and
+again. What else a node may send there, from another port, is rare.
+"""
 
 Mask = NDArray[np.bool_]
 
@@ -50,10 +69,20 @@ def decision_of(handle: str) -> Decision:
 
 
 class FailSafes:
-    """The fail-safes of an inventory's workloads."""
+    """The fail-safes of an inventory's workloads.
 
-    def __init__(self, snapshot: Snapshot, surroundings: Surroundings) -> None:
+    `policies` are what nodes enforce: they tell which of its own ports that lead elsewhere a node
+    may dial. Without them none counts as such.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        surroundings: Surroundings,
+        policies: Mapping[NodeKey, NodePolicy] | None = None,
+    ) -> None:
         self._snapshot, self._surroundings = snapshot, surroundings
+        self._policies = policies or {}
         self._sets = AddressSets(snapshot)
         alike: dict[tuple[ClusterId, ItemKind], int] = {}
         self._rules: list[tuple[Sequence[Rule], Sequence[Rule]]] = []
@@ -86,19 +115,42 @@ class FailSafes:
         there = end_items(given, role) != NOWHERE
         if role is not EndRole.NODE:
             itself = self._snapshot.locate(given.dialled) == given.consumer_item
-            itself &= (given.provider_item == given.consumer_item) | (not behind)
-            yield ITSELF, itself & there & (given.consumer_item != NOWHERE)
+            itself &= there & (given.consumer_item != NOWHERE)
+            back = itself & (given.provider_item == given.consumer_item)
+            yield ITSELF, back if behind else back | self._let_on(given, itself & ~back)
         for address, number in self._surroundings.control_plane:
             dialled = _within(of_addresses([address]), to)
             yield CONTROL_PLANE, dialled & there & (given.protocol == TCP) & (port == number)
         if role is EndRole.NODE:
             return
-        messages = np.isin(port >> 8, _MESSAGES)
-        yield _NEIGHBOURS, there & (given.protocol == ICMPV6) & messages
+        for kinds, where in _MESSAGES:
+            messages = there & (given.protocol == ICMPV6) & np.isin(port >> 8, kinds)
+            yield _NEIGHBOURS, _narrowed(messages, where, to)
+        yield from self._of_nodes(given, role, to, port)
+
+    def _let_on(self, given: Connections, away: Mask) -> Mask:
+        """Of what nodes dial at addresses of their own and is led `away`, what they do not judge.
+
+        It leaves by loopback. Once translated it is judged where rules mean some backends only.
+        """
+        found = np.zeros(len(away), np.bool_)
+        for at in np.unique(given.consumer_item[away]).tolist():
+            item = self._snapshot.items[at]
+            policy = self._policies.get((item.cluster, NodeName(item.name)))
+            if item.kind is ItemKind.NODE and policy is not None:
+                rows = np.flatnonzero(away & (given.consumer_item == at))
+                found[rows] = ~denied_behind(policy, _opened(given.take(rows)))
+        return found
+
+    def _of_nodes(
+        self, given: Connections, role: EndRole, to: NDArray[np.uint8], port: NDArray[np.uint16]
+    ) -> Iterator[tuple[str, Mask]]:
+        """The fail-safes that nodes and hosts have besides."""
         alike = self._alike[end_items(given, role)]
         if role is EndRole.CONSUMER:
-            asked = (given.protocol == UDP) & np.isin(port, _DHCP_SERVERS)
-            yield _DHCP, (alike != NOWHERE) & asked
+            for server, where in _DHCP_SERVERS:
+                asked = (alike != NOWHERE) & (given.protocol == UDP) & (port == server)
+                yield _DHCP, _narrowed(asked, where, to)
         peer = to if role is EndRole.CONSUMER else given.consumer
         for number, rules in enumerate(self._rules):
             mine = alike == number
@@ -110,6 +162,27 @@ class FailSafes:
                 if rule.peers is not None:
                     spoken &= _within(self._sets.ranges(rule.peers), peer)
                 yield rule.handle, spoken
+
+
+def _opened(led: Connections) -> Opened:
+    """Connections that are led elsewhere than they were dialled, to whom the node sees."""
+    return Opened(
+        protocol=led.protocol,
+        source=led.consumer,
+        destination=led.dialled,
+        port=led.dialled_port,
+        translated=np.ones(len(led), np.bool_),
+        reached=led.provider,
+        reached_port=led.provider_port,
+    )
+
+
+def _narrowed(rows: Mask, ranges: Sequence[AddressRange], addresses: NDArray[np.uint8]) -> Mask:
+    """Those of the rows whose addresses are in one of the ranges."""
+    some = np.flatnonzero(rows)
+    narrowed = np.zeros(len(rows), np.bool_)
+    narrowed[some] = _within(ranges, addresses[some])
+    return narrowed
 
 
 def _within(ranges: Sequence[AddressRange], addresses: NDArray[np.uint8]) -> Mask:

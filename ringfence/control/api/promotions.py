@@ -25,6 +25,7 @@ from ringfence.control.auth import PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_tree
+from ringfence.control.promotions import describe
 from ringfence.control.services import Services, ServicesDep
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.promotion import Criteria, Facts, Stage, criteria_for
@@ -82,6 +83,11 @@ class PromotionView(BaseModel):
     )
     refused: str = Field(
         default="", description="Of a dry run: why it would be refused now, empty if it would not."
+    )
+    alarm: str = Field(
+        default="",
+        description="Of a dry run: the open alarm that takes what is enforced back at once, empty "
+        "for none.",
     )
     notes: list[str] = Field(description=NOTES)
     impact: ImpactView | None = Field(
@@ -144,20 +150,18 @@ async def promote(
     facts, named = await services.promotions.facts(held.scope, held.criteria)
     wanted = request.to or facts.stage.next
     stages = list(Stage)
-    by_hand = facts.stage is Stage.ENFORCED and not _led(held, named)
-    if wanted in (None, Stage.ENFORCED) and named is not None and by_hand:
-        if not request.dry_run:
-            held = await _note(services, author, held, named)
-        return await _view(services, author.principal.tenant, held)
-    if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
-        raise ConflictError(
-            f"scope {scope} is at stage {facts.stage} already; see "
-            f"`ringfence promotion show {scope}`"
-        )
     expected, current = request.expected_revision, await services.enforcement.current()
     if expected not in (None, current.revision):
         raise ConflictError(
             "something else was enforced meanwhile: run it again to see the new plan"
+        )
+    by_hand = facts.stage is Stage.ENFORCED and not _led(held, named)
+    if wanted in (None, Stage.ENFORCED) and named is not None and by_hand:
+        return await _arm(services, author, held, named, dry_run=request.dry_run)
+    if wanted is None or stages.index(wanted) <= stages.index(facts.stage):
+        raise ConflictError(
+            f"scope {scope} is at stage {facts.stage} already; see "
+            f"`ringfence promotion show {scope}`"
         )
     impact = None
     if named is not None and stages.index(wanted) >= stages.index(Stage.STAGED):
@@ -177,12 +181,34 @@ async def promote(
     return led
 
 
+async def _arm(
+    services: Services,
+    author: Author,
+    held: Promotion,
+    named: tuple[WorkspaceName, Version],
+    *,
+    dry_run: bool,
+) -> PromotionView:
+    """Have alarms take back what somebody enforced by hand, one that is open included."""
+    if not dry_run:
+        held = await _note(services, author, held, named)
+        return await _view(services, author.principal.tenant, held)
+    alarm = await services.promotions.alarm(_promoted(held, named))
+    shown = await _view(services, author.principal.tenant, held)
+    shown.alarm = describe(alarm) if alarm else ""
+    return shown
+
+
 async def _lead(
     services: Services, author: Author, held: Promotion, wanted: Stage, nodes: list[str]
 ) -> Promotion:
-    """Lead a scope on until it is at a stage, or on trial, which leads on by itself."""
+    """Lead a scope on until it is at a stage, or on trial, which leads on by itself.
+
+    Others may lead it on meanwhile, or further.
+    """
+    stages = list(Stage)
     facts, named = await services.promotions.facts(held.scope, held.criteria)
-    while facts.stage != wanted:
+    while stages.index(facts.stage) < stages.index(wanted):
         following = facts.stage.next
         assert following is not None
         _require(following, held, facts)
@@ -297,9 +323,14 @@ async def _note(
 ) -> Promotion:
     """Write down that a version is promoted: an alarm takes it back."""
     name, version = named
-    promoted = replace(held, workspace=name, version=version, demoted_ns=None, why="")
+    promoted = _promoted(held, named)
     await _put(services, author, promoted, f"promoted {name}@p{version}")
     return promoted
+
+
+def _promoted(held: Promotion, named: tuple[WorkspaceName, Version]) -> Promotion:
+    name, version = named
+    return replace(held, workspace=name, version=version, demoted_ns=None, why="")
 
 
 async def _staged(

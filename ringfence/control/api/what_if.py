@@ -22,7 +22,7 @@ from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.control.what_if import Blocked, WhatIf, what_if
 from ringfence.flows.connections import records
-from ringfence.flows.disposition import dispose
+from ringfence.flows.disposition import dispose, passing
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
@@ -80,6 +80,7 @@ class WhatIfResponse(BaseModel):
     workloads: int = Field(description="Of the scope, that are at an end of one.")
     blocked: list[BlockedResponse]
     untold: int = Field(description="Kinds of conversations that there was no room to tell.")
+    judged: int = Field(description="Conversations that pass, and that the version has a say in.")
     notes: list[str] = Field(description=NOTES)
 
 
@@ -114,7 +115,7 @@ async def show_what_if(
     through, now_ns = services.ingest.through(), services.clock()
     fate = await asyncio.to_thread(dispose, seen, through, now_ns)
     history = history_of(services.inventory, services.enforcement.surroundings)
-    found = await what_if(seen.take(fate.passed), history, window["until"], judged_by, made)
+    found = await what_if(passing(seen, fate), history, window["until"], judged_by, made)
     return what_if_response(name, made[1], found, beside.notes)
 
 
@@ -157,6 +158,7 @@ def what_if_response(
         workloads=found.workloads,
         blocked=list(map(_blocked, found.blocked)),
         untold=found.untold,
+        judged=found.judged,
         notes=list(notes),
     )
 

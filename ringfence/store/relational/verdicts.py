@@ -80,6 +80,18 @@ async def end_analysis(
     return True
 
 
+async def analysed_since(
+    connection: AsyncConnection, tenant: TenantId, since_ns: int
+) -> list[Named]:
+    """The versions that are under analysis, or were so at some time since then, epoch ns."""
+    past = past_analyses.c
+    rows = await connection.execute(
+        select(past.workspace, past.version).where(past.tenant == tenant, past.until_ns > since_ns)
+    )
+    ended = [(WorkspaceName(row.workspace), Version(row.version)) for row in rows]
+    return ended + [(one.workspace, one.version) for one in await all_analyses(connection, tenant)]
+
+
 async def asked_for(
     connection: AsyncConnection, tenant: TenantId, named: Named, now_ns: int
 ) -> list[tuple[int, int]]:

@@ -331,9 +331,13 @@ async def test_a_version_is_judged_beside_those_above_it_under_analysis(watched:
     assert shown["notes"] == [note]
     first = shown["entry"][0]
     assert (first["wanted"], first["met"]) == (
-        "core@p1, above it, enforced, for it is judged beside it",
+        "core@p1, above it, enforced, for it was judged beside it in the last 1d",
         False,
     )
+    await world.ok("DELETE", "/analyses", params={"workspace": "core", "version": 1})
+    shown = await world.ok("GET", "/promotions/shop")
+    assert shown["notes"][0].startswith(idle.removeprefix("note: "))
+    assert shown["entry"][0] == first, "its counts are of the time beside it"
     await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "core"}]})
     shown = await world.ok("GET", "/promotions/shop")
     assert (shown["notes"], len(shown["entry"])) == ([], 3)

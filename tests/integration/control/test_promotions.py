@@ -1,6 +1,7 @@
 """A scope is led from its first flows to being enforced, and back on alarm."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,11 +9,16 @@ from typing import Any
 import pytest
 
 from ringfence.cli.main import FAILED, OK, USAGE
+from ringfence.control.promotions import Promotions
+from ringfence.model.flow import Observer
+from ringfence.model.ids import ScopeName
+from ringfence.model.promotion import Criteria
 from tests.integration.control.conftest import Clock, World
-from tests.integration.control.test_analyses import HOUR, Watched, watched  # noqa: F401
+from tests.integration.control.test_analyses import HOUR, A, B, Watched, watched  # noqa: F401
 from tests.integration.control.test_enforcement import FakeNode, publish
+from tests.integration.control.test_flows_api import report
 from tests.integration.control.test_trials import FILES, enforced
-from tests.integration.world import SECOND
+from tests.integration.world import SECOND, Agent
 from tests.unit.control.shop import DB, DOCUMENTS, FRONT, NODE
 
 SCOPES = {"files": [{"name": "scopes", "documents": DOCUMENTS.rpartition("---")[0]}]}
@@ -118,6 +124,27 @@ async def test_a_scan_says_nothing_of_coverage(led: Led) -> None:
     assert (told["edges"], told["noise"]) == (2, 12)
 
 
+async def test_who_dials_the_silent_does_not_make_noise_of_what_passes(led: Led) -> None:
+    files = json.loads(json.dumps(FILES).replace("outbound: ALLOW", "outbound: DENY"))
+    await led.world.ok("POST", "/apply", json=files)
+    await led.world.ok("POST", "/promotions/shop/criteria", json={**EASY, "coverage": 0.6})
+    await led.world.ok("POST", "/promotions/shop/promote", json={})
+    led.clock.ahead_ns += 61 * SECOND
+    silent: dict[str, Any] = {"opened": 50, "answered": 0, "reverse_packets": 0, "reverse_flags": 0}
+    for told in range(4):
+        end_ns = led.clock.end_window()
+        at: dict[str, Any] = {"first_ns": end_ns - SECOND // 2, "last_ns": end_ns - SECOND // 4}
+        agent = Agent("n1")
+        agent.saw(Observer.POD, 7, A, (B, 3306), **at)
+        agent.saw(Observer.POD, 7, A, ("198.51.100.7", 443), opened=3, answered=3, **at)
+        for host in ("203.0.113.1", "203.0.113.2"):
+            agent.saw(Observer.POD, 7, A, (host, 443), **at, **silent)
+        assert not await report(led.stub, agent, f"n1-{told}", end_ns)
+    await led.until({1: {"permitted": 4, "escaped": 12, "unanswered": 400}})
+    shown = await led.world.ok("GET", "/promotions/shop")
+    assert shown["entry"][1]["now"] == "25.00% of 16 conversations"
+
+
 async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
     world = led.world
     await world.ok("POST", "/apply", json=FILES)
@@ -158,6 +185,46 @@ async def test_what_was_promoted_goes_back_on_alarm(led: Led) -> None:
     assert (found["stage"], found["version"]) == ("analyse", 2)
     told = (await world.ok("GET", "/changes"))["items"]
     assert any(one["what"].startswith("demoted shop@p2: alert") for one in told)
+
+
+async def test_the_command_asks_before_an_open_alarm_takes_back(led: Led) -> None:
+    world = led.world
+    await world.ok("POST", "/apply", json=FILES)
+    await led.enforce(1)
+    await led.report(dropped=(3306,))
+    for _ in range(200):
+        if (await world.ok("GET", "/alerts"))["items"]:
+            break
+        await asyncio.sleep(0.1)
+    code, out, _ = await world.run("promote", "shop", "--dry-run")
+    assert (code, ": misdropped shop/front to shop/db 3306" in out) == (OK, True)
+    code, _, said = await world.run("promote", "shop")
+    assert (code, "nobody can answer here" in said) == (USAGE, True)
+    assert "enforced meanwhile" in await led.refused(expected_revision=7)
+    assert not (await world.ok("GET", "/promotions/shop"))["guarded"]
+    assert (await world.run("promote", "shop", "--yes"))[0] == OK
+    await led.report(passed=(3306,))
+    for _ in range(200):
+        if not (await enforced(world))[1]:
+            break
+        await asyncio.sleep(0.1)
+    assert await enforced(world) == (2, [], False)
+
+
+async def test_a_scope_that_others_lead_past_is_left_there(
+    led: Led, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await led.world.ok("POST", "/apply", json=FILES)
+    asked, facts = itertools.count(), Promotions.facts
+
+    async def raced(self: Promotions, scope: ScopeName, criteria: Criteria) -> Any:
+        if next(asked) == 1:
+            await led.enforce(1)
+        return await facts(self, scope, criteria)
+
+    monkeypatch.setattr(Promotions, "facts", raced)
+    answer = await led.world.ok("POST", "/promotions/shop/promote", json={"to": "analyse"})
+    assert answer["stage"] == "enforced"
 
 
 async def test_what_a_person_enforces_again_stays(led: Led) -> None:

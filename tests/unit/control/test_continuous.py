@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from ringfence.control.alerts import LATE_NS, SILENCE_NS, changes, is_news
+from ringfence.control.alerts import LATE_NS, SILENCE_NS, changes, format_rules, is_news
 from ringfence.control.continuous import HOUR_NS, SLOT_NS, joined, segments, slot_of
 from ringfence.model.flow import Category
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.promotion import Criteria, Facts, Stage, criteria_for
 from ringfence.model.tally import Cause, Tally
+from ringfence.policy.spared import decision_of
 from ringfence.store.relational.enforcement import NEVER, Enforced
 from ringfence.store.relational.verdicts import Told
 
@@ -94,6 +95,11 @@ def test_an_alert_goes_on_and_ends_in_silence() -> None:
     again = [tell(6, NOW), tell(1, later, NOW + SLOT_NS)]
     (another,) = changes([over], again, later, may_open=True)
     assert (another.id != over.id, another.conversations) == (True, 1)
+
+
+def test_a_fail_safe_that_decided_has_its_name() -> None:
+    kubelet, itself = map(decision_of, ("fail-safe/kubelet", "fail-safe/itself"))
+    assert format_rules([kubelet, itself]) == ["ALLOW fail-safe/kubelet", "ALLOW fail-safe/itself"]
 
 
 def test_what_is_told_late_opens_an_alert_that_ends_when_no_more_is_told() -> None:

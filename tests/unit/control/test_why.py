@@ -1,17 +1,20 @@
 """The answer to why names the fail-safes that the kernel has, at the ends where it has them."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ringfence.control.why import Question, Side, why
 from ringfence.model.address import parse_address, parse_network
-from ringfence.model.policy import CidrEnd, ServiceEnd
+from ringfence.model.policy import Action, CatchAll, CidrEnd, FilterEnd, ServiceEnd
 from ringfence.model.protocol import TCP
+from ringfence.model.query import parse
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import TrafficPolicy
 from ringfence.policy.compile import compile_policies
 from ringfence.policy.failsafe import NodeAccess
+from ringfence.policy.spared import FailSafes
 from tests.golden import shop
 
 NODE1 = shop.node("node1", "192.0.2.1")
@@ -112,3 +115,42 @@ def test_a_denial_tells_where_the_kernel_is_wider() -> None:
     assert not denied.allowed
     assert not direct.allowed
     assert not direct.notes
+
+
+def test_a_node_s_own_port_is_explained_by_who_answers() -> None:
+    other = shop.pod("other", "other", "node2", "10.244.2.21")
+    service = shop.service("both", "10.100.0.8", 80, [(WEB, 8080), (other, 8080)], node_port=31001)
+    policy = shop.allow("out", FilterEnd(parse('name = "node1"')), shop.app("web"), 8080)
+    policy_set = shop.policy_set(
+        policy,
+        items=(NODE1, NODE2, WEB, other, service),
+        catch_all=CatchAll(inbound=Action.ALLOW, outbound=Action.DENY),
+    )
+    compiled = compile_policies(policy_set, (CONTROL_PLANE,), ACCESS)
+    asked = Question("192.0.2.1", "192.0.2.1", TCP, 31001)
+    answer = why(Side(policy_set, (), compiled), asked)
+    told = {
+        one.text.partition(" TCP")[0].rpartition(" (")[2]: (one.ends[0].fail_safe, one.allowed)
+        for one in answer.connections
+    }
+    assert told == {"10.244.1.10)": ("fail-safe/itself", True), "10.244.2.21)": ("", False)}
+    assert all(one.ends[0].asked is None for one in answer.connections), "no rule of its own"
+
+
+def test_fail_safes_are_made_once_for_all_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as the inventory is large."""
+    pods = [shop.pod(f"web{n}", "web", "node1", f"10.244.1.{n}") for n in range(1, 21)]
+    service = shop.service("many", "10.100.0.7", 80, [(one, 8080) for one in pods])
+    policy_set = shop.policy_set(items=(NODE1, NODE2, FRONT, *pods, service))
+    side = Side(policy_set, (), compile_policies(policy_set, (CONTROL_PLANE,), ACCESS))
+    made = []
+
+    class Counted(FailSafes):
+        def __init__(self, *held: Any) -> None:
+            super().__init__(*held)
+            made.append(self)
+
+    monkeypatch.setattr("ringfence.control.why.FailSafes", Counted)
+    answer = why(side, Question("sock-shop/front", "sock-shop/many", TCP, 80))
+    assert len(answer.connections) == len(pods)
+    assert len(made) == 1
