@@ -33,7 +33,7 @@ class Reason(StrEnum):
     TOOL = "tool: done by a process that does nothing else here"
 
     SCAN = "scan: the source tried many ends and most did not answer"
-    INTRUDER = "intruder: one source alone began many such edges, and failed at others"
+    INTRUDER = "intruder: one source alone began many such edges"
     ONE_OFF = "one-off: a single probe by hand, from a node or by ICMP"
     DROPPED = "dropped: no packet was answered, and drops were reported"
     REFUSED = "refused: the provider answered none"

@@ -180,6 +180,9 @@ class _Weighing:
         spoken = self.spoken_for | twins
         its = (weight > 0) | (only & ~self.rare & ~spoken)
         named = only & spoken & self._of(self.good & ~before, intruder)
+        # Nor has what nobody deployed another use, however steadily it goes on.
+        after = self.good & ~before & self.by_hand[self.edge]
+        named |= self.plain & (supporters == 0) & ~its & self._of(after, intruder)
         odd = (weight >= ODD) | (self.foreign & (weight > 0))
         if self.brief:
             odd, of_suspect = odd & False, of_suspect & False

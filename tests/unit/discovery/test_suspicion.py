@@ -470,6 +470,16 @@ def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int, oft
     assert reason is (Reason.INTRUDER if others else Reason.SEEN)
 
 
+@pytest.mark.parametrize("looked", [0, 70_000, 80_000])
+def test_what_an_intruder_goes_on_with_is_asked_about(looked: int) -> None:
+    day = ByHand()
+    for port in range(9000, 9008 if looked else 9000):
+        day.saw(day.alone, day.of("orders", 0), port, looked, looked + 5000)
+    day.saw(day.alone, day.of("mail", 0), 25, *range(71_000, 71_000 + 12 * SLOT, SLOT // 4))
+    reason = why(day.found(), "started → mail TCP 25")
+    assert reason is (Reason.FAN_OUT if looked == 70_000 else Reason.SEEN)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_ports_that_somebody_opens_are_given_out_though_the_other_way_answers(told: bool) -> None:
     """Where no column tells of first packets nothing tells who sent them."""
