@@ -13,6 +13,7 @@ import pyarrow as pa
 from ringfence.discovery.behaviour import Mask, Numbers, distinct, each_slot, slots_of
 from ringfence.discovery.peers import Named, Outside, OwnNode, Peers, ServiceFront, name_of
 from ringfence.discovery.sockets import declared, socket_key, sockets
+from ringfence.flows import disposition
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
@@ -252,7 +253,7 @@ def conversations_of(records: Records) -> Numbers:
     """How many conversations each record tells of: one at least."""
     if "conversations" in records.table.column_names:
         return records.column("conversations").astype(np.int64)
-    return np.maximum(records.column("opened").astype(np.int64), 1)
+    return disposition.conversations_of(records)
 
 
 def answered(records: Records) -> Mask:
