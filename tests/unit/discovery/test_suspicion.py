@@ -470,14 +470,67 @@ def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int, oft
     assert reason is (Reason.INTRUDER if others else Reason.SEEN)
 
 
-@pytest.mark.parametrize("looked", [0, 70_000, 80_000])
-def test_what_an_intruder_goes_on_with_is_asked_about(looked: int) -> None:
+@pytest.mark.parametrize(("looked", "begins", "reason"), [
+    (0, 0, Reason.SEEN), (80_000, 0, Reason.SEEN), (70_000, 71_000, Reason.FAN_OUT),
+    (0, 71_000, Reason.FAN_OUT),
+])  # fmt: skip
+def test_what_nobody_deployed_goes_on_with_is_asked_about(
+    looked: int, begins: int, reason: Reason
+) -> None:
     day = ByHand()
     for port in range(9000, 9008 if looked else 9000):
         day.saw(day.alone, day.of("orders", 0), port, looked, looked + 5000)
-    day.saw(day.alone, day.of("mail", 0), 25, *range(71_000, 71_000 + 12 * SLOT, SLOT // 4))
-    reason = why(day.found(), "started → mail TCP 25")
-    assert reason is (Reason.FAN_OUT if looked == 70_000 else Reason.SEEN)
+    day.saw(day.alone, day.of("mail", 0), 25, *range(begins, begins + 12 * SLOT, SLOT // 4))
+    assert why(day.found(), "started → mail TCP 25") is reason
+
+
+@pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
+    ("carts", 1, 40_000, Reason.ALONE),
+    ("carts", 1, 0, Reason.SEEN),
+    ("carts", REPLICAS, 40_000, Reason.SEEN),
+    ("mail", 1, 40_000, Reason.SEEN),
+])  # fmt: skip
+def test_what_one_began_long_after_it_was_there_is_asked_about_however_often(
+    consumer: str, pods: int, begins: int, reason: Reason
+) -> None:
+    """Of mail nothing was seen before: all of it is new."""
+    day = Day()
+    for pod in range(pods):
+        day.saw(day.of(consumer, pod), day.of("orders", 0), 8080, *range(begins, DAY, 900))
+    assert why(day.found(), f"{consumer} → orders TCP 8080") is reason
+
+
+def test_what_began_so_makes_nothing_usual() -> None:
+    day = Day()
+    for row in day.rows:
+        row["consumer_process"] = "app"
+    for port, process in ((25, "app"), (26, "sh"), (27, "sh")):
+        times = range(40_000, DAY, 900)
+        day.saw(day.of("carts", 0), day.of("mail", 0), port, *times, consumer_process=process)
+    found = day.found()
+    usual = weight(found, "carts → mail TCP 25")
+    for port in (26, 27):
+        assert weight(found, f"carts → mail TCP {port}") == pytest.approx(usual + 1.5)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_answers_a_slow_scanner_is_asked_about(told: bool) -> None:
+    day = Day(references={"carts": ["mail"] if told else []})
+    day.scans(day.of("carts", 0), day.of("orders", 0), 3_000)
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, *range(4_000, DAY, 6_000))
+    reason = why(day.found(), "carts → mail TCP 25")
+    assert reason is (Reason.SEEN if told else Reason.FAN_OUT)
+
+
+@pytest.mark.parametrize(("until", "reason"), [(39_500, Reason.SEEN), (70_000, Reason.FEW)])
+def test_what_it_goes_on_with_once_it_scans_supports_nobody_who_has_it(
+    until: int, reason: Reason
+) -> None:
+    day = Day()
+    day.saw(day.of("front", 1), day.of("db", 0), 5432, 30_000)
+    day.saw(day.of("front", 0), day.of("db", 0), 5432, 39_000, until)
+    day.scans(day.of("front", 0), day.of("mail", 0), 40_000)
+    assert why(day.found(), "front → db TCP 5432") is reason
 
 
 @pytest.mark.parametrize("told", [True, False])
