@@ -322,18 +322,18 @@ class _Weighing:
     def _begun(self) -> Mask:
         """Whether one source alone has it, often, but only since long after it could have begun.
 
-        That is when anything was seen of the consumer; of a pod that somebody started by hand,
-        or a host outside, when the time begins.
+        That is when anything was seen of the consumer. A pod that somebody started by hand, or a
+        host outside, has nothing else: it goes on for half of the time, or may as well be gone.
         """
         observed, seen = self.observed, self.observed.seen
         there = np.full(len(observed.peers), observed.until_ns)
         for end in (observed.consumer, observed.provider):
             np.minimum.at(there, end[self.used], seen.first_ns[self.used])
-        since = np.where(self.by_hand, observed.since_ns, there[observed.consumer])
-        left = (observed.until_ns - seen.first_ns) / np.maximum(observed.until_ns - since, 1)
-        chance = -np.log10(np.clip(left, _LEAST, 1.0)) * seen.intervals
-        one = self.plain & ~self.rare & ~self.by_node & (seen.sources == 1)
-        return np.asarray(one & (chance >= _BEGUN))
+        length = np.maximum(observed.until_ns - there[observed.consumer], 1)
+        left = np.clip((observed.until_ns - seen.first_ns) / length, _LEAST, 1.0)
+        late = -np.log10(left) * seen.intervals >= _BEGUN
+        late |= self.by_hand & (seen.intervals * 2 < seen.intervals[self.used].max(initial=0))
+        return np.asarray(self.plain & ~self.rare & ~self.by_node & (seen.sources == 1) & late)
 
     def _stranger(self) -> Mask:
         """Whether nothing else is known of who did it: no strong edge, either way.

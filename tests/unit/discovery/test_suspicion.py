@@ -467,20 +467,21 @@ def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int, oft
         day.saw(day.alone, day.of("orders", 0), port, 40_000)
     day.saw(day.alone, day.of("mail", 0), 25, *(40_000 + 200 * at // often for at in range(often)))
     reason = why(day.found(), "started → mail TCP 25")
-    assert reason is (Reason.INTRUDER if others else Reason.SEEN)
+    assert reason is (Reason.INTRUDER if others else Reason.STRANGER)
 
 
-@pytest.mark.parametrize(("looked", "begins", "reason"), [
-    (0, 0, Reason.SEEN), (80_000, 0, Reason.SEEN), (70_000, 71_000, Reason.FAN_OUT),
-    (0, 71_000, Reason.FAN_OUT),
+@pytest.mark.parametrize(("looked", "begins", "every", "reason"), [
+    (0, 0, SLOT, Reason.SEEN), (80_000, 0, SLOT, Reason.SEEN),
+    (70_000, 71_000, SLOT, Reason.FAN_OUT), (0, 71_000, SLOT, Reason.FAN_OUT),
+    (0, 0, 3 * SLOT, Reason.STRANGER),
 ])  # fmt: skip
-def test_what_nobody_deployed_goes_on_with_is_asked_about(
-    looked: int, begins: int, reason: Reason
+def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all_day(
+    looked: int, begins: int, every: int, reason: Reason
 ) -> None:
     day = ByHand()
     for port in range(9000, 9008 if looked else 9000):
         day.saw(day.alone, day.of("orders", 0), port, looked, looked + 5000)
-    day.saw(day.alone, day.of("mail", 0), 25, *range(begins, begins + 12 * SLOT, SLOT // 4))
+    day.saw(day.alone, day.of("mail", 0), 25, *range(begins, DAY, every))
     assert why(day.found(), "started → mail TCP 25") is reason
 
 
@@ -575,7 +576,7 @@ def test_what_was_opened_in_one_interval_is_not_reversed() -> None:
 def test_nobody_in_a_pod_network_is_outside() -> None:
     day = Day()
     day.saw("10.1.200.9", day.of("carts", 0), 8080, *range(0, DAY, 3600))
-    day.saw("10.2.200.9", day.of("orders", 0), 8080, *range(0, DAY, 3600))
+    day.saw("10.2.200.9", day.of("orders", 0), 8080, *range(0, DAY, SLOT))
     found = day.found()
     assert why(found, "10.1.200.9 → carts TCP 8080") is Reason.DEAD
     assert why(found, "outside → orders TCP 8080") is Reason.SEEN
@@ -587,7 +588,7 @@ def test_nobody_in_a_pod_network_is_outside() -> None:
 def test_but_where_nobody_tells_the_gateway_it_may_be(node: list[str], networks: list[str]) -> None:
     day = Day()
     day.node, day.pod_networks = node, networks
-    day.saw("10.1.0.254", day.of("carts", 0), 8080, *range(0, DAY, 3600))
+    day.saw("10.1.0.254", day.of("carts", 0), 8080, *range(0, DAY, SLOT))
     assert why(day.found(), "outside → carts TCP 8080") is Reason.SEEN
 
 
