@@ -196,7 +196,7 @@ def _what_if_files(
     from ringfence.cli.analysis_files import read_files  # noqa: PLC0415
     from ringfence.cli.what_if_files import what_if_files, write_accepted  # noqa: PLC0415
 
-    asked = read_files(policies, inventory, flows, workspace)
+    asked = read_files(policies, inventory, flows, workspace, each_slot=True)
     answer = what_if_files(asked)
     if accept is not None:
         write_accepted(asked, answer, accept, output)

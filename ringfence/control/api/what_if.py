@@ -22,7 +22,7 @@ from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.control.what_if import Blocked, WhatIf, what_if
 from ringfence.flows.connections import records
-from ringfence.flows.disposition import dispose, passing
+from ringfence.flows.disposition import dispose
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
@@ -115,7 +115,7 @@ async def show_what_if(
     through, now_ns = services.ingest.through(), services.clock()
     fate = await asyncio.to_thread(dispose, seen, through, now_ns)
     history = history_of(services.inventory, services.enforcement.surroundings)
-    found = await what_if(passing(seen, fate), history, window["until"], judged_by, made)
+    found = await what_if(seen, fate, history, window["until"], judged_by, made)
     return what_if_response(name, made[1], found, beside.notes)
 
 
