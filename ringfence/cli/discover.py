@@ -234,6 +234,7 @@ def _of_files(
         recorded_history,
         recorded_inventory,
     )
+    from ringfence.control.admitted import admitted  # noqa: PLC0415
     from ringfence.control.comparison import NOTHING, compare  # noqa: PLC0415
     from ringfence.control.discover import discover as propose  # noqa: PLC0415
     from ringfence.control.discovered import answer, wanted_of  # noqa: PLC0415
@@ -252,16 +253,19 @@ def _of_files(
         every_edge, begin = asked.pop("every_edge"), asked.pop("begin")
         how = replace(wanted_of(scope, **asked), above=above, begin=begin)
     approved, compared = how.approved, NOTHING
+    kept = (approved,) if approved else ()
     name = approved.name if approved else WorkspaceName(scope)
     found = propose(seen, held.timeline, tree, scope, name, how)
-    if approved is not None:
-        history = recorded_history(Documents(workspaces=(approved,)), held.timeline, seen)
-        until_ns = found.observed.until_ns
-        with of_files():
+    judged_by = Documents(workspaces=(*kept, found.workspace, *found.proposal.ancestors))
+    history = recorded_history(judged_by, held.timeline, seen)
+    with of_files():
+        if approved is not None:
+            until_ns = found.observed.until_ns
             compared = asyncio.run(compare(approved, found, seen, history, tree, until_ns))
+        found, let_pass = asyncio.run(admitted(found, seen, history, tree))
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else tree.preorder()
-    return scope, answer(found, beside, compared, every_edge=every_edge)
+    return scope, answer(found, beside, compared, let_pass, every_edge=every_edge)
 
 
 def _print(answer: dict[str, Any], output: DiscoverFormat, wanted: list[Shown]) -> None:

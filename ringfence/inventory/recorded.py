@@ -46,6 +46,10 @@ class Recorded:
         """What existed in the end."""
         return self.timeline.at(self.until_ns - 1)
 
+    def expected(self) -> list[Item]:
+        """As `last`, with a pod of each CronJob that waits for its next run."""
+        return self.timeline.as_known().expected(self.until_ns - 1)
+
 
 def read_inventory(text: str, file_name: str) -> Recorded:
     """The history that a file tells; raises InputError with the place of what is wrong."""

@@ -130,3 +130,17 @@ def test_aliases_of_aliases_count_as_all_that_they_stand_for() -> None:
     few = PODS.format("10.0.0.1") + "".join(map(MORE.format, range(1000)))
     told = read_items(few.replace("kind: pod, ", "kind: host, "), "x.yaml")
     assert len(told) == 1001
+
+
+def test_the_last_pod_of_a_cron_job_is_expected_between_two_runs() -> None:
+    run = "{kind: pod, kubernetes_cluster: lab, namespace: shop, owner: CronJob/report, name: %s, "
+    lived = "addresses: [%s], from: 2030-01-01T%s:00:00Z, to: 2030-01-01T%s:00:00Z}"
+    first = run % "report-1" + lived % ("10.0.0.8", "02", "03")
+    second = run % "report-2" + lived % ("10.0.0.1", "04", "05")
+    between = f"{BY_HAND}  - {first}\n  - {second}\n"
+    expected = {one.name: one for one in read_inventory(between, "x.yaml").expected()}
+    assert expected.keys() == {"office", "carts-2", "report-2"}, "a Deployment's is gone for good"
+    assert expected["report-2"].addresses == (), "carts-2 holds it by now"
+    running = f"{between}  - {run % 'report-3'}from: 2030-01-01T06:00:00Z}}\n"
+    names = {one.name for one in read_inventory(running, "x.yaml").expected()}
+    assert names == {"office", "carts-2", "report-3"}
