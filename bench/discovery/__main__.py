@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.discovery",
         description=__doc__,
-        epilog="Files to try Ringfence with: python -m bench.discovery --graph robot-shop --write DIR",
+        epilog="Files for a try: python -m bench.discovery --graph robot-shop --write DIR",
     )
     parser.add_argument("--graph", action="append", help="one of the graphs; all without it")
     parser.add_argument("--seeds", type=int, default=5)

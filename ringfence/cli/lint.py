@@ -63,7 +63,8 @@ def lint(
 
     Primary workspaces are judged together, for policies of one may decide before those of another.
     With files no server is needed. Without --inventory they are judged for any inventory: told is
-    what holds whatever workloads there are. Exit code 2 if there is a finding, or nothing in a file.
+    what holds whatever workloads there are. Exit code 2 if there is a finding, or a
+    file has nothing in it.
 
     Examples: ringfence lint --unused 30d
 
@@ -97,7 +98,10 @@ def _says_something(text: str) -> bool:
 
 
 def _lint_files(
-    texts: list[tuple[str, str]], inventory: Path | None, workspaces: list[str], expiring: str | None
+    texts: list[tuple[str, str]],
+    inventory: Path | None,
+    workspaces: list[str],
+    expiring: str | None,
 ) -> list[Row]:
     from ringfence.inventory.recorded import read_inventory  # noqa: PLC0415
     from ringfence.policy.offline import lint_documents  # noqa: PLC0415

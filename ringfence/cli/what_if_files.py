@@ -16,7 +16,9 @@ from ringfence.policy.yaml_text import dump_all
 def what_if_files(asked: FilesAsked) -> dict[str, Any]:
     """What the workspace would block of the flows that passed, each with its `number` from 1."""
     made = asked.workspace, VERSION
-    found = what_if(asked.seen, dispositions(asked.seen), asked.history, asked.until_ns, asked.judged_by, made)
+    found = what_if(
+        asked.seen, dispositions(asked.seen), asked.history, asked.until_ns, asked.judged_by, made
+    )
     answer = what_if_response(asked.workspace.name, VERSION, asyncio.run(found))
     return numbered(answer.model_dump(mode="json"))
 

@@ -29,8 +29,7 @@ Place = tuple[WorkspaceName, PolicyId]
 class Admitted:
     """The suspicious edges, at least one, that a policy lets pass."""
 
-    workspace: WorkspaceName
-    policy: PolicyId
+    policy: Place
     edges: Numbers
 
     def said(self, found: Discovery) -> str:
@@ -63,9 +62,9 @@ async def admitted(
     order = first[np.lexsort((edges[first], numbers[first]))]
     its, starts = np.unique(numbers[order], return_index=True)
     each = zip(its.tolist(), np.split(edges[order], starts[1:]), strict=False)
-    told = [Admitted(*places[number], some) for number, some in each]
+    told = [Admitted(places[number], some) for number, some in each]
     told.sort(key=lambda one: -len(one.edges))
-    said = {(one.workspace, one.policy): one.said(found) for one in told}
+    said = {one.policy: one.said(found) for one in told}
     own, *ancestors = (_with_why(one, said) for one in workspaces)
     proposal = replace(found.proposal, workspace=own, ancestors=tuple(ancestors))
     return replace(found, proposal=proposal), tuple(told)

@@ -167,7 +167,7 @@ def _warnings(found: Discovery) -> Iterator[str]:
 def _of_admitted(found: Discovery, let_pass: Sequence[Admitted]) -> Iterator[str]:
     """What is suspicious and passes all the same, of the policies with the most of it."""
     for one in let_pass[:_MOST_ADMITTED]:
-        yield f"{one.workspace}/{one.policy} {one.said(found)}"
+        yield f"{'/'.join(one.policy)} {one.said(found)}"
     if (more := len(let_pass) - _MOST_ADMITTED) > 0:
         yield f"{counted(more, 'policy', 'policies')} more do so: `admitted` of -o json has all"
 
@@ -176,10 +176,11 @@ def _admitted(found: Discovery, let_pass: Sequence[Admitted]) -> Iterator[dict[s
     """Each suspicious edge that a policy lets pass."""
     seen, decisions = found.observed, found.decisions
     for one in let_pass:
+        workspace, policy = one.policy
         for edge in one.edges.tolist():
             yield {
-                "workspace": one.workspace,
-                "policy": one.policy,
+                "workspace": workspace,
+                "policy": policy,
                 **_edge(seen, edge),
                 "outcome": str(decisions.outcome[edge]),
                 "reason": str(next(iter(decisions.reasons(edge)))),

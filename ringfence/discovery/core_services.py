@@ -272,7 +272,9 @@ class _Core:
         snapshot = self._observed.peers.snapshot
         items = (snapshot.items[at] for at in snapshot.called(namespace, name))
         ports = [port for one in items if one.service for port in one.service.ports]
-        return not ports or any((port.protocol, port.port) == (protocol, _DNS_PORT) for port in ports)
+        return not ports or any(
+            (port.protocol, port.port) == (protocol, _DNS_PORT) for port in ports
+        )
 
     def _services(self) -> Iterable[ServiceFront]:
         snapshot = self._observed.peers.snapshot

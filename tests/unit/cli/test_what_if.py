@@ -1,4 +1,4 @@
-"""`ringfence analyze --if-enforced` of files: what is to be added, as discovery would propose it."""
+"""`ringfence analyze --if-enforced` of files: what is to be added, as discovery proposes it."""
 
 import json
 from pathlib import Path
