@@ -27,7 +27,7 @@ from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.observed import observed
-from ringfence.control.services import Window
+from ringfence.control.times import Window
 from ringfence.model.client import ClientKind
 from ringfence.model.ids import DEFAULT_TENANT
 from ringfence.store.flows import FlowStore, FlowStoreConfig

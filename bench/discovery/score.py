@@ -75,7 +75,8 @@ def score_workspace(simulation: Simulation, workspace: Workspace) -> tuple[Score
     allowed = _conversations(scores, simulation, judge, workspace, notes)
     _intruders(scores, simulation, allowed, notes)
     _universe(scores, simulation, judge, workspace, notes)
-    ports = {edge.port for edge in simulation.edges}
+    parties = simulation.world.parties.values()
+    ports = {port for party in parties if party.workload for _, port in party.workload.listens}
     ports |= {port for some in simulation.world.given.values() for port in some}
     _policies(scores, workspace, ports, notes)
     return scores, notes
@@ -216,12 +217,12 @@ def _numbers(policy: Policy) -> Iterable[int]:
             yield from {port.first, port.last, (port.first + port.last) // 2}
 
 
-def _policies(scores: Scores, workspace: Workspace, true_ports: set[int], notes: list[str]) -> None:
+def _policies(scores: Scores, workspace: Workspace, served: set[int], notes: list[str]) -> None:
     scores.reviews = sum(bool(one.review) for one in workspace.policies)
     scores.proposals = len(workspace.policies)
     scores.policies = sum(not (_core(one) or one.review) for one in workspace.policies)
     for one in workspace.policies:
-        if any(number >= EPHEMERAL[0] for number in {*_numbers(one)} - true_ports):
+        if any(number >= EPHEMERAL[0] for number in {*_numbers(one)} - served):
             scores.ephemeral += 1
             notes.append(f"ephemeral: {one.id} {' '.join(map(str, one.ports))}")
 

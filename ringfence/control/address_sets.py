@@ -16,7 +16,7 @@ from ringfence.control.audit import Author
 from ringfence.control.background import Background, attempt
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.feeds.errors import FeedError
 from ringfence.feeds.lists import fetch_list
 from ringfence.inventory.contents import Content, Contents, pack, unpack

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from ringfence.control.api.times import format_time
 from ringfence.control.background import Background
 from ringfence.control.continuous import HOUR_NS, KEPT_NS, Continuous
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock, format_time
 from ringfence.export.alerts.interface import Notice
 from ringfence.model.ids import TenantId, WorkspaceName
 from ringfence.model.protocol import WITH_PORTS, format_port, format_protocol

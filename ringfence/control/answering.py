@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.control.writing import store_workspace
 from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.ids import TenantId, Version

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ringfence.control.services import Window
+from ringfence.control.times import Window
 from ringfence.model.ids import TenantId
 
 _TOGETHER_SECONDS = 1.0

@@ -1,12 +1,9 @@
 """Writes down who changed what, in the transaction that changes it."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.auth import PrincipalDep
 from ringfence.control.identity import Principal
 from ringfence.store.relational.changes import Change, add_change
 
@@ -30,15 +27,3 @@ class Author:
         """Add one change of `about`, KIND/NAME, to the audit trail."""
         change = Change(now_ns, self.principal.actor, self.source, about, what, difference)
         await add_change(connection, self.principal.tenant, change)
-
-
-def _author(request: Request, principal: PrincipalDep) -> Author:
-    return Author(principal, source_of(request))
-
-
-def source_of(request: Request) -> str:
-    """The address that a request came from."""
-    return request.client.host if request.client else "unknown"
-
-
-AuthorDep = Annotated[Author, Depends(_author)]

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from ringfence.control.audit import Author
 from ringfence.control.errors import ForbiddenError, UnauthenticatedError
 from ringfence.control.identity import Principal, Role
 from ringfence.control.services import ServicesDep
@@ -57,3 +58,15 @@ async def authenticate(request: Request, services: ServicesDep, token: BearerDep
 
 
 PrincipalDep = Annotated[Principal, Depends(authenticate)]
+
+
+def source_of(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client else "unknown"
+
+
+def _author(request: Request, principal: PrincipalDep) -> Author:
+    return Author(principal, source_of(request))
+
+
+AuthorDep = Annotated[Author, Depends(_author)]

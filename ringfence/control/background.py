@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.model.errors import RingfenceError
 
 _LOG = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ringfence.control.agents import NodeKey
-from ringfence.control.services import Window
+from ringfence.control.times import Window
 from ringfence.flows.dns import LONGEST_NAME
 from ringfence.inventory.timeline import Timeline
 from ringfence.model import labels

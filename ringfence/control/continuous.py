@@ -27,9 +27,9 @@ from ringfence.control.beside import load_beside
 from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_set
-from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
 from ringfence.control.tallies import fold, items_of, tally
+from ringfence.control.times import Clock
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import PATIENCE_NS, dispose
 from ringfence.model.flow import Category

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from ringfence.control.admitted import Admitted
-from ringfence.control.api.times import format_time
 from ringfence.control.comparison import NOTHING, Comparison, Use
 from ringfence.control.discover import Discovery, Wanted, noise
+from ringfence.control.times import format_time
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind
 from ringfence.discovery.drafts import confidence

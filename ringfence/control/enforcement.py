@@ -26,7 +26,7 @@ from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.plan import Plan
 from ringfence.control.planning import Planning, Wanted
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.control.trial import (
     Asked,
     Task,

@@ -15,9 +15,9 @@ from ringfence.control.beside import load_beside
 from ringfence.control.continuous import HOUR_NS
 from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
 from ringfence.control.tallies import MOST_CAUSES, fold, items_of, tally
+from ringfence.control.times import Clock
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
 from ringfence.model.errors import RingfenceError

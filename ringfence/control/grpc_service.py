@@ -18,7 +18,8 @@ from ringfence.control.claims import (
 from ringfence.control.errors import ForbiddenError, NotYetError
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.pki import read_identity
-from ringfence.control.services import Services, Window
+from ringfence.control.services import Services
+from ringfence.control.times import Window
 from ringfence.inventory.timeline import Change
 from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError, RingfenceError

@@ -16,7 +16,7 @@ from ringfence.control.exports import Exports
 from ringfence.control.identity import ClientIdentity
 from ringfence.control.inventory import Inventory
 from ringfence.control.labelling import Report, label
-from ringfence.control.services import Clock, Window
+from ringfence.control.times import Clock, Window
 from ringfence.model.ids import ClusterId
 from ringfence.store.errors import UnfinishedError
 from ringfence.store.flows import FlowStore

@@ -8,7 +8,7 @@ from ringfence.control.address_sets import AddressSetKeeper
 from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
 from ringfence.control.names import DnsNames
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.inventory.timeline import Change, Timeline
 from ringfence.model.address import Network
 from ringfence.model.ids import RevisionId, TenantId

@@ -8,7 +8,7 @@ from operator import attrgetter
 from ringfence.control.audit import Author
 from ringfence.control.errors import NotFoundError
 from ringfence.control.inventory import Inventory
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.inventory.timeline import Change
 from ringfence.inventory.uploaded import (
     MOST_BYTES,

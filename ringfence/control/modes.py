@@ -2,7 +2,7 @@
 
 from ringfence.control.agents import Agents, NodeKey
 from ringfence.control.audit import Author
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.model.flow import Mode
 from ringfence.model.ids import TenantId
 from ringfence.store.relational.database import Database

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ringfence.control.agents import NodeKey
 from ringfence.control.background import Background
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.flows.dns import LONGEST_NAME, LONGEST_TTL
 from ringfence.inventory.resolutions import KEPT_NS, LINGER_NS, Resolution, Resolutions
 from ringfence.inventory.timeline import Timeline

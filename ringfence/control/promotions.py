@@ -18,8 +18,8 @@ from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.noise import noise_among
 from ringfence.control.policies import load_workspace
-from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
+from ringfence.control.times import Clock
 from ringfence.control.trials import Trials
 from ringfence.model.flow import Category
 from ringfence.model.ids import ScopeName, Version, WorkspaceName

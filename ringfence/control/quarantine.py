@@ -10,7 +10,7 @@ from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, TenantId

@@ -15,7 +15,6 @@ from functools import partial
 import structlog
 
 from ringfence.control.alerts import Alerts
-from ringfence.control.api.times import format_time
 from ringfence.control.approved import known_of, load_above, load_approved
 from ringfence.control.background import Background, attempt
 from ringfence.control.comparison import NOTHING, Comparison, discover_beside
@@ -27,8 +26,8 @@ from ringfence.control.ingest import FlowIngest
 from ringfence.control.metrics import Metrics
 from ringfence.control.observed import observed
 from ringfence.control.policies import load_tree
-from ringfence.control.services import Clock
 from ringfence.control.staged import Watch
+from ringfence.control.times import Clock, format_time
 from ringfence.discovery.changes import ChangeKind, PolicyChange
 from ringfence.export.alerts.interface import Recommended
 from ringfence.model.ids import ScopeName

@@ -9,7 +9,7 @@ from ringfence.control.background import Background
 from ringfence.control.identity import ITSELF, Principal, Role
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.ids import TenantId, item_key
 from ringfence.model.repair import Damage, Repair

@@ -15,7 +15,7 @@ from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.inventory import Inventory
 from ringfence.control.metrics import Metrics
 from ringfence.control.policies import load_tree, load_workspace
-from ringfence.control.services import Clock
+from ringfence.control.times import Clock
 from ringfence.inventory.contents import Sets, sets_with
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address_set import AddressSet

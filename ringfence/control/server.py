@@ -45,8 +45,9 @@ from ringfence.control.recommendations import Recommendations
 from ringfence.control.repairs import Repairs
 from ringfence.control.requests import Requests
 from ringfence.control.secrets import Secrets
-from ringfence.control.services import Clock, Services
+from ringfence.control.services import Services
 from ringfence.control.staged import Watch
+from ringfence.control.times import Clock
 from ringfence.control.trials import Trials
 from ringfence.export.kinds import make_exporters
 from ringfence.model.address import Address, parse_address

@@ -3,46 +3,32 @@
 A route asks for it with a parameter `services: ServicesDep`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 
-if TYPE_CHECKING:
-    from ringfence.control.agents import Agents
-    from ringfence.control.alert_delivery import AlertDelivery
-    from ringfence.control.continuous import Continuous
-    from ringfence.control.enforcement import Enforcement
-    from ringfence.control.experiments import Experiments
-    from ringfence.control.ingest import FlowIngest
-    from ringfence.control.inspections import Inspections
-    from ringfence.control.inventory import Inventory
-    from ringfence.control.labels import UploadedLabels
-    from ringfence.control.metrics import Metrics
-    from ringfence.control.modes import Modes
-    from ringfence.control.pki import Authority
-    from ringfence.control.promotions import Promotions
-    from ringfence.control.quarantine import Quarantines
-    from ringfence.control.recommendations import Recommendations
-    from ringfence.control.repairs import Repairs
-    from ringfence.control.requests import Requests
-    from ringfence.control.trials import Trials
-    from ringfence.store.flows import FlowStore
-    from ringfence.store.relational.database import Database
-
-Clock = Callable[[], int]
-"""The time, epoch ns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The time that a batch covers, epoch ns, [start, end)."""
-
-    start_ns: int
-    end_ns: int
+from ringfence.control.agents import Agents
+from ringfence.control.alert_delivery import AlertDelivery
+from ringfence.control.continuous import Continuous
+from ringfence.control.enforcement import Enforcement
+from ringfence.control.experiments import Experiments
+from ringfence.control.ingest import FlowIngest
+from ringfence.control.inspections import Inspections
+from ringfence.control.inventory import Inventory
+from ringfence.control.labels import UploadedLabels
+from ringfence.control.metrics import Metrics
+from ringfence.control.modes import Modes
+from ringfence.control.pki import Authority
+from ringfence.control.promotions import Promotions
+from ringfence.control.quarantine import Quarantines
+from ringfence.control.recommendations import Recommendations
+from ringfence.control.repairs import Repairs
+from ringfence.control.requests import Requests
+from ringfence.control.times import Clock
+from ringfence.control.trials import Trials
+from ringfence.store.flows import FlowStore
+from ringfence.store.relational.database import Database
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Clock
 from ringfence.control.staged import NOTHING_SEEN, Before, Seen, Step, Tried, Watch, decide
+from ringfence.control.times import Clock
 from ringfence.control.trial import judged_before
 from ringfence.model.errors import RingfenceError
 from ringfence.model.ids import TenantId

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.answers import answered
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.inventory.contents import unpack
 from ringfence.model.address_set import (
     MOST_BYTES,

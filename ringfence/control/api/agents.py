@@ -7,9 +7,9 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.agents import Agent
 from ringfence.control.api.flow_views import pod_name
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.flow import Mode
 from ringfence.model.ids import ClusterId, NodeName
 from ringfence.wire.generated import agent_pb2 as wire

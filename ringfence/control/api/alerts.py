@@ -9,11 +9,10 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.alert_delivery import try_sink
 from ringfence.control.alerts import notice
-from ringfence.control.api.times import format_time, parse_time
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time, parse_time
 from ringfence.export.alerts.interface import TEST, Notice
 from ringfence.export.alerts.kinds import make_sink
 from ringfence.model.errors import InputError

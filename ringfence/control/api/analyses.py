@@ -8,14 +8,13 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.numbers import VersionNumber
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import NotFoundError
 from ringfence.control.hits import Hits, count_hits, watched
 from ringfence.control.policies import load_version, load_workspace
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.duration import parse_duration
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Category

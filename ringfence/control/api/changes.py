@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.numbers import RowNumber
-from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time, parse_time
 from ringfence.store.relational.changes import Sought, find_changes
 
 router = APIRouter(tags=["changes"])

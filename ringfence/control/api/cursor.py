@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-from ringfence.control.api.times import END_NS
+from ringfence.control.times import END_NS
 from ringfence.model.errors import InputError
 
 _FOREIGN = "cursor: not one that an answer gave as `next`"

@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ringfence.control.api.numbers import VersionNumber
 from ringfence.control.api.requests import RequestResponse, request_response
 from ringfence.control.apply import decide, named_in_vain, read_files, tree_with
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.background import attempt
 from ringfence.control.effect import take_effect
 from ringfence.control.errors import ConflictError, NotFoundError

@@ -9,14 +9,14 @@ from pydantic import BaseModel, Field, model_validator
 from ringfence.control.agents import NodeKey
 from ringfence.control.api.agents import AgentResponse, agent_responses
 from ringfence.control.api.numbers import RowNumber, VersionNumber
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import Author, AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.audit import Author
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.plan import Plan
 from ringfence.control.planning import Wanted
 from ringfence.control.rule_changes import planned_changes
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.staged import choose_nodes
+from ringfence.control.times import format_time
 from ringfence.control.trial import Asked
 from ringfence.model.ids import NodeName, Version, WorkspaceName
 from ringfence.model.override import Override

@@ -3,13 +3,13 @@
 from fastapi import APIRouter, Depends, Request, status
 from pydantic import BaseModel, Field
 
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import Author, AuthorDep, source_of
-from ringfence.control.auth import BearerDep, digest, new_token
+from ringfence.control.audit import Author
+from ringfence.control.auth import AuthorDep, BearerDep, digest, new_token, source_of
 from ringfence.control.errors import ConflictError, UnauthenticatedError
 from ringfence.control.grpc_service import protocol_text
 from ringfence.control.identity import ClientIdentity, Principal, Role
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.client import ClientKind
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId

@@ -8,10 +8,8 @@ from pydantic import BaseModel, Field
 from ringfence.control.api.analyses import Counts, HitsView, hits_view
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.numbers import RowNumber, VersionNumber
-from ringfence.control.api.times import format_time
 from ringfence.control.api.why import DecisionResponse, decision_response
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.continuous import HOUR_NS
 from ringfence.control.errors import NotFoundError
@@ -19,6 +17,7 @@ from ringfence.control.experiments import hours_of
 from ringfence.control.hits import count_tallies
 from ringfence.control.policies import load_version
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.flow import Category
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.protocol import format_port, format_protocol

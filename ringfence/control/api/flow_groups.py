@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 from ringfence.control.api.answers import answered
 from ringfence.control.api.flow_search import condition_on, read_window
 from ringfence.control.api.flow_views import item_of
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.identity import Principal
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.flows.graph import Graph, draw
 from ringfence.flows.group import (
     GroupKey,

@@ -17,9 +17,9 @@ from ringfence.control.api.flow_views import (
     process_view,
     way_view,
 )
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.flows.label import Rank
 from ringfence.model.errors import InputError
 from ringfence.model.flow import DropSource, parse_connection

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ringfence.control.api.times import parse_time
 from ringfence.control.identity import Principal
 from ringfence.control.services import Services
+from ringfence.control.times import parse_time
 from ringfence.flows.disposition import disposed
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition

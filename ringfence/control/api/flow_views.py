@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ringfence.control.api.times import format_time
+from ringfence.control.times import format_time
 from ringfence.flows.connections import ServiceSockets
 from ringfence.inventory.outside import labels_of
 from ringfence.inventory.snapshot import NOWHERE

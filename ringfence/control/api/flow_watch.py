@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from ringfence.control.api.flow_pages import Place, read_page
 from ringfence.control.api.flow_search import condition_on, read_window
 from ringfence.control.api.flow_views import FlowView
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.identity import Principal
-from ringfence.control.services import Services, ServicesDep, Window
+from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import Window, format_time
 from ringfence.store.flows.queries import WINDOWS
 
 router = APIRouter(tags=["flows"])

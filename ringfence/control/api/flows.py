@@ -14,9 +14,9 @@ from ringfence.control.api.flow_search import (
     revisions_of,
 )
 from ringfence.control.api.flow_views import EndView, FlowView, Views, pod_name
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.flow import DropSource
 from ringfence.model.keys import parse_filter

@@ -5,10 +5,10 @@ from collections import Counter
 from pydantic import BaseModel, Field
 
 from ringfence.control.alerts import format_rules, format_traffic
-from ringfence.control.api.times import format_time
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.services import Services
 from ringfence.control.tallies import fold, role_name
+from ringfence.control.times import format_time
 from ringfence.model.flow import Category
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.model.policy import Action

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.documents import File
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.imports import Source, import_policies
 from ringfence.control.services import ServicesDep
 from ringfence.model.ids import ClusterId, WorkspaceName

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.flow_search import read_window
-from ringfence.control.api.times import format_time, parse_time
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time, parse_time
 from ringfence.inventory.as_known import FOREVER
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.written import write_inventory, write_service

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.enforcement import ConfirmSeconds, asked_to_confirm
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.kubernetes import enforce_cluster
 from ringfence.control.services import ServicesDep
 from ringfence.model.ids import ClusterId

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from ringfence.control.api.answers import answered
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.inventory.uploaded import (
     MOST_BYTES,
     MOST_NETWORKS,

@@ -19,14 +19,14 @@ from ringfence.control.api.enforcement import (
     enforce,
 )
 from ringfence.control.api.impact import ImpactView, impact_of
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import Author, AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.audit import Author
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_tree
 from ringfence.control.promotions import describe
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.ids import ScopeName, TenantId, Version, WorkspaceName
 from ringfence.model.promotion import Criteria, Facts, Stage, criteria_for
 from ringfence.store.relational.enforcement import enforced_now

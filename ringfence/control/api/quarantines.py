@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.quarantine import Asked
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.ids import ClusterId
 from ringfence.model.override import Override
 from ringfence.model.quarantine import Quarantine

@@ -10,14 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ringfence.control.api.discover import ChangeView, UseView
 from ringfence.control.api.documents import ApplyRequest, ApplyResponse, File, apply
 from ringfence.control.api.numbers import VersionNumber
-from ringfence.control.api.times import format_time
 from ringfence.control.approved import load_approved
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_tree, load_workspace
 from ringfence.control.recommendations import read_proposed
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.discovery.changes import ChangeKind, PolicyChange, changed
 from ringfence.model.ids import ScopeName, TenantId
 from ringfence.model.override import Override

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, status
 
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.effect import take_effect
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.policies import load_documents, load_enforced

@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
+from ringfence.control.auth import AuthorDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.approval import ApprovalRule, State
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ScopeName, WorkspaceName

@@ -3,12 +3,11 @@
 from fastapi import APIRouter, status
 from pydantic import BaseModel, Field, field_validator
 
-from ringfence.control.api.times import format_time
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep, digest, new_token
+from ringfence.control.auth import AuthorDep, PrincipalDep, digest, new_token
 from ringfence.control.errors import ConflictError, NotFoundError
 from ringfence.control.identity import ITSELF, Role
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.store.relational.tokens import Token, add_token, all_tokens, remove_token
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])

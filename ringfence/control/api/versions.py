@@ -7,10 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.numbers import VersionNumber
-from ringfence.control.api.times import format_time
 from ringfence.control.apply import decide
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.effect import take_effect
 from ringfence.control.errors import NotFoundError
 from ringfence.control.policies import (
@@ -20,6 +18,7 @@ from ringfence.control.policies import (
     read_version,
 )
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.control.writing import next_versions, write_changes
 from ringfence.model.errors import InputError
 from ringfence.model.ids import Version, WorkspaceName, parse_version

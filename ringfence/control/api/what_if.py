@@ -11,15 +11,14 @@ from ringfence.control.analysis import history_of
 from ringfence.control.api.documents import ApplyRequest, ApplyResponse, File, apply
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.api.numbers import VersionNumber
-from ringfence.control.api.times import format_time
 from ringfence.control.api.why import DecisionResponse, decision_response
-from ringfence.control.audit import AuthorDep
-from ringfence.control.auth import PrincipalDep
+from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError
 from ringfence.control.judged import load_judged_by
 from ringfence.control.policies import load_workspace
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.control.what_if import Blocked, WhatIf, what_if
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose

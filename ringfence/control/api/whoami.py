@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.identity import Role
+from ringfence.control.times import format_time
 
 router = APIRouter(tags=["tokens"])
 

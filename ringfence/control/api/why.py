@@ -14,13 +14,13 @@ from ringfence.control.analysis import connections_of
 from ringfence.control.api.flow_pages import SORTS
 from ringfence.control.api.flow_search import condition_on, read_window
 from ringfence.control.api.rules import KernelRuleResponse, kernel_rule
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.identity import Principal
 from ringfence.control.judged import JudgedBy, load_judged_by
 from ringfence.control.live import Judging, judging
 from ringfence.control.services import Services, ServicesDep
+from ringfence.control.times import format_time
 from ringfence.control.trial import judged_before
 from ringfence.flows.connections import records
 from ringfence.inventory.snapshot import Snapshot

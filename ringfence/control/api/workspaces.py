@@ -8,10 +8,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ringfence.control.api.numbers import VersionNumber
-from ringfence.control.api.times import format_time
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.policies import load_version
 from ringfence.control.services import ServicesDep
+from ringfence.control.times import format_time
 from ringfence.model.icmp import format_icmp_type
 from ringfence.model.ids import Version, WorkspaceName
 from ringfence.model.policy import (

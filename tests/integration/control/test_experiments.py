@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ringfence.cli.main import FAILED, OK
-from ringfence.control.api.times import format_time
+from ringfence.control.times import format_time
 from tests.integration.control.conftest import World
 from tests.integration.control.test_analyses import HOUR, Watched, watched  # noqa: F401
 

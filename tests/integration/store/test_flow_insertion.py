@@ -17,7 +17,7 @@ from ringfence.control.ingest import FlowIngest
 from ringfence.control.inventory import Inventory
 from ringfence.control.labelling import Report, label
 from ringfence.control.metrics import Metrics
-from ringfence.control.services import Window
+from ringfence.control.times import Window
 from ringfence.export.jsonl import JsonLines
 from ringfence.export.url import parse_url
 from ringfence.model.client import ClientKind

@@ -3,7 +3,7 @@
 import pytest
 
 from ringfence.control.api.cursor import Cursor
-from ringfence.control.api.times import format_time, parse_time
+from ringfence.control.times import format_time, parse_time
 from ringfence.model.errors import InputError
 
 NOW = 1_900_000_000 * 10**9

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from ringfence.control.claims import own_times, short_names
-from ringfence.control.services import Window
+from ringfence.control.times import Window
 from ringfence.model.errors import InputError
 from ringfence.wire import batch
 from ringfence.wire.limits import MOST_ROWS

@@ -1,15 +1,28 @@
-"""Times as the API writes and reads them."""
+"""Times as the control plane counts them, and as its API writes and reads them."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ringfence.model.errors import InputError
+
+Clock = Callable[[], int]
+"""The time, epoch ns."""
 
 _UNITS_NS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _DURATION = re.compile(r"(\d{1,12})([smhd])")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 END_NS = 2**63 - _UNITS_NS["d"]
 """What lies before it stays in the store's 64 bits also when made up to a whole hour, epoch ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time that a batch covers, epoch ns, [start, end)."""
+
+    start_ns: int
+    end_ns: int
 
 
 def format_time(at_ns: int) -> str:
