@@ -63,6 +63,7 @@ class FileAnalysis:
             "workspace": self.workspace,
             "version": VERSION,
             "counts": self.counts,
+            "listed": {category: len(rows) for category, (rows, _) in self._rows.items()},
             "logged": self.logged,
             "notes": [],
         }
@@ -161,10 +162,12 @@ def _items(seen: Records, end: str, timeline: Timeline) -> NDArray[np.int64]:
 
 
 def _chosen(documents: Documents, wanted: str | None, files: list[Path]) -> Workspace:
-    named = ", ".join(one.name for one in documents.workspaces) or "none"
+    named = ", ".join(one.name for one in documents.workspaces) or "no workspace"
     where = ", ".join(map(str, files))
     if wanted is None:
-        if len(documents.workspaces) != 1:
+        if not documents.workspaces:
+            raise RingfenceError(f"{where}: no workspace is there; `ringfence discover` makes one")
+        if len(documents.workspaces) > 1:
             raise InputError(f"choose one with --workspace: {where} has workspaces {named}")
         return documents.workspaces[0]
     for one in documents.workspaces:

@@ -15,7 +15,7 @@ from ringfence.discovery.drafts import confidence
 from ringfence.discovery.granularity import Granularity
 from ringfence.discovery.observed import DIRECT, Observed
 from ringfence.discovery.peers import name_of
-from ringfence.discovery.reasons import Outcome
+from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.model.errors import InputError
 from ringfence.model.instant import format_instant
 from ringfence.model.keys import parse_filter
@@ -161,6 +161,11 @@ def _warnings(found: Discovery) -> Iterator[str]:
         )
     if above:
         yield f"{own} needs {' and '.join(above)}: `ringfence enforce {' '.join((*above, own))}`"
+    if found.exclude is not None and not found.decisions.of(Reason.EXCLUDED).any():
+        snapshot = found.observed.peers.snapshot
+        held = len(snapshot.chosen(found.exclude))
+        some = f"of {held} that satisfy it, no whole role was seen"
+        yield f"--exclude {found.exclude} excludes nothing: {some if held else 'it holds for nobody'}"
     yield from found.coverage.sentences()
 
 

@@ -79,7 +79,7 @@ def test_a_bare_list_is_an_inventory_of_always() -> None:
         (
             "kind: network",
             "kind: Network",
-            "kind: expected one of pod, node, host, service, namespace, kubernetes-policy, network, f",
+            "kind: expected one of pod, node, host, service, namespace, kubernetes-policy, net",
         ),
         (
             "labels: {",
