@@ -164,8 +164,10 @@ def _warnings(found: Discovery) -> Iterator[str]:
     if found.exclude is not None and not found.decisions.of(Reason.EXCLUDED).any():
         snapshot = found.observed.peers.snapshot
         held = len(snapshot.chosen(found.exclude))
-        some = f"of {held} that satisfy it, no whole role was seen"
-        yield f"--exclude {found.exclude} excludes nothing: {some if held else 'it holds for nobody'}"
+        why = (
+            f"of {held} that satisfy it, no whole role was seen" if held else "it holds for nobody"
+        )
+        yield f"--exclude {found.exclude} excludes nothing: {why}"
     yield from found.coverage.sentences()
 
 

@@ -101,11 +101,6 @@ async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> No
     assert scope["kind"] == "Scope"
     assert workspace == yaml.safe_load(live)
     scopes.write_text(SCOPES)
-    coverage = ("coverage", *files, "--scopes", str(scopes), "-o", "json")
-    code, out, said = await offline(*coverage)
-    assert (code, said) == (0, "")
-    _, covered, _ = await seen.run("coverage", "all", "--since", "10m", "-o", "json")
-    assert json.loads(out) == json.loads(covered)
     code, out, _ = await offline("discover", *files, "--scopes", str(scopes), "--scope", "all")
     assert (code, out) == (0, live)
 
@@ -188,6 +183,17 @@ async def test_files_tell_what_would_be_blocked_as_live_data_do(
     code, out, said = await offline(*words, "--policies", str(accepted))
     assert (code, out) == (0, "")
     assert "nothing that passes would be blocked" in said
+
+
+async def test_files_tell_the_coverage_that_live_data_have(seen: World, tmp_path: Path) -> None:
+    inventory, flows = str(tmp_path / "inventory.yaml"), str(tmp_path / "flows.parquet")
+    await seen.run("inventory", "export", "--since", "10m", "--file", inventory)
+    await seen.run("flows", "export", "--since", "10m", "-o", "parquet", "--file", flows)
+    files = ("--inventory", inventory, "--flows", flows)
+    code, out, said = await offline("coverage", *files, "-o", "json")
+    assert (code, said) == (0, "")
+    _, covered, _ = await seen.run("coverage", "all", "--since", "10m", "-o", "json")
+    assert json.loads(out) == json.loads(covered)
 
 
 async def test_slots_add_up_to_the_whole(seen: World) -> None:
