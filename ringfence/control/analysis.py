@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.control.deciding import Deciding, Logging
-from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.as_known import AsKnown
@@ -28,6 +28,9 @@ from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
 from ringfence.policy.nodes import Surroundings
 from ringfence.policy.spared import FailSafes, decision_of
+
+if TYPE_CHECKING:  # who judges files needs nothing that keeps an inventory
+    from ringfence.control.inventory import Inventory
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class History:
     """Whom fail-safes let pass; as it is now."""
 
 
-def history_of(inventory: Inventory, surroundings: Surroundings) -> History:
+def history_of(inventory: "Inventory", surroundings: Surroundings) -> History:
     """What held over time by the inventory."""
     names, sets = inventory.names.resolutions, inventory.address_sets.contents
     return History(inventory.timeline, names, sets, surroundings)

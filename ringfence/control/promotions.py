@@ -14,10 +14,9 @@ from ringfence.control.continuous import Span, slot_of
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.identity import ITSELF, Principal, Role
-from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.noise import noise_among
-from ringfence.control.policies import load_workspace
+from ringfence.control.policies import load_judged_by, load_workspace
 from ringfence.control.staged import Watch
 from ringfence.control.times import Clock
 from ringfence.control.trials import Trials

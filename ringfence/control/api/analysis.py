@@ -15,7 +15,7 @@ from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.identity import Principal
-from ringfence.control.judged import load_judged_by
+from ringfence.control.policies import load_judged_by
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose

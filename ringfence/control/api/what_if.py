@@ -15,8 +15,7 @@ from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError
-from ringfence.control.judged import load_judged_by
-from ringfence.control.policies import load_workspace
+from ringfence.control.policies import load_judged_by, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.control.times import format_time
 from ringfence.control.what_if import Blocked, WhatIf, what_if
