@@ -1,8 +1,9 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,12 +22,14 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, WorkspaceName
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.compile import compile_policies
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
-from ringfence.policy.nodes import Surroundings
+from ringfence.policy.nodes import NodeKey, Surroundings
+from ringfence.policy.program import NodePolicy
 from ringfence.policy.spared import FailSafes, decision_of
 
 if TYPE_CHECKING:  # who judges files needs nothing that keeps an inventory
@@ -119,7 +122,9 @@ async def judge(
             judged.deciding.add(rows, layer, evaluate(layer, connections))
         denied = np.flatnonzero(judged.deciding.denied(rows))
         if len(denied):
-            _spare(judged.deciding, rows[denied], connections.take(denied), snapshot, history)
+            enforced = partial(_enforced, judged_by, history, then)
+            fail_safes = FailSafes(snapshot, history.surroundings, enforced)
+            _spare(judged.deciding, rows[denied], connections.take(denied), fail_safes)
         judged.allowed[rows] = ~judged.deciding.denied(rows)
         for decision, hits in logged(policy_set, connections):
             judged.logged.add(decision, rows[hits])
@@ -137,14 +142,19 @@ def _spare(
     deciding: Deciding,
     rows: NDArray[np.intp],
     denied: Connections,
-    snapshot: Snapshot,
-    history: History,
+    fail_safes: FailSafes,
 ) -> None:
     """Have fail-safes decide of what is denied; `denied` are the connections of the rows."""
-    fail_safes = FailSafes(snapshot, history.surroundings)
     for role in EndRole:
         for handle, spoken in fail_safes.at(denied, role):
             deciding.spare(rows[spoken], role, decision_of(handle))
+
+
+def _enforced(judged_by: JudgedBy, history: History, then: Moment) -> Mapping[NodeKey, NodePolicy]:
+    """What nodes enforced at a moment, by all of the inventory as it was."""
+    policy_set = judged_by.begun(then.at_ns).ringfence(history.timeline.at(then.at_ns), then)
+    around = history.surroundings
+    return compile_policies(policy_set, around.control_plane, around.access).policies
 
 
 def _distinct(
