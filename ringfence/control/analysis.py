@@ -110,7 +110,7 @@ async def judge(
     epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
     chosen, which = await asyncio.to_thread(_distinct, records, epochs)
     asked = await asyncio.to_thread(records.only(_JUDGED).take, chosen)
-    judged = Judged.blank(len(asked), workspaces)
+    judged, known = Judged.blank(len(asked), workspaces), history.timeline.as_known()
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
         policy_set = judged_by.begun(then.at_ns).ringfence(snapshot, then)
@@ -122,7 +122,7 @@ async def judge(
             judged.deciding.add(rows, layer, evaluate(layer, connections))
         denied = np.flatnonzero(judged.deciding.denied(rows))
         if len(denied):
-            enforced = partial(_enforced, judged_by, history, then)
+            enforced = partial(_enforced, judged_by, known, then, history.surroundings)
             fail_safes = FailSafes(snapshot, history.surroundings, enforced)
             _spare(judged.deciding, rows[denied], connections.take(denied), fail_safes)
         judged.allowed[rows] = ~judged.deciding.denied(rows)
@@ -150,10 +150,11 @@ def _spare(
             deciding.spare(rows[spoken], role, decision_of(handle))
 
 
-def _enforced(judged_by: JudgedBy, history: History, then: Moment) -> Mapping[NodeKey, NodePolicy]:
+def _enforced(
+    judged_by: JudgedBy, known: AsKnown, then: Moment, around: Surroundings
+) -> Mapping[NodeKey, NodePolicy]:
     """What nodes enforced at a moment, by all of the inventory as it was."""
-    policy_set = judged_by.begun(then.at_ns).ringfence(history.timeline.at(then.at_ns), then)
-    around = history.surroundings
+    policy_set = judged_by.begun(then.at_ns).ringfence(known.at(then.at_ns), then)
     return compile_policies(policy_set, around.control_plane, around.access).policies
 
 
