@@ -368,7 +368,8 @@ async def test_what_changes_above_it_holds_a_promotion(watched: Watched) -> None
 
     for version in (1, 2):
         await world.ok("DELETE", "/analyses", params={"workspace": "core", "version": version})
-    await world.ok("DELETE", "/documents/Workspace/core")
+    answer = await world.http.delete("/api/v1/documents/Workspace/core")
+    assert answer.status_code == 204, answer.text
     gone = [one for one in await entry() if "which was deleted" in one[0]]
     assert [(one[0].partition(" without ")[2], one[2]) for one in gone] == [
         (f"core@p{version}, above it, which was deleted", False) for version in (1, 2)
