@@ -362,8 +362,9 @@ async def test_what_changes_above_it_holds_a_promotion(watched: Watched) -> None
     files["files"][0]["documents"] = ABOVE.replace("ports: [", "ports: [8053, ")
     await world.ok("POST", "/apply", json=files)
     await world.ok("POST", "/analyses", json={"workspace": "core", "version": 2})
-    assert ("under analysis for 1d beside core@p2", "not yet", False) in await entry()
-    clock.ahead_ns += 3600 * SECOND
+    clock.ahead_ns += 600 * SECOND
+    assert ("under analysis for 1d beside core@p2", "10m", False) in await entry()
+    clock.ahead_ns += 3000 * SECOND
     assert ("under analysis for 1d beside core@p2", "1h", False) in await entry()
 
     for version in (1, 2):
