@@ -22,6 +22,7 @@ from bench.discovery.world import (
     PODS,
     Front,
     Life,
+    Party,
     World,
     template_hash,
 )
@@ -289,6 +290,11 @@ def _processes(rows: dict[str, Numbers], world: World) -> dict[str, Any]:
     return told
 
 
+def dns_name(party: Party) -> str:
+    """By what consumers find a host outside."""
+    return f"api.{party.workload.id}.example.com"
+
+
 def _dns_names(rows: dict[str, Numbers], world: World) -> pa.Array:
     names: dict[int, str] = {}
     for front in world.fronts:
@@ -296,7 +302,7 @@ def _dns_names(rows: dict[str, Numbers], world: World) -> pa.Array:
             names[front.address] = f"{front.name}.{front.namespace}.svc.cluster.local"
     for party in world.parties.values():
         for one in party.addresses if party.kind == "external" else ():
-            names[one] = f"api.{party.workload.id}.example.com"
+            names[one] = dns_name(party)
     if world.style.withheld:
         names = {at: name for at, name in names.items() if at >> 16 != FRONTS >> 16}
     known = np.array(sorted(names), dtype=np.int64)

@@ -5,17 +5,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.company import packed
-from bench.discovery.files import inventory, life_item, service_item
+from bench.discovery.files import dns_name, inventory, life_item, service_item
 from bench.discovery.proposed import TREE, items_of
 from bench.discovery.style import DAY
 from bench.discovery.traffic import Numbers
 from bench.discovery.world import SPAN, World
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import Address
 from ringfence.model.ids import ItemKey, RevisionId, Version
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import evaluate
+from ringfence.policy.moment import Moment
 from ringfence.policy.order import PolicySet
 
 
@@ -74,6 +76,13 @@ class Judge:
             ]
         )
         self._node_of = np.array([life.node for life in world.by_life] + [-1])
+        hosts = [party for party in world.parties.values() if party.kind == "external"]
+        self._names = {
+            dns_name(party): frozenset(
+                Address(one.tobytes()) for one in packed(np.array(party.addresses))
+            )
+            for party in hosts
+        }
         self._balancers = {front.balancer for front in world.fronts if front.balancer}
 
     def allowed(
@@ -81,7 +90,7 @@ class Judge:
     ) -> Numbers:
         """Which of the connections pass."""
         enforced = [(one, Version(1)) for one in (workspace, *beside)]
-        rules = PolicySet(self.snapshot, tree, enforced)
+        rules = PolicySet(self.snapshot, tree, enforced, Moment(names=self._names))
         return np.asarray(evaluate(rules, self._connections(tuples)).allowed)
 
     def _connections(self, tuples: Tuples) -> Connections:

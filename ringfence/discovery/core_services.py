@@ -215,10 +215,8 @@ class _Core:
         return np.asarray(alone)
 
     def _host(self, number: int) -> NamedEnd:
-        """A host outside, by all addresses that its name was seen to have."""
-        peers = self._observed.peers
-        host = peers[number]
-        return self._ends.of(host, sorted(peers.named[host]) if isinstance(host, Named) else ())
+        host = self._observed.peers[number]
+        return self._ends.of(host, self._observed.lasting(host))
 
     def _to_one(self, host: int, edges: Numbers, name: str, port: int) -> Draft:
         found = self._host(host)

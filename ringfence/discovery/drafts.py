@@ -9,7 +9,7 @@ from ringfence.discovery.behaviour import Numbers
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.observed import DIRECT, Observed
-from ringfence.discovery.peers import Anybody, Named, Peer, ServiceFront
+from ringfence.discovery.peers import Anybody, Peer, ServiceFront
 from ringfence.discovery.reasons import Outcome
 from ringfence.inventory.outside import address_types
 from ringfence.model.address import Address
@@ -105,7 +105,7 @@ class Drafting:
                 why[-1] += ", for the Service is published"
         return Draft(
             source,
-            self.ends.of(provider, self._found_by(provider)),
+            self.ends.of(provider, seen.lasting(provider)),
             int(seen.protocol[edge]),
             frozenset({int(port)}) if seen.protocol[edge] in (TCP, UDP) else frozenset(),
             frozenset({edge}),
@@ -118,10 +118,6 @@ class Drafting:
         items = (snapshot.items[at] for at in snapshot.called(front.namespace, front.name))
         specs = (item.service for item in items if item.cluster == front.cluster)
         return front.from_outside or any(spec.is_published for spec in specs if spec)
-
-    def _found_by(self, provider: Peer) -> Sequence[Address]:
-        named = self.observed.peers.named
-        return sorted(named[provider]) if isinstance(provider, Named) else ()
 
     def _addresses(self, edge: int) -> Sequence[Address]:
         seen = self.observed

@@ -28,9 +28,6 @@ from ringfence.model.workload import ItemKind
 FEW_ADDRESSES = 2
 """So many hosts outside are named one by one; of more, any host outside is meant."""
 
-FEW_BY_NAME = 4
-"""A name with more addresses is one whose addresses change: it is allowed by its name."""
-
 
 @dataclass(frozen=True, slots=True)
 class NamedEnd:
@@ -70,7 +67,7 @@ class Ends:
         return self._snapshot.select(query) & self._snapshot.subjects <= self._members
 
     def of(self, peer: Peer, addresses: Sequence[Address] = (), *, each: bool = False) -> NamedEnd:
-        """The end that a peer is; `addresses` are those of hosts outside that were seen.
+        """The end that a peer is; `addresses` are those of hosts outside that are to be meant.
 
         `each`: however many they are, each is named.
         """
@@ -101,8 +98,7 @@ def _outside(
             said = host_name(name)
             if not said:  # flows may tell anything
                 return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
-            few = 0 < len(blocks) <= FEW_BY_NAME
-            return NamedEnd(said, CidrEnd(blocks) if few else FqdnEnd(said))
+            return NamedEnd(said, CidrEnd(blocks) if blocks else FqdnEnd(said))
         case Anybody() if blocks and (each or len(blocks) <= FEW_ADDRESSES):
             return NamedEnd(str(Outside(addresses[0])), CidrEnd(blocks))
         case Anybody():

@@ -4,18 +4,29 @@ An edge joins two peers on a protocol and a port, through a Service or directly.
 the number of distinct edges may be a million.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from ringfence.discovery.behaviour import Mask, Numbers, distinct, each_slot, slots_of
-from ringfence.discovery.peers import Named, Outside, OwnNode, Peers, ServiceFront, name_of
+from ringfence.discovery.peers import (
+    Named,
+    Outside,
+    OwnNode,
+    Peer,
+    Peers,
+    ServiceFront,
+    name_of,
+)
 from ringfence.discovery.sockets import declared, socket_key, sockets
 from ringfence.flows import disposition
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.model.address import Address
+from ringfence.model.fqdn import host_name
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import TCP, UDP, format_port, format_protocol
 from ringfence.model.workload import Item, ItemKind
@@ -23,6 +34,10 @@ from ringfence.model.workload import Item, ItemKind
 DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 _STEADY = 3
+_FEW_BY_NAME = 4
+"""A host with more addresses under its name will have others."""
+_INTERVALS_EACH = 12
+"""So will one that had a new address more often than once in so many intervals."""
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -102,6 +117,21 @@ class Observed:
         """For each edge whether any of its routes leads through one of some fronts."""
         chosen = self.route_edge[np.append(fronts, False)[self.route_front]]
         return np.bincount(chosen, minlength=len(self)) > 0
+
+    def lasting(self, peer: Peer) -> Sequence[Address]:
+        """The addresses of a host outside with a name, where these seem to be all it ever has."""
+        if not isinstance(peer, Named):
+            return ()
+        addresses, seen = self.peers.named[peer], self._intervals_to[self.peers.number(peer)]
+        few = len(addresses) <= _FEW_BY_NAME and seen >= _INTERVALS_EACH * len(addresses)
+        return sorted(addresses) if few or not host_name(peer.name) else ()
+
+    @cached_property
+    def _intervals_to(self) -> Numbers:
+        """For each peer in how many intervals some edge led to it, at most."""
+        most = np.zeros(len(self.peers), dtype=np.int64)
+        np.maximum.at(most, self.provider, self.seen.intervals)
+        return most
 
     @property
     def edges(self) -> Numbers:
@@ -291,17 +321,25 @@ def _named(records: Records, peers: Peers, provider: Numbers) -> Numbers:
     if "provider_dns_name" not in records.table.column_names:
         return provider
     told = records.table["provider_dns_name"].combine_chunks().dictionary_encode()
-    names = [peers.number(Named(name)) if name else -1 for name in told.dictionary.to_pylist()]
+    names = [
+        peers.number(Named(host_name(name) or name)) if name else -1
+        for name in told.dictionary.to_pylist()
+    ]
     which = told.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     named = np.array([*names, -1], dtype=np.int64)[which]
-    outside = peers.which(Outside)[provider] & (named >= 0)
-    first, _ = distinct(provider[outside], named[outside])
-    pairs = zip(provider[outside][first].tolist(), named[outside][first].tolist(), strict=True)
-    for at, by_name in pairs:
+    outside = peers.which(Outside)[provider]
+    first, _ = distinct(provider, named)
+    first = first[outside[first] & (named[first] >= 0)]
+    for at, by_name in zip(provider[first].tolist(), named[first].tolist(), strict=True):
         host, name = peers[at], peers[by_name]
         if isinstance(host, Outside) and isinstance(name, Named):
             peers.named.setdefault(name, set()).add(host.address)
-    return np.where(outside, named, provider)
+    # What was dialled without a name went to the host whose address it is, where that is one's.
+    only = np.full(len(peers), -1, dtype=np.int64)
+    only[provider[first]] = named[first]
+    only[np.bincount(provider[first], minlength=len(peers)) > 1] = -1
+    named = np.where(named >= 0, named, only[provider])
+    return np.where(outside & (named >= 0), named, provider)
 
 
 def _processes(records: Records, edge: Numbers) -> tuple[Numbers, Numbers]:

@@ -51,20 +51,26 @@ def ranges(
 
 
 def given_out(observed: Observed, listening: Mask, among: Mask) -> Mask:
-    """Which edges are to ports that a provider gives out to a consumer who is connected to it.
+    """Which edges are to ports that a provider gives out to a consumer.
 
     They are unprivileged, nobody declares to listen on such, and there are many of them; the two go
-    on talking on a port that does not change. An intruder tries what somebody may listen on, and
-    most do not answer; of hosts outside nothing says who they are.
+    on talking on a port that does not change, or several of the consumer's workloads come so. An
+    intruder tries what somebody may listen on, and most do not answer; of hosts outside nothing
+    says who they are.
     """
     seen = observed
     among = among & seen.peers.which(Role)[seen.consumer]
     listening = np.isin(seen.port, seen.port[listening])
     pair = seen.consumer * len(seen.peers) + seen.provider
     steady = among & (seen.seen.intervals > 1) & (listening | (seen.port < UNPRIVILEGED))
-    free = among & (seen.port >= UNPRIVILEGED) & ~listening & np.isin(pair, pair[steady])
-    good = free & (seen.seen.conversations > 0)
     first, group = distinct(pair, seen.protocol)
+    free = among & (seen.port >= UNPRIVILEGED) & ~listening
+    good = free & (seen.seen.conversations > 0)
+    mine = good[seen.pair_edge] & (seen.by_source.conversations > 0)
+    source, _ = distinct(group[seen.pair_edge[mine]], seen.pair_source[mine])
+    sources = np.bincount(group[seen.pair_edge[mine][source]], minlength=len(first))
+    settled = np.isin(pair, pair[steady]) | (sources[group] > 1)
+    free, good = free & settled, good & settled
     answered, tried = (np.bincount(group, chosen, len(first)) for chosen in (good, free))
     return np.asarray(good & ((answered >= _MANY) & (answered * 2 > tried))[group])
 

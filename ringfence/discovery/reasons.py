@@ -18,7 +18,7 @@ class Reason(StrEnum):
     DECLARED = "declared: the consumer's own configuration names the provider"
     TWIN = "twin: the same application does so in another namespace"
     PUBLISHED = "published: from outside, through what the Service opens to the outside"
-    GIVEN_OUT = "given-out: one of many ports of a provider that the consumer is connected to"
+    GIVEN_OUT = "given-out: one of many ports that the provider gives out to this consumer"
     SPREAD = "spread: several of the consumer's workloads do so"
     FITS = "fits: seen once, but such an edge is likely between these ends"
 

@@ -11,16 +11,16 @@ from bench.discovery.proposed import ALL, TREE
 from bench.discovery.score import score_workspace
 from bench.discovery.simulate import simulate
 from bench.discovery.style import style
-from ringfence.cli.recorded import recorded_flows, recorded_inventory
-from ringfence.control.analysis import History, judge
+from ringfence.cli.recorded import recorded_flows, recorded_history, recorded_inventory
+from ringfence.control.analysis import judge
 from ringfence.control.discover import discover
 from ringfence.control.discovered import report
 from ringfence.control.judged import JudgedBy
 from ringfence.discovery.observed import Observed, observe
 from ringfence.discovery.reasons import Outcome
 from ringfence.flows.connections import ServiceSockets
-from ringfence.inventory.resolutions import Resolutions
 from ringfence.model.ids import Version, WorkspaceName
+from ringfence.policy.document import Documents
 from tests.unit.discovery.test_simulation import shop
 
 SEEDS = range(1, 6)
@@ -40,7 +40,7 @@ def test_an_allowed_edge_is_covered_by_policies(how: str, tmp_path: Path) -> Non
         judged = asyncio.run(
             judge(
                 seen,
-                History(timeline, Resolutions()),
+                recorded_history(Documents(workspaces=(found.workspace,)), timeline, seen),
                 found.observed.until_ns + 1,
                 JudgedBy(TREE, ((found.workspace, Version(1)),)),
                 WorkspaceName(ALL),

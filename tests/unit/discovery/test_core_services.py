@@ -14,7 +14,7 @@ from ringfence.cli.recorded import recorded_flows, recorded_inventory
 from ringfence.control.comparison import NOTHING
 from ringfence.control.discover import Discovery, Wanted, discover, noise
 from ringfence.control.discovered import answer, coverage_of
-from ringfence.discovery.peers import OwnNode
+from ringfence.discovery.peers import OwnNode, name_of
 from ringfence.discovery.reasons import CORE, Reason
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
@@ -335,6 +335,26 @@ def test_whoever_asks_a_resolver_uses_those_that_it_asks(asked: bool, space: str
 def test_a_name_is_allowed_as_policies_write_it() -> None:
     made = named(seen_by_name("API.test.", ("TCP", 443)))
     assert made["front-to-api.test"].provider == FqdnEnd("api.test")
+
+
+@pytest.mark.parametrize(("slots", "steady"), [(11, False), (12, True)])
+def test_a_name_is_its_address_once_that_was_seen_to_stay(slots: int, steady: bool) -> None:
+    day = Asking()
+    times = range(0, slots * SLOT, SLOT)
+    for pod in range(2):
+        day.asks(day.of("front", pod), "203.0.113.1", "api.test", *times, port=443, protocol="TCP")
+    provider = named(day.found().workspace)["front-to-api.test"].provider
+    assert isinstance(provider, CidrEnd if steady else FqdnEnd)
+
+
+def test_an_address_dialled_without_a_name_is_the_one_host_that_has_it() -> None:
+    day = Asking()
+    for name, host in (("api.test", 1), ("", 1), ("a.test", 2), ("b.test", 2), ("", 2)):
+        times = range(0, 40 * SLOT, SLOT)
+        day.asks(day.of("front", 0), f"203.0.113.{host}", name, *times, port=443, protocol="TCP")
+    seen = day.found().observed
+    hosts = {name_of(seen.peers[at]) for at in seen.provider.tolist()}
+    assert hosts - {"carts", "db", "orders"} == {"api.test", "a.test", "b.test", "203.0.113.2"}
 
 
 def test_the_nearest_ancestor_gets_a_workspace_for_them_if_asked(seen: Seen) -> None:

@@ -553,3 +553,12 @@ def test_who_was_started_by_hand_and_scans_all_day_has_no_other_use(
     day.scans(day.alone, day.of("front", 0), begins)
     day.saw(day.alone, day.of("db", 0), PORTS["db"], *range(0, DAY, SLOT))
     assert why(day.found(), "started → db TCP 5432") is reason
+
+
+@pytest.mark.parametrize("pods", [1, 2])
+def test_ports_are_given_out_without_another_port_where_several_come_so(pods: int) -> None:
+    day = Day()
+    for port in range(20_000, 20_016):
+        day.saw(day.of("carts", port % pods), day.of("front", 0), port, (port - 20_000) * 5000)
+    reason = why(day.found(), "carts → front TCP 20003")
+    assert (reason is Reason.GIVEN_OUT) is (pods == 2)
