@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -42,7 +43,7 @@ spec:
 
 
 def inventory() -> str:
-    pods = [
+    pods: list[dict[str, Any]] = [
         {"kind": "pod", "namespace": "shop", "name": name, "addresses": [address], "node": "node1"}
         for name, address in (("web", WEB), ("other", OTHER), ("front", FRONT))
     ]
@@ -52,7 +53,7 @@ def inventory() -> str:
     ]
     port = {"name": "http", "protocol": "TCP", "port": 80, "node_port": 31001}
     service = {"type": "NodePort", "ports": [port], "backends": backends}
-    items = [
+    items: list[dict[str, Any]] = [
         {"kind": "node", "name": "node1", "addresses": [NODE]},
         *pods,
         {"kind": "service", "namespace": "shop", "name": "both", "addresses": ["10.100.0.8"],
