@@ -269,6 +269,18 @@ def test_a_reference_with_a_port_speaks_for_that_alone(told: str, reason: Reason
     assert why(day.found(), "carts → mail TCP 25") is reason
 
 
+@pytest.mark.parametrize("cluster", ["lab", "other"])
+def test_a_reference_speaks_for_the_service_of_its_own_cluster(cluster: str) -> None:
+    class Mailing(Day):
+        def _service(self, name: str, space: str) -> dict[str, Any]:
+            return super()._service(name, space) | {"kubernetes_cluster": cluster}
+
+    day = Mailing(references={"carts": ["mail"]})
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
+    reason = why(day.found(), "carts → mail TCP 25")
+    assert reason is (Reason.DECLARED if cluster == "lab" else Reason.FEW)
+
+
 def test_an_address_beside_a_known_one_outside_fits() -> None:
     day = Day()
     day.saw(day.of("carts", 0), "203.0.113.10", 443, *range(0, DAY, 3600))
