@@ -157,7 +157,11 @@ def only_roles(jobs: list[Job], processes: int, *, notes: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.discovery", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.discovery",
+        description=__doc__,
+        epilog="Files for a try: python -m bench.discovery --graph robot-shop --write DIR",
+    )
     parser.add_argument("--graph", action="append", help="one of the graphs; all without it")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
@@ -165,6 +169,9 @@ def main() -> None:
     parser.add_argument("--style", default="plain", choices=[*STYLES], help="how it is simulated")
     parser.add_argument("--notes", action="store_true", help="say what was wrong")
     parser.add_argument("--roles", action="store_true", help="only the roles, without labels")
+    parser.add_argument(
+        "--write", type=Path, help="write inventory and flows of one run there, and do nothing else"
+    )
     given = parser.parse_args()
     chosen = given.graph or graph.names()
     jobs = [
@@ -172,6 +179,11 @@ def main() -> None:
         for name in chosen
         for seed in range(given.first, given.first + given.seeds)
     ]
+    if given.write:
+        given.write.mkdir(parents=True, exist_ok=True)
+        name, seed, how = jobs[0]
+        print(*write(simulate(graph.load(name), seed, style(how)), given.write), sep="\n")
+        return
     if given.roles:
         only_roles(jobs, given.jobs, notes=given.notes)
         return

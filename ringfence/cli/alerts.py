@@ -26,7 +26,7 @@ _ALERTS = [
     Column("FIRST", lambda row: row["first"], wide=True),
     Column("LAST", lambda row: row["last"]),
     Column("DECIDED BY", lambda row: ", ".join(row["decided_by"])),
-    Column("ID", lambda row: row["id"], wide=True),
+    Column("ID", lambda row: row["id"]),
 ]
 _NOBODY = "nobody hears of alerts; see `ringfence alerts sink add --help`"
 _SINKS = [

@@ -15,6 +15,7 @@ from ringfence.cli.recorded import (
     distinct_flows,
     documents_of,
     of_files,
+    recorded_flows,
     recorded_history,
     recorded_inventory,
 )
@@ -62,6 +63,7 @@ class FileAnalysis:
             "workspace": self.workspace,
             "version": VERSION,
             "counts": self.counts,
+            "listed": {category: len(rows) for category, (rows, _) in self._rows.items()},
             "logged": self.logged,
             "notes": [],
         }
@@ -81,15 +83,22 @@ class FilesAsked:
     workspace: Workspace
     judged_by: JudgedBy
     seen: Records
-    """A row for each conversation that differs in its ends or in what became of it."""
     history: History
     until_ns: int
 
 
 def read_files(
-    policies: list[Path], inventory: Path, flows: Path, wanted: str | None
+    policies: list[Path],
+    inventory: Path,
+    flows: Path,
+    wanted: str | None,
+    *,
+    each_slot: bool = False,
 ) -> FilesAsked:
-    """Read all of them. Asked about is `wanted`; None where the files have only one workspace."""
+    """Read all of them. Asked about is `wanted`; None where the files have only one workspace.
+
+    With `each_slot` rows stay apart that differ in their time alone, as discovery needs them.
+    """
     documents = documents_of(policies)
     workspace = _chosen(documents, wanted, policies)
     held = recorded_inventory(inventory)
@@ -99,7 +108,11 @@ def read_files(
         tree,
         tuple((one, VERSION) for one in documents.workspaces if one.primary or one is workspace),
     )
-    seen = distinct_flows(flows, held.timeline, expiries(judged_by.workspaces))
+    seen = (
+        recorded_flows(flows, held.timeline)
+        if each_slot
+        else distinct_flows(flows, held.timeline, expiries(judged_by.workspaces))
+    )
     history = recorded_history(documents, held.timeline, seen)
     return FilesAsked(workspace, judged_by, seen, history, held.until_ns)
 
@@ -149,10 +162,12 @@ def _items(seen: Records, end: str, timeline: Timeline) -> NDArray[np.int64]:
 
 
 def _chosen(documents: Documents, wanted: str | None, files: list[Path]) -> Workspace:
-    named = ", ".join(one.name for one in documents.workspaces) or "none"
+    named = ", ".join(one.name for one in documents.workspaces) or "no workspace"
     where = ", ".join(map(str, files))
     if wanted is None:
-        if len(documents.workspaces) != 1:
+        if not documents.workspaces:
+            raise RingfenceError(f"{where}: no workspace is there; `ringfence discover` makes one")
+        if len(documents.workspaces) > 1:
             raise InputError(f"choose one with --workspace: {where} has workspaces {named}")
         return documents.workspaces[0]
     for one in documents.workspaces:

@@ -174,7 +174,7 @@ def analyze(  # noqa: PLR0913, PLR0917 - one parameter for each option
         limit=limit,
         **({"with": with_} if with_ else {}),
     )
-    _tell(answer, output)
+    _tell(answer, output, "; --since asks for longer")
 
 
 def _refuse_others(*others: tuple[object, str]) -> None:
@@ -194,14 +194,17 @@ def _what_if_files(
     output: Format,
 ) -> None:
     from ringfence.cli.analysis_files import read_files  # noqa: PLC0415
+    from ringfence.cli.recorded import strangers  # noqa: PLC0415
     from ringfence.cli.what_if_files import what_if_files, write_accepted  # noqa: PLC0415
 
-    asked = read_files(policies, inventory, flows, workspace)
+    asked = read_files(policies, inventory, flows, workspace, each_slot=True)
     answer = what_if_files(asked)
     if accept is not None:
         write_accepted(asked, answer, accept, output)
         return
     tell_what_if(answer, output)
+    if not answer["judged"]:
+        tell(strangers(asked.seen, f"the scope of {answer['workspace']}"))
     raise typer.Exit(0 if is_harmless(answer) else 2)
 
 
@@ -216,17 +219,21 @@ def _tell_files(
     output: Format,
 ) -> None:
     from ringfence.cli.analysis_files import analyze_files, read_files  # noqa: PLC0415
+    from ringfence.cli.recorded import strangers  # noqa: PLC0415
 
-    found = analyze_files(read_files(policies, inventory, flows, workspace))
+    asked = read_files(policies, inventory, flows, workspace)
+    found = analyze_files(asked)
     if output is Format.JSON:
         for part in found.document(category, limit):
             emit_octets(part)
-        return
-    text = b"".join(found.document(category, limit or _SHOWN))
-    _tell(json.loads(text), output)
+    else:
+        text = b"".join(found.document(category, limit or _SHOWN))
+        _tell(json.loads(text), output)
+    if not any(found.counts.values()):
+        tell(strangers(asked.seen, f"the scope of {found.workspace}", what="distinct conversation"))
 
 
-def _tell(answer: dict[str, Any], output: Format) -> None:
+def _tell(answer: dict[str, Any], output: Format, hint: str = "") -> None:
     if output in (Format.JSON, Format.YAML):
         emit_data(answer, output)
         return
@@ -234,18 +241,17 @@ def _tell(answer: dict[str, Any], output: Format) -> None:
     tell(f"{answer['workspace']} p{answer['version']}: {counts}")
     tell_notes(answer)
     if not any(answer["counts"].values()):
-        tell("none of its workloads had a connection in that time; --since asks for longer")
+        tell(f"none of its workloads had a connection in that time{hint}")
     for one in answer["logged"]:
         tell(f"{decided_by(one['decision'])}: {one['connections']}")
     records = answer["records"]
     emit(records, COLUMNS, output, "no connection in view")
-    shown: Counter[str] = Counter()
-    for row in records:
-        shown[row["category"]] += row["conversations"]
+    shown = Counter(row["category"] for row in records)
     cut = [
         f"{shown[name]} of {count} {name}"
-        for name, count in answer["counts"].items()
+        for name, count in answer["listed"].items()
         if 0 < shown[name] < count
     ]
     if cut:
-        tell(f"the newest {', '.join(cut)} are shown: more with --limit, of one with --category")
+        said = f"the newest records are shown, {', '.join(cut)}"
+        tell(f"{said}: more with --limit, of one with --category")

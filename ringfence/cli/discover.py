@@ -1,11 +1,9 @@
 """`ringfence discover`: the policies that the observed flows need, as a file to review."""
 
-import asyncio
-from dataclasses import replace
 from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,14 +16,7 @@ from ringfence.discovery.reasons import CORE
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
 
-if TYPE_CHECKING:
-    from ringfence.model.policy import Workspace
-    from ringfence.model.scope import ScopeTree
-
 app = typer.Typer(add_completion=False)
-
-ALL = "all"
-"""The scope of everything in an inventory, where no file tells of scopes."""
 
 
 class DiscoverFormat(StrEnum):
@@ -187,7 +178,12 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         if anew:
             raise InputError("files are compared with --approved only: leave --anew out")
         refuse_window(context)
-        named, answer = _of_files(inventory, flows, scopes or [], scope or scope_name, asked)
+        from ringfence.cli.discover_files import proposal_of_files  # noqa: PLC0415
+
+        named, answer = proposal_of_files(
+            inventory, flows, scopes or [], scope or scope_name, asked
+        )
+        hint = ""
     elif inventory or flows or scopes or scope_name:
         raise InputError("--inventory and --flows go together, --scopes and --scope with both")
     elif scope is None:
@@ -196,6 +192,10 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         window = {"since": since, **({"until": until} if until else {})}
         body = {"scope": scope, **window, **asked, "anew": anew}
         named, answer = scope, connect().post("/discover", body)
+        hint = (
+            ". --since asks for longer; `ringfence agents` tells who reports,"
+            " `ringfence scopes list` whom a scope holds"
+        )
     _print(answer, output, outcome or [])
     _tell(answer["summary"], output)
     summary = answer["summary"]
@@ -204,8 +204,7 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
         seen = "that a policy is proposed for " if any_seen else ""
         tell(
             f"warning: no connection {seen}was observed in this time; to enforce this workspace"
-            f" would cut everything off in {named}. --since asks for longer; `ringfence agents`"
-            " tells who reports, `ringfence scopes list` whom a scope holds"
+            f" would cut everything off in {named}{hint}"
         )
         raise typer.Exit(2)
 
@@ -222,46 +221,6 @@ def _tell(summary: dict[str, Any], output: DiscoverFormat) -> None:
         tell(f"{change['change']}: {change['policy']}{note}")
     for warning in summary["warnings"]:
         tell(f"note: {warning}")
-
-
-def _of_files(
-    inventory: Path, flows: Path, scopes: list[Path], wanted: str | None, asked: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """The scope, and what the control plane would answer."""
-    from ringfence.cli.recorded import (  # noqa: PLC0415
-        of_files,
-        recorded_flows,
-        recorded_history,
-        recorded_inventory,
-    )
-    from ringfence.control.comparison import NOTHING, compare  # noqa: PLC0415
-    from ringfence.control.discover import discover as propose  # noqa: PLC0415
-    from ringfence.control.discovered import answer, wanted_of  # noqa: PLC0415
-    from ringfence.model.ids import ScopeName, WorkspaceName  # noqa: PLC0415
-    from ringfence.model.keys import parse_filter  # noqa: PLC0415
-    from ringfence.policy.document import Documents  # noqa: PLC0415
-
-    tree, above = _tree(scopes)
-    with of_files():
-        scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
-    if asked["exclude"]:
-        parse_filter(asked["exclude"])  # what is wrong in it is a mistake in the command
-    held = recorded_inventory(inventory)
-    seen = recorded_flows(flows, held.timeline)
-    with of_files():
-        every_edge, begin = asked.pop("every_edge"), asked.pop("begin")
-        how = replace(wanted_of(scope, **asked), above=above, begin=begin)
-    approved, compared = how.approved, NOTHING
-    name = approved.name if approved else WorkspaceName(scope)
-    found = propose(seen, held.timeline, tree, scope, name, how)
-    if approved is not None:
-        history = recorded_history(Documents(workspaces=(approved,)), held.timeline, seen)
-        until_ns = found.observed.until_ns
-        with of_files():
-            compared = asyncio.run(compare(approved, found, seen, history, tree, until_ns))
-    # Scopes that stand in no file go with the workspace, which means nothing without them.
-    beside = () if scopes else tree.preorder()
-    return scope, answer(found, beside, compared, every_edge=every_edge)
 
 
 def _print(answer: dict[str, Any], output: DiscoverFormat, wanted: list[Shown]) -> None:
@@ -285,19 +244,3 @@ def _print(answer: dict[str, Any], output: DiscoverFormat, wanted: list[Shown]) 
 
 def _text(path: Path) -> str:
     return read_document(path)[1]
-
-
-def _tree(files: list[Path]) -> "tuple[ScopeTree, tuple[Workspace, ...]]":
-    """The scopes, and workspaces that stand beside them."""
-    from ringfence.cli.recorded import documents_of, of_files  # noqa: PLC0415
-    from ringfence.model.ids import ScopeName  # noqa: PLC0415
-    from ringfence.model.query import Everything  # noqa: PLC0415
-    from ringfence.model.scope import Scope, ScopeTree  # noqa: PLC0415
-
-    if not files:
-        return ScopeTree([Scope(ScopeName(ALL), None, Everything())]), ()
-    documents = documents_of(files)
-    if not documents.scopes:
-        raise InputError(f"{', '.join(map(str, files))}: no scope is there")
-    with of_files():
-        return ScopeTree(documents.scopes, documents.filters), documents.workspaces

@@ -63,7 +63,8 @@ def lint(
 
     Primary workspaces are judged together, for policies of one may decide before those of another.
     With files no server is needed. Without --inventory they are judged for any inventory: told is
-    what holds whatever workloads there are. Exit code 2 if there is a finding.
+    what holds whatever workloads there are. Exit code 2 if there is a finding, or a
+    file has nothing in it.
 
     Examples: ringfence lint --unused 30d
 
@@ -74,8 +75,12 @@ def lint(
         raise InputError("files do not tell what was used: leave --unused or the files out")
     if inventory and not files:
         raise InputError("--inventory goes with files")
+    texts = read_documents(files)
+    hollow = [name for name, text in texts if not _says_something(text)]
+    for name in hollow:
+        tell(f"{name}: there is nothing in it")
     if files:
-        rows = _lint_files(files, inventory, workspace or [], expiring)
+        rows = _lint_files(texts, inventory, workspace or [], expiring)
     else:
         query = {"workspace": workspace} if workspace else {}
         rows = connect().get("/lint", unused=unused, expiring=expiring, **query)["items"]
@@ -83,21 +88,28 @@ def lint(
         emit_data(_sarif(rows), Format.JSON)
     else:
         columns = WITH_PLACE if files else COLUMNS
-        emit(rows, columns, Format(output), "nothing is odd")
-    raise typer.Exit(2 if rows else 0)
+        emit(rows, columns, Format(output), f"nothing {'else ' if hollow else ''}is odd")
+    raise typer.Exit(2 if rows or hollow else 0)
+
+
+def _says_something(text: str) -> bool:
+    """Whether there is more in a file than comments."""
+    return any(line.partition("#")[0].strip() for line in text.splitlines())
 
 
 def _lint_files(
-    files: list[Path], inventory: Path | None, workspaces: list[str], expiring: str | None
+    texts: list[tuple[str, str]],
+    inventory: Path | None,
+    workspaces: list[str],
+    expiring: str | None,
 ) -> list[Row]:
-    from ringfence.inventory.recorded import read_items  # noqa: PLC0415
+    from ringfence.inventory.recorded import read_inventory  # noqa: PLC0415
     from ringfence.policy.offline import lint_documents  # noqa: PLC0415
 
     within_ns = parse_duration(expiring) * 10**9 if expiring else 0
-    texts = read_documents(files)
     recorded = [read_document(inventory)] if inventory else []
     try:
-        items = [one for name, text in recorded for one in read_items(text, name)]
+        items = [one for name, text in recorded for one in read_inventory(text, name).expected()]
         found = lint_documents(
             texts,
             items if inventory else None,

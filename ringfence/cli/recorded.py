@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ringfence.cli.documents import read_document, read_documents
 from ringfence.cli.files import unreadable
 from ringfence.cli.output import tell
 from ringfence.control.analysis import History
+from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.flows.connections import Records
 from ringfence.flows.merged import Merging
 from ringfence.flows.recorded import flow_parts, read_flows, told_apart
@@ -19,11 +21,13 @@ from ringfence.inventory.holders import Octets, octets_of
 from ringfence.inventory.recorded import Recorded, read_inventory
 from ringfence.inventory.resolutions import Resolution, Resolutions
 from ringfence.inventory.timeline import Timeline
-from ringfence.model.address import Address
+from ringfence.model.address import Address, format_address
 from ringfence.model.address_set import Written
 from ringfence.model.errors import InputError, RingfenceError
+from ringfence.model.instant import format_instant
 from ringfence.model.policy import FqdnEnd
 from ringfence.model.ranges import of_families
+from ringfence.model.words import counted
 from ringfence.policy.document import Documents, parse_documents
 from ringfence.policy.several import together
 
@@ -76,6 +80,35 @@ def documents_of(paths: list[Path]) -> Documents:
 def recorded_history(documents: Documents, timeline: Timeline, seen: Records) -> History:
     """What held over the time of the flows, as far as files tell."""
     return History(timeline, _names(documents, seen), _contents(documents))
+
+
+def strangers(
+    seen: Records, scope: str, inside: NDArray[np.bool_] | None = None, *, what: str = "row"
+) -> str:
+    """Why nothing of the flows is of a scope: of how many rows anybody is known, and `inside` it.
+
+    Without `inside` none is.
+    """
+    if not len(seen):
+        return "the file of flows tells of no conversation: export a longer time"
+    ends = [seen.column(f"{end}_revision") for end in ("first_consumer", "provider")]
+    known = np.logical_or.reduce([end != 0 for end in ends])
+    there = 0 if inside is None else int((known & inside).sum())
+    row = seen.take(np.array([int(np.argmin(known))])).table.to_pylist()[0]
+    such = " to ".join(format_address(Address(row[end])) for end in ("first_consumer", "provider"))
+    return (
+        f"of {counted(len(seen), what)} in the flows {int(known.sum())} have an end that the"
+        f" inventory holds at their time, and {there} one in {scope}; one is {such}, at"
+        f" {format_instant(int(row['first_ns']))}: see that both files are of the same clusters and"
+        " the same time, and whom the scope holds"
+    )
+
+
+def in_long_rows(seen: Records) -> bool:
+    """Whether most of what was opened again and again stands in rows of more than an interval."""
+    again = seen.take(seen.column("opened") > 1)
+    length = again.column("last_ns") - again.column("first_ns")
+    return bool((length > SLOT_NS).sum() * 2 > len(again))
 
 
 @contextmanager

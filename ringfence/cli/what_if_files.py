@@ -8,16 +8,17 @@ from ringfence.cli.output import Format, emit_data, emit_text, tell
 from ringfence.cli.what_if import chosen, numbered, unhelped
 from ringfence.control.api.what_if import amended_document, what_if_response
 from ringfence.control.what_if import what_if
-from ringfence.flows.disposition import passing
 from ringfence.flows.recorded import dispositions
+from ringfence.policy.document import format_documents, parse_documents
 from ringfence.policy.yaml_text import dump_all
 
 
 def what_if_files(asked: FilesAsked) -> dict[str, Any]:
     """What the workspace would block of the flows that passed, each with its `number` from 1."""
-    passed = passing(asked.seen, dispositions(asked.seen))
     made = asked.workspace, VERSION
-    found = what_if(passed, asked.history, asked.until_ns, asked.judged_by, made)
+    found = what_if(
+        asked.seen, dispositions(asked.seen), asked.history, asked.until_ns, asked.judged_by, made
+    )
     answer = what_if_response(asked.workspace.name, VERSION, asyncio.run(found))
     return numbered(answer.model_dump(mode="json"))
 
@@ -38,4 +39,4 @@ def write_accepted(asked: FilesAsked, answer: dict[str, Any], wanted: str, outpu
     if output is Format.JSON:
         emit_data(document, output)
     else:
-        emit_text(dump_all([document]))
+        emit_text(format_documents(parse_documents(dump_all([document]), "what was accepted")))

@@ -1,15 +1,16 @@
 """Live analysis: what a policy version would have said to the connections that were seen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.control.deciding import Deciding, Logging
-from ringfence.control.inventory import Inventory
 from ringfence.control.judged import JudgedBy
 from ringfence.flows.connections import Records, ServiceSockets
 from ringfence.inventory.as_known import AsKnown
@@ -21,13 +22,18 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.ids import RevisionId, WorkspaceName
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.compile import compile_policies
 from ringfence.policy.connection import Connections
 from ringfence.policy.evaluate import end_items, evaluate
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.logged import logged
 from ringfence.policy.moment import Moment, expiries, moment, patterns, sets_named
-from ringfence.policy.nodes import Surroundings
+from ringfence.policy.nodes import NodeKey, Surroundings
+from ringfence.policy.program import NodePolicy
 from ringfence.policy.spared import FailSafes, decision_of
+
+if TYPE_CHECKING:  # who judges files needs nothing that keeps an inventory
+    from ringfence.control.inventory import Inventory
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class History:
     """Whom fail-safes let pass; as it is now."""
 
 
-def history_of(inventory: Inventory, surroundings: Surroundings) -> History:
+def history_of(inventory: "Inventory", surroundings: Surroundings) -> History:
     """What held over time by the inventory."""
     names, sets = inventory.names.resolutions, inventory.address_sets.contents
     return History(inventory.timeline, names, sets, surroundings)
@@ -104,7 +110,7 @@ async def judge(
     epochs = np.searchsorted(instants, records.column("first_ns"), side="right")
     chosen, which = await asyncio.to_thread(_distinct, records, epochs)
     asked = await asyncio.to_thread(records.only(_JUDGED).take, chosen)
-    judged = Judged.blank(len(asked), workspaces)
+    judged, known = Judged.blank(len(asked), workspaces), history.timeline.as_known()
 
     def work(rows: NDArray[np.intp], snapshot: Snapshot, then: Moment) -> None:
         policy_set = judged_by.begun(then.at_ns).ringfence(snapshot, then)
@@ -116,7 +122,9 @@ async def judge(
             judged.deciding.add(rows, layer, evaluate(layer, connections))
         denied = np.flatnonzero(judged.deciding.denied(rows))
         if len(denied):
-            _spare(judged.deciding, rows[denied], connections.take(denied), snapshot, history)
+            enforced = partial(_enforced, judged_by, known, then, history.surroundings)
+            fail_safes = FailSafes(snapshot, history.surroundings, enforced)
+            _spare(judged.deciding, rows[denied], connections.take(denied), fail_safes)
         judged.allowed[rows] = ~judged.deciding.denied(rows)
         for decision, hits in logged(policy_set, connections):
             judged.logged.add(decision, rows[hits])
@@ -134,14 +142,20 @@ def _spare(
     deciding: Deciding,
     rows: NDArray[np.intp],
     denied: Connections,
-    snapshot: Snapshot,
-    history: History,
+    fail_safes: FailSafes,
 ) -> None:
     """Have fail-safes decide of what is denied; `denied` are the connections of the rows."""
-    fail_safes = FailSafes(snapshot, history.surroundings)
     for role in EndRole:
         for handle, spoken in fail_safes.at(denied, role):
             deciding.spare(rows[spoken], role, decision_of(handle))
+
+
+def _enforced(
+    judged_by: JudgedBy, known: AsKnown, then: Moment, around: Surroundings
+) -> Mapping[NodeKey, NodePolicy]:
+    """What nodes enforced at a moment, by all of the inventory as it was."""
+    policy_set = judged_by.begun(then.at_ns).ringfence(known.at(then.at_ns), then)
+    return compile_policies(policy_set, around.control_plane, around.access).policies
 
 
 def _distinct(

@@ -82,6 +82,27 @@ async def load_beside(
     return Beside(tuple(versions), tuple(notes))
 
 
+async def deleted_above(
+    connection: AsyncConnection, tenant: TenantId, name: WorkspaceName, analysed: Iterable[Named]
+) -> list[Named]:
+    """Of versions that were under analysis, those of workspaces above that are there no more.
+
+    As long as they were there, `name` was judged beside them.
+    """
+    workspace, _ = await load_version(connection, tenant, name)
+    tree = await load_tree(connection, tenant)
+    if isinstance(workspace, ImportedWorkspace) or workspace.scope not in tree:
+        return []
+    ancestors = {scope.name for scope in tree.path(workspace.scope)[:-1]}
+    there = {head.name for head in await heads(connection, tenant)}
+    found = []
+    for named in dict.fromkeys(one for one in analysed if one[0] not in there):
+        other, _ = await load_version(connection, tenant, *named, even_deleted=True)
+        if isinstance(other, Workspace) and other.primary and other.scope in ancestors:
+            found.append(named)
+    return found
+
+
 def _of_idle(workspace: Workspace, idle: Iterable[WorkspaceName]) -> Iterator[str]:
     for one in idle:
         yield (

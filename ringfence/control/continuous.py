@@ -24,9 +24,9 @@ from ringfence.control.analysis import judge
 from ringfence.control.arrivals import Arrivals, Listener
 from ringfence.control.background import Background
 from ringfence.control.beside import load_beside
-from ringfence.control.judged import JudgedBy, load_judged_by
+from ringfence.control.judged import JudgedBy
 from ringfence.control.metrics import Metrics
-from ringfence.control.policies import load_set
+from ringfence.control.policies import load_judged_by, load_set
 from ringfence.control.staged import Watch
 from ringfence.control.tallies import fold, items_of, tally
 from ringfence.control.times import Clock

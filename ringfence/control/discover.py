@@ -63,6 +63,8 @@ class Discovery:
     ends: Ends
     begun: Workspace | None = None
     """The workspace that the nearest ancestor gets, or could get where none has any."""
+    exclude: Query | None = None
+    """For whom nothing was to be proposed."""
 
     @property
     def workspace(self) -> Workspace:
@@ -151,7 +153,7 @@ def discover_in(
     above = Ancestors(observed, ends, tree, scope, held, add=not wanted.own)
     proposal = propose(observed, decisions, ends, above, name, wanted.granularity)
     covered = coverage(observed, decisions, ends)
-    return Discovery(proposal, observed, decisions, covered, ends, begun)
+    return Discovery(proposal, observed, decisions, covered, ends, begun, wanted.exclude)
 
 
 def _begun(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ringfence.control.admitted import Admitted
 from ringfence.control.comparison import NOTHING, Comparison, Use
 from ringfence.control.discover import Discovery, Wanted, noise
 from ringfence.control.times import format_time
@@ -12,9 +13,9 @@ from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.changes import ChangeKind
 from ringfence.discovery.drafts import confidence
 from ringfence.discovery.granularity import Granularity
-from ringfence.discovery.observed import DIRECT
+from ringfence.discovery.observed import DIRECT, Observed
 from ringfence.discovery.peers import name_of
-from ringfence.discovery.reasons import Outcome
+from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.model.errors import InputError
 from ringfence.model.instant import format_instant
 from ringfence.model.keys import parse_filter
@@ -30,6 +31,8 @@ from ringfence.policy.document import (
 )
 
 _ORDER = (Outcome.REVIEW, Outcome.ALLOW, Outcome.NOISE)
+_MOST_ADMITTED = 5
+"""Policies that people are warned of by name."""
 
 
 def wanted_of(
@@ -63,6 +66,7 @@ def answer(
     found: Discovery,
     beside: Sequence[Scope],
     compared: Comparison,
+    let_pass: Sequence[Admitted] = (),
     *,
     every_edge: bool,
 ) -> dict[str, Any]:
@@ -79,9 +83,9 @@ def answer(
                 for reason, count, example in noise(found)
             ],
             "changes": changes_of(compared),
-            "warnings": list(_warnings(found)),
+            "warnings": [*_warnings(found), *_of_admitted(found, let_pass)],
         },
-        "report": report(found, compared) if every_edge else None,
+        "report": report(found, compared, let_pass) if every_edge else None,
     }
 
 
@@ -119,7 +123,9 @@ def use_of(one: Use) -> dict[str, Any]:
     }
 
 
-def report(found: Discovery, compared: Comparison = NOTHING) -> dict[str, Any]:
+def report(
+    found: Discovery, compared: Comparison = NOTHING, let_pass: Sequence[Admitted] = ()
+) -> dict[str, Any]:
     """The proposal, every observed edge, the roles, and what all of it rests on."""
     return {
         "workspace": _told(found.workspace),
@@ -127,9 +133,10 @@ def report(found: Discovery, compared: Comparison = NOTHING) -> dict[str, Any]:
         "changes": changes_of(compared),
         "approved": list(map(use_of, compared.uses)),
         "proposals": list(_proposals(found)),
+        "admitted": list(_admitted(found, let_pass)),
         "roles": list(_roles(found)),
         "coverage": coverage_of(found),
-        "warnings": list(_warnings(found)),
+        "warnings": [*_warnings(found), *_of_admitted(found, let_pass)],
     }
 
 
@@ -154,7 +161,48 @@ def _warnings(found: Discovery) -> Iterator[str]:
         )
     if above:
         yield f"{own} needs {' and '.join(above)}: `ringfence enforce {' '.join((*above, own))}`"
+    if found.exclude is not None and not found.decisions.of(Reason.EXCLUDED).any():
+        snapshot = found.observed.peers.snapshot
+        held = len(snapshot.chosen(found.exclude))
+        why = (
+            f"of {held} that satisfy it, no whole role was seen" if held else "it holds for nobody"
+        )
+        yield f"--exclude {found.exclude} excludes nothing: {why}"
     yield from found.coverage.sentences()
+
+
+def _of_admitted(found: Discovery, let_pass: Sequence[Admitted]) -> Iterator[str]:
+    """What is suspicious and passes all the same, of the policies with the most of it."""
+    for one in let_pass[:_MOST_ADMITTED]:
+        yield f"{'/'.join(one.policy)} {one.said(found)}"
+    if (more := len(let_pass) - _MOST_ADMITTED) > 0:
+        yield f"{counted(more, 'policy', 'policies')} more do so: `admitted` of -o json has all"
+
+
+def _admitted(found: Discovery, let_pass: Sequence[Admitted]) -> Iterator[dict[str, Any]]:
+    """Each suspicious edge that a policy lets pass."""
+    seen, decisions = found.observed, found.decisions
+    for one in let_pass:
+        workspace, policy = one.policy
+        for edge in one.edges.tolist():
+            yield {
+                "workspace": workspace,
+                "policy": policy,
+                **_edge(seen, edge),
+                "outcome": str(decisions.outcome[edge]),
+                "reason": str(next(iter(decisions.reasons(edge)))),
+            }
+
+
+def _edge(seen: Observed, edge: int) -> dict[str, Any]:
+    """The two ends of an edge, its protocol and port."""
+    protocol, port = int(seen.protocol[edge]), int(seen.port[edge])
+    return {
+        "consumer": name_of(seen.peers[int(seen.consumer[edge])]),
+        "provider": name_of(seen.peers[int(seen.provider[edge])]),
+        "protocol": format_protocol(protocol),
+        "ports": [str(port)] if protocol in WITH_PORTS else [],
+    }
 
 
 def coverage_of(found: Discovery) -> dict[str, Any]:
@@ -183,17 +231,12 @@ def _proposals(found: Discovery) -> Iterator[dict[str, Any]]:
     outcomes = decisions.outcome[seen.route_edge[within]]
     # What people have to look at comes first.
     for route in np.concatenate([within[outcomes == one] for one in _ORDER]).tolist():
-        edge = int(seen.route_edge[route])
-        front, port = int(seen.route_front[route]), int(seen.port[edge])
-        protocol = int(seen.protocol[edge])
+        edge, front = int(seen.route_edge[route]), int(seen.route_front[route])
         service = seen.fronts[front] if front != DIRECT else None
         yield {
             "outcome": str(decisions.outcome[edge]),
-            "consumer": name_of(seen.peers[int(seen.consumer[edge])]),
-            "provider": name_of(seen.peers[int(seen.provider[edge])]),
+            **_edge(seen, edge),
             "service": f"{service.namespace}/{service.name}" if service else None,
-            "protocol": format_protocol(protocol),
-            "ports": [str(port)] if protocol in WITH_PORTS else [],
             "policy": policies[route].policy if route in policies else None,
             "workspace": policies[route].workspace if route in policies else None,
             "evidence": {

@@ -22,10 +22,11 @@ from ringfence.control.background import Alarm, Background
 from ringfence.control.compilation import Compilation, Standing
 from ringfence.control.errors import ConflictError
 from ringfence.control.inventory import Inventory
-from ringfence.control.judged import JudgedBy, load_judged_by
+from ringfence.control.judged import JudgedBy
 from ringfence.control.metrics import Metrics
 from ringfence.control.plan import Plan
 from ringfence.control.planning import Planning, Wanted
+from ringfence.control.policies import load_judged_by
 from ringfence.control.times import Clock
 from ringfence.control.trial import (
     Asked,

@@ -13,8 +13,8 @@ from ringfence.control.analysis import judge
 from ringfence.control.background import Background
 from ringfence.control.beside import load_beside
 from ringfence.control.continuous import HOUR_NS
-from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
+from ringfence.control.policies import load_judged_by
 from ringfence.control.staged import Watch
 from ringfence.control.tallies import MOST_CAUSES, fold, items_of, tally
 from ringfence.control.times import Clock

@@ -1,14 +1,12 @@
 """What connections are judged by: the enforced set, with other versions in place of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ringfence.control.policies import load_enforced, load_tree, load_version
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
+from ringfence.model.ids import ClusterId, Version, WorkspaceName
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.scope import ScopeTree
 from ringfence.model.workload import ItemKind
@@ -20,8 +18,6 @@ from ringfence.policy.kubernetes.rules import KubernetesLayer
 from ringfence.policy.layer import RuleLayer
 from ringfence.policy.moment import Moment
 from ringfence.policy.order import Enforced, PolicySet
-from ringfence.store.relational.kubernetes import enforced_clusters
-from ringfence.store.relational.quarantines import load_quarantines
 
 Named = tuple[WorkspaceName, Version | None]
 """A version of a workspace, the latest for None."""
@@ -90,34 +86,3 @@ def live_layer(snapshot: Snapshot, cluster: ClusterId) -> KubernetesLayer:
     """The policies of a Kubernetes cluster as the inventory has them."""
     policies = (one.policy for one in held_in(snapshot, cluster))
     return KubernetesLayer(LiveCluster(snapshot, cluster), policies)
-
-
-async def load_judged_by(
-    connection: AsyncConnection,
-    tenant: TenantId,
-    wanted: Iterable[Named] = (),
-    *,
-    enforced: Iterable[Enforced] | None = None,
-) -> JudgedBy:
-    """The enforced set, or another one, with these versions in place of their workspaces' own.
-
-    Raises NotFoundError.
-    """
-    if enforced is None:
-        enforced = await load_enforced(connection, tenant)
-    workspaces = {one.name: (one, number) for one, number in enforced}
-    imported: dict[WorkspaceName, tuple[ImportedWorkspace, Version]] = {}
-    for name, version in wanted:
-        found, number = await load_version(connection, tenant, name, version)
-        if isinstance(found, ImportedWorkspace):
-            imported[name] = found, number
-        else:
-            workspaces[name] = found, number
-    return JudgedBy(
-        # A quarantine alone needs no scopes, and must not fail for them.
-        await load_tree(connection, tenant) if workspaces else ScopeTree(()),
-        tuple(workspaces.values()),
-        tuple(imported.values()),
-        tuple(await load_quarantines(connection, tenant)),
-        await enforced_clusters(connection, tenant),
-    )

@@ -8,6 +8,7 @@ from functools import lru_cache
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence.control.errors import ConflictError, NotFoundError
+from ringfence.control.judged import JudgedBy, Named
 from ringfence.model.ids import ClusterId, TenantId, Version, WorkspaceName
 from ringfence.model.policy import Workspace
 from ringfence.model.scope import ScopeTree
@@ -17,6 +18,8 @@ from ringfence.policy.order import Enforced as EnforcedVersion
 from ringfence.store.relational.address_sets import all_address_sets
 from ringfence.store.relational.enforcement import Enforced, enforced_now
 from ringfence.store.relational.filters import all_filters
+from ringfence.store.relational.kubernetes import enforced_clusters
+from ringfence.store.relational.quarantines import load_quarantines
 from ringfence.store.relational.scopes import all_scopes
 from ringfence.store.relational.workspaces import WorkspaceVersion, find_version, heads
 
@@ -144,3 +147,34 @@ async def read_workspace(document: str, name: str) -> Workspace:
 def _read_workspace(document: str, name: str) -> Workspace:
     (workspace,) = parse_documents(document, name).workspaces
     return workspace
+
+
+async def load_judged_by(
+    connection: AsyncConnection,
+    tenant: TenantId,
+    wanted: Iterable[Named] = (),
+    *,
+    enforced: Iterable[EnforcedVersion] | None = None,
+) -> JudgedBy:
+    """The enforced set, or another one, with these versions in place of their workspaces' own.
+
+    Raises NotFoundError.
+    """
+    if enforced is None:
+        enforced = await load_enforced(connection, tenant)
+    workspaces = {one.name: (one, number) for one, number in enforced}
+    imported: dict[WorkspaceName, tuple[ImportedWorkspace, Version]] = {}
+    for name, version in wanted:
+        found, number = await load_version(connection, tenant, name, version)
+        if isinstance(found, ImportedWorkspace):
+            imported[name] = found, number
+        else:
+            workspaces[name] = found, number
+    return JudgedBy(
+        # A quarantine alone needs no scopes, and must not fail for them.
+        await load_tree(connection, tenant) if workspaces else ScopeTree(()),
+        tuple(workspaces.values()),
+        tuple(imported.values()),
+        tuple(await load_quarantines(connection, tenant)),
+        await enforced_clusters(connection, tenant),
+    )

@@ -9,15 +9,14 @@ import structlog
 from ringfence.control.alerts import Alerts
 from ringfence.control.audit import Author
 from ringfence.control.background import Background
-from ringfence.control.beside import load_beside
+from ringfence.control.beside import deleted_above, load_beside
 from ringfence.control.continuous import Span, slot_of
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
 from ringfence.control.identity import ITSELF, Principal, Role
-from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
 from ringfence.control.noise import noise_among
-from ringfence.control.policies import load_workspace
+from ringfence.control.policies import load_judged_by, load_workspace
 from ringfence.control.staged import Watch
 from ringfence.control.times import Clock
 from ringfence.control.trials import Trials
@@ -101,6 +100,10 @@ class Promotions:
             # What was judged beside it lately has a part in the counts, also if that was stopped.
             analysed = await analysed_since(connection, tenant, slot_of(quiet_ns, now_ns)[0])
             beside = await load_beside(connection, tenant, *named, analysed=analysed)
+            deleted = await deleted_above(connection, tenant, name, analysed)
+            if since_ns is not None and not is_enforced:
+                # What came under analysis above it later, or in another's place, judges anew.
+                since_ns = max(since_ns, *(asked.get(one, since_ns) for one in beside.versions), 0)
             before = NEVER
             if trial is not None:
                 before = await enforced_at(connection, tenant, trial.previous)
@@ -128,6 +131,7 @@ class Promotions:
             seen.unforeseen if staged else 0,
             enforced.revision if staged else 0,
             beside=tuple(f"{above}@p{number}" for above, number in beside.versions),
+            deleted=tuple(f"{above}@p{number}" for above, number in deleted),
         )
         if stage is Stage.ANALYSE and facts.escaped and facts.coverage < criteria.coverage:
             escaped = [one.tally for one in told if one.tally.cause.category is Category.ESCAPED]

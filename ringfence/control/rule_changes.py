@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ringfence.control.agents import NodeKey
-from ringfence.control.judged import JudgedBy, load_judged_by
-from ringfence.control.policies import load_tree, load_workspace
+from ringfence.control.judged import JudgedBy
+from ringfence.control.policies import load_judged_by, load_tree, load_workspace
 from ringfence.control.services import Services
 from ringfence.model.ids import TenantId, Version, WorkspaceName
 from ringfence.policy.backends.interface import Ruleset, UnsupportedError

@@ -18,8 +18,8 @@ from ringfence.control.audit import Author
 from ringfence.control.background import Background
 from ringfence.control.enforcement import Enforcement
 from ringfence.control.errors import ConflictError
-from ringfence.control.judged import load_judged_by
 from ringfence.control.metrics import Metrics
+from ringfence.control.policies import load_judged_by
 from ringfence.control.staged import NOTHING_SEEN, Before, Seen, Step, Tried, Watch, decide
 from ringfence.control.times import Clock
 from ringfence.control.trial import judged_before

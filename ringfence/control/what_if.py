@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from ringfence.discovery.peers import Peers, name_of
 from ringfence.discovery.propose import policy_of
 from ringfence.discovery.reasons import CORE, Outcome
 from ringfence.flows.connections import Records, ServiceSockets
-from ringfence.flows.disposition import conversations_of
+from ringfence.flows.disposition import Dispositions, conversations_of, passing
 from ringfence.model.ids import PolicyId, Version
 from ringfence.model.policy import Action, Cluster, ClusterEnd, Policy, Workspace
 from ringfence.model.protocol import format_protocol
@@ -82,45 +83,49 @@ class WhatIf:
 
 
 async def what_if(
-    passing: Records,
+    seen: Records,
+    fate: Dispositions,
     history: History,
     until_ns: int,
     judged_by: JudgedBy,
     made: tuple[Workspace, Version],
 ) -> WhatIf:
-    """Judge connections that pass by the enforced set with `made`, one of its versions, in it."""
-    workspace, _ = made
-    judged = await judge(passing, history, until_ns, judged_by, workspace.name)
-    kept = judged.in_view & ~judged.allowed
-    lived = await asyncio.to_thread(past, passing, history.timeline.as_known())
-    members = judged_by.within(lived.snapshot, workspace.name)
+    """Judge the connections that pass by the enforced set with `made`, one of its versions, in it.
 
-    blocked = passing.take(kept)
+    What did not pass tells who is a scanner or an intruder, as it tells discovery.
+    """
+    workspace, _ = made
+    passes = passing(seen, fate)
+    judged = await judge(passes, history, until_ns, judged_by, workspace.name)
+    denied = judged.in_view & ~judged.allowed
+    lived = await asyncio.to_thread(past, seen, history.timeline.as_known())
+    members = judged_by.within(lived.snapshot, workspace.name)
+    blocked = passes.take(denied)
 
     def propose() -> tuple[Observed, list[str], dict[int, Least], int]:
-        peers = peers_of(lived, passing, workspace.clusters)
+        peers = peers_of(lived, seen, workspace.clusters)
         services = ServiceSockets(lived.snapshot)
-        seen = observe(blocked, peers, services)
-        noise = _noise(observe(passing, peers, services), kept, seen)
-        noisy = np.array([bool(one) for one in noise], dtype=np.bool_)[seen.route_edge]
-        heaviest = np.lexsort((-_conversations(seen), noisy))[:MOST_BLOCKED]
-        least = _least(seen, Ends(lived.snapshot, members), workspace, heaviest.tolist())
-        return seen, noise, least, _workloads(blocked, peers, members)
+        edges = observe(blocked, peers, services)
+        noise = _noise(observe(seen, peers, services), np.flatnonzero(fate.passed)[denied], edges)
+        noisy = np.array([bool(one) for one in noise], dtype=np.bool_)[edges.route_edge]
+        heaviest = np.lexsort((-_conversations(edges), noisy))[:MOST_BLOCKED]
+        least = _least(edges, Ends(lived.snapshot, members), workspace, heaviest.tolist())
+        return edges, noise, least, _workloads(blocked, peers, members)
 
-    seen, noise, least, workloads = await asyncio.to_thread(propose)
+    edges, noise, least, workloads = await asyncio.to_thread(propose)
     amended = replace(judged_by, workspaces=_amended(judged_by, made, least.values()))
     after = await judge(blocked, history, until_ns, amended, workspace.name)
     groups = _Groups(
-        blocked, seen, noise, judged.deciding.spread(np.flatnonzero(kept)), after.deciding
+        blocked, edges, noise, judged.deciding.spread(np.flatnonzero(denied)), after.deciding
     )
     told = await asyncio.to_thread(groups.tell, least)
-    untold = len(seen.route_edge) - len(least)
-    said = int(conversations_of(passing.take(judged.in_view)).sum())
-    return WhatIf(told, untold, said, int(_conversations(seen).sum()), workloads)
+    untold = len(edges.route_edge) - len(least)
+    said = int(conversations_of(passes.take(judged.in_view)).sum())
+    return WhatIf(told, untold, said, int(_conversations(edges).sum()), workloads)
 
 
-def _noise(all_: Observed, kept: NDArray[np.bool_], blocked: Observed) -> list[str]:
-    """For each edge that is blocked why discovery takes it for noise, by all that passes.
+def _noise(all_: Observed, kept: NDArray[Any], blocked: Observed) -> list[str]:
+    """For each edge that is blocked why discovery takes it for noise, by all that was seen.
 
     `kept` are the connections that are blocked. Core services are no noise here.
     """

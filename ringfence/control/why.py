@@ -239,7 +239,7 @@ def _fail_safes(
     snapshot: Snapshot, compiled: Compiled, connections: Connections
 ) -> dict[EndRole, list[str]]:
     """By role and connection the handle of the first fail-safe that speaks there, or empty."""
-    known = FailSafes(snapshot, compiled.surroundings, compiled.policies)
+    known = FailSafes(snapshot, compiled.surroundings, lambda: compiled.policies)
     found = {}
     for role in EndRole:
         first = np.full(len(connections), "", object)

@@ -1,6 +1,6 @@
 """Fewer policies that say the same: what differs at one end only is joined.
 
-1. each port has a policy of its own;
+1. each port has a policy of its own, and so has what `discovery.ports` makes a range of;
 2. the ports between two ends stand in one;
 3. consumers of the same ports of one provider stand in one, by a filter that is true of them alone;
 4. providers on the same ports for one consumer likewise, and several ends that are all of a scope
@@ -8,7 +8,7 @@
 5. as 4, and filters of any length are taken.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
@@ -19,6 +19,7 @@ from ringfence.discovery.naming import joined_name, place_of
 from ringfence.discovery.roles import Role
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.policy import ClusterEnd, End, FilterEnd, ScopeEnd
+from ringfence.model.protocol import PortRange
 from ringfence.model.query import Or, Query
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.ends import members
@@ -66,12 +67,6 @@ def compress(
 
     With `long` filters of any length are taken, whatever the level.
     """
-    if level == 1:
-        return [
-            replace(one, ports=frozenset({port}), why=(*one.why, "each port by itself"))
-            for one in drafts
-            for port in sorted(one.ports)
-        ] + [one for one in drafts if not one.ports]
     joining = _Joining(
         {role.cluster.name: role.cluster.query for role in roles},
         whole if level >= _NAME_THE_WHOLE else None,
@@ -83,6 +78,21 @@ def compress(
     if level >= _JOIN_PROVIDERS:
         found = _join(found, joining, "provider")
     return found
+
+
+def by_port(
+    drafts: Iterable[Draft], ranges_of: Callable[[Draft], Sequence[PortRange]]
+) -> Iterator[Draft]:
+    """The drafts parted by what their ports are as ranges: most are of one port."""
+    for one in drafts:
+        said = ranges_of(one)
+        if len(said) < 2:  # noqa: PLR2004 - also every port
+            yield one
+            continue
+        for some in said:
+            alone = ("each port by itself",) if some.first == some.last else ()
+            ports = frozenset(port for port in one.ports if port in some)
+            yield replace(one, ports=ports, why=(*one.why, *alone))
 
 
 @dataclass(frozen=True, slots=True)

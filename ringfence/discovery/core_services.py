@@ -73,6 +73,8 @@ class _Core:
             for protocol, said in ((UDP, "dns"), (TCP, "dns-tcp")):
                 ports = frozenset({_DNS_PORT})
                 known = frozenset(edges[self._observed.protocol[edges] == protocol].tolist())
+                if not known and not self._opens(namespace, name, protocol):
+                    continue
                 why = _LONG_ANSWERS if protocol == TCP else ""
                 yield Draft(
                     self._scope, provider, protocol, ports, known, name=said, description=why
@@ -262,6 +264,15 @@ class _Core:
         consumer, provider = seen.consumer[edges], seen.provider[edges]
         asking = workloads[consumer] & (inside[consumer] | inside[provider])
         return np.asarray(edges[asking])
+
+    def _opens(self, namespace: str, name: str, protocol: int) -> bool:
+        """Whether a Service of the name has a port of DNS, or it is not told which it has."""
+        snapshot = self._observed.peers.snapshot
+        items = (snapshot.items[at] for at in snapshot.called(namespace, name))
+        ports = [port for one in items if one.service for port in one.service.ports]
+        return not ports or any(
+            (port.protocol, port.port) == (protocol, _DNS_PORT) for port in ports
+        )
 
     def _services(self) -> Iterable[ServiceFront]:
         snapshot = self._observed.peers.snapshot

@@ -8,7 +8,7 @@ import numpy as np
 from ringfence.discovery.ancestors import Ancestors, Place
 from ringfence.discovery.behaviour import Mask
 from ringfence.discovery.boundary import Boundary
-from ringfence.discovery.compress import LEVELS, Whole, compress
+from ringfence.discovery.compress import LEVELS, Whole, by_port, compress
 from ringfence.discovery.core_services import core
 from ringfence.discovery.decide import Decisions
 from ringfence.discovery.drafts import Draft, Drafting, evidence_of
@@ -28,7 +28,7 @@ from ringfence.model.policy import (
     Policy,
     Workspace,
 )
-from ringfence.model.protocol import WITH_PORTS
+from ringfence.model.protocol import WITH_PORTS, PortRange
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,13 @@ def _policies(
     ordinary = [one for one in drafts if not one.name]
     # Coarser steps give more consumers the same ports: these are not to be more policies then.
     coarse = granularity.boundary not in {Boundary.VERY_FINE, Boundary.FINE}
-    compressed = compress(ordinary, observed.peers.roles, whole, granularity.compress, long=coarse)
-    if granularity.compress > LEVELS[0]:
+    if granularity.compress == LEVELS[0]:
+        compressed = [
+            *by_port(ordinary, lambda one: _ranges(observed, one, granularity.ports, given))
+        ]
+    else:
+        roles = observed.peers.roles
+        compressed = compress(ordinary, roles, whole, granularity.compress, long=coarse)
         compressed = with_given(compressed, observed, given)
     drafts = [*(one for one in drafts if one.name), *compressed]
     ids = policy_ids(drafts, {policy.id for policy in home.policies})
@@ -135,10 +140,7 @@ def policy_of(
 
     `given` are the edges to ports that a provider gives out, where that is known.
     """
-    edges = np.array(sorted(draft.edges), dtype=np.int64)
-    free = edges[given[edges]] if given is not None else edges[:0]
-    given_out = draft.ports & {*observed.port[free].tolist()}
-    ports = ranges(draft.ports, level, given_out) if draft.protocol in WITH_PORTS else ()
+    ports = _ranges(observed, draft, level, given)
     if draft.ports and ports != ranges(draft.ports, 1):
         wider = f"{len(draft.ports)} ports seen, which make a range"
         draft = replace(draft, why=(*draft.why, wider))
@@ -153,3 +155,14 @@ def policy_of(
         review=draft.review,
         evidence=evidence_of(observed, draft),
     )
+
+
+def _ranges(
+    observed: Observed, draft: Draft, level: int, given: Mask | None
+) -> tuple[PortRange, ...]:
+    """The ports of a draft as its policy has them; none stands for every port."""
+    if draft.protocol not in WITH_PORTS:
+        return ()
+    edges = np.array(sorted(draft.edges), dtype=np.int64)
+    free = edges[given[edges]] if given is not None else edges[:0]
+    return ranges(draft.ports, level, draft.ports & {*observed.port[free].tolist()})

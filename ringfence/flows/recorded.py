@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ringfence.flows.connections import Records, about_others, column
 from ringfence.flows.disposition import Dispositions, counted
 from ringfence.flows.exported import COUNTS, EXPORT
+from ringfence.flows.faults import fault
 from ringfence.flows.merged import MOST_ADDED, concatenated
 from ringfence.flows.table_values import TableValues
 from ringfence.inventory.holders import Octets, octets_of
@@ -149,6 +150,8 @@ def _tables(source: BinaryIO, file_name: str) -> Iterator[pa.Table]:
         table = _whole(source, begins, file_name)
     except (pa.ArrowException, OSError, ValueError) as error:
         said = str(error).split("\n")[0] if begins else "it is empty"
+        if found := fault(source, begins, said):
+            raise InputError(f"{file_name}: {found}") from error
         raise InputError(
             f"{file_name}: neither Parquet, CSV nor JSON lines that is whole: {said}"
         ) from error

@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ringfence.flows.faults import shortened
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 
 _TIME = pa.timestamp("ns", "UTC")
+_A_TIME = "a time from 1970 to 2262 with its zone, such as 2030-01-31T12:00:00Z, or epoch ns"
 
 
 class TableValues:
@@ -37,7 +39,7 @@ class TableValues:
         if pa.types.is_null(column.type):
             return pa.nulls(len(self), pa.string())
         if not (_is_text(column.type) or pa.types.is_integer(column.type)):
-            raise self._wrong(name, "texts", column.type)
+            raise self._wrong(name, "a text", column)
         return column.cast(pa.string())
 
     def numbers(
@@ -50,8 +52,12 @@ class TableValues:
             column = column.cast(pa.uint64())
         elif pa.types.is_floating(column.type):  # what pandas makes of numbers and gaps
             column = pc.if_else(pc.is_nan(column), None, column)
+        elif _is_text(column.type):  # of CSV, where one row is none
+            odd = pc.invert(pc.match_substring_regex(column, r"^-?[0-9]+(\.[0-9]*)?$"))
+            self.refuse(name, np.asarray(odd.fill_null(False)), expected)
+            raise self._wrong(name, expected, column)
         elif not pa.types.is_integer(column.type):
-            raise self._wrong(name, "whole numbers", column.type)
+            raise self._wrong(name, expected, column)
         known = np.asarray(column.is_valid())
         values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(0))
         bad = ~np.isfinite(values) | (values < 0) | (values > most) | (values != np.floor(values))
@@ -69,17 +75,14 @@ class TableValues:
             or pa.types.is_integer(column.type)
             or _is_text(column.type)
         ):
-            raise self._wrong(name, "times", column.type)
-        self.refuse(name, np.asarray(column.is_null()), "a time")
+            raise self._wrong(name, _A_TIME, column)
+        self.refuse(name, np.asarray(column.is_null()), _A_TIME)
         try:
-            if pa.types.is_timestamp(column.type):
-                column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
-            elif _is_text(column.type):
-                column = _read_times(column.cast(pa.string()))
-            told = np.asarray(column.cast(pa.int64()))
-        except pa.ArrowException as error:
-            raise InputError(f"{self._file}: column {name}: expected times: {error}") from error
-        self.refuse(name, told < 0, "a time from 1970 on")
+            told = _epoch_ns(column)
+        except pa.ArrowException:
+            self.refuse(name, np.arange(len(column)) == _first_that_fails(column), _A_TIME)
+            raise  # never reached: one of them fails
+        self.refuse(name, told < 0, _A_TIME)
         return told
 
     def addresses(self, name: str) -> pa.FixedSizeBinaryArray:
@@ -108,7 +111,7 @@ class TableValues:
         """Raise InputError for the first row whose value is bad."""
         if bad.any():
             row = int(np.argmax(bad))
-            found = repr(self._table[name][row].as_py())[:80]
+            found = _shown(self._table[name][row])
             where = f"{self._file}: row {self.before + row + 1}: {name}"
             raise InputError(f"{where}: expected {expected}, found {found}")
 
@@ -124,8 +127,41 @@ class TableValues:
             column = column.cast(column.type.value_type)
         return column
 
-    def _wrong(self, name: str, expected: str, found: pa.DataType) -> InputError:
-        return InputError(f"{self._file}: column {name}: expected {expected}, found {found}")
+    def _wrong(self, name: str, expected: str, column: pa.Array) -> InputError:
+        """The error of a column of another type, by its first value."""
+        row = int(np.argmax(np.asarray(column.is_valid())))
+        where = f"{self._file}: row {self.before + row + 1}: {name}"
+        found = f"{_shown(column[row])} ({column.type})"
+        return InputError(f"{where}: expected {expected}, found {found}")
+
+
+def _shown(value: pa.Scalar) -> str:
+    """A value as an error shows it; times may be outside of what Python knows."""
+    if pa.types.is_timestamp(value.type) and value.is_valid:
+        return str(pc.cast(value, pa.string()).as_py())
+    return shortened(value.as_py())
+
+
+def _epoch_ns(column: pa.Array) -> NDArray[np.int64]:
+    """Times as epoch ns; raises ArrowException."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
+    elif _is_text(column.type):
+        column = _read_times(column.cast(pa.string()))
+    return np.asarray(column.cast(pa.int64()))
+
+
+def _first_that_fails(column: pa.Array) -> int:
+    """The place of the first time that cannot be read; there is one."""
+    start, end = 0, len(column)
+    while end - start > 1:
+        middle = (start + end) // 2
+        try:
+            _epoch_ns(column[start:middle])
+            start = middle
+        except pa.ArrowException:
+            end = middle
+    return start
 
 
 def _read_times(texts: pa.StringArray) -> pa.Int64Array:

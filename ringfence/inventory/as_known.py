@@ -3,13 +3,15 @@
 import threading
 from array import array
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
-from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId
+from ringfence.model.labels import OWNER_KIND
 from ringfence.model.workload import Item, ItemKind
 
 FOREVER = 2**63 - 1
@@ -17,6 +19,14 @@ FOREVER = 2**63 - 1
 _KEPT = 16
 _MANY = frozenset({ItemKind.POD, ItemKind.HOST})
 """The kinds whose items no policy speaks of but at a conversation's own ends."""
+_Schedule = tuple[ClusterId, str, str] | None
+
+
+def _schedule(item: Item) -> _Schedule:
+    """The CronJob that a pod is of, by its Kubernetes cluster, namespace and name."""
+    if "CronJob" not in item.labels.get(OWNER_KIND, ()):
+        return None
+    return item.cluster, item.namespace, item.workload_name
 
 
 class Snapshots:
@@ -123,6 +133,28 @@ class AsKnown:
     def latest(self) -> Snapshot:
         """The inventory as far as it is known, whatever the clocks of those who told it say."""
         return self.at(FOREVER - 1)
+
+    def expected(self, t_ns: int) -> list[Item]:
+        """The items as of an instant, and the last pod of each CronJob that waits for its next run.
+
+        Addresses that somebody else has by then are taken from it.
+        """
+        there = [self._items[row] for row in self._rows_at(t_ns).tolist()]
+        running = {_schedule(one) for one in there}
+        last: dict[_Schedule, int] = {}
+        for row in np.flatnonzero(self._ends <= t_ns).tolist():
+            its = _schedule(self._items[row])
+            if its in running:
+                continue
+            if its not in last or self._ends[last[its]] < self._ends[row]:
+                last[its] = row
+        last.pop(None, None)
+        held = {address for one in there for address in one.addresses} if last else set()
+        waiting = (self._items[row] for row in last.values())
+        return there + [
+            replace(one, addresses=tuple(at for at in one.addresses if at not in held))
+            for one in waiting
+        ]
 
     def item(self, revision: RevisionId) -> Item:
         """The item of a revision; raises KeyError."""

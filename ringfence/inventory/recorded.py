@@ -4,12 +4,16 @@ docs/inventory-export.md tells the form. Read are what `ringfence inventory expo
 bare list of `ringfence inventory -o json`.
 """
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import yaml
 
 from ringfence.inventory.as_known import FOREVER
+from ringfence.inventory.file_errors import described
 from ringfence.inventory.file_format import InventoryFile, ItemRecord, ServiceRecord
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Life, Timeline
@@ -29,6 +33,7 @@ from ringfence.model.workload import (
     ServiceSpec,
 )
 
+T = TypeVar("T")
 _LONGEST_NAME = 253
 """As in Kubernetes."""
 ALWAYS_NS = -FOREVER
@@ -45,6 +50,10 @@ class Recorded:
     def last(self) -> Snapshot:
         """What existed in the end."""
         return self.timeline.at(self.until_ns - 1)
+
+    def expected(self) -> list[Item]:
+        """As `last`, with a pod of each CronJob that waits for its next run."""
+        return self.timeline.as_known().expected(self.until_ns - 1)
 
 
 def read_inventory(text: str, file_name: str) -> Recorded:
@@ -79,8 +88,10 @@ def read_items(text: str, file_name: str) -> list[Item]:
 
 def _decode(text: str, file_name: str) -> InventoryFile:
     """A file in JSON or YAML, with what holds the items all or as a bare list of them."""
+    values = None
+    in_json = text.lstrip()[:1] in ("{", "[")
     try:
-        if text.lstrip()[:1] in ("{", "["):
+        if in_json:
             found = msgspec.json.decode(text, type=InventoryFile | list[ItemRecord])
         else:
             values = yaml_values(text)
@@ -90,9 +101,11 @@ def _decode(text: str, file_name: str) -> InventoryFile:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(f"{file_name}: {line}not YAML: {error.problem}") from error
     except (msgspec.MsgspecError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{file_name}: not an inventory as `ringfence inventory export` writes it: {error}"
-        ) from error
+        said = f"not an inventory as `ringfence inventory export` writes it: {error}"
+        if isinstance(error, msgspec.ValidationError):
+            with suppress(msgspec.DecodeError, RecursionError):  # what comes after may be worse
+                said = described(msgspec.json.decode(text) if in_json else values, error)
+        raise InputError(f"{file_name}: {said}") from error
     return (
         found if isinstance(found, InventoryFile) else InventoryFile(kind="Inventory", items=found)
     )
@@ -107,11 +120,27 @@ def _placed(one: ItemRecord, at: int, file_name: str) -> Life:
 
 
 def _life(one: ItemRecord) -> Life:
-    from_ns = parse_instant(one.from_) if one.from_ is not None else ALWAYS_NS
-    to_ns = parse_instant(one.to) if one.to is not None else FOREVER
+    from_ns = _read("from", parse_instant, one.from_) if one.from_ is not None else ALWAYS_NS
+    to_ns = _read("to", parse_instant, one.to) if one.to is not None else FOREVER
     if from_ns >= to_ns:
         raise InputError(f"expected `from` before `to`: {one.from_}, {one.to}")
     return Life(from_ns, to_ns, _item(one))
+
+
+def _read(field: str, read: Callable[[str], T], text: str) -> T:
+    """What a text of a field says; raises InputError that names the field."""
+    try:
+        return read(text)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+
+
+def _each(field: str, read: Callable[[str], T], texts: Iterable[str]) -> tuple[T, ...]:
+    return tuple(_read(field, read, text) for text in texts)
+
+
+def _protocol(field: str, text: str) -> int:
+    return _read(f"{field}: protocol", parse_one_protocol, text)
 
 
 def _refuse_odd_names(one: ItemRecord) -> None:
@@ -162,26 +191,28 @@ def _item(one: ItemRecord) -> Item:
         cluster=cluster,
         namespace=one.namespace,
         name=one.name,
-        addresses=() if is_network else tuple(map(parse_address, one.addresses)),
+        addresses=() if is_network else _each("addresses", parse_address, one.addresses),
         labels=held,
         node=one.node or "",
         host_network=one.host_network,
         containers=tuple(
-            ContainerPort(port.name, parse_one_protocol(port.protocol), port.port)
+            ContainerPort(port.name, _protocol("containers", port.protocol), port.port)
             for port in one.containers
         ),
         probe_ports=tuple(
-            sorted({(parse_one_protocol(probe.protocol), probe.port) for probe in one.probes})
+            sorted({(_protocol("probes", probe.protocol), probe.port) for probe in one.probes})
         ),
         service=_service(one.service) if one.service else None,
-        network=parse_network(one.addresses[0]) if is_network else None,
+        network=_read("addresses", parse_network, one.addresses[0]) if is_network else None,
         exact_labels=tuple(one.exact_labels),
         manifest=one.manifest,
-        pod_networks=tuple(map(parse_network, one.pod_networks)),
+        pod_networks=_each("pod_networks", parse_network, one.pod_networks),
         net_admin=one.net_admin,
         references=tuple(one.references),
         workload_name=owner if one.workload_name is None else one.workload_name,
-        since_ns=parse_instant(one.addresses_since) if one.addresses_since is not None else 0,
+        since_ns=_read("addresses_since", parse_instant, one.addresses_since)
+        if one.addresses_since is not None
+        else 0,
     )
 
 
@@ -189,23 +220,25 @@ def _service(one: ServiceRecord) -> ServiceSpec:
     return ServiceSpec(
         one.type,
         tuple(
-            ServicePort(port.name, parse_one_protocol(port.protocol), port.port, port.node_port)
+            ServicePort(
+                port.name, _protocol("service.ports", port.protocol), port.port, port.node_port
+            )
             for port in one.ports
         ),
         tuple(
             Backend(
                 backend.service_port,
-                parse_one_protocol(backend.protocol),
-                parse_address(backend.address),
+                _protocol("service.backends", backend.protocol),
+                _read("service.backends: address", parse_address, backend.address),
                 backend.port,
                 backend.serving,
                 ItemKey(backend.key) if backend.key is not None else None,
             )
             for backend in one.backends
         ),
-        tuple(map(parse_address, one.external_addresses)),
+        _each("service.external_addresses", parse_address, one.external_addresses),
         one.external_traffic_policy,
-        tuple(map(parse_address, one.balancer_addresses)),
-        tuple(map(parse_network, one.source_ranges)),
+        _each("service.balancer_addresses", parse_address, one.balancer_addresses),
+        _each("service.source_ranges", parse_network, one.source_ranges),
         tuple(one.routes),
     )

@@ -65,6 +65,8 @@ class Facts:
     """Of what escaped, what discovery takes for noise; looked at where coverage falls short."""
     beside: tuple[str, ...] = ()
     """Versions of workspaces above that it was judged beside lately, and that are not enforced."""
+    deleted: tuple[str, ...] = ()
+    """Likewise, of workspaces that were deleted."""
 
     @property
     def coverage(self) -> float:
@@ -112,10 +114,20 @@ def _for_trial(criteria: Criteria, facts: Facts) -> list[Criterion]:
         Criterion(f"{one}, above it, enforced, for {why}", "not enforced", False)
         for one in facts.beside
     )
+    gone = (
+        Criterion(
+            f"under analysis for {quiet} without {one}, above it, which was deleted",
+            f"it was judged beside it; `ringfence analysis stop {one}` if that goes on",
+            False,
+        )
+        for one in facts.deleted
+    )
+    together = f" beside {', '.join(facts.beside)}" if facts.beside else ""
     return [
         *above,
+        *gone,
         Criterion(
-            f"under analysis for {quiet}",
+            f"under analysis for {quiet}{together}",
             _long(facts.analysed_seconds),
             facts.analysed_seconds >= criteria.quiet_seconds,
         ),

@@ -5,7 +5,7 @@ deny it. What back ends write for packets (`proof/meaning.py`) is told here of c
 as these tell it: neither hop limits nor the ports of DHCP's clients are known of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,18 +71,18 @@ def decision_of(handle: str) -> Decision:
 class FailSafes:
     """The fail-safes of an inventory's workloads.
 
-    `policies` are what nodes enforce: they tell which of its own ports that lead elsewhere a node
-    may dial. Without them none counts as such.
+    `policies` gives what nodes enforce, which tells which of its own ports that lead elsewhere a
+    node may dial. It is called where one did so and is denied. Without it none counts as such.
     """
 
     def __init__(
         self,
         snapshot: Snapshot,
         surroundings: Surroundings,
-        policies: Mapping[NodeKey, NodePolicy] | None = None,
+        policies: Callable[[], Mapping[NodeKey, NodePolicy]] = dict,
     ) -> None:
         self._snapshot, self._surroundings = snapshot, surroundings
-        self._policies = policies or {}
+        self._policies = policies
         self._sets = AddressSets(snapshot)
         alike: dict[tuple[ClusterId, ItemKind], int] = {}
         self._rules: list[tuple[Sequence[Rule], Sequence[Rule]]] = []
@@ -134,10 +134,13 @@ class FailSafes:
         It leaves by loopback. Once translated it is judged where rules mean some backends only.
         """
         found = np.zeros(len(away), np.bool_)
-        for at in np.unique(given.consumer_item[away]).tolist():
+        dialling = np.unique(given.consumer_item[away]).tolist()
+        nodes = [at for at in dialling if self._snapshot.items[at].kind is ItemKind.NODE]
+        policies = self._policies() if nodes else {}
+        for at in nodes:
             item = self._snapshot.items[at]
-            policy = self._policies.get((item.cluster, NodeName(item.name)))
-            if item.kind is ItemKind.NODE and policy is not None:
+            policy = policies.get((item.cluster, NodeName(item.name)))
+            if policy is not None:
                 rows = np.flatnonzero(away & (given.consumer_item == at))
                 found[rows] = ~denied_behind(policy, _opened(given.take(rows)))
         return found

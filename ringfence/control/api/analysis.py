@@ -15,7 +15,7 @@ from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.identity import Principal
-from ringfence.control.judged import load_judged_by
+from ringfence.control.policies import load_judged_by
 from ringfence.control.services import Services, ServicesDep
 from ringfence.flows.connections import records
 from ringfence.flows.disposition import dispose
@@ -68,6 +68,7 @@ class AnalysisResponse(BaseModel):
     workspace: str
     version: int
     counts: dict[Category, int]
+    listed: dict[Category, int] = Field(description="Records of each, of which `limit` are told.")
     logged: list[LoggedResponse]
     records: list[RecordView]
     notes: list[str] = Field(default=[], description=NOTES)
@@ -102,10 +103,10 @@ async def analyse(
     through, now_ns = services.ingest.through(), services.clock()
     dispositions = await asyncio.to_thread(dispose, seen, through, now_ns)
     first = dispositions.first()
-    views, counts, shown = Views(timeline), {}, []
+    views, counts, listed, shown = Views(timeline), {}, {}, []
     for category, numbers in dispositions.categories(judged.allowed).items():
         chosen = (numbers * judged.in_view).nonzero()[0]
-        counts[category] = int(numbers[chosen].sum())
+        counts[category], listed[category] = int(numbers[chosen].sum()), len(chosen)
         if asked.category not in (None, category):
             continue
         newest = chosen[seen.column("last_ns")[chosen].argsort()[::-1]][: asked.limit]
@@ -136,6 +137,7 @@ async def analyse(
         workspace=asked.workspace,
         version=version,
         counts=counts,
+        listed=listed,
         logged=_logged(judged),
         records=shown,
         notes=list(beside.notes),

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ringfence.control.admitted import admitted
 from ringfence.control.analysis import history_of
 from ringfence.control.api.flow_search import read_window
 from ringfence.control.approved import known_of, load_above, load_approved
@@ -153,7 +154,8 @@ async def propose_policies(
     seen = await observed(services.flow_store, tenant, window["since"], window["until"])
     history = history_of(services.inventory, services.enforcement.surroundings)
     found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)
-    told = answer(found, (), compared, every_edge=request.every_edge)
+    found, let_pass = await admitted(found, seen, history, tree)
+    told = answer(found, (), compared, let_pass, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)
 
 

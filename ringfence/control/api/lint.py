@@ -15,9 +15,10 @@ from ringfence.control.policies import load_documents
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.usage import usage
 from ringfence.flows.connections import records
+from ringfence.inventory.as_known import FOREVER, AsKnown
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.duration import parse_duration
-from ringfence.model.ids import WorkspaceName
+from ringfence.model.ids import RevisionId, WorkspaceName
 from ringfence.model.scope import ScopeTree
 from ringfence.policy.finding import Finding, Oddity
 from ringfence.policy.lint import expiring, lint, lint_sets, unused
@@ -66,7 +67,8 @@ async def lint_policies(
     tree = ScopeTree(held.scopes, held.filters)
     # Before anything expires: what is odd about a policy is so as long as it counts.
     moment = replace(services.inventory.now(), at_ns=UNTOLD.at_ns)
-    snapshot = services.inventory.timeline.latest()
+    known = services.inventory.timeline.as_known()
+    snapshot = await asyncio.to_thread(_expected, known)
     found: list[Finding] = []
     for bound, judged in lint_sets(held.workspaces, latest, about):
         found += await asyncio.to_thread(_lint, snapshot, tree, bound, judged, moment)
@@ -87,6 +89,10 @@ async def lint_policies(
             for one in sorted(found, key=lambda one: one.workspace)
         ]
     )
+
+
+def _expected(known: AsKnown) -> Snapshot:
+    return Snapshot((RevisionId(at), one) for at, one in enumerate(known.expected(FOREVER - 1), 1))
 
 
 def _lint(

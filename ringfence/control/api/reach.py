@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.identity import Principal
-from ringfence.control.judged import load_judged_by
+from ringfence.control.policies import load_judged_by
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.trial import is_elsewhere, load_before, told_elsewhere
 from ringfence.inventory.snapshot import Snapshot

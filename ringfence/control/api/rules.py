@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
-from ringfence.control.judged import load_judged_by
+from ringfence.control.policies import load_judged_by
 from ringfence.control.services import ServicesDep
 from ringfence.control.trial import is_elsewhere, judged_before
 from ringfence.model.errors import InputError

@@ -15,13 +15,12 @@ from ringfence.control.api.why import DecisionResponse, decision_response
 from ringfence.control.auth import AuthorDep, PrincipalDep
 from ringfence.control.beside import NOTES, load_beside
 from ringfence.control.errors import ConflictError
-from ringfence.control.judged import load_judged_by
-from ringfence.control.policies import load_workspace
+from ringfence.control.policies import load_judged_by, load_workspace
 from ringfence.control.services import ServicesDep
 from ringfence.control.times import format_time
 from ringfence.control.what_if import Blocked, WhatIf, what_if
 from ringfence.flows.connections import records
-from ringfence.flows.disposition import dispose, passing
+from ringfence.flows.disposition import dispose
 from ringfence.model.ids import Version, WorkspaceName, parse_version
 from ringfence.model.override import Override
 from ringfence.model.policy import Workspace
@@ -114,7 +113,7 @@ async def show_what_if(
     through, now_ns = services.ingest.through(), services.clock()
     fate = await asyncio.to_thread(dispose, seen, through, now_ns)
     history = history_of(services.inventory, services.enforcement.surroundings)
-    found = await what_if(passing(seen, fate), history, window["until"], judged_by, made)
+    found = await what_if(seen, fate, history, window["until"], judged_by, made)
     return what_if_response(name, made[1], found, beside.notes)
 
 

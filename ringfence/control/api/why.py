@@ -17,8 +17,9 @@ from ringfence.control.api.rules import KernelRuleResponse, kernel_rule
 from ringfence.control.auth import PrincipalDep
 from ringfence.control.errors import NotFoundError
 from ringfence.control.identity import Principal
-from ringfence.control.judged import JudgedBy, load_judged_by
+from ringfence.control.judged import JudgedBy
 from ringfence.control.live import Judging, judging
+from ringfence.control.policies import load_judged_by
 from ringfence.control.services import Services, ServicesDep
 from ringfence.control.times import format_time
 from ringfence.control.trial import judged_before

@@ -334,6 +334,8 @@ async def test_a_version_is_judged_beside_those_above_it_under_analysis(watched:
         "core@p1, above it, enforced, for it was judged beside it in the last 1d",
         False,
     )
+    told = await world.ok("GET", "/promotions/shop")
+    assert told["entry"][1]["wanted"] == "under analysis for 1d beside core@p1"
     await world.ok("DELETE", "/analyses", params={"workspace": "core", "version": 1})
     shown = await world.ok("GET", "/promotions/shop")
     assert shown["notes"][0].startswith(idle.removeprefix("note: "))
@@ -341,3 +343,37 @@ async def test_a_version_is_judged_beside_those_above_it_under_analysis(watched:
     await world.ok("POST", "/enforcement", json={"workspaces": [{"name": "core"}]})
     shown = await world.ok("GET", "/promotions/shop")
     assert (shown["notes"], len(shown["entry"])) == ([], 3)
+
+
+async def test_what_changes_above_it_holds_a_promotion(watched: Watched) -> None:
+    """One that takes another's place above begins its time anew; one that is gone is told of."""
+    world, clock = watched.world, watched.clock
+    files = {"files": [{"name": "core.yaml", "documents": ABOVE}]}
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/analyses", json={"workspace": "core"})
+    await world.ok("POST", "/analyses", json={"workspace": "shop", "version": 2})
+
+    async def entry() -> list[tuple[str, str, bool]]:
+        shown = await world.ok("GET", "/promotions/shop")
+        return [(one["wanted"], one["now"], one["met"]) for one in shown["entry"]]
+
+    clock.ahead_ns += 3600 * SECOND
+    assert ("under analysis for 1d beside core@p1", "1h", False) in await entry()
+    files["files"][0]["documents"] = ABOVE.replace("ports: [", "ports: [8053, ")
+    await world.ok("POST", "/apply", json=files)
+    await world.ok("POST", "/analyses", json={"workspace": "core", "version": 2})
+    clock.ahead_ns += 600 * SECOND
+    assert ("under analysis for 1d beside core@p2", "10m", False) in await entry()
+    clock.ahead_ns += 3000 * SECOND
+    assert ("under analysis for 1d beside core@p2", "1h", False) in await entry()
+
+    for version in (1, 2):
+        await world.ok("DELETE", "/analyses", params={"workspace": "core", "version": version})
+    answer = await world.http.delete("/api/v1/documents/Workspace/core")
+    assert answer.status_code == 204, answer.text
+    gone = [one for one in await entry() if "which was deleted" in one[0]]
+    assert [(one[0].partition(" without ")[2], one[2]) for one in gone] == [
+        (f"core@p{version}, above it, which was deleted", False) for version in (1, 2)
+    ]
+    clock.ahead_ns += 25 * 3600 * SECOND
+    assert not [one for one in await entry() if "which was deleted" in one[0]]

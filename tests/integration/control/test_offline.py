@@ -143,9 +143,9 @@ async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> No
     code, out, said = await offline(*one_each)
     shown = Counter(line.split()[0] for line in out.splitlines()[1:])
     assert set(shown.values()) == {1}
-    newest = next(one for one in found["records"] if one["category"] == "permitted")
-    counts = newest["conversations"], found["counts"]["permitted"]
-    assert "{} of {} permitted".format(*counts) in said
+    listed = Counter(one["category"] for one in found["records"])
+    assert found["listed"] == {name: listed[name] for name in found["counts"]} == told["listed"]
+    assert f"1 of {listed['permitted']} permitted" in said
 
 
 async def test_files_tell_what_would_be_blocked_as_live_data_do(
@@ -183,6 +183,17 @@ async def test_files_tell_what_would_be_blocked_as_live_data_do(
     code, out, said = await offline(*words, "--policies", str(accepted))
     assert (code, out) == (0, "")
     assert "nothing that passes would be blocked" in said
+
+
+async def test_files_tell_the_coverage_that_live_data_have(seen: World, tmp_path: Path) -> None:
+    inventory, flows = str(tmp_path / "inventory.yaml"), str(tmp_path / "flows.parquet")
+    await seen.run("inventory", "export", "--since", "10m", "--file", inventory)
+    await seen.run("flows", "export", "--since", "10m", "-o", "parquet", "--file", flows)
+    files = ("--inventory", inventory, "--flows", flows)
+    code, out, said = await offline("coverage", *files, "-o", "json")
+    assert (code, said) == (0, "")
+    _, covered, _ = await seen.run("coverage", "all", "--since", "10m", "-o", "json")
+    assert json.loads(out) == json.loads(covered)
 
 
 async def test_slots_add_up_to_the_whole(seen: World) -> None:
@@ -237,7 +248,15 @@ async def test_slots_add_up_to_the_whole(seen: World) -> None:
         (("analyze", *FILES, "--policies", "{p}", *WHAT_IF, "--category", "escaped"), 3, "out"),
         (("analyze", "x", *FILES, "--policies", "{p}", "--workspace", "x"), 3, "named twice"),
         (("analyze", "--policies", "{p}"), 3, "--policies, --inventory and --flows go together"),
-        (("analyze", "--policies", "{p}", "--inventory", "{i}", "--flows", "{bad}"), 3, "choose"),
+        (
+            ("analyze", "--policies", "{p}", "--inventory", "{i}", "--flows", "{bad}"),
+            1,
+            "no workspace",
+        ),
+        (("analyze", *SHUT), 0, "the file of flows tells of no conversation"),
+        (("coverage", "--inventory", "{i}"), 3, "--inventory and --flows go together"),
+        (("coverage",), 3, "name a scope"),
+        (("coverage", *FILES, "--since", "1h"), 3, "--since: of files all is taken"),
     ],
 )
 async def test_what_cannot_be_read_is_told(

@@ -4,7 +4,11 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -100,3 +104,68 @@ def test_of_noise_alone_it_does_not_say_that_nothing_was_observed(tmp_path: Path
     done = run((inventory, flows))
     assert done.exit_code == 2
     assert "no connection that a policy is proposed for was observed" in done.stderr
+    assert "rows in the flows" not in done.stderr
+    inventory.write_text("- {kind: pod, namespace: shop, name: cart, addresses: [10.9.0.1]}\n")
+    done = run((inventory, flows))
+    assert done.exit_code == 2
+    assert (
+        "note: of 1 row in the flows 0 have an end that the inventory holds at their time, and 0"
+        " one in scope all; one is 10.1.0.1 to 10.1.0.2, at 2030-01-01T00:00:00Z: see that"
+    ) in done.stderr
+    assert "--since" not in done.stderr
+
+
+def test_an_exclusion_of_nobody_is_told(hostile: tuple[Path, Path]) -> None:
+    done = run(hostile, "--exclude", 'name = "x"')
+    assert 'note: --exclude name = "x" excludes nothing: it holds for nobody' in done.stderr
+    done = run(hostile, "--exclude", 'kubernetes.owner.name = "front"')
+    assert "excludes nothing" not in done.stderr
+
+
+def test_rows_without_slots_are_told(hostile: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "--every 5m" not in run(hostile).stderr
+    table = pyarrow.parquet.read_table(hostile[1])
+    hour = pa.scalar(3600 * 10**9, pa.duration("ns"))
+    long = pc.add(table["last"], hour)
+    flows = tmp_path / "flows.parquet"
+    table = table.set_column(table.schema.get_field_index("last"), "last", long)
+    pyarrow.parquet.write_table(table, flows)
+    assert "`ringfence flows export --every 5m` tells it" in run((hostile[0], flows)).stderr
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of a simulation with an intruder and a scanner inside."""
+    return write(simulate(shop(), 1, style("plain")), tmp_path_factory.mktemp("hostile"))
+
+
+def test_a_coarse_step_says_which_suspicious_edges_it_lets_pass(
+    hostile: tuple[Path, Path],
+) -> None:
+    fine = run(hostile, "-o", "json")
+    told = json.loads(fine.stdout)
+    assert told["admitted"] == []
+    assert "lets pass" not in fine.stderr
+    done = run(hostile, "-o", "json", "--boundary", "kubernetes-cluster")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+
+    def edges(rows: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+        return {(one["consumer"], one["provider"], one["protocol"], *one["ports"]) for one in rows}
+
+    wide = next(one for one in told["workspace"]["policies"] if one["id"] == "all-to-all")
+    mine = [one for one in told["admitted"] if one["policy"] == "all-to-all"]
+    scanned = [
+        one
+        for one in told["proposals"]
+        if one["reasons"][0].startswith("scan")
+        and (one["protocol"], one["consumer"]) == (wide["protocol"], "shop-carts")
+    ]
+    assert len(scanned) > 20
+    assert edges(scanned) <= edges(mine)
+    assert {one["outcome"] for one in mine} <= {"noise", "review"}
+    assert {one["reason"].partition(":")[0] for one in mine} >= {"scan"}
+    said = f"lets pass {len(mine)} edges of noise or review, such as "
+    assert f"note: all/all-to-all {said}" in done.stderr
+    assert said in wide["evidence"]["why"]
+    assert any(said in one for one in told["warnings"])

@@ -1,10 +1,13 @@
 """How long a filter may get by joining policies."""
 
+from dataclasses import replace
+
 import pytest
 
-from ringfence.discovery.compress import Whole, compress
+from ringfence.discovery.compress import Whole, by_port, compress
 from ringfence.discovery.drafts import Draft
 from ringfence.discovery.ends import NamedEnd
+from ringfence.discovery.ports import ranges
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import FilterEnd, ServiceEnd
@@ -29,3 +32,12 @@ def test_unlike_consumers_are_joined_as_far_as_one_can_read(
     joined = compress([*map(draft, range(count))], (), whole, 3, long=long)
     assert len(joined) == made
     assert frozenset().union(*(one.edges for one in joined)) == {*range(count)}
+
+
+def test_a_port_has_a_policy_of_its_own_and_so_has_a_range() -> None:
+    passive = frozenset({21, 22, *range(50_000, 50_160, 10)})
+    whole, none = replace(draft(0), ports=passive), replace(draft(1), ports=frozenset())
+    parted = [*by_port([whole, none], lambda one: ranges(one.ports, 2) if one.ports else ())]
+    assert [one.ports for one in parted] == [{21}, {22}, passive - {21, 22}, frozenset()]
+    assert [*by_port([whole], lambda one: ranges(one.ports, 5))] == [whole]
+    assert len([*by_port([whole], lambda one: ranges(one.ports, 1))]) == len(passive)

@@ -197,6 +197,7 @@ class Asking(Day):
 
     def __init__(self, *spaces: str) -> None:
         super().__init__(*spaces)
+        self.service_ports = [{"name": "dns", "protocol": "UDP", "port": 53}]
         for row in self.rows:
             row["provider_dns_name"] = ""
 
@@ -234,7 +235,7 @@ class Asking(Day):
         yield pod | {
             "kind": "service", "name": "kube-dns", "addresses": ["10.96.0.10"],
             "service": {"type": "ClusterIP",
-                        "ports": [{"name": "dns", "protocol": "UDP", "port": 53}],
+                        "ports": self.service_ports,
                         "backends": [backend | {"service_port": "dns"}]},
         }  # fmt: skip
 
@@ -425,3 +426,11 @@ def test_what_was_seen_for_too_short_is_not_tried_on_the_rest(seen: Seen) -> Non
     assert told.edges
     assert told.would_block is None
     assert "too early to tell" in " ".join(told.sentences())
+
+
+def test_dns_by_tcp_is_proposed_where_the_resolvers_service_has_it() -> None:
+    day = Asking()
+    day.asks_the_resolver(day.of("front", 0))
+    assert {"dns", "dns-tcp"} & of_core(day, "dns").keys() == {"dns"}
+    day.service_ports.append({"name": "dns-tcp", "protocol": "TCP", "port": 53})
+    assert {"dns", "dns-tcp"} <= of_core(day, "dns").keys()

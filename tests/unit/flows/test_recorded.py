@@ -24,6 +24,7 @@ from ringfence.model.ids import RevisionId
 
 DOCS = Path(__file__).parents[3] / "docs" / "flow-export.md"
 NOON = 1_893_499_200 * 10**9  # 2030-01-01T12:00:00Z
+A_TIME = "a time from 1970 to 2262 with its zone, such as 2030-01-31T12:00:00Z, or epoch ns"
 INVENTORY = """
 - {kind: pod, kubernetes_cluster: lab, namespace: shop, name: old, addresses: [10.0.0.1],
    node: node1, to: 2030-01-01T12:00:00Z}
@@ -190,7 +191,7 @@ def test_icmp_errors_are_left_out() -> None:
 def test_a_column_that_is_needed_is_missed(name: str) -> None:
     with pytest.raises(InputError, match=rf"^flows\.parquet: there is no column {name};"):
         read(rows().drop_columns([name]))
-    with pytest.raises(InputError, match=rf"^flows\.parquet: .*row 2: {name}: expected .*None"):
+    with pytest.raises(InputError, match=rf"^flows\.parquet: .*row 2: {name}: expected .*nothing"):
         read(rows({}, {name: None}))
 
 
@@ -203,7 +204,9 @@ def test_a_column_that_is_needed_is_missed(name: str) -> None:
         ({"consumer_address": "10.0.0"}, "row 2: consumer_address: '10.0.0' is not an IP address"),
         ({"protocol": "TPC"}, "row 2: protocol: 'TPC' is not a protocol"),
         ({"first": "2030-01-01T12:00:02Z"}, "row 2: last: expected a time after `first`"),
-        ({"last": "tomorrow"}, "column last: expected times"),
+        ({"last": "tomorrow"}, f"row 2: last: expected {A_TIME}, found 'tomorrow'"),
+        ({"last": "2030-01-01T12:00:09"}, f"row 2: last: expected {A_TIME}, found '2030-01-01T12:"),
+        ({"last": "2999-01-01T12:00:00Z"}, f"row 2: last: expected {A_TIME}, found '2999-01-01T12"),
         ({"rtt_mean_ns": 2**53, "rtt_samples": 2**53}, "row 2: rtt_mean_ns: expected less than"),
         ({"disposition": "lost"}, "row 2: disposition: expected one of passed, dropped"),
     ],
@@ -214,12 +217,39 @@ def test_a_value_that_is_wrong_is_told_with_its_row(wrong: dict[str, Any], said:
     assert str(refused.value).startswith(f"flows.parquet: {said}")
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"port": "http"}', "row 3: port: expected a number as in row 1, found 'http'"),
+        ('{"port": [1]}', "row 3: port: expected a number as in row 1, found [1]"),
+        ('{"port": ', "row 3: not JSON: "),
+        ("5", "row 3: expected an object, found 5"),
+    ],
+)
+def test_a_line_that_is_wrong_is_told_with_its_row(line: str, said: str) -> None:
+    good = '{"port": 80, "first": "2030-01-01T12:00:00Z"}\n'
+    with pytest.raises(InputError) as refused:
+        read_flows(io.BytesIO(f"{good}\n{good}{line}\n".encode()), "f.jsonl", timeline())
+    assert str(refused.value).startswith(f"f.jsonl: {said}")
+
+
+def test_a_cell_that_is_wrong_is_told_with_its_row() -> None:
+    good = written_csv(rows({}, {})).getvalue()
+    for row, said in (
+        (good.splitlines()[1].replace(b",80", b",http"), "row 3: port: expected a whole number"),
+        (b"1,2", "row 3: Expected 8 columns, got 2: 1,2"),
+    ):
+        with pytest.raises(InputError) as refused:
+            read_flows(io.BytesIO(good + row + b"\n"), "f.csv", timeline())
+        assert str(refused.value).startswith(f"f.csv: {said}")
+
+
 @pytest.mark.parametrize("name", ["port", "first", "consumer_address", "method"])
 def test_a_column_of_another_kind_is_refused(name: str) -> None:
     table = rows({"method": "syn"})
     at = table.schema.get_field_index(name)
     with pytest.raises(
-        InputError, match=rf"^flows\.parquet: column {name}: expected .* found list"
+        InputError, match=rf"^flows\.parquet: row 1: {name}: expected .* found \[1\] \(list<"
     ):
         read(table.set_column(at, name, pa.array([[1]])))
 
@@ -241,7 +271,7 @@ def test_times_are_epoch_ns_in_every_form() -> None:
         assert seen.column("last_ns").tolist() == [NOON + 1, NOON + 10**9 + 1]
     every = rows({"first": str(NOON), "last": str(NOON + 1)})
     assert read_flows(written_csv(every), "f", timeline()).column("last_ns").tolist() == [NOON + 1]
-    with pytest.raises(InputError, match=r"^flows\.parquet: column last: expected times"):
+    with pytest.raises(InputError, match=r"^flows\.parquet: row 1: last: expected a time"):
         read(rows({"last": "9" * 19}))
 
 

@@ -59,16 +59,36 @@ def test_a_bare_list_is_an_inventory_of_always() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("kind: Inventory", "kind: Inventor", "`$.kind`"),
-        ("items:\n", "itemz:\n", "missing required field `items`"),
-        ("port: 80}", "port: 80000}", "`$.items[0].containers[0].port`"),
-        ("port: 80}", "port: eighty}", "`$.items[0].containers[0].port`"),
-        ("[10.0.0.1]", "[10.0.0.256]", "items[0] (carts-1): '10.0.0.256' is not an IP address"),
-        ("203.0.113.0/24", "203.0.113.1/24", "items[2] (office): '203.0.113.1/24' is not a CIDR"),
-        ("to: 2030-01-01T12:00:00Z", "to: yesterday", "items[0] (carts-1): 'yesterday' is not a"),
+        ("kind: Inventory", "kind: Inventor", "yaml: kind: expected Inventory, found 'Inventor'"),
+        ("items:\n", "itemz:\n", "yaml: expected a field items"),
+        (
+            "port: 80}",
+            "port: 80000}",
+            "items[0] (carts-1): containers[0]: port: expected a whole number from 0 to 65535, f",
+        ),
+        ("port: 80}", "port: eighty}", "containers[0]: port: expected a whole number, found 'eig"),
+        ("probes: [{port", "probes: [{prt", "items[0] (carts-1): probes[0]: expected a field port"),
+        ("[10.0.0.1]", "[10.0.0.256]", "items[0] (carts-1): addresses: '10.0.0.256' is not an IP"),
+        ("203.0.113.0/24", "203.0.113.1/24", "items[2] (office): addresses: '203.0.113.1/24' is"),
+        ("to: 2030-01-01T12:00:00Z", "to: yesterday", "items[0] (carts-1): to: 'yesterday' is not"),
+        (
+            "to: 2030-01-01T12",
+            "to: 2999-01-01T12",
+            "items[0] (carts-1): to: '2999-01-01T12:00:00Z'",
+        ),
+        (
+            "kind: network",
+            "kind: Network",
+            "kind: expected one of pod, node, host, service, namespace, kubernetes-policy, net",
+        ),
+        (
+            "labels: {",
+            "labels: {a: {b: c}, ",
+            "labels.a: expected a text or a list, found {'b': 'c'}",
+        ),
         ("to: 2030-01-02T00:00:00Z", "to: 2030-13-02T00:00:00Z", "to: '2030-13-02T00:00:00Z' is"),
         ("from: 2030-01-01T12", "to: 2030-01-01T12", "items[1]: shop/carts-1 already stands in"),
-        ("protocol: TCP", "protocol: TPC", "items[0] (carts-1): 'TPC' is not a protocol"),
+        ("protocol: TCP", "protocol: TPC", "items[0] (carts-1): containers: protocol: 'TPC' is"),
         ("name: office", 'name: "a\\nb"', "items[2]: name: expected 253 printable letters"),
         ("namespace: shop, name: carts-2", f"namespace: {'x' * 254}, name: c", "(c): namespace: "),
         (
@@ -79,7 +99,11 @@ def test_a_bare_list_is_an_inventory_of_always() -> None:
         ("addresses: *one", "addresses: *two", "line 17: not YAML: *two stands for nothing"),
         ("labels: {", "labels: {[a]: b, ", "line 11: not YAML: a key that is no text"),
         ("labels: {", "labels: [", "not YAML"),
-        ("name: carts-2", "name: carts-1, key: [a]", "`$.items[1].key`"),
+        (
+            "name: carts-2",
+            "name: carts-1, key: [a]",
+            "(carts-1): key: expected a text, found ['a']",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(old: str, new: str, said: str) -> None:
@@ -102,6 +126,7 @@ def test_what_is_wrong_is_told_with_its_place(old: str, new: str, said: str) -> 
         "--- 1\n--- 2",
         "\x00",
         "[1,",
+        '[{"kind": "Pod", "name": "a"}',
     ],
 )
 def test_hostile_texts_are_refused(text: str) -> None:
@@ -130,3 +155,17 @@ def test_aliases_of_aliases_count_as_all_that_they_stand_for() -> None:
     few = PODS.format("10.0.0.1") + "".join(map(MORE.format, range(1000)))
     told = read_items(few.replace("kind: pod, ", "kind: host, "), "x.yaml")
     assert len(told) == 1001
+
+
+def test_the_last_pod_of_a_cron_job_is_expected_between_two_runs() -> None:
+    run = "{kind: pod, kubernetes_cluster: lab, namespace: shop, owner: CronJob/report, name: %s, "
+    lived = "addresses: [%s], from: 2030-01-01T%s:00:00Z, to: 2030-01-01T%s:00:00Z}"
+    first = run % "report-1" + lived % ("10.0.0.8", "02", "03")
+    second = run % "report-2" + lived % ("10.0.0.1", "04", "05")
+    between = f"{BY_HAND}  - {first}\n  - {second}\n"
+    expected = {one.name: one for one in read_inventory(between, "x.yaml").expected()}
+    assert expected.keys() == {"office", "carts-2", "report-2"}, "a Deployment's is gone for good"
+    assert expected["report-2"].addresses == (), "carts-2 holds it by now"
+    running = f"{between}  - {run % 'report-3'}from: 2030-01-01T06:00:00Z}}\n"
+    names = {one.name for one in read_inventory(running, "x.yaml").expected()}
+    assert names == {"office", "carts-2", "report-3"}

@@ -157,7 +157,7 @@ def test_a_node_may_dial_its_own_port_unless_it_judges_who_answers(*, parted: bo
             found, _ = judge(table, TRANSLATED_OUTPUT, Packet(4, {**packet.numbers, **led}))
         passing.append(found is Outcome.ACCEPT)
     assert passing == [True, not parted, True]
-    safes = FailSafes(held.snapshot, compiled.surroundings, compiled.policies)
+    safes = FailSafes(held.snapshot, compiled.surroundings, lambda: compiled.policies)
     ((handle, told),) = safes.at(columns, EndRole.CONSUMER)
     assert handle == "fail-safe/itself"
     assert told.tolist() == passing
