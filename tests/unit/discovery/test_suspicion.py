@@ -118,7 +118,7 @@ class ByHand(Day):
                "addresses": [self.alone]}  # fmt: skip
 
 
-class Undeployed(Day):
+class Undeployed(ByHand):
     """Of no pod it is known who owns it, nor by what labels or Services it goes."""
 
     def _items(self) -> Any:
@@ -494,10 +494,17 @@ def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all
     assert why(day.found(), "started → mail TCP 25") is reason
 
 
-def test_but_not_where_nobody_tells_who_deployed_anything() -> None:
-    day = Undeployed()
-    day.saw(day.of("mail", 0), day.of("orders", 0), 9000, *range(0, DAY, 3 * SLOT))
-    assert why(day.found(), "mail-0 → orders-0 TCP 9000") is Reason.SEEN
+@pytest.mark.parametrize("deployed", [False, True])
+def test_but_not_where_nobody_tells_who_deployed_anything(deployed: bool) -> None:
+    day = ByHand() if deployed else Undeployed()
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    found = day.found()
+    (edge,) = (
+        one
+        for one in range(len(found.observed))
+        if found.observed.format(one).startswith("started → mail")
+    )
+    assert bool(found.decisions.suspicion.weight[edge] > 0) is deployed
 
 
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
