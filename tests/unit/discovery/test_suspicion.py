@@ -118,6 +118,15 @@ class ByHand(Day):
                "addresses": [self.alone]}  # fmt: skip
 
 
+class Undeployed(ByHand):
+    """Of no pod it is known who owns it, nor by what labels or Services it goes."""
+
+    def _items(self) -> Any:
+        for item in super()._items():
+            if item["kind"] == "pod":
+                yield item | {"owner": "", "workload_name": item["name"], "labels": {}}
+
+
 class TwoByHand(ByHand):
     """With another, of which no more is known."""
 
@@ -495,6 +504,19 @@ def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all
         day.saw(day.alone, day.of("orders", 0), port, looked, looked + 5000)
     day.saw(day.alone, day.of("mail", 0), 25, *range(begins, DAY, every))
     assert why(day.found(), "started → mail TCP 25") is reason
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_but_not_where_nobody_tells_who_deployed_anything(deployed: bool) -> None:
+    day = ByHand() if deployed else Undeployed()
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    found = day.found()
+    (edge,) = (
+        one
+        for one in range(len(found.observed))
+        if found.observed.format(one).startswith("started → mail")
+    )
+    assert bool(found.decisions.suspicion.weight[edge] > 0) is deployed
 
 
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
