@@ -50,6 +50,10 @@ _MARKED = 1.5
 """What true rare edges hardly ever have, and an intruder's often: a namespace that the consumer's
 has nothing to do with, a process that none of its usual edges are due to, a node or somebody who
 does nothing else."""
+_USED = 1.0
+"""How much likelier, as a power of ten, an edge is an application's if it is no rare one."""
+_BEGUN = 2.0
+"""An edge began lately where chance would have it so only once in a hundred times."""
 _STEADY = 24
 """In so many intervals nobody goes on by hand, nor opens more in a short time of looking round."""
 Weights = NDArray[np.float64]
@@ -117,7 +121,12 @@ class _Weighing:
         self.rare = plain & (seen.conversations <= most)
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
-        self.strong = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
+        self.by_hand = (
+            facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[observed.consumer]
+        )
+        self.used = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
+        self.begun = self._begun()
+        self.strong = self.used & ~self.begun
         self.spoken_for = np.logical_or.reduce(spoken_for)
         self.places = facts.namespaces()
         self.late = seen.first_ns > observed.since_ns + _LATE * (
@@ -125,9 +134,6 @@ class _Weighing:
         )
         self.foreign = self._foreign()
         self.bypass = self._bypass(facts)
-        self.by_hand = (
-            facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[observed.consumer]
-        )
         self.stranger, self.tool = self._stranger(), self._tool()
         self.near = self._near(facts)
         self.share = self._share()
@@ -154,7 +160,7 @@ class _Weighing:
         # And pods that somebody started by hand are no replicas of each other.
         suspected = self.had(~unsuspected & ~self.by_hand[self.edge])
         few = np.where(suspected, 0, 1)
-        alone = self.rare & ((supporters <= few) | self.by_node)
+        alone = (self.rare | self.begun) & ((supporters <= few) | self.by_node)
         asked, known = alone & ~twins & ~self.spoken_for, (answered > 0) & ~alone & self.plain
         # Hosts outside, and nodes, are told together, and keep nobody company.
         fit = affinity(self.observed, known)
@@ -166,20 +172,28 @@ class _Weighing:
         novelties = np.bincount(self.source[novel], minlength=self.count)
         total = np.add(total, _FAILURE * np.minimum(self.failed, _MOST_FAILURES))
         scanner = (self.failed >= SCAN_TARGETS) & (self.failed * 2 > self.tried)
-        looked = ~(self._before(self.hopeless) & (self.observed.by_source.intervals > 1))
+        pairs = self.observed.by_source
+        looked = ~(self._before(self.hopeless, pairs.first_ns) & (pairs.intervals > 1))
         looked |= ~scanner[self.source]
         casual = (self.rare | self.burst)[self.edge] | self._idle()[self.source]
         # Of whom nothing else is known there is nothing to be asked about each edge.
         intruder = (total >= np.where(self.nobody, SUSPECT, OUTRIGHT)) & (novelties > 1)
         intruder &= not self.brief
         of_suspect = self._of(novel, total >= SUSPECT)
-        before = self._before(self.hopeless | novel)
+        middle = pairs.first_ns + (pairs.last_ns - pairs.first_ns) // 2
+        before, mostly = (
+            self._before(self.hopeless | novel, when) for when in (pairs.first_ns, middle)
+        )
         # What only an intruder has is its own, however often in a short time; and somebody is to
         # look at it where configuration or another namespace speaks for it.
-        only = self.plain & ~self.strong & (supporters == 0)
+        only = self.plain & ~self.used & (supporters == 0)
         spoken = self.spoken_for | twins
-        its = (weight > 0) | (only & ~self.rare & ~spoken)
+        its = ((weight > 0) & ~self.used) | (only & ~self.rare & ~spoken)
         named = only & spoken & self._of(self.good & ~before, intruder)
+        # A scanner that is answered goes on, but not as steadily as a machine.
+        slow = self.plain & ~self.rare & (self.observed.seen.intervals < _STEADY) & ~spoken
+        slow &= (supporters == 0) & (not self.brief)
+        named |= slow & self._of(self.good & looked, scanner)
         # Nor has what nobody deployed another use, however steadily it goes on.
         after = self.good & ~before & self.by_hand[self.edge]
         named |= self.plain & (supporters == 0) & ~its & self._of(after, intruder)
@@ -189,6 +203,7 @@ class _Weighing:
         suspicious = odd | (of_suspect & (weight > 0)) | named
         doubtful = np.bincount(self.source[novel & suspicious[self.edge]], minlength=self.count) > 0
         doubtful |= scanner
+        free = ~doubtful[self.source]
         of_role = np.bincount(self.observed.consumer, weight > 0, len(self.observed.peers))
         return Suspicion(
             # Who dials what answers others has use for it; but dialling takes no suspicion away.
@@ -207,8 +222,8 @@ class _Weighing:
             suspicious=suspicious,
             intruder=its & self._of(self.good & its[self.edge] & looked, intruder),
             scan=self._of(looked & (casual | ~self.good), scanner) & (answered <= few),
-            clean=~doubtful[self.source] | before,
-            unsuspected=~doubtful[self.source],
+            clean=free | (before & (mostly | ~self.had(free)[self.edge])),
+            unsuspected=free,
             likely=(weight > 0)
             & (weight < _LIKELY)
             & (self.observed.seen.conversations == 1)
@@ -243,7 +258,8 @@ class _Weighing:
 
         However steadily such a one scans, it has shown no other use.
         """
-        known = ~self.by_hand[self.edge] | self._before(self.hopeless)
+        first_ns = self.observed.by_source.first_ns
+        known = ~self.by_hand[self.edge] | self._before(self.hopeless, first_ns)
         return np.asarray(np.bincount(self.source[known], minlength=self.count) == 0)
 
     def had(self, pairs: Mask) -> Mask:
@@ -252,15 +268,15 @@ class _Weighing:
             np.bincount(self.edge[self.good & pairs], minlength=len(self.observed)) > 0
         )
 
-    def _before(self, begun: Mask) -> Mask:
-        """Of pairs whether their source had them before any of those with which it began.
+    def _before(self, begun: Mask, when: Numbers) -> Mask:
+        """Of pairs whether they were, by `when`, before all of those with which their source began.
 
         What a source did before it looked around is its own, if anything is known of it at all.
         """
         first_ns = self.observed.by_source.first_ns
         begun_ns = np.full(self.count, np.iinfo(np.int64).max)
         np.minimum.at(begun_ns, self.source[begun], first_ns[begun])
-        return np.asarray((first_ns < begun_ns[self.source] - SLOT_NS) & ~self.nobody[self.source])
+        return np.asarray((when < begun_ns[self.source] - SLOT_NS) & ~self.nobody[self.source])
 
     def _of(self, pairs: Mask, sources: Mask) -> Mask:
         """The edges of some pairs, where the source is one of these."""
@@ -274,7 +290,8 @@ class _Weighing:
         for marked in (self.foreign, self.tool, self.by_node | self.stranger):
             weight += _MARKED * marked
         weight += self.lacking + beside - 1.0 * self.near
-        return np.where(novel, np.maximum(weight, _LEAST), 0.0)
+        weight -= _USED * ~(self.rare | self.by_hand)
+        return np.where(novel, np.maximum(weight, _LEAST * self.rare), 0.0)
 
     def _near(self, facts: Facts) -> Mask:
         """Whether a host outside is one more of those that the consumer goes to anyway.
@@ -301,6 +318,22 @@ class _Weighing:
         )
         against = -np.log10((silent + 1) / (among + 1))
         return np.where(inside, against[place], 0.0)
+
+    def _begun(self) -> Mask:
+        """Whether one source alone has it, often, but only since long after it could have begun.
+
+        That is when anything was seen of the consumer. A pod that somebody started by hand, or a
+        host outside, has nothing else: it goes on for half of the time, or may as well be gone.
+        """
+        observed, seen = self.observed, self.observed.seen
+        there = np.full(len(observed.peers), observed.until_ns)
+        for end in (observed.consumer, observed.provider):
+            np.minimum.at(there, end[self.used], seen.first_ns[self.used])
+        length = np.maximum(observed.until_ns - there[observed.consumer], 1)
+        left = np.clip((observed.until_ns - seen.first_ns) / length, _LEAST, 1.0)
+        late = -np.log10(left) * seen.intervals >= _BEGUN
+        late |= self.by_hand & (seen.intervals * 2 < seen.intervals[self.used].max(initial=0))
+        return np.asarray(self.plain & ~self.rare & ~self.by_node & (seen.sources == 1) & late)
 
     def _stranger(self) -> Mask:
         """Whether nothing else is known of who did it: no strong edge, either way.

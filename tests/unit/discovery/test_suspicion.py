@@ -467,17 +467,71 @@ def test_what_an_intruder_does_often_in_a_short_time_is_no_need(others: int, oft
         day.saw(day.alone, day.of("orders", 0), port, 40_000)
     day.saw(day.alone, day.of("mail", 0), 25, *(40_000 + 200 * at // often for at in range(often)))
     reason = why(day.found(), "started → mail TCP 25")
-    assert reason is (Reason.INTRUDER if others else Reason.SEEN)
+    assert reason is (Reason.INTRUDER if others else Reason.STRANGER)
 
 
-@pytest.mark.parametrize("looked", [0, 70_000, 80_000])
-def test_what_an_intruder_goes_on_with_is_asked_about(looked: int) -> None:
+@pytest.mark.parametrize(("looked", "begins", "every", "reason"), [
+    (0, 0, SLOT, Reason.SEEN), (80_000, 0, SLOT, Reason.SEEN),
+    (70_000, 71_000, SLOT, Reason.FAN_OUT), (0, 71_000, SLOT, Reason.FAN_OUT),
+    (0, 0, 3 * SLOT, Reason.STRANGER),
+])  # fmt: skip
+def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all_day(
+    looked: int, begins: int, every: int, reason: Reason
+) -> None:
     day = ByHand()
     for port in range(9000, 9008 if looked else 9000):
         day.saw(day.alone, day.of("orders", 0), port, looked, looked + 5000)
-    day.saw(day.alone, day.of("mail", 0), 25, *range(71_000, 71_000 + 12 * SLOT, SLOT // 4))
-    reason = why(day.found(), "started → mail TCP 25")
-    assert reason is (Reason.FAN_OUT if looked == 70_000 else Reason.SEEN)
+    day.saw(day.alone, day.of("mail", 0), 25, *range(begins, DAY, every))
+    assert why(day.found(), "started → mail TCP 25") is reason
+
+
+@pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
+    ("carts", 1, 40_000, Reason.ALONE),
+    ("carts", 1, 0, Reason.SEEN),
+    ("carts", REPLICAS, 40_000, Reason.SEEN),
+    ("mail", 1, 40_000, Reason.SEEN),
+])  # fmt: skip
+def test_what_one_began_long_after_it_was_there_is_asked_about_however_often(
+    consumer: str, pods: int, begins: int, reason: Reason
+) -> None:
+    """Of mail nothing was seen before: all of it is new."""
+    day = Day()
+    for pod in range(pods):
+        day.saw(day.of(consumer, pod), day.of("orders", 0), 8080, *range(begins, DAY, 900))
+    assert why(day.found(), f"{consumer} → orders TCP 8080") is reason
+
+
+@pytest.mark.parametrize("pods", [1, REPLICAS])
+def test_what_began_so_makes_nothing_usual_unless_several_began_it(pods: int) -> None:
+    day, times = Day(), range(40_000, DAY, 900)
+    for row in day.rows:
+        row["consumer_process"] = "app"
+    for pod in range(pods):
+        day.saw(day.of("carts", pod), day.of("mail", 0), 25, *times, consumer_process="sh")
+    for port, process in ((26, "app"), (27, "sh")):
+        day.saw(day.of("carts", 0), day.of("mail", 0), port, *times, consumer_process=process)
+    app, sh = (weight(day.found(), f"carts → mail TCP {port}") for port in (26, 27))
+    assert sh == pytest.approx(app + 1.5 if pods == 1 else app)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_answers_a_slow_scanner_is_asked_about(told: bool) -> None:
+    day = Day(references={"carts": ["mail"] if told else []})
+    day.scans(day.of("carts", 0), day.of("orders", 0), 3_000)
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, *range(4_000, DAY, 6_000))
+    reason = why(day.found(), "carts → mail TCP 25")
+    assert reason is (Reason.SEEN if told else Reason.FAN_OUT)
+
+
+@pytest.mark.parametrize(("until", "reason"), [(39_500, Reason.SEEN), (70_000, Reason.FEW)])
+def test_what_it_goes_on_with_once_it_scans_supports_nobody_who_has_it(
+    until: int, reason: Reason
+) -> None:
+    day = Day()
+    day.saw(day.of("front", 1), day.of("db", 0), 5432, 30_000)
+    day.saw(day.of("front", 0), day.of("db", 0), 5432, 39_000, until)
+    day.scans(day.of("front", 0), day.of("mail", 0), 40_000)
+    assert why(day.found(), "front → db TCP 5432") is reason
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -522,7 +576,7 @@ def test_what_was_opened_in_one_interval_is_not_reversed() -> None:
 def test_nobody_in_a_pod_network_is_outside() -> None:
     day = Day()
     day.saw("10.1.200.9", day.of("carts", 0), 8080, *range(0, DAY, 3600))
-    day.saw("10.2.200.9", day.of("orders", 0), 8080, *range(0, DAY, 3600))
+    day.saw("10.2.200.9", day.of("orders", 0), 8080, *range(0, DAY, SLOT))
     found = day.found()
     assert why(found, "10.1.200.9 → carts TCP 8080") is Reason.DEAD
     assert why(found, "outside → orders TCP 8080") is Reason.SEEN
@@ -534,7 +588,7 @@ def test_nobody_in_a_pod_network_is_outside() -> None:
 def test_but_where_nobody_tells_the_gateway_it_may_be(node: list[str], networks: list[str]) -> None:
     day = Day()
     day.node, day.pod_networks = node, networks
-    day.saw("10.1.0.254", day.of("carts", 0), 8080, *range(0, DAY, 3600))
+    day.saw("10.1.0.254", day.of("carts", 0), 8080, *range(0, DAY, SLOT))
     assert why(day.found(), "outside → carts TCP 8080") is Reason.SEEN
 
 
