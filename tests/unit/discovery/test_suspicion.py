@@ -650,3 +650,13 @@ def test_ports_are_given_out_without_another_port_where_several_come_so(pods: in
         day.saw(day.of("carts", port % pods), day.of("front", 0), port, (port - 20_000) * 5000)
     reason = why(day.found(), "carts → front TCP 20003")
     assert (reason is Reason.GIVEN_OUT) is (pods == 2)
+
+
+def test_a_port_that_is_met_often_is_not_given_out_though_nobody_declares_it() -> None:
+    day = Day()
+    for port in range(20_000, 20_016):
+        day.saw(day.of("carts", port % 2), day.of("front", 0), port, (port - 20_000) * 5000)
+    day.saw(day.of("carts", 0), day.of("front", 0), 19_000, *range(0, DAY, 3600))
+    found = day.found()
+    assert why(found, "carts → front TCP 20003") is Reason.GIVEN_OUT
+    assert why(found, "carts → front TCP 19000") is Reason.SEEN
