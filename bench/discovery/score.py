@@ -52,6 +52,8 @@ class Scores:
     ephemeral: int = 0
     roles: float = 1.0
     unlabelled_roles: float = 1.0
+    met_roles: float = 1.0
+    """Of those without labels of which a conversation was seen."""
     policies: int = 0
     """Those for the cluster's own services aside."""
     truth: int = 0
@@ -253,10 +255,14 @@ def words(text: str) -> float:
     return 0.0
 
 
-def role_index(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> float:
-    """The adjusted Rand index of the roles of all that lived at the end of the window."""
-    told = _role_pairs(simulation, proposal, workspace)
-    return adjusted_rand([found for _, _, found in told], [true for _, true, _ in told])
+def role_index(
+    simulation: Simulation, proposal: Proposal, workspace: Workspace, *, met: bool = False
+) -> float:
+    """The adjusted Rand index of the roles of all that lived at the end of the window, or of those
+    `met`, of which a conversation was seen.
+    """
+    told = [row for row in _role_pairs(simulation, proposal, workspace) if row[3] or not met]
+    return adjusted_rand([found for _, _, found, _ in told], [true for _, true, _, _ in told])
 
 
 def role_mistakes(simulation: Simulation, proposal: Proposal, workspace: Workspace) -> list[str]:
@@ -277,8 +283,9 @@ def role_mistakes(simulation: Simulation, proposal: Proposal, workspace: Workspa
 
 def _role_pairs(
     simulation: Simulation, proposal: Proposal, workspace: Workspace
-) -> list[tuple[str, int, int]]:
-    """Of all that lived at the end of the window the party, its true role and the one found.
+) -> list[tuple[str, int, int, bool]]:
+    """Of all that lived at the end of the window the party, its true role, the one found, and
+    whether a conversation of it was seen.
 
     With labels each workload is a role; without them those that nobody could tell apart are one.
     """
@@ -292,8 +299,9 @@ def _role_pairs(
     truth = alike if world.style.withheld else {name: at for at, name in enumerate(ours)}
     found = _found_roles(proposal, workspace)
     alone = itertools.count(-1, -1)
+    met = {world.by_life[at].uid for at in simulation.met if at >= 0}
     return [
-        (name, truth[name], found[life.uid] if life.uid in found else next(alone))
+        (name, truth[name], found.get(life.uid, next(alone)), life.uid in met)
         for name in ours
         for life in world.parties[name].lives
         if life.start < DAY <= life.end

@@ -38,6 +38,8 @@ class Simulation:
     """Of each true edge its conversations that are in the rows of the first day."""
     slots: Numbers
     """In how many slots of time of five minutes."""
+    met: set[int]
+    """The lives, by position, of which a true conversation is in the rows of the first day."""
     attacks: Attacks
     rows: dict[str, Numbers]
     """Of the first day: what agents tell."""
@@ -67,7 +69,8 @@ def simulate(graph: Graph, seed: int, style: Style) -> Simulation:
         _distinct_by(seen["edge"][true], values[true], len(edges))
         for values in (numbers, seen["slot"] * world.style.slot_s // 300)
     ]
-    return Simulation(world, edges, counted[0], counted[1], hostile, _rows(seen, draw), told)
+    met = {*seen["consumer_life"][true].tolist(), *seen["provider_life"][true].tolist()}
+    return Simulation(world, edges, *counted, met, hostile, _rows(seen, draw), told)
 
 
 def _observed(

@@ -56,6 +56,13 @@ _IN_SUM = [
     Column("edges", itemgetter("count"), right=True),
     Column("such as", itemgetter("example")),
 ]
+_GUESSED = [
+    Column("role", itemgetter("role")),
+    Column("workloads", lambda row: len(row["members"]), right=True),
+    Column("such as", lambda row: row["members"][0]["key"]),
+    Column("note", lambda row: row["members"][0]["note"]),
+]
+"""Of each role the workloads that declare nothing and were not seen to do anything."""
 _USES = [
     Column("approved policy", itemgetter("policy")),
     Column("conversations", itemgetter("conversations"), right=True),
@@ -236,7 +243,12 @@ def _print(answer: dict[str, Any], output: DiscoverFormat, wanted: list[Shown]) 
     rows = [edge for one in Shown if one in in_turn for edge in edges if _shown(edge) is one]
     emit(rows, _COLUMNS, Format.TABLE)
     in_sum = sorted(answer["summary"]["noise"], key=lambda one: one["reason"] not in CORE)
-    for more, columns in ((in_sum, _IN_SUM), (report["approved"], _USES)):
+    unsure = (
+        {"role": role["name"], "members": [one for one in role["members"] if not one["confidence"]]}
+        for role in report["roles"]
+    )
+    guessed = [one for one in unsure if one["members"]]
+    for more, columns in ((in_sum, _IN_SUM), (guessed, _GUESSED), (report["approved"], _USES)):
         if more and not wanted:
             say()
             emit(more, columns, Format.TABLE)

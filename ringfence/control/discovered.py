@@ -260,7 +260,11 @@ def _roles(found: Discovery) -> Iterator[dict[str, Any]]:
             "name": role.cluster.name,
             "query": str(role.cluster.query),
             "members": [
-                {"key": items[at].key, "confidence": round(roles.confidence(at), 3)}
+                {
+                    "key": items[at].key,
+                    "confidence": round(roles.confidence(at), 3),
+                    "note": "no conversation seen" if roles.silent(at) else "",
+                }
                 for at in role.members
             ],
             "candidates": [

@@ -1,7 +1,7 @@
 """What was seen of each item: who it talks to, through what, on which port, by which process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
+from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import Item, ItemKind
 
 SLOT_NS = 300 * 10**9
@@ -24,6 +25,8 @@ COLUMNS = (
 )
 """What is looked at of connections."""
 _ROOM = 2**62
+_OF_ANYBODY = (53, 123)
+"""DNS and NTP."""
 DIRECT = -1
 """The front of what was dialled at the provider's own address."""
 
@@ -58,6 +61,11 @@ class Behaviour:
     def __len__(self) -> int:
         """The number of edges."""
         return len(self.consumer)
+
+    def only(self, edges: Mask) -> "Behaviour":
+        """Some of the edges."""
+        columns = (field.name for field in fields(self) if field.name != "processes")
+        return replace(self, **{name: getattr(self, name)[edges] for name in columns})
 
 
 def behaviour(
@@ -108,6 +116,13 @@ def behaviour(
         last_ns=last,
         processes=processes,
     )
+
+
+def characteristic(snapshot: Snapshot, seen: Behaviour) -> Mask:
+    """Which edges say what a workload is: not those to nodes, nor what anything asks for."""
+    to_nodes = np.isin(seen.provider, np.array(snapshot.nodes, dtype=np.int64))
+    common = ~np.isin(seen.protocol, list(WITH_PORTS)) | np.isin(seen.port, _OF_ANYBODY)
+    return np.asarray(~to_nodes & ~common)
 
 
 def distinct(*columns: Numbers) -> tuple[Numbers, Numbers]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.discovery.behaviour import DIRECT, Behaviour, Numbers, distinct
+from ringfence.discovery.behaviour import DIRECT, Behaviour, Mask, Numbers, characteristic, distinct
 from ringfence.discovery.queries import telling
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model import labels
@@ -12,15 +12,30 @@ _COMMON = 16
 """What so many roles share tells none of them from the others."""
 
 
+def busy(snapshot: Snapshot, seen: Behaviour) -> Mask:
+    """Whether a conversation was seen of each position that says what it is; probes do not."""
+    own = _own(snapshot, seen)
+    found = np.zeros(_peers(own, len(snapshot.items)), dtype=np.bool_)
+    found[own.consumer] = found[own.provider] = True
+    return found[: len(snapshot.items)]
+
+
+def _own(snapshot: Snapshot, seen: Behaviour) -> Behaviour:
+    by_nodes = np.isin(seen.consumer, np.array(snapshot.nodes, dtype=np.int64))
+    return seen.only(characteristic(snapshot, seen) & ~by_nodes)
+
+
 def confidences(snapshot: Snapshot, role: Numbers, seen: Behaviour) -> NDArray[np.float64]:
     """For each position of the snapshot own ÷ (own + next), 0 where it has no role.
 
+    0 has who declares nothing and was not seen to do anything, too: its role is a guess.
     `role` has each position's role, NOWHERE for none. Closeness is the cosine between what an item
     does and declares and what its role's members do and declare on the average, each trait
     weighed by how few roles have it.
     """
     item, trait = _traits(snapshot, role, seen)
-    confidence = np.where(role != NOWHERE, 1.0, 0.0)
+    confidence = np.zeros(len(role))
+    confidence[item] = 0.5
     if not len(item):
         return confidence
     size = np.bincount(role[role != NOWHERE])
@@ -58,7 +73,7 @@ def _per_role(role: Numbers, trait: Numbers) -> tuple[Numbers, Numbers, Numbers]
 
 def _traits(snapshot: Snapshot, role: Numbers, seen: Behaviour) -> tuple[Numbers, Numbers]:
     """Distinct (position, number of a trait) of the items that have a role."""
-    count = len(snapshot.items)
+    count, seen = len(snapshot.items), _own(snapshot, seen)
     whose = np.concatenate([role, np.full(_peers(seen, count) - count, NOWHERE)])
 
     def named(peer: Numbers) -> Numbers:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ringfence.discovery.behaviour import Mask, Numbers, distinct
 from ringfence.discovery.observed import Observed
-from ringfence.discovery.peers import Anybody, Outside, ServiceFront
+from ringfence.discovery.peers import Anybody, Named, Outside, ServiceFront
 from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
@@ -15,6 +15,8 @@ from ringfence.model.workload import ItemKind
 API_SERVER = frozenset({("default", "kubernetes")})
 RESOLVERS = frozenset({("kube-system", "kube-dns"), ("kube-system", "coredns")})
 
+_NOWHERE = ClusterId("")
+"""Of names that are no cluster's own."""
 _ANY = 0
 """The port of a reference that tells none."""
 
@@ -51,23 +53,26 @@ class Facts:
     def serves(self, names: frozenset[tuple[str, str]]) -> Mask:
         """For each edge whether it leads to Services by these names, or to what is behind them."""
         fronts = [(one.namespace, one.name) in names for one in self._observed.fronts]
-        known = sorted(key for name in names for key in self._behind.get(name, ()))
-        behind = self.of_edges(np.array(known, dtype=np.int64))
+        behind = self.of_edges(np.array(sorted(self._sockets_behind(names)), dtype=np.int64))
         return behind | self._observed.through(np.array(fronts, dtype=np.bool_))
 
     def behind(self, names: frozenset[tuple[str, str]]) -> list[int]:
         """The peers behind Services by these names."""
-        keys = {key for name in names for key in self._behind.get(name, ())}
-        return sorted({key // (PORTS << 8) for key in keys})
+        return sorted({key // (PORTS << 8) for key in self._sockets_behind(names)})
 
-    def _backends(self) -> dict[tuple[str, str], set[int]]:
-        """For each Service the sockets of the peers behind it."""
-        snapshot, found = self._peers.snapshot, dict[tuple[str, str], set[int]]()
+    def _sockets_behind(self, names: frozenset[tuple[str, str]]) -> set[int]:
+        its = (keys for (_, *name), keys in self._behind.items() if tuple(name) in names)
+        return set().union(*its)
+
+    def _backends(self) -> dict[tuple[ClusterId, str, str], set[int]]:
+        """For each Service, by cluster, namespace and name, the sockets of the peers behind it."""
+        snapshot, found = self._peers.snapshot, dict[tuple[ClusterId, str, str], set[int]]()
         for at in snapshot.services:
             item = snapshot.items[at]
             for peer, protocol, port in served(item, self._peers):
                 key = int(socket_key(np.array([peer]), np.array([protocol]), np.array([port]))[0])
-                found.setdefault((item.namespace, item.name), set()).add(key)
+                name = item.cluster, item.namespace, item.name
+                found.setdefault(name, set()).add(key)
         return found
 
     def fronted(self) -> Mask:
@@ -102,7 +107,7 @@ class Facts:
         known = np.zeros(len(seen), dtype=np.bool_)
         if not any(told):
             return known
-        names = [self._names(number) for number in range(len(self._peers))]
+        names = self._names()
         pairs, which = np.unique(
             seen.consumer * len(self._peers) + seen.provider, return_inverse=True
         )
@@ -118,12 +123,12 @@ class Facts:
             known[edge] |= not {_ANY, dialled, int(seen.port[edge])}.isdisjoint(ports[which[edge]])
         return known
 
-    def _told(self, number: int) -> dict[str, set[int]]:
-        """The hosts that a role's workloads are told of, as NAME.NAMESPACE or as written, by port.
+    def _told(self, number: int) -> dict[tuple[ClusterId, str], set[int]]:
+        """The ports by the host that a role's workloads are told of; 0 where none is told.
 
-        The port is 0 where none is told.
+        A host is NAME.NAMESPACE in their own Kubernetes cluster, or as it is written in none.
         """
-        found: dict[str, set[int]] = {}
+        found: dict[tuple[ClusterId, str], set[int]] = {}
         if number >= len(self._peers.roles):
             return found
         for at in self._peers.roles[number].members:
@@ -133,21 +138,25 @@ class Facts:
                 inside = written.removesuffix(".").removesuffix(".cluster.local")
                 inside = inside.removesuffix(".svc")
                 full = inside if "." in inside else f"{inside}.{item.namespace}"
-                for host in (written, full):
+                for host in ((_NOWHERE, written), (item.cluster, full)):
                     found.setdefault(host, set()).update(_ports_told(port))
         return found
 
-    def _names(self, number: int) -> set[str]:
-        """The names under which a peer may be told of."""
-        peer = self._peers[number]
-        if isinstance(peer, ServiceFront):
-            return {f"{peer.name}.{peer.namespace}"}
-        services = {
-            f"{name}.{namespace}"
-            for (namespace, name), keys in self._behind.items()
-            if any(key // (PORTS << 8) == number for key in keys)
-        }
-        return services | {str(getattr(peer, "name", ""))} - {""}
+    def _names(self) -> list[set[tuple[ClusterId, str]]]:
+        """For each peer the names under which it may be told of, as `_told` has them."""
+        found: list[set[tuple[ClusterId, str]]] = []
+        for peer in self._peers:
+            match peer:
+                case Named(name):
+                    found.append({(_NOWHERE, name)})
+                case ServiceFront(cluster, namespace, name):
+                    found.append({(cluster, f"{name}.{namespace}")})
+                case _:
+                    found.append(set())
+        for (cluster, namespace, name), keys in self._behind.items():
+            for number in {key // (PORTS << 8) for key in keys}:
+                found[number].add((cluster, f"{name}.{namespace}"))
+        return found
 
     def twins(self, known: Mask) -> Mask:
         """For each edge whether the same application does it in another namespace too.

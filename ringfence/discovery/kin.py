@@ -16,10 +16,17 @@ from enum import IntEnum
 import numpy as np
 from pyroaring import BitMap
 
-from ringfence.discovery.behaviour import DIRECT, SLOT_NS, Behaviour, Mask, Numbers, distinct
+from ringfence.discovery.behaviour import (
+    DIRECT,
+    SLOT_NS,
+    Behaviour,
+    Mask,
+    Numbers,
+    characteristic,
+    distinct,
+)
 from ringfence.discovery.likeness import Rows, Telling, join
 from ringfence.inventory.snapshot import Snapshot
-from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import ItemKind
 
 _ROUNDS = 6
@@ -28,8 +35,6 @@ _STRONG = 3
 
 _SURE_OF_REPLICAS, _SURE_OF_ROLES = 5.0, 2.0
 """How surely replicas are told apart, and how surely whole workloads."""
-_OF_ANYBODY = (53, 123)
-"""DNS and NTP."""
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -115,7 +120,7 @@ class _Evidence:
             token[np.array(role, dtype=np.int64)] = peers + number_of_role
         outside = peers + len(known)
         own = (number[seen.consumer] >= 0) | (number[seen.provider] >= 0)
-        rows = np.nonzero(own & _telling(snapshot, seen))[0]
+        rows = np.nonzero(own & characteristic(snapshot, seen))[0]
         self._probe = np.isin(seen.consumer[rows], np.array(snapshot.nodes, dtype=np.int64))
         self._process, self._dialler = seen.process[rows], seen.dialler[rows]
         self._spaces = _spaces(snapshot, ours)
@@ -299,13 +304,6 @@ def _crowds(rows: Rows, brief: Mask, telling: Telling) -> Numbers:
 
 def _ends(seen: Behaviour) -> tuple[Numbers, Numbers]:
     return seen.consumer, seen.provider
-
-
-def _telling(snapshot: Snapshot, seen: Behaviour) -> Mask:
-    """Which edges say what a workload is: not those to nodes, nor what anything asks for."""
-    to_nodes = np.isin(seen.provider, np.array(snapshot.nodes, dtype=np.int64))
-    common = ~np.isin(seen.protocol, list(WITH_PORTS)) | np.isin(seen.port, _OF_ANYBODY)
-    return np.asarray(~to_nodes & ~common)
 
 
 def _span(which: Numbers, first: Numbers, last: Numbers) -> tuple[Numbers, Numbers]:

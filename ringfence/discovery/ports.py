@@ -54,9 +54,9 @@ def given_out(observed: Observed, listening: Mask, among: Mask) -> Mask:
     """Which edges are to ports that a provider gives out to a consumer.
 
     They are unprivileged, nobody declares to listen on such, and there are many of them; the two go
-    on talking on a port that does not change, or several of the consumer's workloads come so. An
-    intruder tries what somebody may listen on, and most do not answer; of hosts outside nothing
-    says who they are.
+    on talking on a port that does not change, or several of the consumer's workloads come so,
+    on none of them often: what nobody declares may be what the provider serves. An intruder tries
+    what somebody may listen on, and most do not answer; of hosts outside nothing says who they are.
     """
     seen = observed
     among = among & seen.peers.which(Role)[seen.consumer]
@@ -69,7 +69,9 @@ def given_out(observed: Observed, listening: Mask, among: Mask) -> Mask:
     mine = good[seen.pair_edge] & (seen.by_source.conversations > 0)
     source, _ = distinct(group[seen.pair_edge[mine]], seen.pair_source[mine])
     sources = np.bincount(group[seen.pair_edge[mine][source]], minlength=len(first))
-    settled = np.isin(pair, pair[steady]) | (sources[group] > 1)
+    met = np.bincount(group, np.where(among, seen.seen.intervals, 0), len(first))
+    seldom = seen.seen.intervals * _MANY <= met[group]
+    settled = np.isin(pair, pair[steady]) | ((sources[group] > 1) & seldom)
     free, good = free & settled, good & settled
     answered, tried = (np.bincount(group, chosen, len(first)) for chosen in (good, free))
     return np.asarray(good & ((answered >= _MANY) & (answered * 2 > tried))[group])

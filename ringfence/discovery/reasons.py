@@ -24,7 +24,7 @@ class Reason(StrEnum):
 
     FEW = "few: one conversation, or all in one interval"
     ALONE = "alone: one of the consumer's workloads does what its like never do"
-    FAN_OUT = "fan-out: this source alone began several such edges"
+    FAN_OUT = "fan-out: together, what this source alone began is suspicious"
     LATE = "late: first seen in the last fifth of the time"
     FOREIGN = "foreign: these namespaces have no other such edge"
     BYPASS = "bypass: dialled past the Service that others use"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.discovery.behaviour import Behaviour
-from ringfence.discovery.closeness import confidences
+from ringfence.discovery.closeness import busy, confidences
 from ringfence.discovery.kin import kin
 from ringfence.discovery.queries import (
     PREFERRED,
@@ -70,6 +70,7 @@ class Roles:
         for number, role in enumerate(self._roles):
             self._of[np.array(role.members, dtype=np.int64)] = number
         self._confidence = confidences(snapshot, self._of, seen)
+        self._busy = busy(snapshot, seen)
 
     def __iter__(self) -> Iterator[Role]:
         """Every role, by name."""
@@ -89,8 +90,12 @@ class Roles:
         return self._of
 
     def confidence(self, position: int) -> float:
-        """How surely a member belongs to its role, from 0.5 (to another as well) to 1."""
+        """How surely a member belongs to its role: 0.5 to another as well, 0 nobody can tell."""
         return float(self._confidence[position])
+
+    def silent(self, position: int) -> bool:
+        """Whether no conversation of a member was seen that says what it is."""
+        return not self._busy[position]
 
 
 def roles(

@@ -125,6 +125,8 @@ class _Weighing:
             facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[observed.consumer]
         )
         self.used = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
+        # Where most are such nobody told who deployed what.
+        self.undeployed = self.by_hand & (self.by_hand[self.used].sum() * 2 < self.used.sum())
         self.begun = self._begun()
         self.strong = self.used & ~self.begun
         self.spoken_for = np.logical_or.reduce(spoken_for)
@@ -290,7 +292,7 @@ class _Weighing:
         for marked in (self.foreign, self.tool, self.by_node | self.stranger):
             weight += _MARKED * marked
         weight += self.lacking + beside - 1.0 * self.near
-        weight -= _USED * ~(self.rare | self.by_hand)
+        weight -= _USED * ~(self.rare | self.undeployed)
         return np.where(novel, np.maximum(weight, _LEAST * self.rare), 0.0)
 
     def _near(self, facts: Facts) -> Mask:
@@ -332,7 +334,7 @@ class _Weighing:
         length = np.maximum(observed.until_ns - there[observed.consumer], 1)
         left = np.clip((observed.until_ns - seen.first_ns) / length, _LEAST, 1.0)
         late = -np.log10(left) * seen.intervals >= _BEGUN
-        late |= self.by_hand & (seen.intervals * 2 < seen.intervals[self.used].max(initial=0))
+        late |= self.undeployed & (seen.intervals * 2 < seen.intervals[self.used].max(initial=0))
         return np.asarray(self.plain & ~self.rare & ~self.by_node & (seen.sources == 1) & late)
 
     def _stranger(self) -> Mask:

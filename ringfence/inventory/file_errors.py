@@ -29,6 +29,7 @@ def described(values: Any, error: msgspec.ValidationError) -> str:
     if missing := re.search(r"missing required field `(.*)`", said["what"]):
         return f"{where}expected a field {missing[1]}"
     expected = _expected(said["what"], name, whole=found is values or len(path) == 1)
+    where = where or "not an inventory as `ringfence inventory export` writes it: "
     return f"{where}expected {expected}, found {_shown(found)}"
 
 

@@ -169,3 +169,20 @@ def test_a_coarse_step_says_which_suspicious_edges_it_lets_pass(
     assert f"note: all/all-to-all {said}" in done.stderr
     assert said in wide["evidence"]["why"]
     assert any(said in one for one in told["warnings"])
+
+
+def test_whose_role_is_a_guess_is_said(tmp_path: Path) -> None:
+    made = write(simulate(shop(), 1, style("plain", withheld=True)), tmp_path)
+    report = json.loads(run(made, "-o", "json").stdout)
+    guessed = Counter(
+        (role["name"], member["note"])
+        for role in report["roles"]
+        for member in role["members"]
+        if not member["confidence"]
+    )
+    assert guessed
+    assert {note for _, note in guessed} == {"no conversation seen"}
+    (told,) = (one for one in tables(run(made, "-o", "table")) if one[0][0] == "role")
+    assert [(role, int(count), note) for role, count, _, note in told[1:]] == [
+        (role, count, note) for (role, note), count in guessed.items()
+    ]

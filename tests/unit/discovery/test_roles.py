@@ -8,8 +8,10 @@ import pytest
 from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.discovery.roles import Role, Roles
 from ringfence.model import labels
+from ringfence.model.address import parse_address
 from ringfence.model.ids import ClusterId, ItemKey
 from ringfence.model.policy import Cluster
+from ringfence.model.protocol import UDP
 from ringfence.model.query import parse
 from tests.unit.discovery.world import APPGRAPHS, START, World, graphs, rand_index
 
@@ -117,3 +119,21 @@ def test_members_are_surer_of_their_role_than_of_the_next() -> None:
     found = World(SHOP).roles()
     for role in found:
         assert all(0.5 < found.confidence(position) <= 1 for position in role.members)
+
+
+@pytest.mark.parametrize("withheld", [True, False])
+def test_of_who_did_nothing_but_what_anybody_does_declarations_alone_tell(withheld: bool) -> None:
+    idle = {"id": "idle", "namespace": "shop", "kind": "Deployment", "labels": {"app": "idle"}}
+    world = World(SHOP | {"workloads": [*SHOP["workloads"], idle]}, withheld=withheld)
+    busy = {end for row in world.rows for end in row[:2]}
+    resolver = parse_address("10.96.0.250")
+    world.rows += [
+        (pod.at, resolver, resolver, 53, UDP, 53, START + pod.begin * SLOT_NS + 1, 1)
+        for pod in world.of("idle")
+    ]
+    found = world.roles()
+    for pod in world.pods:
+        at = world.snapshot.position(pod.item.key)
+        assert found.silent(at) == (pod.at not in busy)
+        told = pod.at in busy or not withheld
+        assert found.confidence(at) == (pytest.approx(0.75, abs=0.25) if told else 0)

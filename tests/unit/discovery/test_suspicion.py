@@ -118,6 +118,15 @@ class ByHand(Day):
                "addresses": [self.alone]}  # fmt: skip
 
 
+class Undeployed(ByHand):
+    """Of no pod it is known who owns it, nor by what labels or Services it goes."""
+
+    def _items(self) -> Any:
+        for item in super()._items():
+            if item["kind"] == "pod":
+                yield item | {"owner": "", "workload_name": item["name"], "labels": {}}
+
+
 class TwoByHand(ByHand):
     """With another, of which no more is known."""
 
@@ -267,6 +276,18 @@ def test_a_reference_with_a_port_speaks_for_that_alone(told: str, reason: Reason
     day = Day(references={"carts": [told]})
     day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
     assert why(day.found(), "carts → mail TCP 25") is reason
+
+
+@pytest.mark.parametrize("cluster", ["lab", "other"])
+def test_a_reference_speaks_for_the_service_of_its_own_cluster(cluster: str) -> None:
+    class Mailing(Day):
+        def _service(self, name: str, space: str) -> dict[str, Any]:
+            return super()._service(name, space) | {"kubernetes_cluster": cluster}
+
+    day = Mailing(references={"carts": ["mail"]})
+    day.saw(day.of("carts", 0), day.of("mail", 0), 25, 50_000)
+    reason = why(day.found(), "carts → mail TCP 25")
+    assert reason is (Reason.DECLARED if cluster == "lab" else Reason.FEW)
 
 
 def test_an_address_beside_a_known_one_outside_fits() -> None:
@@ -485,6 +506,19 @@ def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all
     assert why(day.found(), "started → mail TCP 25") is reason
 
 
+@pytest.mark.parametrize("deployed", [False, True])
+def test_but_not_where_nobody_tells_who_deployed_anything(deployed: bool) -> None:
+    day = ByHand() if deployed else Undeployed()
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    found = day.found()
+    (edge,) = (
+        one
+        for one in range(len(found.observed))
+        if found.observed.format(one).startswith("started → mail")
+    )
+    assert bool(found.decisions.suspicion.weight[edge] > 0) is deployed
+
+
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
     ("carts", 1, 40_000, Reason.ALONE),
     ("carts", 1, 0, Reason.SEEN),
@@ -616,3 +650,13 @@ def test_ports_are_given_out_without_another_port_where_several_come_so(pods: in
         day.saw(day.of("carts", port % pods), day.of("front", 0), port, (port - 20_000) * 5000)
     reason = why(day.found(), "carts → front TCP 20003")
     assert (reason is Reason.GIVEN_OUT) is (pods == 2)
+
+
+def test_a_port_that_is_met_often_is_not_given_out_though_nobody_declares_it() -> None:
+    day = Day()
+    for port in range(20_000, 20_016):
+        day.saw(day.of("carts", port % 2), day.of("front", 0), port, (port - 20_000) * 5000)
+    day.saw(day.of("carts", 0), day.of("front", 0), 19_000, *range(0, DAY, 3600))
+    found = day.found()
+    assert why(found, "carts → front TCP 20003") is Reason.GIVEN_OUT
+    assert why(found, "carts → front TCP 19000") is Reason.SEEN

@@ -61,6 +61,7 @@ def test_a_bare_list_is_an_inventory_of_always() -> None:
     [
         ("kind: Inventory", "kind: Inventor", "yaml: kind: expected Inventory, found 'Inventor'"),
         ("items:\n", "itemz:\n", "yaml: expected a field items"),
+        (BY_HAND, "bad", "yaml: not an inventory as `ringfence inventory export` writes it: expe"),
         (
             "port: 80}",
             "port: 80000}",
