@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import V4_MAPPED, Address, parse_network
 from ringfence.model.ids import (
@@ -213,17 +214,20 @@ class Tuples:
 
     def located(self, snapshot: Snapshot) -> Connections:
         """The connections with the items that hold their addresses."""
+        seen_from = SeenFrom.one(EAST, len(self.node))
         consumer, provider, dialled = map(packed, (self.consumer, self.provider, self.dialled))
         node = np.full(len(self.node), NOWHERE, dtype=np.int32)
         received = self.node != 0
-        node[received] = snapshot.locate(packed(self.node[received]))
+        node[received] = snapshot.locate(
+            packed(self.node[received]), SeenFrom.one(EAST, int(received.sum()))
+        )
         return Connections(
             protocol=np.full(len(self.node), TCP, dtype=np.uint8),
             consumer=consumer,
-            consumer_item=snapshot.locate(consumer),
+            consumer_item=snapshot.locate(consumer, seen_from),
             provider=provider,
             provider_port=self.provider_port.astype(np.uint16),
-            provider_item=snapshot.locate(provider),
+            provider_item=snapshot.locate(provider, seen_from),
             dialled=dialled,
             dialled_port=self.dialled_port.astype(np.uint16),
             node_item=node,

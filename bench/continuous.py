@@ -19,6 +19,7 @@ from ringfence.control.tallies import items_of, tally
 from ringfence.flows.connections import Records
 from ringfence.flows.disposition import dispose
 from ringfence.inventory.resolutions import Resolutions
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.protocol import TCP
@@ -64,7 +65,7 @@ def flows(timeline: Timeline) -> Records:
     def same(value: object, kind: pa.DataType) -> pa.Array:
         return pa.array([value] * FLOWS, kind)
 
-    dialled_item = snapshot.locate(made.dialled)
+    dialled_item = snapshot.locate(made.dialled, SeenFrom.one(EAST, FLOWS))
     table = pa.table(
         {
             "kubernetes_cluster": same(EAST, pa.string()),

@@ -15,9 +15,9 @@ from ringfence.cli.recorded import (
     distinct_flows,
     documents_of,
     of_files,
-    recorded_flows,
     recorded_history,
     recorded_inventory,
+    told_flows,
 )
 from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.judged import JudgedBy
@@ -109,9 +109,9 @@ def read_files(
         tuple((one, VERSION) for one in documents.workspaces if one.primary or one is workspace),
     )
     seen = (
-        recorded_flows(flows, held.timeline)
+        told_flows(flows, held)
         if each_slot
-        else distinct_flows(flows, held.timeline, expiries(judged_by.workspaces))
+        else distinct_flows(flows, held, expiries(judged_by.workspaces))
     )
     history = recorded_history(documents, held.timeline, seen)
     return FilesAsked(workspace, judged_by, seen, history, held.until_ns)

@@ -49,7 +49,7 @@ class RecordTexts:
         self._known = {name: _Known() for name in ("consumer", "provider", "service", "rules")}
         self._words = {
             name: seen.table[name].combine_chunks().dictionary_encode()
-            for name in (*_PROCESSES, "provider_dns_name", "node")
+            for name in (*_PROCESSES, "provider_dns_name", "node", "kubernetes_cluster")
         }
 
     def of(
@@ -71,7 +71,7 @@ class RecordTexts:
                 self._ends(at, some, "provider", "provider"),
                 *_traffic(some),
                 ',"service":',
-                self._services(some),
+                self._services(at, some),
                 ',"disposition":"',
                 pa.array(self._dispositions[at].astype(object), pa.string()),
                 '","related":[]},',
@@ -101,19 +101,21 @@ class RecordTexts:
         codes = (np.asarray(word.indices) for word in words)
         return self._known[name].written(write, addresses, revisions, pids, api_servers, *codes)
 
-    def _services(self, some: Records) -> pa.Array:
+    def _services(self, at: NDArray[np.intp], some: Records) -> pa.Array:
         names = ("dialled_revision", "dialled", "protocol", "dialled_port")
         revisions, addresses, protocols, ports = map(some.column, names)
+        clusters = self._words["kubernetes_cluster"].take(at)
 
         def write(row: int) -> str:
             socket = addresses[row].tobytes(), int(protocols[row]), int(ports[row])
-            item = self._views.service(int(revisions[row]), *socket)
+            item = self._views.service(int(revisions[row]), *socket, clusters[row].as_py())
             if item is None:
                 return "null"
             view = ServiceView(namespace=item.namespace, name=item.name, key=item.key)
             return _json(view.model_dump())
 
-        return self._known["service"].written(write, revisions, addresses, protocols, ports)
+        homes = np.asarray(clusters.indices)
+        return self._known["service"].written(write, revisions, addresses, protocols, ports, homes)
 
     def _decided(self, at: NDArray[np.intp], some: Records) -> pa.Array:
         """The deciding rules, those that log, and the verdict, without the braces around."""

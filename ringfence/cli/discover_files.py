@@ -10,10 +10,10 @@ from ringfence.cli.recorded import (
     documents_of,
     in_long_rows,
     of_files,
-    recorded_flows,
     recorded_history,
     recorded_inventory,
     strangers,
+    told_flows,
 )
 from ringfence.control.admitted import admitted
 from ringfence.control.comparison import NOTHING, compare
@@ -68,7 +68,7 @@ def read_files(
     with of_files():
         scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
     held = recorded_inventory(inventory)
-    seen = recorded_flows(flows, held.timeline)
+    seen = told_flows(flows, held)
     return DiscoveryFiles(scope, tree, above, held.timeline, seen)
 
 

@@ -13,6 +13,7 @@ from ringfence.cli.output import tell
 from ringfence.control.analysis import History
 from ringfence.discovery.behaviour import SLOT_NS
 from ringfence.flows.connections import Records
+from ringfence.flows.doubts import Doubts
 from ringfence.flows.merged import Merging
 from ringfence.flows.recorded import flow_parts, read_flows, told_apart
 from ringfence.inventory.as_known import FOREVER
@@ -48,22 +49,41 @@ def recorded_flows(path: Path, timeline: Timeline) -> Records:
         raise unreadable(path, error) from error
 
 
-def distinct_flows(path: Path, timeline: Timeline, instants: Iterable[int]) -> Records:
-    """As `recorded_flows`, slots of time put together that lie between the same instants."""
+def told_flows(path: Path, held: Recorded) -> Records:
+    """As `recorded_flows`; what is in doubt of them stderr tells."""
+    seen, doubts = recorded_flows(path, held.timeline), Doubts(held)
+    doubts.add(seen)
+    _tell(path, doubts)
+    return seen
+
+
+def _tell(path: Path, doubts: Doubts) -> None:
+    """Say of which rows of a file the inventory leaves in doubt who they are of."""
+    for line in doubts.lines():
+        tell(f"warning: {path}: {line}")
+
+
+def distinct_flows(path: Path, held: Recorded, instants: Iterable[int]) -> Records:
+    """As `recorded_flows`, slots of time put together that lie between the same instants.
+
+    What is in doubt of them stderr tells.
+    """
     between = np.array(sorted(instants), dtype=np.int64)
 
     def apart(seen: Records) -> Octets:
         epochs = np.searchsorted(between, seen.column("first_ns"), side="right")
         return octets_of(told_apart(seen), epochs)
 
-    found = Merging(apart)
+    found, doubts = Merging(apart), Doubts(held)
     try:
         with path.open("rb") as source, of_files():
-            for part in flow_parts(source, str(path), timeline):
+            for part in flow_parts(source, str(path), held.timeline):
+                doubts.add(part)
                 found.add(part)
-            return found.all()
     except OSError as error:
         raise unreadable(path, error) from error
+    _tell(path, doubts)
+    return found.all()
 
 
 def documents_of(paths: list[Path]) -> Documents:

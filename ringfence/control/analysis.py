@@ -166,9 +166,9 @@ def _distinct(
     halves = [records.column(name) for name in ("protocol", "provider_port", "dialled_port")]
     nodes = records.table["node"].combine_chunks().dictionary_encode().indices
     ends = (records.column(end) for end in _ENDS)
-    observer = np.asarray(nodes.fill_null(0))
+    observer, homes = np.asarray(nodes.fill_null(0)), records.seen_from.which
     _, which = distinct_rows(
-        octets_of(*ends, *words, epochs, *halves, records.translated, observer)
+        octets_of(*ends, *words, epochs, *halves, records.translated, observer, homes)
     )
     first_ns = records.column("first_ns")
     last_ns = np.zeros(int(which.max(initial=-1)) + 1, dtype=np.int64)
@@ -234,7 +234,7 @@ _ENDS = ("first_consumer", "provider", "dialled")
 _JUDGED = (
     *_ENDS,
     *(f"{end}_revision" for end in _ENDS),
-    *("protocol", "provider_port", "dialled_port", "first_ns", "node"),
+    *("protocol", "provider_port", "dialled_port", "first_ns", "node", "kubernetes_cluster"),
 )
 """The columns that are looked at."""
 
@@ -243,15 +243,17 @@ def connections_of(records: Records, snapshot: Snapshot) -> Connections:
     """The connections as policy judges them, in one inventory."""
     dialled, protocol = records.column("dialled"), records.column("protocol")
     port = records.column("dialled_port")
+    seen_from = records.seen_from
     consumer_item, provider_item, dialled_item = (
-        snapshot.locate(records.column(end)) for end in _ENDS
+        snapshot.locate(records.column(end), seen_from) for end in _ENDS
     )
     kinds = np.array([item.kind is ItemKind.NODE for item in snapshot.items] + [False])
     services = ServiceSockets(snapshot)
-    places, which = distinct_rows(octets_of(dialled, protocol, port))
+    places, which = distinct_rows(octets_of(dialled, protocol, port, seen_from.which))
+    homes = [seen_from.clusters[at] for at in seen_from.which[places].tolist()]
     dialled_service = [
-        services.at(dialled[at].tobytes(), int(protocol[at]), int(port[at]))
-        for at in places.tolist()
+        services.at(dialled[at].tobytes(), int(protocol[at]), int(port[at]), home)
+        for at, home in zip(places.tolist(), homes, strict=True)
     ]
     to_service = np.array([one is not None for one in dialled_service], dtype=np.bool_)[which]
     received = kinds[dialled_item] & (to_service | records.translated)

@@ -141,7 +141,10 @@ def own_addresses(
     addresses = {Address(one) for one in reported if len(one) == _ADDRESS_BYTES}
     own, refused = [], []
     for address in sorted(addresses):
-        others = [item for item in timeline.holders(address) if not _stands_for(item, node)]
+        held = timeline.holders(address)
+        if timeline.is_pods(node[0], address):  # other clusters may have equal pod networks
+            held = [item for item in held if item.cluster == node[0]]
+        others = [item for item in held if not _stands_for(item, node)]
         if others:
             holder = f"{others[0].kind} {others[0].display}"
             refused.append(f"{format_address(address)} belongs to {holder}")

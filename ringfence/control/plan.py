@@ -145,7 +145,9 @@ def probes_without_policy(policy_set: PolicySet) -> list[str]:
         kubelet, address = snapshot.items[node].addresses[0], pod.addresses[0]
         for protocol, port in pod.probe_ports:
             probed.append(pod.display)
-            probes.append(Connection(protocol, kubelet, address, port, address, port))
+            probes.append(
+                Connection(protocol, kubelet, address, port, address, port, home=pod.cluster)
+            )
     verdicts = evaluate(policy_set, tabulate(snapshot, probes))
     catch_all = np.array(
         [rule.decision.stage is Stage.CATCH_ALL for rule in policy_set.rules] + [False]

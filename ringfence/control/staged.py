@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,7 +195,7 @@ class Watch:
                 if item != NOWHERE
                 else format_address(Address(address.tobytes()))
                 for item, address in zip(
-                    snapshot.locate(addresses).tolist(), addresses, strict=True
+                    snapshot.locate(addresses, first.seen_from).tolist(), addresses, strict=True
                 )
             ]
 
@@ -229,16 +230,20 @@ def _elsewhere(seen: Records, nodes: Collection[NodeKey], snapshot: Snapshot) ->
         item = snapshot.items[at]
         place = item.node if item.kind is ItemKind.POD else item.name
         outside[at] = (item.cluster, place) not in nodes
-    ends = (snapshot.locate(seen.column(end)) for end in ("first_consumer", "provider"))
+    seen_from = seen.seen_from
+    ends = (snapshot.locate(seen.column(end), seen_from) for end in ("first_consumer", "provider"))
     return np.logical_or(*(outside[end] for end in ends))
 
 
 def _keys(seen: Records) -> NDArray[np.bytes_]:
-    """Who dialled what, to whom it led: what makes a conversation the same again, shape (n,)."""
+    """Where who dialled what, to whom it led: what makes a conversation the same again."""
+    seen_from = seen.seen_from
+    names = [blake2b(one.encode(), digest_size=8).digest() for one in seen_from.clusters]
+    homes = np.frombuffer(b"".join(names), dtype=np.uint8).reshape(-1, 8)[seen_from.which]
     ends = [seen.column(end) for end in ("first_consumer", "dialled", "provider")]
     numbers = [
         np.ascontiguousarray(seen.column(name).astype(">u2")).view(np.uint8).reshape(-1, 2)
         for name in ("protocol", "dialled_port", "provider_port")
     ]
-    whole = np.ascontiguousarray(np.concatenate([*ends, *numbers], axis=1))
+    whole = np.ascontiguousarray(np.concatenate([homes, *ends, *numbers], axis=1))
     return whole.view(f"S{whole.shape[1]}").ravel()

@@ -13,7 +13,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import NAMES as ICMP_NAMES
-from ringfence.model.ids import NodeName
+from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.protocol import WITH_PORTS, format_port, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict, Verdict
 from ringfence.model.workload import Item, ItemKind
@@ -230,7 +230,7 @@ def _asked(
         source=bytes(connections.consumer[row]),
         destination=bytes(to),
         port=int(port),
-        to_own=snapshot.at(Address(bytes(to))) == snapshot.position(item.key),
+        to_own=snapshot.at(Address(bytes(to)), item.cluster) == snapshot.position(item.key),
     )
     return Asked((item.cluster, node), uid, probe)
 
@@ -252,19 +252,21 @@ def _fail_safes(
 def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:
     number = int(connections.protocol[row])
     protocol = format_protocol(number)
-    consumer = _name(snapshot, connections.consumer[row])
-    provider = _name(snapshot, connections.provider[row])
+    homes = snapshot.homes(connections.consumer_item), snapshot.homes(connections.provider_item)
+    home = next(filter(None, (one.clusters[one.which[row]] for one in homes)), ClusterId(""))
+    consumer = _name(snapshot, connections.consumer[row], home)
+    provider = _name(snapshot, connections.provider[row], home)
     port, dialled_port = int(connections.provider_port[row]), int(connections.dialled_port[row])
     told = f" {format_port(number, port)}" if number in WITH_PORTS | {*ICMP_NAMES} else ""
     text = f"{consumer} → {provider} {protocol}{told}"
-    dialled = _name(snapshot, connections.dialled[row])
+    dialled = _name(snapshot, connections.dialled[row], home)
     if (dialled, dialled_port) == (provider, port):
         return text
     return f"{text}, dialled as {dialled} {protocol} {dialled_port}"
 
 
-def _name(snapshot: Snapshot, packed: NDArray[np.uint8]) -> str:
+def _name(snapshot: Snapshot, packed: NDArray[np.uint8], home: ClusterId) -> str:
     address = Address(bytes(packed))
-    position = snapshot.at(address)
+    position = snapshot.at(address, home)
     written = format_address(address)
     return written if position == NOWHERE else f"{snapshot.items[position].display} ({written})"

@@ -8,8 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
+from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import WITH_PORTS
 from ringfence.model.workload import Item, ItemKind
 
@@ -18,7 +20,7 @@ SLOT_NS = 300 * 10**9
 COLUMNS = (
     *("first_consumer", "first_consumer_revision", "provider", "provider_revision"),
     *("consumer_process", "provider_port", "provider_process", "dialled", "dialled_port"),
-    "protocol",
+    *("protocol", "kubernetes_cluster"),
     *("opened", "first_ns", "last_ns", "intervals"),
 )
 """What is looked at of connections."""
@@ -169,12 +171,11 @@ class PeerNumbers:
         revisions, of_row = np.unique(records.column(f"{end}_revision"), return_inverse=True)
         positions = np.array([self._position(one) for one in revisions.tolist()], dtype=np.int64)
         found = positions[of_row] if len(of_row) else np.zeros(0, dtype=np.int64)
-        unheld = found == NOWHERE
-        addresses, which = np.unique(
-            np.ascontiguousarray(records.column(end)[unheld]).view("V16").ravel(),
-            return_inverse=True,
-        )
-        numbers = [self._number(one.tobytes()) for one in addresses]
+        unheld = np.flatnonzero(found == NOWHERE)
+        addresses, seen_from = records.column(end)[unheld], records.seen_from.take(unheld)
+        places, which = distinct_rows(seen_from.beside(addresses))
+        asked = zip(addresses[places], seen_from.which[places].tolist(), strict=True)
+        numbers = [self._number(one.tobytes(), seen_from.clusters[at]) for one, at in asked]
         found[unheld] = np.array(numbers, dtype=np.int64)[which]
         return found
 
@@ -188,9 +189,9 @@ class PeerNumbers:
             )
         return self._positions[revision]
 
-    def _number(self, address: bytes) -> int:
+    def _number(self, address: bytes, home: ClusterId) -> int:
         # Nodes seldom change addresses, but their agents may tell of them after the first flows.
-        holder = self._snapshot.at(Address(address))
+        holder = self._snapshot.at(Address(address), home)
         if holder != NOWHERE and self._snapshot.items[holder].kind is ItemKind.NODE:
             return holder
         return len(self._snapshot.items) + self._addresses.setdefault(address, len(self._addresses))

@@ -360,13 +360,15 @@ def _fronts(
     """Each connection's Service as a number, and the Service's own port."""
     dialled, protocols = records.column("dialled"), records.column("protocol").astype(np.int64)
     ports = records.column("dialled_port").astype(np.int64)
+    seen_from = records.seen_from
     _, address = np.unique(np.ascontiguousarray(dialled).view("V16").ravel(), return_inverse=True)
-    first, which = distinct(address, protocols, ports)
+    first, which = distinct(address, protocols, ports, seen_from.which.astype(np.int64))
     numbers: dict[ServiceFront, int] = {}
     found = np.full((len(first), 2), DIRECT, dtype=np.int64)
     for at, row in enumerate(first.tolist()):
         protocol, port = int(protocols[row]), int(ports[row])
-        item = services.at(Address(dialled[row].tobytes()), protocol, port)
+        home = seen_from.clusters[seen_from.which[row]]
+        item = services.at(Address(dialled[row].tobytes()), protocol, port, home)
         own = _service_port(item, protocol, port) if item else None
         if item is not None and own is not None:
             front = ServiceFront(item.cluster, item.namespace, item.name, own != port)

@@ -30,7 +30,7 @@ def served(item: Item, peers: Peers) -> list[Socket]:
     found = []
     for backend in item.service.backends if item.service else ():
         at = peers.snapshot.position(backend.item) if backend.item else NOWHERE
-        at = at if at != NOWHERE else peers.snapshot.at(backend.address)
+        at = at if at != NOWHERE else peers.snapshot.at(backend.address, item.cluster)
         if at != NOWHERE:
             (peer,) = peers.providers(np.array([at])).tolist()
             found.append((peer, backend.protocol, backend.port))

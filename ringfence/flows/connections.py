@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringfence.inventory.seen_from import SeenFrom, meant
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
@@ -41,6 +42,13 @@ class Records:
     def column(self, name: str) -> NDArray[Any]:
         """A column as an array, addresses in shape (n, 16)."""
         return column(self.table, name)
+
+    @property
+    def seen_from(self) -> SeenFrom:
+        """The Kubernetes clusters whose agents saw them, none where nothing tells."""
+        if "kubernetes_cluster" not in self.table.column_names:
+            return SeenFrom.one(ClusterId(""), len(self))
+        return clusters_of(self.table["kubernetes_cluster"])
 
     def only(self, names: Iterable[str]) -> "Records":
         """The same with those of some columns that there are."""
@@ -124,11 +132,19 @@ def column(table: pa.Table, name: str) -> NDArray[Any]:
     return np.asarray(values.to_numpy())
 
 
+def clusters_of(words: pa.Array | pa.ChunkedArray) -> SeenFrom:
+    """What a column of Kubernetes clusters says of its rows; null is none."""
+    whole = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
+    coded = whole.cast(pa.string()).fill_null("").dictionary_encode()
+    clusters = tuple(map(ClusterId, coded.dictionary.to_pylist()))
+    return SeenFrom(clusters, np.asarray(coded.indices))
+
+
 class ServiceSockets:
     """Which Service is dialled at an address and port: its own, an external one, a node port."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._services: dict[tuple[bytes, int, int], Item] = {}
+        self._services: dict[tuple[bytes, int, int], dict[ClusterId, Item]] = {}
         self._node_ports: dict[tuple[ClusterId, int, int], Item] = {}
         self._clusters: dict[bytes, set[ClusterId]] = {}
         """Of the nodes that hold an address."""
@@ -141,13 +157,16 @@ class ServiceSockets:
                 continue
             for port in item.service.ports:
                 for address in (*item.addresses, *item.service.external_addresses):
-                    self._services[address, port.protocol, port.port] = item
+                    held = self._services.setdefault((address, port.protocol, port.port), {})
+                    held[item.cluster] = item
                 if port.node_port:
                     self._node_ports[item.cluster, port.protocol, port.node_port] = item
 
-    def at(self, address: bytes, protocol: int, port: int) -> Item | None:
-        """The Service that is dialled so, None where none is."""
-        item = self._services.get((Address(address), protocol, port))
-        for cluster in () if item else self._clusters.get(Address(address), ()):
-            item = item or self._node_ports.get((cluster, protocol, port))
-        return item
+    def at(self, address: bytes, protocol: int, port: int, home: ClusterId) -> Item | None:
+        """The Service that is dialled so from a Kubernetes cluster, None where none is."""
+        held = self._services.get((Address(address), protocol, port), {})
+        cluster = meant(held, home)
+        if cluster is not None:
+            return held[cluster]
+        cluster = meant(self._clusters.get(Address(address), ()), home)
+        return None if cluster is None else self._node_ports.get((cluster, protocol, port))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ringfence.inventory.outside import ApiServers, is_outside, labels_of
 from ringfence.model.address import Address, format_address
+from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import format_protocol
 from ringfence.model.workload import Item
 
@@ -77,8 +78,8 @@ class Words:
 
     items: Mapping[int, Item | None]
     """Of every inventory revision."""
-    service: Callable[[int, bytes, int, int], Item | None]
-    """The Service dialled, by its revision, address, protocol and port."""
+    service: Callable[[int, bytes, int, int, ClusterId], Item | None]
+    """The Service dialled, by its revision, address, protocol, port and consumer's cluster."""
     api_servers: ApiServers
     clusters: list[str]
     nodes: list[str]
@@ -170,11 +171,18 @@ def _process_columns(end: str, rows: NDArray[np.void]) -> dict[str, pa.Array]:
 
 
 def _service_columns(rows: NDArray[np.void], words: Words) -> dict[str, pa.Array]:
-    dialled = repack_fields(rows[["dialled_revision", "dialled", "protocol", "dialled_port"]])
+    names = ["dialled_revision", "dialled", "protocol", "dialled_port", "cluster"]
+    dialled = repack_fields(rows[names])
     first, which = _distinct(dialled)
     items = [
-        words.service(int(revision), address.tobytes(), int(protocol), int(port))
-        for revision, address, protocol, port in dialled[first]
+        words.service(
+            int(revision),
+            address.tobytes(),
+            int(protocol),
+            int(port),
+            ClusterId(words.clusters[int(cluster)]),
+        )
+        for revision, address, protocol, port, cluster in dialled[first]
     ]
     return {
         "service_namespace": _taken([item and item.namespace for item in items], which),

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.flow import Observer
 from ringfence.model.ids import ClusterId, RevisionId
@@ -139,7 +140,9 @@ class _Ends:
     ) -> None:
         count = len(addresses)
         times = np.tile(first_ns, count), np.tile(last_ns, count)
-        held = timeline.resolve(np.concatenate(addresses), *times)
+        clusters = [cluster for _, cluster, _ in agents.named]
+        seen_from = SeenFrom.of(clusters, agents.which).tile(count)
+        held = timeline.resolve(np.concatenate(addresses), *times, seen_from)
         found = pa.array(held).dictionary_encode()  # by hashes: sorting takes most of the time
         self._revisions = found.dictionary.to_numpy()
         self._which = found.indices.to_numpy().reshape(count, len(first_ns))

@@ -17,13 +17,14 @@ import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from ringfence.flows.connections import Records, about_others, column
+from ringfence.flows.connections import Records, about_others, clusters_of, column
 from ringfence.flows.disposition import Dispositions, counted
 from ringfence.flows.exported import COUNTS, EXPORT
 from ringfence.flows.faults import fault
 from ringfence.flows.merged import MOST_ADDED, concatenated
 from ringfence.flows.table_values import TableValues
 from ringfence.inventory.holders import Octets, octets_of
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError
 from ringfence.model.flow import Disposition
@@ -335,25 +336,26 @@ def _labels(told: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
     """Who held the addresses, and the nodes that ran them, empty outside the row's cluster."""
     first_ns, last_ns = (np.tile(told[name], len(_ENDS)) for name in ("first_ns", "last_ns"))
     addresses = np.concatenate([batch.addresses(told[end]) for end in _ENDS])
-    held = _holders(timeline, addresses, first_ns, last_ns)
-    found = pa.array(held).dictionary_encode()
-    items = [
-        timeline.revision(RevisionId(revision))[0] if revision else None
-        for revision in found.dictionary.to_pylist()
-    ]
-    clusters = _taken([item.cluster if item else "" for item in items], found.indices)
-    nodes = _taken([_node(item) for item in items], found.indices)
-    count = len(told["first_ns"])
-    revisions = held.reshape(len(_ENDS), count)
+    said, count = told["kubernetes_cluster"], len(told["first_ns"])
     of_end = [slice(at * count, (at + 1) * count) for at in range(len(_ENDS))]
+    held = _holders(timeline, addresses, first_ns, last_ns, clusters_of(said).tile(len(_ENDS)))
+    clusters, nodes = _places(timeline, held)
     # Where the file does not tell the Kubernetes cluster, it is the one that an end is in.
     cluster = pc.coalesce(
         *(
             pc.if_else(pc.equal(one, ""), pa.scalar(None, pa.string()), one)
-            for one in (told["kubernetes_cluster"], clusters[of_end[0]], clusters[of_end[1]])
+            for one in (said, clusters[of_end[0]], clusters[of_end[1]])
         ),
         pa.scalar(""),
     )
+    # Then that tells whose the other end is.
+    found = np.tile(np.asarray(pc.not_equal(said, cluster)), len(_ENDS))
+    rows = np.flatnonzero(found & (held == 0))
+    if len(rows):
+        seen_from = clusters_of(cluster).tile(len(_ENDS)).take(rows)
+        held[rows] = _holders(timeline, addresses[rows], first_ns[rows], last_ns[rows], seen_from)
+        clusters, nodes = _places(timeline, held)
+    revisions = held.reshape(len(_ENDS), count)
     return {
         **{f"{end}_revision": revisions[at] for at, end in enumerate(_ENDS)},
         **{
@@ -364,17 +366,29 @@ def _labels(told: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
     }
 
 
+def _places(timeline: Timeline, held: NDArray[np.uint64]) -> tuple[pa.Array, pa.Array]:
+    """The Kubernetes clusters and the nodes of revisions, empty for none."""
+    found = pa.array(held).dictionary_encode()
+    items = [
+        timeline.revision(RevisionId(revision))[0] if revision else None
+        for revision in found.dictionary.to_pylist()
+    ]
+    clusters = _taken([item.cluster if item else "" for item in items], found.indices)
+    return clusters, _taken([_node(item) for item in items], found.indices)
+
+
 def _holders(
     timeline: Timeline,
     addresses: NDArray[np.uint8],
     first_ns: NDArray[np.int64],
     last_ns: NDArray[np.int64],
+    seen_from: SeenFrom,
 ) -> NDArray[np.uint64]:
     """Who held the addresses; of several in a row's time one in its midst, or else at an end."""
-    held = timeline.resolve(addresses, first_ns, last_ns)
+    held = timeline.resolve(addresses, first_ns, last_ns, seen_from)
     for at in (first_ns + (last_ns - first_ns) // 2, last_ns, first_ns):
         rows = np.flatnonzero(held == 0)
-        held[rows] = timeline.resolve(addresses[rows], at[rows], at[rows])
+        held[rows] = timeline.resolve(addresses[rows], at[rows], at[rows], seen_from.take(rows))
     return held
 
 

@@ -130,6 +130,28 @@ class AsKnown:
                 last[key] = row
         return self._snapshot(last.values())
 
+    def pods_at_once(self) -> dict[tuple[ClusterId, Address], list[tuple[int, int]]]:
+        """When two pods of one cluster, each with a network of its own, had one address.
+
+        Epoch ns, [from, to).
+        """
+        lives: dict[tuple[ClusterId, Address], list[int]] = {}
+        for row, item in enumerate(self._items[: len(self._begins)]):
+            if item.kind is ItemKind.POD and not item.host_network:
+                for address in item.addresses:
+                    lives.setdefault((item.cluster, address), []).append(row)
+        found: dict[tuple[ClusterId, Address], list[tuple[int, int]]] = {}
+        for held, rows in lives.items():
+            rows.sort(key=self._begins.__getitem__)
+            longest = rows[0]
+            for row in rows[1:]:
+                until = min(int(self._ends[row]), int(self._ends[longest]))
+                if self._items[longest].key != self._items[row].key and self._begins[row] < until:
+                    found.setdefault(held, []).append((int(self._begins[row]), until))
+                if self._ends[longest] < self._ends[row]:
+                    longest = row
+        return found
+
     def latest(self) -> Snapshot:
         """The inventory as far as it is known, whatever the clocks of those who told it say."""
         return self.at(FOREVER - 1)

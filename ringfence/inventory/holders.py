@@ -1,6 +1,6 @@
 """Who held an address within a span of time, for many pairs of both at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,22 +8,28 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringfence.inventory.seen_from import SeenFrom, meant
 from ringfence.model.address import Address
-from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One revision holds an address in [from_ns, to_ns); `shared` if only as a node's guest."""
+    """One revision holds an address in [from_ns, to_ns); `shared` if only as a node's guest.
+
+    Revision 0: the address is in one of its Kubernetes cluster's pod networks.
+    """
 
     from_ns: int
     to_ns: int
     revision: RevisionId
     shared: bool
+    cluster: ClusterId
 
 
 SEVERAL = 2**64 - 1
 """What `locate` answers where more than one item held an address; no revision is so high."""
+
 
 Octets = NDArray[np.uint8]
 """What rows are told apart by, in shape (n, any)."""
@@ -32,41 +38,55 @@ Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 """An address's holders in time: ascending starts, and who holds it from each on (0: nobody)."""
 
 
-def segments(holdings: Iterable[Holding]) -> Segments:
-    """One holder at a time: an owner before a guest, the later before the earlier."""
+def segments(holdings: Iterable[Holding], home: ClusterId) -> Segments:
+    """One holder at a time, as seen from a cluster; SEVERAL where several others hold it.
+
+    Of one cluster's an owner comes before a guest, the later before the earlier.
+    """
     living = [holding for holding in holdings if holding.from_ns < holding.to_ns]
     beginning: dict[int, list[Holding]] = {}
     ending: dict[int, list[Holding]] = {}
     for holding in living:
         beginning.setdefault(holding.from_ns, []).append(holding)
         ending.setdefault(holding.to_ns, []).append(holding)
-    starts = sorted(beginning.keys() | ending.keys())
-    holders = []
+    starts, holders = list[int](), list[int]()
     active: set[Holding] = set()
-    for start in starts:
+    for start in sorted(beginning.keys() | ending.keys()):
         active.difference_update(ending.get(start, ()))
         active.update(beginning.get(start, ()))
-        first = max(
-            active, key=lambda one: (not one.shared, one.from_ns, one.revision), default=None
-        )
-        holders.append(first.revision if first else 0)
+        holder = _holder(active, home)
+        if not holders or holders[-1] != holder:
+            starts.append(start)
+            holders.append(holder)
     return np.array(starts, dtype=np.int64), np.array(holders, dtype=np.uint64)
+
+
+def _holder(active: Collection[Holding], home: ClusterId) -> int:
+    clusters = {one.cluster for one in active}
+    cluster = meant(clusters, home)
+    if cluster is None:
+        return SEVERAL if clusters else 0
+    mine = (one for one in active if one.cluster == cluster)
+    first = max(mine, key=lambda one: (one.revision > 0, not one.shared, one.from_ns, one.revision))
+    return first.revision
 
 
 def locate(
     addresses: NDArray[np.uint8],
     first_ns: NDArray[np.int64],
     last_ns: NDArray[np.int64],
-    segments_of: Callable[[Address], Segments],
+    seen_from: SeenFrom,
+    segments_of: Callable[[Address, ClusterId], Segments],
     item_of: Callable[[RevisionId], ItemKey],
 ) -> NDArray[np.uint64]:
     """The revisions that held addresses, shape (n, 16), each at some time within [first, last].
 
     Of several of one item it is the earliest; 0 where nobody held the address, SEVERAL where more
-    than one item did. `segments_of` is asked once for each distinct address.
+    than one item did. `segments_of` is asked once for each distinct address and cluster.
     """
-    keys, which = distinct(addresses)
-    found = [segments_of(Address(address)) for address in keys.to_pylist()]
+    places, which = distinct_rows(seen_from.beside(addresses))
+    asked = zip(addresses[places], seen_from.which[places].tolist(), strict=True)
+    found = [segments_of(Address(one.tobytes()), seen_from.clusters[at]) for one, at in asked]
     counts = np.array([len(starts) for starts, _ in found], dtype=np.int64)
     if not counts.sum():
         return np.zeros(len(addresses), dtype=np.uint64)
@@ -129,5 +149,7 @@ def distinct_rows(rows: Octets) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
 def _only(revisions: NDArray[np.uint64], item_of: Callable[[RevisionId], ItemKey]) -> int:
     """The first revision if all are of one item, else SEVERAL; 0 is nobody's and left out."""
     present = [RevisionId(revision) for revision in revisions.tolist() if revision]
+    if SEVERAL in present:
+        return SEVERAL
     items = {item_of(revision) for revision in present}
     return SEVERAL if len(items) > 1 else present[0] if present else 0

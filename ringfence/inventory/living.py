@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pyroaring import BitMap
 
 from ringfence.inventory.index import LabelIndex
+from ringfence.inventory.pod_networks import PodNetworks
+from ringfence.inventory.seen_from import meant
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.watch import Watch
 from ringfence.model.address import Address
@@ -73,6 +75,7 @@ class Living:
         self._node_called: dict[tuple[ClusterId, str], int] = {}
         self._holding: dict[Address, list[int]] = {}
         self._clusters = Counter[ClusterId]()
+        self.pod_networks = PodNetworks()
         self._chosen: dict[Query, BitMap] = {}
         self._watch = Watch()
         self._index: LabelIndex | None = LabelIndex(item.labels for item in self.items)
@@ -94,18 +97,32 @@ class Living:
         self.noted.add((namespace, name))
         return sorted(self._called.get((namespace, name), ()), key=lambda at: self.items[at].key)
 
-    def at(self, address: Address) -> int:
-        """The position of the item that holds the address, NOWHERE if none does."""
-        self.noted.add(address)
-        return self.holder(address)
+    def at(self, address: Address, home: ClusterId) -> int:
+        """The position of the item that the address is, as seen from a Kubernetes cluster.
 
-    def holder(self, address: Address) -> int:
+        NOWHERE if it is none; `seen_from.meant` has whose counts.
+        """
+        self.noted.add(address)
+        return self.holder(address, home)
+
+    def holder(self, address: Address, home: ClusterId) -> int:
         """As `at`, for who depends on the address anyhow."""
         held = self._holding.get(address)
         if not held:
             return NOWHERE
+        clusters = {self.items[at].cluster for at in held}
+        if clusters != {home}:
+            if self.pod_networks.hold(home, address):
+                clusters.add(home)
+            cluster = meant(clusters, home)
+            held = [at for at in held if self.items[at].cluster == cluster]
         # As `Snapshot` has it: an owner before a guest, the later before the earlier.
-        return max(held, key=self._claim) if len(held) > 1 else held[0]
+        return max(held, key=self._claim, default=NOWHERE)
+
+    def is_held(self, address: Address) -> bool:
+        """Whether an item of any Kubernetes cluster holds the address."""
+        self.noted.add(address)
+        return address in self._holding
 
     def holding(self, address: Address) -> list[int]:
         """The positions of all items that hold the address."""
@@ -203,6 +220,7 @@ class Living:
         if item.kind is ItemKind.NODE:
             self.nodes.add(at)
             self._node_called[item.cluster, item.name] = at
+        self.pod_networks.add(item)
         for address in item.addresses:
             self._holding.setdefault(address, []).append(at)
 
@@ -213,6 +231,7 @@ class Living:
             held.discard(at)
         if item.kind is ItemKind.SERVICE:
             self._called[item.namespace, item.name].remove(at)
+        self.pod_networks.remove(item)
         # Of two nodes by one name, the later may have gone before.
         if item.kind is ItemKind.NODE and self._node_called.get((item.cluster, item.name)) == at:
             del self._node_called[item.cluster, item.name]

@@ -42,9 +42,10 @@ ALWAYS_NS = -FOREVER
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a file tells, until an instant, epoch ns."""
+    """What a file tells of [since_ns, until_ns), epoch ns."""
 
     timeline: Timeline
+    since_ns: int
     until_ns: int
 
     def last(self) -> Snapshot:
@@ -72,13 +73,19 @@ def read_inventory(text: str, file_name: str) -> Recorded:
         last[life.item.key] = at
     timeline = Timeline()
     timeline.recall(lives)
-    until_ns = max((life.to_ns for life in lives), default=FOREVER)
+    since_ns, until_ns = ALWAYS_NS, max((life.to_ns for life in lives), default=FOREVER)
+    if told.from_ is not None:
+        since_ns = _instant(told.from_, "from", file_name)
     if told.to is not None:
-        try:
-            until_ns = parse_instant(told.to)
-        except InputError as error:
-            raise InputError(f"{file_name}: to: {error}") from error
-    return Recorded(timeline, until_ns)
+        until_ns = _instant(told.to, "to", file_name)
+    return Recorded(timeline, since_ns, until_ns)
+
+
+def _instant(written: str, name: str, file_name: str) -> int:
+    try:
+        return parse_instant(written)
+    except InputError as error:
+        raise InputError(f"{file_name}: {name}: {error}") from error
 
 
 def read_items(text: str, file_name: str) -> list[Item]:

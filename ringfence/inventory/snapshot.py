@@ -1,6 +1,6 @@
 """The inventory as of one moment, indexed by filter and by address."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from ringfence.inventory.index import LabelIndex
+from ringfence.inventory.pod_networks import PodNetworks
+from ringfence.inventory.seen_from import SeenFrom, meant
 from ringfence.model.address import Address
-from ringfence.model.ids import ItemKey, RevisionId
+from ringfence.model.ids import ClusterId, ItemKey, RevisionId
 from ringfence.model.query import Query
 from ringfence.model.workload import Item, ItemKind
 
 NOWHERE = -1
 """The position of an address that no item holds."""
+_SHARED = -2
 
 
 class View(Protocol):
@@ -43,14 +46,20 @@ class View(Protocol):
     def called(self, namespace: str, name: str) -> Iterable[int]:
         """The positions of Services by that name, one for each Kubernetes cluster."""
 
-    def at(self, address: Address) -> int:
-        """The position of the item that holds the address, NOWHERE if none does."""
+    def at(self, address: Address, home: ClusterId) -> int:
+        """The position of the item that the address is, as seen from a Kubernetes cluster.
 
-    def holder(self, address: Address) -> int:
+        NOWHERE if it is none; `seen_from.meant` has whose counts.
+        """
+
+    def holder(self, address: Address, home: ClusterId) -> int:
         """As `at`, for who depends on the address anyhow."""
 
     def position(self, key: ItemKey) -> int:
         """The item's position, NOWHERE if it is not there."""
+
+    def is_held(self, address: Address) -> bool:
+        """Whether an item of any Kubernetes cluster holds the address."""
 
     def note(self, fact: Hashable) -> None:
         """Say that what is made now depends on a fact; see `living.Living`."""
@@ -120,17 +129,43 @@ class Snapshot:
         """The item's position, NOWHERE if it is not there."""
         return self._position.get(key, NOWHERE)
 
-    def at(self, address: Address) -> int:
-        """The position of the item that holds the address, NOWHERE if none does."""
-        return self._holders.get(address, NOWHERE)
+    def at(self, address: Address, home: ClusterId) -> int:
+        """The position of the item that the address is, as seen from a Kubernetes cluster.
+
+        NOWHERE if it is none; `seen_from.meant` has whose counts.
+        """
+        found, shared = self._holders
+        at = found.get(address, NOWHERE)
+        if at == NOWHERE or (address not in shared and self.items[at].cluster == home):
+            return at
+        holders = shared.get(address) or {self.items[at].cluster: at}
+        clusters = {*holders, home} if self._pod_networks.hold(home, address) else {*holders}
+        cluster = meant(clusters, home)
+        return NOWHERE if cluster is None else holders.get(cluster, NOWHERE)
 
     holder = at
 
-    def locate(self, addresses: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Positions of the holders of addresses, shape (n, 16), NOWHERE where there is none.
+    def each_holder(self, address: Address) -> Collection[int]:
+        """The positions of all that the address is, one for each cluster that holds it."""
+        found, shared = self._holders
+        if address in shared:
+            return shared[address].values()
+        return (found[address],) if address in found else ()
 
-        An address that a host-network pod shares with its node belongs to the node, any other that
-        several items have to the one that came to it last.
+    def is_held(self, address: Address) -> bool:
+        """Whether an item of any Kubernetes cluster holds the address."""
+        return address in self._holders[0]
+
+    def homes(self, positions: NDArray[np.int32]) -> SeenFrom:
+        """The items' own Kubernetes clusters, none for NOWHERE."""
+        number, of_items = self._clusters
+        return SeenFrom((*number, ClusterId("")), of_items[positions])
+
+    def locate(self, addresses: NDArray[np.uint8], seen_from: SeenFrom) -> NDArray[np.int32]:
+        """Positions of what addresses, shape (n, 16), are as seen from clusters, NOWHERE for none.
+
+        Of one cluster an address that a host-network pod shares with its node belongs to the node,
+        any other that several items have to the one that came to it last.
         """
         high, low = _words(addresses)
         held_high, held_low, holders = self._by_address
@@ -144,29 +179,68 @@ class Snapshot:
             same = held_low == low[row]
             hit = holders[same & (held_high == high[row])]
             found[row] = hit[0] if len(hit) else NOWHERE
+        self._look_abroad(found, addresses, seen_from)
         return found
 
+    def _look_abroad(
+        self, found: NDArray[np.int32], addresses: NDArray[np.uint8], seen_from: SeenFrom
+    ) -> None:
+        """Find anew what is not the own cluster's alone."""
+        number, of_items = self._clusters
+        homes = np.array([number.get(one, NOWHERE) for one in seen_from.clusters], dtype=np.int32)
+        rows = np.flatnonzero((found != NOWHERE) & (of_items[found] != homes[seen_from.which]))
+        if not len(rows):
+            return
+        some, seen = addresses[rows], seen_from.take(rows)
+        keys = np.ascontiguousarray(seen.beside(some))
+        whole = keys.view(f"V{keys.shape[1]}").reshape(-1)
+        _, places, which = np.unique(whole, return_index=True, return_inverse=True)
+        asked = zip(some[places], seen.which[places].tolist(), strict=True)
+        told = [self.at(Address(one.tobytes()), seen.clusters[at]) for one, at in asked]
+        found[rows] = np.array(told, dtype=np.int32)[which]
+
     @cached_property
-    def _holders(self) -> dict[Address, int]:
-        """The position of each held address's holder."""
+    def _pod_networks(self) -> PodNetworks:
+        return PodNetworks(self.items)
+
+    @cached_property
+    def _clusters(self) -> tuple[dict[ClusterId, int], NDArray[np.int32]]:
+        """Numbers of the items' clusters, and each item's; behind them no cluster's."""
+        number: dict[ClusterId, int] = {}
+        told = [number.setdefault(item.cluster, len(number)) for item in self.items]
+        return number, np.array([*told, _SHARED, NOWHERE], dtype=np.int32)
+
+    @cached_property
+    def _holders(self) -> tuple[dict[Address, int], dict[Address, dict[ClusterId, int]]]:
+        """The position of each held address's holder; by cluster where several hold it."""
         found: dict[Address, int] = {}
+        shared: dict[Address, dict[ClusterId, int]] = {}
         # As `holders.segments` has it: an owner before a guest, the later before the earlier.
         since = np.array([item.since_ns for item in self.items], dtype=np.int64)
         for position in np.lexsort((self.revisions, since)).tolist():
             item = self.items[position]
             for address in item.addresses:
-                if address not in found or not item.host_network:
+                before = found.setdefault(address, position)
+                if address in shared or self.items[before].cluster != item.cluster:
+                    held = shared.setdefault(address, {self.items[before].cluster: before})
+                    if item.cluster not in held or not item.host_network:
+                        held[item.cluster] = position
+                elif not item.host_network:
                     found[address] = position
-        return found
+        return found, shared
 
     @cached_property
     def _by_address(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
-        """Held addresses as sorted (high, low) words, and the position of each one's holder."""
-        holders = self._holders
+        """Held addresses as sorted (high, low) words, and the position of each one's holder.
+
+        _SHARED where several clusters hold one.
+        """
+        holders, shared = self._holders
         packed = np.frombuffer(b"".join(holders), dtype=np.uint8).reshape(len(holders), 16)
         high, low = _words(packed)
         order = np.lexsort((high, low))
-        positions = np.fromiter(holders.values(), dtype=np.int32, count=len(holders))
+        told = holders | dict.fromkeys(shared, _SHARED) if shared else holders
+        positions = np.fromiter(told.values(), dtype=np.int32, count=len(told))
         return high[order], low[order], positions[order]
 
 

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.inventory.as_known import FOREVER, AsKnown, Snapshots
-from ringfence.inventory.holders import SEVERAL, Holding, Segments, locate, segments
+from ringfence.inventory.held import Held
+from ringfence.inventory.holders import SEVERAL, Holding, locate
 from ringfence.inventory.index import LabelIndex
 from ringfence.inventory.networks import Claim, Networks
 from ringfence.inventory.outside import ApiServer, ApiServers, api_addresses
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.ids import ClusterId, ItemKey, RevisionId
@@ -30,7 +32,6 @@ LATE_NS = 300 * 10**9
 
 _EXACT_NS = 3 * 10**9
 """How much later than its `since_ns` an item may have come to its addresses."""
-_NEVER_HELD = segments(())
 _SEGMENT = 1024
 
 
@@ -78,8 +79,7 @@ class Timeline:
         self._clusters: set[ClusterId] = set()
         self._bare: dict[ItemKey, Item] = {}
         self._reported: dict[tuple[ClusterId, str], tuple[Address, ...]] = {}
-        self._held: dict[Address, list[int]] = {}
-        self._segments: dict[Address, Segments] = {}
+        self._held = Held(self._holding)
         self._of_networks: list[int] = []
         self._networks: Networks | None = None
         self._of_api_servers: list[int] = []
@@ -208,8 +208,12 @@ class Timeline:
 
     def holders(self, address: Address) -> list[Item]:
         """Every item that holds the address as far as it is known."""
-        rows = self._held.get(address, ())
+        rows = self._held.rows(address)
         return [self._items[row] for row in rows if self._to[row] == FOREVER]
+
+    def is_pods(self, cluster: ClusterId, address: Address) -> bool:
+        """Whether the address is in one of a cluster's pod networks as far as they are known."""
+        return any(one.to_ns == FOREVER for one in self._held.around(address, cluster))
 
     def api_servers(self) -> ApiServers:
         """Where API servers answered, and when, pods aside."""
@@ -245,19 +249,34 @@ class Timeline:
         addresses: NDArray[np.uint8],
         first_ns: NDArray[np.int64],
         last_ns: NDArray[np.int64],
+        seen_from: SeenFrom,
     ) -> NDArray[np.uint64]:
         """Who held each address, shape (n, 16), within [first, last]: the earliest revision.
 
-        0 where nobody did, and where it went from one item to another: either would be half wrong.
-        A node stands before the host-network pods that share its address; between other
-        holders at once (a pod that ends while its address is given away) the latest counts.
+        What holds it in the Kubernetes cluster that it was seen from counts, and nobody where only
+        the cluster's pod networks do; else what is in no cluster; else what another cluster holds.
+        0 where nobody did, and where it went from one item to another, or several other clusters
+        hold it: any would be half wrong.
+        Of one cluster a node stands before the host-network pods that share its address; between
+        other holders at once (a pod that ends while its address is given away) the latest counts.
         What no item held is the smallest network's around it, if there is one.
         """
-        held = locate(addresses, first_ns, last_ns, self._segments_of, self._key)
+        held = self.resolve_or_several(addresses, first_ns, last_ns, seen_from)
+        held[held == SEVERAL] = 0
+        return held
+
+    def resolve_or_several(
+        self,
+        addresses: NDArray[np.uint8],
+        first_ns: NDArray[np.int64],
+        last_ns: NDArray[np.int64],
+        seen_from: SeenFrom,
+    ) -> NDArray[np.uint64]:
+        """As `resolve`, SEVERAL where more than one item held the address."""
+        held = locate(addresses, first_ns, last_ns, seen_from, self._held.segments, self._key)
         free = np.nonzero(held == 0)[0]
         if self._of_networks and len(free):
             held[free] = self._all_networks().locate(addresses[free], first_ns[free], last_ns[free])
-        held[held == SEVERAL] = 0
         return held
 
     def _all_networks(self) -> Networks:
@@ -272,20 +291,9 @@ class Timeline:
     def _key(self, revision: RevisionId) -> ItemKey:
         return self._items[self._row[revision]].key
 
-    def _segments_of(self, address: Address) -> Segments:
-        if address not in self._held:  # most of the addresses that there are
-            return _NEVER_HELD
-        if address not in self._segments:
-            self._segments[address] = segments(
-                Holding(
-                    self._from[row],
-                    self._to[row],
-                    RevisionId(self._revisions[row]),
-                    self._items[row].host_network,
-                )
-                for row in self._held[address]
-            )
-        return self._segments[address]
+    def _holding(self, row: int) -> Holding:
+        item, revision = self._items[row], RevisionId(self._revisions[row])
+        return Holding(self._from[row], self._to[row], revision, item.host_network, item.cluster)
 
     def _newest(self, key: ItemKey) -> int:
         seen = self._seen.get(key)
@@ -363,8 +371,7 @@ class Timeline:
         self._clusters.add(item.cluster)
         if from_ns < to_ns:
             insort(self._lives.setdefault(item.key, []), row, key=self._from.__getitem__)
-        for address in item.addresses:
-            self._held.setdefault(address, []).append(row)
+        self._held.add(row, item)
         if item.network is not None:
             self._of_networks.append(row)
         if api_addresses(item):
@@ -389,8 +396,7 @@ class Timeline:
 
     def _forget(self, item: Item) -> None:
         """Who held the item's addresses when has to be worked out again."""
-        for address in item.addresses:
-            self._segments.pop(address, None)
+        self._held.forget(item)
         if item.network is not None:
             self._networks = None
         if item.service is not None:

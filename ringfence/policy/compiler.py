@@ -94,6 +94,8 @@ class Compiler:
         self._widened: dict[int, notes.Places] = {}
         self._warnings: tuple[str, ...] | None = None
         """As they were told last, None where others may have come."""
+        # Of nodes that are others everything is compiled anew.
+        self._overlaps = tuple(notes.overlaps(living.items[at] for at in living.nodes))
         self._ranged: dict[Ranged, None] = {}
         """Of the facts that anything depends on those about ranges."""
         who = self._who()
@@ -155,7 +157,7 @@ class Compiler:
             unknown = (line for place in sorted(self._unknown) for line in self._unknown[place])
             layers = notes.places(self._layers.widenings, self._display)
             widened = notes.widened([*self._widened.values(), layers])
-            self._warnings = (*unknown, *self._expired, *widened)
+            self._warnings = (*unknown, *self._expired, *self._overlaps, *widened)
         return (*self._warnings, *self._gates.notes(), *self._nodes.notes())
 
     def _who(self) -> Who:

@@ -6,8 +6,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
+from ringfence.model.ids import ClusterId
+
+NO_CLUSTER = ClusterId("")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Connections:
 class Connection:
     """One connection, told by addresses as in `Connections`; `node` is None where no node received.
 
-    Where no destination NAT takes place, `dialled` and its port are the provider's.
+    Where no destination NAT takes place, `dialled` and its port are the provider's. `home` is the
+    Kubernetes cluster in which it is seen: of two that use one address it tells whose is meant.
     """
 
     protocol: int
@@ -55,6 +60,7 @@ class Connection:
     dialled: Address
     dialled_port: int
     node: Address | None = None
+    home: ClusterId = NO_CLUSTER
 
 
 def tabulate(snapshot: Snapshot, connections: Sequence[Connection]) -> Connections:
@@ -65,14 +71,18 @@ def tabulate(snapshot: Snapshot, connections: Sequence[Connection]) -> Connectio
 
     consumer = addresses([one.consumer for one in connections])
     provider = addresses([one.provider for one in connections])
-    nodes = [NOWHERE if one.node is None else snapshot.at(one.node) for one in connections]
+    homes = [one.home for one in connections]
+    seen_from = SeenFrom.of(homes, np.arange(len(homes)))
+    nodes = [
+        NOWHERE if one.node is None else snapshot.at(one.node, one.home) for one in connections
+    ]
     return Connections(
         protocol=np.array([one.protocol for one in connections], dtype=np.uint8),
         consumer=consumer,
-        consumer_item=snapshot.locate(consumer),
+        consumer_item=snapshot.locate(consumer, seen_from),
         provider=provider,
         provider_port=np.array([one.provider_port for one in connections], dtype=np.uint16),
-        provider_item=snapshot.locate(provider),
+        provider_item=snapshot.locate(provider, seen_from),
         dialled=addresses([one.dialled for one in connections]),
         dialled_port=np.array([one.dialled_port for one in connections], dtype=np.uint16),
         node_item=np.array(nodes, dtype=np.int32),

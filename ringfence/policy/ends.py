@@ -162,7 +162,7 @@ def _answered(pattern: str, names: Names, snapshot: View) -> tuple[AddressRange,
     """The hosts outside among the addresses of the names that a pattern means."""
     meant = (addresses for name, addresses in names.items() if fqdn_matches(pattern, name))
     told = {address for addresses in meant for address in addresses}
-    free = spans(host_network(one) for one in told if snapshot.at(one) == NOWHERE)
+    free = spans(host_network(one) for one in told if not snapshot.is_held(one))
     return subtract(free, spans(NO_HOSTS))
 
 

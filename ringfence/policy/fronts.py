@@ -189,7 +189,7 @@ class Fronts:
             and items[at].kind is ItemKind.POD
             and (items[at].cluster, items[at].namespace) == (service.cluster, service.namespace)
             and backend.address in items[at].addresses
-            for at in (self._snapshot.holder(backend.address), told)
+            for at in (self._snapshot.holder(backend.address, service.cluster), told)
         )
 
     def taken(
@@ -212,7 +212,8 @@ class Fronts:
         )
 
     def _holds(self, workload: int, served: _Served) -> bool:
-        return self._snapshot.holder(served.backend.address) == workload
+        home = served.front.service.cluster
+        return self._snapshot.holder(served.backend.address, home) == workload
 
 
 def fits(protocol: int, port: int, wanted: int | None, ports: tuple[PortRange, ...]) -> bool:

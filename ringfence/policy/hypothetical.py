@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, is_v4, parse_address
 from ringfence.model.errors import InputError
+from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
 from ringfence.policy.connection import Connection, Connections, tabulate
@@ -24,8 +25,10 @@ def hypothetical(
     that is none, or a port that the Service does not have.
     """
     notes: list[str] = []
-    fronts, service = _find(snapshot, destination, notes, services=True)
-    consumers, _ = _find(snapshot, source, notes, services=False)
+    fronts, provider = _find(snapshot, destination, notes, services=True)
+    consumers, consumer = _find(snapshot, source, notes, services=False)
+    service = provider if provider and provider.kind is ItemKind.SERVICE else None
+    home = _home(snapshot, ((source, consumers, consumer), (destination, fronts, provider)))
     if service and not fronts:
         notes.append(f"Service {service.display} is headless: each backend is dialled directly")
         fronts = _backend_addresses(service)
@@ -34,9 +37,9 @@ def hypothetical(
     if not pairs:
         raise InputError(f"{source!r} and {destination!r} have no addresses of one family")
     if service and not service.addresses:
-        found = [Connection(protocol, one, its, port, its, port) for one, its in pairs]
+        found = [Connection(protocol, one, its, port, its, port, home=home) for one, its in pairs]
     else:
-        found = _dial(snapshot, *pairs[0], protocol, port, notes)
+        found = _dial(snapshot, home, *pairs[0], protocol, port, notes)
     return tabulate(snapshot, found), tuple(notes)
 
 
@@ -46,8 +49,9 @@ def find_workload(snapshot: Snapshot, text: str) -> tuple[int, tuple[str, ...]]:
     Raises InputError for a name that is none, and for an address that no workload holds.
     """
     notes: list[str] = []
-    addresses, _ = _find(snapshot, text, notes, services=False)
-    position = snapshot.at(addresses[0]) if addresses else NOWHERE
+    addresses, item = _find(snapshot, text, notes, services=False)
+    home = _home(snapshot, [(text, addresses, item)])
+    position = snapshot.at(addresses[0], home) if addresses else NOWHERE
     if position == NOWHERE or position not in snapshot.subjects:
         raise InputError(f"{text!r} is no workload with an address of its own")
     return position, tuple(notes)
@@ -56,7 +60,7 @@ def find_workload(snapshot: Snapshot, text: str) -> tuple[int, tuple[str, ...]]:
 def _find(
     snapshot: Snapshot, text: str, notes: list[str], *, services: bool
 ) -> tuple[tuple[Address, ...], Item | None]:
-    """The addresses that the text stands for, and the Service if it names one."""
+    """The addresses that the text stands for, and the item if it names one."""
     try:
         return (parse_address(text),), None
     except InputError:
@@ -80,7 +84,30 @@ def _find(
     chosen = next((item for item in found if item.addresses), found[0])
     if len(found) > 1:
         notes.append(f"{text} is {len(found)} items; {chosen.display} stands for them")
-    return chosen.addresses, chosen if found is fronts else None
+    return chosen.addresses, chosen
+
+
+def _home(
+    snapshot: Snapshot, ends: Iterable[tuple[str, tuple[Address, ...], Item | None]]
+) -> ClusterId:
+    """The Kubernetes cluster in which ends, each with its words, are meant.
+
+    That of the first that is in one; raises InputError for an address that only a cluster tells.
+    """
+    said = [
+        (text, [item] if item else _held(snapshot, addresses)) for text, addresses, item in ends
+    ]
+    told = [{item.cluster for item in items} - {""} for _, items in said]
+    home = next((ClusterId(*one) for one in told if len(one) == 1), ClusterId(""))
+    for (text, items), clusters in zip(said, told, strict=True):
+        if len(clusters) > 1 and home not in clusters:
+            names = " and ".join(f"{one.display} in {one.cluster}" for one in items)
+            raise InputError(f"{text!r} is {names}: name the one that you mean, not its address")
+    return home
+
+
+def _held(snapshot: Snapshot, addresses: tuple[Address, ...]) -> list[Item]:
+    return [snapshot.items[at] for one in addresses for at in snapshot.each_holder(one)]
 
 
 def _named(name: str) -> Callable[[Item], bool]:
@@ -89,6 +116,7 @@ def _named(name: str) -> Callable[[Item], bool]:
 
 def _dial(
     snapshot: Snapshot,
+    home: ClusterId,
     consumer: Address,
     dialled: Address,
     protocol: int,
@@ -96,10 +124,10 @@ def _dial(
     notes: list[str],
 ) -> list[Connection]:
     """The connections that dialling the address comes to, after destination NAT."""
-    direct = Connection(protocol, consumer, dialled, port, dialled, port)
-    holder = snapshot.at(dialled)
+    direct = Connection(protocol, consumer, dialled, port, dialled, port, home=home)
+    holder = snapshot.at(dialled, home)
     at = snapshot.items[holder] if holder != NOWHERE else None
-    service = _service_at(snapshot, at, dialled, protocol, port)
+    service = _service_at(snapshot, home, at, dialled, protocol, port)
     if service is None:
         if at and at.kind is ItemKind.SERVICE:
             number = f" {port}" if protocol in WITH_PORTS else ""
@@ -113,7 +141,7 @@ def _dial(
     nodes_of = _receivers(snapshot, consumer, at, service, dialled, notes)
     # Each end decides for itself: one backend shows what every node says.
     found = [
-        Connection(protocol, consumer, one.address, one.port, dialled, port, node)
+        Connection(protocol, consumer, one.address, one.port, dialled, port, node, home)
         for place, one in enumerate(backends)
         for node in nodes_of(one)[: None if place == 0 else 1]
     ]
@@ -123,10 +151,15 @@ def _dial(
 
 
 def _service_at(
-    snapshot: Snapshot, at: Item | None, dialled: Address, protocol: int, port: int
+    snapshot: Snapshot,
+    home: ClusterId,
+    at: Item | None,
+    dialled: Address,
+    protocol: int,
+    port: int,
 ) -> Item | None:
-    """The Service that answers at the address and port."""
-    for position in snapshot.services:
+    """The Service that answers at the address and port, one of the own cluster first."""
+    for position in sorted(snapshot.services, key=lambda one: snapshot.items[one].cluster != home):
         item = snapshot.items[position]
         spec = item.service
         if spec is None:
@@ -163,7 +196,7 @@ def _receivers(
     }
 
     def home(address: Address) -> Address | None:
-        holder = snapshot.at(address)
+        holder = snapshot.at(address, service.cluster)
         item = snapshot.items[holder] if holder != NOWHERE else None
         here = item is not None and item.cluster == service.cluster
         return nodes.get(item.node or item.name) if item and here else None

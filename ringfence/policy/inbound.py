@@ -16,7 +16,7 @@ from ringfence.policy.fronts import Front, fits
 from ringfence.policy.hop import Hop, everyone
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.program import SetId
-from ringfence.policy.sets import family_of, of_addresses, within
+from ringfence.policy.sets import family_of, within
 from ringfence.policy.who import Ranges, Who
 
 
@@ -41,7 +41,7 @@ class Inbound:
             return tuple(self._from(rule, at, local, behind))
         own = at if rule.consumer.own_node or rule.provider.own_node else NOWHERE
         part = rule.consumer.part, rule.provider.part, rule.ports
-        key = (rule.decision.place, part, local, own)
+        key = (rule.decision.place, part, local, own, self._home(at))
         if key not in self._known:
             self._known[key] = tuple(self._from(rule, at, local, ()))
         return self._known[key]
@@ -100,10 +100,12 @@ class Inbound:
             return self._peers(rule, at, cluster), ""
         meaning, ranges = self._who.side(rule, at, consumer=True)
         homes = sorted({front.service.cluster for front in masquerading})
-        nodes = [node for home in homes for node in self._who.fronts.node_addresses.get(home, ())]
+        nodes = [one for home in homes for one in self._who.nodes_in(home, self._home(at))[1]]
         foreign = self._who.foreign(cluster, rule.consumer, ranges)
-        spared = subtract(ranges, (*of_addresses(nodes), *foreign))
-        peers = self._who.sets.name(f"{meaning} but nodes of {homes}, for {cluster}", spared)
+        spared = subtract(ranges, (*nodes, *foreign))
+        seen = "" if homes == [self._home(at)] else f" as {self._home(at)} sees them"
+        named = f"{meaning} but nodes of {homes}{seen}, for {cluster}"
+        peers = self._who.sets.name(named, spared)
         if not ranges:
             return peers, ""
         return peers, "does not deny node addresses: nodes masquerade what they receive for it"
@@ -128,7 +130,7 @@ class Inbound:
             return
         ranges = self._who.side(rule, at, consumer=True)[1]
         if front.masquerades:
-            named, nodes = self._who.nodes_in(front.service.cluster)
+            named, nodes = self._who.nodes_in(front.service.cluster, self._home(at))
             cause = "nodes masquerade what they receive for"
         elif within(backend.address, ranges):
             named, nodes = self._who.own_node(at)
@@ -149,6 +151,9 @@ class Inbound:
         ports, peers = (PortRange(backend.port, backend.port),), self._who.sets.name(named, nodes)
         yield Hop.of(rule, peers, backend.protocol, ports, None, text)
 
+    def _home(self, at: int) -> ClusterId:
+        return self._who.snapshot.items[at].cluster
+
     def _are_inside(self, ranges: Ranges) -> bool:
         """Whether pods and nodes hold all addresses of the ranges."""
         items = self._who.snapshot.items
@@ -165,7 +170,7 @@ class Inbound:
         sources = [(self._peers(rule, at, cluster if rule.provider.same_cluster else None), "")]
         if self._comes_from_pods(rule, cluster):
             text = "admits node addresses to node ports: nodes masquerade what their pods send"
-            sources.append((self._who.nodes(cluster), text))
+            sources.append((self._who.nodes(cluster, cluster), text))
         fronts = [
             front
             for front in self._who.fronts.of_services(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, Network, format_address
-from ringfence.model.ids import NodeName
+from ringfence.model.ids import ClusterId, NodeName
 from ringfence.model.policy import Direction
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled
@@ -84,14 +84,18 @@ def listed(snapshot: Snapshot, compiled: Compiled, position: int) -> Listing:
     wider: dict[str, dict[str, None]] = {}
     for one in mine:
         wider.setdefault(format_handle(one.decision), {})[one.text] = None
-    found = tuple(_rules(snapshot, policy, uid, wider)) if policy else ()
+    found = tuple(_rules(snapshot, item.cluster, policy, uid, wider)) if policy else ()
     told = {text for one in found for text in one.widenings}
     rest = [f"{tell_decision(one.decision)}: {one.text}" for one in mine if one.text not in told]
     return Listing(item, node, uid, found, tuple(dict.fromkeys(rest)))
 
 
 def _rules(
-    snapshot: Snapshot, policy: NodePolicy, uid: str, wider: dict[str, dict[str, None]]
+    snapshot: Snapshot,
+    home: ClusterId,
+    policy: NodePolicy,
+    uid: str,
+    wider: dict[str, dict[str, None]],
 ) -> Iterator[ListedRule]:
     binding = next((pod for pod in policy.pods if pod.uid == uid), None) if uid else policy.binding
     for hook, program, rules in _programs(policy, binding) if binding else ():
@@ -102,8 +106,8 @@ def _rules(
                 program,
                 place,
                 rule,
-                _members(snapshot, policy, rule.peers),
-                _members(snapshot, policy, rule.local),
+                _members(snapshot, home, policy, rule.peers),
+                _members(snapshot, home, policy, rule.local),
                 tuple(told),
             )
 
@@ -124,20 +128,26 @@ def _programs(
             yield hook, at, policy.programs[name].as_dialled
 
 
-def _members(snapshot: Snapshot, policy: NodePolicy, held: SetId | None) -> Members | None:
+def _members(
+    snapshot: Snapshot, home: ClusterId, policy: NodePolicy, held: SetId | None
+) -> Members | None:
     if held is None:
         return None
-    names = dict.fromkeys(name for block in policy.sets[held] for name in _names(snapshot, block))
+    blocks = policy.sets[held]
+    names = dict.fromkeys(name for block in blocks for name in _names(snapshot, home, block))
     return Members(held, tuple(names)[:MOST_NAMED], len(names))
 
 
-def _names(snapshot: Snapshot, block: Network) -> Iterable[str]:
-    """Who holds the addresses of a block, if somebody holds each of them; else the block."""
+def _names(snapshot: Snapshot, home: ClusterId, block: Network) -> Iterable[str]:
+    """Who holds the addresses of a block, if somebody holds each of them; else the block.
+
+    As its workload's Kubernetes cluster sees it.
+    """
     size = block.last - block.first + 1
     if size > _MOST_SPLIT:
         return (str(block),)
     addresses = [Address((block.first + at).to_bytes(16)) for at in range(size)]
-    holders = [snapshot.at(address) for address in addresses]
+    holders = [snapshot.at(address, home) for address in addresses]
     if NOWHERE in holders:
         return (format_address(addresses[0]) if size == 1 else str(block),)
     return (snapshot.items[at].display for at in holders)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ringfence.model.ids import ItemKey
+from ringfence.model.workload import Item
 from ringfence.policy.handle import tell_decision
 from ringfence.policy.layer import OrderedRule
 from ringfence.policy.order import Enforced
@@ -21,6 +22,28 @@ def unknown(rules: Iterable[OrderedRule]) -> Iterator[str]:
                 policy = tell_decision(rule.decision)
                 what = f"{role}'s {end.part}" if end.part else role
                 yield f"{policy}: nothing is known of its {what}, which stands for {who}"
+
+
+def overlaps(nodes: Iterable[Item]) -> Iterator[str]:
+    """One line for each pair of Kubernetes clusters that have pod networks in common."""
+    told = sorted(
+        (network.first, network.last, node.cluster, str(network))
+        for node in nodes
+        for network in node.pod_networks
+    )
+    found: dict[tuple[str, str], str] = {}
+    around: dict[str, int] = {}
+    for first, last, cluster, written in told:
+        around = {other: until for other, until in around.items() if until >= first}
+        for other in around.keys() - {cluster}:
+            one, two = sorted((cluster, other))
+            found.setdefault((one, two), written)
+        around[cluster] = max(last, around.get(cluster, 0))
+    for (one, two), written in sorted(found.items()):
+        yield (
+            f"Kubernetes clusters {one} and {two} have pod networks in common, such as {written}:"
+            " rules in either leave out what the other has at addresses of its own"
+        )
 
 
 def void(enforced: Iterable[Enforced], at_ns: int) -> Iterator[str]:

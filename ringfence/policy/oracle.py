@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ringfence.inventory.outside import address_types
 from ringfence.model import policy as ends
 from ringfence.model.address import Address, is_v4
-from ringfence.model.ids import ScopeName, Version
+from ringfence.model.ids import ClusterId, ScopeName, Version
 from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import Query, matches
@@ -41,9 +41,11 @@ class Oracle:
     ) -> None:
         self._items, self._tree, self._moment = items, tree, moment
         self._enforced, self._quarantines = enforced, quarantines
+        self._home = ClusterId("")
 
     def judge(self, connection: Connection) -> Verdict:
         """Follows "Each governed end decides for itself: consumer outbound, provider inbound"."""
+        self._home = connection.home
         deciding = [
             (EndRole.CONSUMER, Direction.OUTBOUND, connection.consumer),
             (EndRole.PROVIDER, Direction.INBOUND, connection.provider),
@@ -187,9 +189,23 @@ class Oracle:
         return _is_member(item, queries)
 
     def _holder(self, address: Address) -> Item | None:
-        """Follows "A host-network pod is its node", and else "the one that changed last"."""
-        holders = [item for item in reversed(self._items) if address in item.addresses]
-        return min(holders, key=lambda item: item.host_network, default=None)
+        """Follows "A host-network pod is its node", and else "the one that changed last".
+
+        And "The own Kubernetes cluster's comes first, then what is in none, then the one other's".
+        """
+        held = self._holders(address)
+        mine = [item for item in held if item.cluster == self._home]
+        networks = [one for item in self._items if item.cluster == self._home
+                    for one in item.pod_networks]  # fmt: skip
+        if not mine and any(address in one for one in networks):
+            return None
+        outside = [item for item in held if not item.cluster]
+        others = held if len({item.cluster for item in held}) == 1 else []
+        found = mine or outside or others
+        return min(found, key=lambda item: item.host_network, default=None)
+
+    def _holders(self, address: Address) -> list[Item]:
+        return [item for item in reversed(self._items) if address in item.addresses]
 
     def _lists(self, end: ends.CidrEnd | ends.AddressSetEnd, address: Address) -> bool:
         """Follows "CIDRs match addresses inside the cluster too", and address sets as they do."""
@@ -202,7 +218,7 @@ class Oracle:
     def _is_outside(self, address: Address) -> bool:
         """Follows "Every address that no item of the inventory holds", and that is a host's."""
         host = address_types(address) in (("private",), ("public",))
-        return host and self._holder(address) is None
+        return host and not self._holders(address)
 
     def _port_names(self, provider: Address, protocol: int, port: int) -> list[str]:
         """Follows "A port's name means the number that the workload's containers declare"."""

@@ -58,16 +58,17 @@ class Outbound:
                 yield from self._to_own_pods(rule, named, ranges, meant, local, home)
                 return
             yield from self._to_fronts(rule, named, meant, local, home)
-            yield from self._to_backends(rule, named, meant, local)
+            yield from self._to_backends(rule, named, meant, local, home)
             return
         meaning, ranges = self._who.side(rule, at, consumer=False)
-        for cluster, nodes, taken in self._taken(rule, ranges):
+        for cluster, nodes, taken in self._taken(rule, ranges, home):
             if rule.action is Action.ALLOW:
                 yield Hop(None, "admits node ports along with the nodes that it means")
                 continue
             # A node port is met after DNAT, so denying a node must leave its node ports alone.
             ranges = subtract(ranges, nodes)
             meaning = f"{meaning} but nodes of {cluster}"
+            meaning += "" if home == cluster else f" as {home} sees them"
             peers = self._who.sets.name(f"nodes of {meaning}", nodes)
             for protocol, ports in but_ports(rule.protocol, rule.ports, taken):
                 yield Hop.of(rule, peers, protocol, ports, local)
@@ -80,7 +81,7 @@ class Outbound:
         yield Hop.of(rule, peers, rule.protocol, rule.ports, local)
         meaning, ranges = self._who.side(rule, at, consumer=False)
         behind = self._behind(rule, meaning, ranges) if self._is_routed(at) else None
-        yield from self._parted(rule, meaning, self._meant(rule, ranges), local, home, behind)
+        yield from self._parted(rule, meaning, self._meant(rule, ranges, home), local, home, behind)
 
     def _but_services(
         self, rule: OrderedRule, meaning: str, ranges: Ranges, local: SetId | None, home: ClusterId
@@ -126,7 +127,7 @@ class Outbound:
             if mine:
                 found.append((front, len(mine) == len(front.backends)))
                 narrowed.append(replace(front, backends=mine))
-        yield from self._to_backends(rule, named, narrowed, local)
+        yield from self._to_backends(rule, named, narrowed, local, home)
         yield from self._parted(rule, named, found, local, home)
 
     def _parted(
@@ -150,19 +151,24 @@ class Outbound:
                 yield Hop(None, partly_meant(front, rule.action, judged=False))
         yield from self._to_fronts(rule, named, whole, local, home)
 
-    def _meant(self, rule: OrderedRule, ranges: Ranges) -> list[tuple[Front, bool]]:
+    def _meant(
+        self, rule: OrderedRule, ranges: Ranges, home: ClusterId
+    ) -> list[tuple[Front, bool]]:
         """The Services of which the rule means a backend, and whether it means them all."""
         end = rule.provider
         if end.ranges or end.anyone or end.own_node:
             told = EVERYWHERE if end.anyone else end.ranges or ranges
             self._who.snapshot.note(Served(told))
-        key = ranges, rule.protocol, rule.ports
+        # Where addresses may be others', each entry notes itself what it depends on.
+        place = rule.decision.place if self._who.are_foreign(home) else None
+        key = ranges, rule.protocol, rule.ports, home, place
         if key not in self._in_front:
             self._in_front[key] = found = []
             for front in self._who.fronts.before(self._who.sets.holders(ranges)):
                 meant = [
                     within(one.address, ranges)
                     and fits(one.protocol, one.port, rule.protocol, rule.ports)
+                    and self._who.is_same(one.address, front.service.cluster, home)
                     for one in front.backends
                 ]
                 if any(meant):
@@ -170,10 +176,10 @@ class Outbound:
         return self._in_front[key]
 
     def _taken(
-        self, rule: OrderedRule, ranges: Ranges
+        self, rule: OrderedRule, ranges: Ranges, home: ClusterId
     ) -> list[tuple[ClusterId, Ranges, dict[int, list[int]]]]:
         """The nodes among the ranges by cluster, each with its node ports that the rule means."""
-        among = self._who.nodes_among(ranges)
+        among = self._who.nodes_among(ranges, home)
         if among:
             self._who.snapshot.note(NODE_PORTS)
         fronts, found = self._who.fronts, []
@@ -214,20 +220,28 @@ class Outbound:
                 yield Hop.of(rule, peers, protocol, ports, local, widening, behind)
         for (cluster, protocol), numbers in sorted(node_ports.items()):
             node_port = tuple(PortRange(number, number) for number in sorted(numbers))
-            nodes = self._who.nodes(cluster)
+            nodes = self._who.nodes(cluster, home)
             yield Hop.of(rule, nodes, protocol, node_port, local, widening, behind)
 
     def _to_backends(
-        self, rule: OrderedRule, named: str, fronts: Iterable[Front], local: SetId | None
+        self,
+        rule: OrderedRule,
+        named: str,
+        fronts: Iterable[Front],
+        local: SetId | None,
+        home: ClusterId,
     ) -> Iterator[Hop]:
         """Rules towards the backends: dialled directly, or by a socket-level load balancer."""
         dialled: dict[tuple[ClusterId, int, int], set[Address]] = {}
         for front in fronts:
             for backend in front.backends:
                 key = front.service.cluster, backend.protocol, backend.port
-                dialled.setdefault(key, set()).add(backend.address)
+                held = dialled.setdefault(key, set())
+                if self._who.is_same(backend.address, front.service.cluster, home):
+                    held.add(backend.address)
         for (cluster, protocol, port), addresses in sorted(dialled.items()):
             meaning = f"backends of {named} {rule.ports} {cluster} {protocol}/{port}"
+            meaning += "" if home == cluster else f" from {home}"
             peers = self._who.sets.name(meaning, of_addresses(addresses))
             yield Hop.of(rule, peers, protocol, (PortRange(port, port),), local)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import NOWHERE
-from ringfence.model.workload import ItemKind
+from ringfence.model.workload import Backend, Item, ItemKind
 from ringfence.policy.ends import ResolvedEnd
 from ringfence.policy.layer import OrderedRule, RuleLayer
 
@@ -59,12 +59,15 @@ class Parties:
             if item.service is None:
                 continue
             for backend in item.service.backends:
-                holder = self._snapshot.at(backend.address) if backend.serving else NOWHERE
+                holder = self._holder(item, backend)
                 if holder != NOWHERE:
                     yield holder
             ports = any(port.node_port for port in item.service.ports)
             if ports or item.service.external_addresses:
                 yield from self._nodes.get(item.cluster, ())
+
+    def _holder(self, service: Item, backend: Backend) -> int:
+        return self._snapshot.at(backend.address, service.cluster) if backend.serving else NOWHERE
 
     @cached_property
     def _addresses(self) -> tuple[list[int], list[int]]:

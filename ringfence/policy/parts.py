@@ -66,11 +66,14 @@ def _by_cluster(services: BitMap, snapshot: View) -> dict[ClusterId, BitMap]:
 
 
 def _hosts_behind(services: BitMap, snapshot: View, part: str) -> ResolvedEnd:
-    specs = (snapshot.items[at].service for at in services)
-    addresses = {backend.address for spec in specs if spec for backend in spec.backends}
-    holders = {address: snapshot.at(address) for address in addresses}
+    backends = {
+        (backend.address, item.cluster)
+        for item in map(snapshot.items.__getitem__, services)
+        for backend in (item.service.backends if item.service else ())
+    }
+    holders = {one: snapshot.at(*one) for one in backends}
     items = BitMap(at for at in holders.values() if at != NOWHERE) & snapshot.subjects
-    free = [address for address, at in holders.items() if at == NOWHERE]
+    free = [address for (address, _), at in holders.items() if at == NOWHERE]
     return ResolvedEnd(items, spans(map(host_network, free)), part=part)
 
 

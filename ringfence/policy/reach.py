@@ -104,7 +104,7 @@ class Survey:
             (at, address)
             for at in self.snapshot.subjects
             for address in items[at].addresses
-            if self.snapshot.at(address) == at
+            if self.snapshot.at(address, items[at].cluster) == at
         ]
         addresses = [address for _, address in held]
         seen = [

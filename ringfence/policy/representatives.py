@@ -106,9 +106,10 @@ class Representatives:
         for consumer in consumers:
             if consumer[0] == at or is_v4(consumer[1]) != is_v4(address):
                 continue
+            home = self._home(consumer[0]) or self._home(at)
             for protocol in self._protocols if rule.protocol is None else [rule.protocol]:
                 for port in self._ports(protocol, rule.ports):
-                    yield Connection(protocol, consumer[1], address, port, address, port)
+                    yield Connection(protocol, consumer[1], address, port, address, port, home=home)
             for front, backend in self._fronts.served_by(at):
                 if fits(backend.protocol, backend.port, rule.protocol, rule.ports):
                     yield from self._through(consumer, front, direct=False, only=address)
@@ -117,16 +118,21 @@ class Representatives:
         self, consumer: Entity, front: Front, *, direct: bool, only: Address | None = None
     ) -> Iterator[Connection]:
         """By every way that leads through a Service: its addresses, its node ports."""
-        v4 = is_v4(consumer[1])
+        v4, home = is_v4(consumer[1]), self._home(consumer[0]) or front.service.cluster
         ways = self._ways(front)
         for backend in front.backends:
             reached = backend.address, backend.port
-            holder = self._snapshot.at(backend.address)
+            holder = self._snapshot.at(backend.address, front.service.cluster)
             if only not in (None, backend.address) or holder == consumer[0]:
                 continue
             for dialled, port, node in (*ways, (*reached, None)) if direct else ways:
                 if v4 == is_v4(dialled) and front.serves(consumer[1], dialled):
-                    yield Connection(backend.protocol, consumer[1], *reached, dialled, port, node)
+                    yield Connection(
+                        backend.protocol, consumer[1], *reached, dialled, port, node, home
+                    )
+
+    def _home(self, at: int) -> ClusterId:
+        return ClusterId("") if at == NOWHERE else self._snapshot.items[at].cluster
 
     def _ways(self, front: Front) -> list[Way]:
         if id(front) not in self._known_ways:
@@ -170,7 +176,7 @@ class Representatives:
         for first, last in ranges:
             starts.update(cuts[bisect_right(cuts, first) : bisect_right(cuts, last)])
         addresses = [Address(start.to_bytes(16)) for start in sorted(starts)]
-        return [(NOWHERE, one) for one in addresses if self._snapshot.at(one) == NOWHERE]
+        return [(NOWHERE, one) for one in addresses if not self._snapshot.is_held(one)]
 
     def _ports(self, protocol: int, ports: tuple[PortRange, ...]) -> list[int]:
         """One port for each part of the ranges that rules tell apart; all ports for none.

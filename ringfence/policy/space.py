@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 from pyroaring import BitMap
 
+from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
 from ringfence.model.protocol import PortRange
@@ -177,7 +178,10 @@ class Space:
         return (self._snapshot.items[position] for position in end.services)
 
     def _cut_into_atoms(self) -> None:
-        """Make atoms: each address that is held or served at, and each interval between cuts."""
+        """Make atoms: each address that is held or served at, and each interval between cuts.
+
+        An address that several Kubernetes clusters hold is one of each.
+        """
         singles = {address for item in self._snapshot.items for address in item.addresses}
         for item in self._named_services:
             if item.service:
@@ -190,14 +194,16 @@ class Space:
             number = int.from_bytes(address)
             cuts |= {number, number + 1}
         bounds = sorted(cuts)
-        spans = [(first, after - 1) for first, after in pairwise(bounds)]
+        held = [
+            (first, after - 1, holder)
+            for first, after in pairwise(bounds)
+            for holder in self._snapshot.each_holder(Address(first.to_bytes(16))) or (NOWHERE,)
+        ]
+        spans = [(first, last) for first, last, _ in held]
         self._first = [first for first, _ in spans]
         self._last = [last for _, last in spans]
         self._everywhere = BitMap(range(len(spans)))
-        packed = np.frombuffer(
-            b"".join(first.to_bytes(16) for first, _ in spans), dtype=np.uint8
-        ).reshape(len(spans), 16)
-        holders = self._snapshot.locate(packed)
+        holders = np.array([holder for _, _, holder in held], dtype=np.int32)
         self._by_holder = np.argsort(holders, kind="stable").astype(np.uint32)
         """The atoms, those of nobody first, then those of each position."""
         positions = np.arange(len(self._snapshot.items) + 1)

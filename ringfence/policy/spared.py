@@ -114,7 +114,8 @@ class FailSafes:
         port = given.provider_port if behind else given.dialled_port
         there = end_items(given, role) != NOWHERE
         if role is not EndRole.NODE:
-            itself = self._snapshot.locate(given.dialled) == given.consumer_item
+            homes = self._snapshot.homes(given.consumer_item)
+            itself = self._snapshot.locate(given.dialled, homes) == given.consumer_item
             itself &= there & (given.consumer_item != NOWHERE)
             back = itself & (given.provider_item == given.consumer_item)
             yield ITSELF, back if behind else back | self._let_on(given, itself & ~back)

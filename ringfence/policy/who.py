@@ -59,6 +59,7 @@ class Who:
         self.snapshot, self.sets, self.fronts = snapshot, sets, fronts
         self._said = said
         self._ranges: dict[str, Ranges] = {}
+        self._meant: dict[tuple[int, str, ClusterId], tuple[str, Ranges]] = {}
         self._running: dict[str, dict[int, list[int]]] = {}
         self._nodes = sorted(
             (int.from_bytes(address), cluster)
@@ -102,7 +103,41 @@ class Who:
             return "everywhere", EVERYWHERE
         if meaning not in self._ranges:
             self._ranges[meaning] = union((*end.ranges, *self.sets.of_items(end.items)))
-        return meaning, self._ranges[meaning]
+        home = items[at].cluster
+        if not self.are_foreign(home):
+            return meaning, self._ranges[meaning]
+        key = rule.decision.place, meaning, home  # each entry notes itself what it depends on
+        if key not in self._meant:
+            self._meant[key] = self._seen(meaning, end, home)
+        return self._meant[key]
+
+    def _seen(self, meaning: str, end: ResolvedEnd, home: ClusterId) -> tuple[str, Ranges]:
+        """An end as a Kubernetes cluster sees it: a name, and addresses.
+
+        Another's pod is left out that has an address of one of the cluster's own, or for its pods:
+        there the address is theirs.
+        """
+        items = self.snapshot.items
+        others = [at for at in end.items if items[at].cluster != home]
+        astray = {
+            address
+            for at in others
+            for address in items[at].addresses
+            if self.snapshot.at(address, home) != at
+        }
+        if not astray:
+            return meaning, self._ranges[meaning]
+        mine = (one for at in end.items - BitMap(others) for one in items[at].addresses)
+        theirs = (one for at in others for one in items[at].addresses if one not in astray)
+        ranges = union((*end.ranges, *of_addresses((*mine, *theirs))))
+        return f"{meaning} as {home} sees it", ranges
+
+    def is_same(self, address: Address, cluster: ClusterId, home: ClusterId) -> bool:
+        """Whether an address is the same one as two Kubernetes clusters see it."""
+        if cluster == home:
+            return True
+        one, other = (self.snapshot.at(address, each) for each in (cluster, home))
+        return one == other and not self.snapshot.pod_networks.hold(home, address)
 
     def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
         """A name for an end that holds as long as nobody rewrites the policy."""
@@ -136,22 +171,24 @@ class Who:
             self.snapshot.note(Held(ranges))
         return self.sets.holders(ranges)
 
-    def nodes_among(self, ranges: Ranges) -> list[tuple[ClusterId, Address]]:
-        """The addresses of nodes in the ranges, and whose cluster's nodes those are."""
+    def nodes_among(self, ranges: Ranges, home: ClusterId) -> list[tuple[ClusterId, Address]]:
+        """The addresses of nodes in the ranges, and whose those are as a cluster sees it."""
         found = []
         for first, last in ranges:
             begin, end = (bisect_left(self._nodes, (one, "")) for one in (first, last + 1))
             found += [(cluster, int_address(one)) for one, cluster in self._nodes[begin:end]]
-        return found
+        return [(cluster, one) for cluster, one in found if self.is_same(one, cluster, home)]
 
-    def nodes(self, cluster: ClusterId) -> SetId:
-        """The set of all addresses of a Kubernetes cluster's nodes."""
-        return self.sets.name(*self.nodes_in(cluster))
+    def nodes(self, cluster: ClusterId, home: ClusterId) -> SetId:
+        """The set of all addresses of a Kubernetes cluster's nodes, as another one sees them."""
+        return self.sets.name(*self.nodes_in(cluster, home))
 
-    def nodes_in(self, cluster: ClusterId) -> tuple[str, Ranges]:
-        """A Kubernetes cluster's nodes: a name, and addresses."""
-        addresses = self.fronts.node_addresses.get(cluster, [])
-        return f"nodes of {cluster}", of_addresses(addresses)
+    def nodes_in(self, cluster: ClusterId, home: ClusterId) -> tuple[str, Ranges]:
+        """A Kubernetes cluster's nodes, as another one sees them: a name, and addresses."""
+        told = self.fronts.node_addresses.get(cluster, [])
+        addresses = [one for one in told if self.is_same(one, cluster, home)]
+        seen = "" if len(addresses) == len(told) else f" as {home} sees them"
+        return f"nodes of {cluster}{seen}", of_addresses(addresses)
 
     def balancer(self, front: Front) -> SetId:
         """The set of a Service's load-balancer addresses."""
@@ -187,13 +224,24 @@ class Who:
 
         Of them those that count among the ranges, which are what the end means.
         """
-        if not self.are_foreign(cluster):
+        if cluster is None or not self.are_foreign(cluster):
             return ()
         if end.ranges or end.anyone:
             self.snapshot.note(Held(end.ranges or EVERYWHERE))
         items = self.snapshot.items
-        here = self.sets.holders(ranges)
-        return self.sets.of_items(at for at in here if items[at].cluster not in (cluster, ""))
+        held = (
+            address
+            for at in self.sets.holders(ranges)
+            if items[at].cluster not in (cluster, "")
+            for address in items[at].addresses
+        )
+        return of_addresses(one for one in held if not self._is_own(one, cluster))
+
+    def _is_own(self, address: Address, home: ClusterId) -> bool:
+        """Whether an address is one of a cluster's own as it sees it, or of no cluster."""
+        at = self.snapshot.at(address, home)
+        own = at != NOWHERE and self.snapshot.items[at].cluster in (home, "")
+        return own or self.snapshot.pod_networks.hold(home, address)
 
     def are_foreign(self, cluster: ClusterId | None) -> bool:
         """Whether there are workloads of other clusters than that one; not for None."""

@@ -373,7 +373,7 @@ def decide(
 
 def judges(role: EndRole, asked: Connection, snapshot: Snapshot) -> bool:
     """Whether an end's rules are asked: what a node dials of its own addresses leaves them out."""
-    itself = snapshot.at(asked.consumer) == snapshot.at(asked.dialled)
+    itself = snapshot.at(asked.consumer, asked.home) == snapshot.at(asked.dialled, asked.home)
     return role is EndRole.PROVIDER or not itself
 
 

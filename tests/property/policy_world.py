@@ -97,16 +97,20 @@ OUTSIDE = [parse_address(text) for text in ("203.0.113.9", "2001:db8::9")]
 
 
 @st.composite
-def pods_and_nodes(draw: st.DrawFn, shared: bool = True) -> list[Item]:
+def pods_and_nodes(draw: st.DrawFn, shared: bool = True, equal: bool = False) -> list[Item]:
+    """Of two Kubernetes clusters, whose pod networks may be `equal`."""
     items = []
     for number, cluster in enumerate(CLUSTERS):
         for node in ("n1", "n2"):
-            gateway, own = f"10.{number}.{node[1]}.1", f"192.168.{number}.{node[1]}"
+            net = 0 if equal else number
+            gateway, own = f"10.{net}.{node[1]}.1", f"192.168.{number}.{node[1]}"
             addresses = (parse_address(own), parse_address(gateway))
-            items.append(item(ItemKind.NODE, cluster, node, addresses, draw(labels)))
+            one = item(ItemKind.NODE, cluster, node, addresses, draw(labels))
+            blocks = (f"10.{net}.{node[1]}.0/24", f"fd0{net}::{node[1]}:0/112") if equal else ()
+            items.append(replace(one, pod_networks=tuple(map(parse_network, blocks))))
             for pod in range(2, 4):
                 host_network = draw(st.sampled_from([False, False, True]))
-                given = f"10.{number}.{node[1]}.{pod}", f"fd0{number}::{node[1]}:{pod}"
+                given = f"10.{net}.{node[1]}.{pod}", f"fd0{net}::{node[1]}:{pod}"
                 held = addresses if host_network else tuple(map(parse_address, given))
                 name = f"{node}-p{pod}"
                 one = item(ItemKind.POD, cluster, name, held, draw(labels), node, host_network)
@@ -344,9 +348,9 @@ class World:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, shared: bool = True) -> World:
+def worlds(draw: st.DrawFn, shared: bool = True, equal: bool = False) -> World:
     """Where an address may be `shared`, two hosts may hold a pod's as well."""
-    workloads = draw(pods_and_nodes(shared))
+    workloads = draw(pods_and_nodes(shared, equal))
     pods = [one for one in workloads if one.kind is ItemKind.POD]
     items = workloads + draw(services(pods))
     tree = draw(trees())

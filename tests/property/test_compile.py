@@ -13,6 +13,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ItemKey, NodeName, RevisionId
 from ringfence.model.policy import Action, Direction
+from ringfence.model.protocol import TCP
 from ringfence.model.verdict import EndRole
 from ringfence.model.workload import Item, ItemKind
 from ringfence.policy.compile import Compiled, compile_policies
@@ -22,7 +23,15 @@ from ringfence.policy.handle import format_handle
 from ringfence.policy.order import PolicySet
 from ringfence.policy.program import NodePolicy, ProgramId, Rule, encode
 from ringfence.policy.recheck import Opened, first_match
-from tests.property.policy_world import MOMENT, Dialling, World, numbers, worlds
+from tests.property.policy_world import (
+    CLUSTERS,
+    MOMENT,
+    PORTS,
+    Dialling,
+    World,
+    numbers,
+    worlds,
+)
 
 End = tuple[Item, EndRole, Connection]
 
@@ -31,6 +40,22 @@ End = tuple[Item, EndRole, Connection]
 def test_rules_deny_nothing_that_the_evaluator_allows(world: World, drawn: list[int]) -> None:
     asked = list(map(Dialling(world.items).connection, drawn))
     hold_against_rules(world.policy_set(), world.items, asked)
+
+
+@given(worlds(shared=False, equal=True), numbers(20))
+def test_rules_tell_clusters_of_equal_networks_apart(world: World, drawn: list[int]) -> None:
+    """Whatever policies say of another cluster's pods, rules do not mean the own ones by it."""
+    asked = []
+    for number, home in zip(drawn, CLUSTERS * len(drawn), strict=False):
+        mine = [one for one in world.items if one.cluster == home]
+        held = [address for one in mine if one.is_workload for address in one.addresses]
+        consumer, its = held[number % len(held)], held[number // 97 % len(held)]
+        port = PORTS[number % len(PORTS)]
+        asked.append(Connection(TCP, consumer, its, port, its, port, home=home))
+    items = [one for one in world.items if one.is_workload]
+    snapshot = Snapshot((RevisionId(1), one) for one in items)
+    policy_set = PolicySet(snapshot, world.tree, world.enforced, MOMENT, world.quarantines)
+    hold_against_rules(policy_set, items, asked)
 
 
 def hold_against_rules(policy_set: PolicySet, items: list[Item], asked: list[Connection]) -> None:
@@ -98,7 +123,11 @@ def home(item: Item) -> NodeName:
 def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     """Whether the cluster's network could bring the connection about."""
     reached, dialled = (asked.provider, asked.provider_port), (asked.dialled, asked.dialled_port)
-    if snapshot.at(asked.consumer) == snapshot.at(asked.provider) != NOWHERE:
+    if (
+        snapshot.at(asked.consumer, asked.home)
+        == snapshot.at(asked.provider, asked.home)
+        != NOWHERE
+    ):
         return False  # a workload to itself is a fail-safe
     if any(asked.consumer in _fronts(one) for one in items):
         return False  # a Service opens no connections
@@ -112,7 +141,7 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
         for address, number in dialled_at(items, one, port.port, port.node_port)
     }
     front = fronts.get((asked.dialled, asked.protocol, asked.dialled_port))
-    at = snapshot.at(asked.consumer)
+    at = snapshot.at(asked.consumer, asked.home)
     home = snapshot.items[at].cluster if at != NOWHERE else None
     if front is None or claimed_elsewhere(front[0], asked, home):
         # An external address may be somebody's, and is as far as no Service has the port.
@@ -125,7 +154,10 @@ def happens(items: list[Item], asked: Connection, snapshot: Snapshot) -> bool:
     received = not one.addresses or asked.dialled not in one.addresses
     if received != (asked.node is not None):
         return False
-    if asked.node is not None and snapshot.items[snapshot.at(asked.node)].cluster != one.cluster:
+    if (
+        asked.node is not None
+        and snapshot.items[snapshot.at(asked.node, asked.home)].cluster != one.cluster
+    ):
         return False  # no node receives for another Kubernetes cluster
     return any(
         (backend.address, backend.port) == reached

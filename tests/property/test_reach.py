@@ -1,11 +1,13 @@
 """What is told of reach is what the evaluator says of each connection."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, is_v4
 from ringfence.model.protocol import ICMP, TCP, UDP
 from ringfence.policy.connection import Connection, tabulate
@@ -55,7 +57,9 @@ class Told:
 
 def held_by(world: World, at: int) -> tuple[Address, ...]:
     addresses = world.snapshot.items[at].addresses
-    return tuple(one for one in addresses if world.snapshot.at(one) == at)
+    return tuple(
+        one for one in addresses if world.snapshot.at(one, world.snapshot.items[at].cluster) == at
+    )
 
 
 @FEWER
@@ -82,7 +86,12 @@ def test_reach_agrees_with_the_evaluator(world: World) -> None:
             if is_v4(one) == is_v4(other):
                 asked.append(Connection(protocol, one, other, port, other, port))
                 meant.append((consumer, provider, cells[protocol, port]))
-    verdicts = evaluate(policy_set, tabulate(world.snapshot, asked)).allowed
+    # Of two that share an address each is meant in turn, wherever it is seen from.
+    ends = [[one if isinstance(one, int) else NOWHERE for one in told[:2]] for told in meant]
+    consumers, providers = np.array(ends, dtype=np.int32).T
+    columns = tabulate(world.snapshot, asked)
+    columns = replace(columns, consumer_item=consumers, provider_item=providers)
+    verdicts = evaluate(policy_set, columns).allowed
     expected: dict[tuple[Peer, Peer, int], bool] = {}
     for key, verdict in zip(meant, verdicts.tolist(), strict=True):
         expected[key] = expected.get(key, False) or verdict

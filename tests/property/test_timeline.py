@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.inventory.as_known import FOREVER
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.timeline import LATE_NS, Change, Timeline
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId, RevisionId, item_key
@@ -97,7 +98,7 @@ def test_a_reused_address_resolves_to_its_holder_of_that_instant(events: list[Ev
     asked = [(address, t) for address in range(len(ADDRESSES)) for t in range(32)]
     rows = np.array([list(ADDRESSES[address]) for address, _ in asked], dtype=np.uint8)
     times = np.array([t for _, t in asked], dtype=np.int64)
-    held = timeline.resolve(rows, times, times)
+    held = timeline.resolve(rows, times, times, SeenFrom.one(CLUSTER, len(rows)))
     for (address, t), revision in zip(asked, held.tolist(), strict=True):
         holding = {p: e for p, e in model_at(events, t).items() if e.address == address}
         if not holding:
@@ -117,10 +118,17 @@ def test_a_span_resolves_to_the_one_item_that_held_the_address(
     instants = np.arange(first, first + length + 1)
     for address in ADDRESSES:
         row = np.frombuffer(address, dtype=np.uint8).reshape(1, 16)
-        each = timeline.resolve(np.repeat(row, len(instants), axis=0), instants, instants)
+        each = timeline.resolve(
+            np.repeat(row, len(instants), axis=0),
+            instants,
+            instants,
+            SeenFrom.one(CLUSTER, len(instants)),
+        )
         holders = [revision for revision in each.tolist() if revision]
         items = {timeline.revision(revision)[0].key for revision in holders}
-        (found,) = timeline.resolve(row, instants[:1], instants[-1:]).tolist()
+        (found,) = timeline.resolve(
+            row, instants[:1], instants[-1:], SeenFrom.one(CLUSTER, 1)
+        ).tolist()
         assert found == (holders[0] if len(items) == 1 else 0)
 
 

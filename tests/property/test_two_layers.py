@@ -171,7 +171,10 @@ def reached(survey: Survey, reach: Reach, connection: Connection) -> bool:
     said = reach.allowed[consumer, provider]
     pair = consumer, provider
     snapshot = survey.snapshot
-    positions = snapshot.at(connection.consumer), snapshot.at(connection.provider)
+    positions = (
+        snapshot.at(connection.consumer, connection.home),
+        snapshot.at(connection.provider, connection.home),
+    )
     own = survey.layers[0].own_nodes
     if pair in reach.own and (
         own[positions[0]] == positions[1] or own[positions[1]] == positions[0]
@@ -188,7 +191,7 @@ def reached(survey: Survey, reach: Reach, connection: Connection) -> bool:
 
 def place(survey: Survey, address: Address) -> int:
     """The end of a survey that an address is."""
-    position, number = survey.snapshot.at(address), int.from_bytes(address)
+    position, number = survey.snapshot.at(address, ClusterId("")), int.from_bytes(address)
     for at, end in enumerate(survey.ends):
         if position in end.workloads and end.families & (1 if is_v4(address) else 2):
             return at

@@ -241,17 +241,18 @@ class Views:
             related=[self.hop(row) for row in others],
         )
 
-    def service(self, revision: int, dialled: bytes, protocol: int, port: int) -> Item | None:
-        """The Service that was dialled, None where none was."""
+    def service(
+        self, revision: int, dialled: bytes, protocol: int, port: int, home: ClusterId
+    ) -> Item | None:
+        """The Service that was dialled from a Kubernetes cluster, None where none was."""
         item = item_of(self._timeline, revision)
         if item is None or item.kind is not ItemKind.SERVICE:
-            item = self._services.at(dialled, protocol, port)
+            item = self._services.at(dialled, protocol, port, home)
         return item
 
     def _service(self, row: Row) -> ServiceView | None:
-        item = self.service(
-            row["dialled_revision"], row["dialled"], row["protocol"], row["dialled_port"]
-        )
+        dialled = row["dialled"], row["protocol"], row["dialled_port"]
+        item = self.service(row["dialled_revision"], *dialled, row["kubernetes_cluster"])
         if item is None:
             return None
         return ServiceView(namespace=item.namespace, name=item.name, key=item.key)

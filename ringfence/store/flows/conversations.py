@@ -56,6 +56,7 @@ _SUMS = (
     "dropped",
 )
 _EDGE = (
+    "kubernetes_cluster",
     "node",
     "protocol",
     *(

@@ -78,20 +78,20 @@ class World:
         out, said = await process.communicate()
         return process.returncode, out.decode(), said.decode()
 
-    async def enrolment_token(self, kind: str, uses: int = 1) -> str:
+    async def enrolment_token(self, kind: str, uses: int = 1, cluster: str = CLUSTER) -> str:
         """A token that enrols clients of a kind."""
-        body = {"kind": kind, "kubernetes_cluster": CLUSTER, "uses": uses, "ttl_seconds": 60}
+        body = {"kind": kind, "kubernetes_cluster": cluster, "uses": uses, "ttl_seconds": 60}
         return str((await self.ok("POST", "/enrolment-tokens", json=body))["token"])
 
-    async def enrol(self, kind: str, name: str) -> ControlPlaneStub:
+    async def enrol(self, kind: str, name: str, cluster: str = CLUSTER) -> ControlPlaneStub:
         """A gRPC client with a certificate of its own."""
-        token = await self.enrolment_token(kind)
+        token = await self.enrolment_token(kind, cluster=cluster)
         key, csr = make_request()
         body = {
             "protocol": PROTOCOL,
             "kind": kind,
             "name": name,
-            "kubernetes_cluster": CLUSTER,
+            "kubernetes_cluster": cluster,
             "csr_pem": csr,
         }
         headers = {"Authorization": f"Bearer {token}"}

@@ -39,12 +39,14 @@ from tests.integration.world import stream
 from tests.unit.control.shop import CLUSTER, DB, DOCUMENTS, FRONT, NODE, item
 
 
-async def publish(stub: ControlPlaneStub, items: Iterable[Item], at_ns: int = 0) -> None:
+async def publish(
+    stub: ControlPlaneStub, items: Iterable[Item], at_ns: int = 0, cluster: str = CLUSTER
+) -> None:
     """Tell that just these items exist."""
     at_ns = at_ns or time.time_ns()
 
     async def events() -> AsyncIterator[wire.InventoryEvent]:
-        same = {"kubernetes_cluster": CLUSTER, "at_ns": at_ns}
+        same = {"kubernetes_cluster": cluster, "at_ns": at_ns}
         yield wire.InventoryEvent(snapshot_begin=True, **same)  # type: ignore[arg-type]
         for one in items:
             yield wire.InventoryEvent(item=msgspec.json.encode(one), **same)  # type: ignore[arg-type]

@@ -209,7 +209,8 @@ def test_a_pod_whose_address_moved_on_meanwhile_is_not_outside() -> None:
     ]
     held = read_inventory("\n".join(lives), "inventory.yaml").timeline
     seen = flow(held, (1, 1.003))
-    whose = held.resolve(*map(seen.column, ("first_consumer", "first_ns", "last_ns")))
+    addresses, first_ns, last_ns = map(seen.column, ("first_consumer", "first_ns", "last_ns"))
+    whose = held.resolve(addresses, first_ns, last_ns, seen.seen_from)
     assert whose.tolist() == [0], "live data have neither"
     place = seen.table.schema.get_field_index("first_consumer_revision")
     table = seen.table.set_column(place, seen.table.schema.field(place), pa.array(whose))

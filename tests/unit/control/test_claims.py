@@ -13,7 +13,7 @@ from ringfence.kube.objects import namespace_item, node_item, pod_item
 from ringfence.kube.services import service_item
 from ringfence.model.address import parse_address, parse_network
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, NodeName, item_key
+from ringfence.model.ids import ClusterId, ItemKey, NodeName, item_key
 from ringfence.model.protocol import TCP
 from ringfence.model.workload import (
     Backend,
@@ -126,3 +126,25 @@ def test_a_node_has_not_the_whole_internet() -> None:
     own, refused = own_addresses(Timeline(), (DEV, NodeName("n1")), many)
     assert len(own) == MOST_NODE_ADDRESSES
     assert refused == "1025 addresses are more than the 1024 of a node"
+
+
+def test_gateways_of_equal_pod_networks_are_nobodys_else() -> None:
+    """An agent tells of addresses that Kubernetes does not list."""
+    timeline, gateway, elsewhere = Timeline(), *map(parse_address, ("10.1.0.1", "10.2.0.1"))
+    far = replace(
+        NODE,
+        key=item_key(ClusterId("far"), ItemKind.NODE, "n1"),
+        cluster=ClusterId("far"),
+        pod_networks=(parse_network("10.1.0.0/24"),),
+    )
+    timeline.observe(1, replace(NODE, addresses=(gateway, elsewhere)))
+    timeline.observe(1, far)
+    told = [gateway, elsewhere]
+    assert own_addresses(timeline, (far.cluster, NodeName("n1")), told) == (
+        (gateway,),
+        "10.2.0.1 belongs to node n1",
+    )
+    timeline.observe(
+        2, replace(FRONT, key=ItemKey("far/pod/x"), cluster=far.cluster, addresses=(gateway,))
+    )
+    assert own_addresses(timeline, (far.cluster, NodeName("n1")), [gateway])[1]

@@ -14,6 +14,7 @@ from ringfence.control.discover import past, peers_of
 from ringfence.discovery.behaviour import SLOT_NS, behaviour
 from ringfence.discovery.roles import Roles, roles
 from ringfence.flows.connections import Records
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.inventory.timeline import Timeline
 from ringfence.model import labels
@@ -102,6 +103,7 @@ class World:
                 np.frombuffer(b"".join(columns[end]), dtype=np.uint8).reshape(-1, 16),
                 first_ns,
                 first_ns,
+                SeenFrom.one(CLUSTER, len(first_ns)),
             )
             for end in ("first", "provider")
         }

@@ -42,7 +42,7 @@ def test_node_ports_are_those_of_the_nodes_of_a_cluster(
 ) -> None:
     history = Timeline()
     history.replace(START, CLUSTER, [*NODES, *SERVICES])
-    item = ServiceSockets(history.latest()).at(address(at), protocol, port)
+    item = ServiceSockets(history.latest()).at(address(at), protocol, port, CLUSTER)
     assert (item.name if item else None) == name
 
 

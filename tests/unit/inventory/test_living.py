@@ -61,16 +61,16 @@ def test_of_two_pods_with_one_address_that_holds_it_which_came_to_it_last() -> N
     for revisions in ((7, 8), (8, 7)):
         pairs = [(RevisionId(n), one) for n, one in zip(revisions, (first, second), strict=True)]
         there, then = Living(pairs), Snapshot(pairs)
-        assert there.holder(A.addresses[0]) == there.position(B.key)
-        assert then.at(A.addresses[0]) == then.position(B.key)
+        assert there.holder(A.addresses[0], A.cluster) == there.position(B.key)
+        assert then.at(A.addresses[0], A.cluster) == then.position(B.key)
 
 
 def test_of_two_holders_the_later_counts() -> None:
     there, held = living(), A.addresses[0]
     there.change({B.key: (RevisionId(9), pod("b", "carts"))})
-    assert there.holder(held) == there.position(B.key)
+    assert there.holder(held, A.cluster) == there.position(B.key)
     there.change({B.key: None})
-    assert there.holder(held) == there.position(A.key)
+    assert there.holder(held, A.cluster) == there.position(A.key)
 
 
 def test_a_follower_hears_of_all_items_and_then_of_those_that_change() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.address import Address, format_address, parse_address
 from ringfence.model.ids import ClusterId, item_key
@@ -53,7 +54,8 @@ def test_reported_addresses_join_the_node_now_and_later_and_its_guests_follow() 
     assert addresses_of(timeline, 8, NODE) == (MAIN, NEXT), "what is no longer reported goes"
 
     asked = np.frombuffer(GATEWAY * 3, dtype=np.uint8).reshape(3, 16)
-    holders = timeline.resolve(asked, *[np.array([4, 7, 8])] * 2).tolist()
+    at = np.array([4, 7, 8])
+    holders = timeline.resolve(asked, at, at, SeenFrom.one(LAB, 3)).tolist()
     assert [bool(holder) for holder in holders] == [False, True, False]
     assert timeline.revision(holders[1])[0].key == NODE.key
 
@@ -83,5 +85,6 @@ def test_ten_thousand_items_and_a_hundred_thousand_rows() -> None:
     numbers = np.arange(100_000) % 10_000 + 1
     rows = np.zeros((100_000, 16), dtype=np.uint8)
     rows[:, 14], rows[:, 15] = numbers >> 8, numbers & 255
-    held = timeline.resolve(rows, *[np.full(100_000, 10**9)] * 2)
+    at = np.full(100_000, 10**9)
+    held = timeline.resolve(rows, at, at, SeenFrom.one(LAB, len(rows)))
     assert len(np.unique(held)) == 10_000

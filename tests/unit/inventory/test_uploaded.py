@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.timeline import Timeline
 from ringfence.inventory.uploaded import item_of, make_upload, read_csv
 from ringfence.model.address import parse_address
 from ringfence.model.errors import InputError
 from ringfence.model.ids import RevisionId
-from tests.integration.world import pod
+from tests.integration.world import CLUSTER, pod
 
 
 def test_csv_as_spreadsheets_write_it() -> None:
@@ -54,8 +55,10 @@ def test_a_network_holds_what_no_item_held_all_the_while() -> None:
     spans = [(5, 9), (5, 15), (15, 25), (25, 40), (30, 60), (60, 70), (-9, -5), (-9, 2)]
     rows = np.tile(np.frombuffer(parse_address(address), dtype=np.uint8), (len(spans), 1))
     first, last = (np.array(times, dtype=np.int64) for times in zip(*spans, strict=True))
-    held = timeline.resolve(rows, first, last).tolist()
-    assert timeline.resolve(rows[1:2], first[1:2], last[1:2]).all(), "all are held"
-    assert not len(timeline.resolve(rows[:0], first[:0], last[:0]))
+    seen_from = SeenFrom.one(CLUSTER, len(spans))
+    held = timeline.resolve(rows, first, last, seen_from).tolist()
+    one, none = SeenFrom.one(CLUSTER, 1), SeenFrom.one(CLUSTER, 0)
+    assert timeline.resolve(rows[1:2], first[1:2], last[1:2], one).all(), "all are held"
+    assert not len(timeline.resolve(rows[:0], first[:0], last[:0], none))
     names = [timeline.revision(RevisionId(one))[0].name if one else "" for one in held]
     assert names == ["wide", "a-1", "", "b-1", "wide", "narrow", "", "wide"]

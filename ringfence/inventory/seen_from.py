@@ -1,0 +1,64 @@
+"""Where an address was seen, and so whose it is.
+
+Kubernetes clusters may use equal networks: what the own cluster of the agent that saw an address
+holds counts first.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.model.ids import ClusterId
+
+
+@dataclass(frozen=True)
+class SeenFrom:
+    """The Kubernetes clusters whose agents saw n rows, and which of them each row is of.
+
+    "" is none: an agent on a host, or one that nobody told of.
+    """
+
+    clusters: Sequence[ClusterId]
+    which: NDArray[np.integer]
+
+    @classmethod
+    def of(cls, clusters: Sequence[ClusterId], which: NDArray[np.integer]) -> "SeenFrom":
+        """The same with each of the clusters once."""
+        number = {cluster: at for at, cluster in enumerate(dict.fromkeys(clusters))}
+        codes = np.array([number[cluster] for cluster in clusters], dtype=np.int32)
+        return cls(tuple(number), codes[which])
+
+    @classmethod
+    def one(cls, cluster: ClusterId, count: int) -> "SeenFrom":
+        """All rows were seen from one cluster."""
+        return cls((cluster,), np.zeros(count, dtype=np.int32))
+
+    def tile(self, count: int) -> "SeenFrom":
+        """The same rows, so many times."""
+        return SeenFrom(self.clusters, np.tile(self.which, count))
+
+    def take(self, rows: NDArray[Any]) -> "SeenFrom":
+        """Some of the rows."""
+        return SeenFrom(self.clusters, self.which[rows])
+
+    def beside(self, addresses: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Rows' addresses, shape (n, 16), each with what tells its cluster apart."""
+        if len(self.clusters) == 1:
+            return addresses
+        codes = np.ascontiguousarray(self.which, dtype=np.int32).view(np.uint8)
+        return np.concatenate([addresses, codes.reshape(-1, 4)], axis=1)
+
+
+def meant(holding: Collection[ClusterId], home: ClusterId) -> ClusterId | None:
+    """Of the clusters that hold an address the one that holds it as seen from `home`.
+
+    `home` itself, whether in fact or in one of its pod networks, then what is in none, then another
+    one; None where several others do, or none does.
+    """
+    for cluster in (home, ClusterId("")):
+        if cluster in holding:
+            return cluster
+    return next(iter(holding)) if len(set(holding)) == 1 else None

@@ -1,0 +1,90 @@
+"""Clusters with equal networks: rules mean nobody by the address of another cluster's pod."""
+
+from dataclasses import replace
+
+import pytest
+
+from ringfence.inventory.snapshot import NOWHERE, Snapshot
+from ringfence.model.address import format_address, parse_network
+from ringfence.model.errors import InputError
+from ringfence.model.ids import ClusterId, RevisionId, item_key
+from ringfence.model.protocol import TCP
+from ringfence.model.workload import Item, ItemKind
+from ringfence.policy.compile import compile_policies
+from ringfence.policy.hypothetical import hypothetical
+from ringfence.policy.listed import Listing, listed
+from ringfence.policy.notes import overlaps
+from tests.golden.shop import ITEMS, allow, app, policy_set
+
+FAR = ClusterId("far")
+TO_CARTS = allow("carts", app("front-end"), app("carts"), 8081)
+BY_NAME = {one.name: one for one in ITEMS if one.kind is ItemKind.POD}
+
+
+def far(name: str, like: Item, at: Item) -> Item:
+    """A pod of the far cluster with the labels of one pod here, at another's addresses."""
+    key = item_key(FAR, ItemKind.POD, name)
+    return replace(like, key=key, cluster=FAR, name=name, addresses=at.addresses, node="far-node")
+
+
+FAR_NODE = next(one for one in ITEMS if one.kind is ItemKind.NODE)
+FAR_NODE = replace(
+    FAR_NODE,
+    key=item_key(FAR, ItemKind.NODE, "far-node"),
+    cluster=FAR,
+    name="far-node",
+    pod_networks=(parse_network("10.244.0.0/16"),),
+)
+FAR_PODS = [
+    far("far-front", BY_NAME["front-end"], BY_NAME["payment"]),
+    far("far-carts", BY_NAME["carts"], BY_NAME["front-end"]),
+]
+
+
+def listing(name: str) -> Listing:
+    held = policy_set(TO_CARTS, items=[*ITEMS, FAR_NODE, *FAR_PODS])
+    (at,) = (at for at, one in enumerate(held.snapshot.items)
+             if one.name == name and one.kind is ItemKind.POD)  # fmt: skip
+    return listed(held.snapshot, compile_policies(held, ()), at)
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "peer"),
+    [
+        ("carts", "input", "sock-shop/front-end"),
+        ("front-end", "output", "sock-shop/carts"),
+        ("far-carts", "input", "sock-shop/far-front"),
+        ("far-front", "output", "sock-shop/far-carts"),
+    ],
+)
+def test_a_rule_names_those_who_are_there(name: str, hook: str, peer: str) -> None:
+    peers = [one.peers for one in listing(name).rules if one.hook == hook and one.rule.ports]
+    assert {names for one in peers if one for names in one.first} == {peer}
+
+
+def test_clusters_with_pod_networks_in_common_are_told() -> None:
+    blocks = {"east": "10.1.0.0/16", "west": "10.1.4.0/24", "far": "10.2.0.0/24"}
+    nodes = [
+        replace(FAR_NODE, cluster=ClusterId(name), pod_networks=(parse_network(block),))
+        for name, block in blocks.items()
+    ]
+    (told,) = overlaps(nodes)
+    assert told.startswith("Kubernetes clusters east and west have pod networks in common, such as")
+    assert "10.1.4.0/24" in told
+    assert not [*overlaps([nodes[0], nodes[0], nodes[2]])]
+
+
+def test_an_address_that_two_clusters_hold_needs_a_name() -> None:
+    items = [BY_NAME["payment"], BY_NAME["front-end"], *FAR_PODS]
+    snapshot = Snapshot((RevisionId(n), one) for n, one in enumerate(items, 1))
+    address, payment = (
+        format_address(BY_NAME[name].addresses[0]) for name in ("front-end", "payment")
+    )
+    with pytest.raises(InputError, match="name the one that you mean"):
+        hypothetical(snapshot, address, payment, TCP, 80)
+    for name, home in (("sock-shop/payment", "payment"), ("sock-shop/far-front", "far-front")):
+        found, _ = hypothetical(snapshot, name, address, TCP, 80)
+        (consumer,), (provider,) = found.consumer_item.tolist(), found.provider_item.tolist()
+        assert provider != NOWHERE
+        assert snapshot.items[consumer].name == home
+        assert snapshot.items[provider].cluster == snapshot.items[consumer].cluster
