@@ -26,7 +26,6 @@ from ringfence.model.address import Address, format_address
 from ringfence.model.address_set import Written
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.instant import format_instant
-from ringfence.model.policy import FqdnEnd
 from ringfence.model.ranges import of_families
 from ringfence.model.words import counted
 from ringfence.policy.document import Documents, parse_documents
@@ -99,7 +98,7 @@ def documents_of(paths: list[Path]) -> Documents:
 
 def recorded_history(documents: Documents, timeline: Timeline, seen: Records) -> History:
     """What held over the time of the flows, as far as files tell."""
-    return History(timeline, _names(documents, seen), _contents(documents))
+    return History(timeline, _names(seen), _contents(documents))
 
 
 def strangers(
@@ -140,16 +139,8 @@ def of_files() -> Iterator[None]:
         raise RingfenceError(str(error)) from error
 
 
-def _names(documents: Documents, seen: Records) -> Resolutions:
+def _names(seen: Records) -> Resolutions:
     """The names that the flows tell of addresses, as if they had them all the time."""
-    ends = (
-        end
-        for workspace in documents.workspaces
-        for policy in workspace.policies
-        for end in (policy.consumer, policy.provider)
-    )
-    if not any(isinstance(end, FqdnEnd) for end in ends):
-        return Resolutions()
     told = seen.table.select(["provider_dns_name", "provider"]).group_by(
         ["provider_dns_name", "provider"]
     )

@@ -16,6 +16,7 @@ from ringfence.control.analysis import History, Judged, judge
 from ringfence.control.discover import AS_USUAL, Discovery, Wanted, discover_in, past
 from ringfence.control.judged import JudgedBy
 from ringfence.discovery.changes import ChangeKind, PolicyChange, changes
+from ringfence.discovery.host_names import with_host_names
 from ringfence.discovery.observed import answered, conversations_of
 from ringfence.flows.connections import Records
 from ringfence.model.ids import PolicyId, ScopeName, Version, WorkspaceName
@@ -155,6 +156,7 @@ async def discover_beside(
     approved = wanted.approved
     name = approved.name if approved else WorkspaceName(scope)
     lived = await asyncio.to_thread(past, seen, history.timeline.as_known())
+    seen = await asyncio.to_thread(with_host_names, seen, history.names.known())
     found = await asyncio.to_thread(discover_in, lived, seen, tree, scope, name, wanted)
     if approved is None:
         return found, NOTHING

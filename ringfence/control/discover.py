@@ -13,6 +13,7 @@ from ringfence.discovery.ends import Ends
 from ringfence.discovery.excluded import excluded
 from ringfence.discovery.facts import Facts
 from ringfence.discovery.granularity import FINE, Granularity
+from ringfence.discovery.host_names import with_host_names
 from ringfence.discovery.observed import Observed, answered, observe
 from ringfence.discovery.peers import Peers
 from ringfence.discovery.propose import Proposal, propose
@@ -131,7 +132,8 @@ def discover(
     wanted: Wanted = AS_USUAL,
 ) -> Discovery:
     """Propose a workspace for a scope from what was seen."""
-    return discover_in(past(seen, timeline.as_known()), seen, tree, scope, name, wanted)
+    lived = past(seen, timeline.as_known())
+    return discover_in(lived, with_host_names(seen), tree, scope, name, wanted)
 
 
 def discover_in(

@@ -18,6 +18,7 @@ from ringfence.discovery.decide import decide
 from ringfence.discovery.drafts import Draft, Drafting
 from ringfence.discovery.ends import Ends, NamedEnd
 from ringfence.discovery.facts import Facts
+from ringfence.discovery.host_names import with_host_names
 from ringfence.discovery.observed import DIRECT, Observed, observe
 from ringfence.discovery.peers import Peers, name_of
 from ringfence.discovery.propose import policy_of
@@ -95,6 +96,7 @@ async def what_if(
     What did not pass tells who is a scanner or an intruder, as it tells discovery.
     """
     workspace, _ = made
+    seen = await asyncio.to_thread(with_host_names, seen, history.names.known())
     passes = passing(seen, fate)
     judged = await judge(passes, history, until_ns, judged_by, workspace.name)
     denied = judged.in_view & ~judged.allowed

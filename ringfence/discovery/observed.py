@@ -321,25 +321,17 @@ def _named(records: Records, peers: Peers, provider: Numbers) -> Numbers:
     if "provider_dns_name" not in records.table.column_names:
         return provider
     told = records.table["provider_dns_name"].combine_chunks().dictionary_encode()
-    names = [
-        peers.number(Named(host_name(name) or name)) if name else -1
-        for name in told.dictionary.to_pylist()
-    ]
+    names = [peers.number(Named(name)) if name else -1 for name in told.dictionary.to_pylist()]
     which = told.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     named = np.array([*names, -1], dtype=np.int64)[which]
-    outside = peers.which(Outside)[provider]
-    first, _ = distinct(provider, named)
-    first = first[outside[first] & (named[first] >= 0)]
-    for at, by_name in zip(provider[first].tolist(), named[first].tolist(), strict=True):
+    outside = peers.which(Outside)[provider] & (named >= 0)
+    first, _ = distinct(provider[outside], named[outside])
+    pairs = zip(provider[outside][first].tolist(), named[outside][first].tolist(), strict=True)
+    for at, by_name in pairs:
         host, name = peers[at], peers[by_name]
         if isinstance(host, Outside) and isinstance(name, Named):
             peers.named.setdefault(name, set()).add(host.address)
-    # What was dialled without a name went to the host whose address it is, where that is one's.
-    only = np.full(len(peers), -1, dtype=np.int64)
-    only[provider[first]] = named[first]
-    only[np.bincount(provider[first], minlength=len(peers)) > 1] = -1
-    named = np.where(named >= 0, named, only[provider])
-    return np.where(outside & (named >= 0), named, provider)
+    return np.where(outside, named, provider)
 
 
 def _processes(records: Records, edge: Numbers) -> tuple[Numbers, Numbers]:

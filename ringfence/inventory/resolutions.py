@@ -112,6 +112,10 @@ class Resolutions:
         }
         return {name: addresses for name, addresses in found.items() if addresses}
 
+    def known(self) -> frozenset[str]:
+        """The names of which an address is known, now or of late."""
+        return frozenset(name for name, room in self._names.items() if room.pairs)
+
     def instants(self, patterns: Iterable[str]) -> Iterator[int]:
         """When an address gets or loses a name that one of the patterns means, epoch ns."""
         patterns = tuple(patterns)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ringfence.model.address import parse_address
 from ringfence.model.protocol import UDP
+from ringfence.wire.generated import agent_pb2 as wire
 from tests.integration.control.conftest import COMMAND, World
 from tests.integration.control.test_enforcement import publish
 from tests.integration.control.test_flows_api import NODE, POD, apply, report, through_service
@@ -45,6 +47,11 @@ async def seen(world: World) -> World:
     for number, items in enumerate((ITEMS, AFTER)):
         await publish(connector, items)
         await asyncio.sleep(0.01)
+        answer = wire.DnsAnswer(
+            name="api.example", addresses=[parse_address(OUTSIDE)], ttl_seconds=300,
+            at_ns=time.time_ns(), resolver=parse_address(NODE1),
+        )  # fmt: skip
+        await stubs["node1"].Resolve(wire.DnsAnswers(answers=[answer]))
         at: dict[str, Any] = {"first_ns": time.time_ns(), "last_ns": time.time_ns()}
         one, two = through_service(at)
         one.saw(POD, 7, FRONT, (DB, 3306), **at)

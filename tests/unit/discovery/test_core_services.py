@@ -37,8 +37,8 @@ from ringfence.model.protocol import TCP, UDP
 from ringfence.model.query import Everything
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.policy.document import Documents, format_documents, parse_documents
+from tests.unit.discovery.days import DAY, SLOT, Day
 from tests.unit.discovery.test_simulation import shop
-from tests.unit.discovery.test_suspicion import DAY, SLOT, Day
 
 TOP, PROD, SYS, SHOP, NODES = map(ScopeName, ("top", "prod", "sys", "shop", "nodes"))
 TREE = ScopeTree(

@@ -22,8 +22,8 @@ from ringfence.discovery.reasons import Reason
 from ringfence.model.ids import WorkspaceName
 from ringfence.model.policy import ClusterEnd, Policy, ServiceEnd, Workspace
 from ringfence.model.protocol import PortRange
+from tests.unit.discovery.days import DAY, REPLICAS, SLOT, Day
 from tests.unit.discovery.test_simulation import shop
-from tests.unit.discovery.test_suspicion import DAY, REPLICAS, SLOT, Day
 
 PASSIVE = 7
 """With this seed the front end dials the carts through their Service, and ports they give it."""
