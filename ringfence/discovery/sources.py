@@ -121,12 +121,11 @@ class _Weighing:
         self.rare = plain & (seen.conversations <= most)
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
-        self.by_hand = (
-            facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[observed.consumer]
-        )
+        by_hand = facts.by_hand()
+        self.by_hand = (by_hand | observed.peers.which(Anybody))[observed.consumer]
         self.used = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
-        # Where most are such nobody told who deployed what.
-        self.undeployed = self.by_hand & (self.by_hand[self.used].sum() * 2 < self.used.sum())
+        # Where most roles are such, however much they talk, nobody told who deployed what.
+        self.undeployed = self.by_hand & (by_hand.sum() * 2 < len(observed.peers.roles))
         self.begun = self._begun()
         self.strong = self.used & ~self.begun
         self.spoken_for = np.logical_or.reduce(spoken_for)

@@ -96,6 +96,16 @@ def test_but_not_where_nobody_tells_who_deployed_anything(deployed: bool) -> Non
     assert bool(found.decisions.suspicion.weight[edge] > 0) is deployed
 
 
+@pytest.mark.parametrize("ports", [0, 12])
+def test_nor_do_two_of_them_tell_so_by_talking_to_each_other(ports: int) -> None:
+    """However many edges of the cluster are then theirs."""
+    day = TwoByHand()
+    for port in range(9000, 9000 + ports):
+        day.saw(day.alone, day.another, port, *range(0, DAY, 9 * SLOT))
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    assert weight(day.found(), "started → mail TCP 25") > 0
+
+
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
     ("carts", 1, 40_000, Reason.ALONE),
     ("carts", 1, 0, Reason.SEEN),
