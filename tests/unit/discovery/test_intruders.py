@@ -122,6 +122,18 @@ def test_what_one_began_long_after_it_was_there_is_asked_about_however_often(
     assert why(day.found(), f"{consumer} → orders TCP 8080") is reason
 
 
+@pytest.mark.parametrize("since", [0, 40_000])
+def test_who_was_met_on_core_services_alone_was_there(since: int) -> None:
+    day = Day()
+    for pod in range(REPLICAS):
+        times = range(since, DAY, SLOT)
+        day.saw(day.of("mail", pod), "198.51.100.1", 123, *times, protocol="UDP")
+    day.saw(day.of("mail", 0), day.of("orders", 0), 8080, *range(40_000, DAY, 900))
+    found = day.found()
+    assert why(found, "mail → 198.51.100.1 UDP 123") is Reason.NTP
+    assert (weight(found, "mail → orders TCP 8080") > 0) is (since == 0)
+
+
 @pytest.mark.parametrize("pods", [1, REPLICAS])
 def test_what_began_so_makes_nothing_usual_unless_several_began_it(pods: int) -> None:
     day, times = Day(), range(40_000, DAY, 900)
