@@ -4,6 +4,7 @@ import pytest
 
 from ringfence.discovery.reasons import Reason
 from tests.unit.discovery.days import (
+    BEGIN,
     DAY,
     PORTS,
     REPLICAS,
@@ -81,6 +82,17 @@ def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all
         day.saw(day.alone, day.of("orders", 0), port, looked, looked + 5000)
     day.saw(day.alone, day.of("mail", 0), 25, *range(begins, DAY, every))
     assert why(day.found(), "started → mail TCP 25") is reason
+
+
+@pytest.mark.parametrize("hourly", [False, True])
+def test_how_steadily_anything_goes_on_is_told_by_the_busiest_edge(hourly: bool) -> None:
+    """Rows of an hour tell of one interval in twelve."""
+    day = Day()
+    if hourly:
+        day.rows = [row for row in day.rows if (row["first"] // 10**9 - BEGIN) % 3600 == 0]
+    day.saw("198.51.100.7", day.of("orders", 0), 8080, *range(0, DAY, 3600))
+    reason = why(day.found(), "outside → orders TCP 8080")
+    assert reason is (Reason.SEEN if hourly else Reason.STRANGER)
 
 
 @pytest.mark.parametrize("deployed", [False, True])
