@@ -2,7 +2,12 @@
 
 import pytest
 
+from bench.discovery.proposed import ALL
+from ringfence.control.discover import Wanted
 from ringfence.discovery.reasons import Reason
+from ringfence.model.ids import WorkspaceName
+from ringfence.model.keys import parse_filter
+from ringfence.model.policy import Action, CatchAll, Cluster, Workspace
 from tests.unit.discovery.days import (
     BEGIN,
     DAY,
@@ -116,6 +121,15 @@ def test_nor_do_two_of_them_tell_so_by_talking_to_each_other(ports: int) -> None
         day.saw(day.alone, day.another, port, *range(0, DAY, 9 * SLOT))
     day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
     assert weight(day.found(), "started → mail TCP 25") > 0
+
+
+def test_nor_do_approved_clusters_whose_workloads_are_gone() -> None:
+    gone = tuple(Cluster(f"gone-{n}", parse_filter(f'name = "gone-{n}"')) for n in range(20))
+    catch_all = CatchAll(Action.DENY, Action.DENY)
+    approved = Workspace(WorkspaceName(ALL), ALL, True, catch_all, gone, ())
+    day = ByHand()
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    assert weight(day.found(Wanted(approved=approved)), "started → mail TCP 25") > 0
 
 
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
