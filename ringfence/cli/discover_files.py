@@ -8,6 +8,7 @@ from typing import Any
 
 from ringfence.cli.recorded import (
     documents_of,
+    held_ends,
     in_long_rows,
     of_files,
     recorded_history,
@@ -50,9 +51,9 @@ class DiscoveryFiles:
 
     def notes(self, found: Discovery) -> Iterator[str]:
         """What may be wrong with the files."""
-        if not found.coverage.seen:
-            inside = found.in_scope[found.observed.edges]
-            yield strangers(self.seen, f"scope {self.scope}", inside)
+        inside = found.in_scope[found.observed.edges]
+        if not found.coverage.seen and not (held_ends(self.seen) & inside).any():
+            yield strangers(self.seen, f"scope {self.scope}")
         if in_long_rows(self.seen):
             yield (
                 "most rows tell of more than five minutes, so that nobody knows in how many"

@@ -101,23 +101,22 @@ def recorded_history(documents: Documents, timeline: Timeline, seen: Records) ->
     return History(timeline, _names(seen), _contents(documents))
 
 
-def strangers(
-    seen: Records, scope: str, inside: NDArray[np.bool_] | None = None, *, what: str = "row"
-) -> str:
-    """Why nothing of the flows is of a scope: of how many rows anybody is known, and `inside` it.
+def held_ends(seen: Records) -> NDArray[np.bool_]:
+    """For each row whether it has an end that the inventory holds at its time."""
+    ends = [seen.column(f"{end}_revision") for end in ("first_consumer", "provider")]
+    return np.asarray(np.logical_or.reduce([end != 0 for end in ends]))
 
-    Without `inside` none is.
-    """
+
+def strangers(seen: Records, scope: str, *, what: str = "row") -> str:
+    """Why nothing of the flows is of a scope: of how many rows anybody is known at all."""
     if not len(seen):
         return "the file of flows tells of no conversation: export a longer time"
-    ends = [seen.column(f"{end}_revision") for end in ("first_consumer", "provider")]
-    known = np.logical_or.reduce([end != 0 for end in ends])
-    there = 0 if inside is None else int((known & inside).sum())
+    known = held_ends(seen)
     row = seen.take(np.array([int(np.argmin(known))])).table.to_pylist()[0]
     such = " to ".join(format_address(Address(row[end])) for end in ("first_consumer", "provider"))
     return (
         f"of {counted(len(seen), what)} in the flows {int(known.sum())} have an end that the"
-        f" inventory holds at their time, and {there} one in {scope}; one is {such}, at"
+        f" inventory holds at their time, and 0 one in {scope}; one is {such}, at"
         f" {format_instant(int(row['first_ns']))}: see that both files are of the same clusters and"
         " the same time, and whom the scope holds"
     )

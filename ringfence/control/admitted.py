@@ -47,7 +47,8 @@ async def admitted(
 ) -> tuple[Discovery, tuple[Admitted, ...]]:
     """What policies let pass of scans, intruders and what awaits review, most edges first.
 
-    `seen` is what the proposal was made from; it is given with this in its policies' `why`.
+    `seen` is what the proposal was made from; it is given with this in the `why` of the
+    policies that were made now: others stay as they are.
     """
     decisions = found.decisions
     suspicious = (decisions.outcome == Outcome.REVIEW) | decisions.of(Reason.INTRUDER, Reason.SCAN)
@@ -64,7 +65,9 @@ async def admitted(
     each = zip(its.tolist(), np.split(edges[order], starts[1:]), strict=False)
     told = [Admitted(places[number], some) for number, some in each]
     told.sort(key=lambda one: -len(one.edges))
-    said = {one.policy: one.said(found) for one in told}
+    made = {(found.workspace.name, one.id) for one in found.workspace.policies}
+    made |= found.proposal.added
+    said = {one.policy: one.said(found) for one in told if one.policy in made}
     own, *ancestors = (_with_why(one, said) for one in workspaces)
     proposal = replace(found.proposal, workspace=own, ancestors=tuple(ancestors))
     return replace(found, proposal=proposal), tuple(told)

@@ -75,7 +75,7 @@ def answer(
     return {
         "documents": format_documents(Documents(tuple(beside), proposed)),
         "summary": {
-            "policies": len(found.workspace.policies) + found.proposal.added,
+            "policies": len(found.workspace.policies) + len(found.proposal.added),
             "edges": found.coverage.seen,
             "served": bool(found.proposal.policies),
             "noise": [
@@ -150,7 +150,7 @@ def _warnings(found: Discovery) -> Iterator[str]:
     added = [one.name for one in proposal.ancestors]
     above = sorted({*added, *(one.workspace for one in proposal.policies.values())} - {own})
     if added:
-        policies = counted(proposal.added, "policy", "policies")
+        policies = counted(len(proposal.added), "policy", "policies")
         yield f"{policies} of these are for workspace {' and '.join(added)}, after what it has"
     if found.begun and found.begun.name in added:
         yield f"workspace {found.begun.name} is new: it allows whatever no other workspace denies"

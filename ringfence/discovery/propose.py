@@ -35,12 +35,12 @@ from ringfence.model.protocol import WITH_PORTS, PortRange
 class Proposal:
     """A workspace, and for each route of the observed edges the policy that it is part of.
 
-    `ancestors` are the workspaces of ancestors as they are to be, with `added` policies more.
+    `ancestors` are the workspaces of ancestors as they are to be, with the `added` policies more.
     """
 
     workspace: Workspace
     ancestors: tuple[Workspace, ...]
-    added: int
+    added: frozenset[Place]
     policies: dict[int, Place]
 
 
@@ -89,7 +89,11 @@ def propose(
             replace(home, policies=(*home.policies, *added))
             for (home, _), added in zip(placed.drafts[1:], theirs, strict=True)
         ),
-        sum(map(len, theirs)),
+        frozenset(
+            Place(home.name, policy.id)
+            for (home, _), its in zip(placed.drafts[1:], theirs, strict=True)
+            for policy in its
+        ),
         routes,
     )
 

@@ -326,8 +326,8 @@ class _Weighing:
         """Whether one source alone has it, often, but only since long after it could have begun.
 
         That is when anything was seen of the consumer, be it of core services. A pod that somebody
-        started by hand, or a host outside, has nothing else: it goes on for half of the time, or
-        may as well be gone.
+        started by hand, or a host outside, has nothing else: it goes on in half as many intervals
+        as the busiest edge, since rows may be longer than an interval, or may as well be gone.
         """
         observed, seen = self.observed, self.observed.seen
         there = np.full(len(observed.peers), observed.until_ns)

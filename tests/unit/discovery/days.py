@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from bench.discovery.proposed import ALL, TREE
-from ringfence.control.discover import Discovery, discover
+from ringfence.control.discover import AS_USUAL, Discovery, Wanted, discover
 from ringfence.discovery.reasons import Reason
 from ringfence.flows.recorded import read_flows
 from ringfence.inventory.recorded import read_inventory
@@ -64,7 +64,7 @@ class Day:
         for row in self.rows:
             del row["opened"]
 
-    def found(self) -> Discovery:
+    def found(self, wanted: Wanted = AS_USUAL) -> Discovery:
         sink = io.BytesIO()
         table = pa.Table.from_pylist(self.rows)
         for name in ("first", "last"):
@@ -74,7 +74,7 @@ class Day:
         sink.seek(0)
         timeline = read_inventory(json.dumps([*self._items()]), "inventory").timeline
         seen = read_flows(sink, "flows", timeline)
-        return discover(seen, timeline, TREE, ALL, WorkspaceName(ALL))
+        return discover(seen, timeline, TREE, ALL, WorkspaceName(ALL), wanted)
 
     def _items(self) -> Any:
         yield {"kind": "node", "kubernetes_cluster": "lab", "name": "node1",

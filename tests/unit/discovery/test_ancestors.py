@@ -1,5 +1,6 @@
 """What goes between scopes, and what all of them need, is placed in their ancestor's workspace."""
 
+import asyncio
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +12,21 @@ from bench.discovery.simulate import Simulation, simulate
 from bench.discovery.style import style
 from bench.discovery.traffic import Numbers
 from ringfence.cli.recorded import recorded_flows, recorded_inventory
+from ringfence.control.admitted import admitted
+from ringfence.control.analysis import History
 from ringfence.control.comparison import NOTHING
 from ringfence.control.discover import Discovery, Wanted, discover, noise
 from ringfence.control.discovered import answer, report
+from ringfence.discovery.ancestors import Place
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.compress import Whole, compress
 from ringfence.discovery.drafts import Draft
 from ringfence.discovery.ends import NamedEnd, namespace_query
 from ringfence.discovery.granularity import Granularity
 from ringfence.flows.connections import Records
+from ringfence.inventory.resolutions import Resolutions
 from ringfence.inventory.timeline import Timeline
+from ringfence.model.evidence import Evidence
 from ringfence.model.ids import ClusterId, PolicyId, ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import (
@@ -145,6 +151,26 @@ def test_only_what_is_new_is_added(seen: Seen) -> None:
     waiting = [replace(one, review="look") for one in middle.policies]
     again = found(seen, WEB, replace(middle, policies=tuple(waiting))).proposal.ancestors[0]
     assert len(again.policies) == 2 * len(waiting), "what awaits review allows nothing"
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_policy_says_what_suspicious_it_lets_pass_if_it_is_made_now(
+    seen: Seen, now: bool
+) -> None:
+    """What stands there already is the ancestor's own, and stays as it was approved."""
+    wide = replace(telnet(Action.ALLOW), ports=(), evidence=Evidence(1, 1, 1, 1, 0, 1, 0.5, "mine"))
+    proposed = found(seen, WEB, held(MIDDLE, wide))
+    if now:
+        places = proposed.proposal.added | {Place(WorkspaceName("the-middle"), wide.id)}
+        proposed = replace(proposed, proposal=replace(proposed.proposal, added=places))
+    history = History(seen[1], Resolutions())
+    told, let_pass = asyncio.run(admitted(proposed, seen[0], history, TREE))
+    (middle,) = told.proposal.ancestors
+    (mine,) = (one for one in middle.policies if one.id == wide.id)
+    assert [one.policy for one in let_pass] == [("the-middle", "dns")]
+    assert (mine == wide) is not now
+    assert mine.evidence
+    assert ("lets pass" in mine.evidence.why) is now
 
 
 def test_without_an_ancestors_workspace_it_is_requested(seen: Seen) -> None:

@@ -2,8 +2,14 @@
 
 import pytest
 
+from bench.discovery.proposed import ALL
+from ringfence.control.discover import Wanted
 from ringfence.discovery.reasons import Reason
+from ringfence.model.ids import WorkspaceName
+from ringfence.model.keys import parse_filter
+from ringfence.model.policy import Action, CatchAll, Cluster, Workspace
 from tests.unit.discovery.days import (
+    BEGIN,
     DAY,
     PORTS,
     REPLICAS,
@@ -83,6 +89,17 @@ def test_what_nobody_deployed_does_often_is_asked_about_but_where_it_goes_on_all
     assert why(day.found(), "started → mail TCP 25") is reason
 
 
+@pytest.mark.parametrize("hourly", [False, True])
+def test_how_steadily_anything_goes_on_is_told_by_the_busiest_edge(hourly: bool) -> None:
+    """Rows of an hour tell of one interval in twelve."""
+    day = Day()
+    if hourly:
+        day.rows = [row for row in day.rows if (row["first"] // 10**9 - BEGIN) % 3600 == 0]
+    day.saw("198.51.100.7", day.of("orders", 0), 8080, *range(0, DAY, 3600))
+    reason = why(day.found(), "outside → orders TCP 8080")
+    assert reason is (Reason.SEEN if hourly else Reason.STRANGER)
+
+
 @pytest.mark.parametrize("deployed", [False, True])
 def test_but_not_where_nobody_tells_who_deployed_anything(deployed: bool) -> None:
     day = ByHand() if deployed else Undeployed()
@@ -104,6 +121,15 @@ def test_nor_do_two_of_them_tell_so_by_talking_to_each_other(ports: int) -> None
         day.saw(day.alone, day.another, port, *range(0, DAY, 9 * SLOT))
     day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
     assert weight(day.found(), "started → mail TCP 25") > 0
+
+
+def test_nor_do_approved_clusters_whose_workloads_are_gone() -> None:
+    gone = tuple(Cluster(f"gone-{n}", parse_filter(f'name = "gone-{n}"')) for n in range(20))
+    catch_all = CatchAll(Action.DENY, Action.DENY)
+    approved = Workspace(WorkspaceName(ALL), ALL, True, catch_all, gone, ())
+    day = ByHand()
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    assert weight(day.found(Wanted(approved=approved)), "started → mail TCP 25") > 0
 
 
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
