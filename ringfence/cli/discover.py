@@ -77,7 +77,7 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     scope: Annotated[
         str | None, typer.Argument(help="The scope to propose a workspace for.")
     ] = None,
-    since: SinceOption = "1h",
+    since: SinceOption = "24h",
     until: UntilOption = None,
     inventory: Annotated[
         Path | None, typer.Option(help="Of a file by `ringfence inventory export`; no server.")
@@ -156,10 +156,13 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     With --inventory and --flows no server is asked: all that the flows' file tells of is taken, and
     --since means nothing. Without --scopes the scope is `all`, everything in the inventory.
 
+    Of less than two hours nothing is known to be rare: only scans are told apart then, which a
+    warning says.
+
     Exit code 2 if no connection was observed that needs a policy, not even of a core service: there
     is nothing to go by.
 
-    Examples: ringfence discover sock-shop --since 1h > sock-shop.yaml
+    Examples: ringfence discover sock-shop --since 24h > sock-shop.yaml
 
     ringfence discover sock-shop -o table --outcome review
 
@@ -204,8 +207,14 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
             " `ringfence scopes list` whom a scope holds"
         )
     _print(answer, output, outcome or [])
-    _tell(answer["summary"], output)
     summary = answer["summary"]
+    _tell(summary, output)
+    if summary["brief"]:
+        tell(
+            "warning: less than two hours were seen: nothing is known to be rare in them, so that"
+            " whatever was answered is allowed, but for scans; --since 24h, for files that of"
+            " `ringfence flows export`, asks for more"
+        )
     if not summary["edges"] or not (summary["policies"] or summary["served"]):
         any_seen = summary["edges"] or summary["noise"]
         seen = "that a policy is proposed for " if any_seen else ""

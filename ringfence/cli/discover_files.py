@@ -22,7 +22,7 @@ from ringfence.control.discover import Discovery, Wanted, discover
 from ringfence.control.discovered import answer, coverage_of, wanted_of
 from ringfence.flows.connections import Records
 from ringfence.inventory.timeline import Timeline
-from ringfence.model.errors import InputError
+from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
 from ringfence.model.policy import Workspace
@@ -65,6 +65,11 @@ def read_files(
     inventory: Path, flows: Path, scopes: list[Path], wanted: str | None
 ) -> DiscoveryFiles:
     """Read all of them, for the scope `wanted` or the one above all."""
+    if wanted not in {None, ALL} and not scopes:
+        raise RingfenceError(
+            f"there is no scope {wanted!r}: without --scopes there is only {ALL!r}, everything in "
+            "the inventory"
+        )
     tree, above = _tree(scopes)
     with of_files():
         scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name

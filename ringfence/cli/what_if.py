@@ -34,7 +34,11 @@ COLUMNS = [
     Column("FIRST", lambda row: row["first"], wide=True),
     Column("LAST", lambda row: row["last"]),
     Column("DENIED BY", lambda row: _denials(row["denied_by"])),
-    Column("POLICY TO ADD", lambda row: row["policy"]["id"]),
+    Column(
+        "POLICY TO ADD",
+        lambda row: row["policy"]["id"] + (" without review" if row["held"] else ""),
+    ),
+    Column("REVIEW", lambda row: row["review"].partition(":")[0]),
     Column("NOISE", lambda row: row["noise"].partition(":")[0]),
     Column("STILL DENIED BY", lambda row: _denials(row["still_denied_by"])),
 ]
@@ -77,10 +81,29 @@ def tell_what_if(answer: Row, output: Format) -> None:
     if answer["untold"]:
         tell(f"{counted(answer['untold'], 'kind')} of conversations more are not told")
     if answer["blocked"] and output in (Format.TABLE, Format.WIDE):
+        _tell_how(answer["blocked"])
+
+
+def _tell_how(rows: list[Row]) -> None:
+    """How to accept what would be blocked, and what should be looked at first."""
+    if all(row["noise"] for row in rows):
+        tell("discovery takes all of it for noise, such as a scan: nothing needs to be accepted")
+        return
+    if chosen(rows, ALL):
         tell("to let some of them pass: --accept 1,2 or --accept all")
-        if noise := sum(bool(row["noise"]) for row in answer["blocked"]):
-            which = f"the last {noise}, which discovery takes for noise"
-            tell(f"all leaves out {which}: name their numbers to accept them")
+    if left := _left_out(rows):
+        tell(f"all leaves out {left}: name their numbers to accept them")
+
+
+def _left_out(rows: list[Row]) -> str:
+    """What of some rows `all` leaves out; empty for nothing."""
+    noise = sum(bool(row["noise"]) for row in rows)
+    review = sum(bool(row["review"]) and not row["noise"] for row in rows)
+    which = [
+        f"{review} that {'awaits' if review == 1 else 'await'} review" if review else "",
+        f"the last {noise}, which discovery takes for noise" if noise else "",
+    ]
+    return " and ".join(filter(None, which))
 
 
 def accept(
@@ -90,10 +113,8 @@ def accept(
 
     `wanted` is as `chosen` has it.
     """
-    rows = chosen(answer["blocked"], wanted)
+    rows = accepted(answer, wanted)
     if not rows:
-        noise = " but noise, whose numbers can be named" if answer["blocked"] else ""
-        tell(f"there is nothing to accept{noise}")
         return
     policies = {row["policy"]["id"]: row["policy"] for row in rows}
     clusters = {one["name"]: one for row in rows for one in row["clusters"]}
@@ -105,6 +126,17 @@ def accept(
     }
     path = "/what-if/accept"
     make_version(client, path, body, unhelped(rows), dry_run=dry_run, yes=yes, output=output)
+
+
+def accepted(answer: Row, wanted: str) -> list[Row]:
+    """The rows that are accepted, as `chosen` has it, having said what is left out."""
+    rows = chosen(answer["blocked"], wanted)
+    left = _left_out(answer["blocked"]) if wanted == ALL else ""
+    if not rows:
+        tell(f"there is nothing to accept{left and f' but {left}, whose numbers can be named'}")
+    elif left:
+        tell(f"all leaves out {left}: name their numbers to accept them")
+    return rows
 
 
 def unhelped(rows: list[Row]) -> list[str]:
@@ -154,10 +186,10 @@ def make_version(
 def chosen(rows: list[Row], wanted: str) -> list[Row]:
     """Those of some numbers, or ids of their policies, between commas; InputError.
 
-    `all` are those that are no noise.
+    `all` are those that are no noise and await no review.
     """
     if wanted == ALL:
-        return [row for row in rows if not row["noise"]]
+        return [row for row in rows if not (row["noise"] or row["review"])]
     if not rows:
         raise RingfenceError("there is nothing to accept: nothing that passes would be blocked")
     named = {row["policy"]["id"]: row for row in rows}

@@ -5,7 +5,7 @@ from typing import Any
 
 from ringfence.cli.analysis_files import VERSION, FilesAsked
 from ringfence.cli.output import Format, emit_data, emit_text, tell
-from ringfence.cli.what_if import chosen, numbered, unhelped
+from ringfence.cli.what_if import accepted, numbered, unhelped
 from ringfence.control.api.what_if import amended_document, what_if_response
 from ringfence.control.what_if import what_if
 from ringfence.flows.recorded import dispositions
@@ -25,9 +25,8 @@ def what_if_files(asked: FilesAsked) -> dict[str, Any]:
 
 def write_accepted(asked: FilesAsked, answer: dict[str, Any], wanted: str, output: Format) -> None:
     """Print the workspace with the policies of some rows, which are named as `chosen` has it."""
-    rows = chosen(answer["blocked"], wanted)
+    rows = accepted(answer, wanted)
     if not rows:
-        tell("there is nothing to accept")
         return
     for warning in unhelped(rows):
         tell(f"warning: {warning}")

@@ -78,6 +78,7 @@ def answer(
             "policies": len(found.workspace.policies) + len(found.proposal.added),
             "edges": found.coverage.seen,
             "served": bool(found.proposal.policies),
+            "brief": _brief(found),
             "noise": [
                 {"reason": reason, "count": count, "example": example}
                 for reason, count, example in noise(found)
@@ -136,8 +137,14 @@ def report(
         "admitted": list(_admitted(found, let_pass)),
         "roles": list(_roles(found)),
         "coverage": coverage_of(found),
+        "brief": _brief(found),
         "warnings": [*_warnings(found), *_of_admitted(found, let_pass)],
     }
+
+
+def _brief(found: Discovery) -> bool:
+    """Whether something was seen, in too short a time for anything to be rare in it."""
+    return bool(found.coverage.seen) and found.decisions.suspicion.brief
 
 
 def _told(workspace: Workspace) -> dict[str, Any]:

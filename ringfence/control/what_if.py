@@ -38,10 +38,14 @@ Denials = tuple[Decision, ...]
 
 @dataclass(frozen=True, slots=True)
 class Least:
-    """The least policy for an edge, and the clusters it names that the workspace lacks."""
+    """The least policy for an edge, and the clusters it names that the workspace lacks.
+
+    It is `held` if it is a policy of the workspace that awaits review, here without its review.
+    """
 
     policy: Policy
     clusters: tuple[Cluster, ...]
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,9 @@ class Blocked:
     """Conversations of one edge that pass now and would be denied, and what lets them pass.
 
     `still_denied_by` are the rules that deny them even where all that is proposed is added. `noise`
-    is the reason why discovery would propose nothing for them, empty where it would.
+    is the reason why discovery would propose nothing for them, empty where it would. `review` says
+    why somebody must look at them first: by the policy held that would let them pass, else by
+    discovery; empty for others.
     """
 
     consumer: str
@@ -67,11 +73,15 @@ class Blocked:
     least: Least
     still_denied_by: Denials
     noise: str
+    review: str
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What would be blocked, in an order that stays, noise last; `untold` edges are left out."""
+    """What would be blocked, in an order that stays, first what needs no review, last noise.
+
+    `untold` edges are left out.
+    """
 
     blocked: tuple[Blocked, ...]
     untold: int
@@ -103,52 +113,108 @@ async def what_if(
     lived = await asyncio.to_thread(past, seen, history.timeline.as_known())
     members = judged_by.within(lived.snapshot, workspace.name)
     blocked = passes.take(denied)
+    waiting = await _waiting(blocked, history, until_ns, judged_by, made)
 
-    def propose() -> tuple[Observed, list[str], dict[int, Least], int]:
+    def propose() -> tuple[Observed, _Doubts, dict[int, Least], int]:
         peers = peers_of(lived, seen, workspace.clusters)
         services = ServiceSockets(lived.snapshot)
         edges = observe(blocked, peers, services)
-        noise = _noise(observe(seen, peers, services), np.flatnonzero(fate.passed)[denied], edges)
-        noisy = np.array([bool(one) for one in noise], dtype=np.bool_)[edges.route_edge]
-        heaviest = np.lexsort((-_conversations(edges), noisy))[:MOST_BLOCKED]
+        doubts = _doubts(observe(seen, peers, services), np.flatnonzero(fate.passed)[denied], edges)
+        noisy, held_back = (
+            np.array([bool(one) for one in why], dtype=np.bool_)[edges.route_edge]
+            for why in (doubts.noise, doubts.review)
+        )
+        heaviest = np.lexsort((-_conversations(edges), held_back, noisy))[:MOST_BLOCKED]
         least = _least(edges, Ends(lived.snapshot, members), workspace, heaviest.tolist())
-        return edges, noise, least, _workloads(blocked, peers, members)
+        return edges, doubts, least, _workloads(blocked, peers, members)
 
-    edges, noise, least, workloads = await asyncio.to_thread(propose)
-    amended = replace(judged_by, workspaces=_amended(judged_by, made, least.values()))
+    edges, doubts, least, workloads = await asyncio.to_thread(propose)
+    lacking = set(edges.route[waiting.which < 0].tolist())
+    added = [one for route, one in least.items() if route in lacking]
+    ready = [waiting.least[at] for at in np.unique(waiting.which[waiting.which >= 0]).tolist()]
+    amended = replace(judged_by, workspaces=_amended(judged_by, made, [*ready, *added]))
     after = await judge(blocked, history, until_ns, amended, workspace.name)
-    groups = _Groups(
-        blocked, edges, noise, judged.deciding.spread(np.flatnonzero(denied)), after.deciding
-    )
+    before = judged.deciding.spread(np.flatnonzero(denied))
+    groups = _Groups(blocked, edges, doubts, waiting, before, after.deciding)
     told = await asyncio.to_thread(groups.tell, least)
     untold = len(edges.route_edge) - len(least)
     said = int(conversations_of(passes.take(judged.in_view)).sum())
     return WhatIf(told, untold, said, int(_conversations(edges).sum()), workloads)
 
 
-def _noise(all_: Observed, kept: NDArray[Any], blocked: Observed) -> list[str]:
-    """For each edge that is blocked why discovery takes it for noise, by all that was seen.
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Policies that await review, and for each connection which would let it pass; else -1."""
+
+    least: list[Least]
+    reviews: list[str]
+    which: NDArray[np.int64]
+
+
+async def _waiting(
+    blocked: Records,
+    history: History,
+    until_ns: int,
+    judged_by: JudgedBy,
+    made: tuple[Workspace, Version],
+) -> _Waiting:
+    """Judge what is blocked as if nothing that lets pass awaited review in the version."""
+    workspace, _ = made
+    held = [one for one in workspace.policies if one.review and one.action is Action.ALLOW]
+    which = np.full(len(blocked), -1, np.int64)
+    ready = [Least(replace(one, review=""), (), held=True) for one in held]
+    if held:
+        reviewed = replace(judged_by, workspaces=_amended(judged_by, made, ready))
+        deciding = (await judge(blocked, history, until_ns, reviewed, workspace.name)).deciding
+        place = {one.id: at for at, one in enumerate(held)}
+        of_rule = [
+            place.get(rule.policy, -1) if rule.policy and rule.workspace == workspace.name else -1
+            for rule in deciding.rules
+        ]
+        # Nobody's number, -1, finds the last.
+        of_number = np.array([*of_rule, -1], np.int64)
+        for role in EndRole:
+            which = np.where(which < 0, of_number[deciding.numbers[role]], which)
+    return _Waiting(ready, [one.review for one in held], which)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubts:
+    """For each edge why discovery takes it for noise, or holds it for review; else empty."""
+
+    noise: list[str]
+    review: list[str]
+
+
+def _doubts(all_: Observed, kept: NDArray[Any], blocked: Observed) -> _Doubts:
+    """What discovery has against each edge that is blocked, by all that was seen.
 
     `kept` are the connections that are blocked. Core services are no noise here.
     """
     decisions = decide(all_, Facts(all_))
     noise = (decisions.outcome == Outcome.NOISE) & ~decisions.of(*CORE)
+    review = decisions.outcome == Outcome.REVIEW
     known = np.zeros(len(blocked), dtype=np.int64)
     known[blocked.edges] = all_.edges[kept]
-    return [next(decisions.reasons(edge)) if noise[edge] else "" for edge in known.tolist()]
+    edges = known.tolist()
+    return _Doubts(
+        [next(decisions.reasons(edge)) if noise[edge] else "" for edge in edges],
+        ["; ".join(decisions.reasons(edge)) if review[edge] else "" for edge in edges],
+    )
 
 
 def _amended(
     judged_by: JudgedBy, made: tuple[Workspace, Version], least: Iterable[Least]
 ) -> tuple[tuple[Workspace, Version], ...]:
-    """What is judged by, with all that is proposed in the version."""
+    """What is judged by, with all that is proposed in the version, what it holds in its place."""
     workspace, number = made
     policies = {one.policy.id: one.policy for one in least}
     clusters = {cluster.name: cluster for one in least for cluster in one.clusters}
+    kept = [policies.pop(one.id, one) for one in workspace.policies]
     added = replace(
         workspace,
         clusters=(*workspace.clusters, *clusters.values()),
-        policies=(*workspace.policies, *policies.values()),
+        policies=(*kept, *policies.values()),
     )
     others = (one for one in judged_by.workspaces if one[0].name != workspace.name)
     return *others, (added, number)
@@ -211,21 +277,23 @@ def _id(draft: Draft, taken: set[str]) -> PolicyId:
 
 
 class _Groups:
-    """Connections put together by their route and by what denies them before and after."""
+    """Connections put together by their route, what denies them and what awaits review."""
 
     def __init__(
         self,
         blocked: Records,
         seen: Observed,
-        noise: list[str],
+        doubts: _Doubts,
+        waiting: _Waiting,
         before: Deciding,
         after: Deciding,
     ) -> None:
-        self._seen, self._noise = seen, noise
+        self._seen, self._doubts, self._waiting = seen, doubts, waiting
         self._before, denied = _denials(before)
         self._after, still = _denials(after)
-        first, group = distinct(seen.route, denied, still)
-        self._keys = zip(*(key[first].tolist() for key in (seen.route, denied, still)), strict=True)
+        keys = seen.route, denied, still, waiting.which
+        first, group = distinct(*keys)
+        self._keys = zip(*(key[first].tolist() for key in keys), strict=True)
         opened = np.maximum(blocked.column("opened").astype(np.int64), 1)
         self._count = np.zeros(len(first), np.int64)
         self._since = np.full(len(first), np.iinfo(np.int64).max)
@@ -237,11 +305,20 @@ class _Groups:
     def tell(self, least: dict[int, Least]) -> tuple[Blocked, ...]:
         """Those of some routes."""
         told = (
-            self._one(group, route, self._before[denied], least[route], self._after[still])
-            for group, (route, denied, still) in enumerate(self._keys)
+            replace(
+                self._one(group, route, self._before[denied], least[route], self._after[still]),
+                **self._held(waits),
+            )
+            for group, (route, denied, still, waits) in enumerate(self._keys)
             if route in least
         )
-        return tuple(sorted(told, key=lambda one: bool(one.noise)))
+        return tuple(sorted(told, key=lambda one: (bool(one.noise), bool(one.review))))
+
+    def _held(self, waits: int) -> dict[str, Any]:
+        """What differs where a policy that awaits review would let pass."""
+        if waits < 0:
+            return {}
+        return {"least": self._waiting.least[waits], "review": self._waiting.reviews[waits]}
 
     def _one(
         self, group: int, route: int, denied_by: Denials, least: Least, still: Denials
@@ -262,7 +339,8 @@ class _Groups:
             denied_by=denied_by,
             least=least,
             still_denied_by=still,
-            noise=self._noise[edge],
+            noise=self._doubts.noise[edge],
+            review=self._doubts.review[edge],
         )
 
 

@@ -78,6 +78,8 @@ def read_inventory(text: str, file_name: str) -> Recorded:
         since_ns = _instant(told.from_, "from", file_name)
     if told.to is not None:
         until_ns = _instant(told.to, "to", file_name)
+        if since_ns > until_ns:
+            raise InputError(f"{file_name}: expected `from` before `to`: {told.from_}, {told.to}")
     return Recorded(timeline, since_ns, until_ns)
 
 

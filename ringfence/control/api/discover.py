@@ -34,7 +34,7 @@ class DiscoverRequest(BaseModel):
     """Where and when to look; the scope names the workspace too."""
 
     scope: str
-    since: str = "1h"
+    since: str = "24h"
     until: str | None = None
     boundary: Boundary = Boundary.FINE
     ports: Level = 2
@@ -89,6 +89,10 @@ class Summary(BaseModel):
     edges: int = Field(description="Distinct edges that were seen, core services' too.")
     policies: int
     served: bool = Field(description="Whether a policy lets any of them pass, proposed or above.")
+    brief: bool = Field(
+        description="Whether less than two hours were seen: nothing is known to be rare then, and "
+        "what was answered is allowed but for scans."
+    )
     noise: list[NoiseView]
     changes: list[ChangeView] = Field(description="Against the approved workspace.")
     warnings: list[str]

@@ -57,7 +57,10 @@ class BlockedResponse(BaseModel):
     first: str
     last: str
     denied_by: list[DecisionResponse]
-    policy: dict[str, Any] = Field(description="The least to add, as documents write it.")
+    policy: dict[str, Any] = Field(
+        description="The least to add, as documents write it; if `held`, to take the review from."
+    )
+    held: bool = Field(description="Whether the policy is the version's own, which awaits review.")
     clusters: list[dict[str, Any]] = Field(
         description="Those that the policy names and the workspace lacks, as documents write them."
     )
@@ -66,6 +69,10 @@ class BlockedResponse(BaseModel):
     )
     noise: str = Field(
         description="Why discovery takes it for noise; empty if it does not. Noise comes last."
+    )
+    review: str = Field(
+        description="Why somebody must look first, by the policy if `held`, else by discovery; "
+        "empty for others. Comes before noise."
     )
 
 
@@ -83,7 +90,10 @@ class WhatIfResponse(BaseModel):
 
 
 class AcceptRequest(BaseModel):
-    """Policies to add to a workspace, of which `version` must be the latest, and their clusters."""
+    """Policies to add to a workspace, of which `version` must be the latest, and their clusters.
+
+    One with the id of a policy that awaits review takes its place.
+    """
 
     workspace: str
     version: VersionNumber
@@ -119,7 +129,7 @@ async def show_what_if(
 
 @router.post("/accept")
 async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDep) -> ApplyResponse:
-    """Make a version with these policies at the end of the latest one's."""
+    """Make a version with these policies at the end, or in place of those that await review."""
     tenant, name = author.principal.tenant, WorkspaceName(request.workspace)
     async with services.database.read() as connection:
         latest, number = await load_workspace(connection, tenant, name)
@@ -137,10 +147,17 @@ async def accept(request: AcceptRequest, services: ServicesDep, author: AuthorDe
 def amended_document(
     workspace: Workspace, clusters: Iterable[dict[str, Any]], policies: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """A workspace as documents write it, with these at the end of its own."""
-    spec = workspace_spec(workspace)
+    """A workspace as documents write it, with these at the end of its own.
+
+    A policy with the id of one that awaits review takes its place.
+    """
+    spec, given = workspace_spec(workspace), list(policies)
+    own = spec.get("policies", ())
+    waiting = {one["id"] for one in own if one.get("review")}
+    ready = {one["id"]: one for one in given if one.get("id") in waiting}
+    added = [one for one in given if one.get("id") not in waiting]
     spec["clusters"] = [*spec.get("clusters", ()), *clusters]
-    spec["policies"] = [*spec.get("policies", ()), *policies]
+    spec["policies"] = [*(ready.get(one["id"], one) for one in own), *added]
     metadata = {"name": workspace.name}
     return {"apiVersion": API_VERSION, "kind": "Workspace", "metadata": metadata, "spec": spec}
 
@@ -173,7 +190,9 @@ def _blocked(one: Blocked) -> BlockedResponse:
         last=format_time(one.last_ns),
         denied_by=list(map(decision_response, one.denied_by)),
         policy=policy_spec(one.least.policy),
+        held=one.least.held,
         clusters=list(map(cluster_spec, one.least.clusters)),
         still_denied_by=list(map(decision_response, one.still_denied_by)),
         noise=one.noise,
+        review=one.review,
     )

@@ -96,6 +96,7 @@ async def test_files_give_what_live_data_give(seen: World, tmp_path: Path) -> No
     policies, scopes = tmp_path / "all.yaml", tmp_path / "scopes.yaml"
     code, live, live_said = await seen.run("discover", "all", "--since", "10m")
     assert code == 0, live_said
+    assert "warning: less than two hours were seen" in live_said
     exported = await seen.run("inventory", "export", "--since", "10m", "--file", inventory)
     assert exported == (0, "", "")
     words = ("flows", "export", "--since", "10m", "-o", "parquet", "--file", flows)

@@ -169,6 +169,34 @@ async def test_the_command_accepts_some(shop: World) -> None:
     assert {row["port"] for row in await blocked(shop)} == {"3306"}
 
 
+async def test_accepting_takes_a_policys_review_away(shop: World) -> None:
+    waiting = """
+  - id: carts-to-db
+    action: ALLOW
+    review: "somebody: has to look"
+    consumer: {cluster: carts}
+    provider: {filter: 'name = "user-db-1"'}
+    protocol: TCP
+    ports: [27017]
+"""
+    await apply(shop, DOCUMENTS.rstrip("\n") + waiting)
+    rows = await blocked(shop)
+    (held,) = (row for row in rows if row["held"])
+    assert (held["port"], held["review"]) == ("27017", "somebody: has to look")
+    assert (held["policy"]["id"], held["still_denied_by"]) == ("carts-to-db", [])
+    assert "review" not in held["policy"]
+    assert rows.index(held) == len(rows) - 1
+    words = ("analyze", "shop", "--if-enforced", "--since", "1h")
+    code, out, said = await shop.run(*words, "--accept", "all", "--dry-run")
+    assert (code, "carts-to-db" in out) == (OK, False)
+    assert "all leaves out 1 that awaits review" in said
+    code, _, said = await shop.run(*words, "--accept", str(len(rows)), "--yes")
+    assert code == OK, said
+    assert {row["port"] for row in await blocked(shop)} == {"3306", "666", "80"}
+    _, made, _ = await shop.run("export", "shop")
+    assert (made.count("carts-to-db"), "has to look" in made) == (1, False)
+
+
 async def test_a_hypothetical_connection_is_judged_by_any_version(shop: World) -> None:
     rows = await blocked(shop)
     body = accepting(rows)

@@ -16,7 +16,7 @@ from bench.discovery.files import write
 from bench.discovery.simulate import simulate
 from bench.discovery.style import style
 from ringfence.cli.discover import app
-from ringfence.model.errors import InputError
+from ringfence.model.errors import InputError, RingfenceError
 from tests.unit.discovery.test_simulation import shop
 
 
@@ -113,6 +113,26 @@ def test_of_noise_alone_it_does_not_say_that_nothing_was_observed(tmp_path: Path
         " one in scope all; one is 10.1.0.1 to 10.1.0.2, at 2030-01-01T00:00:00Z: see that"
     ) in done.stderr
     assert "--since" not in done.stderr
+
+
+def test_less_than_two_hours_are_warned_of(hostile: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "less than two hours" not in run(hostile).stderr
+    assert not json.loads(run(hostile, "-o", "json").stdout)["brief"]
+    table = pyarrow.parquet.read_table(hostile[1])
+    first = pc.cast(table["first"], pa.int64())
+    hour = pc.less(first, pa.scalar(pc.min(first).as_py() + 3600 * 10**9))
+    flows = tmp_path / "flows.parquet"
+    pyarrow.parquet.write_table(table.filter(hour), flows)
+    done = run((hostile[0], flows), "-o", "json")
+    assert "warning: less than two hours were seen" in done.stderr
+    assert json.loads(done.stdout)["brief"]
+
+
+def test_without_scopes_there_is_only_one(hostile: tuple[Path, Path]) -> None:
+    refused = run(hostile, "shop")
+    assert isinstance(refused.exception, RingfenceError)
+    assert "no scope 'shop': without --scopes there is only 'all'" in str(refused.exception)
+    assert run(hostile, "all").exit_code == 0
 
 
 def test_an_exclusion_of_nobody_is_told(hostile: tuple[Path, Path]) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from bench.discovery.files import write
@@ -14,17 +15,21 @@ from ringfence.cli.discover import app as discover
 from ringfence.policy.comments import format_text
 from tests.unit.discovery.test_simulation import shop
 
-DENYING = """
+SCOPE = """
 apiVersion: ringfence.io/v1alpha1
 kind: Scope
 metadata: {name: all}
 spec: {query: everything}
----
+"""
+DENYING = (
+    SCOPE
+    + """---
 apiVersion: ringfence.io/v1alpha1
 kind: Workspace
 metadata: {name: all}
 spec: {scope: all, catchAll: {inbound: DENY, outbound: DENY}}
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,50 @@ def test_evidence_and_noise_are_those_of_discovery(files: list[str]) -> None:
         alone = row["policy"]["evidence"]["intervals"]
         assert alone >= proposed[edge], edge
     assert any(row["noise"] for _, row in same_port)
+
+
+def test_what_awaits_review_is_accepted_by_its_number_alone(
+    files: list[str], tmp_path: Path
+) -> None:
+    invoke, policies = CliRunner().invoke, tmp_path / "shop.yaml"
+    own = yaml.safe_load(if_enforced(files, "--accept", "all").stdout)
+    waiting, _, *others = own["spec"]["policies"]
+    own["spec"]["policies"] = [waiting, *others]
+    waiting["review"] = "somebody: has to look"
+    policies.write_text(f"{SCOPE}---\n{yaml.safe_dump(own)}")
+    words = ["--policies", str(policies), *files, "--if-enforced"]
+    told = json.loads(invoke(analyze, [*words, "-o", "json"]).stdout)["blocked"]
+    held = [row for row in told if row["held"]]
+    assert {row["review"] for row in held} == {"somebody: has to look"}
+    assert {row["policy"]["id"] for row in held} == {waiting["id"]}
+    gaps = {row["policy"]["id"] for row in told if not (row["noise"] or row["review"])}
+    table = invoke(analyze, words)
+    assert f"{waiting['id']} without review" in table.stdout
+    assert f"all leaves out {len(held)} that await" in table.stderr
+    every = invoke(analyze, [*words, "--accept", "all"])
+    assert f"all leaves out {len(held)} that await" in every.stderr
+    made = yaml.safe_load(every.stdout)["spec"]["policies"]
+    assert made[: len(others) + 1] == [waiting, *others]
+    assert {one["id"] for one in made[len(others) + 1 :]} == gaps != set()
+
+    named = invoke(analyze, [*words, "--accept", str(held[0]["number"])])
+    del waiting["review"]
+    assert yaml.safe_load(named.stdout)["spec"]["policies"] == [waiting, *others]
+    policies.write_text(f"{SCOPE}---\n{named.stdout}")
+    left = json.loads(invoke(analyze, [*words, "-o", "json"]).stdout)["blocked"]
+    assert len(left) == len(told) - len(held)
+
+
+def test_what_is_all_noise_invites_to_accept_nothing(files: list[str], tmp_path: Path) -> None:
+    policies = tmp_path / "shop.yaml"
+    told = json.loads(if_enforced(files, "-o", "json").stdout)["blocked"]
+    good = ",".join(str(row["number"]) for row in told if not row["noise"])
+    accepted = if_enforced(files, "--accept", good).stdout
+    policies.write_text(f"{SCOPE}---\n{accepted}")
+    done = CliRunner().invoke(analyze, ["--policies", str(policies), *files, "--if-enforced"])
+    assert done.exit_code == 0
+    assert "nothing needs to be accepted" in done.stderr
+    assert "--accept" not in done.stderr
 
 
 def test_what_is_accepted_is_written_in_canonical_form(files: list[str]) -> None:

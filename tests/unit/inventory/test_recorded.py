@@ -116,6 +116,13 @@ def test_what_is_wrong_is_told_with_its_place(old: str, new: str, said: str) -> 
     assert said in str(refused.value)
 
 
+def test_the_time_of_the_whole_is_not_reversed() -> None:
+    text = "kind: Inventory\nfrom: %s-01-01T00:00:00Z\nto: 2030-01-01T00:00:00Z\nitems: []\n"
+    assert not read_inventory(text % 2030, "inventory.yaml").last().items
+    with pytest.raises(InputError, match="expected `from` before `to`: 2031-01"):
+        read_inventory(text % 2031, "inventory.yaml")
+
+
 @pytest.mark.parametrize(
     "text",
     [
