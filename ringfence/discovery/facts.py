@@ -211,7 +211,7 @@ class Facts:
         found = np.zeros(len(self._peers), dtype=np.bool_)
         for number, role in enumerate(self._peers.roles):
             its = [self._peers.snapshot.items[at] for at in role.members]
-            found[number] = all(
+            found[number] = bool(its) and all(
                 one.kind is ItemKind.POD and one.workload_name in ("", one.name) for one in its
             )
         behind = {key // (PORTS << 8) for keys in self._behind.values() for key in keys}

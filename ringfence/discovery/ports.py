@@ -20,6 +20,8 @@ _GIVEN, _EVERY_UNPRIVILEGED, _EVERY = 2, 4, 5
 _LAST = 65535
 _MANY = 8
 """So many ports that nothing declares, of one provider to one consumer, are given out."""
+_OF_ONE = 0.75
+"""At most this share of the ports, each counted for every workload that met it, is of one."""
 _APART = 8192
 """Ports this far from each other are of two ranges: half of what is given out by default."""
 _ROUND = 100
@@ -54,9 +56,10 @@ def given_out(observed: Observed, listening: Mask, among: Mask) -> Mask:
     """Which edges are to ports that a provider gives out to a consumer.
 
     They are unprivileged, nobody declares to listen on such, and there are many of them; the two go
-    on talking on a port that does not change, or several of the consumer's workloads come so,
-    on none of them often: what nobody declares may be what the provider serves. An intruder tries
-    what somebody may listen on, and most do not answer; of hosts outside nothing says who they are.
+    on talking on a port that does not change, or several of the consumer's workloads come so, none
+    of them on most ports, and on none often: what nobody declares may be what the provider serves.
+    An intruder tries what somebody may listen on, and most do not answer; of hosts outside nothing
+    says who they are.
     """
     seen = observed
     among = among & seen.peers.which(Role)[seen.consumer]
@@ -67,11 +70,14 @@ def given_out(observed: Observed, listening: Mask, among: Mask) -> Mask:
     free = among & (seen.port >= UNPRIVILEGED) & ~listening
     good = free & (seen.seen.conversations > 0)
     mine = good[seen.pair_edge] & (seen.by_source.conversations > 0)
-    source, _ = distinct(group[seen.pair_edge[mine]], seen.pair_source[mine])
-    sources = np.bincount(group[seen.pair_edge[mine][source]], minlength=len(first))
+    came = group[seen.pair_edge[mine]]
+    source, which = distinct(came, seen.pair_source[mine])
+    most = np.zeros(len(first), dtype=np.int64)
+    np.maximum.at(most, came[source], np.bincount(which, minlength=len(source)))
+    shared = most <= _OF_ONE * np.bincount(came, minlength=len(first))
     met = np.bincount(group, np.where(among, seen.seen.intervals, 0), len(first))
     seldom = seen.seen.intervals * _MANY <= met[group]
-    settled = np.isin(pair, pair[steady]) | ((sources[group] > 1) & seldom)
+    settled = np.isin(pair, pair[steady]) | (shared[group] & seldom)
     free, good = free & settled, good & settled
     answered, tried = (np.bincount(group, chosen, len(first)) for chosen in (good, free))
     return np.asarray(good & ((answered >= _MANY) & (answered * 2 > tried))[group])

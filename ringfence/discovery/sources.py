@@ -54,6 +54,8 @@ _USED = 1.0
 """How much likelier, as a power of ten, an edge is an application's if it is no rare one."""
 _BEGUN = 2.0
 """An edge began lately where chance would have it so only once in a hundred times."""
+_PASSING = 2
+"""In so few intervals it tells nothing of who has it that somebody has an edge."""
 _STEADY = 24
 """In so many intervals nobody goes on by hand, nor opens more in a short time of looking round."""
 Weights = NDArray[np.float64]
@@ -121,12 +123,11 @@ class _Weighing:
         self.rare = plain & (seen.conversations <= most)
         self.rare |= plain & stray & (seen.intervals < _STEADY) & (not self.brief)
         self.burst = (seen.intervals <= most) & (seen.conversations <= _STEADY)
-        self.by_hand = (
-            facts.by_hand()[observed.consumer] | observed.peers.which(Anybody)[observed.consumer]
-        )
-        self.used = plain & ~self.rare & (seen.intervals > 2)  # noqa: PLR2004
-        # Where most are such nobody told who deployed what.
-        self.undeployed = self.by_hand & (self.by_hand[self.used].sum() * 2 < self.used.sum())
+        by_hand = facts.by_hand()
+        self.by_hand = (by_hand | observed.peers.which(Anybody))[observed.consumer]
+        self.used = plain & ~self.rare & (seen.intervals > _PASSING)
+        # Where most roles are such, however much they talk, nobody told who deployed what.
+        self.undeployed = self.by_hand & (by_hand.sum() * 2 < len(observed.peers.roles))
         self.begun = self._begun()
         self.strong = self.used & ~self.begun
         self.spoken_for = np.logical_or.reduce(spoken_for)
@@ -324,13 +325,15 @@ class _Weighing:
     def _begun(self) -> Mask:
         """Whether one source alone has it, often, but only since long after it could have begun.
 
-        That is when anything was seen of the consumer. A pod that somebody started by hand, or a
-        host outside, has nothing else: it goes on for half of the time, or may as well be gone.
+        That is when anything was seen of the consumer, be it of core services. A pod that somebody
+        started by hand, or a host outside, has nothing else: it goes on for half of the time, or
+        may as well be gone.
         """
         observed, seen = self.observed, self.observed.seen
         there = np.full(len(observed.peers), observed.until_ns)
+        known = (seen.conversations > 0) & (seen.intervals > _PASSING)
         for end in (observed.consumer, observed.provider):
-            np.minimum.at(there, end[self.used], seen.first_ns[self.used])
+            np.minimum.at(there, end[known], seen.first_ns[known])
         length = np.maximum(observed.until_ns - there[observed.consumer], 1)
         left = np.clip((observed.until_ns - seen.first_ns) / length, _LEAST, 1.0)
         late = -np.log10(left) * seen.intervals >= _BEGUN

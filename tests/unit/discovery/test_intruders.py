@@ -96,6 +96,16 @@ def test_but_not_where_nobody_tells_who_deployed_anything(deployed: bool) -> Non
     assert bool(found.decisions.suspicion.weight[edge] > 0) is deployed
 
 
+@pytest.mark.parametrize("ports", [0, 12])
+def test_nor_do_two_of_them_tell_so_by_talking_to_each_other(ports: int) -> None:
+    """However many edges of the cluster are then theirs."""
+    day = TwoByHand()
+    for port in range(9000, 9000 + ports):
+        day.saw(day.alone, day.another, port, *range(0, DAY, 9 * SLOT))
+    day.saw(day.alone, day.of("mail", 0), 25, *range(0, DAY, 9 * SLOT))
+    assert weight(day.found(), "started → mail TCP 25") > 0
+
+
 @pytest.mark.parametrize(("consumer", "pods", "begins", "reason"), [
     ("carts", 1, 40_000, Reason.ALONE),
     ("carts", 1, 0, Reason.SEEN),
@@ -110,6 +120,18 @@ def test_what_one_began_long_after_it_was_there_is_asked_about_however_often(
     for pod in range(pods):
         day.saw(day.of(consumer, pod), day.of("orders", 0), 8080, *range(begins, DAY, 900))
     assert why(day.found(), f"{consumer} → orders TCP 8080") is reason
+
+
+@pytest.mark.parametrize("since", [0, 40_000])
+def test_who_was_met_on_core_services_alone_was_there(since: int) -> None:
+    day = Day()
+    for pod in range(REPLICAS):
+        times = range(since, DAY, SLOT)
+        day.saw(day.of("mail", pod), "198.51.100.1", 123, *times, protocol="UDP")
+    day.saw(day.of("mail", 0), day.of("orders", 0), 8080, *range(40_000, DAY, 900))
+    found = day.found()
+    assert why(found, "mail → 198.51.100.1 UDP 123") is Reason.NTP
+    assert (weight(found, "mail → orders TCP 8080") > 0) is (since == 0)
 
 
 @pytest.mark.parametrize("pods", [1, REPLICAS])

@@ -79,6 +79,18 @@ def test_ports_are_given_out_without_another_port_where_several_come_so(pods: in
     assert (reason is Reason.GIVEN_OUT) is (pods == 2)
 
 
+@pytest.mark.parametrize("of_another", [1, 3])
+def test_a_conversation_of_another_makes_no_ports_of_one_given_out(of_another: int) -> None:
+    """Nine are one's own; with three more it has three quarters of the twelve that were met."""
+    day = Day()
+    for port in range(20_000, 20_009):
+        day.saw(day.of("carts", 0), day.of("front", 0), port, *range(43_200, 60_000, 1800))
+    for port in range(20_000, 20_000 + of_another):
+        day.saw(day.of("carts", 1), day.of("front", 0), port, 30_000)
+    reason = why(day.found(), "carts → front TCP 20005")
+    assert (reason is Reason.GIVEN_OUT) is (of_another == 3)
+
+
 def test_a_port_that_is_met_often_is_not_given_out_though_nobody_declares_it() -> None:
     day = Day()
     for port in range(20_000, 20_016):
