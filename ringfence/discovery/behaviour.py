@@ -8,7 +8,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
-from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
 from ringfence.model.ids import ClusterId
@@ -173,7 +172,11 @@ class PeerNumbers:
         found = positions[of_row] if len(of_row) else np.zeros(0, dtype=np.int64)
         unheld = np.flatnonzero(found == NOWHERE)
         addresses, seen_from = records.column(end)[unheld], records.seen_from.take(unheld)
-        places, which = distinct_rows(seen_from.beside(addresses))
+        # In their own order: rows have none.
+        keys = np.ascontiguousarray(seen_from.beside(addresses))
+        _, places, which = np.unique(
+            keys.view(f"V{keys.shape[1]}").ravel(), return_index=True, return_inverse=True
+        )
         asked = zip(addresses[places], seen_from.which[places].tolist(), strict=True)
         numbers = [self._number(one.tobytes(), seen_from.clusters[at]) for one, at in asked]
         found[unheld] = np.array(numbers, dtype=np.int64)[which]

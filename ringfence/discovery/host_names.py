@@ -18,7 +18,8 @@ def with_host_names(seen: Records, known: Collection[str] | None = None) -> Reco
 
     If any are given only `known` names stay: what no resolver of a cluster answered is the word of
     the one who asked, and no policy can mean it. What was dialled without a name went to the host
-    whose address it is, where that is one's.
+    that the same consumer found at the address, where that is one: another may have names of its
+    own for it.
     """
     if _NAME not in seen.table.column_names:
         return seen
@@ -30,13 +31,14 @@ def with_host_names(seen: Records, known: Collection[str] | None = None) -> Reco
     which = numbers[told.indices.fill_null(len(meant)).to_numpy(zero_copy_only=False)]
     if not which.any():
         return _with(seen, names, which)
-    _, address = distinct_rows(seen.column("provider"))
-    first, _ = distinct(address, which)
+    ends = [seen.column(end) for end in ("first_consumer", "provider")]
+    _, pair = distinct_rows(np.concatenate(ends, axis=1))
+    first, _ = distinct(pair, which)
     first = first[which[first] > 0]
-    only = np.zeros(int(address.max()) + 1, dtype=np.int64)
-    only[address[first]] = which[first]
-    only[np.bincount(address[first], minlength=len(only)) > 1] = 0
-    return _with(seen, names, np.where(which > 0, which, only[address]))
+    only = np.zeros(int(pair.max()) + 1, dtype=np.int64)
+    only[pair[first]] = which[first]
+    only[np.bincount(pair[first], minlength=len(only)) > 1] = 0
+    return _with(seen, names, np.where(which > 0, which, only[pair]))
 
 
 def _meant(told: str, known: Collection[str] | None) -> str:

@@ -80,9 +80,11 @@ class _Kind(IntEnum):
     PROBED = 5
     DIALS = 6
     """The process that uses."""
+    AMONG = 7
+    """The port on which it talks to its own."""
 
 
-_OF_ROLES = (_Kind.USES, _Kind.USED_BY, _Kind.SERVES)
+_OF_ROLES = (_Kind.USES, _Kind.USED_BY, _Kind.SERVES, _Kind.AMONG)
 """The others tell replicas of one workload from those of another that may do the same."""
 _OF_PROCESSES = (_Kind.RUNS, _Kind.DIALS)
 """Not always told: who was not seen to have it may still."""
@@ -138,6 +140,7 @@ class _Evidence:
         self._told_consumer = np.where(
             (callers >= len(snapshot.items)) & (callers < peers), outside, callers
         )
+        self._among = self._of_own()
         self._next_token = outside + 1
         self._first = seen.first_ns[rows] // SLOT_NS
         self._last = seen.last_ns[rows] // SLOT_NS
@@ -152,31 +155,50 @@ class _Evidence:
 
     def servers(self) -> Numbers:
         """A first guess: those of one space that serve the same, through the same Services."""
-        strong = (self._provider >= 0) & (self._slots >= _STRONG) & ~self._probe
+        strong = (self._provider >= 0) & (self._slots >= _STRONG) & ~self._probe & ~self._among
         trait = distinct(self._front, self._what)[1]
         return _alike(self._spaces, self._provider[strong], trait[strong])
+
+    def _of_own(self) -> Mask:
+        """Which edges are between those that serve others the same: members of one workload.
+
+        Brokers and databases that keep copies talk among themselves, not all in both directions,
+        and none with itself: that says no more of one than that it talks to its own.
+        """
+        spaces = self._spaces[self._consumer], self._spaces[self._provider]
+        both = (self._consumer >= 0) & (self._provider >= 0) & ~self._probe
+        inward = both & (self._front == DIRECT) & (spaces[0] == spaces[1])
+        served = (self._provider >= 0) & ~self._probe & ~inward
+        trait = distinct(self._front, self._what)[1]
+        served &= np.isin(trait, trait[served & (self._slots >= _STRONG)])
+        alike = _alike(self._spaces, self._provider[served], trait[served])
+        same = alike[self._consumer] == alike[self._provider]
+        serves = np.isin(self._consumer, self._provider[served])
+        return np.asarray(both & same & serves)
 
     def neighbours(self, group: Numbers) -> _Traits:
         """What each does and with whom, as far as it is known who is who."""
         both = (self._consumer >= 0) & (self._provider >= 0)
-        part = self._parts(group, both & (self._reached == DIRECT))
+        part = self._parts(group, both & (self._reached == DIRECT) & ~self._among)
         consumer = np.where(both, self._next_token + group[self._consumer], self._told_consumer)
         provider = np.where(
             self._provider >= 0, self._next_token + group[self._provider], self._told_provider
         )
         reached = np.where(self._reached != DIRECT, -2 - self._reached, provider)
         nobody = np.zeros_like(part)
-        kinds = (np.full_like(part, kind) for kind in _Kind)
-        edge, through, known = ~self._probe, self._front != DIRECT, self._process > 0
+        kinds = (np.full_like(part, kind) for kind in (*_Kind, _Kind.AMONG))
+        edge, through, known = ~self._probe & ~self._among, self._front != DIRECT, self._process > 0
         what = self._what
         told = [
             (edge, self._consumer, reached, what, part),
             (edge, self._provider, consumer, what, part),
             (edge, self._provider, nobody, what, nobody),
-            (edge & through, self._provider, self._front, what, nobody),
+            (through & ~self._probe, self._provider, self._front, what, nobody),
             (known, self._provider, self._process, nobody, nobody),
             (self._probe, self._provider, nobody, what, nobody),
             (self._dialler > 0, self._consumer, self._dialler, nobody, nobody),
+            (self._among, self._consumer, nobody, what, nobody),
+            (self._among, self._provider, nobody, what, nobody),
         ]
         rows = [np.nonzero(where & (member >= 0))[0] for where, member, *_ in told]
         columns = [

@@ -57,12 +57,14 @@ def join(rows: Rows, sure: float, telling: Telling) -> Numbers:
     """Groups of rows that no trait tells apart, from 0 on; those that do nothing are one.
 
     Marks tell by themselves, all else if what would be one were so by chance once in e^`sure`
-    times. The longest seen come first, and draw others that are like them.
+    times. The longest seen come first, and draw others that are like them, which a process in
+    common alone does not make them: anything may be run by one.
     """
     found = np.zeros(len(rows.counts), dtype=np.int64)
     idle = rows.counts.sum(1) == 0
     sums = Rows(np.zeros_like(rows.counts), np.zeros_like(rows.times))
-    weight = np.log1p(len(found) / np.maximum((rows.counts > 0).sum(0), 1))
+    having = np.maximum((rows.counts > 0).sum(0), 1)
+    weight = np.log1p(len(found) / having) * telling.lacked
     lengths = np.zeros(len(found))
     groups = 0
     for row in np.argsort(-rows.times.sum(1), kind="stable").tolist():
@@ -71,7 +73,7 @@ def join(rows: Rows, sure: float, telling: Telling) -> Numbers:
         one = rows.take(row)
         has = np.nonzero(one.counts)[0]
         theirs = _rates(Rows(sums.counts[:groups, has], sums.times[:groups, has]))
-        like = (theirs * weight[has] ** 2) @ _rates(one)[has] / lengths[:groups]
+        like = (theirs * weight[has] ** 2) @ _rates(one)[has] / np.maximum(lengths[:groups], _LEAST)
         best = groups
         for group in np.argsort(-like, kind="stable")[:_TRIED].tolist():
             known = sums.take(group)

@@ -165,8 +165,8 @@ class ServiceSockets:
     def at(self, address: bytes, protocol: int, port: int, home: ClusterId) -> Item | None:
         """The Service that is dialled so from a Kubernetes cluster, None where none is."""
         held = self._services.get((Address(address), protocol, port), {})
-        cluster = meant(held, home)
-        if cluster is not None:
+        for cluster in meant(held, home):
             return held[cluster]
-        cluster = meant(self._clusters.get(Address(address), ()), home)
-        return None if cluster is None else self._node_ports.get((cluster, protocol, port))
+        clusters = meant(self._clusters.get(Address(address), ()), home)
+        found = (self._node_ports.get((one, protocol, port)) for one in clusters)
+        return next(found, None)

@@ -171,10 +171,12 @@ class AsKnown:
             if its not in last or self._ends[last[its]] < self._ends[row]:
                 last[its] = row
         last.pop(None, None)
-        held = {address for one in there for address in one.addresses} if last else set()
+        held = {(one.cluster, at) for one in there for at in one.addresses} if last else set()
         waiting = (self._items[row] for row in last.values())
         return there + [
-            replace(one, addresses=tuple(at for at in one.addresses if at not in held))
+            replace(
+                one, addresses=tuple(at for at in one.addresses if (one.cluster, at) not in held)
+            )
             for one in waiting
         ]
 

@@ -62,13 +62,13 @@ def segments(holdings: Iterable[Holding], home: ClusterId) -> Segments:
 
 
 def _holder(active: Collection[Holding], home: ClusterId) -> int:
-    clusters = {one.cluster for one in active}
-    cluster = meant(clusters, home)
-    if cluster is None:
-        return SEVERAL if clusters else 0
-    mine = (one for one in active if one.cluster == cluster)
-    first = max(mine, key=lambda one: (one.revision > 0, not one.shared, one.from_ns, one.revision))
-    return first.revision
+    held = [one for one in active if one.revision]
+    owned = len(held) < len(active)
+    clusters = meant({one.cluster for one in held}, home, owned=owned)
+    if not clusters:
+        return SEVERAL if held and not owned else 0
+    mine = (one for one in held if one.cluster in clusters)
+    return max(mine, key=lambda one: (not one.shared, one.from_ns, one.revision)).revision
 
 
 def locate(

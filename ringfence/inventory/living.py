@@ -112,10 +112,8 @@ class Living:
             return NOWHERE
         clusters = {self.items[at].cluster for at in held}
         if clusters != {home}:
-            if self.pod_networks.hold(home, address):
-                clusters.add(home)
-            cluster = meant(clusters, home)
-            held = [at for at in held if self.items[at].cluster == cluster]
+            counting = meant(clusters, home, owned=self.pod_networks.hold(home, address))
+            held = [at for at in held if self.items[at].cluster in counting]
         # As `Snapshot` has it: an owner before a guest, the later before the earlier.
         return max(held, key=self._claim, default=NOWHERE)
 

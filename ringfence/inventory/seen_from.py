@@ -52,13 +52,17 @@ class SeenFrom:
         return np.concatenate([addresses, codes.reshape(-1, 4)], axis=1)
 
 
-def meant(holding: Collection[ClusterId], home: ClusterId) -> ClusterId | None:
-    """Of the clusters that hold an address the one that holds it as seen from `home`.
+NOWHERE = ClusterId("")
+"""The cluster of what is in none."""
 
-    `home` itself, whether in fact or in one of its pod networks, then what is in none, then another
-    one; None where several others do, or none does.
+
+def meant(
+    holding: Collection[ClusterId], home: ClusterId, *, owned: bool = False
+) -> tuple[ClusterId, ...]:
+    """Of the clusters that hold an address those whose it may be as seen from `home`.
+
+    `home` itself and none, who share their addresses; else another one. No cluster's where several
+    others hold it, or where the address is `owned`: in one of the pod networks of `home`.
     """
-    for cluster in (home, ClusterId("")):
-        if cluster in holding:
-            return cluster
-    return next(iter(holding)) if len(set(holding)) == 1 else None
+    near = tuple(one for one in dict.fromkeys((home, NOWHERE)) if one in holding)
+    return near if near or owned or len(set(holding)) != 1 else tuple(holding)

@@ -136,12 +136,16 @@ class Snapshot:
         """
         found, shared = self._holders
         at = found.get(address, NOWHERE)
-        if at == NOWHERE or (address not in shared and self.items[at].cluster == home):
+        if at == NOWHERE or (address not in shared and self.items[at].cluster in (home, "")):
             return at
         holders = shared.get(address) or {self.items[at].cluster: at}
-        clusters = {*holders, home} if self._pod_networks.hold(home, address) else {*holders}
-        cluster = meant(clusters, home)
-        return NOWHERE if cluster is None else holders.get(cluster, NOWHERE)
+        clusters = meant(holders, home, owned=self._pod_networks.hold(home, address))
+        return max((holders[one] for one in clusters), key=self._claim, default=NOWHERE)
+
+    def _claim(self, at: int) -> tuple[bool, int, int]:
+        """An owner comes before a guest, the later before the earlier."""
+        item = self.items[at]
+        return not item.host_network, item.since_ns, int(self.revisions[at])
 
     holder = at
 
@@ -188,7 +192,9 @@ class Snapshot:
         """Find anew what is not the own cluster's alone."""
         number, of_items = self._clusters
         homes = np.array([number.get(one, NOWHERE) for one in seen_from.clusters], dtype=np.int32)
-        rows = np.flatnonzero((found != NOWHERE) & (of_items[found] != homes[seen_from.which]))
+        whose, none = of_items[found], number.get(ClusterId(""), len(number))
+        near = (whose == homes[seen_from.which]) | (whose == none)
+        rows = np.flatnonzero((found != NOWHERE) & ~near)
         if not len(rows):
             return
         some, seen = addresses[rows], seen_from.take(rows)

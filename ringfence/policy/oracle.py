@@ -191,17 +191,16 @@ class Oracle:
     def _holder(self, address: Address) -> Item | None:
         """Follows "A host-network pod is its node", and else "the one that changed last".
 
-        And "The own Kubernetes cluster's comes first, then what is in none, then the one other's".
+        And "The own Kubernetes cluster's comes first, and what is in none, then the one other's".
         """
         held = self._holders(address)
-        mine = [item for item in held if item.cluster == self._home]
+        mine = [item for item in held if item.cluster in (self._home, "")]
         networks = [one for item in self._items if item.cluster == self._home
                     for one in item.pod_networks]  # fmt: skip
         if not mine and any(address in one for one in networks):
             return None
-        outside = [item for item in held if not item.cluster]
         others = held if len({item.cluster for item in held}) == 1 else []
-        found = mine or outside or others
+        found = mine or others
         return min(found, key=lambda item: item.host_network, default=None)
 
     def _holders(self, address: Address) -> list[Item]:

@@ -118,12 +118,13 @@ class Who:
         there the address is theirs.
         """
         items = self.snapshot.items
-        others = [at for at in end.items if items[at].cluster != home]
+        others = [at for at in end.items if items[at].cluster not in (home, "")]
         astray = {
             address
             for at in others
             for address in items[at].addresses
-            if self.snapshot.at(address, home) != at
+            if (seen := self.snapshot.at(address, home)) == NOWHERE
+            or items[seen].cluster != items[at].cluster
         }
         if not astray:
             return meaning, self._ranges[meaning]
@@ -137,7 +138,8 @@ class Who:
         if cluster == home:
             return True
         one, other = (self.snapshot.at(address, each) for each in (cluster, home))
-        return one == other and not self.snapshot.pod_networks.hold(home, address)
+        held = one != NOWHERE or not self.snapshot.pod_networks.hold(home, address)
+        return one == other and held
 
     def _meaning(self, rule: OrderedRule, *, consumer: bool) -> str:
         """A name for an end that holds as long as nobody rewrites the policy."""

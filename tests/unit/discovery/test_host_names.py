@@ -8,13 +8,15 @@ from ringfence.discovery.host_names import with_host_names
 from ringfence.flows.connections import Records
 from ringfence.model.address import parse_address
 
+FRONT, CARTS = "10.1.0.1", "10.1.0.2"
 TOLD = [
-    ("API.test.", "203.0.113.1"), ("", "203.0.113.1"), ("own.test", "203.0.113.2"),
-    ("api.test", "203.0.113.3"), ("www.test", "203.0.113.3"), (None, "203.0.113.3"),
-    ("*.test", "203.0.113.4"),
+    ("API.test.", "203.0.113.1", FRONT), ("", "203.0.113.1", FRONT),
+    ("own.test", "203.0.113.2", FRONT), ("api.test", "203.0.113.3", FRONT),
+    ("www.test", "203.0.113.3", FRONT), (None, "203.0.113.3", FRONT),
+    ("*.test", "203.0.113.4", FRONT), ("", "203.0.113.1", CARTS),
 ]  # fmt: skip
-BY_ONE = ["api.test", "api.test", "own.test", "api.test", "www.test", "", "*.test"]
-OF_THE_RESOLVER = ["api.test", "api.test", "", "api.test", "www.test", "", ""]
+BY_ONE = ["api.test", "api.test", "own.test", "api.test", "www.test", "", "*.test", ""]
+OF_THE_RESOLVER = ["api.test", "api.test", "", "api.test", "www.test", "", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -23,8 +25,9 @@ OF_THE_RESOLVER = ["api.test", "api.test", "", "api.test", "www.test", "", ""]
 def test_names_are_those_that_policies_may_mean(known: set[str] | None, names: list[str]) -> None:
     table = pa.table(
         {
-            "provider_dns_name": pa.array([name for name, _ in TOLD], pa.string()),
-            "provider": pa.array([parse_address(at) for _, at in TOLD], pa.binary(16)),
+            "provider_dns_name": pa.array([name for name, _, _ in TOLD], pa.string()),
+            "first_consumer": pa.array([parse_address(by) for _, _, by in TOLD], pa.binary(16)),
+            "provider": pa.array([parse_address(at) for _, at, _ in TOLD], pa.binary(16)),
         }
     )
     count = len(table)

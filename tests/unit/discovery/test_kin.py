@@ -148,6 +148,19 @@ def test_an_edge_of_a_few_conversations_parts_workloads(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("port", [5672, 25672], ids=["as others", "of their own"])
+def test_members_that_talk_among_themselves_are_one(seed: int, port: int) -> None:
+    """Each has other neighbours than the rest; the first is never called, the last never calls."""
+    world = World(graph([("front", "broker", 5672)]), seed=seed, withheld=True, direct=0, rare=0)
+    pods = world.of("broker")
+    for at, one in enumerate(pods):
+        for other in pods[at + 1 :]:
+            both = range(max(one.begin, other.begin), min(one.end, other.end))
+            world.dial(one, other, port, *both)
+    assert rand_index(*told(world)) == 1
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_who_dials_past_a_service_has_the_neighbour_behind_it(seed: int) -> None:
     world = World(TWINS, seed=seed, withheld=True, direct=0, rare=0)
     past = {pod.at for pod in world.of("other")}

@@ -55,3 +55,11 @@ def test_marks_tell_where_both_have_some(one: list[int], other: list[int], found
     telling = Telling(~marks, ~marks, (marks,))
     rows = Rows(counts, np.full_like(counts, DAY))
     assert int(join(rows, 5.0, telling).max()) + 1 == found
+
+
+def test_a_process_in_common_makes_none_alike() -> None:
+    """Two short runs by one shell that ask different providers: nothing says that they are one."""
+    counts = np.array([[1, 0, 1], [0, 1, 1]], dtype=np.float32)
+    process = np.array([False, False, True])
+    telling = Telling(~process, ~process, (process,))
+    assert int(join(Rows(counts, np.ones_like(counts)), 5.0, telling).max()) + 1 == 2

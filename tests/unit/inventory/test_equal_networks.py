@@ -92,7 +92,7 @@ def name_at(timeline: Timeline, address: str, home: ClusterId, first: int, last:
         (ABROAD, EAST, 5, "far-pod"),  # routed: nothing is in doubt
         (ABROAD, NONE, 5, "far-pod"),
         (HOST, EAST, 5, "host"),
-        (FREE, EAST, 5, ""),
+        (FREE, EAST, 5, "host"),  # a pod network keeps off other clusters only
         (FREE, FAR, 5, "host"),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
-from ringfence.model.address import format_address, parse_network
+from ringfence.model.address import format_address, parse_address, parse_network
 from ringfence.model.errors import InputError
 from ringfence.model.ids import ClusterId, RevisionId, item_key
 from ringfence.model.protocol import TCP
@@ -88,3 +88,30 @@ def test_an_address_that_two_clusters_hold_needs_a_name() -> None:
         assert provider != NOWHERE
         assert snapshot.items[consumer].name == home
         assert snapshot.items[provider].cluster == snapshot.items[consumer].cluster
+
+
+def sets_of(items: list[Item], node: str) -> set[str]:
+    """The addresses in the sets of a node's rules."""
+    policies = compile_policies(policy_set(TO_CARTS, items=items), ()).policies
+    held = (block for key, one in policies.items() if key[1] == node for block in one.sets.values())
+    return {str(block) for blocks in held for block in blocks}
+
+
+def test_an_address_of_two_pods_of_another_cluster_is_theirs() -> None:
+    """One has ended, and the news of that is still to come."""
+    routed = replace(BY_NAME["carts"], addresses=(parse_address("10.8.0.5"),))
+    pods = [far(name, BY_NAME["carts"], routed) for name in ("far-old", "far-new")]
+    assert "10.8.0.5/32" in sets_of([*ITEMS, replace(FAR_NODE, pod_networks=()), *pods], "node1")
+
+
+@pytest.mark.parametrize("others", [[], [FAR_NODE, *FAR_PODS]])
+def test_a_host_in_the_own_pod_network_is_a_host(others: list[Item]) -> None:
+    """Networks may be told that the pods' own plugin does without."""
+    told = (parse_network("10.244.0.0/16"),)
+    ours = [replace(one, pod_networks=told) if one.kind is ItemKind.NODE else one for one in ITEMS]
+    host = replace(
+        BY_NAME["carts"], key=item_key(ClusterId(""), ItemKind.HOST, "h1"), kind=ItemKind.HOST,
+        cluster=ClusterId(""), namespace="", name="h1", node="",
+        addresses=(parse_address("10.244.9.9"),),
+    )  # fmt: skip
+    assert "10.244.9.9/32" in sets_of([*ours, host, *others], "node1")
