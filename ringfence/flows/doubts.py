@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.flows.connections import Records
-from ringfence.inventory.holders import SEVERAL
+from ringfence.inventory.holders import SEVERAL, distinct_rows
 from ringfence.inventory.recorded import Recorded
 from ringfence.model.address import Address, format_address
 from ringfence.model.instant import format_instant
@@ -21,7 +21,10 @@ _SHARED = (
     " seen: these are nobody's"
 )
 _TWICE = "of addresses that two pods of one Kubernetes cluster hold at once: the later counts"
-_UNKNOWN = "of Kubernetes clusters that the inventory has nothing of"
+_UNKNOWN = (
+    "of Kubernetes clusters that the inventory has nothing of, taken for those of another where"
+    " that alone holds their addresses"
+)
 _BEYOND = "outside of the time that the inventory tells of"
 
 Mask = NDArray[np.bool_]
@@ -72,13 +75,16 @@ class Doubts:
         found = np.zeros(len(seen), dtype=np.bool_)
         if not self._twice:
             return found
-        packed = np.ascontiguousarray(seen.column(end)).view("V16").ravel()
+        addresses, clusters = seen.column(end), seen.seen_from
         known = np.array(list({address for _, address in self._twice}), dtype="V16")
-        clusters = seen.seen_from
-        for row in np.flatnonzero(np.isin(packed, known)).tolist():
-            held = clusters.clusters[clusters.which[row]], Address(packed[row].tobytes())
-            spans = self._twice.get(held, ())
-            found[row] = any(first <= at_ns[row] < after for first, after in spans)
+        packed = np.ascontiguousarray(addresses).view("V16").ravel()
+        rows = np.flatnonzero(np.isin(packed, known))
+        places, which = distinct_rows(clusters.take(rows).beside(addresses[rows]))
+        parts = np.split(rows[np.argsort(which)], np.cumsum(np.bincount(which))[:-1])
+        for row, part in zip(rows[places].tolist(), parts, strict=True) if len(rows) else ():
+            held = clusters.clusters[clusters.which[row]], Address(addresses[row].tobytes())
+            for first, after in self._twice.get(held, ()):
+                found[part] |= (first <= at_ns[part]) & (at_ns[part] < after)
         return found
 
     def _count(self, what: str, seen: Records, rows: Mask) -> None:
