@@ -178,7 +178,13 @@ def main() -> None:
         "--write", type=Path, help="write inventory and flows of one run there, and do nothing else"
     )
     given = parser.parse_args()
-    chosen = given.graph or graph.names()
+    known = graph.names()
+    chosen = given.graph or known
+    if not known or not set(chosen) <= set(known):
+        parser.error(
+            f"RINGFENCE_CORPORA names the folder of appgraphs/NAME.json; in {graph.FOLDER} there is"
+            f" {', '.join(known) or 'none'}"
+        )
     jobs = [
         (name, seed, given.style)
         for name in chosen
