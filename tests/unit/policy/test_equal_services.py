@@ -82,7 +82,6 @@ WORLD = (
     of_far(service("carts", "10.100.135.136", 80, [(FAR_CARTS, 8081), (ROUTED, 8081)], 31080),
            balancer=True),
     api_server(NODE1),
-    of_far(api_server(FAR_NODE, ROUTED_NODE)),
 )  # fmt: skip
 OWN_SERVICE, FARS_SERVICE = ServiceEnd(NAMESPACE, "carts"), ServiceEnd(NAMESPACE, "carts", FAR)
 
@@ -130,9 +129,16 @@ def _text(parts: Iterable[object]) -> str:
     return " ".join(str(one).removesuffix("/32") for one in parts)
 
 
-def world(consumer: End, provider: End, *ports: int, action: Action = Action.ALLOW) -> World:
+def world(
+    consumer: End,
+    provider: End,
+    *ports: int,
+    action: Action = Action.ALLOW,
+    items: Iterable[Item] = (),
+) -> World:
+    """One policy; `items` there are besides."""
     policy = Policy(NAME, consumer, provider, TCP, tuple(PortRange(n, n) for n in ports), action)
-    held = policy_set(policy, items=WORLD)
+    held = policy_set(policy, items=(*WORLD, *items))
     return World(held, compile_policies(held, ()))
 
 
@@ -250,18 +256,51 @@ def test_denied_nodes_keep_their_own_node_ports_alone(
     assert found.judge(source, (node, port), behind, home=home)[0] is None
 
 
-@pytest.mark.parametrize("named", ["", FAR])
-def test_an_api_server_is_its_own_cluster_s_node(named: str) -> None:
-    found = world(ApiServerEnd(named), app("carts"), 8443)
-    here, there = "10.244.1.1 172.30.0.11", "192.0.2.30"
-    assert found.rules(CARTS, "input") == [("8443", there if named else here)]
-    assert found.rules(FAR_CARTS, "input") == [("8443", f"{here} {there}")]
-    for source in here.split():
-        judged = found.judge(source, ("10.244.2.20", 8443))
-        assert judged == (NEITHER if named else BOTH)
-        assert found.judge(source, ("10.244.1.10", 8443), home=FAR) == BOTH
-    from_there = found.judge(there, ("10.244.2.20", 8443))
-    assert from_there[1] == (NAME if named else None)
+HERE, THERE = "10.244.1.1 172.30.0.11", "192.0.2.30"
+
+
+@pytest.mark.parametrize(
+    ("named", "server", "at_carts", "at_far_carts"),
+    [
+        ("", FAR_NODE, HERE, HERE),
+        ("", ROUTED_NODE, HERE, THERE),
+        (FAR, FAR_NODE, "", HERE),
+        (FAR, ROUTED_NODE, THERE, THERE),
+    ],
+)
+def test_an_api_server_is_its_own_cluster_s_node(
+    named: str, server: Item, at_carts: str, at_far_carts: str
+) -> None:
+    items = [of_far(api_server(server))]
+    found = world(ApiServerEnd(named), app("carts"), 8443, items=items)
+    assert found.rules(CARTS, "input") == [("8443", at_carts)]
+    assert found.rules(FAR_CARTS, "input") == [("8443", at_far_carts)]
+    for source in (*HERE.split(), THERE):
+        for provider, home, admitted in (
+            ("10.244.2.20", CLUSTER, at_carts),
+            ("10.244.1.10", FAR, at_far_carts),
+        ):
+            decided = found.judge(source, (provider, 8443), home=home)[1]
+            assert decided == (NAME if source in admitted.split() else None)
+
+
+@pytest.mark.parametrize("action", [Action.ALLOW, Action.DENY])
+def test_of_nodes_that_lead_to_a_pod_here_those_count_that_can(action: Action) -> None:
+    """Another's Service may have it as a backend, whose nodes masquerade what they receive."""
+    pod = replace(
+        USER_DB, key=item_key(CLUSTER, ItemKind.POD, "led"), name="led",
+        addresses=(parse_address("10.9.0.7"),),
+    )  # fmt: skip
+    led = of_far(service("led", "10.100.9.9", 80, [(pod, 9000)], 31090))
+    end = cidr("172.30.0.10/31", "192.0.2.30/31")
+    found = world(end, ServiceEnd(NAMESPACE, "led", FAR), 80, action=action, items=[pod, led])
+    assert found.rules(pod, "input") == (
+        [("9000", "192.0.2.30"), ("9000", "172.30.0.10/31 192.0.2.30/31")]
+        if action is Action.ALLOW
+        else [("9000", "172.30.0.10/31 192.0.2.31")]
+    )
+    assert found.judge("172.30.0.11", ("10.9.0.7", 9000)) == BOTH
+    assert found.judge("172.30.0.12", ("10.9.0.7", 9000)) == NEITHER
 
 
 def test_one_rule_means_others_at_each_cluster_s_providers() -> None:
