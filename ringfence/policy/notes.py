@@ -42,7 +42,8 @@ def overlaps(nodes: Iterable[Item]) -> Iterator[str]:
     for (one, two), written in sorted(found.items()):
         yield (
             f"Kubernetes clusters {one} and {two} have pod networks in common, such as {written}:"
-            " rules in either leave out what the other has at addresses of its own"
+            " rules in either leave out what the other has at addresses of its own, and those of"
+            " hosts outside what both have: there a DENY takes a CIDR"
         )
 
 
