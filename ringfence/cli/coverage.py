@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from ringfence.cli.client import connect
-from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
+from ringfence.cli.flows.options import (
+    FlowsFileOption,
+    InventoryFileOption,
+    SinceOption,
+    UntilOption,
+    refuse_window,
+)
 from ringfence.cli.output import AnswerOption, Format, emit_data, say
 from ringfence.model.errors import InputError
 from ringfence.model.words import counted
@@ -22,12 +28,8 @@ def coverage(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     since: SinceOption = "24h",
     until: UntilOption = None,
-    inventory: Annotated[
-        Path | None, typer.Option(help="Of a file by `ringfence inventory export`; no server.")
-    ] = None,
-    flows: Annotated[
-        Path | None, typer.Option(help="Of a file by `ringfence flows export`; no server.")
-    ] = None,
+    inventory: InventoryFileOption = None,
+    flows: FlowsFileOption = None,
     scopes: Annotated[
         list[Path] | None, typer.Option(help="With files: YAML with the scopes.")
     ] = None,

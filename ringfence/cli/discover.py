@@ -9,7 +9,13 @@ import typer
 
 from ringfence.cli.client import connect
 from ringfence.cli.documents import read_document
-from ringfence.cli.flows.options import SinceOption, UntilOption, refuse_window
+from ringfence.cli.flows.options import (
+    FlowsFileOption,
+    InventoryFileOption,
+    SinceOption,
+    UntilOption,
+    refuse_window,
+)
 from ringfence.cli.output import Column, Format, emit, emit_data, emit_text, say, tell
 from ringfence.discovery.boundary import Boundary
 from ringfence.discovery.reasons import CORE
@@ -79,12 +85,8 @@ def discover(  # noqa: PLR0913, PLR0917 - one parameter for each option
     ] = None,
     since: SinceOption = "24h",
     until: UntilOption = None,
-    inventory: Annotated[
-        Path | None, typer.Option(help="Of a file by `ringfence inventory export`; no server.")
-    ] = None,
-    flows: Annotated[
-        Path | None, typer.Option(help="Of a file by `ringfence flows export`; no server.")
-    ] = None,
+    inventory: InventoryFileOption = None,
+    flows: FlowsFileOption = None,
     scopes: Annotated[
         list[Path] | None,
         typer.Option(

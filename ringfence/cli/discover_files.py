@@ -25,7 +25,6 @@ from ringfence.inventory.timeline import Timeline
 from ringfence.model.errors import InputError, RingfenceError
 from ringfence.model.ids import ScopeName, WorkspaceName
 from ringfence.model.keys import parse_filter
-from ringfence.model.policy import Workspace
 from ringfence.model.query import Everything
 from ringfence.model.scope import Scope, ScopeTree
 from ringfence.policy.document import Documents
@@ -36,11 +35,11 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class DiscoveryFiles:
-    """What files tell of a scope; `above` are the workspaces that stand beside the scopes."""
+    """What files tell of a scope; `documents` are those of the scopes, and what stands beside."""
 
     scope: ScopeName
     tree: ScopeTree
-    above: tuple[Workspace, ...]
+    documents: Documents
     timeline: Timeline
     seen: Records
 
@@ -70,12 +69,12 @@ def read_files(
             f"there is no scope {wanted!r}: without --scopes there is only {ALL!r}, everything in "
             "the inventory"
         )
-    tree, above = _tree(scopes)
+    tree, documents = _tree(scopes)
     with of_files():
         scope = tree[ScopeName(wanted)].name if wanted is not None else tree.preorder()[0].name
     held = recorded_inventory(inventory)
     seen = told_flows(flows, held)
-    return DiscoveryFiles(scope, tree, above, held.timeline, seen)
+    return DiscoveryFiles(scope, tree, documents, held.timeline, seen)
 
 
 def proposal_of_files(
@@ -87,18 +86,18 @@ def proposal_of_files(
     files = read_files(inventory, flows, scopes, wanted)
     with of_files():
         every_edge, begin = asked.pop("every_edge"), asked.pop("begin")
-        how = replace(wanted_of(files.scope, **asked), above=files.above, begin=begin)
+        how = replace(
+            wanted_of(files.scope, **asked), above=files.documents.workspaces, begin=begin
+        )
     found = files.found(how)
     notes = list(files.notes(found))
     approved, compared = how.approved, NOTHING
-    kept = (approved,) if approved else ()
-    judged_by = Documents(workspaces=(*kept, found.workspace, *found.proposal.ancestors))
-    history = recorded_history(judged_by, files.timeline, files.seen)
+    history = recorded_history(files.documents, files.timeline, files.seen)
     with of_files():
         if approved is not None:
             told = found, files.seen, history, files.tree, found.observed.until_ns
             compared = asyncio.run(compare(approved, *told))
-        found, let_pass = asyncio.run(admitted(found, files.seen, history, files.tree))
+        found, let_pass = asyncio.run(admitted(found, files.seen, history, files.tree, how.above))
     # Scopes that stand in no file go with the workspace, which means nothing without them.
     beside = () if scopes else files.tree.preorder()
     made = answer(found, beside, compared, let_pass, every_edge=every_edge)
@@ -111,17 +110,17 @@ def coverage_of_files(
 ) -> dict[str, Any]:
     """What `GET /api/v1/coverage` would answer."""
     files = read_files(inventory, flows, scopes, wanted)
-    found = files.found(Wanted(above=files.above))
+    found = files.found(Wanted(above=files.documents.workspaces))
     sentences = [*found.coverage.sentences(), *files.notes(found)]
     return {**coverage_of(found), "sentences": sentences}
 
 
-def _tree(files: list[Path]) -> tuple[ScopeTree, tuple[Workspace, ...]]:
-    """The scopes, and workspaces that stand beside them."""
+def _tree(files: list[Path]) -> tuple[ScopeTree, Documents]:
+    """The scopes, and all that stands beside them."""
     if not files:
-        return ScopeTree([Scope(ScopeName(ALL), None, Everything())]), ()
+        return ScopeTree([Scope(ScopeName(ALL), None, Everything())]), Documents()
     documents = documents_of(files)
     if not documents.scopes:
         raise InputError(f"{', '.join(map(str, files))}: no scope is there")
     with of_files():
-        return ScopeTree(documents.scopes, documents.filters), documents.workspaces
+        return ScopeTree(documents.scopes, documents.filters), documents

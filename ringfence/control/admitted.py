@@ -4,6 +4,7 @@ No policy is made for a scan, an intruder or what awaits review, but one that me
 namespace holds for these too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from ringfence.control.analysis import History, judge
 from ringfence.control.deciding import NOBODY, Deciding
 from ringfence.control.discover import Discovery
 from ringfence.control.judged import JudgedBy
-from ringfence.discovery.behaviour import Numbers, distinct
+from ringfence.discovery.behaviour import Mask, Numbers
 from ringfence.discovery.reasons import Outcome, Reason
 from ringfence.flows.connections import Records
 from ringfence.model.ids import PolicyId, Version, WorkspaceName
@@ -43,24 +44,29 @@ class Admitted:
 
 
 async def admitted(
-    found: Discovery, seen: Records, history: History, tree: ScopeTree
+    found: Discovery,
+    seen: Records,
+    history: History,
+    tree: ScopeTree,
+    above: Sequence[Workspace] = (),
 ) -> tuple[Discovery, tuple[Admitted, ...]]:
     """What policies let pass of scans, intruders and what awaits review, most edges first.
 
-    `seen` is what the proposal was made from; it is given with this in the `why` of the
-    policies that were made now: others stay as they are.
+    `seen` is what the proposal was made from, `above` the workspaces beside which it was; it is
+    given with this in the `why` of the policies that were made now: others stay as they are. Of
+    each edge its last conversation tells.
     """
     decisions = found.decisions
     suspicious = (decisions.outcome == Outcome.REVIEW) | decisions.of(Reason.INTRUDER, Reason.SCAN)
-    rows = np.flatnonzero((suspicious & found.in_scope)[found.observed.edges])
+    rows = _last(seen, found.observed.edges, suspicious & found.in_scope)
     workspaces = found.workspace, *found.proposal.ancestors
-    judged_by = JudgedBy(tree, tuple((one, _UNNAMED) for one in workspaces))
+    judging = {one.name: one for one in above} | {one.name: one for one in workspaces}
+    judged_by = JudgedBy(tree, tuple((one, _UNNAMED) for one in judging.values()))
     judged = await judge(seen.take(rows), history, found.observed.until_ns + 1, judged_by)
     policy, places = _policies(judged.deciding)
     passed = judged.allowed & (policy >= 0)
     edges, numbers = found.observed.edges[rows[passed]], policy[passed]
-    first, _ = distinct(numbers, edges)
-    order = first[np.lexsort((edges[first], numbers[first]))]
+    order = np.lexsort((edges, numbers))
     its, starts = np.unique(numbers[order], return_index=True)
     each = zip(its.tolist(), np.split(edges[order], starts[1:]), strict=False)
     told = [Admitted(places[number], some) for number, some in each]
@@ -71,6 +77,13 @@ async def admitted(
     own, *ancestors = (_with_why(one, said) for one in workspaces)
     proposal = replace(found.proposal, workspace=own, ancestors=tuple(ancestors))
     return replace(found, proposal=proposal), tuple(told)
+
+
+def _last(seen: Records, edges: Numbers, chosen: Mask) -> Numbers:
+    """The row of the last conversation of each chosen edge."""
+    rows = np.flatnonzero(chosen[edges])
+    rows = rows[np.argsort(seen.column("last_ns")[rows], kind="stable")[::-1]]
+    return rows[np.unique(edges[rows], return_index=True)[1]]
 
 
 def _policies(deciding: Deciding) -> tuple[Numbers, list[Place]]:

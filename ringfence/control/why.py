@@ -13,7 +13,7 @@ from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, format_address
 from ringfence.model.errors import InputError
 from ringfence.model.icmp import NAMES as ICMP_NAMES
-from ringfence.model.ids import ClusterId, NodeName
+from ringfence.model.ids import NO_CLUSTER, ClusterId, NodeName
 from ringfence.model.protocol import WITH_PORTS, format_port, format_protocol
 from ringfence.model.verdict import EndRole, EndVerdict, Verdict
 from ringfence.model.workload import Item, ItemKind
@@ -253,7 +253,7 @@ def _tell(snapshot: Snapshot, connections: Connections, row: int) -> str:
     number = int(connections.protocol[row])
     protocol = format_protocol(number)
     homes = snapshot.homes(connections.consumer_item), snapshot.homes(connections.provider_item)
-    home = next(filter(None, (one.clusters[one.which[row]] for one in homes)), ClusterId(""))
+    home = next(filter(None, (one.clusters[one.which[row]] for one in homes)), NO_CLUSTER)
     consumer = _name(snapshot, connections.consumer[row], home)
     provider = _name(snapshot, connections.provider[row], home)
     port, dialled_port = int(connections.provider_port[row]), int(connections.dialled_port[row])

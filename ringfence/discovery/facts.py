@@ -9,14 +9,12 @@ from ringfence.discovery.roles import Role
 from ringfence.discovery.sockets import PORTS, declared, served, socket_key, sockets
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import is_v4
-from ringfence.model.ids import ClusterId
+from ringfence.model.ids import NO_CLUSTER, ClusterId
 from ringfence.model.workload import ItemKind
 
 API_SERVER = frozenset({("default", "kubernetes")})
 RESOLVERS = frozenset({("kube-system", "kube-dns"), ("kube-system", "coredns")})
 
-_NOWHERE = ClusterId("")
-"""Of names that are no cluster's own."""
 _ANY = 0
 """The port of a reference that tells none."""
 
@@ -138,7 +136,7 @@ class Facts:
                 inside = written.removesuffix(".").removesuffix(".cluster.local")
                 inside = inside.removesuffix(".svc")
                 full = inside if "." in inside else f"{inside}.{item.namespace}"
-                for host in ((_NOWHERE, written), (item.cluster, full)):
+                for host in ((NO_CLUSTER, written), (item.cluster, full)):
                     found.setdefault(host, set()).update(_ports_told(port))
         return found
 
@@ -148,7 +146,7 @@ class Facts:
         for peer in self._peers:
             match peer:
                 case Named(name):
-                    found.append({(_NOWHERE, name)})
+                    found.append({(NO_CLUSTER, name)})
                 case ServiceFront(cluster, namespace, name):
                     found.append({(cluster, f"{name}.{namespace}")})
                 case _:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ringfence.inventory.seen_from import SeenFrom, meant
 from ringfence.inventory.snapshot import Snapshot
 from ringfence.model.address import Address
-from ringfence.model.ids import ClusterId
+from ringfence.model.ids import NO_CLUSTER, ClusterId
 from ringfence.model.protocol import ICMP, ICMPV6
 from ringfence.model.workload import Item, ItemKind
 from ringfence.wire import batch
@@ -47,7 +47,7 @@ class Records:
     def seen_from(self) -> SeenFrom:
         """The Kubernetes clusters whose agents saw them, none where nothing tells."""
         if "kubernetes_cluster" not in self.table.column_names:
-            return SeenFrom.one(ClusterId(""), len(self))
+            return SeenFrom.one(NO_CLUSTER, len(self))
         return clusters_of(self.table["kubernetes_cluster"])
 
     def only(self, names: Iterable[str]) -> "Records":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.timeline import Timeline
 from ringfence.model.flow import Observer
-from ringfence.model.ids import ClusterId, RevisionId
+from ringfence.model.ids import NO_CLUSTER, ClusterId, RevisionId
 from ringfence.model.workload import Item, ItemKind
 from ringfence.wire import batch
 
@@ -189,7 +189,7 @@ class _Ends:
 def _place(item: Item | None) -> tuple[ClusterId, str]:
     """The Kubernetes cluster and the node that an item runs on, empty where it has none."""
     if item is None:
-        return ClusterId(""), ""
+        return NO_CLUSTER, ""
     return item.cluster, item.name if item.kind is ItemKind.NODE else item.node
 
 

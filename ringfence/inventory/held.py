@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ringfence.inventory.holders import Holding, Segments, segments
 from ringfence.model.address import Address, Network, network_of
-from ringfence.model.ids import ClusterId, RevisionId
+from ringfence.model.ids import NO_CLUSTER, ClusterId, RevisionId
 from ringfence.model.workload import Item
 
-_NEVER_HELD = segments((), ClusterId(""))
+_NEVER_HELD = segments((), NO_CLUSTER)
 
 
 class Held:

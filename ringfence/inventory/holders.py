@@ -41,7 +41,7 @@ Segments = tuple[NDArray[np.int64], NDArray[np.uint64]]
 def segments(holdings: Iterable[Holding], home: ClusterId) -> Segments:
     """One holder at a time, as seen from a cluster; SEVERAL where several others hold it.
 
-    Of one cluster's an owner comes before a guest, the later before the earlier.
+    Of those that count an owner comes before a guest, the later before the earlier.
     """
     living = [holding for holding in holdings if holding.from_ns < holding.to_ns]
     beginning: dict[int, list[Holding]] = {}

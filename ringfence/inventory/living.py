@@ -16,11 +16,11 @@ from ringfence.inventory.seen_from import meant
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.inventory.watch import Watch
 from ringfence.model.address import Address
-from ringfence.model.ids import ClusterId, ItemKey, RevisionId
+from ringfence.model.ids import NO_CLUSTER, ClusterId, ItemKey, RevisionId
 from ringfence.model.query import Query, matches
 from ringfence.model.workload import Item, ItemKind
 
-_NOBODY = Item(ItemKey(""), ItemKind.NETWORK, ClusterId(""), "", "", (), {})
+_NOBODY = Item(ItemKey(""), ItemKind.NETWORK, NO_CLUSTER, "", "", (), {})
 """Stands where an item was: no query chooses it, and it holds no address."""
 
 News = Mapping[ItemKey, tuple[RevisionId, Item] | None]

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ringfence.model.ids import ClusterId
+from ringfence.model.ids import NO_CLUSTER, ClusterId
 
 
 @dataclass(frozen=True)
 class SeenFrom:
     """The Kubernetes clusters whose agents saw n rows, and which of them each row is of.
 
-    "" is none: an agent on a host, or one that nobody told of.
+    NO_CLUSTER: an agent on a host, or one that nobody told of.
     """
 
     clusters: Sequence[ClusterId]
@@ -52,10 +52,6 @@ class SeenFrom:
         return np.concatenate([addresses, codes.reshape(-1, 4)], axis=1)
 
 
-NOWHERE = ClusterId("")
-"""The cluster of what is in none."""
-
-
 def meant(
     holding: Collection[ClusterId], home: ClusterId, *, owned: bool = False
 ) -> tuple[ClusterId, ...]:
@@ -64,5 +60,5 @@ def meant(
     `home` itself and none, who share their addresses; else another one. No cluster's where several
     others hold it, or where the address is `owned`: in one of the pod networks of `home`.
     """
-    near = tuple(one for one in dict.fromkeys((home, NOWHERE)) if one in holding)
+    near = tuple(one for one in dict.fromkeys((home, NO_CLUSTER)) if one in holding)
     return near if near or owned or len(set(holding)) != 1 else tuple(holding)

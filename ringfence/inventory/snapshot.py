@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.index import LabelIndex
 from ringfence.inventory.pod_networks import PodNetworks
 from ringfence.inventory.seen_from import SeenFrom, meant
 from ringfence.model.address import Address
-from ringfence.model.ids import ClusterId, ItemKey, RevisionId
+from ringfence.model.ids import NO_CLUSTER, ClusterId, ItemKey, RevisionId
 from ringfence.model.query import Query
 from ringfence.model.workload import Item, ItemKind
 
@@ -163,7 +164,7 @@ class Snapshot:
     def homes(self, positions: NDArray[np.int32]) -> SeenFrom:
         """The items' own Kubernetes clusters, none for NOWHERE."""
         number, of_items = self._clusters
-        return SeenFrom((*number, ClusterId("")), of_items[positions])
+        return SeenFrom((*number, NO_CLUSTER), of_items[positions])
 
     def locate(self, addresses: NDArray[np.uint8], seen_from: SeenFrom) -> NDArray[np.int32]:
         """Positions of what addresses, shape (n, 16), are as seen from clusters, NOWHERE for none.
@@ -192,15 +193,13 @@ class Snapshot:
         """Find anew what is not the own cluster's alone."""
         number, of_items = self._clusters
         homes = np.array([number.get(one, NOWHERE) for one in seen_from.clusters], dtype=np.int32)
-        whose, none = of_items[found], number.get(ClusterId(""), len(number))
+        whose, none = of_items[found], number.get(NO_CLUSTER, len(number))
         near = (whose == homes[seen_from.which]) | (whose == none)
         rows = np.flatnonzero((found != NOWHERE) & ~near)
         if not len(rows):
             return
         some, seen = addresses[rows], seen_from.take(rows)
-        keys = np.ascontiguousarray(seen.beside(some))
-        whole = keys.view(f"V{keys.shape[1]}").reshape(-1)
-        _, places, which = np.unique(whole, return_index=True, return_inverse=True)
+        places, which = distinct_rows(seen.beside(some))
         asked = zip(some[places], seen.which[places].tolist(), strict=True)
         told = [self.at(Address(one.tobytes()), seen.clusters[at]) for one, at in asked]
         found[rows] = np.array(told, dtype=np.int32)[which]

@@ -253,12 +253,12 @@ class Timeline:
     ) -> NDArray[np.uint64]:
         """Who held each address, shape (n, 16), within [first, last]: the earliest revision.
 
-        What holds it in the Kubernetes cluster that it was seen from counts, and nobody where only
-        the cluster's pod networks do; else what is in no cluster; else what another cluster holds.
-        0 where nobody did, and where it went from one item to another, or several other clusters
-        hold it: any would be half wrong.
-        Of one cluster a node stands before the host-network pods that share its address; between
-        other holders at once (a pod that ends while its address is given away) the latest counts.
+        What holds it in the Kubernetes cluster that it was seen from counts, or in none; nobody
+        where only the cluster's pod networks do; else what another cluster holds. 0 where nobody
+        did, and where it went from one item to another, or several other clusters hold it: any
+        would be half wrong.
+        Of these a node stands before the host-network pods that share its address; between other
+        holders at once (a pod that ends while its address is given away) the latest counts.
         What no item held is the smallest network's around it, if there is one.
         """
         held = self.resolve_or_several(addresses, first_ns, last_ns, seen_from)

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from ringfence.model import labels
 from ringfence.model.address import Network, format_address, parse_network
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, item_key
+from ringfence.model.ids import NO_CLUSTER, item_key
 from ringfence.model.spreadsheet import spreadsheet_plain
 from ringfence.model.words import named
 from ringfence.model.workload import Item, ItemKind
@@ -145,9 +145,9 @@ def item_of(upload: Upload) -> Item:
         *((labels.USER_PREFIX + key, value) for key, value in upload.labels.items()),
     ]
     return Item(
-        key=item_key(ClusterId(""), ItemKind.NETWORK, uid),
+        key=item_key(NO_CLUSTER, ItemKind.NETWORK, uid),
         kind=ItemKind.NETWORK,
-        cluster=ClusterId(""),
+        cluster=NO_CLUSTER,
         namespace="",
         name=name,
         addresses=(),

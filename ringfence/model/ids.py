@@ -7,7 +7,8 @@ from ringfence.model.errors import InputError
 
 TenantId = NewType("TenantId", str)
 ClusterId = NewType("ClusterId", str)
-"""A Kubernetes cluster's id; empty for what lives outside every Kubernetes cluster."""
+"""A Kubernetes cluster's id; NO_CLUSTER for what lives outside every Kubernetes cluster."""
+NO_CLUSTER = ClusterId("")
 ItemKey = NewType("ItemKey", str)
 """An inventory item: `<Kubernetes cluster>/<kind>/<uid>`; see `item_key`."""
 RevisionId = NewType("RevisionId", int)

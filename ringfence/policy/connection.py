@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from ringfence.inventory.seen_from import SeenFrom
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address
-from ringfence.model.ids import ClusterId
-
-NO_CLUSTER = ClusterId("")
+from ringfence.model.ids import NO_CLUSTER, ClusterId
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ringfence.inventory.snapshot import NOWHERE, Snapshot
 from ringfence.model.address import Address, is_v4, parse_address
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId
+from ringfence.model.ids import NO_CLUSTER, ClusterId
 from ringfence.model.protocol import WITH_PORTS, format_protocol
 from ringfence.model.workload import Backend, Item, ItemKind, ServicePort, TrafficPolicy
 from ringfence.policy.connection import Connection, Connections, tabulate
@@ -98,7 +98,7 @@ def _home(
         (text, [item] if item else _held(snapshot, addresses)) for text, addresses, item in ends
     ]
     told = [{item.cluster for item in items} - {""} for _, items in said]
-    home = next((ClusterId(*one) for one in told if len(one) == 1), ClusterId(""))
+    home = next((ClusterId(*one) for one in told if len(one) == 1), NO_CLUSTER)
     for (text, items), clusters in zip(said, told, strict=True):
         if len(clusters) > 1 and home not in clusters:
             names = " and ".join(f"{one.display} in {one.cluster}" for one in items)

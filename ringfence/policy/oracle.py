@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ringfence.inventory.outside import address_types
 from ringfence.model import policy as ends
 from ringfence.model.address import Address, is_v4
-from ringfence.model.ids import ClusterId, ScopeName, Version
+from ringfence.model.ids import NO_CLUSTER, ScopeName, Version
 from ringfence.model.policy import Action, Direction, End, Policy, Rank, Workspace
 from ringfence.model.quarantine import Quarantine
 from ringfence.model.query import Query, matches
@@ -41,7 +41,7 @@ class Oracle:
     ) -> None:
         self._items, self._tree, self._moment = items, tree, moment
         self._enforced, self._quarantines = enforced, quarantines
-        self._home = ClusterId("")
+        self._home = NO_CLUSTER
 
     def judge(self, connection: Connection) -> Verdict:
         """Follows "Each governed end decides for itself: consumer outbound, provider inbound"."""

@@ -14,7 +14,7 @@ from pyroaring import BitMap
 
 from ringfence.inventory.snapshot import NOWHERE
 from ringfence.model.address import Address, is_v4
-from ringfence.model.ids import ClusterId
+from ringfence.model.ids import NO_CLUSTER, ClusterId
 from ringfence.model.protocol import ICMP, ICMPV6, WITH_PORTS, PortRange
 from ringfence.model.ranges import AddressRange
 from ringfence.model.workload import ItemKind
@@ -132,7 +132,7 @@ class Representatives:
                     )
 
     def _home(self, at: int) -> ClusterId:
-        return ClusterId("") if at == NOWHERE else self._snapshot.items[at].cluster
+        return NO_CLUSTER if at == NOWHERE else self._snapshot.items[at].cluster
 
     def _ways(self, front: Front) -> list[Way]:
         if id(front) not in self._known_ways:

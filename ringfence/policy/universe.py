@@ -19,7 +19,7 @@ from math import prod
 from ringfence.model import labels
 from ringfence.model.address import Address, Network
 from ringfence.model.errors import InputError
-from ringfence.model.ids import ClusterId, item_key
+from ringfence.model.ids import NO_CLUSTER, item_key
 from ringfence.model.policy import (
     AddressSetEnd,
     ApiServerEnd,
@@ -149,9 +149,9 @@ class _Rewriting:
             answered = zip(asked, answers, strict=True)
             pairs = [(key, answer) for key, answer in answered if answer is not None]
             yield Item(
-                item_key(ClusterId(""), kind, str(number)),
+                item_key(NO_CLUSTER, kind, str(number)),
                 kind,
-                ClusterId(""),
+                NO_CLUSTER,
                 "",
                 str(number),
                 tuple(_address(block, number) for block in range(blocks)),
@@ -198,9 +198,9 @@ def _services(workspaces: Iterable[Workspace]) -> Iterator[Item]:
                 bounds |= {part.last + 1 for part in ranges if part.last < 65535}  # noqa: PLR2004
     for number, ((namespace, name), ports) in enumerate(sorted(cuts.items())):
         yield Item(
-            item_key(ClusterId(""), ItemKind.SERVICE, f"{namespace}/{name}"),
+            item_key(NO_CLUSTER, ItemKind.SERVICE, f"{namespace}/{name}"),
             ItemKind.SERVICE,
-            ClusterId(""),
+            NO_CLUSTER,
             namespace,
             name,
             (Address(((0x2002 << 112) + number).to_bytes(16)),),

@@ -86,10 +86,18 @@ def test_reach_agrees_with_the_evaluator(world: World) -> None:
             if is_v4(one) == is_v4(other):
                 asked.append(Connection(protocol, one, other, port, other, port))
                 meant.append((consumer, provider, cells[protocol, port]))
-    # Of two that share an address each is meant in turn, wherever it is seen from.
     ends = [[one if isinstance(one, int) else NOWHERE for one in told[:2]] for told in meant]
     consumers, providers = np.array(ends, dtype=np.int32).T
     columns = tabulate(world.snapshot, asked)
+    # Of two that share an address each is meant in turn, wherever it is seen from.
+    shared = np.array(
+        [
+            [len(world.snapshot.each_holder(end)) > 1 for end in (one.consumer, one.provider)]
+            for one in asked
+        ]
+    )
+    located = np.stack([columns.consumer_item, columns.provider_item], axis=1)
+    assert (shared | (located == np.array(ends))).all()
     columns = replace(columns, consumer_item=consumers, provider_item=providers)
     verdicts = evaluate(policy_set, columns).allowed
     expected: dict[tuple[Peer, Peer, int], bool] = {}

@@ -1,5 +1,6 @@
 """The options that commands about flows share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,12 @@ from ringfence.model.errors import InputError
 _TIME = "A time (RFC 3339), a date, or a duration back from now: a number and s, m, h or d."
 SinceOption = Annotated[str, typer.Option(help=_TIME)]
 UntilOption = Annotated[str | None, typer.Option(help=_TIME)]
+InventoryFileOption = Annotated[
+    Path | None, typer.Option(help="Of a file by `ringfence inventory export`; no server.")
+]
+FlowsFileOption = Annotated[
+    Path | None, typer.Option(help="Of a file by `ringfence flows export`; no server.")
+]
 
 
 def refuse_window(context: typer.Context) -> None:

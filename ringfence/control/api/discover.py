@@ -158,7 +158,7 @@ async def propose_policies(
     seen = await observed(services.flow_store, tenant, window["since"], window["until"])
     history = history_of(services.inventory, services.enforcement.surroundings)
     found, compared = await discover_beside(seen, history, tree, name, window["until"], how, known)
-    found, let_pass = await admitted(found, seen, history, tree)
+    found, let_pass = await admitted(found, seen, history, tree, above)
     told = answer(found, (), compared, let_pass, every_edge=request.every_edge)
     return DiscoverResponse.model_validate(told)
 

@@ -19,6 +19,33 @@ from ringfence.cli.discover import app
 from ringfence.model.errors import InputError, RingfenceError
 from tests.unit.discovery.test_simulation import shop
 
+WITH_ADDRESSES = """
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata: {name: top}
+spec: {query: everything}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Scope
+metadata: {name: shop}
+spec: {parent: top, query: 'kubernetes.namespace = "shop"'}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: AddressSet
+metadata: {name: partners}
+spec: {addresses: [198.51.100.7]}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workspace
+metadata: {name: top}
+spec:
+  scope: top
+  catchAll: {inbound: ALLOW, outbound: ALLOW}
+  policies:
+  - {id: partners, action: ALLOW, consumer: {addressSet: partners}, provider: {scope: shop},
+     protocol: TCP, ports: [443]}
+"""
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -157,6 +184,15 @@ def test_rows_without_slots_are_told(hostile: tuple[Path, Path], tmp_path: Path)
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Of a simulation with an intruder and a scanner inside."""
     return write(simulate(shop(), 1, style("plain")), tmp_path_factory.mktemp("hostile"))
+
+
+def test_workspaces_beside_the_scopes_may_name_address_sets(
+    hostile: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scopes = tmp_path / "scopes.yaml"
+    scopes.write_text(WITH_ADDRESSES)
+    done = run(hostile, "--scopes", str(scopes), "--scope", "shop")
+    assert done.exit_code == 0, done.exception
 
 
 def test_a_coarse_step_says_which_suspicious_edges_it_lets_pass(

@@ -173,6 +173,21 @@ def test_a_policy_says_what_suspicious_it_lets_pass_if_it_is_made_now(
     assert ("lets pass" in mine.evidence.why) is now
 
 
+@pytest.mark.parametrize("denied", [False, True])
+def test_what_stands_above_unchanged_decides_what_is_let_pass(seen: Seen, denied: bool) -> None:
+    wide = replace(telnet(Action.ALLOW), id=PolicyId("wide"), ports=())
+    absolute = replace(wide, id=PolicyId("block"), action=Action.DENY, rank=Rank.ABSOLUTE)
+    (middle,) = found(seen, WEB, held(MIDDLE, wide)).proposal.ancestors
+    if denied:
+        middle = replace(middle, policies=(absolute, *middle.policies))
+    again = found(seen, WEB, middle)
+    assert again.proposal.ancestors == ()
+    history = History(seen[1], Resolutions())
+    _, let_pass = asyncio.run(admitted(again, seen[0], history, TREE, [middle]))
+    told = [] if denied else [("the-middle", "wide")]
+    assert [one.policy for one in let_pass] == told
+
+
 def test_without_an_ancestors_workspace_it_is_requested(seen: Seen) -> None:
     plain = found(seen, WEB)
     assert plain.proposal.ancestors == ()

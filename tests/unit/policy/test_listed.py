@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from ringfence.model.address import parse_network
-from ringfence.model.ids import ClusterId
 from ringfence.model.policy import Action, CidrEnd, OutsideEnd, ServiceEnd
 from ringfence.model.protocol import TCP
 from ringfence.policy.compile import Compiled, compile_policies
 from ringfence.policy.listed import MOST_NAMED, Listing, listed
-from tests.golden.shop import ITEMS, address, allow, app, pod, policy_set
+from tests.golden.shop import CLUSTER, ITEMS, address, allow, app, pod, policy_set
 
 TO_CARTS = allow("carts", app("front-end"), app("carts"), 8081)
 
@@ -82,5 +81,5 @@ def test_a_nodes_fail_safes_come_first_and_what_it_receives_last() -> None:
 
 def test_where_nothing_governs_there_are_no_rules() -> None:
     held = policy_set(TO_CARTS)
-    position = held.snapshot.at(address("10.244.2.20"), ClusterId("lab"))
+    position = held.snapshot.at(address("10.244.2.20"), CLUSTER)
     assert not listed(held.snapshot, Compiled({}, ()), position).rules
