@@ -172,11 +172,7 @@ class PeerNumbers:
         found = positions[of_row] if len(of_row) else np.zeros(0, dtype=np.int64)
         unheld = np.flatnonzero(found == NOWHERE)
         addresses, seen_from = records.column(end)[unheld], records.seen_from.take(unheld)
-        # In their own order: rows have none.
-        keys = np.ascontiguousarray(seen_from.beside(addresses))
-        _, places, which = np.unique(
-            keys.view(f"V{keys.shape[1]}").ravel(), return_index=True, return_inverse=True
-        )
+        places, which = seen_from.distinct(addresses)
         asked = zip(addresses[places], seen_from.which[places].tolist(), strict=True)
         numbers = [self._number(one.tobytes(), seen_from.clusters[at]) for one, at in asked]
         found[unheld] = np.array(numbers, dtype=np.int64)[which]

@@ -44,6 +44,14 @@ class SeenFrom:
         """Some of the rows."""
         return SeenFrom(self.clusters, self.which[rows])
 
+    def distinct(self, addresses: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """A row of each distinct address and cluster, sorted by these, and which each row is."""
+        keys = np.ascontiguousarray(self.beside(addresses))
+        _, places, which = np.unique(
+            keys.view(f"V{keys.shape[1]}").ravel(), return_index=True, return_inverse=True
+        )
+        return places, which
+
     def beside(self, addresses: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Rows' addresses, shape (n, 16), each with what tells its cluster apart."""
         if len(self.clusters) == 1:

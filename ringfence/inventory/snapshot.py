@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from ringfence.inventory.holders import distinct_rows
 from ringfence.inventory.index import LabelIndex
 from ringfence.inventory.pod_networks import PodNetworks
 from ringfence.inventory.seen_from import SeenFrom, meant
@@ -199,7 +198,7 @@ class Snapshot:
         if not len(rows):
             return
         some, seen = addresses[rows], seen_from.take(rows)
-        places, which = distinct_rows(seen.beside(some))
+        places, which = seen.distinct(some)
         asked = zip(some[places], seen.which[places].tolist(), strict=True)
         told = [self.at(Address(one.tobytes()), seen.clusters[at]) for one, at in asked]
         found[rows] = np.array(told, dtype=np.int32)[which]
